@@ -1,0 +1,1 @@
+//! Benches against the peers that Tallymesh is compared with.

@@ -1,0 +1,198 @@
+//! Listings: the entries of a structure in key order, and the blocks of an address tree, page by page.
+//!
+//! The cluster's view is read from the live index, a page at a time under the ledger's lock, so a listing of any length
+//! takes the memory of a page; counts that change in between show as they are when their page is read. One node's view
+//! has no index of its own: its rows are collected and sorted when the listing begins.
+
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tallymesh_schemas::{Kind, NodeName, key};
+
+use crate::ledger::Ledger;
+use crate::partial::Partial;
+use crate::radix::KeyOf;
+use crate::structure::{Entry, Structure};
+
+/// A block of an address tree and the count under it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Block {
+    /// The block; a host has the full prefix length.
+    pub net: IpNet,
+    /// What is counted under it.
+    pub count: i64,
+}
+
+/// A listing that is read page by page.
+#[derive(Debug)]
+pub struct Listing {
+    structure: Arc<Structure>,
+    /// One node's rows in order, with the sums of all before; `None` for the cluster's view.
+    collected: Option<Collected>,
+    /// The last key that was listed.
+    at: Option<Vec<u8>>,
+}
+
+/// Keys in order with their values.
+trait Ordered {
+    /// The first key behind `key`, or `key` itself if `or_equal`.
+    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)>;
+
+    fn sum_net(&self, net: IpNet) -> i64;
+}
+
+impl Ordered for Ledger {
+    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)> {
+        let id = self.index().seek(key, or_equal, self.cells())?;
+        let cell = &self.cells().get(id).cell;
+        Some((self.cells().key_of(id), cell.own().wrapping_add(cell.others())))
+    }
+
+    fn sum_net(&self, net: IpNet) -> i64 {
+        Self::sum_net(self, net).all
+    }
+}
+
+#[derive(Debug)]
+struct Collected {
+    rows: Vec<Entry>,
+    /// The sum of the counts before each row.
+    before: Vec<i64>,
+}
+
+impl Collected {
+    fn new(ledger: &Ledger, partial: &Partial) -> Self {
+        let rows = partial
+            .live()
+            .map(|(_, state)| Entry { key: ledger.cells().key_of(state.cell).to_vec(), count: state.row.value() });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by(|a, b| a.key.cmp(&b.key));
+        let mut sum = 0_i64;
+        let mut before = Vec::with_capacity(rows.len() + 1);
+        for row in &rows {
+            before.push(sum);
+            sum = sum.wrapping_add(row.count);
+        }
+        before.push(sum);
+        Self { rows, before }
+    }
+}
+
+impl Ordered for Collected {
+    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)> {
+        let at = self
+            .rows
+            .partition_point(|row| if or_equal { row.key.as_slice() < key } else { row.key.as_slice() <= key });
+        self.rows.get(at).map(|row| (row.key.as_slice(), row.count))
+    }
+
+    fn sum_net(&self, net: IpNet) -> i64 {
+        let (first, n) = key::from_net(net);
+        let from = self.rows.partition_point(|row| row.key.as_slice() < &first[..n]);
+        let last = beyond(net);
+        let to = self.rows.partition_point(|row| row.key.as_slice() <= &last[..n]);
+        self.before[to].wrapping_sub(self.before[from])
+    }
+}
+
+/// A key behind all keys under a block, and before all others that are.
+fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
+    let (mut last, n) = key::from_net(IpNet::from(net.broadcast()));
+    last[n - 1] = u8::MAX;
+    last
+}
+
+impl Structure {
+    /// Lists the cluster's view, or that of one node in its latest run; `None` when nothing is known of the node.
+    pub fn list(self: &Arc<Self>, from: Option<&NodeName>) -> Option<Listing> {
+        self.commit();
+        let collected = match from {
+            None => None,
+            Some(node) => {
+                let ledger = self.ledger.read();
+                let (_, partial) = ledger.latest(node)?;
+                Some(Collected::new(&ledger, partial))
+            }
+        };
+        Some(Listing { structure: Arc::clone(self), collected, at: None })
+    }
+}
+
+impl Listing {
+    /// The next entries, at most about `limit` of them, in key order; keys whose count is zero are passed over. Empty at
+    /// the end.
+    pub fn entries(&mut self, limit: usize) -> Vec<Entry> {
+        self.page(limit, |rows, key, count, _, page| {
+            let _ = rows;
+            if count != 0 {
+                page.push(Entry { key: key.to_vec(), count });
+            }
+        })
+    }
+
+    /// The next blocks of an address tree, at most about `limit` of them: every host that counts, and above them every
+    /// block at which rows part, a block before what lies in it, in address order. Empty at the end, and for a structure
+    /// that is no address tree.
+    pub fn blocks(&mut self, limit: usize) -> Vec<Block> {
+        if self.structure.kind() != Kind::CidrTree {
+            return Vec::new();
+        }
+        self.page(limit, |rows, key, count, before, page| blocks_at(rows, key, count, before, page))
+    }
+
+    fn page<T>(
+        &mut self,
+        limit: usize,
+        mut visit: impl FnMut(&dyn Ordered, &[u8], i64, Option<&[u8]>, &mut Vec<T>),
+    ) -> Vec<T> {
+        self.structure.commit();
+        let ledger = self.structure.ledger.read();
+        let rows: &dyn Ordered = match &self.collected {
+            Some(collected) => collected,
+            None => &*ledger,
+        };
+        let mut page = Vec::new();
+        let mut at = self.at.take();
+        while page.len() < limit {
+            let from = at.as_deref();
+            let Some((key, count)) = rows.seek(from.unwrap_or(&[]), from.is_none()) else { break };
+            visit(rows, key, count, from, &mut page);
+            at = Some(key.to_vec());
+        }
+        self.at = at;
+        page
+    }
+}
+
+/// The length of the longest block that holds both keys; `None` when they are of different families.
+fn common(a: IpNet, b: IpNet) -> Option<u8> {
+    let bits = match (a.network(), b.network()) {
+        (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        (std::net::IpAddr::V6(a), std::net::IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
+        _ => return None,
+    };
+    Some((bits as u8).min(a.prefix_len()).min(b.prefix_len()))
+}
+
+/// Lists the blocks whose first row is `key`, and then the row itself.
+fn blocks_at(rows: &dyn Ordered, key: &[u8], _: i64, before: Option<&[u8]>, page: &mut Vec<Block>) {
+    let Ok(net) = key::to_net(key) else { return };
+    let block = |len: u8| IpNet::new(net.addr(), len).map_or(net, |block| block.trunc());
+    // Blocks that hold the row before as well were listed with it, or with one before it.
+    let listed = before.and_then(|key| key::to_net(key).ok()).and_then(|before| common(before, net));
+    let mut lengths = Vec::new();
+    let mut next = rows.seek(key, false);
+    while let Some(other) = next.and_then(|(key, _)| key::to_net(key).ok()) {
+        let Some(len) = common(net, other).filter(|len| listed.is_none_or(|listed| *len > listed)) else { break };
+        if len < net.prefix_len() {
+            lengths.push(len);
+        }
+        let (_, n) = key::from_net(net);
+        next = rows.seek(&beyond(block(len))[..n], false);
+    }
+    page.extend(lengths.iter().rev().map(|len| Block { net: block(*len), count: rows.sum_net(block(*len)) }));
+    let count = rows.sum_net(net);
+    if count != 0 {
+        page.push(Block { net, count });
+    }
+}

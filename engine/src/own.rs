@@ -1,0 +1,110 @@
+//! The writer of our own rows: the only code that gives them versions (I1).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tallymesh_schemas::{Version, limits};
+
+use crate::cells::Cells;
+use crate::partial::Partial;
+use crate::row::Row;
+use crate::slots::{CellId, EMPTY, Slot, VACANT};
+use crate::time::Time;
+
+/// What the owner of a partial knows beyond its rows.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
+    free: Vec<u32>,
+    next: u32,
+    /// What the head was when: to tell how long a row has been idle. One a sweep.
+    marks: VecDeque<(Time, Version)>,
+    /// Rows that last changed up to this version have been looked at for retirement. A row that becomes zero later
+    /// gets a later version, so none is missed and none is looked at twice for one change.
+    swept: Version,
+}
+
+impl Own {
+    /// Writes the totals of a cell's own row under the next version. Returns by how much our count changed, `None` when
+    /// the totals are as they were.
+    pub(crate) fn write(
+        &mut self,
+        partial: &mut Partial,
+        cells: &mut Cells,
+        id: CellId,
+        (added, removed): (u64, u64),
+    ) -> Option<i64> {
+        let slot = cells.get(id).own_slot;
+        let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
+        if (old.row.added, old.row.removed) == (added, removed) || (slot == EMPTY && added == removed) {
+            return None;
+        }
+        let slot = if slot == EMPTY { self.slot()? } else { slot };
+        let row = Row { added, removed, version: partial.have + 1 };
+        let born = if old.is_live() { old.born } else { row.version };
+        partial.have = row.version;
+        partial.put(slot, Slot { row, born, cell: id }, cells);
+        let counted = cells.get_mut(id);
+        if counted.own_slot == EMPTY {
+            (counted.own_slot, counted.rows) = (slot, counted.rows + 1);
+        }
+        Some(row.value().wrapping_sub(old.row.value()))
+    }
+
+    /// A slot for a new row; `None` when this node has as many as one actor may have. The count is then kept on this
+    /// node and not told to the others.
+    fn slot(&mut self) -> Option<u32> {
+        self.free.pop().or_else(|| {
+            let slot = self.next;
+            (slot < limits::ROWS_PER_ACTOR).then(|| {
+                self.next += 1;
+                slot
+            })
+        })
+    }
+
+    /// Retires rows that are zero and have not changed for `idle`. Calls `retired` with each row's cell.
+    pub(crate) fn retire(
+        &mut self,
+        partial: &mut Partial,
+        cells: &mut Cells,
+        now: Time,
+        idle: Duration,
+        mut retired: impl FnMut(&mut Cells, CellId),
+    ) {
+        if self.marks.back().is_none_or(|(_, version)| *version < partial.have) {
+            self.marks.push_back((now, partial.have));
+        }
+        let Some(upto) = self.version_before(now, idle).filter(|upto| *upto > self.swept) else { return };
+        let idle_rows = partial.changed(self.swept).take_while(|(_, state)| state.row.version <= upto);
+        let zero: Vec<_> = idle_rows.filter(|(_, state)| state.is_live() && state.row.value() == 0).collect();
+        self.swept = upto;
+        for (slot, state) in zero {
+            if cells.get(state.cell).cell.is_dirty() {
+                continue;
+            }
+            let row = Row { version: partial.have + 1, ..Row::default() };
+            partial.have = row.version;
+            partial.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
+            let counted = cells.get_mut(state.cell);
+            (counted.own_slot, counted.rows) = (EMPTY, counted.rows - 1);
+            retired(cells, state.cell);
+        }
+    }
+
+    /// Purges vacant rows that every live peer has seen, or that became vacant longer than `retention` ago.
+    pub(crate) fn raise_floor(&mut self, partial: &mut Partial, acked: Version, now: Time, retention: Duration) {
+        let floor = self.version_before(now, retention).unwrap_or(0).max(acked);
+        let free = &mut self.free;
+        partial.purge(floor, |slot| free.push(slot));
+        // Marks older than both ages are spent but for the newest of them.
+        while self.marks.get(1).is_some_and(|(at, version)| now.since(*at) > retention && *version <= self.swept) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// The head as it was `ago`.
+    fn version_before(&self, now: Time, ago: Duration) -> Option<Version> {
+        let spent = self.marks.partition_point(|(at, _)| now.since(*at) >= ago);
+        spent.checked_sub(1).and_then(|at| self.marks.get(at)).map(|(_, version)| *version)
+    }
+}

@@ -1,0 +1,206 @@
+//! One actor's part of a structure: its rows by slot, their log, and how far they are known.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashTable;
+use tallymesh_schemas::Version;
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+
+use crate::cells::Cells;
+use crate::log::Log;
+use crate::radix::KeyOf;
+use crate::row::{key_hash, row_hash};
+use crate::slots::{CellId, EMPTY, Slot, Slots, VACANT};
+use crate::time::Time;
+
+/// What is known of one actor's rows: everything that changed in `(since, have]`.
+#[derive(Debug, Default)]
+pub(crate) struct Partial {
+    slots: Slots,
+    log: Log,
+    /// Slots by the number of their cell.
+    by_cell: HashTable<u32>,
+    /// Vacant slots in the order in which they became so.
+    vacated: VecDeque<(Version, u32)>,
+    live: usize,
+    fingerprint: u64,
+    pub(crate) since: Version,
+    pub(crate) have: Version,
+    /// Vacant rows up to this version may have been purged.
+    pub(crate) floor: Version,
+    /// Whether its rows count in what is read (I4).
+    pub(crate) counts: bool,
+    /// When its owner last confirmed that `have` is the head.
+    pub(crate) confirmed: Time,
+    /// A snapshot that is being received and will take this partial's place.
+    pub(crate) shadow: Option<Box<Partial>>,
+}
+
+/// Rows cut from a partial: those of `(after, upto]` that have not moved on.
+#[derive(Debug)]
+pub(crate) struct Cut {
+    pub(crate) upto: Version,
+    pub(crate) floor: Version,
+    /// Set when `upto` is all there is.
+    pub(crate) fingerprint: Option<u64>,
+    pub(crate) rows: Vec<u8>,
+}
+
+fn hash_id(id: CellId) -> u64 {
+    u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Partial {
+    /// Nothing known yet of what changed after `since`.
+    pub(crate) fn new(since: Version) -> Self {
+        Self { since, have: since, ..Self::default() }
+    }
+
+    /// The beginning of our own rows.
+    pub(crate) fn ours() -> Self {
+        Self { counts: true, ..Self::default() }
+    }
+
+    pub(crate) fn get(&self, slot: u32) -> Slot {
+        self.slots.get(slot)
+    }
+
+    /// Live rows.
+    pub(crate) fn len(&self) -> usize {
+        self.live
+    }
+
+    /// The sum of the hashes of its live rows.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
+        self.slots.live()
+    }
+
+    /// The row of a cell, with its slot.
+    pub(crate) fn find(&self, id: CellId) -> Option<(u32, Slot)> {
+        let slot = *self.by_cell.find(hash_id(id), |slot| self.slots.get(*slot).cell == id)?;
+        Some((slot, self.slots.get(slot)))
+    }
+
+    /// Puts a state into a slot, keeping log, fingerprint and finders in step. Returns the state that was there.
+    pub(crate) fn put(&mut self, slot: u32, new: Slot, cells: &Cells) -> Slot {
+        let old = self.slots.get(slot);
+        if old.cell != new.cell && old.is_live() {
+            self.unfind(slot, old.cell);
+        }
+        self.slots.set(slot, new);
+        let slots = &self.slots;
+        if old.cell != EMPTY {
+            self.log.kill(old.row.version, |slot, version| slots.get(slot).row.version == version);
+        }
+        self.log.insert(new.row.version, slot);
+        if old.is_live() {
+            self.live -= 1;
+            let hash = row_hash(key_hash(cells.key_of(old.cell)), &old.row);
+            self.fingerprint = self.fingerprint.wrapping_sub(hash);
+        }
+        if new.is_live() {
+            self.live += 1;
+            let hash = row_hash(key_hash(cells.key_of(new.cell)), &new.row);
+            self.fingerprint = self.fingerprint.wrapping_add(hash);
+            if old.cell != new.cell {
+                self.by_cell.insert_unique(hash_id(new.cell), slot, |slot| hash_id(slots.get(*slot).cell));
+            }
+        } else {
+            self.vacated.push_back((new.row.version, slot));
+        }
+        old
+    }
+
+    /// Empties a slot without a trace.
+    pub(crate) fn clear(&mut self, slot: u32, cells: &Cells) {
+        let old = self.slots.get(slot);
+        if old.is_live() {
+            self.unfind(slot, old.cell);
+            self.live -= 1;
+            let hash = row_hash(key_hash(cells.key_of(old.cell)), &old.row);
+            self.fingerprint = self.fingerprint.wrapping_sub(hash);
+        }
+        self.forget(slot, old.row.version);
+    }
+
+    fn forget(&mut self, slot: u32, version: Version) {
+        self.slots.set(slot, Slot::NONE);
+        let slots = &self.slots;
+        self.log.kill(version, |slot, version| slots.get(slot).row.version == version);
+    }
+
+    fn unfind(&mut self, slot: u32, id: CellId) {
+        if let Ok(entry) = self.by_cell.find_entry(hash_id(id), |other| *other == slot) {
+            entry.remove();
+        }
+    }
+
+    /// Purges vacant slots up to `floor`, and tells each that is free now.
+    pub(crate) fn purge(&mut self, floor: Version, mut freed: impl FnMut(u32)) {
+        while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= floor) {
+            self.vacated.pop_front();
+            let state = self.slots.get(slot);
+            if state.cell != VACANT || state.row.version != version {
+                continue;
+            }
+            self.forget(slot, version);
+            self.floor = self.floor.max(version);
+            freed(slot);
+        }
+    }
+
+    /// Live entries of the log above `after`, in order of version.
+    pub(crate) fn changed(&self, after: Version) -> impl Iterator<Item = (u32, Slot)> + '_ {
+        self.log.above(after).filter_map(|(version, slot)| {
+            let state = self.slots.get(slot);
+            (state.row.version == version).then_some((slot, state))
+        })
+    }
+
+    /// Whether a replica that knows `(since, after]` may hold rows that were retired and purged since.
+    pub(crate) fn needs_snapshot(&self, since: Version, after: Version) -> bool {
+        after > since && after < self.floor
+    }
+
+    /// Cuts the rows above `after` for a replica that knows `(since, after]`, up to about `budget` bytes of them.
+    pub(crate) fn cut(&self, since: Version, after: Version, budget: usize, cells: &Cells) -> Cut {
+        let mut rows = RowWriter::new(after);
+        let mut upto = after;
+        let mut complete = true;
+        for (slot, state) in self.changed(after) {
+            if state.row.version > self.have {
+                break;
+            }
+            if rows.len() >= budget {
+                complete = false;
+                break;
+            }
+            upto = state.row.version;
+            let known = state.born > since && state.born <= after;
+            rows.push(WireRow { slot, version: upto, state: wire_state(&state, known, cells) });
+        }
+        Cut {
+            upto: if complete { self.have } else { upto },
+            floor: self.floor,
+            fingerprint: complete.then_some(self.fingerprint),
+            rows: rows.finish(),
+        }
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.slots.bytes() + self.log.bytes() + self.by_cell.capacity() * 5 + self.vacated.capacity() * 16
+    }
+}
+
+fn wire_state<'a>(state: &Slot, known: bool, cells: &'a Cells) -> RowState<'a> {
+    if !state.is_live() {
+        return RowState::Vacant;
+    }
+    let key = (!known).then(|| cells.key_of(state.cell));
+    RowState::Live { key, added: state.row.added, removed: state.row.removed }
+}

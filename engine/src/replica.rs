@@ -1,0 +1,473 @@
+//! The replication state machine of one node.
+//!
+//! It is driven from outside and does no I/O. Its methods come in the groups that `quinn-proto` has made customary:
+//! getters; commands; `handle_*` for what comes in; `poll_*` for what goes out. After a command or a `handle_*`, poll
+//! [`Replica::poll_transmit`] for every link that has room, then [`Replica::poll_event`], and call
+//! [`Replica::handle_timeout`] no later than [`Replica::poll_timeout`] says.
+//!
+//! Counting and reading go past it, by the [`Structure`]s that it hands out; when they change, they call the `wake` they
+//! were made with, and the driver calls [`Replica::handle_changes`].
+
+mod digest;
+mod feed;
+mod link;
+mod liveness;
+mod verify;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_schemas::message::{Message, MessageError, Tombstone};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, StructureName, StructureSpec, Version, limits};
+
+use crate::ledger::ApplyError;
+use crate::random::Random;
+use crate::structure::{Structure, Wake};
+use crate::time::{Now, Time};
+use link::Link;
+pub use liveness::Life;
+use liveness::Node;
+pub use verify::{Finding, Verification};
+
+/// How a replica behaves. The defaults suit clusters of up to 64 nodes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Time between two digests on a link, jittered by a fifth. Shorter notices losses sooner and costs a message each.
+    pub digest_interval: Duration,
+    /// Time between two digests that name everything.
+    pub full_digest_interval: Duration,
+    /// Bytes of rows in one delta: larger ones cost less each, smaller ones let others through sooner.
+    pub delta_bytes: usize,
+    /// How long a row stays zero before it is retired.
+    pub idle_after: Duration,
+    /// How long retired rows are remembered for peers that have not seen them go. A peer that is away for longer takes a
+    /// snapshot when it is back.
+    pub retention: Duration,
+    /// How long a forgotten node's runs are refused: longer than the longest partition.
+    pub tombstone_life: Duration,
+    /// Where jitter and hash seeds come from.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            digest_interval: Duration::from_secs(1),
+            full_digest_interval: Duration::from_secs(30),
+            delta_bytes: 256 << 10,
+            idle_after: Duration::from_secs(60),
+            retention: Duration::from_secs(600),
+            tombstone_life: Duration::from_secs(7 * 24 * 3600),
+            seed: 0,
+        }
+    }
+}
+
+/// Why a structure was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StructureError {
+    /// The name is taken.
+    #[error("there is a structure \"{0}\" already: give each its own name")]
+    Duplicate(StructureName),
+    /// Two names have one id.
+    #[error("the names \"{0}\" and \"{1}\" have the same id on the wire: rename one of them")]
+    Collision(StructureName, StructureName),
+    /// Too many.
+    #[error("a node replicates at most {max} structures", max = limits::STRUCTURES)]
+    TooMany,
+}
+
+/// Why a peer's message was refused. Its rows up to the fault may have been joined, each a state that is sound by itself;
+/// the link should be closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Not a message, or beyond a bound.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A delta that no node of this protocol sends.
+    #[error("delta of {actor}: {error}")]
+    Delta {
+        /// Whose rows it claims to have.
+        actor: Actor,
+        /// What is wrong with it.
+        error: ApplyError,
+    },
+    /// A message on a link that is not up.
+    #[error("no link to {0}")]
+    NoLink(NodeName),
+}
+
+/// Something that an operator may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody else wrote, or writes, under our name; we go on as a new run (I1).
+    Conflict {
+        /// The run that we were in.
+        was: Actor,
+        /// The run that we are in now.
+        now: Actor,
+        /// Who told us.
+        peer: NodeName,
+    },
+    /// Our copy of an actor's rows was not what its owner has; a snapshot is on its way.
+    Diverged {
+        /// Where.
+        structure: StructureName,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// A snapshot has replaced what we had of an actor.
+    Replaced {
+        /// Where.
+        structure: StructureName,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// A peer sent rows that it had no business to send; they were ignored.
+    Unasked {
+        /// The peer.
+        peer: NodeName,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// A peer takes a structure for another kind than we do; it is not exchanged with it.
+    KindMismatch {
+        /// The peer.
+        peer: NodeName,
+        /// Which.
+        structure: StructureName,
+    },
+    /// A node's life changed.
+    Life {
+        /// The node.
+        node: NodeName,
+        /// What it is now.
+        life: Life,
+    },
+    /// A newer run of a node has taken the place of an older one.
+    Superseded {
+        /// The older run.
+        actor: Actor,
+    },
+    /// A node was forgotten, here or elsewhere.
+    Forgotten {
+        /// The node.
+        node: NodeName,
+    },
+}
+
+/// What a replica has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Deltas that were sent.
+    pub deltas_out: u64,
+    /// Deltas that were taken in.
+    pub deltas_in: u64,
+    /// Bytes of rows that were sent.
+    pub row_bytes_out: u64,
+    /// Bytes of rows that were taken in.
+    pub row_bytes_in: u64,
+    /// Deltas that did not follow on what we have.
+    pub gaps: u64,
+    /// Requests for rows that were sent.
+    pub wants_out: u64,
+    /// Digests that were sent.
+    pub digests_out: u64,
+    /// Divergences found.
+    pub divergences: u64,
+    /// Snapshots that replaced what we had.
+    pub replaced: u64,
+    /// Identity conflicts.
+    pub conflicts: u64,
+    /// Messages that were refused.
+    pub refused: u64,
+    /// Deltas that nobody had asked for.
+    pub unasked: u64,
+}
+
+/// A structure with what the replica keeps about it.
+#[derive(Debug)]
+struct Held {
+    structure: Arc<Structure>,
+    /// The head up to which changes may be sent.
+    flushed: Version,
+    /// When changes were last released to be sent.
+    flushed_at: Option<Time>,
+    /// No peer has told yet what there was before us: for structures without snapshot.
+    joining: bool,
+}
+
+impl Held {
+    fn waits(&self) -> bool {
+        self.structure.pending() > 0 || self.structure.head() > self.flushed
+    }
+
+    fn due(&self) -> Time {
+        self.flushed_at.map_or(Time(0), |at| at.after(self.structure.spec().max_delay))
+    }
+}
+
+/// The replication state machine of one node; see the [module](self).
+#[derive(Debug)]
+pub struct Replica {
+    config: Config,
+    actor: Actor,
+    structures: BTreeMap<StructureId, Held>,
+    links: BTreeMap<NodeName, Link>,
+    nodes: BTreeMap<NodeName, Node>,
+    tombstones: BTreeMap<NodeName, Tombstone>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    random: Random,
+    sweep_at: Time,
+    chase_at: Time,
+    /// Somebody's life changed, or somebody is new: who counts is to be looked at.
+    life_changed: bool,
+    life_updated: Time,
+    nonce: u64,
+    leaving: bool,
+}
+
+/// Time between two sweeps for idle rows.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Events that wait to be polled; older ones go first, they are for people.
+const EVENTS: usize = 1024;
+
+/// Getters.
+impl Replica {
+    /// This run of this node.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// The structures in order of name.
+    pub fn structures(&self) -> Vec<Arc<Structure>> {
+        let mut list: Vec<_> = self.structures.values().map(|held| Arc::clone(&held.structure)).collect();
+        list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
+        list
+    }
+
+    /// A structure by its name.
+    pub fn structure(&self, name: &str) -> Option<&Arc<Structure>> {
+        let held = self.structures.get(&StructureId::of(name))?;
+        (held.structure.spec().name.as_str() == name).then_some(&held.structure)
+    }
+
+    /// The peers that there are links to.
+    pub fn links(&self) -> impl Iterator<Item = &NodeName> {
+        self.links.keys()
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
+    pub fn link_entries(&self) -> usize {
+        self.links.values().map(Link::entries).sum()
+    }
+
+    /// Whether a leaving node has told every peer everything, its goodbye included.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.links.values().all(|link| link.said_goodbye)
+    }
+}
+
+/// Commands.
+impl Replica {
+    /// A node that knows nothing yet. The incarnation has to be higher than that of any earlier run of the name; the
+    /// wall clock's milliseconds are. If it is not, peers say so and the replica takes a higher one.
+    pub fn new(config: Config, node: NodeName, incarnation: Incarnation) -> Self {
+        let random = Random::new(config.seed);
+        Self {
+            config,
+            actor: Actor::new(node, incarnation),
+            structures: BTreeMap::new(),
+            links: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            random,
+            sweep_at: Time(0),
+            chase_at: Time(0),
+            life_changed: false,
+            life_updated: Time(0),
+            nonce: 0,
+            leaving: false,
+        }
+    }
+
+    /// Replicates a structure. `wake` is called, from whichever thread counts, when [`Replica::handle_changes`] should be.
+    ///
+    /// # Errors
+    /// [`StructureError`] when the name is taken or there are too many.
+    pub fn replicate(&mut self, spec: StructureSpec, wake: Wake) -> Result<Arc<Structure>, StructureError> {
+        let id = spec.name.id();
+        if let Some(held) = self.structures.get(&id) {
+            let other = held.structure.spec().name.clone();
+            return Err(if other == spec.name {
+                StructureError::Duplicate(other)
+            } else {
+                StructureError::Collision(other, spec.name)
+            });
+        }
+        if self.structures.len() >= limits::STRUCTURES {
+            return Err(StructureError::TooMany);
+        }
+        let joining = !spec.snapshot;
+        let structure = Arc::new(Structure::new(spec, self.actor.clone(), self.random.next(), wake));
+        let held = Held { structure: Arc::clone(&structure), flushed: 0, flushed_at: None, joining };
+        self.structures.insert(id, held);
+        Ok(structure)
+    }
+
+    /// Leaves: our gauges become zero, and once that is sent each link gets a goodbye. Counting afterwards has no effect.
+    pub fn leave(&mut self, now: Now) {
+        self.leaving = true;
+        for held in self.structures.values_mut() {
+            held.structure.close();
+            held.flush(now.mono);
+        }
+    }
+
+    /// Goes on as another run, `at_least` or later: what is open is told anew under it.
+    pub fn renew(&mut self, at_least: Incarnation) -> Actor {
+        let incarnation = Incarnation(at_least.0.max(self.actor.incarnation.0 + 1).min(limits::INCARNATION));
+        self.actor = Actor::new(self.actor.node.clone(), incarnation);
+        for held in self.structures.values_mut() {
+            held.structure.renew(self.actor.clone());
+            held.flushed = held.structure.head();
+        }
+        for link in self.links.values_mut() {
+            link.start_over();
+        }
+        self.actor.clone()
+    }
+
+    /// Somebody else writes under our name: report it and go on as a higher run (I1).
+    fn conflict(&mut self, other: Incarnation, peer: &NodeName) {
+        let was = self.actor.clone();
+        let now = self.renew(Incarnation(other.0.saturating_add(1)));
+        self.counters.conflicts += 1;
+        self.event(Event::Conflict { was, now, peer: peer.clone() });
+    }
+}
+
+/// What comes in.
+impl Replica {
+    /// A link to a peer is up.
+    pub fn handle_link_up(&mut self, now: Now, peer: &NodeName) {
+        self.links.insert(peer.clone(), Link::new(now.mono));
+        self.set_life(now, peer, Life::Alive);
+    }
+
+    /// A link is down. Whether the peer is dead is for the membership to say.
+    pub fn handle_link_down(&mut self, peer: &NodeName) {
+        self.links.remove(peer);
+    }
+
+    /// A message from a peer.
+    ///
+    /// # Errors
+    /// [`PeerError`] when it is not one that a node of this protocol sends.
+    pub fn handle_message(&mut self, now: Now, peer: &NodeName, bytes: &[u8]) -> Result<(), PeerError> {
+        if !self.links.contains_key(peer) {
+            return Err(PeerError::NoLink(peer.clone()));
+        }
+        let result = Message::decode(bytes).map_err(PeerError::from).and_then(|message| {
+            match message {
+                Message::Digest(digest) => self.handle_digest(now, peer, &digest),
+                Message::Want(want) => self.handle_want(peer, &want),
+                Message::Delta(delta) => return self.handle_delta(now, peer, &delta),
+                Message::Probe { nonce } => self.handle_probe(now, peer, nonce),
+                Message::Goodbye => self.set_life(now, peer, Life::Left),
+            }
+            Ok(())
+        });
+        self.counters.refused += u64::from(result.is_err());
+        result
+    }
+
+    /// Counts have changed: releases them to be sent, at once or when they are due.
+    pub fn handle_changes(&mut self, now: Now) {
+        for held in self.structures.values_mut().filter(|held| held.waits()) {
+            if now.mono >= held.due() || held.structure.pending() >= held.structure.spec().max_pending {
+                held.flush(now.mono);
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.handle_changes(now);
+        if now.mono >= self.sweep_at {
+            self.sweep_at = now.mono.after(SWEEP_INTERVAL);
+            self.sweep(now);
+        }
+        if now.mono >= self.chase_at {
+            self.chase_at = now.mono.after(self.config.digest_interval);
+            self.chase(now.mono);
+        }
+        for link in self.links.values_mut() {
+            link.handle_timeout(now.mono, &self.config, &mut self.random);
+        }
+        self.update_life(now);
+    }
+
+    fn sweep(&mut self, now: Now) {
+        for (id, held) in &self.structures {
+            held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
+        }
+        self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
+    }
+
+    /// How far all live peers are with our rows of a structure.
+    fn acked(&self, id: StructureId) -> Version {
+        let live = self.nodes.iter().filter(|(_, node)| matches!(node.life, Life::Alive | Life::Suspect));
+        let acks = live.map(|(name, _)| self.links.get(name).map_or(0, |link| link.said_have(id, &self.actor)));
+        acks.min().unwrap_or(Version::MAX)
+    }
+}
+
+/// What goes out.
+impl Replica {
+    /// Appends the next message for a peer to `buf`; `false` when there is none. Call it only while the link has room:
+    /// what waits is not messages but cursors, and a peer that takes long gets newer states, fewer of them.
+    pub fn poll_transmit(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
+        let Some(mut link) = self.links.remove(peer) else { return false };
+        let sent = self.transmit(&mut link, buf);
+        self.links.insert(peer.clone(), link);
+        sent
+    }
+
+    /// When to call [`Replica::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Time {
+        let flushes = self.structures.values().filter(|held| held.waits()).map(Held::due);
+        let links = self.links.values().map(Link::due);
+        flushes.chain(links).chain([self.sweep_at, self.chase_at, self.next_death()]).min().unwrap_or(self.sweep_at)
+    }
+
+    /// The next thing that an operator may want to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.events.len() >= EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+impl Held {
+    fn flush(&mut self, now: Time) {
+        self.structure.commit();
+        self.flushed = self.structure.head();
+        self.flushed_at = Some(now);
+    }
+}

@@ -1,0 +1,232 @@
+//! Anti-entropy: saying how far we are, and finding out from what others say what is missing or wrong here.
+
+use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Want};
+use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
+
+use super::link::{Behind, DigestRun, Feed, Link, Part, Said};
+use super::{Event, Replica};
+use crate::time::{Now, Time};
+
+/// Digest intervals that an owner has to send what we miss before we ask it; what it sent may be lost.
+const PATIENCE: u32 = 2;
+
+/// Digest intervals before we ask somebody else than an owner that we have a link to.
+const PATIENCE_WITH_OWNER: u32 = 5;
+
+impl Replica {
+    /// Appends the next message of a digest to `buf`.
+    pub(super) fn transmit_digest(&mut self, link: &mut Link, run: &DigestRun, buf: &mut Vec<u8>) {
+        let mut left = limits::DIGEST_ENTRIES;
+        let mut last = run.last.clone();
+        let mut structures = Vec::new();
+        let from = run.last.as_ref().map_or(StructureId(0), |(id, _)| *id);
+        for (id, held) in self.structures.range(from..) {
+            let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor.clone());
+            let mut entries = Vec::new();
+            held.structure.digest(after.as_ref(), &mut |entry| {
+                if left == 0 {
+                    return false;
+                }
+                let part = (*id, entry.actor.clone());
+                let said = Said::from(&entry);
+                if run.full || link.told.get(&part) != Some(&said) {
+                    left -= 1;
+                    link.told.insert(part.clone(), said);
+                    entries.push(entry);
+                }
+                last = Some(part);
+                true
+            });
+            if !entries.is_empty() {
+                let name = held.structure.spec().name.as_str();
+                structures.push(StructureDigest { structure: *id, name, kind: held.structure.kind(), entries });
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        let done = left > 0;
+        let tombstones = if done && (run.full || link.new_tombstone) {
+            link.new_tombstone = false;
+            self.tombstones.values().cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let answers = if done { run.answers } else { 0 };
+        let incarnation = self.actor.incarnation;
+        let digest = Digest { incarnation, answers, complete: done && run.full, structures, tombstones };
+        if !done {
+            link.digest = Some(DigestRun { last, ..run.clone() });
+        }
+        self.counters.digests_out += 1;
+        send(&Message::Digest(digest), buf);
+    }
+
+    /// Compares what a peer says with what is here.
+    pub(super) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
+        let run = self.actor.clone();
+        let sender = Actor::new(peer.clone(), digest.incarnation);
+        if let Some(link) = self.links.get_mut(peer) {
+            link.incarnation = Some(digest.incarnation);
+        }
+        self.see(now, &sender, peer);
+        for tombstone in &digest.tombstones {
+            self.bury(now, tombstone.clone(), peer);
+        }
+        for part in &digest.structures {
+            let Some(held) = self.structures.get(&part.structure) else { continue };
+            let spec = held.structure.spec();
+            if spec.name.as_str() != part.name || spec.class.kind() != part.kind {
+                let event = Event::KindMismatch { peer: peer.clone(), structure: spec.name.clone() };
+                let first = self.links.get_mut(peer).is_some_and(|link| link.mismatched.insert(part.structure));
+                if first {
+                    self.event(event);
+                }
+                continue;
+            }
+            for entry in &part.entries {
+                self.handle_entry(now, peer, part.structure, entry);
+                if self.actor != run {
+                    // We are another run now: the rest was said to the old one, and the peer will say it anew.
+                    return;
+                }
+            }
+        }
+        self.confirm(now, &sender);
+        if let Some(link) = self.links.get_mut(peer)
+            && digest.complete
+        {
+            link.answered = link.answered.max(digest.answers);
+            for part in &digest.structures {
+                if let Some(held) = self.structures.get_mut(&part.structure) {
+                    held.joining = false;
+                }
+            }
+        }
+        self.update_life(now);
+    }
+
+    fn handle_entry(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
+        if entry.actor.node == self.actor.node {
+            return self.handle_entry_of_ours(peer, id, entry);
+        }
+        if !self.see(now, &entry.actor, peer) {
+            return;
+        }
+        let Some(held) = self.structures.get(&id) else { return };
+        let owner = entry.actor.node == *peer;
+        let part = (id, entry.actor.clone());
+        let since = if held.joining { entry.have } else { 0 };
+        let new = held.structure.admit(&entry.actor, since);
+        let Some(have) = held.structure.progress(&entry.actor) else { return };
+        let name = held.structure.spec().name.clone();
+        let owner_linked = owner || self.links.contains_key(&entry.actor.node);
+        self.life_changed |= new;
+        let Some(link) = self.links.get_mut(peer) else { return };
+        link.said.insert(part.clone(), Said::from(entry));
+        if new {
+            link.hurry();
+        }
+        if entry.have > have.have {
+            let behind = Behind { noticed: now.mono, have: have.have, target: entry.have };
+            let known = link.behind.contains_key(&part);
+            link.behind.entry(part.clone()).or_insert(behind).target = entry.have;
+            if !known && !owner_linked {
+                self.want(peer, &part, have.since, have.have, false);
+            }
+            return;
+        }
+        link.behind.remove(&part);
+        let comparable = owner && entry.have == have.have && entry.since == 0 && have.since == 0;
+        if comparable && entry.fingerprint != have.fingerprint {
+            self.diverged(peer, part, name);
+        }
+    }
+
+    /// What a peer says about our own rows: where to go on sending, or that somebody else writes them.
+    fn handle_entry_of_ours(&mut self, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
+        let Some(held) = self.structures.get(&id) else { return };
+        let ahead = entry.actor == self.actor && entry.have > held.structure.head();
+        if entry.actor.incarnation > self.actor.incarnation || ahead {
+            return self.conflict(entry.actor.incarnation, peer);
+        }
+        if entry.actor != self.actor {
+            return;
+        }
+        let start = held.structure.start(&entry.actor, entry.since, entry.have, false);
+        let Some(link) = self.links.get_mut(peer) else { return };
+        let part = (id, entry.actor.clone());
+        link.said.insert(part.clone(), Said::from(entry));
+        if let Some(start) = start {
+            let feed = Feed { since: entry.since, cursor: start.cursor, snapshot: start.snapshot };
+            let current = link.feeds.entry(part).or_insert(feed);
+            if !current.snapshot && entry.have > current.cursor {
+                current.cursor = entry.have;
+            }
+        }
+    }
+
+    pub(super) fn diverged(&mut self, peer: &NodeName, part: Part, structure: tallymesh_schemas::StructureName) {
+        let repairing = self.links.get(peer).is_some_and(|link| link.wants.contains_key(&part));
+        if !repairing {
+            self.counters.divergences += 1;
+            self.event(Event::Diverged { structure, actor: part.1.clone() });
+        }
+        self.want(peer, &part, 0, 0, true);
+    }
+
+    /// Asks a peer for rows.
+    pub(super) fn want(&mut self, peer: &NodeName, part: &Part, since: u64, after: u64, snapshot: bool) {
+        let (structure, actor) = part.clone();
+        if let Some(link) = self.links.get_mut(peer) {
+            if actor.node != *peer {
+                link.asked.insert(part.clone());
+            }
+            link.wants.insert(part.clone(), Want { structure, actor, since, after, snapshot });
+        }
+    }
+
+    /// The owner of these rows has told all its heads: where we are there, that is fresh.
+    fn confirm(&mut self, now: Now, owner: &Actor) {
+        let Some(link) = self.links.get(&owner.node) else { return };
+        for (id, held) in &self.structures {
+            let head = link.said_have(*id, owner);
+            held.structure.confirm(owner, head, now.mono);
+        }
+    }
+
+    /// Asks for what has been missing for too long.
+    pub(super) fn chase(&mut self, now: Time) {
+        let mut missing = Vec::new();
+        let linked: Vec<_> = self.links.keys().cloned().collect();
+        for (peer, link) in &mut self.links {
+            let structures = &self.structures;
+            link.behind.retain(|part, behind| {
+                let Some(have) = structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else {
+                    return false;
+                };
+                if have.have >= behind.target {
+                    return false;
+                }
+                let patience =
+                    if part.1.node == *peer || !linked.contains(&part.1.node) { PATIENCE } else { PATIENCE_WITH_OWNER };
+                if have.have > behind.have {
+                    (behind.noticed, behind.have) = (now, have.have);
+                } else if now.since(behind.noticed) >= self.config.digest_interval * patience {
+                    behind.noticed = now;
+                    missing.push((peer.clone(), part.clone(), have));
+                }
+                true
+            });
+        }
+        for (peer, part, have) in missing {
+            self.want(&peer, &part, have.since, have.have, false);
+        }
+    }
+}
+
+/// Encodes one of our own messages.
+pub(super) fn send(message: &Message<'_>, buf: &mut Vec<u8>) {
+    let encoded = message.encode(buf);
+    debug_assert!(encoded.is_ok(), "our own messages keep the bounds: {encoded:?}");
+}

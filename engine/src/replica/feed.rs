@@ -1,0 +1,166 @@
+//! Rows on their way: deltas cut for those who are behind, and deltas taken in.
+
+use tallymesh_schemas::message::{Delta, Message, Want};
+use tallymesh_schemas::{NodeName, limits};
+
+use super::digest::send;
+use super::link::{Feed, Link, Part};
+use super::{Event, PeerError, Replica};
+use crate::ledger::Applied;
+use crate::time::Now;
+
+impl Replica {
+    /// Appends the next message for a link to `buf`, the most urgent first; `false` when there is none.
+    pub(super) fn transmit(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
+        if let Some(nonce) = link.probe.take() {
+            send(&Message::Probe { nonce }, buf);
+            return true;
+        }
+        if let Some((_, want)) = link.wants.pop_first() {
+            self.counters.wants_out += 1;
+            send(&Message::Want(want), buf);
+            return true;
+        }
+        // An answer to a probe comes behind the rows that it speaks of.
+        let answering = link.digest.as_ref().is_some_and(|run| run.answers != 0);
+        if answering && self.transmit_delta(link, buf) {
+            return true;
+        }
+        if let Some(run) = link.digest.take() {
+            self.transmit_digest(link, &run, buf);
+            return true;
+        }
+        if self.transmit_delta(link, buf) {
+            return true;
+        }
+        if self.leaving && !link.said_goodbye {
+            link.said_goodbye = true;
+            send(&Message::Goodbye, buf);
+            return true;
+        }
+        false
+    }
+
+    /// The feeds take turns.
+    fn transmit_delta(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
+        let served = link.served.take();
+        let behind = served.as_ref().map(|part| (std::ops::Bound::Excluded(part), std::ops::Bound::Unbounded));
+        let next: Vec<Part> = match behind {
+            Some(range) => {
+                link.feeds.range::<Part, _>(range).chain(link.feeds.iter()).map(|(p, _)| p.clone()).collect()
+            }
+            None => link.feeds.keys().cloned().collect(),
+        };
+        for part in next {
+            let Some(feed) = link.feeds.get_mut(&part) else { continue };
+            let (sent, keep) = self.cut(&part, feed, buf);
+            if !keep {
+                link.feeds.remove(&part);
+            }
+            if sent {
+                link.served = Some(part);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.
+    fn cut(&mut self, part: &Part, feed: &mut Feed, buf: &mut Vec<u8>) -> (bool, bool) {
+        let (id, actor) = part;
+        let Some(held) = self.structures.get(id) else { return (false, false) };
+        let ours = *actor == self.actor;
+        if ours && !feed.snapshot && feed.cursor >= held.flushed {
+            return (false, true);
+        }
+        let budget = self.config.delta_bytes.min(limits::DELTA_BYTES - limits::KEY_BYTES - 64);
+        let Some(cut) = held.structure.cut(actor, feed.since, feed.cursor, budget) else { return (false, false) };
+        if cut.upto <= feed.cursor && !feed.snapshot {
+            return (false, ours);
+        }
+        let delta = Delta {
+            structure: *id,
+            actor: actor.clone(),
+            since: feed.since,
+            after: feed.cursor,
+            upto: cut.upto.max(feed.cursor),
+            floor: cut.floor,
+            snapshot: feed.snapshot,
+            fingerprint: cut.fingerprint,
+            rows: &cut.rows,
+        };
+        send(&Message::Delta(delta), buf);
+        self.counters.deltas_out += 1;
+        self.counters.row_bytes_out += cut.rows.len() as u64;
+        feed.cursor = cut.upto.max(feed.cursor);
+        let complete = cut.fingerprint.is_some();
+        feed.snapshot &= !complete;
+        (true, ours || !complete)
+    }
+
+    /// A peer asks for rows.
+    pub(super) fn handle_want(&mut self, peer: &NodeName, want: &Want) {
+        let Some(held) = self.structures.get(&want.structure) else { return };
+        if want.actor == self.actor && want.after > held.structure.head() {
+            return self.conflict(want.actor.incarnation, peer);
+        }
+        if want.actor.node == self.actor.node && want.actor != self.actor {
+            return;
+        }
+        let start = held.structure.start(&want.actor, want.since, want.after, want.snapshot);
+        if let Some(link) = self.links.get_mut(peer)
+            && let Some(start) = start
+        {
+            let feed = Feed { since: want.since, cursor: start.cursor, snapshot: start.snapshot };
+            link.feeds.insert((want.structure, want.actor.clone()), feed);
+        }
+    }
+
+    /// A peer sends rows: its own, or others' that we asked it for.
+    pub(super) fn handle_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>) -> Result<(), PeerError> {
+        let part = (delta.structure, delta.actor.clone());
+        if delta.actor.node == self.actor.node {
+            // A peer repeats our own rows. They are ours to tell (I1).
+            return self.unasked(peer, part);
+        }
+        let owner = delta.actor.node == *peer;
+        let asked = self.links.get(peer).is_some_and(|link| link.asked.contains(&part));
+        if !owner && !asked {
+            return self.unasked(peer, part);
+        }
+        if !self.see(now, &delta.actor, peer) {
+            return Ok(());
+        }
+        let Some(held) = self.structures.get(&delta.structure) else { return Ok(()) };
+        let name = held.structure.spec().name.clone();
+        let applied = held.structure.apply(delta, owner, now.mono);
+        let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
+        self.counters.deltas_in += 1;
+        self.counters.row_bytes_in += delta.rows.len() as u64;
+        match applied {
+            Applied::Gap { since, after, snapshot } => {
+                self.counters.gaps += 1;
+                self.want(peer, &part, since, after, snapshot);
+            }
+            Applied::Diverged => self.diverged(peer, part.clone(), name),
+            Applied::Replaced => {
+                self.counters.replaced += 1;
+                self.event(Event::Replaced { structure: name, actor: delta.actor.clone() });
+            }
+            Applied::Advanced | Applied::Stale | Applied::Part => {}
+        }
+        if delta.fingerprint.is_some()
+            && matches!(applied, Applied::Advanced | Applied::Stale | Applied::Replaced)
+            && let Some(link) = self.links.get_mut(peer)
+        {
+            link.asked.remove(&part);
+        }
+        Ok(())
+    }
+
+    fn unasked(&mut self, peer: &NodeName, part: Part) -> Result<(), PeerError> {
+        self.counters.unasked += 1;
+        self.event(Event::Unasked { peer: peer.clone(), actor: part.1 });
+        Ok(())
+    }
+}

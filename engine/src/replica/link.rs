@@ -1,0 +1,163 @@
+//! What a replica keeps about one link: cursors and what was said, per structure and actor.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tallymesh_schemas::message::{DigestEntry, Want};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version};
+
+use super::Config;
+use crate::random::Random;
+use crate::time::Time;
+
+/// A structure and an actor in it.
+pub(super) type Part = (StructureId, Actor);
+
+/// How far a peer is with an actor's rows, as it says itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) since: Version,
+    pub(super) have: Version,
+    pub(super) fingerprint: u64,
+}
+
+impl From<&DigestEntry> for Said {
+    fn from(entry: &DigestEntry) -> Self {
+        Self { since: entry.since, have: entry.have, fingerprint: entry.fingerprint }
+    }
+}
+
+/// What is sent to a peer of one actor's rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Feed {
+    /// The peer knows rows from this version on,
+    pub(super) since: Version,
+    /// and has been sent them up to this one.
+    pub(super) cursor: Version,
+    /// It builds up a snapshot.
+    pub(super) snapshot: bool,
+}
+
+/// We have less than the peer: since when, how much it was then, and what the peer has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Behind {
+    pub(super) noticed: Time,
+    pub(super) have: Version,
+    pub(super) target: Version,
+}
+
+/// A digest on its way out.
+#[derive(Debug, Clone, Default)]
+pub(super) struct DigestRun {
+    /// It names everything.
+    pub(super) full: bool,
+    /// The probe that it answers.
+    pub(super) answers: u64,
+    /// What was named last.
+    pub(super) last: Option<Part>,
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The run that the peer says it is in.
+    pub(super) incarnation: Option<Incarnation>,
+    pub(super) feeds: BTreeMap<Part, Feed>,
+    /// The feed that was served last: the next one's turn is next.
+    pub(super) served: Option<Part>,
+    /// Requests to be sent.
+    pub(super) wants: BTreeMap<Part, Want>,
+    /// Other actors' rows that we asked this peer for.
+    pub(super) asked: BTreeSet<Part>,
+    /// What our digests have told.
+    pub(super) told: BTreeMap<Part, Said>,
+    /// What the peer's digests have told.
+    pub(super) said: BTreeMap<Part, Said>,
+    pub(super) behind: BTreeMap<Part, Behind>,
+    /// Structures that the peer takes for another kind.
+    pub(super) mismatched: BTreeSet<StructureId>,
+    pub(super) digest: Option<DigestRun>,
+    digest_at: Time,
+    full_at: Time,
+    /// There is a tombstone that the peer has not been told.
+    pub(super) new_tombstone: bool,
+    /// The nonce of a probe to be sent.
+    pub(super) probe: Option<u64>,
+    /// The nonce of the last probe that was answered.
+    pub(super) answered: u64,
+    pub(super) said_goodbye: bool,
+}
+
+impl Link {
+    pub(super) fn new(now: Time) -> Self {
+        Self {
+            incarnation: None,
+            feeds: BTreeMap::new(),
+            served: None,
+            wants: BTreeMap::new(),
+            asked: BTreeSet::new(),
+            told: BTreeMap::new(),
+            said: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            mismatched: BTreeSet::new(),
+            digest: Some(DigestRun { full: true, ..DigestRun::default() }),
+            digest_at: now,
+            full_at: now,
+            new_tombstone: false,
+            probe: None,
+            answered: 0,
+            said_goodbye: false,
+        }
+    }
+
+    /// We are another actor now: what we said and sent as the old one is void.
+    pub(super) fn start_over(&mut self) {
+        self.feeds.clear();
+        self.told.clear();
+        self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
+    }
+
+    /// Forgets what concerns runs of a node below `incarnation`.
+    pub(super) fn forget(&mut self, node: &NodeName, incarnation: Incarnation) {
+        let keep = |(_, actor): &Part| actor.node != *node || actor.incarnation >= incarnation;
+        self.feeds.retain(|part, _| keep(part));
+        self.wants.retain(|part, _| keep(part));
+        self.asked.retain(keep);
+        self.told.retain(|part, _| keep(part));
+        self.said.retain(|part, _| keep(part));
+        self.behind.retain(|part, _| keep(part));
+    }
+
+    /// Sends a digest soon: there is something that the peer waits to hear.
+    pub(super) fn hurry(&mut self) {
+        self.digest.get_or_insert_with(DigestRun::default);
+    }
+
+    /// Starts the digest that is due.
+    pub(super) fn handle_timeout(&mut self, now: Time, config: &Config, random: &mut Random) {
+        if now < self.digest_at {
+            return;
+        }
+        let full = now >= self.full_at;
+        if full {
+            self.full_at = now.after(random.jitter(config.full_digest_interval));
+        }
+        self.digest_at = now.after(random.jitter(config.digest_interval));
+        let run = self.digest.get_or_insert_with(DigestRun::default);
+        if full && !run.full {
+            *run = DigestRun { full, answers: run.answers, last: None };
+        }
+    }
+
+    pub(super) fn due(&self) -> Time {
+        self.digest_at
+    }
+
+    /// How far the peer says it is.
+    pub(super) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
+        self.said.get(&(id, actor.clone())).map_or(0, |said| said.have)
+    }
+
+    /// Entries of all maps.
+    pub(super) fn entries(&self) -> usize {
+        self.feeds.len() + self.wants.len() + self.asked.len() + self.told.len() + self.said.len() + self.behind.len()
+    }
+}

@@ -1,0 +1,199 @@
+//! Who lives, and what that hides: liveness filters what is read and never changes what is stored (I4). What does change
+//! what is stored are two facts that are final: a newer run supersedes an older one, and a forgotten node is buried.
+
+use tallymesh_schemas::message::Tombstone;
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, limits};
+
+use super::{Event, Replica};
+use crate::time::{Now, Time};
+
+/// Whether a node lives, as the membership sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// It answers.
+    Alive,
+    /// It has not answered lately. Its rows grow stale; nothing else changes.
+    Suspect,
+    /// It was declared dead, or it was never seen alive from here.
+    Dead,
+    /// It said goodbye.
+    Left,
+}
+
+/// What is known of a node.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    /// Its latest run.
+    pub(super) incarnation: Incarnation,
+    pub(super) life: Life,
+    /// Since when.
+    pub(super) at: Time,
+}
+
+impl Node {
+    /// When its rows stop counting; [`Time::NEVER`] while nothing happens.
+    fn hidden_at(&self, on_dead: OnDead) -> Time {
+        match (self.life, on_dead) {
+            (Life::Left, _) => Time(0),
+            (Life::Dead, OnDead::Drop(after)) => self.at.after(after),
+            _ => Time::NEVER,
+        }
+    }
+}
+
+/// Commands and what comes in from the membership.
+impl Replica {
+    /// The membership says how a node is. What is said about an earlier run than the latest is ignored.
+    pub fn handle_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life) {
+        if *node == self.actor.node {
+            if incarnation > self.actor.incarnation {
+                self.conflict(incarnation, node);
+            }
+            return;
+        }
+        let actor = Actor::new(node.clone(), incarnation);
+        if !self.see(now, &actor, node) {
+            return;
+        }
+        let left = self.nodes.get(node).is_some_and(|known| known.life == Life::Left);
+        // A goodbye is the node's own word; that it is gone afterwards is no news.
+        if !left {
+            self.set_life(now, node, life);
+        }
+        self.update_life(now);
+    }
+
+    /// Forgets a node: its runs so far count no more, here and everywhere, and are not taken back. A node that lives
+    /// comes back as a new run. Returns whether anything was known of it.
+    pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
+        let Some(incarnation) = self.nodes.get(node).map(|known| known.incarnation) else { return false };
+        let until_ms = now.unix_ms + self.config.tombstone_life.as_millis() as u64;
+        let peer = self.actor.node.clone();
+        self.bury(now, Tombstone { node: node.clone(), incarnation, until_ms }, &peer);
+        true
+    }
+
+    /// What is known of the nodes: name, latest run, life.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, Incarnation, Life)> {
+        self.nodes.iter().map(|(name, node)| (name, node.incarnation, node.life))
+    }
+
+    pub(super) fn bury(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
+        let longest = now.unix_ms.saturating_add(2 * self.config.tombstone_life.as_millis() as u64);
+        let known = self.tombstones.get(&tombstone.node).map(|known| known.incarnation);
+        let new = known.is_none_or(|known| known < tombstone.incarnation);
+        if !new || tombstone.until_ms <= now.unix_ms {
+            return;
+        }
+        if tombstone.node == self.actor.node && tombstone.incarnation >= self.actor.incarnation {
+            self.conflict(tombstone.incarnation, peer);
+        }
+        if known.is_none() && self.tombstones.len() >= limits::TOMBSTONES {
+            return;
+        }
+        let (node, incarnation) = (tombstone.node.clone(), tombstone.incarnation);
+        let tombstone = Tombstone { until_ms: tombstone.until_ms.min(longest), ..tombstone };
+        self.tombstones.insert(node.clone(), tombstone);
+        self.drop_runs(&node, Incarnation(incarnation.0 + 1));
+        if self.nodes.get(&node).is_some_and(|known| known.incarnation <= incarnation) {
+            self.nodes.remove(&node);
+        }
+        for link in self.links.values_mut() {
+            link.new_tombstone = true;
+            link.hurry();
+        }
+        self.event(Event::Forgotten { node });
+    }
+
+    /// Takes note of a run of another node; `false` when it is superseded or buried and nothing of it is wanted.
+    pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> bool {
+        if self.tombstones.get(&actor.node).is_some_and(|tombstone| tombstone.incarnation >= actor.incarnation) {
+            return false;
+        }
+        let Some(known) = self.nodes.get_mut(&actor.node) else {
+            if self.nodes.len() >= limits::ACTORS {
+                return false;
+            }
+            let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
+            let node = Node { incarnation: actor.incarnation, life, at: now.mono };
+            self.nodes.insert(actor.node.clone(), node);
+            self.life_changed = true;
+            return true;
+        };
+        if actor.incarnation <= known.incarnation {
+            return actor.incarnation == known.incarnation;
+        }
+        // While a node speaks for itself, nobody else tells us which run it is in (I6).
+        let speaks = self.links.get(&actor.node).is_some_and(|link| link.incarnation.is_some());
+        if speaks && *teller != actor.node {
+            return false;
+        }
+        known.incarnation = actor.incarnation;
+        known.at = now.mono;
+        if known.life == Life::Left {
+            known.life = Life::Dead;
+        }
+        self.drop_runs(&actor.node, actor.incarnation);
+        if self.links.contains_key(&actor.node) {
+            self.set_life(now, &actor.node, Life::Alive);
+        }
+        true
+    }
+
+    /// Drops the rows of a node's runs below `incarnation`.
+    fn drop_runs(&mut self, node: &NodeName, incarnation: Incarnation) {
+        let mut dropped = Vec::new();
+        for held in self.structures.values() {
+            dropped.extend(held.structure.drop_runs(node, incarnation));
+        }
+        dropped.sort();
+        dropped.dedup();
+        for actor in dropped {
+            self.event(Event::Superseded { actor });
+        }
+        for link in self.links.values_mut() {
+            link.forget(node, incarnation);
+        }
+        self.life_changed = true;
+    }
+
+    pub(super) fn set_life(&mut self, now: Now, node: &NodeName, life: Life) {
+        let known = self.nodes.entry(node.clone()).or_insert(Node {
+            incarnation: Incarnation(0),
+            life: Life::Dead,
+            at: now.mono,
+        });
+        if known.life == life {
+            return;
+        }
+        (known.life, known.at) = (life, now.mono);
+        self.life_changed = true;
+        self.event(Event::Life { node: node.clone(), life });
+        self.update_life(now);
+    }
+
+    /// Lets rows count, or not, as their nodes live.
+    pub(super) fn update_life(&mut self, now: Now) {
+        if !self.life_changed && now.mono < self.next_death() {
+            return;
+        }
+        self.life_changed = false;
+        self.life_updated = now.mono;
+        for held in self.structures.values() {
+            let on_dead = held.structure.spec().on_dead;
+            held.structure.set_counts(|actor| {
+                actor.node == self.actor.node
+                    || self.nodes.get(&actor.node).is_some_and(|node| now.mono < node.hidden_at(on_dead))
+            });
+        }
+    }
+
+    /// When the next node's rows stop counting.
+    pub(super) fn next_death(&self) -> Time {
+        let deaths = self.structures.values().flat_map(|held| {
+            let on_dead = held.structure.spec().on_dead;
+            self.nodes.values().map(move |node| node.hidden_at(on_dead))
+        });
+        deaths.filter(|at| *at > self.life_updated).min().unwrap_or(Time::NEVER)
+    }
+}

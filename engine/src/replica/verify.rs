@@ -1,0 +1,145 @@
+//! Verification: do all members hold what each owner says it has?
+
+use std::collections::BTreeMap;
+
+use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
+
+use super::Replica;
+use super::link::{DigestRun, Part, Said};
+use crate::time::Now;
+
+/// What a round of verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verification {
+    /// Who answered, this node included, in order of name.
+    pub members: Vec<NodeName>,
+    /// Structures that were compared.
+    pub structures: usize,
+    /// Actors whose rows were compared.
+    pub actors: usize,
+    /// Copies that were compared with what their owner says, or, where the owner is away, with each other.
+    pub copies: usize,
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+}
+
+/// A copy that is not what its owner has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Where.
+    pub structure: StructureName,
+    /// Whose rows.
+    pub actor: Actor,
+    /// Who holds the copy.
+    pub member: NodeName,
+    /// The version that it has.
+    pub have: Version,
+    /// The version that the owner has.
+    pub head: Version,
+    /// At the same version it holds other rows; else it lags.
+    pub differs: bool,
+}
+
+impl Replica {
+    /// Asks every peer for a digest of everything; returns the number under which the answers come.
+    pub fn probe(&mut self, now: Now) -> u64 {
+        self.nonce += 1;
+        for held in self.structures.values_mut() {
+            held.flush(now.mono);
+        }
+        for link in self.links.values_mut() {
+            link.probe = Some(self.nonce);
+        }
+        self.nonce
+    }
+
+    pub(super) fn handle_probe(&mut self, now: Now, peer: &NodeName, nonce: u64) {
+        for held in self.structures.values_mut() {
+            held.flush(now.mono);
+        }
+        if let Some(link) = self.links.get_mut(peer) {
+            link.digest = Some(DigestRun { full: true, answers: nonce, last: None });
+        }
+    }
+
+    /// What a probe found, once every peer that there is a link to has answered.
+    pub fn verification(&self, nonce: u64) -> Option<Verification> {
+        if self.links.values().any(|link| link.answered < nonce) {
+            return None;
+        }
+        let copies = self.copies();
+        let mut found = Verification {
+            members: self.links.keys().chain([&self.actor.node]).cloned().collect(),
+            structures: self.structures.len(),
+            actors: 0,
+            copies: 0,
+            findings: Vec::new(),
+        };
+        found.members.sort();
+        let mut actors: Vec<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
+        actors.sort();
+        actors.dedup();
+        found.actors = actors.len();
+        for (part, holders) in &copies {
+            self.compare(part, holders, &mut found);
+        }
+        Some(found)
+    }
+
+    /// Every copy of every actor's rows that a linked member or this node has said to hold.
+    fn copies(&self) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
+        let mut copies: BTreeMap<Part, BTreeMap<NodeName, Said>> = BTreeMap::new();
+        for (id, held) in &self.structures {
+            held.structure.digest(None, &mut |entry| {
+                let said = Said::from(&entry);
+                copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);
+                true
+            });
+        }
+        for (peer, link) in &self.links {
+            for (part, said) in &link.said {
+                if let Some(holders) = copies.get_mut(part) {
+                    holders.insert(peer.clone(), *said);
+                }
+            }
+        }
+        copies
+    }
+
+    fn compare(&self, part: &Part, holders: &BTreeMap<NodeName, Said>, found: &mut Verification) {
+        let Some(held) = self.structures.get(&part.0) else { return };
+        let furthest = holders.values().max_by_key(|said| said.have);
+        let Some(head) = holders.get(&part.1.node).or(furthest) else { return };
+        for (member, said) in holders {
+            found.copies += 1;
+            let whole = said.since == 0 && head.since == 0;
+            let differs = said.have == head.have && whole && said.fingerprint != head.fingerprint;
+            if differs || said.have != head.have {
+                found.findings.push(Finding {
+                    structure: held.structure.spec().name.clone(),
+                    actor: part.1.clone(),
+                    member: member.clone(),
+                    have: said.have,
+                    head: head.have,
+                    differs,
+                });
+            }
+        }
+        // A member that replicates the structure and holds nothing of the actor lags as well.
+        for (peer, link) in &self.links {
+            let replicates = link.said.keys().any(|(id, _)| *id == part.0);
+            if replicates && head.have > 0 && !holders.contains_key(peer) {
+                let structure = held.structure.spec().name.clone();
+                let finding = Finding {
+                    structure,
+                    actor: part.1.clone(),
+                    member: peer.clone(),
+                    have: 0,
+                    head: head.have,
+                    differs: false,
+                };
+                found.findings.push(finding);
+            }
+        }
+    }
+}

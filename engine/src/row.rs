@@ -1,0 +1,127 @@
+//! The replicated cell: one actor's partial count for one key, and the hash that fingerprints are made of.
+
+use crdts::CvRDT;
+use tallymesh_schemas::Version;
+
+/// One actor's partial for one key: two totals that only grow, and the version at which they last changed.
+///
+/// The actor is the only writer, so of two states of a row the one with the higher version is the newer one, and the
+/// join is to keep it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Row {
+    /// Total of all additions.
+    pub added: u64,
+    /// Total of all removals.
+    pub removed: u64,
+    /// When the row last changed.
+    pub version: Version,
+}
+
+impl Row {
+    /// What the actor counts: additions less removals. Totals are taken modulo 2^64.
+    pub fn value(&self) -> i64 {
+        self.added.wrapping_sub(self.removed) as i64
+    }
+}
+
+/// Two states of a row that claim one version but differ: its writer was not alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("two different rows claim version {0}")]
+pub struct TwoWriters(
+    /// The version.
+    pub Version,
+);
+
+impl CvRDT for Row {
+    type Validation = TwoWriters;
+
+    fn validate_merge(&self, other: &Self) -> Result<(), TwoWriters> {
+        if self.version == other.version && self != other { Err(TwoWriters(self.version)) } else { Ok(()) }
+    }
+
+    fn merge(&mut self, other: Self) {
+        if other.version > self.version {
+            *self = other;
+        }
+    }
+}
+
+const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+const FACTOR: u64 = 0xd1b5_4a32_d192_ed03;
+
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ (product >> 64) as u64
+}
+
+/// The hash of a key within fingerprints: the same on every node and machine.
+pub fn key_hash(key: &[u8]) -> u64 {
+    let mut hash = SEED ^ key.len() as u64;
+    let (words, tail) = key.as_chunks::<8>();
+    for word in words {
+        hash = fold(hash ^ u64::from_le_bytes(*word), FACTOR).wrapping_add(SEED);
+    }
+    let mut last = [0; 8];
+    last[..tail.len()].copy_from_slice(tail);
+    fold(hash ^ u64::from_le_bytes(last), FACTOR).wrapping_add(SEED)
+}
+
+/// The hash of a live row. A fingerprint is the sum of these, modulo 2^64, so that it follows every change of a row
+/// without looking at the others.
+pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
+    let hash = fold(key_hash ^ row.added, FACTOR).wrapping_add(SEED);
+    let hash = fold(hash ^ row.removed, FACTOR).wrapping_add(SEED);
+    fold(hash ^ row.version, FACTOR).wrapping_add(SEED)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The states that one writer's row runs through.
+    fn history() -> impl Strategy<Value = Vec<Row>> {
+        prop::collection::vec((0u64..5, 0u64..5), 1..20).prop_map(|steps| {
+            let mut row = Row::default();
+            let mut states = vec![row];
+            for (added, removed) in steps {
+                row = Row { added: row.added + added, removed: row.removed + removed, version: row.version + 1 };
+                states.push(row);
+            }
+            states
+        })
+    }
+
+    fn join(mut a: Row, b: Row) -> Row {
+        a.merge(b);
+        a
+    }
+
+    proptest! {
+        /// I2.
+        #[test]
+        fn merge_is_a_join(states in history(), picks: [prop::sample::Index; 3]) {
+            let [a, b, c] = picks.map(|pick| states[pick.index(states.len())]);
+            prop_assert_eq!(join(a, b), join(b, a));
+            prop_assert_eq!(join(join(a, b), c), join(a, join(b, c)));
+            prop_assert_eq!(join(a, a), a);
+            prop_assert!(join(a, b).added >= a.added && join(a, b).removed >= a.removed);
+            prop_assert!(a.validate_merge(&b).is_ok());
+        }
+
+        #[test]
+        fn the_hash_sees_every_field(key: Vec<u8>, added: u64, removed: u64, version: u64, bit in 0u32..64) {
+            let row = Row { added, removed, version };
+            let hash = row_hash(key_hash(&key), &row);
+            let flip = 1u64 << bit;
+            let others = [Row { added: added ^ flip, ..row }, Row { removed: removed ^ flip, ..row }, Row { version: version ^ flip, ..row }];
+            for other in others {
+                prop_assert_ne!(hash, row_hash(key_hash(&key), &other));
+            }
+            let mut longer = key.clone();
+            longer.push(0);
+            prop_assert_ne!(key_hash(&key), key_hash(&longer));
+        }
+    }
+}

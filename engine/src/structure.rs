@@ -1,0 +1,289 @@
+//! A replicated structure as handles and driver share it: counting and reading from any thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use parking_lot::RwLock;
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
+
+use crate::cell::Cell;
+use crate::keys::Keys;
+use crate::ledger::Ledger;
+use crate::time::Time;
+use crate::watch::{Watch, Watchers};
+
+/// Called when something changed that the driver should look at; from any thread, and it must not block.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// A structure: keys, each with a count that is this node's own part and what the other nodes have told.
+///
+/// All methods may be called from any number of threads. Counting takes the lock of one of 128 shards of the keys for
+/// reading, or none with a [`Counter`]; whatever has to look at the rows takes the structure's one ledger lock.
+pub struct Structure {
+    spec: StructureSpec,
+    pub(crate) keys: Keys,
+    pub(crate) ledger: RwLock<Ledger>,
+    pub(crate) watchers: Watchers,
+    /// Cells that are listed as changed and not committed yet.
+    pending: AtomicUsize,
+    wake: Wake,
+    pub(crate) head: AtomicU64,
+    counted: AtomicU32,
+    stalest: AtomicU64,
+}
+
+/// A cluster-wide count as one node knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Count {
+    /// Everything: our own part and what the others that count have told.
+    pub total: i64,
+    /// What was counted on this node.
+    pub local: i64,
+    /// Actors that count in this structure, this node included.
+    pub actors: u32,
+    /// How long ago the stalest of them was last known to be up to date here; zero when there is no other.
+    pub stalest: Duration,
+}
+
+/// A key and its count.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// The key's bytes; [`key::display`] makes them readable.
+    pub key: Vec<u8>,
+    /// Its count.
+    pub count: i64,
+}
+
+impl Structure {
+    pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
+        Self {
+            keys: Keys::new(seed),
+            ledger: RwLock::new(Ledger::new(spec.class.kind(), actor)),
+            watchers: Watchers::default(),
+            pending: AtomicUsize::new(0),
+            wake,
+            head: AtomicU64::new(0),
+            counted: AtomicU32::new(1),
+            stalest: AtomicU64::new(Time::NEVER.0),
+            spec,
+        }
+    }
+
+    /// How it is configured.
+    pub fn spec(&self) -> &StructureSpec {
+        &self.spec
+    }
+
+    /// Its name on the wire.
+    pub fn id(&self) -> StructureId {
+        self.spec.name.id()
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        self.spec.class.kind()
+    }
+
+    /// Adds `n` to this node's own part; a negative `n` removes. One step moves a count by at most
+    /// [`limits::STEP`](tallymesh_schemas::limits::STEP). O(1); no allocation for a key that is there.
+    ///
+    /// # Errors
+    /// [`KeyError`] when `key` is not a key of the structure's kind; nothing is counted then.
+    #[inline]
+    pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
+        let known = self.keys.with(key, |cell| self.touch(cell, cell.add(n)));
+        if known.is_none() {
+            key::check(self.kind(), key)?;
+            self.keys.with_or_new(key, |cell| self.touch(cell, cell.add(n)));
+        }
+        Ok(())
+    }
+
+    /// The counter of a key, for keys that are counted often: adding through it looks nothing up.
+    ///
+    /// # Errors
+    /// [`KeyError`] when `key` is not a key of the structure's kind.
+    pub fn counter(self: &Arc<Self>, key: &[u8]) -> Result<Counter, KeyError> {
+        key::check(self.kind(), key)?;
+        let cell = self.keys.with_or_new(key, |cell| {
+            // Listed although nothing changed, so that it is let go of if nothing ever does.
+            self.touch(cell, cell.add(0));
+            Arc::clone(cell)
+        });
+        Ok(Counter { structure: Arc::clone(self), cell })
+    }
+
+    fn touch(&self, cell: &Arc<Cell>, newly_changed: bool) {
+        if newly_changed {
+            self.keys.list(cell);
+            let before = self.pending.fetch_add(1, Ordering::SeqCst);
+            if before == 0 || before + 1 == self.spec.max_pending {
+                (self.wake)();
+            }
+        }
+    }
+
+    /// Changed keys that wait to be committed.
+    pub fn pending(&self) -> usize {
+        self.pending.load(Ordering::SeqCst)
+    }
+
+    /// Writes what has changed here into the rows. Reads that look at more than one key do it themselves.
+    pub(crate) fn commit(&self) {
+        if self.pending() == 0 {
+            return;
+        }
+        let mut ledger = self.ledger.write();
+        self.commit_locked(&mut ledger);
+    }
+
+    pub(crate) fn commit_locked(&self, ledger: &mut Ledger) {
+        let mut dirty = Vec::new();
+        self.keys.drain(&mut dirty);
+        self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
+        self.watchers.tell(|changed| ledger.commit(&mut dirty, &self.keys, changed));
+        self.note_head(ledger);
+    }
+
+    /// The count of a key. O(1).
+    pub fn count(&self, key: &[u8], now: Time) -> Count {
+        let (local, others) = self.keys.with(key, |cell| (cell.own(), cell.others())).unwrap_or_default();
+        self.with_freshness(local.wrapping_add(others), local, now)
+    }
+
+    /// The sum of all counts under an address block. O(key length) and one run over neighbouring sums, whatever lies
+    /// under the block, after writing what has changed here since the last look.
+    pub fn count_net(&self, net: IpNet, now: Time) -> Count {
+        self.commit();
+        let sum = self.ledger.read().sum_net(net);
+        self.with_freshness(sum.all, sum.own, now)
+    }
+
+    fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {
+        let stalest = Time(self.stalest.load(Ordering::Relaxed));
+        Count { total, local, actors: self.counted.load(Ordering::Relaxed), stalest: now.since(stalest) }
+    }
+
+    /// What one node counts for a key, in its latest run; `None` when nothing is known of that node. Rows that do not
+    /// count in the cluster's view, because the node is dead, are shown all the same.
+    pub fn count_from(&self, node: &NodeName, key: &[u8]) -> Option<i64> {
+        self.commit();
+        let ledger = self.ledger.read();
+        let (_, partial) = ledger.latest(node)?;
+        let id = self.keys.with(key, |cell| cell.id()).flatten();
+        Some(id.and_then(|id| partial.find(id)).map_or(0, |(_, state)| state.row.value()))
+    }
+
+    /// The sum of what one node counts under an address block. O(rows of that node).
+    pub fn count_net_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
+        self.commit();
+        let ledger = self.ledger.read();
+        let (_, partial) = ledger.latest(node)?;
+        Some(ledger.sum_net_of(partial, net))
+    }
+
+    /// The latest run of a node that rows are known of here.
+    pub fn latest(&self, node: &NodeName) -> Option<Actor> {
+        self.ledger.read().latest(node).map(|(actor, _)| actor.clone())
+    }
+
+    /// Keys that are known here.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Starts to tell of every key whose count changes here, whoever changed it. A watcher that does not read loses the
+    /// oldest changes beyond `capacity` and is told how many.
+    pub fn watch(&self, capacity: usize, wake: Wake) -> Arc<Watch> {
+        self.watchers.add(capacity, wake)
+    }
+
+    /// Recomputes every cached aggregate from the rows.
+    ///
+    /// # Errors
+    /// Says which one differs. That is a fault of the engine; the simulator looks for it after every step.
+    pub fn audit(&self) -> Result<(), String> {
+        let mut ledger = self.ledger.write();
+        self.commit_locked(&mut ledger);
+        ledger.audit()
+    }
+
+    /// Bytes of rows, logs and indexes, allocator overhead not included.
+    pub fn bytes(&self) -> usize {
+        self.keys.bytes() + self.ledger.read().bytes()
+    }
+
+    /// Sums up who counts and how fresh that is, for the reads to come.
+    pub(crate) fn refresh(&self) {
+        let ledger = self.ledger.read();
+        let counted = ledger.partials().values().filter(|partial| partial.counts);
+        let others = ledger.partials().iter().filter(|(actor, p)| p.counts && *actor != ledger.actor());
+        let stalest = others.map(|(_, partial)| partial.confirmed).min().unwrap_or(Time::NEVER);
+        self.counted.store(counted.count() as u32, Ordering::Relaxed);
+        self.stalest.store(stalest.0, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for Structure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Structure").field("name", &self.spec.name).finish_non_exhaustive()
+    }
+}
+
+/// The counter of one key, resolved once. Cheap to clone; adding takes a few nanoseconds and no lock.
+#[derive(Clone, Debug)]
+pub struct Counter {
+    structure: Arc<Structure>,
+    cell: Arc<Cell>,
+}
+
+impl Counter {
+    /// Adds `n` to this node's own part; a negative `n` removes.
+    #[inline]
+    pub fn add(&self, n: i64) {
+        self.structure.touch(&self.cell, self.cell.add(n));
+    }
+
+    /// Adds `n` > 0 if the cluster-wide count as known here is then at most `limit`. Whether it did. Exact among the
+    /// threads of this node; other nodes may admit at the same time, by what they know.
+    #[must_use]
+    pub fn add_within(&self, n: i64, limit: i64) -> bool {
+        let added = self.cell.add_within(n, limit);
+        added.inspect(|newly_changed| self.structure.touch(&self.cell, *newly_changed)).is_some()
+    }
+
+    /// Counts one from now until the guard is dropped.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        self.add(1);
+        Hold { counter: self.clone() }
+    }
+
+    /// Counts one until the guard is dropped, if the cluster-wide count as known here is then at most `limit`.
+    #[must_use]
+    pub fn try_hold(&self, limit: i64) -> Option<Hold> {
+        self.add_within(1, limit).then(|| Hold { counter: self.clone() })
+    }
+
+    /// The count. O(1), no lock.
+    pub fn count(&self, now: Time) -> Count {
+        let local = self.cell.own();
+        self.structure.with_freshness(local.wrapping_add(self.cell.others()), local, now)
+    }
+}
+
+/// Something that counts one while it is open.
+#[derive(Debug)]
+pub struct Hold {
+    counter: Counter,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.counter.add(-1);
+    }
+}

@@ -1,0 +1,171 @@
+//! A structure as the replication state machine sees it: what it holds of each actor, what to send, what to take in.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tallymesh_schemas::message::{Delta, DigestEntry};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
+
+use crate::ledger::{Applied, ApplyError, Ledger};
+use crate::partial::{Cut, Partial};
+use crate::structure::Structure;
+use crate::time::Time;
+
+/// How far we are with an actor's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) since: Version,
+    pub(crate) have: Version,
+    pub(crate) fingerprint: u64,
+}
+
+/// Where to begin with sending rows to a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) cursor: Version,
+    pub(crate) snapshot: bool,
+}
+
+fn digest_entry(actor: &Actor, partial: &Partial) -> DigestEntry {
+    DigestEntry {
+        actor: actor.clone(),
+        since: partial.since,
+        have: partial.have,
+        floor: partial.floor,
+        fingerprint: partial.fingerprint(),
+    }
+}
+
+impl Structure {
+    /// The highest version of our own rows that is committed.
+    pub(crate) fn head(&self) -> Version {
+        self.head.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn note_head(&self, ledger: &Ledger) {
+        self.head.store(ledger.head(), Ordering::SeqCst);
+    }
+
+    /// Tells how far we are with each actor behind `after`, in order, until `tell` says that it is enough.
+    pub(crate) fn digest(&self, after: Option<&Actor>, tell: &mut dyn FnMut(DigestEntry) -> bool) {
+        let ledger = self.ledger.read();
+        let behind = ledger.partials().iter().filter(|(actor, _)| after.is_none_or(|after| *actor > after));
+        for (actor, partial) in behind {
+            if !tell(digest_entry(actor, partial)) {
+                return;
+            }
+        }
+    }
+
+    /// How far we are with one actor's rows; `None` when we hold none.
+    pub(crate) fn progress(&self, actor: &Actor) -> Option<Progress> {
+        let ledger = self.ledger.read();
+        let partial = ledger.partial(actor)?;
+        Some(Progress { since: partial.since, have: partial.have, fingerprint: partial.fingerprint() })
+    }
+
+    /// Makes room for an actor's rows; whether there was none before.
+    pub(crate) fn admit(&self, actor: &Actor, since: Version) -> bool {
+        self.ledger.write().admit(actor, since)
+    }
+
+    /// Where to begin for a replica that knows `(since, after]` of an actor, or wants a snapshot; `None` when we do not
+    /// know enough ourselves.
+    pub(crate) fn start(&self, actor: &Actor, since: Version, after: Version, snapshot: bool) -> Option<Start> {
+        let ledger = self.ledger.read();
+        let partial = ledger.partial(actor)?;
+        let start = match (snapshot, partial.needs_snapshot(since, after)) {
+            (false, true) => Start { cursor: since, snapshot: true },
+            (snapshot, _) => Start { cursor: after, snapshot },
+        };
+        let known_from = if start.snapshot { since } else { start.cursor };
+        (known_from >= partial.since).then_some(start)
+    }
+
+    /// Cuts rows above `after` for a replica that knows `(since, after]`.
+    pub(crate) fn cut(&self, actor: &Actor, since: Version, after: Version, budget: usize) -> Option<Cut> {
+        let ledger = self.ledger.read();
+        Some(ledger.partial(actor)?.cut(since, after, budget, ledger.cells()))
+    }
+
+    /// Joins a delta. `from_owner` says that what it states is its owner's word.
+    pub(crate) fn apply(&self, delta: &Delta<'_>, from_owner: bool, now: Time) -> Result<Applied, ApplyError> {
+        let applied = self.watchers.tell(|changed| {
+            let mut ledger = self.ledger.write();
+            let applied = ledger.apply(delta, from_owner, &self.keys, changed);
+            let current = matches!(applied, Ok(Applied::Advanced | Applied::Stale | Applied::Replaced));
+            if current
+                && from_owner
+                && delta.fingerprint.is_some()
+                && let Some(partial) = ledger.partial_mut(&delta.actor)
+            {
+                partial.confirmed = now;
+            }
+            applied
+        });
+        self.refresh();
+        applied
+    }
+
+    /// An actor's owner has just said that its head is `head`.
+    pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
+        let mut ledger = self.ledger.write();
+        let Some(partial) = ledger.partial_mut(owner).filter(|partial| partial.have >= head) else { return };
+        partial.confirmed = now;
+        drop(ledger);
+        self.refresh();
+    }
+
+    /// Lets the rows of those actors count of whom `counts` says so.
+    pub(crate) fn set_counts(&self, counts: impl Fn(&Actor) -> bool) {
+        let mut ledger = self.ledger.write();
+        let changed: Vec<_> = ledger.partials().iter().filter(|(actor, p)| p.counts != counts(actor)).collect();
+        let changed: Vec<_> = changed.into_iter().map(|(actor, partial)| (actor.clone(), !partial.counts)).collect();
+        for (actor, counts) in &changed {
+            ledger.set_counts(actor, *counts);
+        }
+        drop(ledger);
+        if !changed.is_empty() {
+            self.refresh();
+        }
+    }
+
+    /// Drops the runs of a node below `incarnation`, and says which.
+    pub(crate) fn drop_runs(&self, node: &NodeName, incarnation: Incarnation) -> Vec<Actor> {
+        let mut ledger = self.ledger.write();
+        let old = ledger.partials().keys().filter(|actor| actor.node == *node && actor.incarnation < incarnation);
+        let old: Vec<_> = old.cloned().collect();
+        for actor in &old {
+            ledger.drop_actor(actor, &self.keys);
+        }
+        drop(ledger);
+        self.refresh();
+        old
+    }
+
+    /// Goes on as another run.
+    pub(crate) fn renew(&self, actor: Actor) {
+        let mut ledger = self.ledger.write();
+        self.commit_locked(&mut ledger);
+        ledger.renew(actor, &self.keys);
+        self.note_head(&ledger);
+    }
+
+    /// Sets our gauges to zero for good.
+    pub(crate) fn close(&self) {
+        let mut ledger = self.ledger.write();
+        self.commit_locked(&mut ledger);
+        self.watchers.tell(|changed| ledger.close(changed));
+        self.note_head(&ledger);
+    }
+
+    /// Retires idle zero rows, and purges retired ones that all have seen or that are older than `retention`.
+    pub(crate) fn sweep(&self, now: Time, idle: Duration, acked: Version, retention: Duration) {
+        let mut ledger = self.ledger.write();
+        self.commit_locked(&mut ledger);
+        ledger.sweep(&self.keys, now, idle);
+        let acked = acked.min(ledger.head());
+        ledger.raise_floor(acked, now, retention);
+        self.note_head(&ledger);
+    }
+}

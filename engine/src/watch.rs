@@ -1,0 +1,82 @@
+//! Watching a structure: the keys whose counts change, as they change.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::structure::Wake;
+
+/// A bounded queue of changed keys. Dropping the last reference ends the watching.
+pub struct Watch {
+    queue: Mutex<Queue>,
+    capacity: usize,
+    wake: Wake,
+}
+
+#[derive(Default)]
+struct Queue {
+    keys: VecDeque<Vec<u8>>,
+    lost: u64,
+}
+
+impl Watch {
+    /// Takes what has changed since the last call: the keys in order, and how many changes before them were lost because
+    /// the queue was full.
+    pub fn take(&self) -> (Vec<Vec<u8>>, u64) {
+        let mut queue = self.queue.lock();
+        (queue.keys.drain(..).collect(), std::mem::take(&mut queue.lost))
+    }
+
+    fn push(&self, key: &[u8]) {
+        let mut queue = self.queue.lock();
+        if queue.keys.len() >= self.capacity {
+            queue.keys.pop_front();
+            queue.lost += 1;
+        }
+        queue.keys.push_back(key.to_vec());
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watch").field("capacity", &self.capacity).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    any: AtomicBool,
+    list: Mutex<Vec<Weak<Watch>>>,
+}
+
+impl Watchers {
+    pub(crate) fn add(&self, capacity: usize, wake: Wake) -> Arc<Watch> {
+        let watch = Arc::new(Watch { queue: Mutex::default(), capacity: capacity.max(1), wake });
+        self.list.lock().push(Arc::downgrade(&watch));
+        self.any.store(true, Ordering::Release);
+        watch
+    }
+
+    /// Runs `f` with what it has to call for every changed key, which costs nothing when nobody watches.
+    pub(crate) fn tell<R>(&self, f: impl FnOnce(&mut dyn FnMut(&[u8])) -> R) -> R {
+        if !self.any.load(Ordering::Acquire) {
+            return f(&mut |_| ());
+        }
+        let mut list = self.list.lock();
+        list.retain(|watch| watch.strong_count() > 0);
+        self.any.store(!list.is_empty(), Ordering::Release);
+        let watching: Vec<_> = list.iter().filter_map(Weak::upgrade).collect();
+        drop(list);
+        let mut told = false;
+        let result = f(&mut |key| {
+            told = true;
+            watching.iter().for_each(|watch| watch.push(key));
+        });
+        if told {
+            watching.iter().for_each(|watch| (watch.wake)());
+        }
+        result
+    }
+}

@@ -1,0 +1,56 @@
+//! `inbound_audit { monitors = … }`: the windows that the inbound audit keeps.
+
+use std::ops::RangeInclusive;
+
+use hcl::edit::structure::Block;
+
+use super::Monitor;
+use super::report::{Report, quoted};
+use super::scope::{Scope, no_label};
+use super::value::Text;
+use crate::limits;
+
+const EXAMPLE: &str = "\"300,6\"";
+
+pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Vec<Monitor> {
+    no_label(block, report);
+    let mut scope = Scope::block("inbound_audit".to_owned(), block);
+    let setting = scope.require("monitors", report, EXAMPLE);
+    scope.finish(report, "inbound_audit has one key");
+    let Some(setting) = setting else { return Vec::new() };
+    let texts = setting.texts(report, "monitors = [\"300,6\", \"3600,24\"]");
+    if texts.len() > limits::MONITORS {
+        let message = format!("{} monitors, there may be {}", texts.len(), limits::MONITORS);
+        report.add(setting.at(), message, "keep those that are asked for");
+        return Vec::new();
+    }
+    let mut monitors = Vec::new();
+    for text in texts {
+        match parse(text) {
+            Err(help) => report.add(text.at - 1, format!("bad monitor {}", quoted(text.text)), help),
+            Ok(monitor) if monitors.contains(&monitor) => {
+                report.add(text.at - 1, format!("the monitor {} stands twice", quoted(text.text)), "keep one of them");
+            }
+            Ok(monitor) => monitors.push(monitor),
+        }
+    }
+    monitors
+}
+
+fn parse(text: Text<'_>) -> Result<Monitor, String> {
+    let Some((interval, windows)) = text.text.split_once(',') else {
+        return Err(format!("write the seconds of a window and how many are kept: {EXAMPLE}"));
+    };
+    Ok(Monitor {
+        interval: number("the seconds of a window", interval, &limits::MONITOR_INTERVAL)?,
+        windows: number("how many windows are kept", windows, &limits::MONITOR_WINDOWS)?,
+    })
+}
+
+fn number(what: &str, text: &str, range: &RangeInclusive<u32>) -> Result<u32, String> {
+    let wrong = || format!("{what}: a whole number from {} to {}, as in {EXAMPLE}", range.start(), range.end());
+    let text = text.trim();
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = digits.then(|| text.parse().ok()).flatten().ok_or_else(wrong)?;
+    if range.contains(&number) { Ok(number) } else { Err(wrong()) }
+}

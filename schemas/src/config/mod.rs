@@ -1,0 +1,250 @@
+//! The configuration of a node and its cluster, in HCL with Momentum's stanzas.
+//!
+//! [`Config::parse`] reads a text and ends in a [`Config`], which every check has passed, or in [`ConfigErrors`]: all that
+//! is wrong, each with its place and what to do. (Where the text is not HCL at all, the first such place.) Nothing here
+//! reads a file or looks up a name. The reference for users is `docs/configuration.md`.
+//!
+//! The way of a text: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`
+//! (one kind of block each) → `whole` (what only the blocks together can break).
+
+mod audit;
+mod caches;
+mod node;
+mod on_dead;
+mod render;
+mod replicate;
+mod report;
+mod scope;
+mod suggest;
+mod syntax;
+mod value;
+mod whole;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::{NodeName, StructureName, StructureSpec};
+
+pub use render::render_node_file;
+pub use report::{ConfigError, ConfigErrors};
+
+/// A configuration that passed every check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The node. A file with cluster stanzas only has none; [`Config::require_node`] makes an error of that.
+    pub node: Option<NodeConfig>,
+    /// The structures that this version runs, in the order of the file.
+    pub structures: Vec<StructureSpec>,
+    /// Replicated caches.
+    pub caches: Vec<CacheConfig>,
+    /// What `Replicate "metrics"` switches on.
+    pub metrics: Option<MetricsConfig>,
+    /// Throttles that the cluster shares.
+    pub throttles: Vec<ThrottleConfig>,
+    /// The windows that the inbound audit keeps.
+    pub monitors: Vec<Monitor>,
+    /// Stanzas that were read and checked, and that this version does not run yet.
+    pub not_built: Vec<NotBuilt>,
+    file: String,
+}
+
+/// The `node` block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Its name, the one in its certificate.
+    pub name: NodeName,
+    /// Where it listens, UDP.
+    pub listen: SocketAddr,
+    /// Where the others reach it, if that is not `listen`.
+    pub advertise: Option<SocketAddr>,
+    /// Nodes to join by, each `host:port`.
+    pub seeds: Vec<String>,
+    /// Its certificate.
+    pub tls: Tls,
+    /// The Unix socket of its console.
+    pub admin: Option<PathBuf>,
+    /// The folder of what outlives a run.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// The files of a node's identity, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// The cluster's certificate authority.
+    pub ca: PathBuf,
+    /// The node's certificate.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// How changes of a structure wait for each other; see [`StructureSpec::max_delay`] and [`StructureSpec::max_pending`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Longest time that a change waits to be sent with others.
+    pub max_delay: Duration,
+    /// Changes that may wait.
+    pub max_pending: usize,
+}
+
+/// A replicated cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Its name.
+    pub name: StructureName,
+    /// Whether a node that joins gets what was stored before.
+    pub snapshot: bool,
+    /// Elements that it holds; `None` is without bound.
+    pub max_size: Option<NonZeroU64>,
+    /// How its changes are sent.
+    pub pace: Pace,
+}
+
+/// What `Replicate "metrics"` switches on; at least one of the three.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// The audit metrics by address, each once, in the order of [`Metric`].
+    pub metrics: Vec<Metric>,
+    /// Whether named audit series are replicated.
+    pub audit_series: bool,
+    /// Whether gauge caches are replicated.
+    pub gauge_cache: bool,
+    /// How their changes are sent.
+    pub pace: Pace,
+}
+
+/// An event that the audit counts by address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// A connection came in.
+    Connect,
+    /// A message was received.
+    Reception,
+    /// A message was rejected.
+    Rejection,
+    /// A message was delivered.
+    Delivery,
+    /// A delivery failed for now.
+    Transfail,
+    /// A delivery failed for good.
+    Permfail,
+}
+
+/// Throttles of one class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ThrottleConfig {
+    /// Which.
+    pub class: ThrottleClass,
+    /// How their changes are sent.
+    pub pace: Pace,
+}
+
+/// The classes of throttles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ThrottleClass {
+    /// `shared_named_throttles`.
+    SharedNamed,
+    /// `OBTM`: outbound messages.
+    OutboundMessages,
+    /// `OBTC`: outbound connections.
+    OutboundConnections,
+}
+
+/// One series of windows of the inbound audit: `"300,6"` is six windows of 300 seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Monitor {
+    /// Seconds of one window.
+    pub interval: u32,
+    /// How many windows are kept.
+    pub windows: u32,
+}
+
+/// A stanza that was read and checked, and that this version does not run yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotBuilt {
+    /// The stanza: `Replicate "metrics"`.
+    pub stanza: String,
+    /// Its name: `metrics`.
+    pub name: String,
+    /// Its line, from 1.
+    pub line: usize,
+}
+
+impl Config {
+    /// Reads a configuration. `file` is what errors call it; nothing is opened.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text, in its order.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        whole::read(&syntax::parse(text, file)?, text, file)
+    }
+
+    /// The node block, for whoever wants to run it.
+    ///
+    /// # Errors
+    /// The file has none.
+    pub fn require_node(&self) -> Result<&NodeConfig, ConfigErrors> {
+        self.node.as_ref().ok_or_else(|| {
+            let help = "add one: node { … } with name, listen, seeds and tls; `tally init` writes whole files";
+            ConfigErrors::whole(&self.file, "there is no node block, so there is nothing to run", help)
+        })
+    }
+
+    /// Makes relative paths relative to `base`: the folder of the configuration file.
+    pub fn resolve_paths(&mut self, base: &Path) {
+        if let Some(NodeConfig { tls, admin, data_dir, .. }) = &mut self.node {
+            let paths = [&mut tls.ca, &mut tls.cert, &mut tls.key];
+            for path in paths.into_iter().chain(admin).chain(data_dir) {
+                *path = base.join(&*path);
+            }
+        }
+    }
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { max_delay: StructureSpec::MAX_DELAY, max_pending: StructureSpec::MAX_PENDING }
+    }
+}
+
+impl Metric {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Connect, Self::Reception, Self::Rejection, Self::Delivery, Self::Transfail, Self::Permfail];
+
+    /// The parameter that switches it on.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Reception => "reception",
+            Self::Rejection => "rejection",
+            Self::Delivery => "delivery",
+            Self::Transfail => "transfail",
+            Self::Permfail => "permfail",
+        }
+    }
+}
+
+impl ThrottleClass {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::SharedNamed, Self::OutboundMessages, Self::OutboundConnections];
+
+    /// The name that a configuration calls it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SharedNamed => "shared_named_throttles",
+            Self::OutboundMessages => "OBTM",
+            Self::OutboundConnections => "OBTC",
+        }
+    }
+}
+
+impl fmt::Display for NotBuilt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {} was checked, but this version does not run it yet", self.line, self.stanza)
+    }
+}

@@ -1,0 +1,142 @@
+//! The `node` block: name, addresses, identity, and where the node keeps its things.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+
+use hcl::edit::structure::Block;
+
+use super::report::{Report, quoted};
+use super::scope::{Scope, no_label};
+use super::value::{Setting, Text};
+use super::{NodeConfig, Tls};
+use crate::{NodeName, limits};
+
+pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig> {
+    no_label(block, report);
+    let mut scope = Scope::block("node".to_owned(), block);
+    let name = scope.require("name", report, "\"relay-0-1\"");
+    let listen = scope.require("listen", report, "\"127.0.0.1:4801\"");
+    let advertise = scope.take("advertise");
+    let seeds = scope.take("seeds");
+    let admin = scope.take("admin");
+    let data_dir = scope.take("data_dir");
+    let tls = scope.take_block("tls", report, "a node has one identity: keep one");
+    if tls.is_none() {
+        scope.missing_block(report, "tls", "add one: tls { … } with ca, cert and key; `tally init` makes the files");
+    }
+    scope.finish(report, "the keys and blocks of node are");
+
+    let name = name.and_then(|setting| node_name(setting, report));
+    let listen = listen.and_then(|setting| address(setting, report).map(|address| (setting, address)));
+    let advertise = advertise.and_then(|setting| reachable(setting, address(setting, report)?, false, report));
+    if advertise.is_none()
+        && let Some((setting, address)) = listen
+    {
+        reachable(setting, address, true, report);
+    }
+    let seeds = seeds.map_or(Vec::new(), |setting| seed_list(setting, report));
+    let admin = admin.and_then(|setting| path(setting, report));
+    let data_dir = data_dir.and_then(|setting| path(setting, report));
+    let tls = tls.and_then(|block| tls_files(block, report));
+    Some(NodeConfig { name: name?, listen: listen?.1, advertise, seeds, tls: tls?, admin, data_dir })
+}
+
+fn tls_files(block: &Block, report: &mut Report<'_>) -> Option<Tls> {
+    no_label(block, report);
+    let mut scope = Scope::block("tls".to_owned(), block);
+    let ca = scope.require("ca", report, "\"ca.pem\"");
+    let cert = scope.require("cert", report, "\"relay-0-1.pem\"");
+    let key = scope.require("key", report, "\"relay-0-1.key\"");
+    scope.finish(report, "the keys of tls are");
+    let [ca, cert, key] = [ca, cert, key].map(|setting| setting.and_then(|setting| path(setting, report)));
+    Some(Tls { ca: ca?, cert: cert?, key: key? })
+}
+
+fn node_name(setting: Setting<'_>, report: &mut Report<'_>) -> Option<NodeName> {
+    let text = setting.text(report, "name = \"relay-0-1\"")?;
+    NodeName::new(text.text)
+        .map_err(|error| report.add(setting.at(), format!("bad node name {}", quoted(text.text)), error.to_string()))
+        .ok()
+}
+
+fn path(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
+    let text = setting.text(report, &format!("{} = \"path\"", setting.key))?;
+    if text.text.is_empty() || text.text.contains('\0') {
+        let message = format!("\"{}\" is not a path: {}", setting.key, quoted(text.text));
+        report.add(setting.at(), message, "write a path; a relative one starts at this file's folder");
+        return None;
+    }
+    Some(PathBuf::from(text.text))
+}
+
+fn address(setting: Setting<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let text = setting.text(report, &format!("{} = \"127.0.0.1:4801\"", setting.key))?.text;
+    if let Ok(address) = text.parse() {
+        return Some(address);
+    }
+    let help = match text.parse::<IpAddr>() {
+        Ok(ip) => format!("add the port: \"{}\"", SocketAddr::new(ip, 4801)),
+        Err(_) => "write an IP address and a port, as in \"127.0.0.1:4801\" or \"[::1]:4801\"; \
+                   only seeds may be host names"
+            .to_owned(),
+    };
+    report.add(setting.at(), format!("\"{}\" is not an address: {}", setting.key, quoted(text)), help);
+    None
+}
+
+/// The address, if other nodes can reach the node by it.
+fn reachable(setting: Setting<'_>, address: SocketAddr, listens: bool, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let help = if listens {
+        "add the address that they reach it by: advertise = \"192.0.2.1:4801\""
+    } else {
+        "write the address and port that the others reach this node by"
+    };
+    if address.ip().is_unspecified() {
+        report.add(setting.at(), format!("other nodes cannot reach a node by {}", address.ip()), help);
+        return None;
+    }
+    if address.port() == 0 && !listens {
+        report.add(setting.at(), "other nodes cannot reach a node by port 0", help);
+        return None;
+    }
+    Some(address)
+}
+
+fn seed_list(setting: Setting<'_>, report: &mut Report<'_>) -> Vec<String> {
+    let texts = setting.texts(report, "seeds = [\"127.0.0.1:4802\"]");
+    if texts.len() > limits::SEEDS {
+        let message = format!("{} seeds, there may be {}", texts.len(), limits::SEEDS);
+        report.add(setting.at(), message, "a few are enough: the others are heard of from them");
+        return Vec::new();
+    }
+    texts.into_iter().filter_map(|text| seed(text, report)).collect()
+}
+
+fn seed(Text { text, at }: Text<'_>, report: &mut Report<'_>) -> Option<String> {
+    let help = match text.rsplit_once(':') {
+        Some((host, port)) if !port.parse::<u16>().is_ok_and(|port| port != 0) && is_host(host) => {
+            "the port is a number from 1 to 65535"
+        }
+        Some((host, _)) if is_host(host) => return Some(text.to_owned()),
+        _ if text.parse::<Ipv6Addr>().is_ok() => "write an IPv6 address in brackets and add the port: \"[::1]:4801\"",
+        _ if is_host(text) => "add the port, as in \"mx.example.net:4801\"",
+        _ => "write a host name or an address, a colon and a port: \"mx.example.net:4801\", \"[::1]:4801\"",
+    };
+    report.add(at - 1, format!("bad seed {}", quoted(text)), help);
+    None
+}
+
+/// Whether the text is a host name, an IPv4 address, or an IPv6 address in brackets.
+fn is_host(text: &str) -> bool {
+    const NAME_BYTES: usize = 253;
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        return inner.parse::<Ipv6Addr>().is_ok();
+    }
+    if text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return text.parse::<Ipv4Addr>().is_ok();
+    }
+    text.len() <= NAME_BYTES
+        && text.split('.').all(|label| {
+            !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        })
+}

@@ -1,0 +1,100 @@
+//! Writes the configuration file of a node, as `tally init` does.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use super::NodeConfig;
+use crate::{Class, StructureSpec};
+
+/// The file of a node that replicates one object of each class, with a comment at every key. It parses back to the same
+/// node and the classes' defaults, paths being UTF-8.
+pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
+    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir } = node;
+    let optional = |key: &str, value: Option<String>, example: &str| match value {
+        Some(value) => format!("{key} = {value}"),
+        None => format!("# {key} = {example}"),
+    };
+    let advertise = optional("advertise", advertise.map(|address| quote(&address.to_string())), "\"192.0.2.1:4801\"");
+    let admin = optional("admin", admin.as_deref().map(quote_path), &quote(&format!("{name}.sock")));
+    let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), "\"state\"");
+    let listen = quote(&listen.to_string());
+    let seeds = seeds.iter().map(|seed| quote(seed)).collect::<Vec<_>>().join(", ");
+    let [ca, cert, key] = [&tls.ca, &tls.cert, &tls.key].map(|path| quote_path(path));
+    let quoted_name = quote(name.as_str());
+    let mut file = format!(
+        "\
+# The configuration of {name}, a node of a Tallymesh cluster.
+# docs/configuration.md explains every key; `tally config check FILE` finds mistakes.
+# Relative paths start at the folder of this file.
+
+node {{
+  # The name of this node: the one in its certificate.
+  name = {quoted_name}
+
+  # Where it listens, UDP.
+  listen = {listen}
+
+  # Where the others reach it, if that is another address (behind NAT, or when it listens on 0.0.0.0).
+  {advertise}
+
+  # Nodes to join by, host:port. One that is up is enough; the others are heard of from it.
+  seeds = [{seeds}]
+
+  # The Unix socket that `tally --at` speaks to.
+  {admin}
+
+  # The folder for what outlives a run.
+  {data_dir}
+
+  # Who this node is, and whom it trusts: PEM files. The key is nobody else's business: mode 0600.
+  tls {{
+    ca = {ca}
+    cert = {cert}
+    key = {key}
+  }}
+}}
+
+# What is replicated; the same on all nodes. Each object may have
+#   max_delay = {}     seconds that a change may wait to be sent with others
+#   max_pending = {}   changes that may wait
+#   on_dead = \"drop 10s\"   or \"hold\": when a dead node's counts stop counting
+cluster {{
+",
+        StructureSpec::MAX_DELAY.as_secs_f64(),
+        StructureSpec::MAX_PENDING,
+    );
+    for class in classes {
+        // Writing into a String cannot fail.
+        let _ = writeln!(file, "  # {}.\n  Replicate {} {{}}", about(*class), quote(class.name()));
+    }
+    file + "}\n"
+}
+
+fn about(class: Class) -> &'static str {
+    match class {
+        Class::InboundCidr => "Open inbound connections by address",
+        Class::OutboundCidr => "Open outbound connections by address",
+        Class::OutboundDomains => "Open outbound connections by destination domain",
+        Class::OutboundBindingDomains => "Open outbound connections by binding and destination domain",
+    }
+}
+
+fn quote_path(path: &Path) -> String {
+    quote(&path.to_string_lossy())
+}
+
+/// A string as HCL writes it. (The formatter of `hcl-rs` takes `$${` for escaped already, and leaves it.)
+fn quote(text: &str) -> String {
+    let mut quoted = String::from('"');
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '$' | '%' if characters.peek() == Some(&'{') => quoted.extend([character, character]),
+            // Writing into a String cannot fail.
+            c if c.is_control() => drop(write!(quoted, "\\u{:04x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}

@@ -1,0 +1,127 @@
+//! The file as a whole: its blocks, and what only several of them together can break.
+
+use std::collections::BTreeMap;
+
+use hcl::edit::structure::Body;
+
+use super::caches::{self, Datasource};
+use super::replicate::{self, Replicate, What};
+use super::report::{ConfigErrors, Report, quoted};
+use super::scope::{Scope, block_at, no_label};
+use super::suggest::nearest;
+use super::{Config, NotBuilt, audit, node};
+use crate::{StructureId, StructureName, limits};
+
+pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    let mut report = Report::new(file, text);
+    let mut scope = Scope::file(body);
+    let node = scope.take_block("node", &mut report, "a file is one node's: keep one");
+    let clusters = scope.take_blocks("cluster");
+    let audit = scope.take_block("inbound_audit", &mut report, "write all monitors as a list in the first one");
+    let datasources = scope.take_blocks("Datasource");
+    scope.finish(&mut report, "the blocks are");
+
+    let mut config = Config {
+        node: node.and_then(|block| node::read(block, &mut report)),
+        structures: Vec::new(),
+        caches: Vec::new(),
+        metrics: None,
+        throttles: Vec::new(),
+        monitors: audit.map_or(Vec::new(), |block| audit::read(block, &mut report)),
+        not_built: Vec::new(),
+        file: file.to_owned(),
+    };
+    let declared: Vec<_> = datasources.into_iter().filter_map(|block| caches::read(block, &mut report)).collect();
+    let declared = unique(declared, &mut report);
+
+    let (mut names, mut replicates) = (Names::default(), Vec::new());
+    for cluster in clusters {
+        no_label(cluster, &mut report);
+        let mut scope = Scope::block("cluster".to_owned(), cluster);
+        for block in scope.take_blocks("Replicate") {
+            if let Some(replicate) = replicate::read(block, &mut report) {
+                names.add(replicate.name.clone(), replicate.at, &mut report);
+                replicates.push(replicate);
+            }
+        }
+        scope.finish(
+            &mut report,
+            "Momentum's other cluster settings have no meaning here, take it out; a cluster block holds",
+        );
+    }
+    for Replicate { name, at, what } in replicates {
+        let Some(what) = what else { continue };
+        if !matches!(what, What::Structure(_)) {
+            let (stanza, line) = (format!("Replicate \"{name}\""), report.line(at));
+            config.not_built.push(NotBuilt { stanza, name: name.to_string(), line });
+        }
+        match what {
+            What::Structure(spec) => config.structures.push(spec),
+            What::Metrics(metrics) => config.metrics = Some(metrics),
+            What::Throttle(throttle) => config.throttles.push(throttle),
+            What::Cache(cache) => {
+                check_declared(&cache.name, at, &declared, &mut report);
+                config.caches.push(cache);
+            }
+        }
+    }
+    if let Some(block) = audit {
+        let (name, line) = ("inbound_audit".to_owned(), report.line(block_at(block)));
+        config.not_built.push(NotBuilt { stanza: name.clone(), name, line });
+    }
+    config.not_built.sort_by_key(|stanza| stanza.line);
+    report.finish().map(|()| config)
+}
+
+/// The names of the replicated objects, in which each may stand once.
+#[derive(Default)]
+struct Names {
+    seen: BTreeMap<StructureId, (StructureName, usize)>,
+}
+
+impl Names {
+    fn add(&mut self, name: StructureName, at: usize, report: &mut Report<'_>) {
+        if let Some((first, first_at)) = self.seen.get(&name.id()) {
+            let line = report.line(*first_at);
+            if *first == name {
+                let message = format!("Replicate \"{name}\" stands twice, first on line {line}");
+                report.add(at, message, "keep one, with the settings of both");
+            } else {
+                let message = format!("\"{name}\" and \"{first}\" (line {line}) have the same id on the wire");
+                report.add(at, message, "rename one of them, on all nodes");
+            }
+            return;
+        }
+        if self.seen.len() == limits::STRUCTURES {
+            let message = format!("more than {} replicated objects", limits::STRUCTURES);
+            report.add(at, message, "put what belongs together into one object, by its keys");
+        }
+        self.seen.insert(name.id(), (name, at));
+    }
+}
+
+/// The declared caches by name; a second declaration is reported.
+fn unique(declared: Vec<Datasource>, report: &mut Report<'_>) -> BTreeMap<StructureName, usize> {
+    let mut first: BTreeMap<StructureName, usize> = BTreeMap::new();
+    for Datasource { name, at } in declared {
+        if let Some(first) = first.get(&name) {
+            let line = report.line(*first);
+            report.add(at, format!("Datasource \"{name}\" stands twice, first on line {line}"), "keep one of them");
+            continue;
+        }
+        first.insert(name, at);
+    }
+    first
+}
+
+fn check_declared(name: &StructureName, at: usize, declared: &BTreeMap<StructureName, usize>, report: &mut Report<'_>) {
+    if declared.contains_key(name) {
+        return;
+    }
+    let names: Vec<_> = declared.keys().map(StructureName::as_str).collect();
+    let help = match nearest(name.as_str(), &names) {
+        Some(near) => format!("did you mean {}, which is declared?", quoted(near)),
+        None => format!("declare it, outside the cluster block: Datasource \"{name}\" {{}}"),
+    };
+    report.add(at, format!("the cache \"{name}\" is not declared"), help);
+}

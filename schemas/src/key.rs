@@ -1,0 +1,250 @@
+//! Keys: short byte strings in the engine and on the wire, given their meaning here, at the edge.
+//!
+//! | kind | bytes | text |
+//! |---|---|---|
+//! | address or block | `4` or `6`, the network address, the prefix length | `10.0.0.1`, `10.0.0.0/24`, `2001:db8::/64` |
+//! | name | UTF-8 without control characters | `aol.com`, `binding/aol.com` |
+//!
+//! Byte order is the order of listing: IPv4 before IPv6, by address, a block before what lies in it; names as text. No
+//! key is a prefix of another one of the same structure once a terminating zero is thought behind it, which is what the
+//! engine's radix tree asks for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::limits;
+use crate::structure::{Class, Kind};
+
+/// Longest key of an address: family, 16 bytes of address, prefix length.
+pub const ADDRESS_KEY_BYTES: usize = 18;
+
+const FAMILY_V4: u8 = 4;
+const FAMILY_V6: u8 = 6;
+
+/// Why a key was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// Not an address or block.
+    #[error("\"{0}\" is not an address or CIDR block: write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64")]
+    Address(String),
+    /// A name that cannot be a domain.
+    #[error("\"{0}\" is not a domain: write it like example.com, 253 characters at most")]
+    Domain(String),
+    /// A binding and domain that are not two names joined by a slash.
+    #[error("\"{0}\" is not a binding and a domain: write it like BINDING/example.com")]
+    BindingDomain(String),
+    /// The bytes are not a key of the structure's kind.
+    #[error("{len} bytes that are not a key of a {kind}", kind = kind.label())]
+    Encoding {
+        /// How many bytes.
+        len: usize,
+        /// What they should have been a key of.
+        kind: Kind,
+    },
+}
+
+/// An address or block as the bytes of a key. IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.7`) become IPv4;
+/// host bits below the prefix are cleared.
+pub fn from_net(net: IpNet) -> ([u8; ADDRESS_KEY_BYTES], usize) {
+    let mut key = [0; ADDRESS_KEY_BYTES];
+    match canonical(net) {
+        IpNet::V4(net) => {
+            key[0] = FAMILY_V4;
+            key[1..5].copy_from_slice(&net.network().octets());
+            key[5] = net.prefix_len();
+            (key, 6)
+        }
+        IpNet::V6(net) => {
+            key[0] = FAMILY_V6;
+            key[1..17].copy_from_slice(&net.network().octets());
+            key[17] = net.prefix_len();
+            (key, 18)
+        }
+    }
+}
+
+/// The one form of a block: IPv4 written as IPv6 becomes IPv4, host bits are cleared.
+pub fn canonical(net: IpNet) -> IpNet {
+    if let IpNet::V6(v6) = net
+        && v6.prefix_len() >= 96
+        && let Some(v4) = v6.addr().to_ipv4_mapped()
+        && let Ok(v4) = Ipv4Net::new(v4, v6.prefix_len() - 96)
+    {
+        return IpNet::V4(v4.trunc());
+    }
+    net.trunc()
+}
+
+/// The block that a key's bytes stand for.
+///
+/// # Errors
+/// [`KeyError::Encoding`] when the bytes are not what [`from_net`] makes.
+pub fn to_net(key: &[u8]) -> Result<IpNet, KeyError> {
+    let error = || KeyError::Encoding { len: key.len(), kind: Kind::CidrTree };
+    let (&family, rest) = key.split_first().ok_or_else(error)?;
+    let (&len, addr) = rest.split_last().ok_or_else(error)?;
+    let net = match family {
+        FAMILY_V4 => {
+            let octets: [u8; 4] = addr.try_into().map_err(|_| error())?;
+            IpNet::V4(Ipv4Net::new(Ipv4Addr::from(octets), len).map_err(|_| error())?)
+        }
+        FAMILY_V6 => {
+            let octets: [u8; 16] = addr.try_into().map_err(|_| error())?;
+            IpNet::V6(Ipv6Net::new(Ipv6Addr::from(octets), len).map_err(|_| error())?)
+        }
+        _ => return Err(error()),
+    };
+    if canonical(net) == net && net.network() == net.addr() { Ok(net) } else { Err(error()) }
+}
+
+/// Reads an address or block as people write it.
+///
+/// # Errors
+/// [`KeyError::Address`] with the text.
+pub fn parse_net(text: &str) -> Result<IpNet, KeyError> {
+    let net = if text.contains('/') {
+        text.parse::<IpNet>().ok()
+    } else {
+        text.parse::<IpAddr>().ok().map(IpNet::from)
+    };
+    net.map(canonical).ok_or_else(|| KeyError::Address(text.to_owned()))
+}
+
+/// A domain in the one form that is counted: lower case, no dot at the end.
+///
+/// # Errors
+/// [`KeyError::Domain`] when it is empty, longer than 253 bytes or has characters that no domain has.
+pub fn domain(text: &str) -> Result<String, KeyError> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let good = !name.is_empty()
+        && name.len() <= 253
+        && name.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | '@' | ',' | '"'))
+        && name.split('.').all(|label| !label.is_empty());
+    if good { Ok(name.to_lowercase()) } else { Err(KeyError::Domain(text.to_owned())) }
+}
+
+/// A binding and a domain in the one form that is counted, joined by a slash.
+///
+/// # Errors
+/// [`KeyError::BindingDomain`] when either part is missing or not what it should be.
+pub fn binding_domain(binding: &str, name: &str) -> Result<String, KeyError> {
+    let good = !binding.is_empty()
+        && binding.len() <= 128
+        && binding.chars().all(|c| !c.is_whitespace() && !c.is_control() && c != '/');
+    match domain(name) {
+        Ok(name) if good => Ok(format!("{binding}/{name}")),
+        _ => Err(KeyError::BindingDomain(format!("{binding}/{name}"))),
+    }
+}
+
+/// Reads a key of a class as people write it.
+///
+/// # Errors
+/// [`KeyError`] says how such a key is written.
+pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
+    match class {
+        Class::InboundCidr | Class::OutboundCidr => {
+            let (key, len) = from_net(parse_net(text)?);
+            Ok(key[..len].to_vec())
+        }
+        Class::OutboundDomains => Ok(domain(text)?.into_bytes()),
+        Class::OutboundBindingDomains => {
+            let (binding, name) = text.split_once('/').ok_or_else(|| KeyError::BindingDomain(text.to_owned()))?;
+            Ok(binding_domain(binding, name)?.into_bytes())
+        }
+    }
+}
+
+/// A key as people read it: a host without its prefix length.
+///
+/// # Errors
+/// [`KeyError::Encoding`] when the bytes are not a key of that kind.
+pub fn display(kind: Kind, key: &[u8]) -> Result<String, KeyError> {
+    match kind {
+        Kind::CidrTree => to_net(key).map(|net| {
+            if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
+        }),
+        Kind::GaugeTable => {
+            std::str::from_utf8(key).map(str::to_owned).map_err(|_| KeyError::Encoding { len: key.len(), kind })
+        }
+    }
+}
+
+/// Checks that bytes from a peer are a key of that kind.
+///
+/// # Errors
+/// [`KeyError::Encoding`] when they are not.
+pub fn check(kind: Kind, key: &[u8]) -> Result<(), KeyError> {
+    match kind {
+        Kind::CidrTree => to_net(key).map(drop),
+        Kind::GaugeTable => {
+            let good = (1..=limits::KEY_BYTES).contains(&key.len())
+                && std::str::from_utf8(key).is_ok_and(|text| text.chars().all(|c| !c.is_control()));
+            if good { Ok(()) } else { Err(KeyError::Encoding { len: key.len(), kind }) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(text: &str) -> Vec<u8> {
+        parse(Class::InboundCidr, text).unwrap()
+    }
+
+    #[test]
+    fn addresses_have_one_form() {
+        assert_eq!(key("10.0.0.1"), key("10.0.0.1/32"));
+        assert_eq!(key("10.0.0.1"), key("::ffff:10.0.0.1"));
+        assert_eq!(key("10.0.0.9/24"), key("10.0.0.0/24"));
+        assert_eq!(display(Kind::CidrTree, &key("10.0.0.9/24")).unwrap(), "10.0.0.0/24");
+        assert_eq!(display(Kind::CidrTree, &key("2001:DB8::1")).unwrap(), "2001:db8::1");
+        for bad in ["", "10.0.0", "10.0.0.0/33", "::/129", "aol.com"] {
+            assert_eq!(parse_net(bad), Err(KeyError::Address(bad.to_owned())));
+        }
+    }
+
+    #[test]
+    fn byte_order_is_listing_order() {
+        let texts = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.0", "10.0.0.103", "10.0.1.0", "::/0", "::1", "2001:db8::/32"];
+        let keys: Vec<_> = texts.map(key).into();
+        assert!(keys.is_sorted());
+    }
+
+    #[test]
+    fn names_have_one_form() {
+        assert_eq!(domain("AOL.com.").unwrap(), "aol.com");
+        assert_eq!(parse(Class::OutboundBindingDomains, "b1/Aol.com").unwrap(), b"b1/aol.com");
+        for bad in ["", ".", "a..b", "a b", "a/b", &"a".repeat(254)] {
+            assert!(domain(bad).is_err(), "{bad}");
+        }
+        assert!(parse(Class::OutboundBindingDomains, "aol.com").is_err());
+        assert!(parse(Class::OutboundBindingDomains, "/aol.com").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_checked_address_key_is_the_only_one_of_its_block(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
+            if let Ok(net) = to_net(&bytes) {
+                let (again, len) = from_net(net);
+                prop_assert_eq!(&again[..len], &bytes[..]);
+            }
+        }
+
+        #[test]
+        fn every_block_comes_back(bits: u128, len in 0u8..=128, v4: bool) {
+            let net = if v4 {
+                IpNet::V4(Ipv4Net::new(Ipv4Addr::from(bits as u32), len.min(32)).unwrap())
+            } else {
+                IpNet::V6(Ipv6Net::new(Ipv6Addr::from(bits), len).unwrap())
+            };
+            let (bytes, n) = from_net(net);
+            prop_assert_eq!(to_net(&bytes[..n]), Ok(canonical(net)));
+            prop_assert!(check(Kind::CidrTree, &bytes[..n]).is_ok());
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! What Tallymesh nodes say to each other and to their operators.
+//!
+//! Identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]), the replication messages
+//! ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the configuration ([`config`]) and the admin
+//! protocol ([`admin`]). No I/O, no async, no clock.
+//!
+//! Everything here that decodes takes arbitrary bytes and answers with a value or an error: it never panics and never
+//! allocates more than a bound in [`limits`] allows.
+#![deny(missing_docs)]
+
+pub mod actor;
+pub mod config;
+pub mod frame;
+pub mod key;
+pub mod limits;
+pub mod message;
+pub mod rows;
+pub mod structure;
+pub mod varint;
+
+pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
+pub use structure::{Class, Kind, OnDead, StructureId, StructureName, StructureSpec};

@@ -1,0 +1,82 @@
+//! Every bound of the protocol, in one place. A bound is checked before the allocation that it guards, on send and on
+//! receive.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// Version of the protocol that this build speaks. It is part of the ALPN name and of every frame.
+pub const PROTOCOL_VERSION: u8 = 1;
+
+/// Oldest protocol version that this build still understands.
+pub const PROTOCOL_VERSION_MIN: u8 = 1;
+
+/// Bytes of a node name.
+pub const NODE_NAME_BYTES: usize = 64;
+
+/// Bytes of a structure name.
+pub const STRUCTURE_NAME_BYTES: usize = 64;
+
+/// Structures that one node replicates.
+pub const STRUCTURES: usize = 256;
+
+/// Actors that one structure holds rows of. An actor is one run of one node; superseded runs are dropped.
+pub const ACTORS: usize = 4096;
+
+/// Bytes of a key as it travels and as the engine stores it.
+pub const KEY_BYTES: usize = 512;
+
+/// Rows, live and vacant, of one actor in one structure.
+pub const ROWS_PER_ACTOR: u32 = 1 << 26;
+
+/// Highest incarnation: milliseconds since 1970 stay below it for 280,000 years, so a run that has to supersede
+/// another always finds a higher number.
+pub const INCARNATION: u64 = 1 << 53;
+
+/// Highest version of a row.
+pub const VERSION: u64 = 1 << 62;
+
+/// Bytes of a frame's payload.
+pub const FRAME_BYTES: usize = 1 << 20;
+
+/// Bytes of rows that a delta may carry; leaves room for its header in a frame.
+pub const DELTA_BYTES: usize = FRAME_BYTES - 4096;
+
+/// Entries of a digest message; a longer digest is cut into several.
+pub const DIGEST_ENTRIES: usize = 1024;
+
+/// Tombstones in one message and in one node's memory.
+pub const TOMBSTONES: usize = 4096;
+
+/// Largest step of one `add`: totals of 64 bits then hold at least 2^24 of the largest steps.
+pub const STEP: i64 = 1 << 40;
+
+/// Bytes of a configuration file. The HCL parser bounds nesting itself, but takes time quadratic in the keys of one
+/// object: at this size that stays within seconds.
+pub const CONFIG_BYTES: usize = 256 << 10;
+
+/// Errors of one configuration file that are shown; the rest are counted.
+pub const CONFIG_ERRORS: usize = 100;
+
+/// Seeds that one node is given.
+pub const SEEDS: usize = 256;
+
+/// Seconds that a change may be configured to wait.
+pub const MAX_DELAY_SECONDS: RangeInclusive<f64> = 0.001..=60.0;
+
+/// Changes that may be configured to wait.
+pub const MAX_PENDING: RangeInclusive<u64> = 1..=1 << 20;
+
+/// Elements that a cache may be bounded to.
+pub const CACHE_ELEMENTS: RangeInclusive<u64> = 1..=1 << 32;
+
+/// Longest time that a dead node's counts may be configured to go on counting; `hold` keeps them for good.
+pub const DROP_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Monitors of the inbound audit.
+pub const MONITORS: usize = 16;
+
+/// Seconds of one window of a monitor.
+pub const MONITOR_INTERVAL: RangeInclusive<u32> = 1..=7 * 24 * 60 * 60;
+
+/// Windows of a monitor.
+pub const MONITOR_WINDOWS: RangeInclusive<u32> = 1..=1440;

@@ -1,0 +1,297 @@
+//! What two nodes say to each other about their rows. docs/protocol.md tells the story; golden vectors in
+//! `schemas/tests` pin the bytes.
+
+use serde::{Deserialize, Serialize};
+
+use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::limits;
+use crate::structure::{Kind, StructureId};
+
+/// A message of the replication protocol: the payload of one frame, in postcard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Message<'a> {
+    /// How far the sender is.
+    #[serde(borrow)]
+    Digest(Digest<'a>),
+    /// A request for rows.
+    Want(Want),
+    /// Rows.
+    #[serde(borrow)]
+    Delta(Delta<'a>),
+    /// A request for a digest of everything.
+    Probe {
+        /// Comes back as [`Digest::answers`].
+        nonce: u64,
+    },
+    /// The last message of a node that leaves of its own will; its gauges were set to zero before.
+    Goodbye,
+}
+
+/// How far a node is, actor by actor. A digest names what changed since the last one on the link, or everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest<'a> {
+    /// The run that the sender is in: its own rows are those of this actor.
+    pub incarnation: Incarnation,
+    /// The nonce of the probe that it answers; 0 for none.
+    pub answers: u64,
+    /// Whether this is the last message of a digest that names everything.
+    pub complete: bool,
+    /// The structures with their actors.
+    #[serde(borrow)]
+    pub structures: Vec<StructureDigest<'a>>,
+    /// Actors that were forgotten; only in digests that name everything, and when there is a new one.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// A structure's part of a digest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StructureDigest<'a> {
+    /// Which structure.
+    pub structure: StructureId,
+    /// Its name.
+    pub name: &'a str,
+    /// What the sender takes it for.
+    pub kind: Kind,
+    /// Actors and how far the sender is with each.
+    pub entries: Vec<DigestEntry>,
+}
+
+/// How far a node is with one actor's rows. From the owner itself this states the head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestEntry {
+    /// Whose rows.
+    pub actor: Actor,
+    /// The rows are known from this version on (exclusive); 0 for all of them.
+    pub since: Version,
+    /// The rows are known up to this version (inclusive).
+    pub have: Version,
+    /// Vacant rows up to this version are no longer kept: who lies below it needs a snapshot.
+    pub floor: Version,
+    /// Sum of the hashes of the live rows, see the engine's `fingerprint`.
+    pub fingerprint: u64,
+}
+
+/// Please send rows of `actor` above `after`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Which structure.
+    pub structure: StructureId,
+    /// Whose rows.
+    pub actor: Actor,
+    /// The sender knows rows from this version on.
+    pub since: Version,
+    /// The sender knows rows up to this version.
+    pub after: Version,
+    /// Whether to start over with a snapshot: what the sender has does not match, or its half-built snapshot goes on
+    /// from `after`.
+    pub snapshot: bool,
+}
+
+/// Every row of an actor whose version lies in `(after, upto]`, but those that have moved on since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta<'a> {
+    /// Which structure.
+    pub structure: StructureId,
+    /// Whose rows.
+    pub actor: Actor,
+    /// The receiver is taken to know keys of rows born above this version.
+    pub since: Version,
+    /// The rows are above this version.
+    pub after: Version,
+    /// And up to this one.
+    pub upto: Version,
+    /// The owner's floor.
+    pub floor: Version,
+    /// The rows build up a snapshot that replaces what the receiver has when it is complete.
+    pub snapshot: bool,
+    /// Where `upto` is all that the sender has: the fingerprint of its rows.
+    pub fingerprint: Option<u64>,
+    /// The rows, see [`rows`](crate::rows).
+    #[serde(with = "borrowed_bytes")]
+    pub rows: &'a [u8],
+}
+
+/// A node that was forgotten: runs up to `incarnation` count no more and are not taken back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// The node.
+    pub node: NodeName,
+    /// The last of its runs that is forgotten.
+    pub incarnation: Incarnation,
+    /// When the tombstone itself may go, in milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+/// Why a message was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The bytes are not a message.
+    #[error("not a message of protocol version {version}: {0}", version = limits::PROTOCOL_VERSION)]
+    Malformed(postcard::Error),
+    /// Bytes are left over behind the message.
+    #[error("{0} bytes left over behind the message")]
+    Trailing(usize),
+    /// A number is over its bound.
+    #[error("{what} is {value}; at most {max} is allowed")]
+    Bound {
+        /// What.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// Its bound.
+        max: u64,
+    },
+}
+
+fn bound(what: &'static str, value: u64, max: u64) -> Result<(), MessageError> {
+    if value > max { Err(MessageError::Bound { what, value, max }) } else { Ok(()) }
+}
+
+impl<'a> Message<'a> {
+    /// Reads one message and checks every bound that can be checked without knowing rows.
+    ///
+    /// # Errors
+    /// [`MessageError`] for anything that is not exactly one message within the bounds of [`limits`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, MessageError> {
+        bound("frame", bytes.len() as u64, limits::FRAME_BYTES as u64)?;
+        let (message, rest): (Self, _) = postcard::take_from_bytes(bytes).map_err(MessageError::Malformed)?;
+        if !rest.is_empty() {
+            return Err(MessageError::Trailing(rest.len()));
+        }
+        message.check()?;
+        Ok(message)
+    }
+
+    /// Appends the message to `buf`.
+    ///
+    /// # Errors
+    /// [`MessageError::Bound`] when it is larger than a frame may be; `buf` is then as it was.
+    pub fn encode(&self, buf: &mut Vec<u8>) -> Result<(), MessageError> {
+        debug_assert_eq!(self.check(), Ok(()), "we keep the bounds that we ask of others");
+        let start = buf.len();
+        // Serialising into a vector cannot fail: our types have known lengths.
+        *buf = postcard::to_extend(self, std::mem::take(buf)).map_err(MessageError::Malformed)?;
+        let len = buf.len() - start;
+        if len > limits::FRAME_BYTES {
+            buf.truncate(start);
+        }
+        bound("frame", len as u64, limits::FRAME_BYTES as u64)
+    }
+
+    fn check(&self) -> Result<(), MessageError> {
+        match self {
+            Self::Digest(digest) => digest.check(),
+            Self::Want(want) => {
+                check_actor(&want.actor)?;
+                check_span(want.since, want.after)
+            }
+            Self::Delta(delta) => {
+                check_actor(&delta.actor)?;
+                check_span(delta.since, delta.after)?;
+                check_span(delta.after, delta.upto)?;
+                bound("floor", delta.floor, delta.upto.max(delta.floor).min(limits::VERSION))?;
+                bound("rows", delta.rows.len() as u64, limits::FRAME_BYTES as u64)
+            }
+            Self::Probe { .. } | Self::Goodbye => Ok(()),
+        }
+    }
+}
+
+impl Digest<'_> {
+    fn check(&self) -> Result<(), MessageError> {
+        bound("incarnation", self.incarnation.0, limits::INCARNATION)?;
+        bound("structures", self.structures.len() as u64, limits::STRUCTURES as u64)?;
+        bound("tombstones", self.tombstones.len() as u64, limits::TOMBSTONES as u64)?;
+        let entries: usize = self.structures.iter().map(|s| s.entries.len()).sum();
+        bound("digest entries", entries as u64, limits::DIGEST_ENTRIES as u64)?;
+        for structure in &self.structures {
+            bound("structure name", structure.name.len() as u64, limits::STRUCTURE_NAME_BYTES as u64)?;
+            for entry in &structure.entries {
+                check_actor(&entry.actor)?;
+                check_span(entry.since, entry.have)?;
+                bound("floor", entry.floor, limits::VERSION)?;
+            }
+        }
+        self.tombstones.iter().try_for_each(|t| bound("incarnation", t.incarnation.0, limits::INCARNATION))
+    }
+}
+
+fn check_actor(actor: &Actor) -> Result<(), MessageError> {
+    bound("incarnation", actor.incarnation.0, limits::INCARNATION)
+}
+
+/// The versions of an interval rise.
+fn check_span(from: Version, to: Version) -> Result<(), MessageError> {
+    bound("version", to, limits::VERSION)?;
+    bound("interval start", from, to)
+}
+
+/// A byte string that borrows from the message.
+mod borrowed_bytes {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'de [u8], D::Error> {
+        <&[u8]>::deserialize(deserializer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn actor() -> Actor {
+        Actor::new(NodeName::new("relay-0-1").unwrap(), Incarnation(7))
+    }
+
+    fn delta(rows: &[u8]) -> Message<'_> {
+        Message::Delta(Delta {
+            structure: StructureId(1),
+            actor: actor(),
+            since: 0,
+            after: 3,
+            upto: 9,
+            floor: 2,
+            snapshot: false,
+            fingerprint: Some(5),
+            rows,
+        })
+    }
+
+    #[test]
+    fn a_message_comes_back() {
+        let mut buf = Vec::new();
+        delta(b"rows").encode(&mut buf).unwrap();
+        assert_eq!(Message::decode(&buf).unwrap(), delta(b"rows"));
+        buf.push(0);
+        assert_eq!(Message::decode(&buf), Err(MessageError::Trailing(1)));
+    }
+
+    #[test]
+    fn a_backward_interval_is_refused() {
+        let want = Want { structure: StructureId(1), actor: actor(), since: 5, after: 4, snapshot: false };
+        let bytes = postcard::to_stdvec(&Message::Want(want)).unwrap();
+        assert!(matches!(Message::decode(&bytes), Err(MessageError::Bound { what: "interval start", .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = Message::decode(&bytes);
+        }
+
+        #[test]
+        fn damaged_messages_are_read_or_refused(at: prop::sample::Index, byte: u8) {
+            let mut buf = Vec::new();
+            delta(b"0123456789").encode(&mut buf).unwrap();
+            let at = at.index(buf.len());
+            buf[at] = byte;
+            let _ = Message::decode(&buf);
+        }
+    }
+}

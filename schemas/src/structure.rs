@@ -1,0 +1,206 @@
+//! What a replicated structure is: its name, class, kind and parameters.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::actor::NameError;
+use crate::limits;
+
+/// The name of a structure: 1 to 64 bytes of letters, digits, `_`, `-` and `.`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
+pub struct StructureName(String);
+
+impl StructureName {
+    /// Checks and takes a name.
+    ///
+    /// # Errors
+    /// [`NameError`] says which rule the name breaks.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if name.len() > limits::STRUCTURE_NAME_BYTES {
+            return Err(NameError::TooLong { len: name.len(), max: limits::STRUCTURE_NAME_BYTES });
+        }
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        match name.chars().find(|c| !allowed(*c)) {
+            None => Ok(Self(name.to_owned())),
+            Some(character) => Err(NameError::Character {
+                name: name.to_owned(),
+                character,
+                allowed: "letters, digits, '_', '-' and '.'",
+            }),
+        }
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What stands for the name on the wire.
+    pub fn id(&self) -> StructureId {
+        StructureId::of(&self.0)
+    }
+}
+
+impl fmt::Display for StructureName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A structure's name on the wire: the 32-bit FNV-1a hash of its name, so that no message depends on another having
+/// arrived before it. Two names of one node that share an id are refused when the node is configured.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct StructureId(pub u32);
+
+impl StructureId {
+    /// The id of a name.
+    pub fn of(name: &str) -> Self {
+        Self(name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)))
+    }
+}
+
+/// What kind of key and of aggregation a structure has; two nodes that call one name by different kinds do not
+/// exchange it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Kind {
+    /// Addresses and CIDR blocks, summed under any prefix.
+    CidrTree,
+    /// Names, each with its count.
+    GaugeTable,
+}
+
+impl Kind {
+    /// As the console calls it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::CidrTree => "cidrtree",
+            Self::GaugeTable => "gauge table",
+        }
+    }
+}
+
+/// What is counted: decides the key, and what becomes of a dead node's counts.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Class {
+    /// Inbound connections by address.
+    InboundCidr,
+    /// Outbound connections by address.
+    OutboundCidr,
+    /// Outbound connections by domain.
+    OutboundDomains,
+    /// Outbound connections by binding and domain.
+    OutboundBindingDomains,
+}
+
+impl Class {
+    /// All classes that are built.
+    pub const ALL: [Self; 4] =
+        [Self::InboundCidr, Self::OutboundCidr, Self::OutboundDomains, Self::OutboundBindingDomains];
+
+    /// The name that a configuration calls it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InboundCidr => "inbound_cidr",
+            Self::OutboundCidr => "outbound_cidr",
+            Self::OutboundDomains => "outbound_domains",
+            Self::OutboundBindingDomains => "outbound_binding_domains",
+        }
+    }
+
+    /// The class of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.name() == name)
+    }
+
+    /// How its keys are ordered and summed.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::InboundCidr | Self::OutboundCidr => Kind::CidrTree,
+            Self::OutboundDomains | Self::OutboundBindingDomains => Kind::GaugeTable,
+        }
+    }
+
+    /// What becomes of a dead node's counts unless the configuration says otherwise: an inbound connection ends with
+    /// the node that held it, an outbound one may still be held open by the other side.
+    pub fn on_dead(self) -> OnDead {
+        match self {
+            Self::InboundCidr => OnDead::Drop(Duration::from_secs(10)),
+            _ => OnDead::Hold,
+        }
+    }
+}
+
+/// What becomes of the counts of a node that was declared dead. A filter on what is read: nothing that is stored changes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum OnDead {
+    /// They stop counting this long after the node was declared dead.
+    Drop(Duration),
+    /// They go on counting until the node returns or is forgotten.
+    Hold,
+}
+
+/// One replicated structure as a node is configured for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StructureSpec {
+    /// Its name.
+    pub name: StructureName,
+    /// What it counts.
+    pub class: Class,
+    /// Whether a node that joins gets what was counted before; without it only what changes from then on.
+    pub snapshot: bool,
+    /// What becomes of a dead node's counts.
+    pub on_dead: OnDead,
+    /// Longest time that a change waits to be sent with others. The first change after idle does not wait.
+    pub max_delay: Duration,
+    /// Changes that may wait; when there are more, they are sent at once.
+    pub max_pending: usize,
+}
+
+impl StructureSpec {
+    /// Longest wait of a change unless the configuration says otherwise.
+    pub const MAX_DELAY: Duration = Duration::from_millis(10);
+
+    /// Changes that may wait unless the configuration says otherwise.
+    pub const MAX_PENDING: usize = 4096;
+
+    /// A structure of the class, with the class's defaults.
+    pub fn new(name: StructureName, class: Class) -> Self {
+        Self {
+            name,
+            class,
+            snapshot: true,
+            on_dead: class.on_dead(),
+            max_delay: Self::MAX_DELAY,
+            max_pending: Self::MAX_PENDING,
+        }
+    }
+
+    /// As the console lists it: `lazy, cidrtree w/ snapshots`.
+    pub fn label(&self) -> String {
+        format!("lazy, {}{}", self.class.kind().label(), if self.snapshot { " w/ snapshots" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_found_by_their_names() {
+        for class in Class::ALL {
+            assert_eq!(Class::from_name(class.name()), Some(class));
+        }
+        assert_eq!(Class::from_name("inbound"), None);
+    }
+
+    #[test]
+    fn ids_differ_between_the_classes() {
+        let ids: std::collections::BTreeSet<_> = Class::ALL.iter().map(|c| StructureId::of(c.name())).collect();
+        assert_eq!(ids.len(), Class::ALL.len());
+    }
+}

@@ -1,0 +1,165 @@
+//! Momentum's stanzas as they stand on the owner's page, in their line breaks, and one file with every block and key.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tallymesh_schemas::config::{
+    CacheConfig, Config, Metric, MetricsConfig, Monitor, NodeConfig, Pace, ThrottleClass, ThrottleConfig, Tls,
+};
+use tallymesh_schemas::{Class, NodeName, OnDead, StructureName, StructureSpec};
+
+/// A stanza group of the page.
+fn page(name: &str) -> Config {
+    let text = include_str!("config/momentum.txt");
+    let found = text.split("=== ").find_map(|case| case.strip_prefix(name)?.strip_prefix('\n'));
+    Config::parse(found.unwrap_or_else(|| panic!("no case {name}")), "page.hcl").unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn name(text: &str) -> StructureName {
+    StructureName::new(text).unwrap()
+}
+
+fn not_built(config: &Config) -> Vec<(&str, usize)> {
+    config.not_built.iter().map(|stanza| (stanza.name.as_str(), stanza.line)).collect()
+}
+
+fn metrics(config: &Config) -> MetricsConfig {
+    config.metrics.clone().unwrap()
+}
+
+#[test]
+fn connections_are_built_and_throttles_are_marked() {
+    let config = page("connections and throttles");
+    assert_eq!(config.structures, Class::ALL.map(|class| StructureSpec::new(name(class.name()), class)));
+    assert!(config.structures.iter().all(|spec| spec.snapshot));
+    assert_eq!(not_built(&config), [("shared_named_throttles", 7)]);
+    assert_eq!(
+        config.not_built[0].to_string(),
+        "line 7: Replicate \"shared_named_throttles\" was checked, but this version does not run it yet"
+    );
+    assert_eq!(config.node, None);
+}
+
+#[test]
+fn metrics_and_monitors() {
+    let config = page("inbound audit");
+    let pace = Pace::default();
+    let wanted = vec![Metric::Connect, Metric::Reception, Metric::Rejection];
+    assert_eq!(metrics(&config), MetricsConfig { metrics: wanted, audit_series: false, gauge_cache: false, pace });
+    assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }]);
+    assert_eq!(not_built(&config), [("metrics", 3), ("inbound_audit", 7)]);
+
+    let series = metrics(&page("audit series"));
+    assert_eq!(series, MetricsConfig { metrics: vec![], audit_series: true, gauge_cache: false, pace });
+    let gauges = metrics(&page("gauge cache"));
+    assert_eq!(gauges, MetricsConfig { metrics: vec![], audit_series: false, gauge_cache: true, pace });
+}
+
+#[test]
+fn caches_with_and_without_snapshot() {
+    for (case, snapshot) in [("cache", false), ("cache with snapshot", true)] {
+        let config = page(case);
+        let wanted = CacheConfig { name: name("mycache"), snapshot, max_size: None, pace: Pace::default() };
+        assert_eq!(config.caches, [wanted]);
+        assert_eq!(not_built(&config), [("mycache", 7)]);
+    }
+}
+
+#[test]
+fn throttles() {
+    let classes = |case| page(case).throttles.iter().map(|throttle| throttle.class).collect::<Vec<_>>();
+    assert_eq!(classes("named throttles"), [ThrottleClass::SharedNamed]);
+    assert_eq!(classes("outbound throttles"), [ThrottleClass::OutboundMessages, ThrottleClass::OutboundConnections]);
+}
+
+fn whole() -> Config {
+    Config::parse(include_str!("config/whole.hcl"), "whole.hcl").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn every_key_of_the_node() {
+    let tls = Tls { ca: "ca.pem".into(), cert: "pki/relay-0-1.pem".into(), key: "/etc/tallymesh/relay-0-1.key".into() };
+    let seeds = ["relay-0-2.example.net:4802", "192.0.2.3:4803", "[2001:db8::4]:4804"];
+    let wanted = NodeConfig {
+        name: NodeName::new("relay-0-1").unwrap(),
+        listen: "0.0.0.0:4801".parse().unwrap(),
+        advertise: Some("192.0.2.1:4801".parse().unwrap()),
+        seeds: seeds.map(str::to_owned).to_vec(),
+        tls,
+        admin: Some("relay-0-1.sock".into()),
+        data_dir: Some("/var/lib/tallymesh".into()),
+    };
+    assert_eq!(whole().require_node(), Ok(&wanted));
+}
+
+#[test]
+fn every_key_of_the_stanzas() {
+    let config = whole();
+    let spec = |text: &str, class, millis, max_pending, on_dead| StructureSpec {
+        name: name(text),
+        class,
+        snapshot: true,
+        on_dead,
+        max_delay: Duration::from_millis(millis),
+        max_pending,
+    };
+    let dropped = |millis| OnDead::Drop(Duration::from_millis(millis));
+    assert_eq!(
+        config.structures,
+        [
+            spec("inbound_cidr", Class::InboundCidr, 250, 100, dropped(1500)),
+            spec("outbound_cidr", Class::OutboundCidr, 1000, 4096, dropped(10_000)),
+            spec("bounces", Class::OutboundDomains, 10, 4096, OnDead::Hold),
+        ]
+    );
+    let pace = Pace::default();
+    assert_eq!(
+        config.throttles,
+        [
+            ThrottleConfig {
+                class: ThrottleClass::SharedNamed,
+                pace: Pace { max_delay: Duration::from_secs(2), ..pace }
+            },
+            ThrottleConfig { class: ThrottleClass::OutboundMessages, pace: Pace { max_pending: 7, ..pace } },
+            ThrottleConfig { class: ThrottleClass::OutboundConnections, pace },
+        ]
+    );
+    assert_eq!(
+        metrics(&config),
+        MetricsConfig { metrics: Metric::ALL.to_vec(), audit_series: true, gauge_cache: true, pace }
+    );
+    assert_eq!(
+        config.caches,
+        [
+            CacheConfig { name: name("mycache"), snapshot: true, max_size: NonZeroU64::new(1000), pace },
+            CacheConfig { name: name("endless"), snapshot: false, max_size: None, pace },
+        ]
+    );
+    assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }, Monitor { interval: 3600, windows: 24 }]);
+    let stanzas: Vec<_> = config.not_built.iter().map(|stanza| stanza.name.as_str()).collect();
+    assert_eq!(stanzas, ["shared_named_throttles", "OBTM", "OBTC", "metrics", "mycache", "endless", "inbound_audit"]);
+}
+
+#[test]
+fn relative_paths_start_at_the_folder_of_the_file() {
+    let mut config = whole();
+    config.resolve_paths(Path::new("/etc/mesh"));
+    let node = config.node.unwrap();
+    let paths = [Some(node.tls.ca), Some(node.tls.cert), Some(node.tls.key), node.admin, node.data_dir];
+    let wanted = [
+        "/etc/mesh/ca.pem",
+        "/etc/mesh/pki/relay-0-1.pem",
+        "/etc/tallymesh/relay-0-1.key",
+        "/etc/mesh/relay-0-1.sock",
+        "/var/lib/tallymesh",
+    ];
+    assert_eq!(paths, wanted.map(|path| Some(PathBuf::from(path))));
+}
+
+#[test]
+fn line_ends_and_byte_order_marks_of_other_editors_are_taken() {
+    let text = include_str!("config/whole.hcl");
+    let other = format!("\u{feff}{}", text.replace('\n', "\r\n"));
+    assert_eq!(Config::parse(&other, "whole.hcl").unwrap(), whole());
+}

@@ -1,0 +1,66 @@
+//! The file that `tally init` writes reads back as what it was written from.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use tallymesh_schemas::config::{Config, NodeConfig, Tls, render_node_file};
+use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
+
+fn node() -> NodeConfig {
+    let tls = Tls { ca: "ca.pem".into(), cert: "relay-0-1.pem".into(), key: "relay-0-1.key".into() };
+    NodeConfig {
+        name: NodeName::new("relay-0-1").unwrap(),
+        listen: "127.0.0.1:4801".parse().unwrap(),
+        advertise: None,
+        seeds: vec!["127.0.0.1:4802".to_owned(), "[::1]:4803".to_owned()],
+        tls,
+        admin: Some("relay-0-1.sock".into()),
+        data_dir: None,
+    }
+}
+
+fn read_back(node: &NodeConfig, classes: &[Class]) {
+    let text = render_node_file(node, classes);
+    let config = Config::parse(&text, "init.hcl").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    assert_eq!(config.node.as_ref(), Some(node));
+    let specs: Vec<_> =
+        classes.iter().map(|class| StructureSpec::new(StructureName::new(class.name()).unwrap(), *class)).collect();
+    assert_eq!(config.structures, specs);
+    assert!(config.not_built.is_empty());
+}
+
+#[test]
+fn a_node_with_all_classes_reads_back() {
+    read_back(&node(), &Class::ALL);
+    read_back(&node(), &[]);
+    let everything = NodeConfig {
+        listen: "[::]:4801".parse().unwrap(),
+        advertise: Some("[2001:db8::1]:4801".parse().unwrap()),
+        admin: None,
+        data_dir: Some("state".into()),
+        ..node()
+    };
+    read_back(&everything, &Class::ALL);
+}
+
+#[test]
+fn what_is_not_set_stands_there_as_a_comment() {
+    let text = render_node_file(&NodeConfig { admin: None, ..node() }, &Class::ALL);
+    for line in ["  # advertise = \"192.0.2.1:4801\"", "  # admin = \"relay-0-1.sock\"", "  # data_dir = \"state\""] {
+        assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_path_reads_back(paths in proptest::array::uniform5("[^\u{0}]{1,12}")) {
+        let [ca, cert, key, admin, data_dir] = paths.map(PathBuf::from);
+        let tls = Tls { ca, cert, key };
+        read_back(&NodeConfig { tls, admin: Some(admin), data_dir: Some(data_dir), ..node() }, &[Class::InboundCidr]);
+    }
+
+    #[test]
+    fn paths_of_what_hcl_escapes_read_back(path in "[$%{}\"\\\\~\n\t#/*<a]{1,12}") {
+        read_back(&NodeConfig { data_dir: Some(path.into()), ..node() }, &[]);
+    }
+}

@@ -1,0 +1,1 @@
+//! The deterministic cluster simulator, its faults, ground truth and checkers.
