@@ -1,1 +1,50 @@
-//! Tallymesh.
+//! Counting across a cluster, without a server in the middle.
+//!
+//! A service embeds a [`Node`]. Every node counts what it sees itself; the nodes exchange their counts over QUIC; what the
+//! cluster as a whole has counted is computed when it is read, on any node, without asking anybody.
+//!
+//! ```no_run
+//! use tallymesh::{Class, Identity, Node};
+//!
+//! # async fn example(peer_ip: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
+//! let identity = Identity::from_files("ca.pem".as_ref(), "relay-0-1.pem".as_ref(), "relay-0-1.key".as_ref())?;
+//! let node = Node::builder("relay-0-1")
+//!     .identity(identity)
+//!     .listen("192.0.2.1:4801".parse()?)
+//!     .seed("192.0.2.2:4801")
+//!     .replicate(Class::InboundCidr.into())
+//!     .start()
+//!     .await?;
+//!
+//! let inbound = node.cidr("inbound_cidr")?;
+//! let open = inbound.hold(peer_ip); // +1 now, −1 when it is dropped
+//! if inbound.count("192.0.2.0/24".parse()?).total > 100 {
+//!     // too many connections from there, cluster-wide
+//! }
+//! drop(open);
+//! node.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Handles are cheap to clone and synchronous, and may be used from any thread, with or without tokio.
+#![deny(missing_docs)]
+
+mod admin;
+mod builder;
+mod cidr;
+mod clock;
+mod driver;
+mod names;
+mod node;
+
+pub use admin::AdminError;
+pub use builder::{Builder, StartError};
+pub use cidr::Cidr;
+pub use names::{BindingDomains, Domains};
+pub use node::{Member, Node, ObjectError};
+pub use tallymesh_engine::replica::{Finding, Verification};
+pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
+pub use tallymesh_schemas::key::KeyError;
+pub use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
+pub use tallymesh_transport::{Gate, Identity, IdentityError, Timings};

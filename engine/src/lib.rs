@@ -33,6 +33,7 @@
 
 mod cell;
 mod cells;
+mod inspect;
 mod keys;
 mod ledger;
 mod listing;
@@ -49,6 +50,7 @@ mod sync;
 mod time;
 mod watch;
 
+pub use inspect::Held;
 pub use ledger::ApplyError;
 pub use listing::{Block, Listing};
 pub use replica::{Config, Event, Life, PeerError, Replica};

@@ -105,16 +105,17 @@ fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
 impl Structure {
     /// Lists the cluster's view, or that of one node in its latest run; `None` when nothing is known of the node.
     pub fn list(self: &Arc<Self>, from: Option<&NodeName>) -> Option<Listing> {
+        let Some(node) = from else { return Some(self.list_all()) };
         self.commit();
-        let collected = match from {
-            None => None,
-            Some(node) => {
-                let ledger = self.ledger.read();
-                let (_, partial) = ledger.latest(node)?;
-                Some(Collected::new(&ledger, partial))
-            }
-        };
+        let ledger = self.ledger.read();
+        let (_, partial) = ledger.latest(node)?;
+        let collected = Some(Collected::new(&ledger, partial));
         Some(Listing { structure: Arc::clone(self), collected, at: None })
+    }
+
+    /// Lists the cluster's view.
+    pub fn list_all(self: &Arc<Self>) -> Listing {
+        Listing { structure: Arc::clone(self), collected: None, at: None }
     }
 }
 

@@ -9,6 +9,7 @@
 #![deny(missing_docs)]
 
 pub mod actor;
+pub mod admin;
 pub mod config;
 pub mod frame;
 pub mod key;

@@ -135,6 +135,13 @@ impl Class {
     }
 }
 
+impl From<Class> for StructureSpec {
+    /// The structure that has its class's name and defaults.
+    fn from(class: Class) -> Self {
+        Self::new(StructureName(class.name().to_owned()), class)
+    }
+}
+
 /// What becomes of the counts of a node that was declared dead. A filter on what is read: nothing that is stored changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum OnDead {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
-use super::Replica;
+use super::{Life, Replica};
 use super::link::{DigestRun, Part, Said};
 use crate::time::Now;
 
@@ -13,6 +13,8 @@ use crate::time::Now;
 pub struct Verification {
     /// Who answered, this node included, in order of name.
     pub members: Vec<NodeName>,
+    /// Who lives, as far as is known, and has not answered, in order of name.
+    pub silent: Vec<NodeName>,
     /// Structures that were compared.
     pub structures: usize,
     /// Actors whose rows were compared.
@@ -21,6 +23,13 @@ pub struct Verification {
     pub copies: usize,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
+}
+
+impl Verification {
+    /// Whether everybody answered and holds what every owner has.
+    pub fn converged(&self) -> bool {
+        self.findings.is_empty() && self.silent.is_empty()
+    }
 }
 
 /// A copy that is not what its owner has.
@@ -62,14 +71,16 @@ impl Replica {
         }
     }
 
-    /// What a probe found, once every peer that there is a link to has answered.
-    pub fn verification(&self, nonce: u64) -> Option<Verification> {
-        if self.links.values().any(|link| link.answered < nonce) {
-            return None;
-        }
+    /// What a probe has found so far: final once nobody is silent, as the answers come.
+    pub fn verification(&self, nonce: u64) -> Verification {
         let copies = self.copies();
+        let answered = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
+        let members: Vec<_> = answered.chain([&self.actor.node]).cloned().collect();
+        let lives = self.nodes.iter().filter(|(_, node)| matches!(node.life, Life::Alive | Life::Suspect));
+        let silent = lives.map(|(name, _)| name).filter(|name| !members.contains(name));
         let mut found = Verification {
-            members: self.links.keys().chain([&self.actor.node]).cloned().collect(),
+            silent: silent.cloned().collect(),
+            members,
             structures: self.structures.len(),
             actors: 0,
             copies: 0,
@@ -83,7 +94,7 @@ impl Replica {
         for (part, holders) in &copies {
             self.compare(part, holders, &mut found);
         }
-        Some(found)
+        found
     }
 
     /// Every copy of every actor's rows that a linked member or this node has said to hold.

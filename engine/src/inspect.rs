@@ -1,0 +1,55 @@
+//! Looking at what is held of each actor, row by row: for verification, diagnostics and tests.
+
+use tallymesh_schemas::{Actor, Version};
+
+use crate::radix::KeyOf;
+use crate::row::Row;
+use crate::structure::Structure;
+
+/// What a structure holds of one actor's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Whose rows.
+    pub actor: Actor,
+    /// They are known from this version on (exclusive).
+    pub since: Version,
+    /// And up to this one (inclusive).
+    pub have: Version,
+    /// Every retirement up to this version is known, though it may have been purged.
+    pub floor: Version,
+    /// The sum of the hashes of the live rows.
+    pub fingerprint: u64,
+    /// Whether they count in what is read.
+    pub counts: bool,
+    /// Live rows.
+    pub rows: usize,
+    /// Whether a snapshot is being received that will take their place.
+    pub replacing: bool,
+}
+
+impl Structure {
+    /// What is held of each actor, our own rows included, in order of actor.
+    pub fn held(&self) -> Vec<Held> {
+        self.commit();
+        let ledger = self.ledger.read();
+        let held = ledger.partials().iter().map(|(actor, partial)| Held {
+            actor: actor.clone(),
+            since: partial.since,
+            have: partial.have,
+            floor: partial.floor,
+            fingerprint: partial.fingerprint(),
+            counts: partial.counts,
+            rows: partial.len(),
+            replacing: partial.shadow.is_some(),
+        });
+        held.collect()
+    }
+
+    /// The live rows that are held of an actor, in no particular order; empty when nothing is known of it.
+    pub fn rows_of(&self, actor: &Actor) -> Vec<(Vec<u8>, Row)> {
+        self.commit();
+        let ledger = self.ledger.read();
+        let Some(partial) = ledger.partial(actor) else { return Vec::new() };
+        partial.live().map(|(_, state)| (ledger.cells().key_of(state.cell).to_vec(), state.row)).collect()
+    }
+}

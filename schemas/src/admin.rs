@@ -1,0 +1,313 @@
+//! The admin protocol: what `tally` and a node say to each other over the node's Unix socket.
+//!
+//! The client sends [`Request`]s and the node [`Answer`]s, each in a [`frame`](crate::frame) and in postcard. One
+//! connection serves one request at a time. An answer is a sequence of frames that ends with [`Answer::Done`] or
+//! [`Answer::Error`]; listings come in pages of a bounded size. A connection that is closed ends what it had asked for: a
+//! [`Request::Hold`] is let go, a [`Request::Watch`] stops.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::limits;
+use crate::message::MessageError;
+use crate::structure::Kind;
+
+/// Lines of a [`Request::Load`] in one frame.
+pub const LOAD_LINES: usize = 1024;
+
+/// Items of a listing in one frame.
+pub const PAGE_ITEMS: usize = 512;
+
+/// What a client asks. Objects are named by their name or by a beginning of it that only one object has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// The objects: [`Answer::Objects`].
+    List,
+    /// An object's view, the cluster's or that of one node: [`Answer::View`], then [`Answer::Blocks`] or
+    /// [`Answer::Entries`].
+    Show {
+        /// The object.
+        object: String,
+        /// The node.
+        from: Option<NodeName>,
+    },
+    /// The members of the cluster: [`Answer::Members`].
+    Members,
+    /// This node: [`Answer::Info`].
+    Info,
+    /// Forget a node: [`Answer::Done`], or [`ErrorKind::No`] when nothing is known of it.
+    Forget {
+        /// The node.
+        node: NodeName,
+    },
+    /// Adds to this node's own part.
+    Add {
+        /// The object.
+        object: String,
+        /// The key, as people write it.
+        key: String,
+        /// How much; negative to remove.
+        n: i64,
+    },
+    /// A count, the cluster's or that of one node: [`Answer::Count`].
+    Count {
+        /// The object.
+        object: String,
+        /// A key, or an address block.
+        key: String,
+        /// The node.
+        from: Option<NodeName>,
+    },
+    /// Adds many, at most [`LOAD_LINES`]: [`Answer::Loaded`].
+    Load {
+        /// The object.
+        object: String,
+        /// Keys as people write them, and how much.
+        lines: Vec<(String, i64)>,
+        /// Pass over keys that are none; else the first of them ends the loading.
+        skip_bad: bool,
+    },
+    /// Counts one as long as the connection is open: [`Answer::Held`], or [`ErrorKind::No`] when there is no room.
+    Hold {
+        /// The object.
+        object: String,
+        /// The key.
+        key: String,
+        /// Only if the cluster-wide count is then at most this.
+        limit: Option<i64>,
+    },
+    /// Compares all members: [`Answer::Verified`].
+    Verify {
+        /// How long to wait for members that lag, and for members that do not answer.
+        patience: Duration,
+    },
+    /// Tells of every changed key, until the connection is closed: [`Answer::Changed`].
+    Watch {
+        /// The object.
+        object: String,
+    },
+}
+
+/// What a node answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The end of the answer.
+    Done,
+    /// The end of the answer: it cannot be given.
+    Error {
+        /// Of what kind the trouble is.
+        kind: ErrorKind,
+        /// What it is, and what to do.
+        message: String,
+    },
+    /// The objects, in order of name.
+    Objects(Vec<Object>),
+    /// What the listing that follows shows.
+    View {
+        /// The object.
+        object: Object,
+        /// The actor whose view it is; `None` for the cluster's.
+        actor: Option<Actor>,
+    },
+    /// A page of an address tree.
+    Blocks(Vec<(IpNet, i64)>),
+    /// A page of a table.
+    Entries(Vec<(String, i64)>),
+    /// The members, this node included, in order of name.
+    Members(Vec<Member>),
+    /// This node.
+    Info(Box<Info>),
+    /// A count.
+    Count(Count),
+    /// What became of the lines of a load.
+    Loaded {
+        /// Lines that were counted.
+        lines: u64,
+        /// Lines that were not, with their number within the request, from 0, and why.
+        bad: Vec<(u32, String)>,
+    },
+    /// The hold is held from now on.
+    Held,
+    /// What a verification found.
+    Verified(Verified),
+    /// Keys that have changed, with their counts now; and how many changes were lost before them.
+    Changed {
+        /// The keys.
+        keys: Vec<(String, i64)>,
+        /// Changes that came too fast to be told.
+        lost: u64,
+    },
+}
+
+/// Kinds of trouble; the command's exit code follows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// The answer is no.
+    No,
+    /// The request is not one that can be answered: a name or key is wrong.
+    BadInput,
+    /// The node could not do it.
+    Failed,
+}
+
+/// A replicated structure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: String,
+    /// Its kind.
+    pub kind: Kind,
+    /// Whether a joiner gets what was counted before.
+    pub snapshot: bool,
+    /// Keys known here.
+    pub keys: u64,
+    /// Bytes that it takes here.
+    pub bytes: u64,
+}
+
+/// A member of the cluster as a node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub node: NodeName,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// Its build; empty when unknown.
+    pub version: String,
+    /// Where the others reach it; `None` when unknown.
+    pub addr: Option<SocketAddr>,
+    /// `self`, `alive`, `suspect`, `dead` or `left`.
+    pub state: String,
+    /// Whether there is a link to it.
+    pub linked: bool,
+    /// Round trip time of the link, in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// A node about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Its name.
+    pub node: NodeName,
+    /// Its run.
+    pub incarnation: Incarnation,
+    /// Its build.
+    pub version: String,
+    /// Protocol version that it speaks.
+    pub protocol: u8,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Where the others reach it.
+    pub advertised: SocketAddr,
+    /// Seconds that it has run.
+    pub uptime_s: u64,
+    /// Members that are alive, itself included.
+    pub alive: u32,
+    /// Links that are up.
+    pub links: u32,
+    /// Named figures: what replication and transport have done so far.
+    pub counters: Vec<(String, u64)>,
+}
+
+/// A count with its freshness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Everything that counts.
+    pub total: i64,
+    /// What was counted on the node that answers.
+    pub local: i64,
+    /// Actors that count.
+    pub actors: u32,
+    /// How long ago the stalest of them was last known to be up to date, in milliseconds.
+    pub stalest_ms: u64,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Who answered, the asking node included.
+    pub members: Vec<NodeName>,
+    /// Members that are alive, as far as is known, and did not answer.
+    pub silent: Vec<NodeName>,
+    /// Structures that were compared.
+    pub structures: u32,
+    /// Actors whose rows were compared.
+    pub actors: u32,
+    /// Copies that were compared.
+    pub copies: u32,
+    /// What is not as it should be.
+    pub findings: Vec<Finding>,
+}
+
+impl Verified {
+    /// Whether everybody answered and holds what every owner has.
+    pub fn converged(&self) -> bool {
+        self.findings.is_empty() && self.silent.is_empty()
+    }
+}
+
+/// A copy that is not what its owner has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The object.
+    pub object: String,
+    /// Whose rows.
+    pub actor: Actor,
+    /// Who holds the copy.
+    pub member: NodeName,
+    /// The version that it has.
+    pub have: Version,
+    /// The version that the owner has.
+    pub head: Version,
+    /// It has other rows at the same version; else it lags.
+    pub differs: bool,
+}
+
+/// Encodes a request or an answer.
+///
+/// # Errors
+/// [`MessageError`] when it does not fit a frame.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
+    let bytes = postcard::to_stdvec(message).map_err(MessageError::Malformed)?;
+    if bytes.len() > limits::FRAME_BYTES {
+        let (value, max) = (bytes.len() as u64, limits::FRAME_BYTES as u64);
+        return Err(MessageError::Bound { what: "frame", value, max });
+    }
+    Ok(bytes)
+}
+
+/// Decodes a request or an answer.
+///
+/// # Errors
+/// [`MessageError`] when the bytes are not exactly one.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
+    let (message, rest) = postcard::take_from_bytes(bytes).map_err(MessageError::Malformed)?;
+    if rest.is_empty() { Ok(message) } else { Err(MessageError::Trailing(rest.len())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = decode::<Request>(&bytes);
+            let _ = decode::<Answer>(&bytes);
+        }
+
+        #[test]
+        fn a_load_comes_back(lines in prop::collection::vec((".{0,20}", any::<i64>()), 0..50), skip_bad: bool) {
+            let load = Request::Load { object: "inbound_cidr".to_owned(), lines, skip_bad };
+            prop_assert_eq!(decode::<Request>(&encode(&load).unwrap()).unwrap(), load);
+        }
+    }
+}

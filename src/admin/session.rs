@@ -1,0 +1,365 @@
+//! One admin connection: a request, its answer, and so on.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::{Hold, Life, Structure};
+use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
+use tallymesh_schemas::{Kind, NodeName, key, limits};
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, mpsc};
+
+use super::wire;
+use crate::driver::Command;
+use crate::node::{Shared, Status, ask};
+
+/// Changes that wait for a watcher.
+const WATCH_CHANGES: usize = 1 << 16;
+
+/// Longest patience of a verification.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Why a request has no answer.
+struct Refused(ErrorKind, String);
+
+impl Refused {
+    fn bad(error: impl std::fmt::Display) -> Self {
+        Self(ErrorKind::BadInput, error.to_string())
+    }
+
+    fn gone() -> Self {
+        Self(ErrorKind::Failed, "the node is shutting down".to_owned())
+    }
+}
+
+/// How serving a request ended: with an answer, or with a broken connection.
+type Served = io::Result<Result<(), Refused>>;
+
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::WeakSender<Command>) -> Self {
+        Self { shared, commands }
+    }
+
+    pub(super) async fn run(self, stream: UnixStream) {
+        let (mut from, mut to) = stream.into_split();
+        if let Err(error) = self.serve(&mut from, &mut to).await {
+            let bad = error.kind() == io::ErrorKind::InvalidData;
+            if bad {
+                let answer = Answer::Error { kind: ErrorKind::BadInput, message: error.to_string() };
+                let _ = wire::write(&mut to, &answer).await;
+            }
+            tracing::debug!(%error, "admin connection ended");
+        }
+    }
+
+    async fn serve(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> io::Result<()> {
+        while let Some(request) = wire::read::<Request>(from).await? {
+            let end = match self.answer(request, from, to).await? {
+                Ok(()) => Answer::Done,
+                Err(Refused(kind, message)) => Answer::Error { kind, message },
+            };
+            wire::write(to, &end).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, request: Request, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {
+        let answer = match request {
+            Request::Show { object, from } => return self.show(&object, from.as_ref(), to).await,
+            Request::Hold { object, key, limit } => return self.hold(&object, &key, limit, from, to).await,
+            Request::Watch { object } => return self.watch(&object, from, to).await,
+            Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(|o| object_of(o)).collect()))),
+            Request::Members => self.members().await.map(Some),
+            Request::Info => self.info().await.map(Some),
+            Request::Forget { node } => self.forget(node).await.map(|()| None),
+            Request::Add { object, key, n } => self.add(&object, &key, n).map(|()| None),
+            Request::Count { object, key, from } => self.count(&object, &key, from.as_ref()).map(Some),
+            Request::Load { object, lines, skip_bad } => self.load(&object, &lines, skip_bad).map(Some),
+            Request::Verify { patience } => self.verify(patience).await.map(Some),
+        };
+        match answer {
+            Ok(Some(answer)) => wire::write(to, &answer).await.map(Ok),
+            Ok(None) => Ok(Ok(())),
+            Err(refused) => Ok(Err(refused)),
+        }
+    }
+
+    fn object(&self, name: &str) -> Result<Arc<Structure>, Refused> {
+        self.shared.object(name).map_err(Refused::bad)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command) -> Result<T, Refused> {
+        let commands = self.commands.upgrade().ok_or_else(Refused::gone)?;
+        ask(&commands, command).await.ok_or_else(Refused::gone)
+    }
+
+    async fn show(&self, object: &str, from: Option<&NodeName>, to: &mut OwnedWriteHalf) -> Served {
+        let structure = match self.object(object) {
+            Ok(structure) => structure,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let Some(mut listing) = structure.list(from) else { return Ok(Err(unknown_node(from))) };
+        let actor = from.and_then(|node| structure.latest(node));
+        wire::write(to, &Answer::View { object: object_of(&structure), actor }).await?;
+        loop {
+            let page = match structure.kind() {
+                Kind::CidrTree => {
+                    let blocks = listing.blocks(PAGE_ITEMS);
+                    Answer::Blocks(blocks.iter().map(|block| (block.net, block.count)).collect())
+                }
+                Kind::GaugeTable => {
+                    let entries = listing.entries(PAGE_ITEMS);
+                    Answer::Entries(entries.into_iter().map(|e| (text(&structure, &e.key), e.count)).collect())
+                }
+            };
+            if matches!(&page, Answer::Blocks(items) if items.is_empty())
+                || matches!(&page, Answer::Entries(items) if items.is_empty())
+            {
+                return Ok(Ok(()));
+            }
+            wire::write(to, &page).await?;
+        }
+    }
+
+    async fn members(&self) -> Result<Answer, Refused> {
+        let status = self.ask(Command::Status).await?;
+        let us = status.actor.node.clone();
+        let members = self.shared.members(&status).into_iter().map(|member| admin::Member {
+            state: if member.actor.node == us { "self".to_owned() } else { life_label(member.life).to_owned() },
+            node: member.actor.node,
+            incarnation: member.actor.incarnation,
+            version: member.build,
+            addr: member.addr,
+            linked: member.linked,
+            rtt_us: member.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        });
+        Ok(Answer::Members(members.collect()))
+    }
+
+    async fn info(&self) -> Result<Answer, Refused> {
+        let status = self.ask(Command::Status).await?;
+        let members = self.shared.members(&status);
+        let alive = members.iter().filter(|member| matches!(member.life, Life::Alive | Life::Suspect)).count();
+        Ok(Answer::Info(Box::new(admin::Info {
+            node: status.actor.node.clone(),
+            incarnation: status.actor.incarnation,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            protocol: limits::PROTOCOL_VERSION,
+            listen: self.shared.endpoint.local_addr(),
+            advertised: self.shared.endpoint.advertised(),
+            uptime_s: self.shared.clock.time().0 / 1_000_000,
+            alive: u32::try_from(alive).unwrap_or(u32::MAX),
+            links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
+            counters: counters(&self.shared, &status),
+        })))
+    }
+
+    async fn forget(&self, node: NodeName) -> Result<(), Refused> {
+        let name = node.clone();
+        if self.ask(|reply| Command::Forget { node, reply }).await? {
+            return Ok(());
+        }
+        Err(Refused(ErrorKind::No, format!("nothing is known of {name}: `cluster membership` lists who is")))
+    }
+
+    fn add(&self, object: &str, text: &str, n: i64) -> Result<(), Refused> {
+        let structure = self.object(object)?;
+        let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
+        check_step(n).map_err(Refused::bad)?;
+        structure.add(&key, n).map_err(Refused::bad)
+    }
+
+    fn load(&self, object: &str, lines: &[(String, i64)], skip_bad: bool) -> Result<Answer, Refused> {
+        let structure = self.object(object)?;
+        if lines.len() > admin::LOAD_LINES {
+            return Err(Refused::bad(format!("{} lines at once; {} are allowed", lines.len(), admin::LOAD_LINES)));
+        }
+        let (mut loaded, mut bad) = (0, Vec::new());
+        for (at, (text, n)) in (0_u32..).zip(lines) {
+            let key = key::parse(structure.spec().class, text).map_err(|error| error.to_string());
+            let added = check_step(*n).and(key).and_then(|key| structure.add(&key, *n).map_err(|e| e.to_string()));
+            match added {
+                Ok(()) => loaded += 1,
+                Err(error) => bad.push((at, error)),
+            }
+            if !bad.is_empty() && !skip_bad {
+                break;
+            }
+        }
+        Ok(Answer::Loaded { lines: loaded, bad })
+    }
+
+    fn count(&self, object: &str, text: &str, from: Option<&NodeName>) -> Result<Answer, Refused> {
+        let structure = self.object(object)?;
+        let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
+        let net = if structure.kind() == Kind::CidrTree { key::to_net(&key).ok() } else { None };
+        let time = self.shared.clock.time();
+        let count = match net {
+            Some(net) => structure.count_net(net, time),
+            None => structure.count(&key, time),
+        };
+        let mut answer = admin::Count {
+            total: count.total,
+            local: count.local,
+            actors: count.actors,
+            stalest_ms: u64::try_from(count.stalest.as_millis()).unwrap_or(u64::MAX),
+        };
+        if let Some(node) = from {
+            let part = match net {
+                Some(net) => structure.count_net_from(node, net),
+                None => structure.count_from(node, &key),
+            };
+            let part = part.ok_or_else(|| unknown_node(from))?;
+            (answer.total, answer.actors) = (part, 1);
+        }
+        Ok(Answer::Count(answer))
+    }
+
+    async fn verify(&self, patience: Duration) -> Result<Answer, Refused> {
+        let patience = patience.min(VERIFY_PATIENCE);
+        let found = self.ask(|reply| Command::Verify { patience, reply }).await?;
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let finding = |finding: tallymesh_engine::replica::Finding| admin::Finding {
+            object: finding.structure.to_string(),
+            actor: finding.actor,
+            member: finding.member,
+            have: finding.have,
+            head: finding.head,
+            differs: finding.differs,
+        };
+        Ok(Answer::Verified(admin::Verified {
+            members: found.members,
+            silent: found.silent,
+            structures: number(found.structures),
+            actors: number(found.actors),
+            copies: number(found.copies),
+            findings: found.findings.into_iter().map(finding).collect(),
+        }))
+    }
+
+    async fn hold(
+        &self,
+        object: &str,
+        key: &str,
+        limit: Option<i64>,
+        from: &mut OwnedReadHalf,
+        to: &mut OwnedWriteHalf,
+    ) -> Served {
+        let _hold = match self.take_hold(object, key, limit) {
+            Ok(hold) => hold,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        wire::write(to, &Answer::Held).await?;
+        closed(from).await;
+        Ok(Ok(()))
+    }
+
+    fn take_hold(&self, object: &str, text: &str, limit: Option<i64>) -> Result<Hold, Refused> {
+        let structure = self.object(object)?;
+        let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
+        let counter = structure.counter(&key).map_err(Refused::bad)?;
+        let Some(limit) = limit else { return Ok(counter.hold()) };
+        counter.try_hold(limit).ok_or_else(|| {
+            let total = counter.count(self.shared.clock.time()).total;
+            Refused(ErrorKind::No, format!("no room: {total} are counted and {limit} are allowed"))
+        })
+    }
+
+    async fn watch(&self, object: &str, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {
+        let structure = match self.object(object) {
+            Ok(structure) => structure,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        let watch = structure.watch(WATCH_CHANGES, Arc::new(move || wake.notify_one()));
+        let end = closed(from);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                () = &mut end => return Ok(Ok(())),
+                () = changed.notified() => {}
+            }
+            let (mut keys, mut lost) = watch.take();
+            keys.sort_unstable();
+            keys.dedup();
+            for page in keys.chunks(PAGE_ITEMS) {
+                let time = self.shared.clock.time();
+                let counts = page.iter().map(|key| (text(&structure, key), structure.count(key, time).total));
+                let keys = counts.collect();
+                wire::write(to, &Answer::Changed { keys, lost: std::mem::take(&mut lost) }).await?;
+            }
+        }
+    }
+}
+
+/// Waits until the client closes its end. What it sends instead is nothing that belongs here.
+async fn closed(from: &mut OwnedReadHalf) {
+    let mut byte = [0; 1];
+    let _ = from.read(&mut byte).await;
+}
+
+fn text(structure: &Structure, key: &[u8]) -> String {
+    key::display(structure.kind(), key).unwrap_or_else(|_| String::from_utf8_lossy(key).into_owned())
+}
+
+fn check_step(n: i64) -> Result<(), String> {
+    if n.unsigned_abs() <= limits::STEP.unsigned_abs() {
+        return Ok(());
+    }
+    Err(format!("{n} is more than one step may add or remove: {} at most", limits::STEP))
+}
+
+fn unknown_node(node: Option<&NodeName>) -> Refused {
+    let name = node.map(ToString::to_string).unwrap_or_default();
+    Refused::bad(format!("nothing is known of node {name}: `cluster membership` lists who is"))
+}
+
+fn object_of(structure: &Structure) -> admin::Object {
+    admin::Object {
+        name: structure.spec().name.to_string(),
+        class: structure.spec().class.name().to_owned(),
+        kind: structure.kind(),
+        snapshot: structure.spec().snapshot,
+        keys: structure.keys() as u64,
+        bytes: structure.bytes() as u64,
+    }
+}
+
+fn life_label(life: Life) -> &'static str {
+    match life {
+        Life::Alive => "alive",
+        Life::Suspect => "suspect",
+        Life::Dead => "dead",
+        Life::Left => "left",
+    }
+}
+
+fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
+    let engine = &status.counters;
+    let transport = shared.endpoint.counters();
+    let mut list = vec![
+        ("deltas_out", engine.deltas_out),
+        ("deltas_in", engine.deltas_in),
+        ("row_bytes_out", engine.row_bytes_out),
+        ("row_bytes_in", engine.row_bytes_in),
+        ("gaps", engine.gaps),
+        ("wants_out", engine.wants_out),
+        ("digests_out", engine.digests_out),
+        ("divergences", engine.divergences),
+        ("snapshots_taken", engine.replaced),
+        ("conflicts", engine.conflicts),
+        ("messages_refused", engine.refused),
+        ("deltas_unasked", engine.unasked),
+    ];
+    list.push(("connections_refused", transport.refused_total()));
+    list.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
+}

@@ -1,0 +1,180 @@
+//! From a configuration to a running node.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tallymesh_engine::Config as EngineConfig;
+use tallymesh_engine::replica::StructureError;
+use tallymesh_schemas::config::{Config, ConfigErrors};
+use tallymesh_schemas::{Incarnation, StructureSpec};
+use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
+
+use crate::admin::AdminError;
+use crate::clock::unix_ms;
+use crate::node::Node;
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration has no node block.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// There is no certificate.
+    #[error("node {0} has no certificate: give it one with `identity`")]
+    NoIdentity(String),
+    /// The certificate is another node's.
+    #[error("the certificate is for node {certified} and not for {name}: give each node its own")]
+    Name {
+        /// The name of the node.
+        name: String,
+        /// The name in the certificate.
+        certified: String,
+    },
+    /// A structure cannot be replicated.
+    #[error(transparent)]
+    Structure(#[from] StructureError),
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] tallymesh_transport::BindError),
+    /// The admin socket cannot be opened.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+}
+
+/// What a node is to be.
+#[derive(Debug)]
+pub struct Builder {
+    pub(crate) name: String,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) transport: TransportConfig,
+    pub(crate) engine: EngineConfig,
+    pub(crate) structures: Vec<StructureSpec>,
+    pub(crate) admin: Option<PathBuf>,
+}
+
+impl Builder {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            identity: None,
+            transport: TransportConfig::loopback(Incarnation(unix_ms())),
+            engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
+            structures: Vec::new(),
+            admin: None,
+        }
+    }
+
+    /// What a configuration says, its certificate files read.
+    ///
+    /// # Errors
+    /// [`StartError`] when the configuration has no node block, or the certificate cannot be used or is another node's.
+    pub fn from_config(config: &Config) -> Result<Self, StartError> {
+        let node = config.require_node()?;
+        let identity = Identity::from_files(&node.tls.ca, &node.tls.cert, &node.tls.key)?;
+        let mut builder = Self::new(node.name.as_str()).identity(identity).listen(node.listen);
+        builder.transport.advertise = node.advertise;
+        builder.transport.seeds.clone_from(&node.seeds);
+        builder.structures.clone_from(&config.structures);
+        builder.admin.clone_from(&node.admin);
+        Ok(builder)
+    }
+
+    /// The node's certificate and key, and the authority that the cluster trusts. Required.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// The UDP address to listen on; a free loopback port unless it is said.
+    #[must_use]
+    pub fn listen(mut self, addr: SocketAddr) -> Self {
+        self.transport.listen = addr;
+        self
+    }
+
+    /// The address under which the others reach this node, if it is not the one listened on.
+    #[must_use]
+    pub fn advertise(mut self, addr: SocketAddr) -> Self {
+        self.transport.advertise = Some(addr);
+        self
+    }
+
+    /// A node to join by, as `host:port`. One that is up is enough; all that the cluster knows are found from there.
+    #[must_use]
+    pub fn seed(mut self, addr: impl Into<String>) -> Self {
+        self.transport.seeds.push(addr.into());
+        self
+    }
+
+    /// A structure to replicate. A plain [`Class`](crate::Class) turns into one with the class's name and defaults.
+    #[must_use]
+    pub fn replicate(mut self, spec: StructureSpec) -> Self {
+        self.structures.push(spec);
+        self
+    }
+
+    /// The Unix socket on which the `tally` command is served.
+    #[must_use]
+    pub fn admin(mut self, path: impl AsRef<Path>) -> Self {
+        self.admin = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Which run of the node this is; the wall clock's milliseconds unless it is said. It has to be higher than that of
+    /// any earlier run.
+    #[must_use]
+    pub fn incarnation(mut self, incarnation: Incarnation) -> Self {
+        self.transport.incarnation = incarnation;
+        self
+    }
+
+    /// A switch that cuts the node from the network: for demonstrations and tests of partitions.
+    #[must_use]
+    pub fn gate(mut self, gate: Gate) -> Self {
+        self.transport.gate = gate;
+        self
+    }
+
+    /// How the transport behaves in time.
+    #[must_use]
+    pub fn timings(mut self, timings: Timings) -> Self {
+        self.transport.timings = timings;
+        self
+    }
+
+    /// How the engine behaves.
+    #[must_use]
+    pub fn engine(mut self, config: EngineConfig) -> Self {
+        self.engine = config;
+        self
+    }
+
+    /// Starts the node. To be called from within a tokio runtime; the node's tasks run on it.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way; nothing runs then.
+    pub async fn start(self) -> Result<Node, StartError> {
+        Node::start(self).await
+    }
+
+    /// The identity, which has to be there and to be this node's.
+    pub(crate) fn take_identity(&mut self) -> Result<Identity, StartError> {
+        let name = self.name.clone();
+        let identity = self.identity.take().ok_or(StartError::NoIdentity(name))?;
+        if identity.name().as_str() != self.name {
+            return Err(StartError::Name { name: self.name.clone(), certified: identity.name().to_string() });
+        }
+        Ok(identity)
+    }
+}
+
+/// A seed that differs from process to process, so that nobody outside knows which keys collide in the tables.
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}

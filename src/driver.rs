@@ -1,0 +1,314 @@
+//! The one loop that joins engine and transport: it owns the replication state machine, hands it what arrives and the
+//! time, and sends what it has to say to every link that has room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::replica::Verification;
+use tallymesh_engine::{Event as EngineEvent, Life, Now, Replica, Time};
+use tallymesh_schemas::{Incarnation, NodeName};
+use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::admin::Serving;
+use crate::clock::Clock;
+use crate::node::Status;
+
+/// Events that are taken before what follows from them is sent.
+const BATCH: usize = 256;
+
+/// How long a leaving node waits for its last changes to be sent, and again for them to be delivered.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Pause before members that lag are asked again.
+const VERIFY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What handles and the admin socket ask of the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Status(oneshot::Sender<Status>),
+    Forget { node: NodeName, reply: oneshot::Sender<bool> },
+    Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    Leave(oneshot::Sender<()>),
+    Abort(oneshot::Sender<()>),
+}
+
+/// A verification under way.
+#[derive(Debug)]
+struct Verifying {
+    nonce: u64,
+    deadline: Time,
+    /// When to ask again.
+    again: Option<Time>,
+    reply: oneshot::Sender<Verification>,
+}
+
+/// Why the loop ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Leave,
+    Abort,
+}
+
+pub(crate) struct Driver {
+    replica: Replica,
+    endpoint: Endpoint,
+    gate: Gate,
+    events: Events,
+    commands: mpsc::Receiver<Command>,
+    changed: Arc<Notify>,
+    clock: Clock,
+    admin: Option<Serving>,
+    links: BTreeMap<NodeName, Link>,
+    verifying: Vec<Verifying>,
+    incarnation: Incarnation,
+}
+
+impl Driver {
+    #[expect(clippy::too_many_arguments, reason = "called once, by the node that makes all of these")]
+    pub(crate) fn new(
+        replica: Replica,
+        endpoint: Endpoint,
+        gate: Gate,
+        events: Events,
+        commands: mpsc::Receiver<Command>,
+        changed: Arc<Notify>,
+        clock: Clock,
+        admin: Option<Serving>,
+    ) -> Self {
+        let incarnation = replica.actor().incarnation;
+        let (links, verifying) = (BTreeMap::new(), Vec::new());
+        Self { replica, endpoint, gate, events, commands, changed, clock, admin, links, verifying, incarnation }
+    }
+
+    #[tracing::instrument(name = "node", skip_all, fields(node = %self.endpoint.name()))]
+    pub(crate) async fn run(mut self) {
+        let end = loop {
+            if let Some(end) = self.step(None).await {
+                break end;
+            }
+        };
+        if let Some(admin) = self.admin.take() {
+            admin.close().await;
+        }
+        match end {
+            End::Leave => self.leave().await,
+            End::Abort => {
+                self.gate.close();
+                self.endpoint.close(Duration::ZERO).await;
+            }
+        }
+    }
+
+    /// Waits for one thing to happen, and does all that follows from it. `deadline` ends the waiting at the latest.
+    async fn step(&mut self, deadline: Option<Instant>) -> Option<End> {
+        let wake = self.clock.instant(self.next_time()).map(Instant::from_std);
+        let wake = [wake, deadline].into_iter().flatten().min();
+        let mut end = None;
+        tokio::select! {
+            event = self.events.recv() => match event {
+                Some(event) => self.take_events(event),
+                None => end = Some(End::Abort),
+            },
+            () = self.changed.notified() => {}
+            command = self.commands.recv() => end = self.handle_command(command),
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+        }
+        let now = self.clock.now();
+        if now.mono >= self.replica.poll_timeout() {
+            self.replica.handle_timeout(now);
+        } else {
+            self.replica.handle_changes(now);
+        }
+        self.verify(now);
+        self.transmit();
+        self.report();
+        end
+    }
+
+    fn next_time(&self) -> Time {
+        let again = self.verifying.iter().map(|verifying| verifying.again.unwrap_or(verifying.deadline));
+        again.chain([self.replica.poll_timeout()]).min().unwrap_or(Time::NEVER)
+    }
+
+    fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
+        let now = self.clock.now();
+        match command {
+            None => return Some(End::Leave),
+            Some(Command::Leave(reply)) => {
+                let _ = reply.send(());
+                return Some(End::Leave);
+            }
+            Some(Command::Abort(reply)) => {
+                let _ = reply.send(());
+                return Some(End::Abort);
+            }
+            Some(Command::Status(reply)) => {
+                let _ = reply.send(self.status());
+            }
+            Some(Command::Forget { node, reply }) => {
+                let known = self.replica.forget(now, &node);
+                self.endpoint.forget(&node);
+                let _ = reply.send(known);
+            }
+            Some(Command::Verify { patience, reply }) => {
+                let (nonce, deadline) = (self.replica.probe(now), now.mono.after(patience));
+                self.verifying.push(Verifying { nonce, deadline, again: None, reply });
+            }
+        }
+        None
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            actor: self.replica.actor().clone(),
+            nodes: self.replica.nodes().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
+            builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
+            counters: self.replica.counters(),
+        }
+    }
+
+    fn take_events(&mut self, first: Event) {
+        let now = self.clock.now();
+        self.handle_event(now, first);
+        for _ in 1..BATCH {
+            let Some(event) = self.events.try_recv() else { break };
+            self.handle_event(now, event);
+        }
+    }
+
+    fn handle_event(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Up(link) => {
+                tracing::info!(peer = %link.peer(), incarnation = %link.incarnation(), "link up");
+                self.replica.handle_link_up(now, link.peer());
+                self.links.insert(link.peer().clone(), link);
+            }
+            Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
+            // Which links have room is asked below, of all.
+            Event::Writable { .. } => {}
+            Event::Down { peer, link, reason, goodbye } => {
+                tracing::info!(%peer, reason, goodbye, "link down");
+                if self.links.get(&peer).is_some_and(|current| current.id() == link) {
+                    self.links.remove(&peer);
+                    self.replica.handle_link_down(&peer);
+                }
+            }
+            Event::Member { name, state, incarnation, addr } => {
+                tracing::info!(member = %name, %state, %incarnation, %addr, "member");
+                self.replica.handle_member(now, &name, incarnation, life(state));
+            }
+            Event::Superseded { by } => {
+                let name = self.endpoint.name().clone();
+                self.replica.handle_member(now, &name, by, Life::Alive);
+            }
+            Event::Refused { addr, name, reason } => {
+                let name = name.map(|name| name.to_string()).unwrap_or_default();
+                tracing::debug!(%addr, name, ?reason, "connection refused");
+            }
+        }
+    }
+
+    fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
+        let Some(link) = self.links.get(peer).filter(|link| link.id() == id) else { return };
+        if let Err(error) = self.replica.handle_message(now, peer, payload) {
+            tracing::warn!(%peer, %error, "message refused, link closed");
+            link.close(&error.to_string());
+            self.links.remove(peer);
+            self.replica.handle_link_down(peer);
+        }
+    }
+
+    /// Sends what there is to say to every link that has room for it.
+    fn transmit(&mut self) {
+        for (peer, link) in &self.links {
+            while link.has_room() {
+                let mut message = Vec::new();
+                if !self.replica.poll_transmit(peer, &mut message) {
+                    break;
+                }
+                if let Err(error) = link.send(message.into()) {
+                    // The link is going down, and is told so by an event.
+                    tracing::debug!(%peer, %error, "not sent");
+                    break;
+                }
+            }
+        }
+    }
+
+    fn verify(&mut self, now: Now) {
+        for mut verifying in std::mem::take(&mut self.verifying) {
+            let found = self.replica.verification(verifying.nonce);
+            if found.converged() || now.mono >= verifying.deadline {
+                let _ = verifying.reply.send(found);
+                continue;
+            }
+            match verifying.again {
+                Some(again) if now.mono >= again => {
+                    verifying.nonce = self.replica.probe(now);
+                    verifying.again = None;
+                }
+                // All have answered and some lag: give them a moment.
+                None if found.silent.is_empty() => verifying.again = Some(now.mono.after(VERIFY_PAUSE)),
+                _ => {}
+            }
+            self.verifying.push(verifying);
+        }
+    }
+
+    /// Tells operators what has happened, and the transport when this node has become another run.
+    fn report(&mut self) {
+        while let Some(event) = self.replica.poll_event() {
+            match event {
+                EngineEvent::Conflict { was, now, peer } => {
+                    tracing::error!(%was, %now, %peer, "another node writes under our name: give each node its own");
+                }
+                EngineEvent::Diverged { structure, actor } => {
+                    tracing::error!(%structure, %actor, "rows differ from their owner's, repairing by snapshot");
+                }
+                EngineEvent::Replaced { structure, actor } => tracing::info!(%structure, %actor, "snapshot taken"),
+                EngineEvent::Unasked { peer, actor } => {
+                    tracing::warn!(%peer, %actor, "rows that nobody asked for, ignored")
+                }
+                EngineEvent::KindMismatch { peer, structure } => {
+                    tracing::error!(%peer, %structure, "configured as another kind there, not exchanged");
+                }
+                EngineEvent::Life { node, life } => tracing::info!(%node, ?life, "node"),
+                EngineEvent::Superseded { actor } => tracing::info!(%actor, "superseded by a newer run or forgotten"),
+                EngineEvent::Forgotten { node } => {
+                    tracing::info!(%node, "forgotten");
+                    self.endpoint.forget(&node);
+                }
+            }
+        }
+        let incarnation = self.replica.actor().incarnation;
+        if incarnation != self.incarnation {
+            self.incarnation = incarnation;
+            self.endpoint.renew(incarnation);
+        }
+    }
+
+    /// Zeros first, then goodbye.
+    async fn leave(mut self) {
+        tracing::info!("leaving");
+        self.replica.leave(self.clock.now());
+        self.transmit();
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        while !self.replica.has_left() && Instant::now() < deadline {
+            self.step(Some(deadline)).await;
+        }
+        self.endpoint.close(LEAVE_TIMEOUT).await;
+        tracing::info!("left");
+    }
+}
+
+fn life(state: MemberState) -> Life {
+    match state {
+        MemberState::Alive => Life::Alive,
+        MemberState::Suspect => Life::Suspect,
+        MemberState::Dead => Life::Dead,
+        MemberState::Left => Life::Left,
+    }
+}

@@ -1,0 +1,105 @@
+//! The typed handles of structures that count by name.
+
+use std::sync::Arc;
+
+use tallymesh_engine::{Count, Counter, Hold, Listing, Structure};
+use tallymesh_schemas::NodeName;
+use tallymesh_schemas::key::{self, KeyError};
+
+use crate::clock::Clock;
+
+/// Counts by domain: `outbound_domains` and others of its class. Domains count in lower case.
+///
+/// Cheap to clone; usable from any thread.
+#[derive(Clone, Debug)]
+pub struct Domains(Table);
+
+/// Counts by binding and domain: `outbound_binding_domains` and others of its class.
+///
+/// Cheap to clone; usable from any thread.
+#[derive(Clone, Debug)]
+pub struct BindingDomains(Table);
+
+#[derive(Clone, Debug)]
+struct Table {
+    structure: Arc<Structure>,
+    clock: Clock,
+}
+
+impl Table {
+    fn count(&self, key: &str) -> Count {
+        self.structure.count(key.as_bytes(), self.clock.time())
+    }
+}
+
+macro_rules! table {
+    ($name:ident, ($($part:ident),+), $key:path) => {
+        impl $name {
+            pub(crate) fn new(structure: Arc<Structure>, clock: Clock) -> Self {
+                Self(Table { structure, clock })
+            }
+
+            /// The counter of a key, for those that are counted often: it looks nothing up again.
+            ///
+            /// # Errors
+            /// [`KeyError`] when it cannot be a key.
+            pub fn counter(&self, $($part: &str),+) -> Result<Counter, KeyError> {
+                self.0.structure.counter($key($($part),+)?.as_bytes())
+            }
+
+            /// Adds `n` to what this node counts; a negative `n` removes.
+            ///
+            /// # Errors
+            /// [`KeyError`] when it cannot be a key.
+            pub fn add(&self, $($part: &str,)+ n: i64) -> Result<(), KeyError> {
+                self.0.structure.add($key($($part),+)?.as_bytes(), n)
+            }
+
+            /// Counts a connection until the guard is dropped.
+            ///
+            /// # Errors
+            /// [`KeyError`] when it cannot be a key.
+            pub fn hold(&self, $($part: &str),+) -> Result<Hold, KeyError> {
+                Ok(self.counter($($part),+)?.hold())
+            }
+
+            /// Counts a connection until the guard is dropped, if there are then at most `limit` cluster-wide, as far as
+            /// this node knows; `None` when there is no room.
+            ///
+            /// # Errors
+            /// [`KeyError`] when it cannot be a key.
+            pub fn try_hold(&self, $($part: &str,)+ limit: i64) -> Result<Option<Hold>, KeyError> {
+                Ok(self.counter($($part),+)?.try_hold(limit))
+            }
+
+            /// The count.
+            ///
+            /// # Errors
+            /// [`KeyError`] when it cannot be a key.
+            pub fn count(&self, $($part: &str),+) -> Result<Count, KeyError> {
+                Ok(self.0.count(&$key($($part),+)?))
+            }
+
+            /// What one node counts; `None` when nothing is known of the node.
+            ///
+            /// # Errors
+            /// [`KeyError`] when it cannot be a key.
+            pub fn count_from(&self, node: &NodeName, $($part: &str),+) -> Result<Option<i64>, KeyError> {
+                Ok(self.0.structure.count_from(node, $key($($part),+)?.as_bytes()))
+            }
+
+            /// What is counted, key by key in order.
+            pub fn entries(&self) -> Listing {
+                self.0.structure.list_all()
+            }
+
+            /// The structure below.
+            pub fn structure(&self) -> &Arc<Structure> {
+                &self.0.structure
+            }
+        }
+    };
+}
+
+table!(Domains, (domain), key::domain);
+table!(BindingDomains, (binding, domain), key::binding_domain);

@@ -1,0 +1,234 @@
+//! How connections end: the codes that this crate closes with, and what an end means.
+
+use quinn::{ConnectionError, TransportErrorCode, VarInt};
+use tallymesh_schemas::actor::Incarnation;
+use tallymesh_schemas::limits::INCARNATION;
+
+use crate::Refusal;
+use crate::limits::REASON_BYTES;
+
+/// A code that a connection is closed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Code {
+    /// The application closed the link.
+    Closed = 0,
+    /// The node leaves; or it has read everything of a peer that leaves.
+    Goodbye = 1,
+    /// Another connection between the two nodes stays.
+    Replaced = 2,
+    /// A newer run with the peer's name is known; the reason is its incarnation in decimal.
+    Superseded = 3,
+    /// A connection to oneself.
+    Ourselves = 4,
+    /// The node continues as a new run and comes again.
+    Renewed = 5,
+    /// No or bad hello.
+    Hello = 6,
+    /// A bad frame.
+    Frame = 7,
+    /// More streams than one.
+    Stream = 8,
+    /// The hello's name is not the certificate's.
+    WrongName = 9,
+    /// The table of members is full.
+    Full = 10,
+    /// No common protocol version.
+    Version = 11,
+}
+
+impl Code {
+    const ALL: [Self; 12] = [
+        Self::Closed,
+        Self::Goodbye,
+        Self::Replaced,
+        Self::Superseded,
+        Self::Ourselves,
+        Self::Renewed,
+        Self::Hello,
+        Self::Frame,
+        Self::Stream,
+        Self::WrongName,
+        Self::Full,
+        Self::Version,
+    ];
+
+    pub(crate) fn var(self) -> VarInt {
+        VarInt::from_u32(self as u32)
+    }
+
+    fn from_var(code: VarInt) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.var() == code)
+    }
+
+    /// The code that tells the other end of a refusal.
+    pub(crate) fn of(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::ProtocolVersion => Self::Version,
+            Refusal::WrongName => Self::WrongName,
+            Refusal::Frame => Self::Frame,
+            Refusal::Stream => Self::Stream,
+            Refusal::Stale => Self::Superseded,
+            Refusal::ClusterFull => Self::Full,
+            Refusal::Authority | Refusal::Certificate | Refusal::Handshake | Refusal::Hello | Refusal::Overload => {
+                Self::Hello
+            }
+        }
+    }
+
+    fn refusal(self) -> Option<Refusal> {
+        match self {
+            Self::Superseded => Some(Refusal::Stale),
+            Self::Hello => Some(Refusal::Hello),
+            Self::Frame => Some(Refusal::Frame),
+            Self::Stream => Some(Refusal::Stream),
+            Self::WrongName => Some(Refusal::WrongName),
+            Self::Full => Some(Refusal::ClusterFull),
+            Self::Version => Some(Refusal::ProtocolVersion),
+            Self::Closed | Self::Goodbye | Self::Replaced | Self::Ourselves | Self::Renewed => None,
+        }
+    }
+}
+
+/// How a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// For people.
+    pub(crate) reason: String,
+    /// The peer left.
+    pub(crate) goodbye: bool,
+    /// It was a refusal.
+    pub(crate) refusal: Option<Refusal>,
+    /// The peer knows a newer run of this node.
+    pub(crate) superseded: Option<Incarnation>,
+    /// Another connection to the same peer stays.
+    pub(crate) replaced: bool,
+    /// The peer is this node.
+    pub(crate) ourselves: bool,
+}
+
+impl Ending {
+    /// An end that this node decided.
+    pub(crate) fn local(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            goodbye: false,
+            refusal: None,
+            superseded: None,
+            replaced: false,
+            ourselves: false,
+        }
+    }
+
+    /// An end that this node decided as the peer does not behave.
+    pub(crate) fn refused(refusal: Refusal, reason: impl Into<String>) -> Self {
+        Self { refusal: Some(refusal), ..Self::local(reason) }
+    }
+
+    /// The end after a peer's goodbye.
+    pub(crate) fn goodbye() -> Self {
+        Self { goodbye: true, ..Self::local("the peer left") }
+    }
+
+    /// What QUIC's error means.
+    pub(crate) fn of(error: &ConnectionError) -> Self {
+        match error {
+            ConnectionError::ApplicationClosed(close) => Self::closed_by_peer(close.error_code, &close.reason),
+            ConnectionError::TransportError(error) => {
+                Self { refusal: tls_refusal(error.code), ..Self::local(printable(error.to_string().as_bytes())) }
+            }
+            ConnectionError::ConnectionClosed(close) => {
+                let refusal = tls_refusal(close.error_code);
+                let reason = match refusal {
+                    Some(refusal) => format!("refused by the peer: {refusal}: {}", printable(&close.reason)),
+                    None => format!("closed by the peer's QUIC: {}: {}", close.error_code, printable(&close.reason)),
+                };
+                Self { refusal, ..Self::local(reason) }
+            }
+            ConnectionError::TimedOut => Self::local("no answer: timed out"),
+            ConnectionError::Reset => Self::local("reset by the peer, which seems to have restarted"),
+            ConnectionError::LocallyClosed => Self::local("closed"),
+            ConnectionError::VersionMismatch => {
+                Self::refused(Refusal::ProtocolVersion, "the peer speaks another version of QUIC")
+            }
+            ConnectionError::CidsExhausted => Self::local("no connection identifiers left"),
+        }
+    }
+
+    fn closed_by_peer(code: VarInt, reason: &[u8]) -> Self {
+        let text = printable(reason);
+        let Some(code) = Code::from_var(code) else {
+            return Self::local(format!("closed by the peer with the unknown code {code}: {text}"));
+        };
+        // A number from outside: one that no run can have is not believed.
+        let by = text.parse().ok().filter(|by| *by <= INCARNATION).map(Incarnation);
+        Self {
+            goodbye: code == Code::Goodbye,
+            refusal: code.refusal(),
+            superseded: by.filter(|_| code == Code::Superseded),
+            replaced: code == Code::Replaced,
+            ourselves: code == Code::Ourselves,
+            ..Self::local(match code {
+                Code::Goodbye => "the peer left".to_owned(),
+                Code::Replaced => "another connection to the peer stays".to_owned(),
+                Code::Renewed => "the peer continues as a new run".to_owned(),
+                Code::Superseded => format!("the peer knows a newer run of this node: {text}"),
+                _ => format!("closed by the peer: {text}"),
+            })
+        }
+    }
+}
+
+/// Which refusal a TLS alert stands for (RFC 8446, section 6), and QUIC's own refusal of a connection.
+fn tls_refusal(code: TransportErrorCode) -> Option<Refusal> {
+    if code == TransportErrorCode::CONNECTION_REFUSED {
+        return Some(Refusal::Overload);
+    }
+    let code = u64::from(code);
+    match code.checked_sub(0x100)? {
+        // no_application_protocol, protocol_version
+        120 | 70 => Some(Refusal::ProtocolVersion),
+        // unknown_ca
+        48 => Some(Refusal::Authority),
+        // access_denied: this crate's own verifier, see `verify`
+        49 => Some(Refusal::WrongName),
+        // bad_certificate to certificate_unknown, decrypt_error, certificate_required
+        42..=46 | 51 | 116 => Some(Refusal::Certificate),
+        _ => None,
+    }
+}
+
+/// What a peer says, fit for a log line: bounded, and without control characters.
+fn printable(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text.get(..REASON_BYTES).unwrap_or(text));
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_read_back() {
+        for (number, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, number);
+            assert_eq!(Code::from_var(code.var()), Some(code));
+        }
+        assert_eq!(Code::from_var(VarInt::from_u32(999)), None);
+    }
+
+    #[test]
+    fn a_superseded_run_learns_by_whom_but_not_nonsense() {
+        let by = |text: &str| Ending::closed_by_peer(Code::Superseded.var(), text.as_bytes()).superseded;
+        assert_eq!(by("1700000000000"), Some(Incarnation(1_700_000_000_000)));
+        assert_eq!(by("18446744073709551615"), None);
+        assert_eq!(by("soon"), None);
+        assert_eq!(Ending::closed_by_peer(Code::Closed.var(), b"17").superseded, None);
+    }
+
+    #[test]
+    fn what_a_peer_says_is_bounded_and_printable() {
+        assert_eq!(printable(b"a\x1b[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+        assert_eq!(printable(&[b'x'; 5000]).len(), REASON_BYTES);
+    }
+}

@@ -1,0 +1,85 @@
+//! Dialing: the tasks that turn an address into a greeted connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tallymesh_schemas::actor::NodeName;
+use tokio::sync::mpsc;
+
+use crate::closing::Ending;
+use crate::counters::count;
+use crate::greet::greet;
+use crate::limits::SEED_ADDRESSES;
+use crate::mesh::Input;
+use crate::mesh::plan::Origin;
+use crate::shared::Shared;
+use crate::tls::{self, SERVER_NAME};
+use crate::Identity;
+
+/// What a dial needs.
+#[derive(Clone)]
+pub(crate) struct Dialer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) identity: Identity,
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) transport: Arc<quinn::TransportConfig>,
+    pub(crate) mesh: mpsc::Sender<Input>,
+}
+
+impl Dialer {
+    /// Looks up the addresses behind a seed.
+    pub(crate) async fn resolve(self, seed: usize, host: String) {
+        let looked_up = tokio::time::timeout(self.shared.timings.handshake, tokio::net::lookup_host(&host)).await;
+        let addrs = match looked_up {
+            Ok(Ok(addrs)) => addrs.map(canonical).take(SEED_ADDRESSES).collect(),
+            Ok(Err(error)) => {
+                tracing::warn!(seed = host, %error, "a seed cannot be resolved");
+                Vec::new()
+            }
+            Err(_) => {
+                tracing::warn!(seed = host, "a seed cannot be resolved: the name service does not answer");
+                Vec::new()
+            }
+        };
+        // An error says that the mesh is gone.
+        let _ = self.mesh.send(Input::Resolved { seed, addrs }).await;
+    }
+
+    /// Dials an address and says hello.
+    pub(crate) async fn dial(self, addr: SocketAddr, expected: Option<NodeName>, origin: Origin) {
+        count(&self.shared.tally.dials, 1);
+        let (name, ending) = match self.connect(addr, expected.clone()).await {
+            Ok(conn) => match greet(&self.shared, conn).await {
+                Ok(greeted) => {
+                    // An error says that the mesh is gone.
+                    let _ = self.mesh.send(Input::Greeted { greeted: Box::new(greeted), origin }).await;
+                    return;
+                }
+                Err((name, ending)) => (name.or(expected), ending),
+            },
+            Err(ending) => (expected, ending),
+        };
+        // An error says that the mesh is gone.
+        let _ = self.mesh.send(Input::Failed { origin, addr, name, ending }).await;
+    }
+
+    async fn connect(&self, addr: SocketAddr, expected: Option<NodeName>) -> Result<quinn::Connection, Ending> {
+        let tls = tls::client(&self.identity, expected).map_err(|error| Ending::local(error.to_string()))?;
+        let mut config = quinn::ClientConfig::new(Arc::new(tls));
+        config.transport_config(Arc::clone(&self.transport));
+        let connecting = self
+            .endpoint
+            .connect_with(config, addr, SERVER_NAME)
+            .map_err(|error| Ending::local(format!("cannot dial {addr}: {error}")))?;
+        match tokio::time::timeout(self.shared.timings.handshake, connecting).await {
+            Ok(Ok(conn)) => Ok(conn),
+            Ok(Err(error)) => Err(Ending::of(&error)),
+            Err(_) => Err(Ending::local("no answer in time")),
+        }
+    }
+}
+
+/// An IPv4 address that a dual-stack resolver wrapped into IPv6, as itself: addresses are compared.
+fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}

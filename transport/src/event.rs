@@ -1,0 +1,71 @@
+//! What an endpoint reports.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+
+use crate::{Link, LinkId, MemberState, Refusal};
+
+/// What an endpoint reports.
+///
+/// `Up`, `Frame` and `Down` of a peer come in the order in which they happened, and a frame is never lost between two
+/// frames of one link. The others are notices: they may overtake, and a reader that falls behind sees the latest
+/// `Member` of a name only.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A link is up. There is one link a name: the `Down` of an earlier one has been reported.
+    Up(Link),
+    /// A frame arrived.
+    Frame {
+        /// Who sent it.
+        peer: NodeName,
+        /// On which link.
+        link: LinkId,
+        /// What it carries.
+        payload: Bytes,
+    },
+    /// A link of which [`Link::has_room`] said no has room again.
+    Writable {
+        /// The peer.
+        peer: NodeName,
+        /// The link.
+        link: LinkId,
+    },
+    /// A link is down.
+    Down {
+        /// The peer.
+        peer: NodeName,
+        /// The link.
+        link: LinkId,
+        /// Why, for people.
+        reason: String,
+        /// Whether the peer said goodbye: every frame that it had queued has been reported.
+        goodbye: bool,
+    },
+    /// The membership sees a member differently than before.
+    Member {
+        /// The member.
+        name: NodeName,
+        /// How it is now.
+        state: MemberState,
+        /// Its run.
+        incarnation: Incarnation,
+        /// The address that it gives as its own.
+        addr: SocketAddr,
+    },
+    /// A newer run with this node's name is known: this run is refused until it [renews](crate::Endpoint::renew).
+    Superseded {
+        /// The newest run known.
+        by: Incarnation,
+    },
+    /// A connection was refused, by this node or by the other.
+    Refused {
+        /// The address of the other.
+        addr: SocketAddr,
+        /// Its name, as far as known.
+        name: Option<NodeName>,
+        /// Why.
+        reason: Refusal,
+    },
+}

@@ -1,0 +1,153 @@
+//! Who this node is: the cluster's authority, the node's certificate and key.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
+use tallymesh_schemas::actor::NodeName;
+
+use crate::verify::{CertificateNameError, DialerVerifier, ListenerVerifier, certificate_name};
+
+/// The cluster's authority, this node's certificate chain and its key.
+///
+/// The node's name is the only DNS name in its certificate. Clones share the material.
+#[derive(Clone)]
+pub struct Identity {
+    name: NodeName,
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: Arc<PrivateKeyDer<'static>>,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+/// Why an identity was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The PEM text is broken or lacks what it should hold.
+    #[error("the {what} is not valid PEM: {source}")]
+    Pem {
+        /// Which of the three.
+        what: &'static str,
+        /// What is wrong.
+        source: pem::Error,
+    },
+    /// There is no certificate in the PEM text.
+    #[error("the {0} holds no certificate: it needs at least one block BEGIN CERTIFICATE")]
+    Empty(&'static str),
+    /// A certificate of the authority cannot be used.
+    #[error("the authority's certificate cannot be used: {0}")]
+    Authority(rustls::Error),
+    /// The certificate names no node.
+    #[error("the node's certificate cannot be used: {0}")]
+    Name(#[from] CertificateNameError),
+    /// The own authority does not vouch for the own certificate.
+    #[error("the cluster would refuse this node's certificate as a {role}: {source}; issue it with the authority given, for both server and client use")]
+    Untrusted {
+        /// As which side.
+        role: &'static str,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// The verifier cannot be built.
+    #[error("the authority's certificate cannot be used: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+    /// The key does not fit.
+    #[error("the key does not fit the node's certificate: {0}")]
+    Key(rustls::Error),
+}
+
+impl Identity {
+    /// An identity from PEM texts: the authority's certificates, the node's chain (its own certificate first), its key.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when a text cannot be read, the certificate does not name one node, the authority does not vouch
+    /// for it now, or the key does not fit.
+    pub fn from_pem(ca: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+        let roots = certificates(ca, "authority")?;
+        let chain = certificates(chain, "node's certificate chain")?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|source| IdentityError::Pem { what: "key", source })?;
+        let mut store = RootCertStore::empty();
+        for root in roots {
+            store.add(root).map_err(IdentityError::Authority)?;
+        }
+        let Some(own) = chain.first() else { return Err(IdentityError::Empty("node's certificate chain")) };
+        // ring, because it builds with a C compiler alone; named here and handed on, never installed for the process, so
+        // that an embedding service keeps its own choice.
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let identity =
+            Self { name: certificate_name(own)?, roots: Arc::new(store), chain, key: Arc::new(key), provider };
+        identity.check()?;
+        Ok(identity)
+    }
+
+    /// As [`Identity::from_pem`] from files.
+    ///
+    /// # Errors
+    /// As [`Identity::from_pem`], and when a file cannot be read.
+    pub fn from_files(ca: &Path, cert: &Path, key: &Path) -> Result<Self, IdentityError> {
+        let read = |path: &Path| {
+            std::fs::read(path).map_err(|source| IdentityError::File { path: path.to_owned(), source })
+        };
+        Self::from_pem(&read(ca)?, &read(cert)?, &read(key)?)
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// What checks the listeners that this node dials.
+    pub(crate) fn listener_verifier(&self, expected: Option<NodeName>) -> ListenerVerifier {
+        ListenerVerifier { roots: Arc::clone(&self.roots), provider: Arc::clone(&self.provider), expected }
+    }
+
+    /// What checks the dialers that reach this node.
+    pub(crate) fn dialer_verifier(&self) -> Result<DialerVerifier, rustls::server::VerifierBuilderError> {
+        DialerVerifier::new(Arc::clone(&self.roots), Arc::clone(&self.provider))
+    }
+
+    /// Judges the own certificate as a peer will: better an error at the start than one in every peer's log.
+    fn check(&self) -> Result<(), IdentityError> {
+        let Some((own, intermediates)) = self.chain.split_first() else {
+            return Err(IdentityError::Empty("node's certificate chain"));
+        };
+        let now = UnixTime::now();
+        let name = ServerName::try_from(crate::tls::SERVER_NAME).map_err(|_| IdentityError::Empty("server name"))?;
+        self.listener_verifier(Some(self.name.clone()))
+            .verify_server_cert(own, intermediates, &name, &[], now)
+            .map_err(|source| IdentityError::Untrusted { role: "server", source })?;
+        self.dialer_verifier()?
+            .verify_client_cert(own, intermediates, now)
+            .map_err(|source| IdentityError::Untrusted { role: "client", source })?;
+        rustls::sign::CertifiedKey::from_der(self.chain.clone(), self.key.clone_key(), &self.provider)
+            .map_err(IdentityError::Key)?;
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn certificates(text: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let certificates = CertificateDer::pem_slice_iter(text)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| IdentityError::Pem { what, source })?;
+    if certificates.is_empty() { Err(IdentityError::Empty(what)) } else { Ok(certificates) }
+}

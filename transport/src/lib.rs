@@ -1,0 +1,59 @@
+//! How Tallymesh frames travel: QUIC links, TLS identities and membership datagrams.
+//!
+//! One QUIC connection joins each pair of nodes. Both ends prove with a certificate of the cluster's authority who they
+//! are; the name in the certificate is the node's name. Each end opens one unidirectional stream for its frames and says
+//! [hello](limits::HELLO_BYTES) first; what follows is opaque to this crate. Membership (SWIM) travels in datagrams on
+//! the same connections.
+//!
+//! [`Endpoint::bind`] starts everything and returns the handle and the stream of [`Event`]s. Its tasks are owned by one
+//! task, the mesh, which decides which links live, whom to dial and what to tell the membership; each link has a task that
+//! reads and a task that writes. Nothing here grows with what a peer sends: [`limits`] names every bound.
+//!
+//! ```text
+//!  Endpoint ──commands──▶ mesh ──▶ dials, acceptor ──▶ greeted connections ──▶ mesh
+//!                          │ ▲
+//!            spawns a link │ │ datagrams, ends
+//!                          ▼ │
+//!  Link::send ─▶ outbox ─▶ writer ═▶ QUIC ═▶ reader ─▶ inbox ─▶ Events::recv
+//! ```
+#![deny(missing_docs)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+mod accept;
+mod closing;
+mod config;
+mod counters;
+mod dial;
+mod endpoint;
+mod event;
+mod frames;
+mod gate;
+mod greet;
+mod hello;
+mod identity;
+mod inbox;
+pub mod limits;
+mod link;
+mod member;
+mod membership;
+mod mesh;
+mod notices;
+mod outbox;
+mod quic;
+mod session;
+mod shared;
+mod socket;
+mod tls;
+mod verify;
+mod writer;
+
+pub use config::{Config, Timings};
+pub use counters::{Counters, Refusal};
+pub use endpoint::{BindError, Endpoint};
+pub use event::Event;
+pub use gate::Gate;
+pub use identity::{Identity, IdentityError};
+pub use inbox::Events;
+pub use link::{Link, LinkId, SendError};
+pub use member::{Member, MemberState};

@@ -1,0 +1,183 @@
+//! A link: the live connection to one peer.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use quinn::Connection;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tallymesh_schemas::frame::{self, FrameError};
+
+use crate::closing::{Code, Ending};
+use crate::hello::Hello;
+use crate::limits::OUTBOX_HARD;
+use crate::outbox::{Outbox, PushError};
+
+/// Tells the links of one endpoint apart: never used twice, and growing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub(crate) u64);
+
+impl fmt::Display for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a frame was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The payload is empty or too long.
+    #[error("the payload cannot be sent to {peer}: {source}")]
+    Frame {
+        /// The peer.
+        peer: NodeName,
+        /// What is wrong.
+        source: FrameError,
+    },
+    /// The queue is full.
+    #[error("{queued} bytes wait to be sent to {peer} and {OUTBOX_HARD} may: ask has_room first and wait for Writable")]
+    Full {
+        /// The peer.
+        peer: NodeName,
+        /// Cost of what is queued.
+        queued: usize,
+    },
+    /// The link is down or closing.
+    #[error("the link to {peer} is down: wait for the next Up")]
+    Closed {
+        /// The peer.
+        peer: NodeName,
+    },
+}
+
+/// A handle to the live connection to one peer. Cheap to clone; keeping one does not keep the connection.
+#[derive(Clone)]
+pub struct Link(Arc<Inner>);
+
+struct Inner {
+    id: LinkId,
+    hello: Hello,
+    version: u8,
+    introduced_as: Incarnation,
+    conn: Connection,
+    outbox: Outbox,
+    /// How this node ended the link, if it did.
+    ending: Mutex<Option<Ending>>,
+}
+
+impl Link {
+    pub(crate) fn new(id: LinkId, hello: Hello, version: u8, introduced_as: Incarnation, conn: Connection) -> Self {
+        let (outbox, ending) = (Outbox::default(), Mutex::new(None));
+        Self(Arc::new(Inner { id, hello, version, introduced_as, conn, outbox, ending }))
+    }
+
+    /// The peer's name, proven by its certificate.
+    pub fn peer(&self) -> &NodeName {
+        &self.0.hello.name
+    }
+
+    /// Tells this link from the peer's earlier and later ones.
+    pub fn id(&self) -> LinkId {
+        self.0.id
+    }
+
+    /// Which run of the peer this is.
+    pub fn incarnation(&self) -> Incarnation {
+        self.0.hello.incarnation
+    }
+
+    /// The build that the peer names.
+    pub fn build(&self) -> &str {
+        &self.0.hello.build
+    }
+
+    /// The protocol version that both ends agreed on.
+    pub fn version(&self) -> u8 {
+        self.0.version
+    }
+
+    /// The address that the peer gives as its own.
+    pub fn advertised(&self) -> SocketAddr {
+        self.0.hello.addr
+    }
+
+    /// The address that the peer's packets come from.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.0.conn.remote_address()
+    }
+
+    /// The current estimate of the round trip time.
+    pub fn rtt(&self) -> Duration {
+        self.0.conn.rtt()
+    }
+
+    /// Whether the queue is below its [high-water mark](crate::limits::OUTBOX_HIGH). After a no,
+    /// [`Event::Writable`](crate::Event::Writable) tells when to ask again.
+    pub fn has_room(&self) -> bool {
+        self.0.outbox.has_room()
+    }
+
+    /// Queues a frame. Frames arrive whole, once and in order, unless the link goes down.
+    ///
+    /// # Errors
+    /// [`SendError`] when the payload has no allowed length, the queue has reached its
+    /// [hard bound](crate::limits::OUTBOX_HARD), or the link is down.
+    pub fn send(&self, payload: Bytes) -> Result<(), SendError> {
+        let peer = || self.peer().clone();
+        frame::header(payload.len()).map_err(|source| SendError::Frame { peer: peer(), source })?;
+        self.0.outbox.push(payload).map_err(|error| match error {
+            PushError::Closed => SendError::Closed { peer: peer() },
+            PushError::Full(queued) => SendError::Full { peer: peer(), queued },
+        })
+    }
+
+    /// Closes the link at once; what is queued is lost. The peer is told the reason, and the two link again after a pause.
+    pub fn close(&self, reason: &str) {
+        self.end(Code::Closed, Ending::local(format!("closed by this node: {reason}")), reason);
+    }
+
+    /// Ends the link. The first end is the one reported, be it this node's or the peer's.
+    pub(crate) fn end(&self, code: Code, ending: Ending, told: &str) {
+        if self.is_live() {
+            self.0.ending.lock().get_or_insert(ending);
+        }
+        self.0.outbox.close();
+        self.0.conn.close(code.var(), told.as_bytes());
+    }
+
+    /// How the link ended; `error` is what QUIC says.
+    pub(crate) fn ending(&self, error: &quinn::ConnectionError) -> Ending {
+        self.0.ending.lock().clone().unwrap_or_else(|| Ending::of(error))
+    }
+
+    /// Whether the connection is still there.
+    pub(crate) fn is_live(&self) -> bool {
+        self.0.conn.close_reason().is_none()
+    }
+
+    /// As which run this node introduced itself on this link.
+    pub(crate) fn introduced_as(&self) -> Incarnation {
+        self.0.introduced_as
+    }
+
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.0.outbox
+    }
+
+    pub(crate) fn conn(&self) -> &Connection {
+        &self.0.conn
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("peer", self.peer())
+            .field("id", &self.0.id.0)
+            .field("incarnation", &self.incarnation().0)
+            .finish_non_exhaustive()
+    }
+}

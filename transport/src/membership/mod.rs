@@ -1,0 +1,82 @@
+//! Who is alive: a membership protocol as a pure function of its inputs.
+
+mod codec;
+mod id;
+mod swim;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+
+use crate::MemberState;
+
+pub(crate) use swim::Swim;
+
+/// Time since the endpoint's start.
+pub(crate) type Time = Duration;
+
+/// A node at the other end of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) name: NodeName,
+    pub(crate) addr: SocketAddr,
+    pub(crate) incarnation: Incarnation,
+}
+
+/// What the membership reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum MembershipEvent {
+    /// A member is seen differently than before.
+    Changed { peer: Peer, state: MemberState },
+    /// A member was dropped: forgotten, or dead and in the way of a new one.
+    Dropped(NodeName),
+    /// A newer run of this node is known.
+    Superseded(Incarnation),
+}
+
+/// Why a datagram was dropped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DatagramError {
+    #[error("the datagram cannot be read: {0}")]
+    Malformed(String),
+    #[error("the datagram says that it is from {said}, which is not the run at the other end of the link")]
+    Sender { said: String },
+    #[error("the datagram names more members than the table holds")]
+    Full,
+}
+
+/// A membership protocol. Time only ever comes in, with the input that it belongs to.
+///
+/// Order of use: feed inputs, then drain [`transmit`](Membership::poll_transmit) and [`event`](Membership::poll_event),
+/// then wait until [`timeout`](Membership::poll_timeout).
+pub(crate) trait Membership: Send {
+    /// A peer can be reached: join it, if it is not a member yet.
+    fn link_up(&mut self, now: Time, peer: Peer);
+    /// A peer can no longer be reached directly.
+    fn link_down(&mut self, name: &NodeName);
+    /// A peer that can be reached has said something.
+    fn handle_datagram(&mut self, now: Time, from: &NodeName, data: &[u8]) -> Result<(), DatagramError>;
+    /// Time has passed.
+    fn handle_timeout(&mut self, now: Time);
+    /// A peer has said goodbye on its link.
+    fn handle_goodbye(&mut self, now: Time, name: &NodeName, incarnation: Incarnation);
+    /// This node continues as a new run.
+    fn renew(&mut self, now: Time, incarnation: Incarnation);
+    /// Drops a member.
+    fn forget(&mut self, now: Time, name: &NodeName);
+    /// Tells the others that this node leaves. Nothing is answered after that.
+    fn leave(&mut self, now: Time);
+    /// The next datagram to send, to a peer that can be reached.
+    fn poll_transmit(&mut self) -> Option<(NodeName, Bytes)>;
+    /// The next event.
+    fn poll_event(&mut self) -> Option<MembershipEvent>;
+    /// When [`handle_timeout`](Membership::handle_timeout) is due.
+    fn poll_timeout(&self) -> Option<Time>;
+    /// Datagrams dropped so far because no link led to their member.
+    fn unreachable(&self) -> u64;
+}

@@ -1,0 +1,190 @@
+//! Links as they come and go.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tallymesh_schemas::actor::NodeName;
+use tokio::sync::oneshot;
+use tracing::Instrument;
+
+use super::plan::Origin;
+use super::settle::{Claim, Verdict, settle};
+use super::{Live, Mesh};
+use crate::closing::{Code, Ending};
+use crate::counters::count;
+use crate::greet::Greeted;
+use crate::limits::MEMBERS;
+use crate::membership::Peer;
+use crate::session::Session;
+use crate::shared::Known;
+use crate::{Link, LinkId, MemberState, Refusal};
+
+impl Mesh {
+    /// Both ends have said hello: the connection becomes a link, or is told why not.
+    pub(super) fn greeted(&mut self, greeted: Greeted, origin: &Origin) {
+        let addr = greeted.conn.remote_address();
+        let peer = greeted.hello.name.clone();
+        if peer == self.shared.name {
+            self.met_ourselves(&greeted, origin, addr);
+            return;
+        }
+        if greeted.introduced_as != self.shared.incarnation() {
+            // This node has renewed since it said hello.
+            greeted.conn.close(Code::Renewed.var(), b"renewed");
+            self.plan.ended(self.now(), origin, None);
+            return;
+        }
+        let claim = Claim { incarnation: greeted.hello.incarnation, dialed_by_us: *origin != Origin::Incoming };
+        let live = self.state.links.get(&peer).filter(|live| live.link.is_live()).map(|live| live.claim);
+        let known = self.shared.members.lock().get(&peer).map(|known| known.incarnation);
+        if known.is_none() && self.state.links.len() >= MEMBERS {
+            self.refuse(&greeted, origin, Refusal::ClusterFull, "the table of members is full", "full");
+            return;
+        }
+        match settle(&self.shared.name, &peer, known, live, claim) {
+            Verdict::Accept => {
+                self.plan.ended(self.now(), origin, Some(&peer));
+                self.link(greeted, claim);
+            }
+            Verdict::Duplicate => {
+                tracing::debug!(%peer, %addr, "a second connection to a linked peer was closed");
+                greeted.conn.close(Code::Replaced.var(), b"linked already");
+                self.plan.ended(self.now(), origin, Some(&peer));
+            }
+            Verdict::Stale(newest) => {
+                let detail = format!("it is run {} of the node, and run {newest} is known", claim.incarnation);
+                self.refuse(&greeted, origin, Refusal::Stale, &detail, &newest.to_string());
+            }
+        }
+    }
+
+    fn refuse(&mut self, greeted: &Greeted, origin: &Origin, refusal: Refusal, detail: &str, told: &str) {
+        self.shared.refuse(greeted.conn.remote_address(), Some(&greeted.hello.name), refusal, detail);
+        greeted.conn.close(Code::of(refusal).var(), told.as_bytes());
+        self.plan.ended(self.now(), origin, None);
+    }
+
+    /// The other end has this node's name: it is this node, or another run that claims to be.
+    fn met_ourselves(&mut self, greeted: &Greeted, origin: &Origin, addr: SocketAddr) {
+        let theirs = (greeted.hello.incarnation, greeted.hello.nonce);
+        let ours = (self.shared.incarnation(), self.shared.nonce);
+        if theirs.1 == ours.1 {
+            greeted.conn.close(Code::Ourselves.var(), b"this node itself");
+            let us = self.shared.name.clone();
+            self.plan.ended(self.now(), origin, Some(&us));
+        } else if theirs > ours {
+            greeted.conn.close(Code::Closed.var(), b"the older of two runs of one node");
+            self.plan.ended(self.now(), origin, None);
+            self.superseded(theirs.0);
+        } else {
+            let detail = format!("another run, {}, has the name of this node, run {}", theirs.0, ours.0);
+            self.refuse(greeted, origin, Refusal::Stale, &detail, &ours.0.to_string());
+        }
+        tracing::debug!(%addr, "a connection to this node's own name");
+    }
+
+    /// Makes a link of a connection; an earlier one of the peer is closed first.
+    fn link(&mut self, greeted: Greeted, claim: Claim) {
+        let Greeted { conn, stream, frames, hello, version, introduced_as } = greeted;
+        let peer = hello.name.clone();
+        if let Some(before) = self.state.links.remove(&peer) {
+            if claim.incarnation > before.claim.incarnation {
+                let told = claim.incarnation.to_string();
+                before.link.end(Code::Superseded, Ending::local("replaced by a newer run"), &told);
+            } else {
+                before.link.end(Code::Replaced, Ending::local("replaced by a newer connection"), "replaced");
+            }
+            self.unlink(&before.link);
+        }
+        self.state.last_id += 1;
+        let link = Link::new(LinkId(self.state.last_id), hello, version, introduced_as, conn);
+        let addr = link.advertised();
+        tracing::info!(%peer, %addr, remote = %link.remote_addr(), incarnation = %link.incarnation(), link = %link.id(),
+            dialed = claim.dialed_by_us, version, build = link.build(), "link up");
+        count(&self.shared.tally.links_up, 1);
+        let (done, tail) = oneshot::channel();
+        let session = Session {
+            shared: Arc::clone(&self.shared),
+            link: link.clone(),
+            stream,
+            frames,
+            inbox: self.inbox.clone(),
+            mesh: self.dialer.mesh.clone(),
+            previous: self.state.tails.insert(peer.clone(), tail),
+            done,
+        };
+        let span = tracing::info_span!("link", %peer, id = %link.id());
+        self.state.sessions.spawn(session.run().instrument(span));
+        self.state.by_id.insert(link.id(), peer.clone());
+        self.plan.linked(&peer, addr);
+        self.enlist(&link);
+        let since = self.now();
+        self.state.links.insert(peer.clone(), Live { link: link.clone(), claim, since });
+        self.membership.link_up(since, Peer { name: peer, addr, incarnation: link.incarnation() });
+    }
+
+    /// Lists the peer as linked. The membership says later how it sees it; until then it is as alive as its hello.
+    fn enlist(&self, link: &Link) {
+        let mut members = self.shared.members.lock();
+        let known = members.entry(link.peer().clone()).or_insert_with(|| Known {
+            addr: link.advertised(),
+            incarnation: link.incarnation(),
+            state: MemberState::Alive,
+            link: None,
+        });
+        if link.incarnation() > known.incarnation {
+            known.incarnation = link.incarnation();
+            known.addr = link.advertised();
+            known.state = MemberState::Alive;
+        }
+        known.link = Some(link.clone());
+    }
+
+    /// A link's connection has ended.
+    pub(super) fn ended(&mut self, link: &Link, ending: &Ending) {
+        let peer = link.peer();
+        self.state.by_id.remove(&link.id());
+        // What a peer says of a run that this node has been is no news.
+        let current = link.introduced_as() == self.shared.incarnation();
+        if let Some(by) = ending.superseded.filter(|_| current) {
+            self.superseded(by);
+        }
+        if let Some(refusal) = ending.refusal.filter(|_| current) {
+            self.shared.refuse(link.remote_addr(), Some(peer), refusal, &ending.reason);
+        }
+        let Some(live) = self.state.links.get(peer).filter(|live| live.link.id() == link.id()) else { return };
+        let held = self.now().saturating_sub(live.since);
+        self.state.links.remove(peer);
+        self.unlink(link);
+        tracing::info!(%peer, link = %link.id(), reason = ending.reason, goodbye = ending.goodbye, "link down");
+        let now = self.now();
+        self.plan.unlinked(now, peer, held);
+        if ending.goodbye {
+            self.membership.handle_goodbye(now, peer, link.incarnation());
+        }
+        let left = self.shared.members.lock().get_mut(peer).is_some_and(|known| {
+            if ending.goodbye {
+                known.state = MemberState::Left;
+            }
+            known.state == MemberState::Left
+        });
+        if left {
+            self.plan.member(now, peer, link.advertised(), MemberState::Left);
+        }
+        self.membership.link_down(peer);
+    }
+
+    /// Takes a link out of what is listed and reached. The order matters: who says goodbye is still reachable then.
+    fn unlink(&mut self, link: &Link) {
+        count(&self.shared.tally.links_down, 1);
+        self.state.by_id.remove(&link.id());
+        if let Some(known) = self.shared.members.lock().get_mut(link.peer()) {
+            known.link = None;
+        }
+    }
+
+    /// Drops the traces of links whose end has been reported.
+    pub(super) fn sweep(&mut self) {
+        self.state.tails.retain(|_, tail| matches!(tail.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+    }
+}

@@ -1,0 +1,267 @@
+//! The mesh: the one task that decides which links live, whom to dial, and what the membership is told.
+
+mod links;
+pub(crate) mod plan;
+mod settle;
+mod shutdown;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::Instrument;
+
+use self::plan::{Origin, Plan, Task};
+use self::settle::Claim;
+use crate::closing::{Code, Ending};
+use crate::counters::count;
+use crate::dial::Dialer;
+use crate::greet::Greeted;
+use crate::inbox::Inbox;
+use crate::membership::{Membership, MembershipEvent};
+use crate::shared::{Known, Shared};
+use crate::{Link, LinkId, Refusal};
+
+/// What the other tasks of the endpoint tell the mesh.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A connection's ends have said hello.
+    Greeted { greeted: Box<Greeted>, origin: Origin },
+    /// A connection did not get that far.
+    Failed { origin: Origin, addr: SocketAddr, name: Option<NodeName>, ending: Ending },
+    /// A seed's addresses; none when it cannot be resolved.
+    Resolved { seed: usize, addrs: Vec<SocketAddr> },
+    /// A membership datagram.
+    Datagram { link: LinkId, data: Bytes },
+    /// A link's connection has ended.
+    Ended { link: Link, ending: Ending },
+}
+
+/// What the endpoint's handles ask for.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Renew(Incarnation),
+    Forget(NodeName),
+    Close { within: Duration, done: oneshot::Sender<()> },
+}
+
+/// The mesh and what it owns.
+pub(crate) struct Mesh {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) dialer: Dialer,
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) inbox: Inbox,
+    pub(crate) membership: Box<dyn Membership>,
+    pub(crate) plan: Plan,
+    pub(crate) start: Instant,
+    pub(crate) state: State,
+}
+
+/// What the mesh keeps while it runs.
+#[derive(Default)]
+pub(crate) struct State {
+    links: BTreeMap<NodeName, Live>,
+    by_id: BTreeMap<LinkId, NodeName>,
+    /// Resolve when the latest link of a name has been reported down.
+    tails: BTreeMap<NodeName, oneshot::Receiver<()>>,
+    last_id: u64,
+    /// The newest run of this name that has been reported.
+    superseded_by: Option<Incarnation>,
+    sessions: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+struct Live {
+    link: Link,
+    claim: Claim,
+    since: Duration,
+}
+
+impl Mesh {
+    /// Runs until the endpoint is closed or all its handles are gone.
+    pub(crate) async fn run(mut self) {
+        let acceptor = crate::accept::accept(
+            Arc::clone(&self.shared),
+            self.dialer.endpoint.clone(),
+            self.dialer.mesh.clone(),
+        );
+        self.state.tasks.spawn(acceptor.in_current_span());
+        loop {
+            self.pump();
+            let timeout = self.timeout();
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(Command::Renew(incarnation)) => self.renew(incarnation),
+                    Some(Command::Forget(name)) => self.forget(&name),
+                    Some(Command::Close { within, done }) => {
+                        self.leave(within).await;
+                        // An error says that the caller no longer waits.
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => return self.abandon().await,
+                },
+                Some(input) = self.inputs.recv() => self.handle(input),
+                () = sleep_until(timeout) => self.membership.handle_timeout(self.now()),
+                Some(_) = self.state.sessions.join_next(), if !self.state.sessions.is_empty() => self.sweep(),
+                Some(_) = self.state.tasks.join_next(), if !self.state.tasks.is_empty() => {}
+            }
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn timeout(&self) -> Option<Instant> {
+        let next = self.membership.poll_timeout().into_iter().chain(self.plan.timeout()).min();
+        next.map(|next| self.start + next)
+    }
+
+    fn handle(&mut self, input: Input) {
+        match input {
+            Input::Greeted { greeted, origin } => self.greeted(*greeted, &origin),
+            Input::Failed { origin, addr, name, ending } => self.failed(&origin, addr, name.as_ref(), &ending),
+            Input::Resolved { seed, addrs } => self.plan.resolved(self.now(), seed, addrs),
+            Input::Datagram { link, data } => self.datagram(link, &data),
+            Input::Ended { link, ending } => self.ended(&link, &ending),
+        }
+    }
+
+    /// Does what is due, until nothing is.
+    fn pump(&mut self) {
+        while let Some((to, data)) = self.membership.poll_transmit() {
+            let Some(live) = self.state.links.get(&to) else { continue };
+            match live.link.conn().send_datagram(data) {
+                Ok(()) => count(&self.shared.tally.datagrams_out, 1),
+                Err(error) => tracing::debug!(peer = %to, %error, "a membership datagram was not sent"),
+            }
+        }
+        let unlinked = self.membership.unreachable();
+        self.shared.tally.datagrams_unlinked.store(unlinked, std::sync::atomic::Ordering::Relaxed);
+        while let Some(event) = self.membership.poll_event() {
+            self.member(event);
+        }
+        while let Some(task) = self.plan.poll(self.now()) {
+            self.spawn(task);
+        }
+    }
+
+    fn spawn(&mut self, task: Task) {
+        let dialer = self.dialer.clone();
+        match task {
+            Task::Resolve { seed, host } => {
+                self.state.tasks.spawn(dialer.resolve(seed, host).in_current_span());
+            }
+            Task::Seed { seed, addr } => {
+                let span = tracing::debug_span!("dial", %addr);
+                self.state.tasks.spawn(dialer.dial(addr, None, Origin::Seed { seed, addr }).instrument(span));
+            }
+            Task::Member { name, addr } => {
+                let span = tracing::debug_span!("dial", %addr, peer = %name);
+                let origin = Origin::Member(name.clone());
+                self.state.tasks.spawn(dialer.dial(addr, Some(name), origin).instrument(span));
+            }
+        }
+    }
+
+    fn member(&mut self, event: MembershipEvent) {
+        match event {
+            MembershipEvent::Changed { peer, state } => {
+                tracing::info!(peer = %peer.name, addr = %peer.addr, incarnation = %peer.incarnation, %state, "member");
+                self.plan.member(self.now(), &peer.name, peer.addr, state);
+                let mut members = self.shared.members.lock();
+                let link = members.get_mut(&peer.name).and_then(|known| known.link.take());
+                let (addr, incarnation) = (peer.addr, peer.incarnation);
+                members.insert(peer.name.clone(), Known { addr, incarnation, state, link });
+                drop(members);
+                self.shared.notices.member(peer.name, state, incarnation, addr);
+            }
+            MembershipEvent::Dropped(name) => {
+                if !self.state.links.contains_key(&name) {
+                    self.plan.forget(&name);
+                    self.shared.members.lock().remove(&name);
+                }
+            }
+            MembershipEvent::Superseded(by) => self.superseded(by),
+        }
+    }
+
+    /// Reports a newer run of this name, once. One with the same incarnation is another process that claims to be it.
+    fn superseded(&mut self, by: Incarnation) {
+        if by < self.shared.incarnation() || self.state.superseded_by >= Some(by) {
+            return;
+        }
+        tracing::warn!(node = %self.shared.name, ours = %self.shared.incarnation(), %by,
+            "a newer run with this node's name is known: either the clock went back or two nodes share a name");
+        self.state.superseded_by = Some(by);
+        self.shared.notices.superseded(by);
+    }
+
+    fn datagram(&mut self, link: LinkId, data: &[u8]) {
+        let Some(peer) = self.state.by_id.get(&link).cloned() else { return };
+        if let Err(error) = self.membership.handle_datagram(self.now(), &peer, data) {
+            count(&self.shared.tally.datagrams_bad, 1);
+            tracing::debug!(%peer, %error, "a membership datagram was dropped");
+        }
+    }
+
+    fn failed(&mut self, origin: &Origin, addr: SocketAddr, name: Option<&NodeName>, ending: &Ending) {
+        if *origin != Origin::Incoming && !ending.replaced {
+            count(&self.shared.tally.dials_failed, 1);
+        }
+        if let Some(refusal) = ending.refusal {
+            self.shared.refuse(addr, name, refusal, &ending.reason);
+        } else {
+            tracing::debug!(%addr, peer = name.map(tracing::field::display), reason = ending.reason, "a dial failed");
+        }
+        if let Some(by) = ending.superseded {
+            self.superseded(by);
+        }
+        if let (Origin::Member(member), Some(Refusal::WrongName)) = (origin, ending.refusal) {
+            self.plan.wrong_name(member);
+        }
+        let met = if ending.ourselves { Some(self.shared.name.clone()) } else { None };
+        self.plan.ended(self.now(), origin, met.as_ref().or(name.filter(|_| ending.replaced)));
+    }
+
+    fn renew(&mut self, incarnation: Incarnation) {
+        if incarnation <= self.shared.incarnation() {
+            tracing::warn!(now = %self.shared.incarnation(), asked = %incarnation, "a renewed run needs a higher incarnation");
+            return;
+        }
+        tracing::info!(node = %self.shared.name, %incarnation, "this node continues as a new run");
+        self.shared.renew(incarnation);
+        let now = self.now();
+        self.membership.renew(now, incarnation);
+        // The links speak for the run before; each peer learns of the new one when it links again, which is at once.
+        for live in self.state.links.values() {
+            live.link.end(Code::Renewed, Ending::local("this node continues as a new run"), "renewed");
+        }
+        self.plan.hurry(now);
+    }
+
+    fn forget(&mut self, name: &NodeName) {
+        tracing::info!(peer = %name, "forgotten");
+        self.membership.forget(self.now(), name);
+        self.plan.forget(name);
+        if let Some(live) = self.state.links.get(name) {
+            live.link.end(Code::Closed, Ending::local("forgotten"), "forgotten");
+        }
+        self.shared.members.lock().remove(name);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

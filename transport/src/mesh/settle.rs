@@ -1,0 +1,101 @@
+//! Which of two connections between the same two nodes stays.
+
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+
+/// What counts about a connection: the peer's run, and which end dialed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) dialed_by_us: bool,
+}
+
+/// What becomes of a new connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It becomes the link; an earlier one is closed.
+    Accept,
+    /// The earlier one stays.
+    Duplicate,
+    /// It is of an older run than one that is known.
+    Stale(Incarnation),
+}
+
+/// Decides on a new connection between `us` and `peer`.
+///
+/// Both ends see the same two connections, perhaps in another order, and come to the same end: a newer run wins; of one
+/// run, the connection dialed by the smaller name; of two of those, the later.
+pub(crate) fn settle(
+    us: &NodeName,
+    peer: &NodeName,
+    known: Option<Incarnation>,
+    live: Option<Claim>,
+    new: Claim,
+) -> Verdict {
+    let newest = known.max(live.map(|live| live.incarnation));
+    if let Some(newest) = newest.filter(|newest| *newest > new.incarnation) {
+        return Verdict::Stale(newest);
+    }
+    match live {
+        Some(live) if live.incarnation == new.incarnation && live.dialed_by_us != new.dialed_by_us => {
+            let smaller_dialed = new.dialed_by_us == (us < peer);
+            if smaller_dialed { Verdict::Accept } else { Verdict::Duplicate }
+        }
+        _ => Verdict::Accept,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    fn claim(incarnation: u64, dialed_by_us: bool) -> Claim {
+        Claim { incarnation: Incarnation(incarnation), dialed_by_us }
+    }
+
+    /// Which connection an end is left with when it sees them in this order.
+    fn left_with(us: &str, peer: &str, order: [(char, bool); 2]) -> char {
+        let mut live: Option<(char, Claim)> = None;
+        for (conn, dialed_by_us) in order {
+            let new = claim(5, dialed_by_us);
+            if settle(&name(us), &name(peer), None, live.map(|(_, claim)| claim), new) == Verdict::Accept {
+                live = Some((conn, new));
+            }
+        }
+        live.unwrap().0
+    }
+
+    #[test]
+    fn both_ends_keep_the_same_of_two_simultaneous_dials() {
+        // 'x' is dialed by a, 'y' by b.
+        let at_a = [('x', true), ('y', false)];
+        let at_b = [('x', false), ('y', true)];
+        for (first, second) in [(0, 1), (1, 0)] {
+            assert_eq!(left_with("a", "b", [at_a[first], at_a[second]]), 'x');
+            assert_eq!(left_with("b", "a", [at_b[first], at_b[second]]), 'x');
+        }
+    }
+
+    #[test]
+    fn the_newest_run_wins_whoever_dialed() {
+        let (a, b) = (name("a"), name("b"));
+        for dialed_by_us in [false, true] {
+            let live = Some(claim(5, !dialed_by_us));
+            assert_eq!(settle(&a, &b, None, live, claim(6, dialed_by_us)), Verdict::Accept);
+            assert_eq!(settle(&b, &a, None, live, claim(4, dialed_by_us)), Verdict::Stale(Incarnation(5)));
+        }
+        assert_eq!(settle(&a, &b, Some(Incarnation(9)), None, claim(8, true)), Verdict::Stale(Incarnation(9)));
+        assert_eq!(settle(&a, &b, Some(Incarnation(9)), None, claim(9, true)), Verdict::Accept);
+    }
+
+    #[test]
+    fn of_one_dialer_the_later_connection_stays() {
+        let (a, b) = (name("a"), name("b"));
+        for dialed_by_us in [false, true] {
+            assert_eq!(settle(&a, &b, None, Some(claim(5, dialed_by_us)), claim(5, dialed_by_us)), Verdict::Accept);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The end of the mesh.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Input, Mesh};
+use crate::closing::Code;
+
+/// What is kept of the time for closing to see the last packets out, at most.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+impl Mesh {
+    /// Leaves the cluster: the others are told, what is queued is delivered, and nothing is left running. Frames that
+    /// cannot be delivered within the time given are lost.
+    pub(super) async fn leave(mut self, within: Duration) {
+        let deadline = Instant::now() + within;
+        self.shared.leaving.store(true, Ordering::Release);
+        self.membership.leave(self.now());
+        self.pump_farewell();
+        for live in self.state.links.values() {
+            live.link.outbox().finish();
+        }
+        let patience = within.saturating_sub(LAST_WORDS.min(within / 2));
+        // Each peer closes its connection when it has read the last frame.
+        let emptied = tokio::time::timeout(patience, self.see_links_off()).await.is_ok();
+        if !emptied {
+            let peers: Vec<_> = self.state.links.keys().map(ToString::to_string).collect();
+            tracing::warn!(peers = peers.join(" "), "left before these peers had read everything");
+        }
+        self.end(Code::Goodbye, deadline).await;
+    }
+
+    /// The handles are gone without a word: the peers learn that the connections are closed, not that the node left.
+    pub(super) async fn abandon(self) {
+        self.end(Code::Closed, Instant::now() + LAST_WORDS).await;
+    }
+
+    fn pump_farewell(&mut self) {
+        while let Some((to, data)) = self.membership.poll_transmit() {
+            if let Some(live) = self.state.links.get(&to) {
+                // A goodbye that gets lost is said again by the end of the link.
+                let _ = live.link.conn().send_datagram(data);
+            }
+        }
+    }
+
+    async fn see_links_off(&mut self) {
+        while !self.state.links.is_empty() {
+            match self.inputs.recv().await {
+                Some(Input::Ended { link, ending }) => self.ended(&link, &ending),
+                Some(Input::Greeted { greeted, .. }) => greeted.conn.close(Code::Goodbye.var(), b"leaving"),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    async fn end(mut self, code: Code, deadline: Instant) {
+        let endpoint = self.dialer.endpoint.clone();
+        endpoint.close(code.var(), b"the node ends");
+        // Sessions may wait for a reader of events that never comes; nothing of theirs is needed any more.
+        self.state.tasks.shutdown().await;
+        self.state.sessions.shutdown().await;
+        self.state.links.clear();
+        if tokio::time::timeout_at(deadline, endpoint.wait_idle()).await.is_err() {
+            tracing::debug!("closed without waiting for the last acknowledgements");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What is reported besides links and frames: kept by key, so that a reader who is slow costs no memory.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+
+use parking_lot::Mutex;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tokio::sync::Notify;
+
+use crate::limits::REFUSED_EVENTS;
+use crate::{Event, LinkId, MemberState, Refusal};
+
+/// What waits to be reported.
+#[derive(Debug, Default)]
+pub(crate) struct Notices {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    superseded: Option<Incarnation>,
+    writable: BTreeSet<(NodeName, LinkId)>,
+    members: BTreeMap<NodeName, (MemberState, Incarnation, SocketAddr)>,
+    refused: VecDeque<(SocketAddr, Option<NodeName>, Refusal)>,
+}
+
+impl Notices {
+    pub(crate) fn superseded(&self, by: Incarnation) {
+        let mut state = self.state.lock();
+        state.superseded = state.superseded.max(Some(by));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn writable(&self, peer: &NodeName, link: LinkId) {
+        self.state.lock().writable.insert((peer.clone(), link));
+        self.changed.notify_one();
+    }
+
+    /// The link goes down: that it is writable is no news any more.
+    pub(crate) fn not_writable(&self, peer: &NodeName, link: LinkId) {
+        self.state.lock().writable.remove(&(peer.clone(), link));
+    }
+
+    pub(crate) fn member(&self, name: NodeName, state: MemberState, incarnation: Incarnation, addr: SocketAddr) {
+        self.state.lock().members.insert(name, (state, incarnation, addr));
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn refused(&self, addr: SocketAddr, name: Option<NodeName>, reason: Refusal) {
+        let mut state = self.state.lock();
+        if state.refused.len() < REFUSED_EVENTS {
+            state.refused.push_back((addr, name, reason));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// What has waited longest of what matters most.
+    pub(crate) fn pop(&self) -> Option<Event> {
+        let mut state = self.state.lock();
+        if let Some(by) = state.superseded.take() {
+            return Some(Event::Superseded { by });
+        }
+        if let Some((peer, link)) = state.writable.pop_first() {
+            return Some(Event::Writable { peer, link });
+        }
+        if let Some((name, (state, incarnation, addr))) = state.members.pop_first() {
+            return Some(Event::Member { name, state, incarnation, addr });
+        }
+        state.refused.pop_front().map(|(addr, name, reason)| Event::Refused { addr, name, reason })
+    }
+
+    /// Waits until there may be something to pop.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_reader_sees_the_latest() {
+        let notices = Notices::default();
+        let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
+        let name = NodeName::new("a").unwrap();
+        for state in [MemberState::Alive, MemberState::Suspect, MemberState::Dead] {
+            notices.member(name.clone(), state, Incarnation(1), addr);
+        }
+        notices.superseded(Incarnation(3));
+        notices.superseded(Incarnation(2));
+        for _ in 0..REFUSED_EVENTS + 10 {
+            notices.refused(addr, None, Refusal::Authority);
+        }
+        assert!(matches!(notices.pop(), Some(Event::Superseded { by: Incarnation(3) })));
+        assert!(matches!(notices.pop(), Some(Event::Member { state: MemberState::Dead, .. })));
+        let mut refused = 0;
+        while let Some(Event::Refused { .. }) = notices.pop() {
+            refused += 1;
+        }
+        assert_eq!(refused, REFUSED_EVENTS);
+    }
+}

@@ -1,0 +1,53 @@
+//! How QUIC is set up.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+
+use crate::Timings;
+use crate::limits::{
+    DATAGRAM_BUFFER, INCOMING, INCOMING_BYTES, SEND_WINDOW, STREAM_WINDOW, UDP_PAYLOAD,
+};
+
+/// One stream each way, keep-alives, and windows for bulk transfer.
+pub(crate) fn transport(timings: &Timings) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(UDP_PAYLOAD);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_uni_streams(VarInt::from_u32(1))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        // A time too long for QUIC's encoding is none that anybody waits for.
+        .max_idle_timeout(IdleTimeout::try_from(timings.idle).ok())
+        .keep_alive_interval(Some(timings.keep_alive))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .send_window(SEND_WINDOW)
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .mtu_discovery_config(Some(mtu));
+    config
+}
+
+/// What holds for all connections of the endpoint.
+pub(crate) fn endpoint() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    if let Err(error) = config.max_udp_payload_size(UDP_PAYLOAD) {
+        tracing::debug!(%error, "keeping QUIC's own payload size");
+    }
+    config
+}
+
+/// What holds for incoming connections.
+pub(crate) fn server(tls: QuicServerConfig, transport: Arc<TransportConfig>) -> ServerConfig {
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(transport)
+        .max_incoming(INCOMING)
+        .incoming_buffer_size(INCOMING_BYTES)
+        .incoming_buffer_size_total(INCOMING_BYTES * INCOMING as u64)
+        // Nodes have addresses that stay; a packet from elsewhere is not followed.
+        .migration(false);
+    config
+}

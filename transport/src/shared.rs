@@ -1,0 +1,125 @@
+//! What all parts of an endpoint see.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+
+use crate::counters::Tally;
+use crate::hello::Hello;
+use crate::limits::WARNINGS_PER_SECOND;
+use crate::notices::Notices;
+use crate::{Link, Member, MemberState, Refusal, Timings};
+
+/// What all parts of an endpoint see. The mesh alone writes the members.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) name: NodeName,
+    pub(crate) nonce: u64,
+    pub(crate) local: SocketAddr,
+    pub(crate) advertised: SocketAddr,
+    pub(crate) timings: Timings,
+    pub(crate) tally: Tally,
+    pub(crate) notices: Notices,
+    pub(crate) members: Mutex<BTreeMap<NodeName, Known>>,
+    /// Set once, when the endpoint leaves.
+    pub(crate) leaving: AtomicBool,
+    incarnation: AtomicU64,
+    warnings: Mutex<(Option<Instant>, u32)>,
+}
+
+/// What the mesh knows about a member.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) addr: SocketAddr,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) state: MemberState,
+    pub(crate) link: Option<Link>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        name: NodeName,
+        incarnation: Incarnation,
+        local: SocketAddr,
+        advertised: SocketAddr,
+        timings: Timings,
+    ) -> Self {
+        Self {
+            name,
+            nonce: rand::random(),
+            local,
+            advertised,
+            timings,
+            tally: Tally::default(),
+            notices: Notices::default(),
+            members: Mutex::new(BTreeMap::new()),
+            leaving: AtomicBool::new(false),
+            incarnation: AtomicU64::new(incarnation.0),
+            warnings: Mutex::new((None, 0)),
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn renew(&self, incarnation: Incarnation) {
+        self.incarnation.store(incarnation.0, Ordering::Release);
+    }
+
+    /// What this node says first on every stream.
+    pub(crate) fn hello(&self) -> Hello {
+        Hello {
+            name: self.name.clone(),
+            incarnation: self.incarnation(),
+            nonce: self.nonce,
+            addr: self.advertised,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// The members as they stand.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        let members = self.members.lock();
+        members
+            .iter()
+            .map(|(name, known)| {
+                let link = known.link.as_ref().filter(|link| link.is_live());
+                Member {
+                    name: name.clone(),
+                    addr: known.addr,
+                    incarnation: known.incarnation,
+                    state: known.state,
+                    linked: link.is_some(),
+                    rtt: link.map(Link::rtt),
+                }
+            })
+            .collect()
+    }
+
+    /// Counts, logs and reports a refusal. The log gets some of a kind a second; a flood must not fill a disk.
+    pub(crate) fn refuse(&self, addr: SocketAddr, name: Option<&NodeName>, refusal: Refusal, detail: &str) {
+        self.tally.refuse(refusal);
+        if self.may_warn() {
+            tracing::warn!(%addr, name = name.map(tracing::field::display), %refusal, detail, "connection refused");
+        } else {
+            tracing::debug!(%addr, name = name.map(tracing::field::display), %refusal, detail, "connection refused");
+        }
+        self.notices.refused(addr, name.cloned(), refusal);
+    }
+
+    fn may_warn(&self) -> bool {
+        let now = Instant::now();
+        let mut warnings = self.warnings.lock();
+        let (since, given) = &mut *warnings;
+        if since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
+            (*since, *given) = (Some(now), 0);
+        }
+        *given += 1;
+        *given <= WARNINGS_PER_SECOND
+    }
+}

@@ -1,0 +1,83 @@
+//! The task that writes a link's frames.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use quinn::SendStream;
+use tallymesh_schemas::frame;
+
+use crate::counters::count;
+use crate::limits::{COALESCE, WRITE_BATCH};
+use crate::link::Link;
+use crate::shared::Shared;
+
+/// Writes what is queued until the queue is finished, then ends the stream and waits until the peer has acknowledged all
+/// of it. Returns early when the connection is lost.
+pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStream) {
+    let mut payloads = Vec::new();
+    let mut chunks = Vec::new();
+    while let Some(cost) = link.outbox().take(WRITE_BATCH, &mut payloads).await {
+        let frames = payloads.len();
+        let bytes = payloads.iter().map(Bytes::len).sum();
+        join(&mut payloads, &mut chunks);
+        if stream.write_all_chunks(&mut chunks).await.is_err() {
+            return;
+        }
+        chunks.clear();
+        count(&shared.tally.frames_out, frames);
+        count(&shared.tally.bytes_out, bytes);
+        if link.outbox().written(cost) {
+            shared.notices.writable(link.peer(), link.id());
+        }
+    }
+    if stream.finish().is_ok() {
+        // An error says that the connection is lost, which its own end reports.
+        let _ = stream.stopped().await;
+    }
+}
+
+/// Frames the payloads: short ones behind each other in one chunk, long ones as they are.
+fn join(payloads: &mut Vec<Bytes>, chunks: &mut Vec<Bytes>) {
+    let mut short = BytesMut::new();
+    for payload in payloads.drain(..) {
+        // The length was checked when the payload was queued.
+        let Ok(header) = frame::header(payload.len()) else { continue };
+        short.extend_from_slice(&header);
+        if payload.len() <= COALESCE {
+            short.extend_from_slice(&payload);
+        } else {
+            chunks.push(short.split().freeze());
+            chunks.push(payload);
+        }
+    }
+    if !short.is_empty() {
+        chunks.push(short.freeze());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frames::FrameDecoder;
+
+    #[test]
+    fn joined_frames_are_read_back() {
+        let sizes = [1, COALESCE, COALESCE + 1, 7, 100_000, 3];
+        let payloads: Vec<Bytes> = sizes.iter().map(|size| Bytes::from(vec![b'x'; *size])).collect();
+        let mut chunks = Vec::new();
+        join(&mut payloads.clone(), &mut chunks);
+        assert_eq!(chunks.len(), 5, "two long payloads, and what is before, between and behind them");
+        let mut decoder = FrameDecoder::default();
+        let mut got = Vec::new();
+        for mut chunk in chunks {
+            while let Some(payload) = decoder.decode(&mut chunk, frame_bytes()).unwrap() {
+                got.push(payload);
+            }
+        }
+        assert_eq!(got, payloads);
+    }
+
+    fn frame_bytes() -> usize {
+        tallymesh_schemas::limits::FRAME_BYTES
+    }
+}
