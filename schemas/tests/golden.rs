@@ -1,0 +1,143 @@
+//! Golden vectors: the bytes of every message, pinned. A change here is a change of the protocol, and needs a new protocol
+//! version that still reads the old bytes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, frame, key};
+
+fn name(text: &str) -> NodeName {
+    NodeName::new(text).unwrap()
+}
+
+fn actor() -> Actor {
+    Actor::new(name("relay-0-1"), Incarnation(1_763_800_000_000))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A first row with its key, one with a key that shares a beginning, a known one behind a gap, and a vacant one.
+fn rows() -> Vec<u8> {
+    let (first, n) = key::from_net(key::parse_net("10.0.0.103").unwrap());
+    let (second, _) = key::from_net(key::parse_net("10.0.0.180").unwrap());
+    let mut rows = RowWriter::new(40);
+    let live = |key, added, removed| RowState::Live { key, added, removed };
+    rows.push(WireRow { slot: 0, version: 41, state: live(Some(&first[..n]), 5, 1) });
+    rows.push(WireRow { slot: 1, version: 42, state: live(Some(&second[..n]), 300, 0) });
+    rows.push(WireRow { slot: 900, version: 50, state: live(None, 1, 1) });
+    rows.push(WireRow { slot: 7, version: 51, state: RowState::Vacant });
+    rows.finish()
+}
+
+fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
+    let structure = StructureId::of("inbound_cidr");
+    let entry = DigestEntry { actor: actor(), since: 0, have: 51, floor: 12, fingerprint: 0x0123_4567_89ab_cdef };
+    let part = StructureDigest { structure, name: "inbound_cidr", kind: Kind::CidrTree, entries: vec![entry] };
+    let tombstone = Tombstone { node: name("relay-0-9"), incarnation: Incarnation(3), until_ms: 1_764_400_000_000 };
+    vec![
+        (
+            "digest",
+            Message::Digest(Digest {
+                incarnation: Incarnation(1_763_800_000_000),
+                answers: 7,
+                complete: true,
+                structures: vec![part],
+                tombstones: vec![tombstone],
+            }),
+        ),
+        ("want", Message::Want(Want { structure, actor: actor(), since: 0, after: 40, snapshot: true })),
+        (
+            "delta",
+            Message::Delta(Delta {
+                structure,
+                actor: actor(),
+                since: 0,
+                after: 40,
+                upto: 51,
+                floor: 12,
+                snapshot: false,
+                fingerprint: Some(0x0123_4567_89ab_cdef),
+                rows,
+            }),
+        ),
+        ("probe", Message::Probe { nonce: 7 }),
+        ("goodbye", Message::Goodbye),
+    ]
+}
+
+fn requests() -> Vec<(&'static str, Request)> {
+    let (object, key) = (|| "inbound_cidr".to_owned(), || "10.0.0.1".to_owned());
+    vec![
+        ("list", Request::List),
+        ("show", Request::Show { object: object(), from: Some(name("relay-0-1")) }),
+        ("members", Request::Members),
+        ("info", Request::Info),
+        ("forget", Request::Forget { node: name("relay-0-1") }),
+        ("add", Request::Add { object: object(), key: key(), n: -3 }),
+        ("count", Request::Count { object: object(), key: key(), from: None }),
+        ("load", Request::Load { object: object(), lines: vec![(key(), 2)], skip_bad: true }),
+        ("hold", Request::Hold { object: object(), key: key(), limit: Some(10) }),
+        ("verify", Request::Verify { patience: Duration::from_secs(5) }),
+        ("watch", Request::Watch { object: object() }),
+    ]
+}
+
+/// The lines `NAME HEX` of the file.
+fn golden() -> BTreeMap<&'static str, &'static str> {
+    let lines = include_str!("golden.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split_once(' ')).collect()
+}
+
+fn check(vectors: &[(String, Vec<u8>)]) {
+    let golden = golden();
+    for (name, bytes) in vectors {
+        let pinned = golden.get(name.as_str()).copied();
+        assert_eq!(pinned, Some(hex(bytes).as_str()), "golden.txt pins `{name}` to other bytes");
+    }
+}
+
+#[test]
+fn replication_messages_have_their_pinned_bytes() {
+    let rows = rows();
+    let mut vectors = vec![("rows".to_owned(), rows.clone())];
+    for (name, message) in messages(&rows) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).unwrap();
+        assert_eq!(Message::decode(&bytes).unwrap(), message);
+        vectors.push((name.to_owned(), bytes));
+    }
+    vectors.push(("frame-header".to_owned(), frame::header(0x01_02_03).unwrap().to_vec()));
+    check(&vectors);
+}
+
+#[test]
+fn admin_requests_have_their_pinned_bytes() {
+    let encoded = requests().into_iter().map(|(name, request)| {
+        let bytes = admin::encode(&request).unwrap();
+        assert_eq!(admin::decode::<Request>(&bytes).unwrap(), request);
+        (format!("admin-{name}"), bytes)
+    });
+    check(&encoded.collect::<Vec<_>>());
+    let error = Answer::Error { kind: ErrorKind::No, message: "no room".to_owned() };
+    check(&[
+        ("admin-done".to_owned(), admin::encode(&Answer::Done).unwrap()),
+        ("admin-error".to_owned(), admin::encode(&error).unwrap()),
+    ]);
+}
+
+#[test]
+fn every_pinned_vector_is_checked() {
+    let rows = rows();
+    let ours = messages(&rows).into_iter().map(|(name, _)| name.to_owned());
+    let admin = requests().into_iter().map(|(name, _)| format!("admin-{name}"));
+    let others = ["rows", "frame-header", "admin-done", "admin-error"].map(str::to_owned);
+    let known: Vec<String> = ours.chain(admin).chain(others).collect();
+    for name in golden().keys() {
+        assert!(known.iter().any(|known| known == name), "{name} is pinned and not checked");
+    }
+}
