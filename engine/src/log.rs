@@ -1,8 +1,8 @@
 //! The compacting version log of one actor's rows: which slot changed at which version.
 //!
-//! Versions only rise, so appending keeps the order. An entry whose slot has moved on is dead; it is passed over when
-//! read and swept out of its chunk when half of the chunk is dead, so the log takes 6 to 12 bytes a row however often
-//! rows change. Append is O(1), the death of an entry O(log chunks).
+//! Versions only rise, so appending keeps the order. When a slot moves on, its older entry is struck out; a chunk is swept
+//! when half of it is struck out, so the log takes 6 to 12 bytes a row however often rows change. Both append and strike
+//! are O(1) for a chunk without holes, and a search in one of 4096 entries with.
 
 use std::collections::VecDeque;
 
@@ -10,6 +10,12 @@ use tallymesh_schemas::Version;
 
 /// Versions that one chunk covers.
 const SPAN: u64 = 4096;
+
+/// Entries below which a chunk is not worth a sweep.
+const SMALL: usize = 64;
+
+/// A struck out entry.
+const STRUCK: u32 = u32::MAX;
 
 #[derive(Debug, Default)]
 pub(crate) struct Log {
@@ -22,6 +28,17 @@ struct Chunk {
     live: u32,
     offsets: Vec<u16>,
     slots: Vec<u32>,
+}
+
+impl FromIterator<(Version, u32)> for Log {
+    /// The log of slots that last changed at those versions, in any order.
+    fn from_iter<I: IntoIterator<Item = (Version, u32)>>(changes: I) -> Self {
+        let mut changes: Vec<_> = changes.into_iter().collect();
+        changes.sort_unstable();
+        let mut log = Self::default();
+        changes.into_iter().for_each(|(version, slot)| log.insert(version, slot));
+        log
+    }
 }
 
 impl Log {
@@ -40,27 +57,31 @@ impl Log {
         }
     }
 
-    /// Notes that the entry at `version` is dead; `is_live(slot, version)` tells of any other one.
-    pub(crate) fn kill(&mut self, version: Version, is_live: impl Fn(u32, Version) -> bool) {
-        let Some(at) = self.find(version) else { return };
+    /// Strikes out the entry at `version`: its slot has moved on.
+    pub(crate) fn strike(&mut self, version: Version) {
+        let base = version - version % SPAN;
+        let Some(at) = self.find(base) else { return };
         let chunk = &mut self.chunks[at];
-        chunk.live -= 1;
+        chunk.strike((version % SPAN) as u16);
         if chunk.live == 0 {
             self.chunks.remove(at);
-        } else if chunk.slots.len() >= 64 && (chunk.live as usize) < chunk.slots.len() / 2 {
-            chunk.sweep(is_live);
         }
     }
 
-    fn find(&self, version: Version) -> Option<usize> {
-        let base = version - version % SPAN;
+    fn find(&self, base: Version) -> Option<usize> {
+        // Without a lost chunk the place follows from the base.
+        let first = self.chunks.front()?.base;
+        let guess = (base.checked_sub(first)? / SPAN) as usize;
+        if self.chunks.get(guess).is_some_and(|chunk| chunk.base == base) {
+            return Some(guess);
+        }
         self.chunks.binary_search_by_key(&base, |chunk| chunk.base).ok()
     }
 
-    /// The entries above `after`, dead ones included, in order of version.
+    /// The entries above `after` in order of version.
     pub(crate) fn above(&self, after: Version) -> impl Iterator<Item = (Version, u32)> + '_ {
         let from = self.chunks.partition_point(|chunk| chunk.base + SPAN <= after + 1);
-        self.chunks.range(from..).flat_map(move |chunk| {
+        let entries = self.chunks.range(from..).flat_map(move |chunk| {
             let skip = if after < chunk.base {
                 0
             } else {
@@ -68,10 +89,11 @@ impl Log {
             };
             let entries = chunk.offsets[skip..].iter().zip(&chunk.slots[skip..]);
             entries.map(|(offset, slot)| (chunk.base + u64::from(*offset), *slot))
-        })
+        });
+        entries.filter(|(_, slot)| *slot != STRUCK)
     }
 
-    /// Entries, dead ones included.
+    /// Entries, those struck out included.
     #[cfg(test)]
     fn len(&self) -> usize {
         self.chunks.iter().map(|chunk| chunk.slots.len()).sum()
@@ -90,26 +112,44 @@ impl Chunk {
     }
 
     fn insert(&mut self, offset: u16, slot: u32) {
+        self.live += 1;
         if self.offsets.last().is_none_or(|last| *last < offset) {
             self.offsets.push(offset);
             self.slots.push(slot);
-        } else {
-            match self.offsets.binary_search(&offset) {
-                // Only a dead entry can stand here: a version belongs to one row.
-                Ok(at) => self.slots[at] = slot,
-                Err(at) => {
-                    self.offsets.insert(at, offset);
-                    self.slots.insert(at, slot);
-                }
+            return;
+        }
+        match self.offsets.binary_search(&offset) {
+            // Only a struck out entry can stand here: a version belongs to one row.
+            Ok(at) => self.slots[at] = slot,
+            Err(at) => {
+                self.offsets.insert(at, offset);
+                self.slots.insert(at, slot);
             }
         }
-        self.live += 1;
     }
 
-    fn sweep(&mut self, is_live: impl Fn(u32, Version) -> bool) {
+    fn strike(&mut self, offset: u16) {
+        let Some(at) = self.find(offset).filter(|at| self.slots[*at] != STRUCK) else { return };
+        self.slots[at] = STRUCK;
+        self.live -= 1;
+        if self.slots.len() >= SMALL && (self.live as usize) < self.slots.len() / 2 {
+            self.sweep();
+        }
+    }
+
+    fn find(&self, offset: u16) -> Option<usize> {
+        // Without holes the place follows from the offset.
+        let guess = usize::from(offset.checked_sub(*self.offsets.first()?)?);
+        if self.offsets.get(guess) == Some(&offset) {
+            return Some(guess);
+        }
+        self.offsets.binary_search(&offset).ok()
+    }
+
+    fn sweep(&mut self) {
         let mut kept = 0;
         for at in 0..self.slots.len() {
-            if is_live(self.slots[at], self.base + u64::from(self.offsets[at])) {
+            if self.slots[at] != STRUCK {
                 self.slots[kept] = self.slots[at];
                 self.offsets[kept] = self.offsets[at];
                 kept += 1;
@@ -117,8 +157,8 @@ impl Chunk {
         }
         self.slots.truncate(kept);
         self.offsets.truncate(kept);
-        self.slots.shrink_to(kept * 2);
-        self.offsets.shrink_to(kept * 2);
+        self.slots.shrink_to(kept * 3 / 2);
+        self.offsets.shrink_to(kept * 3 / 2);
     }
 }
 
@@ -142,12 +182,11 @@ mod tests {
                 let old = newest.insert(slot, version);
                 log.insert(version, slot);
                 if let Some(old) = old {
-                    log.kill(old, |slot, at| newest.get(&slot) == Some(&at));
+                    log.strike(old);
                 }
             }
             let after = after.index(version as usize + 1) as u64;
-            let is_live = |(at, slot): &(u64, u32)| newest.get(slot) == Some(at);
-            let read: Vec<_> = log.above(after).filter(is_live).collect();
+            let read: Vec<_> = log.above(after).collect();
             let mut expected: Vec<_> = newest.iter().map(|(s, v)| (*v, *s)).filter(|(v, _)| *v > after).collect();
             expected.sort_unstable();
             prop_assert_eq!(read, expected);

@@ -17,7 +17,9 @@ use crate::time::Time;
 #[derive(Debug, Default)]
 pub(crate) struct Partial {
     slots: Slots,
-    log: Log,
+    /// What changed when. Our own rows always have one; of others' rows it is made when somebody asks us for them, which
+    /// happens while their owner cannot be reached.
+    log: Option<Log>,
     /// Slots by the number of their cell.
     by_cell: HashTable<u32>,
     /// Vacant slots in the order in which they became so.
@@ -58,7 +60,7 @@ impl Partial {
 
     /// The beginning of our own rows.
     pub(crate) fn ours() -> Self {
-        Self { counts: true, ..Self::default() }
+        Self { counts: true, log: Some(Log::default()), ..Self::default() }
     }
 
     pub(crate) fn get(&self, slot: u32) -> Slot {
@@ -92,11 +94,12 @@ impl Partial {
             self.unfind(slot, old.cell);
         }
         self.slots.set(slot, new);
-        let slots = &self.slots;
-        if old.cell != EMPTY {
-            self.log.kill(old.row.version, |slot, version| slots.get(slot).row.version == version);
+        if let Some(log) = &mut self.log {
+            if old.cell != EMPTY {
+                log.strike(old.row.version);
+            }
+            log.insert(new.row.version, slot);
         }
-        self.log.insert(new.row.version, slot);
         if old.is_live() {
             self.live -= 1;
             let hash = row_hash(key_hash(cells.key_of(old.cell)), &old.row);
@@ -107,6 +110,7 @@ impl Partial {
             let hash = row_hash(key_hash(cells.key_of(new.cell)), &new.row);
             self.fingerprint = self.fingerprint.wrapping_add(hash);
             if old.cell != new.cell {
+                let slots = &self.slots;
                 self.by_cell.insert_unique(hash_id(new.cell), slot, |slot| hash_id(slots.get(*slot).cell));
             }
         } else {
@@ -129,8 +133,9 @@ impl Partial {
 
     fn forget(&mut self, slot: u32, version: Version) {
         self.slots.set(slot, Slot::NONE);
-        let slots = &self.slots;
-        self.log.kill(version, |slot, version| slots.get(slot).row.version == version);
+        if let Some(log) = &mut self.log {
+            log.strike(version);
+        }
     }
 
     fn unfind(&mut self, slot: u32, id: CellId) {
@@ -153,12 +158,20 @@ impl Partial {
         }
     }
 
-    /// Live entries of the log above `after`, in order of version.
+    /// Whether rows can be cut from it.
+    pub(crate) fn has_log(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Makes the log that [`Partial::cut`] needs, if there is none. O(rows log rows).
+    pub(crate) fn make_log(&mut self) {
+        let slots = &self.slots;
+        self.log.get_or_insert_with(|| slots.used().map(|(slot, state)| (state.row.version, slot)).collect());
+    }
+
+    /// What changed above `after`, in order of version. Needs the log.
     pub(crate) fn changed(&self, after: Version) -> impl Iterator<Item = (u32, Slot)> + '_ {
-        self.log.above(after).filter_map(|(version, slot)| {
-            let state = self.slots.get(slot);
-            (state.row.version == version).then_some((slot, state))
-        })
+        self.log.iter().flat_map(move |log| log.above(after)).map(|(_, slot)| (slot, self.slots.get(slot)))
     }
 
     /// Whether a replica that knows `(since, after]` may hold rows that were retired and purged since.
@@ -166,8 +179,10 @@ impl Partial {
         after > since && after < self.floor
     }
 
-    /// Cuts the rows above `after` for a replica that knows `(since, after]`, up to about `budget` bytes of them.
-    pub(crate) fn cut(&self, since: Version, after: Version, budget: usize, cells: &Cells) -> Cut {
+    /// Cuts the rows above `after` for a replica that knows `(since, after]`, up to about `budget` bytes of them; `None`
+    /// without a log.
+    pub(crate) fn cut(&self, since: Version, after: Version, budget: usize, cells: &Cells) -> Option<Cut> {
+        self.log.as_ref()?;
         let mut rows = RowWriter::new(after);
         let mut upto = after;
         let mut complete = true;
@@ -183,17 +198,17 @@ impl Partial {
             let known = state.born > since && state.born <= after;
             rows.push(WireRow { slot, version: upto, state: wire_state(&state, known, cells) });
         }
-        Cut {
+        Some(Cut {
             upto: if complete { self.have } else { upto },
             floor: self.floor,
             fingerprint: complete.then_some(self.fingerprint),
             rows: rows.finish(),
-        }
+        })
     }
 
     /// Bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.slots.bytes() + self.log.bytes() + self.by_cell.capacity() * 5 + self.vacated.capacity() * 16
+        self.slots.bytes() + self.log.as_ref().map_or(0, Log::bytes) + self.by_cell.capacity() * 5 + self.vacated.capacity() * 16
     }
 }
 

@@ -51,12 +51,17 @@ impl Slots {
         self.chunks[at].get_or_insert_with(|| Box::new([Slot::NONE; CHUNK]))[slot as usize % CHUNK] = state;
     }
 
-    /// The live rows in order of slot.
-    pub(crate) fn live(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
+    /// The slots that are live or vacant, in order.
+    pub(crate) fn used(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
         let chunks = self.chunks.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.as_ref()?)));
         chunks
             .flat_map(|(at, chunk)| chunk.iter().enumerate().map(move |(i, slot)| ((at * CHUNK + i) as u32, *slot)))
-            .filter(|(_, slot)| slot.is_live())
+            .filter(|(_, slot)| slot.cell != EMPTY)
+    }
+
+    /// The live rows in order of slot.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
+        self.used().filter(|(_, slot)| slot.is_live())
     }
 
     /// Bytes that they take.

@@ -79,13 +79,20 @@ impl Structure {
             (snapshot, _) => Start { cursor: after, snapshot },
         };
         let known_from = if start.snapshot { since } else { start.cursor };
-        (known_from >= partial.since).then_some(start)
+        if known_from < partial.since {
+            return None;
+        }
+        if !partial.has_log() {
+            drop(ledger);
+            self.ledger.write().partial_mut(actor)?.make_log();
+        }
+        Some(start)
     }
 
     /// Cuts rows above `after` for a replica that knows `(since, after]`.
     pub(crate) fn cut(&self, actor: &Actor, since: Version, after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
-        Some(ledger.partial(actor)?.cut(since, after, budget, ledger.cells()))
+        ledger.partial(actor)?.cut(since, after, budget, ledger.cells())
     }
 
     /// Joins a delta. `from_owner` says that what it states is its owner's word.

@@ -132,6 +132,9 @@ impl Ledger {
             return Ok(Applied::Diverged);
         }
         (shadow.counts, shadow.confirmed) = (partial.counts, partial.confirmed);
+        if partial.has_log() {
+            shadow.make_log();
+        }
         self.replace(partial, *shadow, keys, changed);
         partial.purge(delta.floor, |_| ());
         Ok(Applied::Replaced)
