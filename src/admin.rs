@@ -14,8 +14,8 @@ use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::driver::Command;
-use crate::node::Shared;
+use crate::command::Command;
+use crate::shared::Shared;
 use session::Session;
 
 /// Connections that are served at a time; further ones wait.

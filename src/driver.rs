@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::admin::Serving;
 use crate::clock::Clock;
-use crate::node::Status;
+use crate::command::{Command, Status};
 
 /// Events that are taken before what follows from them is sent.
 const BATCH: usize = 256;
@@ -24,16 +24,6 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Pause before members that lag are asked again.
 const VERIFY_PAUSE: Duration = Duration::from_millis(50);
-
-/// What handles and the admin socket ask of the driver.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Status(oneshot::Sender<Status>),
-    Forget { node: NodeName, reply: oneshot::Sender<bool> },
-    Verify { patience: Duration, reply: oneshot::Sender<Verification> },
-    Leave(oneshot::Sender<()>),
-    Abort(oneshot::Sender<()>),
-}
 
 /// A verification under way.
 #[derive(Debug)]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_engine::replica::{Counters, Verification};
-use tallymesh_engine::{Life, Replica, Structure, Time};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureId};
+use tallymesh_engine::replica::Verification;
+use tallymesh_engine::{Replica, Structure, Time};
+use tallymesh_schemas::{Actor, Class, NodeName};
 use tallymesh_transport::Endpoint;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -17,8 +17,10 @@ use crate::admin::Admin;
 use crate::builder::{Builder, StartError};
 use crate::cidr::Cidr;
 use crate::clock::Clock;
-use crate::driver::{Command, Driver};
+use crate::command::{Command, ask};
+use crate::driver::Driver;
 use crate::names::{BindingDomains, Domains};
+use crate::shared::{Member, ObjectError, Shared};
 
 /// Commands that wait for the driver.
 const COMMANDS: usize = 64;
@@ -28,77 +30,7 @@ const COMMANDS: usize = 64;
 pub struct Node {
     shared: Arc<Shared>,
     commands: mpsc::Sender<Command>,
-}
-
-/// What a node's handles share with its admin socket. Holds no way to the driver, so that the driver notices when the
-/// last handle is gone.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) clock: Clock,
-    pub(crate) endpoint: Endpoint,
-    pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
-    driver: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// Why there is no handle.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectError {
-    /// No such structure.
-    #[error("no object \"{name}\"; this node replicates {}", list(known))]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// More than one structure begins like that.
-    #[error("\"{name}\" may be {}: write more of the name", list(candidates))]
-    Ambiguous {
-        /// What was asked for.
-        name: String,
-        /// What it may be.
-        candidates: Vec<String>,
-    },
-    /// The structure counts by something else.
-    #[error("\"{name}\" is of class {class}, which does not count by {by}")]
-    Class {
-        /// The structure.
-        name: String,
-        /// Its class.
-        class: &'static str,
-        /// What was wanted.
-        by: &'static str,
-    },
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-}
-
-/// A member of the cluster as this node sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Which run of which node.
-    pub actor: Actor,
-    /// Whether it lives. This node itself is alive.
-    pub life: Life,
-    /// Where the others reach it; `None` when unknown.
-    pub addr: Option<SocketAddr>,
-    /// Whether there is a link to it.
-    pub linked: bool,
-    /// The round trip time of the link.
-    pub rtt: Option<Duration>,
-    /// Its build; empty when unknown.
-    pub build: String,
-}
-
-/// What the driver knows and others ask for.
-#[derive(Debug, Clone)]
-pub(crate) struct Status {
-    pub(crate) actor: Actor,
-    pub(crate) nodes: Vec<(NodeName, Incarnation, Life)>,
-    pub(crate) builds: BTreeMap<NodeName, String>,
-    pub(crate) counters: Counters,
+    driver: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// The way to the driver, and what to do when it is gone.
@@ -124,11 +56,11 @@ impl Node {
         let gate = builder.transport.gate.clone();
         let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
-        let shared = Arc::new(Shared { clock, endpoint: endpoint.clone(), structures, driver: Mutex::default() });
+        let shared = Arc::new(Shared { clock, endpoint: endpoint.clone(), structures });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
         let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin);
-        *shared.driver.lock() = Some(tokio::spawn(driver.run()));
-        Ok(Self { shared, commands })
+        let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
+        Ok(Self { shared, commands, driver })
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
@@ -149,22 +81,13 @@ impl Node {
     }
 
     async fn join(&self) {
-        let driver = self.shared.driver.lock().take();
+        let driver = self.driver.lock().take();
         if let Some(driver) = driver
             && let Err(error) = driver.await
         {
             tracing::error!(%error, "the driver ended badly");
         }
     }
-}
-
-pub(crate) async fn ask<T>(
-    commands: &mpsc::Sender<Command>,
-    command: impl FnOnce(oneshot::Sender<T>) -> Command,
-) -> Option<T> {
-    let (reply, answer) = oneshot::channel();
-    commands.send(command(reply)).await.ok()?;
-    answer.await.ok()
 }
 
 /// Reading and counting.
@@ -265,59 +188,5 @@ impl Node {
     pub async fn forget(&self, node: &NodeName) -> bool {
         let node = node.clone();
         self.ask(|reply| Command::Forget { node, reply }).await.unwrap_or(false)
-    }
-}
-
-impl Shared {
-    pub(crate) fn actor(&self) -> Actor {
-        Actor::new(self.endpoint.name().clone(), self.endpoint.incarnation())
-    }
-
-    pub(crate) fn objects(&self) -> Vec<Arc<Structure>> {
-        let mut list: Vec<_> = self.structures.values().cloned().collect();
-        list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
-        list
-    }
-
-    pub(crate) fn object(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
-        let objects = self.objects();
-        if let Some(exact) = objects.iter().find(|object| object.spec().name.as_str() == name) {
-            return Ok(Arc::clone(exact));
-        }
-        let names = |objects: &[&Arc<Structure>]| objects.iter().map(|o| o.spec().name.to_string()).collect();
-        let begin: Vec<_> = objects.iter().filter(|object| object.spec().name.as_str().starts_with(name)).collect();
-        match begin.as_slice() {
-            [one] if !name.is_empty() => Ok(Arc::clone(one)),
-            [] => {
-                Err(ObjectError::Unknown { name: name.to_owned(), known: names(&objects.iter().collect::<Vec<_>>()) })
-            }
-            several => Err(ObjectError::Ambiguous { name: name.to_owned(), candidates: names(several) }),
-        }
-    }
-
-    /// The members with what the transport and the engine know of each.
-    pub(crate) fn members(&self, status: &Status) -> Vec<Member> {
-        let mut members: BTreeMap<NodeName, Member> = BTreeMap::new();
-        for (name, incarnation, life) in &status.nodes {
-            let actor = Actor::new(name.clone(), *incarnation);
-            let build = status.builds.get(name).cloned().unwrap_or_default();
-            let member = Member { actor, life: *life, addr: None, linked: false, rtt: None, build };
-            members.insert(name.clone(), member);
-        }
-        for known in self.endpoint.members() {
-            if let Some(member) = members.get_mut(&known.name) {
-                (member.addr, member.linked, member.rtt) = (Some(known.addr), known.linked, known.rtt);
-            }
-        }
-        let us = Member {
-            actor: status.actor.clone(),
-            life: Life::Alive,
-            addr: Some(self.endpoint.advertised()),
-            linked: false,
-            rtt: None,
-            build: env!("CARGO_PKG_VERSION").to_owned(),
-        };
-        members.insert(status.actor.node.clone(), us);
-        members.into_values().collect()
     }
 }

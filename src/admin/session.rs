@@ -13,8 +13,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, mpsc};
 
 use super::wire;
-use crate::driver::Command;
-use crate::node::{Shared, Status, ask};
+use crate::command::{Command, Status, ask};
+use crate::shared::Shared;
 
 /// Changes that wait for a watcher.
 const WATCH_CHANGES: usize = 1 << 16;

@@ -1,0 +1,38 @@
+//! What handles and the admin socket ask of the driver, and how.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallymesh_engine::Life;
+use tallymesh_engine::replica::{Counters, Verification};
+use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tokio::sync::{mpsc, oneshot};
+
+/// A command, with where its answer goes.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Status(oneshot::Sender<Status>),
+    Forget { node: NodeName, reply: oneshot::Sender<bool> },
+    Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    Leave(oneshot::Sender<()>),
+    Abort(oneshot::Sender<()>),
+}
+
+/// What the driver knows and others ask for.
+#[derive(Debug, Clone)]
+pub(crate) struct Status {
+    pub(crate) actor: Actor,
+    pub(crate) nodes: Vec<(NodeName, Incarnation, Life)>,
+    pub(crate) builds: BTreeMap<NodeName, String>,
+    pub(crate) counters: Counters,
+}
+
+/// Asks the driver; `None` when it has ended.
+pub(crate) async fn ask<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    commands.send(command(reply)).await.ok()?;
+    answer.await.ok()
+}

@@ -1,0 +1,127 @@
+//! What a node's handles and its admin socket share: the structures, and who is in the cluster.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::{Life, Structure};
+use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_transport::Endpoint;
+
+use crate::clock::Clock;
+use crate::command::Status;
+
+/// Holds no way to the driver, so that the driver notices when the last handle is gone.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) clock: Clock,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
+}
+
+/// Why there is no handle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// No such structure.
+    #[error("no object \"{name}\"; this node replicates {}", list(known))]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// More than one structure begins like that.
+    #[error("\"{name}\" may be {}: write more of the name", list(candidates))]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// What it may be.
+        candidates: Vec<String>,
+    },
+    /// The structure counts by something else.
+    #[error("\"{name}\" is of class {class}, which does not count by {by}")]
+    Class {
+        /// The structure.
+        name: String,
+        /// Its class.
+        class: &'static str,
+        /// What was wanted.
+        by: &'static str,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// A member of the cluster as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Which run of which node.
+    pub actor: Actor,
+    /// Whether it lives. This node itself is alive.
+    pub life: Life,
+    /// Where the others reach it; `None` when unknown.
+    pub addr: Option<SocketAddr>,
+    /// Whether there is a link to it.
+    pub linked: bool,
+    /// The round trip time of the link.
+    pub rtt: Option<Duration>,
+    /// Its build; empty when unknown.
+    pub build: String,
+}
+
+impl Shared {
+    pub(crate) fn actor(&self) -> Actor {
+        Actor::new(self.endpoint.name().clone(), self.endpoint.incarnation())
+    }
+
+    pub(crate) fn objects(&self) -> Vec<Arc<Structure>> {
+        let mut list: Vec<_> = self.structures.values().cloned().collect();
+        list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
+        list
+    }
+
+    pub(crate) fn object(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
+        let objects = self.objects();
+        if let Some(exact) = objects.iter().find(|object| object.spec().name.as_str() == name) {
+            return Ok(Arc::clone(exact));
+        }
+        let names = |objects: &[&Arc<Structure>]| objects.iter().map(|o| o.spec().name.to_string()).collect();
+        let begin: Vec<_> = objects.iter().filter(|object| object.spec().name.as_str().starts_with(name)).collect();
+        match begin.as_slice() {
+            [one] if !name.is_empty() => Ok(Arc::clone(one)),
+            [] => {
+                Err(ObjectError::Unknown { name: name.to_owned(), known: names(&objects.iter().collect::<Vec<_>>()) })
+            }
+            several => Err(ObjectError::Ambiguous { name: name.to_owned(), candidates: names(several) }),
+        }
+    }
+
+    /// The members with what the transport and the engine know of each.
+    pub(crate) fn members(&self, status: &Status) -> Vec<Member> {
+        let mut members: BTreeMap<NodeName, Member> = BTreeMap::new();
+        for (name, incarnation, life) in &status.nodes {
+            let actor = Actor::new(name.clone(), *incarnation);
+            let build = status.builds.get(name).cloned().unwrap_or_default();
+            let member = Member { actor, life: *life, addr: None, linked: false, rtt: None, build };
+            members.insert(name.clone(), member);
+        }
+        for known in self.endpoint.members() {
+            if let Some(member) = members.get_mut(&known.name) {
+                (member.addr, member.linked, member.rtt) = (Some(known.addr), known.linked, known.rtt);
+            }
+        }
+        let us = Member {
+            actor: status.actor.clone(),
+            life: Life::Alive,
+            addr: Some(self.endpoint.advertised()),
+            linked: false,
+            rtt: None,
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        members.insert(status.actor.node.clone(), us);
+        members.into_values().collect()
+    }
+}
