@@ -60,7 +60,8 @@ pub struct Timings {
     pub backoff_min: Duration,
     /// The longest pause between two dials: 5 s. A cluster that was cut is whole again about this long after.
     pub backoff_max: Duration,
-    /// The longest pause between two dials to a member that has been dead for an hour: 60 s.
+    /// The longest pause between two dials to a member that has been dead for an hour, or at whose address another node
+    /// answers: 60 s.
     pub backoff_dead: Duration,
     /// The head start that the dial of the smaller name gets: 300 ms.
     pub head_start: Duration,

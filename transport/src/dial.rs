@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tallymesh_schemas::actor::NodeName;
 use tokio::sync::mpsc;
 
+use crate::Identity;
 use crate::closing::Ending;
 use crate::counters::count;
 use crate::greet::greet;
@@ -14,7 +15,6 @@ use crate::mesh::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;
 use crate::tls::{self, SERVER_NAME};
-use crate::Identity;
 
 /// What a dial needs.
 #[derive(Clone)]

@@ -157,7 +157,9 @@ impl Endpoint {
             let _ = closed.await;
         }
         let mesh = self.mesh.lock().take();
-        if let Some(mesh) = mesh && let Err(error) = mesh.await {
+        if let Some(mesh) = mesh
+            && let Err(error) = mesh.await
+        {
             tracing::error!(%error, "the transport ended badly");
         }
     }

@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
+use crate::limits::{UDP_BATCH, UDP_PAYLOAD};
+
 /// A switch in front of the socket: while it is closed, every packet is dropped, in both directions, as if the cable
 /// were pulled. Clones are the same switch.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +96,7 @@ impl AsyncUdpSocket for GatedSocket {
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.inner.max_transmit_segments().min(UDP_BATCH / usize::from(UDP_PAYLOAD))
     }
 
     fn max_receive_segments(&self) -> usize {

@@ -92,4 +92,3 @@ fn peer_name(conn: &Connection) -> Result<NodeName, Ending> {
     };
     certificate_name(own).map_err(|error| Ending::refused(Refusal::Certificate, error.to_string()))
 }
-

@@ -55,7 +55,9 @@ pub enum IdentityError {
     #[error("the node's certificate cannot be used: {0}")]
     Name(#[from] CertificateNameError),
     /// The own authority does not vouch for the own certificate.
-    #[error("the cluster would refuse this node's certificate as a {role}: {source}; issue it with the authority given, for both server and client use")]
+    #[error(
+        "the cluster would refuse this node's certificate as a {role}: {source}; issue it with the authority given, for both server and client use"
+    )]
     Untrusted {
         /// As which side.
         role: &'static str,
@@ -99,9 +101,8 @@ impl Identity {
     /// # Errors
     /// As [`Identity::from_pem`], and when a file cannot be read.
     pub fn from_files(ca: &Path, cert: &Path, key: &Path) -> Result<Self, IdentityError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|source| IdentityError::File { path: path.to_owned(), source })
-        };
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|source| IdentityError::File { path: path.to_owned(), source });
         Self::from_pem(&read(ca)?, &read(cert)?, &read(key)?)
     }
 

@@ -30,12 +30,14 @@ pub const DIALS: usize = 64;
 /// Addresses that one seed may resolve to; the rest is ignored.
 pub const SEED_ADDRESSES: usize = 16;
 
-/// Cost of a link's queue above which [`Link::has_room`](crate::Link::has_room) says no. A frame costs its bytes and
-/// [`OUTBOX_FRAME`].
+/// Cost of a link's queue above which [`Link::has_room`](crate::Link::has_room) says no, on a fast path; on a slower one
+/// it is what the path takes in two round trips, but at least [`OUTBOX_HIGH_MIN`]. A frame costs its bytes and
+/// [`OUTBOX_FRAME`]. What waits here grows old: less of it lets the sender say newer things instead. A link that was full
+/// is reported writable when half of it is left.
 pub const OUTBOX_HIGH: usize = 1 << 20;
 
-/// Cost of a link's queue below which a link that was full is reported writable.
-pub const OUTBOX_LOW: usize = OUTBOX_HIGH / 2;
+/// The least that [`OUTBOX_HIGH`] becomes on a slow path.
+pub const OUTBOX_HIGH_MIN: usize = 16 << 10;
 
 /// Cost of a link's queue above which [`Link::send`](crate::Link::send) fails: two of the largest frames above
 /// [`OUTBOX_HIGH`], so that who asks for room first never meets it.
@@ -71,14 +73,23 @@ pub(crate) const MESH_INPUTS: usize = 1024;
 /// Bytes that a peer may have under way on its stream. 400 MB/s need 4 MB at 10 ms between two reads.
 pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
 
-/// Bytes that wait for their acknowledgement on one link.
+/// Bytes that wait for their acknowledgement on one link, those included that QUIC has not sent yet; on a slower path what
+/// it takes in two round trips, but at least [`SEND_WINDOW_MIN`].
 pub(crate) const SEND_WINDOW: u64 = 4 << 20;
+
+/// The least that [`SEND_WINDOW`] becomes on a slow path.
+pub(crate) const SEND_WINDOW_MIN: u64 = 16 << 10;
 
 /// Bytes asked for as buffer of the socket, in each direction. The system may grant less.
 pub(crate) const SOCKET_BUFFER: usize = 8 << 20;
 
-/// Largest UDP payload that is tried and accepted: an Ethernet jumbo frame without IP and UDP headers.
-pub(crate) const UDP_PAYLOAD: u16 = 8952;
+/// Largest UDP payload that is tried and accepted. Above Ethernet's, as the loopback and jumbo frames take it; not higher,
+/// so that the ten packets of QUIC's largest batch still fit [`UDP_BATCH`].
+pub(crate) const UDP_PAYLOAD: u16 = 6500;
+
+/// Bytes that the system takes in one send, however many packets it is cut into. More are refused with an error that
+/// reads like a failed probe of the path's packet size, so nobody would notice.
+pub(crate) const UDP_BATCH: usize = 65_507;
 
 /// Bytes that are kept of the reason that a peer gives for closing.
 pub(crate) const REASON_BYTES: usize = 200;

@@ -13,7 +13,7 @@ use tallymesh_schemas::frame::{self, FrameError};
 
 use crate::closing::{Code, Ending};
 use crate::hello::Hello;
-use crate::limits::OUTBOX_HARD;
+use crate::limits::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
 use crate::outbox::{Outbox, PushError};
 
 /// Tells the links of one endpoint apart: never used twice, and growing.
@@ -141,11 +141,18 @@ impl Link {
 
     /// Ends the link. The first end is the one reported, be it this node's or the peer's.
     pub(crate) fn end(&self, code: Code, ending: Ending, told: &str) {
-        if self.is_live() {
-            self.0.ending.lock().get_or_insert(ending);
+        let mut first = self.0.ending.lock();
+        // Closing a connection that has ended already would make QUIC forget how it did.
+        match self.0.conn.close_reason() {
+            Some(error) => drop(first.get_or_insert_with(|| Ending::of(&error))),
+            None => {
+                first.get_or_insert(ending);
+                // Before the queue: a stream that is dropped while it is open ends properly, which reads like a farewell.
+                self.0.conn.close(code.var(), told.as_bytes());
+            }
         }
+        drop(first);
         self.0.outbox.close();
-        self.0.conn.close(code.var(), told.as_bytes());
     }
 
     /// How the link ended; `error` is what QUIC says.
@@ -161,6 +168,13 @@ impl Link {
     /// As which run this node introduced itself on this link.
     pub(crate) fn introduced_as(&self) -> Incarnation {
         self.0.introduced_as
+    }
+
+    /// Lets no more wait, here and in QUIC, than the path takes in two round trips each: what waits on a slow path grows old.
+    pub(crate) fn follow_path(&self) {
+        let window = self.0.conn.stats().path.cwnd.saturating_mul(2);
+        self.0.conn.set_send_window(window.clamp(SEND_WINDOW_MIN, SEND_WINDOW));
+        self.0.outbox.follow(usize::try_from(window).unwrap_or(usize::MAX));
     }
 
     pub(crate) fn outbox(&self) -> &Outbox {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::limits::{OUTBOX_FRAME, OUTBOX_HARD, OUTBOX_HIGH, OUTBOX_LOW};
+use crate::limits::{OUTBOX_FRAME, OUTBOX_HARD, OUTBOX_HIGH, OUTBOX_HIGH_MIN};
 
 /// The queue of frames that wait to be written.
 #[derive(Debug, Default)]
@@ -15,20 +15,27 @@ pub(crate) struct Outbox {
     changed: Notify,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     queue: VecDeque<Bytes>,
     /// Cost of what is queued and of what is being written.
     cost: usize,
+    /// The cost at which there is no room any more.
+    high: usize,
     /// Somebody was told that there is no room.
     starved: bool,
     end: End,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+impl Default for State {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), cost: 0, high: OUTBOX_HIGH, starved: false, end: End::Open }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Frames come and go.
-    #[default]
     Open,
     /// What is queued goes, nothing comes.
     Finishing,
@@ -41,6 +48,17 @@ enum End {
 pub(crate) enum PushError {
     Closed,
     Full(usize),
+}
+
+/// What was taken from a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Frames that cost so much together.
+    Frames { cost: usize },
+    /// Nothing: all has been taken, and no more will come.
+    Finished,
+    /// Nothing: what was left has been dropped.
+    Closed,
 }
 
 /// What a queued payload costs.
@@ -67,32 +85,40 @@ impl Outbox {
         Ok(())
     }
 
+    /// The path takes so many bytes at a time: the queue is full with as many, within its bounds.
+    pub(crate) fn follow(&self, bytes: usize) {
+        self.state.lock().high = bytes.clamp(OUTBOX_HIGH_MIN, OUTBOX_HIGH);
+    }
+
     /// Whether the queue is below its high-water mark. When it says no, [`Outbox::written`] will say when to ask again.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();
-        let room = state.cost < OUTBOX_HIGH;
+        let room = state.cost < state.high;
         if !room {
             state.starved = true;
         }
         room
     }
 
-    /// Waits for frames and takes some: as many as cost `limit` together, one at least. `None` when all have been taken
-    /// and no more will come.
-    pub(crate) async fn take(&self, limit: usize, batch: &mut Vec<Bytes>) -> Option<usize> {
+    /// Waits for frames and takes some: as many as cost `limit` together, one at least.
+    pub(crate) async fn take(&self, limit: usize, batch: &mut Vec<Bytes>) -> Taken {
         loop {
             {
                 let mut state = self.state.lock();
                 let mut cost = 0;
-                while cost < limit && let Some(payload) = state.queue.pop_front() {
+                while cost < limit
+                    && let Some(payload) = state.queue.pop_front()
+                {
                     cost += cost_of(&payload);
                     batch.push(payload);
                 }
                 if cost > 0 {
-                    return Some(cost);
+                    return Taken::Frames { cost };
                 }
-                if state.end != End::Open {
-                    return None;
+                match state.end {
+                    End::Open => {}
+                    End::Finishing => return Taken::Finished,
+                    End::Closed => return Taken::Closed,
                 }
             }
             self.changed.notified().await;
@@ -103,7 +129,7 @@ impl Outbox {
     pub(crate) fn written(&self, cost: usize) -> bool {
         let mut state = self.state.lock();
         state.cost = state.cost.saturating_sub(cost);
-        if state.starved && state.cost <= OUTBOX_LOW && state.end == End::Open {
+        if state.starved && state.cost <= state.high / 2 && state.end == End::Open {
             state.starved = false;
             return true;
         }
@@ -139,6 +165,11 @@ mod tests {
         Bytes::from(vec![0; len])
     }
 
+    fn taken(taken: Taken) -> usize {
+        let Taken::Frames { cost } = taken else { panic!("{taken:?}") };
+        cost
+    }
+
     #[test]
     fn who_asks_for_room_first_never_meets_the_hard_bound() {
         let outbox = Outbox::default();
@@ -159,16 +190,28 @@ mod tests {
         assert_eq!(frames, OUTBOX_HARD / (OUTBOX_FRAME + 1));
     }
 
+    #[test]
+    fn a_slow_path_has_a_short_queue() {
+        let outbox = Outbox::default();
+        outbox.follow(0);
+        outbox.push(payload(OUTBOX_HIGH_MIN)).unwrap();
+        assert!(!outbox.has_room());
+        outbox.follow(usize::MAX);
+        assert!(outbox.has_room());
+        outbox.push(payload(OUTBOX_HIGH)).unwrap();
+        assert!(!outbox.has_room());
+    }
+
     #[tokio::test]
     async fn room_is_reported_once_and_only_to_who_waits() {
         let outbox = Outbox::default();
         let mut batch = Vec::new();
         outbox.push(payload(OUTBOX_HIGH)).unwrap();
-        let cost = outbox.take(1, &mut batch).await.unwrap();
+        let cost = taken(outbox.take(1, &mut batch).await);
         assert!(!outbox.written(cost), "nobody asked");
         outbox.push(payload(OUTBOX_HIGH)).unwrap();
         assert!(!outbox.has_room());
-        let cost = outbox.take(1, &mut batch).await.unwrap();
+        let cost = taken(outbox.take(1, &mut batch).await);
         assert!(!outbox.has_room(), "what is being written still counts");
         assert!(outbox.written(cost));
         assert!(!outbox.written(0), "once");
@@ -181,7 +224,9 @@ mod tests {
         outbox.push(payload(3)).unwrap();
         outbox.finish();
         assert_eq!(outbox.push(payload(3)), Err(PushError::Closed));
-        assert!(outbox.take(1, &mut batch).await.is_some());
-        assert_eq!(outbox.take(1, &mut batch).await, None);
+        taken(outbox.take(1, &mut batch).await);
+        assert_eq!(outbox.take(1, &mut batch).await, Taken::Finished);
+        outbox.close();
+        assert_eq!(outbox.take(1, &mut batch).await, Taken::Closed);
     }
 }

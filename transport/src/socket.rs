@@ -11,7 +11,9 @@ use crate::limits::SOCKET_BUFFER;
 /// window arrives faster than a task is woken.
 pub(crate) fn bind(listen: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
-    if listen.is_ipv6() && let Err(error) = socket.set_only_v6(false) {
+    if listen.is_ipv6()
+        && let Err(error) = socket.set_only_v6(false)
+    {
         tracing::debug!(%error, "the socket takes IPv6 only");
     }
     // Refused or cut down by the system where it says so: slower, not wrong.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use quinn::SendStream;
+use quinn::{SendStream, WriteError};
 use tallymesh_schemas::frame;
 
 use crate::counters::count;
 use crate::limits::{COALESCE, WRITE_BATCH};
 use crate::link::Link;
+use crate::outbox::Taken;
 use crate::shared::Shared;
 
 /// Writes what is queued until the queue is finished, then ends the stream and waits until the peer has acknowledged all
@@ -16,11 +17,16 @@ use crate::shared::Shared;
 pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStream) {
     let mut payloads = Vec::new();
     let mut chunks = Vec::new();
-    while let Some(cost) = link.outbox().take(WRITE_BATCH, &mut payloads).await {
+    loop {
+        let cost = match link.outbox().take(WRITE_BATCH, &mut payloads).await {
+            Taken::Frames { cost } => cost,
+            Taken::Finished => break,
+            Taken::Closed => return,
+        };
         let frames = payloads.len();
         let bytes = payloads.iter().map(Bytes::len).sum();
         join(&mut payloads, &mut chunks);
-        if stream.write_all_chunks(&mut chunks).await.is_err() {
+        if write_all(&link, &mut stream, &mut chunks).await.is_err() {
             return;
         }
         chunks.clear();
@@ -34,6 +40,17 @@ pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStrea
         // An error says that the connection is lost, which its own end reports.
         let _ = stream.stopped().await;
     }
+}
+
+/// Hands chunks to QUIC as fast as the path takes them.
+async fn write_all(link: &Link, stream: &mut SendStream, mut chunks: &mut [Bytes]) -> Result<(), WriteError> {
+    while !chunks.is_empty() {
+        link.follow_path();
+        let written = stream.write_chunks(chunks).await?;
+        // What is written in part has been cut down to the rest.
+        chunks = chunks.split_at_mut_checked(written.chunks).map_or(Default::default(), |(_, rest)| rest);
+    }
+    Ok(())
 }
 
 /// Frames the payloads: short ones behind each other in one chunk, long ones as they are.

@@ -24,7 +24,10 @@ async fn a_cut_is_noticed_within_ten_seconds_and_a_healed_cluster_is_whole_withi
     assert!(!goodbye);
     b.down("c").await;
     a.expect("c dead", |event| match event {
-        Event::Member { name, state: MemberState::Dead, .. } => Some(assert_eq!(name.as_str(), "c")),
+        Event::Member { name, state: MemberState::Dead, .. } => {
+            assert_eq!(name.as_str(), "c");
+            Some(())
+        }
         _ => None,
     })
     .await;

@@ -138,8 +138,8 @@ async fn a_bad_frame_or_a_second_stream_closes_only_that_link() {
     stream.write_all(&framed(b"good")).await.unwrap();
     assert_eq!(a.frame().await, (name("x"), Bytes::from_static(b"good")));
     stream.write_all(&[1, 0xff, 0xff, 0xff]).await.unwrap();
-    refused(&mut a, Refusal::Frame).await;
     let (reason, goodbye) = a.down("x").await;
+    refused(&mut a, Refusal::Frame).await;
     assert!(reason.contains("16777215") && !goodbye, "{reason}");
     conn.closed().await;
 

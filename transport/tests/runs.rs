@@ -29,7 +29,10 @@ async fn a_restarted_node_replaces_its_earlier_run_at_once() {
             order.push(reason);
             None
         }
-        Event::Up(link) => Some(assert_eq!(link.incarnation(), Incarnation(6))),
+        Event::Up(link) => {
+            assert_eq!(link.incarnation(), Incarnation(6));
+            Some(())
+        }
         _ => None,
     })
     .await;
@@ -89,11 +92,12 @@ async fn of_two_nodes_with_one_name_that_meet_the_older_run_is_told() {
     let mut newer = Node::start(&authority, "b", 9, &[]);
     let mut older = Node::start(&authority, "b", 3, &[newer.addr()]);
     assert_eq!(superseded(&mut older).await, 9);
-    newer.expect("refusal", |event| match event {
-        Event::Refused { reason: Refusal::Stale, .. } => Some(()),
-        _ => None,
-    })
-    .await;
+    newer
+        .expect("refusal", |event| match event {
+            Event::Refused { reason: Refusal::Stale, .. } => Some(()),
+            _ => None,
+        })
+        .await;
     // The other way round, and with the very same incarnation: a copy of a virtual machine.
     let mut twin = Node::start(&authority, "b", 9, &[newer.addr()]);
     let told = async {

@@ -26,13 +26,7 @@ pub(crate) struct Id {
 impl Id {
     /// The first life of a run.
     pub(crate) fn first(peer: &Peer) -> Self {
-        Self {
-            name: peer.name.clone(),
-            addr: peer.addr,
-            incarnation: peer.incarnation,
-            generation: 0,
-            left: false,
-        }
+        Self { name: peer.name.clone(), addr: peer.addr, incarnation: peer.incarnation, generation: 0, left: false }
     }
 
     /// What of it the rest of this crate knows.

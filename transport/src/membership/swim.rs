@@ -32,13 +32,22 @@ pub(crate) struct Swim {
     foca: Foca<Id, IdCodec, StdRng, NoCustomBroadcast>,
     outputs: Outputs,
     timers: Timers<Timer<Id>>,
-    /// Peers at the other end of a link, and when each was last asked to let this node join.
-    reachable: BTreeMap<NodeName, (Peer, Time)>,
+    reachable: BTreeMap<NodeName, Reachable>,
     pub(super) known: BTreeMap<NodeName, Known>,
     transmits: VecDeque<(NodeName, Bytes)>,
     events: VecDeque<MembershipEvent>,
     unreachable: u64,
     left: bool,
+}
+
+/// A peer at the other end of a link.
+#[derive(Debug, Clone)]
+struct Reachable {
+    peer: Peer,
+    /// When it was last asked to let this node join.
+    asked: Time,
+    /// It has said something: it knows this node, and this node its present life.
+    heard: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -142,9 +151,9 @@ impl Swim {
         if self.left {
             return;
         }
-        let Some((peer, asked)) = self.reachable.get_mut(name) else { return };
-        *asked = now;
-        let id = Id::first(peer);
+        let Some(reachable) = self.reachable.get_mut(name) else { return };
+        reachable.asked = now;
+        let id = Id::first(&reachable.peer);
         let done = self.foca.announce(id, &mut self.outputs);
         self.settle(now, done);
     }
@@ -156,26 +165,47 @@ impl Swim {
         }
     }
 
-    /// Whether the membership has the run at the other end of a link as running.
-    fn has_joined(&self, peer: &Peer) -> bool {
-        self.known.get(&peer.name).is_some_and(|known| {
-            known.state.is_active() && known.id.incarnation >= peer.incarnation
-        })
+    /// Whether the membership has a peer as running, and the peer has answered.
+    fn has_joined(&self, reachable: &Reachable) -> bool {
+        let Reachable { peer, heard, .. } = reachable;
+        let alive = |known: &Known| known.state.is_active() && known.id.incarnation >= peer.incarnation;
+        *heard && self.known.get(&peer.name).is_some_and(alive)
     }
 
     /// When the next peer is to be asked again.
     fn next_join(&self) -> Option<Time> {
-        let waiting = self.reachable.values().filter(|(peer, _)| !self.left && !self.has_joined(peer));
-        waiting.map(|(_, asked)| *asked + JOIN_AGAIN).min()
+        let waiting = self.reachable.values().filter(|peer| !self.left && !self.has_joined(peer));
+        waiting.map(|peer| peer.asked + JOIN_AGAIN).min()
+    }
+
+    /// Takes a peer's hello for what it says: that this run is alive. So it is probed from now on, even if none of its
+    /// datagrams ever arrives.
+    fn believe_hello(&mut self, now: Time, peer: &Peer) {
+        let known = self.known.get(&peer.name).map(|known| known.id.incarnation);
+        if known >= Some(peer.incarnation) {
+            return;
+        }
+        if known.is_none() && self.known.len() >= MEMBERS {
+            self.make_room(1);
+        }
+        if known.is_some() || self.known.len() < MEMBERS {
+            let alive = std::iter::once(foca::Member::alive(Id::first(peer)));
+            let done = self.foca.apply_many(alive, true, &mut self.outputs);
+            self.settle(now, done);
+        }
     }
 
     /// Reads a datagram before foca does: who sent it, whom it names, and what it says about this node's own name.
     fn inspect(&mut self, from: &NodeName, mut data: &[u8]) -> Result<Option<Id>, DatagramError> {
         let malformed = |error: super::codec::CodecError| DatagramError::Malformed(error.to_string());
         let header = IdCodec.decode_header(&mut data).map_err(malformed)?;
-        let link = self.reachable.get(from).map(|(peer, _)| (&peer.name, peer.incarnation));
-        if link != Some((&header.src.name, header.src.incarnation)) {
-            return Err(DatagramError::Sender { said: format!("{}#{}", header.src.name, header.src.incarnation) });
+        let run = |peer: &Peer| peer.name == header.src.name && peer.incarnation == header.src.incarnation;
+        match self.reachable.get_mut(from).filter(|reachable| run(&reachable.peer)) {
+            Some(reachable) => reachable.heard = true,
+            None => {
+                let said = format!("{}#{}", header.src.name, header.src.incarnation);
+                return Err(DatagramError::Sender { said });
+            }
         }
         let us = self.foca.identity();
         let mut newest = None;
@@ -245,7 +275,10 @@ impl Swim {
 impl Membership for Swim {
     fn link_up(&mut self, now: Time, peer: Peer) {
         let name = peer.name.clone();
-        self.reachable.insert(name.clone(), (peer, now));
+        self.reachable.insert(name.clone(), Reachable { peer: peer.clone(), asked: now, heard: false });
+        if !self.left {
+            self.believe_hello(now, &peer);
+        }
         self.join(now, &name);
     }
 
@@ -262,7 +295,7 @@ impl Membership for Swim {
             return Ok(());
         }
         let done = self.foca.handle_data(data, &mut self.outputs);
-        let read = done.as_ref().map(|()| ()).map_err(|error| DatagramError::Malformed(error.to_string()));
+        let read = done.as_ref().copied().map_err(|error| DatagramError::Malformed(error.to_string()));
         self.settle(now, done);
         read
     }
@@ -273,9 +306,9 @@ impl Membership for Swim {
             let done = self.foca.handle_timer(timer, &mut self.outputs);
             self.settle(now, done);
         }
-        let due = |(peer, asked): &(Peer, Time)| *asked + JOIN_AGAIN <= now && !self.has_joined(peer);
+        let due = |peer: &Reachable| peer.asked + JOIN_AGAIN <= now && !self.has_joined(peer);
         let waiting: Vec<NodeName> =
-            self.reachable.iter().filter(|(_, entry)| due(entry)).map(|(name, _)| name.clone()).collect();
+            self.reachable.iter().filter(|(_, peer)| due(peer)).map(|(name, _)| name.clone()).collect();
         for name in waiting {
             self.join(now, &name);
         }
@@ -286,7 +319,7 @@ impl Membership for Swim {
             Some(known) if known.id.incarnation > incarnation => return,
             Some(known) if known.id.incarnation == incarnation => known.id.clone(),
             _ => match self.reachable.get(name) {
-                Some((peer, _)) if peer.incarnation == incarnation => Id::first(peer),
+                Some(Reachable { peer, .. }) if peer.incarnation == incarnation => Id::first(peer),
                 _ => return,
             },
         };

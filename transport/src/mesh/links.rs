@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tallymesh_schemas::actor::NodeName;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -32,6 +31,11 @@ impl Mesh {
             // This node has renewed since it said hello.
             greeted.conn.close(Code::Renewed.var(), b"renewed");
             self.plan.ended(self.now(), origin, None);
+            return;
+        }
+        if let Some(error) = greeted.conn.close_reason() {
+            // The peer has thought otherwise since its hello.
+            self.failed(origin, addr, Some(&peer), &Ending::of(&error));
             return;
         }
         let claim = Claim { incarnation: greeted.hello.incarnation, dialed_by_us: *origin != Origin::Incoming };
@@ -146,11 +150,11 @@ impl Mesh {
         self.state.by_id.remove(&link.id());
         // What a peer says of a run that this node has been is no news.
         let current = link.introduced_as() == self.shared.incarnation();
-        if let Some(by) = ending.superseded.filter(|_| current) {
-            self.superseded(by);
-        }
         if let Some(refusal) = ending.refusal.filter(|_| current) {
             self.shared.refuse(link.remote_addr(), Some(peer), refusal, &ending.reason);
+        }
+        if let Some(by) = ending.superseded.filter(|_| current) {
+            self.superseded(by);
         }
         let Some(live) = self.state.links.get(peer).filter(|live| live.link.id() == link.id()) else { return };
         let held = self.now().saturating_sub(live.since);

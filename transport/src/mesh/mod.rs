@@ -87,11 +87,8 @@ struct Live {
 impl Mesh {
     /// Runs until the endpoint is closed or all its handles are gone.
     pub(crate) async fn run(mut self) {
-        let acceptor = crate::accept::accept(
-            Arc::clone(&self.shared),
-            self.dialer.endpoint.clone(),
-            self.dialer.mesh.clone(),
-        );
+        let acceptor =
+            crate::accept::accept(Arc::clone(&self.shared), self.dialer.endpoint.clone(), self.dialer.mesh.clone());
         self.state.tasks.spawn(acceptor.in_current_span());
         loop {
             self.pump();

@@ -17,6 +17,10 @@ pub(crate) type Time = Duration;
 /// How long a member is dead before it is dialed at the slower pace.
 const LONG_DEAD: Duration = Duration::from_secs(3600);
 
+/// Dials to a member after which its seed address is tried as well: the address that it gives may be wrong, or the host
+/// may be another node's by now.
+const HOPEFUL: u32 = 4;
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
@@ -55,6 +59,25 @@ struct Target {
     status: Status,
     attempts: u32,
     dead_since: Option<Time>,
+    /// Somebody else answered at the address.
+    misnamed: bool,
+}
+
+impl Target {
+    fn new(addr: SocketAddr, status: Status) -> Self {
+        Self { addr, status, attempts: 0, dead_since: None, misnamed: false }
+    }
+
+    /// Takes the address that the member gives now.
+    fn move_to(&mut self, addr: SocketAddr) {
+        self.misnamed &= self.addr == addr;
+        self.addr = addr;
+    }
+
+    /// Whether it is linked, or can be expected to be soon.
+    fn is_in_hand(&self) -> bool {
+        self.status == Status::Linked || self.attempts < HOPEFUL
+    }
 }
 
 #[derive(Debug)]
@@ -140,13 +163,8 @@ impl Plan {
             return;
         }
         let start = now + self.head_start(name);
-        let target = self.members.entry(name.clone()).or_insert(Target {
-            addr,
-            status: Status::Waiting(start),
-            attempts: 0,
-            dead_since: None,
-        });
-        target.addr = addr;
+        let target = self.members.entry(name.clone()).or_insert(Target::new(addr, Status::Waiting(start)));
+        target.move_to(addr);
         target.dead_since = match state {
             MemberState::Dead => target.dead_since.or(Some(now)),
             _ => None,
@@ -168,10 +186,11 @@ impl Plan {
         self.conclude(now, seed);
     }
 
-    /// Whether the node at an address is linked or dialed as a member.
+    /// Whether the node at an address is linked, or dialed as a member with hope of success.
     fn is_taken_care_of(&self, addr: &SocketAddr) -> bool {
-        self.learned.get(addr).is_some_and(|name| self.members.contains_key(name))
-            || self.members.values().any(|target| target.addr == *addr)
+        let learned = self.learned.get(addr).and_then(|name| self.members.get(name));
+        let mut listed = self.members.values().filter(|target| target.addr == *addr);
+        learned.is_some_and(Target::is_in_hand) || listed.any(Target::is_in_hand)
     }
 
     /// A dial is over: with the name of whom it met, or without success.
@@ -219,19 +238,15 @@ impl Plan {
         let Some(target) = self.members.get_mut(name).filter(|target| target.status != Status::Linked) else { return };
         target.attempts = target.attempts.saturating_add(1);
         let long_dead = target.dead_since.is_some_and(|since| now.saturating_sub(since) > LONG_DEAD);
-        let longest = if long_dead { self.timings.backoff_dead } else { self.timings.backoff_max };
+        let longest = if long_dead || target.misnamed { self.timings.backoff_dead } else { self.timings.backoff_max };
         target.status = Status::Waiting(now + backoff(&mut self.rng, &self.timings, target.attempts, longest));
     }
 
     /// A link to a member is up.
     pub(crate) fn linked(&mut self, name: &NodeName, addr: SocketAddr) {
-        let target = self.members.entry(name.clone()).or_insert(Target {
-            addr,
-            status: Status::Linked,
-            attempts: 0,
-            dead_since: None,
-        });
-        target.addr = addr;
+        let target = self.members.entry(name.clone()).or_insert(Target::new(addr, Status::Linked));
+        target.move_to(addr);
+        target.misnamed = false;
         target.status = Status::Linked;
     }
 
@@ -247,9 +262,12 @@ impl Plan {
         target.status = Status::Waiting(now + pause + head_start);
     }
 
-    /// Somebody else answered at a member's address: what was learned there is void.
+    /// Somebody else answered at a member's address: what was learned there is void, and it is not asked often.
     pub(crate) fn wrong_name(&mut self, name: &NodeName) {
         self.learned.retain(|_, learned| learned != name);
+        if let Some(target) = self.members.get_mut(name) {
+            target.misnamed = true;
+        }
     }
 
     /// Stops dialing a member.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Input, Mesh};
-use crate::closing::Code;
+use crate::closing::{Code, Ending};
 
 /// What is kept of the time for closing to see the last packets out, at most.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -59,6 +59,9 @@ impl Mesh {
 
     async fn end(mut self, code: Code, deadline: Instant) {
         let endpoint = self.dialer.endpoint.clone();
+        for live in self.state.links.values() {
+            live.link.end(code, Ending::local("this node ends"), "the node ends");
+        }
         endpoint.close(code.var(), b"the node ends");
         // Sessions may wait for a reader of events that never comes; nothing of theirs is needed any more.
         self.state.tasks.shutdown().await;

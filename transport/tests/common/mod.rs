@@ -1,5 +1,5 @@
 //! Certificates, nodes and waiting, for the tests on real sockets.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +11,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_transport::{Config, Endpoint, Event, Events, Gate, Identity, Link};
+
+/// Shows the log of a test run that asks for it with `RUST_LOG`.
+pub fn log() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // An error says that another test of this process was first.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_test_writer().try_init();
+}
 
 /// Longer than anything takes that is not measured.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -55,6 +62,8 @@ pub struct Node {
     pub endpoint: Endpoint,
     pub events: Events,
     pub gate: Gate,
+    /// Notices that were passed over: they have no order among the other events.
+    notices: Vec<Event>,
 }
 
 impl Node {
@@ -69,12 +78,13 @@ impl Node {
         seeds: &[SocketAddr],
         adjust: impl FnOnce(&mut Config),
     ) -> Self {
+        log();
         let mut config = Config::loopback(Incarnation(incarnation));
         config.seeds = seeds.iter().map(ToString::to_string).collect();
         adjust(&mut config);
         let gate = config.gate.clone();
         let (endpoint, events) = Endpoint::bind(authority.identity(name), config).unwrap();
-        Self { endpoint, events, gate }
+        Self { endpoint, events, gate, notices: Vec::new() }
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -93,15 +103,28 @@ impl Node {
         mut pick: impl FnMut(Event) -> Option<T>,
     ) -> T {
         let mut passed = Vec::new();
+        let mut kept = std::mem::take(&mut self.notices).into_iter();
+        while let Some(notice) = kept.next() {
+            match pick(notice.clone()) {
+                Some(picked) => {
+                    self.notices.extend(kept);
+                    return picked;
+                }
+                None => self.notices.push(notice),
+            }
+        }
         let wait = async {
             loop {
                 let Some(event) = self.events.recv().await else { panic!("closed while waiting for {what}") };
                 if passed.len() < 50 {
                     passed.push(format!("{event:.120?}"));
                 }
+                let notice = !matches!(event, Event::Up(_) | Event::Frame { .. } | Event::Down { .. });
+                let kept = notice.then(|| event.clone());
                 if let Some(picked) = pick(event) {
                     return picked;
                 }
+                self.notices.extend(kept);
             }
         };
         match tokio::time::timeout(within, wait).await {

@@ -23,15 +23,29 @@ fn who_joins_one_is_known_to_all() {
 
 #[test]
 fn a_lost_join_is_asked_again() {
-    let mut sim = Sim::new(&["a", "b"]);
+    let mut sim = Sim::new(&FIVE[..3]);
+    sim.link("b", "c");
+    sim.run(secs(2));
     sim.cut = true;
     sim.link("a", "b");
     sim.run(secs(1));
     assert!(sim.lost > 0, "the cut bit");
-    assert_eq!(sim.sees("a", "b"), None);
+    assert_eq!((sim.sees("a", "c"), sim.sees("c", "a")), (None, None));
     sim.cut = false;
     sim.run(secs(2));
+    sim.assert_whole(&FIVE[..3]);
+}
+
+#[test]
+fn a_peer_that_never_says_a_word_dies() {
+    let mut sim = Sim::new(&["a", "b"]);
+    sim.cut = true;
+    sim.link("a", "b");
+    sim.run(secs(1));
     sim.assert_whole(&["a", "b"]);
+    sim.unlink("a", "b");
+    sim.run(secs(9));
+    assert_eq!(sim.sees("a", "b"), Some((1, MemberState::Dead)));
 }
 
 #[test]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-use crate::membership::{Membership, MembershipEvent, Peer, Swim, Time};
 use crate::MemberState;
 use crate::limits::DATAGRAM_BYTES;
+use crate::membership::{Membership, MembershipEvent, Peer, Swim, Time};
 
 const DELAY: Duration = Duration::from_millis(1);
 
@@ -192,4 +192,3 @@ impl Sim {
 pub(super) fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
-

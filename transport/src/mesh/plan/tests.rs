@@ -112,3 +112,39 @@ fn dials_under_way_are_bounded() {
     plan.ended(Time::ZERO, &Origin::Member(name.clone()), None);
     assert!(plan.poll(Time::ZERO).is_some());
 }
+
+#[test]
+fn a_seed_whose_member_is_out_of_reach_is_tried_again() {
+    let mut plan = plan("a", &["b:1"]);
+    assert!(matches!(plan.poll(Time::ZERO), Some(Task::Resolve { .. })));
+    plan.resolved(Time::ZERO, 0, vec![addr(1)]);
+    assert!(matches!(plan.poll(Time::ZERO), Some(Task::Seed { .. })));
+    // The member gives an address that does not work.
+    plan.linked(&name("b"), addr(9));
+    plan.ended(Time::ZERO, &Origin::Seed { seed: 0, addr: addr(1) }, Some(&name("b")));
+    plan.unlinked(Time::ZERO, &name("b"), Duration::from_secs(60));
+    let mut now = Time::ZERO;
+    loop {
+        now += STEP;
+        assert!(now < Duration::from_secs(30), "the seed was not tried again");
+        match plan.poll(now) {
+            Some(Task::Resolve { seed, .. }) => plan.resolved(now, seed, vec![addr(1)]),
+            Some(Task::Member { name, .. }) => plan.ended(now, &Origin::Member(name), None),
+            Some(Task::Seed { .. }) => break,
+            None => {}
+        }
+    }
+    assert!(now > Duration::from_secs(5), "not before the member had its chance");
+}
+
+#[test]
+fn an_address_where_another_answers_is_asked_seldom() {
+    let mut plan = plan("a", &[]);
+    plan.member(Time::ZERO, &name("b"), addr(1), MemberState::Alive);
+    plan.wrong_name(&name("b"));
+    let times = fail(&mut plan, Time::ZERO, Duration::from_secs(1200));
+    assert!(times.len() < 60, "{}", times.len());
+    plan.member(Time::ZERO, &name("b"), addr(2), MemberState::Alive);
+    let again = fail(&mut plan, Duration::from_secs(1200), Duration::from_secs(1200));
+    assert!(again.len() > 200, "it has moved");
+}
