@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use smallvec::SmallVec;
 use tallymesh_schemas::limits;
 
+use crate::canary::{self, Canary};
 use crate::slots::{CellId, EMPTY};
 
 /// Keys up to 24 bytes lie in the cell itself.
@@ -22,6 +23,8 @@ pub(crate) struct Cell {
     id: AtomicU32,
     shard: u32,
     dirty: AtomicBool,
+    /// Whether the ledger has it on its list of cells without rows. Written under the ledger's lock only.
+    parked: AtomicBool,
 }
 
 impl Cell {
@@ -34,6 +37,7 @@ impl Cell {
             id: AtomicU32::new(EMPTY),
             shard,
             dirty: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
         }
     }
 
@@ -89,7 +93,14 @@ impl Cell {
 
     /// Clears the dirty flag and then reads the totals, in that order: see [`Cell::add`].
     pub(crate) fn take(&self) -> (u64, u64) {
+        if canary::broken(Canary::FlagClearedLate) {
+            let totals = self.totals();
+            canary::interleave();
+            self.dirty.swap(false, Ordering::SeqCst);
+            return totals;
+        }
         self.dirty.swap(false, Ordering::SeqCst);
+        canary::interleave();
         self.totals()
     }
 
@@ -119,6 +130,11 @@ impl Cell {
 
     pub(crate) fn id(&self) -> Option<CellId> {
         Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != EMPTY)
+    }
+
+    /// Notes whether the ledger has it on its list of cells without rows; returns whether it had.
+    pub(crate) fn set_parked(&self, parked: bool) -> bool {
+        self.parked.swap(parked, Ordering::Relaxed)
     }
 
     pub(crate) fn set_id(&self, id: CellId) {

@@ -28,9 +28,8 @@ pub struct Held {
 }
 
 impl Structure {
-    /// What is held of each actor, our own rows included, in order of actor.
+    /// What is held of each actor, our own rows as they were last committed included, in order of actor.
     pub fn held(&self) -> Vec<Held> {
-        self.commit();
         let ledger = self.ledger.read();
         let held = ledger.partials().iter().map(|(actor, partial)| Held {
             actor: actor.clone(),
@@ -47,7 +46,6 @@ impl Structure {
 
     /// The live rows that are held of an actor, in no particular order; empty when nothing is known of it.
     pub fn rows_of(&self, actor: &Actor) -> Vec<(Vec<u8>, Row)> {
-        self.commit();
         let ledger = self.ledger.read();
         let Some(partial) = ledger.partial(actor) else { return Vec::new() };
         partial.live().map(|(_, state)| (ledger.cells().key_of(state.cell).to_vec(), state.row)).collect()

@@ -13,12 +13,14 @@ use tallymesh_schemas::{Actor, Kind, NodeName, Version, key};
 pub(crate) use apply::Applied;
 pub use apply::ApplyError;
 
+use crate::canary::{self, Canary};
 use crate::cell::Cell;
 use crate::cells::Cells;
+use crate::index::Index;
 use crate::keys::Keys;
 use crate::own::Own;
 use crate::partial::Partial;
-use crate::radix::{KeyOf, Radix, Sum};
+use crate::radix::{KeyOf, Sum};
 use crate::row::{key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
 use crate::time::Time;
@@ -33,7 +35,7 @@ pub(crate) struct Ledger {
     own: Own,
     partials: BTreeMap<Actor, Partial>,
     cells: Cells,
-    index: Radix,
+    index: Index,
     /// Keys that are blocks rather than single hosts.
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
@@ -52,7 +54,7 @@ impl Ledger {
             own: Own::default(),
             partials,
             cells: Cells::default(),
-            index: Radix::default(),
+            index: Index::new(kind),
             blocks: 0,
             unused: Vec::new(),
             closed: false,
@@ -84,7 +86,7 @@ impl Ledger {
         &self.cells
     }
 
-    pub(crate) fn index(&self) -> &Radix {
+    pub(crate) fn index(&self) -> &Index {
         &self.index
     }
 
@@ -103,9 +105,11 @@ impl Ledger {
         let mut batch = Vec::with_capacity(dirty.len());
         for cell in dirty.drain(..) {
             let (added, removed) = cell.take();
-            let added = if self.closed { removed } else { added };
+            if self.closed {
+                continue;
+            }
             if cell.id().is_none() && added == removed {
-                self.unused.push(cell);
+                self.park(cell);
                 continue;
             }
             let id = self.number(&cell);
@@ -133,9 +137,7 @@ impl Ledger {
     }
 
     fn add_sum(&mut self, id: CellId, n: Sum) {
-        if self.kind == Kind::CidrTree && n != Sum::default() {
-            self.index.add(self.cells.key_of(id), n);
-        }
+        self.index.add(id, n, &self.cells);
     }
 
     /// Adds to what we count ourselves.
@@ -159,6 +161,13 @@ impl Ledger {
         let cell = self.cells.free(id);
         self.blocks -= usize::from(is_block(self.kind, cell.key()));
         if !keys.remove_unused(&cell, NUMBERED) {
+            self.park(cell);
+        }
+    }
+
+    /// Lists a cell without rows for the next sweep, once: a second reference would keep it for good.
+    fn park(&mut self, cell: Arc<Cell>) {
+        if !cell.set_parked(true) {
             self.unused.push(cell);
         }
     }
@@ -174,7 +183,11 @@ impl Ledger {
         }
         self.unused.retain(|cell| {
             // A cell that counts again has a number again, and is let go of from there.
-            cell.id().is_none() && !keys.remove_unused(cell, NUMBERED) && cell.own() == 0
+            let stays = cell.id().is_none() && !keys.remove_unused(cell, NUMBERED) && cell.own() == 0;
+            if !stays {
+                cell.set_parked(false);
+            }
+            stays
         });
     }
 
@@ -203,6 +216,9 @@ impl Ledger {
         partial.counts = counts;
         let rows: Vec<_> = partial.live().map(|(_, state)| (state.cell, state.row.value())).collect();
         for (id, value) in rows {
+            if !counts && canary::broken(Canary::DeadFolded) {
+                continue;
+            }
             self.add_others(id, if counts { value } else { value.wrapping_neg() });
         }
     }
@@ -251,7 +267,8 @@ impl Ledger {
         let rows: Vec<_> = own.live().map(|(_, state)| (state.cell, state.row)).collect();
         for (id, row) in rows {
             let Some((own, partial, cells)) = self.own_parts() else { return };
-            if let Some(n) = own.write(partial, cells, id, (row.added, row.added)) {
+            let total = row.added.max(row.removed);
+            if let Some(n) = own.write(partial, cells, id, (total, total)) {
                 self.add_own(id, n);
                 changed(self.cells.key_of(id));
             }
@@ -299,7 +316,8 @@ impl Ledger {
                 *rows.entry(state.cell).or_default() += 1;
                 fingerprint = fingerprint.wrapping_add(row_hash(key_hash(self.cells.key_of(state.cell)), &state.row));
                 if !shadow && partial.counts && *actor != self.actor {
-                    *others.entry(state.cell).or_default() += state.row.value();
+                    let sum = others.entry(state.cell).or_default();
+                    *sum = sum.wrapping_add(state.row.value());
                 }
             }
             if fingerprint != partial.fingerprint() {
@@ -325,11 +343,11 @@ impl Ledger {
             if self.kind == Kind::CidrTree {
                 let own = self.partials.get(&self.actor).and_then(|own| own.find(id)).map_or(0, |(_, s)| s.row.value());
                 let cached = self.sum(counted.cell.key(), counted.cell.key().len() * 8);
-                if cached != (Sum { all: own + sum, own }) {
+                let all = own.wrapping_add(sum);
+                if cached != (Sum { all, own }) {
                     return Err(format!(
-                        "{:?}: tree says {cached:?}, rows say {} and {own}",
+                        "{:?}: tree says {cached:?}, rows say {all} and {own}",
                         counted.cell.key(),
-                        own + sum
                     ));
                 }
             }

@@ -31,8 +31,13 @@
 //! (I9, hard limits, belongs to the limits that are built on this.)
 #![deny(missing_docs)]
 
+#[cfg(feature = "canaries")]
+pub mod canary;
+#[cfg(not(feature = "canaries"))]
+mod canary;
 mod cell;
 mod cells;
+mod index;
 mod inspect;
 mod keys;
 mod ledger;

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use tallymesh_schemas::Version;
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
+use crate::canary::{self, Canary};
 use crate::cells::Cells;
 use crate::log::Log;
 use crate::radix::KeyOf;
@@ -28,12 +29,17 @@ pub(crate) struct Partial {
     fingerprint: u64,
     pub(crate) since: Version,
     pub(crate) have: Version,
-    /// Vacant rows up to this version may have been purged.
+    /// Retirements up to this version may have been purged; none of the rows here is one that was.
     pub(crate) floor: Version,
+    /// The keys of all rows that came to be up to this version are known: the owner said so once that it had sent all.
+    /// Above it a slot may have another key than it has here, or one that is not known here.
+    pub(crate) known: Version,
     /// Whether its rows count in what is read (I4).
     pub(crate) counts: bool,
     /// When its owner last confirmed that `have` is the head.
     pub(crate) confirmed: Time,
+    /// At its owner's head it had another fingerprint: only a snapshot helps.
+    pub(crate) diverged: bool,
     /// A snapshot that is being received and will take this partial's place.
     pub(crate) shadow: Option<Box<Partial>>,
 }
@@ -55,7 +61,7 @@ fn hash_id(id: CellId) -> u64 {
 impl Partial {
     /// Nothing known yet of what changed after `since`.
     pub(crate) fn new(since: Version) -> Self {
-        Self { since, have: since, ..Self::default() }
+        Self { since, have: since, known: since, ..Self::default() }
     }
 
     /// The beginning of our own rows.
@@ -144,6 +150,18 @@ impl Partial {
         }
     }
 
+    /// Whether rows cut by one who has purged retirements up to `floor` follow on what is here. If not, rows may be here
+    /// that were retired since, and nobody would say so.
+    pub(crate) fn follows(&self, floor: Version) -> bool {
+        self.have == self.since || floor <= self.have.max(self.floor) || canary::broken(Canary::FloorIgnored)
+    }
+
+    /// Takes note of the floor of whoever sent rows that follow on what is here.
+    pub(crate) fn raise(&mut self, floor: Version) {
+        self.purge(floor, |_| ());
+        self.floor = self.floor.max(floor);
+    }
+
     /// Purges vacant slots up to `floor`, and tells each that is free now.
     pub(crate) fn purge(&mut self, floor: Version, mut freed: impl FnMut(u32)) {
         while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= floor) {
@@ -174,14 +192,18 @@ impl Partial {
         self.log.iter().flat_map(move |log| log.above(after)).map(|(_, slot)| (slot, self.slots.get(slot)))
     }
 
-    /// Whether a replica that knows `(since, after]` may hold rows that were retired and purged since.
-    pub(crate) fn needs_snapshot(&self, since: Version, after: Version) -> bool {
-        after > since && after < self.floor
-    }
-
-    /// Cuts the rows above `after` for a replica that knows `(since, after]`, up to about `budget` bytes of them; `None`
-    /// without a log.
-    pub(crate) fn cut(&self, since: Version, after: Version, budget: usize, cells: &Cells) -> Option<Cut> {
+    /// Cuts the rows above `after` for a replica that knows the keys of rows born in `(since, known]`, up to about `budget`
+    /// bytes of them; `None` without a log.
+    ///
+    /// A row that moves on before its turn comes is left out of the piece that it would have been in, so to have all
+    /// versions up to some point is not to know all keys up to there. To have had everything at one moment is.
+    pub(crate) fn cut(
+        &self,
+        (since, known): (Version, Version),
+        after: Version,
+        budget: usize,
+        cells: &Cells,
+    ) -> Option<Cut> {
         self.log.as_ref()?;
         let mut rows = RowWriter::new(after);
         let mut upto = after;
@@ -195,7 +217,7 @@ impl Partial {
                 break;
             }
             upto = state.row.version;
-            let known = state.born > since && state.born <= after;
+            let known = state.born > since && (state.born <= known || canary::broken(Canary::KeyOmitted));
             rows.push(WireRow { slot, version: upto, state: wire_state(&state, known, cells) });
         }
         Some(Cut {
@@ -208,7 +230,10 @@ impl Partial {
 
     /// Bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.slots.bytes() + self.log.as_ref().map_or(0, Log::bytes) + self.by_cell.capacity() * 5 + self.vacated.capacity() * 16
+        self.slots.bytes()
+            + self.log.as_ref().map_or(0, Log::bytes)
+            + self.by_cell.capacity() * 5
+            + self.vacated.capacity() * 16
     }
 }
 

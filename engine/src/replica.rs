@@ -21,6 +21,7 @@ use std::time::Duration;
 use tallymesh_schemas::message::{Message, MessageError, Tombstone};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, StructureName, StructureSpec, Version, limits};
 
+use crate::canary::{self, Canary};
 use crate::ledger::ApplyError;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
@@ -46,6 +47,8 @@ pub struct Config {
     pub retention: Duration,
     /// How long a forgotten node's runs are refused: longer than the longest partition.
     pub tombstone_life: Duration,
+    /// The version above which this node goes on as a new run, which starts at 1 again.
+    pub last_version: Version,
     /// Where jitter and hash seeds come from.
     pub seed: u64,
 }
@@ -59,6 +62,7 @@ impl Default for Config {
             idle_after: Duration::from_secs(60),
             retention: Duration::from_secs(600),
             tombstone_life: Duration::from_secs(7 * 24 * 3600),
+            last_version: limits::VERSION - (1 << 32),
             seed: 0,
         }
     }
@@ -334,16 +338,20 @@ impl Replica {
         }
     }
 
-    /// Goes on as another run, `at_least` or later: what is open is told anew under it.
+    /// Goes on as another run, `at_least` or later: what is open is told anew under it. In the last run that there is, it
+    /// stays: no run is ever begun twice.
     pub fn renew(&mut self, at_least: Incarnation) -> Actor {
         let incarnation = Incarnation(at_least.0.max(self.actor.incarnation.0 + 1).min(limits::INCARNATION));
+        if incarnation == self.actor.incarnation {
+            return self.actor.clone();
+        }
         self.actor = Actor::new(self.actor.node.clone(), incarnation);
         for held in self.structures.values_mut() {
             held.structure.renew(self.actor.clone());
             held.flushed = held.structure.head();
         }
         for link in self.links.values_mut() {
-            link.start_over();
+            link.start_over(&self.actor);
         }
         self.actor.clone()
     }
@@ -352,6 +360,9 @@ impl Replica {
     fn conflict(&mut self, other: Incarnation, peer: &NodeName) {
         let was = self.actor.clone();
         let now = self.renew(Incarnation(other.0.saturating_add(1)));
+        if now == was {
+            return;
+        }
         self.counters.conflicts += 1;
         self.event(Event::Conflict { was, now, peer: peer.clone() });
     }
@@ -359,8 +370,12 @@ impl Replica {
 
 /// What comes in.
 impl Replica {
-    /// A link to a peer is up.
+    /// A link to a peer is up. One to our own name is none: whoever is there is no peer, and what it says about our runs
+    /// comes to us by the others.
     pub fn handle_link_up(&mut self, now: Now, peer: &NodeName) {
+        if *peer == self.actor.node {
+            return;
+        }
         self.links.insert(peer.clone(), Link::new(now.mono));
         self.set_life(now, peer, Life::Alive);
     }
@@ -395,6 +410,10 @@ impl Replica {
     /// Counts have changed: releases them to be sent, at once or when they are due.
     pub fn handle_changes(&mut self, now: Now) {
         for held in self.structures.values_mut().filter(|held| held.waits()) {
+            if canary::broken(Canary::FlushForgotten) && held.flushed_at.is_some_and(|at| at != now.mono) {
+                held.flushed_at = Some(now.mono);
+                continue;
+            }
             if now.mono >= held.due() || held.structure.pending() >= held.structure.spec().max_pending {
                 held.flush(now.mono);
             }
@@ -403,11 +422,12 @@ impl Replica {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.handle_changes(now);
         if now.mono >= self.sweep_at {
             self.sweep_at = now.mono.after(SWEEP_INTERVAL);
             self.sweep(now);
         }
+        // Behind the sweep: what it retires is a change as well.
+        self.handle_changes(now);
         if now.mono >= self.chase_at {
             self.chase_at = now.mono.after(self.config.digest_interval);
             self.chase(now.mono);
@@ -421,6 +441,9 @@ impl Replica {
     fn sweep(&mut self, now: Now) {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
+        }
+        if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
+            self.renew(self.actor.incarnation);
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tallymesh_schemas::message::{Delta, DigestEntry};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
+use crate::canary::{self, Canary};
 use crate::ledger::{Applied, ApplyError, Ledger};
 use crate::partial::{Cut, Partial};
 use crate::structure::Structure;
@@ -16,7 +17,10 @@ use crate::time::Time;
 pub(crate) struct Progress {
     pub(crate) since: Version,
     pub(crate) have: Version,
+    pub(crate) floor: Version,
     pub(crate) fingerprint: u64,
+    /// How far a snapshot has come that is being received.
+    pub(crate) shadow: Option<Version>,
 }
 
 /// Where to begin with sending rows to a replica.
@@ -61,7 +65,13 @@ impl Structure {
     pub(crate) fn progress(&self, actor: &Actor) -> Option<Progress> {
         let ledger = self.ledger.read();
         let partial = ledger.partial(actor)?;
-        Some(Progress { since: partial.since, have: partial.have, fingerprint: partial.fingerprint() })
+        Some(Progress {
+            since: partial.since,
+            have: partial.have,
+            floor: partial.floor,
+            fingerprint: partial.fingerprint(),
+            shadow: partial.shadow.as_ref().map(|shadow| shadow.have),
+        })
     }
 
     /// Makes room for an actor's rows; whether there was none before.
@@ -69,17 +79,24 @@ impl Structure {
         self.ledger.write().admit(actor, since)
     }
 
-    /// Where to begin for a replica that knows `(since, after]` of an actor, or wants a snapshot; `None` when we do not
-    /// know enough ourselves.
-    pub(crate) fn start(&self, actor: &Actor, since: Version, after: Version, snapshot: bool) -> Option<Start> {
+    /// Where to begin for a replica that has `(since, after]` of an actor and knows retirements up to `floor`, or wants a
+    /// snapshot; `None` when we do not know enough ourselves.
+    pub(crate) fn start(
+        &self,
+        actor: &Actor,
+        (since, after): (Version, Version),
+        floor: Version,
+        snapshot: bool,
+    ) -> Option<Start> {
         let ledger = self.ledger.read();
         let partial = ledger.partial(actor)?;
-        let start = match (snapshot, partial.needs_snapshot(since, after)) {
+        let below = after > since && partial.floor > after.max(floor) && !canary::broken(Canary::FloorIgnored);
+        let start = match (snapshot, below) {
             (false, true) => Start { cursor: since, snapshot: true },
             (snapshot, _) => Start { cursor: after, snapshot },
         };
-        let known_from = if start.snapshot { since } else { start.cursor };
-        if known_from < partial.since {
+        let from = if start.snapshot { since } else { start.cursor };
+        if from < partial.since {
             return None;
         }
         if !partial.has_log() {
@@ -89,10 +106,17 @@ impl Structure {
         Some(start)
     }
 
-    /// Cuts rows above `after` for a replica that knows `(since, after]`.
-    pub(crate) fn cut(&self, actor: &Actor, since: Version, after: Version, budget: usize) -> Option<Cut> {
+    /// Cuts rows above `after` for a replica that knows the keys of rows born in `(since, known]`.
+    pub(crate) fn cut(&self, actor: &Actor, known: (Version, Version), after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
-        ledger.partial(actor)?.cut(since, after, budget, ledger.cells())
+        ledger.partial(actor)?.cut(known, after, budget, ledger.cells())
+    }
+
+    /// What we hold of an actor is not what its owner has at the same version.
+    pub(crate) fn mark_diverged(&self, actor: &Actor) {
+        if let Some(partial) = self.ledger.write().partial_mut(actor) {
+            partial.diverged = true;
+        }
     }
 
     /// Joins a delta. `from_owner` says that what it states is its owner's word.

@@ -103,11 +103,8 @@ pub fn to_net(key: &[u8]) -> Result<IpNet, KeyError> {
 /// # Errors
 /// [`KeyError::Address`] with the text.
 pub fn parse_net(text: &str) -> Result<IpNet, KeyError> {
-    let net = if text.contains('/') {
-        text.parse::<IpNet>().ok()
-    } else {
-        text.parse::<IpAddr>().ok().map(IpNet::from)
-    };
+    let net =
+        if text.contains('/') { text.parse::<IpNet>().ok() } else { text.parse::<IpAddr>().ok().map(IpNet::from) };
     net.map(canonical).ok_or_else(|| KeyError::Address(text.to_owned()))
 }
 
@@ -162,9 +159,8 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
 /// [`KeyError::Encoding`] when the bytes are not a key of that kind.
 pub fn display(kind: Kind, key: &[u8]) -> Result<String, KeyError> {
     match kind {
-        Kind::CidrTree => to_net(key).map(|net| {
-            if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
-        }),
+        Kind::CidrTree => to_net(key)
+            .map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
         Kind::GaugeTable => {
             std::str::from_utf8(key).map(str::to_owned).map_err(|_| KeyError::Encoding { len: key.len(), kind })
         }
@@ -210,7 +206,17 @@ mod tests {
 
     #[test]
     fn byte_order_is_listing_order() {
-        let texts = ["0.0.0.0/0", "10.0.0.0/8", "10.0.0.0/24", "10.0.0.0", "10.0.0.103", "10.0.1.0", "::/0", "::1", "2001:db8::/32"];
+        let texts = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/24",
+            "10.0.0.0",
+            "10.0.0.103",
+            "10.0.1.0",
+            "::/0",
+            "::1",
+            "2001:db8::/32",
+        ];
         let keys: Vec<_> = texts.map(key).into();
         assert!(keys.is_sorted());
     }

@@ -94,8 +94,10 @@ pub struct Delta<'a> {
     pub structure: StructureId,
     /// Whose rows.
     pub actor: Actor,
-    /// The receiver is taken to know keys of rows born above this version.
+    /// Keys are left out of rows that came to be above this version
     pub since: Version,
+    /// and up to this one: the receiver is taken to know them.
+    pub known: Version,
     /// The rows are above this version.
     pub after: Version,
     /// And up to this one.
@@ -187,7 +189,8 @@ impl<'a> Message<'a> {
             }
             Self::Delta(delta) => {
                 check_actor(&delta.actor)?;
-                check_span(delta.since, delta.after)?;
+                check_span(delta.since, delta.known)?;
+                check_span(delta.known, delta.after)?;
                 check_span(delta.after, delta.upto)?;
                 bound("floor", delta.floor, delta.upto.max(delta.floor).min(limits::VERSION))?;
                 bound("rows", delta.rows.len() as u64, limits::FRAME_BYTES as u64)
@@ -254,6 +257,7 @@ mod tests {
             structure: StructureId(1),
             actor: actor(),
             since: 0,
+            known: 2,
             after: 3,
             upto: 9,
             floor: 2,

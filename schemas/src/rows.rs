@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(after in 0u64..1 << 60, batch in rows()) {
+        fn what_is_written_is_read(after in 0u64..1 << 46, batch in rows()) {
             let mut writer = RowWriter::new(after);
             let mut version = after;
             let mut expected = Vec::new();

@@ -57,6 +57,7 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
                 structure,
                 actor: actor(),
                 since: 0,
+                known: 30,
                 after: 40,
                 upto: 51,
                 floor: 12,

@@ -6,6 +6,7 @@ use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 
 use super::Ledger;
+use crate::canary::{self, Canary};
 use crate::keys::Keys;
 use crate::partial::Partial;
 use crate::row::Row;
@@ -51,6 +52,10 @@ pub enum ApplyError {
     Unknown(u32),
 }
 
+fn applied(delta: &Delta<'_>, had: Version) -> Applied {
+    if delta.upto > had { Applied::Advanced } else { Applied::Stale }
+}
+
 impl Ledger {
     /// Joins a delta of another actor's rows. `verify` says that its fingerprint is the owner's own statement.
     pub(crate) fn apply(
@@ -81,23 +86,45 @@ impl Ledger {
         changed: &mut dyn FnMut(&[u8]),
     ) -> Result<Applied, ApplyError> {
         let (since, have) = (partial.since, partial.have);
-        if delta.after > have || delta.since < since {
+        if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
+            if canary::broken(Canary::HaveBeyondJoined) {
+                partial.have = delta.after;
+            }
             return Ok(Applied::Gap { since, after: have, snapshot: false });
         }
-        if have > since && have < delta.floor {
-            // Rows may have been retired and purged that we still hold.
+        if !partial.follows(delta.floor) {
             return Ok(Applied::Gap { since, after: since, snapshot: true });
+        }
+        if delta.known > delta.since.max(partial.known) {
+            // Asked for from here on, with no key known before, they come with their keys.
+            return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         if delta.upto > have {
             self.join(partial, delta, keys, partial.counts, changed)?;
         }
-        let matches =
-            |partial: &Partial| !verify || since > 0 || delta.fingerprint.is_none_or(|f| f == partial.fingerprint());
-        if delta.upto >= partial.have && !matches(partial) {
-            return Ok(Applied::Diverged);
+        partial.raise(delta.floor);
+        if verify
+            && delta.upto == partial.have
+            && let Some(fingerprint) = delta.fingerprint
+        {
+            return Ok(self.compare(partial, fingerprint, keys).unwrap_or(applied(delta, have)));
         }
-        partial.purge(delta.floor, |_| ());
-        Ok(if delta.upto > have { Applied::Advanced } else { Applied::Stale })
+        Ok(applied(delta, have))
+    }
+
+    /// A partial is at its owner's head, with the fingerprint that the owner states: is it what the owner has?
+    fn compare(&mut self, partial: &mut Partial, fingerprint: u64, keys: &Keys) -> Option<Applied> {
+        let checked = partial.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
+        partial.diverged = checked && fingerprint != partial.fingerprint();
+        if partial.diverged {
+            return Some(Applied::Diverged);
+        }
+        partial.known = partial.have;
+        if let Some(shadow) = partial.shadow.take() {
+            // It was begun when this was not known to be right.
+            self.drop_rows(&shadow, keys);
+        }
+        None
     }
 
     fn apply_snapshot(
@@ -109,25 +136,31 @@ impl Ledger {
         changed: &mut dyn FnMut(&[u8]),
     ) -> Result<Applied, ApplyError> {
         let since = partial.since;
+        if !partial.diverged && partial.follows(delta.floor) {
+            // No snapshot is needed, or not any more: it is a delta like any other.
+            return self.apply_next(partial, delta, verify, keys, changed);
+        }
         let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::new(since)));
-        if shadow.have > since && shadow.have < delta.floor {
+        if !shadow.follows(delta.floor) {
             self.drop_rows(&shadow, keys);
             shadow = Box::new(Partial::new(since));
         }
-        if delta.after > shadow.have || delta.since < since {
+        if delta.after > shadow.have || delta.since < since || delta.known > delta.since.max(shadow.known) {
             let after = shadow.have;
             partial.shadow = Some(shadow);
             return Ok(Applied::Gap { since, after, snapshot: true });
         }
         let joined = self.join(&mut shadow, delta, keys, false, &mut |_| ());
-        let after = shadow.have;
-        if joined.is_err() || delta.fingerprint.is_none() || after < partial.have {
+        shadow.raise(delta.floor);
+        let early = canary::broken(Canary::SnapshotSwappedEarly);
+        let fingerprint = delta.fingerprint.or(early.then(|| shadow.fingerprint()));
+        let complete = fingerprint.filter(|_| joined.is_ok() && (early || shadow.have >= partial.have));
+        let Some(fingerprint) = complete else {
+            // A sender that has no more may still have less than we do: what is newer is to come from somebody else.
             partial.shadow = Some(shadow);
-            // The sender has no more, but we have: what is newer is to come from somebody else.
-            let behind = delta.fingerprint.is_some();
-            return joined.map(|()| if behind { Applied::Gap { since, after, snapshot: true } } else { Applied::Part });
-        }
-        if verify && since == 0 && delta.fingerprint != Some(shadow.fingerprint()) {
+            return joined.map(|()| Applied::Part);
+        };
+        if verify && self.compare(&mut shadow, fingerprint, keys).is_some() {
             self.drop_rows(&shadow, keys);
             return Ok(Applied::Diverged);
         }
@@ -136,7 +169,6 @@ impl Ledger {
             shadow.make_log();
         }
         self.replace(partial, *shadow, keys, changed);
-        partial.purge(delta.floor, |_| ());
         Ok(Applied::Replaced)
     }
 
@@ -190,6 +222,9 @@ impl Ledger {
     ) -> Result<(), ApplyError> {
         let (cell, totals) = match row.state {
             RowState::Live { key: None, .. } if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
+            RowState::Live { key: None, added, removed } if canary::broken(Canary::SumForMax) => {
+                (old.cell, (old.row.added.wrapping_add(added), old.row.removed.wrapping_add(removed)))
+            }
             RowState::Live { key: None, added, removed } => (old.cell, (added, removed)),
             RowState::Live { key: Some(key), added, removed } => {
                 key::check(self.kind, key)?;
@@ -205,8 +240,11 @@ impl Ledger {
                 return Ok(());
             }
             // The owner has one row a key: it has retired that one, and we have not heard of it yet.
+            // The new row is noted first, so that the cell keeps its number in between.
+            self.cells.get_mut(cell).rows += 1;
             partial.clear(slot, &self.cells);
             self.move_row(&other, &Slot::NONE, keys, counts, changed);
+            self.cells.get_mut(cell).rows -= 1;
         }
         let new = Slot {
             row: Row { added: totals.0, removed: totals.1, version: row.version },
@@ -215,7 +253,7 @@ impl Ledger {
         };
         partial.put(row.slot, new, &self.cells);
         if cell == old.cell {
-            if counts && new.is_live() {
+            if counts && new.is_live() && !canary::broken(Canary::ViewNotMoved) {
                 self.add_others(cell, new.row.value().wrapping_sub(old.row.value()));
                 changed(self.cells.get(cell).cell.key());
             }

@@ -1,4 +1,6 @@
 //! The inner nodes of the radix tree: sorted arrays in four sizes, each size in an arena of its own.
+//!
+//! What an edge sums up is a parameter: a tree that only orders has edges that sum up nothing and take no room for it.
 
 use crate::slots::CellId;
 
@@ -46,15 +48,25 @@ impl NodeId {
 }
 
 #[derive(Debug)]
-struct Node<const N: usize> {
+struct Node<S, const N: usize> {
     depth: u16,
     len: u16,
     bytes: [u8; N],
     children: [Ref; N],
-    sums: [Sum; N],
+    sums: [S; N],
 }
 
-/// What lies under an edge.
+/// What is summed up under an edge.
+pub(crate) trait Aggregate: Copy + Default + PartialEq + std::fmt::Debug {
+    fn plus(self, other: Self) -> Self;
+}
+
+/// Nothing.
+impl Aggregate for () {
+    fn plus(self, (): Self) {}
+}
+
+/// Counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sum {
     /// What all actors count that count.
@@ -63,31 +75,33 @@ pub(crate) struct Sum {
     pub(crate) own: i64,
 }
 
-impl Sum {
-    pub(crate) fn plus(self, other: Self) -> Self {
+impl Aggregate for Sum {
+    fn plus(self, other: Self) -> Self {
         Self { all: self.all.wrapping_add(other.all), own: self.own.wrapping_add(other.own) }
     }
+}
 
+impl Sum {
     pub(crate) fn minus(self, other: Self) -> Self {
         Self { all: self.all.wrapping_sub(other.all), own: self.own.wrapping_sub(other.own) }
     }
 }
 
 #[derive(Debug)]
-struct Arena<const N: usize> {
-    nodes: Vec<Node<N>>,
+struct Arena<S, const N: usize> {
+    nodes: Vec<Node<S, N>>,
     free: Vec<u32>,
 }
 
-impl<const N: usize> Default for Arena<N> {
+impl<S, const N: usize> Default for Arena<S, N> {
     fn default() -> Self {
         Self { nodes: Vec::new(), free: Vec::new() }
     }
 }
 
-impl<const N: usize> Arena<N> {
+impl<S: Aggregate, const N: usize> Arena<S, N> {
     fn make(&mut self, depth: u16) -> u32 {
-        let node = Node { depth, len: 0, bytes: [0; N], children: [Ref(0); N], sums: [Sum::default(); N] };
+        let node = Node { depth, len: 0, bytes: [0; N], children: [Ref(0); N], sums: [S::default(); N] };
         match self.free.pop() {
             Some(place) => {
                 self.nodes[place as usize] = node;
@@ -101,30 +115,30 @@ impl<const N: usize> Arena<N> {
     }
 
     fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node<N>>() + self.free.capacity() * 4
+        self.nodes.capacity() * size_of::<Node<S, N>>() + self.free.capacity() * 4
     }
 }
 
-struct View<'a> {
+struct View<'a, S> {
     bytes: &'a [u8],
     children: &'a [Ref],
-    sums: &'a [Sum],
+    sums: &'a [S],
 }
 
-struct ViewMut<'a> {
+struct ViewMut<'a, S> {
     len: &'a mut u16,
     bytes: &'a mut [u8],
     children: &'a mut [Ref],
-    sums: &'a mut [Sum],
+    sums: &'a mut [S],
 }
 
 /// All inner nodes of a tree.
 #[derive(Debug, Default)]
-pub(super) struct Nodes {
-    tiny: Arena<4>,
-    small: Arena<16>,
-    large: Arena<64>,
-    full: Arena<256>,
+pub(super) struct Nodes<S> {
+    tiny: Arena<S, 4>,
+    small: Arena<S, 16>,
+    large: Arena<S, 64>,
+    full: Arena<S, 256>,
 }
 
 const CAPACITY: [usize; 4] = [4, 16, 64, 256];
@@ -166,15 +180,15 @@ macro_rules! unique {
     };
 }
 
-impl Nodes {
-    fn view(&self, id: NodeId) -> View<'_> {
+impl<S: Aggregate> Nodes<S> {
+    fn view(&self, id: NodeId) -> View<'_, S> {
         sized!(self, id, shared, |node| {
             let len = node.len as usize;
             View { bytes: &node.bytes[..len], children: &node.children[..len], sums: &node.sums[..len] }
         })
     }
 
-    fn view_mut(&mut self, id: NodeId) -> ViewMut<'_> {
+    fn view_mut(&mut self, id: NodeId) -> ViewMut<'_, S> {
         sized!(self, id, unique, |node| ViewMut {
             len: &mut node.len,
             bytes: &mut node.bytes,
@@ -215,19 +229,19 @@ impl Nodes {
         self.view_mut(id).children[child] = edge;
     }
 
-    pub(super) fn sum(&self, id: NodeId, child: usize) -> Sum {
+    pub(super) fn sum(&self, id: NodeId, child: usize) -> S {
         self.view(id).sums[child]
     }
 
     /// The sum of the children from `low` to `high`, both included.
-    pub(super) fn sum_between(&self, id: NodeId, low: u8, high: u8) -> Sum {
+    pub(super) fn sum_between(&self, id: NodeId, low: u8, high: u8) -> S {
         let view = self.view(id);
         let from = view.bytes.partition_point(|byte| *byte < low);
         let to = view.bytes.partition_point(|byte| *byte <= high);
-        view.sums[from..to].iter().fold(Sum::default(), |sum, n| sum.plus(*n))
+        view.sums[from..to].iter().fold(S::default(), |sum, n| sum.plus(*n))
     }
 
-    pub(super) fn add(&mut self, id: NodeId, child: usize, n: Sum) {
+    pub(super) fn add(&mut self, id: NodeId, child: usize, n: S) {
         let sum = &mut self.view_mut(id).sums[child];
         *sum = sum.plus(n);
     }
@@ -253,14 +267,14 @@ impl Nodes {
     }
 
     /// A new node over two edges.
-    pub(super) fn branch(&mut self, depth: usize, a: (u8, Ref, Sum), b: (u8, Ref, Sum)) -> NodeId {
+    pub(super) fn branch(&mut self, depth: usize, a: (u8, Ref, S), b: (u8, Ref, S)) -> NodeId {
         let id = self.make(0, depth as u16);
         let id = self.insert(id, a.0, a.1, a.2);
         self.insert(id, b.0, b.1, b.2)
     }
 
     /// Adds a child. Returns the node, which may have moved into a larger one.
-    pub(super) fn insert(&mut self, id: NodeId, byte: u8, edge: Ref, sum: Sum) -> NodeId {
+    pub(super) fn insert(&mut self, id: NodeId, byte: u8, edge: Ref, sum: S) -> NodeId {
         let len = self.view(id).bytes.len();
         let id = if len == CAPACITY[id.size()] { self.resize(id, id.size() + 1) } else { id };
         let node = self.view_mut(id);
@@ -299,7 +313,7 @@ impl Nodes {
         let new = self.make(size, depth);
         let view = self.view(id);
         let len = view.bytes.len();
-        let (mut bytes, mut children, mut sums) = ([0; 256], [Ref(0); 256], [Sum::default(); 256]);
+        let (mut bytes, mut children, mut sums) = ([0; 256], [Ref(0); 256], [S::default(); 256]);
         bytes[..len].copy_from_slice(view.bytes);
         children[..len].copy_from_slice(view.children);
         sums[..len].copy_from_slice(view.sums);

@@ -5,6 +5,7 @@ use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
 use super::link::{Behind, DigestRun, Feed, Link, Part, Said};
 use super::{Event, Replica};
+use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
 
 /// Digest intervals that an owner has to send what we miss before we ask it; what it sent may be lost.
@@ -69,7 +70,9 @@ impl Replica {
         if let Some(link) = self.links.get_mut(peer) {
             link.incarnation = Some(digest.incarnation);
         }
-        self.see(now, &sender, peer);
+        if !self.see(now, &sender, peer) {
+            self.correct(peer, digest);
+        }
         for tombstone in &digest.tombstones {
             self.bury(now, tombstone.clone(), peer);
         }
@@ -97,8 +100,8 @@ impl Replica {
             && digest.complete
         {
             link.answered = link.answered.max(digest.answers);
-            for part in &digest.structures {
-                if let Some(held) = self.structures.get_mut(&part.structure) {
+            for (id, _) in link.said.keys() {
+                if let Some(held) = self.structures.get_mut(id) {
                     held.joining = false;
                 }
             }
@@ -106,8 +109,26 @@ impl Replica {
         self.update_life(now);
     }
 
+    /// The peer does not know that its run is superseded or forgotten. We may have no rows of the newer run and so have
+    /// never named it: now we do, and at once.
+    fn correct(&mut self, peer: &NodeName, digest: &Digest<'_>) {
+        let latest = self.nodes.get(peer).map(|known| Actor::new(peer.clone(), known.incarnation));
+        let latest = latest.filter(|latest| latest.incarnation > digest.incarnation);
+        let Some(link) = self.links.get_mut(peer) else { return };
+        for part in &digest.structures {
+            if let (Some(held), Some(latest)) = (self.structures.get(&part.structure), &latest) {
+                self.life_changed |= held.structure.admit(latest, 0);
+                link.told.remove(&(part.structure, latest.clone()));
+            }
+        }
+        link.new_tombstone = true;
+        link.hurry();
+    }
+
     fn handle_entry(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
-        if entry.actor.node == self.actor.node {
+        if entry.actor.node == self.actor.node
+            && (entry.actor.incarnation >= self.actor.incarnation || !canary::broken(Canary::OwnRunsTaken))
+        {
             return self.handle_entry_of_ours(peer, id, entry);
         }
         if !self.see(now, &entry.actor, peer) {
@@ -127,8 +148,14 @@ impl Replica {
         if new {
             link.hurry();
         }
+        let follows = have.have == have.since || entry.floor <= have.have.max(have.floor);
+        if entry.have > have.have && entry.since > if follows { have.have } else { have.since } {
+            // It began in the middle, behind where we are: it cannot help.
+            link.behind.remove(&part);
+            return;
+        }
         if entry.have > have.have {
-            let behind = Behind { noticed: now.mono, have: have.have, target: entry.have };
+            let behind = Behind { noticed: now.mono, progress: have, target: entry.have };
             let known = link.behind.contains_key(&part);
             link.behind.entry(part.clone()).or_insert(behind).target = entry.have;
             if !known && !owner_linked {
@@ -137,8 +164,9 @@ impl Replica {
             return;
         }
         link.behind.remove(&part);
-        let comparable = owner && entry.have == have.have && entry.since == 0 && have.since == 0;
+        let comparable = !canary::broken(Canary::FingerprintUnchecked) && owner && entry.have == have.have && entry.since == 0 && have.since == 0;
         if comparable && entry.fingerprint != have.fingerprint {
+            held.structure.mark_diverged(&entry.actor);
             self.diverged(peer, part, name);
         }
     }
@@ -153,13 +181,12 @@ impl Replica {
         if entry.actor != self.actor {
             return;
         }
-        let start = held.structure.start(&entry.actor, entry.since, entry.have, false);
+        let start = held.structure.start(&entry.actor, (entry.since, entry.have), entry.floor, false);
         let Some(link) = self.links.get_mut(peer) else { return };
         let part = (id, entry.actor.clone());
         link.said.insert(part.clone(), Said::from(entry));
         if let Some(start) = start {
-            let feed = Feed { since: entry.since, cursor: start.cursor, snapshot: start.snapshot };
-            let current = link.feeds.entry(part).or_insert(feed);
+            let current = link.feeds.entry(part).or_insert(Feed::new(entry.since, start));
             if !current.snapshot && entry.have > current.cursor {
                 current.cursor = entry.have;
             }
@@ -197,6 +224,9 @@ impl Replica {
 
     /// Asks for what has been missing for too long.
     pub(super) fn chase(&mut self, now: Time) {
+        if canary::broken(Canary::NothingChased) {
+            return;
+        }
         let mut missing = Vec::new();
         let linked: Vec<_> = self.links.keys().cloned().collect();
         for (peer, link) in &mut self.links {
@@ -210,8 +240,8 @@ impl Replica {
                 }
                 let patience =
                     if part.1.node == *peer || !linked.contains(&part.1.node) { PATIENCE } else { PATIENCE_WITH_OWNER };
-                if have.have > behind.have {
-                    (behind.noticed, behind.have) = (now, have.have);
+                if have != behind.progress {
+                    (behind.noticed, behind.progress) = (now, have);
                 } else if now.since(behind.noticed) >= self.config.digest_interval * patience {
                     behind.noticed = now;
                     missing.push((peer.clone(), part.clone(), have));
@@ -220,7 +250,9 @@ impl Replica {
             });
         }
         for (peer, part, have) in missing {
-            self.want(&peer, &part, have.since, have.have, false);
+            // A snapshot that got stuck goes on where it is.
+            let (after, snapshot) = have.shadow.map_or((have.have, false), |shadow| (shadow, true));
+            self.want(&peer, &part, have.since, after, snapshot);
         }
     }
 }

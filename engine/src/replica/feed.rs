@@ -74,7 +74,8 @@ impl Replica {
             return (false, true);
         }
         let budget = self.config.delta_bytes.min(limits::DELTA_BYTES - limits::KEY_BYTES - 64);
-        let Some(cut) = held.structure.cut(actor, feed.since, feed.cursor, budget) else { return (false, false) };
+        let known = (feed.since, feed.known);
+        let Some(cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
         if cut.upto <= feed.cursor && !feed.snapshot {
             return (false, ours);
         }
@@ -82,6 +83,7 @@ impl Replica {
             structure: *id,
             actor: actor.clone(),
             since: feed.since,
+            known: feed.known,
             after: feed.cursor,
             upto: cut.upto.max(feed.cursor),
             floor: cut.floor,
@@ -95,6 +97,10 @@ impl Replica {
         feed.cursor = cut.upto.max(feed.cursor);
         let complete = cut.fingerprint.is_some();
         feed.snapshot &= !complete;
+        if ours && complete {
+            // Everything that there is has been sent. A copy that we pass on may lack keys itself.
+            feed.known = feed.cursor;
+        }
         (true, ours || !complete)
     }
 
@@ -107,12 +113,11 @@ impl Replica {
         if want.actor.node == self.actor.node && want.actor != self.actor {
             return;
         }
-        let start = held.structure.start(&want.actor, want.since, want.after, want.snapshot);
+        let start = held.structure.start(&want.actor, (want.since, want.after), 0, want.snapshot);
         if let Some(link) = self.links.get_mut(peer)
             && let Some(start) = start
         {
-            let feed = Feed { since: want.since, cursor: start.cursor, snapshot: start.snapshot };
-            link.feeds.insert((want.structure, want.actor.clone()), feed);
+            link.feeds.insert((want.structure, want.actor.clone()), Feed::new(want.since, start));
         }
     }
 

@@ -7,6 +7,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version};
 
 use super::Config;
 use crate::random::Random;
+use crate::sync::{Progress, Start};
 use crate::time::Time;
 
 /// A structure and an actor in it.
@@ -29,19 +30,28 @@ impl From<&DigestEntry> for Said {
 /// What is sent to a peer of one actor's rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Feed {
-    /// The peer knows rows from this version on,
+    /// The peer knows the keys of rows that came to be above this version
     pub(super) since: Version,
-    /// and has been sent them up to this one.
+    /// and up to this one.
+    pub(super) known: Version,
+    /// It has been sent rows up to this version.
     pub(super) cursor: Version,
     /// It builds up a snapshot.
     pub(super) snapshot: bool,
 }
 
-/// We have less than the peer: since when, how much it was then, and what the peer has.
+impl Feed {
+    /// A feed to a peer that is taken to know no keys yet.
+    pub(super) fn new(since: Version, start: Start) -> Self {
+        Self { since, known: since, cursor: start.cursor, snapshot: start.snapshot }
+    }
+}
+
+/// We have less than the peer: since when, what we had then, and what the peer has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Behind {
     pub(super) noticed: Time,
-    pub(super) have: Version,
+    pub(super) progress: Progress,
     pub(super) target: Version,
 }
 
@@ -108,8 +118,9 @@ impl Link {
         }
     }
 
-    /// We are another actor now: what we said and sent as the old one is void.
-    pub(super) fn start_over(&mut self) {
+    /// We are `actor` now: what we said and sent as an earlier run, and what was said about that, is void.
+    pub(super) fn start_over(&mut self, actor: &Actor) {
+        self.forget(&actor.node, actor.incarnation);
         self.feeds.clear();
         self.told.clear();
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });

@@ -5,6 +5,7 @@ use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, limits};
 
 use super::{Event, Replica};
+use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
 
 /// Whether a node lives, as the membership sees it.
@@ -34,6 +35,7 @@ impl Node {
     /// When its rows stop counting; [`Time::NEVER`] while nothing happens.
     fn hidden_at(&self, on_dead: OnDead) -> Time {
         match (self.life, on_dead) {
+            _ if canary::broken(Canary::DeadCounted) => Time::NEVER,
             (Life::Left, _) => Time(0),
             (Life::Dead, OnDead::Drop(after)) => self.at.after(after),
             _ => Time::NEVER,
@@ -107,7 +109,8 @@ impl Replica {
 
     /// Takes note of a run of another node; `false` when it is superseded or buried and nothing of it is wanted.
     pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> bool {
-        if self.tombstones.get(&actor.node).is_some_and(|tombstone| tombstone.incarnation >= actor.incarnation) {
+        let buried = |tombstone: &Tombstone| tombstone.incarnation >= actor.incarnation;
+        if self.tombstones.get(&actor.node).is_some_and(buried) && !canary::broken(Canary::TombstoneIgnored) {
             return false;
         }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
@@ -133,7 +136,9 @@ impl Replica {
         if known.life == Life::Left {
             known.life = Life::Dead;
         }
-        self.drop_runs(&actor.node, actor.incarnation);
+        if !canary::broken(Canary::IncarnationIgnored) {
+            self.drop_runs(&actor.node, actor.incarnation);
+        }
         if self.links.contains_key(&actor.node) {
             self.set_life(now, &actor.node, Life::Alive);
         }

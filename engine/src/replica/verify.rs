@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
-use super::{Life, Replica};
 use super::link::{DigestRun, Part, Said};
+use super::{Life, Replica};
 use crate::time::Now;
 
 /// What a round of verification found.

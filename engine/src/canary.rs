@@ -1,0 +1,111 @@
+//! Rules that a test can break, one at a time, to show that the suite notices.
+//!
+//! With the feature `canaries` a thread may switch one on; without it [`broken`] is `false` at compile time and nothing of
+//! this is left in the program. Only `tallymesh-harness` asks for the feature.
+
+/// A rule that is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Canary {
+    /// Totals are added up where the newer state should replace the older one (I2).
+    SumForMax,
+    /// A newer run does not take the place of an older one.
+    IncarnationIgnored,
+    /// Who lies below the floor goes on with a delta, without a snapshot.
+    FloorIgnored,
+    /// A delta that does not follow on what is known is joined all the same.
+    GapApplied,
+    /// A gap is passed over: what lies in it counts as known.
+    HaveBeyondJoined,
+    /// The dead count for ever.
+    DeadCounted,
+    /// What the dead counted becomes part of the view of whoever hides them (I4).
+    DeadFolded,
+    /// The dirty flag is cleared after the totals are read.
+    FlagClearedLate,
+    /// A forgotten node's run is taken back.
+    TombstoneIgnored,
+    /// The owner's fingerprint is not compared (I3).
+    FingerprintUnchecked,
+    /// A key is left out though the receiver does not know it.
+    KeyOmitted,
+    /// A part of a snapshot takes the place of what was known.
+    SnapshotSwappedEarly,
+    /// Our earlier runs are taken for another node's (I1).
+    OwnRunsTaken,
+    /// A row is retired though it counts something.
+    CountRetired,
+    /// The view does not follow a row that is replaced (I10).
+    ViewNotMoved,
+    /// A lost delta is not asked for again (I5).
+    NothingChased,
+    /// What is pending is not released when its time has come.
+    FlushForgotten,
+}
+
+#[cfg(not(feature = "canaries"))]
+#[inline(always)]
+pub(crate) const fn broken(_: Canary) -> bool {
+    false
+}
+
+#[cfg(not(feature = "canaries"))]
+#[inline(always)]
+pub(crate) const fn interleave() {}
+
+#[cfg(feature = "canaries")]
+pub use switched::{ALL, set_broken, set_interleaved};
+#[cfg(feature = "canaries")]
+pub(crate) use switched::{broken, interleave};
+
+#[cfg(feature = "canaries")]
+mod switched {
+    use std::cell::{Cell, RefCell};
+
+    use super::Canary;
+
+    /// Every rule that can be broken.
+    pub const ALL: [Canary; 17] = [
+        Canary::SumForMax,
+        Canary::IncarnationIgnored,
+        Canary::FloorIgnored,
+        Canary::GapApplied,
+        Canary::HaveBeyondJoined,
+        Canary::DeadCounted,
+        Canary::DeadFolded,
+        Canary::FlagClearedLate,
+        Canary::TombstoneIgnored,
+        Canary::FingerprintUnchecked,
+        Canary::KeyOmitted,
+        Canary::SnapshotSwappedEarly,
+        Canary::OwnRunsTaken,
+        Canary::CountRetired,
+        Canary::ViewNotMoved,
+        Canary::NothingChased,
+        Canary::FlushForgotten,
+    ];
+
+    thread_local! {
+        static BROKEN: Cell<Option<Canary>> = const { Cell::new(None) };
+        static INTERLEAVED: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+    }
+
+    /// Breaks one rule on this thread, or none.
+    pub fn set_broken(canary: Option<Canary>) {
+        BROKEN.set(canary);
+    }
+
+    /// Runs `f` once on this thread, where another thread could come between the two steps in which a changed cell is taken.
+    pub fn set_interleaved(f: impl FnOnce() + 'static) {
+        INTERLEAVED.set(Some(Box::new(f)));
+    }
+
+    pub(crate) fn broken(canary: Canary) -> bool {
+        BROKEN.get() == Some(canary)
+    }
+
+    pub(crate) fn interleave() {
+        if let Some(f) = INTERLEAVED.take() {
+            f();
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Peers that say what no peer should (I6), in the smallest form that shows it; most of these were found by fuzzing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::{Event, Now, Replica, Structure, Time};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, limits};
+
+struct Target {
+    replica: Replica,
+    structure: Arc<Structure>,
+    now: Now,
+}
+
+fn name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn actor(node: &str) -> Actor {
+    Actor::new(name(node), Incarnation(5))
+}
+
+fn live(slot: u32, version: u64, key: &'static str, added: u64) -> WireRow<'static> {
+    WireRow { slot, version, state: RowState::Live { key: Some(key.as_bytes()), added, removed: 0 } }
+}
+
+impl Target {
+    fn new() -> Self {
+        let mut replica = Replica::new(tallymesh_engine::Config::default(), name("us"), Incarnation(1000));
+        let structure = replica.replicate(StructureSpec::from(Class::OutboundDomains), Arc::new(|| ())).unwrap();
+        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let mut target = Self { replica, structure, now };
+        for peer in ["p", "q"] {
+            target.replica.handle_link_up(now, &name(peer));
+        }
+        target
+    }
+
+    fn give(&mut self, peer: &str, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).unwrap();
+        let _ = self.replica.handle_message(self.now, &name(peer), &bytes);
+        self.structure.audit().unwrap();
+    }
+
+    fn digest(&mut self, peer: &str, about: Actor, have: u64) {
+        let entry = DigestEntry { actor: about, since: 0, have, floor: 0, fingerprint: 0 };
+        let spec = self.structure.spec().clone();
+        let part = StructureDigest {
+            structure: spec.name.id(),
+            name: spec.name.as_str(),
+            kind: spec.class.kind(),
+            entries: vec![entry],
+        };
+        let message = Message::Digest(Digest {
+            incarnation: actor(peer).incarnation,
+            answers: 0,
+            complete: true,
+            structures: vec![part],
+            tombstones: Vec::new(),
+        });
+        self.give(peer, &message);
+    }
+
+    /// A peer's own rows, announced and then sent.
+    fn rows(&mut self, peer: &str, upto: u64, rows: &[WireRow<'_>]) {
+        self.digest(peer, actor(peer), upto);
+        let mut writer = RowWriter::new(0);
+        rows.iter().for_each(|row| writer.push(*row));
+        let delta = Delta {
+            structure: self.structure.id(),
+            actor: actor(peer),
+            since: 0,
+            known: 0,
+            after: 0,
+            upto,
+            floor: 0,
+            snapshot: false,
+            fingerprint: None,
+            rows: &writer.finish(),
+        };
+        self.give(peer, &Message::Delta(delta));
+    }
+
+    fn total(&self, key: &str) -> i64 {
+        self.structure.count(key.as_bytes(), self.now.mono).total
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let until = self.now.mono.after(time);
+        while self.now.mono < until {
+            self.now.mono = self.now.mono.after(Duration::from_millis(250));
+            self.replica.handle_timeout(self.now);
+        }
+    }
+}
+
+/// The newer slot takes the key over from the older one, and nothing of it is let go of in between.
+#[test]
+fn one_key_in_two_slots_counts_once() {
+    let mut target = Target::new();
+    target.rows("p", 2, &[live(0, 1, "a.example", 3), live(1, 2, "a.example", 5)]);
+    assert_eq!(target.total("a.example"), 5);
+}
+
+/// One row takes the memory of a few, wherever in the numbering it lies.
+#[test]
+fn a_row_far_out_takes_little_memory() {
+    let mut target = Target::new();
+    let before = target.structure.bytes();
+    target.rows("p", 1, &[live(limits::ROWS_PER_ACTOR - 1, 1, "a.example", 3)]);
+    let took = target.structure.bytes() - before;
+    assert_eq!(target.total("a.example"), 3);
+    assert!(took < 64 << 10, "{took} bytes");
+}
+
+/// Rows that lie far apart take a bounded multiple of what was sent.
+#[test]
+fn scattered_vacant_rows_take_little_memory() {
+    let mut target = Target::new();
+    let before = target.structure.bytes();
+    let rows: Vec<_> =
+        (0..1000).map(|n| WireRow { slot: n * 65, version: u64::from(n) + 1, state: RowState::Vacant }).collect();
+    target.rows("p", 1000, &rows);
+    let took = target.structure.bytes() - before;
+    assert!(took < 1000 * 2048, "{took} bytes for 1000 rows");
+}
+
+/// Totals at the end of their range wrap, and are audited as they wrap.
+#[test]
+fn the_largest_totals_are_taken() {
+    let mut target = Target::new();
+    for peer in ["p", "q"] {
+        target.rows(peer, 1, &[live(0, 1, "a.example", i64::MAX as u64)]);
+    }
+    assert_eq!(target.total("a.example"), i64::MAX.wrapping_mul(2));
+}
+
+/// A key that comes and goes between two sweeps, over and over, is let go of.
+#[test]
+fn keys_that_came_and_went_are_let_go_of() {
+    let mut target = Target::new();
+    for _ in 0..50 {
+        target.structure.add(b"a.example", 1).unwrap();
+        target.structure.add(b"a.example", -1).unwrap();
+        target.now.mono = target.now.mono.after(Duration::from_millis(20));
+        target.replica.handle_changes(target.now);
+    }
+    target.wait(Duration::from_secs(3));
+    assert_eq!(target.structure.keys(), 0);
+}
+
+/// Whoever claims the last run there is for our name does not keep us from going on as a later one.
+#[test]
+fn no_claim_takes_the_last_run() {
+    let mut target = Target::new();
+    for claim in [limits::INCARNATION - 1, limits::INCARNATION, limits::INCARNATION] {
+        target.digest("p", Actor::new(name("us"), Incarnation(claim)), 7);
+    }
+    while let Some(event) = target.replica.poll_event() {
+        if let Event::Conflict { was, now, .. } = event {
+            assert!(now.incarnation > was.incarnation, "{was} goes on as {now}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Replicas joined by wires whose every message a test can hold back, drop, double or reorder.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::{Config, Now, PeerError, Replica, Structure, Time};
+use tallymesh_schemas::message::Message;
+use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
+
+pub const NAME: &str = "outbound_domains";
+
+pub fn name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+pub fn spec() -> StructureSpec {
+    let mut spec = StructureSpec::new(StructureName::new(NAME).unwrap(), Class::OutboundDomains);
+    spec.max_delay = Duration::ZERO;
+    spec
+}
+
+/// A configuration in which every delta carries a single row.
+pub fn config() -> Config {
+    Config {
+        delta_bytes: 1,
+        idle_after: Duration::from_secs(2),
+        retention: Duration::from_secs(600),
+        digest_interval: Duration::from_secs(1),
+        full_digest_interval: Duration::from_secs(4),
+        ..Config::default()
+    }
+}
+
+pub struct Wire {
+    pub replicas: Vec<Replica>,
+    pub now: Now,
+}
+
+impl Wire {
+    pub fn new(names: &[&str]) -> Self {
+        Self::with(names, &config(), &spec())
+    }
+
+    pub fn with(names: &[&str], config: &Config, spec: &StructureSpec) -> Self {
+        let mut wire = Self { replicas: Vec::new(), now: Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 } };
+        for name in names {
+            wire.add(name, config, spec);
+        }
+        wire
+    }
+
+    pub fn add(&mut self, node: &str, config: &Config, spec: &StructureSpec) -> usize {
+        let incarnation = Incarnation(1000 + self.replicas.len() as u64);
+        let mut replica = Replica::new(config.clone(), name(node), incarnation);
+        replica.replicate(spec.clone(), Arc::new(|| ())).unwrap();
+        self.replicas.push(replica);
+        self.replicas.len() - 1
+    }
+
+    pub fn structure(&self, at: usize) -> Arc<Structure> {
+        Arc::clone(self.replicas[at].structure(NAME).unwrap())
+    }
+
+    pub fn add_to(&mut self, at: usize, key: &str, n: i64) {
+        self.structure(at).add(key.as_bytes(), n).unwrap();
+        self.replicas[at].handle_changes(self.now);
+    }
+
+    pub fn total(&self, at: usize, key: &str) -> i64 {
+        self.structure(at).count(key.as_bytes(), self.now.mono).total
+    }
+
+    pub fn node(&self, at: usize) -> NodeName {
+        self.replicas[at].actor().node.clone()
+    }
+
+    pub fn up(&mut self, a: usize, b: usize) {
+        let (a_name, b_name) = (self.node(a), self.node(b));
+        self.replicas[a].handle_link_up(self.now, &b_name);
+        self.replicas[b].handle_link_up(self.now, &a_name);
+    }
+
+    pub fn down(&mut self, a: usize, b: usize) {
+        let (a_name, b_name) = (self.node(a), self.node(b));
+        self.replicas[a].handle_link_down(&b_name);
+        self.replicas[b].handle_link_down(&a_name);
+    }
+
+    /// What `from` has to say to `to` at this moment.
+    pub fn take(&mut self, from: usize, to: usize) -> Vec<Vec<u8>> {
+        let peer = self.node(to);
+        let mut messages = Vec::new();
+        loop {
+            let mut bytes = Vec::new();
+            if !self.replicas[from].poll_transmit(&peer, &mut bytes) {
+                return messages;
+            }
+            messages.push(bytes);
+            assert!(messages.len() < 10_000, "talk without end");
+        }
+    }
+
+    pub fn give(&mut self, from: usize, to: usize, bytes: &[u8]) -> Result<(), PeerError> {
+        let peer = self.node(from);
+        self.replicas[to].handle_message(self.now, &peer, bytes)
+    }
+
+    /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
+    pub fn talk(&mut self) -> usize {
+        let mut count = 0;
+        loop {
+            let mut silent = true;
+            for from in 0..self.replicas.len() {
+                for to in 0..self.replicas.len() {
+                    if from != to {
+                        for bytes in self.take(from, to) {
+                            silent = false;
+                            count += 1;
+                            assert!(count < 5_000, "talk without end");
+                            self.give(from, to, &bytes).unwrap();
+                        }
+                    }
+                }
+            }
+            if silent {
+                return count;
+            }
+        }
+    }
+
+    /// Lets time pass without anybody talking.
+    pub fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.now.mono = self.now.mono.after(Duration::from_millis(100));
+            self.now.unix_ms += 100;
+            for replica in &mut self.replicas {
+                replica.handle_timeout(self.now);
+            }
+        }
+    }
+
+    /// Lets time pass with everybody talking.
+    pub fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds * 10 {
+            self.now.mono = self.now.mono.after(Duration::from_millis(100));
+            self.now.unix_ms += 100;
+            for replica in &mut self.replicas {
+                replica.handle_timeout(self.now);
+            }
+            self.talk();
+        }
+    }
+
+    /// That `at` holds exactly the rows of `owner`, with sound aggregates.
+    pub fn assert_same(&self, owner: usize, at: usize) {
+        let actor = self.replicas[owner].actor();
+        let rows = |replica: usize| {
+            let mut rows = self.structure(replica).rows_of(actor);
+            rows.sort_by(|a, b| a.0.cmp(&b.0));
+            rows
+        };
+        assert_eq!(rows(owner), rows(at), "{} at {}", self.node(owner), self.node(at));
+        self.structure(at).audit().unwrap();
+        self.structure(owner).audit().unwrap();
+    }
+}
+
+/// What a message is.
+pub fn read(bytes: &[u8]) -> Message<'_> {
+    Message::decode(bytes).unwrap()
+}
+
+pub fn is_delta(bytes: &[u8]) -> bool {
+    matches!(read(bytes), Message::Delta(_))
+}
