@@ -1,0 +1,401 @@
+//! The command line: what may be said, and the help that teaches it.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+use tallymesh_schemas::NodeName;
+
+use crate::failure::Failure;
+use crate::maelstrom::Workload;
+use crate::output::Format;
+
+/// Counts across a cluster without a server in the middle
+///
+/// Every node counts what it sees itself; the nodes exchange their counts; what the cluster as a whole has counted is
+/// computed when it is read, on any node. `tally` makes a cluster, runs its nodes, and asks them.
+///
+/// Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3 the node cannot be reached or cannot do its work.
+/// `tally hold` ends with the exit code of the command that it runs.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tally",
+    version,
+    propagate_version = true,
+    disable_help_subcommand = true,
+    after_help = "\
+Examples:
+  tally demo                                          see a cluster count, break and heal
+  tally init --dir mesh --nodes relay-0-1,relay-0-2   make a cluster
+  tally node --config mesh/relay-0-1.hcl              run a node of it
+  tally --at mesh/relay-0-1.sock shared show inbound_cidr
+  tally COMMAND --help                                more about a command"
+)]
+pub(crate) struct Cli {
+    /// What every command that asks a node takes.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of all commands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The admin socket of the node to ask
+    ///
+    /// The path of the Unix socket that `admin` names in the node's configuration. Its file mode is 0600: only the node's
+    /// own user may ask.
+    #[arg(long, global = true, value_name = "SOCKET", env = "TALLY_AT")]
+    pub(crate) at: Option<PathBuf>,
+    /// How the answer is written
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
+    pub(crate) output: Format,
+    /// Seconds to wait for each part of an answer
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds, default_value = "10")]
+    pub(crate) timeout: Duration,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster: its authority, and certificate, key and configuration of each node
+    ///
+    /// Writes into DIR an authority of its own (ca.pem, ca.key), and for each node a certificate (NODE.pem), a key
+    /// (NODE.key) and a configuration (NODE.hcl) with all classes of objects that are built. Keys have file mode 0600.
+    /// The first node listens on the base port, the next on the port after it, and so on; each has all others as seeds.
+    ///
+    /// Nothing that exists is overwritten: when a file is in the way, nothing is written at all.
+    ///
+    /// With --add, the authority in DIR makes further nodes of its cluster. Whoever has ca.key can make nodes: keep it
+    /// away from the machines that run them.
+    #[command(after_help = "\
+Examples:
+  tally init --dir mesh --nodes relay-0-1,relay-0-2,relay-0-3
+  tally init --dir mesh --add relay-0-4")]
+    Init(Init),
+    /// Run a node, in the foreground
+    ///
+    /// Prints one line on stdout once it serves; what happens goes to stderr. Ctrl-C and SIGTERM make it leave: it sets its
+    /// counts to zero at the others and says goodbye.
+    #[command(after_help = "\
+Examples:
+  tally node --config mesh/relay-0-1.hcl
+  tally node --config mesh/relay-0-1.hcl --log tallymesh=debug")]
+    Node(Node),
+    /// Check a configuration
+    #[command(subcommand, after_help = "Example:\n  tally config check mesh/relay-0-1.hcl")]
+    Config(Config),
+    /// Ask a node about its cluster, as on Momentum's console
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tally cluster membership
+  tally cluster shared show inbound_cidr from relay-0-1"
+    )]
+    Cluster(Cluster),
+    /// List and show the replicated objects: `cluster shared` for short
+    #[command(subcommand, after_help = "Example:\n  tally shared show outbound_domains")]
+    Shared(Shared),
+    /// Add to what a node counts
+    ///
+    /// Adds N to the node's own part of a key. Without -- a negative N is understood as well.
+    #[command(after_help = "\
+Examples:
+  tally add inbound_cidr 192.0.2.7
+  tally add outbound_domains example.com -2")]
+    Add(Add),
+    /// Show the count of a key, or under an address block
+    ///
+    /// Shows what the whole cluster counts, what the asked node counts itself, how many nodes count, and how long ago the
+    /// stalest of them was last known to be up to date.
+    #[command(after_help = "\
+Examples:
+  tally count inbound_cidr 192.0.2.0/24
+  tally count outbound_domains example.com from relay-0-2
+  tally --output json count inbound_cidr 192.0.2.7")]
+    Count(Count),
+    /// Add many keys from a file or from stdin
+    ///
+    /// Each line is a key and, after a blank, how much (1 unless it is said; may be negative). Empty lines and lines that
+    /// begin with # are passed over. A bad line ends the loading with its number; what stands before it has been counted.
+    #[command(after_help = "\
+Examples:
+  tally load inbound_cidr addresses.txt
+  zcat addresses.gz | tally load inbound_cidr --skip-bad")]
+    Load(Load),
+    /// Count one while a command runs, like flock
+    ///
+    /// The count is let go when COMMAND ends, and also when tally itself is killed. With --limit, COMMAND runs only if the
+    /// cluster has room for it, as far as the asked node knows; otherwise tally ends with 1. SIGTERM, SIGHUP and SIGINT
+    /// are passed on to COMMAND. Ends with COMMAND's exit code, or with 128 and the number of the signal that ended it.
+    #[command(after_help = "\
+Examples:
+  tally hold outbound_domains example.com -- ./deliver.sh
+  tally hold outbound_domains example.com --limit 20 -- ./deliver.sh")]
+    Hold(Hold),
+    /// Compare what all nodes hold
+    ///
+    /// Asks every member for fingerprints of all rows, and compares each copy with what its owner has. Copies that lag are
+    /// given the patience to catch up. Ends with 1 if a copy differs or still lags, or if a member does not answer.
+    #[command(after_help = "Example:\n  tally verify --patience 10")]
+    Verify(Verify),
+    /// Tell of every key whose count changes
+    ///
+    /// Prints a line for each changed key with its count, until Ctrl-C. A key that changes faster than it can be told is
+    /// told less often.
+    #[command(after_help = "Example:\n  tally watch inbound_cidr")]
+    Watch(Watch),
+    /// See a cluster count, break and heal
+    ///
+    /// Runs a whole cluster in one process, over real QUIC on loopback ports that are free, with certificates made on the
+    /// spot. Synthetic mail traffic is counted; the views are shown; how long a change takes to be seen everywhere is
+    /// measured; one node is cut off and healed. A tally that is kept apart is the truth: the exit code is 0 only if in
+    /// the end every node agrees with it.
+    #[command(after_help = "\
+Examples:
+  tally demo
+  tally demo --nodes 5 --seconds 30
+  tally demo --plain --seconds 8 > demo.log")]
+    Demo(Demo),
+    /// Be a node of the Maelstrom test bench, over stdin and stdout
+    #[command(after_help = "\
+Example:
+  maelstrom test -w pn-counter --bin tally-pn-counter
+where tally-pn-counter is a script that runs `tally maelstrom pn-counter`")]
+    Maelstrom {
+        /// What the bench asks of the node
+        workload: Workload,
+    },
+    /// Write the completions of a shell
+    #[command(after_help = "Example:\n  tally completions bash > ~/.local/share/bash-completion/completions/tally")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// `tally init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder to write to; made if it is not there
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Names of the nodes of a new cluster, with commas between
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',', required_unless_present = "add")]
+    pub(crate) nodes: Vec<String>,
+    /// Names of further nodes for the cluster in DIR
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',', conflicts_with = "nodes")]
+    pub(crate) add: Vec<String>,
+    /// UDP port of the first node [default: 4801; with --add the one after the highest in use]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) base_port: Option<u16>,
+    /// The address that the nodes listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+}
+
+/// `tally node`.
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// What to log, and how much of it: a level, or targets with levels [default: info]
+    #[arg(long, value_name = "FILTER", env = "TALLY_LOG")]
+    pub(crate) log: Option<String>,
+    /// The number of this run; it has to be higher than that of any earlier run of this node
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(crate) incarnation: Option<u64>,
+}
+
+/// `tally config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say what is wrong with a configuration, without starting anything
+    #[command(after_help = "Example:\n  tally config check mesh/relay-0-1.hcl")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// `tally cluster`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cluster {
+    /// List and show the replicated objects
+    #[command(subcommand, after_help = "Example:\n  tally cluster shared list")]
+    Shared(Shared),
+    /// Show the members of the cluster, a block each
+    #[command(after_help = "Example:\n  tally cluster membership")]
+    Membership,
+    /// Show the asked node, and what it has done so far
+    #[command(after_help = "Example:\n  tally --output json cluster info")]
+    Info,
+    /// Show the asked node's name
+    #[command(after_help = "Example:\n  tally cluster nodename")]
+    Nodename,
+    /// Show the address that the others reach the asked node by
+    #[command(after_help = "Example:\n  tally cluster nodeaddr")]
+    Nodeaddr,
+    /// Forget a node that does not come back
+    ///
+    /// What it has counted so far counts no more, on all nodes. If it does come back, it begins anew.
+    #[command(after_help = "Example:\n  tally cluster forget relay-0-3")]
+    Forget {
+        /// The node
+        node: String,
+    },
+}
+
+/// `tally cluster shared`, `tally shared`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shared {
+    /// List the replicated objects
+    #[command(after_help = "Example:\n  tally cluster shared list")]
+    List,
+    /// Show what an object counts, in the whole cluster or on one node
+    ///
+    /// Trees of addresses show every host that counts, and above it every block at which addresses part, each with its sum.
+    #[command(
+        override_usage = "tally [--at SOCKET] [cluster] shared show OBJECT [from NODE]",
+        after_help = "\
+Examples:
+  tally cluster shared show inbound_cidr
+  tally cluster shared show outbound_domain from relay-0-1"
+    )]
+    Show {
+        /// The object; a beginning of its name that no other object shares is enough
+        object: String,
+        /// Whose view.
+        #[command(flatten)]
+        from: FromNode,
+    },
+}
+
+/// `from NODE`, or `--from NODE`.
+#[derive(Debug, Args)]
+pub(crate) struct FromNode {
+    /// `from` and the name of the node whose view is shown, instead of the cluster's
+    #[arg(value_name = "from NODE", num_args = 0..=2, conflicts_with = "from")]
+    pub(crate) words: Vec<String>,
+    /// The same as an option
+    #[arg(long, value_name = "NODE")]
+    pub(crate) from: Option<String>,
+}
+
+impl FromNode {
+    /// The node, if one was named.
+    pub(crate) fn node(&self) -> Result<Option<NodeName>, Failure> {
+        let name = match (self.words.as_slice(), &self.from) {
+            ([], None) => return Ok(None),
+            ([], Some(name)) => name,
+            ([from, name], _) if from == "from" => name,
+            (words, _) => {
+                let words = words.join(" ");
+                return Err(Failure::Input(format!("\"{words}\" is not understood here: write from NODE")));
+            }
+        };
+        node_name(name).map(Some)
+    }
+}
+
+/// The name of a node.
+pub(crate) fn node_name(name: &str) -> Result<NodeName, Failure> {
+    NodeName::new(name).map_err(|error| Failure::Input(format!("\"{name}\" is not the name of a node: {error}")))
+}
+
+/// `tally add`.
+#[derive(Debug, Args)]
+pub(crate) struct Add {
+    /// The object
+    pub(crate) object: String,
+    /// The key: an address or block, a domain, or BINDING/DOMAIN
+    pub(crate) key: String,
+    /// How much; negative to remove
+    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    pub(crate) n: i64,
+}
+
+/// `tally count`.
+#[derive(Debug, Args)]
+#[command(override_usage = "tally [--at SOCKET] count OBJECT KEY|BLOCK [from NODE]")]
+pub(crate) struct Count {
+    /// The object
+    pub(crate) object: String,
+    /// The key, or an address block
+    pub(crate) key: String,
+    /// Whose view.
+    #[command(flatten)]
+    pub(crate) from: FromNode,
+}
+
+/// `tally load`.
+#[derive(Debug, Args)]
+pub(crate) struct Load {
+    /// The object
+    pub(crate) object: String,
+    /// The file; - or none is stdin
+    pub(crate) file: Option<PathBuf>,
+    /// Pass over bad lines, and count them
+    #[arg(long)]
+    pub(crate) skip_bad: bool,
+}
+
+/// `tally hold`.
+#[derive(Debug, Args)]
+pub(crate) struct Hold {
+    /// The object
+    pub(crate) object: String,
+    /// The key
+    pub(crate) key: String,
+    /// Run the command only if the cluster then counts at most so many
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<i64>,
+    /// The command and its arguments, after --
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// `tally verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// Seconds to wait for copies that lag and members that do not answer
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    pub(crate) patience: Duration,
+}
+
+/// `tally watch`.
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    /// The object
+    pub(crate) object: String,
+}
+
+/// `tally demo`.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Nodes of the cluster
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
+    pub(crate) nodes: u8,
+    /// Seconds that the whole takes, about
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(8..=3600))]
+    pub(crate) seconds: u16,
+    /// Lines only, nothing is redrawn: for logs
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+/// Seconds, with a fraction if need be.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 5 or 0.5".to_owned())?;
+    if !(0.001..=86_400.0).contains(&seconds) {
+        return Err("from 0.001 to 86400 seconds".to_owned());
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}

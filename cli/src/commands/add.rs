@@ -1,0 +1,14 @@
+//! `tally add`: adds to what a node counts.
+
+use tallymesh_schemas::admin::Request;
+
+use crate::args::Add;
+use crate::client::Target;
+use crate::failure::Failure;
+use crate::output::Format;
+
+/// Adds to the asked node's own part of a key. Says nothing: done is done.
+pub(crate) fn run(Add { object, key, n }: Add, target: &Target, format: Format) -> Result<(), Failure> {
+    format.no_csv("add")?;
+    target.connect()?.order(&Request::Add { object, key, n })
+}

@@ -1,0 +1,48 @@
+//! `tally count`: a count with its freshness.
+
+use tallymesh_schemas::admin::{Answer, Count, Request};
+
+use crate::args;
+use crate::client::Target;
+use crate::failure::Failure;
+use crate::output::{Format, Out};
+
+/// Asks a node for a count, and writes it.
+pub(crate) fn run(args: args::Count, target: &Target, format: Format) -> Result<(), Failure> {
+    let request = Request::Count { object: args.object, key: args.key, from: args.from.node()? };
+    let count = target.connect()?.one(&request, |answer| match answer {
+        Answer::Count(count) => Some(count),
+        _ => None,
+    })?;
+    let mut out = Out::open();
+    let Count { total, local, actors, stalest_ms } = count;
+    match format {
+        Format::Text => out.text(text(&count))?,
+        Format::Json => out.json(&count)?,
+        Format::Csv => {
+            out.csv(&["total", "local", "actors", "stalest_ms"])?;
+            let fields = [total.to_string(), local.to_string(), actors.to_string(), stalest_ms.to_string()];
+            out.csv(&fields.each_ref().map(String::as_str))?;
+        }
+    }
+    out.flush()
+}
+
+fn text(Count { total, local, actors, stalest_ms }: &Count) -> String {
+    let heading = format!("{:>13}{:>13}{:>10}{:>12}", "total", "this node", "actors", "stalest");
+    let stalest = format!("{:.1} s", *stalest_ms as f64 / 1000.0);
+    format!("{heading}\n{total:>13}{local:>13}{actors:>10}{stalest:>12}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_stand_below_their_headings() {
+        let count = Count { total: 31, local: 5, actors: 3, stalest_ms: 840 };
+        let expected =
+            "        total    this node    actors     stalest\n           31            5         3       0.8 s\n";
+        assert_eq!(text(&count), expected);
+    }
+}

@@ -1,0 +1,102 @@
+//! `tally cluster info`, `nodename`, `nodeaddr`: the asked node about itself.
+
+use serde_json::{Map, Value, json};
+use tallymesh_schemas::admin::{Answer, Info, Request};
+
+use crate::client::Target;
+use crate::failure::Failure;
+use crate::output::{Format, Out};
+
+/// Writes what the node says about itself, and what it has done so far.
+pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
+    let info = ask(target, format.no_csv("cluster info")?)?;
+    let mut out = Out::open();
+    if format == Format::Json {
+        let counters: Map<String, Value> =
+            info.counters.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+        out.json(&json!({
+            "node": info.node,
+            "incarnation": info.incarnation,
+            "version": info.version,
+            "protocol": info.protocol,
+            "listen": info.listen,
+            "advertised": info.advertised,
+            "uptime_s": info.uptime_s,
+            "alive": info.alive,
+            "links": info.links,
+            "counters": counters,
+        }))?;
+        return out.flush();
+    }
+    let about = [
+        ("node", info.node.to_string()),
+        ("incarnation", info.incarnation.to_string()),
+        ("version", info.version),
+        ("protocol", info.protocol.to_string()),
+        ("listens on", info.listen.to_string()),
+        ("reached by", info.advertised.to_string()),
+        ("has run for", duration(info.uptime_s)),
+        ("alive", format!("{} nodes", info.alive)),
+        ("links", info.links.to_string()),
+    ];
+    let widest = info.counters.iter().map(|(name, _)| name.len()).chain(about.iter().map(|(label, _)| label.len()));
+    let width = widest.max().unwrap_or(0) + 2;
+    for (label, value) in about {
+        out.line(format!("{label:width$}{value}"))?;
+    }
+    for (name, value) in &info.counters {
+        out.line(format!("{name:width$}{value}"))?;
+    }
+    out.flush()
+}
+
+/// Writes the node's name.
+pub(crate) fn nodename(target: &Target, format: Format) -> Result<(), Failure> {
+    let info = ask(target, format.no_csv("cluster nodename")?)?;
+    say(format, "node", info.node.as_str())
+}
+
+/// Writes the address that the others reach the node by.
+pub(crate) fn nodeaddr(target: &Target, format: Format) -> Result<(), Failure> {
+    let info = ask(target, format.no_csv("cluster nodeaddr")?)?;
+    say(format, "address", &info.advertised.to_string())
+}
+
+fn ask(target: &Target, _: Format) -> Result<Info, Failure> {
+    target.connect()?.one(&Request::Info, |answer| match answer {
+        Answer::Info(info) => Some(*info),
+        _ => None,
+    })
+}
+
+fn say(format: Format, name: &str, value: &str) -> Result<(), Failure> {
+    let mut out = Out::open();
+    match format {
+        Format::Json => out.json(&json!({ name: value }))?,
+        _ => out.line(value)?,
+    }
+    out.flush()
+}
+
+/// `3 d 4 h`, `5 min 6 s`, `7 s`.
+fn duration(seconds: u64) -> String {
+    match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, s) => format!("{s} s"),
+        (0, 0, m, s) => format!("{m} min {s} s"),
+        (0, h, m, _) => format!("{h} h {m} min"),
+        (d, h, ..) => format!("{d} d {h} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        assert_eq!(duration(7), "7 s");
+        assert_eq!(duration(306), "5 min 6 s");
+        assert_eq!(duration(3600), "1 h 0 min");
+        assert_eq!(duration(3 * 86_400 + 4 * 3600 + 59), "3 d 4 h");
+    }
+}

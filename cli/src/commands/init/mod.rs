@@ -1,0 +1,143 @@
+//! `tally init`: makes a cluster, or further nodes for one.
+
+mod files;
+mod layout;
+
+use std::path::Path;
+
+use serde_json::json;
+use tallymesh::Identity;
+use tallymesh_schemas::config::{NodeConfig, Tls, render_node_file};
+use tallymesh_schemas::{Class, NodeName};
+
+use crate::args::{self, node_name};
+use crate::authority::{Authority, Issued};
+use crate::failure::Failure;
+use crate::output::{Format, Out};
+use files::NewFile;
+use layout::{Place, Places};
+
+const CA_CERTIFICATE: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+
+/// Makes what was asked for, all of it or nothing.
+pub(crate) fn run(args: &args::Init, format: Format) -> Result<(), Failure> {
+    let format = format.no_csv("init")?;
+    let adding = !args.add.is_empty();
+    let names = names(if adding { &args.add } else { &args.nodes })?;
+    let existing = if adding { layout::existing(&args.dir)? } else { Vec::new() };
+    let places = Places::new(names, existing, args.base_port, args.host)?;
+    let (authority, mut new) = if adding { (stored(&args.dir)?, Vec::new()) } else { fresh()? };
+    for place in &places.new {
+        new.extend(node_files(place, &places, &authority)?);
+    }
+    files::write_all(&args.dir, &new)?;
+    report(&args.dir, &places.new, adding, format)
+}
+
+fn names(texts: &[String]) -> Result<Vec<NodeName>, Failure> {
+    let mut names: Vec<NodeName> = Vec::new();
+    for text in texts {
+        let name = node_name(text)?;
+        if names.contains(&name) {
+            return Err(Failure::Input(format!("{name} is named twice: each node needs a name of its own")));
+        }
+        if name.as_str() == "ca" {
+            let why = "a node cannot be named ca here: its files would be those of the authority";
+            return Err(Failure::Input(why.to_owned()));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// A new authority and its files.
+fn fresh() -> Result<(Authority, Vec<NewFile>), Failure> {
+    let authority = Authority::new().map_err(|error| cannot_make("the authority", &error))?;
+    let certificate = NewFile::public(CA_CERTIFICATE, authority.certificate.clone());
+    let key = NewFile::secret(CA_KEY, authority.key());
+    Ok((authority, vec![certificate, key]))
+}
+
+/// The authority in a folder.
+fn stored(dir: &Path) -> Result<Authority, Failure> {
+    let read = |name: &str| {
+        let path = dir.join(name);
+        std::fs::read_to_string(&path).map_err(|error| {
+            let path = path.display();
+            Failure::Input(format!("cannot read {path}: {error}; --add needs the folder where the authority is kept"))
+        })
+    };
+    let (certificate, key) = (read(CA_CERTIFICATE)?, read(CA_KEY)?);
+    Authority::from_pem(certificate, &key).map_err(|error| {
+        Failure::Input(format!("{} is not the key of an authority: {error}", dir.join(CA_KEY).display()))
+    })
+}
+
+fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[NewFile; 3], Failure> {
+    let name = &place.name;
+    let Issued { certificate, key } =
+        authority.issue(name).map_err(|error| cannot_make(&format!("the certificate of {name}"), &error))?;
+    Identity::from_pem(authority.certificate.as_bytes(), certificate.as_bytes(), key.as_bytes()).map_err(|error| {
+        let why = format!("the cluster would refuse {name}: {error}");
+        Failure::Input(format!(
+            "{why}; do {CA_CERTIFICATE} and {CA_KEY} belong together, and did tally init make them?"
+        ))
+    })?;
+    let [pem, key_file, sock] = ["pem", "key", "sock"].map(|suffix| format!("{name}.{suffix}"));
+    let tls = Tls { ca: CA_CERTIFICATE.into(), cert: (&pem).into(), key: (&key_file).into() };
+    let config = NodeConfig {
+        name: name.clone(),
+        listen: place.listen,
+        advertise: None,
+        seeds: places.seeds(name),
+        tls,
+        admin: Some(sock.into()),
+        data_dir: None,
+    };
+    let text = render_node_file(&config, &Class::ALL);
+    Ok([
+        NewFile::public(pem, certificate),
+        NewFile::secret(key_file, key),
+        NewFile::public(format!("{name}.hcl"), text),
+    ])
+}
+
+fn cannot_make(what: &str, error: &rcgen::Error) -> Failure {
+    Failure::Input(format!("cannot make {what}: {error}"))
+}
+
+fn report(dir: &Path, places: &[Place], added: bool, format: Format) -> Result<(), Failure> {
+    let path = |place: &Place, suffix: &str| dir.join(format!("{}.{suffix}", place.name)).display().to_string();
+    let mut out = Out::open();
+    if format == Format::Json {
+        let nodes: Vec<_> = places
+            .iter()
+            .map(|place| {
+                json!({
+                    "node": place.name,
+                    "listen": place.listen,
+                    "config": path(place, "hcl"),
+                    "admin": path(place, "sock"),
+                })
+            })
+            .collect();
+        out.json(&json!({ "dir": dir, "nodes": nodes }))?;
+        return out.flush();
+    }
+    let count = if places.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", places.len()) };
+    let made = if added { format!("Made {count} for the cluster in") } else { format!("Made a cluster of {count} in") };
+    out.line(format!("{made} {}. Run each in a terminal of its own:\n", dir.display()))?;
+    for place in places {
+        out.line(format!("  tally node --config {}", path(place, "hcl")))?;
+    }
+    if let (Some(first), Some(last)) = (places.first(), places.last()) {
+        out.line("\nThen count, and ask any of them:\n")?;
+        out.line(format!("  tally --at {} add inbound_cidr 192.0.2.7", path(first, "sock")))?;
+        out.line(format!("  tally --at {} shared show inbound_cidr", path(last, "sock")))?;
+    }
+    let key = dir.join(CA_KEY).display().to_string();
+    out.line(format!("\nFor further nodes: tally init --dir {} --add NODE", dir.display()))?;
+    out.line(format!("Whoever has {key} can make nodes: keep it away from the machines that run them."))?;
+    out.flush()
+}

@@ -1,0 +1,17 @@
+//! The commands, a file each.
+
+pub(crate) mod add;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod count;
+pub(crate) mod forget;
+pub(crate) mod hold;
+pub(crate) mod info;
+pub(crate) mod init;
+pub(crate) mod list;
+pub(crate) mod load;
+pub(crate) mod membership;
+pub(crate) mod node;
+pub(crate) mod show;
+pub(crate) mod verify;
+pub(crate) mod watch;

@@ -1,0 +1,34 @@
+//! `tally demo`: a cluster in one process that counts, breaks and heals.
+//!
+//! The acts are in `story`; `cluster` runs the nodes, `traffic` makes and counts mail, `truth` is the tally that is kept
+//! apart and compared, `probe` measures how long changes take, `views` and `screen` show it all.
+
+mod cluster;
+mod probe;
+mod screen;
+mod story;
+mod traffic;
+mod truth;
+mod views;
+
+use std::time::Duration;
+
+use crate::args;
+use crate::failure::Failure;
+use crate::output::Format;
+use screen::Screen;
+use story::{Plan, Story};
+
+/// Runs the demonstration; an error if in the end somebody disagrees with what was counted.
+pub(crate) fn run(args: &args::Demo, format: Format) -> Result<(), Failure> {
+    if format != Format::Text {
+        return Err(Failure::Input("`tally demo` is to be looked at: leave --output out, or use --plain".to_owned()));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Node(format!("cannot start the runtime: {error}")))?;
+    runtime.block_on(async {
+        let plan = Plan::of(Duration::from_secs(args.seconds.into()));
+        let mut story = Story::begin(usize::from(args.nodes), Screen::open(args.plain)).await?;
+        story.tell(&plan).await
+    })
+}

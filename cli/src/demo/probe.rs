@@ -1,0 +1,196 @@
+//! How long a change takes to be seen everywhere: measured on the traffic's own object, beside the traffic.
+//!
+//! Each node opens and closes a connection from an address of its own, over and over, and after each change waits until
+//! every other node counts it. Nodes are looked at when they tell of a change, so what is measured is what a service that
+//! watches would see.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tallymesh::Counter;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::cluster::Member;
+use super::truth::{Truth, What};
+
+/// Between two changes of one node, at least. No multiple of the pace at which changes are sent, so that they meet it at
+/// every phase.
+const PAUSE: Duration = Duration::from_millis(7);
+
+/// Samples of one act, at most.
+const SAMPLES: usize = 1 << 16;
+
+/// Bounds of the histogram's bins, in milliseconds.
+const BINS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
+
+/// Columns of the histogram's longest bar.
+const BAR: usize = 40;
+
+/// Probes that run.
+pub(super) struct Probes {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Vec<Duration>>,
+}
+
+/// A node as the probes of the others see it.
+#[derive(Clone)]
+struct Receiver {
+    counter: Counter,
+    changed: watch::Receiver<u64>,
+    node: tallymesh::Node,
+    /// Keeps the watching going.
+    _watch: Arc<tallymesh_engine::Watch>,
+}
+
+impl Receiver {
+    fn total(&self) -> i64 {
+        self.counter.count(self.node.time()).total
+    }
+}
+
+impl Probes {
+    /// Starts a probe on each node.
+    pub(super) fn start(members: &[Member], truth: &Truth) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for (number, member) in members.iter().enumerate() {
+            let addr = address(number);
+            let others = members.iter().enumerate().filter(|(other, _)| *other != number);
+            let probe = Probe {
+                number,
+                key: addr.to_string(),
+                own: member.inbound.counter(addr),
+                others: others.map(|(_, other)| receiver(other, addr)).collect(),
+                truth: truth.clone(),
+            };
+            tasks.spawn(probe.run(stopped.clone()));
+        }
+        Self { stop, tasks }
+    }
+
+    /// Ends the probes, each after the change that it is at, and takes what they have measured.
+    pub(super) async fn stop(mut self) -> Vec<Duration> {
+        let _ = self.stop.send(true);
+        let mut samples = Vec::new();
+        while let Some(measured) = self.tasks.join_next().await {
+            samples.extend(measured.unwrap_or_default());
+        }
+        samples.sort_unstable();
+        samples
+    }
+}
+
+/// The address that a node's probe counts.
+fn address(number: usize) -> IpAddr {
+    Ipv4Addr::new(198, 51, 100, u8::try_from(number + 1).unwrap_or(u8::MAX)).into()
+}
+
+fn receiver(member: &Member, addr: IpAddr) -> Receiver {
+    let (tell, changed) = watch::channel(0_u64);
+    let wake = Arc::new(move || tell.send_modify(|changes| *changes += 1));
+    // One change in the queue is enough: the count is read, not the queue.
+    let watch = member.inbound.structure().watch(1, wake);
+    Receiver { counter: member.inbound.counter(addr), changed, node: member.node.clone(), _watch: watch }
+}
+
+struct Probe {
+    number: usize,
+    key: String,
+    own: Counter,
+    others: Vec<Receiver>,
+    truth: Truth,
+}
+
+impl Probe {
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Vec<Duration> {
+        let mut samples = Vec::new();
+        let mut open = 0;
+        while !*stopped.borrow() && samples.len() < SAMPLES {
+            let n = if open == 0 { 1 } else { -1 };
+            open += n;
+            self.truth.add(self.number, What::Inbound, &self.key, n);
+            let start = Instant::now();
+            self.own.add(n);
+            tokio::select! {
+                () = seen(&mut self.others, open) => samples.push(start.elapsed()),
+                _ = stopped.wait_for(|stop| *stop) => break,
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+        // The last one stays open, as an ordinary connection of this node.
+        self.truth.add(self.number, What::Inbound, &self.key, 1 - open);
+        self.own.add(1 - open);
+        samples
+    }
+}
+
+/// Waits until all of them count so many.
+async fn seen(receivers: &mut [Receiver], total: i64) {
+    for receiver in receivers {
+        loop {
+            receiver.changed.mark_unchanged();
+            if receiver.total() == total {
+                break;
+            }
+            if receiver.changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The sample below which `part` of the sorted samples lie.
+pub(super) fn percentile(sorted: &[Duration], part: f64) -> Duration {
+    let at = ((sorted.len() as f64 * part).ceil() as usize).saturating_sub(1);
+    sorted.get(at).copied().unwrap_or_default()
+}
+
+/// A duration in milliseconds, as it is shown.
+pub(super) fn milliseconds(duration: Duration) -> String {
+    format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
+}
+
+/// Bars for how many samples took how long.
+pub(super) fn histogram(sorted: &[Duration]) -> Vec<String> {
+    let ms = |duration: &Duration| duration.as_secs_f64() * 1000.0;
+    let below = |bound: f64| sorted.partition_point(|sample| ms(sample) < bound);
+    let mut bins = Vec::new();
+    let (mut from, mut label) = (0, "0".to_owned());
+    for bound in BINS {
+        bins.push((format!("{label} to {bound} ms"), below(bound) - from));
+        (from, label) = (below(bound), bound.to_string());
+    }
+    bins.push((format!("over {label} ms"), sorted.len() - from));
+    let most = bins.iter().map(|bin| bin.1).max().unwrap_or(0).max(1);
+    let shown = bins.iter().rposition(|bin| bin.1 > 0).map_or(0, |last| last + 1);
+    let lines = bins.iter().take(shown).map(|(label, count)| {
+        let bar = "#".repeat((count * BAR).div_ceil(most));
+        format!("  {label:>14} {count:>6} {bar}").trim_end().to_owned()
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_samples() {
+        let samples: Vec<_> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&samples, 0.5), Duration::from_millis(50));
+        assert_eq!(percentile(&samples, 0.99), Duration::from_millis(99));
+        assert_eq!(percentile(&samples, 1.0), Duration::from_millis(100));
+        assert_eq!(percentile(&[], 0.5), Duration::ZERO);
+    }
+
+    #[test]
+    fn every_sample_lies_in_one_bin() {
+        let samples: Vec<_> = [500, 1500, 1600, 7000, 150_000].into_iter().map(Duration::from_micros).collect();
+        let lines = histogram(&samples);
+        assert_eq!(lines[0], "       0 to 1 ms      1 ####################");
+        assert_eq!(lines[1], "       1 to 2 ms      2 ########################################");
+        assert_eq!(lines.len(), BINS.len() + 1);
+    }
+}

@@ -1,0 +1,76 @@
+//! Where the demonstration is shown: lines that stay, and below them, on a terminal, a few that are redrawn.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+
+/// Between two drawings of what is redrawn.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Between two lines of what would be redrawn, where nothing is.
+const PLAIN_LINE: Duration = Duration::from_secs(1);
+
+/// Stdout as lines, or as a terminal.
+#[derive(Debug)]
+pub(super) struct Screen {
+    plain: bool,
+    /// Lines at the bottom that are redrawn.
+    drawn: usize,
+    last: Option<Instant>,
+}
+
+impl Screen {
+    /// Opens stdout; anything that is no terminal is written to plainly.
+    pub(super) fn open(plain: bool) -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self { plain: plain || dumb || !io::stdout().is_terminal(), drawn: 0, last: None }
+    }
+
+    /// Writes a line that stays.
+    pub(super) fn say(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
+        let erased = self.erase();
+        self.write(&format!("{erased}{}\n", text.as_ref()))
+    }
+
+    /// Writes the heading of an act.
+    pub(super) fn act(&mut self, title: &str) -> Result<(), Failure> {
+        let title = if self.plain { title.to_owned() } else { format!("\x1b[1m{title}\x1b[0m") };
+        self.last = None;
+        self.say(format!("\n{title}"))
+    }
+
+    /// Redraws what changes: `frame` on a terminal; elsewhere, once a second, `line`.
+    pub(super) fn live(
+        &mut self,
+        frame: impl FnOnce() -> Vec<String>,
+        line: impl FnOnce() -> String,
+    ) -> Result<(), Failure> {
+        let pace = if self.plain { PLAIN_LINE } else { FRAME };
+        if self.last.is_some_and(|last| last.elapsed() < pace) {
+            return Ok(());
+        }
+        self.last = Some(Instant::now());
+        if self.plain {
+            return self.say(line());
+        }
+        let lines = frame();
+        let text = format!("{}{}\n", self.erase(), lines.join("\n"));
+        self.drawn = lines.len();
+        self.write(&text)
+    }
+
+    /// What removes the lines that are redrawn.
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            drawn => format!("\x1b[{drawn}A\x1b[J"),
+        }
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+        written.map_err(|error| Failure::output(&error))
+    }
+}

@@ -1,0 +1,311 @@
+//! The acts of the demonstration.
+
+use std::time::{Duration, Instant};
+
+use tallymesh::{Life, Node, NodeName};
+use tokio::time::MissedTickBehavior;
+
+use super::cluster::{self, DROP_AFTER, Member};
+use super::probe::{Probes, histogram, milliseconds, percentile};
+use super::screen::Screen;
+use super::traffic::{STEP, Traffic};
+use super::truth::Truth;
+use super::views;
+use crate::failure::Failure;
+
+/// How long all may take to agree once nothing changes any more.
+const AGREE: Duration = Duration::from_secs(15);
+
+/// How long a verification may take.
+const VERIFY: Duration = Duration::from_secs(5);
+
+/// How long each act takes. What is left of the time goes to starting, agreeing and leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    whole: Duration,
+    traffic: Duration,
+    cut: Duration,
+    healed: Duration,
+}
+
+impl Plan {
+    /// Divides the time.
+    pub(super) fn of(whole: Duration) -> Self {
+        Self { whole, traffic: whole.mul_f64(0.27), cut: whole.mul_f64(0.45), healed: whole.mul_f64(0.1) }
+    }
+}
+
+/// What happened to the node that was cut off, as the first node saw it; times since the cut.
+#[derive(Debug, Clone, Copy, Default)]
+struct Absence {
+    dead: Option<Duration>,
+    dropped: Option<Duration>,
+}
+
+/// A demonstration under way.
+pub(super) struct Story {
+    members: Vec<Member>,
+    screen: Screen,
+    truth: Truth,
+    traffic: Traffic,
+    begun: Instant,
+}
+
+impl Story {
+    /// Starts the cluster.
+    pub(super) async fn begin(nodes: usize, mut screen: Screen) -> Result<Self, Failure> {
+        let begun = Instant::now();
+        screen.say(format!("A cluster of {nodes} nodes in this process, over QUIC on loopback, TLS 1.3 both ways."))?;
+        let members = cluster::start(nodes).await?;
+        for member in &members {
+            screen.say(format!("  {} serves on {}", member.name(), member.node.listen_addr()))?;
+        }
+        cluster::all_linked(&members).await?;
+        screen.say(format!("  all linked to each other {} after the start", milliseconds(begun.elapsed())))?;
+        let timings = cluster::timings();
+        screen.say(format!(
+            "For the demonstration a link is given up after {} s of silence (default 6 s), and a dead node's",
+            timings.idle.as_secs_f64()
+        ))?;
+        screen.say(format!(
+            "inbound connections stop counting {} s after it was declared dead (default 10 s).",
+            DROP_AFTER.as_secs_f64()
+        ))?;
+        let truth = Truth::default();
+        Ok(Self { members, screen, traffic: Traffic::new(truth.clone()), truth, begun })
+    }
+
+    /// All acts, to the end.
+    pub(super) async fn tell(&mut self, plan: &Plan) -> Result<(), Failure> {
+        let samples = self.count(plan.traffic).await?;
+        self.show().await?;
+        let last = self.members.len() - 1;
+        let absence = self.cut(plan.cut, last).await?;
+        let healed = self.heal(last).await?;
+        self.last_check(plan.healed).await?;
+        let verified = self.verify().await?;
+        self.summary(plan, &samples, absence, healed, &verified)?;
+        self.leave().await;
+        Ok(())
+    }
+
+    /// Act 1: traffic on all nodes.
+    async fn count(&mut self, time: Duration) -> Result<Vec<Duration>, Failure> {
+        self.screen.act("1. Mail comes in and goes out on every node")?;
+        let probes = Probes::start(&self.members, &self.truth);
+        let run = self.run_traffic(time, |_| Ok(())).await;
+        let samples = probes.stop().await;
+        run?;
+        if samples.is_empty() {
+            return Err(Failure::No("no change was ever seen on all nodes".to_owned()));
+        }
+        self.screen.say(format!(
+            "  {} connections opened, {} ended. A change was seen on all nodes after:",
+            self.traffic.opened, self.traffic.closed
+        ))?;
+        for line in histogram(&samples) {
+            self.screen.say(line)?;
+        }
+        self.screen.say(format!("  {}", quantiles(&samples)))?;
+        Ok(samples)
+    }
+
+    /// Act 2: the views.
+    async fn show(&mut self) -> Result<(), Failure> {
+        self.screen.act("2. The traffic pauses; the open connections stay open")?;
+        self.agree().await?;
+        let (first, second) = match self.members.as_slice() {
+            [first, second, ..] => (first, second),
+            _ => return Ok(()),
+        };
+        let (inbound, outbound) = (first.inbound.structure(), first.outbound.structure());
+        let shown = [
+            (format!("{}, asked for the whole cluster:", first.name()), views::view(inbound, None)),
+            (format!("{}, asked for {}:", first.name(), second.name()), views::view(inbound, Some(second.name()))),
+            (format!("{}, asked for the whole cluster:", first.name()), views::view(outbound, None)),
+        ];
+        for (about, lines) in shown {
+            self.screen.say(format!("\n  {about}"))?;
+            for line in lines {
+                self.screen.say(line)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Act 3: one node is cut off, and the traffic goes on, on both sides.
+    async fn cut(&mut self, time: Duration, last: usize) -> Result<Absence, Failure> {
+        let (Some(observer), Some(lost)) = (self.members.first(), self.members.get(last)) else {
+            return Ok(Absence::default());
+        };
+        let name = lost.name().clone();
+        self.screen.act(&format!("3. {name} is cut off; both sides go on"))?;
+        let start = Instant::now();
+        lost.gate.close();
+        let watched = tokio::spawn(declared_dead(observer.node.clone(), name, start, time));
+        let nodes = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let mut dropped = None;
+        self.run_traffic(time, |members| {
+            let counted = members.first().map(|member| member.inbound.count(ipnet::Ipv4Net::default().into()).actors);
+            if dropped.is_none() && counted.is_some_and(|counted| counted < nodes) {
+                dropped = Some(start.elapsed());
+            }
+            Ok(())
+        })
+        .await?;
+        let dead = watched.await.ok().flatten();
+        self.both_sides(last, Absence { dead, dropped })?;
+        Ok(Absence { dead, dropped })
+    }
+
+    /// What each side counts while they do not hear of each other.
+    fn both_sides(&mut self, last: usize, Absence { dead, dropped }: Absence) -> Result<(), Failure> {
+        let Some(lost) = self.members.get(last) else { return Ok(()) };
+        let (name, (inwards, outwards)) = (lost.name().clone(), lost.gate.dropped());
+        let at = |time: Option<Duration>| time.map(|time| format!("{:.1} s after the cut", time.as_secs_f64()));
+        let dead = at(dead).unwrap_or_else(|| "not yet; this takes some 6 s".to_owned());
+        let dropped = at(dropped).unwrap_or_else(|| "not yet".to_owned());
+        self.screen.say(format!("  declared dead: {dead}"))?;
+        self.screen.say(format!("  its inbound connections count no more: {dropped}"))?;
+        self.screen.say("  its outbound connections go on counting, as last heard of (on_dead = hold)")?;
+        self.screen.say(format!("  {} packets were lost at the cut; now the sides count:", inwards + outwards))?;
+        for line in views::table(&self.members, &self.truth) {
+            self.screen.say(line)?;
+        }
+        let differences = self.truth.differences(&self.members);
+        if inwards + outwards == 0 || differences.is_empty() {
+            return Err(Failure::No(format!(
+                "{name} was cut off, and nobody noticed: the demonstration shows nothing"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Act 4: the cut is healed.
+    async fn heal(&mut self, last: usize) -> Result<Duration, Failure> {
+        let Some(lost) = self.members.get(last) else { return Ok(Duration::ZERO) };
+        let name = lost.name().clone();
+        self.screen.act(&format!("4. {name} is back"))?;
+        lost.gate.open();
+        let healed = self.agree().await?;
+        for line in views::table(&self.members, &self.truth) {
+            self.screen.say(line)?;
+        }
+        Ok(healed)
+    }
+
+    /// Act 5: on with the traffic, and a last comparison.
+    async fn last_check(&mut self, time: Duration) -> Result<(), Failure> {
+        self.screen.act("5. On with the traffic, and a last comparison")?;
+        self.run_traffic(time, |_| Ok(())).await?;
+        self.agree().await.map(drop)
+    }
+
+    /// Every node compares fingerprints with all others.
+    async fn verify(&mut self) -> Result<String, Failure> {
+        let mut copies = 0;
+        for member in &self.members {
+            let found = member.node.verify(VERIFY).await;
+            match found {
+                Some(found) if found.converged() && found.members.len() == self.members.len() => {
+                    copies += found.copies;
+                }
+                found => {
+                    return Err(Failure::No(format!("{} finds that not all have converged: {found:?}", member.name())));
+                }
+            }
+        }
+        Ok(format!("fingerprints of {copies} copies compared, asked on every node: converged"))
+    }
+
+    fn summary(
+        &mut self,
+        plan: &Plan,
+        samples: &[Duration],
+        absence: Absence,
+        healed: Duration,
+        verified: &str,
+    ) -> Result<(), Failure> {
+        let nodes = self.members.len();
+        self.screen.act("Summary")?;
+        let gone = match absence {
+            Absence { dropped: Some(after), .. } => {
+                format!("its inbound connections stopped counting after {:.1} s", after.as_secs_f64())
+            }
+            _ => "too short a cut for its inbound connections to stop counting; see --seconds 20".to_owned(),
+        };
+        let lines = [
+            format!(
+                "{nodes} nodes counted {} connections that opened and {} that ended",
+                self.traffic.opened, self.traffic.closed
+            ),
+            format!("a change was seen on all nodes after: {}", quantiles(samples)),
+            format!("one node cut off for {:.1} s: {gone}", plan.cut.as_secs_f64()),
+            format!("all exact again {} after the cut was healed, no restart", milliseconds(healed)),
+            verified.to_owned(),
+            format!("all {nodes} nodes agree with what was counted, key by key and node by node"),
+            format!("took {:.1} s of {} s", self.begun.elapsed().as_secs_f64(), plan.whole.as_secs()),
+        ];
+        for line in lines {
+            self.screen.say(format!("  {line}"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets the traffic run; `look` is called after each step.
+    async fn run_traffic(
+        &mut self,
+        time: Duration,
+        mut look: impl FnMut(&[Member]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut ticks = tokio::time::interval(STEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while start.elapsed() < time {
+            ticks.tick().await;
+            self.traffic.step(&self.members)?;
+            look(&self.members)?;
+            let (members, truth) = (&self.members, &self.truth);
+            self.screen.live(|| views::table(members, truth), || views::line(members, truth))?;
+        }
+        Ok(())
+    }
+
+    /// Nothing changes any more: waits until all say what is so.
+    async fn agree(&mut self) -> Result<Duration, Failure> {
+        match self.truth.agreed(&self.members, AGREE).await {
+            Ok(after) => {
+                self.screen.say(format!("  all nodes agree with what was counted, after {}", milliseconds(after)))?;
+                Ok(after)
+            }
+            Err(differences) => {
+                let seconds = AGREE.as_secs();
+                let differences = differences.join("\n  ");
+                Err(Failure::No(format!("after {seconds} s not all agree with what was counted:\n  {differences}")))
+            }
+        }
+    }
+
+    async fn leave(&mut self) {
+        for member in &self.members {
+            member.node.shutdown().await;
+        }
+    }
+}
+
+/// When, after `start`, a node takes another one for dead; `None` if it does not within `time`.
+async fn declared_dead(observer: Node, lost: NodeName, start: Instant, time: Duration) -> Option<Duration> {
+    let dead = |member: &tallymesh::Member| member.actor.node == lost && member.life == Life::Dead;
+    while start.elapsed() < time {
+        if observer.members().await.iter().any(dead) {
+            return Some(start.elapsed());
+        }
+        tokio::time::sleep(STEP).await;
+    }
+    None
+}
+
+fn quantiles(samples: &[Duration]) -> String {
+    let [p50, p99, most] = [0.5, 0.99, 1.0].map(|part| milliseconds(percentile(samples, part)));
+    format!("p50 {p50}, p99 {p99}, slowest {most}, of {} changes", samples.len())
+}

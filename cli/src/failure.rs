@@ -1,0 +1,43 @@
+//! Why a command did not do what it was asked, and the exit code that says so.
+
+use std::io;
+use std::process::ExitCode;
+
+/// Why a command ends early. The exit codes are part of the command's contract.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The answer is no: 1.
+    #[error("{0}")]
+    No(String),
+    /// Bad usage or input: 2.
+    #[error("{0}")]
+    Input(String),
+    /// The node cannot be reached, or it cannot do its work: 3.
+    #[error("{0}")]
+    Node(String),
+    /// Everything is said already.
+    #[error("exit code {0}")]
+    Exit(u8),
+}
+
+impl Failure {
+    /// An error of writing to stdout. A closed pipe is no trouble of ours: whoever reads has seen enough.
+    pub(crate) fn output(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::Exit(0),
+            _ => Self::Input(format!("cannot write the output: {error}")),
+        }
+    }
+
+    /// Tells the user, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        let code = match self {
+            Self::No(_) => 1,
+            Self::Input(_) => 2,
+            Self::Node(_) => 3,
+            Self::Exit(code) => return ExitCode::from(*code),
+        };
+        crate::style::complain("error", &self.to_string());
+        ExitCode::from(code)
+    }
+}

@@ -1,0 +1,219 @@
+//! One node: a replica, its structure, and the pace at which it speaks to the others.
+//!
+//! # Pace
+//! Every node has a link to every other one and sends its own rows itself, so a change costs at least one message a
+//! peer: what makes that cheap is that a message carries many changes. A node therefore speaks in *rounds*: whatever
+//! waits for a peer, rows, digest and requests, goes as one message, and the next round comes no sooner than `ROUND` for
+//! every node of the cluster after it. A change that finds the node silent for that long is sent at once; the others
+//! wait for half a round on average. So a node of n sends at most (n − 1) / (n · ROUND) messages a second, about 50,
+//! however large the cluster is, and a change is known everywhere a round and one delay after it happened.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tallymesh_engine::{Config, Event, Now, Replica, Structure, Time};
+use tallymesh_schemas::{Class, Incarnation, NodeName, OnDead, StructureId, StructureName, StructureSpec};
+
+use super::link::{self, LinkError};
+use super::protocol::{self, Body, Envelope, Refusal};
+use super::workload::Workload;
+
+/// Time between two rounds, for every node of the cluster: 100 ms with 5 nodes, 500 ms with 25.
+const ROUND: Duration = Duration::from_millis(20);
+
+/// Rounds between two digests. They ride with rows that are sent anyway, or would be a message of their own.
+const DIGEST_ROUNDS: u32 = 4;
+
+/// Bytes of frames in one message; what is left goes with the next round.
+const MESSAGE_BYTES: usize = 512 << 10;
+
+/// A node before and after it was told its name.
+#[derive(Debug)]
+pub(super) struct Node {
+    workload: Workload,
+    member: Option<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    node_ids: Value,
+    replica: Replica,
+    structure: Arc<Structure>,
+    round: Duration,
+    next_round: Time,
+    /// There may be something to send.
+    waiting: bool,
+}
+
+impl Node {
+    pub(super) fn new(workload: Workload) -> Self {
+        Self { workload, member: None }
+    }
+
+    /// Handles one line; what is to be answered is appended to `out`.
+    pub(super) fn handle_line(&mut self, now: Now, line: &[u8], out: &mut Vec<u8>) {
+        let message = match protocol::read(line) {
+            Ok(message) => message,
+            // Without an envelope there is nobody to tell; Maelstrom keeps what nodes write to stderr.
+            Err(error) => return complain(&error),
+        };
+        let answer = match protocol::kind(&message.body) {
+            Ok(link::TYPE) => return self.handle_peer(now, &message),
+            Ok("init") => self.init(now, &message.body),
+            Ok(request) => match &mut self.member {
+                Some(member) => {
+                    member.waiting = true;
+                    self.workload.serve(&member.structure, now, request, &message.body)
+                }
+                None => Err(Refusal::Unnamed),
+            },
+            Err(refusal) => Err(refusal),
+        };
+        if let Some(reply) = protocol::reply(&message, answer) {
+            protocol::write(&reply, out);
+        }
+    }
+
+    fn init(&mut self, now: Now, args: &Body) -> Result<Body, Refusal> {
+        let name = |value: &Value| NodeName::new(value.as_str().unwrap_or_default()).ok();
+        let bad_name = || Refusal::field("node_id", "has to be a host name in lower case");
+        let bad_names = || Refusal::field("node_ids", "has to list all nodes by host names in lower case");
+        let node = args.get("node_id").and_then(name).ok_or_else(bad_name)?;
+        let node_ids = args.get("node_ids").unwrap_or(&Value::Null);
+        let nodes = node_ids.as_array().and_then(|ids| ids.iter().map(name).collect::<Option<Vec<_>>>());
+        let nodes = nodes.ok_or_else(bad_names)?;
+        match &self.member {
+            None => self.member = Some(Member::new(now, self.workload, node, nodes, node_ids.clone())?),
+            // A doubled init is answered like the first; it must not make the node forget.
+            Some(member) if *member.replica.actor().node.as_str() == *node.as_str() && member.node_ids == *node_ids => {
+            }
+            Some(member) => {
+                let is = member.replica.actor().node.to_string();
+                return Err(Refusal::field("node_id", format!("cannot change: this node is {is}, among its nodes")));
+            }
+        }
+        Ok(protocol::body("init_ok", []))
+    }
+
+    fn handle_peer(&mut self, now: Now, message: &Envelope) {
+        // Another node was told its name sooner than this one; what it said is in its next digest as well.
+        let Some(member) = &mut self.member else { return };
+        let Ok(peer) = NodeName::new(&message.src) else { return complain("a message of a node without a good name") };
+        if let Err(error) = member.handle_frames(now, &peer, &message.body) {
+            complain(&format!("from {peer}: {error}"));
+        }
+    }
+
+    /// When [`Node::tick`] has something to do.
+    pub(super) fn due(&self) -> Time {
+        self.member.as_ref().map_or(Time::NEVER, |member| {
+            let timeout = member.replica.poll_timeout();
+            if member.waiting { timeout.min(member.next_round) } else { timeout }
+        })
+    }
+
+    /// Time has passed, or lines were handled: sends what is due.
+    pub(super) fn tick(&mut self, now: Now, out: &mut Vec<u8>) {
+        if let Some(member) = &mut self.member {
+            member.tick(now, out);
+        }
+    }
+}
+
+impl Member {
+    fn new(
+        now: Now,
+        workload: Workload,
+        node: NodeName,
+        nodes: Vec<NodeName>,
+        node_ids: Value,
+    ) -> Result<Self, Refusal> {
+        let round = ROUND * u32::try_from(nodes.len()).unwrap_or(u32::MAX);
+        let digest_interval = round * DIGEST_ROUNDS;
+        let config = Config {
+            digest_interval,
+            // A digest that names only what changed counts on the one before it, which may be lost here.
+            full_digest_interval: digest_interval,
+            seed: now.unix_ms ^ u64::from(StructureId::of(node.as_str()).0) << 32,
+            ..Config::default()
+        };
+        let mut replica = Replica::new(config, node.clone(), Incarnation(now.unix_ms));
+        let name = StructureName::new(workload.name()).map_err(|e| Refusal::field("node_id", e.to_string()))?;
+        let spec = StructureSpec {
+            on_dead: OnDead::Hold,
+            // Rounds make changes wait, so the structure need not.
+            max_delay: Duration::ZERO,
+            ..StructureSpec::new(name, Class::OutboundDomains)
+        };
+        // Nobody counts but the one thread that also ticks, so there is nothing to be woken.
+        let structure = replica.replicate(spec, Arc::new(|| ()));
+        let structure = structure.map_err(|error| Refusal::field("node_id", error.to_string()))?;
+        for peer in nodes.iter().filter(|peer| **peer != node) {
+            replica.handle_link_up(now, peer);
+        }
+        Ok(Self { node_ids, replica, structure, round, next_round: now.mono, waiting: true })
+    }
+
+    fn handle_frames(&mut self, now: Now, peer: &NodeName, body: &Body) -> Result<(), LinkError> {
+        self.waiting = true;
+        let frames = link::unpack(body)?;
+        let mut frames = frames.as_slice();
+        while let Some(message) = link::next(&mut frames)? {
+            if let Err(error) = self.replica.handle_message(now, peer, message) {
+                complain(&format!("from {peer}: {error}"));
+                // What a driver does about it on QUIC: close the link, and begin anew.
+                if self.replica.links().any(|linked| linked == peer) {
+                    self.replica.handle_link_down(peer);
+                    self.replica.handle_link_up(now, peer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Vec<u8>) {
+        self.replica.handle_changes(now);
+        if now.mono >= self.replica.poll_timeout() {
+            self.replica.handle_timeout(now);
+            self.waiting = true;
+        }
+        while let Some(event) = self.replica.poll_event() {
+            // Links are up because init says so: that is no news.
+            if !matches!(event, Event::Life { .. }) {
+                complain(&format!("{event:?}"));
+            }
+        }
+        if self.waiting && now.mono >= self.next_round {
+            self.waiting = false;
+            let peers: Vec<_> = self.replica.links().cloned().collect();
+            let sent = peers.iter().fold(false, |sent, peer| self.send(peer, out) || sent);
+            if sent {
+                self.next_round = now.mono.after(self.round);
+            }
+        }
+    }
+
+    /// Sends what waits for a peer, as one message. Whether there was something.
+    fn send(&mut self, peer: &NodeName, out: &mut Vec<u8>) -> bool {
+        let (mut frames, mut message) = (Vec::new(), Vec::new());
+        while frames.len() < MESSAGE_BYTES && self.replica.poll_transmit(peer, &mut message) {
+            if let Err(error) = link::push(&message, &mut frames) {
+                complain(&format!("to {peer}: {error}"));
+            }
+            message.clear();
+        }
+        self.waiting |= frames.len() >= MESSAGE_BYTES;
+        if frames.is_empty() {
+            return false;
+        }
+        let src = self.replica.actor().node.to_string();
+        protocol::write(&Envelope { src, dest: peer.to_string(), body: link::pack(&frames) }, out);
+        true
+    }
+}
+
+/// Stderr is where Maelstrom looks for what a node has to say.
+fn complain(what: &str) {
+    eprintln!("{what}");
+}

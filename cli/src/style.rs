@@ -1,0 +1,36 @@
+//! Colour, on terminals only, and what goes to stderr.
+
+use std::io::{self, IsTerminal, Write};
+
+/// Whether colour may be used on a stream: it is a terminal, and the user has not said `NO_COLOR`.
+fn coloured(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    stream.is_terminal() && !refused && !dumb
+}
+
+/// A text in green, if stdout shows colour.
+pub(crate) fn good(text: &str) -> String {
+    paint(text, "32", coloured(&io::stdout()))
+}
+
+/// A text in red, if stdout shows colour.
+pub(crate) fn bad(text: &str) -> String {
+    paint(text, "31", coloured(&io::stdout()))
+}
+
+/// A text in bold, if stdout shows colour.
+pub(crate) fn strong(text: &str) -> String {
+    paint(text, "1", coloured(&io::stdout()))
+}
+
+/// A line on stderr: `error: …`, `warning: …`. A stderr that is gone is no reason to stop.
+pub(crate) fn complain(label: &str, text: &str) {
+    let colour = if label == "error" { "1;31" } else { "1;33" };
+    let label = paint(label, colour, coloured(&io::stderr()));
+    let _ = writeln!(io::stderr(), "{label}: {text}");
+}
+
+fn paint(text: &str, colour: &str, coloured: bool) -> String {
+    if coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+}

@@ -1,0 +1,253 @@
+//! Each command against a running node: what it prints, and how it ends.
+
+use std::process::Stdio;
+
+use crate::support::{Mesh, Process, SOON, command, eventually, tally};
+use rustix::process::Signal;
+
+#[test]
+fn counting_and_asking() {
+    let mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
+    assert_eq!(mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.7"]).ok(), "");
+    mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.9", "5"]).ok();
+    mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.9", "-2"]).ok();
+    mesh.ask("relay-0-1", &["add", "inbound_cidr", "2001:db8::25"]).ok();
+    mesh.ask("relay-0-1", &["add", "outbound_domains", "Example.COM."]).ok();
+    mesh.ask("relay-0-1", &["add", "outbound_binding", "pool-a/example.com", "2"]).ok();
+    mesh.counts("relay-0-2", "inbound", "192.0.2.0/24", 4, SOON);
+    mesh.counts("relay-0-2", "inbound", "::/0", 1, SOON);
+    mesh.counts("relay-0-2", "outbound_domains", "example.com", 1, SOON);
+    mesh.counts("relay-0-2", "outbound_binding_domains", "pool-a/example.com", 2, SOON);
+    let count = mesh.ask("relay-0-2", &["count", "inbound_cidr", "192.0.2.9"]).ok();
+    let lines: Vec<_> = count.lines().collect();
+    assert_eq!(lines[0], "        total    this node    actors     stalest");
+    assert!(lines[1].starts_with("            3            0         2"), "{count}");
+    let csv = mesh.ask("relay-0-2", &["count", "inbound_cidr", "192.0.2.9", "--output", "csv"]).ok();
+    assert!(csv.starts_with("total,local,actors,stalest_ms\n3,0,2,"), "{csv}");
+
+    assert_eq!(mesh.ask("relay-0-2", &["cluster", "nodename"]).ok(), "relay-0-2\n");
+    let json = mesh.ask("relay-0-2", &["--output", "json", "cluster", "nodename"]).ok();
+    assert_eq!(json, "{\"node\":\"relay-0-2\"}\n");
+    let address = mesh.ask("relay-0-2", &["cluster", "nodeaddr"]).ok();
+    let info = mesh.ask("relay-0-2", &["--output", "json", "cluster", "info"]).ok();
+    let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+    assert_eq!(info["advertised"], address.trim_end());
+    assert_eq!((&info["alive"], &info["links"], &info["protocol"]), (&2.into(), &1.into(), &1.into()));
+    assert!(mesh.ask("relay-0-2", &["cluster", "info"]).ok().lines().next().unwrap().ends_with(" relay-0-2"));
+
+    let members = mesh.ask("relay-0-2", &["cluster", "membership"]).ok();
+    let blocks: Vec<_> = members.split("\n\n").collect();
+    assert_eq!(blocks.len(), 2, "{members}");
+    let lines: Vec<_> = blocks[1].lines().collect();
+    assert!(lines[0].starts_with("#ec1-") && lines[0].ends_with("#relay-0-2"), "{members}");
+    assert_eq!(lines[1], "    Node name  relay-0-2");
+    assert_eq!(lines[4], format!("    Address    {}", address.trim_end()));
+    assert_eq!(lines[5], "    State      self");
+}
+
+#[test]
+fn what_cannot_be_answered_is_told_with_its_exit_code() {
+    let mesh = Mesh::running(&["relay-0-1"]);
+    for (arguments, told) in [
+        (["count", "outbound", "example.com"].as_slice(), "outbound_binding_domains, outbound_cidr, outbound_domains"),
+        (&["count", "inbound_cdir", "192.0.2.7"], "no object \"inbound_cdir\""),
+        (&["shared", "show", "inbound", "from", "relay-0-9"], "nothing is known of node relay-0-9"),
+        (&["count", "inbound", "192.0.2.7", "from", "relay-0-9"], "nothing is known of node relay-0-9"),
+        (&["shared", "show", "inbound", "of", "relay-0-1"], "write from NODE"),
+        (&["shared", "show", "inbound", "from"], "write from NODE"),
+        (&["shared", "show", "inbound", "from", "Relay"], "is not the name of a node"),
+        (&["add", "inbound_cidr", "example.com"], "is not an address or CIDR block"),
+        (&["add", "outbound_domains", "a b"], "is not a domain"),
+        (&["add", "inbound_cidr", "192.0.2.7", "9223372036854775807"], "more than one step"),
+        (&["add", "inbound_cidr", "192.0.2.7", "x"], "invalid value 'x'"),
+        (&["hold", "inbound_cidr", "nobody", "--", "true"], "is not an address or CIDR block"),
+        (&["watch", "outbound"], "write more of the name"),
+        (&["load", "outbound", "no-such-file"], "cannot read no-such-file"),
+        (&["--output", "csv", "add", "inbound_cidr", "192.0.2.7"], "no table to write as CSV"),
+        (&["--output", "csv", "cluster", "info"], "no table to write as CSV"),
+        (&["verify", "--patience", "never"], "number of seconds"),
+        (&["shared"], "Usage"),
+    ] {
+        let said = mesh.ask("relay-0-1", arguments).fails(2);
+        assert!(said.contains(told), "{arguments:?} said {said}");
+    }
+    // Refused input has counted nothing.
+    assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "0.0.0.0/0"), 0);
+
+    let missing = mesh.path("nobody.sock");
+    let unreachable = tally(&["--at", missing.to_str().unwrap(), "shared", "list"]).fails(3);
+    assert!(unreachable.contains("there is no such socket"), "{unreachable}");
+    let abandoned = mesh.path("abandoned.sock");
+    drop(std::os::unix::net::UnixListener::bind(&abandoned).unwrap());
+    let unreachable = tally(&["--at", abandoned.to_str().unwrap(), "shared", "list"]).fails(3);
+    assert!(unreachable.contains("nobody listens there"), "{unreachable}");
+    assert!(tally(&["shared", "list"]).fails(2).contains("TALLY_AT"));
+    let at = mesh.file("relay-0-1", "sock");
+    let by_environment = command().env("TALLY_AT", at).args(["cluster", "nodename"]).output().unwrap();
+    assert_eq!(by_environment.stdout, b"relay-0-1\n");
+}
+
+#[test]
+fn loading_streams_and_stops_at_a_bad_line() {
+    let mesh = Mesh::running(&["relay-0-1"]);
+    let lines: String = (0..5000).map(|n| format!("10.0.{}.{} 2\n", n / 256, n % 256)).collect();
+    let said = mesh.feed("relay-0-1", &["load", "inbound_cidr"], &lines).ok();
+    assert!(said.starts_with("5000 lines in ") && said.ends_with(" lines/s\n"), "{said}");
+    assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "10.0.0.0/8"), 10_000);
+
+    // In the third batch: the lines before it count, those after it do not.
+    let mut bad: Vec<_> = (0..4000).map(|n| format!("172.16.{}.{}", n / 256, n % 256)).collect();
+    bad[2999] = "172.16.0.0/33".to_owned();
+    let text = format!("# heading\n{}\n", bad.join("\n"));
+    let told = mesh.feed("relay-0-1", &["load", "inbound_cidr"], &text).fails(2);
+    assert!(told.contains("stdin:3001: \"172.16.0.0/33\" is not an address or CIDR block"), "{told}");
+    assert!(told.contains("2999 lines before it have been counted"), "{told}");
+    assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "172.16.0.0/12"), 2999);
+
+    let file = mesh.path("lines.txt");
+    std::fs::write(&file, "192.0.2.1 x\n192.0.2.1\n\n192.0.2.2 4 4\nnobody 3\n192.0.2.3 -1").unwrap();
+    let file = file.to_str().unwrap();
+    let told = mesh.ask("relay-0-1", &["load", "inbound_cidr", file]).fails(2);
+    assert!(told.contains(&format!("{file}:1: \"x\" is not a whole number")), "{told}");
+    let json = mesh.ask("relay-0-1", &["--output", "json", "load", "inbound_cidr", file, "--skip-bad"]).ok();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["lines"], &json["bad"]), (&2.into(), &3.into()));
+    assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.0/24"), 0);
+    assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.1"), 1);
+}
+
+#[test]
+fn a_hold_counts_while_its_command_runs() {
+    let mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
+    let counts = |total| mesh.counts("relay-0-2", "outbound_domains", "example.com", total, SOON);
+    let hold = ["hold", "outbound_domains", "example.com"];
+    let mut held = Process::start(
+        mesh.asking("relay-0-1", &hold).args(["--", "sh", "-c", "read x; exit 7"]).stdin(Stdio::piped()),
+    );
+    counts(1);
+
+    // The other node knows of it, and has no room for a second.
+    let mark = mesh.path("ran");
+    let limited = [&hold[..], &["--limit", "1", "--", "touch", mark.to_str().unwrap()]].concat();
+    let no = mesh.ask("relay-0-2", &limited).fails(1);
+    assert!(no.contains("no room: 1 are counted and 1 are allowed"), "{no}");
+    assert!(!mark.exists());
+    mesh.ask("relay-0-2", &[&hold[..], &["--limit", "2", "--", "touch", mark.to_str().unwrap()]].concat()).ok();
+    assert!(mark.exists());
+
+    drop(held.child.stdin.take());
+    assert_eq!(held.code(), 7);
+    counts(0);
+
+    // Signals are the command's business; how it ends is how tally ends.
+    let trap = "trap 'kill $!; exit 9' TERM; sleep 60 & echo ready; wait";
+    let mut held = Process::start(mesh.asking("relay-0-1", &hold).args(["--", "sh", "-c", trap]));
+    assert_eq!(held.lines.recv_timeout(SOON).unwrap(), "ready");
+    counts(1);
+    held.signal(Signal::TERM);
+    assert_eq!(held.code(), 9);
+    counts(0);
+    let killed = mesh.ask("relay-0-1", &[&hold[..], &["--", "sh", "-c", "kill -KILL $$"]].concat());
+    assert_eq!(killed.code, Some(137));
+    assert_eq!(mesh.ask("relay-0-1", &[&hold[..], &["--", "./no-such-command"]].concat()).code, Some(127));
+
+    // Killed without a word, the hold is let go all the same.
+    let mut held =
+        Process::start(mesh.asking("relay-0-1", &hold).args(["--", "sh", "-c", "read x"]).stdin(Stdio::piped()));
+    counts(1);
+    held.signal(Signal::KILL);
+    assert_eq!(held.code(), 137);
+    counts(0);
+}
+
+#[test]
+fn a_watch_tells_of_changes_until_it_is_ended() {
+    let mut mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
+    let mut watch = Process::start(mesh.asking("relay-0-2", &["watch", "inbound_cidr"]).stderr(Stdio::piped()));
+    let mut json =
+        Process::start(mesh.asking("relay-0-2", &["--output", "json", "watch", "inbound"]).stderr(Stdio::piped()));
+    // Both watch from some moment on: count until they have told of it.
+    let (mut told, mut told_json, mut total) = (None, None, 0);
+    eventually("both tell of a change", SOON, || {
+        mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.7"]).ok();
+        total += 1;
+        told = told.take().or_else(|| watch.lines.try_recv().ok());
+        told_json = told_json.take().or_else(|| json.lines.try_recv().ok());
+        if told.is_some() && told_json.is_some() { Ok(()) } else { Err(format!("{told:?} {told_json:?}")) }
+    });
+    let mut line = told.unwrap();
+    assert!(line.starts_with("192.0.2.7 "), "{line}");
+    let change: serde_json::Value = serde_json::from_str(&told_json.unwrap()).unwrap();
+    assert_eq!(change["key"], "192.0.2.7");
+    // The last that is told is the count as it stays.
+    while line != format!("192.0.2.7 {total}") {
+        line = watch.lines.recv_timeout(SOON).unwrap();
+    }
+    // Ctrl-C ends it without a word.
+    watch.signal(Signal::INT);
+    assert_eq!(watch.code(), 130);
+    assert_eq!(std::io::read_to_string(watch.child.stderr.take().unwrap()).unwrap(), "");
+    // And the end of the node with one.
+    mesh.kill("relay-0-2");
+    assert_eq!(json.code(), 3);
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let mesh = Mesh::running(&["relay-0-1"]);
+    let lines: String = (0..20_000).map(|n| format!("10.1.{}.{}\n", n / 256, n % 256)).collect();
+    mesh.feed("relay-0-1", &["load", "inbound_cidr"], &lines).ok();
+    for format in ["text", "json", "csv"] {
+        let mut show = mesh.asking("relay-0-1", &["--output", format, "shared", "show", "inbound_cidr"]);
+        let mut child = show.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!((ended.status.code(), ended.stderr.as_slice()), (Some(0), [].as_slice()), "{format}");
+    }
+}
+
+#[test]
+fn every_command_teaches_by_example() {
+    let top = tally(&["--help"]).ok();
+    assert!(top.contains("Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3"), "{top}");
+    for command in [
+        "init",
+        "node",
+        "config",
+        "config check",
+        "cluster",
+        "cluster shared",
+        "cluster shared list",
+        "cluster shared show",
+        "cluster membership",
+        "cluster info",
+        "cluster nodename",
+        "cluster nodeaddr",
+        "cluster forget",
+        "shared list",
+        "shared show",
+        "add",
+        "count",
+        "load",
+        "hold",
+        "verify",
+        "watch",
+        "demo",
+        "maelstrom",
+        "completions",
+    ] {
+        let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        let help = tally(&words).ok();
+        assert!(help.contains("Example"), "{command}: {help}");
+    }
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(
+            tally(&["completions", shell]).ok().contains("relay")
+                || tally(&["completions", shell]).ok().contains("tally")
+        );
+    }
+    tally(&["completions", "cmd"]).fails(2);
+    assert!(tally(&["--version"]).ok().starts_with("tally "));
+    tally(&["no-such-command"]).fails(2);
+    tally(&[]).fails(2);
+}

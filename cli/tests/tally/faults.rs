@@ -1,0 +1,112 @@
+//! Nodes that are killed, restarted and stopped, as real processes.
+
+use crate::support::{DEATH, Mesh, SOON, eventually};
+use rustix::process::Signal;
+
+const NAMES: [&str; 3] = ["relay-0-1", "relay-0-2", "relay-0-3"];
+const SENDER: &str = "192.0.2.7";
+const DOMAIN: &str = "example.com";
+
+/// A cluster whose dead nodes' inbound counts leave soon.
+fn mesh() -> Mesh {
+    let mut mesh = Mesh::new(&NAMES);
+    for name in NAMES {
+        let (from, to) = ("\"inbound_cidr\" {}", "\"inbound_cidr\" {\n    on_dead = \"drop 500ms\"\n  }");
+        mesh.edit(name, |text| text.replace(from, to));
+        mesh.start(name, &[]);
+    }
+    mesh.wait_for_links();
+    mesh
+}
+
+fn add(mesh: &Mesh, name: &str, n: &str) {
+    mesh.ask(name, &["add", "inbound_cidr", SENDER, n]).ok();
+    mesh.ask(name, &["add", "outbound_domains", DOMAIN, n]).ok();
+}
+
+fn see(mesh: &Mesh, names: &[&str], inbound: i64, outbound: i64) {
+    for name in names {
+        mesh.counts(name, "inbound_cidr", SENDER, inbound, DEATH);
+        mesh.counts(name, "outbound_domains", DOMAIN, outbound, DEATH);
+    }
+}
+
+#[test]
+fn a_killed_nodes_inbound_counts_leave_and_its_return_counts_nothing_twice() {
+    let mut mesh = mesh();
+    add(&mesh, "relay-0-1", "1");
+    add(&mesh, "relay-0-2", "20");
+    see(&mesh, &NAMES, 21, 21);
+    mesh.kill("relay-0-2");
+    // What it counted inbound leaves once it is dead; what it counted outbound stays.
+    see(&mesh, &["relay-0-1", "relay-0-3"], 1, 21);
+    let silent = mesh.ask("relay-0-1", &["count", "inbound_cidr", SENDER, "from", "relay-0-2"]).ok();
+    assert!(silent.contains("20"), "its own view is still there: {silent}");
+    let old = mesh.sees("relay-0-1", "relay-0-2")[1].clone();
+
+    // The same name again: the old run is superseded at once.
+    mesh.start("relay-0-2", &[]);
+    let allowed = [21, 1];
+    eventually("the old run is superseded", SOON, || {
+        let (inbound, outbound) =
+            (mesh.total("relay-0-1", "inbound_cidr", SENDER), mesh.total("relay-0-1", "outbound_domains", DOMAIN));
+        assert_eq!(inbound, 1, "the old run's inbound counts came back");
+        assert!(allowed.contains(&outbound), "{outbound} is neither with the old run nor without it");
+        if outbound == 1 { Ok(()) } else { Err(format!("outbound {outbound}")) }
+    });
+    assert_ne!(mesh.sees("relay-0-1", "relay-0-2")[1], old);
+    add(&mesh, "relay-0-2", "5");
+    see(&mesh, &NAMES, 6, 6);
+
+    // Killed and back before anybody takes it for dead.
+    mesh.kill("relay-0-2");
+    mesh.start("relay-0-2", &[]);
+    eventually("the run before is superseded", SOON, || {
+        let inbound = mesh.total("relay-0-3", "inbound_cidr", SENDER);
+        assert!([6, 1].contains(&inbound), "{inbound}");
+        if inbound == 1 { Ok(()) } else { Err(format!("inbound {inbound}")) }
+    });
+    add(&mesh, "relay-0-2", "7");
+    see(&mesh, &NAMES, 8, 8);
+    mesh.wait_for_links();
+    mesh.ask("relay-0-3", &["verify"]).ok();
+}
+
+#[test]
+fn a_stopped_node_is_exact_again_without_a_restart() {
+    let mut mesh = mesh();
+    add(&mesh, "relay-0-1", "1");
+    add(&mesh, "relay-0-3", "30");
+    see(&mesh, &NAMES, 31, 31);
+    let run = mesh.sees("relay-0-1", "relay-0-3")[1].clone();
+    mesh.process("relay-0-3").signal(Signal::STOP);
+    see(&mesh, &["relay-0-1", "relay-0-2"], 1, 31);
+    // Nobody who is stopped answers, and a command does not wait for ever.
+    let mute = mesh.ask("relay-0-3", &["--timeout", "0.3", "cluster", "nodename"]).fails(3);
+    assert!(mute.contains("did not answer within 0.3 s"), "{mute}");
+    let lonely = mesh.ask("relay-0-1", &["verify", "--patience", "1"]).ok();
+    assert!(lonely.ends_with("on relay-0-1, relay-0-2\n"), "{lonely}");
+    add(&mesh, "relay-0-1", "-1");
+    add(&mesh, "relay-0-2", "4");
+    see(&mesh, &["relay-0-1", "relay-0-2"], 4, 34);
+
+    mesh.process("relay-0-3").signal(Signal::CONT);
+    see(&mesh, &NAMES, 34, 34);
+    mesh.wait_for_links();
+    for name in NAMES {
+        mesh.ask(name, &["verify", "--patience", "10"]).ok();
+    }
+    assert_eq!(mesh.sees("relay-0-1", "relay-0-3")[1], run, "it is still the same run");
+}
+
+#[test]
+fn a_forgotten_node_counts_no_more_anywhere() {
+    let mut mesh = mesh();
+    add(&mesh, "relay-0-2", "20");
+    see(&mesh, &NAMES, 20, 20);
+    mesh.kill("relay-0-2");
+    assert_eq!(mesh.ask("relay-0-1", &["cluster", "forget", "relay-0-2"]).ok(), "relay-0-2 is forgotten\n");
+    see(&mesh, &["relay-0-1", "relay-0-3"], 0, 0);
+    let nobody = mesh.ask("relay-0-3", &["cluster", "forget", "relay-0-9"]).fails(1);
+    assert!(nobody.contains("nothing is known of relay-0-9"), "{nobody}");
+}

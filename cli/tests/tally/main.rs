@@ -1,0 +1,9 @@
+//! The `tally` command as a user meets it: real processes, their output to the byte, their exit codes.
+
+mod commands;
+mod demo;
+mod faults;
+mod init;
+mod million;
+mod support;
+mod views;
