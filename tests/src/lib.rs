@@ -1,1 +1,53 @@
-//! The deterministic cluster simulator, its faults, ground truth and checkers.
+//! Whole Tallymesh clusters in virtual time: faults, ground truth and checkers.
+//!
+//! A [`Cluster`] runs the engine that ships on simulated nodes with clocks of their own, on a network that loses, doubles,
+//! delays and cuts as told. One seed decides everything: the same seed gives the same run, to the last byte.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tallymesh_harness::Builder;
+//!
+//! let mut cluster = Builder::new(7).nodes(["a", "b", "c"]).start();
+//! let key = tallymesh_harness::address(1);
+//! cluster.run_for(Duration::from_secs(1))?;
+//! cluster.script("at 0s cut a from rest; at 5s heal")?;
+//! cluster.run_for(Duration::from_secs(1))?;
+//! cluster.with("a", |node| node.add("inbound_cidr", &key, 3));
+//! cluster.run_for(Duration::from_secs(1))?;
+//! assert_eq!(cluster.count("b", "inbound_cidr", &key), 0, "a is cut off");
+//! cluster.run_for(Duration::from_secs(3))?;
+//! cluster.settle()?;
+//! assert_eq!(cluster.count("b", "inbound_cidr", &key), 3);
+//! assert!(cluster.trace().marked("cut") > 0, "the fault bit");
+//! # Ok::<(), tallymesh_harness::Failure>(())
+//! ```
+//!
+//! Services are put on the nodes with [`Builder::service`]; [`fault`](fault::Fault) is the language of faults, [`check`] has the
+//! checkers, [`swarm`] draws runs from seeds.
+#![deny(missing_docs)]
+
+pub mod check;
+pub mod clock;
+pub mod cluster;
+pub mod fault;
+pub mod network;
+pub mod node;
+pub mod random;
+pub mod service;
+pub mod swarm;
+pub mod trace;
+pub mod truth;
+
+pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, spec};
+pub use fault::{Fault, Step};
+pub use network::Conditions;
+pub use node::SimHold;
+pub use random::Random;
+pub use service::{Context, Service};
+pub use truth::Truth;
+
+/// The key of the `n`th address of 10.0.0.0/8.
+pub fn address(n: u32) -> Vec<u8> {
+    let [_, b, c, d] = n.to_be_bytes();
+    vec![4, 10, b, c, d, 32]
+}

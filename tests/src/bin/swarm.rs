@@ -1,0 +1,123 @@
+//! Runs seeds until one fails.
+#![deny(missing_docs)]
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use tallymesh_harness::fault::write_script;
+use tallymesh_harness::swarm::{Plan, draw, run, shrink};
+
+/// Simulates clusters, one a seed, each with its own mix of faults, and stops at the first that fails.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Threads; 0 for as many as there are processors.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// Runs one seed and prints its trace.
+    #[arg(long)]
+    trace: bool,
+    /// Goes on behind failures and lists them.
+    #[arg(long)]
+    all: bool,
+    /// Runs that are spent to make a failing one smaller.
+    #[arg(long, default_value_t = 300)]
+    shrink: usize,
+}
+
+#[derive(Debug, Default)]
+struct Total {
+    seeds: u64,
+    operations: u64,
+    marks: BTreeMap<&'static str, u64>,
+    slowest: Duration,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.trace {
+        return trace(&draw(arguments.from));
+    }
+    let threads = match arguments.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (total, failed) = (Mutex::new(Total::default()), Mutex::new(None));
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= arguments.seeds {
+                        return;
+                    }
+                    let seed = arguments.from + i;
+                    let outcome = run(&draw(seed), false);
+                    if let Some(failure) = &outcome.failure {
+                        stop.store(!arguments.all, Ordering::Relaxed);
+                        println!("seed {seed}: {failure}");
+                        let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                        // The lowest of those that fail at once, so that two runs of the swarm name the same one.
+                        *failed = Some(failed.unwrap_or(seed).min(seed));
+                    }
+                    let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    total.seeds += 1;
+                    total.operations += outcome.operations;
+                    total.slowest = total.slowest.max(outcome.settled);
+                    for (mark, n) in outcome.marks {
+                        *total.marks.entry(mark).or_default() += n;
+                    }
+                }
+            });
+        }
+    });
+    let total = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let seconds = begin.elapsed().as_secs_f64();
+    for (mark, n) in &total.marks {
+        println!("{n:>12}  {mark}");
+    }
+    println!("{:>12}  operations", total.operations);
+    println!("slowest convergence after healing: {:.1} virtual seconds", total.slowest.as_secs_f64());
+    println!("{} seeds in {seconds:.1} s: {:.1} seeds/s", total.seeds, total.seeds as f64 / seconds);
+    match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        None => ExitCode::SUCCESS,
+        Some(seed) => {
+            println!("\nseed {seed} fails; shrinking");
+            let plan = shrink(&draw(seed), arguments.shrink);
+            trace(&plan);
+            println!("again: swarm --from {seed} --trace");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn trace(plan: &Plan) -> ExitCode {
+    let outcome = run(plan, true);
+    for line in &outcome.lines {
+        println!("{line}");
+    }
+    println!("\nscript:\n{}", write_script(&plan.script));
+    let structures = plan.structures.iter();
+    let structures: Vec<_> = structures.map(|s| format!("{}{}", s.name, if s.snapshot { "" } else { " (no snapshot)" })).collect();
+    println!("nodes {}; {}", plan.nodes.join(","), structures.join(", "));
+    println!("{:?}\n{:?}\n{:?}\ndrift {} ppm, {:?}", plan.load, plan.config, plan.conditions, plan.drift_ppm, plan.length);
+    println!("hash {:016x}", outcome.hash);
+    match outcome.failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            println!("seed {}: {failure}", plan.seed);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Checkers: what must hold at every moment, and what must hold once everything is healed. Plain functions, for use in
+//! any test.
+
+mod converged;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallymesh_engine::Structure;
+use tallymesh_schemas::{Actor, OnDead, StructureId, StructureName, Version};
+
+pub use converged::pending;
+
+use crate::cluster::{Cluster, Failure};
+use crate::node::Process;
+use crate::truth::Truth;
+
+/// What a replica was seen to hold of one actor: none of it may go back.
+#[derive(Debug, Default)]
+struct SeenPart {
+    have: Version,
+    rows: BTreeMap<Vec<u8>, (Version, usize)>,
+}
+
+/// What a replica was seen to hold.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<(StructureId, Actor), SeenPart>);
+
+/// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
+const ENTRIES_A_PART: usize = 6;
+
+/// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back.
+pub(crate) fn after_delta(
+    process: &mut Process,
+    truth: &Truth,
+    structure: StructureId,
+    actor: &Actor,
+) -> Result<(), String> {
+    let Some((name, structure)) = process.structures.iter().find(|(_, s)| s.id() == structure) else { return Ok(()) };
+    if actor.node == process.actor.node {
+        return Ok(());
+    }
+    let part = (structure.id(), actor.clone());
+    let Some(held) = structure.held().into_iter().find(|held| held.actor == *actor) else {
+        process.seen.0.remove(&part);
+        return Ok(());
+    };
+    let seen = process.seen.0.entry(part).or_default();
+    if held.have < seen.have {
+        return Err(format!("{name}: of {actor} it knew up to {}, now {}", seen.have, held.have));
+    }
+    seen.have = held.have;
+    let contested = truth.contested(actor);
+    for (key, row) in structure.rows_of(actor) {
+        if contested {
+            truth.position(actor, name, &key, &row, 0)?;
+            continue;
+        }
+        let last = seen.rows.entry(key.clone()).or_default();
+        // A state that it had before and that went by is not one that it may have again.
+        let position = truth.position(actor, name, &key, &row, last.1)?;
+        if row.version < last.0 {
+            return Err(format!("{name}: a row of {actor} went back from version {} to {}", last.0, row.version));
+        }
+        *last = (row.version, position);
+    }
+    Ok(())
+}
+
+/// What must hold of a process at every moment: its aggregates equal its rows (I10), its own part is what it was told, what
+/// it keeps about its links is bounded (I7), and, unless messages are spoilt, every row is a state that its owner had.
+///
+/// # Errors
+/// Says what does not hold.
+pub fn process(process: &Process, truth: &Truth, spoilt: bool) -> Result<(), String> {
+    let mut parts = 0;
+    for (name, structure) in &process.structures {
+        structure.audit().map_err(|what| format!("{name}: {what}"))?;
+        own_part(process, truth, name, structure)?;
+        let held = structure.held();
+        parts += held.len();
+        for held in held.iter().filter(|held| !spoilt && held.actor.node != process.actor.node) {
+            for (key, row) in structure.rows_of(&held.actor) {
+                truth.position(&held.actor, name, &key, &row, 0)?;
+            }
+        }
+    }
+    let links = process.replica.links().count();
+    let entries = process.replica.link_entries();
+    if entries > links * parts * ENTRIES_A_PART {
+        return Err(format!("{entries} entries about {links} links, with {parts} actors in all structures"));
+    }
+    Ok(())
+}
+
+/// The own part is what the ledger of acknowledged operations says, in the rows and in what is read.
+fn own_part(process: &Process, truth: &Truth, name: &StructureName, structure: &Structure) -> Result<(), String> {
+    let rows: BTreeMap<_, _> = structure.rows_of(&process.actor).into_iter().collect();
+    for (key, value) in truth.values(process.run, name) {
+        let row = rows.get(key).map_or(0, |row| row.value());
+        let read = structure.count(key, tallymesh_engine::Time(0)).local;
+        if row != value || (read != value && process.leaving.is_none()) {
+            return Err(format!("{name}: of {key:02x?} it counted {value}; its row says {row}, its reads {read}"));
+        }
+    }
+    let stranger = rows.keys().find(|key| truth.track(process.run, name, key).is_none());
+    stranger.map_or(Ok(()), |key| Err(format!("{name}: it never counted {key:02x?}")))
+}
+
+/// [`process`] for every process of a cluster.
+///
+/// # Errors
+/// Says what does not hold, and where.
+pub fn always(cluster: &Cluster) -> Result<(), String> {
+    for node in &cluster.nodes {
+        let Some(running) = &node.process else { continue };
+        process(running, &cluster.truth.borrow(), cluster.spoilt).map_err(|what| format!("{}: {what}", node.label))?;
+    }
+    Ok(())
+}
+
+/// How long convergence may take after the last fault is healed and the last operation is done.
+///
+/// With `d` and `f` for the longest digest and full digest interval (a fifth more than configured), `n` nodes and `p` = 3
+/// `d` for one round of repair (two intervals of patience and one until somebody looks):
+///
+/// ```text
+/// links      idle timeout + retry + 2 ticks      the last wrong link closes, the right one opens
+/// liveness   dead after + 2 ticks + drop         the dead are declared so, and stop counting
+/// digests    2 f                                 everything is named; once more after a new incarnation
+/// repairs    6 p                                 gap, snapshot, snapshot cut short, divergence, a conflict's two
+/// relays     (n − 2) p                           rows of the dead go from hand to hand
+/// rows       2 s                                 deltas within their byte budget
+/// ```
+pub fn settle_time(cluster: &Cluster) -> Duration {
+    let (config, timing) = (&cluster.config, &cluster.timing);
+    let (d, f) = (config.digest_interval.mul_f64(1.2), config.full_digest_interval.mul_f64(1.2));
+    let drop = cluster.specs.iter().map(|spec| match spec.on_dead {
+        OnDead::Drop(after) => after,
+        OnDead::Hold => Duration::ZERO,
+    });
+    let links = timing.idle_timeout + timing.retry + timing.tick * 2;
+    let liveness = timing.dead_after + timing.tick * 2 + drop.max().unwrap_or_default();
+    let relays = cluster.nodes.len().saturating_sub(2) as u32;
+    links + liveness + f * 2 + d * 3 * (6 + relays) + Duration::from_secs(2)
+}
+
+/// See [`Cluster::settle`].
+///
+/// # Errors
+/// [`Failure`] names what is pending, or what flows.
+pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
+    let from = cluster.now();
+    let end = from.after(settle_time(cluster));
+    let mut open = pending(cluster);
+    while !open.is_empty() && cluster.now() < end {
+        cluster.run_for(Duration::from_millis(200))?;
+        open = pending(cluster);
+    }
+    let took = cluster.now().since(from);
+    let fail = |cluster: &Cluster, what: &str, open: &[String]| Failure {
+        at: cluster.now(),
+        what: format!("{what}: {}", open.join("; ")),
+    };
+    if !open.is_empty() {
+        return Err(fail(cluster, &format!("pending after {took:?}"), &open));
+    }
+    cluster.check()?;
+    // What is zero is retired, and that is told: then there is nothing more to tell.
+    let config = &cluster.config;
+    let retired = config.idle_after.mul_f64(1.5) + Duration::from_secs(3) + config.digest_interval.mul_f64(1.2 * 4.0);
+    cluster.run_for(retired)?;
+    let before = flow(cluster);
+    let quiet = cluster.config.full_digest_interval.mul_f64(1.2) * 2;
+    cluster.run_for(quiet)?;
+    let open = pending(cluster);
+    if !open.is_empty() {
+        return Err(fail(cluster, "it had converged, and now", &open));
+    }
+    cluster.check()?;
+    let after = flow(cluster);
+    if before.0 != after.0 || before.1 != after.1 || after.2 <= before.2 && cluster.running().count() > 1 {
+        let what = format!("only digests should flow, but (deltas, wants, digests) went from {before:?} to {after:?}");
+        return Err(Failure { at: cluster.now(), what });
+    }
+    Ok(took)
+}
+
+/// Deltas, wants and digests that were sent.
+fn flow(cluster: &Cluster) -> (u64, u64, u64) {
+    let counters = cluster.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.replica.counters()));
+    counters.fold((0, 0, 0), |sum, c| (sum.0 + c.deltas_out, sum.1 + c.wants_out, sum.2 + c.digests_out))
+}

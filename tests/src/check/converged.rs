@@ -1,0 +1,158 @@
+//! Whether every replica equals the ledger, and what is pending where one does not.
+
+use std::collections::BTreeMap;
+
+use tallymesh_engine::{Held, Row, Structure};
+use tallymesh_schemas::{Actor, NodeName, OnDead, StructureSpec};
+
+use crate::cluster::Cluster;
+use crate::node::{Node, Process};
+
+/// Lines that are named: enough to see what is wrong.
+const NAMED: usize = 8;
+
+/// What keeps the cluster from agreeing with the ledger of acknowledged operations; nothing when it does.
+///
+/// Every running replica has to hold exactly the rows that each running owner counts, none of a run that was superseded or
+/// forgotten, of a dead node's last run as much as any other replica, and count whom it should.
+pub fn pending(cluster: &Cluster) -> Vec<String> {
+    let mut open = Vec::new();
+    for spec in &cluster.specs {
+        let alive: BTreeMap<_, _> = running(cluster).map(|(node, process)| (process.actor.clone(), (node, process))).collect();
+        let dead = furthest_of_the_dead(cluster, spec);
+        for (node, process) in running(cluster) {
+            let structure = &process.structures[&spec.name];
+            let held: BTreeMap<_, _> = structure.held().into_iter().map(|held| (held.actor.clone(), held)).collect();
+            let mut say = |what: String| {
+                if open.len() < NAMED {
+                    open.push(format!("{} in {}: {what}", node.label, spec.name));
+                }
+            };
+            for (actor, (_, owner)) in alive.iter().filter(|(actor, _)| **actor != process.actor) {
+                match held.get(actor) {
+                    None => say(format!("knows nothing of {actor}")),
+                    Some(held) => compare(structure, held, &owner.structures[&spec.name], &mut say),
+                }
+            }
+            for (actor, held) in held.iter().filter(|(actor, _)| !alive.contains_key(actor)) {
+                match dead.get(&actor.node) {
+                    Some((last, _)) if last != actor => say(format!("still has {actor}, {last} came after it")),
+                    Some((_, have)) if held.have < *have && spec.snapshot => {
+                        say(format!("has {} of the dead {actor}, others have {have}", held.have));
+                    }
+                    Some(_) => {}
+                    None => say(format!("still has {actor}, which is superseded or forgotten")),
+                }
+            }
+            for (actor, _) in dead.values().filter(|(actor, have)| *have > 0 && spec.snapshot && !held.contains_key(actor)) {
+                say(format!("knows nothing of the dead {actor}"));
+            }
+            counted(cluster, process, spec, &held, &mut say);
+            totals(cluster, process, spec, &held, &mut say);
+        }
+    }
+    open
+}
+
+fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
+    cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)))
+}
+
+/// The last run of each node that is dead, unless it was forgotten, and as much of it as anybody has.
+fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<NodeName, (Actor, u64)> {
+    let mut last: BTreeMap<NodeName, (Actor, u64)> = BTreeMap::new();
+    for (_, process) in running(cluster) {
+        for held in process.structures[&spec.name].held() {
+            let name = held.actor.node.clone();
+            let lives = running(cluster).any(|(node, _)| node.name == name);
+            let forgotten = cluster.forgotten.iter().any(|f| f.node == name && f.incarnation >= held.actor.incarnation);
+            if lives || forgotten {
+                continue;
+            }
+            let entry = last.entry(name).or_insert_with(|| (held.actor.clone(), held.have));
+            *entry = entry.clone().max((held.actor, held.have));
+        }
+    }
+    last
+}
+
+/// A copy against its owner's rows.
+fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mut impl FnMut(String)) {
+    let Some(own) = owner.held().into_iter().find(|own| own.actor == held.actor) else { return };
+    if held.have != own.have {
+        return say(format!("has {} up to {}, it is at {}", held.actor, held.have, own.have));
+    }
+    let sorted = |structure: &Structure| -> BTreeMap<Vec<u8>, Row> {
+        structure.rows_of(&held.actor).into_iter().filter(|(_, row)| row.version > held.since).collect()
+    };
+    let (theirs, ours) = (sorted(owner), sorted(copy));
+    if theirs != ours {
+        let differ = theirs.iter().filter(|(key, row)| ours.get(*key) != Some(row)).count();
+        let more = ours.keys().filter(|key| !theirs.contains_key(*key)).count();
+        say(format!("{} rows of {} differ and {more} are none of its", differ, held.actor));
+    } else if held.since == 0 && held.fingerprint != own.fingerprint {
+        say(format!("has the rows of {}, but another fingerprint", held.actor));
+    }
+}
+
+/// The right actors count.
+fn counted(
+    cluster: &Cluster,
+    process: &Process,
+    spec: &StructureSpec,
+    held: &BTreeMap<Actor, Held>,
+    say: &mut impl FnMut(String),
+) {
+    for held in held.values() {
+        let lives = running(cluster).any(|(_, other)| other.actor == held.actor);
+        let ended = cluster.nodes.iter().filter_map(|node| node.last.as_ref());
+        let left = ended.filter(|ended| ended.actor == held.actor).any(|ended| ended.left);
+        let should = match spec.on_dead {
+            _ if lives => true,
+            OnDead::Drop(_) => false,
+            // Whoever did not hear the goodbye takes it for dead; its rows are zero then, or as they were.
+            OnDead::Hold if left => continue,
+            OnDead::Hold => true,
+        };
+        if held.counts != should && held.actor != process.actor {
+            let does = if held.counts { "still counts" } else { "does not count" };
+            say(format!("{does} {}", held.actor));
+        }
+    }
+}
+
+/// What is read is the sum of what counts.
+fn totals(
+    cluster: &Cluster,
+    process: &Process,
+    spec: &StructureSpec,
+    held: &BTreeMap<Actor, Held>,
+    say: &mut impl FnMut(String),
+) {
+    let structure = &process.structures[&spec.name];
+    let truth = cluster.truth.borrow();
+    let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+    for held in held.values().filter(|held| held.counts && held.actor != process.actor) {
+        let owner = running(cluster).find(|(_, other)| other.actor == held.actor && held.since == 0);
+        match owner {
+            Some((_, owner)) => truth
+                .values(owner.run, &spec.name)
+                .for_each(|(key, value)| *sums.entry(key.to_vec()).or_default() += value),
+            None => structure
+                .rows_of(&held.actor)
+                .into_iter()
+                .for_each(|(key, row)| *sums.entry(key).or_default() += row.value()),
+        }
+    }
+    if process.leaving.is_none() {
+        for (key, value) in truth.values(process.run, &spec.name) {
+            *sums.entry(key.to_vec()).or_default() += value;
+        }
+    }
+    for (key, sum) in sums {
+        let read = structure.count(&key, tallymesh_engine::Time(0)).total;
+        if read != sum && process.leaving.is_none() {
+            say(format!("reads {read} for {key:02x?}, the ledger says {sum}"));
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! A whole cluster in virtual time: one queue of events, one source of chance, and the engine that ships.
+
+mod builder;
+mod faults;
+mod membership;
+mod process;
+mod traffic;
+
+use std::cell::RefCell;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tallymesh_engine::{Config, Now, Structure, Time};
+use tallymesh_schemas::{Actor, NodeName, StructureSpec};
+
+pub use builder::{Builder, quick_config, spec};
+
+use crate::check;
+use crate::fault::Fault;
+use crate::network::{Conditions, Fate, Link};
+use crate::node::Node;
+use crate::random::Random;
+use crate::service::{Context, Service};
+use crate::trace::Trace;
+use crate::truth::Truth;
+
+/// What the simulation found wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at {}.{:06}: {what}", at.0 / 1_000_000, at.0 % 1_000_000)]
+pub struct Failure {
+    /// When, in the simulation's time.
+    pub at: Time,
+    /// What.
+    pub what: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum Event {
+    Deliver { from: usize, to: usize, generation: u64, fate: Fate, bytes: Vec<u8> },
+    Timer(usize),
+    Service { node: usize, start: u64 },
+    Tick,
+    Fault(Fault),
+}
+
+#[derive(Debug)]
+struct Scheduled {
+    at: Time,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// How nodes find out about each other, and what a step of the simulation looks at.
+#[derive(Debug, Clone)]
+pub struct Timing {
+    /// Time between two looks at links and members.
+    pub tick: Duration,
+    /// A link closes when an end has been silent for so long.
+    pub idle_timeout: Duration,
+    /// Time until a closed link is tried again.
+    pub retry: Duration,
+    /// A node that was not heard of for so long is suspected.
+    pub suspect_after: Duration,
+    /// And after so long it is declared dead.
+    pub dead_after: Duration,
+    /// A node that leaves ends after so long whether or not it could tell everybody.
+    pub leave_within: Duration,
+    /// Every so many deliveries a node's aggregates are recomputed from its rows.
+    pub audit_every: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            tick: Duration::from_millis(100),
+            idle_timeout: Duration::from_secs(2),
+            retry: Duration::from_millis(300),
+            suspect_after: Duration::from_secs(1),
+            dead_after: Duration::from_secs(4),
+            leave_within: Duration::from_secs(3),
+            audit_every: 16,
+        }
+    }
+}
+
+pub(crate) type NewService = Box<dyn Fn(&NodeName) -> Box<dyn Service>>;
+
+/// A simulated cluster. [`Builder`] makes one.
+pub struct Cluster {
+    pub(crate) now: Time,
+    order: u64,
+    queue: BinaryHeap<Reverse<Scheduled>>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) links: BTreeMap<(usize, usize), Link>,
+    pub(crate) specs: Vec<StructureSpec>,
+    pub(crate) config: Config,
+    pub(crate) timing: Timing,
+    /// How messages travel; may be changed at any time.
+    pub conditions: Conditions,
+    calm: Conditions,
+    pub(crate) network_random: Random,
+    pub(crate) work_random: Random,
+    pub(crate) truth: Rc<RefCell<Truth>>,
+    pub(crate) trace: Trace,
+    pub(crate) new_service: Option<NewService>,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) forgotten: BTreeSet<Actor>,
+    /// Messages are spoilt in ways that nothing notices, so a replica may hold rows that their owner never had until it
+    /// has compared fingerprints.
+    pub(crate) spoilt: bool,
+    deliveries: u64,
+    events: u64,
+}
+
+/// Events that one virtual second and node may take: more is talk without end.
+const EVENTS_PER_NODE_SECOND: u64 = 40_000;
+
+impl Cluster {
+    pub(crate) fn schedule(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        let order = self.order;
+        self.queue.push(Reverse(Scheduled { at: at.max(self.now), order, event }));
+    }
+
+    /// Lets virtual time pass.
+    ///
+    /// # Errors
+    /// [`Failure`] when a check failed; the simulation stands still then.
+    pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
+        self.run_until(self.now.after(time))
+    }
+
+    /// Lets virtual time pass up to a moment.
+    ///
+    /// # Errors
+    /// As [`Cluster::run_for`].
+    pub fn run_until(&mut self, end: Time) -> Result<(), Failure> {
+        while self.queue.peek().is_some_and(|Reverse(next)| next.at <= end) {
+            self.step()?;
+        }
+        self.now = self.now.max(end);
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<(), Failure> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.clone());
+        }
+        let Some(Reverse(next)) = self.queue.pop() else { return Ok(()) };
+        self.now = next.at;
+        self.events += 1;
+        let allowed = EVENTS_PER_NODE_SECOND * self.nodes.len() as u64 * (self.now.0 / 1_000_000 + 5);
+        if self.events > allowed {
+            self.fail(format!("talk without end: {} events", self.events));
+        }
+        match next.event {
+            Event::Deliver { from, to, generation, fate, bytes } => self.arrive(from, to, generation, fate, bytes),
+            Event::Timer(node) => self.timer(node),
+            Event::Service { node, start } => self.serve(node, start),
+            Event::Tick => self.tick(),
+            Event::Fault(fault) => self.strike(&fault),
+        }
+        self.failure.clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn fail(&mut self, what: String) {
+        let at = self.now;
+        self.failure.get_or_insert(Failure { at, what });
+    }
+
+    /// The simulation's time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The nodes, twins included.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// A node by its label.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn node(&self, label: &str) -> &Node {
+        &self.nodes[self.find(label)]
+    }
+
+    pub(crate) fn find(&self, label: &str) -> usize {
+        let found = self.nodes.iter().position(|node| node.label == label);
+        found.unwrap_or_else(|| panic!("there is no node \"{label}\""))
+    }
+
+    /// The nodes whose process runs.
+    pub(crate) fn running(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some())
+    }
+
+    /// The record of what happened.
+    pub fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// The ledger of acknowledged operations.
+    pub fn truth(&self) -> std::cell::Ref<'_, Truth> {
+        self.truth.borrow()
+    }
+
+    /// A structure on a node, to read from; its clock comes with it.
+    ///
+    /// # Panics
+    /// When the node or the structure is not there.
+    pub fn structure(&self, label: &str, structure: &str) -> (&Structure, Now) {
+        let node = self.node(label);
+        let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
+        let found = process.structures.iter().find(|(name, _)| name.as_str() == structure);
+        let (_, found) = found.unwrap_or_else(|| panic!("the cluster has no structure \"{structure}\""));
+        (found, node.read_clock(self.now))
+    }
+
+    /// The cluster-wide count of a key as a node knows it.
+    ///
+    /// # Panics
+    /// As [`Cluster::structure`].
+    pub fn count(&self, label: &str, structure: &str, key: &[u8]) -> i64 {
+        let (structure, now) = self.structure(label, structure);
+        structure.count(key, now.mono).total
+    }
+
+    /// Does something on a node, as its service would; `None` when it does not run or stands still.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn with<R>(&mut self, label: &str, work: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
+        let n = self.find(label);
+        self.with_node(n, work)
+    }
+
+    pub(crate) fn with_node<R>(&mut self, n: usize, work: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
+        let now = self.nodes[n].read_clock(self.now);
+        let node = &self.nodes[n];
+        let process = node.process.as_ref().filter(|_| !node.stopped)?;
+        let result = work(&mut Context {
+            now,
+            name: &node.name,
+            structures: &process.structures,
+            truth: &self.truth,
+            run: process.run,
+            random: &mut self.work_random,
+        });
+        self.pump(n);
+        Some(result)
+    }
+
+    /// Does something with the service of a node; `None` when it does not run, stands still or has another service.
+    ///
+    /// # Panics
+    /// When there is no such node.
+    pub fn with_service<S: Service + 'static, R>(
+        &mut self,
+        label: &str,
+        work: impl FnOnce(&mut S, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let n = self.find(label);
+        if self.nodes[n].stopped {
+            return None;
+        }
+        let mut service = self.nodes[n].process.as_mut()?.service.take()?;
+        let result = match service.as_any().downcast_mut::<S>() {
+            Some(own) => self.with_node(n, |context| work(own, context)),
+            None => None,
+        };
+        if let Some(process) = &mut self.nodes[n].process {
+            process.service = Some(service);
+        }
+        result
+    }
+
+    fn serve(&mut self, n: usize, start: u64) {
+        let node = &mut self.nodes[n];
+        if node.starts != start {
+            return;
+        }
+        let Some(mut service) = node.process.as_mut().and_then(|process| process.service.take()) else { return };
+        self.with_node(n, |context| service.tick(context));
+        let interval = service.interval().max(Duration::from_millis(1));
+        let node = &mut self.nodes[n];
+        let at = node.clock.when(self.now, node.clock.read(self.now).mono.after(interval));
+        if let Some(process) = &mut node.process {
+            process.service = Some(service);
+        }
+        self.schedule(at, Event::Service { node: n, start });
+    }
+
+    /// Strikes now.
+    ///
+    /// # Panics
+    /// When the fault names a node that is not there.
+    pub fn fault(&mut self, fault: &Fault) {
+        self.strike(fault);
+    }
+
+    /// Runs the steps of a script, at the times that it says, counted from now.
+    ///
+    /// # Errors
+    /// [`Failure`] when the script cannot be read.
+    pub fn script(&mut self, text: &str) -> Result<(), Failure> {
+        let steps = crate::fault::script(text).map_err(|e| Failure { at: self.now, what: e.to_string() })?;
+        for step in steps {
+            self.schedule(Time(self.now.0 + step.at.0), Event::Fault(step.fault));
+        }
+        Ok(())
+    }
+
+    /// Looks at everything that must hold at every moment, on every node.
+    ///
+    /// # Errors
+    /// [`Failure`] says what does not.
+    pub fn check(&self) -> Result<(), Failure> {
+        check::always(self).map_err(|what| Failure { at: self.now, what })
+    }
+
+    /// Waits until every replica equals the ledger, no longer than [`check::settle_time`] says that it takes, and then
+    /// asserts that it does, that it stays so, and that only digests flow from then on.
+    ///
+    /// Everything must be healed, and nothing be counted any more.
+    ///
+    /// # Errors
+    /// [`Failure`] names what is pending, or what flows.
+    pub fn settle(&mut self) -> Result<Duration, Failure> {
+        check::settle(self)
+    }
+}

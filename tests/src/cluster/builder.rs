@@ -1,0 +1,176 @@
+//! Making a cluster.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tallymesh_engine::{Config, Time};
+use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
+
+use super::{Cluster, Event, NewService, Timing};
+use crate::clock::Clock;
+use crate::network::{Conditions, Link};
+use crate::node::Node;
+use crate::random::Random;
+use crate::service::Service;
+use crate::trace::Trace;
+use crate::truth::Truth;
+
+/// What a cluster is made of. The defaults are three quick nodes `a`, `b`, `c` with an `inbound_cidr` structure, on a network
+/// that loses nothing.
+pub struct Builder {
+    seed: u64,
+    names: Vec<String>,
+    specs: Vec<StructureSpec>,
+    config: Config,
+    timing: Timing,
+    conditions: Conditions,
+    drift_ppm: u64,
+    verbose: bool,
+    new_service: Option<NewService>,
+}
+
+/// A configuration for simulations: what takes minutes in a real cluster takes seconds, so that a run of a few virtual
+/// seconds sees all of it.
+pub fn quick_config() -> Config {
+    Config {
+        digest_interval: Duration::from_millis(500),
+        full_digest_interval: Duration::from_secs(3),
+        delta_bytes: 256 << 10,
+        idle_after: Duration::from_secs(2),
+        retention: Duration::from_secs(6),
+        tombstone_life: Duration::from_secs(24 * 3600),
+        ..Config::default()
+    }
+}
+
+/// A structure with its class's defaults.
+///
+/// # Panics
+/// When it is no name for a structure.
+pub fn spec(name: &str, class: Class) -> StructureSpec {
+    let name = StructureName::new(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    StructureSpec::new(name, class)
+}
+
+impl Builder {
+    /// A cluster whose chance comes from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            names: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            specs: vec![spec("inbound_cidr", Class::InboundCidr)],
+            config: quick_config(),
+            timing: Timing::default(),
+            conditions: Conditions::default(),
+            drift_ppm: 0,
+            verbose: false,
+            new_service: None,
+        }
+    }
+
+    /// Names the nodes; all of them start at once.
+    #[must_use]
+    pub fn nodes<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.names = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// What every node replicates.
+    #[must_use]
+    pub fn structures(mut self, specs: impl IntoIterator<Item = StructureSpec>) -> Self {
+        self.specs = specs.into_iter().collect();
+        self
+    }
+
+    /// How replicas behave.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How nodes find out about each other.
+    #[must_use]
+    pub fn timing(mut self, timing: Timing) -> Self {
+        self.timing = timing;
+        self
+    }
+
+    /// How messages travel.
+    #[must_use]
+    pub fn conditions(mut self, conditions: Conditions) -> Self {
+        self.conditions = conditions;
+        self
+    }
+
+    /// Clocks run faster or slower than the simulation by up to so many parts in a million.
+    #[must_use]
+    pub fn drift(mut self, ppm: u64) -> Self {
+        self.drift_ppm = ppm;
+        self
+    }
+
+    /// Keeps lines of what happens, for people.
+    #[must_use]
+    pub fn verbose(mut self, verbose: bool) -> Self {
+        self.verbose = verbose;
+        self
+    }
+
+    /// Runs a service on every node.
+    #[must_use]
+    pub fn service<S: Service + 'static>(mut self, new: impl Fn(&NodeName) -> S + 'static) -> Self {
+        self.new_service = Some(Box::new(move |name| Box::new(new(name))));
+        self
+    }
+
+    /// Starts the nodes.
+    ///
+    /// # Panics
+    /// When a name is none, or two are the same.
+    pub fn start(self) -> Cluster {
+        let mut random = Random::new(self.seed);
+        let mut nodes = Vec::new();
+        for label in &self.names {
+            let name = NodeName::new(label).unwrap_or_else(|error| panic!("{label}: {error}"));
+            assert!(nodes.iter().all(|node: &Node| node.name != name), "two nodes are called {name}");
+            let drift_ppm = random.between(0, 2 * self.drift_ppm) as i64 - self.drift_ppm as i64;
+            // Clocks that were never set alike: monotonic ones begin where they like, wall clocks differ by seconds.
+            let offset = random.duration(Duration::ZERO, Duration::from_secs(1000));
+            let mut clock = Clock { drift_ppm, offset, ..Clock::default() };
+            clock.step_wall(random.below(5000) as i64);
+            nodes.push(Node::new(label.clone(), name, clock));
+        }
+        let pairs = (0..nodes.len()).flat_map(|a| (a + 1..nodes.len()).map(move |b| (a, b)));
+        let links: BTreeMap<_, _> = pairs.map(|pair| (pair, Link::default())).collect();
+        let mut cluster = Cluster {
+            now: Time(0),
+            order: 0,
+            queue: BinaryHeap::new(),
+            nodes,
+            links,
+            specs: self.specs,
+            config: self.config,
+            timing: self.timing,
+            calm: self.conditions.clone(),
+            conditions: self.conditions,
+            network_random: random.fork(),
+            work_random: random.fork(),
+            truth: Rc::new(RefCell::new(Truth::default())),
+            trace: Trace::new(self.verbose),
+            new_service: self.new_service,
+            failure: None,
+            forgotten: BTreeSet::new(),
+            spoilt: false,
+            deliveries: 0,
+            events: 0,
+        };
+        for n in 0..cluster.nodes.len() {
+            cluster.start(n, None);
+        }
+        cluster.schedule(Time(0), Event::Tick);
+        cluster
+    }
+}

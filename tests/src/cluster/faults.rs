@@ -1,0 +1,172 @@
+//! Faults strike.
+
+use tallymesh_schemas::Actor;
+
+use super::Cluster;
+use crate::fault::Fault;
+use crate::network::way;
+
+impl Cluster {
+    pub(crate) fn strike(&mut self, fault: &Fault) {
+        self.trace.note(self.now, &[b"fault", fault.to_string().as_bytes()], || format!("fault: {fault}"));
+        match fault {
+            Fault::Cut(a, b) => self.cut(a, b, true),
+            Fault::CutOneWay(a, b) => self.cut(a, b, false),
+            Fault::Heal => self.heal(),
+            Fault::Crash(names) => self.each(names, Self::crash),
+            Fault::Restart(names) => self.each(names, |cluster, n| {
+                cluster.crash(n);
+                cluster.start(n, None);
+                cluster.trace.mark("restart");
+            }),
+            Fault::Reuse(names) => self.each(names, |cluster, n| {
+                cluster.crash(n);
+                let incarnation = cluster.nodes[n].began_as;
+                cluster.start(n, Some(incarnation));
+                cluster.trace.mark("reuse");
+            }),
+            Fault::Twin(names) => self.each(names, |cluster, n| {
+                let twin = cluster.add_twin(n);
+                cluster.start(twin, None);
+                cluster.trace.mark("twin");
+            }),
+            Fault::Leave(names) => self.each(names, Self::leave),
+            Fault::Stop(names) => self.each(names, |cluster, n| {
+                if cluster.nodes[n].is_working() {
+                    cluster.nodes[n].stopped = true;
+                    cluster.trace.mark("stop");
+                }
+            }),
+            Fault::Resume(names) => self.each(names, Self::resume),
+            Fault::Slow(names) => self.each(names, |cluster, n| {
+                cluster.nodes[n].slow = true;
+                cluster.trace.mark("slow");
+            }),
+            Fault::Forget(name, at) => self.forget(name, at),
+            Fault::Renew(names) => self.each(names, Self::renew),
+            Fault::Jump(name, by) => {
+                let n = self.find(name);
+                self.nodes[n].clock.jump(*by);
+                self.trace.mark("jump");
+                // Whoever waited for a moment that has passed now is woken.
+                self.nodes[n].timer_at = self.now;
+                self.timer(n);
+            }
+            Fault::Set(name, by) => {
+                let n = self.find(name);
+                self.nodes[n].clock.step_wall(*by);
+                self.trace.mark("set");
+            }
+            Fault::Lose(share) => self.conditions.lose = *share,
+            Fault::Double(share) => self.conditions.double = *share,
+            Fault::Reorder(share) => self.conditions.reorder = *share,
+            Fault::Truncate(share) => self.conditions.truncate = *share,
+            Fault::Corrupt(share) => {
+                self.conditions.corrupt = *share;
+                self.spoilt |= *share > 0;
+            }
+        }
+    }
+
+    fn each(&mut self, labels: &[String], strike: impl Fn(&mut Self, usize)) {
+        for label in labels {
+            // A twin may not have been born, in a script that was made smaller.
+            if let Some(n) = self.nodes.iter().position(|node| node.label == *label) {
+                strike(self, n);
+            }
+        }
+    }
+
+    /// The nodes of a side; everybody who is not on the other one when it names nobody.
+    fn side(&self, labels: &[String], other: &[String]) -> Vec<usize> {
+        let named = |label: &String| if labels.is_empty() { !other.contains(label) } else { labels.contains(label) };
+        (0..self.nodes.len()).filter(|n| named(&self.nodes[*n].label)).collect()
+    }
+
+    fn cut(&mut self, a: &[String], b: &[String], both: bool) {
+        for from in self.side(a, b) {
+            for to in self.side(b, a).into_iter().filter(|to| *to != from) {
+                let (pair, direction) = way(from, to);
+                let Some(link) = self.links.get_mut(&pair) else { continue };
+                for (at, way) in link.ways.iter_mut().enumerate() {
+                    if both || at == direction {
+                        way.cut.get_or_insert(self.now);
+                    }
+                }
+                self.trace.mark(if both { "cut" } else { "cut one way" });
+            }
+        }
+    }
+
+    pub(crate) fn heal(&mut self) {
+        for link in self.links.values_mut() {
+            for way in &mut link.ways {
+                way.cut = None;
+            }
+        }
+        self.conditions = self.calm.clone();
+        for n in 0..self.nodes.len() {
+            self.nodes[n].slow = false;
+            self.resume(n);
+        }
+    }
+
+    fn crash(&mut self, n: usize) {
+        if self.nodes[n].process.is_some() {
+            self.end(n);
+            self.trace.mark("crash");
+        }
+    }
+
+    fn resume(&mut self, n: usize) {
+        if !self.nodes[n].stopped {
+            return;
+        }
+        self.nodes[n].stopped = false;
+        self.trace.mark("resume");
+        // It heard of nobody while it stood; that is not their silence.
+        for contact in self.nodes[n].contacts.values_mut() {
+            contact.at = self.now;
+        }
+        self.nodes[n].timer_at = self.now;
+        self.timer(n);
+        self.take_waiting(n);
+    }
+
+    fn leave(&mut self, n: usize) {
+        let now = self.nodes[n].read_clock(self.now);
+        let at = self.now;
+        let node = &mut self.nodes[n];
+        let Some(process) = node.process.as_mut().filter(|process| process.leaving.is_none() && !node.stopped) else {
+            return;
+        };
+        self.truth.borrow_mut().leave(process.run);
+        process.leaving = Some(at);
+        process.replica.leave(now);
+        process.holds.clear();
+        self.trace.mark("leave");
+        self.pump(n);
+    }
+
+    fn renew(&mut self, n: usize) {
+        let now = self.nodes[n].read_clock(self.now);
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        process.replica.renew(tallymesh_schemas::Incarnation(now.unix_ms));
+        self.trace.mark("renew");
+        self.pump(n);
+    }
+
+    fn forget(&mut self, label: &str, at: &str) {
+        let name = self.nodes[self.find(label)].name.clone();
+        let n = self.find(at);
+        let now = self.nodes[n].read_clock(self.now);
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        let known = process.replica.nodes().find(|(node, ..)| **node == name).map(|(_, incarnation, _)| incarnation);
+        let Some(incarnation) = known else { return };
+        if process.replica.forget(now, &name) {
+            self.forgotten.insert(Actor::new(name, incarnation));
+            self.trace.mark("forget");
+            self.pump(n);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Processes begin and end.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tallymesh_engine::{Config, Replica, Time, Wake};
+use tallymesh_schemas::Incarnation;
+
+use super::{Cluster, Event};
+use crate::check::Seen;
+use crate::network::Link;
+use crate::node::{Ended, Node, Process};
+
+impl Cluster {
+    /// Starts a process on a node, in a given incarnation or in that of its wall clock.
+    pub(crate) fn start(&mut self, n: usize, incarnation: Option<Incarnation>) {
+        self.hang_up(n);
+        let seed = self.network_random.bits();
+        let node = &mut self.nodes[n];
+        let incarnation = incarnation.unwrap_or(Incarnation(node.clock.read(self.now).unix_ms));
+        let config = Config { seed, ..self.config.clone() };
+        let mut replica = Replica::new(config, node.name.clone(), incarnation);
+        let woken = Arc::new(AtomicBool::new(false));
+        let mut structures = BTreeMap::new();
+        for spec in &self.specs {
+            let flag = Arc::clone(&woken);
+            let wake: Wake = Arc::new(move || flag.store(true, Ordering::Relaxed));
+            let structure = replica.replicate(spec.clone(), wake);
+            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+            structures.insert(spec.name.clone(), structure);
+        }
+        let actor = replica.actor().clone();
+        let run = self.truth.borrow_mut().begin(actor.clone());
+        node.began_as = incarnation;
+        node.starts += 1;
+        node.stopped = false;
+        node.waiting.clear();
+        node.contacts.clear();
+        node.last = None;
+        self.trace.note(self.now, &[b"start", node.label.as_bytes(), &incarnation.0.to_le_bytes()], || {
+            format!("{} starts as {actor}", node.label)
+        });
+        node.process = Some(Process {
+            replica,
+            structures,
+            run,
+            actor,
+            woken,
+            holds: Vec::new(),
+            leaving: None,
+            service: self.new_service.as_ref().map(|new| new(&node.name)),
+            seen: Seen::default(),
+        });
+        node.timer_at = Time::NEVER;
+        let start = node.starts;
+        if self.new_service.is_some() {
+            self.schedule(self.now, Event::Service { node: n, start });
+        }
+        self.pump(n);
+    }
+
+    /// Ends the process of a node; what the others see of that is silence.
+    pub(crate) fn end(&mut self, n: usize) {
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        let Some(process) = node.process.take() else { return };
+        let left = process.leaving.is_some();
+        self.trace.note(now, &[b"end", node.label.as_bytes()], || format!("{} ends", node.label));
+        node.last = Some(Ended { actor: process.replica.actor().clone(), left });
+        node.stopped = false;
+        node.waiting.clear();
+        // Its holds end with it: that is not something that it still counts.
+        self.truth.borrow_mut().end(process.run);
+        drop(process);
+    }
+
+    /// Another process under the name of a node, on a machine of its own.
+    pub(crate) fn add_twin(&mut self, n: usize) -> usize {
+        let twin = Node::new(format!("{}'", self.nodes[n].label), self.nodes[n].name.clone(), self.nodes[n].clock);
+        self.nodes.push(twin);
+        let new = self.nodes.len() - 1;
+        for other in 0..new {
+            self.links.insert((other, new), Link::default());
+        }
+        new
+    }
+
+    pub(crate) fn truth_handle(&self) -> Rc<std::cell::RefCell<crate::truth::Truth>> {
+        Rc::clone(&self.truth)
+    }
+}

@@ -1,0 +1,286 @@
+//! Messages: from a replica onto a link, and off it into another one.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tallymesh_engine::{Event as Told, Time};
+use tallymesh_schemas::message::Message;
+
+use super::{Cluster, Event};
+use crate::check;
+use crate::network::{Fate, way};
+use crate::node::Waiting;
+
+/// Messages that a node may send without time passing: more is talk without end.
+const SENT_AT_ONCE: usize = 20_000;
+
+/// Longest time by which a message is overtaken.
+const OVERTAKEN: Duration = Duration::from_millis(400);
+
+/// A slow node's messages take so much longer.
+const SLOW: Duration = Duration::from_millis(150);
+
+/// What kind of message it is, for the trace: the first byte says.
+pub(crate) fn kind(bytes: &[u8]) -> &'static str {
+    match bytes.first() {
+        Some(0) => "digest",
+        Some(1) => "want",
+        Some(2) => "delta",
+        Some(3) => "probe",
+        Some(4) => "goodbye",
+        _ => "?",
+    }
+}
+
+impl Cluster {
+    /// What a driver does after any input: releases changes, sends what there is room for, looks at events, sets the
+    /// timer.
+    pub(crate) fn pump(&mut self, n: usize) {
+        let now = self.nodes[n].read_clock(self.now);
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        if process.woken.swap(false, Ordering::Relaxed) {
+            process.replica.handle_changes(now);
+        }
+        self.transmit(n);
+        let node = &mut self.nodes[n];
+        let Some(process) = node.process.as_mut() else { return };
+        while let Some(event) = process.replica.poll_event() {
+            let mark = match event {
+                Told::Conflict { .. } => "told: conflict",
+                Told::Diverged { .. } => "told: diverged",
+                Told::Replaced { .. } => "told: replaced",
+                Told::Unasked { .. } => "told: unasked",
+                Told::KindMismatch { .. } => "told: kind mismatch",
+                Told::Life { .. } => "told: life",
+                Told::Superseded { .. } => "told: superseded",
+                Told::Forgotten { .. } => "told: forgotten",
+            };
+            self.trace.mark(mark);
+            let line = format!("{event:?}");
+            self.trace.note(self.now, &[node.label.as_bytes(), line.as_bytes()], || format!("{}: {line}", node.label));
+        }
+        process.note_actor(&mut self.truth.borrow_mut());
+        let due = process.replica.poll_timeout();
+        let at = node.clock.when(self.now, due);
+        if at != node.timer_at {
+            node.timer_at = at;
+            self.schedule(at, Event::Timer(n));
+        }
+    }
+
+    pub(crate) fn timer(&mut self, n: usize) {
+        if self.nodes[n].timer_at != self.now || self.nodes[n].stopped {
+            return;
+        }
+        let now = self.nodes[n].read_clock(self.now);
+        let label = self.nodes[n].label.clone();
+        let Some(process) = self.nodes[n].process.as_mut() else { return };
+        self.trace.note(self.now, &[b"timer", label.as_bytes()], || format!("{label}: timer"));
+        if now.mono >= process.replica.poll_timeout() {
+            process.replica.handle_timeout(now);
+            let due = process.replica.poll_timeout();
+            if due <= now.mono {
+                self.fail(format!("{label}: the timer is due at {due:?} again, which is not after {:?}", now.mono));
+            }
+        }
+        self.nodes[n].timer_at = Time::NEVER;
+        self.pump(n);
+    }
+
+    fn transmit(&mut self, n: usize) {
+        let mut sent = 0;
+        for peer in 0..self.nodes.len() {
+            if peer == n {
+                continue;
+            }
+            let (pair, direction) = way(n, peer);
+            let room = if self.nodes[n].slow || self.nodes[peer].slow { 1 } else { self.conditions.room };
+            loop {
+                let peer_name = self.nodes[peer].name.clone();
+                let Some(link) = self.links.get(&pair).filter(|link| link.up) else { break };
+                if link.ways[direction].in_flight >= room {
+                    if room < self.conditions.room || self.nodes[peer].stopped {
+                        self.trace.mark("full link");
+                    }
+                    break;
+                }
+                let Some(process) = self.nodes[n].process.as_mut() else { return };
+                let mut bytes = Vec::new();
+                if !process.replica.poll_transmit(&peer_name, &mut bytes) {
+                    break;
+                }
+                self.send(n, peer, bytes);
+                sent += 1;
+                if sent > SENT_AT_ONCE {
+                    return self.fail(format!("{} talks without end", self.nodes[n].label));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, to: usize, mut bytes: Vec<u8>) {
+        let (pair, direction) = way(from, to);
+        let conditions = &self.conditions;
+        let random = &mut self.network_random;
+        let mut latency = conditions.draw_latency(random);
+        if self.nodes[from].slow || self.nodes[to].slow {
+            latency += SLOW;
+        }
+        let mut fate = Fate::Whole;
+        if random.chance(conditions.lose) {
+            fate = Fate::Lost;
+        } else if random.chance(conditions.truncate) {
+            fate = Fate::Damaged;
+            bytes.truncate(random.index(bytes.len()));
+        } else if random.chance(conditions.corrupt) {
+            fate = Fate::Damaged;
+            for _ in 0..=random.below(2) {
+                let at = random.index(bytes.len());
+                bytes[at] ^= 1 << random.below(8);
+            }
+        }
+        let overtaken = random.chance(conditions.reorder);
+        let copy = random.chance(conditions.double);
+        let copy_latency = latency + random.duration(Duration::ZERO, OVERTAKEN);
+        let later = random.duration(Duration::ZERO, OVERTAKEN);
+        let Some(link) = self.links.get_mut(&pair) else { return };
+        let generation = link.generation;
+        let way = &mut link.ways[direction];
+        way.in_flight += 1;
+        let mut at = self.now.after(latency);
+        if overtaken {
+            at = at.after(later);
+            self.trace.mark("reordered");
+        } else {
+            at = at.max(way.last);
+            way.last = at;
+        }
+        if copy && fate == Fate::Whole {
+            let bytes = bytes.clone();
+            let event = Event::Deliver { from, to, generation, fate: Fate::Copy, bytes };
+            self.schedule(self.now.after(copy_latency), event);
+        }
+        self.schedule(at, Event::Deliver { from, to, generation, fate, bytes });
+    }
+
+    pub(crate) fn arrive(&mut self, from: usize, to: usize, generation: u64, fate: Fate, bytes: Vec<u8>) {
+        let (pair, direction) = way(from, to);
+        let Some(link) = self.links.get_mut(&pair) else { return };
+        if !link.up || link.generation != generation {
+            return;
+        }
+        let cut = link.ways[direction].cut.is_some();
+        let stands = self.nodes[to].stopped;
+        if stands && !cut && fate != Fate::Lost {
+            // It keeps its room: nobody takes it off the link.
+            if fate != Fate::Copy {
+                self.nodes[to].waiting.push_back(Waiting { from, generation, bytes });
+            }
+            return;
+        }
+        if fate != Fate::Copy {
+            link.ways[direction].in_flight -= 1;
+        }
+        if cut {
+            self.trace.mark("message cut off");
+        } else if fate == Fate::Lost {
+            self.trace.mark("message lost");
+        } else {
+            match fate {
+                Fate::Copy => self.trace.mark("message doubled"),
+                Fate::Damaged => self.trace.mark("message damaged"),
+                Fate::Whole | Fate::Lost => {}
+            }
+            self.receive(from, to, fate, &bytes);
+        }
+        self.pump(from);
+        self.pump(to);
+    }
+
+    /// Takes what waited for a process that stood still.
+    pub(crate) fn take_waiting(&mut self, n: usize) {
+        while let Some(Waiting { from, generation, bytes }) = self.nodes[n].waiting.pop_front() {
+            let (pair, direction) = way(from, n);
+            let Some(link) = self.links.get_mut(&pair).filter(|link| link.up && link.generation == generation) else {
+                continue;
+            };
+            link.ways[direction].in_flight -= 1;
+            self.receive(from, n, Fate::Whole, &bytes);
+            self.pump(from);
+        }
+        self.pump(n);
+    }
+
+    fn receive(&mut self, from: usize, to: usize, fate: Fate, bytes: &[u8]) {
+        let now = self.nodes[to].read_clock(self.now);
+        let peer = self.nodes[from].name.clone();
+        let label = &self.nodes[to].label;
+        let from_label = &self.nodes[from].label;
+        self.trace.note(self.now, &[label.as_bytes(), from_label.as_bytes(), bytes], || {
+            let text = Message::decode(bytes).map_or_else(|error| error.to_string(), |message| show(&message));
+            format!("{from_label} → {label}: {text}")
+        });
+        self.trace.mark(kind(bytes));
+        let Some(process) = self.nodes[to].process.as_mut() else { return };
+        let handled = process.replica.handle_message(now, &peer, bytes);
+        process.note_actor(&mut self.truth.borrow_mut());
+        match handled {
+            Err(error) => {
+                if fate != Fate::Damaged && !self.spoilt {
+                    return self.fail(format!("{} refused what {} sent: {error}", self.nodes[to].label, peer));
+                }
+                self.trace.mark("message refused");
+                self.close(way(from, to).0, "a message was refused");
+            }
+            Ok(()) => self.look(to, bytes),
+        }
+    }
+
+    /// Looks at what a message has changed.
+    fn look(&mut self, n: usize, bytes: &[u8]) {
+        self.deliveries += 1;
+        if !self.spoilt
+            && let Ok(Message::Delta(delta)) = Message::decode(bytes)
+        {
+            let truth = self.truth_handle();
+            let Some(process) = self.nodes[n].process.as_mut() else { return };
+            if let Err(what) = check::after_delta(process, &truth.borrow(), delta.structure, &delta.actor) {
+                return self.fail(format!("{}: {what}", self.nodes[n].label));
+            }
+        }
+        if self.deliveries.is_multiple_of(self.timing.audit_every) {
+            let Some(process) = self.nodes[n].process.as_ref() else { return };
+            let looked = check::process(process, &self.truth.borrow(), self.spoilt);
+            if let Err(what) = looked {
+                self.fail(format!("{}: {what}", self.nodes[n].label));
+            }
+        }
+    }
+}
+
+fn show(message: &Message<'_>) -> String {
+    match message {
+        Message::Delta(d) => {
+            let fingerprint = d.fingerprint.map_or(String::new(), |f| format!(" complete {:04x}", f & 0xffff));
+            let snapshot = if d.snapshot { " snapshot" } else { "" };
+            format!(
+                "delta{snapshot} {:x} {} ({}..) {}..{} floor {} {} bytes{fingerprint}",
+                d.structure.0, d.actor, d.since, d.after, d.upto, d.floor, d.rows.len()
+            )
+        }
+        Message::Want(w) => {
+            let snapshot = if w.snapshot { " snapshot" } else { "" };
+            format!("want{snapshot} {:x} {} ({}..) after {}", w.structure.0, w.actor, w.since, w.after)
+        }
+        Message::Digest(d) => {
+            let entries = d.structures.iter().flat_map(|s| s.entries.iter().map(|e| (s.structure.0, e)));
+            let entries: Vec<_> = entries
+                .map(|(id, e)| {
+                    format!("{id:x} {} {}..{} f{} {:04x}", e.actor, e.since, e.have, e.floor, e.fingerprint & 0xffff)
+                })
+                .collect();
+            format!("digest of {}{}: {}", d.incarnation, if d.complete { " complete" } else { "" }, entries.join(", "))
+        }
+        other => format!("{other:?}"),
+    }
+}

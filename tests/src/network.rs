@@ -1,0 +1,95 @@
+//! The network between two nodes: a link that is up or not, and two directions with latency, room and faults.
+
+use std::time::Duration;
+
+use tallymesh_engine::Time;
+
+use crate::random::Random;
+
+/// How messages travel. Shares are in 1/10,000 of all messages.
+#[derive(Debug, Clone)]
+pub struct Conditions {
+    /// Shortest latency of a message.
+    pub latency: Duration,
+    /// What chance adds to that at most, for nine of ten messages.
+    pub jitter: Duration,
+    /// What chance adds at most for the tenth.
+    pub tail: Duration,
+    /// Messages that may be under way in one direction; when that many are, the link has no room.
+    pub room: usize,
+    /// Share that is lost.
+    pub lose: u32,
+    /// Share that arrives twice.
+    pub double: u32,
+    /// Share that is overtaken by others.
+    pub reorder: u32,
+    /// Share that arrives cut short.
+    pub truncate: u32,
+    /// Share in which bits change.
+    pub corrupt: u32,
+}
+
+impl Default for Conditions {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_micros(500),
+            jitter: Duration::from_millis(2),
+            tail: Duration::from_millis(20),
+            room: 32,
+            lose: 0,
+            double: 0,
+            reorder: 0,
+            truncate: 0,
+            corrupt: 0,
+        }
+    }
+}
+
+impl Conditions {
+    /// No message is lost or spoilt any more.
+    pub fn calm(&mut self) {
+        (self.lose, self.double, self.reorder, self.truncate, self.corrupt) = (0, 0, 0, 0, 0);
+    }
+
+    pub(crate) fn draw_latency(&self, random: &mut Random) -> Duration {
+        let more = if random.chance(1000) { self.tail } else { self.jitter };
+        self.latency + random.duration(Duration::ZERO, more)
+    }
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Whole,
+    Lost,
+    Copy,
+    Damaged,
+}
+
+/// One direction of a link.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Direction {
+    /// Since when nothing passes.
+    pub(crate) cut: Option<Time>,
+    pub(crate) in_flight: usize,
+    /// When the last message that keeps the order arrives.
+    pub(crate) last: Time,
+}
+
+/// What connects two nodes. The lower number is end 0.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Link {
+    pub(crate) up: bool,
+    /// How often it has been opened: messages of an earlier connection do not arrive on a later one.
+    pub(crate) generation: u64,
+    pub(crate) retry_at: Time,
+    /// From end 0 to end 1, and back.
+    pub(crate) ways: [Direction; 2],
+    /// Since when an end has not answered, because it is gone or stands still.
+    pub(crate) silent: Option<Time>,
+}
+
+/// The link between two nodes, and which of its ways leads from `from` to the other.
+pub(crate) fn way(from: usize, to: usize) -> ((usize, usize), usize) {
+    if from < to { ((from, to), 0) } else { ((to, from), 1) }
+}

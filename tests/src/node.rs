@@ -1,0 +1,160 @@
+//! A simulated node: a process with a replica, its clocks, and what it hears of the others.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tallymesh_engine::{Hold, Life, Now, Replica, Structure, Time};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureName};
+
+use crate::check::Seen;
+use crate::clock::Clock;
+use crate::service::Service;
+use crate::truth::{RunId, Truth};
+
+/// A message that waits for a process that stands still.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) from: usize,
+    pub(crate) generation: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// What a node has heard of another one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Contact {
+    pub(crate) at: Time,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) life: Life,
+}
+
+/// A machine: what stays when its process ends.
+pub struct Node {
+    pub(crate) label: String,
+    pub(crate) name: NodeName,
+    pub(crate) clock: Clock,
+    pub(crate) process: Option<Process>,
+    pub(crate) stopped: bool,
+    pub(crate) slow: bool,
+    pub(crate) waiting: VecDeque<Waiting>,
+    pub(crate) contacts: BTreeMap<NodeName, Contact>,
+    pub(crate) timer_at: Time,
+    /// The incarnation that the last process began with.
+    pub(crate) began_as: Incarnation,
+    pub(crate) starts: u64,
+    /// The run of its last process, and how that ended.
+    pub(crate) last: Option<Ended>,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Ended {
+    pub(crate) actor: Actor,
+    pub(crate) left: bool,
+}
+
+/// A running process.
+pub struct Process {
+    pub(crate) replica: Replica,
+    pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
+    pub(crate) run: RunId,
+    /// Who it was when last looked at.
+    pub(crate) actor: Actor,
+    pub(crate) woken: Arc<AtomicBool>,
+    pub(crate) holds: Vec<SimHold>,
+    pub(crate) leaving: Option<Time>,
+    pub(crate) service: Option<Box<dyn Service>>,
+    pub(crate) seen: Seen,
+}
+
+impl Node {
+    pub(crate) fn new(label: String, name: NodeName, clock: Clock) -> Self {
+        Self {
+            label,
+            name,
+            clock,
+            process: None,
+            stopped: false,
+            slow: false,
+            waiting: VecDeque::new(),
+            contacts: BTreeMap::new(),
+            timer_at: Time::NEVER,
+            began_as: Incarnation(0),
+            starts: 0,
+            last: None,
+        }
+    }
+
+    /// The label that scripts call it by.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its name in the cluster.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Its process, if one runs.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Whether it runs and does not stand still.
+    pub fn is_working(&self) -> bool {
+        self.process.is_some() && !self.stopped
+    }
+
+    pub(crate) fn read_clock(&self, at: Time) -> Now {
+        self.clock.read(at)
+    }
+}
+
+impl Process {
+    /// The replica may have taken another incarnation.
+    pub(crate) fn note_actor(&mut self, truth: &mut Truth) {
+        if self.actor != *self.replica.actor() {
+            self.actor = self.replica.actor().clone();
+            truth.also(self.run, self.actor.clone());
+        }
+    }
+
+    /// Its replica.
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Its structures by name.
+    pub fn structures(&self) -> &BTreeMap<StructureName, Arc<Structure>> {
+        &self.structures
+    }
+
+    /// Its run in the ground truth.
+    pub fn run(&self) -> RunId {
+        self.run
+    }
+
+    /// Whether it is saying goodbye.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+}
+
+/// A [`Hold`] that the ground truth knows of.
+#[derive(Debug)]
+pub struct SimHold {
+    pub(crate) hold: Option<Hold>,
+    pub(crate) truth: Rc<RefCell<Truth>>,
+    pub(crate) run: RunId,
+    pub(crate) structure: StructureName,
+    pub(crate) key: Vec<u8>,
+}
+
+impl Drop for SimHold {
+    fn drop(&mut self) {
+        drop(self.hold.take());
+        self.truth.borrow_mut().record(self.run, &self.structure, &self.key, -1);
+    }
+}

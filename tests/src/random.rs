@@ -1,0 +1,62 @@
+//! The one source of chance of a simulation: SplitMix64 (Steele, Lea and Flood 2014), so that a seed is all it takes to
+//! see a run again.
+
+use std::time::Duration;
+
+/// Deterministic random numbers.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// A sequence of its own for each seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next 64 bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A sequence that does not move with what is drawn from this one later.
+    pub fn fork(&mut self) -> Self {
+        Self(self.bits())
+    }
+
+    /// A number below `n`; 0 when `n` is 0.
+    pub fn below(&mut self, n: u64) -> u64 {
+        ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
+    }
+
+    /// A place in something of that length.
+    pub fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    /// A number in `low..=high`.
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high.saturating_sub(low) + 1)
+    }
+
+    /// A time between two, both included.
+    pub fn duration(&mut self, low: Duration, high: Duration) -> Duration {
+        Duration::from_micros(self.between(low.as_micros() as u64, high.as_micros() as u64))
+    }
+
+    /// True once in `n / 10_000` of the draws.
+    pub fn chance(&mut self, per_10_000: u32) -> bool {
+        per_10_000 > 0 && self.below(10_000) < u64::from(per_10_000)
+    }
+
+    /// One of a list.
+    ///
+    /// # Panics
+    /// When the list is empty.
+    pub fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.index(list.len())]
+    }
+}

@@ -1,0 +1,127 @@
+//! Service logic on simulated nodes: what users put under test.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::{Count, Now, Structure};
+use tallymesh_schemas::{NodeName, StructureName};
+
+use crate::node::SimHold;
+use crate::random::Random;
+use crate::truth::{RunId, Truth};
+
+/// The logic of a service, one value a process. It is made anew when its node restarts, and is called in virtual time.
+pub trait Service {
+    /// Called every [`Service::interval`]; the work that nobody asks for, such as expiry or synthetic load.
+    fn tick(&mut self, context: &mut Context<'_>);
+
+    /// Time between two ticks on the node's own clock.
+    fn interval(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+
+    /// Lets a test reach the service: return `self`.
+    fn as_any(&mut self) -> &mut dyn std::any::Any;
+}
+
+/// What a service sees of its node. Whatever is counted through it is in the ground truth.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub(crate) now: Now,
+    pub(crate) name: &'a NodeName,
+    pub(crate) structures: &'a BTreeMap<StructureName, Arc<Structure>>,
+    pub(crate) truth: &'a Rc<RefCell<Truth>>,
+    pub(crate) run: RunId,
+    pub(crate) random: &'a mut Random,
+}
+
+impl Context<'_> {
+    /// The node's clocks.
+    pub fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &NodeName {
+        self.name
+    }
+
+    /// The simulation's chance: the same for the same seed.
+    pub fn random(&mut self) -> &mut Random {
+        self.random
+    }
+
+    /// A structure, to read from.
+    ///
+    /// # Panics
+    /// When the cluster has no structure of that name.
+    pub fn structure(&self, name: &str) -> &Arc<Structure> {
+        self.find(name).1
+    }
+
+    fn find(&self, name: &str) -> (&StructureName, &Arc<Structure>) {
+        let found = self.structures.iter().find(|(structure, _)| structure.as_str() == name);
+        found.unwrap_or_else(|| panic!("the cluster has no structure \"{name}\""))
+    }
+
+    /// Adds to this node's own part; a negative `n` removes.
+    ///
+    /// # Panics
+    /// When there is no such structure, or the key is not one of it.
+    pub fn add(&mut self, structure: &str, key: &[u8], n: i64) {
+        let (name, structure) = self.find(structure);
+        structure.add(key, n).unwrap_or_else(|error| panic!("{name}: {error}"));
+        self.truth.borrow_mut().record(self.run, name, key, n);
+    }
+
+    /// Adds `n` if the cluster-wide count as known here is then at most `limit`; whether it did.
+    ///
+    /// # Panics
+    /// As [`Context::add`].
+    pub fn add_within(&mut self, structure: &str, key: &[u8], n: i64, limit: i64) -> bool {
+        let (name, structure) = self.find(structure);
+        let counter = structure.counter(key).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let added = counter.add_within(n, limit);
+        if added {
+            self.truth.borrow_mut().record(self.run, name, key, n);
+        }
+        added
+    }
+
+    /// Counts one until the guard is dropped, if the cluster-wide count as known here is then at most `limit`.
+    ///
+    /// # Panics
+    /// As [`Context::add`].
+    pub fn try_hold(&mut self, structure: &str, key: &[u8], limit: i64) -> Option<SimHold> {
+        let (name, structure) = self.find(structure);
+        let counter = structure.counter(key).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let hold = counter.try_hold(limit)?;
+        self.truth.borrow_mut().record(self.run, name, key, 1);
+        Some(SimHold {
+            hold: Some(hold),
+            truth: Rc::clone(self.truth),
+            run: self.run,
+            structure: name.clone(),
+            key: key.to_vec(),
+        })
+    }
+
+    /// Counts one until the guard is dropped.
+    ///
+    /// # Panics
+    /// As [`Context::add`].
+    pub fn hold(&mut self, structure: &str, key: &[u8]) -> SimHold {
+        self.try_hold(structure, key, i64::MAX).unwrap_or_else(|| panic!("{structure}: there is always room for one"))
+    }
+
+    /// The count of a key as this node knows it.
+    ///
+    /// # Panics
+    /// As [`Context::add`].
+    pub fn count(&self, structure: &str, key: &[u8]) -> Count {
+        self.structure(structure).count(key, self.now.mono)
+    }
+}

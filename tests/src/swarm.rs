@@ -1,0 +1,11 @@
+//! Swarm runs: each seed draws its own cluster, faults and load (Groce et al., "Swarm Testing", 2012).
+
+mod draw;
+mod load;
+mod run;
+mod shrink;
+
+pub use draw::{Plan, draw};
+pub use load::Load;
+pub use run::{Outcome, run};
+pub use shrink::shrink;

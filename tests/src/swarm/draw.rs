@@ -1,0 +1,179 @@
+//! From a seed to a plan.
+
+use std::time::Duration;
+
+use tallymesh_engine::{Config, Time};
+use tallymesh_schemas::{Class, OnDead, StructureSpec};
+
+use super::load::Load;
+use crate::cluster::{Timing, quick_config, spec};
+use crate::fault::{Fault, Step};
+use crate::network::Conditions;
+use crate::random::Random;
+
+/// A run as a seed has drawn it. All of it can be changed before it is run, which is how failing runs are shrunken.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where chance in the run itself comes from.
+    pub seed: u64,
+    /// The nodes' names.
+    pub nodes: Vec<String>,
+    /// What they replicate.
+    pub structures: Vec<StructureSpec>,
+    /// How replicas behave.
+    pub config: Config,
+    /// How nodes find out about each other.
+    pub timing: Timing,
+    /// How messages travel.
+    pub conditions: Conditions,
+    /// By how much clocks drift, in parts in a million.
+    pub drift_ppm: u64,
+    /// The faults.
+    pub script: Vec<Step>,
+    /// What is counted.
+    pub load: Load,
+    /// How long faults and load go on.
+    pub length: Duration,
+}
+
+const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
+
+/// Draws a plan.
+pub fn draw(seed: u64) -> Plan {
+    let mut random = Random::new(seed ^ 0x5ca1_ab1e_0ddb_a11d);
+    let random = &mut random;
+    let count = *random.pick(&[2, 3, 3, 3, 4, 4, 5, 6]);
+    let nodes: Vec<_> = NAMES[..count].iter().map(|name| (*name).to_owned()).collect();
+    let length = random.duration(Duration::from_secs(4), Duration::from_secs(16));
+    let millis = |random: &mut Random, low, high| random.duration(Duration::from_millis(low), Duration::from_millis(high));
+    let digest_interval = millis(random, 150, 900);
+    let config = Config {
+        digest_interval,
+        full_digest_interval: millis(random, 1000, 5000).max(digest_interval * 2),
+        // From a few rows in a delta, so that everything comes in pieces, to all in one.
+        delta_bytes: *random.pick(&[24, 48, 96, 200, 1000, 100_000]),
+        idle_after: millis(random, 200, 4000),
+        retention: millis(random, 1000, 8000),
+        ..quick_config()
+    };
+    let conditions = Conditions {
+        latency: Duration::from_micros(random.between(100, 30_000)),
+        jitter: Duration::from_micros(random.between(0, 30_000)),
+        tail: Duration::from_micros(random.between(0, 200_000)),
+        room: *random.pick(&[1, 2, 4, 32]),
+        ..Conditions::default()
+    };
+    let structures = draw_structures(random);
+    let load = Load::draw(random, &structures);
+    let script = draw_script(random, &nodes, length);
+    let drift_ppm = *random.pick(&[0, 0, 100, 20_000]);
+    let timing = Timing::default();
+    Plan { seed, nodes, structures, config, timing, conditions, drift_ppm, script, load, length }
+}
+
+fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
+    let mut all = vec![
+        spec("inbound_cidr", Class::InboundCidr),
+        spec("outbound_cidr", Class::OutboundCidr),
+        spec("outbound_domains", Class::OutboundDomains),
+        spec("outbound_binding_domains", Class::OutboundBindingDomains),
+        spec("inbound_late", Class::InboundCidr),
+    ];
+    for _ in 0..random.between(2, 4) {
+        all.remove(random.index(all.len()));
+    }
+    for spec in &mut all {
+        spec.snapshot = random.chance(7000);
+        spec.max_delay = *random.pick(&[1, 10, 100, 400].map(Duration::from_millis));
+        spec.max_pending = *random.pick(&[1, 3, 4096]);
+        if matches!(spec.on_dead, OnDead::Drop(_)) {
+            spec.on_dead = OnDead::Drop(*random.pick(&[0, 1, 3, 10].map(Duration::from_secs)));
+        }
+    }
+    all
+}
+
+/// Draws which kinds of fault a run has at all, and then when they strike.
+fn draw_script(random: &mut Random, nodes: &[String], length: Duration) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut at = |random: &mut Random, fault: Fault| {
+        let micros = random.below(length.as_micros() as u64);
+        steps.push(Step { at: Time(micros - micros % 1000), fault });
+    };
+    let one = |random: &mut Random| vec![random.pick(nodes).clone()];
+    let some = |random: &mut Random| {
+        let some: Vec<_> = nodes.iter().filter(|_| random.chance(5000)).cloned().collect();
+        if some.is_empty() || some.len() == nodes.len() { vec![nodes[0].clone()] } else { some }
+    };
+    let has = |random: &mut Random| random.chance(3000);
+    if has(random) {
+        let share = random.between(50, 4000) as u32;
+        at(random, Fault::Lose(share));
+    }
+    if has(random) {
+        let share = random.between(50, 3000) as u32;
+        at(random, Fault::Double(share));
+    }
+    if has(random) {
+        let share = random.between(50, 3000) as u32;
+        at(random, Fault::Reorder(share));
+    }
+    if has(random) {
+        let share = random.between(10, 300) as u32;
+        at(random, Fault::Truncate(share));
+    }
+    if has(random) {
+        for _ in 0..random.between(1, 4) {
+            let (left, one_way) = (some(random), random.chance(4000));
+            at(random, if one_way { Fault::CutOneWay(left, Vec::new()) } else { Fault::Cut(left, Vec::new()) });
+            at(random, Fault::Heal);
+        }
+    }
+    let kinds: [fn(Vec<String>) -> Fault; 5] =
+        [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Restart, Fault::Restart];
+    for kind in kinds {
+        if has(random) {
+            for _ in 0..random.between(1, 3) {
+                let whom = one(random);
+                at(random, kind(whom));
+            }
+        }
+    }
+    if has(random) {
+        let whom = one(random);
+        at(random, Fault::Resume(whom));
+    }
+    if random.chance(1500) {
+        let whom = one(random);
+        at(random, Fault::Crash(whom));
+    }
+    if random.chance(1500) {
+        let whom = one(random);
+        at(random, Fault::Leave(whom));
+    }
+    if random.chance(2000) {
+        let (whom, by) = (random.pick(nodes).clone(), random.pick(nodes).clone());
+        at(random, Fault::Forget(whom, by));
+    }
+    if has(random) {
+        let (whom, by) = (random.pick(nodes).clone(), random.duration(Duration::from_millis(10), Duration::from_secs(20)));
+        at(random, Fault::Jump(whom, by));
+    }
+    if has(random) {
+        let (whom, by) = (random.pick(nodes).clone(), random.between(0, 40_000) as i64 - 30_000);
+        at(random, Fault::Set(whom, by));
+    }
+    if random.chance(600) {
+        let whom = one(random);
+        at(random, Fault::Reuse(whom));
+    }
+    if random.chance(600) {
+        let whom = one(random);
+        let twin = vec![format!("{}'", whom[0])];
+        let start = random.below(length.as_micros() as u64 / 2);
+        steps.push(Step { at: Time(start), fault: Fault::Twin(whom) });
+        steps.push(Step { at: Time(start + random.below(length.as_micros() as u64 / 2)), fault: Fault::Crash(twin) });
+    }
+    steps.sort_by_key(|step| step.at);
+    steps
+}

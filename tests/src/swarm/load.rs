@@ -1,0 +1,97 @@
+//! What simulated nodes count.
+
+use std::time::Duration;
+
+use tallymesh_schemas::{Kind, StructureSpec};
+
+use crate::address;
+use crate::cluster::Cluster;
+use crate::random::Random;
+
+/// A load that every node has.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Operations a second and node.
+    pub rate: u64,
+    /// Operations that come at once.
+    pub burst: u64,
+    /// Different keys.
+    pub keys: u32,
+    /// Share of operations, in 1/10,000, that bring a key back to zero.
+    pub zero: u32,
+    /// Share that are holds, admitted below a limit.
+    pub holds: u32,
+    /// Largest step.
+    pub step: u64,
+}
+
+impl Load {
+    /// Draws a load.
+    pub fn draw(random: &mut Random, _: &[StructureSpec]) -> Self {
+        Self {
+            rate: *random.pick(&[2, 10, 40, 100]),
+            burst: *random.pick(&[1, 1, 5, 40]),
+            keys: *random.pick(&[1, 3, 12, 60]),
+            zero: *random.pick(&[0, 500, 3000]),
+            holds: *random.pick(&[0, 2000]),
+            step: *random.pick(&[1, 3, 1000, 1 << 40]),
+        }
+    }
+
+    /// Time between two bursts on a node.
+    pub fn interval(&self) -> Duration {
+        Duration::from_micros(1_000_000 * self.burst / self.rate.max(1))
+    }
+
+    /// One burst on one node.
+    pub fn burst(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        for _ in 0..self.burst {
+            self.operate(cluster, n, random);
+        }
+    }
+
+    fn operate(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        let spec = random.pick(&cluster.specs).clone();
+        let key = key_of(&spec, random.below(u64::from(self.keys)) as u32);
+        let (zero, hold) = (random.chance(self.zero), random.chance(self.holds));
+        let step = random.between(1, self.step) as i64;
+        let negative = random.chance(1500);
+        let Some(process) = cluster.nodes[n].process.as_ref() else { return };
+        let run = process.run;
+        let value = cluster.truth.borrow().value(run, &spec.name, &key);
+        let name = spec.name.as_str();
+        let held = cluster.with_node(n, |node| {
+            if hold {
+                return node.try_hold(name, &key, 50);
+            }
+            let n = match () {
+                () if zero => -value,
+                () if negative => -step,
+                () => step,
+            };
+            node.add(name, &key, n);
+            None
+        });
+        let Some(process) = cluster.nodes[n].process.as_mut() else { return };
+        process.holds.extend(held.flatten());
+        if process.holds.len() > 8 || (zero && !process.holds.is_empty()) {
+            let at = random.index(process.holds.len());
+            drop(process.holds.swap_remove(at));
+        }
+    }
+}
+
+/// The `i`th key of a structure: hosts in few blocks, and now and then a block.
+pub(crate) fn key_of(spec: &StructureSpec, i: u32) -> Vec<u8> {
+    match spec.class.kind() {
+        Kind::CidrTree if i % 7 == 3 => vec![4, 10, 0, i as u8 & 0xf0, 0, 24],
+        Kind::CidrTree if i % 11 == 5 => {
+            let mut key = vec![6, 0x20, 1, 0xd, 0xb8];
+            key.extend([0; 11]);
+            key.extend([i as u8, 128]);
+            key
+        }
+        Kind::CidrTree => address(i),
+        Kind::GaugeTable => format!("{}{i}.example", if i.is_multiple_of(2) { "mail" } else { "b/" }).into_bytes(),
+    }
+}

@@ -1,0 +1,89 @@
+//! From a plan to an outcome.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use tallymesh_engine::Time;
+
+use super::draw::Plan;
+use crate::cluster::{Builder, Cluster, Event, Failure};
+use crate::fault::Fault;
+
+/// How a run went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// What was wrong, if anything.
+    pub failure: Option<Failure>,
+    /// The trace's hash (I8).
+    pub hash: u64,
+    /// What happened how often.
+    pub marks: BTreeMap<&'static str, u64>,
+    /// Operations that were acknowledged.
+    pub operations: u64,
+    /// How long convergence took after the last fault, in virtual time.
+    pub settled: Duration,
+    /// The last lines of the trace, when they were asked for.
+    pub lines: Vec<String>,
+}
+
+/// Runs a plan: faults and load, then healing, then convergence and quiet.
+pub fn run(plan: &Plan, verbose: bool) -> Outcome {
+    let mut cluster = Builder::new(plan.seed)
+        .nodes(plan.nodes.clone())
+        .structures(plan.structures.clone())
+        .config(plan.config.clone())
+        .timing(plan.timing.clone())
+        .conditions(plan.conditions.clone())
+        .drift(plan.drift_ppm)
+        .verbose(verbose)
+        .start();
+    // A panic of the engine is a finding like any other: it is told with the seed.
+    let result = catch_unwind(AssertUnwindSafe(|| phases(&mut cluster, plan)));
+    let result = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Err(Failure { at: cluster.now(), what: format!("panic: {}", text.unwrap_or_default()) })
+    });
+    let operations = cluster.truth().operations();
+    Outcome {
+        settled: *result.as_ref().unwrap_or(&Duration::ZERO),
+        failure: result.err(),
+        hash: cluster.trace().hash(),
+        marks: cluster.trace().marks().clone(),
+        operations,
+        lines: cluster.trace().lines().map(str::to_owned).collect(),
+    }
+}
+
+fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
+    for step in &plan.script {
+        cluster.schedule(step.at, Event::Fault(step.fault.clone()));
+    }
+    let mut random = cluster.work_random.fork();
+    let interval = plan.load.interval().max(Duration::from_millis(1));
+    let mut due: Vec<Time> = Vec::new();
+    let end = Time(0).after(plan.length);
+    while cluster.now() < end {
+        while due.len() < cluster.nodes().len() {
+            due.push(cluster.now().after(random.duration(Duration::ZERO, interval)));
+        }
+        let (n, at) = due.iter().copied().enumerate().min_by_key(|(_, at)| *at).unwrap_or((0, end));
+        cluster.run_until(at.min(end))?;
+        if at < end {
+            plan.load.burst(cluster, n, &mut random);
+            due[n] = at.after(random.duration(interval / 2, interval * 3 / 2));
+        }
+    }
+    heal(cluster);
+    cluster.settle()
+}
+
+/// Heals what can be healed: two processes of one name cannot both stay.
+fn heal(cluster: &mut Cluster) {
+    cluster.fault(&Fault::Heal);
+    let twins: Vec<_> = cluster.nodes().iter().filter(|node| node.label().ends_with('\'')).map(|n| n.label().to_owned()).collect();
+    if !twins.is_empty() {
+        cluster.fault(&Fault::Crash(twins));
+    }
+}
