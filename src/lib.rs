@@ -30,6 +30,11 @@
 //! Handles are cheap to clone and synchronous, and may be used from any thread, with or without tokio.
 #![deny(missing_docs)]
 
+/// Compiles the example that the README shows.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 mod admin;
 mod builder;
 mod cidr;

@@ -361,5 +361,6 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("deltas_unasked", engine.unasked),
     ];
     list.push(("connections_refused", transport.refused_total()));
+    list.push(("address_proofs_asked", transport.retries));
     list.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
 }

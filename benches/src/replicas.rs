@@ -1,0 +1,94 @@
+//! Replicas in one process, connected by function calls: the engine's whole way without a network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::{Config, Now, Replica, Structure, Time};
+use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
+
+/// Replicas that are linked to each other, each with one structure.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The replicas.
+    pub replicas: Vec<Replica>,
+    /// Their structures.
+    pub structures: Vec<Arc<Structure>>,
+    names: Vec<NodeName>,
+    now: Now,
+}
+
+/// A structure alone, with the replica that commits what is counted in it.
+pub fn alone(class: Class) -> (Replica, Arc<Structure>) {
+    let mut mesh = Mesh::new(1, class);
+    (mesh.replicas.remove(0), mesh.structures.remove(0))
+}
+
+impl Mesh {
+    /// `n` replicas with a structure of the class, which know each other and hold nothing.
+    ///
+    /// # Panics
+    /// When the names that it makes up are refused.
+    pub fn new(n: usize, class: Class) -> Self {
+        let names: Vec<_> = (0..n).map(|i| NodeName::new(&format!("node-{i}")).expect("a good name")).collect();
+        let now = Now { mono: Time(1), unix_ms: 1 };
+        let (mut replicas, mut structures) = (Vec::new(), Vec::new());
+        for (i, name) in names.iter().enumerate() {
+            let config = Config { seed: i as u64 + 1, ..Config::default() };
+            let mut replica = Replica::new(config, name.clone(), Incarnation(1_700_000_000_000));
+            let spec = StructureSpec {
+                max_delay: Duration::ZERO,
+                ..StructureSpec::new(StructureName::new("bench").expect("a good name"), class)
+            };
+            structures.push(replica.replicate(spec, Arc::new(|| ())).expect("the only structure"));
+            for peer in names.iter().filter(|peer| *peer != name) {
+                replica.handle_link_up(now, peer);
+            }
+            replicas.push(replica);
+        }
+        let mut mesh = Self { replicas, structures, names, now };
+        mesh.settle();
+        mesh
+    }
+
+    /// Commits what was counted on a replica, and lets it be sent.
+    pub fn commit(&mut self, of: usize) {
+        self.replicas[of].handle_changes(self.now);
+    }
+
+    /// What a replica has to say to another one now.
+    pub fn messages(&mut self, from: usize, to: usize) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        loop {
+            let mut message = Vec::new();
+            if !self.replicas[from].poll_transmit(&self.names[to], &mut message) {
+                return messages;
+            }
+            messages.push(message);
+        }
+    }
+
+    /// Hands messages to a replica.
+    ///
+    /// # Panics
+    /// When one is refused.
+    pub fn deliver(&mut self, from: usize, to: usize, messages: &[Vec<u8>]) {
+        for message in messages {
+            self.replicas[to].handle_message(self.now, &self.names[from], message).expect("a sound message");
+        }
+    }
+
+    /// Commits and exchanges until nobody has anything left to say.
+    pub fn settle(&mut self) {
+        let n = self.replicas.len();
+        (0..n).for_each(|i| self.commit(i));
+        let mut quiet = false;
+        while !quiet {
+            quiet = true;
+            for (from, to) in (0..n).flat_map(|from| (0..n).map(move |to| (from, to))).filter(|(a, b)| a != b) {
+                let messages = self.messages(from, to);
+                quiet &= messages.is_empty();
+                self.deliver(from, to, &messages);
+            }
+        }
+    }
+}

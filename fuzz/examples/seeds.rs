@@ -1,0 +1,67 @@
+//! Writes the first inputs of the corpora into the folder that is named, `corpus` by default: golden vectors and inputs of
+//! the kind that the targets begin with.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{frame, key};
+
+const GOLDEN: &str = include_str!("../../schemas/tests/golden.txt");
+const MOMENTUM: &str = include_str!("../../schemas/tests/config/momentum.txt");
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digit = |at: usize| u8::from_str_radix(text.get(at..at + 2).unwrap_or("0"), 16).unwrap_or(0);
+    (0..text.len()).step_by(2).map(digit).collect()
+}
+
+fn rows() -> Vec<u8> {
+    let mut writer = RowWriter::new(7);
+    for slot in 0..6_u32 {
+        let (bytes, len) = key::from_net(key::parse_net(&format!("10.0.{slot}.1")).unwrap_or_default());
+        let state = match slot % 3 {
+            0 => RowState::Live { key: Some(&bytes[..len]), added: 300, removed: 1 },
+            1 => RowState::Live { key: None, added: 1, removed: 0 },
+            _ => RowState::Vacant,
+        };
+        writer.push(WireRow { slot: 5 * slot, version: 8 + u64::from(slot * slot), state });
+    }
+    [&7_u64.to_le_bytes()[..], &writer.finish()].concat()
+}
+
+fn main() -> io::Result<()> {
+    let folder = std::env::args().nth(1).unwrap_or_else(|| "corpus".to_owned());
+    let write = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = Path::new(&folder).join(target);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(name), bytes)
+    };
+    for (name, hex) in GOLDEN.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| *name != "#") {
+        let bytes = unhex(hex);
+        let target = if name.starts_with("admin-") { "admin" } else { "messages" };
+        write(target, name, &bytes)?;
+        if let Ok(header) = frame::header(bytes.len()) {
+            write("frames", name, &[&header[..], &bytes].concat())?;
+        }
+    }
+    write("rows", "batch", &rows())?;
+    for (at, page) in MOMENTUM.split("=== ").enumerate() {
+        let text = page.split_once('\n').map_or("", |(_, text)| text);
+        write("configuration", &format!("page-{at}"), text.as_bytes())?;
+    }
+    let texts = [
+        "10.0.0.1",
+        "10.0.0.0/8",
+        "::ffff:1.2.3.4",
+        "2001:db8::/32",
+        "Aol.COM.",
+        "b1/Aol.com",
+        "relay-0-1",
+        "inbound_cidr",
+    ];
+    for (at, text) in texts.iter().enumerate() {
+        write("keys", &format!("text-{at}"), text.as_bytes())?;
+    }
+    Ok(())
+}

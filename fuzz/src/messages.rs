@@ -1,0 +1,37 @@
+//! The messages of the replication protocol: what is decoded lies within the bounds, and comes back when it is encoded.
+
+use tallymesh_schemas::limits;
+use tallymesh_schemas::message::{Delta, Digest, Message};
+
+/// Decodes one message.
+pub fn run(bytes: &[u8]) {
+    let Ok(message) = Message::decode(bytes) else { return };
+    check_bounds(&message, bytes.len());
+    let mut again = Vec::new();
+    message.encode(&mut again).expect("what was decoded can be encoded");
+    assert!(again.len() <= bytes.len(), "the encoding is the shortest form");
+    assert_eq!(Message::decode(&again).as_ref(), Ok(&message));
+    assert!(format!("{message:?}").len() < 64 + 64 * bytes.len(), "what is decoded is no larger than what came");
+}
+
+fn check_bounds(message: &Message<'_>, len: usize) {
+    match message {
+        Message::Digest(Digest { incarnation, structures, tombstones, .. }) => {
+            assert!(incarnation.0 <= limits::INCARNATION);
+            assert!(structures.len() <= limits::STRUCTURES.min(len));
+            assert!(tombstones.len() <= limits::TOMBSTONES.min(len));
+            let entries: usize = structures.iter().map(|structure| structure.entries.len()).sum();
+            assert!(entries <= limits::DIGEST_ENTRIES.min(len));
+            for entry in structures.iter().flat_map(|structure| &structure.entries) {
+                assert!(entry.since <= entry.have && entry.have <= limits::VERSION && entry.floor <= limits::VERSION);
+                assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
+            }
+        }
+        Message::Want(want) => assert!(want.since <= want.after && want.after <= limits::VERSION),
+        Message::Delta(Delta { since, after, upto, floor, rows, .. }) => {
+            assert!(since <= after && after <= upto && *upto <= limits::VERSION && *floor <= limits::VERSION);
+            assert!(rows.len() <= len);
+        }
+        Message::Probe { .. } | Message::Goodbye => {}
+    }
+}
