@@ -190,10 +190,7 @@ impl Driver {
                 tracing::info!(member = %name, %state, %incarnation, %addr, "member");
                 self.replica.handle_member(now, &name, incarnation, life(state));
             }
-            Event::Superseded { by } => {
-                let name = self.endpoint.name().clone();
-                self.replica.handle_member(now, &name, by, Life::Alive);
-            }
+            Event::Superseded { by } => self.replica.handle_superseded(by),
             Event::Refused { addr, name, reason } => {
                 let name = name.map(|name| name.to_string()).unwrap_or_default();
                 tracing::debug!(%addr, name, ?reason, "connection refused");

@@ -4,6 +4,7 @@
 //! this is left in the program. Only `tallymesh-harness` asks for the feature.
 
 /// A rule that is broken.
+#[cfg_attr(not(feature = "canaries"), allow(unreachable_pub, reason = "public with the feature"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Canary {
     /// Totals are added up where the newer state should replace the older one (I2).

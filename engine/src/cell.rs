@@ -1,16 +1,18 @@
 //! A key's cell: what this node counts itself, written by any thread without a lock, and the sum of what the others
 //! count, written by the ledger.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-
 use smallvec::SmallVec;
 use tallymesh_schemas::limits;
 
 use crate::canary::{self, Canary};
+use crate::primitive::{Arc, AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::slots::{CellId, EMPTY};
 
 /// Keys up to 24 bytes lie in the cell itself.
 pub(crate) type KeyBuf = SmallVec<[u8; 24]>;
+
+/// A cell as table, ledger and counters share it.
+pub(crate) type CellRef = Arc<Cell>;
 
 #[derive(Debug)]
 pub(crate) struct Cell {

@@ -1,8 +1,7 @@
 //! The ledger's numbering of the cells that have rows.
 
-use std::sync::Arc;
-
 use crate::cell::Cell;
+use crate::primitive::Arc;
 use crate::radix::KeyOf;
 use crate::slots::{CellId, EMPTY};
 

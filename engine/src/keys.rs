@@ -1,15 +1,13 @@
 //! From a key to its cell: a hash table in shards, so that threads that count different keys rarely meet.
 
-use std::sync::Arc;
-
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
-use parking_lot::{Mutex, RwLock};
 
 use crate::cell::Cell;
+use crate::primitive::{Arc, Mutex, Ordering, RwLock, fence};
 
-const SHARDS: usize = 128;
+const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
 /// The cells of a structure by key, and the lists of those that have changed.
 #[derive(Debug)]
@@ -80,7 +78,7 @@ impl Keys {
             return false;
         }
         // Whoever let go of it did so after its last addition: see that one.
-        std::sync::atomic::fence(std::sync::atomic::Ordering::Acquire);
+        fence(Ordering::Acquire);
         if cell.is_dirty() || cell.own() != 0 {
             return false;
         }

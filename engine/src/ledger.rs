@@ -4,7 +4,6 @@
 mod apply;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -20,6 +19,7 @@ use crate::index::Index;
 use crate::keys::Keys;
 use crate::own::Own;
 use crate::partial::Partial;
+use crate::primitive::Arc;
 use crate::radix::{KeyOf, Sum};
 use crate::row::{key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
@@ -345,10 +345,7 @@ impl Ledger {
                 let cached = self.sum(counted.cell.key(), counted.cell.key().len() * 8);
                 let all = own.wrapping_add(sum);
                 if cached != (Sum { all, own }) {
-                    return Err(format!(
-                        "{:?}: tree says {cached:?}, rows say {all} and {own}",
-                        counted.cell.key(),
-                    ));
+                    return Err(format!("{:?}: tree says {cached:?}, rows say {all} and {own}", counted.cell.key(),));
                 }
             }
         }

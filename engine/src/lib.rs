@@ -43,8 +43,11 @@ mod keys;
 mod ledger;
 mod listing;
 mod log;
+#[cfg(all(test, loom))]
+mod models;
 mod own;
 mod partial;
+mod primitive;
 mod radix;
 mod random;
 pub mod replica;

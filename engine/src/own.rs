@@ -77,7 +77,9 @@ impl Own {
         }
         let Some(upto) = self.version_before(now, idle).filter(|upto| *upto > self.swept) else { return };
         let idle_rows = partial.changed(self.swept).take_while(|(_, state)| state.row.version <= upto);
-        let zero: Vec<_> = idle_rows.filter(|(_, state)| state.is_live() && (state.row.value() == 0 || canary::broken(Canary::CountRetired))).collect();
+        let zero: Vec<_> = idle_rows
+            .filter(|(_, state)| state.is_live() && (state.row.value() == 0 || canary::broken(Canary::CountRetired)))
+            .collect();
         self.swept = upto;
         for (slot, state) in zero {
             if cells.get(state.cell).cell.is_dirty() {

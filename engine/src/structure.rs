@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
-use parking_lot::RwLock;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
 
-use crate::cell::Cell;
+use crate::cell::CellRef;
 use crate::keys::Keys;
 use crate::ledger::Ledger;
+use crate::primitive::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::time::Time;
 use crate::watch::{Watch, Watchers};
 
@@ -112,12 +111,12 @@ impl Structure {
         let cell = self.keys.with_or_new(key, |cell| {
             // Listed although nothing changed, so that it is let go of if nothing ever does.
             self.touch(cell, cell.add(0));
-            Arc::clone(cell)
+            CellRef::clone(cell)
         });
         Ok(Counter { structure: Arc::clone(self), cell })
     }
 
-    fn touch(&self, cell: &Arc<Cell>, newly_changed: bool) {
+    fn touch(&self, cell: &CellRef, newly_changed: bool) {
         if newly_changed {
             self.keys.list(cell);
             let before = self.pending.fetch_add(1, Ordering::SeqCst);
@@ -238,7 +237,7 @@ impl fmt::Debug for Structure {
 #[derive(Clone, Debug)]
 pub struct Counter {
     structure: Arc<Structure>,
-    cell: Arc<Cell>,
+    cell: CellRef,
 }
 
 impl Counter {

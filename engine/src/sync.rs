@@ -1,6 +1,5 @@
 //! A structure as the replication state machine sees it: what it holds of each actor, what to send, what to take in.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tallymesh_schemas::message::{Delta, DigestEntry};
@@ -9,6 +8,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 use crate::canary::{self, Canary};
 use crate::ledger::{Applied, ApplyError, Ledger};
 use crate::partial::{Cut, Partial};
+use crate::primitive::Ordering;
 use crate::structure::Structure;
 use crate::time::Time;
 

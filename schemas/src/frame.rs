@@ -2,6 +2,17 @@
 //!
 //! A frame is a header of four bytes, the protocol version and the payload's length in 24 bits little-endian, and the
 //! payload, one [`Message`](crate::message::Message).
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 use crate::limits;
 
@@ -27,7 +38,7 @@ pub fn header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
     if len == 0 || len > limits::FRAME_BYTES {
         return Err(FrameError::Length(len));
     }
-    let [a, b, c, _] = (len as u32).to_le_bytes();
+    let [a, b, c, _] = u32::try_from(len).map_err(|_| FrameError::Length(len))?.to_le_bytes();
     Ok([limits::PROTOCOL_VERSION, a, b, c])
 }
 

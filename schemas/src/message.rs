@@ -1,5 +1,16 @@
 //! What two nodes say to each other about their rows. docs/protocol.md tells the story; golden vectors in
 //! `schemas/tests` pin the bytes.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 use serde::{Deserialize, Serialize};
 

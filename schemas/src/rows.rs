@@ -14,6 +14,17 @@
 //! values  := varint(added) varint(removed)
 //! ```
 //! The previous slot and version of the first row are −1 and the `after` of the batch.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 use crate::actor::Version;
 use crate::limits;
@@ -99,7 +110,7 @@ impl RowWriter {
                 let shared = self.key.iter().zip(key).take_while(|(a, b)| a == b).count();
                 varint::put(&mut self.buf, shared as u64);
                 varint::put(&mut self.buf, (key.len() - shared) as u64);
-                self.buf.extend_from_slice(&key[shared..]);
+                self.buf.extend_from_slice(key.get(shared..).unwrap_or_default());
                 self.key.clear();
                 self.key.extend_from_slice(key);
             }

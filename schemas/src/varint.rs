@@ -1,12 +1,28 @@
 //! LEB128 variable-length integers and zigzag, as the row codec uses them.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 /// Appends `value` in 1 to 10 bytes.
 pub fn put(buf: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        buf.push(value as u8 | 0x80);
+        buf.push(lowest(value) | 0x80);
         value >>= 7;
     }
-    buf.push(value as u8);
+    buf.push(lowest(value));
+}
+
+fn lowest(value: u64) -> u8 {
+    let [lowest, ..] = value.to_le_bytes();
+    lowest
 }
 
 /// Takes a value off the front of `input`; `None` when it is cut short or does not fit 64 bits. Only the shortest
@@ -43,12 +59,12 @@ pub fn take(input: &mut &[u8]) -> Option<u64> {
 
 /// Folds the sign into the lowest bit, so that small magnitudes stay short.
 pub fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
 }
 
 /// Undoes [`zigzag`].
 pub fn unzigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
+    (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 #[cfg(test)]

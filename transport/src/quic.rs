@@ -25,6 +25,7 @@ pub(crate) fn transport(timings: &Timings) -> TransportConfig {
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .mtu_discovery_config(Some(mtu));
+    if std::env::var_os("ZZ_BBR").is_some() { config.congestion_controller_factory(Arc::new(quinn::congestion::BbrConfig::default())); }
     config
 }
 

@@ -1,4 +1,15 @@
 //! Anti-entropy: saying how far we are, and finding out from what others say what is missing or wrong here.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
@@ -164,7 +175,11 @@ impl Replica {
             return;
         }
         link.behind.remove(&part);
-        let comparable = !canary::broken(Canary::FingerprintUnchecked) && owner && entry.have == have.have && entry.since == 0 && have.since == 0;
+        let comparable = !canary::broken(Canary::FingerprintUnchecked)
+            && owner
+            && entry.have == have.have
+            && entry.since == 0
+            && have.since == 0;
         if comparable && entry.fingerprint != have.fingerprint {
             held.structure.mark_diverged(&entry.actor);
             self.diverged(peer, part, name);

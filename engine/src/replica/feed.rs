@@ -1,4 +1,15 @@
 //! Rows on their way: deltas cut for those who are behind, and deltas taken in.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 use tallymesh_schemas::message::{Delta, Message, Want};
 use tallymesh_schemas::{NodeName, limits};

@@ -1,5 +1,18 @@
 //! Who lives, and what that hides: liveness filters what is read and never changes what is stored (I4). What does change
 //! what is stored are two facts that are final: a newer run supersedes an older one, and a forgotten node is buried.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
+use std::time::Duration;
 
 use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, limits};
@@ -43,6 +56,10 @@ impl Node {
     }
 }
 
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Commands and what comes in from the membership.
 impl Replica {
     /// The membership says how a node is. What is said about an earlier run than the latest is ignored.
@@ -65,11 +82,19 @@ impl Replica {
         self.update_life(now);
     }
 
+    /// Somebody else runs under our name, as `by`: if that is no earlier run than ours, we go on as a later one.
+    pub fn handle_superseded(&mut self, by: Incarnation) {
+        if by >= self.actor.incarnation {
+            let name = self.actor.node.clone();
+            self.conflict(by, &name);
+        }
+    }
+
     /// Forgets a node: its runs so far count no more, here and everywhere, and are not taken back. A node that lives
     /// comes back as a new run. Returns whether anything was known of it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
         let Some(incarnation) = self.nodes.get(node).map(|known| known.incarnation) else { return false };
-        let until_ms = now.unix_ms + self.config.tombstone_life.as_millis() as u64;
+        let until_ms = now.unix_ms.saturating_add(millis(self.config.tombstone_life));
         let peer = self.actor.node.clone();
         self.bury(now, Tombstone { node: node.clone(), incarnation, until_ms }, &peer);
         true
@@ -81,7 +106,7 @@ impl Replica {
     }
 
     pub(super) fn bury(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
-        let longest = now.unix_ms.saturating_add(2 * self.config.tombstone_life.as_millis() as u64);
+        let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         let known = self.tombstones.get(&tombstone.node).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
         if !new || tombstone.until_ms <= now.unix_ms {

@@ -7,20 +7,20 @@ use tallymesh_engine::{Config, Now, PeerError, Replica, Structure, Time};
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
 
-pub const NAME: &str = "outbound_domains";
+pub(crate) const NAME: &str = "outbound_domains";
 
-pub fn name(name: &str) -> NodeName {
+pub(crate) fn name(name: &str) -> NodeName {
     NodeName::new(name).unwrap()
 }
 
-pub fn spec() -> StructureSpec {
+pub(crate) fn spec() -> StructureSpec {
     let mut spec = StructureSpec::new(StructureName::new(NAME).unwrap(), Class::OutboundDomains);
     spec.max_delay = Duration::ZERO;
     spec
 }
 
 /// A configuration in which every delta carries a single row.
-pub fn config() -> Config {
+pub(crate) fn config() -> Config {
     Config {
         delta_bytes: 1,
         idle_after: Duration::from_secs(2),
@@ -31,17 +31,17 @@ pub fn config() -> Config {
     }
 }
 
-pub struct Wire {
-    pub replicas: Vec<Replica>,
-    pub now: Now,
+pub(crate) struct Wire {
+    pub(crate) replicas: Vec<Replica>,
+    pub(crate) now: Now,
 }
 
 impl Wire {
-    pub fn new(names: &[&str]) -> Self {
+    pub(crate) fn new(names: &[&str]) -> Self {
         Self::with(names, &config(), &spec())
     }
 
-    pub fn with(names: &[&str], config: &Config, spec: &StructureSpec) -> Self {
+    pub(crate) fn with(names: &[&str], config: &Config, spec: &StructureSpec) -> Self {
         let mut wire = Self { replicas: Vec::new(), now: Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 } };
         for name in names {
             wire.add(name, config, spec);
@@ -49,7 +49,7 @@ impl Wire {
         wire
     }
 
-    pub fn add(&mut self, node: &str, config: &Config, spec: &StructureSpec) -> usize {
+    pub(crate) fn add(&mut self, node: &str, config: &Config, spec: &StructureSpec) -> usize {
         let incarnation = Incarnation(1000 + self.replicas.len() as u64);
         let mut replica = Replica::new(config.clone(), name(node), incarnation);
         replica.replicate(spec.clone(), Arc::new(|| ())).unwrap();
@@ -57,37 +57,37 @@ impl Wire {
         self.replicas.len() - 1
     }
 
-    pub fn structure(&self, at: usize) -> Arc<Structure> {
+    pub(crate) fn structure(&self, at: usize) -> Arc<Structure> {
         Arc::clone(self.replicas[at].structure(NAME).unwrap())
     }
 
-    pub fn add_to(&mut self, at: usize, key: &str, n: i64) {
+    pub(crate) fn add_to(&mut self, at: usize, key: &str, n: i64) {
         self.structure(at).add(key.as_bytes(), n).unwrap();
         self.replicas[at].handle_changes(self.now);
     }
 
-    pub fn total(&self, at: usize, key: &str) -> i64 {
+    pub(crate) fn total(&self, at: usize, key: &str) -> i64 {
         self.structure(at).count(key.as_bytes(), self.now.mono).total
     }
 
-    pub fn node(&self, at: usize) -> NodeName {
+    pub(crate) fn node(&self, at: usize) -> NodeName {
         self.replicas[at].actor().node.clone()
     }
 
-    pub fn up(&mut self, a: usize, b: usize) {
+    pub(crate) fn up(&mut self, a: usize, b: usize) {
         let (a_name, b_name) = (self.node(a), self.node(b));
         self.replicas[a].handle_link_up(self.now, &b_name);
         self.replicas[b].handle_link_up(self.now, &a_name);
     }
 
-    pub fn down(&mut self, a: usize, b: usize) {
+    pub(crate) fn down(&mut self, a: usize, b: usize) {
         let (a_name, b_name) = (self.node(a), self.node(b));
         self.replicas[a].handle_link_down(&b_name);
         self.replicas[b].handle_link_down(&a_name);
     }
 
     /// What `from` has to say to `to` at this moment.
-    pub fn take(&mut self, from: usize, to: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn take(&mut self, from: usize, to: usize) -> Vec<Vec<u8>> {
         let peer = self.node(to);
         let mut messages = Vec::new();
         loop {
@@ -100,13 +100,13 @@ impl Wire {
         }
     }
 
-    pub fn give(&mut self, from: usize, to: usize, bytes: &[u8]) -> Result<(), PeerError> {
+    pub(crate) fn give(&mut self, from: usize, to: usize, bytes: &[u8]) -> Result<(), PeerError> {
         let peer = self.node(from);
         self.replicas[to].handle_message(self.now, &peer, bytes)
     }
 
     /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
-    pub fn talk(&mut self) -> usize {
+    pub(crate) fn talk(&mut self) -> usize {
         let mut count = 0;
         loop {
             let mut silent = true;
@@ -129,7 +129,7 @@ impl Wire {
     }
 
     /// Lets time pass without anybody talking.
-    pub fn wait(&mut self, seconds: u64) {
+    pub(crate) fn wait(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             self.now.mono = self.now.mono.after(Duration::from_millis(100));
             self.now.unix_ms += 100;
@@ -140,7 +140,7 @@ impl Wire {
     }
 
     /// Lets time pass with everybody talking.
-    pub fn run(&mut self, seconds: u64) {
+    pub(crate) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
             self.now.mono = self.now.mono.after(Duration::from_millis(100));
             self.now.unix_ms += 100;
@@ -152,7 +152,7 @@ impl Wire {
     }
 
     /// That `at` holds exactly the rows of `owner`, with sound aggregates.
-    pub fn assert_same(&self, owner: usize, at: usize) {
+    pub(crate) fn assert_same(&self, owner: usize, at: usize) {
         let actor = self.replicas[owner].actor();
         let rows = |replica: usize| {
             let mut rows = self.structure(replica).rows_of(actor);
@@ -166,10 +166,10 @@ impl Wire {
 }
 
 /// What a message is.
-pub fn read(bytes: &[u8]) -> Message<'_> {
+pub(crate) fn read(bytes: &[u8]) -> Message<'_> {
     Message::decode(bytes).unwrap()
 }
 
-pub fn is_delta(bytes: &[u8]) -> bool {
+pub(crate) fn is_delta(bytes: &[u8]) -> bool {
     matches!(read(bytes), Message::Delta(_))
 }

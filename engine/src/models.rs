@@ -1,0 +1,273 @@
+//! Models of what threads do to keys, cells and structures at the same time. Loom runs each through every interleaving (the
+//! larger ones: through those with up to [`PREEMPTIONS`] preemptions) and every value that the memory model lets a thread
+//! read. What runs is the shipped code; docs/concurrency.md says how to run it and what each model was seen to catch.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use loom::thread;
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, key};
+
+use crate::cell::CellRef;
+use crate::keys::Keys;
+use crate::structure::Structure;
+use crate::time::Time;
+
+/// Enough for every known kind of mistake with two or three threads, and few enough to end.
+const PREEMPTIONS: usize = 3;
+
+const KEY: &[u8] = b"a.example";
+
+fn every_way(model: impl Fn() + Send + Sync + 'static) {
+    loom::model::Builder::new().check(model);
+}
+
+fn most_ways(model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.max_branches = 20_000;
+    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.check(model);
+}
+
+/// A table with one cell that has counted, is zero again and committed. (Loom lets a sequentially consistent load read the
+/// value that an atomic was made with even after a sequentially consistent store, which the memory model does not. So both
+/// totals are stored to before threads begin, here and in the models of structures.)
+fn keys() -> (Arc<Keys>, CellRef) {
+    let keys = Arc::new(Keys::new(1));
+    let cell = keys.with_or_new(KEY, CellRef::clone);
+    add(&keys, &cell, 1);
+    add(&keys, &cell, -1);
+    commit(&keys);
+    (keys, cell)
+}
+
+fn add(keys: &Keys, cell: &CellRef, n: i64) {
+    if cell.add(n) {
+        keys.list(cell);
+    }
+}
+
+/// What is committed: the totals of the last cell that was listed.
+fn commit(keys: &Keys) -> Option<(u64, u64)> {
+    let mut listed = Vec::new();
+    keys.drain(&mut listed);
+    listed.iter().map(|cell| cell.take()).next_back()
+}
+
+fn structure(class: Class) -> Arc<Structure> {
+    let actor = Actor::new(NodeName::new("us").unwrap(), Incarnation(1));
+    let spec = StructureSpec { max_pending: 2, ..StructureSpec::from(class) };
+    Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ())))
+}
+
+/// Everything is committed, and it is `count`.
+fn assert_counts(structure: &Structure, key: &[u8], count: i64) {
+    assert_eq!(structure.count(key, Time(0)).total, count);
+    structure.audit().unwrap();
+    assert_eq!(structure.pending(), 0, "what is pending is what is listed");
+    let held = structure.held();
+    let rows = structure.rows_of(&held[0].actor);
+    assert_eq!(rows.iter().map(|(_, row)| row.value()).sum::<i64>(), count);
+}
+
+/// I5: add against commit. A change that the commit does not see is listed again.
+#[test]
+fn no_change_is_missed() {
+    every_way(|| {
+        let (keys, cell) = keys();
+        let adders = [1, -1].map(|n| {
+            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
+            thread::spawn(move || add(&keys, &cell, n))
+        });
+        let mut committed = commit(&keys);
+        adders.into_iter().for_each(|adder| adder.join().unwrap());
+        committed = commit(&keys).or(committed);
+        assert_eq!(committed, Some(cell.totals()), "the last commit has everything");
+        assert_eq!(cell.totals(), (2, 2));
+    });
+}
+
+/// The same with one adder that adds twice: the flag is set, cleared and set again.
+#[test]
+fn no_later_change_is_missed() {
+    every_way(|| {
+        let (keys, cell) = keys();
+        let adder = thread::spawn({
+            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
+            move || {
+                add(&keys, &cell, 1);
+                add(&keys, &cell, 1);
+            }
+        });
+        let mut committed = commit(&keys);
+        committed = commit(&keys).or(committed);
+        adder.join().unwrap();
+        committed = commit(&keys).or(committed);
+        assert_eq!(committed, Some((3, 1)));
+        assert_eq!(cell.own(), 2);
+    });
+}
+
+/// Of racing holders no more than the limit are in at a time, releases included.
+#[test]
+fn holders_stay_within_the_limit() {
+    most_ways(|| {
+        let (_keys, cell) = keys();
+        let inside = Arc::new(AtomicUsize::new(0));
+        let holder = |cell: CellRef, inside: Arc<AtomicUsize>| {
+            move || {
+                let Some(_) = cell.add_within(1, 1) else { return false };
+                assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "one is in at a time");
+                inside.fetch_sub(1, Ordering::SeqCst);
+                let _ = cell.add(-1);
+                true
+            }
+        };
+        let holders = [0, 1].map(|_| thread::spawn(holder(CellRef::clone(&cell), Arc::clone(&inside))));
+        let ours = holder(CellRef::clone(&cell), Arc::clone(&inside))();
+        let theirs = holders.map(|holder| holder.join().unwrap());
+        assert!(ours || theirs.contains(&true), "somebody gets in");
+        assert_eq!(cell.own(), 0);
+    });
+}
+
+/// A cell is not taken out of the table under somebody who finds it there and adds to it.
+#[test]
+fn a_cell_that_is_found_is_not_removed() {
+    every_way(|| {
+        let (keys, cell) = keys();
+        let adder = thread::spawn({
+            let keys = Arc::clone(&keys);
+            move || keys.with_or_new(KEY, |cell| add(&keys, cell, 1))
+        });
+        let removed = keys.remove_unused(&cell, 1);
+        adder.join().unwrap();
+        assert_eq!(keys.with(KEY, |cell| cell.own()), Some(1), "removed: {removed}");
+        assert_eq!(keys.len(), 1);
+    });
+}
+
+/// Nor under somebody who holds it, up to its last addition.
+#[test]
+fn a_cell_that_is_held_is_not_removed() {
+    every_way(|| {
+        let (keys, cell) = keys();
+        let holder = thread::spawn({
+            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
+            move || add(&keys, &cell, 1)
+        });
+        let before = keys.remove_unused(&cell, 1);
+        let committed = commit(&keys);
+        let after = keys.remove_unused(&cell, 1);
+        holder.join().unwrap();
+        assert!(!before && !after, "{before} {after} {committed:?}");
+        assert_eq!(cell.own(), 1);
+    });
+}
+
+/// A holder that lets go leaves nothing behind that removal does not see.
+#[test]
+fn what_is_removed_is_zero_and_committed() {
+    every_way(|| {
+        let (keys, cell) = keys();
+        let holder = thread::spawn({
+            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
+            move || {
+                add(&keys, &cell, 1);
+                add(&keys, &cell, -1);
+            }
+        });
+        commit(&keys);
+        let removed = keys.remove_unused(&cell, 1);
+        holder.join().unwrap();
+        if removed {
+            assert_eq!(cell.own(), 0);
+            assert!(!cell.is_dirty(), "its last change was committed");
+            assert_eq!(commit(&keys), None);
+        }
+        assert_eq!(keys.len(), usize::from(!removed));
+    });
+}
+
+/// Add against commit, through the structure: rows, aggregates and what is pending come out right.
+#[test]
+fn a_structure_commits_everything() {
+    most_ways(|| {
+        let structure = structure(Class::OutboundDomains);
+        let adder = thread::spawn({
+            let structure = Arc::clone(&structure);
+            move || structure.add(KEY, 1).unwrap()
+        });
+        structure.add(b"b.example", 1).unwrap();
+        structure.commit();
+        adder.join().unwrap();
+        structure.add(b"b.example", -1).unwrap();
+        assert_counts(&structure, KEY, 1);
+    });
+}
+
+/// A read that looks at more than one key sees what was added before it began.
+#[test]
+fn a_read_sees_what_was_added_before() {
+    most_ways(|| {
+        let structure = structure(Class::InboundCidr);
+        let net = key::parse_net("192.0.2.7").unwrap();
+        let added = Arc::new(AtomicBool::new(false));
+        let adder = thread::spawn({
+            let (structure, added) = (Arc::clone(&structure), Arc::clone(&added));
+            move || {
+                let (key, len) = key::from_net(net);
+                structure.add(&key[..len], 1).unwrap();
+                added.store(true, Ordering::SeqCst);
+            }
+        });
+        let before = added.load(Ordering::SeqCst);
+        let count = structure.count_net(net, Time(0));
+        assert!(count.total == 1 || !before, "{count:?}");
+        adder.join().unwrap();
+        assert_eq!(structure.count_net(net, Time(0)).total, 1);
+        structure.audit().unwrap();
+    });
+}
+
+/// Retirement of an idle row against an addition to it: the addition is not lost, whichever comes first.
+#[test]
+fn a_row_that_counts_again_is_not_lost() {
+    most_ways(|| {
+        let structure = structure(Class::OutboundDomains);
+        structure.add(KEY, 1).unwrap();
+        structure.commit();
+        structure.add(KEY, -1).unwrap();
+        structure.commit();
+        let adder = thread::spawn({
+            let structure = Arc::clone(&structure);
+            move || structure.add(KEY, 1).unwrap()
+        });
+        structure.sweep(Time(1), Duration::ZERO, 0, Duration::ZERO);
+        adder.join().unwrap();
+        structure.sweep(Time(2), Duration::ZERO, 0, Duration::ZERO);
+        assert_counts(&structure, KEY, 1);
+        assert_eq!(structure.keys(), 1);
+    });
+}
+
+/// A counter that is let go of against the sweep: its key goes in the end, and nothing that it counted.
+#[test]
+fn a_counter_that_is_let_go_of_leaves_no_key() {
+    most_ways(|| {
+        let structure = structure(Class::OutboundDomains);
+        let counter = structure.counter(KEY).unwrap();
+        drop(counter.hold());
+        structure.commit();
+        let holder = thread::spawn(move || drop(counter.try_hold(1).unwrap()));
+        structure.sweep(Time(1), Duration::ZERO, 0, Duration::ZERO);
+        holder.join().unwrap();
+        assert_eq!(structure.count(KEY, Time(2)).total, 0);
+        for at in 2..5 {
+            structure.sweep(Time(at), Duration::ZERO, 0, Duration::ZERO);
+        }
+        assert_counts(&structure, KEY, 0);
+        assert_eq!(structure.keys(), 0);
+    });
+}

@@ -1,0 +1,54 @@
+//! The locks, references and atomics of what threads share: keys, cells and the structure around them.
+//!
+//! Under `cfg(loom)` they are loom's, which runs a model through every interleaving and every value that the memory model
+//! lets a thread read. `models` has the models; docs/concurrency.md says how to run them.
+
+#[cfg(not(loom))]
+pub(crate) use self::shipped::*;
+#[cfg(loom)]
+pub(crate) use self::tried::*;
+
+#[cfg(not(loom))]
+mod shipped {
+    pub(crate) use std::sync::Arc;
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+    pub(crate) use parking_lot::{Mutex, RwLock};
+}
+
+#[cfg(loom)]
+mod tried {
+    use std::sync::PoisonError;
+
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+    use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+    /// With the methods of `parking_lot`'s.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    /// With the methods of `parking_lot`'s.
+    #[derive(Debug, Default)]
+    pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::RwLock::new(value))
+        }
+
+        pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+}
