@@ -3,7 +3,7 @@
 
 mod converged;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tallymesh_engine::Structure;
@@ -51,6 +51,7 @@ pub(crate) fn after_delta(
     }
     seen.have = held.have;
     let contested = truth.contested(actor);
+    let mut now = BTreeSet::new();
     for (key, row) in structure.rows_of(actor) {
         if contested {
             truth.position(actor, name, &key, &row, 0)?;
@@ -63,7 +64,16 @@ pub(crate) fn after_delta(
             return Err(format!("{name}: a row of {actor} went back from version {} to {}", last.0, row.version));
         }
         *last = (row.version, position);
+        now.insert(key);
     }
+    // What is gone was retired: its owner counted nothing there, then or later.
+    let gone = seen.rows.iter().filter(|(key, _)| !contested && !now.contains(*key));
+    for (key, last) in gone {
+        if !truth.was_zero(actor, name, key, last.1) {
+            return Err(format!("{name}: {actor} counts {key:02x?} since version {}, and that row is gone", last.0));
+        }
+    }
+    seen.rows.retain(|key, _| now.contains(key));
     Ok(())
 }
 

@@ -152,6 +152,13 @@ impl Truth {
         self.actors.get(actor).is_some_and(|runs| runs.len() > 1)
     }
 
+    /// Whether an actor counted nothing for a key, after `from` operations or later.
+    pub fn was_zero(&self, actor: &Actor, structure: &StructureName, key: &[u8], from: usize) -> bool {
+        let runs = self.actors.get(actor).into_iter().flatten();
+        let mut tracks = runs.filter_map(|run| self.track(*run, structure, key));
+        tracks.any(|track| track.zeros.values().any(|at| *at >= from))
+    }
+
     /// Where in the history of an actor's key a row stands, at `from` or behind it.
     ///
     /// # Errors

@@ -109,9 +109,13 @@ fn trace(plan: &Plan) -> ExitCode {
     }
     println!("\nscript:\n{}", write_script(&plan.script));
     let structures = plan.structures.iter();
-    let structures: Vec<_> = structures.map(|s| format!("{}{}", s.name, if s.snapshot { "" } else { " (no snapshot)" })).collect();
+    let structures: Vec<_> =
+        structures.map(|s| format!("{}{}", s.name, if s.snapshot { "" } else { " (no snapshot)" })).collect();
     println!("nodes {}; {}", plan.nodes.join(","), structures.join(", "));
-    println!("{:?}\n{:?}\n{:?}\ndrift {} ppm, {:?}", plan.load, plan.config, plan.conditions, plan.drift_ppm, plan.length);
+    println!(
+        "{:?}\n{:?}\n{:?}\ndrift {} ppm, {:?}",
+        plan.load, plan.config, plan.conditions, plan.drift_ppm, plan.length
+    );
     println!("hash {:016x}", outcome.hash);
     match outcome.failure {
         None => ExitCode::SUCCESS,

@@ -18,7 +18,8 @@ const NAMED: usize = 8;
 pub fn pending(cluster: &Cluster) -> Vec<String> {
     let mut open = Vec::new();
     for spec in &cluster.specs {
-        let alive: BTreeMap<_, _> = running(cluster).map(|(node, process)| (process.actor.clone(), (node, process))).collect();
+        let alive: BTreeMap<_, _> =
+            running(cluster).map(|(node, process)| (process.actor.clone(), (node, process))).collect();
         let dead = furthest_of_the_dead(cluster, spec);
         for (node, process) in running(cluster) {
             let structure = &process.structures[&spec.name];
@@ -44,7 +45,9 @@ pub fn pending(cluster: &Cluster) -> Vec<String> {
                     None => say(format!("still has {actor}, which is superseded or forgotten")),
                 }
             }
-            for (actor, _) in dead.values().filter(|(actor, have)| *have > 0 && spec.snapshot && !held.contains_key(actor)) {
+            for (actor, _) in
+                dead.values().filter(|(actor, have)| *have > 0 && spec.snapshot && !held.contains_key(actor))
+            {
                 say(format!("knows nothing of the dead {actor}"));
             }
             counted(cluster, process, spec, &held, &mut say);

@@ -265,7 +265,13 @@ fn show(message: &Message<'_>) -> String {
             let snapshot = if d.snapshot { " snapshot" } else { "" };
             format!(
                 "delta{snapshot} {:x} {} ({}..) {}..{} floor {} {} bytes{fingerprint}",
-                d.structure.0, d.actor, d.since, d.after, d.upto, d.floor, d.rows.len()
+                d.structure.0,
+                d.actor,
+                d.since,
+                d.after,
+                d.upto,
+                d.floor,
+                d.rows.len()
             )
         }
         Message::Want(w) => {

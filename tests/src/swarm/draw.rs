@@ -45,7 +45,8 @@ pub fn draw(seed: u64) -> Plan {
     let count = *random.pick(&[2, 3, 3, 3, 4, 4, 5, 6]);
     let nodes: Vec<_> = NAMES[..count].iter().map(|name| (*name).to_owned()).collect();
     let length = random.duration(Duration::from_secs(4), Duration::from_secs(16));
-    let millis = |random: &mut Random, low, high| random.duration(Duration::from_millis(low), Duration::from_millis(high));
+    let millis =
+        |random: &mut Random, low, high| random.duration(Duration::from_millis(low), Duration::from_millis(high));
     let digest_interval = millis(random, 150, 900);
     let config = Config {
         digest_interval,
@@ -129,8 +130,7 @@ fn draw_script(random: &mut Random, nodes: &[String], length: Duration) -> Vec<S
             at(random, Fault::Heal);
         }
     }
-    let kinds: [fn(Vec<String>) -> Fault; 5] =
-        [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Restart, Fault::Restart];
+    let kinds: [fn(Vec<String>) -> Fault; 5] = [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Restart, Fault::Restart];
     for kind in kinds {
         if has(random) {
             for _ in 0..random.between(1, 3) {
@@ -156,7 +156,8 @@ fn draw_script(random: &mut Random, nodes: &[String], length: Duration) -> Vec<S
         at(random, Fault::Forget(whom, by));
     }
     if has(random) {
-        let (whom, by) = (random.pick(nodes).clone(), random.duration(Duration::from_millis(10), Duration::from_secs(20)));
+        let (whom, by) =
+            (random.pick(nodes).clone(), random.duration(Duration::from_millis(10), Duration::from_secs(20)));
         at(random, Fault::Jump(whom, by));
     }
     if has(random) {

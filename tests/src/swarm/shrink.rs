@@ -78,5 +78,5 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
 }
 
 fn names(step: &str, node: &str) -> bool {
-    step.split(|c: char| c == ' ' || c == ',').any(|word| word == node || word.strip_suffix('\'') == Some(node))
+    step.split([' ', ',']).any(|word| word == node || word.strip_suffix('\'') == Some(node))
 }
