@@ -1,5 +1,7 @@
 //! The command line: what may be said, and the help that teaches it.
 
+mod from_node;
+
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,11 +9,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use tallymesh_schemas::NodeName;
 
-use crate::failure::Failure;
 use crate::maelstrom::Workload;
 use crate::output::Format;
+pub(crate) use from_node::{FromNode, node_name};
 
 /// Counts across a cluster without a server in the middle
 ///
@@ -276,38 +277,6 @@ Examples:
         #[command(flatten)]
         from: FromNode,
     },
-}
-
-/// `from NODE`, or `--from NODE`.
-#[derive(Debug, Args)]
-pub(crate) struct FromNode {
-    /// `from` and the name of the node whose view is shown, instead of the cluster's
-    #[arg(value_name = "from NODE", num_args = 0..=2, conflicts_with = "from")]
-    pub(crate) words: Vec<String>,
-    /// The same as an option
-    #[arg(long, value_name = "NODE")]
-    pub(crate) from: Option<String>,
-}
-
-impl FromNode {
-    /// The node, if one was named.
-    pub(crate) fn node(&self) -> Result<Option<NodeName>, Failure> {
-        let name = match (self.words.as_slice(), &self.from) {
-            ([], None) => return Ok(None),
-            ([], Some(name)) => name,
-            ([from, name], _) if from == "from" => name,
-            (words, _) => {
-                let words = words.join(" ");
-                return Err(Failure::Input(format!("\"{words}\" is not understood here: write from NODE")));
-            }
-        };
-        node_name(name).map(Some)
-    }
-}
-
-/// The name of a node.
-pub(crate) fn node_name(name: &str) -> Result<NodeName, Failure> {
-    NodeName::new(name).map_err(|error| Failure::Input(format!("\"{name}\" is not the name of a node: {error}")))
 }
 
 /// `tally add`.

@@ -18,7 +18,8 @@ pub fn run(bytes: &[u8]) {
 fn decoded<T: DeserializeOwned + Serialize + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let message: T = admin::decode(bytes).ok()?;
     let again = admin::encode(&message).expect("what was decoded can be encoded");
-    assert!(again.len() <= bytes.len(), "the encoding is the shortest form");
+    // A duration may come with more than a second of nanoseconds, and go with one more byte of seconds.
+    assert!(again.len() <= bytes.len() + 1, "the encoding is the shortest form");
     assert_eq!(admin::decode::<T>(&again).as_ref(), Ok(&message));
     assert!(format!("{message:?}").len() < 1024 + 256 * bytes.len(), "what is decoded is no larger than what came");
     Some(message)

@@ -1,7 +1,7 @@
 //! `tally config check`: what is wrong with a configuration, and reading one for `tally node`.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde_json::json;
@@ -45,7 +45,8 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
 
 /// Prints what is wrong to stderr, as it is laid out.
 pub(super) fn wrong(errors: &ConfigErrors) -> Failure {
-    eprintln!("{errors}");
+    // A stderr that is gone changes nothing about the exit code.
+    let _ = writeln!(io::stderr(), "{errors}");
     Failure::Exit(2)
 }
 

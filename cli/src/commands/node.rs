@@ -96,6 +96,12 @@ fn log(filter: Option<&str>) -> Result<(), Failure> {
         None => EnvFilter::new("info"),
     };
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colour).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        // Or else it would panic when stderr is gone; a node serves all the same.
+        .log_internal_errors(false)
+        .init();
     Ok(())
 }

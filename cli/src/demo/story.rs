@@ -64,11 +64,11 @@ impl Story {
         screen.say(format!("  all linked to each other {} after the start", milliseconds(begun.elapsed())))?;
         let timings = cluster::timings();
         screen.say(format!(
-            "For the demonstration a link is given up after {} s of silence (default 6 s), and a dead node's",
+            "To be quick, a silent link is given up after {} s here (default 6 s), and a",
             timings.idle.as_secs_f64()
         ))?;
         screen.say(format!(
-            "inbound connections stop counting {} s after it was declared dead (default 10 s).",
+            "dead node's inbound connections stop counting after {} s (default 10 s).",
             DROP_AFTER.as_secs_f64()
         ))?;
         let truth = Truth::default();
@@ -163,7 +163,7 @@ impl Story {
         let Some(lost) = self.members.get(last) else { return Ok(()) };
         let (name, (inwards, outwards)) = (lost.name().clone(), lost.gate.dropped());
         let at = |time: Option<Duration>| time.map(|time| format!("{:.1} s after the cut", time.as_secs_f64()));
-        let dead = at(dead).unwrap_or_else(|| "not yet; this takes some 6 s".to_owned());
+        let dead = at(dead).unwrap_or_else(|| "not yet; this takes some 5 s".to_owned());
         let dropped = at(dropped).unwrap_or_else(|| "not yet".to_owned());
         self.screen.say(format!("  declared dead: {dead}"))?;
         self.screen.say(format!("  its inbound connections count no more: {dropped}"))?;
@@ -230,16 +230,17 @@ impl Story {
         self.screen.act("Summary")?;
         let gone = match absence {
             Absence { dropped: Some(after), .. } => {
-                format!("its inbound connections stopped counting after {:.1} s", after.as_secs_f64())
+                format!("its inbound connections left after {:.1} s", after.as_secs_f64())
             }
-            _ => "too short a cut for its inbound connections to stop counting; see --seconds 20".to_owned(),
+            _ => "its inbound connections would leave later: --seconds 20".to_owned(),
         };
         let lines = [
             format!(
                 "{nodes} nodes counted {} connections that opened and {} that ended",
                 self.traffic.opened, self.traffic.closed
             ),
-            format!("a change was seen on all nodes after: {}", quantiles(samples)),
+            "a change was seen on all nodes after:".to_owned(),
+            format!("  {}", quantiles(samples)),
             format!("one node cut off for {:.1} s: {gone}", plan.cut.as_secs_f64()),
             format!("all exact again {} after the cut was healed, no restart", milliseconds(healed)),
             verified.to_owned(),

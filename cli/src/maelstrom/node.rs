@@ -5,8 +5,8 @@
 //! peer: what makes that cheap is that a message carries many changes. A node therefore speaks in *rounds*: whatever
 //! waits for a peer, rows, digest and requests, goes as one message, and the next round comes no sooner than `ROUND` for
 //! every node of the cluster after it. A change that finds the node silent for that long is sent at once; the others
-//! wait for half a round on average. So a node of n sends at most (n − 1) / (n · ROUND) messages a second, about 50,
-//! however large the cluster is, and a change is known everywhere a round and one delay after it happened.
+//! wait for half a round on average. So a node of n sends at most (n − 1) / (n · ROUND) messages a second, below
+//! 50 however large the cluster is, and a change is known everywhere a round and one delay after it happened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -187,7 +187,10 @@ impl Member {
         if self.waiting && now.mono >= self.next_round {
             self.waiting = false;
             let peers: Vec<_> = self.replica.links().cloned().collect();
-            let sent = peers.iter().fold(false, |sent, peer| self.send(peer, out) || sent);
+            let mut sent = false;
+            for peer in &peers {
+                sent |= self.send(peer, out);
+            }
             if sent {
                 self.next_round = now.mono.after(self.round);
             }

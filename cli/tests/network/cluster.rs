@@ -173,13 +173,19 @@ impl Cluster {
         same(&self.view(node, object, None)?, &truth).map_err(|lack| format!("{}, {object}: {lack}", name(node)))
     }
 
-    /// Waits until every node shows of every object, for the cluster and for each node, exactly what was counted, and
-    /// `tally verify` says so, too. How long that took.
+    /// Waits until every node shows of every object exactly what was counted. How long that took.
+    pub(crate) fn shown(&self) -> Duration {
+        let all: Vec<_> = (0..NODES).collect();
+        let look =
+            || all.iter().try_for_each(|node| OBJECTS.iter().try_for_each(|object| self.shows(*node, object, &all)));
+        until("every node shows what was counted", PATIENCE, look).1
+    }
+
+    /// As [`Cluster::shown`]; and every node shows for each node exactly what that one has counted, and `tally verify` says
+    /// of all that they have converged.
     pub(crate) fn exact(&self) -> Duration {
         let all: Vec<_> = (0..NODES).collect();
-        let (_, took) = until("every node shows what was counted", PATIENCE, || {
-            all.iter().try_for_each(|node| OBJECTS.iter().try_for_each(|object| self.shows(*node, object, &all)))
-        });
+        let took = self.shown();
         for (node, from) in all.iter().flat_map(|node| all.iter().map(move |from| (*node, *from))) {
             for object in OBJECTS {
                 let view = self.view(node, object, Some(from)).expect("the node answers");

@@ -90,9 +90,11 @@ impl Drop for Process {
     }
 }
 
-/// The end of a log.
+/// What stands out in a log, and its end.
 pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(25)..].join("\n")
+    let (before, end) = lines.split_at(lines.len().saturating_sub(15));
+    let bad = before.iter().filter(|line| ["panicked", "ERROR", "WARN"].iter().any(|word| line.contains(word)));
+    bad.take(25).chain(end).map(|line| format!("{line}\n")).collect()
 }

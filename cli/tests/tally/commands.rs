@@ -207,6 +207,23 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
+fn a_node_serves_on_when_nobody_reads_what_it_says() {
+    let mesh = Mesh::new(&["relay-0-1"]);
+    let mut node = command();
+    node.args(["node", "--log", "trace", "--config", mesh.file("relay-0-1", "hcl").to_str().unwrap()]);
+    let mut node = node.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((node.stdout.take(), node.stderr.take()));
+    eventually("it answers", SOON, || {
+        let said = mesh.ask("relay-0-1", &["cluster", "nodename"]);
+        if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}, {:?}", node.try_wait())) }
+    });
+    mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.7"]).ok();
+    let mut node = Process { child: node, lines: std::sync::mpsc::channel().1 };
+    node.signal(Signal::INT);
+    assert_eq!(node.code(), 0);
+}
+
+#[test]
 fn every_command_teaches_by_example() {
     let top = tally(&["--help"]).ok();
     assert!(top.contains("Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3"), "{top}");
@@ -241,10 +258,7 @@ fn every_command_teaches_by_example() {
         assert!(help.contains("Example"), "{command}: {help}");
     }
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        assert!(
-            tally(&["completions", shell]).ok().contains("relay")
-                || tally(&["completions", shell]).ok().contains("tally")
-        );
+        assert!(tally(&["completions", shell]).ok().contains("nodeaddr"), "{shell}");
     }
     tally(&["completions", "cmd"]).fails(2);
     assert!(tally(&["--version"]).ok().starts_with("tally "));
