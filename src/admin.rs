@@ -18,8 +18,11 @@ use crate::command::Command;
 use crate::shared::Shared;
 use session::Session;
 
-/// Connections that are served at a time; further ones wait.
+/// Connections that are served at a time; further ones wait. One that holds or watches gives its place back.
 const CONNECTIONS: usize = 64;
+
+/// Connections that hold or watch, which they may do for long; further ones are refused.
+const LONG: usize = 4096;
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -109,6 +112,7 @@ async fn accept(
     mut stopped: watch::Receiver<()>,
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let long = Arc::new(Semaphore::new(LONG));
     let mut sessions = JoinSet::new();
     loop {
         let next = async {
@@ -120,11 +124,8 @@ async fn accept(
             Some(_) = sessions.join_next() => {}
             (connection, place) = next => match connection {
                 Ok((stream, _)) => {
-                    let session = Session::new(Arc::clone(&shared), commands.clone());
-                    sessions.spawn(async move {
-                        let _place = place;
-                        session.run(stream).await;
-                    });
+                    let session = Session::new(Arc::clone(&shared), commands.clone(), place.ok(), Arc::clone(&long));
+                    sessions.spawn(session.run(stream));
                 }
                 Err(error) => {
                     // Out of file descriptors, most likely: others need a moment to close theirs.

@@ -10,7 +10,7 @@ use tallymesh_schemas::{Kind, NodeName, key, limits};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::wire;
 use crate::command::{Command, Status, ask};
@@ -41,14 +41,31 @@ type Served = io::Result<Result<(), Refused>>;
 pub(super) struct Session {
     shared: Arc<Shared>,
     commands: mpsc::WeakSender<Command>,
+    /// The connection's place among those that are served, until it turns out to be one that stays.
+    place: Option<OwnedSemaphorePermit>,
+    /// Places of those that stay.
+    long: Arc<Semaphore>,
 }
 
 impl Session {
-    pub(super) fn new(shared: Arc<Shared>, commands: mpsc::WeakSender<Command>) -> Self {
-        Self { shared, commands }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: mpsc::WeakSender<Command>,
+        place: Option<OwnedSemaphorePermit>,
+        long: Arc<Semaphore>,
+    ) -> Self {
+        Self { shared, commands, place, long }
     }
 
-    pub(super) async fn run(self, stream: UnixStream) {
+    /// Gives back the place of a connection that is served soon, for one of a connection that stays.
+    fn stay(&mut self) -> Result<OwnedSemaphorePermit, Refused> {
+        let long = Arc::clone(&self.long).try_acquire_owned();
+        let stays = long.map_err(|_| Refused(ErrorKind::Failed, "too many connections hold or watch".to_owned()))?;
+        self.place = None;
+        Ok(stays)
+    }
+
+    pub(super) async fn run(mut self, stream: UnixStream) {
         let (mut from, mut to) = stream.into_split();
         if let Err(error) = self.serve(&mut from, &mut to).await {
             let bad = error.kind() == io::ErrorKind::InvalidData;
@@ -60,7 +77,7 @@ impl Session {
         }
     }
 
-    async fn serve(&self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> io::Result<()> {
+    async fn serve(&mut self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> io::Result<()> {
         while let Some(request) = wire::read::<Request>(from).await? {
             let end = match self.answer(request, from, to).await? {
                 Ok(()) => Answer::Done,
@@ -71,7 +88,14 @@ impl Session {
         Ok(())
     }
 
-    async fn answer(&self, request: Request, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {
+    async fn answer(&mut self, request: Request, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {
+        let _stays = match request {
+            Request::Hold { .. } | Request::Watch { .. } => match self.stay() {
+                Ok(stays) => Some(stays),
+                Err(refused) => return Ok(Err(refused)),
+            },
+            _ => None,
+        };
         let answer = match request {
             Request::Show { object, from } => return self.show(&object, from.as_ref(), to).await,
             Request::Hold { object, key, limit } => return self.hold(&object, &key, limit, from, to).await,

@@ -40,8 +40,7 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
 
 fn text(verified: &Verified) -> String {
     let Verified { members, silent, structures, actors, copies, findings } = verified;
-    let compared =
-        format!("{copies} copies compared: {structures} objects, rows of {actors} nodes' runs, on {}", names(members));
+    let compared = format!("objects {structures}, actors {actors}, copies {copies}, on {}", names(members));
     if verified.converged() {
         return format!("{}: {compared}\n", style::good("converged"));
     }

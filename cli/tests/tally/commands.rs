@@ -1,9 +1,13 @@
 //! Each command against a running node: what it prints, and how it ends.
 
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 
 use crate::support::{Mesh, Process, SOON, command, eventually, tally};
 use rustix::process::Signal;
+use tallymesh_schemas::admin::{self, Answer, Request};
+use tallymesh_schemas::frame;
 
 #[test]
 fn counting_and_asking() {
@@ -114,6 +118,30 @@ fn loading_streams_and_stops_at_a_bad_line() {
     assert_eq!((&json["lines"], &json["bad"]), (&2.into(), &3.into()));
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.0/24"), 0);
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.1"), 1);
+}
+
+/// More connections hold than are served at a time: they have given their places back, and the console answers.
+#[test]
+fn holds_do_not_silence_the_console() {
+    let mesh = Mesh::running(&["relay-0-1"]);
+    let hold = Request::Hold { object: "outbound_domains".to_owned(), key: "example.com".to_owned(), limit: None };
+    let request = admin::encode(&hold).unwrap();
+    let held: Vec<_> = (0..100)
+        .map(|_| {
+            let mut connection = UnixStream::connect(mesh.file("relay-0-1", "sock")).unwrap();
+            connection.write_all(&frame::header(request.len()).unwrap()).unwrap();
+            connection.write_all(&request).unwrap();
+            let mut header = [0; frame::HEADER_BYTES];
+            connection.read_exact(&mut header).unwrap();
+            let mut answer = vec![0; frame::payload_len(header).unwrap()];
+            connection.read_exact(&mut answer).unwrap();
+            assert_eq!(admin::decode::<Answer>(&answer).unwrap(), Answer::Held);
+            connection
+        })
+        .collect();
+    assert_eq!(mesh.total("relay-0-1", "outbound_domains", "example.com"), 100);
+    drop(held);
+    mesh.counts("relay-0-1", "outbound_domains", "example.com", 0, SOON);
 }
 
 #[test]

@@ -116,8 +116,7 @@ fn the_pages_views_are_shown_on_every_node_to_the_byte() {
         mesh.answers(name, &["shared", "list"], LIST);
     }
     let verified = mesh.ask("relay-0-2", &["verify"]).ok();
-    let compared =
-        "converged: 36 copies compared: 4 objects, rows of 3 nodes' runs, on relay-0-1, relay-0-2, relay-0-3\n";
+    let compared = "converged: objects 4, actors 3, copies 36, on relay-0-1, relay-0-2, relay-0-3\n";
     assert_eq!(verified, compared);
     other_formats(&mesh);
 }

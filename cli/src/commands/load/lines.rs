@@ -1,4 +1,4 @@
-//! The lines of a load: "KEY [N]", read one at a time in bounded memory.
+//! The lines of a load: `KEY [N]`, read one at a time in bounded memory.
 
 use std::io::{self, BufRead, Read};
 
