@@ -156,6 +156,12 @@ impl Partial {
         self.have == self.since || floor <= self.have.max(self.floor) || canary::broken(Canary::FloorIgnored)
     }
 
+    /// Takes note that rows were joined whose sender knew retirements at least up to `upto`: one that knew fewer than we do
+    /// may have sent rows that were retired since.
+    pub(crate) fn mix(&mut self, upto: Version) {
+        self.floor = self.floor.min(upto);
+    }
+
     /// Takes note of the floor of whoever sent rows that follow on what is here.
     pub(crate) fn raise(&mut self, floor: Version) {
         self.purge(floor, |_| ());

@@ -228,6 +228,8 @@ pub struct Replica {
     chase_at: Time,
     /// Somebody's life changed, or somebody is new: who counts is to be looked at.
     life_changed: bool,
+    /// A link went down: whether its node lives is for the membership to say from now on.
+    unlinked: bool,
     life_updated: Time,
     nonce: u64,
     leaving: bool,
@@ -299,6 +301,7 @@ impl Replica {
             sweep_at: Time(0),
             chase_at: Time(0),
             life_changed: false,
+            unlinked: false,
             life_updated: Time(0),
             nonce: 0,
             leaving: false,
@@ -382,7 +385,7 @@ impl Replica {
 
     /// A link is down. Whether the peer is dead is for the membership to say.
     pub fn handle_link_down(&mut self, peer: &NodeName) {
-        self.links.remove(peer);
+        self.unlinked |= self.links.remove(peer).is_some();
     }
 
     /// A message from a peer.
@@ -435,6 +438,7 @@ impl Replica {
         for link in self.links.values_mut() {
             link.handle_timeout(now.mono, &self.config, &mut self.random);
         }
+        self.outlive_links(now);
         self.update_life(now);
     }
 

@@ -118,8 +118,9 @@ impl Structure {
 
     fn touch(&self, cell: &CellRef, newly_changed: bool) {
         if newly_changed {
-            self.keys.list(cell);
+            // Counted before it is listed: what a commit takes off the list is never more than what is pending.
             let before = self.pending.fetch_add(1, Ordering::SeqCst);
+            self.keys.list(cell);
             if before == 0 || before + 1 == self.spec.max_pending {
                 (self.wake)();
             }

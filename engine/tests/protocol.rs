@@ -350,3 +350,53 @@ fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {
     assert_eq!(wire.total(1, "k"), 3);
     wire.assert_same(0, 1);
 }
+
+/// That there is a link says that a node lives, and no more once it is down: if the membership has never heard of it, or had
+/// declared it dead before, nobody else would ever say that it is gone.
+#[test]
+fn a_link_alone_keeps_nobody_alive() {
+    let mut drop = spec();
+    drop.on_dead = tallymesh_schemas::OnDead::Drop(Duration::from_secs(3));
+    for told in [None, Some(Life::Dead), Some(Life::Alive)] {
+        let mut wire = Wire::with(&["a", "b"], &config(), &drop);
+        let (a, now) = (wire.replicas[0].actor().clone(), wire.now);
+        if let Some(life) = told {
+            wire.replicas[1].handle_member(now, &a.node, a.incarnation, life);
+        }
+        wire.add_to(0, "k", 3);
+        wire.up(0, 1);
+        wire.run(2);
+        assert_eq!(wire.total(1, "k"), 3);
+        wire.down(0, 1);
+        wire.wait(2);
+        assert_eq!(wire.total(1, "k"), 3, "it still counts for a while");
+        wire.wait(4);
+        assert_eq!(wire.total(1, "k"), if told == Some(Life::Alive) { 3 } else { 0 }, "{told:?}");
+    }
+}
+
+/// The life of a run says nothing about the next one: who hears of that from others only takes it for dead, for nobody else may
+/// ever say so.
+#[test]
+fn a_run_that_is_known_by_hearsay_is_not_alive() {
+    let mut drop = spec();
+    drop.on_dead = tallymesh_schemas::OnDead::Drop(Duration::from_secs(3));
+    let mut wire = Wire::with(&["a", "b", "c", "a"], &config(), &drop);
+    let (old, now) = (wire.replicas[0].actor().clone(), wire.now);
+    wire.up(0, 1);
+    wire.replicas[1].handle_member(now, &old.node, old.incarnation, Life::Alive);
+    wire.run(1);
+    wire.down(0, 1);
+    // It comes back as a later run that only c meets.
+    wire.add_to(3, "k", 5);
+    wire.up(3, 2);
+    wire.talk();
+    wire.down(3, 2);
+    wire.up(1, 2);
+    wire.run(2);
+    assert_eq!(wire.total(1, "k"), 5, "it counts for a while");
+    let now = wire.now;
+    wire.replicas[1].handle_member(now, &old.node, old.incarnation, Life::Dead);
+    wire.wait(5);
+    assert_eq!(wire.total(1, "k"), 0);
+}

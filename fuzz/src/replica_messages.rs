@@ -559,7 +559,9 @@ impl Driven {
         }
         exhaust(structure.list_all());
         for node in NODES.map(node) {
-            structure.list(Some(&node)).map(exhaust);
+            if let Some(listing) = structure.list(Some(&node)) {
+                exhaust(listing);
+            }
         }
     }
 

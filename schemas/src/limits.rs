@@ -50,9 +50,11 @@ pub const TOMBSTONES: usize = 4096;
 /// Largest step of one `add`: totals of 64 bits then hold at least 2^24 of the largest steps.
 pub const STEP: i64 = 1 << 40;
 
-/// Bytes of a configuration file. The HCL parser bounds nesting itself, but takes time quadratic in the keys of one
-/// object: at this size that stays within seconds.
+/// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object: at this size that stays within seconds.
 pub const CONFIG_BYTES: usize = 256 << 10;
+
+/// Brackets within brackets of a configuration file. The parser's time doubles with each.
+pub const CONFIG_NESTING: usize = 8;
 
 /// Errors of one configuration file that are shown; the rest are counted.
 pub const CONFIG_ERRORS: usize = 100;

@@ -11,6 +11,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureName};
 
 use crate::check::Seen;
 use crate::clock::Clock;
+use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::{RunId, Truth};
 
@@ -19,6 +20,7 @@ use crate::truth::{RunId, Truth};
 pub(crate) struct Waiting {
     pub(crate) from: usize,
     pub(crate) generation: u64,
+    pub(crate) fate: Fate,
     pub(crate) bytes: Vec<u8>,
 }
 

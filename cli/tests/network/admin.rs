@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use tallymesh_schemas::admin::{self, Answer, Count, Info, Member, Request};
+use tallymesh_schemas::admin::{self, Answer, Count, Member, Request};
 use tallymesh_schemas::{NodeName, frame};
 
 /// Longer than any answer takes whose node is not stopped or killed meanwhile.
@@ -85,14 +85,6 @@ impl Admin {
         match self.ask(&Request::Members)?.pop() {
             Some(Answer::Members(members)) => Ok(members),
             other => panic!("the members were asked for, and the answer is {other:?}"),
-        }
-    }
-
-    /// The node about itself.
-    pub(crate) fn info(&mut self) -> io::Result<Info> {
-        match self.ask(&Request::Info)?.pop() {
-            Some(Answer::Info(info)) => Ok(*info),
-            other => panic!("info was asked for, and the answer is {other:?}"),
         }
     }
 }

@@ -108,11 +108,6 @@ impl Cluster {
         Admin::connect(&self.file(node, "sock")).unwrap_or_else(|error| panic!("{}: {error}", name(node)))
     }
 
-    /// What the nodes have counted in truth.
-    pub(crate) fn truth(&self) -> &Truth {
-        &self.truth
-    }
-
     /// Counts some on a node.
     pub(crate) fn add(&self, node: usize, object: &'static str, key: &str, n: i64) {
         let lines = [(key.to_owned(), n)];

@@ -137,16 +137,6 @@ impl Lab {
     ) -> std::thread::JoinHandle<T> {
         within(self.namespace(machine), work)
     }
-
-    /// Datagrams that the machine's sockets have been handed so far.
-    pub(crate) fn datagrams(&self, machine: usize) -> u64 {
-        let namespace = self.namespace(machine);
-        let text = run("ip", &["netns", "exec", &namespace, "cat", "/proc/net/snmp"]).expect("the kernel's counters");
-        let mut lines = text.lines().filter(|line| line.starts_with("Udp:")).map(str::split_whitespace);
-        let (Some(names), Some(values)) = (lines.next(), lines.next()) else { panic!("no UDP counters in {text}") };
-        let found = names.zip(values).find(|(name, _)| *name == "InDatagrams");
-        found.and_then(|(_, value)| value.parse().ok()).expect("the counter InDatagrams")
-    }
 }
 
 impl Drop for Lab {

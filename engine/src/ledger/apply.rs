@@ -111,7 +111,9 @@ impl Ledger {
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         if delta.upto > have {
-            self.join(partial, delta, keys, partial.counts, changed)?;
+            let joined = self.join(partial, delta, keys, partial.counts, changed);
+            partial.mix(delta.upto.max(delta.floor));
+            joined?;
         }
         partial.raise(delta.floor);
         if verify
@@ -161,7 +163,11 @@ impl Ledger {
             partial.shadow = Some(shadow);
             return Ok(Applied::Gap { since, after, snapshot: true });
         }
-        let joined = self.join(&mut shadow, delta, keys, false, &mut |_| ());
+        let mut joined = Ok(());
+        if delta.upto > shadow.have {
+            joined = self.join(&mut shadow, delta, keys, false, &mut |_| ());
+            shadow.mix(delta.upto.max(delta.floor));
+        }
         shadow.raise(delta.floor);
         let early = canary::broken(Canary::SnapshotSwappedEarly);
         let fingerprint = delta.fingerprint.or(early.then(|| shadow.fingerprint()));

@@ -40,6 +40,8 @@ pub(super) struct Node {
     /// Its latest run.
     pub(super) incarnation: Incarnation,
     pub(super) life: Life,
+    /// What the membership last said about that run; dead until it has said something.
+    pub(super) told: Life,
     /// Since when.
     pub(super) at: Time,
 }
@@ -74,7 +76,9 @@ impl Replica {
         if !self.see(now, &actor, node) {
             return;
         }
-        let left = self.nodes.get(node).is_some_and(|known| known.life == Life::Left);
+        let Some(known) = self.nodes.get_mut(node) else { return };
+        known.told = life;
+        let left = known.life == Life::Left;
         // A goodbye is the node's own word; that it is gone afterwards is no news.
         if !left {
             self.set_life(now, node, life);
@@ -114,6 +118,10 @@ impl Replica {
         }
         if tombstone.node == self.actor.node && tombstone.incarnation >= self.actor.incarnation {
             self.conflict(tombstone.incarnation, peer);
+            if tombstone.incarnation >= self.actor.incarnation {
+                // There is no later run to go on as.
+                return;
+            }
         }
         if known.is_none() && self.tombstones.len() >= limits::TOMBSTONES {
             return;
@@ -143,7 +151,7 @@ impl Replica {
                 return false;
             }
             let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
-            let node = Node { incarnation: actor.incarnation, life, at: now.mono };
+            let node = Node { incarnation: actor.incarnation, life, told: Life::Dead, at: now.mono };
             self.nodes.insert(actor.node.clone(), node);
             self.life_changed = true;
             return true;
@@ -157,10 +165,8 @@ impl Replica {
             return false;
         }
         known.incarnation = actor.incarnation;
-        known.at = now.mono;
-        if known.life == Life::Left {
-            known.life = Life::Dead;
-        }
+        // The life of a run says nothing about the next one.
+        (known.life, known.told, known.at) = (Life::Dead, Life::Dead, now.mono);
         if !canary::broken(Canary::IncarnationIgnored) {
             self.drop_runs(&actor.node, actor.incarnation);
         }
@@ -191,6 +197,7 @@ impl Replica {
         let known = self.nodes.entry(node.clone()).or_insert(Node {
             incarnation: Incarnation(0),
             life: Life::Dead,
+            told: Life::Dead,
             at: now.mono,
         });
         if known.life == life {
@@ -200,6 +207,20 @@ impl Replica {
         self.life_changed = true;
         self.event(Event::Life { node: node.clone(), life });
         self.update_life(now);
+    }
+
+    /// A link says that a node lives as long as it is up; from then on it is what the membership says. That may have been
+    /// said before the link was up, and then it is not said again.
+    pub(super) fn outlive_links(&mut self, now: Now) {
+        if !std::mem::take(&mut self.unlinked) {
+            return;
+        }
+        let unlinked = self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name));
+        let gone = unlinked.filter(|(_, node)| node.life == Life::Alive && node.told != Life::Alive);
+        let gone: Vec<_> = gone.map(|(name, node)| (name.clone(), node.told)).collect();
+        for (name, told) in gone {
+            self.set_life(now, &name, told);
+        }
     }
 
     /// Lets rows count, or not, as their nodes live.

@@ -9,6 +9,7 @@
 
 mod audit;
 mod caches;
+mod nesting;
 mod node;
 mod on_dead;
 mod render;

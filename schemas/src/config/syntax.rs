@@ -1,11 +1,14 @@
-//! From text to HCL: the size is bounded here, nesting by the parser (64 levels), and the parser's complaint becomes
-//! one that says what to do.
+//! From text to HCL: size and nesting are bounded here, and the parser's complaint becomes one that says what to do.
 
 use hcl::edit::parser::{self, Error};
 use hcl::edit::structure::Body;
 
+use super::nesting;
 use super::report::{ConfigErrors, Report, floor};
 use crate::limits;
+
+const NESTED: &str = "nested too deeply";
+const UNNEST: &str = "no setting needs that: write the value out";
 
 /// Parses the text, or says where it stops being HCL. The parser stops at the first such place.
 pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
@@ -13,6 +16,11 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
         let message =
             format!("the file has {} bytes, a configuration has {} at most", text.len(), limits::CONFIG_BYTES);
         return Err(ConfigErrors::whole(file, &message, "is this the right file?"));
+    }
+    if let Some(at) = nesting::too_deep(text) {
+        let mut report = Report::new(file, text);
+        report.add(at, NESTED, UNNEST);
+        return report.finish().map(|()| Body::new());
     }
     parser::parse_body(text).or_else(|error| {
         let mut report = Report::new(file, text);
@@ -49,7 +57,7 @@ fn explain(message: &str, rest: &str) -> (String, &'static str) {
             return ("this key stands twice in its block".to_owned(), "keep one of them");
         }
         _ if message.contains("nest") || message.contains("chained") => {
-            return ("nested too deeply".to_owned(), "no setting needs that: write the value out");
+            return (NESTED.to_owned(), UNNEST);
         }
         _ if next == Some(',') && message.ends_with("expected `)`") => {
             ("expected )", "several values are a list, in square brackets: [\"300,6\", \"3600,24\"]")

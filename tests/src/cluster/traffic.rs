@@ -174,7 +174,7 @@ impl Cluster {
         if stands && !cut && fate != Fate::Lost {
             // It keeps its room: nobody takes it off the link.
             if fate != Fate::Copy {
-                self.nodes[to].waiting.push_back(Waiting { from, generation, bytes });
+                self.nodes[to].waiting.push_back(Waiting { from, generation, fate, bytes });
             }
             return;
         }
@@ -199,13 +199,13 @@ impl Cluster {
 
     /// Takes what waited for a process that stood still.
     pub(crate) fn take_waiting(&mut self, n: usize) {
-        while let Some(Waiting { from, generation, bytes }) = self.nodes[n].waiting.pop_front() {
+        while let Some(Waiting { from, generation, fate, bytes }) = self.nodes[n].waiting.pop_front() {
             let (pair, direction) = way(from, n);
             let Some(link) = self.links.get_mut(&pair).filter(|link| link.up && link.generation == generation) else {
                 continue;
             };
             link.ways[direction].in_flight -= 1;
-            self.receive(from, n, Fate::Whole, &bytes);
+            self.receive(from, n, fate, &bytes);
             self.pump(from);
         }
         self.pump(n);

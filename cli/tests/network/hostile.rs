@@ -1,0 +1,231 @@
+//! A peer with a valid certificate of the cluster that lies.
+
+use std::collections::BTreeMap;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use tallymesh_schemas::{Actor, Incarnation, NodeName, limits};
+
+use crate::cluster::{Cluster, NODES, STRANGER, name};
+use crate::lies::{address_key, delta, digest, forgotten, rows};
+use crate::peer::{Papers, Peer, Talk};
+use crate::report::Row;
+use crate::truth::{INBOUND, Load, Random};
+use crate::wait::{PATIENCE, until_true};
+
+/// Memory that a node may ever have, in MiB: what the peer sends in rows of its own that are within their bounds takes
+/// some ten MiB, and it sends hundreds.
+const MEMORY: u64 = 160;
+
+/// Rows of the peer's own.
+const ROWS: u32 = 100_000;
+
+/// An object in which the load does not count.
+const RESTING: &str = "outbound_cidr";
+
+/// A version that no owner has issued.
+const NEVER_ISSUED: u64 = 1 << 40;
+
+/// The peer, and the run that it claims to be.
+struct Liar {
+    peer: Peer,
+    run: u64,
+}
+
+impl Liar {
+    async fn link(&self, node: usize) -> Talk {
+        self.peer.link(node, self.run).await
+    }
+
+    fn actor(&self) -> Actor {
+        Actor::new(name(STRANGER), Incarnation(self.run))
+    }
+
+    /// The present run of every node, as one of them says.
+    async fn runs(&self, talk: &Talk) -> BTreeMap<NodeName, Actor> {
+        talk.until("the nodes' runs", |heard| {
+            let actors = heard.heads.keys().map(|(_, actor)| actor.clone());
+            let ours = actors.filter(|actor| actor.node != name(STRANGER));
+            let runs: BTreeMap<_, _> = ours.map(|actor| (actor.node.clone(), actor)).collect();
+            (runs.len() == NODES).then_some(runs)
+        })
+        .await
+    }
+
+    /// Frames full of noise, and bytes that are no frames. Each ends its link.
+    async fn noise(&self) {
+        let mut random = Random(3);
+        for round in 0..15 {
+            let mut talk = self.link(0).await;
+            talk.datagram(random.bytes(1000));
+            let len = 2 + random.below(if round % 5 == 0 { 1 << 20 } else { 500 }) as usize;
+            talk.frame(&random.bytes(len)).await;
+            talk.refused("noise").await;
+        }
+        for header in [[1, 0xff, 0xff, 0xff], [1, 1, 0, 0x10], [1, 0, 0, 0], [9, 1, 0, 0]] {
+            let mut talk = self.link(0).await;
+            talk.bytes(&header).await;
+            // Whoever believed the length would wait for that much.
+            talk.bytes(&[0; 4096]).await;
+            talk.refused("a frame that is none").await;
+        }
+        let mut talk = self.link(0).await;
+        talk.bytes(&[1, 100, 0, 0, 3]).await;
+        talk.cut_short();
+        talk.refused("a frame that is cut short").await;
+    }
+
+    /// Rows of others, the node's own among them, that nobody asked for.
+    async fn rows_of_others(&self) {
+        let mut talk = self.link(0).await;
+        let forged = rows(0, [(0, 5, Some(address_key(1)))]);
+        for actor in self.runs(&talk).await.values() {
+            talk.say(&delta(INBOUND, actor, 0, NEVER_ISSUED, &forged)).await;
+        }
+        talk.heard_out("rows of others").await;
+        talk.close();
+    }
+
+    /// Says that it has more of node 2 than node 2 itself, waits until it is asked for that, and makes it up. It takes an
+    /// object that rests: where rows come from their owner, nobody is asked for them.
+    async fn lure(&self) {
+        let mut talk = self.link(0).await;
+        let runs = self.runs(&talk).await;
+        let victim = &runs[&name(2)];
+        talk.say(&digest(RESTING, self.run, [(victim.clone(), NEVER_ISSUED)])).await;
+        let want = talk.until("a request for more than there is", |heard| {
+            heard.wants.iter().find(|want| want.actor == *victim).cloned()
+        });
+        let after = want.await.after;
+        let forged = rows(after, (0..50).map(|n| (n, after + 5 + u64::from(n), Some(address_key(n)))));
+        talk.say(&delta(RESTING, victim, after, NEVER_ISSUED, &forged)).await;
+        talk.heard_out("made-up rows").await;
+        talk.close();
+    }
+
+    /// Says that the node itself has written what it never wrote: it goes on as a new run, and says so to all.
+    async fn own_name(&self) {
+        let mut talk = self.link(1).await;
+        let runs = self.runs(&talk).await;
+        talk.say(&digest(INBOUND, self.run, [(runs[&name(1)].clone(), NEVER_ISSUED)])).await;
+        talk.refused("the node's own name").await;
+    }
+
+    /// Rows of its own: far too many, in slots at the limit and beyond, with versions at the limit and beyond.
+    async fn too_much(&self) {
+        let us = self.actor();
+        let mut talk = self.link(0).await;
+        talk.say(&digest(INBOUND, self.run, [(us.clone(), limits::VERSION)])).await;
+        let step = 20_000;
+        for from in (0..ROWS).step_by(step as usize) {
+            let numbers = from..from + step;
+            let batch = rows(from.into(), numbers.map(|n| (n, u64::from(n) + 1, Some(address_key(n)))));
+            talk.say(&delta(INBOUND, &us, from.into(), (from + step).into(), &batch)).await;
+        }
+        // Sparse slots: a node that made room for all between them would need gigabytes.
+        let mut at = u64::from(ROWS);
+        let sparse = (0..10_000).map(|n| limits::ROWS_PER_ACTOR - 1 - n * 1000);
+        let sparse: Vec<_> = sparse.collect();
+        let batch = rows(at, (at + 1..).zip(&sparse).map(|(version, slot)| (*slot, version, None)));
+        talk.say(&delta(INBOUND, &us, at, at + 10_000, &batch)).await;
+        at += 10_000;
+        // The same few slots again and again, each time vacant: nothing of it is worth remembering.
+        for _ in 0..6 {
+            let batch = rows(at, (at + 1..=at + 900_000).map(|version| ((version % 3) as u32, version, None)));
+            talk.say(&delta(INBOUND, &us, at, at + 900_000, &batch)).await;
+            at += 900_000;
+        }
+        let last = rows(at, [(7, limits::VERSION, Some(address_key(7)))]);
+        talk.say(&delta(INBOUND, &us, at, limits::VERSION, &last)).await;
+        talk.heard_out("far too much").await;
+        talk.say(&delta(INBOUND, &us, limits::VERSION, limits::VERSION + 1, &[])).await;
+        talk.refused("a version beyond the limit").await;
+        let mut talk = self.link(3).await;
+        talk.say(&digest(INBOUND, self.run, [(us.clone(), 9)])).await;
+        let beyond = rows(0, [(limits::ROWS_PER_ACTOR, 1, Some(address_key(1)))]);
+        talk.say(&delta(INBOUND, &us, 0, 9, &beyond)).await;
+        talk.refused("a slot beyond the limit").await;
+    }
+
+    /// Nodes that do not exist, more than a cluster may have.
+    async fn made_up_nodes(&self) {
+        let mut talk = self.link(4).await;
+        for batch in 0..6 {
+            let actor = |n| {
+                let name = NodeName::new(&format!("made-up-{batch}-{n}")).expect("a good name");
+                (Actor::new(name, Incarnation(1)), 7)
+            };
+            talk.say(&digest(INBOUND, self.run, (0..limits::DIGEST_ENTRIES).map(actor))).await;
+        }
+        talk.heard_out("made-up nodes").await;
+        talk.close();
+    }
+
+    /// Runs at the end of all runs: of the nodes, which it says to have seen, and to have been told to forget.
+    async fn last_runs(&self) {
+        let mut talk = self.link(3).await;
+        let last = Incarnation(limits::INCARNATION);
+        talk.say(&digest(INBOUND, self.run, (0..NODES).map(|node| (Actor::new(name(node), last), NEVER_ISSUED)))).await;
+        talk.say(&forgotten(self.run, (0..NODES).map(name))).await;
+        talk.heard_out("runs at the limit").await;
+        let beyond = Incarnation(limits::INCARNATION + 1);
+        talk.say(&digest(INBOUND, self.run, [(Actor::new(name(1), beyond), 1)])).await;
+        talk.refused("a run beyond the limit").await;
+    }
+}
+
+/// A peer with a valid certificate sends noise, rows that are not its own, versions that nobody issued, more than fits, and
+/// runs from the end of time. The nodes refuse, count the refusals, and stay small; what they count stays exact.
+#[test]
+fn a_peer_that_lies() {
+    let Some(mut cluster) = Cluster::start("a_peer_that_lies") else { return };
+    let loads = cluster.load(0..NODES);
+    cluster.add(2, RESTING, "10.200.0.9", 4);
+    let papers = Papers {
+        authority: cluster.authority(),
+        certificate: cluster.file(STRANGER, "pem"),
+        key: cluster.file(STRANGER, "key"),
+        name: name(STRANGER),
+    };
+    let begin = Instant::now();
+    let attacks = cluster.lab.on(STRANGER, move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
+            let liar = Liar { peer: Peer::new(papers), run: now.as_millis() as u64 };
+            liar.noise().await;
+            liar.rows_of_others().await;
+            liar.lure().await;
+            liar.own_name().await;
+            liar.too_much().await;
+            liar.made_up_nodes().await;
+            liar.last_runs().await;
+        });
+    });
+    attacks.join().expect("every lie was told, and answered as it should be");
+    let lasted = begin.elapsed();
+    let whole = cluster.whole();
+    let added = loads.into_iter().map(Load::end).sum();
+
+    let counted = |counter: &str| (0..NODES).map(|node| cluster.counter(node, counter)).sum::<u64>();
+    let (refused, frames) = (counted("messages_refused"), counted("connections_refused"));
+    let (unasked, conflicts) = (counted("deltas_unasked"), counted("conflicts"));
+    assert!(refused >= 15 + 3, "{refused} messages were refused");
+    assert!(frames >= 5, "{frames} frames were refused");
+    assert!(unasked >= NODES as u64, "{unasked} deltas were not asked for");
+    assert!(conflicts >= 2, "{conflicts} conflicts were seen");
+    cluster.tally(0, &["cluster", "forget", "stranger"]).expect("the peer is known");
+    until_true("what the peer counted and made up is gone", PATIENCE, || {
+        (0..NODES).all(|node| {
+            let made_up = [INBOUND, RESTING].map(|object| cluster.total(node, object, "198.18.0.0/15"));
+            made_up == [0, 0] && cluster.total(node, RESTING, "10.200.0.9") == 4
+        })
+    });
+    let exact = cluster.exact();
+    let peak_mib = cluster.sound();
+    assert!(peak_mib < MEMORY, "a node had {peak_mib} MiB");
+    let bit = format!(
+        "{refused} messages and {frames} connections refused, {unasked} deltas unasked for, {conflicts} conflicts"
+    );
+    let fault = "a certified peer that lies".to_owned();
+    Row { fault, lasted, bit, added, whole, exact, peak_mib }.print();
+}

@@ -1,0 +1,72 @@
+//! Messages that no node of ours would send.
+
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, key, limits};
+
+use crate::truth::INBOUND;
+
+/// A row under an address that nobody else counts.
+pub(crate) fn address_key(number: u32) -> Vec<u8> {
+    let [_, a, b, c] = number.to_be_bytes();
+    let (key, len) = key::from_net(std::net::IpAddr::from([198, 18 | a & 1, b, c]).into());
+    key[..len].to_vec()
+}
+
+/// Rows as a delta has them: slot, version, and the key or none for a vacant one.
+pub(crate) fn rows(after: u64, rows: impl IntoIterator<Item = (u32, u64, Option<Vec<u8>>)>) -> Vec<u8> {
+    let mut writer = RowWriter::new(after);
+    for (slot, version, key) in rows {
+        let state = match &key {
+            Some(key) => RowState::Live { key: Some(key), added: 1_000_000, removed: 1 },
+            None => RowState::Vacant,
+        };
+        writer.push(WireRow { slot, version, state });
+    }
+    writer.finish()
+}
+
+/// A delta that claims to be everything between two versions.
+pub(crate) fn delta<'a>(object: &str, actor: &Actor, after: u64, upto: u64, rows: &'a [u8]) -> Message<'a> {
+    Message::Delta(Delta {
+        structure: StructureId::of(object),
+        actor: actor.clone(),
+        since: 0,
+        known: 0,
+        after,
+        upto,
+        floor: 0,
+        snapshot: false,
+        fingerprint: Some(1),
+        rows,
+    })
+}
+
+/// A digest that says of these actors that their rows are known up to a version.
+pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<Item = (Actor, u64)>) -> Message<'_> {
+    let entries =
+        actors.into_iter().map(|(actor, have)| DigestEntry { actor, since: 0, have, floor: 0, fingerprint: 1 });
+    let part = StructureDigest {
+        structure: StructureId::of(object),
+        name: object,
+        kind: Kind::CidrTree,
+        entries: entries.collect(),
+    };
+    Message::Digest(Digest {
+        incarnation: Incarnation(incarnation),
+        answers: 0,
+        complete: true,
+        structures: vec![part],
+        tombstones: Vec::new(),
+    })
+}
+
+/// A digest that says that these nodes are forgotten, all runs that there can be.
+pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeName>) -> Message<'static> {
+    let Message::Digest(mut digest) = digest(INBOUND, incarnation, []) else { unreachable!("it is one") };
+    digest.tombstones = nodes
+        .into_iter()
+        .map(|node| Tombstone { node, incarnation: Incarnation(limits::INCARNATION), until_ms: u64::MAX })
+        .collect();
+    Message::Digest(digest)
+}

@@ -1,0 +1,73 @@
+//! How deeply a text nests, found out before it is parsed: the parser tries some brackets in two ways, each of which tries
+//! the brackets inside in two ways, so its time doubles with every level.
+
+use crate::limits;
+
+/// What a bracket stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    Code,
+    /// `${` or `%{` in a string: behind its end the string goes on.
+    String,
+}
+
+/// The place of the first bracket that is nested more deeply than any configuration is.
+pub(super) fn too_deep(text: &str) -> Option<usize> {
+    let text = text.as_bytes();
+    let mut open: Vec<Within> = Vec::new();
+    let mut string = false;
+    let mut at = 0;
+    while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+        let until = |end: &[u8]| rest.windows(end.len()).position(|window| window == end).unwrap_or(rest.len());
+        let mut opened = None;
+        let taken = match (string, rest) {
+            (true, [b'\\', _, ..]) => 2,
+            (true, [b'$' | b'%', b'{', ..]) => {
+                (opened, string) = (Some(Within::String), false);
+                2
+            }
+            (true, [b'"' | b'\n', ..]) | (false, [b'"', ..]) => {
+                string = !string;
+                1
+            }
+            (false, [b'#', ..] | [b'/', b'/', ..]) => until(b"\n"),
+            (false, [b'/', b'*', ..]) => 2 + until(b"*/"),
+            (false, [b'{' | b'[' | b'(', ..]) => {
+                opened = Some(Within::Code);
+                1
+            }
+            (false, [b'}' | b']' | b')', ..]) => {
+                string = open.pop() == Some(Within::String);
+                1
+            }
+            _ => 1,
+        };
+        if let Some(within) = opened {
+            if open.len() >= limits::CONFIG_NESTING {
+                return Some(at);
+            }
+            open.push(within);
+        }
+        at += taken;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brackets_are_counted_where_they_are_brackets() {
+        let most = limits::CONFIG_NESTING;
+        assert_eq!(too_deep(&"{".repeat(most)), None);
+        assert_eq!(too_deep(&"{".repeat(most + 1)), Some(most));
+        assert_eq!(too_deep(&"[({".repeat(most)), Some(most));
+        assert_eq!(too_deep(&"{}[]()".repeat(most)), None);
+        for quiet in ["# {\n", "// {\n", "/* { */", "\"{\"", "\"\\\"{\"", "\"{\n"] {
+            assert_eq!(too_deep(&quiet.repeat(most + 1)), None, "{quiet}");
+        }
+        assert_eq!(too_deep(&"\"${".repeat(most + 1)), Some(3 * most + 1));
+        assert_eq!(too_deep(&"\"${a}{\"".repeat(most + 1)), None);
+    }
+}
