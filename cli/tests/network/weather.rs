@@ -81,6 +81,7 @@ fn netem_counters(namespace: &str) -> (u64, u64) {
 /// Of a hundred datagrams in either direction 30 are lost, and the others take 100 ms. Counting goes on, and what was
 /// counted becomes exact everywhere while the storm lasts.
 #[test]
+#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn loss_and_delay() {
     let Some(lab) = Lab::open("loss_and_delay", NODES + 1) else { return };
     let maker = Maker::new(&lab);
