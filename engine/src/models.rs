@@ -212,12 +212,14 @@ fn a_structure_commits_everything() {
             let structure = Arc::clone(&structure);
             move || structure.add(KEY, 1).unwrap()
         });
-        structure.add(KEY, 1).unwrap();
+        structure.add(b"b.example", 1).unwrap();
         structure.commit();
         assert!(structure.pending() <= 2, "no more is taken off than was counted");
+        structure.add(KEY, 1).unwrap();
         adder.join().unwrap();
+        structure.add(b"b.example", -1).unwrap();
         assert_counts(&structure, KEY, 2);
-        assert_eq!(structure.keys(), 1);
+        assert_eq!(structure.keys(), 2);
     });
 }
 

@@ -120,9 +120,24 @@ impl Partial {
                 self.by_cell.insert_unique(hash_id(new.cell), slot, |slot| hash_id(slots.get(*slot).cell));
             }
         } else {
-            self.vacated.push_back((new.row.version, slot));
+            self.vacate(new.row.version, slot);
         }
         old
+    }
+
+    /// Notes that a slot became vacant. Before the list grows, what has moved on since goes, so that it stays within twice
+    /// the vacant slots, whatever a peer says how often.
+    fn vacate(&mut self, version: Version, slot: u32) {
+        if self.vacated.len() == self.vacated.capacity() {
+            let slots = &self.slots;
+            let lies = |(version, slot): &(Version, u32)| {
+                let state = slots.get(*slot);
+                state.cell == VACANT && state.row.version == *version
+            };
+            self.vacated.retain(lies);
+            self.vacated.reserve(self.vacated.len().max(16));
+        }
+        self.vacated.push_back((version, slot));
     }
 
     /// Empties a slot without a trace.

@@ -32,6 +32,11 @@ pub const ROWS_PER_ACTOR: u32 = 1 << 26;
 /// another always finds a higher number.
 pub const INCARNATION: u64 = 1 << 53;
 
+/// Highest incarnation that a node is taken to be in on others' word: milliseconds since 1970 stay below it for two
+/// thousand years. Of itself a node may say a higher one. So a node that others say to be in a run far in the future still
+/// finds a later one, however often they do.
+pub const INCARNATION_REPORTED: u64 = 1 << 46;
+
 /// Highest version of a row: an actor that changes a million rows a second takes nine years to get there.
 pub const VERSION: u64 = (1 << 48) - 1;
 

@@ -14,7 +14,7 @@ use crate::wait::{PATIENCE, until_true};
 
 /// Memory that a node may ever have, in MiB: what the peer sends in rows of its own that are within their bounds takes
 /// some ten MiB, and it sends hundreds.
-const MEMORY: u64 = 160;
+const MEMORY: u64 = 96;
 
 /// Rows of the peer's own.
 const ROWS: u32 = 100_000;

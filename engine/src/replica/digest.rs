@@ -190,7 +190,8 @@ impl Replica {
     fn handle_entry_of_ours(&mut self, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
         let Some(held) = self.structures.get(&id) else { return };
         let ahead = entry.actor == self.actor && entry.have > held.structure.head();
-        if entry.actor.incarnation > self.actor.incarnation || ahead {
+        let later = entry.actor.incarnation > self.actor.incarnation && self.can_be_reported(&entry.actor);
+        if later || ahead {
             return self.conflict(entry.actor.incarnation, peer);
         }
         if entry.actor != self.actor {

@@ -113,7 +113,8 @@ impl Replica {
         let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         let known = self.tombstones.get(&tombstone.node).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
-        if !new || tombstone.until_ms <= now.unix_ms {
+        let credible = self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
+        if !new || !credible || tombstone.until_ms <= now.unix_ms {
             return;
         }
         if tombstone.node == self.actor.node && tombstone.incarnation >= self.actor.incarnation {
@@ -146,6 +147,9 @@ impl Replica {
         if self.tombstones.get(&actor.node).is_some_and(buried) && !canary::broken(Canary::TombstoneIgnored) {
             return false;
         }
+        if *teller != actor.node && !self.can_be_reported(actor) {
+            return false;
+        }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
             if self.nodes.len() >= limits::ACTORS {
                 return false;
@@ -174,6 +178,13 @@ impl Replica {
             self.set_life(now, &actor.node, Life::Alive);
         }
         true
+    }
+
+    /// Whether a run is one that others than its node may tell us of: one that the node may have begun, or is in (I6).
+    pub(super) fn can_be_reported(&self, actor: &Actor) -> bool {
+        let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
+        let known = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
+        known.is_some_and(|known| actor.incarnation <= known) || actor.incarnation.0 <= limits::INCARNATION_REPORTED
     }
 
     /// Drops the rows of a node's runs below `incarnation`.

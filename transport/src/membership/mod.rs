@@ -46,6 +46,8 @@ pub(crate) enum DatagramError {
     Malformed(String),
     #[error("the datagram says that it is from {said}, which is not the run at the other end of the link")]
     Sender { said: String },
+    #[error("the datagram says that {said} runs, which no node has begun yet")]
+    Run { said: String },
     #[error("the datagram names more members than the table holds")]
     Full,
 }

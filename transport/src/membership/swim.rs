@@ -12,6 +12,7 @@ use foca::{Codec, Foca, NoCustomBroadcast, Notification, PeriodicParams, State, 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tallymesh_schemas::limits::INCARNATION_REPORTED;
 
 use super::codec::IdCodec;
 use super::id::Id;
@@ -217,6 +218,9 @@ impl Swim {
         for _ in 0..members {
             let member = IdCodec.decode_member(&mut data).map_err(malformed)?;
             let id = member.id();
+            if !self.can_be_reported(id, from) {
+                return Err(DatagramError::Run { said: format!("{}#{}", id.name, id.incarnation) });
+            }
             if id.name != us.name {
                 if !self.known.contains_key(&id.name) {
                     strangers.insert(id.name.clone());
@@ -229,6 +233,16 @@ impl Swim {
             self.make_room(strangers.len());
         }
         if self.known.len() + strangers.len() > MEMBERS { Err(DatagramError::Full) } else { Ok(newest) }
+    }
+
+    /// Whether a run is one that a peer may tell of: its own, or one that the other is in or may have begun.
+    fn can_be_reported(&self, id: &Id, from: &NodeName) -> bool {
+        let us = self.foca.identity();
+        let said = self.reachable.get(&id.name).map(|reachable| reachable.peer.incarnation);
+        let heard = self.known.get(&id.name).map(|known| known.id.incarnation);
+        let own = (id.name == us.name).then_some(us.incarnation);
+        let known = [said, heard, own].into_iter().flatten().any(|run| id.incarnation <= run);
+        known || id.name == *from || id.incarnation.0 <= INCARNATION_REPORTED
     }
 
     /// Drops those who are dead or have left the longest.

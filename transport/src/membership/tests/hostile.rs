@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use foca::{Codec, State};
 use tallymesh_schemas::actor::Incarnation;
+use tallymesh_schemas::limits::{INCARNATION, INCARNATION_REPORTED};
 
 use super::sim::{name, peer};
 use crate::limits::MEMBERS;
@@ -71,6 +72,24 @@ fn only_the_run_at_the_other_end_is_believed_and_nonsense_is_not() {
     let nowhere = Peer { addr: "0.0.0.0:0".parse().unwrap(), ..peer("c", 1) };
     let impossible = words(&from, &us, &[foca::Member::alive(Id::first(&nowhere))]);
     assert!(matches!(swim.handle_datagram(Duration::ZERO, &from.name, &impossible), Err(DatagramError::Malformed(_))));
+}
+
+#[test]
+fn runs_that_no_node_has_begun_are_not_believed() {
+    let (us, from) = (peer("a", 1), peer("b", 1));
+    let mut swim = Swim::new(&us, 1);
+    swim.link_up(Duration::ZERO, from.clone());
+    for victim in ["a", "c"] {
+        let member = |run| foca::Member::alive(Id::first(&peer(victim, run)));
+        let said = swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[member(INCARNATION)]));
+        assert!(matches!(said, Err(DatagramError::Run { .. })));
+        swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[member(INCARNATION_REPORTED)])).unwrap();
+    }
+    // What a peer says at its end of a link goes, and others may repeat it.
+    let late = peer("d", INCARNATION);
+    swim.link_up(Duration::ZERO, late.clone());
+    let repeated = foca::Member::alive(Id::first(&late));
+    swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[repeated])).unwrap();
 }
 
 #[test]
