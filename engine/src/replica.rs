@@ -379,7 +379,10 @@ impl Replica {
         if *peer == self.actor.node {
             return;
         }
-        self.links.insert(peer.clone(), Link::new(now.mono));
+        let mut link = Link::new(now.mono);
+        // A verification may be under way; what the link before was asked went down with it.
+        link.probe = (self.nonce > 0).then_some(self.nonce);
+        self.links.insert(peer.clone(), link);
         self.set_life(now, peer, Life::Alive);
     }
 

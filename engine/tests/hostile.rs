@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::{Event, Now, Replica, Row, Structure, Time, key_hash, row_hash};
+use tallymesh_engine::{Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, limits};

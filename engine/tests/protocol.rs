@@ -403,3 +403,20 @@ fn a_run_that_is_known_by_hearsay_is_not_alive() {
     wire.wait(5);
     assert_eq!(wire.total(1, "k"), 0);
 }
+
+/// A verification that is under way asks again over a link that has come in the place of the one that it asked over.
+#[test]
+fn a_link_that_comes_anew_is_asked_what_the_one_before_was() {
+    let mut wire = Wire::new(&["a", "b"]);
+    wire.up(0, 1);
+    wire.add_to(1, "k", 3);
+    wire.talk();
+    let now = wire.now;
+    let nonce = wire.replicas[0].probe(now);
+    assert!(!wire.replicas[0].verification(nonce).converged());
+    wire.take(0, 1);
+    wire.down(0, 1);
+    wire.up(0, 1);
+    wire.talk();
+    assert!(wire.replicas[0].verification(nonce).converged());
+}
