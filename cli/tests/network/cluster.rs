@@ -169,7 +169,7 @@ impl Cluster {
     }
 
     /// Waits until every node shows of every object exactly what was counted. How long that took.
-    pub(crate) fn shown(&self) -> Duration {
+    fn shown(&self) -> Duration {
         let all: Vec<_> = (0..NODES).collect();
         let look =
             || all.iter().try_for_each(|node| OBJECTS.iter().try_for_each(|object| self.shows(*node, object, &all)));

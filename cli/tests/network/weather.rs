@@ -108,7 +108,7 @@ fn loss_and_delay() {
     let (passed, lost) = maker.seen(&cluster.lab);
     let share = lost * 100 / (passed + lost).max(1);
     assert!(lost > 500 && (25..35).contains(&share), "the storm was one: {lost} of {} lost", passed + lost);
-    let exact = cluster.shown();
+    let exact = cluster.exact();
     maker.end(&cluster.lab);
     let whole = cluster.whole();
     cluster.exact();
