@@ -85,12 +85,13 @@ impl Load {
 
     /// Ends; how much was added.
     pub(crate) fn end(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
         let (added, end) = self.finish();
         end.expect("the node answers");
         added
     }
 
-    /// Ends the load of a node that was killed.
+    /// The load of a node that was killed, which ends by itself with the next thing that it asks.
     pub(crate) fn end_of_killed(self) -> u64 {
         let (added, end) = self.finish();
         end.expect_err("a killed node does not answer");
@@ -98,7 +99,6 @@ impl Load {
     }
 
     fn finish(self) -> (u64, std::io::Result<()>) {
-        self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the load does not panic")
     }
 }
