@@ -125,8 +125,8 @@ impl Partial {
         old
     }
 
-    /// Notes that a slot became vacant. Before the list grows, what has moved on since goes, so that it stays within twice
-    /// the vacant slots, whatever a peer says how often.
+    /// Notes that a slot became vacant. Before the list grows, by a quarter, what has moved on since goes: so it stays within
+    /// that of the vacant slots, whatever a peer says how often.
     fn vacate(&mut self, version: Version, slot: u32) {
         if self.vacated.len() == self.vacated.capacity() {
             let slots = &self.slots;
@@ -135,7 +135,7 @@ impl Partial {
                 state.cell == VACANT && state.row.version == *version
             };
             self.vacated.retain(lies);
-            self.vacated.reserve(self.vacated.len().max(16));
+            self.vacated.reserve_exact((self.vacated.len() / 4).max(16));
         }
         self.vacated.push_back((version, slot));
     }
