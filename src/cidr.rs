@@ -30,7 +30,8 @@ impl Cidr {
         self.structure.counter(&key[..n]).unwrap_or_else(|error| unreachable!("{error}"))
     }
 
-    /// Adds `n` to what this node counts for an address or block; a negative `n` removes.
+    /// Adds `n` to what this node counts for an address or block; a negative `n` removes. A step beyond
+    /// [`MAX_STEP`](crate::MAX_STEP) either way counts as that much: whoever takes `n` from outside checks it first.
     pub fn add(&self, net: impl Into<IpNet>, n: i64) {
         let (key, len) = key::from_net(net.into());
         let added = self.structure.add(&key[..len], n);

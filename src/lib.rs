@@ -54,5 +54,8 @@ pub use shared::{Member, ObjectError};
 pub use tallymesh_engine::replica::{Finding, Verification};
 pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
 pub use tallymesh_schemas::key::KeyError;
+/// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
+/// them as this much.
+pub use tallymesh_schemas::limits::STEP as MAX_STEP;
 pub use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
 pub use tallymesh_transport::{Gate, Identity, IdentityError, Timings};

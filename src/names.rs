@@ -47,7 +47,8 @@ macro_rules! table {
                 self.0.structure.counter($key($($part),+)?.as_bytes())
             }
 
-            /// Adds `n` to what this node counts; a negative `n` removes.
+            /// Adds `n` to what this node counts; a negative `n` removes. A step beyond [`MAX_STEP`](crate::MAX_STEP)
+            /// either way counts as that much: whoever takes `n` from outside checks it first.
             ///
             /// # Errors
             /// [`KeyError`] when it cannot be a key.

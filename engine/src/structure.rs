@@ -88,7 +88,8 @@ impl Structure {
     }
 
     /// Adds `n` to this node's own part; a negative `n` removes. One step moves a count by at most
-    /// [`limits::STEP`](tallymesh_schemas::limits::STEP). O(1); no allocation for a key that is there.
+    /// [`limits::STEP`](tallymesh_schemas::limits::STEP), 2^40, in either direction: a larger one counts as that much, and
+    /// is no error. Who takes `n` from outside checks it first. O(1); no allocation for a key that is there.
     ///
     /// # Errors
     /// [`KeyError`] when `key` is not a key of the structure's kind; nothing is counted then.
@@ -242,14 +243,16 @@ pub struct Counter {
 }
 
 impl Counter {
-    /// Adds `n` to this node's own part; a negative `n` removes.
+    /// Adds `n` to this node's own part; a negative `n` removes. A step beyond 2^40 either way counts as that much, as
+    /// with [`Structure::add`].
     #[inline]
     pub fn add(&self, n: i64) {
         self.structure.touch(&self.cell, self.cell.add(n));
     }
 
     /// Adds `n` > 0 if the cluster-wide count as known here is then at most `limit`. Whether it did. Exact among the
-    /// threads of this node; other nodes may admit at the same time, by what they know.
+    /// threads of this node; other nodes may admit at the same time, by what they know. An `n` below zero counts as zero,
+    /// and one above 2^40 as that much.
     #[must_use]
     pub fn add_within(&self, n: i64, limit: i64) -> bool {
         let added = self.cell.add_within(n, limit);

@@ -180,6 +180,24 @@ fn the_largest_totals_are_taken() {
     assert_eq!(target.total("a.example"), i64::MAX.wrapping_mul(2));
 }
 
+/// A step beyond the limit counts as the limit, either way, as its documentation says.
+#[test]
+fn no_step_is_larger_than_the_largest() {
+    let mut target = Target::new();
+    target.structure.add(b"a.example", i64::MAX).unwrap();
+    assert_eq!(target.total("a.example"), limits::STEP);
+    target.structure.add(b"a.example", i64::MIN).unwrap();
+    assert_eq!(target.total("a.example"), 0);
+    let counter = target.structure.counter(b"a.example").unwrap();
+    assert!(!counter.add_within(i64::MAX, limits::STEP - 1));
+    assert!(counter.add_within(i64::MAX, limits::STEP));
+    assert!(counter.add_within(i64::MIN, limits::STEP));
+    counter.add(-limits::STEP - 1);
+    assert_eq!(target.total("a.example"), 0);
+    target.wait(Duration::from_secs(1));
+    target.structure.audit().unwrap();
+}
+
 /// A key that comes and goes between two sweeps, over and over, is let go of.
 #[test]
 fn keys_that_came_and_went_are_let_go_of() {

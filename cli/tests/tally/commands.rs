@@ -63,6 +63,8 @@ fn what_cannot_be_answered_is_told_with_its_exit_code() {
         (&["add", "inbound_cidr", "example.com"], "is not an address or CIDR block"),
         (&["add", "outbound_domains", "a b"], "is not a domain"),
         (&["add", "inbound_cidr", "192.0.2.7", "9223372036854775807"], "more than one step"),
+        (&["add", "inbound_cidr", "192.0.2.7", "1099511627777"], "1099511627776 at most"),
+        (&["add", "outbound_domains", "a.example", "-1099511627777"], "1099511627776 at most"),
         (&["add", "inbound_cidr", "192.0.2.7", "x"], "invalid value 'x'"),
         (&["hold", "inbound_cidr", "nobody", "--", "true"], "is not an address or CIDR block"),
         (&["watch", "outbound"], "write more of the name"),
@@ -107,6 +109,11 @@ fn loading_streams_and_stops_at_a_bad_line() {
     assert!(told.contains("stdin:3001: \"172.16.0.0/33\" is not an address or CIDR block"), "{told}");
     assert!(told.contains("2999 lines before it have been counted"), "{told}");
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "172.16.0.0/12"), 2999);
+
+    let told = mesh.feed("relay-0-1", &["load", "inbound_cidr"], "192.0.2.1 1099511627777\n").fails(2);
+    assert!(told.contains("stdin:1: 1099511627777 is more than one step may add or remove"), "{told}");
+    assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.1"), 0);
+    mesh.feed("relay-0-1", &["load", "inbound_cidr"], "192.0.2.8 1099511627776\n192.0.2.8 -1099511627776\n").ok();
 
     let file = mesh.path("lines.txt");
     std::fs::write(&file, "192.0.2.1 x\n192.0.2.1\n\n192.0.2.2 4 4\nnobody 3\n192.0.2.3 -1").unwrap();
