@@ -190,7 +190,7 @@ impl Driver {
                 tracing::info!(member = %name, %state, %incarnation, %addr, "member");
                 self.replica.handle_member(now, &name, incarnation, life(state));
             }
-            Event::Superseded { by } => self.replica.handle_superseded(by),
+            Event::Superseded { by } => self.replica.handle_superseded(now, by),
             Event::Refused { addr, name, reason } => {
                 let name = name.map(|name| name.to_string()).unwrap_or_default();
                 tracing::debug!(%addr, name, ?reason, "connection refused");
@@ -261,6 +261,10 @@ impl Driver {
                 }
                 EngineEvent::KindMismatch { peer, structure } => {
                     tracing::error!(%peer, %structure, "configured as another kind there, not exchanged");
+                }
+                EngineEvent::ClockOff { peer, by, ahead } => {
+                    let behind = if ahead { "ahead of" } else { "behind" };
+                    tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
                 }
                 EngineEvent::Life { node, life } => tracing::info!(%node, ?life, "node"),
                 EngineEvent::Superseded { actor } => tracing::info!(%actor, "superseded by a newer run or forgotten"),

@@ -41,6 +41,12 @@ pub enum Canary {
     NothingChased,
     /// What is pending is not released when its time has come.
     FlushForgotten,
+    /// A newer run takes the place of what an older one has counted of events.
+    EventsSuperseded,
+    /// What several nodes clear of one count is added up.
+    ClearAdded,
+    /// The clock of windows goes back with the wall clock.
+    ClockGoesBack,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -65,7 +71,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 17] = [
+    pub const ALL: [Canary; 20] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -83,6 +89,9 @@ mod switched {
         Canary::ViewNotMoved,
         Canary::NothingChased,
         Canary::FlushForgotten,
+        Canary::EventsSuperseded,
+        Canary::ClearAdded,
+        Canary::ClockGoesBack,
     ];
 
     thread_local! {

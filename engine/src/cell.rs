@@ -70,6 +70,20 @@ impl Cell {
         !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
     }
 
+    /// Raises the totals to at least those given; returns what [`Cell::add`] returns.
+    #[must_use]
+    pub(crate) fn raise(&self, added: u64, removed: u64) -> bool {
+        self.added.fetch_max(added, Ordering::SeqCst);
+        self.removed.fetch_max(removed, Ordering::SeqCst);
+        self.mark()
+    }
+
+    /// Takes off what has been counted elsewhere, whatever is added at the same time.
+    pub(crate) fn lower(&self, added: u64, removed: u64) {
+        self.added.fetch_sub(added, Ordering::SeqCst);
+        self.removed.fetch_sub(removed, Ordering::SeqCst);
+    }
+
     /// Adds `n` > 0 if the cluster-wide count, as far as this node knows it, is then at most `limit`. Atomic among the
     /// threads of this node: the addition happens only if no other one came between it and the check.
     ///

@@ -2,15 +2,17 @@
 //! `commit` for our own rows and [`Ledger::apply`] for everybody else's.
 
 mod apply;
+mod cleared;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tallymesh_schemas::{Actor, Kind, NodeName, Version, key};
+use tallymesh_schemas::{Actor, Cell as CellKind, Class, Incarnation, Kind, NodeName, Version, key, limits};
 
 pub(crate) use apply::Applied;
 pub use apply::ApplyError;
+use cleared::Cleared;
 
 use crate::canary::{self, Canary};
 use crate::cell::Cell;
@@ -21,7 +23,7 @@ use crate::own::Own;
 use crate::partial::Partial;
 use crate::primitive::Arc;
 use crate::radix::{KeyOf, Sum};
-use crate::row::{key_hash, row_hash};
+use crate::row::{Row, key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
 use crate::time::Time;
 
@@ -30,12 +32,13 @@ const NUMBERED: usize = 1;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    kind: Kind,
+    class: Class,
     actor: Actor,
     own: Own,
     partials: BTreeMap<Actor, Partial>,
     cells: Cells,
     index: Index,
+    cleared: Cleared,
     /// Keys that are blocks rather than single hosts.
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
@@ -45,16 +48,17 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(kind: Kind, actor: Actor) -> Self {
+    pub(crate) fn new(class: Class, actor: Actor) -> Self {
         let mut partials = BTreeMap::new();
         partials.insert(actor.clone(), Partial::ours());
         Self {
-            kind,
+            class,
             actor,
             own: Own::default(),
             partials,
             cells: Cells::default(),
-            index: Index::new(kind),
+            index: Index::new(class.kind()),
+            cleared: Cleared::default(),
             blocks: 0,
             unused: Vec::new(),
             closed: false,
@@ -79,7 +83,25 @@ impl Ledger {
 
     /// The latest run of a node that rows are known of.
     pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &Partial)> {
-        self.partials.iter().rfind(|(actor, _)| actor.node == *node)
+        self.runs(node).next_back()
+    }
+
+    /// The runs of a node that rows are known of, in order. Of gauges the latest one alone is what the node counts.
+    pub(crate) fn runs(&self, node: &NodeName) -> impl DoubleEndedIterator<Item = (&Actor, &Partial)> + Clone {
+        let first = Actor::new(node.clone(), Incarnation(0));
+        let last = Actor::new(node.clone(), Incarnation(u64::MAX));
+        self.partials.range(first..=last)
+    }
+
+    /// The runs of a node whose rows make up what it counts.
+    pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &Partial)> {
+        let skip = if self.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
+        self.runs(node).skip(skip)
+    }
+
+    /// Whether what a run has counted outlives it.
+    pub(crate) fn keeps_runs(&self) -> bool {
+        self.class.cell() == CellKind::Events
     }
 
     pub(crate) fn cells(&self) -> &Cells {
@@ -116,22 +138,32 @@ impl Ledger {
             batch.push((self.cells.get(id).own_slot, id, (added, removed)));
         }
         batch.sort_by_key(|(slot, ..)| *slot);
+        let mut cleared = Vec::new();
         for (_, id, totals) in batch {
             let Some((own, partial, cells)) = self.own_parts() else { return };
-            if let Some(n) = own.write(partial, cells, id, totals) {
-                self.add_own(id, n);
+            if let Some((old, new)) = own.write(partial, cells, id, totals) {
+                if self.clears(id) {
+                    cleared.push(self.cells.key_of(id).into());
+                    continue;
+                }
+                self.add_own(id, self.own_change(id, &old, &new));
                 changed(self.cells.key_of(id));
             }
             self.drop_if_unused(id, keys);
         }
+        self.reclear(cleared, keys, &mut changed);
+    }
+
+    fn own_change(&self, id: CellId, old: &Row, new: &Row) -> i64 {
+        self.value(&self.actor, id, new).wrapping_sub(self.value(&self.actor, id, old))
     }
 
     /// The number of a cell, which gets its place in the index with it.
     fn number(&mut self, cell: &Arc<Cell>) -> CellId {
         let (id, new) = self.cells.number(cell);
-        if new {
+        if new && !self.clears(id) {
             self.index.insert(id, &self.cells);
-            self.blocks += usize::from(is_block(self.kind, cell.key()));
+            self.blocks += usize::from(is_block(self.class.kind(), cell.key()));
         }
         id
     }
@@ -157,9 +189,11 @@ impl Ledger {
         if self.cells.get(id).rows > 0 {
             return;
         }
-        self.index.remove(self.cells.key_of(id));
+        if !self.clears(id) {
+            self.index.remove(self.cells.key_of(id));
+        }
         let cell = self.cells.free(id);
-        self.blocks -= usize::from(is_block(self.kind, cell.key()));
+        self.blocks -= usize::from(is_block(self.class.kind(), cell.key()));
         if !keys.remove_unused(&cell, NUMBERED) {
             self.park(cell);
         }
@@ -175,7 +209,10 @@ impl Ledger {
     /// Retires our idle zero rows and lets go of cells that nobody holds any more.
     pub(crate) fn sweep(&mut self, keys: &Keys, now: Time, idle: Duration) {
         let mut retired = Vec::new();
-        if let Some((own, partial, cells)) = self.own_parts() {
+        // Rows of events go with their structure.
+        if !self.keeps_runs()
+            && let Some((own, partial, cells)) = self.own_parts()
+        {
             own.retire(partial, cells, now, idle, |_, id| retired.push(id));
         }
         for id in retired {
@@ -198,9 +235,9 @@ impl Ledger {
         }
     }
 
-    /// Makes room for rows of an actor that are known from `since` on; whether there was none before.
+    /// Makes room for rows of an actor that are known from `since` on; whether there was none before and there is now.
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
-        let new = !self.partials.contains_key(actor);
+        let new = !self.partials.contains_key(actor) && self.partials.len() < limits::ACTORS;
         if new {
             self.partials.insert(actor.clone(), Partial::new(since));
         }
@@ -214,8 +251,12 @@ impl Ledger {
             return;
         }
         partial.counts = counts;
-        let rows: Vec<_> = partial.live().map(|(_, state)| (state.cell, state.row.value())).collect();
-        for (id, value) in rows {
+        let rows: Vec<_> = partial.live().map(|(_, state)| (state.cell, state.row)).collect();
+        for (id, row) in rows {
+            if self.clears(id) {
+                continue;
+            }
+            let value = self.value(actor, id, &row);
             if !counts && canary::broken(Canary::DeadFolded) {
                 continue;
             }
@@ -227,6 +268,7 @@ impl Ledger {
     pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys) {
         self.set_counts(actor, false);
         if let Some(mut partial) = self.partials.remove(actor) {
+            self.reclear(self.clearing_rows(&partial), keys, &mut |_| ());
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);
             }
@@ -246,30 +288,39 @@ impl Ledger {
     /// everywhere else.
     pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys) {
         let Some(old) = self.partials.remove(&self.actor) else { return };
-        self.actor = actor.clone();
+        let was = std::mem::replace(&mut self.actor, actor.clone());
+        let cleared = self.clearing_rows(&old);
         self.own = Own::default();
         self.partials.insert(actor, Partial::ours());
         for (_, state) in old.live() {
             let counted = self.cells.get_mut(state.cell);
             (counted.own_slot, counted.rows) = (EMPTY, counted.rows - 1);
-            let totals = (state.row.added, state.row.removed);
+            // What was cleared of the old run's row is not there to be cleared in the new one's.
+            let cleared = self.cleared_of(state.cell, &was);
+            let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
+            self.cells.get(state.cell).cell.lower(added, removed);
+            let totals = (state.row.added - added, state.row.removed - removed);
             if let Some((own, partial, cells)) = self.own_parts() {
                 own.write(partial, cells, state.cell, totals);
             }
             self.drop_if_unused(state.cell, keys);
         }
+        self.reclear(cleared, keys, &mut |_| ());
     }
 
-    /// Sets all our gauges to zero for good.
+    /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.
     pub(crate) fn close(&mut self, mut changed: impl FnMut(&[u8])) {
         self.closed = true;
+        if self.keeps_runs() {
+            return;
+        }
         let Some(own) = self.partials.get(&self.actor) else { return };
         let rows: Vec<_> = own.live().map(|(_, state)| (state.cell, state.row)).collect();
         for (id, row) in rows {
             let Some((own, partial, cells)) = self.own_parts() else { return };
             let total = row.added.max(row.removed);
-            if let Some(n) = own.write(partial, cells, id, (total, total)) {
-                self.add_own(id, n);
+            if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
+                self.add_own(id, self.own_change(id, &old, &new));
                 changed(self.cells.key_of(id));
             }
         }
@@ -297,11 +348,11 @@ impl Ledger {
     }
 
     /// The sum of one actor's rows that lie in a block. O(its rows).
-    pub(crate) fn sum_net_of(&self, partial: &Partial, net: IpNet) -> i64 {
+    pub(crate) fn sum_net_of(&self, actor: &Actor, partial: &Partial, net: IpNet) -> i64 {
         let inside = partial
             .live()
             .filter(|(_, state)| key::to_net(self.cells.key_of(state.cell)).is_ok_and(|key| net.contains(&key)));
-        inside.fold(0, |sum, (_, state)| sum.wrapping_add(state.row.value()))
+        inside.fold(0, |sum, (_, state)| sum.wrapping_add(self.value(actor, state.cell, &state.row)))
     }
 
     /// Recomputes every aggregate from the rows (I10, and what I3 is built on) and says where one differs.
@@ -315,9 +366,9 @@ impl Ledger {
             for (_, state) in partial.live() {
                 *rows.entry(state.cell).or_default() += 1;
                 fingerprint = fingerprint.wrapping_add(row_hash(key_hash(self.cells.key_of(state.cell)), &state.row));
-                if !shadow && partial.counts && *actor != self.actor {
+                if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
                     let sum = others.entry(state.cell).or_default();
-                    *sum = sum.wrapping_add(state.row.value());
+                    *sum = sum.wrapping_add(self.value(actor, state.cell, &state.row));
                 }
             }
             if fingerprint != partial.fingerprint() {
@@ -340,8 +391,9 @@ impl Ledger {
             if counted.rows != held {
                 return Err(format!("{:?}: {} rows noted, {held} there", counted.cell.key(), counted.rows));
             }
-            if self.kind == Kind::CidrTree {
-                let own = self.partials.get(&self.actor).and_then(|own| own.find(id)).map_or(0, |(_, s)| s.row.value());
+            if self.class.kind() == Kind::CidrTree && !self.clears(id) {
+                let own = self.partials.get(&self.actor).and_then(|own| own.find(id));
+                let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
                 let cached = self.sum(counted.cell.key(), counted.cell.key().len() * 8);
                 let all = own.wrapping_add(sum);
                 if cached != (Sum { all, own }) {
@@ -349,13 +401,13 @@ impl Ledger {
                 }
             }
         }
-        Ok(())
+        self.audit_cleared()
     }
 
     /// Bytes of rows, logs, numbering and index; the cells are counted by their table.
     pub(crate) fn bytes(&self) -> usize {
         let partials: usize = self.partials.values().map(Partial::bytes).sum();
-        partials + self.cells.bytes() + self.index.bytes()
+        partials + self.cells.bytes() + self.index.bytes() + self.cleared.bytes()
     }
 }
 

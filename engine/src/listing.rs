@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tallymesh_schemas::{Kind, NodeName, key};
+use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
 use crate::ledger::Ledger;
 use crate::partial::Partial;
@@ -45,7 +45,7 @@ impl Ordered for Ledger {
     fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)> {
         let id = self.index().seek(key, or_equal, self.cells())?;
         let cell = &self.cells().get(id).cell;
-        Some((self.cells().key_of(id), cell.own().wrapping_add(cell.others())))
+        Some((cell.key(), self.own_value(cell.key(), cell.totals()).wrapping_add(cell.others())))
     }
 
     fn sum_net(&self, net: IpNet) -> i64 {
@@ -61,12 +61,19 @@ struct Collected {
 }
 
 impl Collected {
-    fn new(ledger: &Ledger, partial: &Partial) -> Self {
-        let rows = partial
-            .live()
-            .map(|(_, state)| Entry { key: ledger.cells().key_of(state.cell).to_vec(), count: state.row.value() });
-        let mut rows: Vec<_> = rows.collect();
+    fn new<'a>(ledger: &Ledger, runs: impl Iterator<Item = (&'a Actor, &'a Partial)>) -> Self {
+        let rows = runs.flat_map(|(actor, partial)| partial.live().map(move |(_, state)| (actor, state)));
+        let rows = rows.map(|(actor, state)| {
+            let count = ledger.value(actor, state.cell, &state.row);
+            Entry { key: ledger.cells().key_of(state.cell).to_vec(), count }
+        });
+        let mut rows: Vec<_> = rows.filter(|row| !key::is_cleared(&row.key)).collect();
         rows.sort_by(|a, b| a.key.cmp(&b.key));
+        rows.dedup_by(|later, first| {
+            let same = later.key == first.key;
+            first.count = first.count.wrapping_add(if same { later.count } else { 0 });
+            same
+        });
         let mut sum = 0_i64;
         let mut before = Vec::with_capacity(rows.len() + 1);
         for row in &rows {
@@ -103,13 +110,13 @@ fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
 }
 
 impl Structure {
-    /// Lists the cluster's view, or that of one node in its latest run; `None` when nothing is known of the node.
+    /// Lists the cluster's view, or that of one node: of gauges in its latest run, of events in all of them; `None` when nothing is known of the node.
     pub fn list(self: &Arc<Self>, from: Option<&NodeName>) -> Option<Listing> {
         let Some(node) = from else { return Some(self.list_all()) };
         self.commit();
         let ledger = self.ledger.read();
-        let (_, partial) = ledger.latest(node)?;
-        let collected = Some(Collected::new(&ledger, partial));
+        ledger.latest(node)?;
+        let collected = Some(Collected::new(&ledger, ledger.counted_runs(node)));
         Some(Listing { structure: Arc::clone(self), collected, at: None })
     }
 

@@ -25,15 +25,15 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// Writes the totals of a cell's own row under the next version. Returns by how much our count changed, `None` when
-    /// the totals are as they were.
+    /// Writes the totals of a cell's own row under the next version. Returns the row as it was and as it is, `None` when the
+    /// totals are as they were.
     pub(crate) fn write(
         &mut self,
         partial: &mut Partial,
         cells: &mut Cells,
         id: CellId,
         (added, removed): (u64, u64),
-    ) -> Option<i64> {
+    ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot;
         let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
         if (old.row.added, old.row.removed) == (added, removed) || (slot == EMPTY && added == removed) {
@@ -48,7 +48,7 @@ impl Own {
         if counted.own_slot == EMPTY {
             (counted.own_slot, counted.rows) = (slot, counted.rows + 1);
         }
-        Some(row.value().wrapping_sub(old.row.value()))
+        Some((old.row, row))
     }
 
     /// A slot for a new row; `None` when this node has as many as one actor may have. The count is then kept on this

@@ -13,23 +13,27 @@ mod feed;
 mod link;
 mod liveness;
 mod verify;
+mod windows;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::message::{Message, MessageError, Tombstone};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, StructureName, StructureSpec, Version, limits};
+use tallymesh_schemas::{
+    Actor, Incarnation, NodeName, SeriesName, StructureId, StructureName, StructureSpec, Version, limits,
+};
 
 use crate::canary::{self, Canary};
 use crate::ledger::ApplyError;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
-use link::Link;
+use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
 pub use verify::{Finding, Verification};
+use windows::{HeldSeries, WindowClock};
 
 /// How a replica behaves. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
@@ -77,6 +81,12 @@ pub enum StructureError {
     /// Two names have one id.
     #[error("the names \"{0}\" and \"{1}\" have the same id on the wire: rename one of them")]
     Collision(StructureName, StructureName),
+    /// There is such a series.
+    #[error("there is a series \"{0}\" of {1} seconds already: give each its own name or interval")]
+    DuplicateSeries(SeriesName, u32),
+    /// Too many windows.
+    #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = limits::WINDOWS)]
+    TooManyWindows,
     /// Too many.
     #[error("a node replicates at most {max} structures", max = limits::STRUCTURES)]
     TooMany,
@@ -142,6 +152,15 @@ pub enum Event {
         /// Which.
         structure: StructureName,
     },
+    /// A peer's clock is further off ours than the shortest window of a series: what it counts comes in other windows.
+    ClockOff {
+        /// The peer.
+        peer: NodeName,
+        /// By how much.
+        by: Duration,
+        /// Whether it is ahead of ours.
+        ahead: bool,
+    },
     /// A node's life changed.
     Life {
         /// The node.
@@ -200,9 +219,15 @@ struct Held {
     flushed_at: Option<Time>,
     /// No peer has told yet what there was before us: for structures without snapshot.
     joining: bool,
+    /// Whether it is exchanged with others.
+    shared: bool,
 }
 
 impl Held {
+    fn new(structure: Arc<Structure>, joining: bool, shared: bool) -> Self {
+        Self { structure, flushed: 0, flushed_at: None, joining, shared }
+    }
+
     fn waits(&self) -> bool {
         self.structure.pending() > 0 || self.structure.head() > self.flushed
     }
@@ -218,9 +243,14 @@ pub struct Replica {
     config: Config,
     actor: Actor,
     structures: BTreeMap<StructureId, Held>,
+    series: Vec<HeldSeries>,
+    clock: WindowClock,
     links: BTreeMap<NodeName, Link>,
     nodes: BTreeMap<NodeName, Node>,
-    tombstones: BTreeMap<NodeName, Tombstone>,
+    /// The first run of this process: what its later ones have taken over is void.
+    begun: Incarnation,
+    /// By node and the first run that is buried.
+    tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
     events: VecDeque<Event>,
     counters: Counters,
     random: Random,
@@ -248,7 +278,7 @@ impl Replica {
         &self.actor
     }
 
-    /// The structures in order of name.
+    /// The structures in order of name, the windows of series included.
     pub fn structures(&self) -> Vec<Arc<Structure>> {
         let mut list: Vec<_> = self.structures.values().map(|held| Arc::clone(&held.structure)).collect();
         list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
@@ -292,8 +322,11 @@ impl Replica {
             config,
             actor: Actor::new(node, incarnation),
             structures: BTreeMap::new(),
+            series: Vec::new(),
+            clock: WindowClock::default(),
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            begun: incarnation,
             tombstones: BTreeMap::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -322,12 +355,12 @@ impl Replica {
                 StructureError::Collision(other, spec.name)
             });
         }
-        if self.structures.len() >= limits::STRUCTURES {
+        if self.structures.values().filter(|held| !held.structure.keeps_runs()).count() >= limits::STRUCTURES {
             return Err(StructureError::TooMany);
         }
         let joining = !spec.snapshot;
         let structure = Arc::new(Structure::new(spec, self.actor.clone(), self.random.next(), wake));
-        let held = Held { structure: Arc::clone(&structure), flushed: 0, flushed_at: None, joining };
+        let held = Held::new(Arc::clone(&structure), joining, true);
         self.structures.insert(id, held);
         Ok(structure)
     }
@@ -341,33 +374,40 @@ impl Replica {
         }
     }
 
-    /// Goes on as another run, `at_least` or later: what is open is told anew under it. In the last run that there is, it
-    /// stays: no run is ever begun twice.
-    pub fn renew(&mut self, at_least: Incarnation) -> Actor {
+    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. In the last
+    /// run that there is, it stays: no run is ever begun twice.
+    pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Actor {
         let incarnation = Incarnation(at_least.0.max(self.actor.incarnation.0 + 1).min(limits::INCARNATION));
         if incarnation == self.actor.incarnation {
             return self.actor.clone();
         }
-        self.actor = Actor::new(self.actor.node.clone(), incarnation);
+        let run = Actor::new(self.actor.node.clone(), incarnation);
+        let was = std::mem::replace(&mut self.actor, run);
         for held in self.structures.values_mut() {
             held.structure.renew(self.actor.clone());
             held.flushed = held.structure.head();
         }
+        let earlier = |(_, actor): &Part| actor.node == was.node && actor.incarnation < incarnation;
         for link in self.links.values_mut() {
-            link.start_over(&self.actor);
+            link.forget(earlier);
+            link.start_over();
+        }
+        if self.structures.values().any(|held| held.structure.keeps_runs()) {
+            // Others keep the events of earlier runs. These count in the new run now.
+            self.bury_runs(now, &was.node, self.begun, was.incarnation);
         }
         self.actor.clone()
     }
 
     /// Somebody else writes under our name: report it and go on as a higher run (I1).
-    fn conflict(&mut self, other: Incarnation, peer: &NodeName) {
+    fn conflict(&mut self, now: Now, other: Incarnation, peer: &NodeName) {
         let was = self.actor.clone();
-        let now = self.renew(Incarnation(other.0.saturating_add(1)));
-        if now == was {
+        let run = self.renew(now, Incarnation(other.0.saturating_add(1)));
+        if run == was {
             return;
         }
         self.counters.conflicts += 1;
-        self.event(Event::Conflict { was, now, peer: peer.clone() });
+        self.event(Event::Conflict { was, now: run, peer: peer.clone() });
     }
 }
 
@@ -402,7 +442,7 @@ impl Replica {
         let result = Message::decode(bytes).map_err(PeerError::from).and_then(|message| {
             match message {
                 Message::Digest(digest) => self.handle_digest(now, peer, &digest),
-                Message::Want(want) => self.handle_want(peer, &want),
+                Message::Want(want) => self.handle_want(now, peer, &want),
                 Message::Delta(delta) => return self.handle_delta(now, peer, &delta),
                 Message::Probe { nonce } => self.handle_probe(now, peer, nonce),
                 Message::Goodbye => self.set_life(now, peer, Life::Left),
@@ -428,6 +468,7 @@ impl Replica {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.turn_windows(now);
         if now.mono >= self.sweep_at {
             self.sweep_at = now.mono.after(SWEEP_INTERVAL);
             self.sweep(now);
@@ -450,7 +491,7 @@ impl Replica {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
-            self.renew(self.actor.incarnation);
+            self.renew(now, self.actor.incarnation);
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
     }
@@ -478,7 +519,11 @@ impl Replica {
     pub fn poll_timeout(&self) -> Time {
         let flushes = self.structures.values().filter(|held| held.waits()).map(Held::due);
         let links = self.links.values().map(Link::due);
-        flushes.chain(links).chain([self.sweep_at, self.chase_at, self.next_death()]).min().unwrap_or(self.sweep_at)
+        flushes
+            .chain(links)
+            .chain([self.sweep_at, self.chase_at, self.next_death(), self.next_window()])
+            .min()
+            .unwrap_or(self.sweep_at)
     }
 
     /// The next thing that an operator may want to know.

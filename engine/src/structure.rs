@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
+use tallymesh_schemas::{Actor, Cell, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::cell::CellRef;
 use crate::keys::Keys;
 use crate::ledger::Ledger;
-use crate::primitive::{AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::time::Time;
 use crate::watch::{Watch, Watchers};
 
@@ -33,6 +33,8 @@ pub struct Structure {
     pub(crate) head: AtomicU64,
     counted: AtomicU32,
     stalest: AtomicU64,
+    /// Whether anything was cleared.
+    cleared: AtomicBool,
 }
 
 /// A cluster-wide count as one node knows it.
@@ -61,13 +63,14 @@ impl Structure {
     pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
         Self {
             keys: Keys::new(seed),
-            ledger: RwLock::new(Ledger::new(spec.class.kind(), actor)),
+            ledger: RwLock::new(Ledger::new(spec.class, actor)),
             watchers: Watchers::default(),
             pending: AtomicUsize::new(0),
             wake,
             head: AtomicU64::new(0),
             counted: AtomicU32::new(1),
             stalest: AtomicU64::new(Time::NEVER.0),
+            cleared: AtomicBool::new(false),
             spec,
         }
     }
@@ -148,11 +151,13 @@ impl Structure {
         self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
         self.watchers.tell(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.note_head(ledger);
+        self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
     }
 
     /// The count of a key. O(1).
     pub fn count(&self, key: &[u8], now: Time) -> Count {
-        let (local, others) = self.keys.with(key, |cell| (cell.own(), cell.others())).unwrap_or_default();
+        let (totals, others) = self.keys.with(key, |cell| (cell.totals(), cell.others())).unwrap_or_default();
+        let local = self.local(key, totals);
         self.with_freshness(local.wrapping_add(others), local, now)
     }
 
@@ -164,27 +169,59 @@ impl Structure {
         self.with_freshness(sum.all, sum.own, now)
     }
 
+    /// What our totals of a key count.
+    fn local(&self, key: &[u8], totals: (u64, u64)) -> i64 {
+        if self.cleared.load(Ordering::Relaxed) {
+            self.ledger.read().own_value(key, totals)
+        } else {
+            totals.0.wrapping_sub(totals.1) as i64
+        }
+    }
+
+    /// Clears a key of events: what all nodes have counted for it, as far as it is known here, counts no more, here and
+    /// everywhere. What is counted at the same time and is not known here yet goes on counting. O(actors).
+    ///
+    /// # Errors
+    /// [`KeyError`] when `key` is not a key of the structure's kind, or the structure holds gauges: those end when they
+    /// are closed.
+    pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
+        key::check(self.kind(), key)?;
+        if self.spec.class.cell() != Cell::Events {
+            return Err(KeyError::Gauge);
+        }
+        let mut ledger = self.ledger.write();
+        self.commit_locked(&mut ledger);
+        for (actor, row) in ledger.rows_of_key(key, &self.keys) {
+            let note = key::cleared(&actor, key);
+            self.keys.with_or_new(&note, |cell| self.touch(cell, cell.raise(row.added, row.removed)));
+        }
+        self.commit_locked(&mut ledger);
+        Ok(())
+    }
+
     fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {
         let stalest = Time(self.stalest.load(Ordering::Relaxed));
         Count { total, local, actors: self.counted.load(Ordering::Relaxed), stalest: now.since(stalest) }
     }
 
-    /// What one node counts for a key, in its latest run; `None` when nothing is known of that node. Rows that do not
-    /// count in the cluster's view, because the node is dead, are shown all the same.
+    /// What one node counts for a key: gauges in its latest run, events in all of its runs; `None` when nothing is known
+    /// of that node. Rows that do not count in the cluster's view, because the node is dead, are shown all the same.
     pub fn count_from(&self, node: &NodeName, key: &[u8]) -> Option<i64> {
         self.commit();
         let ledger = self.ledger.read();
-        let (_, partial) = ledger.latest(node)?;
+        ledger.latest(node)?;
         let id = self.keys.with(key, |cell| cell.id()).flatten();
-        Some(id.and_then(|id| partial.find(id)).map_or(0, |(_, state)| state.row.value()))
+        let rows = ledger.counted_runs(node).filter_map(|(actor, partial)| Some((actor, id?, partial.find(id?)?.1)));
+        Some(rows.fold(0, |sum, (actor, id, state)| sum.wrapping_add(ledger.value(actor, id, &state.row))))
     }
 
     /// The sum of what one node counts under an address block. O(rows of that node).
     pub fn count_net_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
         self.commit();
         let ledger = self.ledger.read();
-        let (_, partial) = ledger.latest(node)?;
-        Some(ledger.sum_net_of(partial, net))
+        ledger.latest(node)?;
+        let runs = ledger.counted_runs(node);
+        Some(runs.fold(0, |sum, (actor, partial)| sum.wrapping_add(ledger.sum_net_of(actor, partial, net))))
     }
 
     /// The latest run of a node that rows are known of here.
@@ -222,10 +259,14 @@ impl Structure {
     pub(crate) fn refresh(&self) {
         let ledger = self.ledger.read();
         let counted = ledger.partials().values().filter(|partial| partial.counts);
+        // An earlier run counts nothing any more, so its rows cannot be out of date.
+        let earlier = |actor: &Actor| ledger.latest(&actor.node).is_some_and(|(latest, _)| latest != actor);
         let others = ledger.partials().iter().filter(|(actor, p)| p.counts && *actor != ledger.actor());
-        let stalest = others.map(|(_, partial)| partial.confirmed).min().unwrap_or(Time::NEVER);
+        let current = others.filter(|(actor, _)| !earlier(actor));
+        let stalest = current.map(|(_, partial)| partial.confirmed).min().unwrap_or(Time::NEVER);
         self.counted.store(counted.count() as u32, Ordering::Relaxed);
         self.stalest.store(stalest.0, Ordering::Relaxed);
+        self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
     }
 }
 
@@ -274,7 +315,7 @@ impl Counter {
 
     /// The count. O(1), no lock.
     pub fn count(&self, now: Time) -> Count {
-        let local = self.cell.own();
+        let local = self.structure.local(self.cell.key(), self.cell.totals());
         self.structure.with_freshness(local.wrapping_add(self.cell.others()), local, now)
     }
 }

@@ -1,9 +1,10 @@
 //! A structure as the replication state machine sees it: what it holds of each actor, what to send, what to take in.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tallymesh_schemas::message::{Delta, DigestEntry};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
+use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
 
 use crate::canary::{self, Canary};
 use crate::ledger::{Applied, ApplyError, Ledger};
@@ -147,8 +148,14 @@ impl Structure {
         self.refresh();
     }
 
-    /// Lets the rows of those actors count of whom `counts` says so.
+    /// Whether what a run has counted outlives it.
+    pub(crate) fn keeps_runs(&self) -> bool {
+        self.spec().class.cell() == Cell::Events
+    }
+
+    /// Lets the rows of those actors count of whom `counts` says so; those of events always do.
     pub(crate) fn set_counts(&self, counts: impl Fn(&Actor) -> bool) {
+        let counts = |actor: &Actor| self.keeps_runs() || counts(actor);
         let mut ledger = self.ledger.write();
         let changed: Vec<_> = ledger.partials().iter().filter(|(actor, p)| p.counts != counts(actor)).collect();
         let changed: Vec<_> = changed.into_iter().map(|(actor, partial)| (actor.clone(), !partial.counts)).collect();
@@ -161,10 +168,10 @@ impl Structure {
         }
     }
 
-    /// Drops the runs of a node below `incarnation`, and says which.
-    pub(crate) fn drop_runs(&self, node: &NodeName, incarnation: Incarnation) -> Vec<Actor> {
+    /// Drops some runs of a node, and says which there were.
+    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
-        let old = ledger.partials().keys().filter(|actor| actor.node == *node && actor.incarnation < incarnation);
+        let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
         for actor in &old {
             ledger.drop_actor(actor, &self.keys);
@@ -180,9 +187,11 @@ impl Structure {
         self.commit_locked(&mut ledger);
         ledger.renew(actor, &self.keys);
         self.note_head(&ledger);
+        drop(ledger);
+        self.refresh();
     }
 
-    /// Sets our gauges to zero for good.
+    /// Ends our counting.
     pub(crate) fn close(&self) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);

@@ -59,6 +59,7 @@ impl Target {
         };
         let message = Message::Digest(Digest {
             incarnation: actor(peer).incarnation,
+            clock_ms: 0,
             answers: 0,
             complete: true,
             structures: vec![part],
@@ -235,12 +236,14 @@ fn no_tombstone_takes_the_last_run() {
     target.structure.add(b"a.example", 1).unwrap();
     let tombstone = Tombstone {
         node: name("us"),
+        from: Incarnation(0),
         incarnation: Incarnation(limits::INCARNATION),
         until_ms: target.now.unix_ms + 100_000,
     };
     for _ in 0..2 {
         let digest = Digest {
             incarnation: actor("p").incarnation,
+            clock_ms: 0,
             answers: 0,
             complete: false,
             structures: Vec::new(),
@@ -260,10 +263,11 @@ fn no_claim_takes_the_place_of_a_living_run() {
     target.digest("p", Actor::new(name("q"), last), 7);
     let digest = Digest {
         incarnation: actor("p").incarnation,
+        clock_ms: 0,
         answers: 0,
         complete: false,
         structures: Vec::new(),
-        tombstones: vec![Tombstone { node: name("q"), incarnation: last, until_ms: u64::MAX }],
+        tombstones: vec![Tombstone { node: name("q"), from: Incarnation(0), incarnation: last, until_ms: u64::MAX }],
     };
     target.give("p", &Message::Digest(digest));
     assert_eq!(target.total("a.example"), 3);

@@ -211,8 +211,8 @@ fn what_was_said_about_earlier_runs_is_let_go() {
     wire.run(2);
     let before = wire.replicas.iter().map(|r| r.link_entries()).max();
     for _ in 0..10 {
-        let next = wire.replicas[0].actor().incarnation;
-        wire.replicas[0].renew(next);
+        let (now, next) = (wire.now, wire.replicas[0].actor().incarnation);
+        wire.replicas[0].renew(now, next);
         wire.run(2);
     }
     wire.assert_same(0, 1);

@@ -199,6 +199,7 @@ impl Owner {
         };
         encode(&Message::Digest(Digest {
             incarnation: owner().incarnation,
+            clock_ms: 0,
             answers: 0,
             complete: true,
             structures: vec![structure],

@@ -294,7 +294,7 @@ impl Driven {
 
     fn id(&self, which: Which) -> StructureId {
         match which {
-            Which::Unknown(n) => StructureId(u32::from(n)),
+            Which::Unknown(n) => StructureId(u64::from(n)),
             known => self.structures[Self::at(known)].id(),
         }
     }
@@ -352,7 +352,7 @@ impl Driven {
             Step::Probe => self.nonce = self.replica.probe(self.now),
             Step::Renew(number) => {
                 let was = self.replica.actor().incarnation;
-                let now = self.replica.renew(Incarnation(number.of(1 << 20) % (1 << 20))).incarnation;
+                let now = self.replica.renew(self.now, Incarnation(number.of(1 << 20) % (1 << 20))).incarnation;
                 assert!(now > was || was.0 == limits::INCARNATION, "a new run is a later run");
             }
             Step::Leave => {
@@ -381,10 +381,11 @@ impl Driven {
                 let tombstones = tombstones.iter().map(|(who, until)| {
                     let Actor { node, incarnation } = self.actor(peer, *who);
                     let until_ms = self.now.unix_ms.saturating_add(until.of(u64::MAX)).saturating_sub(5);
-                    Tombstone { node, incarnation, until_ms }
+                    Tombstone { node, from: Incarnation(0), incarnation, until_ms }
                 });
                 Message::Digest(Digest {
                     incarnation: self.run(*run),
+                    clock_ms: 0,
                     answers: u64::from(*answers),
                     complete: *complete,
                     structures: structures.collect(),
@@ -459,7 +460,8 @@ impl Driven {
         let (name, kind) = (spec.name.as_str(), structure.kind());
         let structures = vec![StructureDigest { structure: structure.id(), name, kind, entries: vec![entry] }];
         let (incarnation, tombstones) = (actor.incarnation, Vec::new());
-        let digest = Message::Digest(Digest { incarnation, answers: 0, complete: true, structures, tombstones });
+        let digest =
+            Message::Digest(Digest { incarnation, clock_ms: 0, answers: 0, complete: true, structures, tombstones });
         let bytes = postcard::to_stdvec(&digest).expect("messages have known lengths");
         let _ = self.replica.handle_message(self.now, peer, &bytes);
     }

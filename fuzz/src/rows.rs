@@ -39,7 +39,7 @@ fn read(bytes: &[u8], after: u64) -> (Vec<Row>, Result<(), RowsError>) {
         assert!(row.version <= limits::VERSION && row.version > rows.last().map_or(after, |row| row.version));
         let live = match row.state {
             RowState::Live { key, added, removed } => {
-                assert!(key.is_none_or(|key| key.len() <= limits::KEY_BYTES));
+                assert!(key.is_none_or(|key| key.len() <= limits::ROW_KEY_BYTES));
                 Some((key.map(<[u8]>::to_vec), added, removed))
             }
             RowState::Vacant => None,

@@ -13,8 +13,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::limits;
-use crate::structure::{Class, Kind};
+use crate::actor::{Actor, Incarnation, NodeName};
+use crate::structure::{Cell, Class, Kind};
+use crate::{limits, varint};
 
 /// Longest key of an address: family, 16 bytes of address, prefix length.
 pub const ADDRESS_KEY_BYTES: usize = 18;
@@ -34,6 +35,12 @@ pub enum KeyError {
     /// A binding and domain that are not two names joined by a slash.
     #[error("\"{0}\" is not a binding and a domain: write it like BINDING/example.com")]
     BindingDomain(String),
+    /// A name that is empty, too long or has control characters.
+    #[error("\"{0}\" cannot be a key: write 1 to {max} bytes without control characters", max = limits::KEY_BYTES)]
+    Name(String),
+    /// Gauges cannot be cleared.
+    #[error("a gauge cannot be cleared: it is zero when what it counts is closed")]
+    Gauge,
     /// The bytes are not a key of the structure's kind.
     #[error("{len} bytes that are not a key of a {kind}", kind = kind.label())]
     Encoding {
@@ -141,7 +148,7 @@ pub fn binding_domain(binding: &str, name: &str) -> Result<String, KeyError> {
 /// [`KeyError`] says how such a key is written.
 pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
     match class {
-        Class::InboundCidr | Class::OutboundCidr => {
+        Class::InboundCidr | Class::OutboundCidr | Class::AddressEvents => {
             let (key, len) = from_net(parse_net(text)?);
             Ok(key[..len].to_vec())
         }
@@ -149,6 +156,10 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
         Class::OutboundBindingDomains => {
             let (binding, name) = text.split_once('/').ok_or_else(|| KeyError::BindingDomain(text.to_owned()))?;
             Ok(binding_domain(binding, name)?.into_bytes())
+        }
+        Class::NamedEvents => {
+            check(Kind::GaugeTable, text.as_bytes()).map_err(|_| KeyError::Name(text.to_owned()))?;
+            Ok(text.as_bytes().to_vec())
         }
     }
 }
@@ -180,6 +191,55 @@ pub fn check(kind: Kind, key: &[u8]) -> Result<(), KeyError> {
             if good { Ok(()) } else { Err(KeyError::Encoding { len: key.len(), kind }) }
         }
     }
+}
+
+/// First byte of the key of a row that clears: no other key begins with it.
+const CLEARED: u8 = 0xff;
+
+/// The key of the row that says how much of an actor's count of a key was cleared, in structures of [`Cell::Events`].
+///
+/// [`Cell::Events`]: crate::Cell::Events
+pub fn cleared(actor: &Actor, key: &[u8]) -> Vec<u8> {
+    let name = actor.node.as_str().as_bytes();
+    let mut bytes = vec![CLEARED];
+    varint::put(&mut bytes, actor.incarnation.0);
+    varint::put(&mut bytes, name.len() as u64);
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(key);
+    bytes
+}
+
+/// Whether the key is one that [`cleared`] makes.
+pub fn is_cleared(key: &[u8]) -> bool {
+    key.first() == Some(&CLEARED)
+}
+
+/// What [`cleared`] was made of.
+///
+/// # Errors
+/// [`KeyError::Encoding`] when the bytes are not what it makes; whether the rest is a key is not looked at.
+pub fn to_cleared(kind: Kind, bytes: &[u8]) -> Result<(Actor, &[u8]), KeyError> {
+    let parts = || {
+        let mut rest = bytes.strip_prefix(&[CLEARED])?;
+        let incarnation = varint::take(&mut rest).filter(|run| *run <= limits::INCARNATION)?;
+        let len = usize::try_from(varint::take(&mut rest)?).ok()?;
+        let (name, key) = rest.split_at_checked(len)?;
+        let node = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
+        Some((Actor::new(node, Incarnation(incarnation)), key))
+    };
+    parts().ok_or(KeyError::Encoding { len: bytes.len(), kind })
+}
+
+/// Checks that bytes from a peer are the key of a row of that class.
+///
+/// # Errors
+/// [`KeyError::Encoding`] when they are not.
+pub fn check_row(class: Class, key: &[u8]) -> Result<(), KeyError> {
+    let key = match class.cell() {
+        Cell::Events if is_cleared(key) => to_cleared(class.kind(), key)?.1,
+        _ => key,
+    };
+    check(class.kind(), key)
 }
 
 #[cfg(test)]
@@ -219,6 +279,24 @@ mod tests {
         ];
         let keys: Vec<_> = texts.map(key).into();
         assert!(keys.is_sorted());
+    }
+
+    #[test]
+    fn what_clears_a_key_names_it() {
+        let actor = Actor::new(NodeName::new("relay-0-1").unwrap(), Incarnation(7));
+        let bytes = cleared(&actor, &key("10.0.0.1"));
+        assert_eq!(to_cleared(Kind::CidrTree, &bytes), Ok((actor.clone(), key("10.0.0.1").as_slice())));
+        assert_eq!(check_row(Class::AddressEvents, &bytes), Ok(()));
+        assert!(check_row(Class::InboundCidr, &bytes).is_err(), "gauges are not cleared");
+        assert!(check_row(Class::AddressEvents, &cleared(&actor, b"aol.com")).is_err());
+        assert!(check_row(Class::NamedEvents, &cleared(&actor, b"")).is_err());
+        assert!(check_row(Class::AddressEvents, &cleared(&actor, &bytes)).is_err(), "nothing clears a clearing");
+        for cut in 0..bytes.len() {
+            assert!(check_row(Class::AddressEvents, &bytes[..cut]).is_err());
+        }
+        let longest = vec![b'x'; limits::KEY_BYTES];
+        let node = NodeName::new(&"n".repeat(limits::NODE_NAME_BYTES)).unwrap();
+        assert!(cleared(&Actor::new(node, Incarnation(limits::INCARNATION)), &longest).len() <= limits::ROW_KEY_BYTES);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What Tallymesh nodes say to each other and to their operators.
 //!
-//! Identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]), the replication messages
+//! Identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and
+//! series of them ([`SeriesSpec`]), the replication messages
 //! ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the configuration ([`config`]) and the admin
 //! protocol ([`admin`]). No I/O, no async, no clock.
 //!
@@ -16,8 +17,10 @@ pub mod key;
 pub mod limits;
 pub mod message;
 pub mod rows;
+pub mod series;
 pub mod structure;
 pub mod varint;
 
 pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
-pub use structure::{Class, Kind, OnDead, StructureId, StructureName, StructureSpec};
+pub use series::{SeriesName, SeriesSpec, Window};
+pub use structure::{Cell, Class, Kind, OnDead, StructureId, StructureName, StructureSpec};

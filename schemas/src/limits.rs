@@ -16,14 +16,23 @@ pub const NODE_NAME_BYTES: usize = 64;
 /// Bytes of a structure name.
 pub const STRUCTURE_NAME_BYTES: usize = 64;
 
-/// Structures that one node replicates.
+/// Bytes of the name of a series: those of its windows derive from it.
+pub const SERIES_NAME_BYTES: usize = 40;
+
+/// Structures that one node replicates, beside the windows of its series.
 pub const STRUCTURES: usize = 256;
+
+/// Windows that one node keeps, of all its series together.
+pub const WINDOWS: usize = 4096;
 
 /// Actors that one structure holds rows of. An actor is one run of one node; superseded runs are dropped.
 pub const ACTORS: usize = 4096;
 
 /// Bytes of a key as it travels and as the engine stores it.
 pub const KEY_BYTES: usize = 512;
+
+/// Bytes of a row's key: a key, or the note that an actor's count of a key was cleared.
+pub const ROW_KEY_BYTES: usize = KEY_BYTES + NODE_NAME_BYTES + 16;
 
 /// Rows, live and vacant, of one actor in one structure.
 pub const ROWS_PER_ACTOR: u32 = 1 << 26;
@@ -85,5 +94,5 @@ pub const MONITORS: usize = 16;
 /// Seconds of one window of a monitor.
 pub const MONITOR_INTERVAL: RangeInclusive<u32> = 1..=7 * 24 * 60 * 60;
 
-/// Windows of a monitor.
-pub const MONITOR_WINDOWS: RangeInclusive<u32> = 1..=1440;
+/// Windows of a monitor or series: a day of five minutes each.
+pub const MONITOR_WINDOWS: RangeInclusive<u32> = 1..=288;

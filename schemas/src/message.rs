@@ -43,6 +43,8 @@ pub enum Message<'a> {
 pub struct Digest<'a> {
     /// The run that the sender is in: its own rows are those of this actor.
     pub incarnation: Incarnation,
+    /// The sender's clock, by which it numbers the windows of series, in milliseconds since 1970.
+    pub clock_ms: u64,
     /// The nonce of the probe that it answers; 0 for none.
     pub answers: u64,
     /// Whether this is the last message of a digest that names everything.
@@ -124,11 +126,14 @@ pub struct Delta<'a> {
     pub rows: &'a [u8],
 }
 
-/// A node that was forgotten: runs up to `incarnation` count no more and are not taken back.
+/// Runs of a node that were forgotten, by an operator or because a later run has taken over what they counted: those from
+/// `from` to `incarnation` count no more and are not taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// The node.
     pub node: NodeName,
+    /// The first of its runs that is forgotten; 0 for all up to the last.
+    pub from: Incarnation,
     /// The last of its runs that is forgotten.
     pub incarnation: Incarnation,
     /// When the tombstone itself may go, in milliseconds since 1970.
@@ -214,7 +219,7 @@ impl<'a> Message<'a> {
 impl Digest<'_> {
     fn check(&self) -> Result<(), MessageError> {
         bound("incarnation", self.incarnation.0, limits::INCARNATION)?;
-        bound("structures", self.structures.len() as u64, limits::STRUCTURES as u64)?;
+        bound("structures", self.structures.len() as u64, limits::DIGEST_ENTRIES as u64)?;
         bound("tombstones", self.tombstones.len() as u64, limits::TOMBSTONES as u64)?;
         let entries: usize = self.structures.iter().map(|s| s.entries.len()).sum();
         bound("digest entries", entries as u64, limits::DIGEST_ENTRIES as u64)?;
@@ -226,7 +231,10 @@ impl Digest<'_> {
                 bound("floor", entry.floor, limits::VERSION)?;
             }
         }
-        self.tombstones.iter().try_for_each(|t| bound("incarnation", t.incarnation.0, limits::INCARNATION))
+        self.tombstones.iter().try_for_each(|t| {
+            bound("incarnation", t.incarnation.0, limits::INCARNATION)?;
+            bound("first forgotten run", t.from.0, t.incarnation.0)
+        })
     }
 }
 

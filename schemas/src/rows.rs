@@ -197,7 +197,7 @@ impl<'a> RowReader<'a> {
     fn take_key(&mut self) -> Result<(), RowsError> {
         let shared = usize::try_from(self.varint()?).map_err(|_| RowsError::Bounds("key"))?;
         let further = usize::try_from(self.varint()?).map_err(|_| RowsError::Bounds("key"))?;
-        if shared > self.key.len() || further > limits::KEY_BYTES - shared.min(limits::KEY_BYTES) {
+        if shared > self.key.len() || further > limits::ROW_KEY_BYTES - shared.min(limits::ROW_KEY_BYTES) {
             return Err(RowsError::Bounds("key"));
         }
         let (tail, rest) = self.input.split_at_checked(further).ok_or_else(|| self.malformed())?;
@@ -287,7 +287,7 @@ mod tests {
         let mut bytes = Vec::new();
         varint::put(&mut bytes, KEYED);
         varint::put(&mut bytes, 0);
-        varint::put(&mut bytes, limits::KEY_BYTES as u64 + 1);
+        varint::put(&mut bytes, limits::ROW_KEY_BYTES as u64 + 1);
         assert_eq!(read(&bytes, 0), Err(RowsError::Bounds("key")));
     }
 }

@@ -35,6 +35,12 @@ impl StructureName {
         }
     }
 
+    /// A name that is made from others, of characters that no other name has.
+    pub(crate) fn derived(name: String) -> Self {
+        debug_assert!(name.len() <= limits::STRUCTURE_NAME_BYTES, "{name} does not fit");
+        Self(name)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -52,15 +58,16 @@ impl fmt::Display for StructureName {
     }
 }
 
-/// A structure's name on the wire: the 32-bit FNV-1a hash of its name, so that no message depends on another having
+/// A structure's name on the wire: the 64-bit FNV-1a hash of its name, so that no message depends on another having
 /// arrived before it. Two names of one node that share an id are refused when the node is configured.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
-pub struct StructureId(pub u32);
+pub struct StructureId(pub u64);
 
 impl StructureId {
     /// The id of a name.
     pub fn of(name: &str) -> Self {
-        Self(name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)))
+        let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(name.bytes().fold(0xcbf2_9ce4_8422_2325, fold))
     }
 }
 
@@ -84,6 +91,17 @@ impl Kind {
     }
 }
 
+/// What a count is of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Cell {
+    /// Something that is open: it ends with the run of the node that holds it, so a newer run supersedes the rows of the
+    /// older ones, a node that leaves sets its own to zero, and a key that is idle at zero is retired.
+    Gauge,
+    /// Something that has happened: the rows of a run go on counting when the node restarts, leaves or dies, for as long
+    /// as the structure lasts.
+    Events,
+}
+
 /// What is counted: decides the key, and what becomes of a dead node's counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Class {
@@ -95,10 +113,14 @@ pub enum Class {
     OutboundDomains,
     /// Outbound connections by binding and domain.
     OutboundBindingDomains,
+    /// Events by address, in one window of a series.
+    AddressEvents,
+    /// Events by name, in one window of a series.
+    NamedEvents,
 }
 
 impl Class {
-    /// All classes that are built.
+    /// The classes that a `Replicate` stanza can name. (Windows of series come with their series.)
     pub const ALL: [Self; 4] =
         [Self::InboundCidr, Self::OutboundCidr, Self::OutboundDomains, Self::OutboundBindingDomains];
 
@@ -109,6 +131,8 @@ impl Class {
             Self::OutboundCidr => "outbound_cidr",
             Self::OutboundDomains => "outbound_domains",
             Self::OutboundBindingDomains => "outbound_binding_domains",
+            Self::AddressEvents => "address_events",
+            Self::NamedEvents => "named_events",
         }
     }
 
@@ -120,8 +144,18 @@ impl Class {
     /// How its keys are ordered and summed.
     pub fn kind(self) -> Kind {
         match self {
-            Self::InboundCidr | Self::OutboundCidr => Kind::CidrTree,
-            Self::OutboundDomains | Self::OutboundBindingDomains => Kind::GaugeTable,
+            Self::InboundCidr | Self::OutboundCidr | Self::AddressEvents => Kind::CidrTree,
+            Self::OutboundDomains | Self::OutboundBindingDomains | Self::NamedEvents => Kind::GaugeTable,
+        }
+    }
+
+    /// What its counts are of: it decides whether they outlive the run that counted.
+    pub fn cell(self) -> Cell {
+        match self {
+            Self::InboundCidr | Self::OutboundCidr | Self::OutboundDomains | Self::OutboundBindingDomains => {
+                Cell::Gauge
+            }
+            Self::AddressEvents | Self::NamedEvents => Cell::Events,
         }
     }
 

@@ -38,12 +38,18 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let structure = StructureId::of("inbound_cidr");
     let entry = DigestEntry { actor: actor(), since: 0, have: 51, floor: 12, fingerprint: 0x0123_4567_89ab_cdef };
     let part = StructureDigest { structure, name: "inbound_cidr", kind: Kind::CidrTree, entries: vec![entry] };
-    let tombstone = Tombstone { node: name("relay-0-9"), incarnation: Incarnation(3), until_ms: 1_764_400_000_000 };
+    let tombstone = Tombstone {
+        node: name("relay-0-9"),
+        from: Incarnation(0),
+        incarnation: Incarnation(3),
+        until_ms: 1_764_400_000_000,
+    };
     vec![
         (
             "digest",
             Message::Digest(Digest {
                 incarnation: Incarnation(1_763_800_000_000),
+                clock_ms: 1_763_800_600_000,
                 answers: 7,
                 complete: true,
                 structures: vec![part],

@@ -135,7 +135,7 @@ impl Member {
             digest_interval,
             // A digest that names only what changed counts on the one before it, which may be lost here.
             full_digest_interval: digest_interval,
-            seed: now.unix_ms ^ u64::from(StructureId::of(node.as_str()).0) << 32,
+            seed: now.unix_ms ^ StructureId::of(node.as_str()).0,
             ..Config::default()
         };
         let mut replica = Replica::new(config, node.clone(), Incarnation(now.unix_ms));

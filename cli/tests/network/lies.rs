@@ -54,6 +54,7 @@ pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<I
     };
     Message::Digest(Digest {
         incarnation: Incarnation(incarnation),
+        clock_ms: 0,
         answers: 0,
         complete: true,
         structures: vec![part],
@@ -66,7 +67,12 @@ pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeNa
     let Message::Digest(mut digest) = digest(INBOUND, incarnation, []) else { unreachable!("it is one") };
     digest.tombstones = nodes
         .into_iter()
-        .map(|node| Tombstone { node, incarnation: Incarnation(limits::INCARNATION), until_ms: u64::MAX })
+        .map(|node| Tombstone {
+            node,
+            from: Incarnation(0),
+            incarnation: Incarnation(limits::INCARNATION),
+            until_ms: u64::MAX,
+        })
         .collect();
     Message::Digest(digest)
 }

@@ -11,15 +11,16 @@
     )
 )]
 
-use tallymesh_schemas::Version;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
+use tallymesh_schemas::{Actor, Version};
 
 use super::Ledger;
 use crate::canary::{self, Canary};
 use crate::keys::Keys;
 use crate::partial::Partial;
+use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::slots::{CellId, Slot, VACANT};
 
@@ -63,6 +64,17 @@ pub enum ApplyError {
     Unknown(u32),
 }
 
+/// What goes with a delta while it is joined.
+struct Joining<'a> {
+    actor: &'a Actor,
+    /// Its fingerprint is the owner's own statement.
+    verify: bool,
+    keys: &'a Keys,
+    changed: &'a mut dyn FnMut(&[u8]),
+    /// Keys of rows that clear and have changed.
+    cleared: Vec<Box<[u8]>>,
+}
+
 fn applied(delta: &Delta<'_>, had: Version) -> Applied {
     if delta.upto > had { Applied::Advanced } else { Applied::Stale }
 }
@@ -79,12 +91,15 @@ impl Ledger {
         debug_assert_ne!(delta.actor, self.actor, "our rows have one writer, and it is not a peer");
         // Taken out while it is written to, so that cells and sums can be as well.
         let Some(mut partial) = self.partials.remove(&delta.actor) else { return Ok(Applied::Stale) };
+        let mut joining = Joining { actor: &delta.actor, verify, keys, changed, cleared: Vec::new() };
         let applied = if delta.snapshot {
-            self.apply_snapshot(&mut partial, delta, verify, keys, changed)
+            self.apply_snapshot(&mut partial, delta, &mut joining)
         } else {
-            self.apply_next(&mut partial, delta, verify, keys, changed)
+            self.apply_next(&mut partial, delta, &mut joining)
         };
+        let Joining { cleared, changed, .. } = joining;
         self.partials.insert(delta.actor.clone(), partial);
+        self.reclear(cleared, keys, changed);
         applied
     }
 
@@ -92,9 +107,7 @@ impl Ledger {
         &mut self,
         partial: &mut Partial,
         delta: &Delta<'_>,
-        verify: bool,
-        keys: &Keys,
-        changed: &mut dyn FnMut(&[u8]),
+        joining: &mut Joining<'_>,
     ) -> Result<Applied, ApplyError> {
         let (since, have) = (partial.since, partial.have);
         if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
@@ -111,16 +124,16 @@ impl Ledger {
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         if delta.upto > have {
-            let joined = self.join(partial, delta, keys, partial.counts, changed);
+            let joined = self.join(partial, delta, joining);
             partial.mix(delta.upto.max(delta.floor));
             joined?;
         }
         partial.raise(delta.floor);
-        if verify
+        if joining.verify
             && delta.upto == partial.have
             && let Some(fingerprint) = delta.fingerprint
         {
-            return Ok(self.compare(partial, fingerprint, keys).unwrap_or(applied(delta, have)));
+            return Ok(self.compare(partial, fingerprint, joining.keys).unwrap_or(applied(delta, have)));
         }
         Ok(applied(delta, have))
     }
@@ -144,18 +157,16 @@ impl Ledger {
         &mut self,
         partial: &mut Partial,
         delta: &Delta<'_>,
-        verify: bool,
-        keys: &Keys,
-        changed: &mut dyn FnMut(&[u8]),
+        joining: &mut Joining<'_>,
     ) -> Result<Applied, ApplyError> {
         let since = partial.since;
         if !partial.diverged && partial.follows(delta.floor) {
             // No snapshot is needed, or not any more: it is a delta like any other.
-            return self.apply_next(partial, delta, verify, keys, changed);
+            return self.apply_next(partial, delta, joining);
         }
         let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::new(since)));
         if !shadow.follows(delta.floor) {
-            self.drop_rows(&shadow, keys);
+            self.drop_rows(&shadow, joining.keys);
             shadow = Box::new(Partial::new(since));
         }
         if delta.after > shadow.have || delta.since < since || delta.known > delta.since.max(shadow.known) {
@@ -165,7 +176,7 @@ impl Ledger {
         }
         let mut joined = Ok(());
         if delta.upto > shadow.have {
-            joined = self.join(&mut shadow, delta, keys, false, &mut |_| ());
+            joined = self.join(&mut shadow, delta, joining);
             shadow.mix(delta.upto.max(delta.floor));
         }
         shadow.raise(delta.floor);
@@ -177,42 +188,43 @@ impl Ledger {
             partial.shadow = Some(shadow);
             return joined.map(|()| Applied::Part);
         };
-        if verify && self.compare(&mut shadow, fingerprint, keys).is_some() {
-            self.drop_rows(&shadow, keys);
+        if joining.verify && self.compare(&mut shadow, fingerprint, joining.keys).is_some() {
+            self.drop_rows(&shadow, joining.keys);
             return Ok(Applied::Diverged);
         }
         (shadow.counts, shadow.confirmed) = (partial.counts, partial.confirmed);
         if partial.has_log() {
             shadow.make_log();
         }
-        self.replace(partial, *shadow, keys, changed);
+        self.replace(partial, *shadow, joining);
         Ok(Applied::Replaced)
     }
 
     /// Puts a complete snapshot in the place of what was known, in one step.
-    fn replace(&mut self, partial: &mut Partial, new: Partial, keys: &Keys, changed: &mut dyn FnMut(&[u8])) {
+    fn replace(&mut self, partial: &mut Partial, new: Partial, joining: &mut Joining<'_>) {
         let old = std::mem::replace(partial, new);
-        if old.counts {
-            for (_, state) in partial.live() {
-                self.add_others(state.cell, state.row.value());
-                changed(self.cells.get(state.cell).cell.key());
-            }
-            for (_, state) in old.live() {
-                self.add_others(state.cell, state.row.value().wrapping_neg());
-                changed(self.cells.get(state.cell).cell.key());
-            }
+        for (_, state) in partial.live() {
+            self.count(state.cell, &Row::default(), &state.row, old.counts, joining);
         }
-        self.drop_rows(&old, keys);
+        for (_, state) in old.live() {
+            self.count(state.cell, &state.row, &Row::default(), old.counts, joining);
+        }
+        self.drop_rows(&old, joining.keys);
     }
 
-    fn join(
-        &mut self,
-        partial: &mut Partial,
-        delta: &Delta<'_>,
-        keys: &Keys,
-        counts: bool,
-        changed: &mut dyn FnMut(&[u8]),
-    ) -> Result<(), ApplyError> {
+    /// The actor's row of a cell has changed: if it counts, the aggregates follow.
+    #[inline]
+    fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_>) {
+        if self.clears(id) {
+            joining.cleared.push(self.cells.key_of(id).into());
+        } else if counts {
+            let n = self.value(joining.actor, id, new).wrapping_sub(self.value(joining.actor, id, old));
+            self.add_others(id, n);
+            (joining.changed)(self.cells.key_of(id));
+        }
+    }
+
+    fn join(&mut self, partial: &mut Partial, delta: &Delta<'_>, joining: &mut Joining<'_>) -> Result<(), ApplyError> {
         let mut rows = RowReader::new(delta.rows, delta.after);
         while let Some(row) = rows.next_row()? {
             if row.version > delta.upto {
@@ -220,7 +232,7 @@ impl Ledger {
             }
             let old = partial.get(row.slot);
             if row.version > old.row.version {
-                self.join_row(partial, &old, row, keys, counts, changed)?;
+                self.join_row(partial, &old, row, joining)?;
             }
         }
         partial.have = partial.have.max(delta.upto);
@@ -233,9 +245,7 @@ impl Ledger {
         partial: &mut Partial,
         old: &Slot,
         row: WireRow<'_>,
-        keys: &Keys,
-        counts: bool,
-        changed: &mut dyn FnMut(&[u8]),
+        joining: &mut Joining<'_>,
     ) -> Result<(), ApplyError> {
         let (cell, totals) = match row.state {
             RowState::Live { key: None, .. } if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
@@ -244,8 +254,8 @@ impl Ledger {
             }
             RowState::Live { key: None, added, removed } => (old.cell, (added, removed)),
             RowState::Live { key: Some(key), added, removed } => {
-                key::check(self.kind, key)?;
-                (keys.with_or_new(key, |cell| self.number(cell)), (added, removed))
+                key::check_row(self.class, key)?;
+                (joining.keys.with_or_new(key, |cell| self.number(cell)), (added, removed))
             }
             RowState::Vacant => (VACANT, (0, 0)),
         };
@@ -260,7 +270,7 @@ impl Ledger {
             // The new row is noted first, so that the cell keeps its number in between.
             self.cells.get_mut(cell).rows += 1;
             partial.clear(slot, &self.cells);
-            self.move_row(&other, &Slot::NONE, keys, counts, changed);
+            self.move_row(&other, &Slot::NONE, partial.counts, joining);
             self.cells.get_mut(cell).rows -= 1;
         }
         let new = Slot {
@@ -270,32 +280,25 @@ impl Ledger {
         };
         partial.put(row.slot, new, &self.cells);
         if cell == old.cell {
-            if counts && new.is_live() && !canary::broken(Canary::ViewNotMoved) {
-                self.add_others(cell, new.row.value().wrapping_sub(old.row.value()));
-                changed(self.cells.get(cell).cell.key());
+            if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
+                self.count(cell, &old.row, &new.row, partial.counts, joining);
             }
             return Ok(());
         }
-        self.move_row(old, &new, keys, counts, changed);
+        self.move_row(old, &new, partial.counts, joining);
         Ok(())
     }
 
     /// The slot has another key than before, or none any more, or its first one.
-    fn move_row(&mut self, old: &Slot, new: &Slot, keys: &Keys, counts: bool, changed: &mut dyn FnMut(&[u8])) {
-        let mut count = |ledger: &mut Self, id: CellId, n: i64| {
-            if counts {
-                ledger.add_others(id, n);
-                changed(ledger.cells.get(id).cell.key());
-            }
-        };
+    fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_>) {
         if new.is_live() {
             self.cells.get_mut(new.cell).rows += 1;
-            count(self, new.cell, new.row.value());
+            self.count(new.cell, &Row::default(), &new.row, counts, joining);
         }
         if old.is_live() {
-            count(self, old.cell, old.row.value().wrapping_neg());
+            self.count(old.cell, &old.row, &Row::default(), counts, joining);
             self.cells.get_mut(old.cell).rows -= 1;
-            self.drop_if_unused(old.cell, keys);
+            self.drop_if_unused(old.cell, joining.keys);
         }
     }
 }

@@ -11,10 +11,13 @@
     )
 )]
 
+use std::collections::BTreeSet;
+
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
 use super::link::{Behind, DigestRun, Feed, Link, Part, Said};
+use super::liveness::Standing;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
@@ -32,7 +35,7 @@ impl Replica {
         let mut last = run.last.clone();
         let mut structures = Vec::new();
         let from = run.last.as_ref().map_or(StructureId(0), |(id, _)| *id);
-        for (id, held) in self.structures.range(from..) {
+        for (id, held) in self.structures.range(from..).filter(|(_, held)| held.shared) {
             let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor.clone());
             let mut entries = Vec::new();
             held.structure.digest(after.as_ref(), &mut |entry| {
@@ -66,7 +69,8 @@ impl Replica {
         };
         let answers = if done { run.answers } else { 0 };
         let incarnation = self.actor.incarnation;
-        let digest = Digest { incarnation, answers, complete: done && run.full, structures, tombstones };
+        let complete = done && run.full;
+        let digest = Digest { incarnation, clock_ms: self.clock.unix_ms(), answers, complete, structures, tombstones };
         if !done {
             link.digest = Some(DigestRun { last, ..run.clone() });
         }
@@ -81,14 +85,15 @@ impl Replica {
         if let Some(link) = self.links.get_mut(peer) {
             link.incarnation = Some(digest.incarnation);
         }
-        if !self.see(now, &sender, peer) {
+        if self.see(now, &sender, peer) < Standing::Current {
             self.correct(peer, digest);
         }
+        self.compare_clocks(now, peer, digest);
         for tombstone in &digest.tombstones {
             self.bury(now, tombstone.clone(), peer);
         }
         for part in &digest.structures {
-            let Some(held) = self.structures.get(&part.structure) else { continue };
+            let Some(held) = self.structures.get(&part.structure).filter(|held| held.shared) else { continue };
             let spec = held.structure.spec();
             if spec.name.as_str() != part.name || spec.class.kind() != part.kind {
                 let event = Event::KindMismatch { peer: peer.clone(), structure: spec.name.clone() };
@@ -137,22 +142,26 @@ impl Replica {
     }
 
     fn handle_entry(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
-        if entry.actor.node == self.actor.node
-            && (entry.actor.incarnation >= self.actor.incarnation || !canary::broken(Canary::OwnRunsTaken))
-        {
-            return self.handle_entry_of_ours(peer, id, entry);
+        let Some(keeps_runs) = self.structures.get(&id).map(|held| held.structure.keeps_runs()) else { return };
+        let earlier = entry.actor.incarnation < self.actor.incarnation;
+        if entry.actor.node == self.actor.node && !(earlier && (keeps_runs || canary::broken(Canary::OwnRunsTaken))) {
+            return self.handle_entry_of_ours(now, peer, id, entry);
         }
-        if !self.see(now, &entry.actor, peer) {
+        let standing = self.see(now, &entry.actor, peer);
+        if standing
+            < if keeps_runs || canary::broken(Canary::OwnRunsTaken) { Standing::Earlier } else { Standing::Current }
+        {
             return;
         }
         let Some(held) = self.structures.get(&id) else { return };
-        let owner = entry.actor.node == *peer;
+        let current = standing == Standing::Current;
+        let owner = current && entry.actor.node == *peer;
         let part = (id, entry.actor.clone());
         let since = if held.joining { entry.have } else { 0 };
         let new = held.structure.admit(&entry.actor, since);
         let Some(have) = held.structure.progress(&entry.actor) else { return };
         let name = held.structure.spec().name.clone();
-        let owner_linked = owner || self.links.contains_key(&entry.actor.node);
+        let owner_linked = owner || (current && self.links.contains_key(&entry.actor.node));
         self.life_changed |= new;
         let Some(link) = self.links.get_mut(peer) else { return };
         link.said.insert(part.clone(), Said::from(entry));
@@ -187,12 +196,12 @@ impl Replica {
     }
 
     /// What a peer says about our own rows: where to go on sending, or that somebody else writes them.
-    fn handle_entry_of_ours(&mut self, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
+    fn handle_entry_of_ours(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
         let Some(held) = self.structures.get(&id) else { return };
         let ahead = entry.actor == self.actor && entry.have > held.structure.head();
         let later = entry.actor.incarnation > self.actor.incarnation && self.can_be_reported(&entry.actor);
         if later || ahead {
-            return self.conflict(entry.actor.incarnation, peer);
+            return self.conflict(now, entry.actor.incarnation, peer);
         }
         if entry.actor != self.actor {
             return;
@@ -221,8 +230,9 @@ impl Replica {
     /// Asks a peer for rows.
     pub(super) fn want(&mut self, peer: &NodeName, part: &Part, since: u64, after: u64, snapshot: bool) {
         let (structure, actor) = part.clone();
+        let owner = actor.node == *peer && self.is_current(&actor);
         if let Some(link) = self.links.get_mut(peer) {
-            if actor.node != *peer {
+            if !owner {
                 link.asked.insert(part.clone());
             }
             link.wants.insert(part.clone(), Want { structure, actor, since, after, snapshot });
@@ -244,7 +254,8 @@ impl Replica {
             return;
         }
         let mut missing = Vec::new();
-        let linked: Vec<_> = self.links.keys().cloned().collect();
+        let current = self.nodes.iter().filter(|(name, _)| self.links.contains_key(*name));
+        let linked: BTreeSet<_> = current.map(|(name, node)| Actor::new(name.clone(), node.incarnation)).collect();
         for (peer, link) in &mut self.links {
             let structures = &self.structures;
             link.behind.retain(|part, behind| {
@@ -254,8 +265,8 @@ impl Replica {
                 if have.have >= behind.target {
                     return false;
                 }
-                let patience =
-                    if part.1.node == *peer || !linked.contains(&part.1.node) { PATIENCE } else { PATIENCE_WITH_OWNER };
+                let other_is_owner = part.1.node != *peer && linked.contains(&part.1);
+                let patience = if other_is_owner { PATIENCE_WITH_OWNER } else { PATIENCE };
                 if have != behind.progress {
                     (behind.noticed, behind.progress) = (now, have);
                 } else if now.since(behind.noticed) >= self.config.digest_interval * patience {

@@ -16,6 +16,7 @@ use tallymesh_schemas::{NodeName, limits};
 
 use super::digest::send;
 use super::link::{Feed, Link, Part};
+use super::liveness::Standing;
 use super::{Event, PeerError, Replica};
 use crate::ledger::Applied;
 use crate::time::Now;
@@ -84,7 +85,7 @@ impl Replica {
         if ours && !feed.snapshot && feed.cursor >= held.flushed {
             return (false, true);
         }
-        let budget = self.config.delta_bytes.min(limits::DELTA_BYTES - limits::KEY_BYTES - 64);
+        let budget = self.config.delta_bytes.min(limits::DELTA_BYTES - limits::ROW_KEY_BYTES - 64);
         let known = (feed.since, feed.known);
         let Some(cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
         if cut.upto <= feed.cursor && !feed.snapshot {
@@ -116,12 +117,12 @@ impl Replica {
     }
 
     /// A peer asks for rows.
-    pub(super) fn handle_want(&mut self, peer: &NodeName, want: &Want) {
-        let Some(held) = self.structures.get(&want.structure) else { return };
+    pub(super) fn handle_want(&mut self, now: Now, peer: &NodeName, want: &Want) {
+        let Some(held) = self.structures.get(&want.structure).filter(|held| held.shared) else { return };
         if want.actor == self.actor && want.after > held.structure.head() {
-            return self.conflict(want.actor.incarnation, peer);
+            return self.conflict(now, want.actor.incarnation, peer);
         }
-        if want.actor.node == self.actor.node && want.actor != self.actor {
+        if want.actor.node == self.actor.node && want.actor != self.actor && !held.structure.keeps_runs() {
             return;
         }
         let start = held.structure.start(&want.actor, (want.since, want.after), 0, want.snapshot);
@@ -135,19 +136,20 @@ impl Replica {
     /// A peer sends rows: its own, or others' that we asked it for.
     pub(super) fn handle_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>) -> Result<(), PeerError> {
         let part = (delta.structure, delta.actor.clone());
-        if delta.actor.node == self.actor.node {
-            // A peer repeats our own rows. They are ours to tell (I1).
+        let asked = self.links.get(peer).is_some_and(|link| link.asked.contains(&part));
+        if delta.actor == self.actor || (delta.actor.node != *peer && !asked) {
+            // What we count now is ours to tell (I1).
             return self.unasked(peer, part);
         }
-        let owner = delta.actor.node == *peer;
-        let asked = self.links.get(peer).is_some_and(|link| link.asked.contains(&part));
+        let standing = self.see(now, &delta.actor, peer);
+        let Some(held) = self.structures.get(&delta.structure).filter(|held| held.shared) else { return Ok(()) };
+        if standing < if held.structure.keeps_runs() { Standing::Earlier } else { Standing::Current } {
+            return Ok(());
+        }
+        let owner = standing == Standing::Current && delta.actor.node == *peer;
         if !owner && !asked {
             return self.unasked(peer, part);
         }
-        if !self.see(now, &delta.actor, peer) {
-            return Ok(());
-        }
-        let Some(held) = self.structures.get(&delta.structure) else { return Ok(()) };
         let name = held.structure.spec().name.clone();
         let applied = held.structure.apply(delta, owner, now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;

@@ -14,7 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::message::{DigestEntry, Want};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version};
+use tallymesh_schemas::{Actor, Incarnation, StructureId, Version};
 
 use super::Config;
 use crate::random::Random;
@@ -105,6 +105,8 @@ pub(super) struct Link {
     /// The nonce of the last probe that was answered.
     pub(super) answered: u64,
     pub(super) said_goodbye: bool,
+    /// Digests in a row that showed the peer's clock to be off.
+    pub(super) clock_off: u32,
 }
 
 impl Link {
@@ -126,20 +128,20 @@ impl Link {
             probe: None,
             answered: 0,
             said_goodbye: false,
+            clock_off: 0,
         }
     }
 
-    /// We are `actor` now: what we said and sent as an earlier run, and what was said about that, is void.
-    pub(super) fn start_over(&mut self, actor: &Actor) {
-        self.forget(&actor.node, actor.incarnation);
+    /// We are another run now: what we said and sent as the earlier one is void.
+    pub(super) fn start_over(&mut self) {
         self.feeds.clear();
         self.told.clear();
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
     }
 
-    /// Forgets what concerns runs of a node below `incarnation`.
-    pub(super) fn forget(&mut self, node: &NodeName, incarnation: Incarnation) {
-        let keep = |(_, actor): &Part| actor.node != *node || actor.incarnation >= incarnation;
+    /// Forgets what concerns the parts that are `gone`.
+    pub(super) fn forget(&mut self, gone: impl Fn(&Part) -> bool) {
+        let keep = |part: &Part| !gone(part);
         self.feeds.retain(|part, _| keep(part));
         self.wants.retain(|part, _| keep(part));
         self.asked.retain(keep);

@@ -12,11 +12,13 @@
     )
 )]
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tallymesh_schemas::message::Tombstone;
-use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
+use super::link::Part;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
@@ -32,6 +34,17 @@ pub enum Life {
     Dead,
     /// It said goodbye.
     Left,
+}
+
+/// What a run is to us.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Standing {
+    /// It is forgotten, or not to be believed.
+    Refused,
+    /// Its node is in a later run: its gauges are superseded, its events have happened.
+    Earlier,
+    /// It is the run that its node is in.
+    Current,
 }
 
 /// What is known of a node.
@@ -68,12 +81,12 @@ impl Replica {
     pub fn handle_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life) {
         if *node == self.actor.node {
             if incarnation > self.actor.incarnation {
-                self.conflict(incarnation, node);
+                self.conflict(now, incarnation, node);
             }
             return;
         }
         let actor = Actor::new(node.clone(), incarnation);
-        if !self.see(now, &actor, node) {
+        if self.see(now, &actor, node) < Standing::Current {
             return;
         }
         let Some(known) = self.nodes.get_mut(node) else { return };
@@ -87,10 +100,10 @@ impl Replica {
     }
 
     /// Somebody else runs under our name, as `by`: if that is no earlier run than ours, we go on as a later one.
-    pub fn handle_superseded(&mut self, by: Incarnation) {
+    pub fn handle_superseded(&mut self, now: Now, by: Incarnation) {
         if by >= self.actor.incarnation {
             let name = self.actor.node.clone();
-            self.conflict(by, &name);
+            self.conflict(now, by, &name);
         }
     }
 
@@ -98,10 +111,14 @@ impl Replica {
     /// comes back as a new run. Returns whether anything was known of it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
         let Some(incarnation) = self.nodes.get(node).map(|known| known.incarnation) else { return false };
+        self.bury_runs(now, node, Incarnation(0), incarnation);
+        true
+    }
+
+    pub(super) fn bury_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
         let until_ms = now.unix_ms.saturating_add(millis(self.config.tombstone_life));
         let peer = self.actor.node.clone();
-        self.bury(now, Tombstone { node: node.clone(), incarnation, until_ms }, &peer);
-        true
+        self.bury(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, &peer);
     }
 
     /// What is known of the nodes: name, latest run, life.
@@ -111,14 +128,15 @@ impl Replica {
 
     pub(super) fn bury(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
         let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
-        let known = self.tombstones.get(&tombstone.node).map(|known| known.incarnation);
+        let grave = (tombstone.node.clone(), tombstone.from);
+        let known = self.tombstones.get(&grave).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
         let credible = self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
         if !new || !credible || tombstone.until_ms <= now.unix_ms {
             return;
         }
         if tombstone.node == self.actor.node && tombstone.incarnation >= self.actor.incarnation {
-            self.conflict(tombstone.incarnation, peer);
+            self.conflict(now, tombstone.incarnation, peer);
             if tombstone.incarnation >= self.actor.incarnation {
                 // There is no later run to go on as.
                 return;
@@ -127,57 +145,77 @@ impl Replica {
         if known.is_none() && self.tombstones.len() >= limits::TOMBSTONES {
             return;
         }
-        let (node, incarnation) = (tombstone.node.clone(), tombstone.incarnation);
+        let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
         let tombstone = Tombstone { until_ms: tombstone.until_ms.min(longest), ..tombstone };
-        self.tombstones.insert(node.clone(), tombstone);
-        self.drop_runs(&node, Incarnation(incarnation.0 + 1));
-        if self.nodes.get(&node).is_some_and(|known| known.incarnation <= incarnation) {
+        self.tombstones.insert(grave, tombstone);
+        self.drop_runs(&node, &runs, true);
+        if self.nodes.get(&node).is_some_and(|known| runs.contains(&known.incarnation)) {
             self.nodes.remove(&node);
         }
         for link in self.links.values_mut() {
             link.new_tombstone = true;
             link.hurry();
         }
-        self.event(Event::Forgotten { node });
+        if *runs.start() == Incarnation(0) {
+            self.event(Event::Forgotten { node });
+        }
     }
 
-    /// Takes note of a run of another node; `false` when it is superseded or buried and nothing of it is wanted.
-    pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> bool {
-        let buried = |tombstone: &Tombstone| tombstone.incarnation >= actor.incarnation;
-        if self.tombstones.get(&actor.node).is_some_and(buried) && !canary::broken(Canary::TombstoneIgnored) {
-            return false;
+    /// Whether a run was forgotten.
+    fn is_buried(&self, actor: &Actor) -> bool {
+        let graves = (actor.node.clone(), Incarnation(0))..=(actor.node.clone(), actor.incarnation);
+        let mut candidates = self.tombstones.range(graves);
+        candidates.any(|(_, tombstone)| tombstone.incarnation >= actor.incarnation)
+    }
+
+    /// Whether it is the run that its node is in, as far as is known.
+    pub(super) fn is_current(&self, actor: &Actor) -> bool {
+        *actor == self.actor || self.nodes.get(&actor.node).is_some_and(|known| known.incarnation == actor.incarnation)
+    }
+
+    /// Takes note of a run, of another node or an earlier one of ours.
+    pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> Standing {
+        if self.is_buried(actor) && !canary::broken(Canary::TombstoneIgnored) {
+            return Standing::Refused;
+        }
+        if actor.node == self.actor.node {
+            return if actor.incarnation < self.actor.incarnation { Standing::Earlier } else { Standing::Refused };
         }
         if *teller != actor.node && !self.can_be_reported(actor) {
-            return false;
+            return Standing::Refused;
         }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
             if self.nodes.len() >= limits::ACTORS {
-                return false;
+                return Standing::Refused;
             }
             let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
             let node = Node { incarnation: actor.incarnation, life, told: Life::Dead, at: now.mono };
             self.nodes.insert(actor.node.clone(), node);
             self.life_changed = true;
-            return true;
+            return Standing::Current;
         };
-        if actor.incarnation <= known.incarnation {
-            return actor.incarnation == known.incarnation;
+        if actor.incarnation < known.incarnation {
+            return Standing::Earlier;
+        }
+        if actor.incarnation == known.incarnation {
+            return Standing::Current;
         }
         // While a node speaks for itself, nobody else tells us which run it is in (I6).
         let speaks = self.links.get(&actor.node).is_some_and(|link| link.incarnation.is_some());
         if speaks && *teller != actor.node {
-            return false;
+            return Standing::Refused;
         }
         known.incarnation = actor.incarnation;
         // The life of a run says nothing about the next one.
         (known.life, known.told, known.at) = (Life::Dead, Life::Dead, now.mono);
         if !canary::broken(Canary::IncarnationIgnored) {
-            self.drop_runs(&actor.node, actor.incarnation);
+            let earlier = Incarnation(0)..=Incarnation(actor.incarnation.0.saturating_sub(1));
+            self.drop_runs(&actor.node, &earlier, false);
         }
         if self.links.contains_key(&actor.node) {
             self.set_life(now, &actor.node, Life::Alive);
         }
-        true
+        Standing::Current
     }
 
     /// Whether a run is one that others than its node may tell us of: one that the node may have begun, or is in (I6).
@@ -187,19 +225,29 @@ impl Replica {
         known.is_some_and(|known| actor.incarnation <= known) || actor.incarnation.0 <= limits::INCARNATION_REPORTED
     }
 
-    /// Drops the rows of a node's runs below `incarnation`.
-    fn drop_runs(&mut self, node: &NodeName, incarnation: Incarnation) {
+    /// Drops the rows of some runs of a node: all of them when the runs are forgotten, the gauges when a later run
+    /// supersedes them.
+    fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, forgotten: bool) {
         let mut dropped = Vec::new();
-        for held in self.structures.values() {
-            dropped.extend(held.structure.drop_runs(node, incarnation));
+        for held in self
+            .structures
+            .values()
+            .filter(|held| forgotten || !held.structure.keeps_runs() || canary::broken(Canary::EventsSuperseded))
+        {
+            dropped.extend(held.structure.drop_runs(node, runs));
         }
         dropped.sort();
         dropped.dedup();
         for actor in dropped {
             self.event(Event::Superseded { actor });
         }
+        let structures = &self.structures;
+        let keeps_runs = |id: &StructureId| structures.get(id).is_some_and(|held| held.structure.keeps_runs());
+        let gone = |(id, actor): &Part| {
+            actor.node == *node && runs.contains(&actor.incarnation) && (forgotten || !keeps_runs(id))
+        };
         for link in self.links.values_mut() {
-            link.forget(node, incarnation);
+            link.forget(gone);
         }
         self.life_changed = true;
     }

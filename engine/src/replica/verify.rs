@@ -92,7 +92,7 @@ impl Replica {
         let mut found = Verification {
             silent: silent.cloned().collect(),
             members,
-            structures: self.structures.len(),
+            structures: self.structures.values().filter(|held| held.shared).count(),
             actors: 0,
             copies: 0,
             findings: Vec::new(),
@@ -111,7 +111,7 @@ impl Replica {
     /// Every copy of every actor's rows that a linked member or this node has said to hold.
     fn copies(&self) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
         let mut copies: BTreeMap<Part, BTreeMap<NodeName, Said>> = BTreeMap::new();
-        for (id, held) in &self.structures {
+        for (id, held) in self.structures.iter().filter(|(_, held)| held.shared) {
             held.structure.digest(None, &mut |entry| {
                 let said = Said::from(&entry);
                 copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);
@@ -131,7 +131,9 @@ impl Replica {
     fn compare(&self, part: &Part, holders: &BTreeMap<NodeName, Said>, found: &mut Verification) {
         let Some(held) = self.structures.get(&part.0) else { return };
         let furthest = holders.values().max_by_key(|said| said.have);
-        let Some(head) = holders.get(&part.1.node).or(furthest) else { return };
+        // Of a run that has ended there is no owner to ask.
+        let owner = holders.get(&part.1.node).filter(|_| self.is_current(&part.1));
+        let Some(head) = owner.or(furthest) else { return };
         for (member, said) in holders {
             found.copies += 1;
             let whole = said.since == 0 && head.since == 0;

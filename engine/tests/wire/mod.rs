@@ -34,6 +34,8 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Wire {
     pub(crate) replicas: Vec<Replica>,
     pub(crate) now: Now,
+    /// Whose wall clock is off, by how many milliseconds.
+    pub(crate) clock_off: Option<(usize, i64)>,
 }
 
 impl Wire {
@@ -42,7 +44,8 @@ impl Wire {
     }
 
     pub(crate) fn with(names: &[&str], config: &Config, spec: &StructureSpec) -> Self {
-        let mut wire = Self { replicas: Vec::new(), now: Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 } };
+        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let mut wire = Self { replicas: Vec::new(), now, clock_off: None };
         for name in names {
             wire.add(name, config, spec);
         }
@@ -55,6 +58,12 @@ impl Wire {
         replica.replicate(spec.clone(), Arc::new(|| ())).unwrap();
         self.replicas.push(replica);
         self.replicas.len() - 1
+    }
+
+    /// What a node's clocks show.
+    pub(crate) fn now_at(&self, at: usize) -> Now {
+        let off = self.clock_off.filter(|(node, _)| *node == at).map_or(0, |(_, off)| off);
+        Now { unix_ms: self.now.unix_ms.saturating_add_signed(off), ..self.now }
     }
 
     pub(crate) fn structure(&self, at: usize) -> Arc<Structure> {
@@ -102,7 +111,8 @@ impl Wire {
 
     pub(crate) fn give(&mut self, from: usize, to: usize, bytes: &[u8]) -> Result<(), PeerError> {
         let peer = self.node(from);
-        self.replicas[to].handle_message(self.now, &peer, bytes)
+        let now = self.now_at(to);
+        self.replicas[to].handle_message(now, &peer, bytes)
     }
 
     /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
@@ -133,8 +143,9 @@ impl Wire {
         for _ in 0..seconds * 10 {
             self.now.mono = self.now.mono.after(Duration::from_millis(100));
             self.now.unix_ms += 100;
-            for replica in &mut self.replicas {
-                replica.handle_timeout(self.now);
+            for at in 0..self.replicas.len() {
+                let now = self.now_at(at);
+                self.replicas[at].handle_timeout(now);
             }
         }
     }
@@ -144,8 +155,9 @@ impl Wire {
         for _ in 0..seconds * 10 {
             self.now.mono = self.now.mono.after(Duration::from_millis(100));
             self.now.unix_ms += 100;
-            for replica in &mut self.replicas {
-                replica.handle_timeout(self.now);
+            for at in 0..self.replicas.len() {
+                let now = self.now_at(at);
+                self.replicas[at].handle_timeout(now);
             }
             self.talk();
         }

@@ -76,6 +76,8 @@ fn about(class: Class) -> &'static str {
         Class::OutboundCidr => "Open outbound connections by address",
         Class::OutboundDomains => "Open outbound connections by destination domain",
         Class::OutboundBindingDomains => "Open outbound connections by binding and destination domain",
+        Class::AddressEvents => "Events by address",
+        Class::NamedEvents => "Events by name",
     }
 }
 

@@ -51,6 +51,7 @@ impl Cluster {
                 Told::Replaced { .. } => "told: replaced",
                 Told::Unasked { .. } => "told: unasked",
                 Told::KindMismatch { .. } => "told: kind mismatch",
+                Told::ClockOff { .. } => "told: clock off",
                 Told::Life { .. } => "told: life",
                 Told::Superseded { .. } => "told: superseded",
                 Told::Forgotten { .. } => "told: forgotten",

@@ -1,0 +1,164 @@
+//! What was cleared of events: per key and actor the totals that do not count any more.
+//!
+//! Whoever clears a key states, in a row of its own for each actor, the totals of that actor's row as it knows it. Those
+//! rows join like all others; the highest totals that anybody states are what is taken off the actor's row where it is
+//! read. So to clear twice is to clear once, whoever does it, and what an actor counts beyond the stated totals, because
+//! it came later or was not known where the key was cleared, goes on counting.
+
+use std::collections::BTreeMap;
+
+use tallymesh_schemas::{Actor, key};
+
+use super::Ledger;
+use crate::canary::{self, Canary};
+use crate::keys::Keys;
+use crate::radix::KeyOf;
+use crate::row::Row;
+use crate::slots::CellId;
+
+/// Totals, `(added, removed)`.
+pub(crate) type Totals = (u64, u64);
+
+/// What is taken off the actors' rows, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Cleared {
+    by_key: BTreeMap<Box<[u8]>, BTreeMap<Actor, Totals>>,
+}
+
+impl Cleared {
+    fn of(&self, key: &[u8], actor: &Actor) -> Totals {
+        self.by_key.get(key).and_then(|actors| actors.get(actor)).copied().unwrap_or_default()
+    }
+
+    fn set(&mut self, key: &[u8], actor: Actor, totals: Totals) {
+        if totals != Totals::default() {
+            self.by_key.entry(key.into()).or_default().insert(actor, totals);
+        } else if let Some(actors) = self.by_key.get_mut(key) {
+            actors.remove(&actor);
+            if actors.is_empty() {
+                self.by_key.remove(key);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let actor = size_of::<(Actor, Totals)>();
+        self.by_key.iter().map(|(key, actors)| key.len() + actors.len() * actor).sum()
+    }
+}
+
+/// What a row counts when some totals of it were cleared. A row that is not known as far as it was cleared counts nothing.
+pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
+    let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
+    added.wrapping_sub(removed) as i64
+}
+
+impl Ledger {
+    /// Whether anything was cleared, so that a cell's own totals alone do not say what it counts.
+    pub(crate) fn has_cleared(&self) -> bool {
+        !self.cleared.is_empty()
+    }
+
+    /// What an actor's row of a key counts.
+    #[inline]
+    pub(crate) fn value(&self, actor: &Actor, id: CellId, row: &Row) -> i64 {
+        if self.cleared.is_empty() {
+            return row.value();
+        }
+        counts((row.added, row.removed), self.cleared.of(self.cells.key_of(id), actor))
+    }
+
+    /// What of our own totals of a key counts.
+    pub(crate) fn own_value(&self, key: &[u8], totals: Totals) -> i64 {
+        counts(totals, self.cleared.of(key, &self.actor))
+    }
+
+    /// What was cleared of an actor's row of a key.
+    pub(super) fn cleared_of(&self, id: CellId, actor: &Actor) -> Totals {
+        self.cleared.of(self.cells.key_of(id), actor)
+    }
+
+    /// Whether the rows of a cell clear instead of counting.
+    pub(super) fn clears(&self, id: CellId) -> bool {
+        self.keeps_runs() && key::is_cleared(self.cells.key_of(id))
+    }
+
+    /// The rows of all actors for a key, as far as anything of them counts.
+    pub(crate) fn rows_of_key(&self, key: &[u8], keys: &Keys) -> Vec<(Actor, Row)> {
+        let Some(id) = keys.with(key, |cell| cell.id()).flatten() else { return Vec::new() };
+        let rows = self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id)?.1.row)));
+        let rows = rows.filter(|(actor, row)| {
+            let cleared = self.cleared.of(key, actor);
+            row.added > cleared.0 || row.removed > cleared.1
+        });
+        rows.map(|(actor, row)| (actor.clone(), row)).collect()
+    }
+
+    /// The rows that clear have changed: takes off what all of them together say, no more and no less.
+    pub(super) fn reclear(&mut self, rows: Vec<Box<[u8]>>, keys: &Keys, changed: &mut dyn FnMut(&[u8])) {
+        for row in rows {
+            let Ok((victim, key)) = key::to_cleared(self.class.kind(), &row) else { continue };
+            let totals = self.stated(&row, keys);
+            let was = self.cleared.of(key, &victim);
+            if totals == was {
+                continue;
+            }
+            self.cleared.set(key, victim.clone(), totals);
+            let Some(id) = keys.with(key, |cell| cell.id()).flatten() else { continue };
+            let ours = victim == self.actor;
+            let partial = self.partials.get(&victim).filter(|partial| partial.counts || ours);
+            let Some((_, state)) = partial.and_then(|partial| partial.find(id)) else { continue };
+            let counted = (state.row.added, state.row.removed);
+            let n = counts(counted, totals).wrapping_sub(counts(counted, was));
+            if ours {
+                self.add_own(id, n);
+            } else {
+                self.add_others(id, n);
+            }
+            changed(key);
+        }
+    }
+
+    /// The highest totals that any actor's row states.
+    pub(super) fn stated(&self, row: &[u8], keys: &Keys) -> Totals {
+        let Some(id) = keys.with(row, |cell| cell.id()).flatten() else { return Totals::default() };
+        let rows = self.partials.values().filter_map(|partial| partial.find(id));
+        if canary::broken(Canary::ClearAdded) {
+            return rows
+                .fold(Totals::default(), |sum, (_, state)| (sum.0 + state.row.added, sum.1 + state.row.removed));
+        }
+        rows.fold(Totals::default(), |top, (_, state)| (top.0.max(state.row.added), top.1.max(state.row.removed)))
+    }
+
+    /// Every row that clears, of the actors' rows as they are.
+    pub(super) fn clearing_rows<'a>(&'a self, partial: &'a crate::partial::Partial) -> Vec<Box<[u8]>> {
+        if !self.keeps_runs() {
+            return Vec::new();
+        }
+        let keys = partial.live().map(|(_, state)| self.cells.key_of(state.cell));
+        keys.filter(|key| key::is_cleared(key)).map(Into::into).collect()
+    }
+
+    /// What is taken off, against the rows (I10).
+    pub(super) fn audit_cleared(&self) -> Result<(), String> {
+        let mut stated: BTreeMap<(Vec<u8>, Actor), Totals> = BTreeMap::new();
+        for state in self.partials.values().flat_map(|partial| partial.live().map(|(_, state)| state)) {
+            if !self.clears(state.cell) {
+                continue;
+            }
+            let row = self.cells.key_of(state.cell);
+            let (victim, key) = key::to_cleared(self.class.kind(), row).map_err(|error| error.to_string())?;
+            let top = stated.entry((key.to_vec(), victim)).or_default();
+            *top = (top.0.max(state.row.added), top.1.max(state.row.removed));
+        }
+        let kept = self.cleared.by_key.iter().flat_map(|(key, actors)| {
+            actors.iter().map(move |(actor, totals)| ((key.to_vec(), actor.clone()), *totals))
+        });
+        let kept: BTreeMap<_, _> = kept.collect();
+        if kept == stated { Ok(()) } else { Err(format!("cleared {kept:?}, rows say {stated:?}")) }
+    }
+}

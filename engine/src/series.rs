@@ -1,0 +1,169 @@
+//! A series as handles and driver share it: events counted in windows of time.
+//!
+//! Each window is a [`Structure`] of its own, numbered by absolute time. The replica turns the ring: it makes the window
+//! that comes next before its time, so that its rows find their way from the first one on, and drops the one that has aged
+//! out, which is all that expiry is.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{Kind, NodeName, SeriesSpec, Window};
+
+use crate::structure::{Count, Structure};
+use crate::time::{Now, Time};
+
+/// A series: keys, each with a count in every window that is kept.
+///
+/// All methods may be called from any number of threads. Windows are named by their age: 0 is the current one, 1 the one
+/// before, up to one less than the number of windows that are kept.
+pub struct Series {
+    spec: SeriesSpec,
+    ring: ArcSwap<Ring>,
+}
+
+/// The windows at some time.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    /// The window that is counted in.
+    pub(crate) current: Window,
+    /// The next window, the current one, and those before it.
+    pub(crate) windows: Vec<Arc<Structure>>,
+}
+
+/// What is counted: a key, or everything under a block of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope<'a> {
+    /// One key, as bytes.
+    Key(&'a [u8]),
+    /// The keys in an address block.
+    Net(IpNet),
+}
+
+impl Series {
+    pub(crate) fn new(spec: SeriesSpec, ring: Ring) -> Self {
+        Self { spec, ring: ArcSwap::from_pointee(ring) }
+    }
+
+    pub(crate) fn ring(&self) -> arc_swap::Guard<Arc<Ring>> {
+        self.ring.load()
+    }
+
+    pub(crate) fn turn(&self, ring: Ring) {
+        self.ring.store(Arc::new(ring));
+    }
+
+    /// How it is configured.
+    pub fn spec(&self) -> &SeriesSpec {
+        &self.spec
+    }
+
+    /// The number of the current window.
+    pub fn current(&self) -> Window {
+        self.ring().current
+    }
+
+    /// Adds `n` to this node's count of the current window; a negative `n` takes back. One step moves a count by at most
+    /// [`limits::STEP`](tallymesh_schemas::limits::STEP). O(1); no allocation for a key that the window has.
+    ///
+    /// # Errors
+    /// [`KeyError`] when `key` is not a key of the series' kind; nothing is counted then.
+    #[inline]
+    pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
+        match self.ring().windows.get(1) {
+            Some(window) => window.add(key, n),
+            None => Ok(()),
+        }
+    }
+
+    /// The windows that are kept, the current one first.
+    pub fn windows(&self) -> Vec<Arc<Structure>> {
+        self.ring().windows.iter().skip(1).cloned().collect()
+    }
+
+    /// The sum over windows of the given ages. Ages beyond the oldest window count nothing. O(windows) times the cost of
+    /// [`Structure::count`] or [`Structure::count_net`].
+    pub fn count(&self, scope: Scope<'_>, ages: RangeInclusive<u32>, now: Time) -> Count {
+        let none = Count { total: 0, local: 0, actors: 1, stalest: Duration::ZERO };
+        self.ages(ages).map(|window| scope.count(&window, now)).fold(none, |sum, count| Count {
+            total: sum.total.wrapping_add(count.total),
+            local: sum.local.wrapping_add(count.local),
+            actors: sum.actors.max(count.actors),
+            stalest: sum.stalest.max(count.stalest),
+        })
+    }
+
+    /// What one node has counted in windows of the given ages, in all its runs; `None` when nothing is known of that node.
+    /// For a block O(rows of that node).
+    pub fn count_from(&self, node: &NodeName, scope: Scope<'_>, ages: RangeInclusive<u32>) -> Option<i64> {
+        let counts = self.ages(ages).map(|window| scope.count_from(&window, node));
+        counts.fold(None, |sum, count| match (sum, count) {
+            (Some(sum), Some(count)) => Some(i64::wrapping_add(sum, count)),
+            (sum, count) => sum.or(count),
+        })
+    }
+
+    fn ages(&self, ages: RangeInclusive<u32>) -> impl Iterator<Item = Arc<Structure>> {
+        let (from, to) = (*ages.start() as usize, *ages.end() as usize);
+        let windows = self.windows();
+        let count = windows.len().min(to.saturating_add(1)).saturating_sub(from);
+        windows.into_iter().skip(from).take(count)
+    }
+
+    /// The count of every window that is kept, the current one first.
+    pub fn counts(&self, scope: Scope<'_>, now: Time) -> Vec<Count> {
+        self.windows().iter().map(|window| scope.count(window, now)).collect()
+    }
+
+    /// The count over the last interval, estimated: the current window, and of the one before the share that the interval
+    /// up to now still covers. Exact when events come evenly; after Cloudflare's "sliding window counter".
+    pub fn sliding(&self, scope: Scope<'_>, now: Now) -> f64 {
+        let interval = self.spec.interval_ms();
+        let into = now.unix_ms.saturating_sub(self.current().saturating_mul(interval)).min(interval);
+        let share = 1.0 - into as f64 / interval as f64;
+        let counts = [0, 1].map(|age| self.count(scope, age..=age, now.mono).total as f64);
+        counts[0] + counts[1] * share
+    }
+
+    /// Clears a key in all windows, on all nodes: see [`Structure::clear`].
+    ///
+    /// # Errors
+    /// [`KeyError`] when `key` is not a key of the series' kind.
+    pub fn remove(&self, key: &[u8]) -> Result<(), KeyError> {
+        key::check(self.spec.kind, key)?;
+        self.ring().windows.iter().try_for_each(|window| window.clear(key))
+    }
+
+    /// Bytes of all windows, allocator overhead not included.
+    pub fn bytes(&self) -> usize {
+        self.ring().windows.iter().map(|window| window.bytes()).sum()
+    }
+}
+
+impl fmt::Debug for Series {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Series").field("name", &self.spec.name).finish_non_exhaustive()
+    }
+}
+
+impl Scope<'_> {
+    fn count(&self, window: &Structure, now: Time) -> Count {
+        match *self {
+            Self::Key(key) => window.count(key, now),
+            Self::Net(net) if window.kind() == Kind::CidrTree => window.count_net(net, now),
+            Self::Net(_) => window.count(&[], now),
+        }
+    }
+
+    fn count_from(&self, window: &Structure, node: &NodeName) -> Option<i64> {
+        match *self {
+            Self::Key(key) => window.count_from(node, key),
+            Self::Net(net) if window.kind() == Kind::CidrTree => window.count_net_from(node, net),
+            Self::Net(_) => window.count_from(node, &[]),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Series: counts of events in windows of time that are numbered since 1970, so that all nodes mean the same window.
+//!
+//! Each window of a series is a structure of its own, with a name that is derived from the series and the window's
+//! number. It is made when its time comes and dropped when it has aged out: nothing is sent for that.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::actor::NameError;
+use crate::limits;
+use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
+
+/// The number of a window: milliseconds since 1970 over the interval, rounded down.
+pub type Window = u64;
+
+/// The name of a series, 1 to 40 bytes of letters, digits, `_`, `-` and `.`, with what it belongs to: an audit metric and
+/// a named series may share a name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SeriesName {
+    name: StructureName,
+    metric: bool,
+}
+
+impl SeriesName {
+    /// The name of a series that a configuration or a program defines.
+    ///
+    /// # Errors
+    /// [`NameError`] says which rule the name breaks.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        if name.len() > limits::SERIES_NAME_BYTES {
+            return Err(NameError::TooLong { len: name.len(), max: limits::SERIES_NAME_BYTES });
+        }
+        Ok(Self { name: StructureName::new(name)?, metric: false })
+    }
+
+    /// The name of the series of an audit metric.
+    ///
+    /// # Errors
+    /// As for [`SeriesName::new`].
+    pub fn metric(name: &str) -> Result<Self, NameError> {
+        Ok(Self { metric: true, ..Self::new(name)? })
+    }
+
+    /// The name as text, without what it belongs to.
+    pub fn as_str(&self) -> &str {
+        self.name.as_str()
+    }
+}
+
+impl fmt::Display for SeriesName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One series as a node is configured for it. Nodes that give one series different intervals keep two series; the number
+/// of windows that each keeps is its own matter.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SeriesSpec {
+    /// Its name.
+    pub name: SeriesName,
+    /// What its keys are: addresses and blocks, or names.
+    pub kind: Kind,
+    /// Seconds of a window.
+    pub interval: u32,
+    /// Windows that are kept, the current one included.
+    pub windows: u32,
+    /// Whether the cluster shares it; else each node counts for itself.
+    pub replicate: bool,
+    /// Longest time that a change waits to be sent with others.
+    pub max_delay: Duration,
+    /// Changes that may wait; when there are more, they are sent at once.
+    pub max_pending: usize,
+}
+
+impl SeriesSpec {
+    /// A series that the cluster shares.
+    pub fn new(name: SeriesName, kind: Kind, interval: u32, windows: u32) -> Self {
+        let (max_delay, max_pending) = (StructureSpec::MAX_DELAY, StructureSpec::MAX_PENDING);
+        Self { name, kind, interval, windows, replicate: true, max_delay, max_pending }
+    }
+
+    /// What a window of it counts.
+    pub fn class(&self) -> Class {
+        match self.kind {
+            Kind::CidrTree => Class::AddressEvents,
+            Kind::GaugeTable => Class::NamedEvents,
+        }
+    }
+
+    /// Milliseconds of a window.
+    pub fn interval_ms(&self) -> u64 {
+        u64::from(self.interval.max(1)) * 1000
+    }
+
+    /// The window that a moment, in milliseconds since 1970, lies in.
+    pub fn window_at(&self, unix_ms: u64) -> Window {
+        unix_ms / self.interval_ms()
+    }
+
+    /// The structure that holds a window of it.
+    pub fn structure(&self, window: Window) -> StructureSpec {
+        let owner = if self.name.metric { "audit" } else { "series" };
+        let name = StructureName::derived(format!("{owner}/{}/{}@{window}", self.name, self.interval));
+        StructureSpec {
+            on_dead: OnDead::Hold,
+            max_delay: self.max_delay,
+            max_pending: self.max_pending,
+            ..StructureSpec::new(name, self.class())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_fits_the_wire() {
+        let name = "n".repeat(limits::SERIES_NAME_BYTES);
+        for name in [SeriesName::new(&name).unwrap(), SeriesName::metric(&name).unwrap()] {
+            for interval in [1, 60, 99_999, *limits::MONITOR_INTERVAL.end()] {
+                let spec = SeriesSpec::new(name.clone(), Kind::CidrTree, interval, 6);
+                // The year 4000.
+                let structure = spec.structure(spec.window_at(64_060_588_800_000));
+                assert!(structure.name.as_str().len() <= limits::STRUCTURE_NAME_BYTES, "{}", structure.name);
+            }
+        }
+        assert!(SeriesName::new(&"n".repeat(limits::SERIES_NAME_BYTES + 1)).is_err());
+    }
+
+    #[test]
+    fn windows_and_series_have_ids_of_their_own() {
+        let spec = |name: SeriesName, interval| SeriesSpec::new(name, Kind::CidrTree, interval, 6);
+        let (named, metric) = (SeriesName::new("connect").unwrap(), SeriesName::metric("connect").unwrap());
+        let ids = [spec(named.clone(), 300), spec(named, 60), spec(metric, 300)]
+            .iter()
+            .flat_map(|spec| [spec.structure(7), spec.structure(8)])
+            .map(|structure| structure.name.id())
+            .collect::<std::collections::BTreeSet<_>>();
+        assert_eq!(ids.len(), 6);
+    }
+
+    #[test]
+    fn a_window_is_counted_from_1970() {
+        let spec = SeriesSpec::new(SeriesName::new("x").unwrap(), Kind::GaugeTable, 300, 6);
+        assert_eq!((spec.window_at(299_999), spec.window_at(300_000)), (0, 1));
+    }
+}
