@@ -5,6 +5,7 @@ mod wire;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Event, Life};
+use tallymesh_schemas::Incarnation;
 use tallymesh_schemas::message::Message;
 use wire::{Wire, config, is_delta, read, spec};
 
@@ -349,6 +350,37 @@ fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {
     assert_eq!(wire.replicas[0].actor().incarnation.0, a.incarnation.0 + 6);
     assert_eq!(wire.total(1, "k"), 3);
     wire.assert_same(0, 1);
+}
+
+/// I5. The same for a third node: whoever was away while a node began another run, of which nobody has rows, and died,
+/// lets go of the earlier run as everybody else has.
+#[test]
+fn a_superseded_run_of_a_third_node_is_told_though_nobody_has_rows_of_the_newer_one() {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        wire.up(one, other);
+    }
+    wire.add_to(2, "k", 3);
+    wire.talk();
+    assert_eq!((wire.total(0, "k"), wire.total(1, "k")), (3, 3));
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        wire.down(one, other);
+    }
+    // What b hears while a is away.
+    let (c, later, now) = (wire.node(2), Incarnation(wire.replicas[2].actor().incarnation.0 + 1), wire.now);
+    for life in [Life::Alive, Life::Dead] {
+        wire.replicas[1].handle_member(now, &c, later, life);
+    }
+    assert_eq!(wire.total(1, "k"), 0, "the gauges of the earlier run are superseded");
+    wire.up(0, 1);
+    let took = wire.talk();
+    assert_eq!(wire.total(0, "k"), 0, "a still counts the earlier run");
+    assert!(took < 10, "{took} messages");
+    wire.run(5);
+    assert_eq!((wire.total(0, "k"), wire.total(1, "k")), (0, 0));
+    for at in [0, 1] {
+        assert!(wire.structure(at).held().iter().all(|held| held.actor.node != c || held.actor.incarnation == later));
+    }
 }
 
 /// That there is a link says that a node lives, and no more once it is down: if the membership has never heard of it, or had

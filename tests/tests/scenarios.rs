@@ -84,6 +84,32 @@ fn asymmetric_partition() {
     play(3, "at 2s cut a to b,c; at 5s heal", &["cut one way", "message cut off", "link down"]);
 }
 
+/// A node begins a new run and dies before it has counted anything, while another node is cut off: that one hears of the new
+/// run from the rest, none of whom has rows of it, and lets go of the old one.
+#[test]
+fn a_run_that_ended_before_it_counted_supersedes_everywhere() {
+    let mut cluster = Builder::new(6236)
+        .structures([spec("outbound_domains", Class::OutboundDomains)])
+        .config(quick_config())
+        .start();
+    let result = (|| {
+        cluster.run_for(SECOND)?;
+        cluster.with("c", |node| node.add("outbound_domains", b"d.example", 3));
+        cluster.run_for(SECOND)?;
+        cluster.script("at 0s cut a from rest; at 1s restart c; at 1200ms crash c; at 4s heal")?;
+        cluster.run_for(SECOND * 2)?;
+        assert_eq!(cluster.count("a", "outbound_domains", b"d.example"), 3, "a has not heard of the new run");
+        assert_eq!(cluster.count("b", "outbound_domains", b"d.example"), 0, "b has");
+        cluster.run_for(SECOND * 2)?;
+        cluster.settle()
+    })();
+    if let Err(failure) = result {
+        panic!("{failure}");
+    }
+    bit(&cluster, &["cut", "restart", "crash", "told: superseded"]);
+    assert_eq!(cluster.count("a", "outbound_domains", b"d.example"), 0);
+}
+
 /// I5. The cluster falls apart and comes together differently, so that rows go from hand to hand.
 #[test]
 fn shifting_partitions() {

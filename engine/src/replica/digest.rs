@@ -141,6 +141,18 @@ impl Replica {
         link.hurry();
     }
 
+    /// The peer has rows of a run that is superseded. If nobody has rows of the later one, nobody has named it to the peer:
+    /// we do, as a run of which nothing is known yet.
+    fn name_latest(&mut self, peer: &NodeName, id: StructureId, node: &NodeName) {
+        let (Some(held), Some(known)) = (self.structures.get(&id), self.nodes.get(node)) else { return };
+        if held.structure.admit(&Actor::new(node.clone(), known.incarnation), 0) {
+            self.life_changed = true;
+            if let Some(link) = self.links.get_mut(peer) {
+                link.hurry();
+            }
+        }
+    }
+
     fn handle_entry(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
         let Some(keeps_runs) = self.structures.get(&id).map(|held| held.structure.keeps_runs()) else { return };
         let earlier = entry.actor.incarnation < self.actor.incarnation;
@@ -151,6 +163,9 @@ impl Replica {
         if standing
             < if keeps_runs || canary::broken(Canary::OwnRunsTaken) { Standing::Earlier } else { Standing::Current }
         {
+            if standing == Standing::Earlier {
+                self.name_latest(peer, id, &entry.actor.node);
+            }
             return;
         }
         let Some(held) = self.structures.get(&id) else { return };
