@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::actor::NameError;
+use crate::config::Metric;
 use crate::limits;
 use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
 
@@ -33,12 +34,13 @@ impl SeriesName {
         Ok(Self { name: StructureName::new(name)?, metric: false })
     }
 
-    /// The name of the series of an audit metric.
-    ///
-    /// # Errors
-    /// As for [`SeriesName::new`].
-    pub fn metric(name: &str) -> Result<Self, NameError> {
-        Ok(Self { metric: true, ..Self::new(name)? })
+    pub(crate) fn of_metric(metric: Metric) -> Self {
+        Self { name: StructureName::derived(metric.name().to_owned()), metric: true }
+    }
+
+    /// Whether it is that of an audit metric.
+    pub fn is_metric(&self) -> bool {
+        self.metric
     }
 
     /// The name as text, without what it belongs to.
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn every_name_fits_the_wire() {
         let name = "n".repeat(limits::SERIES_NAME_BYTES);
-        for name in [SeriesName::new(&name).unwrap(), SeriesName::metric(&name).unwrap()] {
+        for name in [SeriesName::new(&name).unwrap(), Metric::Reception.series()] {
             for interval in [1, 60, 99_999, *limits::MONITOR_INTERVAL.end()] {
                 let spec = SeriesSpec::new(name.clone(), Kind::CidrTree, interval, 6);
                 // The year 4000.
@@ -132,7 +134,7 @@ mod tests {
     #[test]
     fn windows_and_series_have_ids_of_their_own() {
         let spec = |name: SeriesName, interval| SeriesSpec::new(name, Kind::CidrTree, interval, 6);
-        let (named, metric) = (SeriesName::new("connect").unwrap(), SeriesName::metric("connect").unwrap());
+        let (named, metric) = (SeriesName::new("connect").unwrap(), Metric::Connect.series());
         let ids = [spec(named.clone(), 300), spec(named, 60), spec(metric, 300)]
             .iter()
             .flat_map(|spec| [spec.structure(7), spec.structure(8)])

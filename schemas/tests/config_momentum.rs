@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_schemas::config::{
     CacheConfig, Config, Metric, MetricsConfig, Monitor, NodeConfig, Pace, ThrottleClass, ThrottleConfig, Tls,
 };
-use tallymesh_schemas::{Class, NodeName, OnDead, StructureName, StructureSpec};
+use tallymesh_schemas::{Class, Kind, NodeName, OnDead, StructureName, StructureSpec};
 
 /// A stanza group of the page.
 fn page(name: &str) -> Config {
@@ -48,12 +48,47 @@ fn metrics_and_monitors() {
     let wanted = vec![Metric::Connect, Metric::Reception, Metric::Rejection];
     assert_eq!(metrics(&config), MetricsConfig { metrics: wanted, audit_series: false, gauge_cache: false, pace });
     assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }]);
-    assert_eq!(not_built(&config), [("metrics", 3), ("inbound_audit", 7)]);
+    assert!(config.not_built.is_empty());
+    let names: Vec<_> = config.series.iter().map(|spec| (spec.name.as_str(), spec.interval, spec.windows)).collect();
+    assert_eq!(names, [("connect", 300, 6), ("reception", 300, 6), ("rejection", 300, 6)]);
+    assert!(config.series.iter().all(|spec| spec.replicate && spec.kind == Kind::CidrTree && spec.name.is_metric()));
 
     let series = metrics(&page("audit series"));
     assert_eq!(series, MetricsConfig { metrics: vec![], audit_series: true, gauge_cache: false, pace });
     let gauges = metrics(&page("gauge cache"));
     assert_eq!(gauges, MetricsConfig { metrics: vec![], audit_series: false, gauge_cache: true, pace });
+}
+
+fn parsed(text: &str) -> Config {
+    Config::parse(text, "mesh.hcl").unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+/// The audit of a node alone, what the cluster shares of it, and named series.
+#[test]
+fn series_are_shared_as_the_metrics_say() {
+    let shares = |config: &Config| {
+        let all = config.series.iter().map(|spec| (spec.name.to_string(), spec.interval, spec.replicate));
+        all.collect::<Vec<_>>()
+    };
+    let wanted = |list: &[(&str, u32, bool)]| {
+        list.iter().map(|(name, interval, shared)| ((*name).to_owned(), *interval, *shared)).collect::<Vec<_>>()
+    };
+    let alone = parsed("inbound_audit {\n  monitors = \"60,5\"\n}\n");
+    assert_eq!(shares(&alone), wanted(&[("connect", 60, false), ("reception", 60, false), ("rejection", 60, false)]));
+    let metrics =
+        |words: &str| format!("cluster {{\n  Replicate \"metrics\" {{\n    parameters = \"{words}\"\n  }}\n}}\n");
+    let some = parsed(&metrics("delivery;connect"));
+    let expected =
+        [("connect", 300, true), ("reception", 300, false), ("rejection", 300, false), ("delivery", 300, true)];
+    assert_eq!(shares(&some), wanted(&expected));
+
+    let logins = "audit_series \"logins\" {\n  type = \"string\"\n  interval = 30\n  windows = 10\n}\n";
+    let spammers = "audit_series \"spammers\" {\n  type = \"cidr\"\n  interval = 5\n  windows = 2\n  replicate = \"none\"\n  persist = true\n}\n";
+    let named = parsed(&(metrics("audit_series") + logins + spammers));
+    assert_eq!(shares(&named), wanted(&[("logins", 30, true), ("spammers", 5, false)]));
+    assert_eq!([named.series[0].kind, named.series[1].kind], [Kind::GaugeTable, Kind::CidrTree]);
+    assert_eq!(not_built(&named), [("spammers", 16)]);
+    assert_eq!(shares(&parsed(logins)), wanted(&[("logins", 30, false)]), "alone unless it is switched on");
 }
 
 #[test]
@@ -138,7 +173,8 @@ fn every_key_of_the_stanzas() {
     );
     assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }, Monitor { interval: 3600, windows: 24 }]);
     let stanzas: Vec<_> = config.not_built.iter().map(|stanza| stanza.name.as_str()).collect();
-    assert_eq!(stanzas, ["shared_named_throttles", "OBTM", "OBTC", "metrics", "mycache", "endless", "inbound_audit"]);
+    assert_eq!(stanzas, ["shared_named_throttles", "OBTM", "OBTC", "metrics", "mycache", "endless"]);
+    assert_eq!(config.series.len(), 6 * 2);
 }
 
 #[test]

@@ -17,7 +17,20 @@ fn every_example_is_a_right_file() {
 #[test]
 fn every_key_class_and_parameter_is_there() {
     let keys = ["name", "listen", "advertise", "seeds", "admin", "data_dir", "ca", "cert", "key", "type", "class"];
-    let more = ["parameters", "max_delay", "max_pending", "max_size", "on_dead", "uri", "serialized", "monitors"];
+    let more = [
+        "parameters",
+        "max_delay",
+        "max_pending",
+        "max_size",
+        "on_dead",
+        "uri",
+        "serialized",
+        "monitors",
+        "interval",
+        "windows",
+        "replicate",
+        "persist",
+    ];
     let parameters = ["snapshot", "audit_series", "gauge_cache", "metrics"];
     let named = Class::ALL.map(Class::name).into_iter().chain(Metric::ALL.map(Metric::name));
     let named = named.chain(ThrottleClass::ALL.map(ThrottleClass::name));
@@ -55,6 +68,14 @@ fn every_bound_and_default_is_the_one_in_force() {
             grouped((*limits::MONITOR_INTERVAL.end()).into())
         ),
         format!("how many are kept, {} to {}", limits::MONITOR_WINDOWS.start(), limits::MONITOR_WINDOWS.end()),
+        format!(
+            "seconds, {} to {} | required",
+            limits::MONITOR_INTERVAL.start(),
+            grouped((*limits::MONITOR_INTERVAL.end()).into())
+        ),
+        format!("whole number, {} to {} | required", limits::MONITOR_WINDOWS.start(), limits::MONITOR_WINDOWS.end()),
+        format!("1 to {} letters, digits", limits::SERIES_NAME_BYTES),
+        format!("keeps {} windows at most", grouped(limits::WINDOWS as u64)),
         format!("a list of {} such strings at most", limits::MONITORS),
         format!("{} at most. One that is up", limits::SEEDS),
         format!("{} stanzas in a file", limits::STRUCTURES),

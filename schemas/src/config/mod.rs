@@ -4,8 +4,8 @@
 //! is wrong, each with its place and what to do. (Where the text is not HCL at all, the first such place.) Nothing here
 //! reads a file or looks up a name. The reference for users is `docs/configuration.md`.
 //!
-//! The way of a text: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`
-//! (one kind of block each) → `whole` (what only the blocks together can break).
+//! The way of a text: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`,
+//! `series` (one kind of block each) → `whole` (what only the blocks together can break).
 
 mod audit;
 mod caches;
@@ -16,6 +16,7 @@ mod render;
 mod replicate;
 mod report;
 mod scope;
+mod series;
 mod suggest;
 mod syntax;
 mod value;
@@ -27,7 +28,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{NodeName, StructureName, StructureSpec};
+use crate::{NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
 
 pub use render::render_node_file;
 pub use report::{ConfigError, ConfigErrors};
@@ -47,6 +48,8 @@ pub struct Config {
     pub throttles: Vec<ThrottleConfig>,
     /// The windows that the inbound audit keeps.
     pub monitors: Vec<Monitor>,
+    /// The series that this version runs: those of the audit, metric by metric, and then the named ones.
+    pub series: Vec<SeriesSpec>,
     /// Stanzas that were read and checked, and that this version does not run yet.
     pub not_built: Vec<NotBuilt>,
     file: String,
@@ -216,6 +219,16 @@ impl Metric {
     /// All of them.
     pub const ALL: [Self; 6] =
         [Self::Connect, Self::Reception, Self::Rejection, Self::Delivery, Self::Transfail, Self::Permfail];
+
+    /// The name of its series.
+    pub fn series(self) -> SeriesName {
+        SeriesName::of_metric(self)
+    }
+
+    /// The metric of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|metric| metric.name() == name)
+    }
 
     /// The parameter that switches it on.
     pub fn name(self) -> &'static str {

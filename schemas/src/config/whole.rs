@@ -7,9 +7,9 @@ use hcl::edit::structure::Body;
 use super::caches::{self, Datasource};
 use super::replicate::{self, Replicate, What};
 use super::report::{ConfigErrors, Report, quoted};
-use super::scope::{Scope, block_at, no_label};
+use super::scope::{Scope, no_label};
 use super::suggest::nearest;
-use super::{Config, NotBuilt, audit, node};
+use super::{Config, NotBuilt, audit, node, series};
 use crate::{StructureId, StructureName, limits};
 
 pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -19,6 +19,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     let clusters = scope.take_blocks("cluster");
     let audit = scope.take_block("inbound_audit", &mut report, "write all monitors as a list in the first one");
     let datasources = scope.take_blocks("Datasource");
+    let named = scope.take_blocks("audit_series");
     scope.finish(&mut report, "the blocks are");
 
     let mut config = Config {
@@ -28,6 +29,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
         metrics: None,
         throttles: Vec::new(),
         monitors: audit.map_or(Vec::new(), |block| audit::read(block, &mut report)),
+        series: Vec::new(),
         not_built: Vec::new(),
         file: file.to_owned(),
     };
@@ -51,9 +53,13 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     }
     for Replicate { name, at, what } in replicates {
         let Some(what) = what else { continue };
-        if !matches!(what, What::Structure(_)) {
-            let (stanza, line) = (format!("Replicate \"{name}\""), report.line(at));
-            config.not_built.push(NotBuilt { stanza, name: name.to_string(), line });
+        let not_built = match &what {
+            What::Structure(_) => None,
+            What::Metrics(metrics) => metrics.gauge_cache.then(|| format!("gauge_cache of Replicate \"{name}\"")),
+            What::Throttle(_) | What::Cache(_) => Some(format!("Replicate \"{name}\"")),
+        };
+        if let Some(stanza) = not_built {
+            config.not_built.push(NotBuilt { stanza, name: name.to_string(), line: report.line(at) });
         }
         match what {
             What::Structure(spec) => config.structures.push(spec),
@@ -65,9 +71,11 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
             }
         }
     }
-    if let Some(block) = audit {
-        let (name, line) = ("inbound_audit".to_owned(), report.line(block_at(block)));
-        config.not_built.push(NotBuilt { stanza: name.clone(), name, line });
+    let named: Vec<_> = named.into_iter().filter_map(|block| series::read(block, &mut report)).collect();
+    config.series = series::all(&config.monitors, config.metrics.as_ref(), &named, &mut report);
+    for (series, at) in named.iter().filter_map(|series| Some((series, series.persist?))) {
+        let (stanza, name) = (format!("persist of audit_series \"{}\"", series.name), series.name.to_string());
+        config.not_built.push(NotBuilt { stanza, name, line: report.line(at) });
     }
     config.not_built.sort_by_key(|stanza| stanza.line);
     report.finish().map(|()| config)
