@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::replica::StructureError;
-use tallymesh_schemas::config::{Config, ConfigErrors};
-use tallymesh_schemas::{Incarnation, StructureSpec};
+use tallymesh_schemas::config::{Config, ConfigErrors, Metric, Monitor};
+use tallymesh_schemas::{Incarnation, Kind, SeriesSpec, StructureSpec};
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
 use crate::admin::AdminError;
@@ -53,6 +53,7 @@ pub struct Builder {
     pub(crate) transport: TransportConfig,
     pub(crate) engine: EngineConfig,
     pub(crate) structures: Vec<StructureSpec>,
+    pub(crate) series: Vec<SeriesSpec>,
     pub(crate) admin: Option<PathBuf>,
 }
 
@@ -64,6 +65,7 @@ impl Builder {
             transport: TransportConfig::loopback(Incarnation(unix_ms())),
             engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
             structures: Vec::new(),
+            series: Vec::new(),
             admin: None,
         }
     }
@@ -79,6 +81,7 @@ impl Builder {
         builder.transport.advertise = node.advertise;
         builder.transport.seeds.clone_from(&node.seeds);
         builder.structures.clone_from(&config.structures);
+        builder.series.clone_from(&config.series);
         builder.admin.clone_from(&node.admin);
         Ok(builder)
     }
@@ -115,6 +118,22 @@ impl Builder {
     #[must_use]
     pub fn replicate(mut self, spec: StructureSpec) -> Self {
         self.structures.push(spec);
+        self
+    }
+
+    /// A series to count in. See [`Builder::audit`] for those of the audit.
+    #[must_use]
+    pub fn series(mut self, spec: SeriesSpec) -> Self {
+        self.series.push(spec);
+        self
+    }
+
+    /// Audits metrics by address, in the windows of a monitor, and shares them with the cluster.
+    #[must_use]
+    pub fn audit(mut self, metrics: &[Metric], monitor: Monitor) -> Self {
+        let Monitor { interval, windows } = monitor;
+        let specs = metrics.iter().map(|metric| SeriesSpec::new(metric.series(), Kind::CidrTree, interval, windows));
+        self.series.extend(specs);
         self
     }
 

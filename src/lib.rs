@@ -36,6 +36,7 @@
 mod readme {}
 
 mod admin;
+mod audit;
 mod builder;
 mod cidr;
 mod clock;
@@ -43,19 +44,25 @@ mod command;
 mod driver;
 mod names;
 mod node;
+mod series;
 mod shared;
 
 pub use admin::AdminError;
+pub use audit::Audit;
 pub use builder::{Builder, StartError};
 pub use cidr::Cidr;
 pub use names::{BindingDomains, Domains};
 pub use node::Node;
+pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
 pub use tallymesh_engine::replica::{Finding, Verification};
 pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
+pub use tallymesh_engine::{SeriesEntry, SeriesListing};
+pub use tallymesh_schemas::config::{Metric, Monitor};
 pub use tallymesh_schemas::key::KeyError;
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
 /// them as this much.
 pub use tallymesh_schemas::limits::STEP as MAX_STEP;
 pub use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
+pub use tallymesh_schemas::{SeriesName, SeriesSpec};
 pub use tallymesh_transport::{Gate, Identity, IdentityError, Timings};

@@ -14,12 +14,14 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
+use crate::audit::Audit;
 use crate::builder::{Builder, StartError};
 use crate::cidr::Cidr;
 use crate::clock::Clock;
 use crate::command::{Command, ask};
 use crate::driver::Driver;
 use crate::names::{BindingDomains, Domains};
+use crate::series::Series;
 use crate::shared::{Member, ObjectError, Shared};
 
 /// Commands that wait for the driver.
@@ -52,11 +54,16 @@ impl Node {
             let structure = replica.replicate(spec, Arc::new(move || changed.notify_one()))?;
             structures.insert(structure.id(), structure);
         }
+        let mut series = Vec::new();
+        for spec in builder.series {
+            let changed = Arc::clone(&changed);
+            series.push(replica.replicate_series(clock.now(), spec, Arc::new(move || changed.notify_one()))?);
+        }
         let admin = builder.admin.map(|path| Admin::bind(&path)).transpose()?;
         let gate = builder.transport.gate.clone();
         let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
-        let shared = Arc::new(Shared { clock, endpoint: endpoint.clone(), structures });
+        let shared = Arc::new(Shared { clock, endpoint: endpoint.clone(), structures, series });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
         let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin);
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
@@ -154,6 +161,21 @@ impl Node {
     pub fn binding_domains(&self, name: &str) -> Result<BindingDomains, ObjectError> {
         let structure = self.of_class(name, &[Class::OutboundBindingDomains], "binding and domain")?;
         Ok(BindingDomains::new(structure, self.shared.clock))
+    }
+
+    /// The handle of a named series, by its name, or by a beginning of the name that no other one has.
+    ///
+    /// # Errors
+    /// [`ObjectError`] says what there is instead.
+    pub fn series(&self, name: &str) -> Result<Series, ObjectError> {
+        let series = self.shared.series_named(name, false, None)?;
+        Ok(Series::new(series, self.shared.clock))
+    }
+
+    /// The handle of the audit.
+    pub fn audit(&self) -> Audit {
+        let clock = self.shared.clock;
+        Audit::new(self.shared.series.iter().map(|series| Series::new(Arc::clone(series), clock)))
     }
 
     fn of_class(&self, name: &str, classes: &[Class], by: &'static str) -> Result<Arc<Structure>, ObjectError> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::{Life, Structure};
+use tallymesh_engine::{Life, Series, Structure};
 use tallymesh_schemas::{Actor, NodeName, StructureId};
 use tallymesh_transport::Endpoint;
 
@@ -18,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
     pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
+    pub(crate) series: Vec<Arc<Series>>,
 }
 
 /// Why there is no handle.
@@ -72,6 +73,26 @@ pub struct Member {
     pub build: String,
 }
 
+/// What has the name, or else what alone has a name that begins so.
+fn pick<'a, T>(name: &str, all: impl Iterator<Item = (String, &'a T)>) -> Result<&'a T, ObjectError> {
+    let all: Vec<_> = all.collect();
+    if let Some((_, exact)) = all.iter().find(|(known, _)| known == name) {
+        return Ok(exact);
+    }
+    let begin: Vec<_> = all.iter().filter(|(known, _)| known.starts_with(name)).collect();
+    match begin.as_slice() {
+        [(_, one)] if !name.is_empty() => Ok(one),
+        [] => {
+            let known = all.into_iter().map(|(name, _)| name).collect();
+            Err(ObjectError::Unknown { name: name.to_owned(), known })
+        }
+        several => {
+            let candidates = several.iter().map(|(name, _)| name.clone()).collect();
+            Err(ObjectError::Ambiguous { name: name.to_owned(), candidates })
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn actor(&self) -> Actor {
         Actor::new(self.endpoint.name().clone(), self.endpoint.incarnation())
@@ -85,18 +106,19 @@ impl Shared {
 
     pub(crate) fn object(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
         let objects = self.objects();
-        if let Some(exact) = objects.iter().find(|object| object.spec().name.as_str() == name) {
-            return Ok(Arc::clone(exact));
-        }
-        let names = |objects: &[&Arc<Structure>]| objects.iter().map(|o| o.spec().name.to_string()).collect();
-        let begin: Vec<_> = objects.iter().filter(|object| object.spec().name.as_str().starts_with(name)).collect();
-        match begin.as_slice() {
-            [one] if !name.is_empty() => Ok(Arc::clone(one)),
-            [] => {
-                Err(ObjectError::Unknown { name: name.to_owned(), known: names(&objects.iter().collect::<Vec<_>>()) })
-            }
-            several => Err(ObjectError::Ambiguous { name: name.to_owned(), candidates: names(several) }),
-        }
+        pick(name, objects.iter().map(|object| (object.spec().name.to_string(), object))).cloned()
+    }
+
+    /// A series of the audit or a named one, and of several intervals the one that is asked for.
+    pub(crate) fn series_named(
+        &self,
+        name: &str,
+        metric: bool,
+        interval: Option<u32>,
+    ) -> Result<Arc<Series>, ObjectError> {
+        let of_kind = self.series.iter().filter(|series| series.spec().name.is_metric() == metric);
+        let candidates = of_kind.filter(|series| interval.is_none_or(|interval| series.spec().interval == interval));
+        pick(name, candidates.map(|series| (series.spec().name.to_string(), series))).cloned()
     }
 
     /// The members with what the transport and the engine know of each.

@@ -1,6 +1,7 @@
 //! The command line: what may be said, and the help that teaches it.
 
 mod from_node;
+mod series;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -13,6 +14,7 @@ use clap_complete::Shell;
 use crate::maelstrom::Workload;
 use crate::output::Format;
 pub(crate) use from_node::{FromNode, node_name};
+pub(crate) use series::{AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit};
 
 /// Counts across a cluster without a server in the middle
 ///
@@ -152,6 +154,31 @@ Examples:
     /// told less often.
     #[command(after_help = "Example:\n  tally watch inbound_cidr")]
     Watch(Watch),
+    /// Look into the audit of addresses, as on Momentum's console
+    ///
+    /// The audit counts connections, receptions and other events by address, in windows of time; window 0 is the current
+    /// one. `inbound_audit` and `Replicate "metrics"` in the configuration say what is audited, and in which windows.
+    #[command(
+        subcommand,
+        name = "inbound_audit",
+        visible_alias = "audit",
+        after_help = "\
+Examples:
+  tally inbound_audit show ip 192.0.2.0/24
+  tally inbound_audit count_cidr 192.0.2.7 reception 300,6 0 5
+  tally inbound_audit show all > audit.csv"
+    )]
+    InboundAudit(InboundAudit),
+    /// Look into series of events
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tally series list
+  tally series plot logins alice
+  tally series plot --audit connect 192.0.2.0/24"
+    )]
+    Series(Series),
     /// See a cluster count, break and heal
     ///
     /// Runs a whole cluster in one process, over real QUIC on loopback ports that are free, with certificates made on the

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Cluster, Command, Config, Shared};
+use args::{Cli, Cluster, Command, Config, InboundAudit, Series, Shared, ShowAudit};
 use client::Target;
 use failure::Failure;
 
@@ -50,6 +50,22 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Hold(args) => commands::hold::run(args, &target, format),
         Command::Verify(args) => commands::verify::run(&args, &target, format),
         Command::Watch(args) => commands::watch::run(args, &target, format),
+        Command::InboundAudit(command) => match command {
+            InboundAudit::Show(ShowAudit::Ip { net, from }) => commands::audit::show_ip(&net, &from, &target, format),
+            InboundAudit::Show(ShowAudit::All { from }) => commands::audit::show_all(&from, &target, format),
+            InboundAudit::Add(args) => commands::audit::add(args, 1, &target, format),
+            InboundAudit::Subtract(args) => commands::audit::add(args, -1, &target, format),
+            InboundAudit::CountCidr(args) => commands::audit::count_cidr(args, &target, format),
+            InboundAudit::DeleteIp(args) => commands::audit::delete_ip(args, &target, format),
+        },
+        Command::Series(command) => match command {
+            Series::List => commands::series::list(&target, format),
+            Series::Show { series, key, from } => commands::series::show(&series, key, &from, &target, format),
+            Series::Plot { series, key, from } => commands::series::plot(&series, key, &from, &target, format),
+            Series::Count(args) => commands::series::count(args, &target, format),
+            Series::Add { series, key, n } => commands::series::add(&series, key, n, &target, format),
+            Series::Remove { series, key } => commands::series::remove(&series, key, &target, format),
+        },
         Command::Demo(args) => demo::run(&args, format),
         Command::Maelstrom { workload } => maelstrom::run(workload).map_err(|error| Failure::Input(error.to_string())),
         Command::Completions { shell } => commands::completions::run(shell),

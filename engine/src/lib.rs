@@ -64,7 +64,7 @@ pub use ledger::ApplyError;
 pub use listing::{Block, Listing};
 pub use replica::{Config, Event, Life, PeerError, Replica};
 pub use row::{Row, TwoWriters, key_hash, row_hash};
-pub use series::{Scope, Series};
+pub use series::{Scope, Series, SeriesEntry, SeriesListing};
 pub use structure::{Count, Counter, Entry, Hold, Structure, Wake};
 pub use time::{Now, Time};
 pub use watch::Watch;

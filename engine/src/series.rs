@@ -4,6 +4,7 @@
 //! that comes next before its time, so that its rows find their way from the first one on, and drops the one that has aged
 //! out, which is all that expiry is.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use ipnet::IpNet;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Kind, NodeName, SeriesSpec, Window};
 
-use crate::structure::{Count, Structure};
+use crate::listing::Listing;
+use crate::structure::{Count, Entry, Structure};
 use crate::time::{Now, Time};
 
 /// A series: keys, each with a count in every window that is kept.
@@ -141,6 +143,75 @@ impl Series {
     /// Bytes of all windows, allocator overhead not included.
     pub fn bytes(&self) -> usize {
         self.ring().windows.iter().map(|window| window.bytes()).sum()
+    }
+}
+
+/// The keys of all windows in order, page by page, each with its count in every window: a merge of the windows' listings,
+/// of which each is read as described for [`Listing`].
+#[derive(Debug)]
+pub struct SeriesListing {
+    windows: Vec<Ahead>,
+}
+
+/// A window's listing with what has been read of it and not been listed yet.
+#[derive(Debug)]
+struct Ahead {
+    listing: Option<Listing>,
+    entries: VecDeque<Entry>,
+}
+
+/// A key and its count in each window, the current one first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SeriesEntry {
+    /// The key's bytes; [`key::display`] makes them readable.
+    pub key: Vec<u8>,
+    /// Its counts.
+    pub counts: Vec<i64>,
+}
+
+impl Series {
+    /// Lists the cluster's view, or that of one node; `None` when nothing is known of the node.
+    pub fn list(&self, from: Option<&NodeName>) -> Option<SeriesListing> {
+        let listings: Vec<_> = self.windows().iter().map(|window| window.list(from)).collect();
+        let known = listings.iter().any(Option::is_some);
+        let windows = listings.into_iter().map(|listing| Ahead { listing, entries: VecDeque::new() });
+        known.then(|| SeriesListing { windows: windows.collect() })
+    }
+}
+
+impl SeriesListing {
+    /// The next entries, at most `limit` of them; keys that count zero in all windows are passed over. Empty at the end.
+    pub fn entries(&mut self, limit: usize) -> Vec<SeriesEntry> {
+        let mut page = Vec::new();
+        while page.len() < limit {
+            for window in &mut self.windows {
+                window.read(limit);
+            }
+            let first = self.windows.iter().filter_map(|window| window.entries.front()).map(|entry| &entry.key).min();
+            let Some(key) = first.cloned() else { break };
+            let counts = self.windows.iter_mut().map(|window| window.take(&key)).collect();
+            page.push(SeriesEntry { key, counts });
+        }
+        page
+    }
+}
+
+impl Ahead {
+    fn read(&mut self, limit: usize) {
+        if self.entries.is_empty()
+            && let Some(listing) = &mut self.listing
+        {
+            self.entries = listing.entries(limit).into();
+            if self.entries.is_empty() {
+                self.listing = None;
+            }
+        }
+    }
+
+    fn take(&mut self, key: &[u8]) -> i64 {
+        let entry =
+            if self.entries.front().is_some_and(|entry| entry.key == key) { self.entries.pop_front() } else { None };
+        entry.map_or(0, |entry| entry.count)
     }
 }
 

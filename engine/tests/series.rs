@@ -230,6 +230,37 @@ fn to_clear_takes_what_was_known_and_no_more() {
     assert_eq!(keys, [b"k".to_vec()], "what clears is not listed");
 }
 
+#[test]
+fn the_keys_of_all_windows_are_listed_in_order() {
+    let mut wire = wire(&["a", "b"]);
+    for (key, n) in [("k3", 1), ("k1", 2), ("gone", 5)] {
+        add(&mut wire, 0, key, n);
+    }
+    wire.run(10);
+    for (key, n) in [("k2", 3), ("k3", 4)] {
+        add(&mut wire, 1, key, n);
+    }
+    wire.talk();
+    clear(&mut wire, 1, "gone");
+    let listed = |from: Option<&str>, page: usize| {
+        let mut listing = series(&wire, 1).list(from.map(name).as_ref()).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let entries = listing.entries(page);
+            if entries.is_empty() {
+                return all;
+            }
+            all.extend(entries.into_iter().map(|entry| (String::from_utf8(entry.key).unwrap(), entry.counts)));
+        }
+    };
+    let row = |key: &str, counts: [i64; 3]| (key.to_owned(), counts.to_vec());
+    for page in [1, 2, 100] {
+        assert_eq!(listed(None, page), [row("k1", [0, 2, 0]), row("k2", [3, 0, 0]), row("k3", [4, 1, 0])]);
+    }
+    assert_eq!(listed(Some("a"), 2), [row("k1", [0, 2, 0]), row("k3", [0, 1, 0])]);
+    assert!(series(&wire, 1).list(Some(&name("z"))).is_none());
+}
+
 /// A clearing that arrives before what it clears.
 #[test]
 fn a_row_that_was_cleared_before_it_came_counts_nothing() {

@@ -90,6 +90,66 @@ pub enum Request {
         /// The object.
         object: String,
     },
+    /// The series: [`Answer::SeriesList`].
+    SeriesList,
+    /// Adds to this node's count of the current window.
+    SeriesAdd {
+        /// The series.
+        series: SeriesRef,
+        /// The key, as people write it.
+        key: String,
+        /// How much; negative to take back.
+        n: i64,
+    },
+    /// Removes a key from all windows, on all nodes.
+    SeriesRemove {
+        /// The series.
+        series: SeriesRef,
+        /// The key.
+        key: String,
+    },
+    /// The sum over windows, the cluster's or that of one node: [`Answer::Count`].
+    SeriesCount {
+        /// The series.
+        series: SeriesRef,
+        /// A key, or an address block.
+        key: String,
+        /// Age of the youngest window, 0 for the current one.
+        start: u32,
+        /// Age of the oldest window.
+        end: u32,
+        /// The node.
+        from: Option<NodeName>,
+    },
+    /// The count of each window, the cluster's or that of one node: [`Answer::Windows`].
+    SeriesWindows {
+        /// The series.
+        series: SeriesRef,
+        /// A key, or an address block.
+        key: String,
+        /// The node.
+        from: Option<NodeName>,
+    },
+    /// All keys with their counts in each window: [`Answer::Windows`] with no counts, then [`Answer::SeriesRows`].
+    SeriesShow {
+        /// The series.
+        series: SeriesRef,
+        /// The node.
+        from: Option<NodeName>,
+    },
+}
+
+/// Which series is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesRef {
+    /// Its name, or a beginning of it that only one series has.
+    pub name: String,
+    /// Whether it is one of the audit, and not a named one.
+    pub metric: bool,
+    /// Seconds of a window, where series of that name differ in it.
+    pub interval: Option<u32>,
+    /// Windows that it is said to have.
+    pub windows: Option<u32>,
 }
 
 /// What a node answers.
@@ -141,6 +201,46 @@ pub enum Answer {
         /// Changes that came too fast to be told.
         lost: u64,
     },
+    /// The series, those of the audit first.
+    SeriesList(Vec<SeriesInfo>),
+    /// The counts of a series' windows.
+    Windows(Windows),
+    /// A page of a series: keys, each with its counts, the current window first.
+    SeriesRows(Vec<(String, Vec<i64>)>),
+}
+
+/// A series.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeriesInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it is one of the audit.
+    pub metric: bool,
+    /// Its kind.
+    pub kind: Kind,
+    /// Seconds of a window.
+    pub interval: u32,
+    /// Windows that are kept.
+    pub windows: u32,
+    /// Whether the cluster shares it.
+    pub replicate: bool,
+    /// Keys of all windows.
+    pub keys: u64,
+    /// Bytes that it takes here.
+    pub bytes: u64,
+}
+
+/// The windows of a series at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Windows {
+    /// The series.
+    pub series: SeriesInfo,
+    /// When the current window began, in seconds since 1970.
+    pub began: u64,
+    /// Milliseconds since then.
+    pub into_ms: u64,
+    /// The counts, the current window first.
+    pub counts: Vec<i64>,
 }
 
 /// Kinds of trouble; the command's exit code follows them.

@@ -23,10 +23,10 @@ const WATCH_CHANGES: usize = 1 << 16;
 const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a request has no answer.
-struct Refused(ErrorKind, String);
+pub(super) struct Refused(ErrorKind, String);
 
 impl Refused {
-    fn bad(error: impl std::fmt::Display) -> Self {
+    pub(super) fn bad(error: impl std::fmt::Display) -> Self {
         Self(ErrorKind::BadInput, error.to_string())
     }
 
@@ -36,7 +36,7 @@ impl Refused {
 }
 
 /// How serving a request ended: with an answer, or with a broken connection.
-type Served = io::Result<Result<(), Refused>>;
+pub(super) type Served = io::Result<Result<(), Refused>>;
 
 pub(super) struct Session {
     shared: Arc<Shared>,
@@ -55,6 +55,10 @@ impl Session {
         long: Arc<Semaphore>,
     ) -> Self {
         Self { shared, commands, place, long }
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Gives back the place of a connection that is served soon, for one of a connection that stays.
@@ -100,6 +104,14 @@ impl Session {
             Request::Show { object, from } => return self.show(&object, from.as_ref(), to).await,
             Request::Hold { object, key, limit } => return self.hold(&object, &key, limit, from, to).await,
             Request::Watch { object } => return self.watch(&object, from, to).await,
+            Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
+            Request::SeriesList => Ok(Some(self.series_list())),
+            Request::SeriesAdd { series, key, n } => self.series_add(&series, &key, n).map(|()| None),
+            Request::SeriesRemove { series, key } => self.series_remove(&series, &key).map(|()| None),
+            Request::SeriesCount { series, key, start, end, from } => {
+                self.series_count(&series, &key, (start, end), from.as_ref()).map(Some)
+            }
+            Request::SeriesWindows { series, key, from } => self.series_windows(&series, &key, from.as_ref()).map(Some),
             Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(|o| object_of(o)).collect()))),
             Request::Members => self.members().await.map(Some),
             Request::Info => self.info().await.map(Some),
@@ -335,14 +347,14 @@ fn text(structure: &Structure, key: &[u8]) -> String {
     key::display(structure.kind(), key).unwrap_or_else(|_| String::from_utf8_lossy(key).into_owned())
 }
 
-fn check_step(n: i64) -> Result<(), String> {
+pub(super) fn check_step(n: i64) -> Result<(), String> {
     if n.unsigned_abs() <= limits::STEP.unsigned_abs() {
         return Ok(());
     }
     Err(format!("{n} is more than one step may add or remove: {} at most", limits::STEP))
 }
 
-fn unknown_node(node: Option<&NodeName>) -> Refused {
+pub(super) fn unknown_node(node: Option<&NodeName>) -> Refused {
     let name = node.map(ToString::to_string).unwrap_or_default();
     Refused::bad(format!("nothing is known of node {name}: `cluster membership` lists who is"))
 }

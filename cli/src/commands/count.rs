@@ -10,7 +10,12 @@ use crate::output::{Format, Out};
 /// Asks a node for a count, and writes it.
 pub(crate) fn run(args: args::Count, target: &Target, format: Format) -> Result<(), Failure> {
     let request = Request::Count { object: args.object, key: args.key, from: args.from.node()? };
-    let count = target.connect()?.one(&request, |answer| match answer {
+    ask(&request, target, format)
+}
+
+/// Asks for what is answered with a count, and writes it.
+pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {
+    let count = target.connect()?.one(request, |answer| match answer {
         Answer::Count(count) => Some(count),
         _ => None,
     })?;

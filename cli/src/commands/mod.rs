@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 pub(crate) mod add;
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod count;
@@ -12,6 +13,7 @@ pub(crate) mod list;
 pub(crate) mod load;
 pub(crate) mod membership;
 pub(crate) mod node;
+pub(crate) mod series;
 pub(crate) mod show;
 pub(crate) mod verify;
 pub(crate) mod watch;

@@ -1,0 +1,217 @@
+//! `tally inbound_audit` and `tally series`.
+
+use clap::{Args, Subcommand};
+
+use super::FromNode;
+
+/// `tally inbound_audit`.
+#[derive(Debug, Subcommand)]
+#[command(rename_all = "snake_case")]
+pub(crate) enum InboundAudit {
+    /// Show what the audit counts
+    #[command(subcommand, after_help = "Example:\n  tally inbound_audit show ip 192.0.2.7 from relay-0-1")]
+    Show(ShowAudit),
+    /// Add to a metric of an address, in the current window
+    #[command(after_help = "Example:\n  tally inbound_audit add reception 300,6 192.0.2.7 12")]
+    Add(AuditAdd),
+    /// Take back from a metric of an address, in the current window
+    #[command(after_help = "Example:\n  tally inbound_audit subtract reception 300,6 192.0.2.7 2")]
+    Subtract(AuditAdd),
+    /// Show the sum of a metric over windows, for an address or block
+    ///
+    /// START is the youngest window, 0 for the current one, and END the oldest.
+    #[command(
+        override_usage = "tally [--at SOCKET] inbound_audit count_cidr IP[/MASK] SERIES INTERVAL,WINDOWS START END [from NODE]",
+        after_help = "Example:\n  tally inbound_audit count_cidr 192.0.2.0/24 connect 300,6 0 2"
+    )]
+    CountCidr(AuditCount),
+    /// Remove an address from all windows of a metric, on all nodes
+    ///
+    /// Removes what all nodes have counted, as far as the asked node knows of it. What is counted at the same time, or
+    /// later, stays.
+    #[command(after_help = "Example:\n  tally inbound_audit delete_ip 192.0.2.7 connect 300,6")]
+    DeleteIp(AuditKey),
+}
+
+/// `tally inbound_audit show`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ShowAudit {
+    /// Every metric and window of an address or block, a line each
+    #[command(override_usage = "tally [--at SOCKET] inbound_audit show ip IP[/MASK] [from NODE]")]
+    Ip {
+        /// The address or block
+        #[arg(value_name = "IP[/MASK]")]
+        net: String,
+        /// Whose view.
+        #[command(flatten)]
+        from: FromNode,
+    },
+    /// Every address with a count, in every metric and window, as CSV
+    #[command(override_usage = "tally [--at SOCKET] inbound_audit show all [from NODE]")]
+    All {
+        /// Whose view.
+        #[command(flatten)]
+        from: FromNode,
+    },
+}
+
+/// `tally inbound_audit add`, `subtract`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditAdd {
+    /// The metric: connect, reception, rejection, delivery, transfail or permfail
+    #[arg(value_name = "SERIES")]
+    pub(crate) metric: String,
+    /// The monitor, as configured
+    #[arg(value_name = "INTERVAL,WINDOWS", value_parser = monitor)]
+    pub(crate) monitor: (u32, u32),
+    /// The address or block
+    pub(crate) ip: String,
+    /// How much
+    #[arg(default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
+    pub(crate) n: i64,
+}
+
+/// `tally inbound_audit count_cidr`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditCount {
+    /// The address or block
+    #[arg(value_name = "IP[/MASK]")]
+    pub(crate) net: String,
+    /// The metric
+    #[arg(value_name = "SERIES")]
+    pub(crate) metric: String,
+    /// The monitor, as configured
+    #[arg(value_name = "INTERVAL,WINDOWS", value_parser = monitor)]
+    pub(crate) monitor: (u32, u32),
+    /// The youngest window
+    pub(crate) start: u32,
+    /// The oldest window
+    pub(crate) end: u32,
+    /// Whose view.
+    #[command(flatten)]
+    pub(crate) from: FromNode,
+}
+
+/// `tally inbound_audit delete_ip`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditKey {
+    /// The address or block
+    pub(crate) ip: String,
+    /// The metric
+    #[arg(value_name = "SERIES")]
+    pub(crate) metric: String,
+    /// The monitor, as configured
+    #[arg(value_name = "INTERVAL,WINDOWS", value_parser = monitor)]
+    pub(crate) monitor: (u32, u32),
+}
+
+/// `tally series`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Series {
+    /// List the series, those of the audit first
+    #[command(after_help = "Example:\n  tally series list")]
+    List,
+    /// Show the windows of a key, or of all keys
+    #[command(
+        override_usage = "tally [--at SOCKET] series show NAME [KEY|BLOCK] [from NODE]",
+        after_help = "\
+Examples:
+  tally series show logins
+  tally series show logins alice from relay-0-1"
+    )]
+    Show {
+        /// Which series.
+        #[command(flatten)]
+        series: SeriesName,
+        /// The key, or an address block; all keys unless it is said
+        key: Option<String>,
+        /// Whose view.
+        #[command(flatten)]
+        from: FromNode,
+    },
+    /// Plot the windows of a key, the oldest first
+    #[command(
+        override_usage = "tally [--at SOCKET] series plot NAME KEY|BLOCK [from NODE]",
+        after_help = "Example:\n  tally series plot --audit connect 192.0.2.0/24"
+    )]
+    Plot {
+        /// Which series.
+        #[command(flatten)]
+        series: SeriesName,
+        /// The key, or an address block
+        key: String,
+        /// Whose view.
+        #[command(flatten)]
+        from: FromNode,
+    },
+    /// Show the sum over windows
+    #[command(
+        override_usage = "tally [--at SOCKET] series count NAME KEY|BLOCK [--windows START-END] [from NODE]",
+        after_help = "Example:\n  tally series count logins alice --windows 0-5"
+    )]
+    Count(SeriesCount),
+    /// Add to a key, in the current window
+    #[command(after_help = "Example:\n  tally series add logins alice 3")]
+    Add {
+        /// Which series.
+        #[command(flatten)]
+        series: SeriesName,
+        /// The key
+        key: String,
+        /// How much; negative to take back
+        #[arg(default_value_t = 1, allow_negative_numbers = true)]
+        n: i64,
+    },
+    /// Remove a key from all windows, on all nodes
+    #[command(after_help = "Example:\n  tally series remove logins alice")]
+    Remove {
+        /// Which series.
+        #[command(flatten)]
+        series: SeriesName,
+        /// The key
+        key: String,
+    },
+}
+
+/// Which series is meant.
+#[derive(Debug, Args)]
+pub(crate) struct SeriesName {
+    /// The series; a beginning of its name that no other series shares is enough
+    pub(crate) name: String,
+    /// One of the audit, by its metric
+    #[arg(long)]
+    pub(crate) audit: bool,
+    /// Seconds of a window, where several series have the name
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) interval: Option<u32>,
+}
+
+/// `tally series count`.
+#[derive(Debug, Args)]
+pub(crate) struct SeriesCount {
+    /// Which series.
+    #[command(flatten)]
+    pub(crate) series: SeriesName,
+    /// The key, or an address block
+    pub(crate) key: String,
+    /// The youngest and the oldest window, 0 for the current one
+    #[arg(long, value_name = "START-END", value_parser = ages, default_value = "0-0")]
+    pub(crate) windows: (u32, u32),
+    /// Whose view.
+    #[command(flatten)]
+    pub(crate) from: FromNode,
+}
+
+fn monitor(text: &str) -> Result<(u32, u32), String> {
+    pair(text, ',').ok_or_else(|| "write seconds and windows as they are configured, such as 300,6".to_owned())
+}
+
+fn ages(text: &str) -> Result<(u32, u32), String> {
+    let one = || text.parse().ok().map(|age| (age, age));
+    pair(text, '-').or_else(one).ok_or_else(|| "write windows as 0-5, or one as 0".to_owned())
+}
+
+fn pair(text: &str, separator: char) -> Option<(u32, u32)> {
+    let (first, second) = text.split_once(separator)?;
+    Some((first.trim().parse().ok()?, second.trim().parse().ok()?))
+}
