@@ -59,6 +59,12 @@ pub use tallymesh_engine::replica::{Finding, Verification};
 pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
 pub use tallymesh_schemas::config::{Metric, Monitor};
+/// The bytes of a key, as listings give them, as people read them.
+pub fn key_text(kind: Kind, key: &[u8]) -> String {
+    // The engine holds no other keys.
+    tallymesh_schemas::key::display(kind, key).unwrap_or_default()
+}
+
 pub use tallymesh_schemas::key::KeyError;
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
 /// them as this much.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tallymesh_schemas::config::{Config, NodeConfig, Tls, render_node_file};
+use tallymesh_schemas::config::{Config, Metric, NodeConfig, Tls, render_node_file};
 use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
 
 fn node() -> NodeConfig {
@@ -27,6 +27,8 @@ fn read_back(node: &NodeConfig, classes: &[Class]) {
         classes.iter().map(|class| StructureSpec::new(StructureName::new(class.name()).unwrap(), *class)).collect();
     assert_eq!(config.structures, specs);
     assert!(config.not_built.is_empty());
+    assert_eq!(config.series.len(), Metric::ALL.len());
+    assert!(config.series.iter().all(|spec| spec.replicate && (spec.interval, spec.windows) == (300, 6)));
 }
 
 #[test]

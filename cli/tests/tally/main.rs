@@ -5,5 +5,6 @@ mod demo;
 mod faults;
 mod init;
 mod million;
+mod series;
 mod support;
 mod views;

@@ -116,7 +116,7 @@ fn the_pages_views_are_shown_on_every_node_to_the_byte() {
         mesh.answers(name, &["shared", "list"], LIST);
     }
     let verified = mesh.ask("relay-0-2", &["verify"]).ok();
-    let compared = "converged: objects 4, actors 3, copies 36, on relay-0-1, relay-0-2, relay-0-3\n";
+    let compared = "converged: objects 46, actors 3, copies 414, on relay-0-1, relay-0-2, relay-0-3\n";
     assert_eq!(verified, compared);
     other_formats(&mesh);
 }

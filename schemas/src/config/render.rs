@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::NodeConfig;
+use super::{Metric, NodeConfig};
 use crate::{Class, StructureSpec};
 
-/// The file of a node that replicates one object of each class, with a comment at every key. It parses back to the same
+/// The file of a node that replicates one object of each class and audits all metrics, with a comment at every key. It parses back to the same
 /// node and the classes' defaults, paths being UTF-8.
 pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
     let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir } = node;
@@ -67,7 +67,30 @@ cluster {{
         // Writing into a String cannot fail.
         let _ = writeln!(file, "  # {}.\n  Replicate {} {{}}", about(*class), quote(class.name()));
     }
-    file + "}\n"
+    let metrics = Metric::ALL.map(Metric::name).join(";");
+    let _ = write!(
+        file,
+        "\
+  # Events by address, and named series of events, in windows of time.
+  Replicate \"metrics\" {{
+    parameters = \"{metrics};audit_series\"
+  }}
+}}
+
+# The windows of the events by address: seconds of a window, and how many are kept. Several are written as a list.
+inbound_audit {{
+  monitors = \"300,6\"
+}}
+
+# A series of its own, as many as need be:
+# audit_series \"logins\" {{
+#   type = \"string\"   or \"cidr\"
+#   interval = 60
+#   windows = 10
+# }}
+"
+    );
+    file
 }
 
 fn about(class: Class) -> &'static str {
