@@ -221,7 +221,7 @@ mod tests {
         assert!(said.contains(" on 3 nodes; 1 unreadable; "), "{said}");
         let lines: u64 = said.split(' ').next().unwrap().parse().unwrap();
         assert_eq!(lines, 120_000, "{said}");
-        assert!(said.lines().count() >= 1 + 3, "the replay crosses windows: {said}");
+        assert!(said.lines().count() > 3, "the replay crosses windows: {said}");
     }
 
     #[test]
