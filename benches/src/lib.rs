@@ -14,4 +14,5 @@ pub mod memory;
 pub mod prefix;
 pub mod replicas;
 pub mod report;
+pub mod series;
 pub mod wire;
