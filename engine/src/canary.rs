@@ -47,6 +47,8 @@ pub enum Canary {
     ClearAdded,
     /// The clock of windows goes back with the wall clock.
     ClockGoesBack,
+    /// Whoever has an owner's rows in pieces passes them on as all there is.
+    PiecesTakenForAll,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -71,7 +73,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 20] = [
+    pub const ALL: [Canary; 21] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -92,6 +94,7 @@ mod switched {
         Canary::EventsSuperseded,
         Canary::ClearAdded,
         Canary::ClockGoesBack,
+        Canary::PiecesTakenForAll,
     ];
 
     thread_local! {

@@ -75,6 +75,22 @@ impl Structure {
         })
     }
 
+    /// Whether what we hold of another actor is everything that it had at one moment. Rows that came in pieces may lack
+    /// some that moved on before their turn came.
+    pub(crate) fn is_whole(&self, actor: &Actor) -> bool {
+        self.ledger.read().partial(actor).is_some_and(|partial| partial.known >= partial.have)
+    }
+
+    /// Somebody who has everything up to `have` has this fingerprint there: if we do, we have everything as well.
+    pub(crate) fn note_whole(&self, actor: &Actor, have: Version, fingerprint: u64) {
+        if let Some(partial) = self.ledger.write().partial_mut(actor)
+            && partial.have == have
+            && (partial.since > 0 || partial.fingerprint() == fingerprint)
+        {
+            partial.known = have;
+        }
+    }
+
     /// Makes room for an actor's rows; whether there was none before.
     pub(crate) fn admit(&self, actor: &Actor, since: Version) -> bool {
         self.ledger.write().admit(actor, since)

@@ -207,6 +207,8 @@ impl Replica {
         if comparable && entry.fingerprint != have.fingerprint {
             held.structure.mark_diverged(&entry.actor);
             self.diverged(peer, part, name);
+        } else if comparable {
+            held.structure.note_whole(&entry.actor, entry.have, entry.fingerprint);
         }
     }
 

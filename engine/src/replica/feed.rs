@@ -18,6 +18,7 @@ use super::digest::send;
 use super::link::{Feed, Link, Part};
 use super::liveness::Standing;
 use super::{Event, PeerError, Replica};
+use crate::canary::{self, Canary};
 use crate::ledger::Applied;
 use crate::time::Now;
 
@@ -87,9 +88,15 @@ impl Replica {
         }
         let budget = self.config.delta_bytes.min(limits::DELTA_BYTES - limits::ROW_KEY_BYTES - 64);
         let known = (feed.since, feed.known);
-        let Some(cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
-        if cut.upto <= feed.cursor && !feed.snapshot {
-            return (false, ours);
+        let Some(mut cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
+        let at_end = cut.fingerprint.is_some();
+        if !ours && self.lives(actor) && !held.structure.is_whole(actor) && !canary::broken(Canary::PiecesTakenForAll) {
+            // While the owner lives, nobody takes what may lack rows for all there is.
+            cut.fingerprint = None;
+        }
+        if cut.upto <= feed.cursor && (!feed.snapshot || cut.fingerprint.is_none()) {
+            // A snapshot that is not complete yet waits for the rest.
+            return (false, ours || feed.snapshot);
         }
         let delta = Delta {
             structure: *id,
@@ -107,13 +114,12 @@ impl Replica {
         self.counters.deltas_out += 1;
         self.counters.row_bytes_out += cut.rows.len() as u64;
         feed.cursor = cut.upto.max(feed.cursor);
-        let complete = cut.fingerprint.is_some();
-        feed.snapshot &= !complete;
-        if ours && complete {
+        feed.snapshot &= cut.fingerprint.is_none();
+        if ours && at_end {
             // Everything that there is has been sent. A copy that we pass on may lack keys itself.
             feed.known = feed.cursor;
         }
-        (true, ours || !complete)
+        (true, ours || !at_end || feed.snapshot)
     }
 
     /// A peer asks for rows.
@@ -153,6 +159,10 @@ impl Replica {
         let name = held.structure.spec().name.clone();
         let applied = held.structure.apply(delta, owner, now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
+        if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.lives(&delta.actor)) {
+            // Whoever says that it is all there is, has had it all.
+            held.structure.note_whole(&delta.actor, delta.upto, fingerprint);
+        }
         self.counters.deltas_in += 1;
         self.counters.row_bytes_in += delta.rows.len() as u64;
         match applied {

@@ -173,6 +173,12 @@ impl Replica {
         *actor == self.actor || self.nodes.get(&actor.node).is_some_and(|known| known.incarnation == actor.incarnation)
     }
 
+    /// Whether it is the run that its node is in, and that node is not known to be gone: it may yet tell what it has.
+    pub(super) fn lives(&self, actor: &Actor) -> bool {
+        let known = self.nodes.get(&actor.node).filter(|known| known.incarnation == actor.incarnation);
+        known.is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect))
+    }
+
     /// Takes note of a run, of another node or an earlier one of ours.
     pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> Standing {
         if self.is_buried(actor) && !canary::broken(Canary::TombstoneIgnored) {
