@@ -2,16 +2,25 @@
 //!
 //! `cargo test -p tallymesh-harness --features canaries --test canaries -- --nocapture` prints the table.
 
+// What these show is that their scenarios notice; not all that they offer is needed here.
+#[allow(dead_code)]
+#[path = "../../engine/tests/pieces/mod.rs"]
+mod pieces;
+#[allow(dead_code)]
+#[path = "../../engine/tests/wire/mod.rs"]
+mod wire;
+
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
-use tallymesh_engine::{Config, Now, Replica, Time};
+use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{draw, run};
 use tallymesh_harness::{Builder, Failure, Fault, address, quick_config, spec};
-use tallymesh_schemas::{Class, Incarnation, NodeName, OnDead, StructureSpec};
+use tallymesh_schemas::{Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, StructureSpec};
+use wire::Wire;
 
 /// Seeds that a canary may survive.
 const SEEDS: u64 = 25;
@@ -93,6 +102,81 @@ fn an_incarnation_goes_on() -> Option<String> {
     result.err().map(|failure| failure.to_string())
 }
 
+/// A relay that has rows in pieces, and does not know it.
+fn pieces_are_passed_on() -> Option<String> {
+    let (_, least) = pieces::passed_on();
+    (least != 1).then(|| format!("a row that counted 1 or more was read as {least}"))
+}
+
+/// Linked nodes that keep a series of ten seconds, at the beginning of a window.
+fn keepers(names: &[&str]) -> Wire {
+    let mut wire = Wire::new(names);
+    (0..names.len()).for_each(|at| keep(&mut wire, at));
+    (1..names.len()).for_each(|at| wire.up(0, at));
+    wire.run(12 - wire.now.unix_ms / 1000 % 10);
+    wire
+}
+
+fn keep(wire: &mut Wire, at: usize) {
+    let spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, 10, 3);
+    let spec = SeriesSpec { max_delay: Duration::ZERO, ..spec };
+    let now = wire.now;
+    wire.replicas[at].replicate_series(now, spec, Arc::new(|| ())).unwrap();
+}
+
+/// Changes a series on a node, and lets all talk.
+fn change(wire: &mut Wire, at: usize, change: impl FnOnce(&Series)) {
+    change(wire.replicas[at].series().next().unwrap());
+    wire.replicas[at].handle_changes(wire.now);
+    wire.talk();
+}
+
+/// Whether a node reads for the key `k` what it should, the current window first.
+fn reads(wire: &Wire, at: usize, expected: &[i64]) -> Option<String> {
+    let series = wire.replicas[at].series().next().unwrap();
+    let read: Vec<_> = series.counts(Scope::Key(b"k"), wire.now.mono).iter().map(|count| count.total).collect();
+    (read != expected).then(|| format!("windows read {read:?}, and {expected:?} was counted"))
+}
+
+/// Events outlive the run that counted them.
+fn a_run_that_ended_still_counts() -> Option<String> {
+    let mut wire = keepers(&["a", "b"]);
+    change(&mut wire, 1, |series| series.add(b"k", 5).unwrap());
+    wire.down(0, 1);
+    wire.replicas[1] = Replica::new(wire::config(), wire::name("b"), Incarnation(2000));
+    wire.replicas[1].replicate(wire::spec(), Arc::new(|| ())).unwrap();
+    keep(&mut wire, 1);
+    wire.up(0, 1);
+    change(&mut wire, 1, |series| series.add(b"k", 10).unwrap());
+    reads(&wire, 0, &[15, 0, 0])
+}
+
+/// Two nodes that do not hear of each other clear the same count.
+fn both_clear() -> Option<String> {
+    let mut wire = keepers(&["a", "b", "c"]);
+    change(&mut wire, 0, |series| series.add(b"k", 5).unwrap());
+    wire.down(0, 1);
+    wire.down(0, 2);
+    for at in [1, 2] {
+        change(&mut wire, at, |series| series.remove(b"k").unwrap());
+    }
+    wire.up(0, 1);
+    wire.up(0, 2);
+    wire.run(2);
+    change(&mut wire, 0, |series| series.add(b"k", 7).unwrap());
+    reads(&wire, 0, &[7, 0, 0])
+}
+
+/// A wall clock is set back behind the beginning of its window.
+fn a_clock_goes_back() -> Option<String> {
+    let mut wire = keepers(&["a", "b"]);
+    change(&mut wire, 0, |series| series.add(b"k", 1).unwrap());
+    wire.clock_off = Some((0, -12_000));
+    wire.run(2);
+    change(&mut wire, 0, |series| series.add(b"k", 3).unwrap());
+    reads(&wire, 0, &[4, 0, 0]).or_else(|| reads(&wire, 1, &[4, 0, 0]))
+}
+
 /// What finds a broken rule, and how it says it.
 fn caught() -> Option<(String, String)> {
     let found =
@@ -103,6 +187,10 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("the dead", the_dead_are_hidden()))
         .or_else(|| named("away", away_while_rows_go()))
         .or_else(|| named("used again", an_incarnation_goes_on()))
+        .or_else(|| named("pieces", pieces_are_passed_on()))
+        .or_else(|| named("ended", a_run_that_ended_still_counts()))
+        .or_else(|| named("cleared", both_clear()))
+        .or_else(|| named("clock", a_clock_goes_back()))
 }
 
 #[test]
@@ -145,4 +233,8 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(the_dead_are_hidden(), None);
     assert_eq!(away_while_rows_go(), None);
     assert_eq!(an_incarnation_goes_on(), None);
+    assert_eq!(pieces_are_passed_on(), None);
+    assert_eq!(a_run_that_ended_still_counts(), None);
+    assert_eq!(both_clear(), None);
+    assert_eq!(a_clock_goes_back(), None);
 }

@@ -1,0 +1,56 @@
+//! A relay between an owner and a replica that has the owner's rows in pieces.
+
+use std::time::Duration;
+
+use tallymesh_engine::Config;
+
+use crate::wire::{Wire, config, spec};
+
+/// b has the rows of a in pieces, and lacks one that moved on before its turn came; c knows an earlier state of that row, and
+/// is linked with b only, below the floor of what b has. They talk for a while. The least that c read for the row meanwhile,
+/// which always counted something.
+pub(crate) fn passed_on() -> (Wire, i64) {
+    let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
+    wire.up(0, 2);
+    for key in ["x", "moves", "gone"] {
+        wire.add_to(0, key, 1);
+    }
+    wire.talk();
+    wire.down(0, 2);
+    wire.add_to(0, "gone", -1);
+    wire.wait(15);
+    wire.add_to(0, "last", 1);
+    wire.up(0, 1);
+    let (b, owner, head) = (wire.node(1), wire.replicas[0].actor().clone(), wire.structure(0).held()[0].have);
+    let have =
+        |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.have);
+    while have(&wire) < head {
+        let mut bytes = Vec::new();
+        assert!(wire.replicas[0].poll_transmit(&b, &mut bytes));
+        wire.give(0, 1, &bytes).unwrap();
+        pass(&mut wire, 1, 0);
+        wire.add_to(0, "moves", 1);
+    }
+    assert_eq!((wire.total(1, "last"), wire.total(1, "moves")), (1, 0), "b has the last row and lacks one before it");
+    wire.up(1, 2);
+    let mut least = wire.total(2, "moves");
+    for _ in 0..60 {
+        wire.now.mono = wire.now.mono.after(Duration::from_millis(100));
+        for at in [1, 2] {
+            let now = wire.now;
+            wire.replicas[at].handle_timeout(now);
+        }
+        while pass(&mut wire, 1, 2) + pass(&mut wire, 2, 1) > 0 {}
+        least = least.min(wire.total(2, "moves"));
+    }
+    (wire, least)
+}
+
+/// Hands over what one has to say to another; how many messages that were.
+fn pass(wire: &mut Wire, from: usize, to: usize) -> usize {
+    let messages = wire.take(from, to);
+    for bytes in &messages {
+        wire.give(from, to, bytes).unwrap();
+    }
+    messages.len()
+}
