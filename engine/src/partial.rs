@@ -34,6 +34,8 @@ pub(crate) struct Partial {
     /// The keys of all rows that came to be up to this version are known: the owner said so once that it had sent all.
     /// Above it a slot may have another key than it has here, or one that is not known here.
     pub(crate) known: Version,
+    /// Everything that its owner had at one moment up to this version is here, as somebody says who had it all.
+    pub(crate) whole: Version,
     /// Whether its rows count in what is read (I4).
     pub(crate) counts: bool,
     /// When its owner last confirmed that `have` is the head.

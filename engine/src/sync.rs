@@ -78,7 +78,7 @@ impl Structure {
     /// Whether what we hold of another actor is everything that it had at one moment. Rows that came in pieces may lack
     /// some that moved on before their turn came.
     pub(crate) fn is_whole(&self, actor: &Actor) -> bool {
-        self.ledger.read().partial(actor).is_some_and(|partial| partial.known >= partial.have)
+        self.ledger.read().partial(actor).is_some_and(|partial| partial.known.max(partial.whole) >= partial.have)
     }
 
     /// Somebody who has everything up to `have` has this fingerprint there: if we do, we have everything as well.
@@ -87,7 +87,7 @@ impl Structure {
             && partial.have == have
             && (partial.since > 0 || partial.fingerprint() == fingerprint)
         {
-            partial.known = have;
+            partial.whole = have;
         }
     }
 
