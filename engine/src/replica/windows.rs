@@ -30,6 +30,8 @@ use crate::time::{Now, Time};
 pub(super) struct WindowClock {
     /// Microseconds since 1970.
     unix_us: u64,
+    /// By how much that is ahead of the wall clock.
+    ahead_us: u64,
     at: Time,
 }
 
@@ -43,6 +45,7 @@ impl WindowClock {
         } else if wall >= slow || elapsed >= 2 {
             // Of a step that is too small to halve, nothing is lost: it is part of the next one.
             (self.unix_us, self.at) = (wall.max(slow), self.at.max(now.mono));
+            self.ahead_us = self.unix_us - wall;
         }
     }
 
@@ -50,9 +53,10 @@ impl WindowClock {
         self.unix_us / 1000
     }
 
-    /// When it will show `unix_ms` if the wall clock keeps its pace.
+    /// When it will show `unix_ms` if the wall clock keeps its pace: at half pace until that one has caught up.
     fn when(&self, unix_ms: u64) -> Time {
-        self.at.after(Duration::from_micros(unix_ms.saturating_mul(1000).saturating_sub(self.unix_us)))
+        let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
+        self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
     }
 }
 
@@ -201,6 +205,38 @@ mod tests {
                 clock.advance(Now { mono: Time(mono), unix_ms: wall });
                 prop_assert!(clock.unix_us >= was && clock.unix_ms() >= wall);
                 prop_assert!(clock.unix_us == wall * 1000 || clock.unix_us <= was + elapsed / 2 + 1);
+            }
+        }
+    }
+
+    proptest! {
+        /// A timer for a moment is after now, the clock shows the moment when it is due, and not long before: whoever waits
+        /// for a window wakes once.
+        #[test]
+        fn a_timer_is_due_when_the_clock_shows_its_moment(
+            steps in prop::collection::vec((0_u64..3_000_000, -5_000_i64..1_000), 1..20),
+            last in 0_u64..3,
+            ahead in 1_u64..20_000,
+        ) {
+            let mut clock = WindowClock::default();
+            let (mut mono, mut jumps) = (0_u64, 1_000_000_i64);
+            let wall = |mono: u64, jumps: i64| Now { mono: Time(mono), unix_ms: (mono / 1000).saturating_add_signed(jumps) };
+            for (elapsed, jump) in steps.into_iter().chain([(last, 0)]) {
+                mono += elapsed;
+                jumps = (jumps + jump).max(0);
+                clock.advance(wall(mono, jumps));
+            }
+            for ahead in [ahead, 1] {
+                let (moment, mut before) = (clock.unix_ms() + ahead, clock);
+                let due = clock.when(moment);
+                prop_assert!(due > Time(mono), "{due:?} is not after {mono}");
+                if due.0 > mono + 1001 {
+                    before.advance(wall(due.0 - 1001, jumps));
+                    prop_assert!(before.unix_ms() < moment);
+                }
+                let mut then = clock;
+                then.advance(wall(due.0, jumps));
+                prop_assert!(then.unix_ms() >= moment, "{} at {due:?}, not {moment}", then.unix_ms());
             }
         }
     }
