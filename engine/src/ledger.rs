@@ -19,7 +19,7 @@ use crate::cell::Cell;
 use crate::cells::Cells;
 use crate::index::Index;
 use crate::keys::Keys;
-use crate::own::Own;
+use crate::own::{Own, counts_nothing};
 use crate::partial::Partial;
 use crate::primitive::Arc;
 use crate::radix::{KeyOf, Sum};
@@ -130,7 +130,7 @@ impl Ledger {
             if self.closed {
                 continue;
             }
-            if cell.id().is_none() && added == removed {
+            if cell.id().is_none() && counts_nothing(cell.key(), (added, removed)) {
                 self.park(cell);
                 continue;
             }

@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tallymesh_schemas::{Version, limits};
+use tallymesh_schemas::{Version, key, limits};
 
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
 use crate::partial::Partial;
+use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::slots::{CellId, EMPTY, Slot, VACANT};
 use crate::time::Time;
@@ -24,6 +25,12 @@ pub(crate) struct Own {
     swept: Version,
 }
 
+/// Whether a key needs no row to count what its totals say. A row that clears takes off what it states, also where both
+/// of its totals are the same.
+pub(crate) fn counts_nothing(key: &[u8], (added, removed): (u64, u64)) -> bool {
+    added == removed && (added == 0 || !key::is_cleared(key))
+}
+
 impl Own {
     /// Writes the totals of a cell's own row under the next version. Returns the row as it was and as it is, `None` when the
     /// totals are as they were.
@@ -36,7 +43,8 @@ impl Own {
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot;
         let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
-        if (old.row.added, old.row.removed) == (added, removed) || (slot == EMPTY && added == removed) {
+        let unchanged = (old.row.added, old.row.removed) == (added, removed);
+        if unchanged || (slot == EMPTY && counts_nothing(cells.key_of(id), (added, removed))) {
             return None;
         }
         let slot = if slot == EMPTY { self.slot()? } else { slot };

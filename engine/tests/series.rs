@@ -261,6 +261,30 @@ fn the_keys_of_all_windows_are_listed_in_order() {
     assert!(series(&wire, 1).list(Some(&name("z"))).is_none());
 }
 
+/// What adds up to nothing is cleared like anything else: whoever had cleared less of it at the same time would bring the
+/// rest back.
+#[test]
+fn to_clear_what_counts_nothing_clears_it() {
+    let mut wire = wire(&["a", "b", "c"]);
+    add(&mut wire, 0, "k", 1);
+    wire.talk();
+    wire.down(0, 2);
+    wire.down(1, 2);
+    clear(&mut wire, 2, "k");
+    add(&mut wire, 0, "k", -1);
+    wire.talk();
+    clear(&mut wire, 1, "k");
+    wire.up(0, 2);
+    wire.up(1, 2);
+    wire.run(2);
+    everywhere(&wire, "k", &[0, 0, 0]);
+    // So it does in a run that takes over what it has cleared.
+    let (now, run) = (wire.now, wire.replicas[1].actor().incarnation);
+    wire.replicas[1].renew(now, run);
+    wire.run(2);
+    everywhere(&wire, "k", &[0, 0, 0]);
+}
+
 /// A clearing that arrives before what it clears.
 #[test]
 fn a_row_that_was_cleared_before_it_came_counts_nothing() {
