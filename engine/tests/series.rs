@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tallymesh_engine::{Event, Life, Replica, Scope, Series};
+use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{Incarnation, Kind, SeriesName, SeriesSpec};
 
 #[allow(dead_code, reason = "each test crate uses its part")]
 mod wire;
-use wire::{Wire, config, name};
+use wire::{Wire, config, is_delta, name, read};
 
 const INTERVAL: u32 = 10;
 
@@ -381,6 +382,71 @@ fn what_comes_after_its_window_is_ignored() {
     assert_eq!(counts(&wire, 1, "k"), [0, 0, 0]);
     wire.run(3);
     everywhere(&wire, "k", &[0, 0, 0]);
+}
+
+/// Whoever missed rows of a window that its peer has dropped stops to ask for them.
+#[test]
+fn rows_of_a_window_that_a_peer_has_dropped_are_not_asked_for_for_ever() {
+    let mut wire = wire(&["a", "b"]);
+    wire.clock_off = Some((1, -12_000));
+    wire.run(20);
+    add(&mut wire, 0, "k", 5);
+    // Only digests arrive, until a has dropped the window and b has not.
+    for _ in 0..32 {
+        wire.wait(1);
+        for (from, to) in [(0, 1), (1, 0)] {
+            for bytes in wire.take(from, to).into_iter().filter(|bytes| matches!(read(bytes), Message::Digest(_))) {
+                wire.give(from, to, &bytes).unwrap();
+            }
+        }
+    }
+    let wants = |wire: &Wire| wire.replicas[1].counters().wants_out;
+    let before = wants(&wire);
+    assert!(before > 0, "b knows that something is missing");
+    assert_eq!(counts(&wire, 0, "k"), [0, 0, 0], "a has dropped it");
+    let held = wire.replicas[1].structures().iter().filter(|window| window.held().len() > 1).count();
+    wire.run(7);
+    let after = wants(&wire);
+    wire.run(2);
+    assert!(held > 3, "b keeps it still");
+    assert_eq!(wants(&wire), after, "after {} more", after - before);
+}
+
+/// A node dies while its rows are on their way. Copies that are equally far can differ then: a row that had moved on was
+/// left out of the one and not of the other. They become equal.
+#[test]
+fn copies_of_the_dead_become_equal() {
+    let mut wire = wire(&["a", "b", "c"]);
+    add(&mut wire, 0, "moves", 1);
+    let first: Vec<_> = wire.take(0, 1).into_iter().filter(|bytes| is_delta(bytes)).collect();
+    add(&mut wire, 0, "stays", 10);
+    add(&mut wire, 0, "moves", 2);
+    // To b comes what was cut before "moves" moved on, and what follows up to there; to c one row that was cut later.
+    let (to_b, to_c) = (wire.take(0, 1), wire.take(0, 2));
+    let deltas = |list: Vec<Vec<u8>>| list.into_iter().find(|bytes| is_delta(bytes)).unwrap();
+    wire.give(0, 1, &first[0]).unwrap();
+    wire.give(0, 1, &deltas(to_b)).unwrap();
+    wire.give(0, 2, &deltas(to_c)).unwrap();
+    let a = wire.replicas[0].actor().clone();
+    wire.down(0, 1);
+    wire.down(0, 2);
+    let have = |wire: &Wire, at: usize| {
+        let held = series(wire, at).windows()[0].held();
+        held.into_iter().find(|held| held.actor == a).map(|held| (held.have, held.rows))
+    };
+    assert_eq!((have(&wire, 1), have(&wire, 2)), (Some((2, 2)), Some((2, 1))));
+    let now = wire.now;
+    for at in [1, 2] {
+        wire.replicas[at].handle_member(now, &name("a"), a.incarnation, Life::Dead);
+    }
+    let counts_of = |wire: &Wire| [1, 2].map(|at| (counts(wire, at, "moves"), counts(wire, at, "stays")));
+    wire.run(6);
+    let [b, c] = counts_of(&wire);
+    assert_eq!((&b.0[..], &b.1[..]), (&[1, 0, 0][..], &[10, 0, 0][..]));
+    assert_eq!(b, c);
+    let wants = [1, 2].map(|at| wire.replicas[at].counters().wants_out);
+    wire.run(6);
+    assert_eq!([1, 2].map(|at| wire.replicas[at].counters().wants_out), wants, "then nobody asks any more");
 }
 
 #[test]

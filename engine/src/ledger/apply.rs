@@ -123,7 +123,8 @@ impl Ledger {
             // Asked for from here on, with no key known before, they come with their keys.
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
-        if delta.upto > have {
+        // Of a run that has ended others may have rows that we have not, though we are as far.
+        if delta.upto > have || (self.keeps_runs() && !joining.verify) {
             let joined = self.join(partial, delta, joining);
             partial.mix(delta.upto.max(delta.floor));
             joined?;
@@ -231,12 +232,22 @@ impl Ledger {
                 return Err(ApplyError::Beyond { version: row.version, upto: delta.upto });
             }
             let old = partial.get(row.slot);
-            if row.version > old.row.version {
+            if row.version > old.row.version || self.decides(&old, &row, joining) {
                 self.join_row(partial, &old, row, joining)?;
             }
         }
         partial.have = partial.have.max(delta.upto);
         Ok(())
+    }
+
+    /// Two have written under one name, and the run has ended: everybody decides for the same one of two rows of a version.
+    fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_>) -> bool {
+        let RowState::Live { key, added, removed } = row.state else { return false };
+        if row.version != old.row.version || joining.verify || !self.keeps_runs() || !old.is_live() {
+            return false;
+        }
+        let known = self.cells.key_of(old.cell);
+        (added, removed, key.unwrap_or(known)) > (old.row.added, old.row.removed, known)
     }
 
     #[inline]

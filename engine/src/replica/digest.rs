@@ -16,8 +16,8 @@ use std::collections::BTreeSet;
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
-use super::link::{Behind, DigestRun, Feed, Link, Part, Said};
-use super::liveness::Standing;
+use super::link::{Behind, DigestRun, Feed, Link, Part, Said, TRIES};
+use super::liveness::{Life, Standing};
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
@@ -178,6 +178,8 @@ impl Replica {
         let name = held.structure.spec().name.clone();
         let owner_linked = owner || (current && self.links.contains_key(&entry.actor.node));
         self.life_changed |= new;
+        let gone = |life: Life| matches!(life, Life::Dead | Life::Left);
+        let ended = !current || self.nodes.get(&entry.actor.node).is_none_or(|node| gone(node.life));
         let Some(link) = self.links.get_mut(peer) else { return };
         link.said.insert(part.clone(), Said::from(entry));
         if new {
@@ -190,7 +192,7 @@ impl Replica {
             return;
         }
         if entry.have > have.have {
-            let behind = Behind { noticed: now.mono, progress: have, target: entry.have };
+            let behind = Behind { noticed: now.mono, progress: have, target: entry.have, tries: 0 };
             let known = link.behind.contains_key(&part);
             link.behind.entry(part.clone()).or_insert(behind).target = entry.have;
             if !known && !owner_linked {
@@ -207,8 +209,20 @@ impl Replica {
         if comparable && entry.fingerprint != have.fingerprint {
             held.structure.mark_diverged(&entry.actor);
             self.diverged(peer, part, name);
-        } else if comparable {
+            return;
+        }
+        if comparable {
             held.structure.note_whole(&entry.actor, entry.have, entry.fingerprint);
+        }
+        // Copies that are equally far can differ below the owner's head, and of events nobody will come to tell more.
+        let whole = entry.have == have.have && entry.since == 0 && have.since == 0;
+        if keeps_runs && ended && !owner_linked && whole && entry.fingerprint != have.fingerprint {
+            let compared = link.compared.entry(part.clone()).or_default();
+            if compared.asks((have.fingerprint, entry.fingerprint)) {
+                self.want(peer, &part, 0, 0, false);
+            }
+        } else {
+            link.compared.remove(&part);
         }
     }
 
@@ -285,12 +299,13 @@ impl Replica {
                 let other_is_owner = part.1.node != *peer && linked.contains(&part.1);
                 let patience = if other_is_owner { PATIENCE_WITH_OWNER } else { PATIENCE };
                 if have != behind.progress {
-                    (behind.noticed, behind.progress) = (now, have);
+                    (behind.noticed, behind.progress, behind.tries) = (now, have, 0);
                 } else if now.since(behind.noticed) >= self.config.digest_interval * patience {
                     behind.noticed = now;
+                    behind.tries += 1;
                     missing.push((peer.clone(), part.clone(), have));
                 }
-                true
+                behind.tries < TRIES
             });
         }
         for (peer, part, have) in missing {

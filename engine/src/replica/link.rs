@@ -64,6 +64,31 @@ pub(super) struct Behind {
     pub(super) noticed: Time,
     pub(super) progress: Progress,
     pub(super) target: Version,
+    /// How often we have asked without getting any further.
+    pub(super) tries: u32,
+}
+
+/// A peer's copy of an ended run that is as far as ours and differs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Compared {
+    /// Our fingerprint and the peer's.
+    fingerprints: (u64, u64),
+    tries: u32,
+}
+
+/// How often a peer is asked for the same thing without getting any further, until it names it again: it may not have it
+/// any more.
+pub(super) const TRIES: u32 = 5;
+
+impl Compared {
+    /// Whether to ask the peer for its copy.
+    pub(super) fn asks(&mut self, fingerprints: (u64, u64)) -> bool {
+        if self.fingerprints != fingerprints {
+            *self = Self { fingerprints, tries: 0 };
+        }
+        self.tries += 1;
+        self.tries <= TRIES
+    }
 }
 
 /// A digest on its way out.
@@ -93,6 +118,8 @@ pub(super) struct Link {
     /// What the peer's digests have told.
     pub(super) said: BTreeMap<Part, Said>,
     pub(super) behind: BTreeMap<Part, Behind>,
+    /// Copies of runs that have ended that differ from ours.
+    pub(super) compared: BTreeMap<Part, Compared>,
     /// Structures that the peer takes for another kind.
     pub(super) mismatched: BTreeSet<StructureId>,
     pub(super) digest: Option<DigestRun>,
@@ -120,6 +147,7 @@ impl Link {
             told: BTreeMap::new(),
             said: BTreeMap::new(),
             behind: BTreeMap::new(),
+            compared: BTreeMap::new(),
             mismatched: BTreeSet::new(),
             digest: Some(DigestRun { full: true, ..DigestRun::default() }),
             digest_at: now,
@@ -148,6 +176,7 @@ impl Link {
         self.told.retain(|part, _| keep(part));
         self.said.retain(|part, _| keep(part));
         self.behind.retain(|part, _| keep(part));
+        self.compared.retain(|part, _| keep(part));
     }
 
     /// Sends a digest soon: there is something that the peer waits to hear.
@@ -182,6 +211,7 @@ impl Link {
 
     /// Entries of all maps.
     pub(super) fn entries(&self) -> usize {
-        self.feeds.len() + self.wants.len() + self.asked.len() + self.told.len() + self.said.len() + self.behind.len()
+        let told = self.told.len() + self.said.len() + self.behind.len() + self.compared.len();
+        self.feeds.len() + self.wants.len() + self.asked.len() + told
     }
 }
