@@ -2,14 +2,16 @@
 //! any test.
 
 mod converged;
+mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tallymesh_engine::Structure;
-use tallymesh_schemas::{Actor, OnDead, StructureId, StructureName, Version};
+use tallymesh_schemas::{Actor, Cell, OnDead, StructureId, StructureName, Version};
 
 pub use converged::pending;
+pub(crate) use windows::taken_along;
 
 use crate::cluster::{Cluster, Failure};
 use crate::node::Process;
@@ -26,6 +28,12 @@ struct SeenPart {
 #[derive(Debug, Default)]
 pub(crate) struct Seen(BTreeMap<(StructureId, Actor), SeenPart>);
 
+impl Seen {
+    fn parts_of(&self, structure: StructureId) -> impl Iterator<Item = (&(StructureId, Actor), &SeenPart)> {
+        self.0.iter().filter(move |((of, _), _)| *of == structure)
+    }
+}
+
 /// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
 const ENTRIES_A_PART: usize = 6;
 
@@ -36,12 +44,17 @@ pub(crate) fn after_delta(
     structure: StructureId,
     actor: &Actor,
 ) -> Result<(), String> {
-    let Some((name, structure)) = process.structures.iter().find(|(_, s)| s.id() == structure) else { return Ok(()) };
-    if actor.node == process.actor.node {
+    let Some(structure) = process.structure_of(structure) else { return Ok(()) };
+    let name = &structure.spec().name;
+    let events = structure.spec().class.cell() == Cell::Events;
+    if *actor == process.actor || (actor.node == process.actor.node && !events) {
         return Ok(());
     }
     let part = (structure.id(), actor.clone());
     let Some(held) = structure.held().into_iter().find(|held| held.actor == *actor) else {
+        if events {
+            windows::lasts(process, truth, &structure)?;
+        }
         process.seen.0.remove(&part);
         return Ok(());
     };
@@ -69,7 +82,7 @@ pub(crate) fn after_delta(
     // What is gone was retired: its owner counted nothing there, then or later.
     let gone = seen.rows.iter().filter(|(key, _)| !contested && !now.contains(*key));
     for (key, last) in gone {
-        if !truth.was_zero(actor, name, key, last.1) {
+        if events || !truth.was_zero(actor, name, key, last.1) {
             return Err(format!("{name}: {actor} counts {key:02x?} since version {}, and that row is gone", last.0));
         }
     }
@@ -94,6 +107,12 @@ pub fn process(process: &Process, truth: &Truth, spoilt: bool) -> Result<(), Str
                 truth.position(&held.actor, name, &key, &row, 0)?;
             }
         }
+    }
+    for window in process.windows() {
+        window.audit().map_err(|what| format!("{}: {what}", window.spec().name))?;
+        parts += window.held().len();
+        windows::window(process, truth, &window, spoilt)?;
+        windows::lasts(process, truth, &window)?;
     }
     let links = process.replica.links().count();
     let entries = process.replica.link_entries();
@@ -141,7 +160,11 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
 /// repairs    6 p                                 gap, snapshot, snapshot cut short, divergence, a conflict's two
 /// relays     (n − 2) p                           rows of the dead go from hand to hand
 /// rows       2 s                                 deltas within their byte budget
+/// windows    see below                           every node has come to the windows that others count in
 /// ```
+///
+/// Where clocks differ, whoever is behind comes to a window later, or after it has aged out with those who counted in it.
+/// Nobody asks for rows whose owner is linked before `5 d` have passed: that owner may have dropped their window already.
 pub fn settle_time(cluster: &Cluster) -> Duration {
     let (config, timing) = (&cluster.config, &cluster.timing);
     let (d, f) = (config.digest_interval.mul_f64(1.2), config.full_digest_interval.mul_f64(1.2));
@@ -152,7 +175,20 @@ pub fn settle_time(cluster: &Cluster) -> Duration {
     let links = timing.idle_timeout + timing.retry + timing.tick * 2;
     let liveness = timing.dead_after + timing.tick * 2 + drop.max().unwrap_or_default();
     let relays = cluster.nodes.len().saturating_sub(2) as u32;
-    links + liveness + f * 2 + d * 3 * (6 + relays) + Duration::from_secs(2)
+    links + liveness + f * 2 + d * 3 * (6 + relays) + Duration::from_secs(2) + windows_time(cluster, d)
+}
+
+fn windows_time(cluster: &Cluster, d: Duration) -> Duration {
+    let running = || cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)));
+    let waits = cluster.series_specs.iter().enumerate().map(|(at, spec)| {
+        let nexts = running().filter_map(|(_, process)| process.replica.series().nth(at));
+        let last = nexts.map(|series| (series.current() + 1) * spec.interval_ms()).max().unwrap_or_default();
+        let slowest = running().map(|(node, _)| node.read_clock(cluster.now()).unix_ms).min().unwrap_or_default();
+        // A clock that is ahead of its wall clock takes twice as long until its windows have aged out.
+        let aged_out = 2 * u64::from(spec.windows + 1) * spec.interval_ms();
+        Duration::from_millis(last.saturating_sub(slowest).min(aged_out)) + d * 6
+    });
+    waits.max().unwrap_or_default()
 }
 
 /// See [`Cluster::settle`].
@@ -180,20 +216,35 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
     let config = &cluster.config;
     let retired = config.idle_after.mul_f64(1.5) + Duration::from_secs(3) + config.digest_interval.mul_f64(1.2 * 4.0);
     cluster.run_for(retired)?;
-    let before = flow(cluster);
     let quiet = cluster.config.full_digest_interval.mul_f64(1.2) * 2;
-    cluster.run_for(quiet)?;
-    let open = pending(cluster);
-    if !open.is_empty() {
-        return Err(fail(cluster, "it had converged, and now", &open));
-    }
-    cluster.check()?;
-    let after = flow(cluster);
-    if before.0 != after.0 || before.1 != after.1 || after.2 <= before.2 && cluster.running().count() > 1 {
-        let what = format!("only digests should flow, but (deltas, wants, digests) went from {before:?} to {after:?}");
-        return Err(Failure { at: cluster.now(), what });
+    // Whoever came to a window while others dropped it asks for what it missed there, and stops.
+    let asking = if cluster.series_specs.is_empty() { Duration::ZERO } else { asking_time(cluster) };
+    let asking_ends = cluster.now().after(asking);
+    loop {
+        let (before, begun) = (flow(cluster), cluster.now());
+        cluster.run_for(quiet)?;
+        let open = pending(cluster);
+        if !open.is_empty() {
+            return Err(fail(cluster, "it had converged, and now", &open));
+        }
+        cluster.check()?;
+        let after = flow(cluster);
+        if before.0 == after.0 && before.1 < after.1 && begun < asking_ends {
+            continue;
+        }
+        if before.0 != after.0 || before.1 != after.1 || after.2 <= before.2 && cluster.running().count() > 1 {
+            let what =
+                format!("only digests should flow, but (deltas, wants, digests) went from {before:?} to {after:?}");
+            return Err(Failure { at: cluster.now(), what });
+        }
+        break;
     }
     Ok(took)
+}
+
+/// How long somebody goes on asking for what the peer does not have any more: five times, after five digests each.
+fn asking_time(cluster: &Cluster) -> Duration {
+    cluster.config.digest_interval.mul_f64(1.2) * 6 * 6
 }
 
 /// Deltas, wants and digests that were sent.

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tallymesh_engine::{Config, Now, Structure, Time};
-use tallymesh_schemas::{Actor, NodeName, StructureSpec};
+use tallymesh_engine::{Config, Now, Scope, Series, Structure, Time};
+use tallymesh_schemas::{Actor, NodeName, SeriesSpec, StructureSpec, Window};
 
-pub use builder::{Builder, quick_config, spec};
+pub use builder::{Builder, quick_config, series, spec};
 
 use crate::check;
 use crate::fault::Fault;
@@ -115,6 +115,7 @@ pub struct Cluster {
     pub(crate) nodes: Vec<Node>,
     pub(crate) links: BTreeMap<(usize, usize), Link>,
     pub(crate) specs: Vec<StructureSpec>,
+    pub(crate) series_specs: Vec<SeriesSpec>,
     pub(crate) config: Config,
     pub(crate) timing: Timing,
     /// How messages travel; may be changed at any time.
@@ -249,6 +250,29 @@ impl Cluster {
         structure.count(key, now.mono).total
     }
 
+    /// A series on a node, to read from, the first of that name; the node's clock comes with it.
+    ///
+    /// # Panics
+    /// When the node or the series is not there.
+    pub fn series(&self, label: &str, series: &str) -> (&Series, Now) {
+        let node = self.node(label);
+        let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
+        let found = process.replica.series().find(|found| found.spec().name.as_str() == series);
+        let found = found.unwrap_or_else(|| panic!("the cluster has no series \"{series}\""));
+        (found, node.read_clock(self.now))
+    }
+
+    /// What a node reads for a key in each window that it keeps and that counts something.
+    ///
+    /// # Panics
+    /// As [`Cluster::series`].
+    pub fn events(&self, label: &str, series: &str, key: &[u8]) -> BTreeMap<Window, i64> {
+        let (series, now) = self.series(label, series);
+        let counts = series.counts(Scope::Key(key), now.mono);
+        let numbered = counts.iter().zip((0..=series.current()).rev()).map(|(count, window)| (window, count.total));
+        numbered.filter(|(_, count)| *count != 0).collect()
+    }
+
     /// Does something on a node, as its service would; `None` when it does not run or stands still.
     ///
     /// # Panics
@@ -266,6 +290,7 @@ impl Cluster {
             now,
             name: &node.name,
             structures: &process.structures,
+            replica: &process.replica,
             truth: &self.truth,
             run: process.run,
             random: &mut self.work_random,

@@ -42,6 +42,8 @@ pub enum Fault {
     Forget(String, String),
     /// `renew a`: it takes a new incarnation by command.
     Renew(Vec<String>),
+    /// `reload a`: its process ends, and another one begins with all that it knew, in a new incarnation.
+    Reload(Vec<String>),
     /// `jump a 30s`: both of its clocks jump ahead.
     Jump(String, Duration),
     /// `set a -30s`: its wall clock is set, by milliseconds.
@@ -75,6 +77,7 @@ impl Fault {
             Self::Slow(_) => "slow",
             Self::Forget(..) => "forget",
             Self::Renew(_) => "renew",
+            Self::Reload(_) => "reload",
             Self::Jump(..) => "jump",
             Self::Set(..) => "set",
             Self::Lose(_) => "lose",
@@ -178,6 +181,7 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["resume", a] => Fault::Resume(names(a)),
         ["slow", a] => Fault::Slow(names(a)),
         ["renew", a] => Fault::Renew(names(a)),
+        ["reload", a] => Fault::Reload(names(a)),
         ["forget", a, "at", b] => Fault::Forget((*a).to_owned(), (*b).to_owned()),
         ["jump", a, by] => Fault::Jump((*a).to_owned(), time(by)?),
         ["set", a, by] => {
@@ -222,7 +226,7 @@ impl fmt::Display for Fault {
             Self::Crash(a) | Self::Restart(a) | Self::Reuse(a) | Self::Twin(a) | Self::Leave(a) => {
                 write!(f, "{} {}", self.kind(), side(a))
             }
-            Self::Stop(a) | Self::Resume(a) | Self::Slow(a) | Self::Renew(a) => {
+            Self::Stop(a) | Self::Resume(a) | Self::Slow(a) | Self::Renew(a) | Self::Reload(a) => {
                 write!(f, "{} {}", self.kind(), side(a))
             }
             Self::Forget(a, b) => write!(f, "forget {a} at {b}"),
@@ -246,10 +250,10 @@ mod tests {
     fn a_script_is_read_as_it_is_written() {
         let text = "at 1s cut a,b from c\nat 1.5s cut a to rest\nat 2s heal\nat 3s crash a\nat 3s restart a\nat 3s reuse a\n\
                     at 3s twin b\nat 3s leave b'\nat 3s stop a\nat 3s resume a\nat 3s slow a\nat 3s renew c\n\
-                    at 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
+                    at 3s reload c\nat 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
                     at 6s reorder 5%\nat 6s truncate 1%\nat 250001us corrupt 0.01%";
         let steps = script(text).unwrap();
-        assert_eq!(steps.len(), 20);
+        assert_eq!(steps.len(), 21);
         assert_eq!(script(&write_script(&steps)).unwrap(), steps);
         assert_eq!(script("at 2s heal; at 1s crash a # both").unwrap()[0].fault, Fault::Crash(vec!["a".to_owned()]));
     }

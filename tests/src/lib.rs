@@ -38,7 +38,7 @@ pub mod swarm;
 pub mod trace;
 pub mod truth;
 
-pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, spec};
+pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, series, spec};
 pub use fault::{Fault, Step};
 pub use network::Conditions;
 pub use node::SimHold;

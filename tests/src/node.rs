@@ -6,10 +6,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tallymesh_engine::{Hold, Life, Now, Replica, Structure, Time};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureName};
+use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
+use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName, Window};
 
-use crate::check::Seen;
+use crate::check::{self, Seen};
 use crate::clock::Clock;
 use crate::network::Fate;
 use crate::service::Service;
@@ -69,6 +69,8 @@ pub struct Process {
     pub(crate) leaving: Option<Time>,
     pub(crate) service: Option<Box<dyn Service>>,
     pub(crate) seen: Seen,
+    /// The current window of each series when last looked at.
+    pub(crate) windows_seen: Vec<Window>,
 }
 
 impl Node {
@@ -116,11 +118,55 @@ impl Node {
 
 impl Process {
     /// The replica may have taken another incarnation.
-    pub(crate) fn note_actor(&mut self, truth: &mut Truth) {
-        if self.actor != *self.replica.actor() {
-            self.actor = self.replica.actor().clone();
-            truth.also(self.run, self.actor.clone());
+    pub(crate) fn note_actor(&mut self, truth: &mut Truth) -> Result<(), String> {
+        if self.actor == *self.replica.actor() {
+            return Ok(());
         }
+        let was = std::mem::replace(&mut self.actor, self.replica.actor().clone());
+        truth.also(self.run, self.actor.clone());
+        check::taken_along(self, &was, truth)
+    }
+
+    /// The windows of series may have turned: how many did. None comes back.
+    pub(crate) fn note_windows(&mut self) -> Result<usize, String> {
+        let mut turned = 0;
+        for (at, series) in self.replica.series().enumerate() {
+            let current = series.current();
+            let Some(seen) = self.windows_seen.get_mut(at) else {
+                self.windows_seen.push(current);
+                continue;
+            };
+            if current < *seen {
+                return Err(format!("{}: window {current} comes a second time, behind {seen}", series.spec().name));
+            }
+            turned += usize::from(current > *seen);
+            *seen = current;
+        }
+        Ok(turned)
+    }
+
+    /// The windows that a series has here, the next one first.
+    pub(crate) fn windows_of(&self, series: &Series) -> Vec<(Window, Arc<Structure>)> {
+        let (current, kept) = (series.current(), u64::from(series.spec().windows));
+        let windows = (current.saturating_sub(kept.saturating_sub(1))..=current + 1).rev();
+        let held = windows.filter_map(|window| {
+            let name = series.spec().structure(window).name;
+            Some((window, Arc::clone(self.replica.structure(name.as_str())?)))
+        });
+        held.collect()
+    }
+
+    /// The windows of all series.
+    pub(crate) fn windows(&self) -> Vec<Arc<Structure>> {
+        let mut windows = self.replica.structures();
+        windows.retain(|structure| structure.spec().class.cell() == Cell::Events);
+        windows
+    }
+
+    /// A structure, or the window of a series.
+    pub(crate) fn structure_of(&self, id: StructureId) -> Option<Arc<Structure>> {
+        let fixed = self.structures.values().find(|structure| structure.id() == id).cloned();
+        fixed.or_else(|| self.windows().into_iter().find(|window| window.id() == id))
     }
 
     /// Its replica.

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::{Count, Now, Structure};
-use tallymesh_schemas::{NodeName, StructureName};
+use tallymesh_engine::{Count, Now, Replica, Series, Structure};
+use tallymesh_schemas::{NodeName, StructureName, Window};
 
 use crate::node::SimHold;
 use crate::random::Random;
@@ -33,6 +33,7 @@ pub struct Context<'a> {
     pub(crate) now: Now,
     pub(crate) name: &'a NodeName,
     pub(crate) structures: &'a BTreeMap<StructureName, Arc<Structure>>,
+    pub(crate) replica: &'a Replica,
     pub(crate) truth: &'a Rc<RefCell<Truth>>,
     pub(crate) run: RunId,
     pub(crate) random: &'a mut Random,
@@ -123,5 +124,47 @@ impl Context<'_> {
     /// As [`Context::add`].
     pub fn count(&self, structure: &str, key: &[u8]) -> Count {
         self.structure(structure).count(key, self.now.mono)
+    }
+
+    /// A series, to read from; of those of one name the first.
+    ///
+    /// # Panics
+    /// When the cluster has no series of that name.
+    pub fn series(&self, name: &str) -> &Arc<Series> {
+        let found = self.replica.series().find(|series| series.spec().name.as_str() == name);
+        found.unwrap_or_else(|| panic!("the cluster has no series \"{name}\""))
+    }
+
+    /// Counts events in the current window of a series, and says which that is; a negative `n` takes back.
+    ///
+    /// # Panics
+    /// When there is no such series, or the key is not one of it.
+    pub fn count_events(&mut self, series: &str, key: &[u8], n: i64) -> Window {
+        let series = self.series(series);
+        let (spec, current) = (series.spec(), series.current());
+        series.add(key, n).unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+        self.truth.borrow_mut().record_events(self.run, &spec.structure(current).name, key, n);
+        current
+    }
+
+    /// Removes a key from all windows of a series, on all nodes. The ground truth notes what this node knew of each actor.
+    ///
+    /// # Panics
+    /// As [`Context::count_events`].
+    pub fn remove_events(&mut self, series: &str, key: &[u8]) {
+        let series = self.series(series);
+        series.remove(key).unwrap_or_else(|error| panic!("{}: {error}", series.spec().name));
+        let kept = u64::from(series.spec().windows);
+        for window in (series.current() + 1).saturating_sub(kept)..=series.current() + 1 {
+            let name = series.spec().structure(window).name;
+            let Some(structure) = self.replica.structure(name.as_str()) else { continue };
+            for actor in structure.held().into_iter().map(|held| held.actor) {
+                let row = structure.rows_of(&actor).into_iter().find(|(of, _)| of == key);
+                if let Some((_, row)) = row {
+                    let seen = (row.added, row.removed);
+                    self.truth.borrow_mut().record_removal(self.run, &name, key, &actor, seen);
+                }
+            }
+        }
     }
 }

@@ -1,13 +1,26 @@
 //! Ground truth: every operation that a simulated node was told is done, run by run, key by key. Replicas are compared
 //! with this, not only with each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_engine::Row;
-use tallymesh_schemas::{Actor, StructureName, limits};
+use tallymesh_schemas::{Actor, NodeName, StructureName, key, limits};
 
 /// One start of one process.
 pub type RunId = usize;
+
+/// Totals of a row, `(added, removed)`.
+pub type Totals = (u64, u64);
+
+/// The greater of both, one by one.
+pub(crate) fn most(a: Totals, b: Totals) -> Totals {
+    (a.0.max(b.0), a.1.max(b.1))
+}
+
+/// What totals leave of others, one by one.
+pub(crate) fn less(a: Totals, b: Totals) -> Totals {
+    (a.0.saturating_sub(b.0), a.1.saturating_sub(b.1))
+}
 
 /// What one run has counted for one key: the totals after each operation, oldest first.
 #[derive(Debug, Clone, Default)]
@@ -47,25 +60,61 @@ impl Track {
     }
 
     /// After how many operations, and not before `from` of them, a row could have had these totals. A node that has let go
-    /// of a key whose count was zero counts from zero again.
-    pub fn position(&self, totals: (u64, u64), from: usize) -> Option<usize> {
+    /// of a key whose count was zero counts from zero again. `base` is what the run that wrote the row has left behind.
+    pub fn position(&self, totals: Totals, base: Totals, from: usize) -> Option<usize> {
         if from == 0 && totals == (0, 0) {
             return Some(0);
         }
         let start = from.saturating_sub(1);
         let found = self.states.iter().enumerate().skip(start).find(|(i, (added, removed))| {
-            let base = added.checked_sub(totals.0).filter(|base| removed.checked_sub(totals.1) == Some(*base));
-            base.is_some_and(|base| base == 0 || self.zeros.get(&base).is_some_and(|at| *at <= i + 1))
+            let left = |state: u64, base: u64, total: u64| state.checked_sub(base)?.checked_sub(total);
+            let zero = left(*added, base.0, totals.0).filter(|zero| left(*removed, base.1, totals.1) == Some(*zero));
+            zero.is_some_and(|zero| zero == 0 || self.was_at((base.0 + zero, base.1 + zero), i + 1))
         });
         found.map(|(i, _)| i + 1)
     }
+
+    /// Whether the totals were these, after `upto` operations or before.
+    fn was_at(&self, totals: Totals, upto: usize) -> bool {
+        match totals {
+            (added, removed) if added == removed => self.zeros.get(&added).is_some_and(|at| *at <= upto),
+            _ => self.states.iter().take(upto).any(|state| *state == totals),
+        }
+    }
+
+    /// Operations so far.
+    pub fn len(&self) -> usize {
+        self.states.len()
+    }
+
+    /// Whether there were none.
+    pub fn is_empty(&self) -> bool {
+        self.states.is_empty()
+    }
 }
+
+type Tracks = BTreeMap<StructureName, BTreeMap<Vec<u8>, Track>>;
 
 #[derive(Debug, Clone, Default)]
 struct Run {
-    tracks: BTreeMap<StructureName, BTreeMap<Vec<u8>, Track>>,
+    /// Whom it has called itself, in order.
+    actors: Vec<Actor>,
+    tracks: Tracks,
+    /// What it has counted in windows of series, and, under [`key::cleared`], what its removals had seen.
+    windows: Tracks,
+    /// What each actor has left behind of the totals, because it was removed when the run took its counts along.
+    bases: BTreeMap<Actor, BTreeMap<(StructureName, Vec<u8>), Totals>>,
     /// What comes now is not counted any more: the process has left, or is gone.
     over: bool,
+}
+
+fn track_in<'a>(tracks: &'a mut Tracks, structure: &StructureName, key: &[u8]) -> &'a mut Track {
+    if !tracks.get(structure).is_some_and(|tracks| tracks.contains_key(key)) {
+        tracks.entry(structure.clone()).or_default().insert(key.to_vec(), Track::default());
+    }
+    // Looked up twice, so that keys are not copied for every operation.
+    let track = tracks.get_mut(structure).and_then(|tracks| tracks.get_mut(key));
+    track.unwrap_or_else(|| unreachable!("it was put there"))
 }
 
 /// The ledger of acknowledged operations.
@@ -74,6 +123,10 @@ pub struct Truth {
     runs: Vec<Run>,
     actors: BTreeMap<Actor, Vec<RunId>>,
     operations: u64,
+    /// Nodes that had to take another name for a run than they had chosen: others had written under theirs.
+    conflicted: BTreeSet<NodeName>,
+    /// The last run of each that was forgotten.
+    forgotten: BTreeSet<Actor>,
 }
 
 impl Truth {
@@ -87,27 +140,108 @@ impl Truth {
 
     /// A process goes on under another incarnation.
     pub fn also(&mut self, run: RunId, actor: Actor) {
+        self.runs[run].actors.push(actor.clone());
         let runs = self.actors.entry(actor).or_default();
         if !runs.contains(&run) {
             runs.push(run);
         }
     }
 
+    /// A process has taken its counts along into the run that it is now, all but `base` of its totals of this key.
+    pub(crate) fn left_behind(&mut self, run: RunId, structure: &StructureName, key: &[u8], base: Totals) {
+        let Some(run) = self.runs.get_mut(run) else { return };
+        let Some(actor) = run.actors.last() else { return };
+        run.bases.entry(actor.clone()).or_default().insert((structure.clone(), key.to_vec()), base);
+    }
+
+    /// What an actor has left behind of its process's totals of a key.
+    pub(crate) fn base(&self, run: RunId, actor: &Actor, structure: &StructureName, key: &[u8]) -> Totals {
+        let bases = self.runs.get(run).and_then(|run| run.bases.get(actor));
+        bases.and_then(|bases| bases.get(&(structure.clone(), key.to_vec()))).copied().unwrap_or_default()
+    }
+
+    /// A node has found that it was not alone under its name.
+    pub(crate) fn conflict(&mut self, node: NodeName) {
+        self.conflicted.insert(node);
+    }
+
+    /// A node's runs up to this one were forgotten.
+    pub(crate) fn forget(&mut self, actor: Actor) {
+        self.forgotten.insert(actor);
+    }
+
+    fn is_forgotten(&self, actor: &Actor) -> bool {
+        self.forgotten.iter().any(|last| last.node == actor.node && last.incarnation >= actor.incarnation)
+    }
+
+    /// Whether what an actor has counted may be void: its process has gone on as another run and took its counts along, it
+    /// was forgotten, or it was not alone under its name. Of two that share a name, each voids what lies between the runs
+    /// that it was, and that may be the other's.
+    pub(crate) fn may_be_void(&self, actor: &Actor) -> bool {
+        let covered = |run: &Run| match run.actors.as_slice() {
+            [first, .., last] => {
+                first.node == actor.node && (first.incarnation..last.incarnation).contains(&actor.incarnation)
+            }
+            _ => false,
+        };
+        self.runs.iter().any(covered)
+            || self.is_forgotten(actor)
+            || self.conflicted.contains(&actor.node)
+            || self.contested(actor)
+    }
+
+    /// Whether what an actor has counted is void for certain, now that everybody has heard: a process that still runs has
+    /// gone on as another run, or an operator forgot it.
+    pub(crate) fn is_void(&self, actor: &Actor) -> bool {
+        let went_on = |run: &Run| !run.over && run.actors.split_last().is_some_and(|(_, was)| was.contains(actor));
+        self.runs.iter().any(went_on) || self.is_forgotten(actor)
+    }
+
+    /// Whether rows may be void that somebody relied on: what a removal had not to state, because another node had, may
+    /// count again.
+    pub(crate) fn disturbed(&self) -> bool {
+        !self.forgotten.is_empty() || !self.conflicted.is_empty() || self.actors.values().any(|runs| runs.len() > 1)
+    }
+
+    /// The process that an actor's rows count for; none when several have called themselves so.
+    pub(crate) fn run_of(&self, actor: &Actor) -> Option<RunId> {
+        self.actors.get(actor).filter(|runs| runs.len() == 1).and_then(|runs| runs.first().copied())
+    }
+
+    /// Events were counted in a window.
+    pub fn record_events(&mut self, run: RunId, window: &StructureName, key: &[u8], n: i64) {
+        let Some(run) = self.runs.get_mut(run).filter(|run| !run.over) else { return };
+        self.operations += 1;
+        track_in(&mut run.windows, window, key).push(n);
+    }
+
+    /// A key was removed in a window by somebody who had seen these totals of an actor.
+    pub fn record_removal(&mut self, run: RunId, window: &StructureName, key: &[u8], actor: &Actor, seen: Totals) {
+        let Some(run) = self.runs.get_mut(run).filter(|run| !run.over) else { return };
+        self.operations += 1;
+        let track = track_in(&mut run.windows, window, &key::cleared(actor, key));
+        let next = most(track.totals(), seen);
+        if next != track.totals() {
+            track.enter(next);
+        }
+    }
+
+    /// The most that removals in a window had seen of an actor's totals of a key: all that were acknowledged, or those of
+    /// some processes.
+    pub fn removed(&self, window: &StructureName, key: &[u8], actor: &Actor, by: impl Fn(RunId) -> bool) -> Totals {
+        let note = key::cleared(actor, key);
+        let runs = (0..self.runs.len()).filter(|run| by(*run));
+        runs.filter_map(|run| self.track(run, window, &note)).map(Track::totals).fold((0, 0), most)
+    }
+
     /// An operation was acknowledged.
     pub fn record(&mut self, run: RunId, structure: &StructureName, key: &[u8], n: i64) {
         let Some(run) = self.runs.get_mut(run).filter(|run| !run.over) else { return };
         self.operations += 1;
-        let tracks = match run.tracks.get_mut(structure) {
-            Some(tracks) => tracks,
-            None => run.tracks.entry(structure.clone()).or_default(),
-        };
-        match tracks.get_mut(key) {
-            Some(track) => track.push(n),
-            None => tracks.entry(key.to_vec()).or_default().push(n),
-        }
+        track_in(&mut run.tracks, structure, key).push(n);
     }
 
-    /// A process leaves: all its gauges are zero from now on.
+    /// A process leaves: all its gauges are zero from now on; its events have happened.
     pub fn leave(&mut self, run: RunId) {
         let Some(run) = self.runs.get_mut(run) else { return };
         run.over = true;
@@ -138,7 +272,14 @@ impl Truth {
 
     /// What a run has counted for a key so far.
     pub fn track(&self, run: RunId, structure: &StructureName, key: &[u8]) -> Option<&Track> {
-        self.runs.get(run)?.tracks.get(structure)?.get(key)
+        let run = self.runs.get(run)?;
+        run.tracks.get(structure).or_else(|| run.windows.get(structure))?.get(key)
+    }
+
+    /// The keys that a run has counted in a window, what its removals had seen included.
+    pub(crate) fn tracks(&self, run: RunId, window: &StructureName) -> impl Iterator<Item = (&[u8], &Track)> {
+        let tracks = self.runs.get(run).and_then(|run| run.windows.get(window));
+        tracks.into_iter().flatten().map(|(key, track)| (key.as_slice(), track))
     }
 
     /// The keys that a run has counted, with what it counts.
@@ -173,7 +314,11 @@ impl Truth {
     ) -> Result<usize, String> {
         let runs = self.actors.get(actor).ok_or_else(|| format!("nobody was ever {actor}"))?;
         let totals = (row.added, row.removed);
-        let found = runs.iter().filter_map(|run| self.track(*run, structure, key)?.position(totals, from)).min();
+        let position = |run: RunId| {
+            let track = self.track(run, structure, key)?;
+            track.position(totals, self.base(run, actor, structure, key), from)
+        };
+        let found = runs.iter().filter_map(|run| position(*run)).min();
         found.ok_or_else(|| format!("{actor} never had {row:?} for {key:02x?} in {structure} after {from} operations"))
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{draw, run};
-use tallymesh_harness::{Builder, Failure, Fault, address, quick_config, spec};
+use tallymesh_harness::{Builder, Failure, Fault, address, quick_config, series, spec};
 use tallymesh_schemas::{Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, StructureSpec};
 use wire::Wire;
 
@@ -177,6 +177,47 @@ fn a_clock_goes_back() -> Option<String> {
     reads(&wire, 0, &[4, 0, 0]).or_else(|| reads(&wire, 1, &[4, 0, 0]))
 }
 
+/// Three nodes that count events, faults by a script while they do, and what is wrong with that.
+fn events_under(script: &str) -> Option<String> {
+    let mut cluster = Builder::new(1).series([series("logins", Kind::GaugeTable, 10, 6)]).skew(Duration::ZERO).start();
+    let result: Result<(), Failure> = (|| {
+        cluster.run_for(Duration::from_secs(1))?;
+        for label in ["a", "b", "c"] {
+            cluster.with(label, |node| node.count_events("logins", b"k", 5));
+        }
+        cluster.run_for(Duration::from_secs(11))?;
+        for label in ["a", "b", "c"] {
+            cluster.with(label, |node| node.count_events("logins", b"k", 3));
+        }
+        cluster.run_for(Duration::from_secs(1))?;
+        cluster.script(script)?;
+        cluster.run_for(Duration::from_secs(1))?;
+        for label in ["a", "b"] {
+            cluster.with(label, |node| node.remove_events("logins", b"k"));
+        }
+        cluster.run_for(Duration::from_secs(2))?;
+        cluster.with("c", |node| node.count_events("logins", b"k", 40));
+        cluster.run_for(Duration::from_secs(3))?;
+        cluster.settle().map(drop)
+    })();
+    result.err().map(|failure| failure.to_string())
+}
+
+/// A node that counted starts again, and the others still have what it had counted.
+fn counts_of_an_earlier_run() -> Option<String> {
+    events_under("at 0s restart c; at 0s cut a,b from c; at 4s heal")
+}
+
+/// Two remove a key at the same time.
+fn removed_by_two() -> Option<String> {
+    events_under("at 0s cut a from b; at 4s heal")
+}
+
+/// The wall clock is set back by more than a window.
+fn a_clock_set_back() -> Option<String> {
+    events_under("at 0s set b -25s")
+}
+
 /// What finds a broken rule, and how it says it.
 fn caught() -> Option<(String, String)> {
     let found =
@@ -191,6 +232,9 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("ended", a_run_that_ended_still_counts()))
         .or_else(|| named("cleared", both_clear()))
         .or_else(|| named("clock", a_clock_goes_back()))
+        .or_else(|| named("earlier run", counts_of_an_earlier_run()))
+        .or_else(|| named("removed by two", removed_by_two()))
+        .or_else(|| named("set back", a_clock_set_back()))
 }
 
 #[test]
@@ -225,6 +269,22 @@ fn every_broken_rule_is_noticed() {
     assert!(survivors.is_empty(), "not noticed: {survivors:?}");
 }
 
+/// The rules of series are broken where nothing else is looked at than what they are about.
+#[test]
+fn each_rule_of_series_is_noticed_by_its_own_case() {
+    let cases: [(Canary, fn() -> Option<String>); 3] = [
+        (Canary::EventsSuperseded, counts_of_an_earlier_run),
+        (Canary::ClearAdded, removed_by_two),
+        (Canary::ClockGoesBack, a_clock_set_back),
+    ];
+    for (canary, case) in cases {
+        set_broken(Some(canary));
+        let found = case();
+        set_broken(None);
+        assert!(found.is_some(), "{canary:?} is not noticed");
+    }
+}
+
 /// With no rule broken the same checks pass: what turns them red is the canary.
 #[test]
 fn nothing_is_noticed_when_nothing_is_broken() {
@@ -237,4 +297,7 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(a_run_that_ended_still_counts(), None);
     assert_eq!(both_clear(), None);
     assert_eq!(a_clock_goes_back(), None);
+    assert_eq!(counts_of_an_earlier_run(), None);
+    assert_eq!(removed_by_two(), None);
+    assert_eq!(a_clock_set_back(), None);
 }

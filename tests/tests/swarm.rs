@@ -35,6 +35,7 @@ fn swarm() {
         "crash",
         "cut",
         "cut one way",
+        "delta for no window",
         "forget",
         "full link",
         "jump",
@@ -48,6 +49,7 @@ fn swarm() {
         "message lost",
         "message refused",
         "renew",
+        "reload",
         "reordered",
         "restart",
         "resume",
@@ -55,12 +57,14 @@ fn swarm() {
         "set",
         "slow",
         "stop",
+        "told: clock off",
         "told: conflict",
         "told: forgotten",
         "told: replaced",
         "told: superseded",
         "twin",
         "want",
+        "window turned",
     ];
     for fault in faults {
         assert!(marks.get(fault).copied().unwrap_or(0) > 0, "no seed had \"{fault}\"");

@@ -111,7 +111,8 @@ fn trace(plan: &Plan) -> ExitCode {
     let structures = plan.structures.iter();
     let structures: Vec<_> =
         structures.map(|s| format!("{}{}", s.name, if s.snapshot { "" } else { " (no snapshot)" })).collect();
-    println!("nodes {}; {}", plan.nodes.join(","), structures.join(", "));
+    let series = plan.series.iter().map(|s| format!("{} ({} windows of {} s)", s.name, s.windows, s.interval));
+    println!("nodes {}; {}", plan.nodes.join(","), structures.into_iter().chain(series).collect::<Vec<_>>().join(", "));
     println!(
         "{:?}\n{:?}\n{:?}\ndrift {} ppm, {:?}",
         plan.load, plan.config, plan.conditions, plan.drift_ppm, plan.length

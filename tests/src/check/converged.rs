@@ -5,18 +5,21 @@ use std::collections::BTreeMap;
 use tallymesh_engine::{Held, Row, Structure};
 use tallymesh_schemas::{Actor, NodeName, OnDead, StructureSpec};
 
+use super::windows;
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 
 /// Lines that are named: enough to see what is wrong.
-const NAMED: usize = 8;
+pub(super) const NAMED: usize = 8;
 
 /// What keeps the cluster from agreeing with the ledger of acknowledged operations; nothing when it does.
 ///
 /// Every running replica has to hold exactly the rows that each running owner counts, none of a run that was superseded or
-/// forgotten, of a dead node's last run as much as any other replica, and count whom it should.
+/// forgotten, of a dead node's last run as much as any other replica, and count whom it should. Of events it holds those of
+/// earlier runs as well, and reads what is left of them by the removals that were acknowledged.
 pub fn pending(cluster: &Cluster) -> Vec<String> {
     let mut open = Vec::new();
+    windows::pending(cluster, &mut open);
     for spec in &cluster.specs {
         let alive: BTreeMap<_, _> =
             running(cluster).map(|(node, process)| (process.actor.clone(), (node, process))).collect();
@@ -80,7 +83,7 @@ fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<Nod
 }
 
 /// A copy against its owner's rows.
-fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mut impl FnMut(String)) {
+pub(super) fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mut impl FnMut(String)) {
     let Some(own) = owner.held().into_iter().find(|own| own.actor == held.actor) else { return };
     if held.have != own.have {
         return say(format!("has {} up to {}, it is at {}", held.actor, held.have, own.have));

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
-use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::{Class, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
 
 use super::{Cluster, Event, NewService, Timing};
 use crate::clock::Clock;
@@ -23,10 +23,12 @@ pub struct Builder {
     seed: u64,
     names: Vec<String>,
     specs: Vec<StructureSpec>,
+    series_specs: Vec<SeriesSpec>,
     config: Config,
     timing: Timing,
     conditions: Conditions,
     drift_ppm: u64,
+    skew: Duration,
     verbose: bool,
     new_service: Option<NewService>,
 }
@@ -54,6 +56,15 @@ pub fn spec(name: &str, class: Class) -> StructureSpec {
     StructureSpec::new(name, class)
 }
 
+/// A series that the cluster shares, of so many windows of so many seconds.
+///
+/// # Panics
+/// When it is no name for a series.
+pub fn series(name: &str, kind: Kind, interval: u32, windows: u32) -> SeriesSpec {
+    let name = SeriesName::new(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    SeriesSpec::new(name, kind, interval, windows)
+}
+
 impl Builder {
     /// A cluster whose chance comes from `seed`.
     pub fn new(seed: u64) -> Self {
@@ -61,10 +72,12 @@ impl Builder {
             seed,
             names: ["a", "b", "c"].map(str::to_owned).to_vec(),
             specs: vec![spec("inbound_cidr", Class::InboundCidr)],
+            series_specs: Vec::new(),
             config: quick_config(),
             timing: Timing::default(),
             conditions: Conditions::default(),
             drift_ppm: 0,
+            skew: Duration::from_secs(5),
             verbose: false,
             new_service: None,
         }
@@ -81,6 +94,13 @@ impl Builder {
     #[must_use]
     pub fn structures(mut self, specs: impl IntoIterator<Item = StructureSpec>) -> Self {
         self.specs = specs.into_iter().collect();
+        self
+    }
+
+    /// The series that every node counts events in.
+    #[must_use]
+    pub fn series(mut self, specs: impl IntoIterator<Item = SeriesSpec>) -> Self {
+        self.series_specs = specs.into_iter().collect();
         self
     }
 
@@ -112,6 +132,13 @@ impl Builder {
         self
     }
 
+    /// Wall clocks differ by up to this much; by seconds, unless told otherwise.
+    #[must_use]
+    pub fn skew(mut self, most: Duration) -> Self {
+        self.skew = most;
+        self
+    }
+
     /// Keeps lines of what happens, for people.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
@@ -140,7 +167,7 @@ impl Builder {
             // Clocks that were never set alike: monotonic ones begin where they like, wall clocks differ by seconds.
             let offset = random.duration(Duration::ZERO, Duration::from_secs(1000));
             let mut clock = Clock { drift_ppm, offset, ..Clock::default() };
-            clock.step_wall(random.below(5000) as i64);
+            clock.step_wall(random.below(self.skew.as_millis() as u64) as i64);
             nodes.push(Node::new(label.clone(), name, clock));
         }
         let pairs = (0..nodes.len()).flat_map(|a| (a + 1..nodes.len()).map(move |b| (a, b)));
@@ -152,6 +179,7 @@ impl Builder {
             nodes,
             links,
             specs: self.specs,
+            series_specs: self.series_specs,
             config: self.config,
             timing: self.timing,
             calm: self.conditions.clone(),

@@ -44,6 +44,13 @@ impl Cluster {
             }),
             Fault::Forget(name, at) => self.forget(name, at),
             Fault::Renew(names) => self.each(names, Self::renew),
+            Fault::Reload(names) => self.each(names, |cluster, n| {
+                if cluster.nodes[n].is_working() {
+                    cluster.hang_up(n);
+                    cluster.renew(n);
+                    cluster.trace.mark("reload");
+                }
+            }),
             Fault::Jump(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
@@ -164,7 +171,9 @@ impl Cluster {
         let known = process.replica.nodes().find(|(node, ..)| **node == name).map(|(_, incarnation, _)| incarnation);
         let Some(incarnation) = known else { return };
         if process.replica.forget(now, &name) {
-            self.forgotten.insert(Actor::new(name, incarnation));
+            let last = Actor::new(name, incarnation);
+            self.truth.borrow_mut().forget(last.clone());
+            self.forgotten.insert(last);
             self.trace.mark("forget");
             self.pump(n);
         }

@@ -31,6 +31,13 @@ impl Cluster {
             let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
             structures.insert(spec.name.clone(), structure);
         }
+        let now = node.clock.read(self.now);
+        for spec in &self.series_specs {
+            let flag = Arc::clone(&woken);
+            let wake: Wake = Arc::new(move || flag.store(true, Ordering::Relaxed));
+            let series = replica.replicate_series(now, spec.clone(), wake);
+            series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+        }
         let actor = replica.actor().clone();
         let run = self.truth.borrow_mut().begin(actor.clone());
         node.began_as = incarnation;
@@ -52,6 +59,7 @@ impl Cluster {
             leaving: None,
             service: self.new_service.as_ref().map(|new| new(&node.name)),
             seen: Seen::default(),
+            windows_seen: Vec::new(),
         });
         node.timer_at = Time::NEVER;
         let start = node.starts;

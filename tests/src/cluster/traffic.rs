@@ -57,15 +57,22 @@ impl Cluster {
                 Told::Forgotten { .. } => "told: forgotten",
             };
             self.trace.mark(mark);
+            if let Told::Conflict { was, .. } = &event {
+                self.truth.borrow_mut().conflict(was.node.clone());
+            }
             let line = format!("{event:?}");
             self.trace.note(self.now, &[node.label.as_bytes(), line.as_bytes()], || format!("{}: {line}", node.label));
         }
-        process.note_actor(&mut self.truth.borrow_mut());
+        let noted = process.note_actor(&mut self.truth.borrow_mut()).and_then(|()| process.note_windows());
         let due = process.replica.poll_timeout();
         let at = node.clock.when(self.now, due);
         if at != node.timer_at {
             node.timer_at = at;
             self.schedule(at, Event::Timer(n));
+        }
+        match noted {
+            Ok(turned) => (0..turned).for_each(|_| self.trace.mark("window turned")),
+            Err(what) => self.fail(format!("{}: {what}", self.nodes[n].label)),
         }
     }
 
@@ -224,7 +231,10 @@ impl Cluster {
         self.trace.mark(kind(bytes));
         let Some(process) = self.nodes[to].process.as_mut() else { return };
         let handled = process.replica.handle_message(now, &peer, bytes);
-        process.note_actor(&mut self.truth.borrow_mut());
+        let noted = process.note_actor(&mut self.truth.borrow_mut());
+        if let Err(what) = noted {
+            return self.fail(format!("{}: {what}", self.nodes[to].label));
+        }
         match handled {
             Err(error) => {
                 if fate != Fate::Damaged && !self.spoilt {
@@ -245,6 +255,11 @@ impl Cluster {
         {
             let truth = self.truth_handle();
             let Some(process) = self.nodes[n].process.as_mut() else { return };
+            if !self.series_specs.is_empty() && process.structure_of(delta.structure).is_none() {
+                // Of a window that has aged out here, or that this node has not come to.
+                self.trace.mark("delta for no window");
+                return;
+            }
             if let Err(what) = check::after_delta(process, &truth.borrow(), delta.structure, &delta.actor) {
                 return self.fail(format!("{}: {what}", self.nodes[n].label));
             }

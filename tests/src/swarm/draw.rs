@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
-use tallymesh_schemas::{Class, OnDead, StructureSpec};
+use tallymesh_schemas::{Class, Kind, OnDead, SeriesSpec, StructureSpec};
 
 use super::load::Load;
-use crate::cluster::{Timing, quick_config, spec};
+use crate::cluster::{Timing, quick_config, series, spec};
 use crate::fault::{Fault, Step};
 use crate::network::Conditions;
 use crate::random::Random;
@@ -20,6 +20,8 @@ pub struct Plan {
     pub nodes: Vec<String>,
     /// What they replicate.
     pub structures: Vec<StructureSpec>,
+    /// The series that they count events in.
+    pub series: Vec<SeriesSpec>,
     /// How replicas behave.
     pub config: Config,
     /// How nodes find out about each other.
@@ -69,7 +71,12 @@ pub fn draw(seed: u64) -> Plan {
     let script = draw_script(random, &nodes, length);
     let drift_ppm = *random.pick(&[0, 0, 100, 20_000]);
     let timing = Timing::default();
-    Plan { seed, nodes, structures, config, timing, conditions, drift_ppm, script, load, length }
+    let series = draw_series(random);
+    let load = load.with_series(random, &series);
+    // Versions that run out, so that runs go on as others by themselves.
+    let last_version = if random.chance(500) { random.between(1000, 1600) } else { config.last_version };
+    let config = Config { last_version, ..config };
+    Plan { seed, nodes, structures, series, config, timing, conditions, drift_ppm, script, load, length }
 }
 
 fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
@@ -90,6 +97,21 @@ fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
         if matches!(spec.on_dead, OnDead::Drop(_)) {
             spec.on_dead = OnDead::Drop(*random.pick(&[0, 1, 3, 10].map(Duration::from_secs)));
         }
+    }
+    all
+}
+
+/// Draws none, one or two series, of windows that turn a few times in a run.
+fn draw_series(random: &mut Random) -> Vec<SeriesSpec> {
+    let mut all = vec![series("logins", Kind::GaugeTable, 1, 1), series("connections", Kind::CidrTree, 1, 1)];
+    for _ in 0..random.between(0, 2) {
+        all.remove(random.index(all.len()));
+    }
+    for spec in &mut all {
+        spec.interval = random.between(2, 20) as u32;
+        spec.windows = random.between(2, 6) as u32;
+        spec.max_delay = *random.pick(&[1, 10, 100, 400].map(Duration::from_millis));
+        spec.max_pending = *random.pick(&[1, 3, 4096]);
     }
     all
 }
@@ -130,7 +152,8 @@ fn draw_script(random: &mut Random, nodes: &[String], length: Duration) -> Vec<S
             at(random, Fault::Heal);
         }
     }
-    let kinds: [fn(Vec<String>) -> Fault; 5] = [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Restart, Fault::Restart];
+    let kinds: [fn(Vec<String>) -> Fault; 6] =
+        [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Reload, Fault::Restart, Fault::Restart];
     for kind in kinds {
         if has(random) {
             for _ in 0..random.between(1, 3) {

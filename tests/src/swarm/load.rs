@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{Kind, StructureSpec};
+use tallymesh_schemas::{Kind, SeriesSpec, StructureSpec};
 
 use crate::address;
 use crate::cluster::Cluster;
@@ -23,6 +23,10 @@ pub struct Load {
     pub holds: u32,
     /// Largest step.
     pub step: u64,
+    /// Share that counts events, where there are series.
+    pub events: u32,
+    /// Share of those that remove a key instead.
+    pub removals: u32,
 }
 
 impl Load {
@@ -35,7 +39,15 @@ impl Load {
             zero: *random.pick(&[0, 500, 3000]),
             holds: *random.pick(&[0, 2000]),
             step: *random.pick(&[1, 3, 1000, 1 << 40]),
+            events: 0,
+            removals: 0,
         }
+    }
+
+    /// Adds what is counted in series.
+    pub(super) fn with_series(self, random: &mut Random, series: &[SeriesSpec]) -> Self {
+        let events = if series.is_empty() { 0 } else { *random.pick(&[2000, 5000, 9000]) };
+        Self { events, removals: *random.pick(&[0, 100, 1000, 3000]), ..self }
     }
 
     /// Time between two bursts on a node.
@@ -50,9 +62,24 @@ impl Load {
         }
     }
 
+    fn count_events(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        let spec = random.pick(&cluster.series_specs).clone();
+        let key = key_of(spec.kind, random.below(u64::from(self.keys)) as u32);
+        let remove = random.chance(self.removals);
+        let step = random.between(1, self.step) as i64;
+        let step = if random.chance(1500) { -step } else { step };
+        cluster.with_node(n, |node| match remove {
+            true => node.remove_events(spec.name.as_str(), &key),
+            false => drop(node.count_events(spec.name.as_str(), &key, step)),
+        });
+    }
+
     fn operate(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        if !cluster.series_specs.is_empty() && random.chance(self.events) {
+            return self.count_events(cluster, n, random);
+        }
         let spec = random.pick(&cluster.specs).clone();
-        let key = key_of(&spec, random.below(u64::from(self.keys)) as u32);
+        let key = key_of(spec.class.kind(), random.below(u64::from(self.keys)) as u32);
         let (zero, hold) = (random.chance(self.zero), random.chance(self.holds));
         let step = random.between(1, self.step) as i64;
         let negative = random.chance(1500);
@@ -81,9 +108,9 @@ impl Load {
     }
 }
 
-/// The `i`th key of a structure: hosts in few blocks, and now and then a block.
-pub(crate) fn key_of(spec: &StructureSpec, i: u32) -> Vec<u8> {
-    match spec.class.kind() {
+/// The `i`th key of a kind: hosts in few blocks, and now and then a block.
+pub(crate) fn key_of(kind: Kind, i: u32) -> Vec<u8> {
+    match kind {
         Kind::CidrTree if i % 7 == 3 => vec![4, 10, 0, i as u8 & 0xf0, 0, 24],
         Kind::CidrTree if i % 11 == 5 => {
             let mut key = vec![6, 0x20, 1, 0xd, 0xb8];

@@ -32,6 +32,7 @@ pub fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut cluster = Builder::new(plan.seed)
         .nodes(plan.nodes.clone())
         .structures(plan.structures.clone())
+        .series(plan.series.clone())
         .config(plan.config.clone())
         .timing(plan.timing.clone())
         .conditions(plan.conditions.clone())

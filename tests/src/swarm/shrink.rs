@@ -46,6 +46,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             with(&|plan| drop(plan.structures.remove(at)));
         }
     }
+    for at in 0..plan.series.len() {
+        with(&|plan| drop(plan.series.remove(at)));
+    }
     if plan.nodes.len() > 2 {
         let last = plan.nodes.last().cloned().unwrap_or_default();
         if !plan.script.iter().any(|step| names(&step.to_string(), &last)) {
@@ -60,6 +63,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     }
     if plan.load.rate > 2 {
         with(&|plan| plan.load.rate /= 2);
+    }
+    if plan.load.removals > 0 {
+        with(&|plan| plan.load.removals = 0);
     }
     if plan.load.step > 1 {
         with(&|plan| plan.load.step = 1);

@@ -1,0 +1,328 @@
+//! The windows of series: what must hold of each at every moment, and what must hold once everything is healed.
+//!
+//! # What can be demanded
+//! Of a run that lives, exact counts: what was acknowledged, less what the removals had seen that were acknowledged. Of a
+//! run that has ended, as much as came to anybody before it did: a copy that somebody was seen to hold may not get lost
+//! while its window lasts, and all copies are equal in the end. A node that found that it was not alone under its name
+//! voids runs, and some of those may have been the other's: what these had counted may be gone, so of them no more is
+//! demanded than that nobody counts what they never had, that no process counts under two names, and that all agree.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tallymesh_engine::{Held, Row, Scope, Series, Structure};
+use tallymesh_schemas::{Actor, Kind, StructureName, Window, key};
+
+use super::SeenPart;
+use super::converged::{NAMED, compare};
+use crate::cluster::Cluster;
+use crate::node::{Node, Process};
+use crate::truth::{Totals, Truth, less, most};
+
+/// The rows of a window as a node has them, and what they come to.
+#[derive(Debug, Default)]
+struct Rows {
+    counted: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
+    /// What was removed of each actor's totals: the most that any row says.
+    removed: BTreeMap<(Vec<u8>, Actor), Totals>,
+}
+
+fn value((added, removed): Totals) -> i64 {
+    added.wrapping_sub(removed) as i64
+}
+
+impl Rows {
+    fn of(window: &Structure) -> Self {
+        let mut rows = Self::default();
+        for actor in window.held().into_iter().map(|held| held.actor) {
+            let mut counted = BTreeMap::new();
+            for (bytes, Row { added, removed, .. }) in window.rows_of(&actor) {
+                match key::to_cleared(window.kind(), &bytes) {
+                    Ok((whose, of)) => {
+                        let most_seen = rows.removed.entry((of.to_vec(), whose)).or_default();
+                        *most_seen = most(*most_seen, (added, removed));
+                    }
+                    Err(_) => drop(counted.insert(bytes, (added, removed))),
+                }
+            }
+            rows.counted.insert(actor, counted);
+        }
+        rows
+    }
+
+    fn removed(&self, key: &[u8], actor: &Actor) -> Totals {
+        self.removed.get(&(key.to_vec(), actor.clone())).copied().unwrap_or_default()
+    }
+
+    /// What an actor's totals of a key count.
+    fn count(&self, key: &[u8], actor: &Actor) -> i64 {
+        let totals = self.counted.get(actor).and_then(|rows| rows.get(key)).copied().unwrap_or_default();
+        value(less(totals, self.removed(key, actor)))
+    }
+
+    fn keys(&self) -> BTreeSet<&[u8]> {
+        self.counted.values().flat_map(|rows| rows.keys().map(Vec::as_slice)).collect()
+    }
+}
+
+/// What must hold of a window at every moment: its own part is what it was told, every other row is a state that its owner
+/// had, and what is read is what the rows say. Reads so stay within what the ledger allows.
+pub(super) fn window(process: &Process, truth: &Truth, window: &Structure, spoilt: bool) -> Result<(), String> {
+    let name = &window.spec().name;
+    let fail = |what: String| Err(format!("{name}: {what}"));
+    let own: BTreeMap<_, _> = window.rows_of(&process.actor).into_iter().collect();
+    for (key, track) in truth.tracks(process.run, name) {
+        let totals = own.get(key).map_or((0, 0), |row| (row.added, row.removed));
+        if key::is_cleared(key) {
+            // Of what another node had removed already there is nothing to be said.
+            if track.position(totals, (0, 0), 0).is_none() {
+                return fail(format!("it removed up to {:?} of {key:02x?}, its row says {totals:?}", track.totals()));
+            }
+            continue;
+        }
+        let base = truth.base(process.run, &process.actor, name, key);
+        let zero = totals == (0, 0) && value(less(track.totals(), base)) == 0;
+        if !zero && track.position(totals, base, track.len()) != Some(track.len()) {
+            let counted = track.totals();
+            return fail(format!(
+                "it counted {counted:?} of {key:02x?}, left {base:?} behind, its row says {totals:?}"
+            ));
+        }
+    }
+    if let Some(key) = own.keys().find(|key| truth.track(process.run, name, key).is_none()) {
+        return fail(format!("it never counted {key:02x?}"));
+    }
+    for held in window.held().iter().filter(|held| !spoilt && held.actor != process.actor) {
+        for (key, row) in window.rows_of(&held.actor) {
+            truth.position(&held.actor, name, &key, &row, 0)?;
+        }
+    }
+    if process.leaving.is_none() {
+        let rows = Rows::of(window);
+        for key in rows.keys() {
+            let count = window.count(key, tallymesh_engine::Time(0));
+            let all: i64 = rows.counted.keys().map(|actor| rows.count(key, actor)).sum();
+            let local = rows.count(key, &process.actor);
+            if (count.total, count.local) != (all, local) {
+                return fail(format!("{count:?} is read for {key:02x?}, the rows say {all} and {local} of its own"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was seen of an actor in a window may not be gone while the window is there, unless it is void.
+pub(super) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Result<(), String> {
+    let held = window.held();
+    for ((_, actor), SeenPart { have, .. }) in process.seen.parts_of(window.id()) {
+        let has = held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.have);
+        if has < *have && !truth.may_be_void(actor) {
+            let name = &window.spec().name;
+            return Err(format!("{name}: of {actor} it knew up to {have}, now {has}, and the window still lasts"));
+        }
+    }
+    Ok(())
+}
+
+/// A process has gone on as another run: its counts go along, less what was removed of the earlier run's and no more.
+/// Notes what was left behind.
+pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> Result<(), String> {
+    for window in process.windows() {
+        let name = &window.spec().name;
+        let rows = Rows::of(&window);
+        let own = rows.counted.get(&process.actor);
+        let mut bases = Vec::new();
+        for (key, track) in truth.tracks(process.run, name).filter(|(key, _)| !key::is_cleared(key)) {
+            let before = truth.base(process.run, was, name, key);
+            let had = less(track.totals(), before);
+            let Some(totals) = own.and_then(|own| own.get(key)) else {
+                // What it has no row for counts nothing: all of it was removed, or it was zero.
+                let removed = rows.removed(key, was);
+                let gone = (removed.0.min(had.0), removed.1.min(had.1));
+                if value(less(had, gone)) != 0 {
+                    return Err(format!("{name}: of {had:?} of {key:02x?}, with {gone:?} removed, nothing went along"));
+                }
+                bases.push((key.to_vec(), (before.0 + gone.0, before.1 + gone.1)));
+                continue;
+            };
+            let left = less(had, *totals);
+            let at_most = truth.removed(name, key, was, |_| true);
+            // Of a key that counted nothing it may have forgotten that it ever did.
+            let zero = left.0.saturating_sub(at_most.0).max(left.1.saturating_sub(at_most.1));
+            let at_least = truth.removed(name, key, was, |run| run == process.run);
+            let short = left.0 < at_least.0.min(had.0) || left.1 < at_least.1.min(had.1);
+            let zeros = (before.0 + zero, before.1 + zero);
+            let was_zero = zero == 0 || left.0.min(left.1) >= zero && track.position((0, 0), zeros, 1).is_some();
+            if totals.0 > had.0 || totals.1 > had.1 || !was_zero || (short && !truth.disturbed()) {
+                return Err(format!(
+                    "{name}: {totals:?} of {had:?} of {key:02x?} went along; between {at_least:?} and {at_most:?} were removed"
+                ));
+            }
+            bases.push((key.to_vec(), (before.0 + left.0, before.1 + left.1)));
+        }
+        for (key, base) in bases {
+            truth.left_behind(process.run, name, &key, base);
+        }
+    }
+    Ok(())
+}
+
+/// Somebody who keeps a window.
+struct Keeper<'a> {
+    node: &'a Node,
+    process: &'a Process,
+    window: std::sync::Arc<Structure>,
+}
+
+/// What keeps the windows of the cluster from agreeing with the ledger: up to [`NAMED`] lines.
+pub(super) fn pending(cluster: &Cluster, open: &mut Vec<String>) {
+    for at in 0..cluster.series_specs.len() {
+        let mut keepers: BTreeMap<Window, Vec<Keeper<'_>>> = BTreeMap::new();
+        let mut comings = Vec::new();
+        for node in &cluster.nodes {
+            let Some(process) = &node.process else { continue };
+            let Some(series) = process.replica.series().nth(at) else { continue };
+            comings.push((node, series.current() + 1));
+            for (number, window) in process.windows_of(series) {
+                keepers.entry(number).or_default().push(Keeper { node, process, window });
+            }
+            blocks(node, series, open);
+        }
+        for (number, keepers) in &keepers {
+            let counted = keepers.iter().any(|keeper| keeper.window.held().iter().any(|held| held.rows > 0));
+            let shared = cluster.series_specs[at].replicate;
+            for (node, _) in comings.iter().filter(|(_, next)| counted && shared && next < number) {
+                say(
+                    open,
+                    format!("{} has not come to window {number} of {}", node.label, cluster.series_specs[at].name),
+                );
+            }
+            for keeper in keepers {
+                let mut say = |what: String| say(open, format!("{} in {}: {what}", keeper.node.label, name(keeper)));
+                if shared {
+                    copies(cluster, keepers, keeper, &mut say);
+                }
+                counts(cluster, keepers, keeper, &mut say);
+            }
+        }
+    }
+}
+
+fn say(open: &mut Vec<String>, what: String) {
+    if open.len() < NAMED {
+        open.push(what);
+    }
+}
+
+fn name<'a>(keeper: &'a Keeper<'_>) -> &'a StructureName {
+    &keeper.window.spec().name
+}
+
+fn held(window: &Structure) -> BTreeMap<Actor, Held> {
+    window.held().into_iter().map(|held| (held.actor.clone(), held)).collect()
+}
+
+/// Whoever keeps a window has the rows of everybody else who does, and of those who have ended as much as anybody.
+fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &mut impl FnMut(String)) {
+    let truth = cluster.truth.borrow();
+    let ours = held(&keeper.window);
+    let mut furthest: BTreeMap<Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
+    for other in keepers {
+        for (actor, held) in held(&other.window).into_iter().filter(|(_, held)| held.have > 0) {
+            let owner = other.process.actor == actor;
+            let known = furthest.get(&actor);
+            if owner || known.is_none_or(|(have, by)| by.process.actor != actor && *have < held.have) {
+                furthest.insert(actor, (held.have, other));
+            }
+        }
+    }
+    for (actor, (have, by)) in furthest.iter().filter(|(actor, _)| **actor != keeper.process.actor) {
+        if truth.is_void(actor) {
+            continue;
+        }
+        match ours.get(actor) {
+            None => say(format!("knows nothing of {actor}, {} does", by.node.label)),
+            Some(held) if by.process.actor == *actor => compare(&keeper.window, held, &by.window, say),
+            Some(held) if held.have != *have => {
+                say(format!("has {} of {actor}, {} has {have}", held.have, by.node.label));
+            }
+            Some(_) if cluster.spoilt => {}
+            Some(held) => {
+                let sorted = |window: &Structure| window.rows_of(actor).into_iter().collect::<BTreeMap<_, _>>();
+                if held.since == 0 && sorted(&keeper.window) != sorted(&by.window) {
+                    say(format!("has other rows of {actor} than {}", by.node.label));
+                }
+            }
+        }
+    }
+    if let Some(void) = ours.keys().find(|actor| truth.is_void(actor)) {
+        say(format!("still has {void}, which is void"));
+    }
+    let mut runs = BTreeSet::new();
+    for actor in ours.iter().filter(|(_, held)| held.rows > 0).map(|(actor, _)| actor) {
+        if truth.run_of(actor).is_some_and(|run| !runs.insert(run)) {
+            say(format!("counts {actor} beside another run of the same process"));
+        }
+    }
+}
+
+/// What is read is what the ledger says, exactly: of every run that lives and keeps the window what it was told, of others
+/// what is known of them, and off both what the removals had seen.
+fn counts(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &mut impl FnMut(String)) {
+    if keeper.process.leaving.is_some() || cluster.spoilt {
+        return;
+    }
+    let truth = cluster.truth.borrow();
+    let (name, rows) = (name(keeper), Rows::of(&keeper.window));
+    let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+    let mut add = |key: &[u8], actor: &Actor, totals: Totals| {
+        let removed = rows.removed(key, actor);
+        // Whose removals are known here for certain: unless rows were voided that one of them relied on.
+        let at_least = truth.removed(name, key, actor, |run| {
+            !truth.disturbed() && keepers.iter().any(|other| other.process.run == run)
+        });
+        let at_most = truth.removed(name, key, actor, |_| true);
+        if removed != most(removed, at_least) || at_most != most(removed, at_most) {
+            say(format!("{removed:?} are removed of {key:02x?} of {actor}, between {at_least:?} and {at_most:?} were"));
+        }
+        *sums.entry(key.to_vec()).or_default() += value(less(totals, removed));
+    };
+    for (actor, counted) in &rows.counted {
+        match keepers.iter().find(|other| other.process.actor == *actor) {
+            Some(owner) => {
+                let tracks = truth.tracks(owner.process.run, name).filter(|(key, _)| !key::is_cleared(key));
+                for (key, track) in tracks {
+                    let base = truth.base(owner.process.run, actor, name, key);
+                    add(key, actor, less(track.totals(), base));
+                }
+            }
+            None => counted.iter().for_each(|(key, totals)| add(key, actor, *totals)),
+        }
+    }
+    for (key, sum) in sums {
+        let read = keeper.window.count(&key, tallymesh_engine::Time(0)).total;
+        if read != sum {
+            say(format!("reads {read} for {key:02x?}, the ledger says {sum}"));
+        }
+    }
+}
+
+/// What a series reads for everything is the sum of what its windows read key by key.
+fn blocks(node: &Node, series: &Series, open: &mut Vec<String>) {
+    let now = tallymesh_engine::Time(0);
+    let sums = series.windows().into_iter().map(|window| {
+        let rows = Rows::of(&window);
+        rows.keys().into_iter().map(|key| window.count(key, now).total).sum::<i64>()
+    });
+    let sums: Vec<i64> = sums.collect();
+    if series.spec().kind == Kind::CidrTree {
+        let every = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap_or_else(|_| unreachable!("{net} is a net")));
+        let read = every.map(|net| series.counts(Scope::Net(net), now));
+        let read: Vec<i64> = read[0].iter().zip(&read[1]).map(|(v4, v6)| v4.total + v6.total).collect();
+        if read != sums {
+            say(
+                open,
+                format!("{} reads {read:?} for all of {}, its keys say {sums:?}", node.label, series.spec().name),
+            );
+        }
+    }
+}
