@@ -45,7 +45,9 @@ impl Cluster {
             Fault::Forget(name, at) => self.forget(name, at),
             Fault::Renew(names) => self.each(names, Self::renew),
             Fault::Reload(names) => self.each(names, |cluster, n| {
-                if cluster.nodes[n].is_working() {
+                // Whoever leaves does not come back with its state.
+                let leaves = cluster.nodes[n].process.as_ref().is_some_and(|process| process.leaving.is_some());
+                if cluster.nodes[n].is_working() && !leaves {
                     cluster.hang_up(n);
                     cluster.renew(n);
                     cluster.trace.mark("reload");
