@@ -10,6 +10,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
+use tallymesh_schemas::frame::HEADER_BYTES;
 use tallymesh_schemas::{Incarnation, Kind, NodeName, SeriesName, SeriesSpec};
 
 use crate::add::COMMIT_EVERY;
@@ -87,8 +88,49 @@ pub fn measure(rounds: usize) -> Vec<Group> {
     addresses.iter().for_each(|address| *sorted.entry((WINDOWS, *address)).or_default() += 1);
     let mut groups: Vec<_> = [16, 24].map(|bits| sum_under(&node, &sorted, &addresses, bits, rounds)).into();
     groups.push(record(&mut node, &addresses, rounds));
+    groups.push(wire());
     groups.push(memory());
     groups
+}
+
+/// Rows of one flush.
+const ROWS: usize = 1_000;
+
+/// Bytes a changed row takes on the wire: the windows are as other structures are.
+fn wire() -> Group {
+    let addresses = input::addresses(BEFORE, Spread::Clustered);
+    let (mut a, mut b) = (Node::new("node-0"), Node::new("node-1"));
+    let names = [&a, &b].map(|node| node.replica.actor().node.clone());
+    a.replica.handle_link_up(a.now, &names[1]);
+    b.replica.handle_link_up(b.now, &names[0]);
+    a.add(&addresses);
+    a.commit();
+    exchange(&mut a, &mut b, &names);
+    for at in input::draws(ROWS, addresses.len(), 9) {
+        a.add(&addresses[at as usize..][..1]);
+    }
+    a.commit();
+    let bytes = exchange(&mut a, &mut b, &names);
+    assert_eq!(b.sum(net(0, 0)), a.sum(net(0, 0)), "all has arrived");
+    let figure = Figure { who: "tallymesh, frames included".to_owned(), value: bytes as f64 / ROWS as f64 };
+    let what = format!("bytes a changed row, {ROWS} of {BEFORE} addresses of a window a flush");
+    Group::new(what, "bytes", vec![figure])
+}
+
+/// Lets two nodes talk until both are silent; how many bytes that took.
+fn exchange(a: &mut Node, b: &mut Node, names: &[NodeName; 2]) -> usize {
+    let mut bytes = 0;
+    loop {
+        let mut message = Vec::new();
+        if a.replica.poll_transmit(&names[1], &mut message) {
+            b.replica.handle_message(b.now, &names[0], &message).expect("a sound message");
+        } else if b.replica.poll_transmit(&names[0], &mut message) {
+            a.replica.handle_message(a.now, &names[1], &message).expect("a sound message");
+        } else {
+            return bytes;
+        }
+        bytes += message.len() + HEADER_BYTES;
+    }
 }
 
 fn sum_under(node: &Node, sorted: &BTreeMap<(u32, u32), i64>, addresses: &[u32], bits: u8, rounds: usize) -> Group {
