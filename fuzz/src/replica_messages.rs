@@ -10,12 +10,16 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Config, Counter, Event, Hold, Life, Listing, Now, Replica, Structure, Time};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, key, limits};
+use tallymesh_schemas::{
+    Actor, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureId, StructureSpec, key, limits,
+};
 
 const STEPS: usize = 256;
 const PEERS: [&str; 3] = ["p0", "p1", "p2"];
 const NODES: [&str; 6] = ["p0", "p1", "p2", "q0", "q1", "us"];
 const FIRST_RUN: u64 = 1000;
+/// The place of the window among the structures.
+const EVENTS: usize = 2;
 /// Maps that a link keeps, each with at most one entry for a structure and an actor.
 const MAPS: usize = 6;
 /// Bytes that a structure may take when it knows nothing.
@@ -77,6 +81,8 @@ enum Which {
     Addresses,
     Names,
     Unknown(u8),
+    /// The window of a series.
+    Events,
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -202,7 +208,7 @@ fn sound_key(kind: Kind, n: u8) -> Vec<u8> {
 /// What is driven, and what is known of it.
 struct Driven {
     replica: Replica,
-    structures: [Arc<Structure>; 2],
+    structures: [Arc<Structure>; 3],
     now: Now,
     /// What we have counted ourselves.
     own: BTreeMap<(usize, Vec<u8>), i64>,
@@ -244,11 +250,18 @@ impl Driven {
             ..Config::default()
         };
         let mut replica = Replica::new(config, node("us"), Incarnation(FIRST_RUN));
-        let structures = [(Class::InboundCidr, true), (Class::OutboundDomains, false)].map(|(class, snapshot)| {
-            let spec = StructureSpec { snapshot, max_pending: 4, ..StructureSpec::from(class) };
-            replica.replicate(spec, Arc::new(|| ())).expect("two structures")
-        });
+        let [addresses, names] =
+            [(Class::InboundCidr, true), (Class::OutboundDomains, false)].map(|(class, snapshot)| {
+                let spec = StructureSpec { snapshot, max_pending: 4, ..StructureSpec::from(class) };
+                replica.replicate(spec, Arc::new(|| ())).expect("two structures")
+            });
         let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        // Windows that are longer than any run.
+        let week = *limits::MONITOR_INTERVAL.end();
+        let spec = SeriesSpec::new(SeriesName::new("events").expect("a sound name"), Kind::CidrTree, week, 1);
+        let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("one series");
+        let [window] = &series.windows()[..] else { panic!("one window is kept") };
+        let structures = [addresses, names, Arc::clone(window)];
         for peer in [0, 1] {
             replica.handle_link_up(now, &peer_of(peer));
         }
@@ -289,7 +302,11 @@ impl Driven {
     }
 
     fn at(which: Which) -> usize {
-        usize::from(matches!(which, Which::Names))
+        match which {
+            Which::Addresses | Which::Unknown(_) => 0,
+            Which::Names => 1,
+            Which::Events => EVENTS,
+        }
     }
 
     fn id(&self, which: Which) -> StructureId {
@@ -480,6 +497,10 @@ impl Driven {
                 break;
             }
             let key = match &row.state {
+                // Every other one clears what a node has counted, where that can be.
+                State::Keyed(Key::Sound(n), ..) if matches!(which, Which::Events) && n % 2 == 1 => {
+                    key::cleared(&self.known(node(NODES[usize::from(*n) % NODES.len()])), &sound_key(kind, n / 16))
+                }
                 State::Keyed(Key::Sound(n), ..) => sound_key(kind, *n),
                 State::Keyed(Key::Bytes(bytes), ..) => bytes.clone(),
                 _ => Vec::new(),
@@ -533,6 +554,14 @@ impl Driven {
 
     fn hold(&mut self, which: Which, n: u8, limit: i64) {
         let at = Self::at(which);
+        if at == EVENTS {
+            // Events are not held open; they are cleared.
+            let key = sound_key(Kind::CidrTree, n);
+            self.structures[at].clear(&key).expect("a sound key");
+            let total = self.structures[at].count(&key, self.now.mono).total;
+            assert!(self.left || total == 0, "what is known of it counts no more: {total}");
+            return;
+        }
         let key = sound_key(self.structures[at].kind(), n);
         let counter: Counter = self.structures[at].counter(&key).expect("a sound key");
         let before = counter.count(self.now.mono).total;
@@ -572,21 +601,22 @@ impl Driven {
         let actors = replica.nodes().count() + 1;
         let links = replica.links().count();
         let entries = replica.link_entries();
-        assert!(
-            entries <= links * self.structures.len() * actors * MAPS,
-            "{entries} entries for {links} links and {actors} actors"
-        );
+        // Of events there are all runs of a node.
+        let runs: usize = replica.structures().iter().map(|structure| structure.held().len().max(actors)).sum();
+        assert!(entries <= links * runs * MAPS, "{entries} entries for {links} links and {actors} actors");
         assert!(actors <= NODES.len() + 1 + PEERS.len(), "as many nodes as were named");
         for structure in &self.structures {
             structure.audit().unwrap_or_else(|error| panic!("{}: {error}", structure.spec().name));
             let held = structure.held();
-            assert!(held.len() <= actors, "{} actors are held, {actors} are known", held.len());
+            let keeps_runs = structure.spec().class.cell() == Cell::Events;
+            assert!(keeps_runs || held.len() <= actors, "{} actors are held, {actors} are known", held.len());
             let rows: usize = held.iter().map(|held| held.rows).sum();
             assert!(rows <= self.rows + self.own.len());
             let most = BYTES_EMPTY + BYTES_A_ROW * (self.rows + self.own.len());
             assert!(structure.bytes() <= most, "{} bytes for {} bytes of rows", structure.bytes(), self.rows);
         }
-        for ((at, key), own) in &self.own {
+        // What we count of events others may clear.
+        for ((at, key), own) in self.own.iter().filter(|((at, _), _)| *at != EVENTS) {
             let count = self.structures[*at].count(key, self.now.mono);
             assert_eq!(count.local, *own, "what we count is ours alone to change");
         }
