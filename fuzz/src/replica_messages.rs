@@ -558,6 +558,8 @@ impl Driven {
             // Events are not held open; they are cleared.
             let key = sound_key(Kind::CidrTree, n);
             self.structures[at].clear(&key).expect("a sound key");
+            // A row of ours for each actor.
+            self.rows += self.structures[at].held().len();
             let total = self.structures[at].count(&key, self.now.mono).total;
             assert!(self.left || total == 0, "what is known of it counts no more: {total}");
             return;
