@@ -21,7 +21,7 @@ const FIRST_RUN: u64 = 1000;
 /// The place of the window among the structures.
 const EVENTS: usize = 2;
 /// Maps that a link keeps, each with at most one entry for a structure and an actor.
-const MAPS: usize = 6;
+const MAPS: usize = 7;
 /// Bytes that a structure may take when it knows nothing.
 const BYTES_EMPTY: usize = 256 << 10;
 /// Bytes that it may take for each row that it was ever sent, sparse as they may lie.
