@@ -10,7 +10,6 @@ use crate::wait::{PATIENCE, until_true};
 /// A node is killed under load. Its inbound counts leave the others' view, its outbound ones stay; as soon as it runs
 /// again, the old run counts no more. Then once more, and this time it is back before anybody has missed it.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn kill_and_restart() {
     let Some(mut cluster) = Cluster::start("kill_and_restart") else { return };
     let others = [0, 1, 3, 4];

@@ -123,14 +123,13 @@ fn half_open(test: &str, attempts: usize) {
 
 /// A hundred thousand connections are begun at one node, and none is finished. It keeps nothing of them, and serves.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn half_open_connections() {
     half_open("half_open_connections", 100_000);
 }
 
-/// A million: `cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture`.
+/// A million.
 #[test]
-#[ignore = "takes two minutes; run it with --release"]
+#[ignore = "takes two minutes: cargo test --release -p tallymesh-cli --test network million -- --ignored --nocapture"]
 fn a_million_half_open_connections() {
     half_open("a_million_half_open_connections", 1_000_000);
 }

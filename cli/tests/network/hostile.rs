@@ -176,7 +176,6 @@ impl Liar {
 /// A peer with a valid certificate sends noise, rows that are not its own, versions that nobody issued, more than fits, and
 /// runs from the end of time. The nodes refuse, count the refusals, and stay small; what they count stays exact.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn a_peer_that_lies() {
     let Some(mut cluster) = Cluster::start("a_peer_that_lies") else { return };
     let loads = cluster.load(0..NODES);

@@ -9,7 +9,6 @@ use crate::wait::{PATIENCE, until, until_true};
 
 /// Two nodes against three. Each side goes on and shows exactly what it counts itself, once the others count as dead.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn two_against_three() {
     let Some(mut cluster) = Cluster::start("two_against_three") else { return };
     let (two, three) = ([0, 1], [2, 3, 4]);
@@ -53,7 +52,6 @@ fn two_against_three() {
 /// One node hears another, and is not heard by it. The two lose their link, and learn from the others what the other
 /// one counts: nothing is missing even while it lasts.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn one_direction() {
     let Some(mut cluster) = Cluster::start("one_direction") else { return };
     let loads = cluster.load(0..NODES);

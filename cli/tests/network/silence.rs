@@ -43,14 +43,12 @@ fn silent(test: &str, fault: &str, begin: fn(&Cluster), end: fn(&Cluster)) {
 
 /// The firewall of a node's machine drops what comes for it, and lets it through again.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn port_blocked() {
     silent("port_blocked", "UDP port of node-3 blocked", |c| c.lab.block_port(3), |c| c.lab.open_port(3));
 }
 
 /// A node is stopped, as on a machine that hangs, and goes on where it was.
 #[test]
-#[ignore = "the real network, for minutes: cargo test --release -p tallymesh-cli --test network -- --ignored --nocapture"]
 fn stopped() {
     silent("stopped", "SIGSTOP of node-3", |c| c.process(3).stop(), |c| c.process(3).go_on());
 }
