@@ -155,6 +155,7 @@ impl Ledger {
             let top = stated.entry((key.to_vec(), victim)).or_default();
             *top = (top.0.max(state.row.added), top.1.max(state.row.removed));
         }
+        stated.retain(|_, totals| *totals != Totals::default());
         let kept = self.cleared.by_key.iter().flat_map(|(key, actors)| {
             actors.iter().map(move |(actor, totals)| ((key.to_vec(), actor.clone()), *totals))
         });
