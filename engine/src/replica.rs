@@ -247,7 +247,7 @@ pub struct Replica {
     clock: WindowClock,
     links: BTreeMap<NodeName, Link>,
     nodes: BTreeMap<NodeName, Node>,
-    /// The first run of this process: what its later ones have taken over is void.
+    /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
     begun: Incarnation,
     /// By node and the first run that is buried.
     tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
@@ -395,6 +395,10 @@ impl Replica {
         if self.structures.values().any(|held| held.structure.keeps_runs()) {
             // Others keep the events of earlier runs. These count in the new run now.
             self.bury_runs(now, &was.node, self.begun, was.incarnation);
+        }
+        if incarnation.0 > was.incarnation.0 + 1 {
+            // What lies between may be another process's.
+            self.begun = incarnation;
         }
         self.actor.clone()
     }

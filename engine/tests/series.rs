@@ -180,6 +180,29 @@ fn a_renewed_run_takes_its_counts_along() {
     everywhere(&wire, "k", &[0, 0, 0]);
 }
 
+/// A node that starts again behind a clock that was set back finds its earlier run to be a later one. What that has counted
+/// is not its own to void.
+#[test]
+fn a_renewed_run_voids_no_other_process() {
+    let mut wire = wire(&["a", "b"]);
+    add(&mut wire, 0, "k", 5);
+    wire.talk();
+    wire.down(0, 1);
+    wire.replicas[0] = Replica::new(config(), name("a"), Incarnation(900));
+    wire.replicas[0].replicate(wire::spec(), Arc::new(|| ())).unwrap();
+    keep(&mut wire, 0);
+    add(&mut wire, 0, "k", 10);
+    wire.up(0, 1);
+    wire.run(3);
+    assert!(wire.replicas[0].actor().incarnation > Incarnation(1000));
+    for _ in 0..2 {
+        let (now, run) = (wire.now, wire.replicas[0].actor().incarnation);
+        wire.replicas[0].renew(now, run);
+        wire.run(2);
+    }
+    everywhere(&wire, "k", &[15, 0, 0]);
+}
+
 #[test]
 fn a_forgotten_node_counts_no_more() {
     let mut wire = wire(&["a", "b", "c"]);
