@@ -41,6 +41,7 @@ mod index;
 mod inspect;
 mod keys;
 mod ledger;
+pub mod limits;
 mod listing;
 mod log;
 #[cfg(all(test, loom))]
