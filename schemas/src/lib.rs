@@ -20,9 +20,11 @@ pub mod rate;
 pub mod rows;
 pub mod series;
 pub mod structure;
+pub mod throttle;
 pub mod varint;
 
 pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
 pub use rate::{Rate, RateError};
 pub use series::{SeriesName, SeriesSpec, Window};
 pub use structure::{Cell, Class, Kind, OnDead, StructureId, StructureName, StructureSpec};
+pub use throttle::{OnPartition, Strength, ThrottleSpec};

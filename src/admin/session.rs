@@ -151,7 +151,7 @@ impl Session {
                     let blocks = listing.blocks(PAGE_ITEMS);
                     Answer::Blocks(blocks.iter().map(|block| (block.net, block.count)).collect())
                 }
-                Kind::GaugeTable => {
+                Kind::GaugeTable | Kind::ThrottleTable => {
                     let entries = listing.entries(PAGE_ITEMS);
                     Answer::Entries(entries.into_iter().map(|e| (text(&structure, &e.key), e.count)).collect())
                 }

@@ -74,8 +74,9 @@ pub(crate) struct Other {
     first: Time,
     /// Its latest claim to each founder's share.
     pub(crate) claims: BTreeMap<usize, (u64, Stage)>,
-    /// The reading of our clock with which it supports a claim of ours, by founder and claim.
-    pub(crate) supports: BTreeMap<(usize, u64), u64>,
+    /// Its latest support of each claim of ours, by founder and claim: the number of the vote, and the reading of our
+    /// clock that it answers.
+    pub(crate) supports: BTreeMap<(usize, u64), (u64, u64)>,
     /// What it has lent us, by term.
     pub(crate) lendings: BTreeMap<u64, Lending>,
     /// What it could use.
@@ -95,12 +96,12 @@ impl Other {
         self.heard.unwrap_or(self.first)
     }
 
-    pub(crate) fn support(&mut self, founder: usize, claim: u64, beat: u64) {
+    pub(crate) fn support(&mut self, founder: usize, claim: u64, vote: u64, beat: u64) {
         if self.supports.len() >= REMEMBERED && !self.supports.contains_key(&(founder, claim)) {
             self.supports.pop_first();
         }
         let known = self.supports.entry((founder, claim)).or_default();
-        *known = beat.max(*known);
+        *known = (vote, beat).max(*known);
     }
 
     pub(crate) fn claim(&mut self, founder: usize, claim: u64, stage: Stage) {

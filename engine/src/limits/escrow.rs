@@ -179,7 +179,8 @@ pub struct Escrow {
     pub(crate) votes: BTreeMap<usize, Vote>,
     /// What we claim ourselves.
     pub(crate) claims: BTreeMap<usize, Claim>,
-    pub(crate) next_claim: u64,
+    /// The next number of a claim or a vote of ours.
+    pub(crate) next_number: u64,
     /// Not before these do we claim again.
     pub(crate) again: BTreeMap<usize, Time>,
     pub(crate) lent: BTreeMap<Seat, Vec<Term>>,
@@ -296,7 +297,7 @@ impl Escrow {
             board: Board::default(),
             votes: BTreeMap::new(),
             claims: BTreeMap::new(),
-            next_claim: 1,
+            next_number: 1,
             again: BTreeMap::new(),
             lent: BTreeMap::new(),
             next_term: 1,
@@ -384,9 +385,9 @@ impl Escrow {
                     other.claim(of, claim, stage);
                 }
             }
-            Fact::Support { founder: of, to, claim } if founder && to == self.seat => {
+            Fact::Support { founder: of, to, claim, vote } if founder && to == self.seat => {
                 if let Some(other) = self.board.entry(now, &seat) {
-                    other.support(of, claim, added);
+                    other.support(of, claim, vote, added);
                 }
             }
             Fact::Echo { to, term } if founder && to == self.seat => self.learn_echo(now, &seat, term, added, closed),

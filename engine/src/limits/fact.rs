@@ -25,8 +25,9 @@ pub(crate) enum Fact {
     Beat,
     /// The writer's claim to a founder's share: how far it has come.
     Claim { founder: usize, claim: u64 },
-    /// The writer has heard the claimant's clock at this reading, and supports its claim and no other.
-    Support { founder: usize, to: Seat, claim: u64 },
+    /// The writer has heard the claimant's clock at this reading, and has supported its claim and no other ever since it
+    /// began to, with this number.
+    Support { founder: usize, to: Seat, claim: u64, vote: u64 },
     /// The writer has heard the borrower's clock at this reading; all loans of the term stand on it.
     Echo { to: Seat, term: u64 },
     /// So much the writer has lent in this term.
@@ -47,7 +48,9 @@ pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
     match fact {
         Fact::Beat => head('b'),
         Fact::Claim { founder, claim } => format!("{} {founder} {claim}", head('h')),
-        Fact::Support { founder, to, claim } => format!("{} {founder} {} {claim}", head('p'), seat(to)),
+        Fact::Support { founder, to, claim, vote } => {
+            format!("{} {founder} {} {claim} {vote}", head('p'), seat(to))
+        }
         Fact::Echo { to, term } => format!("{} {} {term}", head('e'), seat(to)),
         Fact::Lent { to, term, name } => format!("{} {} {term} {name}", head('l'), seat(to)),
         Fact::Returned { to, term, name } => format!("{} {} {term} {name}", head('r'), seat(to)),
@@ -68,7 +71,12 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
     let fact = match tag {
         'b' => Fact::Beat,
         'h' => Fact::Claim { founder: rest.number()?, claim: rest.number()? as u64 },
-        'p' => Fact::Support { founder: rest.number()?, to: rest.seat()?, claim: rest.number()? as u64 },
+        'p' => Fact::Support {
+            founder: rest.number()?,
+            to: rest.seat()?,
+            claim: rest.number()? as u64,
+            vote: rest.number()? as u64,
+        },
         'e' => Fact::Echo { to: rest.seat()?, term: rest.number()? as u64 },
         'l' => Fact::Lent { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
         'r' => Fact::Returned { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
@@ -120,7 +128,12 @@ mod tests {
         prop_oneof![
             Just(Fact::Beat),
             (0..64_usize, n()).prop_map(|(founder, claim)| Fact::Claim { founder, claim }),
-            (0..64_usize, seat(), n()).prop_map(|(founder, to, claim)| Fact::Support { founder, to, claim }),
+            (0..64_usize, seat(), n(), n()).prop_map(|(founder, to, claim, vote)| Fact::Support {
+                founder,
+                to,
+                claim,
+                vote
+            }),
             (seat(), n()).prop_map(|(to, term)| Fact::Echo { to, term }),
             (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Lent { to, term, name }),
             (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Returned { to, term, name }),

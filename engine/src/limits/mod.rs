@@ -22,8 +22,9 @@
 //!
 //! ## Tenure
 //! A claim to `φ(k)` is a process and a number, and once over it is over for good. The other founders support at most one
-//! claim each. To **begin**, a claim needs the support of all of them (of all that are not the claimant), and then an answer
-//! of each of the same processes to a reading that was told after all support was there. To **go on**, it needs an answer
+//! claim each. To **begin**, a claim needs the support of all of them (of all that are not the claimant), and then, of each of
+//! them, an answer to a reading that was told after all support was there, given in the same vote: the same process, that has not
+//! turned away in between. To **go on**, it needs an answer
 //! of any one of them within `L`. A supporter turns to another claim when the one that it supports says that it is over, or
 //! `L⁺` after its last answer; and in the first `L⁺` of its own life it supports only claims that say that they hold.
 //!
@@ -69,9 +70,17 @@ mod board;
 mod bucket;
 mod escrow;
 mod fact;
+mod limiter;
+mod pool;
+mod soft;
 mod target;
+mod throttle;
 
 pub use bucket::{Bucket, Decision, UNITS};
 pub use escrow::{Escrow, Founding, FoundingError, Release, ReleaseAll, Share, Write};
 pub use fact::Seat;
+pub use limiter::{Holding, LimitError, Limiter};
+pub use pool::{Permit, Pool, PoolStanding};
+pub use soft::Soft;
 pub use target::Quota;
+pub use throttle::{Reach, Standing, Throttle};

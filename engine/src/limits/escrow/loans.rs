@@ -20,7 +20,7 @@ const TERMS: usize = 4;
 const ENDED: usize = 1 << 16;
 
 /// What is said to be given back beyond what was lent, of a term that is over for us: the lender ends it as well.
-const REFUSED: u64 = 1 << 40;
+const REFUSED: u64 = 1 << 39;
 
 /// What was lent in one term under one name.
 #[derive(Clone, Copy, Debug, Default)]

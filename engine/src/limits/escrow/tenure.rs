@@ -14,10 +14,21 @@ use crate::time::Time;
 pub(crate) struct Vote {
     pub(crate) to: Seat,
     pub(crate) claim: u64,
+    /// Which time it is that we begin to support somebody.
+    id: u64,
     /// The last reading of its clock that we have answered.
     beat: u64,
     /// When we did.
     at: Time,
+}
+
+/// A founder's support for a claim of ours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Support<'a> {
+    /// The last reading of our clock that it answers.
+    beat: u64,
+    seat: &'a Seat,
+    vote: u64,
 }
 
 /// A claim of ours to a founder's share.
@@ -26,8 +37,9 @@ pub(crate) struct Claim {
     pub(crate) id: u64,
     stage: Stage,
     since: Time,
-    /// The reading of our clock that all supporters have to have heard, once all of them support us, and who they are.
-    confirm: Option<(u64, BTreeMap<usize, Seat>)>,
+    /// The reading of our clock that all supporters have to have heard, once all of them support us, and who they are,
+    /// each with the number of its vote: one that has turned away meanwhile and come back has another one.
+    confirm: Option<(u64, BTreeMap<usize, (Seat, u64)>)>,
     /// It is given up as soon as nothing is lent on it.
     pub(crate) releasing: bool,
 }
@@ -45,8 +57,10 @@ impl Escrow {
             // There is nobody who could give the share to another one, or take it over.
             return Time::NEVER;
         }
-        let heard =
-            self.voters(founder).filter_map(|voter| self.best_support(voter, founder, claim)).map(|(beat, _)| beat);
+        let heard = self
+            .voters(founder)
+            .filter_map(|voter| self.best_support(voter, founder, claim))
+            .map(|support| support.beat);
         heard.max().map_or(Time(0), |beat| self.moment(beat).after(self.times.tenure))
     }
 
@@ -57,17 +71,25 @@ impl Escrow {
     }
 
     /// The latest support of a founder for a claim of ours, whichever process of it gave it.
-    fn best_support(&self, voter: usize, founder: usize, claim: u64) -> Option<(u64, &Seat)> {
+    fn best_support(&self, voter: usize, founder: usize, claim: u64) -> Option<Support<'_>> {
         let node = self.founding.founders.get(voter)?;
-        let given =
-            self.board.of(node).filter_map(|(seat, other)| Some((*other.supports.get(&(founder, claim))?, seat)));
-        given.filter(|(beat, _)| *beat > 0).max()
+        let given = self.board.of(node).filter_map(|(seat, other)| {
+            let (vote, beat) = *other.supports.get(&(founder, claim))?;
+            Some(Support { beat, seat, vote })
+        });
+        given.filter(|support| support.beat > 0).max()
     }
 
     /// Whether a process of a node was heard of lately.
     fn is_around(&self, founder: usize) -> bool {
         let node = self.founding.founders.get(founder);
         node.is_some_and(|node| self.board.of(node).any(|(_, other)| other.is_fresh(self.now, self.times.loan)))
+    }
+
+    /// Whether no founder is missing but those that are forgotten.
+    pub fn hears_founders(&self) -> bool {
+        let others = (0..self.founding.founders.len()).filter(|founder| Some(*founder) != self.rank);
+        others.into_iter().all(|founder| self.is_around(founder) || self.is_forgotten(founder))
     }
 
     /// Whether we have run for so long that nothing which an earlier process of ours supported can still be held.
@@ -104,7 +126,7 @@ impl Escrow {
             said || self.now >= vote.at.after(self.times.tenure_over)
         };
         if over && let Some(vote) = self.votes.remove(&founder) {
-            self.close(&Fact::Support { founder, to: vote.to, claim: vote.claim });
+            self.close(&Fact::Support { founder, to: vote.to, claim: vote.claim, vote: vote.id });
         }
     }
 
@@ -124,7 +146,8 @@ impl Escrow {
         let best = [of(true), of(false)].into_iter().flatten().rev().max_by_key(|((stage, ..), ..)| *stage);
         let Some(((_, _, claim), seat, beat)) = best else { return };
         // What was heard before we supported it is not answered.
-        let vote = Vote { to: seat.clone(), claim, beat: beat.saturating_sub(1), at: self.now };
+        let (to, beat) = (seat.clone(), beat.saturating_sub(1));
+        let vote = Vote { to, claim, id: self.number(), beat, at: self.now };
         self.votes.insert(founder, vote);
     }
 
@@ -132,8 +155,15 @@ impl Escrow {
         let Some(vote) = self.votes.get_mut(&founder) else { return };
         let Some(other) = self.board.others.get(&vote.to).filter(|other| other.beat > vote.beat) else { return };
         (vote.beat, vote.at) = (other.beat, self.now);
-        let (fact, beat) = (Fact::Support { founder, to: vote.to.clone(), claim: vote.claim }, vote.beat);
+        let fact = Fact::Support { founder, to: vote.to.clone(), claim: vote.claim, vote: vote.id };
+        let beat = vote.beat;
         self.write(&fact, beat);
+    }
+
+    /// A number that no claim and no vote of ours has had.
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
     }
 
     /// Claims our own share, and those of founders that are gone; brings claims on.
@@ -159,14 +189,13 @@ impl Escrow {
     }
 
     fn begin_claim(&mut self, founder: usize, rank: usize) {
-        let id = self.next_claim;
-        self.next_claim += 1;
+        let id = self.number();
         let claim = Claim { id, stage: Stage::Asking, since: self.now, confirm: None, releasing: false };
         self.claims.insert(founder, claim);
         self.write(&Fact::Claim { founder, claim: id }, Stage::Asking as u64);
         if founder != rank {
-            let (to, beat, at) = (self.seat.clone(), 0, self.now);
-            self.votes.insert(founder, Vote { to, claim: id, beat, at });
+            let vote = Vote { to: self.seat.clone(), claim: id, id: self.number(), beat: 0, at: self.now };
+            self.votes.insert(founder, vote);
         }
     }
 
@@ -199,25 +228,23 @@ impl Escrow {
         if self.voters(founder).next().is_none() && !self.is_mature() {
             return;
         }
-        let given: BTreeMap<usize, (u64, Seat)> = needed
-            .iter()
-            .filter_map(|voter| Some((*voter, self.best_support(*voter, founder, id)?)))
-            .map(|(voter, (beat, seat))| (voter, (beat, seat.clone())))
-            .collect();
-        let seats = || given.iter().map(|(voter, (_, seat))| (*voter, seat.clone())).collect::<BTreeMap<_, _>>();
+        let given: Vec<_> =
+            needed.iter().filter_map(|voter| Some((*voter, self.best_support(*voter, founder, id)?))).collect();
         if given.len() < needed.len() {
             return;
         }
+        let votes: BTreeMap<_, _> = given.iter().map(|(voter, by)| (*voter, (by.seat.clone(), by.vote))).collect();
+        let heard = given.iter().map(|(_, by)| by.beat).min().unwrap_or(u64::MAX);
         let Some(claim) = self.claims.get_mut(&founder) else { return };
         match &claim.confirm {
-            Some((from, supporters)) if *supporters == seats() => {
-                if given.values().all(|(beat, _)| beat >= from) {
+            Some((from, supporters)) if *supporters == votes => {
+                if heard >= *from {
                     claim.stage = Stage::Holding;
                     self.write(&Fact::Claim { founder, claim: id }, Stage::Holding as u64);
                 }
             }
             _ => {
-                claim.confirm = Some((self.beat + 1, seats()));
+                claim.confirm = Some((self.beat + 1, votes));
                 self.tell_beat();
             }
         }
