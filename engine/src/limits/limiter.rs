@@ -39,7 +39,9 @@ pub enum LimitError {
     #[error(transparent)]
     Name(#[from] KeyError),
     /// A hard limit has to be divided among somebody.
-    #[error("\"{0}\" is to be hard, and there are no founders to divide it among: list them in limits, on all nodes alike")]
+    #[error(
+        "\"{0}\" is to be hard, and there are no founders to divide it among: list them in limits, on all nodes alike"
+    )]
     NoFounders(String),
 }
 
@@ -47,6 +49,8 @@ pub enum LimitError {
 struct Core {
     escrow: Option<Escrow>,
     watch: Option<Arc<Watch>>,
+    /// What others have admitted, name by name.
+    used: Arc<Watch>,
     pools: BTreeMap<Box<str>, Arc<Pool>>,
     hard: BTreeMap<Box<str>, Arc<Throttle>>,
     rescan_at: Time,
@@ -63,6 +67,7 @@ pub struct Limiter {
     structure: Arc<Structure>,
     shards: Box<[RwLock<BTreeMap<Box<str>, Arc<Throttle>>>]>,
     core: Mutex<Core>,
+    declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
     woken: Arc<AtomicBool>,
     listed: Listed,
 }
@@ -107,6 +112,7 @@ impl Limiter {
         let core = Core {
             escrow,
             watch,
+            used: structure.watch(WATCHED, Arc::new(|| ())),
             pools: BTreeMap::new(),
             hard: BTreeMap::new(),
             rescan_at: now,
@@ -118,7 +124,8 @@ impl Limiter {
             reach: Reach::ALONE,
         };
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
-        Self { structure, shards, core: Mutex::new(core), woken, listed: Listed::default() }
+        let declared = RwLock::default();
+        Self { structure, shards, core: Mutex::new(core), declared, woken, listed: Listed::default() }
     }
 
     /// The structure.
@@ -135,6 +142,25 @@ impl Limiter {
     #[inline]
     pub fn find(&self, name: &str) -> Option<Arc<Throttle>> {
         self.shard(name).read().get(name).cloned()
+    }
+
+    /// Says what the throttle of a name is whenever it is asked for, and brings it to that if it is there.
+    ///
+    /// # Errors
+    /// As [`Limiter::throttle`].
+    pub fn declare(&self, name: &str, spec: ThrottleSpec, now: Time) -> Result<(), LimitError> {
+        self.throttle(name, spec, now)?;
+        self.declared.write().insert(name.into(), spec);
+        Ok(())
+    }
+
+    /// The throttle of a name that was declared, or is there.
+    #[inline]
+    pub fn resolve(&self, name: &str, now: Time) -> Option<Arc<Throttle>> {
+        self.find(name).or_else(|| {
+            let spec = self.declared.read().get(name).copied()?;
+            self.throttle(name, spec, now).ok()
+        })
     }
 
     /// The throttle of a name, made if need be, and brought to what `spec` says: a changed rate keeps what was counted.
@@ -203,7 +229,8 @@ impl Limiter {
 
     /// The throttles that are there, in order of name. O(names).
     pub fn throttles(&self) -> Vec<Arc<Throttle>> {
-        let mut list: Vec<_> = self.shards.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect();
+        let mut list: Vec<_> =
+            self.shards.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect();
         list.sort_by(|a, b| a.name().cmp(b.name()));
         list
     }
@@ -263,7 +290,14 @@ impl Limiter {
         let founders = core.escrow.as_ref().is_none_or(Escrow::hears_founders);
         let reach = Reach { founders, ..reach };
         let changed = std::mem::replace(&mut core.reach, reach) != reach;
-        let used = self.exchange(reach, changed, now);
+        let (names, lost) = core.used.take();
+        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+            // Taken off when it is heard: later, the bucket would have been full in the meantime.
+            if let Some(throttle) = self.find(name) {
+                throttle.hear(now);
+            }
+        }
+        let used = self.exchange(reach, changed || lost > 0, now) || !names.is_empty();
         self.sweep(&mut core, now);
         let hard = core.hard.values().any(|throttle| throttle.is_wanted()) || !core.pools.is_empty();
         let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });

@@ -92,7 +92,8 @@ impl Soft {
         if passed >= Duration::from_secs(1) {
             let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
             let rate = self.heard_now.saturating_mul(1_000_000) / micros.max(1);
-            self.heard_rate = if rate > self.heard_rate { rate } else { self.heard_rate - (self.heard_rate - rate).div_ceil(2) };
+            self.heard_rate =
+                if rate > self.heard_rate { rate } else { self.heard_rate - (self.heard_rate - rate).div_ceil(2) };
             (self.heard_now, self.heard_since) = (0, now);
         }
     }

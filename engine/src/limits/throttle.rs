@@ -163,7 +163,8 @@ impl Throttle {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
         let hard = state.spec.strength == Strength::Hard;
-        let tokens = if hard { i64::try_from(state.hard.tokens(now)).unwrap_or(i64::MAX) } else { state.soft.tokens(now) };
+        let tokens =
+            if hard { i64::try_from(state.hard.tokens(now)).unwrap_or(i64::MAX) } else { state.soft.tokens(now) };
         Standing {
             spec: state.spec,
             tokens,
@@ -176,6 +177,11 @@ impl Throttle {
             stalest: count.stalest,
             reach: state.reach,
         }
+    }
+
+    /// Takes off what others have admitted.
+    pub(super) fn hear(&self, now: Time) {
+        self.learn(&mut self.state.lock(), now);
     }
 
     /// Sets what it is. What was counted stays counted.
@@ -206,10 +212,16 @@ impl Throttle {
         let asked = u128::from(state.asked.min(limits::STEP.unsigned_abs()));
         let steady = units(asked * u128::from(rate.period_us()), u128::from(rate.tokens()) * micros);
         let fresh = steady.max(units(u128::from(state.at_once), u128::from(rate.burst())));
-        // It grows at once, and forgets by halves in about half a second.
-        let faded = state.demand - state.demand.div_ceil(8);
+        // It grows at once, and halves in a quarter of a second.
+        let faded = state.demand - state.demand.div_ceil(4);
         let least = UNITS / 1024;
-        state.demand = if fresh >= faded { fresh } else if faded < least { 0 } else { faded };
+        state.demand = if fresh >= faded {
+            fresh
+        } else if faded < least {
+            0
+        } else {
+            faded
+        };
         (state.asked, state.at_once) = (0, 0);
         state.demand
     }
@@ -255,7 +267,9 @@ impl State {
     fn decide(&mut self, now: Time, n: u64, take: bool) -> Decision {
         let alone = self.reach.known <= 1;
         match self.spec.strength {
-            Strength::Soft if self.spec.on_partition == OnPartition::FailClosed && self.reach.alive < self.reach.known => {
+            Strength::Soft
+                if self.spec.on_partition == OnPartition::FailClosed && self.reach.alive < self.reach.known =>
+            {
                 Decision::Refused { after: None }
             }
             Strength::Soft if take => self.soft.take(now, n, alone),

@@ -10,6 +10,7 @@ use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
 
 use super::{Cluster, Event, NewService, Timing};
 use crate::clock::Clock;
+use crate::limits::{Admissions, Limits};
 use crate::network::{Conditions, Link};
 use crate::node::Node;
 use crate::random::Random;
@@ -29,6 +30,7 @@ pub struct Builder {
     drift_ppm: u64,
     verbose: bool,
     new_service: Option<NewService>,
+    limits: Option<Limits>,
 }
 
 /// A configuration for simulations: what takes minutes in a real cluster takes seconds, so that a run of a few virtual
@@ -67,6 +69,7 @@ impl Builder {
             drift_ppm: 0,
             verbose: false,
             new_service: None,
+            limits: None,
         }
     }
 
@@ -119,6 +122,13 @@ impl Builder {
         self
     }
 
+    /// Limits on every node. Their structures have to be among the structures.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
     /// Runs a service on every node.
     #[must_use]
     pub fn service<S: Service + 'static>(mut self, new: impl Fn(&NodeName) -> S + 'static) -> Self {
@@ -161,6 +171,12 @@ impl Builder {
             truth: Rc::new(RefCell::new(Truth::default())),
             trace: Trace::new(self.verbose),
             new_service: self.new_service,
+            admissions: self
+                .limits
+                .as_ref()
+                .map(|limits| Admissions::new(limits, self.drift_ppm, Time(0)))
+                .unwrap_or_default(),
+            limits: self.limits,
             failure: None,
             forgotten: BTreeSet::new(),
             spoilt: false,
