@@ -18,8 +18,8 @@ use std::time::Duration;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{draw, run};
-use tallymesh_harness::{Builder, Failure, Fault, address, quick_config, spec};
-use tallymesh_schemas::{Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, StructureSpec};
+use tallymesh_harness::{Builder, Failure, Fault, Limits, address, quick_config, spec};
+use tallymesh_schemas::{Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec};
 use wire::Wire;
 
 /// Seeds that a canary may survive.
@@ -177,6 +177,32 @@ fn a_clock_goes_back() -> Option<String> {
     reads(&wire, 0, &[4, 0, 0]).or_else(|| reads(&wire, 1, &[4, 0, 0]))
 }
 
+/// Demand that moves, and a restart on the other side of a cut, under hard limits.
+fn limits_hold() -> Option<String> {
+    let table = "shared_named_throttles";
+    let rate = "100/1s".parse().unwrap();
+    let limits = Limits::founded(&["a", "b"], Duration::from_secs(6));
+    let limits = limits.throttle(table, "t", ThrottleSpec::new(rate, Strength::Hard));
+    let mut cluster =
+        Builder::new(1).nodes(["a", "b"]).structures([spec(table, Class::SharedNamedThrottles)]).limits(limits).start();
+    let result: Result<(), Failure> = (|| {
+        for second in 0..30 {
+            if second == 20 {
+                cluster.script("at 0s cut a from b; at 100ms restart b")?;
+            }
+            let hot = if second / 4 % 2 == 0 { "a" } else { "b" };
+            for _ in 0..50 {
+                cluster.run_for(Duration::from_millis(20))?;
+                for label in if second < 16 { &[hot][..] } else { &["a", "b"] } {
+                    cluster.with(label, |node| (0..10).for_each(|_| drop(node.take(table, "t", 1))));
+                }
+            }
+        }
+        Ok(())
+    })();
+    result.err().map(|failure| failure.to_string())
+}
+
 /// What finds a broken rule, and how it says it.
 fn caught() -> Option<(String, String)> {
     let found =
@@ -191,6 +217,7 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("ended", a_run_that_ended_still_counts()))
         .or_else(|| named("cleared", both_clear()))
         .or_else(|| named("clock", a_clock_goes_back()))
+        .or_else(|| named("limits", limits_hold()))
 }
 
 #[test]
@@ -237,4 +264,5 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(a_run_that_ended_still_counts(), None);
     assert_eq!(both_clear(), None);
     assert_eq!(a_clock_goes_back(), None);
+    assert_eq!(limits_hold(), None);
 }
