@@ -80,7 +80,7 @@ mod switched {
 
     /// Every rule that can be broken.
     pub const ALL: [Canary; 24] = [
-            Canary::SumForMax,
+        Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
         Canary::GapApplied,

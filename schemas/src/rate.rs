@@ -119,9 +119,9 @@ impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.period_us / 1000;
         let period = match millis {
-            _ if millis % 3_600_000 == 0 => format!("{}h", millis / 3_600_000),
-            _ if millis % 60_000 == 0 => format!("{}m", millis / 60_000),
-            _ if millis % 1000 == 0 => format!("{}s", millis / 1000),
+            _ if millis.is_multiple_of(3_600_000) => format!("{}h", millis / 3_600_000),
+            _ if millis.is_multiple_of(60_000) => format!("{}m", millis / 60_000),
+            _ if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
             _ => format!("{millis}ms"),
         };
         f.pad(&format!("{}/{period}", self.tokens))

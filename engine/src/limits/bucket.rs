@@ -120,6 +120,13 @@ impl Bucket {
         decision
     }
 
+    /// Puts back `n` tokens that were taken and not used, as far as there is room: what is in it and what was put back are
+    /// never more than a full bucket, so no window sees more than if they had stayed. O(1).
+    pub fn give_back(&mut self, now: Time, n: u64) {
+        self.settle(now);
+        self.level = (self.level + u128::from(n) * self.token()).min(self.cap());
+    }
+
     /// Whether `n` tokens could be taken. O(1).
     pub fn check(&mut self, now: Time, n: u64) -> Decision {
         self.settle(now);

@@ -62,10 +62,12 @@ struct Core {
     reach: Reach,
 }
 
+type Shard = RwLock<BTreeMap<Box<str>, Arc<Throttle>>>;
+
 /// The limits of one structure on one node.
 pub struct Limiter {
     structure: Arc<Structure>,
-    shards: Box<[RwLock<BTreeMap<Box<str>, Arc<Throttle>>>]>,
+    shards: Box<[Shard]>,
     core: Mutex<Core>,
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
     woken: Arc<AtomicBool>,
@@ -133,7 +135,7 @@ impl Limiter {
         &self.structure
     }
 
-    fn shard(&self, name: &str) -> &RwLock<BTreeMap<Box<str>, Arc<Throttle>>> {
+    fn shard(&self, name: &str) -> &Shard {
         let hash = crate::row::key_hash(name.as_bytes());
         &self.shards[(hash >> 32) as usize % SHARDS]
     }
@@ -169,10 +171,8 @@ impl Limiter {
     /// # Errors
     /// [`LimitError`] when the name is none, or it is to be hard without founders.
     pub fn throttle(&self, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, LimitError> {
-        if let Some(found) = self.find(name) {
-            if found.spec() == spec {
-                return Ok(found);
-            }
+        if let Some(found) = self.find(name).filter(|found| found.spec() == spec) {
+            return Ok(found);
         }
         key::throttle(name)?;
         let mut core = self.core.lock();

@@ -109,6 +109,13 @@ impl Soft {
         decision
     }
 
+    /// Puts back `n` tokens that were taken and not used, as far as there is room. O(1).
+    pub fn give_back(&mut self, now: Time, n: u64) {
+        self.settle(now);
+        self.level = (self.level + i128::from(n) * self.token()).min(self.cap());
+        self.unshared = self.unshared.saturating_sub(n);
+    }
+
     /// Counts `n` tokens that were used without asking. O(1).
     pub fn owe(&mut self, now: Time, n: u64) {
         self.settle(now);

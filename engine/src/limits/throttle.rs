@@ -122,6 +122,17 @@ impl Throttle {
         decision
     }
 
+    /// Gives back `n` tokens that were taken a moment ago and not used, as far as there is room for them. O(1).
+    pub fn give_back(&self, now: Time, n: u64) {
+        let mut state = self.state.lock();
+        match state.spec.strength {
+            Strength::Soft => state.soft.give_back(now, n),
+            Strength::Hard => state.hard.give_back(now, n),
+        }
+        drop(state);
+        self.counter.add(-i64::try_from(n).unwrap_or(limits::STEP));
+    }
+
     /// Whether `n` tokens could be taken now. Takes none. O(1).
     pub fn check(self: &Arc<Self>, now: Time, n: u64) -> Decision {
         self.decide(now, n, false)

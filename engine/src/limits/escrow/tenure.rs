@@ -31,6 +31,9 @@ struct Support<'a> {
     vote: u64,
 }
 
+/// Who supports a claim: of each founder which process, in which vote.
+type Votes = BTreeMap<usize, (Seat, u64)>;
+
 /// A claim of ours to a founder's share.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
@@ -39,7 +42,7 @@ pub(crate) struct Claim {
     since: Time,
     /// The reading of our clock that all supporters have to have heard, once all of them support us, and who they are,
     /// each with the number of its vote: one that has turned away meanwhile and come back has another one.
-    confirm: Option<(u64, BTreeMap<usize, (Seat, u64)>)>,
+    confirm: Option<(u64, Votes)>,
     /// It is given up as soon as nothing is lent on it.
     pub(crate) releasing: bool,
 }
