@@ -64,7 +64,10 @@ limits {
     let [campaign, plain, eager] = &limits.throttles[..] else { panic!("{:?}", limits.throttles) };
     assert_eq!((campaign.spec.rate.to_string(), campaign.spec.rate.burst()), ("300/5m".to_owned(), 30));
     assert_eq!((campaign.spec.strength, campaign.spec.on_partition), (Strength::Hard, OnPartition::FailClosed));
-    assert_eq!((plain.spec.strength, plain.spec.on_partition, plain.spec.epsilon), (Strength::Soft, OnPartition::FailOpen, 950));
+    assert_eq!(
+        (plain.spec.strength, plain.spec.on_partition, plain.spec.epsilon),
+        (Strength::Soft, OnPartition::FailOpen, 950)
+    );
     assert_eq!((eager.spec.rate.period(), eager.spec.epsilon), (Duration::from_secs(3600), 50));
     let maxima: Vec<_> = limits.outbound.iter().map(|limits| (limits.scope.to_string(), limits.maximum)).collect();
     let expected = [
@@ -95,7 +98,11 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ("throttle \"t\" { rate = \"1\" }\nthrottle \"t\" { rate = \"1\" }", "throttle \"t\" stands twice", "keep one"),
         ("founders = [\"A\"]", "bad node name \"A\"", "lower-case"),
         ("reclaim_after = \"30\"", "bad reclaim_after \"30\"", "s, m or h"),
-        ("host \"h.example\" { cluster_outbound_throttle_messages = \"1\" }", "does not apply to host", "global, domain"),
+        (
+            "host \"h.example\" { cluster_outbound_throttle_messages = \"1\" }",
+            "does not apply to host",
+            "global, domain",
+        ),
         ("domain \"d\" { cluster_server_max_outbound_connections = 1 }", "does not apply to domain", "is of global"),
         ("inbound \"/33\" {\n max_connections = 1\n ip_version = 4\n}", "32 bits, not 33", "ip_version = 6"),
         ("inbound \"24\" { max_connections = 1 }", "\"24\" is not a prefix length", "inbound \"/24\""),

@@ -235,6 +235,13 @@ impl Limiter {
         list
     }
 
+    /// The throttles that are there or declared, in order of name. O(names).
+    pub fn all(&self, now: Time) -> Vec<Arc<Throttle>> {
+        let declared: Vec<Box<str>> = self.declared.read().keys().cloned().collect();
+        let _there: Vec<_> = declared.iter().map(|name| self.resolve(name, now)).collect();
+        self.throttles()
+    }
+
     /// The pools that are there, in order of name.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
         self.core.lock().pools.values().cloned().collect()

@@ -12,7 +12,7 @@ use super::{InboundMaximum, LimitsConfig, NamedThrottle, OutboundLimits, Outboun
 use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, key, limits};
 
 /// How long a founder keeps its share without hearing from another one, unless it is said.
-const RECLAIM_AFTER: Duration = Duration::from_secs(30);
+pub(super) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
 /// Throttles and scopes that a file may have.
 const ENTRIES: usize = 4096;
@@ -35,13 +35,21 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
     };
     let all = throttles.len() + domains.len() + groups.len() + bindings.len() + hosts.len();
     if all > ENTRIES {
-        report.add(block_at(block), format!("{all} throttles and scopes, there may be {ENTRIES}"), "use \"*\" for all alike");
+        report.add(
+            block_at(block),
+            format!("{all} throttles and scopes, there may be {ENTRIES}"),
+            "use \"*\" for all alike",
+        );
         return config;
     }
     for block in throttles {
         if let Some(throttle) = throttle(block, &config, report) {
             if config.throttles.iter().any(|other| other.name == throttle.name) {
-                report.add(block_at(block), format!("throttle {} stands twice", quoted(&throttle.name)), "keep one of them");
+                report.add(
+                    block_at(block),
+                    format!("throttle {} stands twice", quoted(&throttle.name)),
+                    "keep one of them",
+                );
             }
             config.throttles.push(throttle);
         }
@@ -83,7 +91,9 @@ fn founder_names(setting: Setting<'_>, report: &mut Report<'_>) -> Vec<NodeName>
     let mut names: Vec<NodeName> = Vec::new();
     for text in texts {
         match NodeName::new(text.text) {
-            Ok(name) if names.contains(&name) => report.add(text.at - 1, format!("{} stands twice", quoted(text.text)), "keep one of them"),
+            Ok(name) if names.contains(&name) => {
+                report.add(text.at - 1, format!("{} stands twice", quoted(text.text)), "keep one of them")
+            }
             Ok(name) => names.push(name),
             Err(error) => report.add(text.at - 1, format!("bad node name {}", quoted(text.text)), error.to_string()),
         }
@@ -133,7 +143,10 @@ impl<'a> Keys<'a> {
             .map_err(|error| report.add(setting.at(), format!("bad rate {}", quoted(text)), error.to_string()))
             .ok()?;
         let burst = self.burst.and_then(|burst| burst.count(report, &(1..=Rate::TOKENS), None));
-        let rate = burst.and_then(|burst| u64::try_from(burst).ok()).and_then(|burst| rate.with_burst(burst).ok()).unwrap_or(rate);
+        let rate = burst
+            .and_then(|burst| u64::try_from(burst).ok())
+            .and_then(|burst| rate.with_burst(burst).ok())
+            .unwrap_or(rate);
         let strength = match self.strength {
             None => Strength::Soft,
             Some(setting) => word(setting, &[Strength::Soft, Strength::Hard], Strength::name, report)?,
@@ -151,7 +164,11 @@ impl<'a> Keys<'a> {
         };
         let epsilon = self.epsilon.and_then(|setting| setting.fraction(report)).unwrap_or(ThrottleSpec::EPSILON);
         if let Some(setting) = self.epsilon.filter(|_| strength == Strength::Hard) {
-            report.add(setting.key_at, "\"epsilon\" does not apply to a hard limit", "take it out: a hard limit is never overshot");
+            report.add(
+                setting.key_at,
+                "\"epsilon\" does not apply to a hard limit",
+                "take it out: a hard limit is never overshot",
+            );
         }
         Some(ThrottleSpec { rate, strength, on_partition, epsilon })
     }
@@ -236,7 +253,11 @@ fn inbound_maximum(block: &Block, report: &mut Report<'_>) -> Option<InboundMaxi
     let version = version.and_then(|setting| setting.count(report, &(4..=6), None));
     let len = text.strip_prefix('/').and_then(|digits| digits.parse::<u8>().ok()).filter(|len| *len <= 128);
     let Some(len) = len else {
-        report.add(at, format!("{} is not a prefix length", quoted(text)), "write inbound \"/24\" { max_connections = 20 }");
+        report.add(
+            at,
+            format!("{} is not a prefix length", quoted(text)),
+            "write inbound \"/24\" { max_connections = 20 }",
+        );
         return None;
     };
     // What could be of both versions is of the older one up to a whole address, unless it is said.

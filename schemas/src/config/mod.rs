@@ -75,6 +75,19 @@ pub struct LimitsConfig {
     pub inbound: Vec<InboundMaximum>,
 }
 
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            founders: Vec::new(),
+            reclaim_after: limits::RECLAIM_AFTER,
+            stand_in: true,
+            throttles: Vec::new(),
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+        }
+    }
+}
+
 /// A throttle with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedThrottle {
@@ -120,6 +133,17 @@ impl OutboundScope {
             Self::BindingDomain(binding, name) => Self::BindingDomain(other(binding)?, domain(name)?),
             Self::Host(name) => Self::Host(domain(name)?),
         })
+    }
+}
+
+impl OutboundScope {
+    /// Whether it is each one alike.
+    pub fn is_pattern(&self) -> bool {
+        match self {
+            Self::Global => false,
+            Self::Domain(name) | Self::BindingGroup(name) | Self::Binding(name) | Self::Host(name) => name == "*",
+            Self::BindingDomain(binding, domain) => binding == "*" || domain == "*",
+        }
     }
 }
 

@@ -9,9 +9,7 @@ use super::replicate::{self, Replicate, What};
 use super::report::{ConfigErrors, Report, quoted};
 use super::scope::{Scope, block_at, no_label};
 use super::suggest::nearest;
-use super::{
-    Config, LimitsConfig, NotBuilt, OutboundLimits, ThrottleConfig, audit, limits as limiting, node, series,
-};
+use super::{Config, LimitsConfig, NotBuilt, OutboundLimits, ThrottleConfig, audit, limits as limiting, node, series};
 use crate::{Class, StructureId, StructureName, StructureSpec, limits};
 
 pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
