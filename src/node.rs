@@ -10,7 +10,7 @@ use tallymesh_engine::limits::{Founding, Limiter};
 use tallymesh_engine::replica::Verification;
 use tallymesh_engine::{Replica, Structure, Time};
 use tallymesh_schemas::config::LimitsConfig;
-use tallymesh_schemas::{Actor, Class, NodeName, StructureId, ThrottleSpec};
+use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, ThrottleSpec};
 use tallymesh_transport::Endpoint;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -275,7 +275,15 @@ fn limiters(
         let Some(structure) = structures.get(&id).filter(|structure| structure.spec().class == class) else { continue };
         let (changed, now) = (Arc::clone(changed), clock.time());
         let wake = Arc::new(move || changed.notify_one());
-        let limiter = Limiter::new(Arc::clone(structure), founding.clone(), actor.node.clone(), rand_seed(), now, wake);
+        let hard = |spec: Option<ThrottleSpec>| spec.is_some_and(|spec| spec.strength == Strength::Hard);
+        let needed = match class {
+            Class::OutboundMessages => config.outbound.iter().any(|limits| hard(limits.messages)),
+            Class::OutboundConnections => config.outbound.iter().any(|limits| hard(limits.connections)),
+            // Its throttles and pools may be made at any time.
+            _ => true,
+        };
+        let founding = founding.clone().filter(|_| needed);
+        let limiter = Limiter::new(Arc::clone(structure), founding, actor.node.clone(), rand_seed(), now, wake);
         if class == Class::SharedNamedThrottles {
             config.throttles.iter().try_for_each(|named| limiter.declare(&named.name, named.spec, now))?;
         }
