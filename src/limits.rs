@@ -247,3 +247,143 @@ impl Inner {
 fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<ThrottleSpec> {
     if class == Class::OutboundMessages { limits.messages } else { limits.connections }
 }
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_engine::Replica;
+    use tallymesh_schemas::config::Config;
+    use tallymesh_schemas::{Incarnation, NodeName};
+
+    use super::*;
+
+    const FILE: &str = r#"
+cluster {
+  Replicate "inbound_cidr" {}
+  Replicate "outbound_cidr" {}
+  Replicate "outbound_domains" {}
+  Replicate "outbound_binding_domains" {}
+  Replicate "OBTM" {}
+  Replicate "OBTC" {}
+}
+limits {
+  global {
+    cluster_server_max_outbound_connections = 5
+    cluster_outbound_throttle_messages = "10/1h"
+  }
+  domain "*" { cluster_max_outbound_connections = 2 }
+  domain "big.example" { cluster_outbound_throttle_messages = "4/1h" }
+  binding_group "bulk" { cluster_outbound_throttle_connections = "3/1h" }
+  binding "b1/one.example" { cluster_scope_max_outbound_connections = 1 }
+  inbound "/32" { max_connections = 2 }
+  inbound "/24" { max_connections = 3 }
+  inbound "/64" { max_connections = 1 }
+}
+"#;
+
+    fn limits() -> Limits {
+        let config = Config::parse(FILE, "mesh.hcl").unwrap_or_else(|errors| panic!("{errors}"));
+        let clock = Clock::start();
+        let node = NodeName::new("a").unwrap();
+        let mut replica = Replica::new(tallymesh_engine::Config::default(), node.clone(), Incarnation(1));
+        let (mut structures, mut limiters) = (BTreeMap::new(), BTreeMap::new());
+        for spec in &config.structures {
+            let structure = replica.replicate(spec.clone(), Arc::new(|| ())).unwrap();
+            structures.insert(structure.id(), structure);
+        }
+        for class in Class::THROTTLES {
+            let id = StructureId::of(class.name());
+            let Some(structure) = structures.get(&id) else { continue };
+            let limiter = Limiter::new(Arc::clone(structure), None, node.clone(), 1, clock.time(), Arc::new(|| ()));
+            limiters.insert(id, Arc::new(limiter));
+        }
+        Limits::new(config.limits.unwrap_or_default(), structures, limiters, clock)
+    }
+
+    fn to(domain: &str) -> Scope<'_> {
+        Scope { binding: Some("b1"), domain: Some(domain), ..Scope::default() }
+    }
+
+    fn count(limits: &Limits, class: Class, key: &[u8]) -> i64 {
+        limits.0.structure(class).unwrap().count(key, limits.0.clock.time()).total
+    }
+
+    #[test]
+    fn the_narrowest_decides_and_all_kinds_must_admit() {
+        let limits = limits();
+        let refused = |scope: &Scope<'_>| limits.try_open(scope).unwrap_err().to_string();
+        let mut open = vec![limits.try_open(&to("a.example")).unwrap(), limits.try_open(&to("A.example")).unwrap()];
+        assert_eq!(refused(&to("a.example")), "domain a.example: 2 are open and 2 are allowed");
+        open.push(limits.try_open(&to("one.example")).unwrap());
+        assert_eq!(refused(&to("one.example")), "binding b1/one.example: 1 are open and 1 are allowed");
+        // A block of its own stands in place of the one for all alike: no maximum but the global one.
+        open.extend((0..2).map(|_| limits.try_open(&to("big.example")).unwrap()));
+        assert_eq!(refused(&to("big.example")), "global: 5 are open and 5 are allowed");
+        // What is refused counts nowhere, and what ends makes room.
+        assert_eq!(count(&limits, Class::OutboundDomains, b"one.example"), 1);
+        assert_eq!(count(&limits, Class::OutboundBindingDomains, b"b1/a.example"), 2);
+        open.clear();
+        assert_eq!(count(&limits, Class::OutboundConnections, b"open global"), 0);
+        assert_eq!(count(&limits, Class::OutboundDomains, b"big.example"), 0);
+        limits.try_open(&to("one.example")).unwrap();
+    }
+
+    #[test]
+    fn a_rate_that_refuses_leaves_all_others_as_they_were() {
+        let limits = limits();
+        let big = to("big.example");
+        for _ in 0..4 {
+            limits.try_send(&big, 1).unwrap();
+        }
+        for _ in 0..20 {
+            let refusal = limits.try_send(&big, 1).unwrap_err();
+            assert!(
+                matches!(&refusal, Refusal::Rate { scope, after: Some(_) } if scope == "domain big.example"),
+                "{refusal}"
+            );
+        }
+        limits.try_send(&to("a.example"), 6).unwrap();
+        assert!(matches!(limits.try_send(&to("a.example"), 1), Err(Refusal::Rate { scope, .. }) if scope == "global"));
+        let bulk = Scope { binding_group: Some("bulk"), ..Scope::default() };
+        let open: Vec<_> = (0..3).map(|_| limits.try_open(&bulk).unwrap()).collect();
+        assert!(matches!(limits.try_open(&bulk), Err(Refusal::Rate { scope, .. }) if scope == "binding_group bulk"));
+        assert_eq!(count(&limits, Class::OutboundConnections, b"open global"), open.len() as i64);
+    }
+
+    #[test]
+    fn inbound_blocks_are_checked_and_counted_in_one_step() {
+        let limits = limits();
+        let accept = |text: &str| limits.try_accept(text.parse().unwrap());
+        let _open = [accept("192.0.2.1").unwrap(), accept("::ffff:192.0.2.1").unwrap()];
+        assert_eq!(accept("192.0.2.1").unwrap_err().to_string(), "inbound 192.0.2.1/32: 2 are open and 2 are allowed");
+        let _more = accept("192.0.2.2").unwrap();
+        assert_eq!(accept("192.0.2.3").unwrap_err().to_string(), "inbound 192.0.2.0/24: 3 are open and 3 are allowed");
+        let _other = [accept("192.0.3.1").unwrap(), accept("2001:db8::1").unwrap()];
+        assert_eq!(
+            accept("2001:db8::2").unwrap_err().to_string(),
+            "inbound 2001:db8::/64: 1 are open and 1 are allowed"
+        );
+
+        // Of many threads exactly so many are in.
+        let limits = self::limits();
+        let open = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for host in 0..8_u8 {
+                let (limits, open) = (&limits, &open);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        open.lock().unwrap().extend(limits.try_accept([198, 51, 100, host].into()));
+                    }
+                });
+            }
+        });
+        assert_eq!(open.into_inner().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        let limits = limits();
+        assert!(matches!(limits.try_open(&to("a b")), Err(Refusal::Name(_))));
+        let group = Scope { binding_group: Some("!"), ..Scope::default() };
+        assert!(matches!(limits.try_send(&group, 1), Err(Refusal::Name(_))));
+    }
+}

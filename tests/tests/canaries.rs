@@ -19,7 +19,9 @@ use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{draw, run};
 use tallymesh_harness::{Builder, Failure, Fault, Limits, address, quick_config, spec};
-use tallymesh_schemas::{Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec};
+use tallymesh_schemas::{
+    Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec,
+};
 use wire::Wire;
 
 /// Seeds that a canary may survive.
@@ -193,7 +195,7 @@ fn limits_hold() -> Option<String> {
             let hot = if second / 4 % 2 == 0 { "a" } else { "b" };
             for _ in 0..50 {
                 cluster.run_for(Duration::from_millis(20))?;
-                for label in if second < 16 { &[hot][..] } else { &["a", "b"] } {
+                for label in ["a", "b"].into_iter().filter(|label| second >= 16 || *label == hot) {
                     cluster.with(label, |node| (0..10).for_each(|_| drop(node.take(table, "t", 1))));
                 }
             }

@@ -17,6 +17,9 @@ pub(super) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 /// Throttles and scopes that a file may have.
 const ENTRIES: usize = 4096;
 
+/// A scope from its name.
+type NewScope = fn(String) -> OutboundScope;
+
 pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
     no_label(block, report);
     let mut scope = Scope::block("limits".to_owned(), block);
@@ -54,7 +57,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
             config.throttles.push(throttle);
         }
     }
-    let kinds: [(Vec<&Block>, fn(String) -> OutboundScope); 4] = [
+    let kinds: [(Vec<&Block>, NewScope); 4] = [
         (domains, OutboundScope::Domain),
         (groups, OutboundScope::BindingGroup),
         (bindings, OutboundScope::Binding),
