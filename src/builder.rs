@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tallymesh_engine::Config as EngineConfig;
+use tallymesh_engine::limits::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
-use tallymesh_schemas::config::{Config, ConfigErrors, Metric, Monitor};
-use tallymesh_schemas::{Incarnation, Kind, SeriesSpec, StructureSpec};
+use tallymesh_schemas::config::{Config, ConfigErrors, LimitsConfig, Metric, Monitor, NamedThrottle};
+use tallymesh_schemas::{Incarnation, Kind, NodeName, SeriesSpec, StructureSpec, ThrottleSpec};
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
 use crate::admin::AdminError;
@@ -37,6 +39,12 @@ pub enum StartError {
     /// A structure cannot be replicated.
     #[error(transparent)]
     Structure(#[from] StructureError),
+    /// The founders of hard limits cannot be those.
+    #[error(transparent)]
+    Founding(#[from] FoundingError),
+    /// A limit cannot be kept.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] tallymesh_transport::BindError),
@@ -54,6 +62,7 @@ pub struct Builder {
     pub(crate) engine: EngineConfig,
     pub(crate) structures: Vec<StructureSpec>,
     pub(crate) series: Vec<SeriesSpec>,
+    pub(crate) limits: LimitsConfig,
     pub(crate) admin: Option<PathBuf>,
 }
 
@@ -66,6 +75,7 @@ impl Builder {
             engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
             structures: Vec::new(),
             series: Vec::new(),
+            limits: LimitsConfig::default(),
             admin: None,
         }
     }
@@ -82,6 +92,7 @@ impl Builder {
         builder.transport.seeds.clone_from(&node.seeds);
         builder.structures.clone_from(&config.structures);
         builder.series.clone_from(&config.series);
+        builder.limits = config.limits.clone().unwrap_or_default();
         builder.admin.clone_from(&node.admin);
         Ok(builder)
     }
@@ -134,6 +145,28 @@ impl Builder {
         let Monitor { interval, windows } = monitor;
         let specs = metrics.iter().map(|metric| SeriesSpec::new(metric.series(), Kind::CidrTree, interval, windows));
         self.series.extend(specs);
+        self
+    }
+
+    /// The nodes that hard limits are divided among, and how long one of them keeps its share without hearing from another
+    /// one, one second to a day. The same on all nodes.
+    #[must_use]
+    pub fn founders(mut self, founders: impl IntoIterator<Item = NodeName>, reclaim_after: Duration) -> Self {
+        (self.limits.founders, self.limits.reclaim_after) = (founders.into_iter().collect(), reclaim_after);
+        self
+    }
+
+    /// A named throttle. `shared_named_throttles` has to be replicated.
+    #[must_use]
+    pub fn throttle(mut self, name: &str, spec: ThrottleSpec) -> Self {
+        self.limits.throttles.push(NamedThrottle { name: name.to_owned(), spec });
+        self
+    }
+
+    /// All limits at once, in place of what was said before.
+    #[must_use]
+    pub fn limits(mut self, limits: LimitsConfig) -> Self {
+        self.limits = limits;
         self
     }
 
@@ -193,7 +226,7 @@ impl Builder {
 }
 
 /// A seed that differs from process to process, so that nobody outside knows which keys collide in the tables.
-fn rand_seed() -> u64 {
+pub(crate) fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::replica::Verification;
 use tallymesh_engine::{Event as EngineEvent, Life, Now, Replica, Time};
-use tallymesh_schemas::{Incarnation, NodeName};
+use tallymesh_schemas::{Incarnation, NodeName, StructureId};
 use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -54,6 +55,7 @@ pub(crate) struct Driver {
     links: BTreeMap<NodeName, Link>,
     verifying: Vec<Verifying>,
     incarnation: Incarnation,
+    limiters: BTreeMap<StructureId, Arc<Limiter>>,
 }
 
 impl Driver {
@@ -67,10 +69,24 @@ impl Driver {
         changed: Arc<Notify>,
         clock: Clock,
         admin: Option<Serving>,
+        limiters: BTreeMap<StructureId, Arc<Limiter>>,
     ) -> Self {
         let incarnation = replica.actor().incarnation;
         let (links, verifying) = (BTreeMap::new(), Vec::new());
-        Self { replica, endpoint, gate, events, commands, changed, clock, admin, links, verifying, incarnation }
+        Self {
+            replica,
+            endpoint,
+            gate,
+            events,
+            commands,
+            changed,
+            clock,
+            admin,
+            links,
+            verifying,
+            incarnation,
+            limiters,
+        }
     }
 
     #[tracing::instrument(name = "node", skip_all, fields(node = %self.endpoint.name()))]
@@ -107,6 +123,7 @@ impl Driver {
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
         }
         let now = self.clock.now();
+        self.limit(now);
         if now.mono >= self.replica.poll_timeout() {
             self.replica.handle_timeout(now);
         } else {
@@ -118,9 +135,17 @@ impl Driver {
         end
     }
 
+    /// Lets the limits take in what has come, if it is time: before changes are released, since they write some.
+    fn limit(&self, now: Now) {
+        for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
+            limiter.handle_timeout(now.mono, self.replica.reach(), &self.replica.forgotten());
+        }
+    }
+
     fn next_time(&self) -> Time {
         let again = self.verifying.iter().map(|verifying| verifying.again.unwrap_or(verifying.deadline));
-        again.chain([self.replica.poll_timeout()]).min().unwrap_or(Time::NEVER)
+        let limits = self.limiters.values().map(|limiter| limiter.poll_timeout());
+        again.chain(limits).chain([self.replica.poll_timeout()]).min().unwrap_or(Time::NEVER)
     }
 
     fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
@@ -281,9 +306,14 @@ impl Driver {
         }
     }
 
-    /// Zeros first, then goodbye.
+    /// Shares first, so that the others need not wait for them to run out; then zeros, then goodbye.
     async fn leave(mut self) {
         tracing::info!("leaving");
+        self.limiters.values().for_each(|limiter| limiter.leave());
+        let deadline = Instant::now() + LEAVE_TIMEOUT / 2;
+        while self.limiters.values().any(|limiter| !limiter.has_left()) && Instant::now() < deadline {
+            self.step(Some(deadline)).await;
+        }
         self.replica.leave(self.clock.now());
         self.transmit();
         let deadline = Instant::now() + LEAVE_TIMEOUT;

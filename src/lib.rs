@@ -42,33 +42,40 @@ mod cidr;
 mod clock;
 mod command;
 mod driver;
+mod limits;
 mod names;
 mod node;
 mod series;
 mod shared;
+mod throttle;
 
 pub use admin::AdminError;
 pub use audit::Audit;
 pub use builder::{Builder, StartError};
 pub use cidr::Cidr;
+pub use limits::{Limits, Open, Refusal, Scope};
 pub use names::{BindingDomains, Domains};
 pub use node::Node;
 pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
+pub use tallymesh_engine::limits::{Decision, FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_engine::replica::{Finding, Verification};
 pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
 pub use tallymesh_schemas::config::{Metric, Monitor};
+pub use throttle::{NeverReady, OpenPermit, Permits, Throttle, ThrottleError};
 /// The bytes of a key, as listings give them, as people read them.
 pub fn key_text(kind: Kind, key: &[u8]) -> String {
     // The engine holds no other keys.
     tallymesh_schemas::key::display(kind, key).unwrap_or_default()
 }
 
+pub use tallymesh_schemas::config::LimitsConfig;
 pub use tallymesh_schemas::key::KeyError;
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
 /// them as this much.
 pub use tallymesh_schemas::limits::STEP as MAX_STEP;
 pub use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
+pub use tallymesh_schemas::{OnPartition, Rate, Strength, ThrottleSpec};
 pub use tallymesh_schemas::{SeriesName, SeriesSpec};
 pub use tallymesh_transport::{Gate, Identity, IdentityError, Timings};

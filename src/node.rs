@@ -6,23 +6,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tallymesh_engine::limits::{Founding, Limiter};
 use tallymesh_engine::replica::Verification;
 use tallymesh_engine::{Replica, Structure, Time};
-use tallymesh_schemas::{Actor, Class, NodeName};
+use tallymesh_schemas::config::LimitsConfig;
+use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, ThrottleSpec};
 use tallymesh_transport::Endpoint;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::audit::Audit;
-use crate::builder::{Builder, StartError};
+use crate::builder::{Builder, StartError, rand_seed};
 use crate::cidr::Cidr;
 use crate::clock::Clock;
 use crate::command::{Command, ask};
 use crate::driver::Driver;
+use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
 use crate::series::Series;
 use crate::shared::{Member, ObjectError, Shared};
+use crate::throttle::{Permits, Throttle, ThrottleError};
 
 /// Commands that wait for the driver.
 const COMMANDS: usize = 64;
@@ -59,13 +63,16 @@ impl Node {
             let changed = Arc::clone(&changed);
             series.push(replica.replicate_series(clock.now(), spec, Arc::new(move || changed.notify_one()))?);
         }
+        let limiters = limiters(&builder.limits, &structures, replica.actor(), &changed, clock)?;
+        let limits = Limits::new(builder.limits, structures.clone(), limiters.clone(), clock);
         let admin = builder.admin.map(|path| Admin::bind(&path)).transpose()?;
         let gate = builder.transport.gate.clone();
         let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
-        let shared = Arc::new(Shared { clock, endpoint: endpoint.clone(), structures, series });
+        let (ours, endpoint_of) = (limiters.clone(), endpoint.clone());
+        let shared = Arc::new(Shared { clock, endpoint: endpoint_of, structures, series, limiters: ours, limits });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
-        let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin);
+        let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters);
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         Ok(Self { shared, commands, driver })
     }
@@ -178,6 +185,41 @@ impl Node {
         Audit::new(self.shared.series.iter().map(|series| Series::new(Arc::clone(series), clock)))
     }
 
+    /// A throttle that the configuration declares, or that is in use.
+    ///
+    /// # Errors
+    /// [`ObjectError`] says what there is instead.
+    pub fn throttle(&self, name: &str) -> Result<Throttle, ObjectError> {
+        self.shared.throttle(name)
+    }
+
+    /// The throttle of a name, made if need be, and brought to what `spec` says: a changed rate keeps what was counted. It
+    /// goes by itself when it is idle and nobody has its handle. All nodes have to make it alike.
+    ///
+    /// # Errors
+    /// [`ThrottleError`] when the name is none, when it is to be hard and there are no founders, or when this node does not
+    /// replicate `shared_named_throttles`.
+    pub fn create_throttle(&self, name: &str, spec: ThrottleSpec) -> Result<Throttle, ThrottleError> {
+        let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
+        let throttle = limiter.throttle(name, spec, self.shared.clock.time())?;
+        Ok(Throttle::new(throttle, Arc::clone(limiter), self.shared.clock))
+    }
+
+    /// A pool of `maximum` permits that the cluster shares, made if need be: a limit of how many may be open at a time that
+    /// no partition exceeds, if what is overdue is closed. Needs founders. All nodes have to make it alike.
+    ///
+    /// # Errors
+    /// As [`Node::create_throttle`].
+    pub fn permits(&self, name: &str, maximum: u64) -> Result<Permits, ThrottleError> {
+        let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
+        Ok(Permits::new(limiter.pool(name, maximum, self.shared.clock.time())?, self.shared.clock))
+    }
+
+    /// The limits that the configuration has of what goes out and comes in.
+    pub fn limits(&self) -> Limits {
+        self.shared.limits.clone()
+    }
+
     fn of_class(&self, name: &str, classes: &[Class], by: &'static str) -> Result<Arc<Structure>, ObjectError> {
         let structure = self.structure(name)?;
         let class = structure.spec().class;
@@ -211,4 +253,51 @@ impl Node {
         let node = node.clone();
         self.ask(|reply| Command::Forget { node, reply }).await.unwrap_or(false)
     }
+}
+
+/// The limiters of the structures that throttles are counted in.
+fn limiters(
+    config: &LimitsConfig,
+    structures: &BTreeMap<StructureId, Arc<Structure>>,
+    actor: &Actor,
+    changed: &Arc<Notify>,
+    clock: Clock,
+) -> Result<BTreeMap<StructureId, Arc<Limiter>>, StartError> {
+    let founding = if config.founders.is_empty() {
+        None
+    } else {
+        let founding = Founding::new(config.founders.iter().cloned(), config.reclaim_after)?;
+        Some(if config.stand_in { founding } else { founding.without_stand_ins() })
+    };
+    let mut limiters = BTreeMap::new();
+    for class in Class::THROTTLES {
+        let id = StructureId::of(class.name());
+        let Some(structure) = structures.get(&id).filter(|structure| structure.spec().class == class) else { continue };
+        let (changed, now) = (Arc::clone(changed), clock.time());
+        let wake = Arc::new(move || changed.notify_one());
+        let hard = |spec: Option<ThrottleSpec>| spec.is_some_and(|spec| spec.strength == Strength::Hard);
+        let needed = match class {
+            Class::OutboundMessages => config.outbound.iter().any(|limits| hard(limits.messages)),
+            Class::OutboundConnections => config.outbound.iter().any(|limits| hard(limits.connections)),
+            // Its throttles and pools may be made at any time.
+            _ => true,
+        };
+        let founding = founding.clone().filter(|_| needed);
+        let limiter = Limiter::new(Arc::clone(structure), founding, actor.node.clone(), rand_seed(), now, wake);
+        if class == Class::SharedNamedThrottles {
+            config.throttles.iter().try_for_each(|named| limiter.declare(&named.name, named.spec, now))?;
+        }
+        for limits in config.outbound.iter().filter(|limits| !limits.scope.is_pattern()) {
+            let spec = match class {
+                Class::OutboundMessages => limits.messages,
+                Class::OutboundConnections => limits.connections,
+                _ => None,
+            };
+            if let Some(spec) = spec {
+                limiter.declare(&limits.scope.to_string(), spec, now)?;
+            }
+        }
+        limiters.insert(id, Arc::new(limiter));
+    }
+    Ok(limiters)
 }

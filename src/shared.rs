@@ -5,12 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Life, Series, Structure};
-use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_schemas::{Actor, Class, NodeName, StructureId};
 use tallymesh_transport::Endpoint;
 
 use crate::clock::Clock;
 use crate::command::Status;
+use crate::limits::Limits;
+use crate::throttle::Throttle;
 
 /// Holds no way to the driver, so that the driver notices when the last handle is gone.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
     pub(crate) series: Vec<Arc<Series>>,
+    pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    pub(crate) limits: Limits,
 }
 
 /// Why there is no handle.
@@ -39,6 +44,14 @@ pub enum ObjectError {
         name: String,
         /// What it may be.
         candidates: Vec<String>,
+    },
+    /// No such throttle.
+    #[error("no throttle \"{name}\"; this node has {}", list(known))]
+    NoThrottle {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
     },
     /// The structure counts by something else.
     #[error("\"{name}\" is of class {class}, which does not count by {by}")]
@@ -94,6 +107,34 @@ fn pick<'a, T>(name: &str, all: impl Iterator<Item = (String, &'a T)>) -> Result
 }
 
 impl Shared {
+    pub(crate) fn limiter(&self, class: Class) -> Result<&Arc<Limiter>, ObjectError> {
+        let known = || self.objects().iter().map(|object| object.spec().name.to_string()).collect();
+        let found = self.limiters.get(&StructureId::of(class.name()));
+        found.ok_or_else(|| ObjectError::Unknown { name: class.name().to_owned(), known: known() })
+    }
+
+    /// The throttle of a name: a named one, or that of a scope of messages or connections.
+    pub(crate) fn throttle(&self, name: &str) -> Result<Throttle, ObjectError> {
+        let now = self.clock.time();
+        let found = self.limiters.values().find_map(|limiter| Some((limiter.resolve(name, now)?, limiter)));
+        let (inner, limiter) = found.ok_or_else(|| {
+            let known = self.throttles().iter().map(|throttle| throttle.name().to_owned()).collect();
+            ObjectError::NoThrottle { name: name.to_owned(), known }
+        })?;
+        Ok(Throttle::new(inner, Arc::clone(limiter), self.clock))
+    }
+
+    /// The throttles that are in use or declared, structure by structure.
+    pub(crate) fn throttles(&self) -> Vec<Throttle> {
+        let now = self.clock.time();
+        let of = |limiter: &Arc<Limiter>| {
+            let limiter = Arc::clone(limiter);
+            let clock = self.clock;
+            limiter.all(now).into_iter().map(move |inner| Throttle::new(inner, Arc::clone(&limiter), clock))
+        };
+        self.limiters.values().flat_map(of).collect()
+    }
+
     pub(crate) fn actor(&self) -> Actor {
         Actor::new(self.endpoint.name().clone(), self.endpoint.incarnation())
     }

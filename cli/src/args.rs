@@ -2,6 +2,7 @@
 
 mod from_node;
 mod series;
+mod throttle;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use crate::maelstrom::Workload;
 use crate::output::Format;
 pub(crate) use from_node::{FromNode, node_name};
 pub(crate) use series::{AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit};
+pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
 
 /// Counts across a cluster without a server in the middle
 ///
@@ -169,6 +171,19 @@ Examples:
   tally inbound_audit show all > audit.csv"
     )]
     InboundAudit(InboundAudit),
+    /// Look into throttles
+    ///
+    /// A throttle is a rate that the cluster keeps together. `limits` in the configuration declares throttles.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  tally throttle list
+  tally throttle explain campaign
+  tally throttle take campaign 10"
+    )]
+    Throttle(Throttle),
+    /// List the limits that the asked node keeps
+    Limits,
     /// Look into series of events
     #[command(
         subcommand,

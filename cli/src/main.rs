@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Cluster, Command, Config, InboundAudit, Series, Shared, ShowAudit};
+use args::{Cli, Cluster, Command, Config, InboundAudit, Series, Shared, ShowAudit, Throttle};
 use client::Target;
 use failure::Failure;
 
@@ -58,6 +58,14 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
             InboundAudit::CountCidr(args) => commands::audit::count_cidr(args, &target, format),
             InboundAudit::DeleteIp(args) => commands::audit::delete_ip(args, &target, format),
         },
+        Command::Throttle(command) => match command {
+            Throttle::List => commands::throttle::list(&target, format),
+            Throttle::Show { name } => commands::throttle::show(name, &target, format),
+            Throttle::Take(args) => commands::throttle::take(args, &target, format),
+            Throttle::Check { name, n } => commands::throttle::check(name, n, &target, format),
+            Throttle::Explain { name } => commands::throttle::explain(name, &target, format),
+        },
+        Command::Limits => commands::throttle::limits(&target, format),
         Command::Series(command) => match command {
             Series::List => commands::series::list(&target, format),
             Series::Show { series, key, from } => commands::series::show(&series, key, &from, &target, format),

@@ -49,6 +49,12 @@ pub enum Canary {
     ClockGoesBack,
     /// Whoever has an owner's rows in pieces passes them on as all there is.
     PiecesTakenForAll,
+    /// A share that was lent is still used by who lent it (I9).
+    TakenBeforeGiven,
+    /// A share that grows brings the tokens of its burst (I9).
+    BurstBrought,
+    /// A process supports claims before all that its predecessor supported has run out (I9).
+    UnprovenRestart,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -73,7 +79,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 21] = [
+    pub const ALL: [Canary; 24] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -95,6 +101,9 @@ mod switched {
         Canary::ClearAdded,
         Canary::ClockGoesBack,
         Canary::PiecesTakenForAll,
+        Canary::TakenBeforeGiven,
+        Canary::BurstBrought,
+        Canary::UnprovenRestart,
     ];
 
     thread_local! {

@@ -15,7 +15,7 @@ impl Index {
     pub(crate) fn new(kind: Kind) -> Self {
         match kind {
             Kind::CidrTree => Self::Sums(Radix::default()),
-            Kind::GaugeTable => Self::Order(Radix::default()),
+            Kind::GaugeTable | Kind::ThrottleTable => Self::Order(Radix::default()),
         }
     }
 

@@ -51,3 +51,29 @@ impl Structure {
         partial.live().map(|(_, state)| (ledger.cells().key_of(state.cell).to_vec(), state.row)).collect()
     }
 }
+
+/// The rows by which nodes share throttles out.
+impl Structure {
+    /// The rows of all actors for a key, whether they count or not.
+    pub(crate) fn rows_at(&self, key: &[u8]) -> Vec<(Actor, Row)> {
+        let ledger = self.ledger.read();
+        let Some(id) = self.keys.with(key, |cell| cell.id()).flatten() else { return Vec::new() };
+        let rows = ledger.partials().iter().filter_map(|(actor, partial)| Some((actor, partial.find(id)?.1.row)));
+        rows.map(|(actor, row)| (actor.clone(), row)).collect()
+    }
+
+    /// The keys that begin with `prefix`, in order.
+    pub(crate) fn keys_under(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let ledger = self.ledger.read();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let from = keys.last().map_or(prefix, Vec::as_slice);
+            let Some(id) = ledger.index().seek(from, keys.is_empty(), ledger.cells()) else { return keys };
+            let key = ledger.cells().key_of(id);
+            if !key.starts_with(prefix) {
+                return keys;
+            }
+            keys.push(key.to_vec());
+        }
+    }
+}

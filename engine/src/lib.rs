@@ -28,7 +28,7 @@
 //! - **I8** Same inputs, same outputs.
 //! - **I10** A cached aggregate always equals the sum recomputed from the rows.
 //!
-//! (I9, hard limits, belongs to the limits that are built on this.)
+//! - **I9** A hard limit is never exceeded, in every partition: see [`limits`].
 #![deny(missing_docs)]
 
 #[cfg(feature = "canaries")]
@@ -41,6 +41,7 @@ mod index;
 mod inspect;
 mod keys;
 mod ledger;
+pub mod limits;
 mod listing;
 mod log;
 #[cfg(all(test, loom))]

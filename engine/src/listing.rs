@@ -130,9 +130,10 @@ impl Listing {
     /// The next entries, at most about `limit` of them, in key order; keys whose count is zero are passed over. Empty at
     /// the end.
     pub fn entries(&mut self, limit: usize) -> Vec<Entry> {
+        let kind = self.structure.kind();
         self.page(limit, |rows, key, count, _, page| {
             let _ = rows;
-            if count != 0 {
+            if count != 0 && !key::is_sharing(kind, key) {
                 page.push(Entry { key: key.to_vec(), count });
             }
         })

@@ -237,7 +237,12 @@ impl Structure {
     /// Starts to tell of every key whose count changes here, whoever changed it. A watcher that does not read loses the
     /// oldest changes beyond `capacity` and is told how many.
     pub fn watch(&self, capacity: usize, wake: Wake) -> Arc<Watch> {
-        self.watchers.add(capacity, wake)
+        self.watchers.add(capacity, &[], wake)
+    }
+
+    /// As [`Structure::watch`], of keys that begin with `prefix` only.
+    pub(crate) fn watch_under(&self, prefix: &[u8], capacity: usize, wake: Wake) -> Arc<Watch> {
+        self.watchers.add(capacity, prefix, wake)
     }
 
     /// Recomputes every cached aggregate from the rows.
@@ -311,6 +316,17 @@ impl Counter {
     #[must_use]
     pub fn try_hold(&self, limit: i64) -> Option<Hold> {
         self.add_within(1, limit).then(|| Hold { counter: self.clone() })
+    }
+
+    /// This node's own part.
+    pub(crate) fn own(&self) -> i64 {
+        self.cell.own()
+    }
+
+    /// What the others count.
+    #[inline]
+    pub(crate) fn others(&self) -> i64 {
+        self.cell.others()
     }
 
     /// The count. O(1), no lock.

@@ -12,6 +12,8 @@ use crate::structure::Wake;
 pub struct Watch {
     queue: Mutex<Queue>,
     capacity: usize,
+    /// Only keys that begin like that.
+    prefix: Vec<u8>,
     wake: Wake,
 }
 
@@ -29,13 +31,17 @@ impl Watch {
         (queue.keys.drain(..).collect(), std::mem::take(&mut queue.lost))
     }
 
-    fn push(&self, key: &[u8]) {
+    fn push(&self, key: &[u8]) -> bool {
+        if !key.starts_with(&self.prefix) {
+            return false;
+        }
         let mut queue = self.queue.lock();
         if queue.keys.len() >= self.capacity {
             queue.keys.pop_front();
             queue.lost += 1;
         }
         queue.keys.push_back(key.to_vec());
+        true
     }
 }
 
@@ -52,8 +58,9 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    pub(crate) fn add(&self, capacity: usize, wake: Wake) -> Arc<Watch> {
-        let watch = Arc::new(Watch { queue: Mutex::default(), capacity: capacity.max(1), wake });
+    pub(crate) fn add(&self, capacity: usize, prefix: &[u8], wake: Wake) -> Arc<Watch> {
+        let watch = Watch { queue: Mutex::default(), capacity: capacity.max(1), prefix: prefix.to_vec(), wake };
+        let watch = Arc::new(watch);
         self.list.lock().push(Arc::downgrade(&watch));
         self.any.store(true, Ordering::Release);
         watch
@@ -69,14 +76,11 @@ impl Watchers {
         self.any.store(!list.is_empty(), Ordering::Release);
         let watching: Vec<_> = list.iter().filter_map(Weak::upgrade).collect();
         drop(list);
-        let mut told = false;
+        let mut told = vec![false; watching.len()];
         let result = f(&mut |key| {
-            told = true;
-            watching.iter().for_each(|watch| watch.push(key));
+            watching.iter().zip(&mut told).for_each(|(watch, told)| *told |= watch.push(key));
         });
-        if told {
-            watching.iter().for_each(|watch| (watch.wake)());
-        }
+        watching.iter().zip(told).filter(|(_, told)| *told).for_each(|(watch, _)| (watch.wake)());
         result
     }
 }

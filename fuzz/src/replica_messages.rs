@@ -201,7 +201,7 @@ fn address(n: u8) -> Vec<u8> {
 fn sound_key(kind: Kind, n: u8) -> Vec<u8> {
     match kind {
         Kind::CidrTree => address(n),
-        Kind::GaugeTable => format!("d{}.example", n % 16).into_bytes(),
+        Kind::GaugeTable | Kind::ThrottleTable => format!("d{}.example", n % 16).into_bytes(),
     }
 }
 

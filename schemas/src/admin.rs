@@ -137,6 +137,34 @@ pub enum Request {
         /// The node.
         from: Option<NodeName>,
     },
+    /// The throttles: [`Answer::Throttles`].
+    ThrottleList,
+    /// One throttle: [`Answer::Throttles`].
+    ThrottleShow {
+        /// The throttle.
+        name: String,
+    },
+    /// Takes tokens: [`Answer::Taken`].
+    ThrottleTake {
+        /// The throttle.
+        name: String,
+        /// How many.
+        n: u64,
+    },
+    /// Whether tokens are there: [`Answer::Taken`]; none are taken.
+    ThrottleCheck {
+        /// The throttle.
+        name: String,
+        /// How many.
+        n: u64,
+    },
+    /// What a throttle is, in words: [`Answer::Lines`].
+    ThrottleExplain {
+        /// The throttle.
+        name: String,
+    },
+    /// The limits that are configured, in words: [`Answer::Lines`].
+    Limits,
 }
 
 /// Which series is meant.
@@ -207,6 +235,17 @@ pub enum Answer {
     Windows(Windows),
     /// A page of a series: keys, each with its counts, the current window first.
     SeriesRows(Vec<(String, Vec<i64>)>),
+    /// Throttles, in order of structure and name.
+    Throttles(Vec<ThrottleInfo>),
+    /// What became of a request for tokens.
+    Taken {
+        /// They were there.
+        admitted: bool,
+        /// When they would be, if that can be said.
+        after: Option<Duration>,
+    },
+    /// For people.
+    Lines(Vec<String>),
 }
 
 /// A series.
@@ -241,6 +280,29 @@ pub struct Windows {
     pub into_ms: u64,
     /// The counts, the current window first.
     pub counts: Vec<i64>,
+}
+
+/// How a throttle stands on the node that answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottleInfo {
+    /// Its name.
+    pub name: String,
+    /// How many in how long.
+    pub rate: String,
+    /// How many at once.
+    pub burst: u64,
+    /// `soft` or `hard`.
+    pub strength: String,
+    /// What happens in a partition.
+    pub on_partition: String,
+    /// Tokens that are there on this node.
+    pub tokens: i64,
+    /// This node's share, in millionths.
+    pub share_ppm: u64,
+    /// What all have admitted since it was idle.
+    pub admitted: i64,
+    /// What this node has admitted of it.
+    pub local: i64,
 }
 
 /// Kinds of trouble; the command's exit code follows them.

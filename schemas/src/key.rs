@@ -38,6 +38,12 @@ pub enum KeyError {
     /// A name that is empty, too long or has control characters.
     #[error("\"{0}\" cannot be a key: write 1 to {max} bytes without control characters", max = limits::KEY_BYTES)]
     Name(String),
+    /// A name that no throttle can have.
+    #[error(
+        "\"{0}\" cannot be the name of a throttle: write 1 to {max} bytes without control characters, and no \"!\" at the beginning",
+        max = limits::THROTTLE_NAME_BYTES
+    )]
+    Throttle(String),
     /// Gauges cannot be cleared.
     #[error("a gauge cannot be cleared: it is zero when what it counts is closed")]
     Gauge,
@@ -161,7 +167,30 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
             check(Kind::GaugeTable, text.as_bytes()).map_err(|_| KeyError::Name(text.to_owned()))?;
             Ok(text.as_bytes().to_vec())
         }
+        Class::SharedNamedThrottles | Class::OutboundMessages | Class::OutboundConnections => {
+            Ok(throttle(text)?.as_bytes().to_vec())
+        }
     }
+}
+
+/// First byte of the keys of rows by which nodes share a throttle out. No throttle's name begins with it.
+pub const SHARING: u8 = b'!';
+
+/// The name of a throttle.
+///
+/// # Errors
+/// [`KeyError::Throttle`] when it is empty, longer than [`limits::THROTTLE_NAME_BYTES`], begins with `!` or has control
+/// characters.
+pub fn throttle(text: &str) -> Result<&str, KeyError> {
+    let good = (1..=limits::THROTTLE_NAME_BYTES).contains(&text.len())
+        && text.bytes().next() != Some(SHARING)
+        && text.chars().all(|c| !c.is_control());
+    if good { Ok(text) } else { Err(KeyError::Throttle(text.to_owned())) }
+}
+
+/// Whether a key is one by which nodes share throttles out, and that no listing shows.
+pub fn is_sharing(kind: Kind, key: &[u8]) -> bool {
+    kind == Kind::ThrottleTable && key.first() == Some(&SHARING)
 }
 
 /// A key as people read it: a host without its prefix length.
@@ -172,7 +201,7 @@ pub fn display(kind: Kind, key: &[u8]) -> Result<String, KeyError> {
     match kind {
         Kind::CidrTree => to_net(key)
             .map(|net| if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }),
-        Kind::GaugeTable => {
+        Kind::GaugeTable | Kind::ThrottleTable => {
             std::str::from_utf8(key).map(str::to_owned).map_err(|_| KeyError::Encoding { len: key.len(), kind })
         }
     }
@@ -185,7 +214,7 @@ pub fn display(kind: Kind, key: &[u8]) -> Result<String, KeyError> {
 pub fn check(kind: Kind, key: &[u8]) -> Result<(), KeyError> {
     match kind {
         Kind::CidrTree => to_net(key).map(drop),
-        Kind::GaugeTable => {
+        Kind::GaugeTable | Kind::ThrottleTable => {
             let good = (1..=limits::KEY_BYTES).contains(&key.len())
                 && std::str::from_utf8(key).is_ok_and(|text| text.chars().all(|c| !c.is_control()));
             if good { Ok(()) } else { Err(KeyError::Encoding { len: key.len(), kind }) }

@@ -16,11 +16,15 @@ pub mod frame;
 pub mod key;
 pub mod limits;
 pub mod message;
+pub mod rate;
 pub mod rows;
 pub mod series;
 pub mod structure;
+pub mod throttle;
 pub mod varint;
 
 pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
+pub use rate::{Rate, RateError};
 pub use series::{SeriesName, SeriesSpec, Window};
 pub use structure::{Cell, Class, Kind, OnDead, StructureId, StructureName, StructureSpec};
+pub use throttle::{OnPartition, Strength, ThrottleSpec};

@@ -96,3 +96,12 @@ pub const MONITOR_INTERVAL: RangeInclusive<u32> = 1..=7 * 24 * 60 * 60;
 
 /// Windows of a monitor or series: a day of five minutes each.
 pub const MONITOR_WINDOWS: RangeInclusive<u32> = 1..=288;
+
+/// Nodes among which a cluster's limits are divided at first.
+pub const FOUNDERS: usize = 64;
+
+/// How long a founder may be configured to keep its share without hearing from another one.
+pub const RECLAIM_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+
+/// Bytes of the name of a throttle: what a key still holds beside two identities.
+pub const THROTTLE_NAME_BYTES: usize = 253;

@@ -86,7 +86,7 @@ impl SeriesSpec {
     pub fn class(&self) -> Class {
         match self.kind {
             Kind::CidrTree => Class::AddressEvents,
-            Kind::GaugeTable => Class::NamedEvents,
+            Kind::GaugeTable | Kind::ThrottleTable => Class::NamedEvents,
         }
     }
 

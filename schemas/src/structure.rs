@@ -79,6 +79,8 @@ pub enum Kind {
     CidrTree,
     /// Names, each with its count.
     GaugeTable,
+    /// Throttles by name, each with what it has admitted.
+    ThrottleTable,
 }
 
 impl Kind {
@@ -87,6 +89,7 @@ impl Kind {
         match self {
             Self::CidrTree => "cidrtree",
             Self::GaugeTable => "gauge table",
+            Self::ThrottleTable => "throttle table",
         }
     }
 }
@@ -117,12 +120,21 @@ pub enum Class {
     AddressEvents,
     /// Events by name, in one window of a series.
     NamedEvents,
+    /// Throttles that the cluster shares, by name.
+    SharedNamedThrottles,
+    /// Throttles of outbound messages, by scope.
+    OutboundMessages,
+    /// Throttles of outbound connections, by scope.
+    OutboundConnections,
 }
 
 impl Class {
     /// The classes that a `Replicate` stanza can name. (Windows of series come with their series.)
     pub const ALL: [Self; 4] =
         [Self::InboundCidr, Self::OutboundCidr, Self::OutboundDomains, Self::OutboundBindingDomains];
+
+    /// The classes of throttles; each has one structure, of its name.
+    pub const THROTTLES: [Self; 3] = [Self::SharedNamedThrottles, Self::OutboundMessages, Self::OutboundConnections];
 
     /// The name that a configuration calls it by.
     pub fn name(self) -> &'static str {
@@ -133,6 +145,9 @@ impl Class {
             Self::OutboundBindingDomains => "outbound_binding_domains",
             Self::AddressEvents => "address_events",
             Self::NamedEvents => "named_events",
+            Self::SharedNamedThrottles => "shared_named_throttles",
+            Self::OutboundMessages => "OBTM",
+            Self::OutboundConnections => "OBTC",
         }
     }
 
@@ -146,6 +161,7 @@ impl Class {
         match self {
             Self::InboundCidr | Self::OutboundCidr | Self::AddressEvents => Kind::CidrTree,
             Self::OutboundDomains | Self::OutboundBindingDomains | Self::NamedEvents => Kind::GaugeTable,
+            Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Kind::ThrottleTable,
         }
     }
 
@@ -156,6 +172,8 @@ impl Class {
                 Cell::Gauge
             }
             Self::AddressEvents | Self::NamedEvents => Cell::Events,
+            // What a throttle has admitted matters to those who hear it as it grows; its rows go when it is idle.
+            Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Cell::Gauge,
         }
     }
 

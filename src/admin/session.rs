@@ -112,6 +112,12 @@ impl Session {
                 self.series_count(&series, &key, (start, end), from.as_ref()).map(Some)
             }
             Request::SeriesWindows { series, key, from } => self.series_windows(&series, &key, from.as_ref()).map(Some),
+            Request::ThrottleList => Ok(Some(self.throttle_list())),
+            Request::ThrottleShow { name } => self.throttle_show(&name).map(Some),
+            Request::ThrottleTake { name, n } => self.throttle_take(&name, n, true).map(Some),
+            Request::ThrottleCheck { name, n } => self.throttle_take(&name, n, false).map(Some),
+            Request::ThrottleExplain { name } => self.throttle_explain(&name).map(Some),
+            Request::Limits => Ok(Some(self.limits())),
             Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(|o| object_of(o)).collect()))),
             Request::Members => self.members().await.map(Some),
             Request::Info => self.info().await.map(Some),
@@ -151,7 +157,7 @@ impl Session {
                     let blocks = listing.blocks(PAGE_ITEMS);
                     Answer::Blocks(blocks.iter().map(|block| (block.net, block.count)).collect())
                 }
-                Kind::GaugeTable => {
+                Kind::GaugeTable | Kind::ThrottleTable => {
                     let entries = listing.entries(PAGE_ITEMS);
                     Answer::Entries(entries.into_iter().map(|e| (text(&structure, &e.key), e.count)).collect())
                 }

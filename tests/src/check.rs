@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tallymesh_engine::Structure;
-use tallymesh_schemas::{Actor, Cell, OnDead, StructureId, StructureName, Version};
+use tallymesh_schemas::{Actor, Cell, Kind, OnDead, StructureId, StructureName, Version};
 
 pub use converged::pending;
 pub(crate) use windows::taken_along;
@@ -37,6 +37,11 @@ impl Seen {
 /// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
 const ENTRIES_A_PART: usize = 6;
 
+/// Whether the rows of a structure are the limits' own: what they may be is for `limits` to check.
+fn is_limited(structure: &Structure) -> bool {
+    structure.kind() == Kind::ThrottleTable
+}
+
 /// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back.
 pub(crate) fn after_delta(
     process: &mut Process,
@@ -47,7 +52,8 @@ pub(crate) fn after_delta(
     let Some(structure) = process.structure_of(structure) else { return Ok(()) };
     let name = &structure.spec().name;
     let events = structure.spec().class.cell() == Cell::Events;
-    if *actor == process.actor || (actor.node == process.actor.node && !events) {
+    let own = *actor == process.actor || (actor.node == process.actor.node && !events);
+    if own || is_limited(&structure) {
         return Ok(());
     }
     let part = (structure.id(), actor.clone());
@@ -99,9 +105,12 @@ pub fn process(process: &Process, truth: &Truth, spoilt: bool) -> Result<(), Str
     let mut parts = 0;
     for (name, structure) in &process.structures {
         structure.audit().map_err(|what| format!("{name}: {what}"))?;
-        own_part(process, truth, name, structure)?;
         let held = structure.held();
         parts += held.len();
+        if is_limited(structure) {
+            continue;
+        }
+        own_part(process, truth, name, structure)?;
         for held in held.iter().filter(|held| !spoilt && held.actor.node != process.actor.node) {
             for (key, row) in structure.rows_of(&held.actor) {
                 truth.position(&held.actor, name, &key, &row, 0)?;

@@ -19,6 +19,7 @@ pub use builder::{Builder, quick_config, series, spec};
 
 use crate::check;
 use crate::fault::Fault;
+use crate::limits::{Admissions, Limits};
 use crate::network::{Conditions, Fate, Link};
 use crate::node::Node;
 use crate::random::Random;
@@ -126,6 +127,8 @@ pub struct Cluster {
     pub(crate) truth: Rc<RefCell<Truth>>,
     pub(crate) trace: Trace,
     pub(crate) new_service: Option<NewService>,
+    pub(crate) limits: Option<Limits>,
+    pub(crate) admissions: Rc<RefCell<Admissions>>,
     pub(crate) failure: Option<Failure>,
     pub(crate) forgotten: BTreeSet<Actor>,
     /// Messages are spoilt in ways that nothing notices, so a replica may hold rows that their owner never had until it
@@ -229,6 +232,11 @@ impl Cluster {
         self.truth.borrow()
     }
 
+    /// What all nodes have admitted.
+    pub fn admissions(&self) -> std::cell::Ref<'_, Admissions> {
+        self.admissions.borrow()
+    }
+
     /// A structure on a node, to read from; its clock comes with it.
     ///
     /// # Panics
@@ -286,15 +294,24 @@ impl Cluster {
         let now = self.nodes[n].read_clock(self.now);
         let node = &self.nodes[n];
         let process = node.process.as_ref().filter(|_| !node.stopped)?;
+        let mut failures = Vec::new();
         let result = work(&mut Context {
             now,
             name: &node.name,
             structures: &process.structures,
             replica: &process.replica,
+            limiters: &process.limiters,
+            admissions: &self.admissions,
+            failures: &mut failures,
+            at: self.now,
             truth: &self.truth,
             run: process.run,
             random: &mut self.work_random,
         });
+        for what in failures {
+            let label = self.nodes[n].label.clone();
+            self.fail(format!("{label}: {what}"));
+        }
         self.pump(n);
         Some(result)
     }

@@ -30,6 +30,7 @@ pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod fault;
+pub mod limits;
 pub mod network;
 pub mod node;
 pub mod random;
@@ -40,6 +41,7 @@ pub mod truth;
 
 pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, series, spec};
 pub use fault::{Fault, Step};
+pub use limits::Limits;
 pub use network::Conditions;
 pub use node::SimHold;
 pub use random::Random;

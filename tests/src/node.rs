@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName, Window};
 
@@ -61,6 +62,7 @@ pub(crate) struct Ended {
 pub struct Process {
     pub(crate) replica: Replica,
     pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
+    pub(crate) limiters: BTreeMap<StructureName, Arc<Limiter>>,
     pub(crate) run: RunId,
     /// Who it was when last looked at.
     pub(crate) actor: Actor,
@@ -167,6 +169,18 @@ impl Process {
     pub(crate) fn structure_of(&self, id: StructureId) -> Option<Arc<Structure>> {
         let fixed = self.structures.values().find(|structure| structure.id() == id).cloned();
         fixed.or_else(|| self.windows().into_iter().find(|window| window.id() == id))
+    }
+
+    /// Lets the limits take in what has come, if it is time.
+    pub(crate) fn limit(&mut self, now: Now) {
+        for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
+            limiter.handle_timeout(now.mono, self.replica.reach(), &self.replica.forgotten());
+        }
+    }
+
+    /// Its limits by structure.
+    pub fn limiters(&self) -> &BTreeMap<StructureName, Arc<Limiter>> {
+        &self.limiters
     }
 
     /// Its replica.

@@ -6,9 +6,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::{Count, Now, Replica, Series, Structure};
+use tallymesh_engine::limits::{Decision, Limiter};
+use tallymesh_engine::{Count, Now, Replica, Series, Structure, Time};
 use tallymesh_schemas::{NodeName, StructureName, Window};
 
+use crate::limits::{Admissions, SimPermit};
 use crate::node::SimHold;
 use crate::random::Random;
 use crate::truth::{RunId, Truth};
@@ -34,6 +36,10 @@ pub struct Context<'a> {
     pub(crate) name: &'a NodeName,
     pub(crate) structures: &'a BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) replica: &'a Replica,
+    pub(crate) limiters: &'a BTreeMap<StructureName, Arc<Limiter>>,
+    pub(crate) admissions: &'a Rc<RefCell<Admissions>>,
+    pub(crate) failures: &'a mut Vec<String>,
+    pub(crate) at: Time,
     pub(crate) truth: &'a Rc<RefCell<Truth>>,
     pub(crate) run: RunId,
     pub(crate) random: &'a mut Random,
@@ -116,6 +122,46 @@ impl Context<'_> {
     /// As [`Context::add`].
     pub fn hold(&mut self, structure: &str, key: &[u8]) -> SimHold {
         self.try_hold(structure, key, i64::MAX).unwrap_or_else(|| panic!("{structure}: there is always room for one"))
+    }
+
+    /// The limits of a structure.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn limiter(&self, structure: &str) -> &Arc<Limiter> {
+        let found = self.limiters.iter().find(|(name, _)| name.as_str() == structure);
+        found.map(|(_, limiter)| limiter).unwrap_or_else(|| panic!("the cluster has no limits in \"{structure}\""))
+    }
+
+    /// Takes `n` tokens of a throttle, if they are there. The checker sees it.
+    ///
+    /// # Panics
+    /// When there is no such throttle.
+    pub fn take(&mut self, structure: &str, name: &str, n: u64) -> Decision {
+        let throttle = self
+            .limiter(structure)
+            .resolve(name, self.now.mono)
+            .unwrap_or_else(|| panic!("there is no throttle \"{name}\""));
+        let decision = throttle.take(self.now.mono, n);
+        let mut admissions = self.admissions.borrow_mut();
+        if decision.admitted() {
+            self.failures.extend(admissions.admit(name, self.at, n).err());
+        } else {
+            admissions.refuse(name);
+        }
+        decision
+    }
+
+    /// A permit, if there is one here. The checker sees it.
+    ///
+    /// # Panics
+    /// When there is no such pool.
+    pub fn open(&mut self, structure: &str, name: &str) -> Option<SimPermit> {
+        let pool = self.limiter(structure).pools().into_iter().find(|pool| **pool.name() == *name);
+        let pool = pool.unwrap_or_else(|| panic!("there is no pool \"{name}\""));
+        let permit = pool.try_open(self.now.mono)?;
+        self.failures.extend(self.admissions.borrow_mut().open(name).err());
+        Some(SimPermit { permit: Some(permit), name: name.to_owned(), admissions: Rc::clone(self.admissions) })
     }
 
     /// The count of a key as this node knows it.

@@ -18,8 +18,10 @@ use std::time::Duration;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{draw, run};
-use tallymesh_harness::{Builder, Failure, Fault, address, quick_config, series, spec};
-use tallymesh_schemas::{Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, StructureSpec};
+use tallymesh_harness::{Builder, Failure, Fault, Limits, address, quick_config, series, spec};
+use tallymesh_schemas::{
+    Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec,
+};
 use wire::Wire;
 
 /// Seeds that a canary may survive.
@@ -203,6 +205,33 @@ fn events_under(script: &str) -> Option<String> {
     result.err().map(|failure| failure.to_string())
 }
 
+/// Demand that moves, and a restart on the other side of a cut, under hard limits.
+fn limits_hold() -> Option<String> {
+    let table = "shared_named_throttles";
+    let rate = "100/1s".parse().unwrap();
+    let limits = Limits::founded(&["a", "b"], Duration::from_secs(6));
+    let limits = limits.throttle(table, "t", ThrottleSpec::new(rate, Strength::Hard));
+    let mut cluster =
+        Builder::new(1).nodes(["a", "b"]).structures([spec(table, Class::SharedNamedThrottles)]).limits(limits).start();
+    let result: Result<(), Failure> = (|| {
+        for second in 0..30 {
+            // What a uses is in part what b has lent it.
+            if second == 19 {
+                cluster.script("at 0s cut a from b; at 100ms restart b")?;
+            }
+            let hot = if second / 4 % 2 == 0 { "a" } else { "b" };
+            for _ in 0..50 {
+                cluster.run_for(Duration::from_millis(20))?;
+                for label in ["a", "b"].into_iter().filter(|label| second >= 19 || *label == hot) {
+                    cluster.with(label, |node| (0..10).for_each(|_| drop(node.take(table, "t", 1))));
+                }
+            }
+        }
+        Ok(())
+    })();
+    result.err().map(|failure| failure.to_string())
+}
+
 /// A node that counted starts again, and the others still have what it had counted.
 fn counts_of_an_earlier_run() -> Option<String> {
     events_under("at 0s restart c; at 0s cut a,b from c; at 4s heal")
@@ -235,6 +264,7 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("earlier run", counts_of_an_earlier_run()))
         .or_else(|| named("removed by two", removed_by_two()))
         .or_else(|| named("set back", a_clock_set_back()))
+        .or_else(|| named("limits", limits_hold()))
 }
 
 #[test]
@@ -300,4 +330,5 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(counts_of_an_earlier_run(), None);
     assert_eq!(removed_by_two(), None);
     assert_eq!(a_clock_set_back(), None);
+    assert_eq!(limits_hold(), None);
 }

@@ -15,5 +15,6 @@ pub(crate) mod membership;
 pub(crate) mod node;
 pub(crate) mod series;
 pub(crate) mod show;
+pub(crate) mod throttle;
 pub(crate) mod verify;
 pub(crate) mod watch;

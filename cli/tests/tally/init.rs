@@ -112,10 +112,12 @@ fn config_check_says_where_and_what_to_do() {
     // To run, a node needs no error and a node block.
     assert_eq!(tally(&["node", "--config", name]).fails(2), expected);
 
-    fs::write(&file, "cluster {\n  Replicate \"inbound_cidr\" {}\n  Replicate \"OBTM\" {}\n}\n").unwrap();
+    let cache =
+        "Datasource \"c\" {}\ncluster {\n  Replicate \"inbound_cidr\" {}\n  Replicate \"c\" { type = \"cache\" }\n}\n";
+    fs::write(&file, cache).unwrap();
     let good = tally(&["config", "check", name]);
     assert_eq!(good.stdout, format!("{name}: good: no node; inbound_cidr\n"));
-    let warning = "line 3: Replicate \"OBTM\" was checked, but this version does not run it yet";
+    let warning = "line 4: Replicate \"c\" was checked, but this version does not run it yet";
     assert_eq!(good.stderr, format!("warning: {name}: {warning}\n"));
     let nothing = tally(&["node", "--config", name]).fails(2);
     assert!(nothing.contains("there is no node block"), "{nothing}");

@@ -7,4 +7,5 @@ mod init;
 mod million;
 mod series;
 mod support;
+mod throttle;
 mod views;

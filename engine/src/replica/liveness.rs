@@ -21,6 +21,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limit
 use super::link::Part;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
+use crate::limits::Reach;
 use crate::time::{Now, Time};
 
 /// Whether a node lives, as the membership sees it.
@@ -119,6 +120,22 @@ impl Replica {
         let until_ms = now.unix_ms.saturating_add(millis(self.config.tombstone_life));
         let peer = self.actor.node.clone();
         self.bury(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, &peer);
+    }
+
+    /// Whom this node hears, as the membership says.
+    pub fn reach(&self) -> Reach {
+        let known = self.nodes.values().filter(|node| node.life != Life::Left);
+        let count = |alive: bool| known.clone().filter(|node| !alive || node.life != Life::Dead).count();
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
+        Reach { alive: number(count(true)), known: number(count(false)), founders: true }
+    }
+
+    /// Nodes that were forgotten, and of which no later run is known.
+    pub fn forgotten(&self) -> Vec<NodeName> {
+        let names = self.tombstones.keys().map(|(node, _)| node).filter(|node| !self.nodes.contains_key(*node));
+        let mut names: Vec<_> = names.cloned().collect();
+        names.dedup();
+        names
     }
 
     /// What is known of the nodes: name, latest run, life.

@@ -9,6 +9,7 @@
 
 mod audit;
 mod caches;
+mod limits;
 mod nesting;
 mod node;
 mod on_dead;
@@ -28,7 +29,7 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
+use crate::{Class, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec, key};
 
 pub use render::render_node_file;
 pub use report::{ConfigError, ConfigErrors};
@@ -46,6 +47,8 @@ pub struct Config {
     pub metrics: Option<MetricsConfig>,
     /// Throttles that the cluster shares.
     pub throttles: Vec<ThrottleConfig>,
+    /// What the `limits` block says, if there is one.
+    pub limits: Option<LimitsConfig>,
     /// The windows that the inbound audit keeps.
     pub monitors: Vec<Monitor>,
     /// The series that this version runs: those of the audit, metric by metric, and then the named ones.
@@ -53,6 +56,132 @@ pub struct Config {
     /// Stanzas that were read and checked, and that this version does not run yet.
     pub not_built: Vec<NotBuilt>,
     file: String,
+}
+
+/// The `limits` block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// The nodes that hard limits are divided among.
+    pub founders: Vec<NodeName>,
+    /// How long a founder keeps its share without hearing from another one.
+    pub reclaim_after: Duration,
+    /// Whether founders take up the share of one that is gone.
+    pub stand_in: bool,
+    /// Throttles by name.
+    pub throttles: Vec<NamedThrottle>,
+    /// Limits of what goes out, scope by scope.
+    pub outbound: Vec<OutboundLimits>,
+    /// Limits of what comes in.
+    pub inbound: Vec<InboundMaximum>,
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            founders: Vec::new(),
+            reclaim_after: limits::RECLAIM_AFTER,
+            stand_in: true,
+            throttles: Vec::new(),
+            outbound: Vec::new(),
+            inbound: Vec::new(),
+        }
+    }
+}
+
+/// A throttle with its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedThrottle {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub spec: ThrottleSpec,
+}
+
+/// What a limit of what goes out is of. A name of `*` is each one alike that has no limit of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OutboundScope {
+    /// The whole cluster.
+    Global,
+    /// A destination domain.
+    Domain(String),
+    /// A group of bindings.
+    BindingGroup(String),
+    /// A binding.
+    Binding(String),
+    /// A binding and a domain.
+    BindingDomain(String, String),
+    /// A host that is connected to, by name.
+    Host(String),
+}
+
+impl OutboundScope {
+    /// The scope with its names in the one form that is counted. A binding with a slash is a binding and a domain.
+    ///
+    /// # Errors
+    /// [`key::KeyError`] when a name cannot be one.
+    pub fn canonical(self) -> Result<Self, key::KeyError> {
+        let domain = |name: String| if name == "*" { Ok(name) } else { key::domain(&name) };
+        let other = |name: String| key::throttle(&name).map(str::to_owned);
+        Ok(match self {
+            Self::Global => Self::Global,
+            Self::Domain(name) => Self::Domain(domain(name)?),
+            Self::BindingGroup(name) => Self::BindingGroup(other(name)?),
+            Self::Binding(name) => match name.split_once('/') {
+                Some((binding, name)) => Self::BindingDomain(other(binding.to_owned())?, domain(name.to_owned())?),
+                None => Self::Binding(other(name)?),
+            },
+            Self::BindingDomain(binding, name) => Self::BindingDomain(other(binding)?, domain(name)?),
+            Self::Host(name) => Self::Host(domain(name)?),
+        })
+    }
+}
+
+impl OutboundScope {
+    /// Whether it is each one alike.
+    pub fn is_pattern(&self) -> bool {
+        match self {
+            Self::Global => false,
+            Self::Domain(name) | Self::BindingGroup(name) | Self::Binding(name) | Self::Host(name) => name == "*",
+            Self::BindingDomain(binding, domain) => binding == "*" || domain == "*",
+        }
+    }
+}
+
+impl fmt::Display for OutboundScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Global => f.write_str("global"),
+            Self::Domain(name) => write!(f, "domain {name}"),
+            Self::BindingGroup(name) => write!(f, "binding_group {name}"),
+            Self::Binding(name) => write!(f, "binding {name}"),
+            Self::BindingDomain(binding, name) => write!(f, "binding {binding}/{name}"),
+            Self::Host(name) => write!(f, "host {name}"),
+        }
+    }
+}
+
+/// What is limited in one scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboundLimits {
+    /// Of what.
+    pub scope: OutboundScope,
+    /// Messages: OBTM.
+    pub messages: Option<ThrottleSpec>,
+    /// New connections: OBTC.
+    pub connections: Option<ThrottleSpec>,
+    /// Open connections.
+    pub maximum: Option<u64>,
+}
+
+/// How many inbound connections may be open from each block of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboundMaximum {
+    /// Bits of a block's prefix.
+    pub prefix_len: u8,
+    /// It is of IPv6 addresses.
+    pub v6: bool,
+    /// How many.
+    pub maximum: u64,
 }
 
 /// The `node` block.
@@ -246,6 +375,15 @@ impl Metric {
 impl ThrottleClass {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::SharedNamed, Self::OutboundMessages, Self::OutboundConnections];
+
+    /// The class of its structure.
+    pub fn class(self) -> Class {
+        match self {
+            Self::SharedNamed => Class::SharedNamedThrottles,
+            Self::OutboundMessages => Class::OutboundMessages,
+            Self::OutboundConnections => Class::OutboundConnections,
+        }
+    }
 
     /// The name that a configuration calls it by.
     pub fn name(self) -> &'static str {

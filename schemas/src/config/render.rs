@@ -101,6 +101,9 @@ fn about(class: Class) -> &'static str {
         Class::OutboundBindingDomains => "Open outbound connections by binding and destination domain",
         Class::AddressEvents => "Events by address",
         Class::NamedEvents => "Events by name",
+        Class::SharedNamedThrottles => "Throttles by name",
+        Class::OutboundMessages => "Throttles of outbound messages",
+        Class::OutboundConnections => "Throttles of outbound connections",
     }
 }
 

@@ -72,6 +72,18 @@ impl<'a> Setting<'a> {
         }
     }
 
+    /// The value as thousandths of one, from 0.001 to 1.
+    pub(super) fn fraction(&self, report: &mut Report<'_>) -> Option<u16> {
+        let range = 0.001..=1.0;
+        match self.value {
+            Expression::Number(number) => match number.value().as_f64() {
+                Some(part) if range.contains(&part) => Some((part * 1000.0).round() as u16),
+                _ => self.out_of_range(report, number.value(), "a number", &range),
+            },
+            _ => self.wrong_type(report, "a number", &format!("{} = 0.95", self.key)),
+        }
+    }
+
     /// The value as a whole number within a range. `also` is one more number that is allowed.
     pub(super) fn count(&self, report: &mut Report<'_>, range: &RangeInclusive<u64>, also: Option<i64>) -> Option<i64> {
         let fits = |count: i64| also == Some(count) || u64::try_from(count).is_ok_and(|count| range.contains(&count));

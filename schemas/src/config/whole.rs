@@ -7,10 +7,10 @@ use hcl::edit::structure::Body;
 use super::caches::{self, Datasource};
 use super::replicate::{self, Replicate, What};
 use super::report::{ConfigErrors, Report, quoted};
-use super::scope::{Scope, no_label};
+use super::scope::{Scope, block_at, no_label};
 use super::suggest::nearest;
-use super::{Config, NotBuilt, audit, node, series};
-use crate::{StructureId, StructureName, limits};
+use super::{Config, LimitsConfig, NotBuilt, OutboundLimits, ThrottleConfig, audit, limits as limiting, node, series};
+use crate::{Class, StructureId, StructureName, StructureSpec, limits};
 
 pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut report = Report::new(file, text);
@@ -20,6 +20,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     let audit = scope.take_block("inbound_audit", &mut report, "write all monitors as a list in the first one");
     let datasources = scope.take_blocks("Datasource");
     let named = scope.take_blocks("audit_series");
+    let limiting = scope.take_block("limits", &mut report, "all limits stand in one block");
     scope.finish(&mut report, "the blocks are");
 
     let mut config = Config {
@@ -28,6 +29,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
         caches: Vec::new(),
         metrics: None,
         throttles: Vec::new(),
+        limits: limiting.map(|block| limiting::read(block, &mut report)),
         monitors: audit.map_or(Vec::new(), |block| audit::read(block, &mut report)),
         series: Vec::new(),
         not_built: Vec::new(),
@@ -56,7 +58,8 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
         let not_built = match &what {
             What::Structure(_) => None,
             What::Metrics(metrics) => metrics.gauge_cache.then(|| format!("gauge_cache of Replicate \"{name}\"")),
-            What::Throttle(_) | What::Cache(_) => Some(format!("Replicate \"{name}\"")),
+            What::Throttle(_) => None,
+            What::Cache(_) => Some(format!("Replicate \"{name}\"")),
         };
         if let Some(stanza) = not_built {
             config.not_built.push(NotBuilt { stanza, name: name.to_string(), line: report.line(at) });
@@ -64,12 +67,21 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
         match what {
             What::Structure(spec) => config.structures.push(spec),
             What::Metrics(metrics) => config.metrics = Some(metrics),
-            What::Throttle(throttle) => config.throttles.push(throttle),
+            What::Throttle(throttle) => {
+                let ThrottleConfig { class, pace } = throttle;
+                let (max_delay, max_pending) = (pace.max_delay, pace.max_pending);
+                let spec = StructureSpec::from(class.class());
+                config.structures.push(StructureSpec { max_delay, max_pending, ..spec });
+                config.throttles.push(throttle);
+            }
             What::Cache(cache) => {
                 check_declared(&cache.name, at, &declared, &mut report);
                 config.caches.push(cache);
             }
         }
+    }
+    if let (Some(limits), Some(block)) = (&config.limits, limiting) {
+        check_structures(limits, block_at(block), &config.structures, &mut report);
     }
     let named: Vec<_> = named.into_iter().filter_map(|block| series::read(block, &mut report)).collect();
     config.series = series::all(&config.monitors, config.metrics.as_ref(), &named, &mut report);
@@ -79,6 +91,24 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     }
     config.not_built.sort_by_key(|stanza| stanza.line);
     report.finish().map(|()| config)
+}
+
+/// What is limited has to be counted by all nodes.
+fn check_structures(limits: &LimitsConfig, at: usize, structures: &[StructureSpec], report: &mut Report<'_>) {
+    let outbound = |needs: &dyn Fn(&OutboundLimits) -> bool| limits.outbound.iter().any(needs);
+    let maximum = |limits: &OutboundLimits| limits.maximum.is_some();
+    let needs = [
+        (Class::SharedNamedThrottles, !limits.throttles.is_empty()),
+        (Class::OutboundMessages, outbound(&|limits| limits.messages.is_some())),
+        (Class::OutboundConnections, outbound(&|limits| limits.connections.is_some() || maximum(limits))),
+        (Class::InboundCidr, !limits.inbound.is_empty()),
+    ];
+    for (class, needed) in needs {
+        if needed && !structures.iter().any(|spec| spec.name.as_str() == class.name()) {
+            let message = format!("limits has limits that {} counts, which is not replicated", class.name());
+            report.add(at, message, format!("add to a cluster block: Replicate \"{}\" {{}}", class.name()));
+        }
+    }
 }
 
 /// The names of the replicated objects, in which each may stand once.

@@ -10,6 +10,7 @@ use tallymesh_schemas::{Class, Kind, NodeName, SeriesName, SeriesSpec, Structure
 
 use super::{Cluster, Event, NewService, Timing};
 use crate::clock::Clock;
+use crate::limits::{Admissions, Limits};
 use crate::network::{Conditions, Link};
 use crate::node::Node;
 use crate::random::Random;
@@ -31,6 +32,7 @@ pub struct Builder {
     skew: Duration,
     verbose: bool,
     new_service: Option<NewService>,
+    limits: Option<Limits>,
 }
 
 /// A configuration for simulations: what takes minutes in a real cluster takes seconds, so that a run of a few virtual
@@ -80,6 +82,7 @@ impl Builder {
             skew: Duration::from_secs(5),
             verbose: false,
             new_service: None,
+            limits: None,
         }
     }
 
@@ -146,6 +149,13 @@ impl Builder {
         self
     }
 
+    /// Limits on every node. Their structures have to be among the structures.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
+        self
+    }
+
     /// Runs a service on every node.
     #[must_use]
     pub fn service<S: Service + 'static>(mut self, new: impl Fn(&NodeName) -> S + 'static) -> Self {
@@ -189,6 +199,12 @@ impl Builder {
             truth: Rc::new(RefCell::new(Truth::default())),
             trace: Trace::new(self.verbose),
             new_service: self.new_service,
+            admissions: self
+                .limits
+                .as_ref()
+                .map(|limits| Admissions::new(limits, self.drift_ppm, Time(0)))
+                .unwrap_or_default(),
+            limits: self.limits,
             failure: None,
             forgotten: BTreeSet::new(),
             spoilt: false,

@@ -24,20 +24,22 @@ impl Cluster {
         let mut replica = Replica::new(config, node.name.clone(), incarnation);
         let woken = Arc::new(AtomicBool::new(false));
         let mut structures = BTreeMap::new();
+        let flag = Arc::clone(&woken);
+        let wake: Wake = Arc::new(move || flag.store(true, Ordering::Relaxed));
         for spec in &self.specs {
-            let flag = Arc::clone(&woken);
-            let wake: Wake = Arc::new(move || flag.store(true, Ordering::Relaxed));
+            let wake = Arc::clone(&wake);
             let structure = replica.replicate(spec.clone(), wake);
             let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
             structures.insert(spec.name.clone(), structure);
         }
         let now = node.clock.read(self.now);
         for spec in &self.series_specs {
-            let flag = Arc::clone(&woken);
-            let wake: Wake = Arc::new(move || flag.store(true, Ordering::Relaxed));
-            let series = replica.replicate_series(now, spec.clone(), wake);
+            let series = replica.replicate_series(now, spec.clone(), Arc::clone(&wake));
             series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
         }
+        let limits = self.limits.as_ref();
+        let limiters =
+            limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
         let actor = replica.actor().clone();
         let run = self.truth.borrow_mut().begin(actor.clone());
         node.began_as = incarnation;
@@ -52,6 +54,7 @@ impl Cluster {
         node.process = Some(Process {
             replica,
             structures,
+            limiters,
             run,
             actor,
             woken,

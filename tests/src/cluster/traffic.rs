@@ -38,6 +38,7 @@ impl Cluster {
     pub(crate) fn pump(&mut self, n: usize) {
         let now = self.nodes[n].read_clock(self.now);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
+        process.limit(now);
         if process.woken.swap(false, Ordering::Relaxed) {
             process.replica.handle_changes(now);
         }
@@ -64,7 +65,8 @@ impl Cluster {
             self.trace.note(self.now, &[node.label.as_bytes(), line.as_bytes()], || format!("{}: {line}", node.label));
         }
         let noted = process.note_actor(&mut self.truth.borrow_mut()).and_then(|()| process.note_windows());
-        let due = process.replica.poll_timeout();
+        let due = process.limiters.values().map(|limiter| limiter.poll_timeout()).min().unwrap_or(Time::NEVER);
+        let due = due.max(Time(now.mono.0 + 1)).min(process.replica.poll_timeout());
         let at = node.clock.when(self.now, due);
         if at != node.timer_at {
             node.timer_at = at;
@@ -93,6 +95,9 @@ impl Cluster {
         }
         self.nodes[n].timer_at = Time::NEVER;
         self.pump(n);
+        if let Err(what) = crate::limits::shares(self) {
+            self.fail(what);
+        }
     }
 
     fn transmit(&mut self, n: usize) {

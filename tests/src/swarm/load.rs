@@ -119,6 +119,8 @@ pub(crate) fn key_of(kind: Kind, i: u32) -> Vec<u8> {
             key
         }
         Kind::CidrTree => address(i),
-        Kind::GaugeTable => format!("{}{i}.example", if i.is_multiple_of(2) { "mail" } else { "b/" }).into_bytes(),
+        Kind::GaugeTable | Kind::ThrottleTable => {
+            format!("{}{i}.example", if i.is_multiple_of(2) { "mail" } else { "b/" }).into_bytes()
+        }
     }
 }

@@ -1,0 +1,145 @@
+//! `tally throttle` and `tally limits`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tallymesh_schemas::admin::{Answer, Request, ThrottleInfo};
+
+use crate::args::{ThrottleName, ThrottleTake};
+use crate::client::{Client, Target};
+use crate::failure::Failure;
+use crate::output::{Format, Out};
+use crate::style;
+
+/// Lists throttles.
+pub(crate) fn list(target: &Target, format: Format) -> Result<(), Failure> {
+    table(&Request::ThrottleList, target, format)
+}
+
+/// Shows one.
+pub(crate) fn show(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
+    table(&Request::ThrottleShow { name: name.name }, target, format)
+}
+
+fn table(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {
+    let list = target.connect()?.one(request, |answer| match answer {
+        Answer::Throttles(list) => Some(list),
+        _ => None,
+    })?;
+    let mut out = Out::open();
+    match format {
+        Format::Json => out.json(&list)?,
+        Format::Csv => {
+            let head =
+                ["name", "rate", "burst", "strength", "on_partition", "tokens", "share_ppm", "admitted", "local"];
+            out.csv(&head)?;
+            for throttle in &list {
+                let ThrottleInfo { name, rate, strength, on_partition, .. } = throttle;
+                let [burst, share] = [throttle.burst, throttle.share_ppm].map(|n| n.to_string());
+                let [tokens, admitted, local] =
+                    [throttle.tokens, throttle.admitted, throttle.local].map(|n| n.to_string());
+                out.csv(&[name, rate, &burst, strength, on_partition, &tokens, &share, &admitted, &local])?;
+            }
+        }
+        Format::Text if list.is_empty() => out.line("this node has no throttles")?,
+        Format::Text => {
+            let head = format!(
+                "{:>30}  {:<12}{:>9}  {:<9}{:>10}{:>10}{:>14}",
+                "throttle", "rate", "burst", "strength", "tokens", "share", "admitted"
+            );
+            out.line(style::strong(&head))?;
+            for ThrottleInfo { name, rate, burst, strength, tokens, share_ppm, admitted, .. } in &list {
+                let share = format!("{}.{} %", share_ppm / 10_000, share_ppm / 1000 % 10);
+                out.line(format!(
+                    "{name:>30}  {rate:<12}{burst:>9}  {strength:<9}{tokens:>10}{share:>10}{admitted:>14}"
+                ))?;
+            }
+        }
+    }
+    out.flush()
+}
+
+fn taken(client: &mut Client, request: &Request) -> Result<(bool, Option<Duration>), Failure> {
+    client.one(request, |answer| match answer {
+        Answer::Taken { admitted, after } => Some((admitted, after)),
+        _ => None,
+    })
+}
+
+/// Takes tokens, once or for a time.
+pub(crate) fn take(args: ThrottleTake, target: &Target, format: Format) -> Result<(), Failure> {
+    let format = format.no_csv("throttle take")?;
+    let request = Request::ThrottleTake { name: args.name.name, n: args.n };
+    let mut client = target.connect()?;
+    let Some(seconds) = args.seconds else {
+        let (admitted, after) = taken(&mut client, &request)?;
+        return say(admitted, after, format);
+    };
+    let (start, mut admitted, mut refused) = (Instant::now(), 0_u64, 0_u64);
+    let end = start + Duration::from_secs(seconds.into());
+    for turn in 0_u32.. {
+        let due = start + Duration::from_secs(1) * turn / args.rate;
+        if due >= end {
+            break;
+        }
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let (ok, _) = taken(&mut client, &request)?;
+        (admitted, refused) = (admitted + u64::from(ok), refused + u64::from(!ok));
+    }
+    let mut out = Out::open();
+    match format {
+        Format::Json => out.json(&json!({ "admitted": admitted, "refused": refused }))?,
+        _ => out.line(format!("{admitted} admitted, {refused} refused"))?,
+    }
+    out.flush()
+}
+
+/// Says whether tokens are there.
+pub(crate) fn check(name: ThrottleName, n: u64, target: &Target, format: Format) -> Result<(), Failure> {
+    let format = format.no_csv("throttle check")?;
+    let (admitted, after) = taken(&mut target.connect()?, &Request::ThrottleCheck { name: name.name, n })?;
+    say(admitted, after, format)
+}
+
+fn say(admitted: bool, after: Option<Duration>, format: Format) -> Result<(), Failure> {
+    let mut out = Out::open();
+    match format {
+        Format::Json => {
+            let after_us = after.map(|after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
+            out.json(&json!({ "admitted": admitted, "after_us": after_us }))?;
+        }
+        _ if admitted => out.line("admitted")?,
+        _ => {}
+    }
+    out.flush()?;
+    match after {
+        _ if admitted => Ok(()),
+        Some(after) => Err(Failure::No(format!("refused: fits after {after:.3?}"))),
+        None => Err(Failure::No("refused: so many do not fit into what this node holds".to_owned())),
+    }
+}
+
+/// Explains a throttle.
+pub(crate) fn explain(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
+    lines(&Request::ThrottleExplain { name: name.name }, "throttle explain", "", target, format)
+}
+
+/// Lists the limits.
+pub(crate) fn limits(target: &Target, format: Format) -> Result<(), Failure> {
+    lines(&Request::Limits, "limits", "this node has no limits", target, format)
+}
+
+fn lines(request: &Request, command: &str, none: &str, target: &Target, format: Format) -> Result<(), Failure> {
+    let format = format.no_csv(command)?;
+    let lines = target.connect()?.one(request, |answer| match answer {
+        Answer::Lines(lines) => Some(lines),
+        _ => None,
+    })?;
+    let mut out = Out::open();
+    match format {
+        Format::Json => out.json(&lines)?,
+        _ if lines.is_empty() => out.line(none)?,
+        _ => lines.iter().try_for_each(|line| out.line(line))?,
+    }
+    out.flush()
+}

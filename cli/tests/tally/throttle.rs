@@ -1,0 +1,121 @@
+//! Throttles and limits, from three running nodes.
+
+use std::process::Stdio;
+
+use crate::support::{Mesh, SOON, eventually, tally};
+
+const NODES: [&str; 3] = ["relay-0-1", "relay-0-2", "relay-0-3"];
+
+const LIMITS: &str = r#"
+cluster {
+  Replicate "shared_named_throttles" {}
+  Replicate "OBTM" {}
+  Replicate "OBTC" {}
+}
+limits {
+  founders = ["relay-0-1", "relay-0-2", "relay-0-3"]
+  reclaim_after = "2s"
+  throttle "hard" {
+    rate = "300/1s"
+    strength = "hard"
+  }
+  throttle "soft" {
+    rate = "20/1m"
+    burst = 10
+  }
+  domain "example.com" {
+    cluster_outbound_throttle_messages = "5/1s"
+    cluster_max_outbound_connections = 3
+  }
+  inbound "/24" { max_connections = 20 }
+}
+"#;
+
+fn mesh() -> Mesh {
+    let mut mesh = Mesh::new(&NODES);
+    for name in NODES {
+        mesh.edit(name, |text| text + LIMITS);
+        mesh.start(name, &[]);
+    }
+    mesh.wait_for_links();
+    mesh
+}
+
+fn share(mesh: &Mesh, node: &str) -> u64 {
+    let text = mesh.ask(node, &["--output", "json", "throttle", "show", "hard"]).ok();
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["share_ppm"].as_u64().unwrap()
+}
+
+/// I9 on real nodes: ten seconds of five times the rate on each, counted by those who ask.
+#[test]
+fn a_hard_limit_holds_under_five_times_the_rate() {
+    let mesh = mesh();
+    eventually("every founder has its share", SOON, || {
+        let shares: Vec<_> = NODES.iter().map(|node| share(&mesh, node)).collect();
+        if shares.iter().all(|share| *share > 300_000) { Ok(()) } else { Err(format!("{shares:?}")) }
+    });
+    let ask = ["--output", "json", "throttle", "take", "hard", "--for", "10", "--rate", "500"];
+    let asking: Vec<_> =
+        NODES.iter().map(|node| mesh.asking(node, &ask).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    let mut admitted = 0;
+    for process in asking {
+        let output = process.wait_with_output().unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        admitted += said["admitted"].as_u64().unwrap();
+    }
+    // Burst and ten seconds, and what comes in the time by which one process may begin before another.
+    assert!(admitted <= 300 + 300 * 11, "{admitted}");
+    assert!(admitted >= 2900, "{admitted} of 3000 and the burst");
+
+    // One node alone gets nearly all.
+    mesh.ask("relay-0-2", &["throttle", "take", "hard", "--for", "3", "--rate", "1000"]).ok();
+    eventually("the hot node has the whole", SOON, || {
+        mesh.ask("relay-0-2", &["throttle", "take", "hard", "--for", "1", "--rate", "1000"]).ok();
+        let share = share(&mesh, "relay-0-2");
+        if share >= 950_000 { Ok(()) } else { Err(share.to_string()) }
+    });
+    let said = mesh.ask("relay-0-2", &["throttle", "explain", "hard"]).ok();
+    assert!(said.contains("was lent") && said.contains("0 beyond"), "{said}");
+}
+
+#[test]
+fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
+    let mesh = mesh();
+    assert_eq!(mesh.ask("relay-0-1", &["throttle", "check", "soft", "9"]).ok(), "admitted\n");
+    assert_eq!(mesh.ask("relay-0-1", &["throttle", "take", "soft", "9"]).ok(), "admitted\n");
+    for node in NODES {
+        eventually(&format!("{node} has heard of it"), SOON, || {
+            let said = mesh.ask(node, &["throttle", "check", "soft", "5"]);
+            if said.code == Some(1) && said.stderr.contains("refused: fits after") {
+                Ok(())
+            } else {
+                Err(format!("{said:?}"))
+            }
+        });
+    }
+    assert!(mesh.ask("relay-0-2", &["throttle", "take", "soft", "11"]).fails(1).contains("do not fit"));
+    assert!(
+        mesh.ask("relay-0-2", &["throttle", "take", "other"]).fails(2).contains("no throttle \"other\"; this node has")
+    );
+    let listed = mesh.ask("relay-0-3", &["--output", "csv", "throttle", "list"]).ok();
+    assert!(listed.starts_with("name,rate,burst,strength,on_partition,tokens,share_ppm,admitted,local\n"), "{listed}");
+    assert!(listed.contains("\nsoft,20/1m,10,soft,fail_open,"), "{listed}");
+    assert!(listed.contains("\ndomain example.com,5/1s,5,soft,"), "{listed}");
+    let said = mesh.ask("relay-0-3", &["throttle", "explain", "soft"]).ok();
+    assert!(said.contains("bound now") && said.contains("bound at worst"), "{said}");
+    let limits = mesh.ask("relay-0-1", &["limits"]).ok();
+    let expected = "\
+founders relay-0-1, relay-0-2, relay-0-3, reclaim_after 2s, a missing one is stood in for
+throttle hard: 300/1s, burst 300, hard, in a partition fair_share
+throttle soft: 20/1m, burst 10, soft, in a partition fail_open
+domain example.com: messages 5/1s, burst 5, soft
+domain example.com: at most 3 open connections
+inbound /24 IPv4: at most 20 open connections
+";
+    assert_eq!(limits, expected);
+    // What nodes share by is not shown, what was admitted is.
+    let shown = mesh.ask("relay-0-1", &["cluster", "shared", "show", "shared_named_throttles"]).ok();
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+    assert!(shown.contains("throttle table") && shown.contains("soft:            9"), "{shown}");
+    assert!(tally(&["throttle", "list"]).code != Some(0));
+}

@@ -1,0 +1,149 @@
+//! What a node knows of the others: the latest state of their facts. Nothing here decides anything; all of it may be
+//! late, and the algorithm asks no more of it than that it was true once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_schemas::NodeName;
+
+use super::fact::Seat;
+use crate::time::Time;
+
+/// Processes of one node that are known at a time.
+const SEATS_PER_NODE: usize = 16;
+
+/// Nodes that are known.
+const NODES: usize = tallymesh_schemas::limits::ACTORS;
+
+/// How far a claim to a founder's share has come. A later stage is final over an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Stage {
+    /// It asks for support.
+    Asking = 1,
+    /// It holds the share.
+    Holding = 2,
+    /// It is over, and never comes back.
+    Over = 3,
+}
+
+impl Stage {
+    pub(crate) fn from(added: u64) -> Option<Self> {
+        match added {
+            1 => Some(Self::Asking),
+            2 => Some(Self::Holding),
+            3 => Some(Self::Over),
+            _ => None,
+        }
+    }
+}
+
+/// A loan to us as its lender states it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Loan {
+    /// So much was lent, in all.
+    pub(crate) lent: u64,
+    /// So much of it we have given back, in all. Our own figure.
+    pub(crate) returned: u64,
+}
+
+impl Loan {
+    pub(crate) fn left(self) -> u64 {
+        self.lent.saturating_sub(self.returned)
+    }
+}
+
+/// What one lender has lent us in one term.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lending {
+    /// The reading of our clock that the lender has heard last.
+    pub(crate) beat: u64,
+    /// The lender wants it all back.
+    pub(crate) called: bool,
+    pub(crate) loans: BTreeMap<Arc<str>, Loan>,
+}
+
+/// What is known of one process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Other {
+    /// The last reading of its clock.
+    pub(crate) beat: u64,
+    /// When that changed; `None` as long as it was seen once only, which may be long after it was written.
+    pub(crate) heard: Option<Time>,
+    /// When it was first seen.
+    first: Time,
+    /// Its latest claim to each founder's share.
+    pub(crate) claims: BTreeMap<usize, (u64, Stage)>,
+    /// Its latest support of each claim of ours, by founder and claim: the number of the vote, and the reading of our
+    /// clock that it answers.
+    pub(crate) supports: BTreeMap<(usize, u64), (u64, u64)>,
+    /// What it has lent us, by term.
+    pub(crate) lendings: BTreeMap<u64, Lending>,
+    /// What it could use.
+    pub(crate) demand: BTreeMap<Arc<str>, u64>,
+}
+
+/// Supports and terms of one process that are remembered.
+pub(crate) const REMEMBERED: usize = 64;
+
+impl Other {
+    /// Whether it was heard of within so long.
+    pub(crate) fn is_fresh(&self, now: Time, within: Duration) -> bool {
+        self.heard.is_some_and(|at| now.since(at) <= within)
+    }
+
+    fn last(&self) -> Time {
+        self.heard.unwrap_or(self.first)
+    }
+
+    pub(crate) fn support(&mut self, founder: usize, claim: u64, vote: u64, beat: u64) {
+        if self.supports.len() >= REMEMBERED && !self.supports.contains_key(&(founder, claim)) {
+            self.supports.pop_first();
+        }
+        let known = self.supports.entry((founder, claim)).or_default();
+        *known = (vote, beat).max(*known);
+    }
+
+    pub(crate) fn claim(&mut self, founder: usize, claim: u64, stage: Stage) {
+        let known = self.claims.entry(founder).or_insert((claim, stage));
+        *known = (claim, stage).max(*known);
+    }
+}
+
+/// The others.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board {
+    pub(crate) others: BTreeMap<Seat, Other>,
+}
+
+impl Board {
+    /// The entry of a process, made if need be. Of a node that claims to be many, those that are known stay until they
+    /// have been silent for long.
+    pub(crate) fn entry(&mut self, now: Time, seat: &Seat) -> Option<&mut Other> {
+        if !self.others.contains_key(seat) {
+            if self.others.len() >= NODES * SEATS_PER_NODE || self.of(&seat.node).count() >= SEATS_PER_NODE {
+                return None;
+            }
+            self.others.insert(seat.clone(), Other { first: now, ..Other::default() });
+        }
+        self.others.get_mut(seat)
+    }
+
+    /// The processes of a node.
+    pub(crate) fn of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (&'a Seat, &'a Other)> {
+        let first = Seat { node: node.clone(), nonce: 0 };
+        self.others.range(first..).take_while(move |(seat, _)| seat.node == *node)
+    }
+
+    /// Forgets processes that were not heard of for so long, and says which.
+    pub(crate) fn forget(&mut self, now: Time, silent: Duration) -> Vec<(Seat, Other)> {
+        let gone = |other: &Other| now.since(other.last()) > silent;
+        if !self.others.values().any(gone) {
+            return Vec::new();
+        }
+        let (gone, stay) = std::mem::take(&mut self.others).into_iter().partition(|(_, other)| gone(other));
+        self.others = stay;
+        let gone: BTreeMap<_, _> = gone;
+        gone.into_iter().collect()
+    }
+}

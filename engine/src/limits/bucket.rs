@@ -1,0 +1,226 @@
+//! A node's own rate limiter: the generic cell rate algorithm (ITU-T I.371) as a token bucket, at a share of the whole
+//! rate that may change, in integers without rounding.
+//!
+//! The level is counted in **grains**: a token is `period · UNITS` grains, so that a share of `w` units of a rate of
+//! `tokens` in `period` fills in exactly `tokens · w` grains a microsecond, and holds `burst · w · period` of them at most.
+
+use std::time::Duration;
+
+use tallymesh_schemas::Rate;
+
+use crate::canary::{self, Canary};
+use crate::time::Time;
+
+/// Units that a whole is divided into: millionths.
+pub const UNITS: u64 = 1_000_000;
+
+/// What became of a request for tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// They were taken.
+    Admitted,
+    /// They were not. `after` says when they would fit if nobody else took any and no share moved; `None` when they do
+    /// not fit into what this node holds at all.
+    Refused {
+        /// How long to wait.
+        after: Option<Duration>,
+    },
+}
+
+impl Decision {
+    /// Whether the tokens were taken.
+    pub fn admitted(self) -> bool {
+        self == Self::Admitted
+    }
+}
+
+/// A token bucket that holds a share of a rate.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    rate: Rate,
+    share: u64,
+    /// The share ends here, whatever the driver is doing meanwhile.
+    until: Time,
+    level: u128,
+    at: Time,
+}
+
+impl Bucket {
+    /// An empty bucket without a share. O(1).
+    pub fn new(rate: Rate, now: Time) -> Self {
+        Self { rate, share: 0, until: Time::NEVER, level: 0, at: now }
+    }
+
+    /// A bucket that has the whole rate, and is full. O(1).
+    pub fn whole(rate: Rate, now: Time) -> Self {
+        let mut bucket = Self { rate, share: UNITS, until: Time::NEVER, level: 0, at: now };
+        bucket.level = bucket.cap();
+        bucket
+    }
+
+    /// Grains of one token.
+    fn token(&self) -> u128 {
+        u128::from(self.rate.period_us()) * u128::from(UNITS)
+    }
+
+    fn cap(&self) -> u128 {
+        u128::from(self.rate.burst()) * u128::from(self.share) * u128::from(self.rate.period_us())
+    }
+
+    fn speed(&self) -> u128 {
+        u128::from(self.rate.tokens()) * u128::from(self.share)
+    }
+
+    /// Fills up to `now`, and lets go of a share that has ended meanwhile. A clock that goes back fills nothing.
+    fn settle(&mut self, now: Time) {
+        let upto = now.min(self.until);
+        let passed = upto.0.saturating_sub(self.at.0);
+        self.level = (self.level + self.speed() * u128::from(passed)).min(self.cap());
+        self.at = self.at.max(now);
+        if now >= self.until {
+            (self.share, self.level) = (0, 0);
+        }
+    }
+
+    /// Sets the share to `units` of [`UNITS`] until a moment. What the bucket holds beyond the new share's burst is lost;
+    /// a larger share brings no tokens, only a faster filling. O(1).
+    pub fn set_share(&mut self, now: Time, units: u64, until: Time) {
+        self.settle(now);
+        let before = self.cap();
+        (self.share, self.until) = (units.min(UNITS), until);
+        if canary::broken(Canary::BurstBrought) {
+            self.level += self.cap().saturating_sub(before);
+        }
+        if now >= until {
+            self.share = 0;
+        }
+        self.level = self.level.min(self.cap());
+    }
+
+    /// Goes on at another rate: the tokens that it holds stay, as far as the new burst has room. O(1).
+    pub fn set_rate(&mut self, now: Time, rate: Rate) {
+        self.settle(now);
+        let tokens = self.level / u128::from(self.rate.period_us());
+        self.rate = rate;
+        self.level = (tokens * u128::from(rate.period_us())).min(self.cap());
+    }
+
+    /// The share, in units of [`UNITS`].
+    pub fn share(&mut self, now: Time) -> u64 {
+        self.settle(now);
+        self.share
+    }
+
+    /// Takes `n` tokens if they are there. O(1), no allocation.
+    pub fn take(&mut self, now: Time, n: u64) -> Decision {
+        let decision = self.check(now, n);
+        if decision.admitted() {
+            self.level -= u128::from(n) * self.token();
+        }
+        decision
+    }
+
+    /// Puts back `n` tokens that were taken and not used, as far as there is room: what is in it and what was put back are
+    /// never more than a full bucket, so no window sees more than if they had stayed. O(1).
+    pub fn give_back(&mut self, now: Time, n: u64) {
+        self.settle(now);
+        self.level = (self.level + u128::from(n) * self.token()).min(self.cap());
+    }
+
+    /// Whether `n` tokens could be taken. O(1).
+    pub fn check(&mut self, now: Time, n: u64) -> Decision {
+        self.settle(now);
+        let wanted = u128::from(n) * self.token();
+        if wanted <= self.level {
+            return Decision::Admitted;
+        }
+        if wanted > self.cap() || self.speed() == 0 {
+            return Decision::Refused { after: None };
+        }
+        let micros = (wanted - self.level).div_ceil(self.speed());
+        let after = u64::try_from(micros).ok().map(Duration::from_micros);
+        Decision::Refused { after }
+    }
+
+    /// Whole tokens that it holds.
+    pub fn tokens(&mut self, now: Time) -> u64 {
+        self.settle(now);
+        u64::try_from(self.level / self.token()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether there is as much in it as there can be.
+    pub fn is_full(&mut self, now: Time) -> bool {
+        self.settle(now);
+        self.level == self.cap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate() -> impl Strategy<Value = Rate> {
+        (1..10_000_u64, 1..100_000_u64, 1..5_000_u64)
+            .prop_map(|(tokens, ms, burst)| Rate::new(tokens, Duration::from_millis(ms), burst).unwrap())
+    }
+
+    proptest! {
+        /// I9, for one node: in every window no more is admitted than the burst and what the rate gives meanwhile, exactly.
+        #[test]
+        fn a_bucket_never_admits_more_than_burst_and_rate(
+            rate in rate(), steps in prop::collection::vec((0..3_000_000_u64, 1..50_u64, 0..=UNITS), 1..200),
+        ) {
+            let mut now = Time(5);
+            let mut bucket = Bucket::whole(rate, now);
+            let mut taken: Vec<(u64, u64)> = Vec::new();
+            for (pause, n, share) in steps {
+                now = Time(now.0 + pause);
+                if share % 3 == 0 {
+                    bucket.set_share(now, share, Time::NEVER);
+                }
+                while bucket.take(now, n).admitted() {
+                    taken.push((now.0, n));
+                }
+            }
+            for from in 0..taken.len() {
+                let mut sum = 0_u128;
+                for (at, n) in &taken[from..] {
+                    sum += u128::from(*n);
+                    let window = u128::from(at - taken[from].0);
+                    prop_assert!((sum - u128::from(rate.burst()).min(sum)) * u128::from(rate.period_us()) <= window * u128::from(rate.tokens()));
+                }
+            }
+        }
+
+        /// What a refusal says is the first moment at which the tokens fit.
+        #[test]
+        fn a_refusal_says_exactly_how_long(rate in rate(), share in 1..=UNITS, n in 1..100_u64, pause in 0..1_000_000_u64) {
+            let mut bucket = Bucket::new(rate, Time(0));
+            bucket.set_share(Time(0), share, Time::NEVER);
+            if let Decision::Refused { after: Some(after) } = bucket.check(Time(pause), n) {
+                let at = Time(pause).after(after);
+                prop_assert!(!bucket.clone().check(Time(at.0 - 1), n).admitted());
+                prop_assert!(bucket.check(at, n).admitted());
+            }
+        }
+    }
+
+    #[test]
+    fn a_share_ends_when_it_is_said_to_whether_or_not_anybody_looks() {
+        let mut bucket = Bucket::new(Rate::new(1000, Duration::from_secs(1), 1000).unwrap(), Time(0));
+        bucket.set_share(Time(0), UNITS, Time(1_000_000));
+        assert_eq!(bucket.clone().tokens(Time(999_000)), 999);
+        assert_eq!(bucket.take(Time(1_000_000), 1), Decision::Refused { after: None });
+        assert_eq!(bucket.tokens(Time(9_000_000)), 0);
+    }
+
+    #[test]
+    fn a_changed_rate_keeps_what_was_counted() {
+        let mut bucket = Bucket::whole(Rate::new(10, Duration::from_secs(1), 10).unwrap(), Time(0));
+        assert!(bucket.take(Time(0), 8).admitted());
+        bucket.set_rate(Time(0), Rate::new(100, Duration::from_secs(60), 50).unwrap());
+        assert_eq!(bucket.tokens(Time(0)), 2);
+    }
+}

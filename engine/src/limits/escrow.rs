@@ -1,0 +1,516 @@
+//! Escrow: who holds how much of each limit, and how that moves. See the [module above](super) for the algorithm and why
+//! it is right.
+//!
+//! A pure function of its inputs, driven like [`Replica`](crate::Replica): [`Escrow::learn`] takes in what others have
+//! written, [`Escrow::handle_timeout`] the time; [`Escrow::poll_write`] gives the rows to be written, and
+//! [`Escrow::share`] what this node may use.
+
+mod loans;
+mod tenure;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_schemas::{NodeName, StructureId, limits};
+
+use self::loans::Term;
+use self::tenure::{Claim, Vote};
+use super::board::{Board, Stage};
+use super::fact::{self, Fact, Seat};
+use super::target::Quota;
+use crate::canary::{self, Canary};
+use crate::time::Time;
+
+/// What all nodes that share limits have to agree on. Nodes whose terms differ do not take each other's facts for theirs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Founding {
+    /// The nodes among which every limit is divided at first, in order of name.
+    pub(crate) founders: Vec<NodeName>,
+    /// How long a founder keeps its share without hearing from another one.
+    pub(crate) reclaim_after: Duration,
+    /// Whether founders take up the share of one that is gone.
+    pub(crate) stand_in: bool,
+}
+
+/// Why a founding was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FoundingError {
+    /// Nobody, or too many.
+    #[error("{0} founders: list 1 to {max} nodes that share the limits", max = limits::FOUNDERS)]
+    Count(usize),
+    /// A time out of range.
+    #[error("reclaim_after is {0:?}: it is from {min:?} to {max:?}", min = limits::RECLAIM_AFTER.start(), max = limits::RECLAIM_AFTER.end())]
+    ReclaimAfter(Duration),
+}
+
+impl Founding {
+    /// A founding by these nodes; the order does not matter, and a name that stands twice counts once.
+    ///
+    /// # Errors
+    /// [`FoundingError`] when there are none or more than [`limits::FOUNDERS`], or the time is out of range.
+    pub fn new(founders: impl IntoIterator<Item = NodeName>, reclaim_after: Duration) -> Result<Self, FoundingError> {
+        let mut founders: Vec<_> = founders.into_iter().collect();
+        founders.sort();
+        founders.dedup();
+        if !(1..=limits::FOUNDERS).contains(&founders.len()) {
+            return Err(FoundingError::Count(founders.len()));
+        }
+        if !limits::RECLAIM_AFTER.contains(&reclaim_after) {
+            return Err(FoundingError::ReclaimAfter(reclaim_after));
+        }
+        Ok(Self { founders, reclaim_after, stand_in: true })
+    }
+
+    /// The same, but the share of a founder that is gone stays unused until it is back. Then no share is used twice even
+    /// while the name of one of three founders or more is run by two processes that a partition keeps apart.
+    #[must_use]
+    pub fn without_stand_ins(self) -> Self {
+        Self { stand_in: false, ..self }
+    }
+
+    /// The founders in order of name.
+    pub fn founders(&self) -> &[NodeName] {
+        &self.founders
+    }
+
+    /// How long a founder keeps its share without hearing from another one.
+    pub fn reclaim_after(&self) -> Duration {
+        self.reclaim_after
+    }
+
+    /// The id that all facts of nodes with these terms carry.
+    pub fn universe(&self) -> u64 {
+        let names = self.founders.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
+        let text = format!("{names} {} {}", self.reclaim_after.as_millis(), self.stand_in);
+        StructureId::of(&text).0
+    }
+
+    fn index(&self, node: &NodeName) -> Option<usize> {
+        self.founders.iter().position(|founder| founder == node)
+    }
+}
+
+/// The times that follow from [`Founding::reclaim_after`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    /// A tenure lasts so long from a beat that was heard, on the holder's clock.
+    pub(crate) tenure: Duration,
+    /// And is taken for lost after so long, on a supporter's.
+    pub(crate) tenure_over: Duration,
+    /// The same for loans.
+    pub(crate) loan: Duration,
+    pub(crate) loan_over: Duration,
+    /// Between two beats.
+    pub(crate) beat: Duration,
+}
+
+impl Times {
+    fn of(founding: &Founding) -> Self {
+        // A clock may run an eighth faster than another one while the two times mean the same moment.
+        let over = |time: Duration| time + time / 8 + Duration::from_millis(2);
+        let tenure = founding.reclaim_after;
+        let loan = tenure / 3;
+        Self { tenure, tenure_over: over(tenure), loan, loan_over: over(loan), beat: loan / 4 }
+    }
+}
+
+/// A row to be written: `added` and `removed` are what the row's totals are to grow by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// The row.
+    pub key: String,
+    /// What is added.
+    pub added: u64,
+    /// What is removed.
+    pub removed: u64,
+}
+
+/// Lets go of what is idle. Asked before a share leaves: what it answers is no longer used here.
+pub trait Release {
+    /// Stops using up to `units` of a limit for good, and says how many.
+    fn release(&mut self, name: &str, units: u64) -> u64;
+}
+
+/// For limits whose share can be given away at any time: rates.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReleaseAll;
+
+impl Release for ReleaseAll {
+    fn release(&mut self, _: &str, units: u64) -> u64 {
+        units
+    }
+}
+
+/// What a node may use of one limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// Units of the limit's whole.
+    pub units: u64,
+    /// They may be used until this moment on the node's clock, unless it is told a later one in time.
+    pub until: Time,
+}
+
+/// A limit that is shared.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) quota: Quota,
+    pub(crate) demand: u64,
+    pub(crate) told: u64,
+    pub(crate) round: u64,
+}
+
+/// The escrow of one structure: all limits in it whose strength is hard.
+#[derive(Debug)]
+pub struct Escrow {
+    pub(crate) founding: Founding,
+    pub(crate) universe: u64,
+    pub(crate) times: Times,
+    pub(crate) seat: Seat,
+    /// Our place among the founders.
+    pub(crate) rank: Option<usize>,
+    pub(crate) started: Time,
+    pub(crate) now: Time,
+    /// The last reading of our clock that we told.
+    pub(crate) beat: u64,
+    beat_at: Time,
+    pub(crate) board: Board,
+    /// Whom we support for each founder's share, our own excepted.
+    pub(crate) votes: BTreeMap<usize, Vote>,
+    /// What we claim ourselves.
+    pub(crate) claims: BTreeMap<usize, Claim>,
+    /// The next number of a claim or a vote of ours.
+    pub(crate) next_number: u64,
+    /// Not before these do we claim again.
+    pub(crate) again: BTreeMap<usize, Time>,
+    pub(crate) lent: BTreeMap<Seat, Vec<Term>>,
+    pub(crate) next_term: u64,
+    /// The last term of each lender that is over for us, whatever is heard of it later.
+    pub(crate) ended: BTreeMap<Seat, u64>,
+    pub(crate) names: BTreeMap<Arc<str>, Named>,
+    /// Founders that an operator has declared gone for good.
+    pub(crate) forgotten: Vec<NodeName>,
+    /// What our rows say, so that what is written is what they have to grow by.
+    rows: BTreeMap<String, (u64, u64)>,
+    writes: VecDeque<Write>,
+    strangers: u64,
+    pub(crate) leaving: bool,
+}
+
+/// Getters.
+impl Escrow {
+    /// This process.
+    pub fn seat(&self) -> &Seat {
+        &self.seat
+    }
+
+    /// What it was founded with.
+    pub fn founding(&self) -> &Founding {
+        &self.founding
+    }
+
+    /// Facts that were heard from nodes with another list of founders or another `reclaim_after`: their configuration is
+    /// to be looked at.
+    pub fn strangers(&self) -> u64 {
+        self.strangers
+    }
+
+    /// The founders whose share this node holds, and until when without another word.
+    pub fn holdings(&self) -> Vec<(&NodeName, Time)> {
+        let held =
+            self.held_claims().filter_map(|(founder, until)| Some((self.founding.founders.get(founder)?, until)));
+        held.collect()
+    }
+
+    /// How much of a limit this node has lent, and to whom.
+    pub fn lent(&self, name: &str) -> BTreeMap<NodeName, u64> {
+        let mut sums = BTreeMap::new();
+        for (seat, terms) in &self.lent {
+            let lent: u64 = terms.iter().map(|term| term.left(name)).sum();
+            if lent > 0 {
+                *sums.entry(seat.node.clone()).or_default() += lent;
+            }
+        }
+        sums
+    }
+
+    /// How much of a limit this node has been lent and may use now, and by whom.
+    pub fn borrowed(&self, name: &str) -> BTreeMap<NodeName, u64> {
+        let mut sums = BTreeMap::new();
+        for (seat, other) in &self.board.others {
+            let usable = self.usable(other, self.now).filter_map(|(_, lending)| lending.loans.get(name));
+            let sum: u64 = usable.map(|loan| loan.left()).sum();
+            if sum > 0 {
+                *sums.entry(seat.node.clone()).or_default() += sum;
+            }
+        }
+        sums
+    }
+
+    /// What this node may use of a limit.
+    pub fn share(&self, name: &str) -> Share {
+        let now = self.now;
+        let mut until = Time::NEVER;
+        let mut units = 0_u64;
+        let Some(quota) = self.names.get(name).map(|named| named.quota) else { return Share { units, until } };
+        for (founder, end) in self.held_claims() {
+            units += self.founded(founder, quota.whole);
+            until = until.min(end);
+        }
+        let lent = if canary::broken(Canary::TakenBeforeGiven) { 0 } else { self.outstanding(name) };
+        units = units.saturating_sub(lent);
+        for other in self.board.others.values() {
+            for (end, lending) in self.usable(other, now) {
+                let left = lending.loans.get(name).map_or(0, |loan| loan.left());
+                if left > 0 {
+                    units = units.saturating_add(left);
+                    until = until.min(end);
+                }
+            }
+        }
+        Share { units: units.min(quota.whole), until }
+    }
+
+    /// The part of a whole that a founder begins with: equal parts, the first ones get what is left over.
+    pub(crate) fn founded(&self, founder: usize, whole: u64) -> u64 {
+        let n = self.founding.founders.len() as u64;
+        whole / n + u64::from((founder as u64) < whole % n)
+    }
+}
+
+/// Commands.
+impl Escrow {
+    /// A process that holds nothing yet. `nonce` is a number that no other process of the node draws; `now` a reading of
+    /// its monotonic clock.
+    pub fn new(founding: Founding, node: NodeName, nonce: u64, now: Time) -> Self {
+        let (universe, times, rank) = (founding.universe(), Times::of(&founding), founding.index(&node));
+        Self {
+            founding,
+            universe,
+            times,
+            seat: Seat { node, nonce },
+            rank,
+            started: now,
+            now,
+            beat: 0,
+            beat_at: now,
+            board: Board::default(),
+            votes: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            next_number: 1,
+            again: BTreeMap::new(),
+            lent: BTreeMap::new(),
+            next_term: 1,
+            ended: BTreeMap::new(),
+            names: BTreeMap::new(),
+            forgotten: Vec::new(),
+            rows: BTreeMap::new(),
+            writes: VecDeque::new(),
+            strangers: 0,
+            leaving: false,
+        }
+    }
+
+    /// Shares a limit, or changes what is shared. A whole that differs between nodes is each node's own matter: the sum
+    /// of what is used is at most the largest.
+    pub fn share_out(&mut self, name: &str, quota: Quota) {
+        match self.names.get_mut(name) {
+            Some(named) => named.quota = quota,
+            None => {
+                self.names.insert(name.into(), Named { quota, demand: 0, told: 0, round: 0 });
+            }
+        }
+    }
+
+    /// Says how many units this node could use, and how far the limit has been used up by all (any number that grows).
+    pub fn demand(&mut self, name: &str, units: u64, round: u64) {
+        if let Some(named) = self.names.get_mut(name) {
+            (named.demand, named.round) = (units.min(named.quota.whole), round);
+        }
+    }
+
+    /// The founders that an operator has declared gone for good: nobody waits for them.
+    pub fn forget(&mut self, nodes: impl IntoIterator<Item = NodeName>) {
+        self.forgotten = nodes.into_iter().collect();
+    }
+
+    /// Begins to leave: nothing is lent any more, what was lent to this node goes back, and when everything is back that
+    /// this node has lent, its claims end. [`Escrow::has_left`] says when.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.end_terms();
+    }
+
+    /// Whether nothing is held any more.
+    pub fn has_left(&self) -> bool {
+        self.leaving && self.claims.is_empty() && self.lent.is_empty()
+    }
+}
+
+/// What comes in.
+impl Escrow {
+    /// A row of another node, as it is known now. `None` of it is believed beyond what its writer may say: only a
+    /// founder's support, claims and loans count, and none of ours.
+    pub fn learn(&mut self, now: Time, node: &NodeName, key: &[u8], added: u64, removed: u64) {
+        let Some((universe, by, fact)) = fact::decode(key) else { return };
+        if *node == self.seat.node && by == self.seat.nonce {
+            return;
+        }
+        if universe != self.universe {
+            self.strangers = self.strangers.saturating_add(1);
+            return;
+        }
+        let seat = Seat { node: node.clone(), nonce: by };
+        let founder = self.founding.founders.contains(node);
+        let closed = removed >= added;
+        if matches!(fact, Fact::Support { .. } | Fact::Echo { .. }) {
+            // What has run out is over before anything is heard that might make it last longer.
+            self.now = self.now.max(now);
+            self.lapse();
+            self.end_lendings();
+        }
+        let known_name = |name: &Arc<str>| self.names.contains_key(name);
+        match fact {
+            Fact::Beat => {
+                let Some(other) = self.board.entry(now, &seat) else { return };
+                if added > other.beat {
+                    if other.beat > 0 {
+                        other.heard = Some(now);
+                    }
+                    other.beat = added;
+                }
+            }
+            Fact::Claim { founder: of, claim } if founder && of < self.founding.founders.len() => {
+                if let (Some(stage), Some(other)) = (Stage::from(added), self.board.entry(now, &seat)) {
+                    other.claim(of, claim, stage);
+                }
+            }
+            Fact::Support { founder: of, to, claim, vote } if founder && to == self.seat => {
+                if let Some(other) = self.board.entry(now, &seat) {
+                    other.support(of, claim, vote, added);
+                }
+            }
+            Fact::Echo { to, term } if founder && to == self.seat => self.learn_echo(now, &seat, term, added, closed),
+            Fact::Lent { to, term, name } if founder && to == self.seat && known_name(&name) => {
+                self.learn_lent(now, &seat, term, name, added, closed);
+            }
+            Fact::Returned { to, term, name } if to == self.seat => self.learn_returned(&seat, term, &name, added),
+            Fact::Demand { name } if known_name(&name) => {
+                let Some(other) = self.board.entry(now, &seat) else { return };
+                other.demand.insert(name, added.saturating_sub(removed));
+            }
+            _ => {}
+        }
+    }
+
+    /// Time has passed, or something was learnt.
+    pub fn handle_timeout(&mut self, now: Time, release: &mut dyn Release) {
+        self.now = self.now.max(now);
+        self.forget_silent();
+        if self.now >= self.beat_at {
+            self.tell_beat();
+        }
+        self.tell_demand();
+        self.lapse();
+        self.vote();
+        self.claim();
+        self.give_back(release);
+        self.lend(release);
+    }
+
+    /// The time that our clock has shown, in milliseconds since we began, from 1.
+    fn reading(&self) -> u64 {
+        u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX - 1).saturating_add(1)
+    }
+
+    /// The moment at which our clock showed a reading, or a little before.
+    pub(crate) fn moment(&self, beat: u64) -> Time {
+        self.started.after(Duration::from_millis(beat.min(self.beat).saturating_sub(1)))
+    }
+
+    /// Tells the time. A reading is told once only: what answers it was written afterwards.
+    pub(crate) fn tell_beat(&mut self) {
+        let reading = self.reading();
+        if reading <= self.beat {
+            self.beat_at = self.now.after(Duration::from_millis(1));
+            return;
+        }
+        self.beat = reading;
+        self.beat_at = self.now.after(self.times.beat);
+        self.write(&Fact::Beat, reading);
+    }
+
+    fn tell_demand(&mut self) {
+        let changed = |named: &Named| {
+            let change = named.demand.abs_diff(named.told);
+            change > 0 && (change > named.quota.whole / 64 || named.demand == 0 || named.told == 0)
+        };
+        let changed: Vec<_> =
+            self.names.iter().filter(|(_, named)| changed(named)).map(|(n, d)| (n.clone(), d.demand)).collect();
+        for (name, demand) in changed {
+            self.write_gauge(&Fact::Demand { name: name.clone() }, demand);
+            if let Some(named) = self.names.get_mut(&name) {
+                named.told = demand;
+            }
+        }
+    }
+}
+
+/// What goes out.
+impl Escrow {
+    /// The next row to be written.
+    pub fn poll_write(&mut self) -> Option<Write> {
+        self.writes.pop_front()
+    }
+
+    /// When to call [`Escrow::handle_timeout`] at the latest, for beats and lapses; [`Escrow::share`] says when shares end.
+    pub fn poll_timeout(&self) -> Time {
+        let ends = self.held_claims().map(|(_, until)| until);
+        ends.chain([self.beat_at]).min().unwrap_or(self.beat_at)
+    }
+
+    /// Brings a row of ours up to a total.
+    pub(crate) fn write(&mut self, fact: &Fact, total: u64) {
+        let key = fact::encode(self.universe, self.seat.nonce, fact);
+        let row = self.rows.entry(key.clone()).or_default();
+        let more = total.saturating_sub(row.0);
+        if more > 0 {
+            row.0 = total;
+            self.writes.push_back(Write { key, added: more, removed: 0 });
+        }
+    }
+
+    /// Sets a row of ours to a value that goes up and down.
+    fn write_gauge(&mut self, fact: &Fact, value: u64) {
+        let key = fact::encode(self.universe, self.seat.nonce, fact);
+        let row = self.rows.entry(key.clone()).or_default();
+        let shown = row.0 - row.1;
+        let (added, removed) = (value.saturating_sub(shown), shown.saturating_sub(value));
+        *row = (row.0 + added, row.1 + removed);
+        let idle = value == 0;
+        if idle {
+            self.rows.remove(&key);
+        }
+        self.writes.push_back(Write { key, added, removed });
+    }
+
+    /// Closes our answers to a lender that is gone.
+    pub(crate) fn close_answers_to(&mut self, lender: &Seat) {
+        let ours = self.rows.keys().filter(|key| key.starts_with("!r"));
+        let to = |key: &&String| matches!(fact::decode(key.as_bytes()), Some((_, _, Fact::Returned { to, .. })) if to == *lender);
+        let keys: Vec<_> = ours.filter(to).cloned().collect();
+        for key in keys {
+            if let Some((added, removed)) = self.rows.remove(&key) {
+                self.writes.push_back(Write { key, added: 0, removed: added - removed });
+            }
+        }
+    }
+
+    /// Closes a row of ours for good: it becomes zero, and is retired in time.
+    pub(crate) fn close(&mut self, fact: &Fact) {
+        let key = fact::encode(self.universe, self.seat.nonce, fact);
+        if let Some((added, removed)) = self.rows.remove(&key) {
+            self.writes.push_back(Write { key, added: 0, removed: added - removed });
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Loans: what a holder lends of its share, and what a borrower gives back.
+//!
+//! A loan stands on a **term** between two processes. While the lender answers the borrower's beats in that term, the
+//! loans of the term may be used; when it has not for long enough, the term is over for both, the borrower first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::super::board::{Lending, Other, REMEMBERED};
+use super::super::fact::{Fact, Seat};
+use super::super::target::{self, Party};
+use super::{Escrow, Release};
+use crate::canary::{self, Canary};
+use crate::time::Time;
+
+/// Terms with one borrower at a time: one that runs, and those that run out.
+const TERMS: usize = 4;
+
+/// Lenders whose terms we remember to be over: more than ever lend in one process's life.
+const ENDED: usize = 1 << 16;
+
+/// What is said to be given back beyond what was lent, of a term that is over for us: the lender ends it as well.
+const REFUSED: u64 = 1 << 39;
+
+/// What was lent in one term under one name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loan {
+    lent: u64,
+    returned: u64,
+}
+
+/// A term with a borrower, as its lender keeps it.
+#[derive(Clone, Debug)]
+pub(crate) struct Term {
+    id: u64,
+    began: Time,
+    /// The last reading of the borrower's clock that we have answered.
+    beat: u64,
+    /// When we did.
+    at: Time,
+    /// No longer answered: what was lent comes back or runs out.
+    ending: bool,
+    loans: BTreeMap<Arc<str>, Loan>,
+}
+
+impl Term {
+    /// What is still lent.
+    pub(crate) fn left(&self, name: &str) -> u64 {
+        self.loans.get(name).map_or(0, |loan| loan.lent.saturating_sub(loan.returned))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.loans.values().all(|loan| loan.lent <= loan.returned)
+    }
+}
+
+/// All that counts for a limit, with this node in it.
+struct View {
+    seats: Vec<Seat>,
+    parties: Vec<Party>,
+    target: Vec<u64>,
+    us: usize,
+    /// The parts are whole tokens, and of no use unless they are complete.
+    exact: bool,
+}
+
+impl Escrow {
+    /// What we have lent of a limit and is not back.
+    pub(crate) fn outstanding(&self, name: &str) -> u64 {
+        self.lent.values().flatten().map(|term| term.left(name)).sum()
+    }
+
+    /// A process's loans to us that may be used now, with their ends: those of its latest term.
+    pub(crate) fn usable<'a>(&'a self, other: &'a Other, now: Time) -> impl Iterator<Item = (Time, &'a Lending)> {
+        let latest = other.lendings.iter().rfind(|(_, lending)| lending.beat > 0);
+        let ends = latest.map(|(_, lending)| (self.moment(lending.beat).after(self.times.loan), lending));
+        ends.into_iter().filter(move |(end, _)| now < *end)
+    }
+
+    pub(super) fn learn_returned(&mut self, borrower: &Seat, term: u64, name: &Arc<str>, returned: u64) {
+        let terms = self.lent.get_mut(borrower).into_iter().flatten();
+        for term in terms.filter(|known| known.id == term) {
+            let Some(loan) = term.loans.get_mut(name) else { continue };
+            loan.returned = loan.returned.max(returned.min(loan.lent));
+            term.ending |= returned >= REFUSED;
+        }
+    }
+
+    pub(super) fn learn_echo(&mut self, now: Time, lender: &Seat, term: u64, beat: u64, closed: bool) {
+        if let Some(lending) = self.lending(now, lender, term) {
+            lending.beat = lending.beat.max(beat);
+            lending.called |= closed;
+        }
+    }
+
+    pub(super) fn learn_lent(&mut self, now: Time, lender: &Seat, term: u64, name: Arc<str>, lent: u64, closed: bool) {
+        let Some(lending) = self.lending(now, lender, term) else {
+            if !closed {
+                self.refuse(lender, term, name, lent);
+            }
+            return;
+        };
+        let loan = lending.loans.entry(name.clone()).or_default();
+        if closed {
+            loan.lent = 0;
+            self.close(&Fact::Returned { to: lender.clone(), term, name });
+        } else if lent < REFUSED {
+            loan.lent = loan.lent.max(lent);
+        }
+    }
+
+    /// What a lender lends in a term; `None` when the term is over.
+    fn lending(&mut self, now: Time, lender: &Seat, term: u64) -> Option<&mut Lending> {
+        if self.ended.get(lender).is_some_and(|ended| term <= *ended)
+            || (self.ended.len() >= ENDED && !self.ended.contains_key(lender))
+        {
+            return None;
+        }
+        let other = self.board.entry(now, lender)?;
+        if other.lendings.len() >= REMEMBERED && !other.lendings.contains_key(&term) {
+            return None;
+        }
+        Some(other.lendings.entry(term).or_default())
+    }
+
+    fn refuse(&mut self, lender: &Seat, term: u64, name: Arc<str>, lent: u64) {
+        self.write(&Fact::Returned { to: lender.clone(), term, name }, lent.saturating_add(REFUSED));
+    }
+
+    /// Terms that were not answered for too long are over for us for good: what we gave back in them is forgotten, so no
+    /// answer that comes late may bring them back.
+    pub(super) fn end_lendings(&mut self) {
+        let mut over = Vec::new();
+        for (seat, other) in &self.board.others {
+            let Some((last, lending)) = other.lendings.last_key_value() else { continue };
+            let end = self.moment(lending.beat).after(self.times.loan);
+            let upto = if lending.beat > 0 && self.now >= end {
+                Some(*last)
+            } else {
+                other.lendings.keys().rev().nth(1).copied()
+            };
+            let left = |lending: &Lending| lending.loans.values().any(|loan| loan.left() > 0);
+            // Behind a later term, one is over as soon as all of it is back.
+            if let Some(upto) =
+                upto.filter(|upto| *upto == *last || !other.lendings.range(..=*upto).any(|(_, l)| left(l)))
+            {
+                over.push((seat.clone(), upto));
+            }
+        }
+        for (seat, upto) in over {
+            let Some(other) = self.board.others.get_mut(&seat) else { continue };
+            let later = other.lendings.split_off(&(upto + 1));
+            let ended = std::mem::replace(&mut other.lendings, later);
+            self.ended.insert(seat.clone(), upto);
+            for (term, lending) in ended {
+                for (name, loan) in lending.loans.into_iter().filter(|(_, loan)| loan.lent > 0) {
+                    self.refuse(&seat, term, name, loan.lent);
+                }
+            }
+        }
+    }
+
+    /// Forgets processes that have been silent for long. Their terms are over.
+    pub(super) fn forget_silent(&mut self) {
+        for (seat, other) in self.board.forget(self.now, self.times.tenure_over * 3) {
+            if let Some((last, _)) = other.lendings.last_key_value() {
+                self.ended.insert(seat.clone(), *last);
+            }
+            self.close_answers_to(&seat);
+        }
+        self.end_lendings();
+    }
+
+    /// Ends all that is lent: the borrowers are told, and bring it back or let it run out.
+    pub(super) fn end_terms(&mut self) {
+        let mut ending = Vec::new();
+        for (borrower, terms) in &mut self.lent {
+            for term in terms.iter_mut().filter(|term| !term.ending) {
+                term.ending = true;
+                ending.push((borrower.clone(), term.id));
+            }
+        }
+        for (to, term) in ending {
+            self.close(&Fact::Echo { to, term });
+        }
+    }
+
+    /// Ends terms that have run out, or that are to end and have nothing lent.
+    pub(super) fn lapse_terms(&mut self) {
+        let (now, over) = (self.now, self.times.loan_over);
+        let mut ended = Vec::new();
+        for (borrower, terms) in &mut self.lent {
+            terms.retain(|term| {
+                let stays = now < term.at.after(over) && !(term.ending && term.is_empty());
+                if !stays {
+                    ended.push((borrower.clone(), term.clone()));
+                }
+                stays
+            });
+        }
+        self.lent.retain(|_, terms| !terms.is_empty());
+        for (to, term) in ended {
+            self.close(&Fact::Echo { to: to.clone(), term: term.id });
+            for name in term.loans.into_keys() {
+                self.close(&Fact::Lent { to: to.clone(), term: term.id, name });
+            }
+        }
+    }
+
+    /// Whether what is lent now comes back, or runs out, before any of our tenures may end.
+    fn may_lend(&self) -> bool {
+        let first = self.held_claims().map(|(_, end)| end).min();
+        first.is_some_and(|end| self.now.after(self.times.loan_over) < end)
+    }
+
+    /// Everybody who could use a limit or holds of it, and what each of them should have.
+    fn view(&self, name: &str) -> Option<View> {
+        let named = self.names.get(name)?;
+        let whole = named.quota.whole;
+        let mut seats = vec![self.seat.clone()];
+        let held: u64 = self.lendable_claims().map(|founder| self.founded(founder, whole)).sum();
+        let mut parties = vec![Party { held, demand: if self.leaving { 0 } else { named.demand } }];
+        for (seat, other) in self.board.others.iter().filter(|(_, other)| other.is_fresh(self.now, self.times.loan)) {
+            let holds = other.claims.iter().filter(|(_, (_, stage))| *stage == super::Stage::Holding);
+            let held: u64 = holds.map(|(founder, _)| self.founded(*founder, whole)).sum();
+            let demand = other.demand.get(name).copied().unwrap_or(0).min(whole);
+            if held > 0 || demand > 0 {
+                seats.push(seat.clone());
+                parties.push(Party { held, demand });
+            }
+        }
+        let mut order: Vec<usize> = (0..seats.len()).collect();
+        order.sort_by(|a, b| seats[*a].cmp(&seats[*b]));
+        let us = order.iter().position(|i| *i == 0)?;
+        let seats: Vec<_> = order.iter().map(|i| seats[*i].clone()).collect();
+        let parties: Vec<_> = order.iter().map(|i| parties[*i]).collect();
+        let target = target::fair(&parties, named.quota, named.round);
+        let wanting = parties.iter().filter(|party| party.demand > 0).count() as u64;
+        let exact = parties.iter().map(|party| party.held).sum::<u64>() < named.quota.least.saturating_mul(wanting);
+        Some(View { seats, parties, target, us, exact })
+    }
+
+    /// Gives back what was lent to us beyond what we should have of it, and everything of terms that are not the latest.
+    pub(super) fn give_back(&mut self, release: &mut dyn Release) {
+        let lenders: Vec<Seat> = self
+            .board
+            .others
+            .iter()
+            .filter(|(_, other)| !other.lendings.is_empty())
+            .map(|(seat, _)| seat.clone())
+            .collect();
+        if lenders.is_empty() {
+            return;
+        }
+        let mut views: BTreeMap<Arc<str>, Option<View>> = BTreeMap::new();
+        for lender in lenders {
+            let Some(other) = self.board.others.get(&lender) else { continue };
+            let latest = other.lendings.iter().rfind(|(_, lending)| lending.beat > 0);
+            let latest = latest.map(|(term, lending)| (*term, lending.called));
+            let loans: Vec<_> = other
+                .lendings
+                .iter()
+                .flat_map(|(term, lending)| lending.loans.iter().map(move |(name, loan)| (*term, name.clone(), *loan)))
+                .filter(|(.., loan)| loan.left() > 0)
+                .collect();
+            for (term, name, loan) in loans {
+                let view = views.entry(name.clone()).or_insert_with(|| self.view(&name));
+                let exact = view.as_ref().is_some_and(|view| view.exact);
+                let wanted = match view {
+                    _ if latest.is_some_and(|(latest, called)| latest > term || called) || self.leaving => 0,
+                    Some(view) => match view.seats.iter().position(|seat| *seat == lender) {
+                        Some(at) => target::loan(&view.parties, &view.target, at, view.us),
+                        // It was not heard of lately; what it has lent ends with its term.
+                        None => continue,
+                    },
+                    None => 0,
+                };
+                let whole = self.names.get(&name).map_or(0, |named| named.quota.whole);
+                let excess = loan.left().saturating_sub(wanted);
+                if excess > 0 && (wanted == 0 || exact || excess > whole / 64) {
+                    self.give_back_to(&lender, term, name, excess, release);
+                }
+            }
+        }
+    }
+
+    fn give_back_to(&mut self, lender: &Seat, term: u64, name: Arc<str>, excess: u64, release: &mut dyn Release) {
+        let usable = self.board.others.get(lender).is_some_and(|other| {
+            let latest = self.usable(other, self.now).next();
+            latest.is_some_and(|(_, lending)| other.lendings.get(&term).is_some_and(|l| std::ptr::eq(l, lending)))
+        });
+        // What cannot be used any more is idle by itself.
+        let idle = if usable { release.release(&name, excess).min(excess) } else { excess };
+        if idle == 0 {
+            return;
+        }
+        let Some(other) = self.board.others.get_mut(lender) else { return };
+        let Some(loan) = other.lendings.get_mut(&term).and_then(|lending| lending.loans.get_mut(&name)) else { return };
+        loan.returned = loan.returned.saturating_add(idle);
+        let total = loan.returned;
+        self.write(&Fact::Returned { to: lender.clone(), term, name }, total);
+    }
+
+    /// Answers borrowers' beats, and lends what they should have and we do not need.
+    pub(super) fn lend(&mut self, release: &mut dyn Release) {
+        let may_lend = self.may_lend();
+        self.answer_borrowers(may_lend);
+        if !may_lend || self.leaving {
+            return;
+        }
+        let names: Vec<Arc<str>> = self.names.keys().cloned().collect();
+        for name in names {
+            let wanted =
+                self.board.others.values().any(|other| other.demand.get(&name).is_some_and(|units| *units > 0));
+            if !wanted {
+                continue;
+            }
+            let Some(view) = self.view(&name) else { continue };
+            for (at, seat) in view.seats.iter().enumerate().filter(|(at, _)| *at != view.us) {
+                let loan = target::loan(&view.parties, &view.target, view.us, at);
+                let has = self.lent.get(seat).map_or(0, |terms| terms.iter().map(|term| term.left(&name)).sum());
+                let more = loan.saturating_sub(has);
+                if more > 0 && (view.exact || more > loan / 64) {
+                    self.lend_to(seat, &name, more, view.parties[view.us].held, release);
+                }
+            }
+        }
+    }
+
+    fn lend_to(&mut self, borrower: &Seat, name: &Arc<str>, more: u64, held: u64, release: &mut dyn Release) {
+        let free = held.saturating_sub(self.outstanding(name)).min(more);
+        let Some(beat) = self.board.others.get(borrower).map(|other| other.beat) else { return };
+        let terms = self.lent.get(borrower).map_or(&[][..], |terms| terms);
+        // A term that is as old as that makes room for another one, so that rows of names that were lent once do not stay.
+        let old = |term: &Term| self.now.since(term.began) > self.times.loan * 64 && term.loans.len() > 1;
+        let runs = terms.last().filter(|term| !term.ending && !old(term)).map(|term| term.id);
+        if free == 0 || (runs.is_none() && terms.len() >= TERMS) {
+            return;
+        }
+        let given = if canary::broken(Canary::TakenBeforeGiven) { free } else { release.release(name, free).min(free) };
+        if given == 0 {
+            return;
+        }
+        let id = runs.unwrap_or_else(|| self.begin_term(borrower, beat));
+        let term = self.lent.get_mut(borrower).and_then(|terms| terms.iter_mut().find(|term| term.id == id));
+        let Some(term) = term else { return };
+        let loan = term.loans.entry(name.clone()).or_default();
+        loan.lent = loan.lent.saturating_add(given);
+        let total = loan.lent;
+        self.write(&Fact::Lent { to: borrower.clone(), term: id, name: name.clone() }, total);
+    }
+
+    fn begin_term(&mut self, borrower: &Seat, beat: u64) -> u64 {
+        let id = self.next_term;
+        self.next_term += 1;
+        let terms = self.lent.entry(borrower.clone()).or_default();
+        terms.iter_mut().for_each(|term| term.ending = true);
+        terms.push(Term { id, began: self.now, beat, at: self.now, ending: false, loans: BTreeMap::new() });
+        self.write(&Fact::Echo { to: borrower.clone(), term: id }, beat);
+        id
+    }
+
+    fn answer_borrowers(&mut self, may_lend: bool) {
+        if !may_lend {
+            return;
+        }
+        let mut answers = Vec::new();
+        for (borrower, terms) in &mut self.lent {
+            let Some(other) = self.board.others.get(borrower) else { continue };
+            for term in terms.iter_mut().filter(|term| !term.ending && other.beat > term.beat) {
+                (term.beat, term.at) = (other.beat, self.now);
+                answers.push((borrower.clone(), term.id, term.beat));
+            }
+        }
+        for (to, term, beat) in answers {
+            self.write(&Fact::Echo { to, term }, beat);
+        }
+    }
+}

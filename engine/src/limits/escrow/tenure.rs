@@ -1,0 +1,302 @@
+//! Tenure: which process holds a founder's share. A lease that the other founders grant without any clock in common:
+//! all of them have to be heard to begin, one of them to go on (compare PaxosLease: Trencseni, Gazso and Reinhardt 2012).
+
+use std::collections::BTreeMap;
+
+use super::super::board::{Other, Stage};
+use super::super::fact::{Fact, Seat};
+use super::Escrow;
+use crate::canary::{self, Canary};
+use crate::time::Time;
+
+/// Whom we support for a founder's share. Ourselves, when we claim it.
+#[derive(Clone, Debug)]
+pub(crate) struct Vote {
+    pub(crate) to: Seat,
+    pub(crate) claim: u64,
+    /// Which time it is that we begin to support somebody.
+    id: u64,
+    /// The last reading of its clock that we have answered.
+    beat: u64,
+    /// When we did.
+    at: Time,
+}
+
+/// A founder's support for a claim of ours.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Support<'a> {
+    /// The last reading of our clock that it answers.
+    beat: u64,
+    seat: &'a Seat,
+    vote: u64,
+}
+
+/// Who supports a claim: of each founder which process, in which vote.
+type Votes = BTreeMap<usize, (Seat, u64)>;
+
+/// A claim of ours to a founder's share.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim {
+    pub(crate) id: u64,
+    stage: Stage,
+    since: Time,
+    /// The reading of our clock that all supporters have to have heard, once all of them support us, and who they are,
+    /// each with the number of its vote: one that has turned away meanwhile and come back has another one.
+    confirm: Option<(u64, Votes)>,
+    /// It is given up as soon as nothing is lent on it.
+    pub(crate) releasing: bool,
+}
+
+impl Escrow {
+    /// The claims that are held now, with their ends.
+    pub(crate) fn held_claims(&self) -> impl Iterator<Item = (usize, Time)> + '_ {
+        let held = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Holding);
+        held.map(|(founder, claim)| (*founder, self.tenure_end(*founder, claim.id))).filter(|(_, end)| self.now < *end)
+    }
+
+    /// Until when a claim holds: so long after the last reading of our clock that another founder has answered.
+    fn tenure_end(&self, founder: usize, claim: u64) -> Time {
+        if self.voters(founder).next().is_none() {
+            // There is nobody who could give the share to another one, or take it over.
+            return Time::NEVER;
+        }
+        let heard = self
+            .voters(founder)
+            .filter_map(|voter| self.best_support(voter, founder, claim))
+            .map(|support| support.beat);
+        heard.max().map_or(Time(0), |beat| self.moment(beat).after(self.times.tenure))
+    }
+
+    /// The founders whose support a claim of ours needs.
+    fn voters(&self, founder: usize) -> impl Iterator<Item = usize> + '_ {
+        let all = 0..self.founding.founders.len();
+        all.filter(move |voter| *voter != founder && Some(*voter) != self.rank)
+    }
+
+    /// The latest support of a founder for a claim of ours, whichever process of it gave it.
+    fn best_support(&self, voter: usize, founder: usize, claim: u64) -> Option<Support<'_>> {
+        let node = self.founding.founders.get(voter)?;
+        let given = self.board.of(node).filter_map(|(seat, other)| {
+            let (vote, beat) = *other.supports.get(&(founder, claim))?;
+            Some(Support { beat, seat, vote })
+        });
+        given.filter(|support| support.beat > 0).max()
+    }
+
+    /// Whether a process of a node was heard of lately.
+    fn is_around(&self, founder: usize) -> bool {
+        let node = self.founding.founders.get(founder);
+        node.is_some_and(|node| self.board.of(node).any(|(_, other)| other.is_fresh(self.now, self.times.loan)))
+    }
+
+    /// Whether no founder is missing but those that are forgotten.
+    pub fn hears_founders(&self) -> bool {
+        let others = (0..self.founding.founders.len()).filter(|founder| Some(*founder) != self.rank);
+        others.into_iter().all(|founder| self.is_around(founder) || self.is_forgotten(founder))
+    }
+
+    /// Whether we have run for so long that nothing which an earlier process of ours supported can still be held.
+    fn is_mature(&self) -> bool {
+        self.now >= self.started.after(self.times.tenure_over) || canary::broken(Canary::UnprovenRestart)
+    }
+
+    /// Supports claims of others: answers each new reading of their clocks.
+    pub(crate) fn vote(&mut self) {
+        if self.rank.is_none() {
+            return;
+        }
+        for founder in 0..self.founding.founders.len() {
+            self.end_vote(founder);
+            if Some(founder) == self.rank {
+                continue;
+            }
+            if !self.votes.contains_key(&founder) {
+                self.begin_vote(founder);
+            }
+            self.answer(founder);
+        }
+    }
+
+    /// Ends our support when the claim is over, by its owner's word or because it was not heard of for too long.
+    fn end_vote(&mut self, founder: usize) {
+        let Some(vote) = self.votes.get(&founder) else { return };
+        let over = if vote.to == self.seat {
+            self.claims.get(&founder).is_none_or(|claim| claim.id != vote.claim)
+        } else {
+            let known = self.board.others.get(&vote.to).and_then(|other| other.claims.get(&founder));
+            let said = known
+                .is_some_and(|(claim, stage)| *claim > vote.claim || (*claim == vote.claim && *stage == Stage::Over));
+            said || self.now >= vote.at.after(self.times.tenure_over)
+        };
+        if over && let Some(vote) = self.votes.remove(&founder) {
+            self.close(&Fact::Support { founder, to: vote.to, claim: vote.claim, vote: vote.id });
+        }
+    }
+
+    fn begin_vote(&mut self, founder: usize) {
+        let Some(name) = self.founding.founders.get(founder) else { return };
+        let asks = |other: &Other| {
+            let (claim, stage) = *other.claims.get(&founder)?;
+            let fresh = other.is_fresh(self.now, self.times.loan);
+            let may = stage == Stage::Holding || (stage == Stage::Asking && self.is_mature());
+            (fresh && may).then_some((stage, other.heard, claim))
+        };
+        let of = |own: bool| {
+            let asking = self.board.others.iter().filter(move |(seat, _)| (seat.node == *name) == own);
+            asking.filter_map(|(seat, other)| Some((asks(other)?, seat, other.beat))).max()
+        };
+        // Who holds goes before who asks, and the founder itself before who stands in for it.
+        let best = [of(true), of(false)].into_iter().flatten().rev().max_by_key(|((stage, ..), ..)| *stage);
+        let Some(((_, _, claim), seat, beat)) = best else { return };
+        // What was heard before we supported it is not answered.
+        let (to, beat) = (seat.clone(), beat.saturating_sub(1));
+        let vote = Vote { to, claim, id: self.number(), beat, at: self.now };
+        self.votes.insert(founder, vote);
+    }
+
+    fn answer(&mut self, founder: usize) {
+        let Some(vote) = self.votes.get_mut(&founder) else { return };
+        let Some(other) = self.board.others.get(&vote.to).filter(|other| other.beat > vote.beat) else { return };
+        (vote.beat, vote.at) = (other.beat, self.now);
+        let fact = Fact::Support { founder, to: vote.to.clone(), claim: vote.claim, vote: vote.id };
+        let beat = vote.beat;
+        self.write(&fact, beat);
+    }
+
+    /// A number that no claim and no vote of ours has had.
+    fn number(&mut self) -> u64 {
+        self.next_number += 1;
+        self.next_number
+    }
+
+    /// Claims our own share, and those of founders that are gone; brings claims on.
+    pub(crate) fn claim(&mut self) {
+        let Some(rank) = self.rank else { return };
+        for founder in 0..self.founding.founders.len() {
+            if self.claims.contains_key(&founder) {
+                self.pursue(founder, founder == rank);
+            } else if !self.leaving && self.now >= self.again.get(&founder).copied().unwrap_or_default() {
+                let wanted = founder == rank || self.stands_in(founder, rank);
+                let free = founder == rank || !self.votes.contains_key(&founder);
+                if wanted && free && (founder == rank || self.is_mature()) {
+                    self.begin_claim(founder, rank);
+                }
+            }
+        }
+    }
+
+    /// Whether a founder is gone and we are the first of those that are not.
+    fn stands_in(&self, founder: usize, rank: usize) -> bool {
+        let gone = self.founding.stand_in && !self.is_around(founder);
+        gone && (0..rank).all(|before| before == founder || !self.is_around(before))
+    }
+
+    fn begin_claim(&mut self, founder: usize, rank: usize) {
+        let id = self.number();
+        let claim = Claim { id, stage: Stage::Asking, since: self.now, confirm: None, releasing: false };
+        self.claims.insert(founder, claim);
+        self.write(&Fact::Claim { founder, claim: id }, Stage::Asking as u64);
+        if founder != rank {
+            let vote = Vote { to: self.seat.clone(), claim: id, id: self.number(), beat: 0, at: self.now };
+            self.votes.insert(founder, vote);
+        }
+    }
+
+    fn pursue(&mut self, founder: usize, own: bool) {
+        let Some(claim) = self.claims.get(&founder) else { return };
+        let (id, stage, since) = (claim.id, claim.stage, claim.since);
+        match stage {
+            Stage::Asking => {
+                let pointless = !own && self.is_around(founder);
+                if pointless || self.leaving || self.now >= since.after(self.times.tenure_over * 3) {
+                    return self.end_claim(founder);
+                }
+                self.confirm(founder, id);
+            }
+            Stage::Holding => {
+                if (!own && self.is_around(founder)) || self.leaving {
+                    self.release(founder);
+                }
+            }
+            // What was lent on it has run out by now as well; said to be over it is when that is certain.
+            Stage::Over if self.lent.is_empty() => self.end_claim(founder),
+            Stage::Over => {}
+        }
+    }
+
+    /// Holds a claim when everybody supports it, and goes on supporting it after everybody did: then there was a moment at
+    /// which nobody supported another one.
+    fn confirm(&mut self, founder: usize, id: u64) {
+        let needed: Vec<usize> = self.voters(founder).filter(|voter| !self.is_forgotten(*voter)).collect();
+        if self.voters(founder).next().is_none() && !self.is_mature() {
+            return;
+        }
+        let given: Vec<_> =
+            needed.iter().filter_map(|voter| Some((*voter, self.best_support(*voter, founder, id)?))).collect();
+        if given.len() < needed.len() {
+            return;
+        }
+        let votes: BTreeMap<_, _> = given.iter().map(|(voter, by)| (*voter, (by.seat.clone(), by.vote))).collect();
+        let heard = given.iter().map(|(_, by)| by.beat).min().unwrap_or(u64::MAX);
+        let Some(claim) = self.claims.get_mut(&founder) else { return };
+        match &claim.confirm {
+            Some((from, supporters)) if *supporters == votes => {
+                if heard >= *from {
+                    claim.stage = Stage::Holding;
+                    self.write(&Fact::Claim { founder, claim: id }, Stage::Holding as u64);
+                }
+            }
+            _ => {
+                claim.confirm = Some((self.beat + 1, votes));
+                self.tell_beat();
+            }
+        }
+    }
+
+    fn is_forgotten(&self, founder: usize) -> bool {
+        self.founding.founders.get(founder).is_some_and(|node| self.forgotten.contains(node))
+    }
+
+    /// Ends what has run out: a claim that nobody has answered for too long is over for good.
+    pub(crate) fn lapse(&mut self) {
+        self.lapse_terms();
+        let held: Vec<usize> = self.held_claims().map(|(founder, _)| founder).collect();
+        let lost =
+            self.claims.iter().filter(|(founder, claim)| claim.stage == Stage::Holding && !held.contains(founder));
+        for founder in lost.map(|(founder, _)| *founder).collect::<Vec<_>>() {
+            if let Some(claim) = self.claims.get_mut(&founder) {
+                claim.stage = Stage::Over;
+            }
+        }
+    }
+
+    /// Gives a claim up as soon as what is lent does not stand on it.
+    fn release(&mut self, founder: usize) {
+        if let Some(claim) = self.claims.get_mut(&founder).filter(|claim| !claim.releasing) {
+            claim.releasing = true;
+            self.end_terms();
+        }
+        let stands = self.names.iter().all(|(name, named)| {
+            let rest: u64 = self.lendable_claims().map(|other| self.founded(other, named.quota.whole)).sum();
+            self.outstanding(name) <= rest
+        });
+        if stands {
+            self.end_claim(founder);
+        }
+    }
+
+    /// The claims that are held and are to be kept.
+    pub(crate) fn lendable_claims(&self) -> impl Iterator<Item = usize> + '_ {
+        let keeps = |founder: &usize| self.claims.get(founder).is_some_and(|claim| !claim.releasing);
+        self.held_claims().map(|(founder, _)| founder).filter(keeps)
+    }
+
+    fn end_claim(&mut self, founder: usize) {
+        let Some(claim) = self.claims.remove(&founder) else { return };
+        let fact = Fact::Claim { founder, claim: claim.id };
+        self.write(&fact, Stage::Over as u64);
+        self.close(&fact);
+        self.again.insert(founder, self.now.after(self.times.loan));
+        self.end_vote(founder);
+    }
+}

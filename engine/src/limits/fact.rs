@@ -1,0 +1,157 @@
+//! The rows that escrow is made of: facts with one writer each, as keys of an ordinary structure.
+//!
+//! All begin with `!`, which no throttle's name does, and with the id of the list of founders that they belong to, so
+//! that nodes with different lists never take each other's facts for theirs. In each, `added` is the figure; it only
+//! grows. A row whose `removed` has caught up is closed, and is retired like any other row that is zero.
+
+use std::sync::Arc;
+
+use tallymesh_schemas::NodeName;
+
+/// One process: the name of its node and a number that it drew when it began. Nothing is ever inherited by another
+/// process, so nothing that a predecessor did can be counted twice.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Seat {
+    /// The node.
+    pub node: NodeName,
+    /// Which process of it.
+    pub nonce: u64,
+}
+
+/// What a row says. The writer is the node that the row's actor belongs to, and the process `by` of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Fact {
+    /// A reading of the writer's clock.
+    Beat,
+    /// The writer's claim to a founder's share: how far it has come.
+    Claim { founder: usize, claim: u64 },
+    /// The writer has heard the claimant's clock at this reading, and has supported its claim and no other ever since it
+    /// began to, with this number.
+    Support { founder: usize, to: Seat, claim: u64, vote: u64 },
+    /// The writer has heard the borrower's clock at this reading; all loans of the term stand on it.
+    Echo { to: Seat, term: u64 },
+    /// So much the writer has lent in this term.
+    Lent { to: Seat, term: u64, name: Arc<str> },
+    /// So much the writer has given back of what it was lent in this term.
+    Returned { to: Seat, term: u64, name: Arc<str> },
+    /// What the writer could use.
+    Demand { name: Arc<str> },
+}
+
+/// The first byte of every fact's key.
+pub(crate) const MARK: char = '!';
+
+/// The key of a fact.
+pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
+    let head = |tag: char| format!("{MARK}{tag}{universe:016x} {by:x}");
+    let seat = |seat: &Seat| format!("{} {:x}", seat.node, seat.nonce);
+    match fact {
+        Fact::Beat => head('b'),
+        Fact::Claim { founder, claim } => format!("{} {founder} {claim}", head('h')),
+        Fact::Support { founder, to, claim, vote } => {
+            format!("{} {founder} {} {claim} {vote}", head('p'), seat(to))
+        }
+        Fact::Echo { to, term } => format!("{} {} {term}", head('e'), seat(to)),
+        Fact::Lent { to, term, name } => format!("{} {} {term} {name}", head('l'), seat(to)),
+        Fact::Returned { to, term, name } => format!("{} {} {term} {name}", head('r'), seat(to)),
+        Fact::Demand { name } => format!("{} {name}", head('d')),
+    }
+}
+
+/// A fact from its key: the list that it belongs to, the writing process, and what it says. `None` for other keys.
+pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
+    let text = std::str::from_utf8(key).ok()?.strip_prefix(MARK)?;
+    let tag = text.chars().next()?;
+    let rest = text.get(tag.len_utf8()..)?;
+    let (universe, rest) = rest.split_once(' ')?;
+    let universe = u64::from_str_radix(universe, 16).ok()?;
+    let (by, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+    let by = u64::from_str_radix(by, 16).ok()?;
+    let mut rest = Words(rest);
+    let fact = match tag {
+        'b' => Fact::Beat,
+        'h' => Fact::Claim { founder: rest.number()?, claim: rest.number()? as u64 },
+        'p' => Fact::Support {
+            founder: rest.number()?,
+            to: rest.seat()?,
+            claim: rest.number()? as u64,
+            vote: rest.number()? as u64,
+        },
+        'e' => Fact::Echo { to: rest.seat()?, term: rest.number()? as u64 },
+        'l' => Fact::Lent { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
+        'r' => Fact::Returned { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
+        'd' => Fact::Demand { name: rest.name()? },
+        _ => return None,
+    };
+    Some((universe, by, fact))
+}
+
+/// The words of a key that are left.
+struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let (word, rest) = self.0.split_once(' ').unwrap_or((self.0, ""));
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
+    }
+
+    fn number(&mut self) -> Option<usize> {
+        self.next()?.parse().ok()
+    }
+
+    fn seat(&mut self) -> Option<Seat> {
+        let node = NodeName::new(self.next()?).ok()?;
+        Some(Seat { node, nonce: u64::from_str_radix(self.next()?, 16).ok()? })
+    }
+
+    /// What is left: a name may have spaces.
+    fn name(&mut self) -> Option<Arc<str>> {
+        (!self.0.is_empty()).then(|| self.0.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn seat() -> impl Strategy<Value = Seat> {
+        ("[a-z][a-z0-9]{0,8}", any::<u64>())
+            .prop_map(|(node, nonce)| Seat { node: NodeName::new(&node).unwrap(), nonce })
+    }
+
+    fn fact() -> impl Strategy<Value = Fact> {
+        let name = || "[a-z ]{0,10}[a-z]".prop_map(|name: String| Arc::from(name.as_str()));
+        let n = || 0..1_u64 << 60;
+        prop_oneof![
+            Just(Fact::Beat),
+            (0..64_usize, n()).prop_map(|(founder, claim)| Fact::Claim { founder, claim }),
+            (0..64_usize, seat(), n(), n()).prop_map(|(founder, to, claim, vote)| Fact::Support {
+                founder,
+                to,
+                claim,
+                vote
+            }),
+            (seat(), n()).prop_map(|(to, term)| Fact::Echo { to, term }),
+            (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Lent { to, term, name }),
+            (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Returned { to, term, name }),
+            name().prop_map(|name| Fact::Demand { name }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_fact_comes_back(universe: u64, by: u64, fact in fact()) {
+            let key = encode(universe, by, &fact);
+            prop_assert_eq!(decode(key.as_bytes()), Some((universe, by, fact)));
+        }
+
+        #[test]
+        fn arbitrary_keys_are_read_or_refused(key: Vec<u8>, text in "![a-z]?[0-9a-f ]{0,40}") {
+            let _ = decode(&key);
+            let _ = decode(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! The limits of one structure on one node: what joins throttles and pools with escrow, and escrow with the structure's
+//! rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{NodeName, Strength, ThrottleSpec};
+
+use super::escrow::{Escrow, Founding, Release};
+use super::pool::Pool;
+use super::throttle::{Listed, Reach, Throttle};
+use crate::structure::{Structure, Wake};
+use crate::time::Time;
+use crate::watch::Watch;
+
+/// Tables of names, so that threads that use different ones rarely meet.
+const SHARDS: usize = 64;
+
+/// Between two looks at what was asked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Between two exchanges while something is used.
+const EXCHANGE: Duration = Duration::from_millis(25);
+
+/// Between two looks at rows that change all the time.
+const BREATH: Duration = Duration::from_millis(2);
+
+/// Changed rows that may wait; when there are more, all are looked at.
+const WATCHED: usize = 1 << 16;
+
+/// Why there is no such limit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LimitError {
+    /// The name is none.
+    #[error(transparent)]
+    Name(#[from] KeyError),
+    /// A hard limit has to be divided among somebody.
+    #[error(
+        "\"{0}\" is to be hard, and there are no founders to divide it among: list them in limits, on all nodes alike"
+    )]
+    NoFounders(String),
+}
+
+#[derive(Debug)]
+struct Core {
+    escrow: Option<Escrow>,
+    watch: Option<Arc<Watch>>,
+    /// What others have admitted, name by name.
+    used: Arc<Watch>,
+    pools: BTreeMap<Box<str>, Arc<Pool>>,
+    hard: BTreeMap<Box<str>, Arc<Throttle>>,
+    rescan_at: Time,
+    look_at: Time,
+    looked: Time,
+    tick_at: Time,
+    ticked: Time,
+    shard: usize,
+    reach: Reach,
+}
+
+type Shard = RwLock<BTreeMap<Box<str>, Arc<Throttle>>>;
+
+/// The limits of one structure on one node.
+pub struct Limiter {
+    structure: Arc<Structure>,
+    shards: Box<[Shard]>,
+    core: Mutex<Core>,
+    declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
+    woken: Arc<AtomicBool>,
+    listed: Listed,
+}
+
+/// What escrow knows of a limit, for people.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Holding {
+    /// The founders whose share this node holds, and for how long without another word.
+    pub holds: Vec<(NodeName, Duration)>,
+    /// Units that it has lent.
+    pub lent: BTreeMap<NodeName, u64>,
+    /// Units that it was lent.
+    pub borrowed: BTreeMap<NodeName, u64>,
+    /// All founders.
+    pub founders: Vec<NodeName>,
+    /// How long a founder keeps its share without hearing from another one.
+    pub reclaim_after: Duration,
+    /// Rows that were heard from nodes with other founders or another `reclaim_after`.
+    pub strangers: u64,
+}
+
+impl Limiter {
+    /// The limits of a structure. Hard ones need a founding, and a `nonce` that no other process of the node draws; `wake`
+    /// is called when [`Limiter::handle_timeout`] should be.
+    pub fn new(
+        structure: Arc<Structure>,
+        founding: Option<Founding>,
+        node: NodeName,
+        nonce: u64,
+        now: Time,
+        wake: Wake,
+    ) -> Self {
+        let woken = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&woken);
+        let wake: Wake = Arc::new(move || {
+            if !flag.swap(true, Ordering::AcqRel) {
+                wake();
+            }
+        });
+        let escrow = founding.map(|founding| Escrow::new(founding, node, nonce, now));
+        let watch = escrow.as_ref().map(|_| structure.watch_under(&[key::SHARING], WATCHED, wake));
+        let core = Core {
+            escrow,
+            watch,
+            used: structure.watch(WATCHED, Arc::new(|| ())),
+            pools: BTreeMap::new(),
+            hard: BTreeMap::new(),
+            rescan_at: now,
+            look_at: now,
+            looked: now,
+            tick_at: now,
+            ticked: now,
+            shard: 0,
+            reach: Reach::ALONE,
+        };
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        let declared = RwLock::default();
+        Self { structure, shards, core: Mutex::new(core), declared, woken, listed: Listed::default() }
+    }
+
+    /// The structure.
+    pub fn structure(&self) -> &Arc<Structure> {
+        &self.structure
+    }
+
+    fn shard(&self, name: &str) -> &Shard {
+        let hash = crate::row::key_hash(name.as_bytes());
+        &self.shards[(hash >> 32) as usize % SHARDS]
+    }
+
+    /// A throttle that is there.
+    #[inline]
+    pub fn find(&self, name: &str) -> Option<Arc<Throttle>> {
+        self.shard(name).read().get(name).cloned()
+    }
+
+    /// Says what the throttle of a name is whenever it is asked for, and brings it to that if it is there.
+    ///
+    /// # Errors
+    /// As [`Limiter::throttle`].
+    pub fn declare(&self, name: &str, spec: ThrottleSpec, now: Time) -> Result<(), LimitError> {
+        self.throttle(name, spec, now)?;
+        self.declared.write().insert(name.into(), spec);
+        Ok(())
+    }
+
+    /// The throttle of a name that was declared, or is there.
+    #[inline]
+    pub fn resolve(&self, name: &str, now: Time) -> Option<Arc<Throttle>> {
+        self.find(name).or_else(|| {
+            let spec = self.declared.read().get(name).copied()?;
+            self.throttle(name, spec, now).ok()
+        })
+    }
+
+    /// The throttle of a name, made if need be, and brought to what `spec` says: a changed rate keeps what was counted.
+    /// O(log names).
+    ///
+    /// # Errors
+    /// [`LimitError`] when the name is none, or it is to be hard without founders.
+    pub fn throttle(&self, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, LimitError> {
+        if let Some(found) = self.find(name).filter(|found| found.spec() == spec) {
+            return Ok(found);
+        }
+        key::throttle(name)?;
+        let mut core = self.core.lock();
+        if spec.strength == Strength::Hard && core.escrow.is_none() {
+            return Err(LimitError::NoFounders(name.to_owned()));
+        }
+        let mut shard = self.shard(name).write();
+        let throttle = match shard.get(name) {
+            Some(throttle) => Arc::clone(throttle),
+            None => {
+                let counter = self.structure.counter(name.as_bytes())?;
+                let throttle = Arc::new(Throttle::new(name.into(), spec, counter, Arc::clone(&self.listed), now));
+                throttle.exchanged(now, core.reach);
+                shard.insert(name.into(), Arc::clone(&throttle));
+                throttle
+            }
+        };
+        throttle.set_spec(now, spec);
+        drop(shard);
+        if spec.strength == Strength::Hard {
+            if let Some(escrow) = &mut core.escrow {
+                escrow.share_out(name, throttle.quota());
+            }
+            core.hard.insert(name.into(), Arc::clone(&throttle));
+            // What others have said about the name before it was known here is looked at again.
+            core.rescan_at = now;
+            core.tick_at = now;
+        }
+        Ok(throttle)
+    }
+
+    /// The pool of a name with so many permits in the whole cluster, made if need be.
+    ///
+    /// # Errors
+    /// [`LimitError`] when the name is none, or there are no founders.
+    pub fn pool(&self, name: &str, maximum: u64, now: Time) -> Result<Arc<Pool>, LimitError> {
+        key::throttle(name)?;
+        let mut core = self.core.lock();
+        let core = &mut *core;
+        let Some(escrow) = &mut core.escrow else { return Err(LimitError::NoFounders(name.to_owned())) };
+        let pool = match core.pools.get(name) {
+            Some(pool) => Arc::clone(pool),
+            None => {
+                let pool = Arc::new(Pool::new(name.into(), maximum, self.structure.counter(name.as_bytes())?));
+                core.pools.insert(name.into(), Arc::clone(&pool));
+                pool
+            }
+        };
+        pool.set_maximum(maximum);
+        escrow.share_out(name, pool.quota());
+        (core.rescan_at, core.tick_at) = (now, now);
+        Ok(pool)
+    }
+
+    /// The throttles that are there, in order of name. O(names).
+    pub fn throttles(&self) -> Vec<Arc<Throttle>> {
+        let mut list: Vec<_> =
+            self.shards.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect();
+        list.sort_by(|a, b| a.name().cmp(b.name()));
+        list
+    }
+
+    /// The throttles that are there or declared, in order of name. O(names).
+    pub fn all(&self, now: Time) -> Vec<Arc<Throttle>> {
+        let declared: Vec<Box<str>> = self.declared.read().keys().cloned().collect();
+        let _there: Vec<_> = declared.iter().map(|name| self.resolve(name, now)).collect();
+        self.throttles()
+    }
+
+    /// The pools that are there, in order of name.
+    pub fn pools(&self) -> Vec<Arc<Pool>> {
+        self.core.lock().pools.values().cloned().collect()
+    }
+
+    /// What escrow knows of a limit.
+    pub fn holding(&self, name: &str, now: Time) -> Option<Holding> {
+        let core = self.core.lock();
+        let escrow = core.escrow.as_ref()?;
+        let holds = escrow.holdings().into_iter().map(|(node, until)| (node.clone(), until.since(now)));
+        Some(Holding {
+            holds: holds.collect(),
+            lent: escrow.lent(name),
+            borrowed: escrow.borrowed(name),
+            founders: escrow.founding().founders().to_vec(),
+            reclaim_after: escrow.founding().reclaim_after(),
+            strangers: escrow.strangers(),
+        })
+    }
+
+    /// This node's units of a limit now, for the checkers of the simulator; zero when it holds none.
+    pub fn units(&self, name: &str, now: Time) -> u64 {
+        let core = self.core.lock();
+        let share = core.escrow.as_ref().map(|escrow| escrow.share(name));
+        share.filter(|share| now < share.until).map_or(0, |share| share.units)
+    }
+
+    /// Begins to give everything back; [`Limiter::has_left`] says when that is done.
+    pub fn leave(&self) {
+        if let Some(escrow) = &mut self.core.lock().escrow {
+            escrow.leave();
+        }
+    }
+
+    /// Whether nothing is held any more.
+    pub fn has_left(&self) -> bool {
+        self.core.lock().escrow.as_ref().is_none_or(Escrow::has_left)
+    }
+
+    /// When to call [`Limiter::handle_timeout`] at the latest.
+    pub fn poll_timeout(&self) -> Time {
+        let core = self.core.lock();
+        if self.woken.load(Ordering::Acquire) { core.tick_at.min(core.ticked.after(BREATH)) } else { core.tick_at }
+    }
+
+    /// Time has passed, or rows have changed: takes in what others wrote, moves shares, writes what this node has to say.
+    /// `reach` is whom the membership sees; `forgotten` are nodes that an operator has declared gone for good.
+    pub fn handle_timeout(&self, now: Time, reach: Reach, forgotten: &[NodeName]) {
+        self.woken.store(false, Ordering::Release);
+        let mut core = self.core.lock();
+        core.ticked = now;
+        core.share(&self.structure, now, forgotten);
+        let founders = core.escrow.as_ref().is_none_or(Escrow::hears_founders);
+        let reach = Reach { founders, ..reach };
+        let changed = std::mem::replace(&mut core.reach, reach) != reach;
+        let (names, lost) = core.used.take();
+        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
+            // Taken off when it is heard: later, the bucket would have been full in the meantime.
+            if let Some(throttle) = self.find(name) {
+                throttle.hear(now);
+            }
+        }
+        let used = self.exchange(reach, changed || lost > 0, now) || !names.is_empty();
+        self.sweep(&mut core, now);
+        let hard = core.hard.values().any(|throttle| throttle.is_wanted()) || !core.pools.is_empty();
+        let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
+        let due = core.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
+        core.tick_at = next.min(due);
+    }
+
+    /// Tells throttles that they were exchanged, those that were used or all of them; whether any was used.
+    fn exchange(&self, reach: Reach, all: bool, now: Time) -> bool {
+        let used = std::mem::take(&mut *self.listed.lock());
+        used.iter().for_each(|throttle| throttle.exchanged(now, reach));
+        if all {
+            self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
+        }
+        !used.is_empty()
+    }
+
+    /// Lets go of idle throttles, some at a time: held by the table only, and nothing to remember. Whoever asks for one
+    /// again finds it as new.
+    fn sweep(&self, core: &mut Core, now: Time) {
+        core.shard = (core.shard + 1) % SHARDS;
+        let shard = &self.shards[core.shard];
+        if !shard.read().is_empty() {
+            shard.write().retain(|_, throttle| Arc::strong_count(throttle) > 1 || !throttle.is_idle(now));
+        }
+    }
+}
+
+impl Core {
+    fn share(&mut self, structure: &Structure, now: Time, forgotten: &[NodeName]) {
+        let Some(escrow) = &mut self.escrow else { return };
+        escrow.forget(forgotten.iter().cloned());
+        let (mut keys, lost) = self.watch.as_ref().map(|watch| watch.take()).unwrap_or_default();
+        if lost > 0 || now >= self.rescan_at {
+            keys = structure.keys_under(&[key::SHARING]);
+            self.rescan_at = now.after(escrow.founding().reclaim_after() / 6);
+        }
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            for (actor, row) in structure.rows_at(&key) {
+                escrow.learn(now, &actor.node, &key, row.added, row.removed);
+            }
+        }
+        if now >= self.look_at {
+            let passed = now.since(self.looked);
+            for (name, throttle) in &self.hard {
+                let round = u64::try_from(structure.count(name.as_bytes(), now).total).unwrap_or(0);
+                escrow.demand(name, throttle.demand(passed), round);
+            }
+            for (name, pool) in &self.pools {
+                escrow.demand(name, pool.demand(), 0);
+            }
+            (self.looked, self.look_at) = (now, now.after(LOOK));
+        }
+        escrow.handle_timeout(now, &mut Idle(&self.pools));
+        for (name, throttle) in &self.hard {
+            throttle.set_share(now, escrow.share(name));
+        }
+        for (name, pool) in &self.pools {
+            pool.set_share(now, escrow.share(name));
+        }
+        // What is written now is what was let go of above.
+        while let Some(write) = escrow.poll_write() {
+            let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            for n in [clamp(write.added), -clamp(write.removed)] {
+                if n != 0 {
+                    let added = structure.add(write.key.as_bytes(), n);
+                    debug_assert!(added.is_ok(), "{}: {added:?}", write.key);
+                }
+            }
+        }
+    }
+}
+
+/// Permits are let go of when they are idle, rates at any time.
+struct Idle<'a>(&'a BTreeMap<Box<str>, Arc<Pool>>);
+
+impl Release for Idle<'_> {
+    fn release(&mut self, name: &str, units: u64) -> u64 {
+        self.0.get(name).map_or(units, |pool| pool.release(units))
+    }
+}
+
+impl std::fmt::Debug for Limiter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Limiter").field("structure", &self.structure.spec().name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,266 @@
+//! The soft limiter: every node decides by itself, on what it has admitted and what it has heard of the others.
+
+use std::time::Duration;
+
+use tallymesh_schemas::Rate;
+
+use super::bucket::Decision;
+use crate::time::Time;
+
+/// A bucket of the whole rate on one node, from which what others admit is taken as it is heard.
+///
+/// Others may have admitted more than the bucket holds; it then owes tokens, one burst at most, so that what is heard at
+/// once after a silence does not stop everything for long.
+#[derive(Clone, Debug)]
+pub struct Soft {
+    rate: Rate,
+    /// How much of the burst may be used between two exchanges, in thousandths.
+    epsilon: u64,
+    /// Grains: a token is as many as the period has microseconds, so that the bucket fills in whole grains.
+    level: i128,
+    /// Of the whole rate, this part is ours, in thousandths: all of it unless a partition is shared out.
+    part: u64,
+    at: Time,
+    /// What the others have admitted in all, as it was heard last.
+    heard: i64,
+    /// Admitted here since the last exchange.
+    unshared: u64,
+    /// What was heard in the present second, and how much a second it was on the average.
+    heard_now: u64,
+    heard_since: Time,
+    heard_rate: u64,
+}
+
+const THOUSAND: u64 = 1000;
+
+impl Soft {
+    /// A full bucket. `epsilon` is how much of the burst may be used between two exchanges, in thousandths; `heard` is what
+    /// the others' rows say now.
+    pub fn new(rate: Rate, epsilon: u64, heard: i64, now: Time) -> Self {
+        let mut soft = Self {
+            rate,
+            epsilon: epsilon.clamp(1, THOUSAND),
+            level: 0,
+            part: THOUSAND,
+            at: now,
+            heard,
+            unshared: 0,
+            heard_now: 0,
+            heard_since: now,
+            heard_rate: 0,
+        };
+        soft.level = soft.cap();
+        soft
+    }
+
+    fn token(&self) -> i128 {
+        i128::from(self.rate.period_us()) * i128::from(THOUSAND)
+    }
+
+    fn cap(&self) -> i128 {
+        i128::from(self.rate.burst()) * i128::from(self.rate.period_us()) * i128::from(self.part)
+    }
+
+    fn speed(&self) -> i128 {
+        i128::from(self.rate.tokens()) * i128::from(self.part)
+    }
+
+    fn settle(&mut self, now: Time) {
+        let passed = now.0.saturating_sub(self.at.0);
+        self.level = (self.level + self.speed() * i128::from(passed)).min(self.cap());
+        self.at = self.at.max(now);
+    }
+
+    /// Takes off what the others have admitted since the last call; `all` is what their rows say in all. O(1).
+    #[inline]
+    pub fn learn(&mut self, now: Time, all: i64) {
+        if all == self.heard {
+            return;
+        }
+        self.settle(now);
+        // Rows that go, because their node restarts or its count is idle, give nothing back.
+        let more = u64::try_from(all.saturating_sub(self.heard)).unwrap_or(0);
+        self.heard = all;
+        self.level = (self.level - i128::from(more) * self.token()).max(-self.cap());
+        self.heard_now = self.heard_now.saturating_add(more);
+    }
+
+    /// What was admitted here has been told to the others.
+    pub fn exchanged(&mut self, now: Time) {
+        self.unshared = 0;
+        let passed = now.since(self.heard_since);
+        if passed >= Duration::from_secs(1) {
+            let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
+            let rate = self.heard_now.saturating_mul(1_000_000) / micros.max(1);
+            self.heard_rate =
+                if rate > self.heard_rate { rate } else { self.heard_rate - (self.heard_rate - rate).div_ceil(2) };
+            (self.heard_now, self.heard_since) = (0, now);
+        }
+    }
+
+    /// Takes `n` tokens if they are there. `alone` says that nobody else is to be heard of. O(1), no allocation.
+    #[inline]
+    pub fn take(&mut self, now: Time, n: u64, alone: bool) -> Decision {
+        let decision = self.check(now, n, alone);
+        if decision.admitted() {
+            self.level -= i128::from(n) * self.token();
+            self.unshared = self.unshared.saturating_add(n);
+        }
+        decision
+    }
+
+    /// Puts back `n` tokens that were taken and not used, as far as there is room. O(1).
+    pub fn give_back(&mut self, now: Time, n: u64) {
+        self.settle(now);
+        self.level = (self.level + i128::from(n) * self.token()).min(self.cap());
+        self.unshared = self.unshared.saturating_sub(n);
+    }
+
+    /// Counts `n` tokens that were used without asking. O(1).
+    pub fn owe(&mut self, now: Time, n: u64) {
+        self.settle(now);
+        self.level = (self.level - i128::from(n) * self.token()).max(-self.cap());
+        self.unshared = self.unshared.saturating_add(n);
+    }
+
+    /// Whether `n` tokens could be taken. O(1).
+    #[inline]
+    pub fn check(&mut self, now: Time, n: u64, alone: bool) -> Decision {
+        self.settle(now);
+        let wanted = i128::from(n) * self.token();
+        if wanted > self.cap() || self.speed() == 0 {
+            return Decision::Refused { after: None };
+        }
+        if wanted > self.level {
+            let speed = u128::try_from(self.speed()).unwrap_or(1);
+            let micros = (wanted - self.level).unsigned_abs().div_ceil(speed);
+            return Decision::Refused { after: u64::try_from(micros).ok().map(Duration::from_micros) };
+        }
+        if !alone && self.unshared > 0 && self.unshared.saturating_add(n) > self.between_exchanges() {
+            return Decision::Refused { after: Some(Duration::from_millis(10)) };
+        }
+        Decision::Admitted
+    }
+
+    /// Tokens that may be used between two exchanges.
+    pub fn between_exchanges(&self) -> u64 {
+        (self.rate.burst().saturating_mul(self.epsilon) / THOUSAND).max(1)
+    }
+
+    /// Goes on at another rate: what was counted stays counted, as far as the new burst has room. O(1).
+    pub fn set_rate(&mut self, now: Time, rate: Rate, epsilon: u64) {
+        self.settle(now);
+        let old = i128::from(self.rate.period_us());
+        let level = self.level.saturating_mul(i128::from(rate.period_us())) / old;
+        (self.rate, self.epsilon) = (rate, epsilon.clamp(1, THOUSAND));
+        self.level = level.clamp(-self.cap(), self.cap());
+    }
+
+    /// Uses only so many thousandths of the rate: the part of the cluster that is to be heard of. O(1).
+    pub fn set_part(&mut self, now: Time, part: u64) {
+        self.settle(now);
+        self.part = part.min(THOUSAND);
+        self.level = self.level.min(self.cap());
+    }
+
+    /// The part of the rate that is used, in thousandths.
+    pub fn part(&self) -> u64 {
+        self.part
+    }
+
+    /// Tokens that are there; fewer than none when they are owed.
+    pub fn tokens(&mut self, now: Time) -> i64 {
+        self.settle(now);
+        i64::try_from(self.level.div_euclid(self.token())).unwrap_or(0)
+    }
+
+    /// Whether nothing is remembered: the bucket is full.
+    pub fn is_full(&mut self, now: Time) -> bool {
+        self.settle(now);
+        self.level >= self.cap()
+    }
+
+    /// What the others admit in a second, as it is heard.
+    pub fn heard_rate(&self) -> u64 {
+        self.heard_rate
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rate(text: &str, burst: u64) -> Rate {
+        text.parse::<Rate>().unwrap().with_burst(burst).unwrap()
+    }
+
+    proptest! {
+        /// Alone, a soft limit is exact.
+        #[test]
+        fn alone_it_never_admits_more_than_burst_and_rate(
+            tokens in 1..1000_u64, burst in 1..1000_u64, steps in prop::collection::vec((0..1_000_000_u64, 1..20_u64), 1..200),
+        ) {
+            let rate = Rate::new(tokens, Duration::from_secs(1), burst).unwrap();
+            let mut soft = Soft::new(rate, 950, 0, Time(0));
+            let (mut now, mut taken) = (0, Vec::new());
+            for (pause, n) in steps {
+                now += pause;
+                while soft.take(Time(now), n, true).admitted() {
+                    taken.push((now, n));
+                }
+            }
+            for from in 0..taken.len() {
+                let mut sum = 0;
+                for (at, n) in &taken[from..] {
+                    sum += n;
+                    prop_assert!(sum.saturating_sub(burst) * 1_000_000 <= (at - taken[from].0) * tokens);
+                }
+            }
+        }
+
+        /// With everything heard before the next decision, several nodes are one.
+        #[test]
+        fn nodes_that_hear_everything_are_exact(order in prop::collection::vec((0..3_usize, 0..200_000_u64), 1..300)) {
+            let rate = rate("50/1s", 20);
+            let mut nodes: Vec<_> = (0..3).map(|_| Soft::new(rate, 1000, 0, Time(0))).collect();
+            let (mut used, mut now, mut whole) = ([0_i64; 3], 0, Soft::new(rate, 1000, 0, Time(0)));
+            for (node, pause) in order {
+                now += pause;
+                let others: i64 = (0..3).filter(|i| *i != node).map(|i| used[i]).sum();
+                nodes[node].learn(Time(now), others);
+                nodes[node].exchanged(Time(now));
+                let admitted = nodes[node].take(Time(now), 1, false).admitted();
+                used[node] += i64::from(admitted);
+                prop_assert!(!admitted || whole.take(Time(now), 1, true).admitted());
+            }
+        }
+    }
+
+    #[test]
+    fn no_more_than_epsilon_is_used_between_two_exchanges() {
+        let mut soft = Soft::new(rate("100/1s", 100), 250, 0, Time(0));
+        assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, false).admitted()).count(), 25);
+        soft.exchanged(Time(0));
+        assert!(soft.take(Time(0), 1, false).admitted());
+        assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, true).admitted()).count(), 74);
+    }
+
+    #[test]
+    fn a_changed_rate_keeps_what_was_counted() {
+        let mut soft = Soft::new(rate("10/1s", 10), 1000, 0, Time(0));
+        assert!(soft.take(Time(0), 8, true).admitted());
+        soft.set_rate(Time(0), rate("100/60s", 50), 1000);
+        assert_eq!(soft.tokens(Time(0)), 2);
+    }
+
+    #[test]
+    fn what_is_heard_late_stops_for_one_burst_at_most() {
+        let mut soft = Soft::new(rate("10/1s", 10), 1000, 5, Time(0));
+        soft.learn(Time(0), 1_000_005);
+        assert_eq!(soft.tokens(Time(0)), -10);
+        soft.learn(Time(0), 3);
+        assert_eq!(soft.check(Time(0), 1, true), Decision::Refused { after: Some(Duration::from_millis(1100)) });
+    }
+}

@@ -1,0 +1,150 @@
+//! Who should have how much: max-min fairness over the demands that are known (Bertsekas and Gallager, "Data Networks",
+//! 6.5.2), and who lends what so that it comes about.
+//!
+//! Every node computes this for itself from what it knows. Nothing depends on two nodes coming to the same result: a
+//! share moves because its owner lends it or its borrower gives it back, whatever anybody else thinks is fair.
+
+/// One node as far as a target is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Party {
+    /// What it owns.
+    pub(crate) held: u64,
+    /// What it could use.
+    pub(crate) demand: u64,
+}
+
+/// What a whole of so many units means to those who share it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quota {
+    /// The units that there are.
+    pub whole: u64,
+    /// Less than this is of no use: the share that holds one whole token.
+    pub least: u64,
+}
+
+/// What each party should have, for as much as there is. `round` is a number that grows as the whole is used: where the
+/// shares would be less than one token, whole tokens go round with it.
+pub(crate) fn fair(parties: &[Party], quota: Quota, round: u64) -> Vec<u64> {
+    let there: u64 = parties.iter().map(|party| party.held).sum();
+    let mut target = vec![0; parties.len()];
+    let mut open: Vec<usize> = (0..parties.len()).filter(|i| parties[*i].demand > 0).collect();
+    let mut left = there;
+    if open.is_empty() || there == 0 {
+        return target;
+    }
+    let slots = usize::try_from(there / quota.least.max(1)).unwrap_or(usize::MAX).max(1);
+    if slots < open.len() {
+        // A turn ends after as many admissions as there are places, so that what a place fills with is used.
+        let first = (round / slots as u64) as usize % open.len();
+        for (n, turn) in (0..slots).map(|n| open[(first + n) % open.len()]).enumerate() {
+            target[turn] = left / (slots - n) as u64;
+            left -= target[turn];
+        }
+        return target;
+    }
+    // The least demand first: whoever wants less than an equal part leaves the rest to the others.
+    open.sort_by_key(|i| (parties[*i].demand, *i));
+    let count = open.len();
+    for (n, i) in open.into_iter().enumerate() {
+        // Whoever wants anything gets what one token needs.
+        let equal = left / (count - n) as u64;
+        target[i] = parties[i].demand.max(quota.least).min(equal);
+        left -= target[i];
+    }
+    target
+}
+
+/// What `lender` should lend `borrower`: every lender lends of what it owns beyond its own target, all in the same
+/// proportion.
+pub(crate) fn loan(parties: &[Party], target: &[u64], lender: usize, borrower: usize) -> u64 {
+    let surplus = |i: usize| parties[i].held.saturating_sub(target[i]);
+    let lack = |i: usize| target[i].saturating_sub(parties[i].held);
+    let sum = |f: &dyn Fn(usize) -> u64| (0..parties.len()).map(f).sum::<u64>();
+    let (all_surplus, all_lack) = (sum(&surplus), sum(&lack));
+    if lack(borrower) == 0 || all_surplus == 0 {
+        return 0;
+    }
+    // Rounded so that the parts of all lenders make up the whole lack. A lender's parts may be a unit a borrower more than
+    // its surplus; it lends what it has.
+    let part = |upto: u64, n: u64, of: u64| (u128::from(upto) * u128::from(n) / u128::from(of.max(1))) as u64;
+    let of = all_surplus.max(all_lack);
+    if all_lack <= all_surplus {
+        let before: u64 = (0..lender).map(&surplus).sum();
+        part(before + surplus(lender), lack(borrower), of) - part(before, lack(borrower), of)
+    } else {
+        let before: u64 = (0..borrower).map(&lack).sum();
+        part(before + lack(borrower), surplus(lender), of) - part(before, surplus(lender), of)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn parties() -> impl Strategy<Value = Vec<Party>> {
+        let party = (0..1000_u64, prop_oneof![Just(0), 0..2000_u64]).prop_map(|(held, demand)| Party { held, demand });
+        prop::collection::vec(party, 1..12)
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_shared_out_than_there_is(parties in parties(), least in 1..500_u64, round: u64) {
+            let there: u64 = parties.iter().map(|party| party.held).sum();
+            let target = fair(&parties, Quota { whole: there, least }, round);
+            prop_assert!(target.iter().sum::<u64>() <= there);
+            // Nobody gets less than another one who gets more than it wants.
+            if there / least >= parties.len() as u64 {
+                for i in 0..parties.len() {
+                    for j in 0..parties.len() {
+                        let short = target[i] < parties[i].demand;
+                        let rich = target[j] > parties[j].demand.max(least);
+                        prop_assert!(!short || !rich);
+                        prop_assert!(!short || parties[j].demand < parties[i].demand || target[j] + parties.len() as u64 >= target[i] || target[j] >= parties[j].demand);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn loans_make_up_what_is_lacking(parties in parties(), least in 1..500_u64, round: u64) {
+            let there: u64 = parties.iter().map(|party| party.held).sum();
+            let target = fair(&parties, Quota { whole: there, least }, round);
+            let n = parties.len();
+            for lender in 0..n {
+                let lent: u64 = (0..n).map(|borrower| loan(&parties, &target, lender, borrower)).sum();
+                let surplus = parties[lender].held.saturating_sub(target[lender]);
+                prop_assert!(lent <= surplus + n as u64 && (surplus > 0 || lent == 0), "rounding is a unit a borrower");
+            }
+            for borrower in 0..n {
+                let lack = target[borrower].saturating_sub(parties[borrower].held);
+                let got: u64 = (0..n).map(|lender| loan(&parties, &target, lender, borrower)).sum();
+                prop_assert_eq!(got, lack, "targets never sum up to more than there is");
+            }
+        }
+    }
+
+    #[test]
+    fn one_who_wants_everything_gets_what_the_others_leave() {
+        let mut parties = vec![Party { held: 100, demand: 0 }; 10];
+        parties[3].demand = 1000;
+        parties[4].demand = 20;
+        let target = fair(&parties, Quota { whole: 1000, least: 1 }, 0);
+        assert_eq!((target[3], target[4]), (980, 20));
+        assert_eq!(loan(&parties, &target, 4, 3), 80);
+    }
+
+    #[test]
+    fn whole_tokens_go_round() {
+        let parties = vec![Party { held: 100, demand: 1000 }; 10];
+        let quota = Quota { whole: 1000, least: 500 };
+        let turns: Vec<Vec<usize>> = (0..6)
+            .map(|round| {
+                let target = fair(&parties, quota, round);
+                (0..10).filter(|i| target[*i] > 0).collect()
+            })
+            .collect();
+        assert_eq!(turns, [[0, 1], [0, 1], [1, 2], [1, 2], [2, 3], [2, 3]]);
+    }
+}

@@ -1,0 +1,92 @@
+//! Requests about throttles and limits.
+
+use tallymesh_engine::limits::{Decision, UNITS};
+use tallymesh_schemas::admin::{Answer, ThrottleInfo};
+
+use super::session::{Refused, Session};
+use crate::throttle::Throttle;
+
+impl Session {
+    pub(super) fn throttle_list(&self) -> Answer {
+        let list: Vec<_> = self.shared().throttles().iter().map(info).collect();
+        Answer::Throttles(list)
+    }
+
+    fn throttle(&self, name: &str) -> Result<Throttle, Refused> {
+        self.shared().throttle(name).map_err(Refused::bad)
+    }
+
+    pub(super) fn throttle_show(&self, name: &str) -> Result<Answer, Refused> {
+        Ok(Answer::Throttles(vec![info(&self.throttle(name)?)]))
+    }
+
+    pub(super) fn throttle_take(&self, name: &str, n: u64, take: bool) -> Result<Answer, Refused> {
+        let throttle = self.throttle(name)?;
+        let decision = if take { throttle.take(n) } else { throttle.check(n) };
+        let after = match decision {
+            Decision::Admitted => None,
+            Decision::Refused { after } => after,
+        };
+        Ok(Answer::Taken { admitted: decision.admitted(), after })
+    }
+
+    pub(super) fn throttle_explain(&self, name: &str) -> Result<Answer, Refused> {
+        Ok(Answer::Lines(self.throttle(name)?.explain()))
+    }
+
+    /// The limits of what goes out and comes in, a line each.
+    pub(super) fn limits(&self) -> Answer {
+        let config = self.shared().limits.config();
+        let mut lines = Vec::new();
+        if !config.founders.is_empty() {
+            let names: Vec<_> = config.founders.iter().map(|node| node.as_str()).collect();
+            let stand_in = if config.stand_in { "stood in for" } else { "not stood in for" };
+            lines.push(format!(
+                "founders {}, reclaim_after {:?}, a missing one is {stand_in}",
+                names.join(", "),
+                config.reclaim_after
+            ));
+        }
+        for throttle in &config.throttles {
+            let spec = throttle.spec;
+            lines.push(format!(
+                "throttle {}: {}, burst {}, {}, in a partition {}",
+                throttle.name,
+                spec.rate,
+                spec.rate.burst(),
+                spec.strength.name(),
+                spec.on_partition.name()
+            ));
+        }
+        for limits in &config.outbound {
+            let rates = [("messages", limits.messages), ("new connections", limits.connections)];
+            for (what, spec) in rates.into_iter().filter_map(|(what, spec)| Some((what, spec?))) {
+                let (rate, burst) = (spec.rate, spec.rate.burst());
+                lines.push(format!("{}: {what} {rate}, burst {burst}, {}", limits.scope, spec.strength.name()));
+            }
+            if let Some(maximum) = limits.maximum {
+                lines.push(format!("{}: at most {maximum} open connections", limits.scope));
+            }
+        }
+        for limit in &config.inbound {
+            let version = if limit.v6 { "IPv6" } else { "IPv4" };
+            lines.push(format!("inbound /{} {version}: at most {} open connections", limit.prefix_len, limit.maximum));
+        }
+        Answer::Lines(lines)
+    }
+}
+
+fn info(throttle: &Throttle) -> ThrottleInfo {
+    let state = throttle.state();
+    ThrottleInfo {
+        name: throttle.name().to_owned(),
+        rate: state.spec.rate.to_string(),
+        burst: state.spec.rate.burst(),
+        strength: state.spec.strength.name().to_owned(),
+        on_partition: state.spec.on_partition.name().to_owned(),
+        tokens: state.tokens,
+        share_ppm: state.share * 1_000_000 / UNITS,
+        admitted: state.admitted,
+        local: state.local,
+    }
+}

@@ -1,0 +1,389 @@
+//! Limits of what goes out and comes in: rates and maxima, of all scopes that apply at once.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use tallymesh_engine::limits::{Decision, Limiter, Throttle};
+use tallymesh_engine::{Hold, Structure};
+use tallymesh_schemas::config::{LimitsConfig, OutboundLimits, OutboundScope};
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{Class, StructureId, ThrottleSpec};
+
+use crate::clock::Clock;
+
+/// What something that goes out belongs to. What is not said is not limited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Scope<'a> {
+    /// The binding.
+    pub binding: Option<&'a str>,
+    /// The group of bindings that it is of.
+    pub binding_group: Option<&'a str>,
+    /// The destination domain.
+    pub domain: Option<&'a str>,
+    /// The host that is connected to.
+    pub host: Option<&'a str>,
+    /// Its address.
+    pub address: Option<IpAddr>,
+}
+
+/// Which limit was in the way.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A maximum of open connections is reached.
+    #[error("{scope}: {open} are open and {maximum} are allowed")]
+    Maximum {
+        /// Of what.
+        scope: String,
+        /// What is open, cluster-wide, as far as this node knows.
+        open: i64,
+        /// What is allowed.
+        maximum: u64,
+    },
+    /// A rate is used up.
+    #[error("{scope}: the rate is used up")]
+    Rate {
+        /// Of what.
+        scope: String,
+        /// When one more would fit; `None` when that cannot be said.
+        after: Option<Duration>,
+    },
+    /// A name cannot be one.
+    #[error(transparent)]
+    Name(#[from] KeyError),
+}
+
+/// An open connection: it counts in all structures concerned until it is dropped.
+#[derive(Debug)]
+pub struct Open {
+    _holds: Vec<Hold>,
+}
+
+/// The limits of a node, as its configuration has them. Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::Scope;
+///
+/// let limits = node.limits();
+/// let scope = Scope { binding: Some("b1"), domain: Some("example.com"), ..Scope::default() };
+/// match limits.try_open(&scope) {
+///     Ok(open) => drop(open), // counts until it is dropped
+///     Err(refusal) => println!("{refusal}"),
+/// }
+/// limits.try_send(&scope, 1)?;
+/// let _inbound = limits.try_accept("192.0.2.7".parse()?)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Limits(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: LimitsConfig,
+    by_scope: BTreeMap<OutboundScope, usize>,
+    structures: BTreeMap<StructureId, Arc<Structure>>,
+    limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    /// Held while blocks of inbound addresses are counted and one more is added.
+    accepting: Mutex<()>,
+    clock: Clock,
+}
+
+impl Limits {
+    pub(crate) fn new(
+        config: LimitsConfig,
+        structures: BTreeMap<StructureId, Arc<Structure>>,
+        limiters: BTreeMap<StructureId, Arc<Limiter>>,
+        clock: Clock,
+    ) -> Self {
+        let by_scope = config.outbound.iter().enumerate().map(|(at, limits)| (limits.scope.clone(), at)).collect();
+        Self(Arc::new(Inner { config, by_scope, structures, limiters, accepting: Mutex::default(), clock }))
+    }
+
+    /// What the limits are.
+    pub fn config(&self) -> &LimitsConfig {
+        &self.0.config
+    }
+
+    /// Opens an outbound connection if every maximum and every connection rate that applies has room: a guard that counts
+    /// until it is dropped. Nothing is counted when it is refused.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the limit that was in the way.
+    pub fn try_open(&self, scope: &Scope<'_>) -> Result<Open, Refusal> {
+        let inner = &self.0;
+        let scopes = scopes(scope)?;
+        let mut holds = Vec::new();
+        for at in &scopes {
+            let maximum = inner.of(at).and_then(|limits| limits.maximum);
+            holds.extend(inner.hold(at, maximum)?);
+        }
+        if let (Some(address), Some(structure)) = (scope.address, inner.structure(Class::OutboundCidr)) {
+            let (key, n) = key::from_net(address.into());
+            holds.push(structure.counter(&key[..n])?.hold());
+        }
+        inner.take(&scopes, Class::OutboundConnections, 1)?;
+        Ok(Open { _holds: holds })
+    }
+
+    /// Takes `n` messages from every message rate that applies, or from none.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the limit that was in the way.
+    pub fn try_send(&self, scope: &Scope<'_>, n: u64) -> Result<(), Refusal> {
+        self.0.take(&scopes(scope)?, Class::OutboundMessages, n)
+    }
+
+    /// Counts an inbound connection if every block that its address lies in has room: checked and counted in one step among
+    /// all threads of this node. Blocks are those of the `inbound` limits.
+    ///
+    /// # Errors
+    /// [`Refusal`] names the block that is full.
+    pub fn try_accept(&self, address: IpAddr) -> Result<Open, Refusal> {
+        let inner = &self.0;
+        let Some(structure) = inner.structure(Class::InboundCidr) else { return Ok(Open { _holds: Vec::new() }) };
+        let address = key::canonical(address.into()).addr();
+        let _accepting = inner.accepting.lock();
+        for limit in inner.config.inbound.iter().filter(|limit| limit.v6 == address.is_ipv6()) {
+            let Ok(block) = IpNet::new(address, limit.prefix_len).map(|block| block.trunc()) else { continue };
+            let open = structure.count_net(block, inner.clock.time()).total;
+            if u64::try_from(open).unwrap_or(0) >= limit.maximum {
+                return Err(Refusal::Maximum { scope: format!("inbound {block}"), open, maximum: limit.maximum });
+            }
+        }
+        let (key, n) = key::from_net(address.into());
+        Ok(Open { _holds: vec![structure.counter(&key[..n])?.hold()] })
+    }
+}
+
+/// The scopes that apply, the widest first.
+fn scopes(scope: &Scope<'_>) -> Result<Vec<OutboundScope>, KeyError> {
+    let own = |name: &str| name.to_owned();
+    let mut scopes = vec![OutboundScope::Global];
+    scopes.extend(scope.binding_group.map(|name| OutboundScope::BindingGroup(own(name))));
+    scopes.extend(scope.binding.map(|name| OutboundScope::Binding(own(name))));
+    scopes.extend(scope.domain.map(|name| OutboundScope::Domain(own(name))));
+    let both = scope.binding.zip(scope.domain);
+    scopes.extend(both.map(|(binding, domain)| OutboundScope::BindingDomain(own(binding), own(domain))));
+    scopes.extend(scope.host.map(|name| OutboundScope::Host(own(name))));
+    scopes.into_iter().map(OutboundScope::canonical).collect()
+}
+
+/// The same scope for each one alike, from the narrower to the wider.
+fn alike(scope: &OutboundScope) -> Vec<OutboundScope> {
+    let star = || "*".to_owned();
+    match scope {
+        OutboundScope::Global => Vec::new(),
+        OutboundScope::Domain(_) => vec![OutboundScope::Domain(star())],
+        OutboundScope::BindingGroup(_) => vec![OutboundScope::BindingGroup(star())],
+        OutboundScope::Binding(_) => vec![OutboundScope::Binding(star())],
+        OutboundScope::BindingDomain(binding, domain) => vec![
+            OutboundScope::BindingDomain(binding.clone(), star()),
+            OutboundScope::BindingDomain(star(), domain.clone()),
+            OutboundScope::BindingDomain(star(), star()),
+        ],
+        OutboundScope::Host(_) => vec![OutboundScope::Host(star())],
+    }
+}
+
+impl Inner {
+    fn structure(&self, class: Class) -> Option<&Arc<Structure>> {
+        self.structures.get(&StructureId::of(class.name()))
+    }
+
+    /// The limits of a scope: its own, or those of each one alike.
+    fn of(&self, scope: &OutboundScope) -> Option<&OutboundLimits> {
+        let candidates = [scope.clone()].into_iter().chain(alike(scope));
+        candidates.filter_map(|scope| self.by_scope.get(&scope)).next().and_then(|at| self.config.outbound.get(*at))
+    }
+
+    /// Counts an open connection where the scope is counted, if there is room for it.
+    fn hold(&self, scope: &OutboundScope, maximum: Option<u64>) -> Result<Option<Hold>, Refusal> {
+        let (class, key) = match scope {
+            OutboundScope::Domain(domain) => (Class::OutboundDomains, domain.clone()),
+            OutboundScope::BindingDomain(binding, domain) => {
+                (Class::OutboundBindingDomains, key::binding_domain(binding, domain)?)
+            }
+            other => (Class::OutboundConnections, format!("open {other}")),
+        };
+        let counts_anyway = class != Class::OutboundConnections;
+        let structure = self.structure(class).map(|structure| (structure, key));
+        let aside = || Some((self.structure(Class::OutboundConnections)?, format!("open {scope}")));
+        let found = if maximum.is_some() { structure.or_else(aside) } else { structure.filter(|_| counts_anyway) };
+        let Some((structure, key)) = found else { return Ok(None) };
+        let counter = structure.counter(key.as_bytes())?;
+        let Some(maximum) = maximum else { return Ok(Some(counter.hold())) };
+        let limit = i64::try_from(maximum).unwrap_or(i64::MAX);
+        let hold = counter.try_hold(limit);
+        let full =
+            || Refusal::Maximum { scope: scope.to_string(), open: counter.count(self.clock.time()).total, maximum };
+        hold.map(Some).ok_or_else(full)
+    }
+
+    /// Takes from all throttles that apply, or from none.
+    fn take(&self, scopes: &[OutboundScope], class: Class, n: u64) -> Result<(), Refusal> {
+        let Some(limiter) = self.limiters.get(&StructureId::of(class.name())) else { return Ok(()) };
+        let now = self.clock.time();
+        let mut taken = Vec::new();
+        for scope in scopes {
+            let Some(spec) = self.of(scope).and_then(|limits| throttle_of(limits, class)) else { continue };
+            let name = scope.to_string();
+            // Hard ones have their founders: the configuration was checked.
+            let Ok(throttle) = limiter.throttle(&name, spec, now) else { continue };
+            if let Decision::Refused { after } = throttle.take(now, n) {
+                taken.iter().for_each(|throttle: &Arc<Throttle>| throttle.give_back(now, n));
+                return Err(Refusal::Rate { scope: name, after });
+            }
+            taken.push(throttle);
+        }
+        Ok(())
+    }
+}
+
+fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<ThrottleSpec> {
+    if class == Class::OutboundMessages { limits.messages } else { limits.connections }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_engine::Replica;
+    use tallymesh_schemas::config::Config;
+    use tallymesh_schemas::{Incarnation, NodeName};
+
+    use super::*;
+
+    const FILE: &str = r#"
+cluster {
+  Replicate "inbound_cidr" {}
+  Replicate "outbound_cidr" {}
+  Replicate "outbound_domains" {}
+  Replicate "outbound_binding_domains" {}
+  Replicate "OBTM" {}
+  Replicate "OBTC" {}
+}
+limits {
+  global {
+    cluster_server_max_outbound_connections = 5
+    cluster_outbound_throttle_messages = "10/1h"
+  }
+  domain "*" { cluster_max_outbound_connections = 2 }
+  domain "big.example" { cluster_outbound_throttle_messages = "4/1h" }
+  binding_group "bulk" { cluster_outbound_throttle_connections = "3/1h" }
+  binding "b1/one.example" { cluster_scope_max_outbound_connections = 1 }
+  inbound "/32" { max_connections = 2 }
+  inbound "/24" { max_connections = 3 }
+  inbound "/64" { max_connections = 1 }
+}
+"#;
+
+    fn limits() -> Limits {
+        let config = Config::parse(FILE, "mesh.hcl").unwrap_or_else(|errors| panic!("{errors}"));
+        let clock = Clock::start();
+        let node = NodeName::new("a").unwrap();
+        let mut replica = Replica::new(tallymesh_engine::Config::default(), node.clone(), Incarnation(1));
+        let (mut structures, mut limiters) = (BTreeMap::new(), BTreeMap::new());
+        for spec in &config.structures {
+            let structure = replica.replicate(spec.clone(), Arc::new(|| ())).unwrap();
+            structures.insert(structure.id(), structure);
+        }
+        for class in Class::THROTTLES {
+            let id = StructureId::of(class.name());
+            let Some(structure) = structures.get(&id) else { continue };
+            let limiter = Limiter::new(Arc::clone(structure), None, node.clone(), 1, clock.time(), Arc::new(|| ()));
+            limiters.insert(id, Arc::new(limiter));
+        }
+        Limits::new(config.limits.unwrap_or_default(), structures, limiters, clock)
+    }
+
+    fn to(domain: &str) -> Scope<'_> {
+        Scope { binding: Some("b1"), domain: Some(domain), ..Scope::default() }
+    }
+
+    fn count(limits: &Limits, class: Class, key: &[u8]) -> i64 {
+        limits.0.structure(class).unwrap().count(key, limits.0.clock.time()).total
+    }
+
+    #[test]
+    fn the_narrowest_decides_and_all_kinds_must_admit() {
+        let limits = limits();
+        let refused = |scope: &Scope<'_>| limits.try_open(scope).unwrap_err().to_string();
+        let mut open = vec![limits.try_open(&to("a.example")).unwrap(), limits.try_open(&to("A.example")).unwrap()];
+        assert_eq!(refused(&to("a.example")), "domain a.example: 2 are open and 2 are allowed");
+        open.push(limits.try_open(&to("one.example")).unwrap());
+        assert_eq!(refused(&to("one.example")), "binding b1/one.example: 1 are open and 1 are allowed");
+        // A block of its own stands in place of the one for all alike: no maximum but the global one.
+        open.extend((0..2).map(|_| limits.try_open(&to("big.example")).unwrap()));
+        assert_eq!(refused(&to("big.example")), "global: 5 are open and 5 are allowed");
+        // What is refused counts nowhere, and what ends makes room.
+        assert_eq!(count(&limits, Class::OutboundDomains, b"one.example"), 1);
+        assert_eq!(count(&limits, Class::OutboundBindingDomains, b"b1/a.example"), 2);
+        open.clear();
+        assert_eq!(count(&limits, Class::OutboundConnections, b"open global"), 0);
+        assert_eq!(count(&limits, Class::OutboundDomains, b"big.example"), 0);
+        limits.try_open(&to("one.example")).unwrap();
+    }
+
+    #[test]
+    fn a_rate_that_refuses_leaves_all_others_as_they_were() {
+        let limits = limits();
+        let big = to("big.example");
+        for _ in 0..4 {
+            limits.try_send(&big, 1).unwrap();
+        }
+        for _ in 0..20 {
+            let refusal = limits.try_send(&big, 1).unwrap_err();
+            assert!(
+                matches!(&refusal, Refusal::Rate { scope, after: Some(_) } if scope == "domain big.example"),
+                "{refusal}"
+            );
+        }
+        limits.try_send(&to("a.example"), 6).unwrap();
+        assert!(matches!(limits.try_send(&to("a.example"), 1), Err(Refusal::Rate { scope, .. }) if scope == "global"));
+        let bulk = Scope { binding_group: Some("bulk"), ..Scope::default() };
+        let open: Vec<_> = (0..3).map(|_| limits.try_open(&bulk).unwrap()).collect();
+        assert!(matches!(limits.try_open(&bulk), Err(Refusal::Rate { scope, .. }) if scope == "binding_group bulk"));
+        assert_eq!(count(&limits, Class::OutboundConnections, b"open global"), open.len() as i64);
+    }
+
+    #[test]
+    fn inbound_blocks_are_checked_and_counted_in_one_step() {
+        let limits = limits();
+        let accept = |text: &str| limits.try_accept(text.parse().unwrap());
+        let _open = [accept("192.0.2.1").unwrap(), accept("::ffff:192.0.2.1").unwrap()];
+        assert_eq!(accept("192.0.2.1").unwrap_err().to_string(), "inbound 192.0.2.1/32: 2 are open and 2 are allowed");
+        let _more = accept("192.0.2.2").unwrap();
+        assert_eq!(accept("192.0.2.3").unwrap_err().to_string(), "inbound 192.0.2.0/24: 3 are open and 3 are allowed");
+        let _other = [accept("192.0.3.1").unwrap(), accept("2001:db8::1").unwrap()];
+        assert_eq!(
+            accept("2001:db8::2").unwrap_err().to_string(),
+            "inbound 2001:db8::/64: 1 are open and 1 are allowed"
+        );
+
+        // Of many threads exactly so many are in.
+        let limits = self::limits();
+        let open = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for host in 0..8_u8 {
+                let (limits, open) = (&limits, &open);
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        open.lock().unwrap().extend(limits.try_accept([198, 51, 100, host].into()));
+                    }
+                });
+            }
+        });
+        assert_eq!(open.into_inner().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn names_that_are_none_are_refused() {
+        let limits = limits();
+        assert!(matches!(limits.try_open(&to("a b")), Err(Refusal::Name(_))));
+        let group = Scope { binding_group: Some("!"), ..Scope::default() };
+        assert!(matches!(limits.try_send(&group, 1), Err(Refusal::Name(_))));
+    }
+}

@@ -1,0 +1,246 @@
+//! The handle of a throttle.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::limits::{
+    Decision, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
+};
+use tallymesh_schemas::{OnPartition, Strength};
+
+use crate::clock::Clock;
+use crate::shared::ObjectError;
+
+/// Longest pause before a refused request is tried again: a share may have come meanwhile.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A throttle that the cluster shares.
+///
+/// Decided on this node, without asking anybody. Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let campaign = node.throttle("campaign")?;
+/// if campaign.take(1).admitted() {
+///     // send one now
+/// }
+/// campaign.until_ready(1).await?; // or wait until one fits
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Throttle {
+    inner: Arc<Inner>,
+    limiter: Arc<Limiter>,
+    clock: Clock,
+}
+
+/// Why waiting is in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{wanted} at once never fit into a burst of {burst}: ask for fewer, or give the throttle a larger burst")]
+pub struct NeverReady {
+    /// What was asked for.
+    pub wanted: u64,
+    /// What may come at once.
+    pub burst: u64,
+}
+
+impl Throttle {
+    pub(crate) fn new(inner: Arc<Inner>, limiter: Arc<Limiter>, clock: Clock) -> Self {
+        Self { inner, limiter, clock }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    /// Takes `n` tokens if they are there; else says after how long they would fit. O(1), no allocation.
+    #[inline]
+    pub fn take(&self, n: u64) -> Decision {
+        self.inner.take(self.clock.time(), n)
+    }
+
+    /// Whether `n` tokens could be taken now; takes none.
+    pub fn check(&self, n: u64) -> Decision {
+        self.inner.check(self.clock.time(), n)
+    }
+
+    /// Counts `n` that have happened anyway; whether they were within the limit. A soft throttle owes what was beyond it;
+    /// with a hard one, what was beyond it is beyond what the cluster promises.
+    pub fn inc(&self, n: u64) -> bool {
+        self.inner.inc(self.clock.time(), n)
+    }
+
+    /// Waits until `n` tokens are taken.
+    ///
+    /// # Errors
+    /// [`NeverReady`] when the burst is smaller than that.
+    pub async fn until_ready(&self, n: u64) -> Result<(), NeverReady> {
+        loop {
+            let burst = self.inner.spec().rate.burst();
+            if n > burst {
+                return Err(NeverReady { wanted: n, burst });
+            }
+            match self.take(n) {
+                Decision::Admitted => return Ok(()),
+                Decision::Refused { after } => {
+                    tokio::time::sleep(after.unwrap_or(PAUSE).clamp(Duration::from_millis(1), PAUSE)).await;
+                }
+            }
+        }
+    }
+
+    /// How it stands on this node.
+    pub fn state(&self) -> Standing {
+        self.inner.standing(self.clock.time())
+    }
+
+    /// What it is, what this node holds of it and the others do, and how wrong it can be, in words.
+    pub fn explain(&self) -> Vec<String> {
+        let state = self.state();
+        let mut lines = vec![self.headline(&state)];
+        let part = |units: u64| format!("{}.{:02} %", units * 100 / UNITS, units * 10_000 / UNITS % 100);
+        match state.spec.strength {
+            Strength::Soft => soft(&state, &mut lines),
+            Strength::Hard => {
+                lines.push(format!(
+                    "this node's share is {}, it could use {}; {} tokens are there",
+                    part(state.share),
+                    part(state.demand),
+                    state.tokens
+                ));
+                self.holding(&part, &mut lines);
+                lines.push(
+                    "bound: all nodes together admit at most the burst and the rate, in every window; 0 beyond"
+                        .to_owned(),
+                );
+                lines.push(in_a_partition(&state));
+            }
+        }
+        lines
+    }
+
+    fn headline(&self, state: &Standing) -> String {
+        let (rate, spec) = (state.spec.rate, state.spec);
+        format!(
+            "{}: {rate}, burst {}, {}, in a partition {}",
+            self.name(),
+            rate.burst(),
+            spec.strength.name(),
+            spec.on_partition.name()
+        )
+    }
+
+    fn holding(&self, part: &dyn Fn(u64) -> String, lines: &mut Vec<String>) {
+        let Some(holding) = self.limiter.holding(self.name(), self.clock.time()) else { return };
+        let names: Vec<_> = holding.founders.iter().map(|node| node.as_str()).collect();
+        lines.push(format!("founders: {}; a share lasts {:?} unheard", names.join(", "), holding.reclaim_after));
+        for (founder, left) in &holding.holds {
+            let lasts = if *left > Duration::from_secs(1 << 32) {
+                "for good".to_owned()
+            } else {
+                format!("for {left:.1?} more")
+            };
+            lines.push(format!("holds the share of {founder}, {lasts} if nobody is heard"));
+        }
+        for (node, units) in &holding.lent {
+            lines.push(format!("has lent {} to {node}", part(*units)));
+        }
+        for (node, units) in &holding.borrowed {
+            lines.push(format!("was lent {} by {node}", part(*units)));
+        }
+        if holding.strangers > 0 {
+            lines.push(
+                "some nodes have other founders or another reclaim_after: make the limits of all nodes alike"
+                    .to_owned(),
+            );
+        }
+    }
+}
+
+fn soft(state: &Standing, lines: &mut Vec<String>) {
+    let (rate, others) = (state.spec.rate, u64::from(state.actors.saturating_sub(1)));
+    lines.push(format!(
+        "{} tokens are there; {} were admitted since it was idle, {} of them here",
+        state.tokens, state.admitted, state.local
+    ));
+    let unheard = state.heard_rate.saturating_mul(state.stalest.as_millis() as u64).div_ceil(1000);
+    lines.push(format!(
+        "bound now: {unheard} tokens, what {others} others admit ({} a second) in the {:?} since the stalest was heard",
+        state.heard_rate, state.stalest
+    ));
+    let worst = others.saturating_mul(rate.burst().saturating_add(rate.within(state.stalest)));
+    lines.push(format!(
+        "bound at worst: {worst} tokens, if each of the others begins to use a full burst at this moment"
+    ));
+    lines.push(in_a_partition(state));
+}
+
+fn in_a_partition(state: &Standing) -> String {
+    let what = match (state.spec.strength, state.spec.on_partition) {
+        (_, OnPartition::FailClosed) => "nothing is admitted where somebody is missing; 0 beyond".to_owned(),
+        (Strength::Hard, OnPartition::FairShare) => {
+            "each node goes on with what it holds, and without any other founder it stops in time; 0 beyond".to_owned()
+        }
+        (Strength::Soft, OnPartition::FairShare) => {
+            "each part admits as much of the rate as it has of the nodes; at most one burst a part beyond".to_owned()
+        }
+        (_, OnPartition::FailOpen) => {
+            "each part admits the whole rate by itself: with p parts, p times the rate and burst".to_owned()
+        }
+    };
+    let Standing { reach, .. } = state;
+    format!("in a partition: {what} (now {} of {} nodes are heard)", reach.alive, reach.known)
+}
+
+/// Why there is no throttle or pool of a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ThrottleError {
+    /// This node does not replicate `shared_named_throttles`.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The limit cannot be kept.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+}
+
+/// Permits of a limit of how many may be open at a time. Cheap to clone; usable from any thread.
+#[derive(Clone, Debug)]
+pub struct Permits {
+    pool: Arc<Pool>,
+    clock: Clock,
+}
+
+/// A permit, given back when it is dropped.
+#[derive(Debug)]
+pub struct OpenPermit {
+    permit: Permit,
+    clock: Clock,
+}
+
+impl OpenPermit {
+    /// Whether more are in use on this node than it has permits for: it was cut off for so long that others may have taken
+    /// them up. Who wants the limit to hold looks at least every 24th part of `reclaim_after`, and closes what is overdue.
+    pub fn is_overdue(&self) -> bool {
+        self.permit.is_overdue(self.clock.time())
+    }
+}
+
+impl Permits {
+    pub(crate) fn new(pool: Arc<Pool>, clock: Clock) -> Self {
+        Self { pool, clock }
+    }
+
+    /// A permit, if there is one on this node. O(1). A refusal tells the others that more are needed here.
+    #[must_use]
+    pub fn try_open(&self) -> Option<OpenPermit> {
+        let permit = self.pool.try_open(self.clock.time())?;
+        Some(OpenPermit { permit, clock: self.clock })
+    }
+
+    /// How it stands.
+    pub fn state(&self) -> PoolStanding {
+        self.pool.standing(self.clock.time())
+    }
+}

@@ -1,0 +1,206 @@
+//! Limits on simulated nodes, and the checker of all admissions of all nodes.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::limits::{Bucket, Founding, Limiter, UNITS};
+use tallymesh_engine::{Structure, Time, Wake};
+use tallymesh_schemas::{NodeName, Rate, Strength, StructureName, ThrottleSpec};
+
+/// The limits of every node of a cluster.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Among whom hard limits are divided.
+    pub founding: Founding,
+    /// The throttles: in which structure, name, and what.
+    pub throttles: Vec<(String, String, ThrottleSpec)>,
+    /// The pools of permits: in which structure, name, and how many.
+    pub pools: Vec<(String, String, u64)>,
+}
+
+impl Limits {
+    /// Limits that these founders share, none yet.
+    ///
+    /// # Panics
+    /// When there can be no such founders.
+    pub fn founded(founders: &[&str], reclaim_after: Duration) -> Self {
+        let names = founders.iter().map(|name| NodeName::new(name).unwrap_or_else(|error| panic!("{name}: {error}")));
+        let founding = Founding::new(names, reclaim_after).unwrap_or_else(|error| panic!("{error}"));
+        Self { founding, throttles: Vec::new(), pools: Vec::new() }
+    }
+
+    /// Adds a throttle.
+    #[must_use]
+    pub fn throttle(mut self, structure: &str, name: &str, spec: ThrottleSpec) -> Self {
+        self.throttles.push((structure.to_owned(), name.to_owned(), spec));
+        self
+    }
+
+    /// Adds a pool of permits.
+    #[must_use]
+    pub fn pool(mut self, structure: &str, name: &str, permits: u64) -> Self {
+        self.pools.push((structure.to_owned(), name.to_owned(), permits));
+        self
+    }
+
+    /// The limiters of a process.
+    pub(crate) fn start(
+        &self,
+        structures: &BTreeMap<StructureName, Arc<Structure>>,
+        node: &NodeName,
+        nonce: u64,
+        now: Time,
+        wake: &Wake,
+    ) -> BTreeMap<StructureName, Arc<Limiter>> {
+        let limited = |name: &StructureName| {
+            let named = self.throttles.iter().map(|(structure, ..)| structure);
+            named.chain(self.pools.iter().map(|(structure, ..)| structure)).any(|other| other == name.as_str())
+        };
+        let mut limiters = BTreeMap::new();
+        for (name, structure) in structures.iter().filter(|(name, _)| limited(name)) {
+            let founding = Some(self.founding.clone());
+            let limiter = Limiter::new(Arc::clone(structure), founding, node.clone(), nonce, now, Arc::clone(wake));
+            for (_, throttle, spec) in self.throttles.iter().filter(|(of, ..)| of == name.as_str()) {
+                limiter.declare(throttle, *spec, now).unwrap_or_else(|error| panic!("{error}"));
+            }
+            for (_, pool, permits) in self.pools.iter().filter(|(of, ..)| of == name.as_str()) {
+                limiter.pool(pool, *permits, now).unwrap_or_else(|error| panic!("{error}"));
+            }
+            limiters.insert(name.clone(), Arc::new(limiter));
+        }
+        limiters
+    }
+}
+
+/// What was admitted under one name, by all nodes, in the order in which it was.
+#[derive(Debug)]
+pub struct Tally {
+    /// One bucket that sees everything: what it has no room for is beyond `B + R·t` in some window.
+    whole: Bucket,
+    hard: bool,
+    /// Tokens that were admitted.
+    pub admitted: u64,
+    /// Requests that were refused.
+    pub refused: u64,
+    /// The most by which a window was ever overshot, in tokens.
+    pub overshoot: u64,
+    /// What is owed to the bucket that sees everything, because it was admitted beyond it.
+    owed: u64,
+}
+
+/// All admissions of all nodes.
+#[derive(Debug, Default)]
+pub struct Admissions {
+    tallies: BTreeMap<String, Tally>,
+    /// Permits that are out, by pool, with the permits that there are.
+    open: BTreeMap<String, (u64, u64)>,
+}
+
+/// The bucket that sees everything counts in thousandths of tokens, and its clock is as fast as the fastest node's.
+const MILLI: u64 = 1000;
+
+impl Admissions {
+    /// For these limits, under clocks that run fast by up to so many parts in a million.
+    pub(crate) fn new(limits: &Limits, drift_ppm: u64, now: Time) -> Rc<RefCell<Self>> {
+        let mut all = Self::default();
+        for (_, name, spec) in &limits.throttles {
+            let rate = spec.rate;
+            let fast = Rate::new(rate.tokens() * (1_000_000 + drift_ppm), rate.period() * 1000, rate.burst() * MILLI);
+            let fast = fast.unwrap_or_else(|error| panic!("{name} cannot be checked: {error}"));
+            let whole = Bucket::whole(fast, now);
+            let hard = spec.strength == Strength::Hard;
+            let tally = Tally { whole, hard, admitted: 0, refused: 0, overshoot: 0, owed: 0 };
+            all.tallies.insert(name.clone(), tally);
+        }
+        for (_, name, permits) in &limits.pools {
+            all.open.insert(name.clone(), (0, *permits));
+        }
+        Rc::new(RefCell::new(all))
+    }
+
+    /// What was admitted under a name.
+    pub fn of(&self, name: &str) -> Option<&Tally> {
+        self.tallies.get(name)
+    }
+
+    /// I9: a hard limit is kept in every window.
+    pub(crate) fn admit(&mut self, name: &str, at: Time, n: u64) -> Result<(), String> {
+        let Some(tally) = self.tallies.get_mut(name) else { return Ok(()) };
+        tally.admitted += n;
+        let there = tally.whole.tokens(at);
+        let pays = there.min(tally.owed + n * MILLI);
+        tally.whole.take(at, pays);
+        tally.owed = tally.owed + n * MILLI - pays;
+        tally.overshoot = tally.overshoot.max(tally.owed.div_ceil(MILLI));
+        let over = tally.hard && tally.owed > 0;
+        if over {
+            Err(format!("I9: {name}: {} beyond what is allowed in some window", tally.overshoot))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, name: &str) {
+        if let Some(tally) = self.tallies.get_mut(name) {
+            tally.refused += 1;
+        }
+    }
+
+    /// I9: no more are open than there are permits.
+    pub(crate) fn open(&mut self, name: &str) -> Result<(), String> {
+        let Some((open, permits)) = self.open.get_mut(name) else { return Ok(()) };
+        *open += 1;
+        if open > permits { Err(format!("I9: {name}: {open} are open, of {permits}")) } else { Ok(()) }
+    }
+
+    pub(crate) fn close(&mut self, name: &str) {
+        if let Some((open, _)) = self.open.get_mut(name) {
+            *open = open.saturating_sub(1);
+        }
+    }
+}
+
+/// I9: no two processes use the same share.
+pub(crate) fn shares(cluster: &crate::Cluster) -> Result<(), String> {
+    let Some(limits) = &cluster.limits else { return Ok(()) };
+    let throttles = limits.throttles.iter().filter(|(.., spec)| spec.strength == Strength::Hard);
+    let wholes = throttles.map(|(structure, name, _)| (structure, name, UNITS));
+    let pools = limits.pools.iter().map(|(structure, name, permits)| (structure, name, *permits));
+    for (structure, name, whole) in wholes.chain(pools) {
+        let mut sum = 0;
+        for node in cluster.nodes() {
+            let Some(process) = node.process() else { continue };
+            let limiter = process.limiters.iter().find(|(of, _)| of.as_str() == structure);
+            sum += limiter.map_or(0, |(_, limiter)| limiter.units(name, node.read_clock(cluster.now()).mono));
+        }
+        if sum > whole {
+            return Err(format!("I9: {name}: the shares of all nodes are {sum} of {whole}"));
+        }
+    }
+    Ok(())
+}
+
+/// A permit that the checker knows of.
+#[derive(Debug)]
+pub struct SimPermit {
+    pub(crate) permit: Option<tallymesh_engine::limits::Permit>,
+    pub(crate) name: String,
+    pub(crate) admissions: Rc<RefCell<Admissions>>,
+}
+
+impl SimPermit {
+    /// Whether more are in use on its node than the node has permits for.
+    pub fn is_overdue(&self, node: &crate::Context<'_>) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.is_overdue(node.now().mono))
+    }
+}
+
+impl Drop for SimPermit {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.admissions.borrow_mut().close(&self.name);
+    }
+}
