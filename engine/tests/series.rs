@@ -309,6 +309,25 @@ fn to_clear_what_counts_nothing_clears_it() {
     everywhere(&wire, "k", &[0, 0, 0]);
 }
 
+/// Who clears what somebody else has cleared does not rely on that one's word: it may be forgotten.
+#[test]
+fn each_clearing_stands_by_itself() {
+    let mut wire = wire(&["a", "b", "c"]);
+    add(&mut wire, 0, "k", 5);
+    wire.talk();
+    clear(&mut wire, 2, "k");
+    wire.talk();
+    clear(&mut wire, 1, "k");
+    wire.talk();
+    wire.down(0, 2);
+    wire.down(1, 2);
+    let now = wire.now;
+    wire.replicas[1].forget(now, &name("c"));
+    wire.run(1);
+    assert_eq!(counts(&wire, 0, "k"), [0, 0, 0]);
+    assert_eq!(counts(&wire, 1, "k"), [0, 0, 0]);
+}
+
 /// A clearing that arrives before what it clears.
 #[test]
 fn a_row_that_was_cleared_before_it_came_counts_nothing() {

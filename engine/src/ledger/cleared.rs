@@ -87,15 +87,13 @@ impl Ledger {
         self.keeps_runs() && key::is_cleared(self.cells.key_of(id))
     }
 
-    /// The rows of all actors for a key, as far as anything of them counts.
+    /// The rows of all actors for a key, those that are cleared already included: who cleared them may be forgotten.
     pub(crate) fn rows_of_key(&self, key: &[u8], keys: &Keys) -> Vec<(Actor, Row)> {
         let Some(id) = keys.with(key, |cell| cell.id()).flatten() else { return Vec::new() };
         let rows = self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id)?.1.row)));
-        let rows = rows.filter(|(actor, row)| {
-            let cleared = self.cleared.of(key, actor);
-            row.added > cleared.0 || row.removed > cleared.1
-        });
-        rows.map(|(actor, row)| (actor.clone(), row)).collect()
+        rows.filter(|(_, row)| (row.added, row.removed) != Totals::default())
+            .map(|(actor, row)| (actor.clone(), row))
+            .collect()
     }
 
     /// The rows that clear have changed: takes off what all of them together say, no more and no less.
