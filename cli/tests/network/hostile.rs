@@ -12,6 +12,9 @@ use crate::report::Row;
 use crate::truth::{INBOUND, Load, Random};
 use crate::wait::{PATIENCE, until_true};
 
+/// An object of which nobody else tells.
+const OUTBOUND: &str = "outbound_cidr";
+
 /// Memory that a node may ever have, in MiB: what the peer sends in rows of its own that are within their bounds takes
 /// some ten MiB, and it sends hundreds.
 const MEMORY: u64 = 96;
@@ -140,9 +143,10 @@ impl Liar {
         talk.say(&delta(INBOUND, &us, limits::VERSION, limits::VERSION + 1, &[])).await;
         talk.refused("a version beyond the limit").await;
         let mut talk = self.link(3).await;
-        talk.say(&digest(INBOUND, self.run, [(us.clone(), 9)])).await;
+        // Of another object: of this one others may have passed on by now what was told before, and it would be old news.
+        talk.say(&digest(OUTBOUND, self.run, [(us.clone(), 9)])).await;
         let beyond = rows(0, [(limits::ROWS_PER_ACTOR, 1, Some(address_key(1)))]);
-        talk.say(&delta(INBOUND, &us, 0, 9, &beyond)).await;
+        talk.say(&delta(OUTBOUND, &us, 0, 9, &beyond)).await;
         talk.refused("a slot beyond the limit").await;
     }
 
