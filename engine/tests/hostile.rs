@@ -254,6 +254,29 @@ fn no_tombstone_takes_the_last_run() {
     }
 }
 
+/// What a node's later run has taken over is void, and the node is not gone: only an operator says that, and hard limits
+/// go by it (I9).
+#[test]
+fn a_node_that_goes_on_as_another_run_is_not_forgotten() {
+    let mut target = Target::new();
+    target.rows("q", 1, &[live(0, 1, "a.example", 3)]);
+    let run = actor("q").incarnation;
+    for (from, forgotten) in [(run, vec![]), (Incarnation(0), vec![name("q")])] {
+        let until_ms = target.now.unix_ms + 100_000;
+        let digest = Digest {
+            incarnation: actor("p").incarnation,
+            clock_ms: 0,
+            answers: 0,
+            complete: false,
+            structures: Vec::new(),
+            tombstones: vec![Tombstone { node: name("q"), from, incarnation: run, until_ms }],
+        };
+        target.give("p", &Message::Digest(digest));
+        assert_eq!(target.total("a.example"), 0, "its rows are void either way");
+        assert_eq!(target.replica.forgotten(), forgotten);
+    }
+}
+
 /// A run that no node has begun is not forgotten on a peer's word, nor taken to be the node's: its present run counts on.
 #[test]
 fn no_claim_takes_the_place_of_a_living_run() {

@@ -130,12 +130,12 @@ impl Replica {
         Reach { alive: number(count(true)), known: number(count(false)), founders: true }
     }
 
-    /// Nodes that were forgotten, and of which no later run is known.
+    /// Nodes that an operator has forgotten, and of which no later run is known. A node that has gone on as another run is
+    /// not one of them.
     pub fn forgotten(&self) -> Vec<NodeName> {
-        let names = self.tombstones.keys().map(|(node, _)| node).filter(|node| !self.nodes.contains_key(*node));
-        let mut names: Vec<_> = names.cloned().collect();
-        names.dedup();
-        names
+        let known = |node: &NodeName| *node == self.actor.node || self.nodes.contains_key(node);
+        let whole = self.tombstones.keys().filter(|(_, from)| *from == Incarnation(0)).map(|(node, _)| node);
+        whole.filter(|node| !known(node)).cloned().collect()
     }
 
     /// What is known of the nodes: name, latest run, life.
@@ -163,17 +163,19 @@ impl Replica {
             return;
         }
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
+        let whole = tombstone.from == Incarnation(0);
         let tombstone = Tombstone { until_ms: tombstone.until_ms.min(longest), ..tombstone };
         self.tombstones.insert(grave, tombstone);
         self.drop_runs(&node, &runs, true);
-        if self.nodes.get(&node).is_some_and(|known| runs.contains(&known.incarnation)) {
+        // A node that has gone on as another run lives as it did.
+        if whole && self.nodes.get(&node).is_some_and(|known| runs.contains(&known.incarnation)) {
             self.nodes.remove(&node);
         }
         for link in self.links.values_mut() {
             link.new_tombstone = true;
             link.hurry();
         }
-        if *runs.start() == Incarnation(0) {
+        if whole {
             self.event(Event::Forgotten { node });
         }
     }
