@@ -190,11 +190,10 @@ impl Truth {
             || self.contested(actor)
     }
 
-    /// Whether what an actor has counted is void for certain, now that everybody has heard: a process that still runs has
-    /// gone on as another run, or an operator forgot it.
-    pub(crate) fn is_void(&self, actor: &Actor) -> bool {
+    /// Whether a process that still runs has gone on as another run than the actor.
+    pub(crate) fn has_gone_on(&self, actor: &Actor) -> bool {
         let went_on = |run: &Run| !run.over && run.actors.split_last().is_some_and(|(_, was)| was.contains(actor));
-        self.runs.iter().any(went_on) || self.is_forgotten(actor)
+        self.runs.iter().any(went_on)
     }
 
     /// Whether rows may be void that somebody relied on: what a removal had not to state, because another node had, may

@@ -180,8 +180,8 @@ impl Replica {
         }
     }
 
-    /// Whether a run was forgotten.
-    fn is_buried(&self, actor: &Actor) -> bool {
+    /// Whether a run is known to be void: an operator has forgotten it, or a later one has taken over what it counted.
+    pub fn is_buried(&self, actor: &Actor) -> bool {
         let graves = (actor.node.clone(), Incarnation(0))..=(actor.node.clone(), actor.incarnation);
         let mut candidates = self.tombstones.range(graves);
         candidates.any(|(_, tombstone)| tombstone.incarnation >= actor.incarnation)

@@ -136,7 +136,11 @@ pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> 
             let had = less(track.totals(), before);
             let Some(totals) = own.and_then(|own| own.get(key)) else {
                 // What it has no row for counts nothing: all of it was removed, or it was zero.
-                let removed = rows.removed(key, was);
+                let mut removed = rows.removed(key, was);
+                if truth.disturbed() {
+                    // Who removed it may have been forgotten since, in the same message.
+                    removed = most(removed, truth.removed(name, key, was, |_| true));
+                }
                 let gone = (removed.0.min(had.0), removed.1.min(had.1));
                 if value(less(had, gone)) != 0 {
                     return Err(format!("{name}: of {had:?} of {key:02x?}, with {gone:?} removed, nothing went along"));
@@ -225,6 +229,9 @@ fn held(window: &Structure) -> BTreeMap<Actor, Held> {
 fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &mut impl FnMut(String)) {
     let truth = cluster.truth.borrow();
     let ours = held(&keeper.window);
+    // What was forgotten at a node that then ended before it told anybody is not: nobody who lives knows of it.
+    let buries = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_buried(actor);
+    let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| buries(other, actor));
     let mut furthest: BTreeMap<Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
     for other in keepers {
         for (actor, held) in held(&other.window).into_iter().filter(|(_, held)| held.have > 0) {
@@ -236,7 +243,7 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
         }
     }
     for (actor, (have, by)) in furthest.iter().filter(|(actor, _)| **actor != keeper.process.actor) {
-        if truth.is_void(actor) {
+        if is_void(actor) {
             continue;
         }
         match ours.get(actor) {
@@ -254,7 +261,7 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
             }
         }
     }
-    if let Some(void) = ours.keys().find(|actor| truth.is_void(actor)) {
+    if let Some(void) = ours.keys().find(|actor| is_void(actor)) {
         say(format!("still has {void}, which is void"));
     }
     let mut runs = BTreeSet::new();
