@@ -1,54 +1,171 @@
 //! A key's cell: what this node counts itself, written by any thread without a lock, and the sum of what the others
-//! count, written by the ledger.
+//! count, written by the ledger. One cache line, so that counting touches one.
 
-use smallvec::SmallVec;
+use std::ops::Deref;
+
 use tallymesh_schemas::limits;
 
 use crate::canary::{self, Canary};
-use crate::primitive::{Arc, AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
-use crate::slots::{CellId, EMPTY};
+use crate::primitive::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::slots::EMPTY;
 
-/// Keys up to 24 bytes lie in the cell itself.
-pub(crate) type KeyBuf = SmallVec<[u8; 24]>;
+/// Keys up to this length lie in the cell itself.
+const SHORT: usize = 24;
 
-/// A cell as table, ledger and counters share it.
-pub(crate) type CellRef = Arc<Cell>;
+/// The length that stands for a longer key.
+const LONG: u8 = u8::MAX;
+
+/// A key as a cell has it, as words: published with the cell's number by the lock of whoever made it, and not written to
+/// while anybody knows that number.
+type Words = [std::sync::atomic::AtomicU64; SHORT / 8];
+
+/// A key, copied out of its cell.
+#[derive(Clone, Debug)]
+pub(crate) enum CellKey {
+    Short([u8; SHORT], u8),
+    Long(std::sync::Arc<[u8]>),
+}
+
+impl CellKey {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..key.len()) {
+            Some(short) => {
+                short.copy_from_slice(key);
+                Self::Short(bytes, key.len() as u8)
+            }
+            None => Self::Long(key.into()),
+        }
+    }
+}
+
+impl Deref for CellKey {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes, len) => &bytes[..usize::from(*len).min(SHORT)],
+            Self::Long(key) => key,
+        }
+    }
+}
+
+/// A key that is looked for, as cells hold theirs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) words: [u64; SHORT / 8],
+}
+
+impl<'a> Wanted<'a> {
+    #[inline(always)]
+    pub(crate) fn new(key: &'a [u8]) -> Self {
+        let (whole, rest) = key.as_chunks::<8>();
+        let word = |at: usize| match whole.get(at) {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None if at == whole.len() => last_word(key, rest),
+            None => 0,
+        };
+        Self { key, words: [word(0), word(1), word(2)] }
+    }
+
+    pub(crate) fn is_long(&self) -> bool {
+        self.key.len() > SHORT
+    }
+}
+
+/// The bytes of a key behind its last whole word. (Copying them one by one, or by a call, costs more than all the rest.)
+#[inline(always)]
+fn last_word(key: &[u8], rest: &[u8]) -> u64 {
+    if let Some(eight) = key.last_chunk::<8>() {
+        // Those before are shifted out.
+        return (u64::from_le_bytes(*eight) >> 8) >> (56 - 8 * rest.len());
+    }
+    match (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let high = u64::from(u32::from_le_bytes(*last)) << (8 * (rest.len() - 4));
+            u64::from(u32::from_le_bytes(*first)) | high
+        }
+        _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
+}
 
 #[derive(Debug)]
+#[repr(align(64))]
 pub(crate) struct Cell {
-    key: KeyBuf,
+    words: Words,
     added: AtomicU64,
     removed: AtomicU64,
     /// Cached aggregate of the other actors that count (I10). Written under the ledger's lock only.
     others: AtomicI64,
-    /// The cell's number in the ledger. Written under the ledger's lock only.
-    id: AtomicU32,
-    shard: u32,
+    /// The slot of our own row, [`EMPTY`] when there is none. Written under the ledger's lock only.
+    own_slot: AtomicU32,
+    /// Rows of all actors, ours included. Written under the ledger's lock only.
+    rows: AtomicU32,
+    /// Counters that are at hand.
+    holders: AtomicU32,
+    len: std::sync::atomic::AtomicU8,
     dirty: AtomicBool,
+    /// Whether it is in the ledger's index. Written under the ledger's lock only.
+    indexed: AtomicBool,
     /// Whether the ledger has it on its list of cells without rows. Written under the ledger's lock only.
     parked: AtomicBool,
 }
 
-impl Cell {
-    pub(crate) fn new(key: &[u8], shard: u32) -> Self {
+impl Default for Cell {
+    fn default() -> Self {
         Self {
-            key: SmallVec::from_slice(key),
+            words: Words::default(),
             added: AtomicU64::new(0),
             removed: AtomicU64::new(0),
             others: AtomicI64::new(0),
-            id: AtomicU32::new(EMPTY),
-            shard,
+            own_slot: AtomicU32::new(EMPTY),
+            rows: AtomicU32::new(0),
+            holders: AtomicU32::new(0),
+            len: std::sync::atomic::AtomicU8::new(0),
             dirty: AtomicBool::new(false),
+            indexed: AtomicBool::new(false),
             parked: AtomicBool::new(false),
         }
     }
+}
 
-    pub(crate) fn key(&self) -> &[u8] {
-        &self.key
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Cell>() == 64, "a cell is a cache line");
+
+impl Cell {
+    /// Gives a cell that nobody knows its key; of a long one the place where it lies.
+    pub(crate) fn name(&self, wanted: &Wanted<'_>, place: u64) {
+        let words = if wanted.is_long() { [place, 0, 0] } else { wanted.words };
+        for (word, value) in self.words.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.len.store(if wanted.is_long() { LONG } else { wanted.key.len() as u8 }, Ordering::Relaxed);
     }
 
-    pub(crate) fn shard(&self) -> usize {
-        self.shard as usize
+    /// Whether it is the cell of a short key.
+    #[inline(always)]
+    pub(crate) fn is(&self, wanted: &Wanted<'_>) -> bool {
+        // One comparison of all, not a branch for each.
+        let [a, b, c] = [0, 1, 2].map(|at| self.words[at].load(Ordering::Relaxed) ^ wanted.words[at]);
+        a | b | c | (u64::from(self.len.load(Ordering::Relaxed)) ^ wanted.key.len() as u64) == 0
+    }
+
+    /// Where its long key lies.
+    pub(crate) fn place(&self) -> Option<u64> {
+        (self.len.load(Ordering::Relaxed) == LONG).then(|| self.words[0].load(Ordering::Relaxed))
+    }
+
+    /// Its key, if that is a short one.
+    #[inline]
+    pub(crate) fn short_key(&self) -> Option<CellKey> {
+        let len = self.len.load(Ordering::Relaxed);
+        let mut bytes = [0; SHORT];
+        for (eight, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.words) {
+            *eight = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        (len != LONG).then_some(CellKey::Short(bytes, len))
     }
 
     /// Adds `n`, or removes `-n`. Returns whether the caller has to put the cell on its shard's dirty list.
@@ -144,16 +261,64 @@ impl Cell {
         self.others.fetch_add(n, Ordering::SeqCst);
     }
 
-    pub(crate) fn id(&self) -> Option<CellId> {
-        Some(self.id.load(Ordering::Relaxed)).filter(|id| *id != EMPTY)
+    /// The slot of our own row, [`EMPTY`] when there is none.
+    #[inline]
+    pub(crate) fn own_slot(&self) -> u32 {
+        self.own_slot.load(Ordering::Relaxed)
     }
 
-    /// Notes whether the ledger has it on its list of cells without rows; returns whether it had.
-    pub(crate) fn set_parked(&self, parked: bool) -> bool {
-        self.parked.swap(parked, Ordering::Relaxed)
+    pub(crate) fn set_own_slot(&self, slot: u32) {
+        self.own_slot.store(slot, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_id(&self, id: CellId) {
-        self.id.store(id, Ordering::Relaxed);
+    /// Rows of all actors.
+    pub(crate) fn rows(&self) -> u32 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// One more row, or one less. Under the ledger's lock.
+    pub(crate) fn count_row(&self, more: bool) {
+        let rows = self.rows();
+        self.rows.store(if more { rows + 1 } else { rows - 1 }, Ordering::Relaxed);
+    }
+
+    /// Somebody has it at hand, so it stays. Under the lock of its key, or by one who has it.
+    pub(crate) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whoever let it go did so after its last addition.
+    pub(crate) fn let_go(&self) {
+        self.holders.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Whether nobody counts in it: it is not at hand, has no row, and its own part is zero and committed. Under the write
+    /// lock of its key, so that nobody finds it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.holders.load(Ordering::Acquire) == 0 && self.rows() == 0 && !self.is_dirty() && self.own() == 0
+    }
+
+    /// Makes it as it was before it had a key, once it is unused and nobody finds it.
+    pub(crate) fn reset(&self) {
+        self.added.store(0, Ordering::Relaxed);
+        self.removed.store(0, Ordering::Relaxed);
+        self.set_parked(false);
+    }
+
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.indexed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_indexed(&self, indexed: bool) {
+        self.indexed.store(indexed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the ledger has it on its list of cells without rows.
+    pub(crate) fn set_parked(&self, parked: bool) {
+        self.parked.store(parked, Ordering::Relaxed);
     }
 }

@@ -2,33 +2,54 @@
 
 use tallymesh_schemas::Kind;
 
-use crate::radix::{KeyOf, Radix, Sum};
+use crate::cell::CellKey;
+use crate::radix::{Aggregate, KeyOf, Radix, Sum, agree};
 use crate::slots::CellId;
+
+/// Additions that wait to be made together: see [`Radix::add_all`].
+const TOGETHER: usize = 32;
 
 #[derive(Debug)]
 pub(crate) enum Index {
-    Sums(Radix<Sum>),
+    Sums(Sums),
     Order(Radix<()>),
+}
+
+/// The tree of addresses, and what is still to be added to it: a part of every sum until it is.
+#[derive(Debug, Default)]
+pub(crate) struct Sums {
+    radix: Radix<Sum>,
+    waiting: Vec<(CellKey, Sum)>,
+}
+
+impl Sums {
+    fn settle(&mut self) {
+        self.radix.add_all(&self.waiting);
+        self.waiting.clear();
+    }
 }
 
 impl Index {
     pub(crate) fn new(kind: Kind) -> Self {
         match kind {
-            Kind::CidrTree => Self::Sums(Radix::default()),
+            Kind::CidrTree => Self::Sums(Sums::default()),
             Kind::GaugeTable | Kind::ThrottleTable => Self::Order(Radix::default()),
         }
     }
 
     pub(crate) fn insert(&mut self, id: CellId, keys: &impl KeyOf) {
         match self {
-            Self::Sums(radix) => radix.insert(id, keys),
+            Self::Sums(sums) => sums.radix.insert(id, keys),
             Self::Order(radix) => radix.insert(id, keys),
         }
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) {
         match self {
-            Self::Sums(radix) => radix.remove(key),
+            Self::Sums(sums) => {
+                sums.settle();
+                sums.radix.remove(key);
+            }
             Self::Order(radix) => radix.remove(key),
         }
     }
@@ -36,32 +57,42 @@ impl Index {
     /// The first key behind `key`, or `key` itself if `or_equal`.
     pub(crate) fn seek(&self, key: &[u8], or_equal: bool, keys: &impl KeyOf) -> Option<CellId> {
         match self {
-            Self::Sums(radix) => radix.seek(key, or_equal, keys),
+            Self::Sums(sums) => sums.radix.seek(key, or_equal, keys),
             Self::Order(radix) => radix.seek(key, or_equal, keys),
         }
     }
 
     /// Adds to a key, where sums are kept.
+    #[inline]
     pub(crate) fn add(&mut self, id: CellId, n: Sum, keys: &impl KeyOf) {
-        if let Self::Sums(radix) = self
+        if let Self::Sums(sums) = self
             && n != Sum::default()
         {
-            radix.add(keys.key_of(id), n);
+            sums.waiting.push((keys.key_of(id), n));
+            if sums.waiting.len() == TOGETHER {
+                sums.settle();
+            }
+        }
+    }
+
+    /// Makes the additions that wait: reads are quicker afterwards, and say the same.
+    pub(crate) fn settle(&mut self) {
+        if let Self::Sums(sums) = self {
+            sums.settle();
         }
     }
 
     /// The sum under the first `bits` bits of `prefix`; zero where no sums are kept.
     pub(crate) fn sum(&self, prefix: &[u8], bits: usize, keys: &impl KeyOf) -> Sum {
-        match self {
-            Self::Sums(radix) => radix.sum(prefix, bits, keys),
-            Self::Order(_) => Sum::default(),
-        }
+        let Self::Sums(sums) = self else { return Sum::default() };
+        let below = sums.waiting.iter().filter(|(key, _)| agree(key, prefix, bits));
+        below.fold(sums.radix.sum(prefix, bits, keys), |sum, (_, n)| sum.plus(*n))
     }
 
     /// Bytes that it takes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Sums(radix) => radix.bytes(),
+            Self::Sums(sums) => sums.radix.bytes() + sums.waiting.capacity() * size_of::<(CellKey, Sum)>(),
             Self::Order(radix) => radix.bytes(),
         }
     }

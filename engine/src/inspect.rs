@@ -57,8 +57,11 @@ impl Structure {
     /// The rows of all actors for a key, whether they count or not.
     pub(crate) fn rows_at(&self, key: &[u8]) -> Vec<(Actor, Row)> {
         let ledger = self.ledger.read();
-        let Some(id) = self.keys.with(key, |cell| cell.id()).flatten() else { return Vec::new() };
-        let rows = ledger.partials().iter().filter_map(|(actor, partial)| Some((actor, partial.find(id)?.1.row)));
+        let Some(id) = self.keys.find(key) else { return Vec::new() };
+        let rows = ledger
+            .partials()
+            .iter()
+            .filter_map(|(actor, partial)| Some((actor, partial.find(id, ledger.cells())?.1.row)));
         rows.map(|(actor, row)| (actor.clone(), row)).collect()
     }
 

@@ -1,117 +1,172 @@
 //! From a key to its cell: a hash table in shards, so that threads that count different keys rarely meet.
 
-use foldhash::quality::FixedState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use std::sync::Arc;
 
-use crate::cell::Cell;
-use crate::primitive::{Arc, Mutex, Ordering, RwLock, fence};
+use foldhash::quality::FixedState;
+
+use crate::cell::{Cell, Wanted};
+use crate::cells::Cells;
+use crate::primitive::{Mutex, RwLock};
+use crate::radix::KeyOf;
+use crate::slots::CellId;
+use crate::table::Table;
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
 /// The cells of a structure by key, and the lists of those that have changed.
 #[derive(Debug)]
 pub(crate) struct Keys {
-    hasher: FixedState,
-    shards: Box<[Shard]>,
+    hasher: Hasher,
+    shards: Box<[Shard; SHARDS]>,
+    cells: Arc<Cells>,
 }
 
 /// On two cache lines of its own, so that neighbours do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
-    cells: RwLock<HashTable<Arc<Cell>>>,
-    dirty: Mutex<Vec<Arc<Cell>>>,
+    numbers: RwLock<Table>,
+    dirty: Mutex<Vec<CellId>>,
+}
+
+/// A key's hash: which shard it is in, and how the shard's table knows it.
+#[derive(Clone, Copy)]
+struct Hash {
+    shard: usize,
+    hash: u32,
+}
+
+/// Hashes keys so that who chooses them does not know which collide: by folded multiplication with secrets (as foldhash,
+/// which does it for longer keys, but of words that are at hand already).
+#[derive(Debug)]
+struct Hasher {
+    secrets: [u64; 4],
+    long: FixedState,
+}
+
+impl Hasher {
+    fn new(seed: u64) -> Self {
+        use std::hash::BuildHasher;
+        let long = FixedState::with_seed(seed);
+        Self { secrets: [1_u64, 2, 3, 4].map(|n| long.hash_one(n)), long }
+    }
+
+    #[inline(always)]
+    fn hash(&self, wanted: &Wanted<'_>) -> Hash {
+        let [a, b, c, d] = self.secrets;
+        let [first, second, third] = wanted.words;
+        let hash = if wanted.is_long() {
+            self.hash_long(wanted.key)
+        } else {
+            let hash = fold(first ^ a, second ^ b);
+            fold(hash ^ third ^ c, d ^ wanted.key.len() as u64)
+        };
+        Hash { shard: (hash >> 57) as usize % SHARDS, hash: hash as u32 }
+    }
+
+    #[cold]
+    fn hash_long(&self, key: &[u8]) -> u64 {
+        use std::hash::{BuildHasher, Hasher};
+        let mut hasher = self.long.build_hasher();
+        hasher.write(key);
+        hasher.finish()
+    }
+}
+
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product as u64) ^ (product >> 64) as u64
 }
 
 impl Keys {
     /// `seed` keeps whoever chooses keys from knowing which of them collide.
     pub(crate) fn new(seed: u64) -> Self {
-        Self { hasher: FixedState::with_seed(seed), shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self {
+            hasher: Hasher::new(seed),
+            shards: Box::new(std::array::from_fn(|_| Shard::default())),
+            cells: Arc::default(),
+        }
     }
 
-    fn hash(&self, key: &[u8]) -> u64 {
-        use std::hash::{BuildHasher, Hasher};
-        let mut hasher = self.hasher.build_hasher();
-        hasher.write(key);
-        hasher.finish()
-    }
-
-    fn shard(&self, hash: u64) -> usize {
-        // The table takes the lowest and the highest bits.
-        (hash >> 40) as usize % SHARDS
+    pub(crate) fn cells(&self) -> &Arc<Cells> {
+        &self.cells
     }
 
     /// Calls `f` with the key's cell, if there is one, under its shard's read lock.
     #[inline]
-    pub(crate) fn with<R>(&self, key: &[u8], f: impl FnOnce(&Arc<Cell>) -> R) -> Option<R> {
-        let hash = self.hash(key);
-        let cells = self.shards[self.shard(hash)].cells.read();
-        cells.find(hash, |cell| cell.key() == key).map(f)
+    pub(crate) fn with<R>(&self, key: &[u8], f: impl FnOnce(CellId, &Cell) -> R) -> Option<R> {
+        let wanted = Wanted::new(key);
+        let Hash { shard, hash } = self.hasher.hash(&wanted);
+        let numbers = self.shards[shard].numbers.read();
+        numbers.find(hash, |id| self.cells.get_if(id, &wanted)).map(|(id, cell)| f(id, cell))
+    }
+
+    /// The number of the key's cell, if there is one.
+    pub(crate) fn find(&self, key: &[u8]) -> Option<CellId> {
+        self.with(key, |id, _| id)
     }
 
     /// Calls `f` with the key's cell, made if need be, under its shard's lock: while `f` runs, the cell is not removed.
-    #[inline]
-    pub(crate) fn with_or_new<R>(&self, key: &[u8], f: impl FnOnce(&Arc<Cell>) -> R) -> R {
-        let hash = self.hash(key);
-        let at = self.shard(hash);
+    pub(crate) fn with_or_new<R>(&self, key: &[u8], f: impl FnOnce(CellId, &Cell) -> R) -> R {
+        let wanted = Wanted::new(key);
+        let Hash { shard, hash } = self.hasher.hash(&wanted);
+        let shard = &self.shards[shard];
         {
-            let cells = self.shards[at].cells.read();
-            if let Some(cell) = cells.find(hash, |cell| cell.key() == key) {
-                return f(cell);
+            let numbers = shard.numbers.read();
+            if let Some((id, cell)) = numbers.find(hash, |id| self.cells.get_if(id, &wanted)) {
+                return f(id, cell);
             }
         }
-        let mut cells = self.shards[at].cells.write();
-        match cells.entry(hash, |cell| cell.key() == key, |cell| self.hash(cell.key())) {
-            Entry::Occupied(found) => f(found.get()),
-            Entry::Vacant(vacant) => f(vacant.insert(Arc::new(Cell::new(key, at as u32))).get()),
-        }
+        let mut numbers = shard.numbers.write();
+        // Somebody may have been here in between.
+        let id = match numbers.find(hash, |id| self.cells.get_if(id, &wanted)) {
+            Some((id, _)) => id,
+            None => {
+                let id = self.cells.make(&wanted);
+                numbers.insert(hash, id);
+                id
+            }
+        };
+        f(id, self.cells.get(id))
     }
 
-    /// Removes a cell that nobody counts in: its own part is zero and committed, and only the table and the caller's
-    /// `held` references know it. Whether it was removed.
-    pub(crate) fn remove_unused(&self, cell: &Arc<Cell>, held: usize) -> bool {
-        let hash = self.hash(cell.key());
-        let mut cells = self.shards[cell.shard()].cells.write();
+    /// Removes a cell that nobody counts in: it has no row, its own part is zero and committed, and nobody has it at hand.
+    /// Whether it was removed. Under the ledger's lock.
+    pub(crate) fn remove_unused(&self, id: CellId) -> bool {
+        let Hash { shard, hash } = self.hasher.hash(&Wanted::new(&self.cells.key_of(id)));
+        let mut numbers = self.shards[shard].numbers.write();
         // Under the write lock nobody can find the cell, so if nobody holds it now, nobody adds to it any more.
-        if Arc::strong_count(cell) != held + 1 {
-            return false;
+        let removed = self.cells.get(id).is_unused() && numbers.remove(hash, id);
+        if removed {
+            self.cells.give_back(id);
         }
-        // Whoever let go of it did so after its last addition: see that one.
-        fence(Ordering::Acquire);
-        if cell.is_dirty() || cell.own() != 0 {
-            return false;
-        }
-        match cells.find_entry(hash, |other| Arc::ptr_eq(other, cell)) {
-            Ok(entry) => {
-                entry.remove();
-                true
-            }
-            Err(_) => false,
-        }
+        removed
     }
 
     /// Lists a cell that [`Cell::add`] found newly changed.
-    pub(crate) fn list(&self, cell: &Arc<Cell>) {
-        self.shards[cell.shard()].dirty.lock().push(Arc::clone(cell));
+    pub(crate) fn list(&self, id: CellId) {
+        self.shards[id as usize % SHARDS].dirty.lock().push(id);
     }
 
-    /// Takes the lists of changed cells, in order of shard and of listing.
-    pub(crate) fn drain(&self, into: &mut Vec<Arc<Cell>>) {
-        for shard in &self.shards {
+    /// Takes the lists of changed cells.
+    pub(crate) fn drain(&self, into: &mut Vec<CellId>) {
+        for shard in &*self.shards {
             into.append(&mut shard.dirty.lock());
         }
     }
 
     /// Bytes of tables and cells.
     pub(crate) fn bytes(&self) -> usize {
-        let one = size_of::<Cell>() + 2 * size_of::<usize>();
-        let table = |cells: &HashTable<Arc<Cell>>| cells.allocation_size() + cells.len() * one;
-        self.shards.iter().map(|shard| size_of::<Shard>() + table(&shard.cells.read())).sum()
+        let table = |shard: &Shard| {
+            let dirty = shard.dirty.lock().capacity() * size_of::<CellId>();
+            size_of::<Shard>() + shard.numbers.read().bytes() + dirty
+        };
+        self.cells.bytes() + self.shards.iter().map(table).sum::<usize>()
     }
 
     /// Cells.
     pub(crate) fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.cells.read().len()).sum()
+        self.shards.iter().map(|shard| shard.numbers.read().len()).sum()
     }
 }

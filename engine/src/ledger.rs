@@ -5,6 +5,7 @@ mod apply;
 mod cleared;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,20 +16,18 @@ pub use apply::ApplyError;
 use cleared::Cleared;
 
 use crate::canary::{self, Canary};
-use crate::cell::Cell;
 use crate::cells::Cells;
 use crate::index::Index;
 use crate::keys::Keys;
 use crate::own::{Own, counts_nothing};
 use crate::partial::Partial;
-use crate::primitive::Arc;
 use crate::radix::{KeyOf, Sum};
 use crate::row::{Row, key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
 use crate::time::Time;
 
-/// References to a cell that the table of keys and the ledger's numbering hold.
-const NUMBERED: usize = 1;
+/// Rows that are looked at together before they are written one by one, so that they wait for memory together.
+const TOGETHER: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -36,19 +35,19 @@ pub(crate) struct Ledger {
     actor: Actor,
     own: Own,
     partials: BTreeMap<Actor, Partial>,
-    cells: Cells,
+    cells: Arc<Cells>,
     index: Index,
     cleared: Cleared,
     /// Keys that are blocks rather than single hosts.
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
-    unused: Vec<Arc<Cell>>,
+    unused: Vec<CellId>,
     /// Our gauges are zero from now on, whatever the cells say: this node leaves.
     closed: bool,
 }
 
 impl Ledger {
-    pub(crate) fn new(class: Class, actor: Actor) -> Self {
+    pub(crate) fn new(class: Class, actor: Actor, cells: Arc<Cells>) -> Self {
         let mut partials = BTreeMap::new();
         partials.insert(actor.clone(), Partial::ours());
         Self {
@@ -56,7 +55,7 @@ impl Ledger {
             actor,
             own: Own::default(),
             partials,
-            cells: Cells::default(),
+            cells,
             index: Index::new(class.kind()),
             cleared: Cleared::default(),
             blocks: 0,
@@ -118,58 +117,66 @@ impl Ledger {
     }
 
     /// Our own rows with their writer and the cells.
-    fn own_parts(&mut self) -> Option<(&mut Own, &mut Partial, &mut Cells)> {
-        Some((&mut self.own, self.partials.get_mut(&self.actor)?, &mut self.cells))
+    fn own_parts(&mut self) -> Option<(&mut Own, &mut Partial, &Cells)> {
+        Some((&mut self.own, self.partials.get_mut(&self.actor)?, &self.cells))
     }
 
     /// Writes the rows of the cells that have changed here, in order of slot, so that their batch is short on the wire.
-    pub(crate) fn commit(&mut self, dirty: &mut Vec<Arc<Cell>>, keys: &Keys, mut changed: impl FnMut(&[u8])) {
+    pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, mut changed: impl FnMut(&[u8])) {
         let mut batch = Vec::with_capacity(dirty.len());
-        for cell in dirty.drain(..) {
-            let (added, removed) = cell.take();
+        for id in dirty.drain(..) {
+            let cell = self.cells.get(id);
+            let totals = cell.take();
             if self.closed {
                 continue;
             }
-            if cell.id().is_none() && counts_nothing(cell.key(), (added, removed)) {
-                self.park(cell);
+            if !cell.is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {
+                self.park(id);
                 continue;
             }
-            let id = self.number(&cell);
-            batch.push((self.cells.get(id).own_slot, id, (added, removed)));
+            batch.push((cell.own_slot(), id, totals));
+            self.enter(id);
         }
-        batch.sort_by_key(|(slot, ..)| *slot);
+        batch.sort_unstable_by_key(|(slot, id, _)| (*slot, *id));
         let mut cleared = Vec::new();
-        for (_, id, totals) in batch {
+        for (at, (_, id, totals)) in batch.iter().copied().enumerate() {
             let Some((own, partial, cells)) = self.own_parts() else { return };
+            if at % TOGETHER == 0 {
+                let next = batch.iter().skip(at).take(TOGETHER);
+                partial.warm(next.map(|(slot, ..)| *slot).filter(|slot| *slot != EMPTY));
+            }
             if let Some((old, new)) = own.write(partial, cells, id, totals) {
                 if self.clears(id) {
-                    cleared.push(self.cells.key_of(id).into());
+                    cleared.push(self.cells.key_of(id));
                     continue;
                 }
                 self.add_own(id, self.own_change(id, &old, &new));
-                changed(self.cells.key_of(id));
+                changed(&self.cells.key_of(id));
             }
             self.drop_if_unused(id, keys);
         }
         self.reclear(cleared, keys, &mut changed);
+        self.index.settle();
     }
 
     fn own_change(&self, id: CellId, old: &Row, new: &Row) -> i64 {
         self.value(&self.actor, id, new).wrapping_sub(self.value(&self.actor, id, old))
     }
 
-    /// The number of a cell, which gets its place in the index with it.
-    fn number(&mut self, cell: &Arc<Cell>) -> CellId {
-        let (id, new) = self.cells.number(cell);
-        if new && !self.clears(id) {
-            self.index.insert(id, &self.cells);
-            self.blocks += usize::from(is_block(self.class.kind(), cell.key()));
+    /// Gives a cell its place in the index, if it has none.
+    #[inline]
+    fn enter(&mut self, id: CellId) {
+        if !self.cells.get(id).is_indexed() {
+            self.cells.get(id).set_indexed(true);
+            if !self.clears(id) {
+                self.index.insert(id, &*self.cells);
+                self.blocks += usize::from(is_block(self.class.kind(), &self.cells.key_of(id)));
+            }
         }
-        id
     }
 
     fn add_sum(&mut self, id: CellId, n: Sum) {
-        self.index.add(id, n, &self.cells);
+        self.index.add(id, n, &*self.cells);
     }
 
     /// Adds to what we count ourselves.
@@ -180,29 +187,34 @@ impl Ledger {
     /// Adds to what the others count.
     fn add_others(&mut self, id: CellId, n: i64) {
         if n != 0 {
-            self.cells.get(id).cell.add_others(n);
+            self.cells.get(id).add_others(n);
             self.add_sum(id, Sum { all: n, own: 0 });
         }
     }
 
     fn drop_if_unused(&mut self, id: CellId, keys: &Keys) {
-        if self.cells.get(id).rows > 0 {
+        let cell = self.cells.get(id);
+        if cell.rows() > 0 {
             return;
         }
+        cell.set_indexed(false);
         if !self.clears(id) {
-            self.index.remove(self.cells.key_of(id));
+            let key = self.cells.key_of(id);
+            self.index.remove(&key);
+            self.blocks -= usize::from(is_block(self.class.kind(), &key));
         }
-        let cell = self.cells.free(id);
-        self.blocks -= usize::from(is_block(self.class.kind(), cell.key()));
-        if !keys.remove_unused(&cell, NUMBERED) {
-            self.park(cell);
+        // What is listed for the sweep is the sweep's to remove.
+        if self.cells.get(id).is_parked() || !keys.remove_unused(id) {
+            self.park(id);
         }
     }
 
-    /// Lists a cell without rows for the next sweep, once: a second reference would keep it for good.
-    fn park(&mut self, cell: Arc<Cell>) {
-        if !cell.set_parked(true) {
-            self.unused.push(cell);
+    /// Lists a cell without rows for the next sweep, once.
+    fn park(&mut self, id: CellId) {
+        let cell = self.cells.get(id);
+        if !cell.is_parked() {
+            cell.set_parked(true);
+            self.unused.push(id);
         }
     }
 
@@ -213,18 +225,20 @@ impl Ledger {
         if !self.keeps_runs()
             && let Some((own, partial, cells)) = self.own_parts()
         {
-            own.retire(partial, cells, now, idle, |_, id| retired.push(id));
+            own.retire(partial, cells, now, idle, |id| retired.push(id));
         }
         for id in retired {
             self.drop_if_unused(id, keys);
         }
-        self.unused.retain(|cell| {
-            // A cell that counts again has a number again, and is let go of from there.
-            let stays = cell.id().is_none() && !keys.remove_unused(cell, NUMBERED) && cell.own() == 0;
-            if !stays {
+        let cells = &self.cells;
+        self.unused.retain(|id| {
+            let cell = cells.get(*id);
+            // A cell that counts again has rows again, and is let go of with the last of them.
+            if cell.is_indexed() || cell.own() != 0 {
                 cell.set_parked(false);
+                return false;
             }
-            stays
+            !keys.remove_unused(*id)
         });
     }
 
@@ -279,7 +293,7 @@ impl Ledger {
     /// Takes the rows of a partial that is no longer part of the ledger off their cells.
     fn drop_rows(&mut self, partial: &Partial, keys: &Keys) {
         for (_, state) in partial.live() {
-            self.cells.get_mut(state.cell).rows -= 1;
+            self.cells.get(state.cell).count_row(false);
             self.drop_if_unused(state.cell, keys);
         }
     }
@@ -293,12 +307,13 @@ impl Ledger {
         self.own = Own::default();
         self.partials.insert(actor, Partial::ours());
         for (_, state) in old.live() {
-            let counted = self.cells.get_mut(state.cell);
-            (counted.own_slot, counted.rows) = (EMPTY, counted.rows - 1);
+            let cell = self.cells.get(state.cell);
+            cell.set_own_slot(EMPTY);
+            cell.count_row(false);
             // What was cleared of the old run's row is not there to be cleared in the new one's.
             let cleared = self.cleared_of(state.cell, &was);
             let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
-            self.cells.get(state.cell).cell.lower(added, removed);
+            self.cells.get(state.cell).lower(added, removed);
             let totals = (state.row.added - added, state.row.removed - removed);
             if let Some((own, partial, cells)) = self.own_parts() {
                 own.write(partial, cells, state.cell, totals);
@@ -321,14 +336,14 @@ impl Ledger {
             let total = row.added.max(row.removed);
             if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
                 self.add_own(id, self.own_change(id, &old, &new));
-                changed(self.cells.key_of(id));
+                changed(&self.cells.key_of(id));
             }
         }
     }
 
     /// The sum under a key prefix of `bits` bits.
     fn sum(&self, prefix: &[u8], bits: usize) -> Sum {
-        self.index.sum(prefix, bits, &self.cells)
+        self.index.sum(prefix, bits, &*self.cells)
     }
 
     /// The sum of the keys that lie in a block.
@@ -351,7 +366,7 @@ impl Ledger {
     pub(crate) fn sum_net_of(&self, actor: &Actor, partial: &Partial, net: IpNet) -> i64 {
         let inside = partial
             .live()
-            .filter(|(_, state)| key::to_net(self.cells.key_of(state.cell)).is_ok_and(|key| net.contains(&key)));
+            .filter(|(_, state)| key::to_net(&self.cells.key_of(state.cell)).is_ok_and(|key| net.contains(&key)));
         inside.fold(0, |sum, (_, state)| sum.wrapping_add(self.value(actor, state.cell, &state.row)))
     }
 
@@ -365,7 +380,7 @@ impl Ledger {
             let mut fingerprint = 0_u64;
             for (_, state) in partial.live() {
                 *rows.entry(state.cell).or_default() += 1;
-                fingerprint = fingerprint.wrapping_add(row_hash(key_hash(self.cells.key_of(state.cell)), &state.row));
+                fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
                 if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
                     let sum = others.entry(state.cell).or_default();
                     *sum = sum.wrapping_add(self.value(actor, state.cell, &state.row));
@@ -378,36 +393,36 @@ impl Ledger {
                 ));
             }
         }
-        for (id, counted) in self.cells.iter() {
-            let sum = others.get(&id).copied().unwrap_or(0);
-            if counted.cell.others() != sum {
-                return Err(format!(
-                    "{:?}: cached {} of others, rows say {sum}",
-                    counted.cell.key(),
-                    counted.cell.others()
-                ));
+        for (id, cell) in self.cells.indexed() {
+            let key = &*self.cells.key_of(id);
+            let sum = others.remove(&id).unwrap_or(0);
+            if cell.others() != sum {
+                return Err(format!("{key:?}: cached {} of others, rows say {sum}", cell.others()));
             }
-            let held = rows.get(&id).copied().unwrap_or(0);
-            if counted.rows != held {
-                return Err(format!("{:?}: {} rows noted, {held} there", counted.cell.key(), counted.rows));
+            let held = rows.remove(&id).unwrap_or(0);
+            if cell.rows() != held {
+                return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
             }
             if self.class.kind() == Kind::CidrTree && !self.clears(id) {
-                let own = self.partials.get(&self.actor).and_then(|own| own.find(id));
+                let own = self.partials.get(&self.actor).and_then(|own| own.find(id, &self.cells));
                 let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
-                let cached = self.sum(counted.cell.key(), counted.cell.key().len() * 8);
+                let cached = self.sum(key, key.len() * 8);
                 let all = own.wrapping_add(sum);
                 if cached != (Sum { all, own }) {
-                    return Err(format!("{:?}: tree says {cached:?}, rows say {all} and {own}", counted.cell.key(),));
+                    return Err(format!("{key:?}: tree says {cached:?}, rows say {all} and {own}"));
                 }
             }
+        }
+        if let Some(id) = rows.into_keys().next() {
+            return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
         }
         self.audit_cleared()
     }
 
-    /// Bytes of rows, logs, numbering and index; the cells are counted by their table.
+    /// Bytes of rows, logs and index; the cells are counted by their table.
     pub(crate) fn bytes(&self) -> usize {
         let partials: usize = self.partials.values().map(Partial::bytes).sum();
-        partials + self.cells.bytes() + self.index.bytes() + self.cleared.bytes()
+        partials + self.index.bytes() + self.cleared.bytes()
     }
 }
 

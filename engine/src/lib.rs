@@ -57,6 +57,7 @@ mod series;
 mod slots;
 mod structure;
 mod sync;
+mod table;
 mod time;
 mod watch;
 

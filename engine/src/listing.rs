@@ -9,6 +9,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
+use crate::cell::CellKey;
 use crate::ledger::Ledger;
 use crate::partial::Partial;
 use crate::radix::KeyOf;
@@ -36,16 +37,17 @@ pub struct Listing {
 /// Keys in order with their values.
 trait Ordered {
     /// The first key behind `key`, or `key` itself if `or_equal`.
-    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)>;
+    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)>;
 
     fn sum_net(&self, net: IpNet) -> i64;
 }
 
 impl Ordered for Ledger {
-    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)> {
+    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)> {
         let id = self.index().seek(key, or_equal, self.cells())?;
-        let cell = &self.cells().get(id).cell;
-        Some((cell.key(), self.own_value(cell.key(), cell.totals()).wrapping_add(cell.others())))
+        let (key, cell) = (self.cells().key_of(id), self.cells().get(id));
+        let count = self.own_value(&key, cell.totals()).wrapping_add(cell.others());
+        Some((key, count))
     }
 
     fn sum_net(&self, net: IpNet) -> i64 {
@@ -86,11 +88,11 @@ impl Collected {
 }
 
 impl Ordered for Collected {
-    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(&[u8], i64)> {
+    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)> {
         let at = self
             .rows
             .partition_point(|row| if or_equal { row.key.as_slice() < key } else { row.key.as_slice() <= key });
-        self.rows.get(at).map(|row| (row.key.as_slice(), row.count))
+        self.rows.get(at).map(|row| (CellKey::new(&row.key), row.count))
     }
 
     fn sum_net(&self, net: IpNet) -> i64 {
@@ -165,7 +167,7 @@ impl Listing {
         while page.len() < limit {
             let from = at.as_deref();
             let Some((key, count)) = rows.seek(from.unwrap_or(&[]), from.is_none()) else { break };
-            visit(rows, key, count, from, &mut page);
+            visit(rows, &key, count, from, &mut page);
             at = Some(key.to_vec());
         }
         self.at = at;
@@ -191,7 +193,7 @@ fn blocks_at(rows: &dyn Ordered, key: &[u8], _: i64, before: Option<&[u8]>, page
     let listed = before.and_then(|key| key::to_net(key).ok()).and_then(|before| common(before, net));
     let mut lengths = Vec::new();
     let mut next = rows.seek(key, false);
-    while let Some(other) = next.and_then(|(key, _)| key::to_net(key).ok()) {
+    while let Some(other) = next.and_then(|(key, _)| key::to_net(&key).ok()) {
         let Some(len) = common(net, other).filter(|len| listed.is_none_or(|listed| *len > listed)) else { break };
         if len < net.prefix_len() {
             lengths.push(len);

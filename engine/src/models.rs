@@ -9,8 +9,9 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, key};
 
-use crate::cell::CellRef;
+use crate::cell::Cell;
 use crate::keys::Keys;
+use crate::slots::CellId;
 use crate::structure::Structure;
 use crate::time::Time;
 
@@ -46,18 +47,22 @@ fn check(builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static
 /// A table with one cell that has counted, is zero again and committed. (Loom lets a sequentially consistent load read the
 /// value that an atomic was made with even after a sequentially consistent store, which the memory model does not. So both
 /// totals are stored to before threads begin, here and in the models of structures.)
-fn keys() -> (Arc<Keys>, CellRef) {
+fn keys() -> (Arc<Keys>, CellId) {
     let keys = Arc::new(Keys::new(1));
-    let cell = keys.with_or_new(KEY, CellRef::clone);
-    add(&keys, &cell, 1);
-    add(&keys, &cell, -1);
+    let id = keys.with_or_new(KEY, |id, _| id);
+    add(&keys, id, 1);
+    add(&keys, id, -1);
     commit(&keys);
-    (keys, cell)
+    (keys, id)
 }
 
-fn add(keys: &Keys, cell: &CellRef, n: i64) {
-    if cell.add(n) {
-        keys.list(cell);
+fn cell(keys: &Keys, id: CellId) -> &Cell {
+    keys.cells().get(id)
+}
+
+fn add(keys: &Keys, id: CellId, n: i64) {
+    if cell(keys, id).add(n) {
+        keys.list(id);
     }
 }
 
@@ -65,7 +70,7 @@ fn add(keys: &Keys, cell: &CellRef, n: i64) {
 fn commit(keys: &Keys) -> Option<(u64, u64)> {
     let mut listed = Vec::new();
     keys.drain(&mut listed);
-    listed.iter().map(|cell| cell.take()).next_back()
+    listed.iter().map(|id| cell(keys, *id).take()).next_back()
 }
 
 fn structure(class: Class) -> Arc<Structure> {
@@ -88,16 +93,16 @@ fn assert_counts(structure: &Structure, key: &[u8], count: i64) {
 #[test]
 fn no_change_is_missed() {
     every_way(|| {
-        let (keys, cell) = keys();
+        let (keys, id) = keys();
         let adders = [1, -1].map(|n| {
-            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
-            thread::spawn(move || add(&keys, &cell, n))
+            let keys = Arc::clone(&keys);
+            thread::spawn(move || add(&keys, id, n))
         });
         let mut committed = commit(&keys);
         adders.into_iter().for_each(|adder| adder.join().unwrap());
         committed = commit(&keys).or(committed);
-        assert_eq!(committed, Some(cell.totals()), "the last commit has everything");
-        assert_eq!(cell.totals(), (2, 2));
+        assert_eq!(committed, Some(cell(&keys, id).totals()), "the last commit has everything");
+        assert_eq!(cell(&keys, id).totals(), (2, 2));
     });
 }
 
@@ -105,12 +110,12 @@ fn no_change_is_missed() {
 #[test]
 fn no_later_change_is_missed() {
     every_way(|| {
-        let (keys, cell) = keys();
+        let (keys, id) = keys();
         let adder = thread::spawn({
-            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
+            let keys = Arc::clone(&keys);
             move || {
-                add(&keys, &cell, 1);
-                add(&keys, &cell, 1);
+                add(&keys, id, 1);
+                add(&keys, id, 1);
             }
         });
         let mut committed = commit(&keys);
@@ -118,7 +123,7 @@ fn no_later_change_is_missed() {
         adder.join().unwrap();
         committed = commit(&keys).or(committed);
         assert_eq!(committed, Some((3, 1)));
-        assert_eq!(cell.own(), 2);
+        assert_eq!(cell(&keys, id).own(), 2);
     });
 }
 
@@ -126,10 +131,11 @@ fn no_later_change_is_missed() {
 #[test]
 fn holders_stay_within_the_limit() {
     most_ways(|| {
-        let (_keys, cell) = keys();
+        let (keys, id) = keys();
         let inside = Arc::new(AtomicUsize::new(0));
-        let holder = |cell: CellRef, inside: Arc<AtomicUsize>| {
+        let holder = |keys: Arc<Keys>, inside: Arc<AtomicUsize>| {
             move || {
+                let cell = cell(&keys, id);
                 let Some(_) = cell.add_within(1, 1) else { return false };
                 assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "one is in at a time");
                 inside.fetch_sub(1, Ordering::SeqCst);
@@ -137,11 +143,11 @@ fn holders_stay_within_the_limit() {
                 true
             }
         };
-        let holders = [0, 1].map(|_| thread::spawn(holder(CellRef::clone(&cell), Arc::clone(&inside))));
-        let ours = holder(CellRef::clone(&cell), Arc::clone(&inside))();
+        let holders = [0, 1].map(|_| thread::spawn(holder(Arc::clone(&keys), Arc::clone(&inside))));
+        let ours = holder(Arc::clone(&keys), Arc::clone(&inside))();
         let theirs = holders.map(|holder| holder.join().unwrap());
         assert!(ours || theirs.contains(&true), "somebody gets in");
-        assert_eq!(cell.own(), 0);
+        assert_eq!(cell(&keys, id).own(), 0);
     });
 }
 
@@ -149,14 +155,14 @@ fn holders_stay_within_the_limit() {
 #[test]
 fn a_cell_that_is_found_is_not_removed() {
     every_way(|| {
-        let (keys, cell) = keys();
+        let (keys, id) = keys();
         let adder = thread::spawn({
             let keys = Arc::clone(&keys);
-            move || keys.with_or_new(KEY, |cell| add(&keys, cell, 1))
+            move || keys.with_or_new(KEY, |id, _| add(&keys, id, 1))
         });
-        let removed = keys.remove_unused(&cell, 1);
+        let removed = keys.remove_unused(id);
         adder.join().unwrap();
-        assert_eq!(keys.with(KEY, |cell| cell.own()), Some(1), "removed: {removed}");
+        assert_eq!(keys.with(KEY, |_, cell| cell.own()), Some(1), "removed: {removed}");
         assert_eq!(keys.len(), 1);
     });
 }
@@ -165,17 +171,21 @@ fn a_cell_that_is_found_is_not_removed() {
 #[test]
 fn a_cell_that_is_held_is_not_removed() {
     every_way(|| {
-        let (keys, cell) = keys();
+        let (keys, id) = keys();
+        cell(&keys, id).hold();
         let holder = thread::spawn({
-            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
-            move || add(&keys, &cell, 1)
+            let keys = Arc::clone(&keys);
+            move || {
+                add(&keys, id, 1);
+                cell(&keys, id).let_go();
+            }
         });
-        let before = keys.remove_unused(&cell, 1);
+        let before = keys.remove_unused(id);
         let committed = commit(&keys);
-        let after = keys.remove_unused(&cell, 1);
+        let after = keys.remove_unused(id);
         holder.join().unwrap();
         assert!(!before && !after, "{before} {after} {committed:?}");
-        assert_eq!(cell.own(), 1);
+        assert_eq!(cell(&keys, id).own(), 1);
     });
 }
 
@@ -183,20 +193,22 @@ fn a_cell_that_is_held_is_not_removed() {
 #[test]
 fn what_is_removed_is_zero_and_committed() {
     every_way(|| {
-        let (keys, cell) = keys();
+        let (keys, id) = keys();
+        cell(&keys, id).hold();
         let holder = thread::spawn({
-            let (keys, cell) = (Arc::clone(&keys), CellRef::clone(&cell));
+            let keys = Arc::clone(&keys);
             move || {
-                add(&keys, &cell, 1);
-                add(&keys, &cell, -1);
+                add(&keys, id, 1);
+                add(&keys, id, -1);
+                cell(&keys, id).let_go();
             }
         });
         commit(&keys);
-        let removed = keys.remove_unused(&cell, 1);
+        let removed = keys.remove_unused(id);
         holder.join().unwrap();
         if removed {
-            assert_eq!(cell.own(), 0);
-            assert!(!cell.is_dirty(), "its last change was committed");
+            assert_eq!(cell(&keys, id).own(), 0);
+            assert!(!cell(&keys, id).is_dirty(), "its last change was committed");
             assert_eq!(commit(&keys), None);
         }
         assert_eq!(keys.len(), usize::from(!removed));

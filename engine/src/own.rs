@@ -37,14 +37,14 @@ impl Own {
     pub(crate) fn write(
         &mut self,
         partial: &mut Partial,
-        cells: &mut Cells,
+        cells: &Cells,
         id: CellId,
         (added, removed): (u64, u64),
     ) -> Option<(Row, Row)> {
-        let slot = cells.get(id).own_slot;
+        let slot = cells.get(id).own_slot();
         let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
         let unchanged = (old.row.added, old.row.removed) == (added, removed);
-        if unchanged || (slot == EMPTY && counts_nothing(cells.key_of(id), (added, removed))) {
+        if unchanged || (slot == EMPTY && counts_nothing(&cells.key_of(id), (added, removed))) {
             return None;
         }
         let slot = if slot == EMPTY { self.slot()? } else { slot };
@@ -52,9 +52,9 @@ impl Own {
         let born = if old.is_live() { old.born } else { row.version };
         partial.have = row.version;
         partial.put(slot, Slot { row, born, cell: id }, cells);
-        let counted = cells.get_mut(id);
-        if counted.own_slot == EMPTY {
-            (counted.own_slot, counted.rows) = (slot, counted.rows + 1);
+        if !old.is_live() {
+            cells.get(id).set_own_slot(slot);
+            cells.get(id).count_row(true);
         }
         Some((old.row, row))
     }
@@ -75,10 +75,10 @@ impl Own {
     pub(crate) fn retire(
         &mut self,
         partial: &mut Partial,
-        cells: &mut Cells,
+        cells: &Cells,
         now: Time,
         idle: Duration,
-        mut retired: impl FnMut(&mut Cells, CellId),
+        mut retired: impl FnMut(CellId),
     ) {
         if self.marks.back().is_none_or(|(_, version)| *version < partial.have) {
             self.marks.push_back((now, partial.have));
@@ -90,15 +90,16 @@ impl Own {
             .collect();
         self.swept = upto;
         for (slot, state) in zero {
-            if cells.get(state.cell).cell.is_dirty() {
+            if cells.get(state.cell).is_dirty() {
                 continue;
             }
             let row = Row { version: partial.have + 1, ..Row::default() };
             partial.have = row.version;
             partial.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
-            let counted = cells.get_mut(state.cell);
-            (counted.own_slot, counted.rows) = (EMPTY, counted.rows - 1);
-            retired(cells, state.cell);
+            let cell = cells.get(state.cell);
+            cell.set_own_slot(EMPTY);
+            cell.count_row(false);
+            retired(state.cell);
         }
     }
 

@@ -21,8 +21,8 @@ pub(crate) struct Partial {
     /// What changed when. Our own rows always have one; of others' rows it is made when somebody asks us for them, which
     /// happens while their owner cannot be reached.
     log: Option<Log>,
-    /// Slots by the number of their cell.
-    by_cell: HashTable<u32>,
+    /// Slots by the number of their cell. Our own are found by the cell, which names its slot.
+    by_cell: Option<HashTable<u32>>,
     /// Vacant slots in the order in which they became so.
     vacated: VecDeque<(Version, u32)>,
     live: usize,
@@ -63,7 +63,7 @@ fn hash_id(id: CellId) -> u64 {
 impl Partial {
     /// Nothing known yet of what changed after `since`.
     pub(crate) fn new(since: Version) -> Self {
-        Self { since, have: since, known: since, ..Self::default() }
+        Self { since, have: since, known: since, by_cell: Some(HashTable::new()), ..Self::default() }
     }
 
     /// The beginning of our own rows.
@@ -73,6 +73,18 @@ impl Partial {
 
     pub(crate) fn get(&self, slot: u32) -> Slot {
         self.slots.get(slot)
+    }
+
+    /// The cell of a slot.
+    #[inline]
+    pub(crate) fn cell(&self, slot: u32) -> CellId {
+        self.slots.cell(slot)
+    }
+
+    /// Looks at slots that are about to be written to, all at once, so that they are at hand one by one.
+    #[inline]
+    pub(crate) fn warm(&self, slots: impl Iterator<Item = u32>) {
+        std::hint::black_box(slots.fold(0, |sum, slot| sum ^ self.slots.version(slot)));
     }
 
     /// Live rows.
@@ -90,8 +102,11 @@ impl Partial {
     }
 
     /// The row of a cell, with its slot.
-    pub(crate) fn find(&self, id: CellId) -> Option<(u32, Slot)> {
-        let slot = *self.by_cell.find(hash_id(id), |slot| self.slots.get(*slot).cell == id)?;
+    pub(crate) fn find(&self, id: CellId, cells: &Cells) -> Option<(u32, Slot)> {
+        let slot = match &self.by_cell {
+            Some(by_cell) => *by_cell.find(hash_id(id), |slot| self.slots.get(*slot).cell == id)?,
+            None => Some(cells.get(id).own_slot()).filter(|slot| *slot != EMPTY)?,
+        };
         Some((slot, self.slots.get(slot)))
     }
 
@@ -103,23 +118,26 @@ impl Partial {
         }
         self.slots.set(slot, new);
         if let Some(log) = &mut self.log {
-            if old.cell != EMPTY {
-                log.strike(old.row.version);
-            }
             log.insert(new.row.version, slot);
+            if log.is_due(self.slots.len()) {
+                let slots = &self.slots;
+                log.sweep(|version, slot| slots.version(slot) == version);
+            }
         }
         if old.is_live() {
             self.live -= 1;
-            let hash = row_hash(key_hash(cells.key_of(old.cell)), &old.row);
+            let hash = row_hash(key_hash(&cells.key_of(old.cell)), &old.row);
             self.fingerprint = self.fingerprint.wrapping_sub(hash);
         }
         if new.is_live() {
             self.live += 1;
-            let hash = row_hash(key_hash(cells.key_of(new.cell)), &new.row);
+            let hash = row_hash(key_hash(&cells.key_of(new.cell)), &new.row);
             self.fingerprint = self.fingerprint.wrapping_add(hash);
-            if old.cell != new.cell {
+            if old.cell != new.cell
+                && let Some(by_cell) = &mut self.by_cell
+            {
                 let slots = &self.slots;
-                self.by_cell.insert_unique(hash_id(new.cell), slot, |slot| hash_id(slots.get(*slot).cell));
+                by_cell.insert_unique(hash_id(new.cell), slot, |slot| hash_id(slots.get(*slot).cell));
             }
         } else {
             self.vacate(new.row.version, slot);
@@ -148,21 +166,15 @@ impl Partial {
         if old.is_live() {
             self.unfind(slot, old.cell);
             self.live -= 1;
-            let hash = row_hash(key_hash(cells.key_of(old.cell)), &old.row);
+            let hash = row_hash(key_hash(&cells.key_of(old.cell)), &old.row);
             self.fingerprint = self.fingerprint.wrapping_sub(hash);
         }
-        self.forget(slot, old.row.version);
-    }
-
-    fn forget(&mut self, slot: u32, version: Version) {
         self.slots.set(slot, Slot::NONE);
-        if let Some(log) = &mut self.log {
-            log.strike(version);
-        }
     }
 
     fn unfind(&mut self, slot: u32, id: CellId) {
-        if let Ok(entry) = self.by_cell.find_entry(hash_id(id), |other| *other == slot) {
+        let by_cell = self.by_cell.as_mut();
+        if let Some(Ok(entry)) = by_cell.map(|by_cell| by_cell.find_entry(hash_id(id), |other| *other == slot)) {
             entry.remove();
         }
     }
@@ -193,7 +205,7 @@ impl Partial {
             if state.cell != VACANT || state.row.version != version {
                 continue;
             }
-            self.forget(slot, version);
+            self.slots.set(slot, Slot::NONE);
             self.floor = self.floor.max(version);
             freed(slot);
         }
@@ -212,7 +224,9 @@ impl Partial {
 
     /// What changed above `after`, in order of version. Needs the log.
     pub(crate) fn changed(&self, after: Version) -> impl Iterator<Item = (u32, Slot)> + '_ {
-        self.log.iter().flat_map(move |log| log.above(after)).map(|(_, slot)| (slot, self.slots.get(slot)))
+        let entries = self.log.iter().flat_map(move |log| log.above(after));
+        let states = entries.map(|(version, slot)| (version, slot, self.slots.get(slot)));
+        states.filter(|(version, _, state)| state.row.version == *version).map(|(_, slot, state)| (slot, state))
     }
 
     /// Cuts the rows above `after` for a replica that knows the keys of rows born in `(since, known]`, up to about `budget`
@@ -241,7 +255,8 @@ impl Partial {
             }
             upto = state.row.version;
             let known = state.born > since && (state.born <= known || canary::broken(Canary::KeyOmitted));
-            rows.push(WireRow { slot, version: upto, state: wire_state(&state, known, cells) });
+            let key = (state.is_live() && !known).then(|| cells.key_of(state.cell));
+            rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref()) });
         }
         Some(Cut {
             upto: if complete { self.have } else { upto },
@@ -255,15 +270,14 @@ impl Partial {
     pub(crate) fn bytes(&self) -> usize {
         self.slots.bytes()
             + self.log.as_ref().map_or(0, Log::bytes)
-            + self.by_cell.capacity() * 5
+            + self.by_cell.as_ref().map_or(0, HashTable::allocation_size)
             + self.vacated.capacity() * 16
     }
 }
 
-fn wire_state<'a>(state: &Slot, known: bool, cells: &'a Cells) -> RowState<'a> {
+fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>) -> RowState<'a> {
     if !state.is_live() {
         return RowState::Vacant;
     }
-    let key = (!known).then(|| cells.key_of(state.cell));
     RowState::Live { key, added: state.row.added, removed: state.row.removed }
 }

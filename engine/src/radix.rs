@@ -14,11 +14,12 @@ pub(crate) use nodes::{Aggregate, Sum};
 use nodes::{Nodes, Ref};
 use smallvec::SmallVec;
 
+use crate::cell::CellKey;
 use crate::slots::CellId;
 
 /// Tells the key of a leaf.
 pub(crate) trait KeyOf {
-    fn key_of(&self, id: CellId) -> &[u8];
+    fn key_of(&self, id: CellId) -> CellKey;
 }
 
 /// The byte of a key at a position, zero behind its end.
@@ -32,7 +33,7 @@ fn parting(a: &[u8], b: &[u8]) -> Option<usize> {
 }
 
 /// Whether the first `bits` bits agree.
-fn agree(key: &[u8], prefix: &[u8], bits: usize) -> bool {
+pub(crate) fn agree(key: &[u8], prefix: &[u8], bits: usize) -> bool {
     let (whole, rest) = (bits / 8, bits % 8);
     key.len() >= whole
         && key[..whole] == prefix[..whole]
@@ -53,8 +54,7 @@ impl<S: Aggregate> Radix<S> {
             self.root = Some(Ref::leaf(id));
             return;
         };
-        let key = keys.key_of(id);
-        let other = keys.key_of(self.nearest(root, key));
+        let (key, other) = (&*keys.key_of(id), &*keys.key_of(self.nearest(root, &keys.key_of(id))));
         let Some(depth) = parting(key, other) else {
             debug_assert!(false, "a key is inserted once");
             return;
@@ -78,18 +78,22 @@ impl<S: Aggregate> Radix<S> {
         self.relink(above, Ref::inner(changed));
     }
 
-    /// Adds to the sums on the way to a leaf.
-    #[inline]
-    pub(crate) fn add(&mut self, key: &[u8], n: S) {
-        self.total = self.total.plus(n);
-        let mut edge = self.root;
-        while let Some(node) = edge.and_then(Ref::node) {
-            let Some(child) = self.nodes.find(node, at(key, self.nodes.depth(node))) else {
-                debug_assert!(false, "only a key that is there is added to");
-                return;
-            };
-            self.nodes.add(node, child, n);
-            edge = Some(self.nodes.child(node, child));
+    /// Adds to the sums on the ways to many leaves, a level at a time: each way waits for memory at each node, and so they
+    /// wait together.
+    pub(crate) fn add_all(&mut self, leaves: &[(CellKey, S)]) {
+        let mut ways: SmallVec<[_; 32]> =
+            leaves.iter().map(|(key, n)| (self.root.and_then(Ref::node), key, *n)).collect();
+        self.total = leaves.iter().fold(self.total, |total, (_, n)| total.plus(*n));
+        while !ways.is_empty() {
+            ways.retain(|(node, key, n)| {
+                let Some(at_node) = *node else { return false };
+                let found = self.nodes.find(at_node, at(key, self.nodes.depth(at_node)));
+                debug_assert!(found.is_some(), "only a key that is there is added to");
+                let Some(child) = found else { return false };
+                self.nodes.add(at_node, child, *n);
+                *node = self.nodes.child(at_node, child).node();
+                true
+            });
         }
     }
 
@@ -122,15 +126,30 @@ impl<S: Aggregate> Radix<S> {
         let (whole, rest) = (bits / 8, bits % 8);
         let Some(mut edge) = self.root else { return S::default() };
         let mut sum = self.total;
+        // Bytes on which all keys agree are compared with the first of them, which is looked at often and so at hand.
+        let mut compared = match edge.node().map(|root| self.nodes.depth(root)) {
+            Some(depth) if agree(&keys.key_of(self.first(edge)), prefix, depth.min(whole) * 8) => depth.min(whole),
+            Some(_) => return S::default(),
+            None => 0,
+        };
         while let Some(node) = edge.node() {
+            if compared == whole && rest == 0 {
+                // All of the prefix was on the way here, whatever lies below.
+                return sum;
+            }
             let depth = self.nodes.depth(node);
             if depth < whole {
                 let Some(child) = self.nodes.find(node, at(prefix, depth)) else { return S::default() };
                 sum = self.nodes.sum(node, child);
                 edge = self.nodes.child(node, child);
+                if compared == depth {
+                    compared += 1;
+                }
                 continue;
             }
-            if !agree(keys.key_of(self.first(edge)), prefix, whole * 8 + if depth > whole { rest } else { 0 }) {
+            let left = if depth > whole { rest } else { 0 };
+            let all_compared = compared == whole && left == 0;
+            if !all_compared && !agree(&keys.key_of(self.first(edge)), prefix, whole * 8 + left) {
                 return S::default();
             }
             if depth == whole && rest > 0 {
@@ -140,13 +159,15 @@ impl<S: Aggregate> Radix<S> {
             }
             return sum;
         }
-        if edge.leaf_id().is_some_and(|id| agree(keys.key_of(id), prefix, bits)) { sum } else { S::default() }
+        let all_compared = compared == whole && rest == 0;
+        let agrees = all_compared || edge.leaf_id().is_some_and(|id| agree(&keys.key_of(id), prefix, bits));
+        if agrees { sum } else { S::default() }
     }
 
     /// The first leaf whose key is behind `key`, or `key` itself if `or_equal`.
     pub(crate) fn seek(&self, key: &[u8], or_equal: bool, keys: &impl KeyOf) -> Option<CellId> {
         let mut edge = self.root?;
-        let nearest = keys.key_of(self.nearest(edge, key));
+        let nearest = &*keys.key_of(self.nearest(edge, key));
         let depth = parting(key, nearest).unwrap_or(usize::MAX);
         // The next sibling of the way down, as deep as there is one: all behind the way.
         let mut sibling = None;
@@ -205,8 +226,8 @@ mod tests {
     use super::*;
 
     impl KeyOf for Vec<Vec<u8>> {
-        fn key_of(&self, id: CellId) -> &[u8] {
-            &self[id as usize]
+        fn key_of(&self, id: CellId) -> CellKey {
+            CellKey::new(&self[id as usize])
         }
     }
 
@@ -250,7 +271,7 @@ mod tests {
             for id in &ids {
                 let (key, value) = (&keys[*id as usize], values[*id as usize]);
                 radix.insert(*id, &keys);
-                radix.add(key, Sum { all: value, own: -value });
+                radix.add_all(&[(CellKey::new(key), Sum { all: value, own: -value })]);
                 model.insert(key.clone(), value);
             }
             order(&mut ids, !seed);
@@ -261,7 +282,7 @@ mod tests {
                 let key = &keys[*id as usize];
                 check(&radix, &model, &keys, key, (i % 9).min(key.len() * 8));
                 let value = model.remove(key).unwrap();
-                radix.add(key, Sum { all: -value, own: value });
+                radix.add_all(&[(CellKey::new(key), Sum { all: -value, own: value })]);
                 radix.remove(key);
             }
             prop_assert_eq!(radix.seek(&[], true, &keys), None);

@@ -86,11 +86,32 @@ pub(crate) struct Slots {
 
 impl Slots {
     pub(crate) fn get(&self, slot: u32) -> Slot {
-        let packed = match self.chunks.get(slot as usize / CHUNK) {
+        self.packed(slot).map_or(Slot::NONE, |packed| self.unpack(slot, packed))
+    }
+
+    #[inline]
+    fn packed(&self, slot: u32) -> Option<&Packed> {
+        match self.chunks.get(slot as usize / CHUNK) {
             Some(Some(chunk)) => Some(&chunk[slot as usize % CHUNK]),
             _ => self.aside.get(&slot),
-        };
-        packed.map_or(Slot::NONE, |packed| self.unpack(slot, packed))
+        }
+    }
+
+    /// The version of a slot, 0 when it is empty.
+    #[inline]
+    pub(crate) fn version(&self, slot: u32) -> Version {
+        self.packed(slot).map_or(0, Packed::version)
+    }
+
+    /// The cell of a slot.
+    #[inline]
+    pub(crate) fn cell(&self, slot: u32) -> CellId {
+        self.packed(slot).map_or(EMPTY, |packed| packed.cell)
+    }
+
+    /// Slots that are live or vacant.
+    pub(crate) fn len(&self) -> usize {
+        self.used
     }
 
     fn unpack(&self, slot: u32, packed: &Packed) -> Slot {

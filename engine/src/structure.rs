@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, Cell, Kind, NodeName, StructureId, StructureSpec};
+use tallymesh_schemas::{Actor, Cell as CellKind, Kind, NodeName, StructureId, StructureSpec};
 
-use crate::cell::CellRef;
+use crate::cell::Cell;
 use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::radix::KeyOf;
+use crate::slots::CellId;
 use crate::time::Time;
 use crate::watch::{Watch, Watchers};
 
@@ -61,9 +63,10 @@ pub struct Entry {
 
 impl Structure {
     pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
+        let keys = Keys::new(seed);
         Self {
-            keys: Keys::new(seed),
-            ledger: RwLock::new(Ledger::new(spec.class, actor)),
+            ledger: RwLock::new(Ledger::new(spec.class, actor, Arc::clone(keys.cells()))),
+            keys,
             watchers: Watchers::default(),
             pending: AtomicUsize::new(0),
             wake,
@@ -98,10 +101,10 @@ impl Structure {
     /// [`KeyError`] when `key` is not a key of the structure's kind; nothing is counted then.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
-        let known = self.keys.with(key, |cell| self.touch(cell, cell.add(n)));
+        let known = self.keys.with(key, |id, cell| self.touch(id, cell.add(n)));
         if known.is_none() {
             key::check(self.kind(), key)?;
-            self.keys.with_or_new(key, |cell| self.touch(cell, cell.add(n)));
+            self.keys.with_or_new(key, |id, cell| self.touch(id, cell.add(n)));
         }
         Ok(())
     }
@@ -112,19 +115,21 @@ impl Structure {
     /// [`KeyError`] when `key` is not a key of the structure's kind.
     pub fn counter(self: &Arc<Self>, key: &[u8]) -> Result<Counter, KeyError> {
         key::check(self.kind(), key)?;
-        let cell = self.keys.with_or_new(key, |cell| {
+        let id = self.keys.with_or_new(key, |id, cell| {
             // Listed although nothing changed, so that it is let go of if nothing ever does.
-            self.touch(cell, cell.add(0));
-            CellRef::clone(cell)
+            self.touch(id, cell.add(0));
+            cell.hold();
+            id
         });
-        Ok(Counter { structure: Arc::clone(self), cell })
+        Ok(Counter { structure: Arc::clone(self), id })
     }
 
-    fn touch(&self, cell: &CellRef, newly_changed: bool) {
+    #[inline]
+    fn touch(&self, id: CellId, newly_changed: bool) {
         if newly_changed {
             // Counted before it is listed: what a commit takes off the list is never more than what is pending.
             let before = self.pending.fetch_add(1, Ordering::SeqCst);
-            self.keys.list(cell);
+            self.keys.list(id);
             if before == 0 || before + 1 == self.spec.max_pending {
                 (self.wake)();
             }
@@ -156,7 +161,7 @@ impl Structure {
 
     /// The count of a key. O(1).
     pub fn count(&self, key: &[u8], now: Time) -> Count {
-        let (totals, others) = self.keys.with(key, |cell| (cell.totals(), cell.others())).unwrap_or_default();
+        let (totals, others) = self.keys.with(key, |_, cell| (cell.totals(), cell.others())).unwrap_or_default();
         let local = self.local(key, totals);
         self.with_freshness(local.wrapping_add(others), local, now)
     }
@@ -186,14 +191,14 @@ impl Structure {
     /// are closed.
     pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
         key::check(self.kind(), key)?;
-        if self.spec.class.cell() != Cell::Events {
+        if self.spec.class.cell() != CellKind::Events {
             return Err(KeyError::Gauge);
         }
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
         for (actor, row) in ledger.rows_of_key(key, &self.keys) {
             let note = key::cleared(&actor, key);
-            self.keys.with_or_new(&note, |cell| self.touch(cell, cell.raise(row.added, row.removed)));
+            self.keys.with_or_new(&note, |id, cell| self.touch(id, cell.raise(row.added, row.removed)));
         }
         self.commit_locked(&mut ledger);
         Ok(())
@@ -210,8 +215,10 @@ impl Structure {
         self.commit();
         let ledger = self.ledger.read();
         ledger.latest(node)?;
-        let id = self.keys.with(key, |cell| cell.id()).flatten();
-        let rows = ledger.counted_runs(node).filter_map(|(actor, partial)| Some((actor, id?, partial.find(id?)?.1)));
+        let id = self.keys.find(key);
+        let rows = ledger
+            .counted_runs(node)
+            .filter_map(|(actor, partial)| Some((actor, id?, partial.find(id?, ledger.cells())?.1)));
         Some(rows.fold(0, |sum, (actor, id, state)| sum.wrapping_add(ledger.value(actor, id, &state.row))))
     }
 
@@ -282,18 +289,36 @@ impl fmt::Debug for Structure {
 }
 
 /// The counter of one key, resolved once. Cheap to clone; adding takes a few nanoseconds and no lock.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Counter {
     structure: Arc<Structure>,
-    cell: CellRef,
+    id: CellId,
+}
+
+impl Clone for Counter {
+    fn clone(&self) -> Self {
+        self.cell().hold();
+        Self { structure: Arc::clone(&self.structure), id: self.id }
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.cell().let_go();
+    }
 }
 
 impl Counter {
+    #[inline]
+    fn cell(&self) -> &Cell {
+        self.structure.keys.cells().get(self.id)
+    }
+
     /// Adds `n` to this node's own part; a negative `n` removes. A step beyond 2^40 either way counts as that much, as
     /// with [`Structure::add`].
     #[inline]
     pub fn add(&self, n: i64) {
-        self.structure.touch(&self.cell, self.cell.add(n));
+        self.structure.touch(self.id, self.cell().add(n));
     }
 
     /// Adds `n` > 0 if the cluster-wide count as known here is then at most `limit`. Whether it did. Exact among the
@@ -301,8 +326,8 @@ impl Counter {
     /// and one above 2^40 as that much.
     #[must_use]
     pub fn add_within(&self, n: i64, limit: i64) -> bool {
-        let added = self.cell.add_within(n, limit);
-        added.inspect(|newly_changed| self.structure.touch(&self.cell, *newly_changed)).is_some()
+        let added = self.cell().add_within(n, limit);
+        added.inspect(|newly_changed| self.structure.touch(self.id, *newly_changed)).is_some()
     }
 
     /// Counts one from now until the guard is dropped.
@@ -320,19 +345,20 @@ impl Counter {
 
     /// This node's own part.
     pub(crate) fn own(&self) -> i64 {
-        self.cell.own()
+        self.cell().own()
     }
 
     /// What the others count.
     #[inline]
     pub(crate) fn others(&self) -> i64 {
-        self.cell.others()
+        self.cell().others()
     }
 
     /// The count. O(1), no lock.
     pub fn count(&self, now: Time) -> Count {
-        let local = self.structure.local(self.cell.key(), self.cell.totals());
-        self.structure.with_freshness(local.wrapping_add(self.cell.others()), local, now)
+        let (cell, key) = (self.cell(), self.structure.keys.cells().key_of(self.id));
+        let local = self.structure.local(&key, cell.totals());
+        self.structure.with_freshness(local.wrapping_add(cell.others()), local, now)
     }
 }
 

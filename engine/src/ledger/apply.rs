@@ -11,13 +11,15 @@
     )
 )]
 
+use smallvec::SmallVec;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
 
-use super::Ledger;
+use super::{Ledger, TOGETHER};
 use crate::canary::{self, Canary};
+use crate::cell::CellKey;
 use crate::keys::Keys;
 use crate::partial::Partial;
 use crate::radix::KeyOf;
@@ -72,7 +74,7 @@ struct Joining<'a> {
     keys: &'a Keys,
     changed: &'a mut dyn FnMut(&[u8]),
     /// Keys of rows that clear and have changed.
-    cleared: Vec<Box<[u8]>>,
+    cleared: Vec<CellKey>,
 }
 
 fn applied(delta: &Delta<'_>, had: Version) -> Applied {
@@ -97,6 +99,7 @@ impl Ledger {
         } else {
             self.apply_next(&mut partial, delta, &mut joining)
         };
+        self.index.settle();
         let Joining { cleared, changed, .. } = joining;
         self.partials.insert(delta.actor.clone(), partial);
         self.reclear(cleared, keys, changed);
@@ -217,26 +220,73 @@ impl Ledger {
     #[inline]
     fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_>) {
         if self.clears(id) {
-            joining.cleared.push(self.cells.key_of(id).into());
+            joining.cleared.push(self.cells.key_of(id));
         } else if counts {
             let n = self.value(joining.actor, id, new).wrapping_sub(self.value(joining.actor, id, old));
             self.add_others(id, n);
-            (joining.changed)(self.cells.key_of(id));
+            (joining.changed)(&self.cells.key_of(id));
         }
     }
 
     fn join(&mut self, partial: &mut Partial, delta: &Delta<'_>, joining: &mut Joining<'_>) -> Result<(), ApplyError> {
         let mut rows = RowReader::new(delta.rows, delta.after);
-        while let Some(row) = rows.next_row()? {
-            if row.version > delta.upto {
-                return Err(ApplyError::Beyond { version: row.version, upto: delta.upto });
+        // Rows of keys that are known wait for each other, and then for memory together.
+        let mut known: SmallVec<[WireRow<'static>; TOGETHER]> = SmallVec::new();
+        let read = loop {
+            let (slot, version, state) = match rows.next_row() {
+                Ok(Some(row)) if row.version <= delta.upto => (row.slot, row.version, row.state),
+                Ok(Some(row)) => break Err(ApplyError::Beyond { version: row.version, upto: delta.upto }),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            };
+            let state = match state {
+                RowState::Live { key: Some(_), .. } => {
+                    self.join_known(partial, &mut known, joining)?;
+                    self.join_next(partial, WireRow { slot, version, state }, joining)?;
+                    continue;
+                }
+                RowState::Live { key: None, added, removed } => RowState::Live { key: None, added, removed },
+                RowState::Vacant => RowState::Vacant,
+            };
+            known.push(WireRow { slot, version, state });
+            if known.len() == TOGETHER {
+                self.join_known(partial, &mut known, joining)?;
             }
-            let old = partial.get(row.slot);
-            if row.version > old.row.version || self.decides(&old, &row, joining) {
-                self.join_row(partial, &old, row, joining)?;
-            }
-        }
+        };
+        self.join_known(partial, &mut known, joining)?;
+        read?;
         partial.have = partial.have.max(delta.upto);
+        Ok(())
+    }
+
+    fn join_known(
+        &mut self,
+        partial: &mut Partial,
+        rows: &mut SmallVec<[WireRow<'static>; TOGETHER]>,
+        joining: &mut Joining<'_>,
+    ) -> Result<(), ApplyError> {
+        let cells: SmallVec<[CellId; TOGETHER]> = rows.iter().map(|row| partial.cell(row.slot)).collect();
+        self.warm(&cells);
+        rows.drain(..).try_for_each(|row| self.join_next(partial, row, joining))
+    }
+
+    /// Looks at cells that are about to be written to, all at once, so that they are at hand one by one.
+    fn warm(&self, cells: &[CellId]) {
+        let live = cells.iter().filter(|id| **id < VACANT);
+        std::hint::black_box(live.fold(0, |sum, id| sum ^ self.cells.get(*id).others()));
+    }
+
+    #[inline]
+    fn join_next(
+        &mut self,
+        partial: &mut Partial,
+        row: WireRow<'_>,
+        joining: &mut Joining<'_>,
+    ) -> Result<(), ApplyError> {
+        let old = partial.get(row.slot);
+        if row.version > old.row.version || self.decides(&old, &row, joining) {
+            self.join_row(partial, &old, row, joining)?;
+        }
         Ok(())
     }
 
@@ -247,7 +297,7 @@ impl Ledger {
             return false;
         }
         let known = self.cells.key_of(old.cell);
-        (added, removed, key.unwrap_or(known)) > (old.row.added, old.row.removed, known)
+        (added, removed, key.unwrap_or(&known)) > (old.row.added, old.row.removed, &*known)
     }
 
     #[inline]
@@ -266,23 +316,25 @@ impl Ledger {
             RowState::Live { key: None, added, removed } => (old.cell, (added, removed)),
             RowState::Live { key: Some(key), added, removed } => {
                 key::check_row(self.class, key)?;
-                (joining.keys.with_or_new(key, |cell| self.number(cell)), (added, removed))
+                let id = joining.keys.with_or_new(key, |id, _| id);
+                self.enter(id);
+                (id, (added, removed))
             }
             RowState::Vacant => (VACANT, (0, 0)),
         };
         if cell != old.cell
             && cell < VACANT
-            && let Some((slot, other)) = partial.find(cell)
+            && let Some((slot, other)) = partial.find(cell, &self.cells)
         {
             if other.row.version > row.version {
                 return Ok(());
             }
             // The owner has one row a key: it has retired that one, and we have not heard of it yet.
             // The new row is noted first, so that the cell keeps its number in between.
-            self.cells.get_mut(cell).rows += 1;
+            self.cells.get(cell).count_row(true);
             partial.clear(slot, &self.cells);
             self.move_row(&other, &Slot::NONE, partial.counts, joining);
-            self.cells.get_mut(cell).rows -= 1;
+            self.cells.get(cell).count_row(false);
         }
         let new = Slot {
             row: Row { added: totals.0, removed: totals.1, version: row.version },
@@ -303,12 +355,12 @@ impl Ledger {
     /// The slot has another key than before, or none any more, or its first one.
     fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_>) {
         if new.is_live() {
-            self.cells.get_mut(new.cell).rows += 1;
+            self.cells.get(new.cell).count_row(true);
             self.count(new.cell, &Row::default(), &new.row, counts, joining);
         }
         if old.is_live() {
             self.count(old.cell, &old.row, &Row::default(), counts, joining);
-            self.cells.get_mut(old.cell).rows -= 1;
+            self.cells.get(old.cell).count_row(false);
             self.drop_if_unused(old.cell, joining.keys);
         }
     }

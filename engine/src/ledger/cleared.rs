@@ -11,6 +11,7 @@ use tallymesh_schemas::{Actor, key};
 
 use super::Ledger;
 use crate::canary::{self, Canary};
+use crate::cell::CellKey;
 use crate::keys::Keys;
 use crate::radix::KeyOf;
 use crate::row::Row;
@@ -69,7 +70,7 @@ impl Ledger {
         if self.cleared.is_empty() {
             return row.value();
         }
-        counts((row.added, row.removed), self.cleared.of(self.cells.key_of(id), actor))
+        counts((row.added, row.removed), self.cleared.of(&self.cells.key_of(id), actor))
     }
 
     /// What of our own totals of a key counts.
@@ -79,25 +80,26 @@ impl Ledger {
 
     /// What was cleared of an actor's row of a key.
     pub(super) fn cleared_of(&self, id: CellId, actor: &Actor) -> Totals {
-        self.cleared.of(self.cells.key_of(id), actor)
+        self.cleared.of(&self.cells.key_of(id), actor)
     }
 
     /// Whether the rows of a cell clear instead of counting.
     pub(super) fn clears(&self, id: CellId) -> bool {
-        self.keeps_runs() && key::is_cleared(self.cells.key_of(id))
+        self.keeps_runs() && key::is_cleared(&self.cells.key_of(id))
     }
 
     /// The rows of all actors for a key, those that are cleared already included: who cleared them may be forgotten.
     pub(crate) fn rows_of_key(&self, key: &[u8], keys: &Keys) -> Vec<(Actor, Row)> {
-        let Some(id) = keys.with(key, |cell| cell.id()).flatten() else { return Vec::new() };
-        let rows = self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id)?.1.row)));
+        let Some(id) = keys.find(key) else { return Vec::new() };
+        let rows =
+            self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
         rows.filter(|(_, row)| (row.added, row.removed) != Totals::default())
             .map(|(actor, row)| (actor.clone(), row))
             .collect()
     }
 
     /// The rows that clear have changed: takes off what all of them together say, no more and no less.
-    pub(super) fn reclear(&mut self, rows: Vec<Box<[u8]>>, keys: &Keys, changed: &mut dyn FnMut(&[u8])) {
+    pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, changed: &mut dyn FnMut(&[u8])) {
         for row in rows {
             let Ok((victim, key)) = key::to_cleared(self.class.kind(), &row) else { continue };
             let totals = self.stated(&row, keys);
@@ -106,10 +108,10 @@ impl Ledger {
                 continue;
             }
             self.cleared.set(key, victim.clone(), totals);
-            let Some(id) = keys.with(key, |cell| cell.id()).flatten() else { continue };
+            let Some(id) = keys.find(key) else { continue };
             let ours = victim == self.actor;
             let partial = self.partials.get(&victim).filter(|partial| partial.counts || ours);
-            let Some((_, state)) = partial.and_then(|partial| partial.find(id)) else { continue };
+            let Some((_, state)) = partial.and_then(|partial| partial.find(id, &self.cells)) else { continue };
             let counted = (state.row.added, state.row.removed);
             let n = counts(counted, totals).wrapping_sub(counts(counted, was));
             if ours {
@@ -123,8 +125,8 @@ impl Ledger {
 
     /// The highest totals that any actor's row states.
     pub(super) fn stated(&self, row: &[u8], keys: &Keys) -> Totals {
-        let Some(id) = keys.with(row, |cell| cell.id()).flatten() else { return Totals::default() };
-        let rows = self.partials.values().filter_map(|partial| partial.find(id));
+        let Some(id) = keys.find(row) else { return Totals::default() };
+        let rows = self.partials.values().filter_map(|partial| partial.find(id, &self.cells));
         if canary::broken(Canary::ClearAdded) {
             return rows
                 .fold(Totals::default(), |sum, (_, state)| (sum.0 + state.row.added, sum.1 + state.row.removed));
@@ -133,12 +135,12 @@ impl Ledger {
     }
 
     /// Every row that clears, of the actors' rows as they are.
-    pub(super) fn clearing_rows<'a>(&'a self, partial: &'a crate::partial::Partial) -> Vec<Box<[u8]>> {
+    pub(super) fn clearing_rows(&self, partial: &crate::partial::Partial) -> Vec<CellKey> {
         if !self.keeps_runs() {
             return Vec::new();
         }
         let keys = partial.live().map(|(_, state)| self.cells.key_of(state.cell));
-        keys.filter(|key| key::is_cleared(key)).map(Into::into).collect()
+        keys.filter(|key| key::is_cleared(key)).collect()
     }
 
     /// What is taken off, against the rows (I10).
@@ -149,7 +151,7 @@ impl Ledger {
                 continue;
             }
             let row = self.cells.key_of(state.cell);
-            let (victim, key) = key::to_cleared(self.class.kind(), row).map_err(|error| error.to_string())?;
+            let (victim, key) = key::to_cleared(self.class.kind(), &row).map_err(|error| error.to_string())?;
             let top = stated.entry((key.to_vec(), victim)).or_default();
             *top = (top.0.max(state.row.added), top.1.max(state.row.removed));
         }

@@ -47,13 +47,19 @@ impl NodeId {
     }
 }
 
+/// An edge with what is summed up under it: side by side, because who follows one mostly wants the other.
+#[derive(Clone, Copy, Debug, Default)]
+struct Edge<S> {
+    to: Ref,
+    sum: S,
+}
+
 #[derive(Debug)]
 struct Node<S, const N: usize> {
     depth: u16,
     len: u16,
     bytes: [u8; N],
-    children: [Ref; N],
-    sums: [S; N],
+    edges: [Edge<S>; N],
 }
 
 /// What is summed up under an edge.
@@ -101,7 +107,7 @@ impl<S, const N: usize> Default for Arena<S, N> {
 
 impl<S: Aggregate, const N: usize> Arena<S, N> {
     fn make(&mut self, depth: u16) -> u32 {
-        let node = Node { depth, len: 0, bytes: [0; N], children: [Ref(0); N], sums: [S::default(); N] };
+        let node = Node { depth, len: 0, bytes: [0; N], edges: [Edge::default(); N] };
         match self.free.pop() {
             Some(place) => {
                 self.nodes[place as usize] = node;
@@ -121,15 +127,13 @@ impl<S: Aggregate, const N: usize> Arena<S, N> {
 
 struct View<'a, S> {
     bytes: &'a [u8],
-    children: &'a [Ref],
-    sums: &'a [S],
+    edges: &'a [Edge<S>],
 }
 
 struct ViewMut<'a, S> {
     len: &'a mut u16,
     bytes: &'a mut [u8],
-    children: &'a mut [Ref],
-    sums: &'a mut [S],
+    edges: &'a mut [Edge<S>],
 }
 
 /// All inner nodes of a tree.
@@ -184,17 +188,12 @@ impl<S: Aggregate> Nodes<S> {
     fn view(&self, id: NodeId) -> View<'_, S> {
         sized!(self, id, shared, |node| {
             let len = node.len as usize;
-            View { bytes: &node.bytes[..len], children: &node.children[..len], sums: &node.sums[..len] }
+            View { bytes: &node.bytes[..len], edges: &node.edges[..len] }
         })
     }
 
     fn view_mut(&mut self, id: NodeId) -> ViewMut<'_, S> {
-        sized!(self, id, unique, |node| ViewMut {
-            len: &mut node.len,
-            bytes: &mut node.bytes,
-            children: &mut node.children,
-            sums: &mut node.sums,
-        })
+        sized!(self, id, unique, |node| ViewMut { len: &mut node.len, bytes: &mut node.bytes, edges: &mut node.edges })
     }
 
     /// The position of the byte on which the node branches.
@@ -218,19 +217,19 @@ impl<S: Aggregate> Nodes<S> {
     }
 
     pub(super) fn child(&self, id: NodeId, child: usize) -> Ref {
-        self.view(id).children[child]
+        self.view(id).edges[child].to
     }
 
     pub(super) fn get_child(&self, id: NodeId, child: usize) -> Option<Ref> {
-        self.view(id).children.get(child).copied()
+        self.view(id).edges.get(child).map(|edge| edge.to)
     }
 
     pub(super) fn set_child(&mut self, id: NodeId, child: usize, edge: Ref) {
-        self.view_mut(id).children[child] = edge;
+        self.view_mut(id).edges[child].to = edge;
     }
 
     pub(super) fn sum(&self, id: NodeId, child: usize) -> S {
-        self.view(id).sums[child]
+        self.view(id).edges[child].sum
     }
 
     /// The sum of the children from `low` to `high`, both included.
@@ -238,12 +237,12 @@ impl<S: Aggregate> Nodes<S> {
         let view = self.view(id);
         let from = view.bytes.partition_point(|byte| *byte < low);
         let to = view.bytes.partition_point(|byte| *byte <= high);
-        view.sums[from..to].iter().fold(S::default(), |sum, n| sum.plus(*n))
+        view.edges[from..to].iter().fold(S::default(), |sum, edge| sum.plus(edge.sum))
     }
 
     pub(super) fn add(&mut self, id: NodeId, child: usize, n: S) {
-        let sum = &mut self.view_mut(id).sums[child];
-        *sum = sum.plus(n);
+        let edge = &mut self.view_mut(id).edges[child];
+        edge.sum = edge.sum.plus(n);
     }
 
     fn make(&mut self, size: usize, depth: u16) -> NodeId {
@@ -280,9 +279,8 @@ impl<S: Aggregate> Nodes<S> {
         let node = self.view_mut(id);
         let at = node.bytes[..len].partition_point(|other| *other < byte);
         node.bytes.copy_within(at..len, at + 1);
-        node.children.copy_within(at..len, at + 1);
-        node.sums.copy_within(at..len, at + 1);
-        (node.bytes[at], node.children[at], node.sums[at]) = (byte, edge, sum);
+        node.edges.copy_within(at..len, at + 1);
+        (node.bytes[at], node.edges[at]) = (byte, Edge { to: edge, sum });
         *node.len += 1;
         id
     }
@@ -292,12 +290,11 @@ impl<S: Aggregate> Nodes<S> {
         let node = self.view_mut(id);
         let len = *node.len as usize;
         node.bytes.copy_within(child + 1..len, child);
-        node.children.copy_within(child + 1..len, child);
-        node.sums.copy_within(child + 1..len, child);
+        node.edges.copy_within(child + 1..len, child);
         *node.len -= 1;
         let len = len - 1;
         if len == 1 {
-            let edge = node.children[0];
+            let edge = node.edges[0].to;
             self.free(id);
             return edge;
         }
@@ -313,14 +310,12 @@ impl<S: Aggregate> Nodes<S> {
         let new = self.make(size, depth);
         let view = self.view(id);
         let len = view.bytes.len();
-        let (mut bytes, mut children, mut sums) = ([0; 256], [Ref(0); 256], [S::default(); 256]);
+        let (mut bytes, mut edges) = ([0; 256], [Edge::default(); 256]);
         bytes[..len].copy_from_slice(view.bytes);
-        children[..len].copy_from_slice(view.children);
-        sums[..len].copy_from_slice(view.sums);
+        edges[..len].copy_from_slice(view.edges);
         let node = self.view_mut(new);
         node.bytes[..len].copy_from_slice(&bytes[..len]);
-        node.children[..len].copy_from_slice(&children[..len]);
-        node.sums[..len].copy_from_slice(&sums[..len]);
+        node.edges[..len].copy_from_slice(&edges[..len]);
         *node.len = len as u16;
         self.free(id);
         new
