@@ -348,7 +348,6 @@ impl Ledger {
 
     /// The sum of the keys that lie in a block.
     pub(crate) fn sum_net(&self, net: IpNet) -> Sum {
-        let net = key::canonical(net);
         let (key, n) = key::from_net(net);
         let mut sum = self.sum(&key[..n], 8 + usize::from(net.prefix_len()));
         if self.blocks > 0 {

@@ -167,8 +167,13 @@ impl Structure {
     }
 
     /// The sum of all counts under an address block. O(key length) and one run over neighbouring sums, whatever lies
-    /// under the block, after writing what has changed here since the last look.
+    /// under the block, after writing what has changed here since the last look. Of one address it is [`Structure::count`].
     pub fn count_net(&self, net: IpNet, now: Time) -> Count {
+        let net = key::canonical(net);
+        if net.prefix_len() == net.max_prefix_len() {
+            let (key, n) = key::from_net(net);
+            return self.count(&key[..n], now);
+        }
         self.commit();
         let sum = self.ledger.read().sum_net(net);
         self.with_freshness(sum.all, sum.own, now)
