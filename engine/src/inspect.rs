@@ -2,6 +2,7 @@
 
 use tallymesh_schemas::{Actor, Version};
 
+use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::structure::Structure;
@@ -46,9 +47,16 @@ impl Structure {
 
     /// The live rows that are held of an actor, in no particular order; empty when nothing is known of it.
     pub fn rows_of(&self, actor: &Actor) -> Vec<(Vec<u8>, Row)> {
+        let mut rows = Vec::new();
+        self.each_row_of(actor, |key, row| rows.push((key.to_vec(), *row)));
+        rows
+    }
+
+    /// As [`Structure::rows_of`], row by row, without a copy of the keys. `each` must not use the structure.
+    pub fn each_row_of(&self, actor: &Actor, mut each: impl FnMut(&[u8], &Row)) {
         let ledger = self.ledger.read();
-        let Some(partial) = ledger.partial(actor) else { return Vec::new() };
-        partial.live().map(|(_, state)| (ledger.cells().key_of(state.cell).to_vec(), state.row)).collect()
+        let partial = ledger.partial(actor).into_iter();
+        partial.flat_map(Partial::live).for_each(|(_, state)| each(ledger.cells().key_of(state.cell), &state.row));
     }
 }
 

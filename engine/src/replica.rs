@@ -245,7 +245,8 @@ pub struct Replica {
     structures: BTreeMap<StructureId, Held>,
     series: Vec<HeldSeries>,
     clock: WindowClock,
-    links: BTreeMap<NodeName, Link>,
+    /// In boxes, because each is taken out while a message is cut for it.
+    links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
     /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
     begun: Incarnation,
@@ -303,7 +304,7 @@ impl Replica {
 
     /// Entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
     pub fn link_entries(&self) -> usize {
-        self.links.values().map(Link::entries).sum()
+        self.links.values().map(|link| link.entries()).sum()
     }
 
     /// Whether a leaving node has told every peer everything, its goodbye included.
@@ -426,7 +427,7 @@ impl Replica {
         let mut link = Link::new(now.mono);
         // A verification may be under way; what the link before was asked went down with it.
         link.probe = (self.nonce > 0).then_some(self.nonce);
-        self.links.insert(peer.clone(), link);
+        self.links.insert(peer.clone(), Box::new(link));
         self.set_life(now, peer, Life::Alive);
     }
 
@@ -522,7 +523,7 @@ impl Replica {
     /// When to call [`Replica::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Time {
         let flushes = self.structures.values().filter(|held| held.waits()).map(Held::due);
-        let links = self.links.values().map(Link::due);
+        let links = self.links.values().map(|link| link.due());
         flushes
             .chain(links)
             .chain([self.sweep_at, self.chase_at, self.next_death(), self.next_window()])

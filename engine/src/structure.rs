@@ -143,14 +143,15 @@ impl Structure {
 
     /// Writes what has changed here into the rows. Reads that look at more than one key do it themselves.
     pub(crate) fn commit(&self) {
-        if self.pending() == 0 {
-            return;
+        if self.pending() > 0 {
+            self.commit_locked(&mut self.ledger.write());
         }
-        let mut ledger = self.ledger.write();
-        self.commit_locked(&mut ledger);
     }
 
     pub(crate) fn commit_locked(&self, ledger: &mut Ledger) {
+        if self.pending() == 0 {
+            return;
+        }
         let mut dirty = Vec::new();
         self.keys.drain(&mut dirty);
         self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);

@@ -4,10 +4,10 @@
 mod converged;
 mod windows;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tallymesh_engine::Structure;
+use tallymesh_engine::{Held, Row, Structure};
 use tallymesh_schemas::{Actor, Cell, Kind, OnDead, StructureId, StructureName, Version};
 
 pub use converged::pending;
@@ -21,7 +21,17 @@ use crate::truth::Truth;
 #[derive(Debug, Default)]
 struct SeenPart {
     have: Version,
-    rows: BTreeMap<Vec<u8>, (Version, usize)>,
+    rows: BTreeMap<Vec<u8>, SeenRow>,
+    /// How often it was looked at.
+    looks: u64,
+}
+
+/// A row as it was seen last, where that stands in its owner's history, and in which look it was there.
+#[derive(Debug, Default)]
+struct SeenRow {
+    row: Row,
+    position: usize,
+    look: u64,
 }
 
 /// What a replica was seen to hold.
@@ -33,6 +43,27 @@ impl Seen {
         self.0.iter().filter(move |((of, _), _)| *of == structure)
     }
 }
+
+/// What a structure held when it was last found right, and what its process had counted in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Right {
+    actor: Actor,
+    leaves: bool,
+    held: Vec<Held>,
+    operations: u64,
+}
+
+/// What was found right in a process. While all of that is as it was, nothing can be wrong that the check would see: what
+/// it compares with only grows, but for aggregates that change although no row does. For those everything is looked at
+/// again every [`EVERYTHING`]th time, and at the end.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    right: BTreeMap<StructureId, Right>,
+    looks: u64,
+}
+
+/// See [`Looked`].
+const EVERYTHING: u64 = 8;
 
 /// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
 const ENTRIES_A_PART: usize = 6;
@@ -70,29 +101,38 @@ pub(crate) fn after_delta(
     }
     seen.have = held.have;
     let contested = truth.contested(actor);
-    let mut now = BTreeSet::new();
-    for (key, row) in structure.rows_of(actor) {
-        if contested {
-            truth.position(actor, name, &key, &row, 0)?;
-            continue;
+    let history = truth.history(actor, name)?;
+    if contested {
+        seen.rows.clear();
+        return each_row(&structure, actor, |key, row| history.position(key, row, 0).map(drop));
+    }
+    seen.looks += 1;
+    each_row(&structure, actor, |key, row| {
+        if !seen.rows.contains_key(key) {
+            seen.rows.insert(key.to_vec(), SeenRow::default());
         }
-        let last = seen.rows.entry(key.clone()).or_default();
+        let last = seen.rows.get_mut(key).unwrap_or_else(|| unreachable!("it was put there"));
+        last.look = seen.looks;
+        if last.row == *row {
+            return Ok(());
+        }
         // A state that it had before and that went by is not one that it may have again.
-        let position = truth.position(actor, name, &key, &row, last.1)?;
-        if row.version < last.0 {
-            return Err(format!("{name}: a row of {actor} went back from version {} to {}", last.0, row.version));
+        let position = history.position(key, row, last.position)?;
+        if row.version < last.row.version {
+            let was = last.row.version;
+            return Err(format!("{name}: a row of {actor} went back from version {was} to {}", row.version));
         }
-        *last = (row.version, position);
-        now.insert(key);
-    }
+        (last.row, last.position) = (*row, position);
+        Ok(())
+    })?;
     // What is gone was retired: its owner counted nothing there, then or later.
-    let gone = seen.rows.iter().filter(|(key, _)| !contested && !now.contains(*key));
-    for (key, last) in gone {
-        if events || !truth.was_zero(actor, name, key, last.1) {
-            return Err(format!("{name}: {actor} counts {key:02x?} since version {}, and that row is gone", last.0));
+    for (key, last) in seen.rows.iter().filter(|(_, last)| last.look < seen.looks) {
+        if events || !truth.was_zero(actor, name, key, last.position) {
+            let since = last.row.version;
+            return Err(format!("{name}: {actor} counts {key:02x?} since version {since}, and that row is gone"));
         }
     }
-    seen.rows.retain(|key, _| now.contains(key));
+    seen.rows.retain(|_, last| last.look == seen.looks);
     Ok(())
 }
 
@@ -103,26 +143,89 @@ pub(crate) fn after_delta(
 /// Says what does not hold.
 pub fn process(process: &Process, truth: &Truth, spoilt: bool) -> Result<(), String> {
     let mut parts = 0;
-    for (name, structure) in &process.structures {
-        structure.audit().map_err(|what| format!("{name}: {what}"))?;
-        let held = structure.held();
-        parts += held.len();
-        if is_limited(structure) {
-            continue;
-        }
-        own_part(process, truth, name, structure)?;
-        for held in held.iter().filter(|held| !spoilt && held.actor.node != process.actor.node) {
-            for (key, row) in structure.rows_of(&held.actor) {
-                truth.position(&held.actor, name, &key, &row, 0)?;
-            }
-        }
+    for structure in process.structures.values().chain(process.windows()) {
+        self::structure(process, truth, structure, spoilt, None)?;
+        parts += structure.held().len();
     }
-    for window in process.windows() {
-        window.audit().map_err(|what| format!("{}: {what}", window.spec().name))?;
-        parts += window.held().len();
-        windows::window(process, truth, &window, spoilt)?;
-        windows::lasts(process, truth, &window)?;
+    links(process, parts)
+}
+
+/// [`process`], of what has changed since it was last found right.
+pub(crate) fn changes(process: &mut Process, truth: &Truth, spoilt: bool) -> Result<(), String> {
+    let mut looked = std::mem::take(&mut process.looked);
+    looked.looks += 1;
+    let everything = looked.looks.is_multiple_of(EVERYTHING);
+    let (mut parts, mut found_right) = (0, BTreeMap::new());
+    for structure in process.structures.values().chain(process.windows()) {
+        let id = structure.id();
+        let state = |held| Right {
+            actor: process.actor.clone(),
+            leaves: process.leaving.is_some(),
+            held,
+            operations: truth.operations_in(process.run, &structure.spec().name),
+        };
+        let mut now = state(structure.held());
+        let quiet = structure.pending() == 0 && !now.held.iter().any(|held| held.replacing);
+        let right = looked.right.get(&id).filter(|_| !everything);
+        if !quiet || right != Some(&now) {
+            self::structure(process, truth, structure, spoilt, right)?;
+            // What was pending is committed now.
+            now = state(structure.held());
+        }
+        parts += now.held.len();
+        found_right.insert(id, now);
     }
+    looked.right = found_right;
+    process.looked = looked;
+    links(process, parts)
+}
+
+fn structure(
+    process: &Process,
+    truth: &Truth,
+    structure: &Structure,
+    spoilt: bool,
+    right: Option<&Right>,
+) -> Result<(), String> {
+    let name = &structure.spec().name;
+    structure.audit().map_err(|what| format!("{name}: {what}"))?;
+    if is_limited(structure) {
+        return Ok(());
+    }
+    if structure.spec().class.cell() == Cell::Events {
+        windows::window(process, truth, structure, spoilt, right)?;
+        return windows::lasts(process, truth, structure);
+    }
+    own_part(process, truth, name, structure)?;
+    let held = structure.held();
+    let mut others = held.iter().filter(|held| !spoilt && held.actor.node != process.actor.node);
+    others.try_for_each(|held| rows_of_another(truth, structure, held, right))
+}
+
+/// Every row of another actor is a state that its owner had. Rows that were found right stay so: histories only grow.
+fn rows_of_another(truth: &Truth, structure: &Structure, held: &Held, right: Option<&Right>) -> Result<(), String> {
+    if right.is_some_and(|right| right.held.contains(held)) {
+        return Ok(());
+    }
+    let history = truth.history(&held.actor, &structure.spec().name)?;
+    each_row(structure, &held.actor, |key, row| history.position(key, row, 0).map(drop))
+}
+
+fn each_row(
+    structure: &Structure,
+    actor: &Actor,
+    mut check: impl FnMut(&[u8], &Row) -> Result<(), String>,
+) -> Result<(), String> {
+    let mut checked = Ok(());
+    structure.each_row_of(actor, |key, row| {
+        if checked.is_ok() {
+            checked = check(key, row);
+        }
+    });
+    checked
+}
+
+fn links(process: &Process, parts: usize) -> Result<(), String> {
     let links = process.replica.links().count();
     let entries = process.replica.link_entries();
     if entries > links * parts * ENTRIES_A_PART {
@@ -207,11 +310,10 @@ fn windows_time(cluster: &Cluster, d: Duration) -> Duration {
 pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
     let from = cluster.now();
     let end = from.after(settle_time(cluster));
-    let mut open = pending(cluster);
-    while !open.is_empty() && cluster.now() < end {
+    while !converged::is_reached(cluster) && cluster.now() < end {
         cluster.run_for(Duration::from_millis(200))?;
-        open = pending(cluster);
     }
+    let open = pending(cluster);
     let took = cluster.now().since(from);
     let fail = |cluster: &Cluster, what: &str, open: &[String]| Failure {
         at: cluster.now(),

@@ -10,7 +10,7 @@ use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName, Window};
 
-use crate::check::{self, Seen};
+use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
 use crate::network::Fate;
 use crate::service::Service;
@@ -71,8 +71,11 @@ pub struct Process {
     pub(crate) leaving: Option<Time>,
     pub(crate) service: Option<Box<dyn Service>>,
     pub(crate) seen: Seen,
+    pub(crate) looked: Looked,
     /// The current window of each series when last looked at.
     pub(crate) windows_seen: Vec<Window>,
+    /// The windows that there were then, in order of name.
+    pub(crate) windows: Vec<Arc<Structure>>,
 }
 
 impl Node {
@@ -132,6 +135,7 @@ impl Process {
     /// The windows of series may have turned: how many did. None comes back.
     pub(crate) fn note_windows(&mut self) -> Result<usize, String> {
         let mut turned = 0;
+        let known = self.windows_seen.len();
         for (at, series) in self.replica.series().enumerate() {
             let current = series.current();
             let Some(seen) = self.windows_seen.get_mut(at) else {
@@ -143,6 +147,10 @@ impl Process {
             }
             turned += usize::from(current > *seen);
             *seen = current;
+        }
+        if turned > 0 || known < self.windows_seen.len() {
+            self.windows = self.replica.structures();
+            self.windows.retain(|structure| structure.spec().class.cell() == Cell::Events);
         }
         Ok(turned)
     }
@@ -158,17 +166,14 @@ impl Process {
         held.collect()
     }
 
-    /// The windows of all series.
-    pub(crate) fn windows(&self) -> Vec<Arc<Structure>> {
-        let mut windows = self.replica.structures();
-        windows.retain(|structure| structure.spec().class.cell() == Cell::Events);
-        windows
+    /// The windows of all series, in order of name.
+    pub(crate) fn windows(&self) -> &[Arc<Structure>] {
+        &self.windows
     }
 
     /// A structure, or the window of a series.
     pub(crate) fn structure_of(&self, id: StructureId) -> Option<Arc<Structure>> {
-        let fixed = self.structures.values().find(|structure| structure.id() == id).cloned();
-        fixed.or_else(|| self.windows().into_iter().find(|window| window.id() == id))
+        self.structures.values().chain(&self.windows).find(|structure| structure.id() == id).cloned()
     }
 
     /// Lets the limits take in what has come, if it is time.

@@ -26,8 +26,8 @@ pub(crate) fn less(a: Totals, b: Totals) -> Totals {
 #[derive(Debug, Clone, Default)]
 pub struct Track {
     states: Vec<(u64, u64)>,
-    /// After how many operations both totals were this much.
-    zeros: BTreeMap<u64, usize>,
+    /// After how many operations both totals were last the same.
+    zero: Option<usize>,
 }
 
 impl Track {
@@ -44,7 +44,7 @@ impl Track {
     fn enter(&mut self, state: (u64, u64)) {
         self.states.push(state);
         if state.0 == state.1 {
-            self.zeros.insert(state.0, self.states.len());
+            self.zero = Some(self.states.len());
         }
     }
 
@@ -66,6 +66,11 @@ impl Track {
             return Some(0);
         }
         let start = from.saturating_sub(1);
+        // The state without such zeros comes before those with: totals only grow.
+        let whole = self.find((base.0.saturating_add(totals.0), base.1.saturating_add(totals.1)));
+        if let Some(at) = whole.filter(|at| *at >= start) {
+            return Some(at + 1);
+        }
         let found = self.states.iter().enumerate().skip(start).find(|(i, (added, removed))| {
             let left = |state: u64, base: u64, total: u64| state.checked_sub(base)?.checked_sub(total);
             let zero = left(*added, base.0, totals.0).filter(|zero| left(*removed, base.1, totals.1) == Some(*zero));
@@ -74,12 +79,16 @@ impl Track {
         found.map(|(i, _)| i + 1)
     }
 
+    /// Where the totals were exactly these. They only grow, so their sums are in order, and no two are the same.
+    fn find(&self, totals: Totals) -> Option<usize> {
+        let sum = |(added, removed): &Totals| u128::from(*added) + u128::from(*removed);
+        let at = self.states.binary_search_by_key(&sum(&totals), sum).ok()?;
+        (self.states[at] == totals).then_some(at)
+    }
+
     /// Whether the totals were these, after `upto` operations or before.
     fn was_at(&self, totals: Totals, upto: usize) -> bool {
-        match totals {
-            (added, removed) if added == removed => self.zeros.get(&added).is_some_and(|at| *at <= upto),
-            _ => self.states.iter().take(upto).any(|state| *state == totals),
-        }
+        self.find(totals).is_some_and(|at| at < upto)
     }
 
     /// Operations so far.
@@ -93,28 +102,68 @@ impl Track {
     }
 }
 
-type Tracks = BTreeMap<StructureName, BTreeMap<Vec<u8>, Track>>;
+/// What was counted in one structure.
+#[derive(Debug, Clone, Default)]
+struct Tracks {
+    by_key: BTreeMap<Vec<u8>, Track>,
+    operations: u64,
+}
+
+type ByStructure<T> = BTreeMap<StructureName, T>;
 
 #[derive(Debug, Clone, Default)]
 struct Run {
     /// Whom it has called itself, in order.
     actors: Vec<Actor>,
-    tracks: Tracks,
+    tracks: ByStructure<Tracks>,
     /// What it has counted in windows of series, and, under [`key::cleared`], what its removals had seen.
-    windows: Tracks,
+    windows: ByStructure<Tracks>,
     /// What each actor has left behind of the totals, because it was removed when the run took its counts along.
-    bases: BTreeMap<Actor, BTreeMap<(StructureName, Vec<u8>), Totals>>,
+    bases: BTreeMap<Actor, ByStructure<BTreeMap<Vec<u8>, Totals>>>,
     /// What comes now is not counted any more: the process has left, or is gone.
     over: bool,
 }
 
-fn track_in<'a>(tracks: &'a mut Tracks, structure: &StructureName, key: &[u8]) -> &'a mut Track {
-    if !tracks.get(structure).is_some_and(|tracks| tracks.contains_key(key)) {
-        tracks.entry(structure.clone()).or_default().insert(key.to_vec(), Track::default());
+impl Run {
+    /// What it has counted in a structure or window.
+    fn tracks(&self, structure: &StructureName) -> Option<&Tracks> {
+        self.tracks.get(structure).or_else(|| self.windows.get(structure))
     }
-    // Looked up twice, so that keys are not copied for every operation.
-    let track = tracks.get_mut(structure).and_then(|tracks| tracks.get_mut(key));
-    track.unwrap_or_else(|| unreachable!("it was put there"))
+}
+
+/// The track of a key that something is about to be counted for.
+fn track_in<'a>(all: &'a mut ByStructure<Tracks>, structure: &StructureName, key: &[u8]) -> &'a mut Track {
+    // Looked up twice, so that names and keys are not copied for every operation.
+    if !all.contains_key(structure) {
+        all.insert(structure.clone(), Tracks::default());
+    }
+    let tracks = all.get_mut(structure).unwrap_or_else(|| unreachable!("it was put there"));
+    tracks.operations += 1;
+    if !tracks.by_key.contains_key(key) {
+        tracks.by_key.insert(key.to_vec(), Track::default());
+    }
+    tracks.by_key.get_mut(key).unwrap_or_else(|| unreachable!("it was put there"))
+}
+
+/// What the processes that have called themselves an actor have counted in one structure.
+pub(crate) struct History<'a> {
+    actor: &'a Actor,
+    structure: &'a StructureName,
+    runs: Vec<(&'a BTreeMap<Vec<u8>, Track>, Option<&'a BTreeMap<Vec<u8>, Totals>>)>,
+}
+
+impl History<'_> {
+    /// As [`Truth::position`].
+    pub(crate) fn position(&self, key: &[u8], row: &Row, from: usize) -> Result<usize, String> {
+        let positions = self.runs.iter().filter_map(|(tracks, bases)| {
+            let base = bases.and_then(|bases| bases.get(key)).copied().unwrap_or_default();
+            tracks.get(key)?.position((row.added, row.removed), base, from)
+        });
+        let (actor, structure) = (self.actor, self.structure);
+        positions
+            .min()
+            .ok_or_else(|| format!("{actor} never had {row:?} for {key:02x?} in {structure} after {from} operations"))
+    }
 }
 
 /// The ledger of acknowledged operations.
@@ -151,13 +200,14 @@ impl Truth {
     pub(crate) fn left_behind(&mut self, run: RunId, structure: &StructureName, key: &[u8], base: Totals) {
         let Some(run) = self.runs.get_mut(run) else { return };
         let Some(actor) = run.actors.last() else { return };
-        run.bases.entry(actor.clone()).or_default().insert((structure.clone(), key.to_vec()), base);
+        let bases = run.bases.entry(actor.clone()).or_default().entry(structure.clone()).or_default();
+        bases.insert(key.to_vec(), base);
     }
 
     /// What an actor has left behind of its process's totals of a key.
     pub(crate) fn base(&self, run: RunId, actor: &Actor, structure: &StructureName, key: &[u8]) -> Totals {
-        let bases = self.runs.get(run).and_then(|run| run.bases.get(actor));
-        bases.and_then(|bases| bases.get(&(structure.clone(), key.to_vec()))).copied().unwrap_or_default()
+        let bases = self.runs.get(run).and_then(|run| run.bases.get(actor)?.get(structure));
+        bases.and_then(|bases| bases.get(key)).copied().unwrap_or_default()
     }
 
     /// A node has found that it was not alone under its name.
@@ -233,6 +283,18 @@ impl Truth {
         runs.filter_map(|run| self.track(run, window, &note)).map(Track::totals).fold((0, 0), most)
     }
 
+    /// [`Truth::removed`] for every key and actor of a window, under [`key::cleared`].
+    pub(crate) fn all_removed(&self, window: &StructureName, by: impl Fn(RunId) -> bool) -> BTreeMap<&[u8], Totals> {
+        let mut removed: BTreeMap<&[u8], Totals> = BTreeMap::new();
+        for run in (0..self.runs.len()).filter(|run| by(*run)) {
+            for (note, track) in self.tracks(run, window).filter(|(key, _)| key::is_cleared(key)) {
+                let seen = removed.entry(note).or_default();
+                *seen = most(*seen, track.totals());
+            }
+        }
+        removed
+    }
+
     /// An operation was acknowledged.
     pub fn record(&mut self, run: RunId, structure: &StructureName, key: &[u8], n: i64) {
         let Some(run) = self.runs.get_mut(run).filter(|run| !run.over) else { return };
@@ -244,7 +306,7 @@ impl Truth {
     pub fn leave(&mut self, run: RunId) {
         let Some(run) = self.runs.get_mut(run) else { return };
         run.over = true;
-        for track in run.tracks.values_mut().flat_map(BTreeMap::values_mut) {
+        for track in run.tracks.values_mut().flat_map(|tracks| tracks.by_key.values_mut()) {
             let (added, removed) = track.totals();
             if added != removed {
                 track.enter((added.max(removed), added.max(removed)));
@@ -271,20 +333,25 @@ impl Truth {
 
     /// What a run has counted for a key so far.
     pub fn track(&self, run: RunId, structure: &StructureName, key: &[u8]) -> Option<&Track> {
-        let run = self.runs.get(run)?;
-        run.tracks.get(structure).or_else(|| run.windows.get(structure))?.get(key)
+        self.runs.get(run)?.tracks(structure)?.by_key.get(key)
+    }
+
+    /// Operations of a run in a structure or window so far.
+    pub(crate) fn operations_in(&self, run: RunId, structure: &StructureName) -> u64 {
+        let tracks = self.runs.get(run).and_then(|run| run.tracks(structure));
+        tracks.map_or(0, |tracks| tracks.operations)
     }
 
     /// The keys that a run has counted in a window, what its removals had seen included.
     pub(crate) fn tracks(&self, run: RunId, window: &StructureName) -> impl Iterator<Item = (&[u8], &Track)> {
         let tracks = self.runs.get(run).and_then(|run| run.windows.get(window));
-        tracks.into_iter().flatten().map(|(key, track)| (key.as_slice(), track))
+        tracks.into_iter().flat_map(|tracks| &tracks.by_key).map(|(key, track)| (key.as_slice(), track))
     }
 
     /// The keys that a run has counted, with what it counts.
     pub fn values(&self, run: RunId, structure: &StructureName) -> impl Iterator<Item = (&[u8], i64)> {
         let tracks = self.runs.get(run).and_then(|run| run.tracks.get(structure));
-        tracks.into_iter().flatten().map(|(key, track)| (key.as_slice(), track.value()))
+        tracks.into_iter().flat_map(|tracks| &tracks.by_key).map(|(key, track)| (key.as_slice(), track.value()))
     }
 
     /// Whether more than one process has called itself so.
@@ -296,7 +363,7 @@ impl Truth {
     pub fn was_zero(&self, actor: &Actor, structure: &StructureName, key: &[u8], from: usize) -> bool {
         let runs = self.actors.get(actor).into_iter().flatten();
         let mut tracks = runs.filter_map(|run| self.track(*run, structure, key));
-        tracks.any(|track| track.zeros.values().any(|at| *at >= from))
+        tracks.any(|track| track.zero.is_some_and(|at| at >= from))
     }
 
     /// Where in the history of an actor's key a row stands, at `from` or behind it.
@@ -311,13 +378,17 @@ impl Truth {
         row: &Row,
         from: usize,
     ) -> Result<usize, String> {
+        self.history(actor, structure)?.position(key, row, from)
+    }
+
+    /// What an actor has counted in a structure, for many rows of it.
+    pub(crate) fn history<'a>(&'a self, actor: &'a Actor, structure: &'a StructureName) -> Result<History<'a>, String> {
         let runs = self.actors.get(actor).ok_or_else(|| format!("nobody was ever {actor}"))?;
-        let totals = (row.added, row.removed);
-        let position = |run: RunId| {
-            let track = self.track(run, structure, key)?;
-            track.position(totals, self.base(run, actor, structure, key), from)
-        };
-        let found = runs.iter().filter_map(|run| position(*run)).min();
-        found.ok_or_else(|| format!("{actor} never had {row:?} for {key:02x?} in {structure} after {from} operations"))
+        let counted = runs.iter().filter_map(|run| {
+            let run = self.runs.get(*run)?;
+            let bases = run.bases.get(actor).and_then(|bases| bases.get(structure));
+            Some((&run.tracks(structure)?.by_key, bases))
+        });
+        Ok(History { actor, structure, runs: counted.collect() })
     }
 }

@@ -11,6 +11,9 @@
     )
 )]
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use tallymesh_schemas::message::{Delta, Message, Want};
 use tallymesh_schemas::{NodeName, limits};
 
@@ -54,28 +57,46 @@ impl Replica {
         false
     }
 
-    /// The feeds take turns.
+    /// The feeds take turns: first those behind the one that was served last, then the others.
     fn transmit_delta(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
-        let served = link.served.take();
-        let behind = served.as_ref().map(|part| (std::ops::Bound::Excluded(part), std::ops::Bound::Unbounded));
-        let next: Vec<Part> = match behind {
-            Some(range) => {
-                link.feeds.range::<Part, _>(range).chain(link.feeds.iter()).map(|(p, _)| p.clone()).collect()
+        let last = link.served.take();
+        let turns = match &last {
+            Some(last) => {
+                [Some((Bound::Excluded(last), Bound::Unbounded)), Some((Bound::Unbounded, Bound::Included(last)))]
             }
-            None => link.feeds.keys().cloned().collect(),
+            None => [Some((Bound::Unbounded, Bound::Unbounded)), None],
         };
-        for part in next {
-            let Some(feed) = link.feeds.get_mut(&part) else { continue };
-            let (sent, keep) = self.cut(&part, feed, buf);
-            if !keep {
-                link.feeds.remove(&part);
-            }
-            if sent {
-                link.served = Some(part);
+        for turn in turns.into_iter().flatten() {
+            link.served = self.serve(&mut link.feeds, turn, buf);
+            if link.served.is_some() {
                 return true;
             }
         }
         false
+    }
+
+    /// Cuts the delta of the first feed in `turn` that has one, and drops those that are at their end. Which one it was.
+    fn serve(
+        &mut self,
+        feeds: &mut BTreeMap<Part, Feed>,
+        turn: (Bound<&Part>, Bound<&Part>),
+        buf: &mut Vec<u8>,
+    ) -> Option<Part> {
+        let (mut served, mut over) = (None, Vec::new());
+        for (part, feed) in feeds.range_mut::<Part, _>(turn) {
+            let (sent, keep) = self.cut(part, feed, buf);
+            if !keep {
+                over.push(part.clone());
+            }
+            if sent {
+                served = Some(part.clone());
+                break;
+            }
+        }
+        for part in over {
+            feeds.remove(&part);
+        }
+        served
     }
 
     /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.

@@ -10,7 +10,26 @@ use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 
 /// Lines that are named: enough to see what is wrong.
-pub(super) const NAMED: usize = 8;
+const NAMED: usize = 8;
+
+/// What is pending, in lines for people, up to as many as are asked for.
+pub(super) struct Open {
+    lines: Vec<String>,
+    most: usize,
+}
+
+impl Open {
+    pub(super) fn say(&mut self, what: impl FnOnce() -> String) {
+        if !self.is_full() {
+            self.lines.push(what());
+        }
+    }
+
+    /// Whether looking for more is in vain.
+    pub(super) fn is_full(&self) -> bool {
+        self.lines.len() >= self.most
+    }
+}
 
 /// What keeps the cluster from agreeing with the ledger of acknowledged operations; nothing when it does.
 ///
@@ -18,20 +37,33 @@ pub(super) const NAMED: usize = 8;
 /// forgotten, of a dead node's last run as much as any other replica, and count whom it should. Of events it holds those of
 /// earlier runs as well, and reads what is left of them by the removals that were acknowledged.
 pub fn pending(cluster: &Cluster) -> Vec<String> {
-    let mut open = Vec::new();
+    look(cluster, NAMED)
+}
+
+/// Whether nothing is [`pending`].
+pub(super) fn is_reached(cluster: &Cluster) -> bool {
+    look(cluster, 1).is_empty()
+}
+
+fn look(cluster: &Cluster, most: usize) -> Vec<String> {
+    let mut open = Open { lines: Vec::new(), most };
+    structures(cluster, &mut open);
     windows::pending(cluster, &mut open);
+    open.lines
+}
+
+fn structures(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.specs {
         let alive: BTreeMap<_, _> =
             running(cluster).map(|(node, process)| (process.actor.clone(), (node, process))).collect();
         let dead = furthest_of_the_dead(cluster, spec);
         for (node, process) in running(cluster) {
+            if open.is_full() {
+                return;
+            }
             let structure = &process.structures[&spec.name];
             let held: BTreeMap<_, _> = structure.held().into_iter().map(|held| (held.actor.clone(), held)).collect();
-            let mut say = |what: String| {
-                if open.len() < NAMED {
-                    open.push(format!("{} in {}: {what}", node.label, spec.name));
-                }
-            };
+            let mut say = |what: String| open.say(|| format!("{} in {}: {what}", node.label, spec.name));
             for (actor, (_, owner)) in alive.iter().filter(|(actor, _)| **actor != process.actor) {
                 match held.get(actor) {
                     None => say(format!("knows nothing of {actor}")),
@@ -57,7 +89,6 @@ pub fn pending(cluster: &Cluster) -> Vec<String> {
             totals(cluster, process, spec, &held, &mut say);
         }
     }
-    open
 }
 
 fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {

@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tallymesh_engine::{Held, Row, Scope, Series, Structure};
 use tallymesh_schemas::{Actor, Kind, StructureName, Window, key};
 
-use super::SeenPart;
-use super::converged::{NAMED, compare};
+use super::converged::{Open, compare};
+use super::{Right, SeenPart, rows_of_another};
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 use crate::truth::{Totals, Truth, less, most};
@@ -23,7 +23,7 @@ use crate::truth::{Totals, Truth, less, most};
 struct Rows {
     counted: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
     /// What was removed of each actor's totals: the most that any row says.
-    removed: BTreeMap<(Vec<u8>, Actor), Totals>,
+    removed: BTreeMap<Vec<u8>, BTreeMap<Actor, Totals>>,
 }
 
 fn value((added, removed): Totals) -> i64 {
@@ -35,28 +35,36 @@ impl Rows {
         let mut rows = Self::default();
         for actor in window.held().into_iter().map(|held| held.actor) {
             let mut counted = BTreeMap::new();
-            for (bytes, Row { added, removed, .. }) in window.rows_of(&actor) {
-                match key::to_cleared(window.kind(), &bytes) {
+            window.each_row_of(&actor, |bytes, Row { added, removed, .. }| {
+                let totals = (*added, *removed);
+                match key::to_cleared(window.kind(), bytes) {
                     Ok((whose, of)) => {
-                        let most_seen = rows.removed.entry((of.to_vec(), whose)).or_default();
-                        *most_seen = most(*most_seen, (added, removed));
+                        let most_seen = rows.removed.entry(of.to_vec()).or_default().entry(whose).or_default();
+                        *most_seen = most(*most_seen, totals);
                     }
-                    Err(_) => drop(counted.insert(bytes, (added, removed))),
+                    Err(_) => drop(counted.insert(bytes.to_vec(), totals)),
                 }
-            }
+            });
             rows.counted.insert(actor, counted);
         }
         rows
     }
 
     fn removed(&self, key: &[u8], actor: &Actor) -> Totals {
-        self.removed.get(&(key.to_vec(), actor.clone())).copied().unwrap_or_default()
+        self.removed.get(key).and_then(|actors| actors.get(actor)).copied().unwrap_or_default()
     }
 
-    /// What an actor's totals of a key count.
-    fn count(&self, key: &[u8], actor: &Actor) -> i64 {
-        let totals = self.counted.get(actor).and_then(|rows| rows.get(key)).copied().unwrap_or_default();
-        value(less(totals, self.removed(key, actor)))
+    /// What each key counts, and what of that is `own`.
+    fn counts(&self, own: &Actor) -> BTreeMap<&[u8], (i64, i64)> {
+        let mut counts: BTreeMap<&[u8], (i64, i64)> = BTreeMap::new();
+        for (actor, rows) in &self.counted {
+            for (key, totals) in rows {
+                let count = value(less(*totals, self.removed(key, actor)));
+                let sum = counts.entry(key).or_default();
+                *sum = (sum.0 + count, sum.1 + if actor == own { count } else { 0 });
+            }
+        }
+        counts
     }
 
     fn keys(&self) -> BTreeSet<&[u8]> {
@@ -66,7 +74,13 @@ impl Rows {
 
 /// What must hold of a window at every moment: its own part is what it was told, every other row is a state that its owner
 /// had, and what is read is what the rows say. Reads so stay within what the ledger allows.
-pub(super) fn window(process: &Process, truth: &Truth, window: &Structure, spoilt: bool) -> Result<(), String> {
+pub(super) fn window(
+    process: &Process,
+    truth: &Truth,
+    window: &Structure,
+    spoilt: bool,
+    right: Option<&Right>,
+) -> Result<(), String> {
     let name = &window.spec().name;
     let fail = |what: String| Err(format!("{name}: {what}"));
     let own: BTreeMap<_, _> = window.rows_of(&process.actor).into_iter().collect();
@@ -92,16 +106,12 @@ pub(super) fn window(process: &Process, truth: &Truth, window: &Structure, spoil
         return fail(format!("it never counted {key:02x?}"));
     }
     for held in window.held().iter().filter(|held| !spoilt && held.actor != process.actor) {
-        for (key, row) in window.rows_of(&held.actor) {
-            truth.position(&held.actor, name, &key, &row, 0)?;
-        }
+        rows_of_another(truth, window, held, right)?;
     }
     if process.leaving.is_none() {
         let rows = Rows::of(window);
-        for key in rows.keys() {
+        for (key, (all, local)) in rows.counts(&process.actor) {
             let count = window.count(key, tallymesh_engine::Time(0));
-            let all: i64 = rows.counted.keys().map(|actor| rows.count(key, actor)).sum();
-            let local = rows.count(key, &process.actor);
             if (count.total, count.local) != (all, local) {
                 return fail(format!("{count:?} is read for {key:02x?}, the rows say {all} and {local} of its own"));
             }
@@ -128,7 +138,7 @@ pub(super) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Res
 pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> Result<(), String> {
     for window in process.windows() {
         let name = &window.spec().name;
-        let rows = Rows::of(&window);
+        let rows = Rows::of(window);
         let own = rows.counted.get(&process.actor);
         let mut bases = Vec::new();
         for (key, track) in truth.tracks(process.run, name).filter(|(key, _)| !key::is_cleared(key)) {
@@ -175,10 +185,11 @@ struct Keeper<'a> {
     node: &'a Node,
     process: &'a Process,
     window: std::sync::Arc<Structure>,
+    held: BTreeMap<Actor, Held>,
 }
 
-/// What keeps the windows of the cluster from agreeing with the ledger: up to [`NAMED`] lines.
-pub(super) fn pending(cluster: &Cluster, open: &mut Vec<String>) {
+/// What keeps the windows of the cluster from agreeing with the ledger.
+pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for at in 0..cluster.series_specs.len() {
         let mut keepers: BTreeMap<Window, Vec<Keeper<'_>>> = BTreeMap::new();
         let mut comings = Vec::new();
@@ -187,69 +198,67 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Vec<String>) {
             let Some(series) = process.replica.series().nth(at) else { continue };
             comings.push((node, series.current() + 1));
             for (number, window) in process.windows_of(series) {
-                keepers.entry(number).or_default().push(Keeper { node, process, window });
+                let held = window.held().into_iter().map(|held| (held.actor.clone(), held)).collect();
+                keepers.entry(number).or_default().push(Keeper { node, process, window, held });
             }
-            blocks(node, series, open);
         }
         for (number, keepers) in &keepers {
-            let counted = keepers.iter().any(|keeper| keeper.window.held().iter().any(|held| held.rows > 0));
+            let counted = keepers.iter().any(|keeper| keeper.held.values().any(|held| held.rows > 0));
             let shared = cluster.series_specs[at].replicate;
             for (node, _) in comings.iter().filter(|(_, next)| counted && shared && next < number) {
-                say(
-                    open,
-                    format!("{} has not come to window {number} of {}", node.label, cluster.series_specs[at].name),
-                );
+                let series = &cluster.series_specs[at].name;
+                open.say(|| format!("{} has not come to window {number} of {series}", node.label));
             }
-            for keeper in keepers {
-                let mut say = |what: String| say(open, format!("{} in {}: {what}", keeper.node.label, name(keeper)));
-                if shared {
-                    copies(cluster, keepers, keeper, &mut say);
-                }
-                counts(cluster, keepers, keeper, &mut say);
+            for keeper in keepers.iter().filter(|_| shared) {
+                copies(cluster, keepers, keeper, &mut |what| tell(open, keeper, &what));
             }
+        }
+        for keepers in keepers.values() {
+            if open.is_full() {
+                return;
+            }
+            counts(cluster, keepers, &mut |keeper, what| tell(open, keeper, &what));
+        }
+        for node in &cluster.nodes {
+            let series = node.process.as_ref().and_then(|process| process.replica.series().nth(at));
+            series.into_iter().for_each(|series| blocks(node, series, open));
         }
     }
 }
 
-fn say(open: &mut Vec<String>, what: String) {
-    if open.len() < NAMED {
-        open.push(what);
-    }
+fn tell(open: &mut Open, keeper: &Keeper<'_>, what: &str) {
+    open.say(|| format!("{} in {}: {what}", keeper.node.label, name(keeper)));
 }
 
 fn name<'a>(keeper: &'a Keeper<'_>) -> &'a StructureName {
     &keeper.window.spec().name
 }
 
-fn held(window: &Structure) -> BTreeMap<Actor, Held> {
-    window.held().into_iter().map(|held| (held.actor.clone(), held)).collect()
-}
-
 /// Whoever keeps a window has the rows of everybody else who does, and of those who have ended as much as anybody.
 fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &mut impl FnMut(String)) {
     let truth = cluster.truth.borrow();
-    let ours = held(&keeper.window);
+    let ours = &keeper.held;
     // What was forgotten at a node that then ended before it told anybody is not: nobody who lives knows of it.
     let buries = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_buried(actor);
     let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| buries(other, actor));
-    let mut furthest: BTreeMap<Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
+    let mut furthest: BTreeMap<&Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
     for other in keepers {
-        for (actor, held) in held(&other.window).into_iter().filter(|(_, held)| held.have > 0) {
-            let owner = other.process.actor == actor;
-            let known = furthest.get(&actor);
-            if owner || known.is_none_or(|(have, by)| by.process.actor != actor && *have < held.have) {
+        for (actor, held) in other.held.iter().filter(|(_, held)| held.have > 0) {
+            let owner = other.process.actor == *actor;
+            let known = furthest.get(actor);
+            if owner || known.is_none_or(|(have, by)| by.process.actor != *actor && *have < held.have) {
                 furthest.insert(actor, (held.have, other));
             }
         }
     }
-    for (actor, (have, by)) in furthest.iter().filter(|(actor, _)| **actor != keeper.process.actor) {
+    for (actor, (have, by)) in furthest.into_iter().filter(|(actor, _)| **actor != keeper.process.actor) {
         if is_void(actor) {
             continue;
         }
         match ours.get(actor) {
             None => say(format!("knows nothing of {actor}, {} does", by.node.label)),
             Some(held) if by.process.actor == *actor => compare(&keeper.window, held, &by.window, say),
-            Some(held) if held.have != *have => {
+            Some(held) if held.have != have => {
                 say(format!("has {} of {actor}, {} has {have}", held.have, by.node.label));
             }
             Some(_) if cluster.spoilt => {}
@@ -274,62 +283,63 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
 
 /// What is read is what the ledger says, exactly: of every run that lives and keeps the window what it was told, of others
 /// what is known of them, and off both what the removals had seen.
-fn counts(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &mut impl FnMut(String)) {
-    if keeper.process.leaving.is_some() || cluster.spoilt {
-        return;
-    }
+fn counts(cluster: &Cluster, keepers: &[Keeper<'_>], say: &mut impl FnMut(&Keeper<'_>, String)) {
+    let Some(name) = keepers.first().map(name).filter(|_| !cluster.spoilt) else { return };
     let truth = cluster.truth.borrow();
-    let (name, rows) = (name(keeper), Rows::of(&keeper.window));
-    let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
-    let mut add = |key: &[u8], actor: &Actor, totals: Totals| {
-        let removed = rows.removed(key, actor);
-        // Whose removals are known here for certain: unless rows were voided that one of them relied on.
-        let at_least = truth.removed(name, key, actor, |run| {
-            !truth.disturbed() && keepers.iter().any(|other| other.process.run == run)
-        });
-        let at_most = truth.removed(name, key, actor, |_| true);
-        if removed != most(removed, at_least) || at_most != most(removed, at_most) {
-            say(format!("{removed:?} are removed of {key:02x?} of {actor}, between {at_least:?} and {at_most:?} were"));
-        }
-        *sums.entry(key.to_vec()).or_default() += value(less(totals, removed));
-    };
-    for (actor, counted) in &rows.counted {
-        match keepers.iter().find(|other| other.process.actor == *actor) {
-            Some(owner) => {
-                let tracks = truth.tracks(owner.process.run, name).filter(|(key, _)| !key::is_cleared(key));
-                for (key, track) in tracks {
-                    let base = truth.base(owner.process.run, actor, name, key);
-                    add(key, actor, less(track.totals(), base));
-                }
+    // Whose removals are known here for certain: unless rows were voided that one of them relied on.
+    let certain = |run| !truth.disturbed() && keepers.iter().any(|other| other.process.run == run);
+    let (at_least, at_most) = (truth.all_removed(name, certain), truth.all_removed(name, |_| true));
+    for keeper in keepers.iter().filter(|keeper| keeper.process.leaving.is_none()) {
+        let rows = Rows::of(&keeper.window);
+        let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
+        let mut add = |key: &[u8], actor: &Actor, totals: Totals| {
+            let (removed, note) = (rows.removed(key, actor), key::cleared(actor, key));
+            let of = |all: &BTreeMap<&[u8], Totals>| all.get(note.as_slice()).copied().unwrap_or_default();
+            let (at_least, at_most) = (of(&at_least), of(&at_most));
+            if removed != most(removed, at_least) || at_most != most(removed, at_most) {
+                let what = format!("between {at_least:?} and {at_most:?} were");
+                say(keeper, format!("{removed:?} are removed of {key:02x?} of {actor}, {what}"));
             }
-            None => counted.iter().for_each(|(key, totals)| add(key, actor, *totals)),
+            *sums.entry(key.to_vec()).or_default() += value(less(totals, removed));
+        };
+        for (actor, counted) in &rows.counted {
+            match keepers.iter().find(|other| other.process.actor == *actor) {
+                Some(owner) => {
+                    let tracks = truth.tracks(owner.process.run, name).filter(|(key, _)| !key::is_cleared(key));
+                    for (key, track) in tracks {
+                        let base = truth.base(owner.process.run, actor, name, key);
+                        add(key, actor, less(track.totals(), base));
+                    }
+                }
+                None => counted.iter().for_each(|(key, totals)| add(key, actor, *totals)),
+            }
         }
-    }
-    for (key, sum) in sums {
-        let read = keeper.window.count(&key, tallymesh_engine::Time(0)).total;
-        if read != sum {
-            say(format!("reads {read} for {key:02x?}, the ledger says {sum}"));
+        for (key, sum) in sums {
+            let read = keeper.window.count(&key, tallymesh_engine::Time(0)).total;
+            if read != sum {
+                say(keeper, format!("reads {read} for {key:02x?}, the ledger says {sum}"));
+            }
         }
     }
 }
 
 /// What a series reads for everything is the sum of what its windows read key by key.
-fn blocks(node: &Node, series: &Series, open: &mut Vec<String>) {
+fn blocks(node: &Node, series: &Series, open: &mut Open) {
+    if series.spec().kind != Kind::CidrTree {
+        return;
+    }
+
     let now = tallymesh_engine::Time(0);
     let sums = series.windows().into_iter().map(|window| {
         let rows = Rows::of(&window);
         rows.keys().into_iter().map(|key| window.count(key, now).total).sum::<i64>()
     });
     let sums: Vec<i64> = sums.collect();
-    if series.spec().kind == Kind::CidrTree {
-        let every = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap_or_else(|_| unreachable!("{net} is a net")));
-        let read = every.map(|net| series.counts(Scope::Net(net), now));
-        let read: Vec<i64> = read[0].iter().zip(&read[1]).map(|(v4, v6)| v4.total + v6.total).collect();
-        if read != sums {
-            say(
-                open,
-                format!("{} reads {read:?} for all of {}, its keys say {sums:?}", node.label, series.spec().name),
-            );
-        }
+    let every = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap_or_else(|_| unreachable!("{net} is a net")));
+    let read = every.map(|net| series.counts(Scope::Net(net), now));
+    let read: Vec<i64> = read[0].iter().zip(&read[1]).map(|(v4, v6)| v4.total + v6.total).collect();
+    if read != sums {
+        let name = &series.spec().name;
+        open.say(|| format!("{} reads {read:?} for all of {name}, its keys say {sums:?}", node.label));
     }
 }

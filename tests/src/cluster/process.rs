@@ -9,7 +9,7 @@ use tallymesh_engine::{Config, Replica, Time, Wake};
 use tallymesh_schemas::Incarnation;
 
 use super::{Cluster, Event};
-use crate::check::Seen;
+use crate::check::{Looked, Seen};
 use crate::network::Link;
 use crate::node::{Ended, Node, Process};
 
@@ -62,7 +62,9 @@ impl Cluster {
             leaving: None,
             service: self.new_service.as_ref().map(|new| new(&node.name)),
             seen: Seen::default(),
+            looked: Looked::default(),
             windows_seen: Vec::new(),
+            windows: Vec::new(),
         });
         node.timer_at = Time::NEVER;
         let start = node.starts;

@@ -64,7 +64,8 @@ impl Cluster {
             let line = format!("{event:?}");
             self.trace.note(self.now, &[node.label.as_bytes(), line.as_bytes()], || format!("{}: {line}", node.label));
         }
-        let noted = process.note_actor(&mut self.truth.borrow_mut()).and_then(|()| process.note_windows());
+        let turned = process.note_windows();
+        let noted = process.note_actor(&mut self.truth.borrow_mut()).and(turned);
         let due = process.limiters.values().map(|limiter| limiter.poll_timeout()).min().unwrap_or(Time::NEVER);
         let due = due.max(Time(now.mono.0 + 1)).min(process.replica.poll_timeout());
         let at = node.clock.when(self.now, due);
@@ -270,8 +271,8 @@ impl Cluster {
             }
         }
         if self.deliveries.is_multiple_of(self.timing.audit_every) {
-            let Some(process) = self.nodes[n].process.as_ref() else { return };
-            let looked = check::process(process, &self.truth.borrow(), self.spoilt);
+            let Some(process) = self.nodes[n].process.as_mut() else { return };
+            let looked = check::changes(process, &self.truth.borrow(), self.spoilt);
             if let Err(what) = looked {
                 self.fail(format!("{}: {what}", self.nodes[n].label));
             }
