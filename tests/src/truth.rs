@@ -283,6 +283,13 @@ impl Truth {
         runs.filter_map(|run| self.track(run, window, &note)).map(Track::totals).fold((0, 0), most)
     }
 
+    /// All that any removal of a key in a window had seen of an actor's totals.
+    pub(crate) fn removals(&self, window: &StructureName, key: &[u8], actor: &Actor) -> impl Iterator<Item = Totals> {
+        let note = key::cleared(actor, key);
+        let tracks = (0..self.runs.len()).filter_map(move |run| self.track(run, window, &note));
+        tracks.flat_map(|track| track.states.iter().copied())
+    }
+
     /// [`Truth::removed`] for every key and actor of a window, under [`key::cleared`].
     pub(crate) fn all_removed(&self, window: &StructureName, by: impl Fn(RunId) -> bool) -> BTreeMap<&[u8], Totals> {
         let mut removed: BTreeMap<&[u8], Totals> = BTreeMap::new();

@@ -145,16 +145,11 @@ pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> 
             let before = truth.base(process.run, was, name, key);
             let had = less(track.totals(), before);
             let Some(totals) = own.and_then(|own| own.get(key)) else {
-                // What it has no row for counts nothing: all of it was removed, or it was zero.
-                let mut removed = rows.removed(key, was);
-                if truth.disturbed() {
-                    // Who removed it may have been forgotten since, in the same message.
-                    removed = most(removed, truth.removed(name, key, was, |_| true));
-                }
-                let gone = (removed.0.min(had.0), removed.1.min(had.1));
-                if value(less(had, gone)) != 0 {
-                    return Err(format!("{name}: of {had:?} of {key:02x?}, with {gone:?} removed, nothing went along"));
-                }
+                let removed = rows.removed(key, was);
+                let Some(gone) = all_gone(truth, (name, key, was), had, removed) else {
+                    let what = format!("of {had:?} of {key:02x?}, with {removed:?} removed");
+                    return Err(format!("{name}: {what}, nothing went along"));
+                };
                 bases.push((key.to_vec(), (before.0 + gone.0, before.1 + gone.1)));
                 continue;
             };
@@ -178,6 +173,21 @@ pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> 
         }
     }
     Ok(())
+}
+
+/// What was taken off the totals that a run had of a key when it went on without a row for it: then what was left counts
+/// nothing. That is what is known to be removed, unless whoever removed it was forgotten in the same message; then it is
+/// the least that others were seen to remove behind that. Totals that are left and count nothing may have been kept, so less
+/// is not more than was.
+fn all_gone(truth: &Truth, part: (&StructureName, &[u8], &Actor), had: Totals, removed: Totals) -> Option<Totals> {
+    let known = (removed.0.min(had.0), removed.1.min(had.1));
+    if value(less(had, known)) == 0 || !truth.disturbed() {
+        return Some(known).filter(|known| value(less(had, *known)) == 0);
+    }
+    let known: BTreeSet<_> = truth.removals(part.0, part.1, part.2).map(|seen| most(seen, removed)).collect();
+    let both = known.iter().flat_map(|(added, _)| known.iter().map(move |(_, removed)| (*added, *removed)));
+    let gone = both.map(|(added, removed)| (added.min(had.0), removed.min(had.1)));
+    gone.filter(|gone| value(less(had, *gone)) == 0).min()
 }
 
 /// Somebody who keeps a window.
