@@ -36,6 +36,10 @@ pub(crate) struct Partial {
     pub(crate) known: Version,
     /// Everything that its owner had at one moment up to this version is here, as somebody says who had it all.
     pub(crate) whole: Version,
+    /// Others than its owner have passed on rows since it was last known to be what the owner has.
+    pub(crate) relayed: bool,
+    /// The probe whose answer tells whether it is what its owner has, when the owner has stated something else; 0 for none.
+    pub(crate) doubted: u64,
     /// Whether its rows count in what is read (I4).
     pub(crate) counts: bool,
     /// When its owner last confirmed that `have` is the head.
@@ -108,6 +112,31 @@ impl Partial {
             None => Some(cells.get(id).own_slot()).filter(|slot| *slot != EMPTY)?,
         };
         Some((slot, self.slots.get(slot)))
+    }
+
+    /// Whether everything that its owner had at one moment up to `have` is here. Rows that came in pieces may lack some that
+    /// moved on before their turn came.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.known.max(self.whole) >= self.have
+    }
+
+    /// Whether it may be newer than what its owner states of the same version: a statement that is under way for longer than
+    /// the rows that others pass on in pieces. What has moved on since is in neither.
+    pub(crate) fn may_be_newer(&self) -> bool {
+        self.relayed && !self.is_whole()
+    }
+
+    /// Takes note that rows are joined, of its owner or of somebody else. What was asked about it before is settled by none
+    /// of the answers that are under way.
+    pub(crate) fn relay(&mut self, from_owner: bool) {
+        if !from_owner {
+            (self.relayed, self.doubted) = (true, 0);
+        }
+    }
+
+    /// Takes note that it is what its owner has.
+    pub(crate) fn agrees(&mut self) {
+        (self.relayed, self.doubted, self.diverged) = (false, 0, false);
     }
 
     /// Puts a state into a slot, keeping log, fingerprint and finders in step. Returns the state that was there.

@@ -75,10 +75,9 @@ impl Structure {
         })
     }
 
-    /// Whether what we hold of another actor is everything that it had at one moment. Rows that came in pieces may lack
-    /// some that moved on before their turn came.
+    /// Whether what we hold of another actor is everything that it had at one moment.
     pub(crate) fn is_whole(&self, actor: &Actor) -> bool {
-        self.ledger.read().partial(actor).is_some_and(|partial| partial.known.max(partial.whole) >= partial.have)
+        self.ledger.read().partial(actor).is_some_and(Partial::is_whole)
     }
 
     /// Somebody who has everything up to `have` has this fingerprint there: if we do, we have everything as well.
@@ -88,6 +87,7 @@ impl Structure {
             && (partial.since > 0 || partial.fingerprint() == fingerprint)
         {
             partial.whole = have;
+            partial.agrees();
         }
     }
 
@@ -129,11 +129,17 @@ impl Structure {
         ledger.partial(actor)?.cut(known, after, budget, ledger.cells())
     }
 
-    /// What we hold of an actor is not what its owner has at the same version.
-    pub(crate) fn mark_diverged(&self, actor: &Actor) {
-        if let Some(partial) = self.ledger.write().partial_mut(actor) {
-            partial.diverged = true;
+    /// An actor's owner states something else of the version that we have, in answer to probe `answers`. Whether we have
+    /// diverged; while what we have may be newer than that statement, the answer to probe `next` will tell.
+    pub(crate) fn contradicted(&self, actor: &Actor, answers: u64, next: u64) -> bool {
+        let mut ledger = self.ledger.write();
+        let Some(partial) = ledger.partial_mut(actor) else { return false };
+        let answered = partial.doubted > 0 && answers >= partial.doubted;
+        partial.diverged |= answered || !partial.may_be_newer();
+        if partial.doubted == 0 {
+            partial.doubted = next;
         }
+        partial.diverged
     }
 
     /// Joins a delta. `from_owner` says that what it states is its owner's word.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tallymesh_engine::{Config, Event, Life};
 use tallymesh_schemas::Incarnation;
-use tallymesh_schemas::message::Message;
+use tallymesh_schemas::message::{Delta, Message};
+use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use wire::{Wire, config, is_delta, read, spec};
 
 /// I5. Pieces of a transfer leave out rows that moved on; their keys have to travel when they come.
@@ -465,4 +466,73 @@ fn a_link_that_comes_anew_is_asked_what_the_one_before_was() {
     wire.up(0, 1);
     wire.talk();
     assert!(wire.replicas[0].verification(nonce).converged());
+}
+
+/// I3. What a relay passes on in pieces may be newer than a statement of the owner's that is still under way: a row that has
+/// moved on since is in neither. That is no divergence, whether a digest states it or a delta; one that is there all the same
+/// is found, and repaired.
+#[test]
+fn an_owners_statement_that_is_older_than_a_relays_rows_shows_no_divergence() {
+    for (by_delta, diverges) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut wire = Wire::new(&["a", "b", "c"]);
+        wire.up(0, 1);
+        for key in ["x", "moves", "last"] {
+            wire.add_to(0, key, 1);
+        }
+        wire.talk();
+        // c asks b for them, and b takes its time.
+        wire.up(1, 2);
+        for (from, to) in [(1, 2), (2, 1)] {
+            for bytes in wire.take(from, to) {
+                wire.give(from, to, &bytes).unwrap();
+            }
+        }
+        // What a states itself takes longer still. Then a row moves on.
+        wire.up(0, 2);
+        for bytes in wire.take(2, 0) {
+            wire.give(2, 0, &bytes).unwrap();
+        }
+        let mut stated = wire.take(0, 2);
+        stated.retain(|bytes| is_delta(bytes) == by_delta);
+        wire.add_to(0, "moves", 1);
+        for bytes in wire.take(0, 1) {
+            wire.give(0, 1, &bytes).unwrap();
+        }
+        let mut pieces = wire.take(1, 2);
+        pieces.retain(|bytes| is_delta(bytes));
+        if diverges {
+            pieces[0] = counting(&pieces[0], 7);
+        }
+        for bytes in pieces[..2].iter().chain(&stated) {
+            wire.give(if stated.contains(bytes) { 0 } else { 1 }, 2, bytes).unwrap();
+        }
+        let owner = wire.replicas[0].actor().clone();
+        let held = wire.structure(2).held().into_iter().find(|held| held.actor == owner).unwrap();
+        assert_eq!(
+            (held.have, held.rows, stated.is_empty()),
+            (3, 2, false),
+            "it has what b had, and lacks what moved on"
+        );
+        assert_eq!(wire.replicas[2].counters().divergences, 0, "stated by delta: {by_delta}");
+        wire.run(10);
+        let counters = wire.replicas[2].counters();
+        let expected = u64::from(diverges);
+        assert_eq!((counters.divergences, counters.replaced), (expected, expected), "stated by delta: {by_delta}");
+        assert_eq!((wire.total(2, "x"), wire.total(2, "moves")), (1, 2));
+        wire.assert_same(0, 2);
+    }
+}
+
+/// A delta of one row that counts something else.
+fn counting(bytes: &[u8], added: u64) -> Vec<u8> {
+    let Message::Delta(delta) = read(bytes) else { panic!("it is a delta") };
+    let mut reader = RowReader::new(delta.rows, delta.after);
+    let row = reader.next_row().unwrap().unwrap();
+    let RowState::Live { key, .. } = row.state else { panic!("it counts") };
+    let mut rows = RowWriter::new(delta.after);
+    rows.push(WireRow { state: RowState::Live { key, added, removed: 0 }, ..row });
+    let rows = rows.finish();
+    let mut bytes = Vec::new();
+    Message::Delta(Delta { rows: &rows, ..delta.clone() }).encode(&mut bytes).unwrap();
+    bytes
 }

@@ -38,6 +38,8 @@ pub(crate) enum Applied {
     Gap { since: Version, after: Version, snapshot: bool },
     /// Our rows are not those that the sender has at the same version.
     Diverged,
+    /// As [`Applied::Diverged`], unless ours are newer than what the sender states.
+    Doubted,
     /// A part of a snapshot was taken in.
     Part,
     /// A snapshot is complete and has replaced what was known.
@@ -128,6 +130,7 @@ impl Ledger {
         }
         // Of a run that has ended others may have rows that we have not, though we are as far.
         if delta.upto > have || (self.keeps_runs() && !joining.verify) {
+            partial.relay(joining.verify);
             let joined = self.join(partial, delta, joining);
             partial.mix(delta.upto.max(delta.floor));
             joined?;
@@ -145,10 +148,11 @@ impl Ledger {
     /// A partial is at its owner's head, with the fingerprint that the owner states: is it what the owner has?
     fn compare(&mut self, partial: &mut Partial, fingerprint: u64, keys: &Keys) -> Option<Applied> {
         let checked = partial.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
-        partial.diverged = checked && fingerprint != partial.fingerprint();
-        if partial.diverged {
-            return Some(Applied::Diverged);
+        if checked && fingerprint != partial.fingerprint() {
+            partial.diverged |= !partial.may_be_newer();
+            return Some(if partial.diverged { Applied::Diverged } else { Applied::Doubted });
         }
+        partial.agrees();
         partial.known = partial.have;
         if let Some(shadow) = partial.shadow.take() {
             // It was begun when this was not known to be right.
@@ -180,6 +184,7 @@ impl Ledger {
         }
         let mut joined = Ok(());
         if delta.upto > shadow.have {
+            shadow.relay(joining.verify);
             joined = self.join(&mut shadow, delta, joining);
             shadow.mix(delta.upto.max(delta.floor));
         }
@@ -192,9 +197,12 @@ impl Ledger {
             partial.shadow = Some(shadow);
             return joined.map(|()| Applied::Part);
         };
-        if joining.verify && self.compare(&mut shadow, fingerprint, joining.keys).is_some() {
+        if joining.verify
+            && let Some(differs) = self.compare(&mut shadow, fingerprint, joining.keys)
+        {
             self.drop_rows(&shadow, joining.keys);
-            return Ok(Applied::Diverged);
+            let anew = Applied::Gap { since, after: since, snapshot: true };
+            return Ok(if differs == Applied::Doubted { anew } else { differs });
         }
         (shadow.counts, shadow.confirmed) = (partial.counts, partial.confirmed);
         if partial.has_log() {

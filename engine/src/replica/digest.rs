@@ -67,8 +67,7 @@ impl Replica {
         } else {
             Vec::new()
         };
-        let answers = if done { run.answers } else { 0 };
-        let incarnation = self.actor.incarnation;
+        let (answers, incarnation) = (run.answers, self.actor.incarnation);
         let complete = done && run.full;
         let digest = Digest { incarnation, clock_ms: self.clock.unix_ms(), answers, complete, structures, tombstones };
         if !done {
@@ -104,7 +103,7 @@ impl Replica {
                 continue;
             }
             for entry in &part.entries {
-                self.handle_entry(now, peer, part.structure, entry);
+                self.handle_entry(now, peer, (part.structure, digest.answers), entry);
                 if self.actor != run {
                     // We are another run now: the rest was said to the old one, and the peer will say it anew.
                     return;
@@ -153,7 +152,7 @@ impl Replica {
         }
     }
 
-    fn handle_entry(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
+    fn handle_entry(&mut self, now: Now, peer: &NodeName, (id, answers): (StructureId, u64), entry: &DigestEntry) {
         let Some(keeps_runs) = self.structures.get(&id).map(|held| held.structure.keeps_runs()) else { return };
         let earlier = entry.actor.incarnation < self.actor.incarnation;
         if entry.actor.node == self.actor.node && !(earlier && (keeps_runs || canary::broken(Canary::OwnRunsTaken))) {
@@ -175,7 +174,6 @@ impl Replica {
         let since = if held.joining { entry.have } else { 0 };
         let new = held.structure.admit(&entry.actor, since);
         let Some(have) = held.structure.progress(&entry.actor) else { return };
-        let name = held.structure.spec().name.clone();
         let owner_linked = owner || (current && self.links.contains_key(&entry.actor.node));
         self.life_changed |= new;
         let gone = |life: Life| matches!(life, Life::Dead | Life::Left);
@@ -207,9 +205,7 @@ impl Replica {
             && entry.since == 0
             && have.since == 0;
         if comparable && entry.fingerprint != have.fingerprint {
-            held.structure.mark_diverged(&entry.actor);
-            self.diverged(peer, part, name);
-            return;
+            return self.contradicted(peer, part, answers);
         }
         if comparable {
             held.structure.note_whole(&entry.actor, entry.have, entry.fingerprint);
@@ -246,6 +242,19 @@ impl Replica {
             if !current.snapshot && entry.have > current.cursor {
                 current.cursor = entry.have;
             }
+        }
+    }
+
+    /// An actor's owner states something else of the version that we have. If what we have may be newer than that, we ask
+    /// again: the answer comes behind all rows that the owner had when it gave it.
+    pub(super) fn contradicted(&mut self, peer: &NodeName, part: Part, answers: u64) {
+        let Some(held) = self.structures.get(&part.0) else { return };
+        if held.structure.contradicted(&part.1, answers, self.nonce + 1) {
+            let name = held.structure.spec().name.clone();
+            self.diverged(peer, part, name);
+        } else if let Some(link) = self.links.get_mut(peer) {
+            self.nonce += 1;
+            link.probe = Some(self.nonce);
         }
     }
 

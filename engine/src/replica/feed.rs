@@ -192,6 +192,7 @@ impl Replica {
                 self.want(peer, &part, since, after, snapshot);
             }
             Applied::Diverged => self.diverged(peer, part.clone(), name),
+            Applied::Doubted => self.contradicted(peer, part.clone(), 0),
             Applied::Replaced => {
                 self.counters.replaced += 1;
                 self.event(Event::Replaced { structure: name, actor: delta.actor.clone() });

@@ -95,14 +95,16 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
     cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)))
 }
 
-/// The last run of each node that is dead, unless it was forgotten, and as much of it as anybody has.
+/// The last run of each node that is dead, unless it was forgotten, and as much of it as anybody has. What was forgotten at
+/// a node that then ended before it told anybody is not: nobody who lives knows of it.
 fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<NodeName, (Actor, u64)> {
     let mut last: BTreeMap<NodeName, (Actor, u64)> = BTreeMap::new();
     for (_, process) in running(cluster) {
         for held in process.structures[&spec.name].held() {
             let name = held.actor.node.clone();
             let lives = running(cluster).any(|(node, _)| node.name == name);
-            let forgotten = cluster.forgotten.iter().any(|f| f.node == name && f.incarnation >= held.actor.incarnation);
+            let forgotten = cluster.forgotten.iter().any(|f| f.node == name && f.incarnation >= held.actor.incarnation)
+                && running(cluster).any(|(_, other)| other.replica.is_buried(&held.actor));
             if lives || forgotten {
                 continue;
             }
