@@ -353,6 +353,35 @@ fn a_head_that_we_never_had_is_a_conflict() {
     wire.assert_same(0, 1);
 }
 
+/// I10. The digest that tells a node that it is not alone under its name has told of others before: their rows count as they
+/// come, and not only when the next one is read.
+#[test]
+fn what_a_digest_told_before_it_showed_a_conflict_counts() {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    wire.up(0, 1);
+    wire.up(1, 2);
+    wire.add_to(0, "k", 3);
+    wire.add_to(2, "k", 1);
+    wire.talk();
+    wire.down(1, 2);
+    let was = wire.replicas[2].actor().clone();
+    let mut again = tallymesh_engine::Replica::new(config(), was.node.clone(), Incarnation(was.incarnation.0 - 500));
+    again.replicate(spec(), std::sync::Arc::new(|| ())).unwrap();
+    wire.replicas[2] = again;
+    wire.up(1, 2);
+    for bytes in wire.take(1, 2) {
+        wire.give(1, 2, &bytes).unwrap();
+    }
+    assert!(wire.replicas[2].actor().incarnation > was.incarnation, "it has found that it is not alone");
+    for bytes in wire.take(2, 1) {
+        wire.give(2, 1, &bytes).unwrap();
+    }
+    for bytes in wire.take(1, 2).iter().filter(|bytes| is_delta(bytes)) {
+        wire.give(1, 2, bytes).unwrap();
+    }
+    assert_eq!(wire.total(2, "k"), 3);
+}
+
 /// A run that is superseded by one of which its peers have no rows, only the membership's word, learns of it all the same.
 #[test]
 fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {

@@ -108,6 +108,8 @@ impl Default for Timing {
 
 pub(crate) type NewService = Box<dyn Fn(&NodeName) -> Box<dyn Service>>;
 
+type Again = Rc<dyn Fn(Time) -> Cluster>;
+
 /// A simulated cluster. [`Builder`] makes one.
 pub struct Cluster {
     pub(crate) now: Time,
@@ -130,6 +132,7 @@ pub struct Cluster {
     pub(crate) limits: Option<Limits>,
     pub(crate) admissions: Rc<RefCell<Admissions>>,
     pub(crate) failure: Option<Failure>,
+    pub(crate) again: Option<Again>,
     pub(crate) forgotten: BTreeSet<Actor>,
     /// Messages are spoilt in ways that nothing notices, so a replica may hold rows that their owner never had until it
     /// has compared fingerprints.
@@ -359,9 +362,15 @@ impl Cluster {
     /// Strikes now.
     ///
     /// # Panics
-    /// When the fault names a node that is not there.
+    /// When the fault names a node that is not there, or restores one and [`Cluster::again`] was not called.
     pub fn fault(&mut self, fault: &Fault) {
         self.strike(fault);
+    }
+
+    /// Says how this cluster came to be as it was at any moment: by the same seed, the same script, the same calls. A process
+    /// that is restored takes its memory from there.
+    pub fn again(&mut self, run: impl Fn(Time) -> Self + 'static) {
+        self.again = Some(Rc::new(run));
     }
 
     /// Runs the steps of a script, at the times that it says, counted from now.

@@ -44,6 +44,8 @@ pub enum Fault {
     Renew(Vec<String>),
     /// `reload a`: its process ends, and another one begins with all that it knew, in a new incarnation.
     Reload(Vec<String>),
+    /// `restore a 3s`: its process ends, and another one begins with what that knew so long ago, in a new incarnation.
+    Restore(String, Duration),
     /// `jump a 30s`: both of its clocks jump ahead.
     Jump(String, Duration),
     /// `set a -30s`: its wall clock is set, by milliseconds.
@@ -78,6 +80,7 @@ impl Fault {
             Self::Forget(..) => "forget",
             Self::Renew(_) => "renew",
             Self::Reload(_) => "reload",
+            Self::Restore(..) => "restore",
             Self::Jump(..) => "jump",
             Self::Set(..) => "set",
             Self::Lose(_) => "lose",
@@ -183,6 +186,7 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["renew", a] => Fault::Renew(names(a)),
         ["reload", a] => Fault::Reload(names(a)),
         ["forget", a, "at", b] => Fault::Forget((*a).to_owned(), (*b).to_owned()),
+        ["restore", a, age] => Fault::Restore((*a).to_owned(), time(age)?),
         ["jump", a, by] => Fault::Jump((*a).to_owned(), time(by)?),
         ["set", a, by] => {
             let (sign, by) = by.strip_prefix('-').map_or((1, by.trim_start_matches('+')), |by| (-1, by));
@@ -230,6 +234,7 @@ impl fmt::Display for Fault {
                 write!(f, "{} {}", self.kind(), side(a))
             }
             Self::Forget(a, b) => write!(f, "forget {a} at {b}"),
+            Self::Restore(a, age) => write!(f, "restore {a} {}", Span(*age)),
             Self::Jump(a, by) => write!(f, "jump {a} {}", Span(*by)),
             Self::Set(a, by) => {
                 let sign = if *by < 0 { '-' } else { '+' };
@@ -250,10 +255,10 @@ mod tests {
     fn a_script_is_read_as_it_is_written() {
         let text = "at 1s cut a,b from c\nat 1.5s cut a to rest\nat 2s heal\nat 3s crash a\nat 3s restart a\nat 3s reuse a\n\
                     at 3s twin b\nat 3s leave b'\nat 3s stop a\nat 3s resume a\nat 3s slow a\nat 3s renew c\n\
-                    at 3s reload c\nat 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
+                    at 3s reload c\nat 3s restore c 1500ms\nat 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
                     at 6s reorder 5%\nat 6s truncate 1%\nat 250001us corrupt 0.01%";
         let steps = script(text).unwrap();
-        assert_eq!(steps.len(), 21);
+        assert_eq!(steps.len(), 22);
         assert_eq!(script(&write_script(&steps)).unwrap(), steps);
         assert_eq!(script("at 2s heal; at 1s crash a # both").unwrap()[0].fault, Fault::Crash(vec!["a".to_owned()]));
     }

@@ -187,6 +187,13 @@ impl Truth {
         run
     }
 
+    /// A process starts that knows what a run knew in an earlier state of the ledger, and goes on from there.
+    pub(crate) fn restore(&mut self, earlier: &Self, run: RunId) -> RunId {
+        let copy = earlier.runs.get(run).cloned().unwrap_or_default();
+        self.runs.push(Run { over: false, ..copy });
+        self.runs.len() - 1
+    }
+
     /// A process goes on under another incarnation.
     pub fn also(&mut self, run: RunId, actor: Actor) {
         self.runs[run].actors.push(actor.clone());
@@ -255,6 +262,11 @@ impl Truth {
     /// The process that an actor's rows count for; none when several have called themselves so.
     pub(crate) fn run_of(&self, actor: &Actor) -> Option<RunId> {
         self.actors.get(actor).filter(|runs| runs.len() == 1).and_then(|runs| runs.first().copied())
+    }
+
+    /// Whether a process has left or is gone.
+    pub(crate) fn is_over(&self, run: RunId) -> bool {
+        self.runs.get(run).is_none_or(|run| run.over)
     }
 
     /// Events were counted in a window.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tallymesh_engine::Scope;
-use tallymesh_harness::{Builder, Cluster, Conditions, Fault, series};
+use tallymesh_engine::{Scope, Time};
+use tallymesh_harness::{Builder, Cluster, Conditions, Fault, address, series};
 use tallymesh_schemas::{Kind, NodeName, Window};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -219,6 +219,48 @@ fn restart_with_its_state() {
     cluster.settle().unwrap();
     everywhere(&cluster, &[(window, 7)]);
     bit(&cluster, &["reload", "cut"]);
+}
+
+/// A machine that is put back to an earlier state of its memory: what was open then is open again, and what it has counted
+/// since is gone, here and with all others, in gauges and in series. What others have counted meanwhile it learns anew.
+#[test]
+fn a_memory_that_is_stale() {
+    fn story(upto: Time) -> Cluster {
+        let mut cluster = cluster(11);
+        for (at, label, n) in [(2, "a", 5), (3, "b", 20), (5, "a", 3), (6, "b", 100)] {
+            let at = Time::default().after(SECOND * at);
+            if upto < at {
+                break;
+            }
+            cluster.run_until(at).unwrap();
+            add(&mut cluster, label, n);
+            cluster.with(label, |node| node.add("inbound_cidr", &address(1), n));
+        }
+        cluster.run_until(upto).unwrap();
+        cluster
+    }
+    let mut cluster = story(Time::default().after(SECOND * 7));
+    cluster.again(story);
+    let window = current(&cluster, "a");
+    let counts = |cluster: &Cluster, all: i64| {
+        everywhere(cluster, &[(window, all)]);
+        for label in ["a", "b", "c"] {
+            assert_eq!(cluster.count(label, "inbound_cidr", &address(1)), all, "at {label}");
+        }
+    };
+    counts(&cluster, 128);
+    let was = cluster.node("a").process().unwrap().replica().actor().clone();
+    // As it was at 4 s: it had counted 5, and knew of 20.
+    cluster.script("at 0s cut a from rest; at 0s restore a 3s; at 1s heal").unwrap();
+    cluster.run_for(SECOND / 10).unwrap();
+    reads(&cluster, "a", &[(window, 25)]);
+    assert!(*cluster.node("a").process().unwrap().replica().actor() > was, "it is another run");
+    cluster.run_for(SECOND).unwrap();
+    assert_eq!(add(&mut cluster, "a", 1), window);
+    cluster.with("a", |node| node.add("inbound_cidr", &address(1), 1));
+    cluster.settle().unwrap();
+    counts(&cluster, 126);
+    bit(&cluster, &["restore", "cut", "told: superseded"]);
 }
 
 /// Whoever removes a key takes what it has seen; what is counted at the same time stays.

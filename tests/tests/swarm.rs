@@ -52,6 +52,7 @@ fn swarm() {
         "reload",
         "reordered",
         "restart",
+        "restore",
         "resume",
         "reuse",
         "set",

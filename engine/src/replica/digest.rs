@@ -106,7 +106,7 @@ impl Replica {
                 self.handle_entry(now, peer, (part.structure, digest.answers), entry);
                 if self.actor != run {
                     // We are another run now: the rest was said to the old one, and the peer will say it anew.
-                    return;
+                    return self.update_life(now);
                 }
             }
         }

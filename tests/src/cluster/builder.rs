@@ -206,6 +206,7 @@ impl Builder {
                 .unwrap_or_default(),
             limits: self.limits,
             failure: None,
+            again: None,
             forgotten: BTreeSet::new(),
             spoilt: false,
             deliveries: 0,

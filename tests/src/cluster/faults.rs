@@ -1,5 +1,6 @@
 //! Faults strike.
 
+use tallymesh_engine::Time;
 use tallymesh_schemas::Actor;
 
 use super::Cluster;
@@ -52,6 +53,11 @@ impl Cluster {
                     cluster.renew(n);
                     cluster.trace.mark("reload");
                 }
+            }),
+            Fault::Restore(name, age) => self.each(std::slice::from_ref(name), |cluster, n| {
+                let again = cluster.again.clone();
+                let again = again.unwrap_or_else(|| panic!("nobody has said how it came to this: see Cluster::again"));
+                cluster.restore(n, again(Time(cluster.now.0.saturating_sub(age.as_micros() as u64))));
             }),
             Fault::Jump(name, by) => {
                 let n = self.find(name);
@@ -157,7 +163,7 @@ impl Cluster {
         self.pump(n);
     }
 
-    fn renew(&mut self, n: usize) {
+    pub(super) fn renew(&mut self, n: usize) {
         let now = self.nodes[n].read_clock(self.now);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         process.replica.renew(now, tallymesh_schemas::Incarnation(now.unix_ms));

@@ -74,6 +74,34 @@ impl Cluster {
         self.pump(n);
     }
 
+    /// Ends the process of a node, and begins one that knows what that one knew in an earlier state of the cluster, in a new
+    /// incarnation. Nothing happens if there was none then, or one that is about to end.
+    pub(crate) fn restore(&mut self, n: usize, mut earlier: Self) {
+        let label = &self.nodes[n].label;
+        let leaves = |node: &Node| node.process.as_ref().is_some_and(|process| process.leaving.is_some());
+        let Some(copy) = earlier.nodes.iter_mut().find(|node| node.label == *label && !leaves(node)) else { return };
+        let Some(mut process) = copy.process.take().filter(|_| !leaves(&self.nodes[n])) else { return };
+        let mut contacts = std::mem::take(&mut copy.contacts);
+        contacts.values_mut().for_each(|contact| contact.at = self.now);
+        self.end(n);
+        self.hang_up(n);
+        process.run = self.truth.borrow_mut().restore(&earlier.truth.borrow(), process.run);
+        for hold in &mut process.holds {
+            (hold.truth, hold.run) = (Rc::clone(&self.truth), process.run);
+        }
+        let links: Vec<_> = process.replica.links().cloned().collect();
+        links.iter().for_each(|peer| process.replica.handle_link_down(peer));
+        let node = &mut self.nodes[n];
+        node.starts += 1;
+        (node.contacts, node.last, node.timer_at) = (contacts, None, Time::NEVER);
+        node.process = Some(process);
+        self.trace.note(self.now, &[b"restore", node.label.as_bytes()], || format!("{} is restored", node.label));
+        self.trace.mark("restore");
+        self.renew(n);
+        let node = &mut self.nodes[n];
+        node.began_as = node.process.as_ref().map_or(node.began_as, |process| process.replica.actor().incarnation);
+    }
+
     /// Ends the process of a node; what the others see of that is silence.
     pub(crate) fn end(&mut self, n: usize) {
         let now = self.now;

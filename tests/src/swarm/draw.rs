@@ -68,7 +68,7 @@ pub fn draw(seed: u64) -> Plan {
     };
     let structures = draw_structures(random);
     let load = Load::draw(random, &structures);
-    let script = draw_script(random, &nodes, length);
+    let mut script = draw_script(random, &nodes, length);
     let drift_ppm = *random.pick(&[0, 0, 100, 20_000]);
     let timing = Timing::default();
     let series = draw_series(random);
@@ -76,6 +76,12 @@ pub fn draw(seed: u64) -> Plan {
     // Versions that run out, so that runs go on as others by themselves.
     let last_version = if random.chance(500) { random.between(1000, 1600) } else { config.last_version };
     let config = Config { last_version, ..config };
+    if random.chance(1000) {
+        let (whom, age) = (random.pick(&nodes).clone(), millis(random, 1, length.as_millis() as u64 / 2));
+        let at = Time(random.below(length.as_micros() as u64));
+        script.push(Step { at, fault: Fault::Restore(whom, age) });
+        script.sort_by_key(|step| step.at);
+    }
     Plan { seed, nodes, structures, series, config, timing, conditions, drift_ppm, script, load, length }
 }
 

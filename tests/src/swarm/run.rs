@@ -27,8 +27,7 @@ pub struct Outcome {
     pub lines: Vec<String>,
 }
 
-/// Runs a plan: faults and load, then healing, then convergence and quiet.
-pub fn run(plan: &Plan, verbose: bool) -> Outcome {
+fn start(plan: &Plan, verbose: bool) -> Cluster {
     let mut cluster = Builder::new(plan.seed)
         .nodes(plan.nodes.clone())
         .structures(plan.structures.clone())
@@ -39,6 +38,22 @@ pub fn run(plan: &Plan, verbose: bool) -> Outcome {
         .drift(plan.drift_ppm)
         .verbose(verbose)
         .start();
+    for step in &plan.script {
+        cluster.schedule(step.at, Event::Fault(step.fault.clone()));
+    }
+    let again = plan.clone();
+    cluster.again(move |upto| {
+        let mut cluster = start(&again, false);
+        // What fails before fails in the run itself as well.
+        drop(work(&mut cluster, &again, upto));
+        cluster
+    });
+    cluster
+}
+
+/// Runs a plan: faults and load, then healing, then convergence and quiet.
+pub fn run(plan: &Plan, verbose: bool) -> Outcome {
+    let mut cluster = start(plan, verbose);
     // A panic of the engine is a finding like any other: it is told with the seed.
     let result = catch_unwind(AssertUnwindSafe(|| phases(&mut cluster, plan)));
     let result = result.unwrap_or_else(|panic| {
@@ -57,14 +72,11 @@ pub fn run(plan: &Plan, verbose: bool) -> Outcome {
     }
 }
 
-fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
-    for step in &plan.script {
-        cluster.schedule(step.at, Event::Fault(step.fault.clone()));
-    }
+/// Faults and load, up to a moment.
+fn work(cluster: &mut Cluster, plan: &Plan, end: Time) -> Result<(), Failure> {
     let mut random = cluster.work_random.fork();
     let interval = plan.load.interval().max(Duration::from_millis(1));
     let mut due: Vec<Time> = Vec::new();
-    let end = Time(0).after(plan.length);
     while cluster.now() < end {
         while due.len() < cluster.nodes().len() {
             due.push(cluster.now().after(random.duration(Duration::ZERO, interval)));
@@ -76,6 +88,11 @@ fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
             due[n] = at.after(random.duration(interval / 2, interval * 3 / 2));
         }
     }
+    Ok(())
+}
+
+fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
+    work(cluster, plan, Time(0).after(plan.length))?;
     heal(cluster);
     let took = cluster.settle()?;
     let diverged = cluster.trace().marked("told: diverged");
