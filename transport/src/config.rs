@@ -52,7 +52,7 @@ pub struct Timings {
     pub keep_alive: Duration,
     /// Silence after which a link is given up: 6 s.
     pub idle: Duration,
-    /// From a connection's first packet to the end of its TLS handshake: 3 s. It bounds a dial, too.
+    /// From a connection's first packet to the end of its TLS handshake: 3 s. A dial takes two of them at most.
     pub handshake: Duration,
     /// From the end of the TLS handshake to the peer's hello: 3 s.
     pub hello: Duration,

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tallymesh_schemas::actor::NodeName;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::Identity;
-use crate::closing::Ending;
+use crate::closing::{Code, Ending};
 use crate::counters::count;
 use crate::greet::greet;
 use crate::limits::SEED_ADDRESSES;
@@ -15,6 +17,9 @@ use crate::mesh::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;
 use crate::tls::{self, SERVER_NAME};
+
+/// A handshake that takes longer is made once more: see [`Dialer::connect`].
+const LATE: Duration = Duration::from_millis(500);
 
 /// What a dial needs.
 #[derive(Clone)]
@@ -63,7 +68,20 @@ impl Dialer {
         let _ = self.mesh.send(Input::Failed { origin, addr, name, ending }).await;
     }
 
+    /// Connects; twice if the answer comes late. It may have waited at the other end, because that stood still, and QUIC
+    /// takes such a wait for the path's round trip time, by which it paces for seconds. The second answer does not wait.
     async fn connect(&self, addr: SocketAddr, expected: Option<NodeName>) -> Result<quinn::Connection, Ending> {
+        let begun = Instant::now();
+        let late = self.handshake(addr, expected.clone()).await?;
+        if begun.elapsed() < LATE {
+            return Ok(late);
+        }
+        let Ok(conn) = self.handshake(addr, expected).await else { return Ok(late) };
+        late.close(Code::Replaced.var(), b"answered late");
+        Ok(conn)
+    }
+
+    async fn handshake(&self, addr: SocketAddr, expected: Option<NodeName>) -> Result<quinn::Connection, Ending> {
         let tls = tls::client(&self.identity, expected).map_err(|error| Ending::local(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&self.transport));

@@ -57,3 +57,42 @@ async fn a_stopped_node_is_noticed_and_comes_back_by_itself() {
     end.send(()).unwrap();
     tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
 }
+
+/// Who dials a node that stands still is answered late, and that is not the path's round trip time: the link is as quick as
+/// the path once the node goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_makes_no_slow_link() {
+    const STANDS: Duration = Duration::from_millis(2800);
+    const FRAMES: usize = 64;
+    let authority = std::sync::Arc::new(Authority::new());
+    let theirs = std::sync::Arc::clone(&authority);
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let (end, ended) = tokio::sync::oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let mut b = Node::start(&authority, "b", 1, &[]);
+            tell.send(b.addr()).unwrap();
+            std::thread::sleep(STANDS);
+            b.up("a").await;
+            for _ in 0..FRAMES {
+                b.frame().await;
+            }
+            ended.await.unwrap();
+        });
+    });
+    let mut a = Node::start(&theirs, "a", 1, &[told.await.unwrap()]);
+    let began = std::time::Instant::now();
+    let link = a.up("b").await;
+    assert!(began.elapsed() > STANDS / 2, "b stood still when it was dialed");
+    assert!(link.rtt() < Duration::from_millis(300), "{:?}", link.rtt());
+    let began = std::time::Instant::now();
+    for _ in 0..FRAMES {
+        until("room", || link.has_room()).await;
+        link.send(bytes::Bytes::from(vec![7; 8192])).unwrap();
+    }
+    until("all is delivered", || a.endpoint.counters().frames_out == FRAMES as u64).await;
+    end.send(()).unwrap();
+    tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "half a megabyte took {:?}", began.elapsed());
+}
