@@ -552,6 +552,52 @@ fn an_owners_statement_that_is_older_than_a_relays_rows_shows_no_divergence() {
     }
 }
 
+/// I3. A snapshot whose pieces come from two, of whom one is ahead, may lack a row that moved on in between: it is not taken for
+/// what either has.
+#[test]
+fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
+    let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
+    wire.up(0, 1);
+    wire.up(0, 2);
+    for key in ["x", "moves", "gone"] {
+        wire.add_to(0, key, 1);
+    }
+    wire.talk();
+    wire.down(0, 2);
+    wire.add_to(0, "gone", -1);
+    wire.run(15);
+    wire.add_to(0, "last", 1);
+    wire.talk();
+    // c is below the floor of both. It asks b, and then a, which has gone on.
+    wire.up(1, 2);
+    let mut pieces = Vec::new();
+    for (owner_or_relay, last) in [(1, 3), (0, 2)] {
+        if owner_or_relay == 0 {
+            wire.add_to(0, "moves", 1);
+            wire.up(0, 2);
+        }
+        for (from, to) in [(owner_or_relay, 2), (2, owner_or_relay)] {
+            for bytes in wire.take(from, to) {
+                wire.give(from, to, &bytes).unwrap();
+            }
+        }
+        let mut from = wire.take(owner_or_relay, 2);
+        from.retain(|bytes| matches!(read(bytes), Message::Delta(delta) if delta.snapshot));
+        assert_eq!(from.len(), 3);
+        pieces.push((owner_or_relay, from[..last].to_vec()));
+    }
+    for (from, pieces) in pieces.iter().rev() {
+        for bytes in pieces {
+            wire.give(*from, 2, bytes).unwrap();
+            assert_eq!(wire.total(2, "moves"), 1, "a row that counted all the time");
+        }
+    }
+    assert_eq!(wire.replicas[2].counters().replaced, 0);
+    wire.run(10);
+    assert_eq!((wire.total(2, "moves"), wire.replicas[2].counters().replaced), (2, 1));
+    wire.assert_same(0, 2);
+}
+
 /// A delta of one row that counts something else.
 fn counting(bytes: &[u8], added: u64) -> Vec<u8> {
     let Message::Delta(delta) = read(bytes) else { panic!("it is a delta") };

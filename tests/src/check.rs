@@ -73,12 +73,15 @@ fn is_limited(structure: &Structure) -> bool {
     structure.kind() == Kind::ThrottleTable
 }
 
-/// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back.
+/// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back. `traded`
+/// says that it may have been the end of a snapshot of a run that is gone: of two incomplete copies the furthest is taken, and
+/// that may lack a row that was here.
 pub(crate) fn after_delta(
     process: &mut Process,
     truth: &Truth,
     structure: StructureId,
     actor: &Actor,
+    traded: bool,
 ) -> Result<(), String> {
     let Some(structure) = process.structure_of(structure) else { return Ok(()) };
     let name = &structure.spec().name;
@@ -127,7 +130,7 @@ pub(crate) fn after_delta(
     })?;
     // What is gone was retired: its owner counted nothing there, then or later.
     for (key, last) in seen.rows.iter().filter(|(_, last)| last.look < seen.looks) {
-        if events || !truth.was_zero(actor, name, key, last.position) {
+        if events || !(traded || truth.was_zero(actor, name, key, last.position)) {
             let since = last.row.version;
             return Err(format!("{name}: {actor} counts {key:02x?} since version {since}, and that row is gone"));
         }

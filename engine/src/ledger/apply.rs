@@ -197,11 +197,15 @@ impl Ledger {
             partial.shadow = Some(shadow);
             return joined.map(|()| Applied::Part);
         };
-        if joining.verify
-            && let Some(differs) = self.compare(&mut shadow, fingerprint, joining.keys)
-        {
+        let anew = Applied::Gap { since, after: since, snapshot: true };
+        let differs = if joining.verify {
+            self.compare(&mut shadow, fingerprint, joining.keys)
+        } else {
+            (since == 0 && fingerprint != shadow.fingerprint()).then_some(Applied::Doubted)
+        };
+        if let Some(differs) = differs {
             self.drop_rows(&shadow, joining.keys);
-            let anew = Applied::Gap { since, after: since, snapshot: true };
+            // Pieces from more than one sender may lack together what moved on in between: it is begun again.
             return Ok(if differs == Applied::Doubted { anew } else { differs });
         }
         (shadow.counts, shadow.confirmed) = (partial.counts, partial.confirmed);

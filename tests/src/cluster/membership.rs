@@ -112,7 +112,7 @@ impl Cluster {
     }
 
     /// Whether `n` hears of `other`, itself or by somebody else: both ways, for membership asks and is answered.
-    fn in_contact(&self, n: usize, other: usize) -> bool {
+    pub(super) fn in_contact(&self, n: usize, other: usize) -> bool {
         let both = |a: usize, b: usize| self.reaches(a, b) && self.reaches(b, a);
         both(n, other) || (0..self.nodes.len()).any(|by| by != n && by != other && both(n, by) && both(by, other))
     }

@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tallymesh_engine::{Event as Told, Time};
+use tallymesh_schemas::Actor;
 use tallymesh_schemas::message::Message;
 
 use super::{Cluster, Event};
 use crate::check;
 use crate::network::{Fate, way};
-use crate::node::Waiting;
+use crate::node::{Node, Waiting};
 
 /// Messages that a node may send without time passing: more is talk without end.
 const SENT_AT_ONCE: usize = 20_000;
@@ -249,24 +250,30 @@ impl Cluster {
                 self.trace.mark("message refused");
                 self.close(way(from, to).0, "a message was refused");
             }
-            Ok(()) => self.look(to, bytes),
+            Ok(()) => self.look(from, to, bytes),
         }
     }
 
     /// Looks at what a message has changed.
-    fn look(&mut self, n: usize, bytes: &[u8]) {
+    fn look(&mut self, from: usize, n: usize, bytes: &[u8]) {
         self.deliveries += 1;
         if !self.spoilt
             && let Ok(Message::Delta(delta)) = Message::decode(bytes)
         {
             let truth = self.truth_handle();
+            let gone = |actor: &Actor| {
+                let of = |node: &Node| node.process.as_ref().is_some_and(|process| process.actor == *actor);
+                !(0..self.nodes.len()).any(|owner| of(&self.nodes[owner]) && self.in_contact(from, owner))
+            };
+            let whole = delta.snapshot && delta.fingerprint.is_some();
+            let traded = whole && delta.actor.node != self.nodes[from].name && gone(&delta.actor);
             let Some(process) = self.nodes[n].process.as_mut() else { return };
             if !self.series_specs.is_empty() && process.structure_of(delta.structure).is_none() {
                 // Of a window that has aged out here, or that this node has not come to.
                 self.trace.mark("delta for no window");
                 return;
             }
-            if let Err(what) = check::after_delta(process, &truth.borrow(), delta.structure, &delta.actor) {
+            if let Err(what) = check::after_delta(process, &truth.borrow(), delta.structure, &delta.actor, traded) {
                 return self.fail(format!("{}: {what}", self.nodes[n].label));
             }
         }
