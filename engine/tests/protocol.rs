@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Config, Event, Life};
 use tallymesh_schemas::Incarnation;
-use tallymesh_schemas::message::{Delta, Message};
-use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
+use tallymesh_schemas::message::Message;
 use wire::{Wire, config, is_delta, read, spec};
 
 /// I5. Pieces of a transfer leave out rows that moved on; their keys have to travel when they come.
@@ -495,119 +494,4 @@ fn a_link_that_comes_anew_is_asked_what_the_one_before_was() {
     wire.up(0, 1);
     wire.talk();
     assert!(wire.replicas[0].verification(nonce).converged());
-}
-
-/// I3. What a relay passes on in pieces may be newer than a statement of the owner's that is still under way: a row that has
-/// moved on since is in neither. That is no divergence, whether a digest states it or a delta; one that is there all the same
-/// is found, and repaired.
-#[test]
-fn an_owners_statement_that_is_older_than_a_relays_rows_shows_no_divergence() {
-    for (by_delta, diverges) in [(false, false), (true, false), (false, true), (true, true)] {
-        let mut wire = Wire::new(&["a", "b", "c"]);
-        wire.up(0, 1);
-        for key in ["x", "moves", "last"] {
-            wire.add_to(0, key, 1);
-        }
-        wire.talk();
-        // c asks b for them, and b takes its time.
-        wire.up(1, 2);
-        for (from, to) in [(1, 2), (2, 1)] {
-            for bytes in wire.take(from, to) {
-                wire.give(from, to, &bytes).unwrap();
-            }
-        }
-        // What a states itself takes longer still. Then a row moves on.
-        wire.up(0, 2);
-        for bytes in wire.take(2, 0) {
-            wire.give(2, 0, &bytes).unwrap();
-        }
-        let mut stated = wire.take(0, 2);
-        stated.retain(|bytes| is_delta(bytes) == by_delta);
-        wire.add_to(0, "moves", 1);
-        for bytes in wire.take(0, 1) {
-            wire.give(0, 1, &bytes).unwrap();
-        }
-        let mut pieces = wire.take(1, 2);
-        pieces.retain(|bytes| is_delta(bytes));
-        if diverges {
-            pieces[0] = counting(&pieces[0], 7);
-        }
-        for bytes in pieces[..2].iter().chain(&stated) {
-            wire.give(if stated.contains(bytes) { 0 } else { 1 }, 2, bytes).unwrap();
-        }
-        let owner = wire.replicas[0].actor().clone();
-        let held = wire.structure(2).held().into_iter().find(|held| held.actor == owner).unwrap();
-        assert_eq!(
-            (held.have, held.rows, stated.is_empty()),
-            (3, 2, false),
-            "it has what b had, and lacks what moved on"
-        );
-        assert_eq!(wire.replicas[2].counters().divergences, 0, "stated by delta: {by_delta}");
-        wire.run(10);
-        let counters = wire.replicas[2].counters();
-        let expected = u64::from(diverges);
-        assert_eq!((counters.divergences, counters.replaced), (expected, expected), "stated by delta: {by_delta}");
-        assert_eq!((wire.total(2, "x"), wire.total(2, "moves")), (1, 2));
-        wire.assert_same(0, 2);
-    }
-}
-
-/// I3. A snapshot whose pieces come from two, of whom one is ahead, may lack a row that moved on in between: it is not taken for
-/// what either has.
-#[test]
-fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
-    let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
-    wire.up(0, 1);
-    wire.up(0, 2);
-    for key in ["x", "moves", "gone"] {
-        wire.add_to(0, key, 1);
-    }
-    wire.talk();
-    wire.down(0, 2);
-    wire.add_to(0, "gone", -1);
-    wire.run(15);
-    wire.add_to(0, "last", 1);
-    wire.talk();
-    // c is below the floor of both. It asks b, and then a, which has gone on.
-    wire.up(1, 2);
-    let mut pieces = Vec::new();
-    for (owner_or_relay, last) in [(1, 3), (0, 2)] {
-        if owner_or_relay == 0 {
-            wire.add_to(0, "moves", 1);
-            wire.up(0, 2);
-        }
-        for (from, to) in [(owner_or_relay, 2), (2, owner_or_relay)] {
-            for bytes in wire.take(from, to) {
-                wire.give(from, to, &bytes).unwrap();
-            }
-        }
-        let mut from = wire.take(owner_or_relay, 2);
-        from.retain(|bytes| matches!(read(bytes), Message::Delta(delta) if delta.snapshot));
-        assert_eq!(from.len(), 3);
-        pieces.push((owner_or_relay, from[..last].to_vec()));
-    }
-    for (from, pieces) in pieces.iter().rev() {
-        for bytes in pieces {
-            wire.give(*from, 2, bytes).unwrap();
-            assert_eq!(wire.total(2, "moves"), 1, "a row that counted all the time");
-        }
-    }
-    assert_eq!(wire.replicas[2].counters().replaced, 0);
-    wire.run(10);
-    assert_eq!((wire.total(2, "moves"), wire.replicas[2].counters().replaced), (2, 1));
-    wire.assert_same(0, 2);
-}
-
-/// A delta of one row that counts something else.
-fn counting(bytes: &[u8], added: u64) -> Vec<u8> {
-    let Message::Delta(delta) = read(bytes) else { panic!("it is a delta") };
-    let mut reader = RowReader::new(delta.rows, delta.after);
-    let row = reader.next_row().unwrap().unwrap();
-    let RowState::Live { key, .. } = row.state else { panic!("it counts") };
-    let mut rows = RowWriter::new(delta.after);
-    rows.push(WireRow { state: RowState::Live { key, added, removed: 0 }, ..row });
-    let rows = rows.finish();
-    let mut bytes = Vec::new();
-    Message::Delta(Delta { rows: &rows, ..delta.clone() }).encode(&mut bytes).unwrap();
-    bytes
 }

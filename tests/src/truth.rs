@@ -1,10 +1,14 @@
 //! Ground truth: every operation that a simulated node was told is done, run by run, key by key. Replicas are compared
 //! with this, not only with each other.
 
+mod track;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_engine::Row;
-use tallymesh_schemas::{Actor, NodeName, StructureName, key, limits};
+use tallymesh_schemas::{Actor, NodeName, StructureName, key};
+
+pub use track::Track;
 
 /// One start of one process.
 pub type RunId = usize;
@@ -22,92 +26,15 @@ pub(crate) fn less(a: Totals, b: Totals) -> Totals {
     (a.0.saturating_sub(b.0), a.1.saturating_sub(b.1))
 }
 
-/// What one run has counted for one key: the totals after each operation, oldest first.
-#[derive(Debug, Clone, Default)]
-pub struct Track {
-    states: Vec<(u64, u64)>,
-    /// After how many operations both totals were last the same.
-    zero: Option<usize>,
-}
-
-impl Track {
-    fn push(&mut self, n: i64) {
-        let n = n.clamp(-limits::STEP, limits::STEP);
-        if n == 0 {
-            return;
-        }
-        let (added, removed) = self.totals();
-        let next = if n > 0 { (added + n.unsigned_abs(), removed) } else { (added, removed + n.unsigned_abs()) };
-        self.enter(next);
-    }
-
-    fn enter(&mut self, state: (u64, u64)) {
-        self.states.push(state);
-        if state.0 == state.1 {
-            self.zero = Some(self.states.len());
-        }
-    }
-
-    /// The totals now.
-    pub fn totals(&self) -> (u64, u64) {
-        self.states.last().copied().unwrap_or((0, 0))
-    }
-
-    /// What the key counts now.
-    pub fn value(&self) -> i64 {
-        let (added, removed) = self.totals();
-        added.wrapping_sub(removed) as i64
-    }
-
-    /// After how many operations, and not before `from` of them, a row could have had these totals. A node that has let go
-    /// of a key whose count was zero counts from zero again. `base` is what the run that wrote the row has left behind.
-    pub fn position(&self, totals: Totals, base: Totals, from: usize) -> Option<usize> {
-        if from == 0 && totals == (0, 0) {
-            return Some(0);
-        }
-        let start = from.saturating_sub(1);
-        // The state without such zeros comes before those with: totals only grow.
-        let whole = self.find((base.0.saturating_add(totals.0), base.1.saturating_add(totals.1)));
-        if let Some(at) = whole.filter(|at| *at >= start) {
-            return Some(at + 1);
-        }
-        let found = self.states.iter().enumerate().skip(start).find(|(i, (added, removed))| {
-            let left = |state: u64, base: u64, total: u64| state.checked_sub(base)?.checked_sub(total);
-            let zero = left(*added, base.0, totals.0).filter(|zero| left(*removed, base.1, totals.1) == Some(*zero));
-            zero.is_some_and(|zero| zero == 0 || self.was_at((base.0 + zero, base.1 + zero), i + 1))
-        });
-        found.map(|(i, _)| i + 1)
-    }
-
-    /// Where the totals were exactly these. They only grow, so their sums are in order, and no two are the same.
-    fn find(&self, totals: Totals) -> Option<usize> {
-        let sum = |(added, removed): &Totals| u128::from(*added) + u128::from(*removed);
-        let at = self.states.binary_search_by_key(&sum(&totals), sum).ok()?;
-        (self.states[at] == totals).then_some(at)
-    }
-
-    /// Whether the totals were these, after `upto` operations or before.
-    fn was_at(&self, totals: Totals, upto: usize) -> bool {
-        self.find(totals).is_some_and(|at| at < upto)
-    }
-
-    /// Operations so far.
-    pub fn len(&self) -> usize {
-        self.states.len()
-    }
-
-    /// Whether there were none.
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
-    }
-}
-
 /// What was counted in one structure.
 #[derive(Debug, Clone, Default)]
 struct Tracks {
     by_key: BTreeMap<Vec<u8>, Track>,
     operations: u64,
 }
+
+/// What was left behind of the totals of each key.
+type Bases = BTreeMap<Vec<u8>, Totals>;
 
 type ByStructure<T> = BTreeMap<StructureName, T>;
 
@@ -119,7 +46,7 @@ struct Run {
     /// What it has counted in windows of series, and, under [`key::cleared`], what its removals had seen.
     windows: ByStructure<Tracks>,
     /// What each actor has left behind of the totals, because it was removed when the run took its counts along.
-    bases: BTreeMap<Actor, ByStructure<BTreeMap<Vec<u8>, Totals>>>,
+    bases: BTreeMap<Actor, ByStructure<Bases>>,
     /// What comes now is not counted any more: the process has left, or is gone.
     over: bool,
 }
@@ -149,7 +76,7 @@ fn track_in<'a>(all: &'a mut ByStructure<Tracks>, structure: &StructureName, key
 pub(crate) struct History<'a> {
     actor: &'a Actor,
     structure: &'a StructureName,
-    runs: Vec<(&'a BTreeMap<Vec<u8>, Track>, Option<&'a BTreeMap<Vec<u8>, Totals>>)>,
+    runs: Vec<(&'a Tracks, Option<&'a Bases>)>,
 }
 
 impl History<'_> {
@@ -157,7 +84,7 @@ impl History<'_> {
     pub(crate) fn position(&self, key: &[u8], row: &Row, from: usize) -> Result<usize, String> {
         let positions = self.runs.iter().filter_map(|(tracks, bases)| {
             let base = bases.and_then(|bases| bases.get(key)).copied().unwrap_or_default();
-            tracks.get(key)?.position((row.added, row.removed), base, from)
+            tracks.by_key.get(key)?.position((row.added, row.removed), base, from)
         });
         let (actor, structure) = (self.actor, self.structure);
         positions
@@ -406,7 +333,7 @@ impl Truth {
         let counted = runs.iter().filter_map(|run| {
             let run = self.runs.get(*run)?;
             let bases = run.bases.get(actor).and_then(|bases| bases.get(structure));
-            Some((&run.tracks(structure)?.by_key, bases))
+            Some((run.tracks(structure)?, bases))
         });
         Ok(History { actor, structure, runs: counted.collect() })
     }
