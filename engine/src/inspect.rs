@@ -56,7 +56,7 @@ impl Structure {
     pub fn each_row_of(&self, actor: &Actor, mut each: impl FnMut(&[u8], &Row)) {
         let ledger = self.ledger.read();
         let partial = ledger.partial(actor).into_iter();
-        partial.flat_map(Partial::live).for_each(|(_, state)| each(ledger.cells().key_of(state.cell), &state.row));
+        partial.flat_map(Partial::live).for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
     }
 }
 
