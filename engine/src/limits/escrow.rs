@@ -5,126 +5,28 @@
 //! written, [`Escrow::handle_timeout`] the time; [`Escrow::poll_write`] gives the rows to be written, and
 //! [`Escrow::share`] what this node may use.
 
+mod founding;
 mod loans;
+mod rows;
 mod tenure;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, StructureId, limits};
+use tallymesh_schemas::NodeName;
 
+use self::founding::Times;
+pub use self::founding::{Founding, FoundingError};
 use self::loans::Term;
+use self::rows::Rows;
+pub use self::rows::Write;
 use self::tenure::{Claim, Vote};
 use super::board::{Board, Stage};
 use super::fact::{self, Fact, Seat};
 use super::target::Quota;
 use crate::canary::{self, Canary};
 use crate::time::Time;
-
-/// What all nodes that share limits have to agree on. Nodes whose terms differ do not take each other's facts for theirs.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Founding {
-    /// The nodes among which every limit is divided at first, in order of name.
-    pub(crate) founders: Vec<NodeName>,
-    /// How long a founder keeps its share without hearing from another one.
-    pub(crate) reclaim_after: Duration,
-    /// Whether founders take up the share of one that is gone.
-    pub(crate) stand_in: bool,
-}
-
-/// Why a founding was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FoundingError {
-    /// Nobody, or too many.
-    #[error("{0} founders: list 1 to {max} nodes that share the limits", max = limits::FOUNDERS)]
-    Count(usize),
-    /// A time out of range.
-    #[error("reclaim_after is {0:?}: it is from {min:?} to {max:?}", min = limits::RECLAIM_AFTER.start(), max = limits::RECLAIM_AFTER.end())]
-    ReclaimAfter(Duration),
-}
-
-impl Founding {
-    /// A founding by these nodes; the order does not matter, and a name that stands twice counts once.
-    ///
-    /// # Errors
-    /// [`FoundingError`] when there are none or more than [`limits::FOUNDERS`], or the time is out of range.
-    pub fn new(founders: impl IntoIterator<Item = NodeName>, reclaim_after: Duration) -> Result<Self, FoundingError> {
-        let mut founders: Vec<_> = founders.into_iter().collect();
-        founders.sort();
-        founders.dedup();
-        if !(1..=limits::FOUNDERS).contains(&founders.len()) {
-            return Err(FoundingError::Count(founders.len()));
-        }
-        if !limits::RECLAIM_AFTER.contains(&reclaim_after) {
-            return Err(FoundingError::ReclaimAfter(reclaim_after));
-        }
-        Ok(Self { founders, reclaim_after, stand_in: true })
-    }
-
-    /// The same, but the share of a founder that is gone stays unused until it is back. Then no share is used twice even
-    /// while the name of one of three founders or more is run by two processes that a partition keeps apart.
-    #[must_use]
-    pub fn without_stand_ins(self) -> Self {
-        Self { stand_in: false, ..self }
-    }
-
-    /// The founders in order of name.
-    pub fn founders(&self) -> &[NodeName] {
-        &self.founders
-    }
-
-    /// How long a founder keeps its share without hearing from another one.
-    pub fn reclaim_after(&self) -> Duration {
-        self.reclaim_after
-    }
-
-    /// The id that all facts of nodes with these terms carry.
-    pub fn universe(&self) -> u64 {
-        let names = self.founders.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
-        let text = format!("{names} {} {}", self.reclaim_after.as_millis(), self.stand_in);
-        StructureId::of(&text).0
-    }
-
-    fn index(&self, node: &NodeName) -> Option<usize> {
-        self.founders.iter().position(|founder| founder == node)
-    }
-}
-
-/// The times that follow from [`Founding::reclaim_after`].
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Times {
-    /// A tenure lasts so long from a beat that was heard, on the holder's clock.
-    pub(crate) tenure: Duration,
-    /// And is taken for lost after so long, on a supporter's.
-    pub(crate) tenure_over: Duration,
-    /// The same for loans.
-    pub(crate) loan: Duration,
-    pub(crate) loan_over: Duration,
-    /// Between two beats.
-    pub(crate) beat: Duration,
-}
-
-impl Times {
-    fn of(founding: &Founding) -> Self {
-        // A clock may run an eighth faster than another one while the two times mean the same moment.
-        let over = |time: Duration| time + time / 8 + Duration::from_millis(2);
-        let tenure = founding.reclaim_after;
-        let loan = tenure / 3;
-        Self { tenure, tenure_over: over(tenure), loan, loan_over: over(loan), beat: loan / 4 }
-    }
-}
-
-/// A row to be written: `added` and `removed` are what the row's totals are to grow by.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Write {
-    /// The row.
-    pub key: String,
-    /// What is added.
-    pub added: u64,
-    /// What is removed.
-    pub removed: u64,
-}
 
 /// Lets go of what is idle. Asked before a share leaves: what it answers is no longer used here.
 pub trait Release {
@@ -190,9 +92,7 @@ pub struct Escrow {
     pub(crate) names: BTreeMap<Arc<str>, Named>,
     /// Founders that an operator has declared gone for good.
     pub(crate) forgotten: Vec<NodeName>,
-    /// What our rows say, so that what is written is what they have to grow by.
-    rows: BTreeMap<String, (u64, u64)>,
-    writes: VecDeque<Write>,
+    rows: Rows,
     strangers: u64,
     pub(crate) leaving: bool,
 }
@@ -304,8 +204,7 @@ impl Escrow {
             ended: BTreeMap::new(),
             names: BTreeMap::new(),
             forgotten: Vec::new(),
-            rows: BTreeMap::new(),
-            writes: VecDeque::new(),
+            rows: Rows::default(),
             strangers: 0,
             leaving: false,
         }
@@ -452,65 +351,6 @@ impl Escrow {
             if let Some(named) = self.names.get_mut(&name) {
                 named.told = demand;
             }
-        }
-    }
-}
-
-/// What goes out.
-impl Escrow {
-    /// The next row to be written.
-    pub fn poll_write(&mut self) -> Option<Write> {
-        self.writes.pop_front()
-    }
-
-    /// When to call [`Escrow::handle_timeout`] at the latest, for beats and lapses; [`Escrow::share`] says when shares end.
-    pub fn poll_timeout(&self) -> Time {
-        let ends = self.held_claims().map(|(_, until)| until);
-        ends.chain([self.beat_at]).min().unwrap_or(self.beat_at)
-    }
-
-    /// Brings a row of ours up to a total.
-    pub(crate) fn write(&mut self, fact: &Fact, total: u64) {
-        let key = fact::encode(self.universe, self.seat.nonce, fact);
-        let row = self.rows.entry(key.clone()).or_default();
-        let more = total.saturating_sub(row.0);
-        if more > 0 {
-            row.0 = total;
-            self.writes.push_back(Write { key, added: more, removed: 0 });
-        }
-    }
-
-    /// Sets a row of ours to a value that goes up and down.
-    fn write_gauge(&mut self, fact: &Fact, value: u64) {
-        let key = fact::encode(self.universe, self.seat.nonce, fact);
-        let row = self.rows.entry(key.clone()).or_default();
-        let shown = row.0 - row.1;
-        let (added, removed) = (value.saturating_sub(shown), shown.saturating_sub(value));
-        *row = (row.0 + added, row.1 + removed);
-        let idle = value == 0;
-        if idle {
-            self.rows.remove(&key);
-        }
-        self.writes.push_back(Write { key, added, removed });
-    }
-
-    /// Closes our answers to a lender that is gone.
-    pub(crate) fn close_answers_to(&mut self, lender: &Seat) {
-        let ours = self.rows.keys().filter(|key| key.starts_with("!r"));
-        let to = |key: &&String| matches!(fact::decode(key.as_bytes()), Some((_, _, Fact::Returned { to, .. })) if to == *lender);
-        let keys: Vec<_> = ours.filter(to).cloned().collect();
-        for key in keys {
-            if let Some((added, removed)) = self.rows.remove(&key) {
-                self.writes.push_back(Write { key, added: 0, removed: added - removed });
-            }
-        }
-    }
-
-    /// Closes a row of ours for good: it becomes zero, and is retired in time.
-    pub(crate) fn close(&mut self, fact: &Fact) {
-        let key = fact::encode(self.universe, self.seat.nonce, fact);
-        if let Some((added, removed)) = self.rows.remove(&key) {
-            self.writes.push_back(Write { key, added: 0, removed: added - removed });
         }
     }
 }
