@@ -42,6 +42,10 @@ struct Process {
     stopped: bool,
     offset: u64,
     drift_ppm: i64,
+    rate: Rate,
+    /// Nobody asked for the limit, so that it is not shared out here.
+    rests: bool,
+    rested: u64,
     admitted: u64,
     refused: u64,
 }
@@ -52,12 +56,34 @@ impl Process {
         Time(run as u64 + self.offset)
     }
 
+    fn share_out(&mut self) {
+        let least = UNITS.div_ceil(self.rate.burst());
+        self.escrow.share_out(NAME, Quota { whole: UNITS, least }, Some(self.rate));
+    }
+
+    /// What it may use now, and until when.
+    fn share(&self) -> (u64, Time) {
+        let (share, base) = (self.escrow.share(NAME), self.escrow.base());
+        if self.rests { (base.units, base.until) } else { (share.units, share.until) }
+    }
+
     fn step(&mut self, at: u64, round: u64, demand: u64) {
         let now = self.clock(at);
+        if self.rests && (demand > 0 || self.escrow.take_asked().contains_key(NAME)) {
+            // As if it had been there all the time.
+            self.bucket = Bucket::since(self.rate, self.escrow.base(), now);
+            self.share_out();
+            self.rests = false;
+        }
         self.escrow.demand(NAME, demand, round);
         self.escrow.handle_timeout(now, &mut ReleaseAll);
         let share = self.escrow.share(NAME);
-        self.bucket.set_share(now, share.units, share.until);
+        let full = !self.rests && {
+            self.bucket.set_share(now, share.units, share.until);
+            self.bucket.is_full(now) && self.bucket.share(now) == self.escrow.base().units
+        };
+        self.rests |= full && self.escrow.retire(NAME);
+        self.rested += u64::from(self.rests);
         while let Some(write) = self.escrow.poll_write() {
             let states = self.rows.entry(write.key).or_default();
             let (added, removed) = states.last().copied().unwrap_or_default();
@@ -119,14 +145,16 @@ impl World {
             stopped: false,
             offset,
             drift_ppm,
+            rate: self.rate,
+            rests: false,
+            rested: 0,
             admitted: 0,
             refused: 0,
         };
         let now = process.clock(self.at);
         process.escrow = Escrow::new(founding, process.escrow.seat().node.clone(), process.escrow.seat().nonce, now);
         process.bucket = Bucket::new(self.rate, now);
-        let least = UNITS.div_ceil(self.rate.burst());
-        process.escrow.share_out(NAME, Quota { whole: UNITS, least });
+        process.share_out();
         self.processes.push(process);
     }
 
@@ -192,8 +220,8 @@ impl World {
     fn check(&self) {
         let mut sum = 0;
         for process in self.processes.iter().filter(|process| process.alive) {
-            let share = process.escrow.share(NAME);
-            sum += if process.clock(self.at) < share.until { share.units } else { 0 };
+            let (units, until) = process.share();
+            sum += if process.clock(self.at) < until { units } else { 0 };
         }
         assert!(sum <= UNITS, "I9: shares sum up to {sum} of {UNITS} at {}: {}", self.at, self.explain());
     }
@@ -206,7 +234,7 @@ impl World {
                 "\n{} clock {:?}: {:?}, holds {:?}, lent {:?}, borrowed {:?}",
                 process.escrow.seat().node,
                 process.clock(self.at),
-                escrow.share(NAME),
+                process.share(),
                 escrow.holdings(),
                 escrow.lent(NAME),
                 escrow.borrowed(NAME)
@@ -292,6 +320,7 @@ fn busy(rate: u64) -> impl Fn(usize, u64) -> u64 {
 /// I9: whatever happens, and whenever.
 #[test]
 fn no_two_processes_use_the_same_share() {
+    let mut rested = 0;
     for seed in 0..seeds(60) {
         let nodes = 2 + (seed % 4) as usize;
         let founders = (1 + (seed / 4) % nodes as u64) as usize;
@@ -309,7 +338,9 @@ fn no_two_processes_use_the_same_share() {
             world.fault(false);
         }
         assert!(world.admitted() > 0 || founders > 1, "seed {seed}: nothing was ever admitted");
+        rested += world.processes.iter().map(|process| process.rested).sum::<u64>();
     }
+    assert!(rested > 0, "no limit ever rested");
 }
 
 /// I9: one name that is run by several processes at a time.
@@ -363,7 +394,7 @@ fn a_dead_founders_share_is_taken_up() {
     assert!(got >= 3900, "{got} of 4000: {}", world.explain());
     world.start(2);
     world.run(25, &busy(500));
-    let own: u64 = world.processes.iter().filter(|p| p.node == 2 && p.alive).map(|p| p.escrow.share(NAME).units).sum();
+    let own: u64 = world.processes.iter().filter(|p| p.node == 2 && p.alive).map(|p| p.share().0).sum();
     assert!(own >= UNITS / 5, "{own}: {}", world.explain());
 }
 

@@ -103,5 +103,8 @@ pub const FOUNDERS: usize = 64;
 /// How long a founder may be configured to keep its share without hearing from another one.
 pub const RECLAIM_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
+/// Names of limits that one node may ask others for, or lend another one of, at a time.
+pub const SHARED_NAMES: usize = 1 << 16;
+
 /// Bytes of the name of a throttle: what a key still holds beside two identities.
 pub const THROTTLE_NAME_BYTES: usize = 253;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::NodeName;
+use tallymesh_schemas::{NodeName, Rate, limits};
 
 use super::fact::Seat;
 use crate::time::Time;
@@ -79,8 +79,8 @@ pub(crate) struct Other {
     pub(crate) supports: BTreeMap<(usize, u64), (u64, u64)>,
     /// What it has lent us, by term.
     pub(crate) lendings: BTreeMap<u64, Lending>,
-    /// What it could use.
-    pub(crate) demand: BTreeMap<Arc<str>, u64>,
+    /// What it could use, and of which rate it says that it is. Whatever is not there it does not want.
+    pub(crate) demand: BTreeMap<Arc<str>, (Option<Rate>, u64)>,
 }
 
 /// Supports and terms of one process that are remembered.
@@ -102,6 +102,22 @@ impl Other {
         }
         let known = self.supports.entry((founder, claim)).or_default();
         *known = (vote, beat).max(*known);
+    }
+
+    /// What it could use. A row that says nothing ends only what was said of the same rate: rows come in any order.
+    pub(crate) fn demand(&mut self, name: Arc<str>, rate: Option<Rate>, units: u64) {
+        if units == 0 {
+            if self.demand.get(&name).is_some_and(|(known, _)| *known == rate) {
+                self.demand.remove(&name);
+            }
+        } else if self.demand.len() < limits::SHARED_NAMES || self.demand.contains_key(&name) {
+            self.demand.insert(name, (rate, units));
+        }
+    }
+
+    /// How much of a limit it could use.
+    pub(crate) fn wants(&self, name: &str) -> u64 {
+        self.demand.get(name).map_or(0, |(_, units)| *units)
     }
 
     pub(crate) fn claim(&mut self, founder: usize, claim: u64, stage: Stage) {

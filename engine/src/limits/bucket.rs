@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::Rate;
 
+use super::escrow::Base;
 use crate::canary::{self, Canary};
 use crate::time::Time;
 
@@ -56,6 +57,22 @@ impl Bucket {
         let mut bucket = Self { rate, share: UNITS, until: Time::NEVER, level: 0, at: now };
         bucket.level = bucket.cap();
         bucket
+    }
+
+    /// What a bucket that nobody has taken from holds, if it has had its share since the epoch of `base` began. O(1).
+    pub fn since(rate: Rate, base: Base, now: Time) -> Self {
+        let mut bucket = Self { rate, share: base.units.min(UNITS), until: base.until, level: 0, at: base.since };
+        bucket.settle(now);
+        bucket
+    }
+
+    /// The share lasts until later, unless it was already seen to be over. Whether it goes on.
+    pub(super) fn extend(&mut self, until: Time) -> bool {
+        let goes_on = self.at < self.until;
+        if goes_on {
+            self.until = self.until.max(until);
+        }
+        goes_on
     }
 
     /// Grains of one token.

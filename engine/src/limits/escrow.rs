@@ -14,15 +14,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::NodeName;
+use tallymesh_schemas::{NodeName, Rate, limits};
 
 use self::founding::Times;
 pub use self::founding::{Founding, FoundingError};
 use self::loans::Term;
 use self::rows::Rows;
 pub use self::rows::Write;
-use self::tenure::{Claim, Vote};
+use self::tenure::{Claim, Epoch, Vote};
 use super::board::{Board, Stage};
+use super::bucket::UNITS;
 use super::fact::{self, Fact, Seat};
 use super::target::Quota;
 use crate::canary::{self, Canary};
@@ -53,10 +54,27 @@ pub struct Share {
     pub until: Time,
 }
 
+/// What a node may use of each limit that nobody asks for and nothing is lent of: what it holds, as long as it does. An
+/// epoch lasts as long as the same claims are held; a limit that rests in it may be used by whoever comes first as if it had
+/// been there all the time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Base {
+    /// Which epoch; 0 before anything was held.
+    pub epoch: u64,
+    /// When it began.
+    pub since: Time,
+    /// Units of [`UNITS`].
+    pub units: u64,
+    /// They may be used until this moment, unless it is told a later one in time.
+    pub until: Time,
+}
+
 /// A limit that is shared.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) quota: Quota,
+    /// What the whole is of, unless it is permits.
+    pub(crate) rate: Option<Rate>,
     pub(crate) demand: u64,
     pub(crate) told: u64,
     pub(crate) round: u64,
@@ -90,6 +108,9 @@ pub struct Escrow {
     /// The last term of each lender that is over for us, whatever is heard of it later.
     pub(crate) ended: BTreeMap<Seat, u64>,
     pub(crate) names: BTreeMap<Arc<str>, Named>,
+    /// What others ask a founder for and it does not know.
+    asked: BTreeMap<Arc<str>, Rate>,
+    epoch: Epoch,
     /// Founders that an operator has declared gone for good.
     pub(crate) forgotten: Vec<NodeName>,
     rows: Rows,
@@ -113,6 +134,11 @@ impl Escrow {
     /// to be looked at.
     pub fn strangers(&self) -> u64 {
         self.strangers
+    }
+
+    /// How many limits are shared out.
+    pub fn shared(&self) -> usize {
+        self.names.len()
     }
 
     /// The founders whose share this node holds, and until when without another word.
@@ -171,6 +197,17 @@ impl Escrow {
         Share { units: units.min(quota.whole), until }
     }
 
+    /// What this node may use of each limit that is not shared out here.
+    pub fn base(&self) -> Base {
+        let held: Vec<_> = self.held_claims().collect();
+        Base {
+            epoch: self.epoch.number,
+            since: self.epoch.since,
+            units: held.iter().map(|(founder, _)| self.founded(*founder, UNITS)).sum(),
+            until: held.iter().map(|(_, end)| *end).min().unwrap_or(Time::NEVER),
+        }
+    }
+
     /// The part of a whole that a founder begins with: equal parts, the first ones get what is left over.
     pub(crate) fn founded(&self, founder: usize, whole: u64) -> u64 {
         let n = self.founding.founders.len() as u64;
@@ -203,6 +240,8 @@ impl Escrow {
             next_term: 1,
             ended: BTreeMap::new(),
             names: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            epoch: Epoch::default(),
             forgotten: Vec::new(),
             rows: Rows::default(),
             strangers: 0,
@@ -210,15 +249,34 @@ impl Escrow {
         }
     }
 
-    /// Shares a limit, or changes what is shared. A whole that differs between nodes is each node's own matter: the sum
-    /// of what is used is at most the largest.
-    pub fn share_out(&mut self, name: &str, quota: Quota) {
-        match self.names.get_mut(name) {
-            Some(named) => named.quota = quota,
-            None => {
-                self.names.insert(name.into(), Named { quota, demand: 0, told: 0, round: 0 });
-            }
+    /// Shares a limit, or changes what is shared: the whole of a rate, or permits. A whole that differs between nodes is each
+    /// node's own matter: the sum of what is used is at most the largest.
+    pub fn share_out(&mut self, name: &str, quota: Quota, rate: Option<Rate>) {
+        let Some(named) = self.names.get_mut(name) else {
+            self.names.insert(name.into(), Named { quota, rate, demand: 0, told: 0, round: 0 });
+            return;
+        };
+        named.quota = quota;
+        let was = std::mem::replace(&mut named.rate, rate);
+        if was != rate && std::mem::take(&mut named.told) > 0 {
+            self.write_gauge(&Fact::Demand { rate: was, name: name.into() }, 0);
         }
+    }
+
+    /// Whether nobody asks for a limit, and nothing of it is lent or borrowed.
+    pub fn rests(&self, name: &str) -> bool {
+        let wanted = self.names.get(name).is_some_and(|named| named.demand > 0 || named.told > 0);
+        !wanted && self.outstanding(name) == 0 && !self.is_asked_for(name) && !self.is_borrowed(name)
+    }
+
+    /// Stops sharing a limit that [rests](Escrow::rests): [`Escrow::base`] says what may be used of it. Whether it did.
+    pub fn retire(&mut self, name: &str) -> bool {
+        self.rests(name) && self.names.remove(name).is_some()
+    }
+
+    /// Takes the names, with their rates, that others have asked this founder for and that are not shared here.
+    pub fn take_asked(&mut self) -> BTreeMap<Arc<str>, Rate> {
+        std::mem::take(&mut self.asked)
     }
 
     /// Says how many units this node could use, and how far the limit has been used up by all (any number that grows).
@@ -268,7 +326,6 @@ impl Escrow {
             self.lapse();
             self.end_lendings();
         }
-        let known_name = |name: &Arc<str>| self.names.contains_key(name);
         match fact {
             Fact::Beat => {
                 let Some(other) = self.board.entry(now, &seat) else { return };
@@ -290,16 +347,23 @@ impl Escrow {
                 }
             }
             Fact::Echo { to, term } if founder && to == self.seat => self.learn_echo(now, &seat, term, added, closed),
-            Fact::Lent { to, term, name } if founder && to == self.seat && known_name(&name) => {
+            Fact::Lent { to, term, name } if founder && to == self.seat => {
                 self.learn_lent(now, &seat, term, name, added, closed);
             }
             Fact::Returned { to, term, name } if to == self.seat => self.learn_returned(&seat, term, &name, added),
-            Fact::Demand { name } if known_name(&name) => {
-                let Some(other) = self.board.entry(now, &seat) else { return };
-                other.demand.insert(name, added.saturating_sub(removed));
-            }
+            Fact::Demand { rate, name } => self.learn_demand(now, &seat, rate, name, added.saturating_sub(removed)),
             _ => {}
         }
+    }
+
+    fn learn_demand(&mut self, now: Time, seat: &Seat, rate: Option<Rate>, name: Arc<str>, units: u64) {
+        let Some(other) = self.board.entry(now, seat) else { return };
+        if let Some(rate) = rate.filter(|_| units > 0 && self.rank.is_some() && !self.names.contains_key(&name))
+            && self.asked.len() < limits::SHARED_NAMES
+        {
+            self.asked.insert(name.clone(), rate);
+        }
+        other.demand(name, rate, units);
     }
 
     /// Time has passed, or something was learnt.
@@ -315,6 +379,7 @@ impl Escrow {
         self.claim();
         self.give_back(release);
         self.lend(release);
+        self.note_epoch();
     }
 
     /// The time that our clock has shown, in milliseconds since we began, from 1.
@@ -344,10 +409,10 @@ impl Escrow {
             let change = named.demand.abs_diff(named.told);
             change > 0 && (change > named.quota.whole / 64 || named.demand == 0 || named.told == 0)
         };
-        let changed: Vec<_> =
-            self.names.iter().filter(|(_, named)| changed(named)).map(|(n, d)| (n.clone(), d.demand)).collect();
-        for (name, demand) in changed {
-            self.write_gauge(&Fact::Demand { name: name.clone() }, demand);
+        let changed = self.names.iter().filter(|(_, named)| changed(named));
+        let changed: Vec<_> = changed.map(|(name, named)| (name.clone(), named.rate, named.demand)).collect();
+        for (name, rate, demand) in changed {
+            self.write_gauge(&Fact::Demand { rate, name: name.clone() }, demand);
             if let Some(named) = self.names.get_mut(&name) {
                 named.told = demand;
             }

@@ -5,8 +5,9 @@
 //! grows. A row whose `removed` has caught up is closed, and is retired like any other row that is zero.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tallymesh_schemas::NodeName;
+use tallymesh_schemas::{NodeName, Rate};
 
 /// One process: the name of its node and a number that it drew when it began. Nothing is ever inherited by another
 /// process, so nothing that a predecessor did can be counted twice.
@@ -34,8 +35,8 @@ pub(crate) enum Fact {
     Lent { to: Seat, term: u64, name: Arc<str> },
     /// So much the writer has given back of what it was lent in this term.
     Returned { to: Seat, term: u64, name: Arc<str> },
-    /// What the writer could use.
-    Demand { name: Arc<str> },
+    /// What the writer could use, and of which rate, so that whoever does not know the name can lend of it. No rate: permits.
+    Demand { rate: Option<Rate>, name: Arc<str> },
 }
 
 /// The first byte of every fact's key.
@@ -54,7 +55,10 @@ pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
         Fact::Echo { to, term } => format!("{} {} {term}", head('e'), seat(to)),
         Fact::Lent { to, term, name } => format!("{} {} {term} {name}", head('l'), seat(to)),
         Fact::Returned { to, term, name } => format!("{} {} {term} {name}", head('r'), seat(to)),
-        Fact::Demand { name } => format!("{} {name}", head('d')),
+        Fact::Demand { rate: Some(rate), name } => {
+            format!("{} {}/{}/{} {name}", head('d'), rate.tokens(), rate.period().as_millis(), rate.burst())
+        }
+        Fact::Demand { rate: None, name } => format!("{} - {name}", head('d')),
     }
 }
 
@@ -80,7 +84,7 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
         'e' => Fact::Echo { to: rest.seat()?, term: rest.number()? as u64 },
         'l' => Fact::Lent { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
         'r' => Fact::Returned { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
-        'd' => Fact::Demand { name: rest.name()? },
+        'd' => Fact::Demand { rate: rest.rate()?, name: rest.name()? },
         _ => return None,
     };
     Some((universe, by, fact))
@@ -105,6 +109,17 @@ impl<'a> Words<'a> {
         Some(Seat { node, nonce: u64::from_str_radix(self.next()?, 16).ok()? })
     }
 
+    /// `-` or a rate.
+    fn rate(&mut self) -> Option<Option<Rate>> {
+        let word = self.next()?;
+        if word == "-" {
+            return Some(None);
+        }
+        let mut numbers = word.splitn(3, '/').map(|number| number.parse::<u64>().ok());
+        let (tokens, millis, burst) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        Rate::new(tokens, Duration::from_millis(millis), burst).ok().map(Some)
+    }
+
     /// What is left: a name may have spaces.
     fn name(&mut self) -> Option<Arc<str>> {
         (!self.0.is_empty()).then(|| self.0.into())
@@ -122,6 +137,12 @@ mod tests {
             .prop_map(|(node, nonce)| Seat { node: NodeName::new(&node).unwrap(), nonce })
     }
 
+    fn rate() -> impl Strategy<Value = Option<Rate>> {
+        let rate = (1..=Rate::TOKENS, 1..=1000 * Rate::PERIOD_SECONDS, 1..=Rate::TOKENS);
+        let rate = rate.prop_map(|(tokens, ms, burst)| Rate::new(tokens, Duration::from_millis(ms), burst).unwrap());
+        prop::option::of(rate)
+    }
+
     fn fact() -> impl Strategy<Value = Fact> {
         let name = || "[a-z ]{0,10}[a-z]".prop_map(|name: String| Arc::from(name.as_str()));
         let n = || 0..1_u64 << 60;
@@ -137,7 +158,7 @@ mod tests {
             (seat(), n()).prop_map(|(to, term)| Fact::Echo { to, term }),
             (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Lent { to, term, name }),
             (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Returned { to, term, name }),
-            name().prop_map(|name| Fact::Demand { name }),
+            (rate(), name()).prop_map(|(rate, name)| Fact::Demand { rate, name }),
         ]
     }
 
@@ -149,7 +170,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_keys_are_read_or_refused(key: Vec<u8>, text in "![a-z]?[0-9a-f ]{0,40}") {
+        fn arbitrary_keys_are_read_or_refused(key: Vec<u8>, text in "![a-z]?[0-9a-f /]{0,40}") {
             let _ = decode(&key);
             let _ = decode(text.as_bytes());
         }

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{NodeName, Strength, ThrottleSpec};
+use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, limits};
 
 use super::escrow::{Escrow, Founding, Release};
 use super::pool::Pool;
-use super::throttle::{Listed, Reach, Throttle};
+use super::throttle::{Ground, Listed, Reach, Throttle};
 use crate::structure::{Structure, Wake};
 use crate::time::Time;
 use crate::watch::Watch;
@@ -52,7 +52,9 @@ struct Core {
     /// What others have admitted, name by name.
     used: Arc<Watch>,
     pools: BTreeMap<Box<str>, Arc<Pool>>,
+    /// The hard throttles that are shared out now: those that somebody asks for. The others rest, and cost no time.
     hard: BTreeMap<Box<str>, Arc<Throttle>>,
+    ground: Ground,
     rescan_at: Time,
     look_at: Time,
     looked: Time,
@@ -72,6 +74,7 @@ pub struct Limiter {
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
     woken: Arc<AtomicBool>,
     listed: Listed,
+    ground: Ground,
 }
 
 /// What escrow knows of a limit, for people.
@@ -111,12 +114,14 @@ impl Limiter {
         });
         let escrow = founding.map(|founding| Escrow::new(founding, node, nonce, now));
         let watch = escrow.as_ref().map(|_| structure.watch_under(&[key::SHARING], WATCHED, wake));
+        let ground = Ground::default();
         let core = Core {
             escrow,
             watch,
             used: structure.watch(WATCHED, Arc::new(|| ())),
             pools: BTreeMap::new(),
             hard: BTreeMap::new(),
+            ground: Arc::clone(&ground),
             rescan_at: now,
             look_at: now,
             looked: now,
@@ -127,7 +132,7 @@ impl Limiter {
         };
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         let declared = RwLock::default();
-        Self { structure, shards, core: Mutex::new(core), declared, woken, listed: Listed::default() }
+        Self { structure, shards, core: Mutex::new(core), declared, woken, listed: Listed::default(), ground }
     }
 
     /// The structure.
@@ -175,32 +180,29 @@ impl Limiter {
             return Ok(found);
         }
         key::throttle(name)?;
-        let mut core = self.core.lock();
+        let core = self.core.lock();
         if spec.strength == Strength::Hard && core.escrow.is_none() {
             return Err(LimitError::NoFounders(name.to_owned()));
         }
+        let throttle = self.made(&core, name, spec, now)?;
+        throttle.set_spec(now, spec);
+        Ok(throttle)
+    }
+
+    /// The throttle of a good name, made if need be. A hard one rests until somebody asks for it.
+    fn made(&self, core: &Core, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, KeyError> {
         let mut shard = self.shard(name).write();
         let throttle = match shard.get(name) {
             Some(throttle) => Arc::clone(throttle),
             None => {
                 let counter = self.structure.counter(name.as_bytes())?;
-                let throttle = Arc::new(Throttle::new(name.into(), spec, counter, Arc::clone(&self.listed), now));
+                let (listed, ground) = (Arc::clone(&self.listed), Arc::clone(&self.ground));
+                let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, now));
                 throttle.exchanged(now, core.reach);
                 shard.insert(name.into(), Arc::clone(&throttle));
                 throttle
             }
         };
-        throttle.set_spec(now, spec);
-        drop(shard);
-        if spec.strength == Strength::Hard {
-            if let Some(escrow) = &mut core.escrow {
-                escrow.share_out(name, throttle.quota());
-            }
-            core.hard.insert(name.into(), Arc::clone(&throttle));
-            // What others have said about the name before it was known here is looked at again.
-            core.rescan_at = now;
-            core.tick_at = now;
-        }
         Ok(throttle)
     }
 
@@ -222,8 +224,8 @@ impl Limiter {
             }
         };
         pool.set_maximum(maximum);
-        escrow.share_out(name, pool.quota());
-        (core.rescan_at, core.tick_at) = (now, now);
+        escrow.share_out(name, pool.quota(), None);
+        core.tick_at = now;
         Ok(pool)
     }
 
@@ -265,8 +267,13 @@ impl Limiter {
     /// This node's units of a limit now, for the checkers of the simulator; zero when it holds none.
     pub fn units(&self, name: &str, now: Time) -> u64 {
         let core = self.core.lock();
-        let share = core.escrow.as_ref().map(|escrow| escrow.share(name));
-        share.filter(|share| now < share.until).map_or(0, |share| share.units)
+        let Some(escrow) = core.escrow.as_ref() else { return 0 };
+        if core.hard.contains_key(name) || core.pools.contains_key(name) {
+            let share = escrow.share(name);
+            return if now < share.until { share.units } else { 0 };
+        }
+        let base = escrow.base();
+        if now < base.until { base.units } else { 0 }
     }
 
     /// Begins to give everything back; [`Limiter::has_left`] says when that is done.
@@ -293,7 +300,11 @@ impl Limiter {
         self.woken.store(false, Ordering::Release);
         let mut core = self.core.lock();
         core.ticked = now;
-        core.share(&self.structure, now, forgotten);
+        core.learn(&self.structure, now, forgotten);
+        self.take_up(&mut core, now);
+        let used = std::mem::take(&mut *self.listed.lock());
+        used.iter().for_each(|throttle| core.wake(throttle, now));
+        core.share(&self.structure, now);
         let founders = core.escrow.as_ref().is_none_or(Escrow::hears_founders);
         let reach = Reach { founders, ..reach };
         let changed = std::mem::replace(&mut core.reach, reach) != reach;
@@ -304,7 +315,11 @@ impl Limiter {
                 throttle.hear(now);
             }
         }
-        let used = self.exchange(reach, changed || lost > 0, now) || !names.is_empty();
+        used.iter().for_each(|throttle| throttle.exchanged(now, reach));
+        if changed || lost > 0 {
+            self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
+        }
+        let used = !used.is_empty() || !names.is_empty();
         self.sweep(&mut core, now);
         let hard = core.hard.values().any(|throttle| throttle.is_wanted()) || !core.pools.is_empty();
         let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
@@ -312,14 +327,19 @@ impl Limiter {
         core.tick_at = next.min(due);
     }
 
-    /// Tells throttles that they were exchanged, those that were used or all of them; whether any was used.
-    fn exchange(&self, reach: Reach, all: bool, now: Time) -> bool {
-        let used = std::mem::take(&mut *self.listed.lock());
-        used.iter().for_each(|throttle| throttle.exchanged(now, reach));
-        if all {
-            self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
+    /// Makes the throttles that others ask this founder for, so that it can lend of them.
+    fn take_up(&self, core: &mut Core, now: Time) {
+        let asked = core.escrow.as_mut().map(Escrow::take_asked).unwrap_or_default();
+        for (name, rate) in asked {
+            if core.hard.len() >= limits::SHARED_NAMES || key::throttle(&name).is_err() {
+                continue;
+            }
+            let spec = self.declared.read().get(&*name).copied();
+            let spec = spec.unwrap_or_else(|| ThrottleSpec::new(rate, Strength::Hard));
+            if let Ok(throttle) = self.made(core, &name, spec, now) {
+                core.wake(&throttle, now);
+            }
         }
-        !used.is_empty()
     }
 
     /// Lets go of idle throttles, some at a time: held by the table only, and nothing to remember. Whoever asks for one
@@ -334,7 +354,8 @@ impl Limiter {
 }
 
 impl Core {
-    fn share(&mut self, structure: &Structure, now: Time, forgotten: &[NodeName]) {
+    /// Takes in what others wrote.
+    fn learn(&mut self, structure: &Structure, now: Time, forgotten: &[NodeName]) {
         let Some(escrow) = &mut self.escrow else { return };
         escrow.forget(forgotten.iter().cloned());
         let (mut keys, lost) = self.watch.as_ref().map(|watch| watch.take()).unwrap_or_default();
@@ -349,7 +370,35 @@ impl Core {
                 escrow.learn(now, &actor.node, &key, row.added, row.removed);
             }
         }
-        if now >= self.look_at {
+    }
+
+    /// Shares a throttle out, if it is hard and rests.
+    fn wake(&mut self, throttle: &Arc<Throttle>, now: Time) {
+        let Some(escrow) = &mut self.escrow else { return };
+        let spec = throttle.spec();
+        if spec.strength == Strength::Hard {
+            escrow.share_out(throttle.name(), throttle.quota(), Some(spec.rate));
+            if !self.hard.contains_key(&**throttle.name()) {
+                throttle.wake(now);
+                self.hard.insert((&**throttle.name()).into(), Arc::clone(throttle));
+            }
+        }
+    }
+
+    /// Lets throttles rest that nobody asks for any more.
+    fn rest(&mut self, now: Time) {
+        let Some(escrow) = &mut self.escrow else { return };
+        self.hard.retain(|name, throttle| {
+            let rests = escrow.rests(name) && throttle.rest(now);
+            !(rests && escrow.retire(name))
+        });
+    }
+
+    /// Moves shares, and writes what this node has to say.
+    fn share(&mut self, structure: &Structure, now: Time) {
+        let Some(escrow) = &mut self.escrow else { return };
+        let look = now >= self.look_at;
+        if look {
             let passed = now.since(self.looked);
             for (name, throttle) in &self.hard {
                 let round = u64::try_from(structure.count(name.as_bytes(), now).total).unwrap_or(0);
@@ -361,6 +410,7 @@ impl Core {
             (self.looked, self.look_at) = (now, now.after(LOOK));
         }
         escrow.handle_timeout(now, &mut Idle(&self.pools));
+        *self.ground.write() = escrow.base();
         for (name, throttle) in &self.hard {
             throttle.set_share(now, escrow.share(name));
         }
@@ -377,6 +427,9 @@ impl Core {
                 }
             }
         }
+        if look {
+            self.rest(now);
+        }
     }
 }
 
@@ -392,5 +445,103 @@ impl Release for Idle<'_> {
 impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limiter").field("structure", &self.structure.spec().name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_schemas::{Class, Incarnation, StructureName, StructureSpec};
+
+    use super::*;
+    use crate::{Config, Now, Replica};
+
+    const NAMES: usize = 100_000;
+
+    /// One founder in virtual time.
+    struct Alone {
+        replica: Replica,
+        limiter: Limiter,
+        now: Time,
+    }
+
+    impl Alone {
+        fn new() -> Self {
+            let node = NodeName::new("a").unwrap();
+            let config =
+                Config { idle_after: Duration::from_secs(2), retention: Duration::from_secs(6), ..Config::default() };
+            let mut replica = Replica::new(config, node.clone(), Incarnation(1));
+            let name = StructureName::new("shared_named_throttles").unwrap();
+            let spec = StructureSpec::new(name, Class::SharedNamedThrottles);
+            let structure = replica.replicate(spec, Arc::new(|| ())).unwrap();
+            let founding = Founding::new([node.clone()], Duration::from_secs(1)).unwrap();
+            let limiter = Limiter::new(structure, Some(founding), node, 1, Time(0), Arc::new(|| ()));
+            let mut alone = Self { replica, limiter, now: Time(0) };
+            alone.run(Duration::from_secs(3));
+            alone
+        }
+
+        fn run(&mut self, time: Duration) {
+            let end = self.now.after(time);
+            while self.now < end {
+                self.now = self.now.after(Duration::from_millis(100));
+                self.limiter.handle_timeout(self.now, Reach::ALONE, &[]);
+                let now = Now { mono: self.now, unix_ms: self.now.0 / 1000 };
+                self.replica.handle_changes(now);
+                self.replica.handle_timeout(now);
+            }
+        }
+
+        fn hard(&self, n: usize) -> Arc<Throttle> {
+            let spec = ThrottleSpec::new("10/1s".parse().unwrap(), Strength::Hard);
+            self.limiter.throttle(&format!("campaign {n}"), spec, self.now).unwrap()
+        }
+
+        /// Limits that a tick visits.
+        fn visited(&self) -> usize {
+            let core = self.limiter.core.lock();
+            core.hard.len().max(core.escrow.as_ref().unwrap().shared())
+        }
+    }
+
+    /// Hard throttles that nobody asks for are visited by no tick, and are there at once when somebody does.
+    #[test]
+    fn idle_hard_throttles_cost_nothing() {
+        let mut alone = Alone::new();
+        let rows = alone.limiter.structure.keys();
+        for n in 0..NAMES {
+            assert!(alone.hard(n).check(alone.now, 10).admitted());
+        }
+        for n in 0..NAMES / 10 {
+            assert!(alone.hard(n).take(alone.now, 5).admitted());
+        }
+        alone.run(Duration::from_millis(100));
+        assert_eq!(alone.visited(), NAMES / 10);
+        let held: Vec<_> = (0..3).map(|n| alone.hard(n)).collect();
+        alone.run(Duration::from_secs(10));
+        assert_eq!(alone.visited(), 0);
+        // Whoever has a handle has his throttle; of the others nothing is left, not even rows.
+        assert_eq!(alone.limiter.throttles().len(), held.len());
+        alone.run(Duration::from_secs(10));
+        assert!(alone.limiter.structure.keys() <= rows + held.len(), "{} keys", alone.limiter.structure.keys());
+        // As full as they were, whether or not they were let go of; and no fuller.
+        for throttle in [Arc::clone(&held[0]), alone.hard(7), alone.hard(NAMES + 1)] {
+            assert!(throttle.take(alone.now, 10).admitted());
+            assert!(!throttle.take(alone.now, 1).admitted());
+        }
+        alone.run(Duration::from_millis(100));
+        assert_eq!(alone.visited(), 3);
+    }
+
+    /// What was taken while a throttle rested is not there again in another epoch.
+    #[test]
+    fn what_was_taken_stays_taken() {
+        let mut alone = Alone::new();
+        let throttle = alone.hard(1);
+        assert!(throttle.take(alone.now, 10).admitted());
+        let base = *alone.limiter.ground.read();
+        *alone.limiter.ground.write() = super::super::Base { epoch: base.epoch + 1, ..base };
+        assert!(!throttle.take(alone.now, 1).admitted());
+        alone.run(Duration::from_millis(200));
+        assert!(!throttle.take(alone.now, 3).admitted() && throttle.take(alone.now, 1).admitted());
     }
 }

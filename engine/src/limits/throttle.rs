@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::{OnPartition, Strength, ThrottleSpec, limits};
 
 use super::bucket::{Bucket, Decision, UNITS};
-use super::escrow::Share;
+use super::escrow::{Base, Share};
 use super::soft::Soft;
 use super::target::Quota;
 use crate::structure::Counter;
@@ -46,10 +46,17 @@ struct State {
     demand: u64,
     /// It is on the list of those that were used since the last exchange.
     listed: bool,
+    /// A hard one that nobody shares out now: its bucket is that of the base in this epoch.
+    rests: Option<u64>,
+    /// Tokens were taken since it rests.
+    taken: bool,
 }
 
 /// Throttles that were used since the last exchange.
 pub(super) type Listed = Arc<Mutex<Vec<Arc<Throttle>>>>;
+
+/// What all hard throttles that rest may use. Written before anybody else is told of what it has lost.
+pub(super) type Ground = Arc<RwLock<Base>>;
 
 /// A throttle. Cheap to share; all methods may be called from any thread, and take one lock that only this throttle's
 /// callers share.
@@ -59,6 +66,7 @@ pub struct Throttle {
     counter: Counter,
     state: Mutex<State>,
     list: Listed,
+    ground: Ground,
 }
 
 /// How a throttle stands.
@@ -87,19 +95,29 @@ pub struct Standing {
 }
 
 impl Throttle {
-    pub(super) fn new(name: Arc<str>, spec: ThrottleSpec, counter: Counter, list: Listed, now: Time) -> Self {
+    pub(super) fn new(
+        name: Arc<str>,
+        spec: ThrottleSpec,
+        counter: Counter,
+        list: Listed,
+        ground: Ground,
+        now: Time,
+    ) -> Self {
         let count = counter.count(now);
+        let base = *ground.read();
         let state = State {
             spec,
             soft: Soft::new(spec.rate, u64::from(spec.epsilon), count.total.wrapping_sub(count.local), now),
-            hard: Bucket::new(spec.rate, now),
+            hard: Bucket::since(spec.rate, base, now),
             reach: Reach::ALONE,
             asked: 0,
             at_once: 0,
             demand: 0,
             listed: false,
+            rests: Some(base.epoch),
+            taken: false,
         };
-        Self { name, counter, state: Mutex::new(state), list }
+        Self { name, counter, state: Mutex::new(state), list, ground }
     }
 
     /// Its name.
@@ -154,7 +172,16 @@ impl Throttle {
     fn decide(self: &Arc<Self>, now: Time, n: u64, take: bool) -> Decision {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
-        let decision = state.decide(now, n, take);
+        let decision = if state.rests() {
+            // Held until it is taken: what the base loses is told to others only after that.
+            let base = self.ground.read();
+            state.stand_on(now, &base);
+            let decision = state.decide(now, n, take);
+            state.taken |= take && decision.admitted();
+            decision
+        } else {
+            state.decide(now, n, take)
+        };
         let newly = take && !std::mem::replace(&mut state.listed, true);
         drop(state);
         if newly {
@@ -173,6 +200,7 @@ impl Throttle {
         let count = self.counter.count(now);
         let mut state = self.state.lock();
         self.learn(&mut state, now);
+        state.stand_on(now, &self.ground.read());
         let hard = state.spec.strength == Strength::Hard;
         let tokens =
             if hard { i64::try_from(state.hard.tokens(now)).unwrap_or(i64::MAX) } else { state.soft.tokens(now) };
@@ -237,6 +265,26 @@ impl Throttle {
         state.demand
     }
 
+    /// It is shared out from now on: [`Throttle::set_share`] says what it has.
+    pub(super) fn wake(&self, now: Time) {
+        let mut state = self.state.lock();
+        state.stand_on(now, &self.ground.read());
+        (state.rests, state.taken) = (None, false);
+    }
+
+    /// Lets a hard throttle rest that nobody on this node asks for, and whose bucket is as if nobody ever had. Whether it
+    /// did.
+    pub(super) fn rest(&self, now: Time) -> bool {
+        let mut state = self.state.lock();
+        let base = self.ground.read();
+        let idle = !state.listed && state.demand == 0 && state.asked == 0;
+        let rests = idle && state.hard.share(now) == base.units && state.hard.is_full(now);
+        if rests {
+            (state.rests, state.taken) = (Some(base.epoch), false);
+        }
+        rests
+    }
+
     /// Sets this node's share.
     pub(super) fn set_share(&self, now: Time, share: Share) {
         self.state.lock().hard.set_share(now, share.units, share.until);
@@ -265,7 +313,9 @@ impl Throttle {
     pub(super) fn is_idle(&self, now: Time) -> bool {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
-        let idle = !state.listed && state.demand == 0 && state.soft.is_full(now);
+        let hard = state.spec.strength == Strength::Hard;
+        let shared = hard && (!state.rests() || state.taken);
+        let idle = !state.listed && state.demand == 0 && !shared && state.soft.is_full(now);
         if idle {
             self.counter.add(self.counter.own().saturating_neg());
         }
@@ -274,6 +324,23 @@ impl Throttle {
 }
 
 impl State {
+    #[inline]
+    fn rests(&self) -> bool {
+        self.spec.strength == Strength::Hard && self.rests.is_some()
+    }
+
+    /// Brings the bucket of a throttle that rests to what the base is now. In another epoch it is one that nobody has taken
+    /// from yet, as far as that is so.
+    fn stand_on(&mut self, now: Time, base: &Base) {
+        let Some(epoch) = self.rests else { return };
+        if epoch == base.epoch && self.hard.extend(base.until) {
+            return;
+        }
+        let since = if self.taken { now } else { base.since };
+        self.hard = Bucket::since(self.spec.rate, Base { since, ..*base }, now);
+        self.rests = Some(base.epoch);
+    }
+
     #[inline]
     fn decide(&mut self, now: Time, n: u64, take: bool) -> Decision {
         let alone = self.reach.known <= 1;
@@ -308,6 +375,7 @@ impl State {
             Strength::Hard => {
                 let there = self.hard.tokens(now).min(n);
                 self.hard.take(now, there);
+                self.taken = true;
             }
         }
     }

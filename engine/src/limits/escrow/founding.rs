@@ -75,7 +75,7 @@ impl Founding {
 
 /// The times that follow from [`Founding::reclaim_after`].
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(crate) struct Times {
     /// A tenure lasts so long from a beat that was heard, on the holder's clock.
     pub(super) tenure: Duration,
     /// And is taken for lost after so long, on a supporter's.

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tallymesh_schemas::limits;
+
 use super::super::board::{Lending, Other, REMEMBERED};
 use super::super::fact::{Fact, Seat};
 use super::super::target::{self, Party};
@@ -40,6 +42,8 @@ pub(crate) struct Term {
     at: Time,
     /// No longer answered: what was lent comes back or runs out.
     ending: bool,
+    /// When something was lent in it last.
+    used: Time,
     loans: BTreeMap<Arc<str>, Loan>,
 }
 
@@ -68,6 +72,17 @@ impl Escrow {
     /// What we have lent of a limit and is not back.
     pub(crate) fn outstanding(&self, name: &str) -> u64 {
         self.lent.values().flatten().map(|term| term.left(name)).sum()
+    }
+
+    /// Whether anybody else could use a limit.
+    pub(super) fn is_asked_for(&self, name: &str) -> bool {
+        self.board.others.values().any(|other| other.wants(name) > 0)
+    }
+
+    /// Whether anything of a limit is lent to us and not given back.
+    pub(super) fn is_borrowed(&self, name: &str) -> bool {
+        let lendings = self.board.others.values().flat_map(|other| other.lendings.values());
+        lendings.into_iter().any(|lending| lending.loans.get(name).is_some_and(|loan| loan.left() > 0))
     }
 
     /// A process's loans to us that may be used now, with their ends: those of its latest term.
@@ -100,6 +115,9 @@ impl Escrow {
             }
             return;
         };
+        if lending.loans.len() >= limits::SHARED_NAMES && !lending.loans.contains_key(&name) {
+            return self.refuse(lender, term, name, lent);
+        }
         let loan = lending.loans.entry(name.clone()).or_default();
         if closed {
             loan.lent = 0;
@@ -190,7 +208,9 @@ impl Escrow {
         let (now, over) = (self.now, self.times.loan_over);
         let mut ended = Vec::new();
         for (borrower, terms) in &mut self.lent {
-            terms.retain(|term| {
+            terms.retain_mut(|term| {
+                // One of which everything is back makes place for its rows to be retired.
+                term.ending |= term.is_empty() && now > term.used.after(over);
                 let stays = now < term.at.after(over) && !(term.ending && term.is_empty());
                 if !stays {
                     ended.push((borrower.clone(), term.clone()));
@@ -223,7 +243,7 @@ impl Escrow {
         for (seat, other) in self.board.others.iter().filter(|(_, other)| other.is_fresh(self.now, self.times.loan)) {
             let holds = other.claims.iter().filter(|(_, (_, stage))| *stage == super::Stage::Holding);
             let held: u64 = holds.map(|(founder, _)| self.founded(*founder, whole)).sum();
-            let demand = other.demand.get(name).copied().unwrap_or(0).min(whole);
+            let demand = other.wants(name).min(whole);
             if held > 0 || demand > 0 {
                 seats.push(seat.clone());
                 parties.push(Party { held, demand });
@@ -310,9 +330,7 @@ impl Escrow {
         }
         let names: Vec<Arc<str>> = self.names.keys().cloned().collect();
         for name in names {
-            let wanted =
-                self.board.others.values().any(|other| other.demand.get(&name).is_some_and(|units| *units > 0));
-            if !wanted {
+            if !self.is_asked_for(&name) {
                 continue;
             }
             let Some(view) = self.view(&name) else { continue };
@@ -346,6 +364,7 @@ impl Escrow {
         let Some(term) = term else { return };
         let loan = term.loans.entry(name.clone()).or_default();
         loan.lent = loan.lent.saturating_add(given);
+        term.used = self.now;
         let total = loan.lent;
         self.write(&Fact::Lent { to: borrower.clone(), term: id, name: name.clone() }, total);
     }
@@ -355,7 +374,15 @@ impl Escrow {
         self.next_term += 1;
         let terms = self.lent.entry(borrower.clone()).or_default();
         terms.iter_mut().for_each(|term| term.ending = true);
-        terms.push(Term { id, began: self.now, beat, at: self.now, ending: false, loans: BTreeMap::new() });
+        terms.push(Term {
+            id,
+            began: self.now,
+            beat,
+            at: self.now,
+            ending: false,
+            used: self.now,
+            loans: BTreeMap::new(),
+        });
         self.write(&Fact::Echo { to: borrower.clone(), term: id }, beat);
         id
     }

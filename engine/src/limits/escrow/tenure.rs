@@ -47,6 +47,14 @@ pub(crate) struct Claim {
     pub(crate) releasing: bool,
 }
 
+/// The time in which the same claims are held.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Epoch {
+    pub(super) number: u64,
+    pub(super) since: Time,
+    claims: Vec<(usize, u64)>,
+}
+
 impl Escrow {
     /// The claims that are held now, with their ends.
     pub(crate) fn held_claims(&self) -> impl Iterator<Item = (usize, Time)> + '_ {
@@ -267,6 +275,15 @@ impl Escrow {
             if let Some(claim) = self.claims.get_mut(&founder) {
                 claim.stage = Stage::Over;
             }
+        }
+    }
+
+    /// Notes whether other claims are held than before: then a new epoch of what rests on them begins.
+    pub(super) fn note_epoch(&mut self) {
+        let held: Vec<_> =
+            self.held_claims().filter_map(|(founder, _)| Some((founder, self.claims.get(&founder)?.id))).collect();
+        if held != self.epoch.claims {
+            self.epoch = Epoch { number: self.epoch.number + 1, since: self.now, claims: held };
         }
     }
 
