@@ -80,6 +80,7 @@ impl Limits {
 pub struct Tally {
     /// One bucket that sees everything: what it has no room for is beyond `B + R·t` in some window.
     whole: Bucket,
+    rate: Rate,
     hard: bool,
     /// Tokens that were admitted.
     pub admitted: u64,
@@ -89,6 +90,8 @@ pub struct Tally {
     pub overshoot: u64,
     /// What is owed to the bucket that sees everything, because it was admitted beyond it.
     owed: u64,
+    /// How much of that may be, in thousandths of tokens: what clocks that jumped ahead were given.
+    allowed: u64,
 }
 
 /// All admissions of all nodes.
@@ -112,7 +115,7 @@ impl Admissions {
             let fast = fast.unwrap_or_else(|error| panic!("{name} cannot be checked: {error}"));
             let whole = Bucket::whole(fast, now);
             let hard = spec.strength == Strength::Hard;
-            let tally = Tally { whole, hard, admitted: 0, refused: 0, overshoot: 0, owed: 0 };
+            let tally = Tally { whole, rate, hard, admitted: 0, refused: 0, overshoot: 0, owed: 0, allowed: 0 };
             all.tallies.insert(name.clone(), tally);
         }
         for (_, name, permits) in &limits.pools {
@@ -135,11 +138,19 @@ impl Admissions {
         tally.whole.take(at, pays);
         tally.owed = tally.owed + n * MILLI - pays;
         tally.overshoot = tally.overshoot.max(tally.owed.div_ceil(MILLI));
-        let over = tally.hard && tally.owed > 0;
+        let over = tally.hard && tally.owed > tally.allowed;
         if over {
             Err(format!("I9: {name}: {} beyond what is allowed in some window", tally.overshoot))
         } else {
             Ok(())
+        }
+    }
+
+    /// A node's clock has jumped ahead: by it, that much time has passed, and its part of every rate with it.
+    pub(crate) fn jump(&mut self, by: Duration) {
+        for tally in self.tallies.values_mut() {
+            let rate = tally.rate;
+            tally.allowed += (rate.within(by)).min(rate.burst()) * MILLI;
         }
     }
 

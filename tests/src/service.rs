@@ -152,6 +152,12 @@ impl Context<'_> {
         decision
     }
 
+    /// Tells the checker of `n` admissions under the name of a throttle that something else has decided on: another limiter
+    /// that is to be compared.
+    pub fn admit(&mut self, name: &str, n: u64) {
+        self.failures.extend(self.admissions.borrow_mut().admit(name, self.at, n).err());
+    }
+
     /// A permit, if there is one here. The checker sees it.
     ///
     /// # Panics

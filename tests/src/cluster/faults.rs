@@ -62,6 +62,7 @@ impl Cluster {
             Fault::Jump(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
+                self.admissions.borrow_mut().jump(*by);
                 self.trace.mark("jump");
                 // Whoever waited for a moment that has passed now is woken.
                 self.nodes[n].timer_at = self.now;
