@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::limits::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
-use tallymesh_schemas::config::{Config, ConfigErrors, LimitsConfig, Metric, Monitor, NamedThrottle};
+use tallymesh_schemas::config::{Config, ConfigErrors, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle};
 use tallymesh_schemas::{Incarnation, Kind, NodeName, SeriesSpec, StructureSpec, ThrottleSpec};
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
@@ -160,6 +160,14 @@ impl Builder {
     #[must_use]
     pub fn throttle(mut self, name: &str, spec: ThrottleSpec) -> Self {
         self.limits.throttles.push(NamedThrottle { name: name.to_owned(), spec });
+        self
+    }
+
+    /// So many permits under a name, that the cluster shares. `shared_named_throttles` has to be replicated, and there have to
+    /// be founders.
+    #[must_use]
+    pub fn permits(mut self, name: &str, maximum: u64) -> Self {
+        self.limits.permits.push(NamedPermits { name: name.to_owned(), maximum });
         self
     }
 

@@ -205,12 +205,21 @@ impl Node {
         Ok(Throttle::new(throttle, Arc::clone(limiter), self.shared.clock))
     }
 
-    /// A pool of `maximum` permits that the cluster shares, made if need be: a limit of how many may be open at a time that
-    /// no partition exceeds, if what is overdue is closed. Needs founders. All nodes have to make it alike.
+    /// Permits that the configuration declares, or that were made: a limit of how many may be open at a time that no partition
+    /// exceeds, if what is overdue is closed.
     ///
     /// # Errors
-    /// As [`Node::create_throttle`].
-    pub fn permits(&self, name: &str, maximum: u64) -> Result<Permits, ThrottleError> {
+    /// [`ObjectError`] says what there is instead.
+    pub fn permits(&self, name: &str) -> Result<Permits, ObjectError> {
+        self.shared.permits_named(name)
+    }
+
+    /// The permits of a name, made if need be: `maximum` of them in the whole cluster. Needs founders. All nodes have to make
+    /// them alike. They stay until the node ends.
+    ///
+    /// # Errors
+    /// As [`Node::create_throttle`], and when there are none or too many, or the name is a throttle's.
+    pub fn create_permits(&self, name: &str, maximum: u64) -> Result<Permits, ThrottleError> {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
         Ok(Permits::new(limiter.pool(name, maximum, self.shared.clock.time())?, self.shared.clock))
     }
@@ -286,6 +295,7 @@ fn limiters(
         let limiter = Limiter::new(Arc::clone(structure), founding, actor.node.clone(), rand_seed(), now, wake);
         if class == Class::SharedNamedThrottles {
             config.throttles.iter().try_for_each(|named| limiter.declare(&named.name, named.spec, now))?;
+            config.permits.iter().try_for_each(|named| limiter.pool(&named.name, named.maximum, now).map(drop))?;
         }
         for limits in config.outbound.iter().filter(|limits| !limits.scope.is_pattern()) {
             let spec = match class {

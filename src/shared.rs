@@ -13,7 +13,7 @@ use tallymesh_transport::Endpoint;
 use crate::clock::Clock;
 use crate::command::Status;
 use crate::limits::Limits;
-use crate::throttle::Throttle;
+use crate::throttle::{Permits, Throttle};
 
 /// Holds no way to the driver, so that the driver notices when the last handle is gone.
 #[derive(Debug)]
@@ -48,6 +48,14 @@ pub enum ObjectError {
     /// No such throttle.
     #[error("no throttle \"{name}\"; this node has {}", list(known))]
     NoThrottle {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// No such permits.
+    #[error("no permits \"{name}\"; this node has {}", list(known))]
+    NoPermits {
         /// What was asked for.
         name: String,
         /// What there is.
@@ -133,6 +141,20 @@ impl Shared {
             limiter.all(now).into_iter().map(move |inner| Throttle::new(inner, Arc::clone(&limiter), clock))
         };
         self.limiters.values().flat_map(of).collect()
+    }
+
+    /// The permits of a name.
+    pub(crate) fn permits_named(&self, name: &str) -> Result<Permits, ObjectError> {
+        let all = self.permits();
+        let found = all.iter().find(|permits| permits.name() == name).cloned();
+        let known = || all.iter().map(|permits| permits.name().to_owned()).collect();
+        found.ok_or_else(|| ObjectError::NoPermits { name: name.to_owned(), known: known() })
+    }
+
+    /// The permits that are declared or in use, in order of name.
+    pub(crate) fn permits(&self) -> Vec<Permits> {
+        let pools = self.limiters.values().flat_map(|limiter| limiter.pools());
+        pools.map(|pool| Permits::new(pool, self.clock)).collect()
     }
 
     pub(crate) fn actor(&self) -> Actor {

@@ -206,6 +206,17 @@ pub enum ThrottleError {
 }
 
 /// Permits of a limit of how many may be open at a time. Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let sessions = node.permits("sessions")?;
+/// if let Some(permit) = sessions.try_open() {
+///     // serve one; close it if `permit.is_overdue()`
+///     drop(permit);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Permits {
     pool: Arc<Pool>,
@@ -230,6 +241,11 @@ impl OpenPermit {
 impl Permits {
     pub(crate) fn new(pool: Arc<Pool>, clock: Clock) -> Self {
         Self { pool, clock }
+    }
+
+    /// Their name.
+    pub fn name(&self) -> &str {
+        self.pool.name()
     }
 
     /// A permit, if there is one on this node. O(1). A refusal tells the others that more are needed here.

@@ -103,6 +103,9 @@ pub const FOUNDERS: usize = 64;
 /// How long a founder may be configured to keep its share without hearing from another one.
 pub const RECLAIM_AFTER: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 
+/// Permits of one pool.
+pub const PERMITS: RangeInclusive<u64> = 1..=1 << 32;
+
 /// Names of limits that one node may ask others for, or lend another one of, at a time.
 pub const SHARED_NAMES: usize = 1 << 16;
 

@@ -37,6 +37,7 @@ limits {
     rate = "1/1h"
     epsilon = 0.05
   }
+  permits "sessions" { maximum = 20 }
   global {
     cluster_outbound_throttle_messages = "1000/1s"
     cluster_server_max_outbound_connections = 5000
@@ -69,6 +70,8 @@ limits {
         (Strength::Soft, OnPartition::FailOpen, 950)
     );
     assert_eq!((eager.spec.rate.period(), eager.spec.epsilon), (Duration::from_secs(3600), 50));
+    let permits: Vec<_> = limits.permits.iter().map(|permits| (permits.name.as_str(), permits.maximum)).collect();
+    assert_eq!(permits, [("sessions", 20)]);
     let maxima: Vec<_> = limits.outbound.iter().map(|limits| (limits.scope.to_string(), limits.maximum)).collect();
     let expected = [
         ("global", Some(5000)),
@@ -96,6 +99,14 @@ fn what_is_wrong_is_said_with_what_to_do() {
         ("throttle \"t\" {\n rate = \"1\"\n strength = \"firm\"\n}", "unknown strength \"firm\"", "soft and hard"),
         ("throttle \"t\" {\n rate = \"1\"\n epsilon = 2\n}", "\"epsilon\" is out of range: 2", "from 0.001 to 1"),
         ("throttle \"t\" { rate = \"1\" }\nthrottle \"t\" { rate = \"1\" }", "throttle \"t\" stands twice", "keep one"),
+        ("permits \"p\" { maximum = 0 }", "\"maximum\" is out of range: 0", "from 1 to"),
+        ("permits \"p\" { maximum = 1 }", "permits without founders", "founders = ["),
+        ("permits \"!\" { maximum = 1 }", "this cannot be the name of permits", "no \"!\""),
+        (
+            "founders = [\"a\"]\nthrottle \"t\" { rate = \"1\" }\npermits \"t\" { maximum = 1 }",
+            "the name \"t\" of permits stands twice",
+            "rename one",
+        ),
         ("founders = [\"A\"]", "bad node name \"A\"", "lower-case"),
         ("reclaim_after = \"30\"", "bad reclaim_after \"30\"", "s, m or h"),
         (

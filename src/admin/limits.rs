@@ -1,6 +1,6 @@
 //! Requests about throttles and limits.
 
-use tallymesh_engine::limits::{Decision, UNITS};
+use tallymesh_engine::limits::{Decision, PoolStanding, UNITS};
 use tallymesh_schemas::admin::{Answer, ThrottleInfo};
 
 use super::session::{Refused, Session};
@@ -56,6 +56,13 @@ impl Session {
                 spec.rate.burst(),
                 spec.strength.name(),
                 spec.on_partition.name()
+            ));
+        }
+        for permits in self.shared().permits() {
+            let PoolStanding { maximum, permits: here, in_use, open } = permits.state();
+            lines.push(format!(
+                "permits {}: {maximum} in all, {here} of them here with {in_use} in use; {open} are open in the cluster",
+                permits.name()
             ));
         }
         for limits in &config.outbound {

@@ -163,7 +163,7 @@ impl Context<'_> {
     /// # Panics
     /// When there is no such pool.
     pub fn open(&mut self, structure: &str, name: &str) -> Option<SimPermit> {
-        let pool = self.limiter(structure).pools().into_iter().find(|pool| **pool.name() == *name);
+        let pool = self.limiter(structure).find_pool(name);
         let pool = pool.unwrap_or_else(|| panic!("there is no pool \"{name}\""));
         let permit = pool.try_open(self.now.mono)?;
         self.failures.extend(self.admissions.borrow_mut().open(name).err());

@@ -43,6 +43,14 @@ pub enum LimitError {
         "\"{0}\" is to be hard, and there are no founders to divide it among: list them in limits, on all nodes alike"
     )]
     NoFounders(String),
+    /// A throttle and a pool of permits cannot have one name.
+    #[error(
+        "\"{0}\" is the name of a throttle or of permits already, and cannot be that of the other: choose another name"
+    )]
+    Taken(String),
+    /// More permits than there can be, or none.
+    #[error("{0} permits: there are {min} to {max}", min = limits::PERMITS.start(), max = limits::PERMITS.end())]
+    Permits(u64),
 }
 
 #[derive(Debug)]
@@ -184,6 +192,9 @@ impl Limiter {
         if spec.strength == Strength::Hard && core.escrow.is_none() {
             return Err(LimitError::NoFounders(name.to_owned()));
         }
+        if core.pools.contains_key(name) {
+            return Err(LimitError::Taken(name.to_owned()));
+        }
         let throttle = self.made(&core, name, spec, now)?;
         throttle.set_spec(now, spec);
         Ok(throttle)
@@ -209,11 +220,17 @@ impl Limiter {
     /// The pool of a name with so many permits in the whole cluster, made if need be.
     ///
     /// # Errors
-    /// [`LimitError`] when the name is none, or there are no founders.
+    /// [`LimitError`] when the name is none or a throttle's, there are no founders, or so many permits cannot be.
     pub fn pool(&self, name: &str, maximum: u64, now: Time) -> Result<Arc<Pool>, LimitError> {
         key::throttle(name)?;
+        if !limits::PERMITS.contains(&maximum) {
+            return Err(LimitError::Permits(maximum));
+        }
         let mut core = self.core.lock();
         let core = &mut *core;
+        if self.find(name).is_some() || self.declared.read().contains_key(name) {
+            return Err(LimitError::Taken(name.to_owned()));
+        }
         let Some(escrow) = &mut core.escrow else { return Err(LimitError::NoFounders(name.to_owned())) };
         let pool = match core.pools.get(name) {
             Some(pool) => Arc::clone(pool),
@@ -242,6 +259,11 @@ impl Limiter {
         let declared: Vec<Box<str>> = self.declared.read().keys().cloned().collect();
         let _there: Vec<_> = declared.iter().map(|name| self.resolve(name, now)).collect();
         self.throttles()
+    }
+
+    /// The pool of a name, if it is there.
+    pub fn find_pool(&self, name: &str) -> Option<Arc<Pool>> {
+        self.core.lock().pools.get(name).cloned()
     }
 
     /// The pools that are there, in order of name.
@@ -331,7 +353,8 @@ impl Limiter {
     fn take_up(&self, core: &mut Core, now: Time) {
         let asked = core.escrow.as_mut().map(Escrow::take_asked).unwrap_or_default();
         for (name, rate) in asked {
-            if core.hard.len() >= limits::SHARED_NAMES || key::throttle(&name).is_err() {
+            let taken = core.pools.contains_key(&*name);
+            if taken || core.hard.len() >= limits::SHARED_NAMES || key::throttle(&name).is_err() {
                 continue;
             }
             let spec = self.declared.read().get(&*name).copied();

@@ -8,7 +8,7 @@ use super::report::{Report, quoted};
 use super::scope::{Scope, block_at, label, no_label};
 use super::suggest::did_you_mean;
 use super::value::Setting;
-use super::{InboundMaximum, LimitsConfig, NamedThrottle, OutboundLimits, OutboundScope};
+use super::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
 use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, key, limits};
 
 /// How long a founder keeps its share without hearing from another one, unless it is said.
@@ -24,8 +24,8 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
     no_label(block, report);
     let mut scope = Scope::block("limits".to_owned(), block);
     let [founders, reclaim_after, stand_in] = ["founders", "reclaim_after", "stand_in"].map(|key| scope.take(key));
-    let [throttles, globals, domains, groups] =
-        ["throttle", "global", "domain", "binding_group"].map(|name| scope.take_blocks(name));
+    let [throttles, pools, globals, domains, groups] =
+        ["throttle", "permits", "global", "domain", "binding_group"].map(|name| scope.take_blocks(name));
     let [bindings, hosts, inbound] = ["binding", "host", "inbound"].map(|name| scope.take_blocks(name));
     scope.finish(report, "the keys and blocks of limits are");
     let mut config = LimitsConfig {
@@ -33,10 +33,11 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
         reclaim_after: reclaim_after.and_then(|setting| reclaim(setting, report)).unwrap_or(RECLAIM_AFTER),
         stand_in: stand_in.and_then(|setting| setting.truth(report)).unwrap_or(true),
         throttles: Vec::new(),
+        permits: Vec::new(),
         outbound: Vec::new(),
         inbound: Vec::new(),
     };
-    let all = throttles.len() + domains.len() + groups.len() + bindings.len() + hosts.len();
+    let all = throttles.len() + pools.len() + domains.len() + groups.len() + bindings.len() + hosts.len();
     if all > ENTRIES {
         report.add(
             block_at(block),
@@ -56,6 +57,9 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
             }
             config.throttles.push(throttle);
         }
+    }
+    for block in pools {
+        permits(block, &mut config, report);
     }
     let kinds: [(Vec<&Block>, NewScope); 4] = [
         (domains, OutboundScope::Domain),
@@ -199,6 +203,29 @@ fn throttle(block: &Block, config: &LimitsConfig, report: &mut Report<'_>) -> Op
         return None;
     }
     Some(NamedThrottle { name: name.to_owned(), spec: keys.spec(rate?, config, report)? })
+}
+
+fn permits(block: &Block, config: &mut LimitsConfig, report: &mut Report<'_>) {
+    let Some((name, at)) = label(block, report, "sessions") else { return };
+    let mut scope = Scope::block(format!("permits {}", quoted(name)), block);
+    let maximum = scope.require("maximum", report, "100");
+    scope.finish(report, "the key of permits is");
+    let maximum = maximum.and_then(|setting| setting.count(report, &limits::PERMITS, None));
+    let Some(maximum) = maximum.and_then(|maximum| u64::try_from(maximum).ok()) else { return };
+    if let Err(error) = key::throttle(name) {
+        report.add(at, "this cannot be the name of permits", error.to_string());
+        return;
+    }
+    if config.founders.is_empty() {
+        let help = "add founders = [\"NODE\", …] to limits, on all nodes alike: permits are divided among them";
+        report.add(block_at(block), "permits without founders", help);
+    }
+    let taken = config.throttles.iter().map(|throttle| &throttle.name);
+    if taken.chain(config.permits.iter().map(|permits| &permits.name)).any(|other| other == name) {
+        let message = format!("the name {} of permits stands twice", quoted(name));
+        report.add(block_at(block), message, "a name is of one throttle or of one pool of permits: rename one");
+    }
+    config.permits.push(NamedPermits { name: name.to_owned(), maximum });
 }
 
 fn outbound(block: &Block, at: OutboundScope, title: String, config: &mut LimitsConfig, report: &mut Report<'_>) {

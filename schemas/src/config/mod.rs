@@ -69,6 +69,8 @@ pub struct LimitsConfig {
     pub stand_in: bool,
     /// Throttles by name.
     pub throttles: Vec<NamedThrottle>,
+    /// Pools of permits by name.
+    pub permits: Vec<NamedPermits>,
     /// Limits of what goes out, scope by scope.
     pub outbound: Vec<OutboundLimits>,
     /// Limits of what comes in.
@@ -82,6 +84,7 @@ impl Default for LimitsConfig {
             reclaim_after: limits::RECLAIM_AFTER,
             stand_in: true,
             throttles: Vec::new(),
+            permits: Vec::new(),
             outbound: Vec::new(),
             inbound: Vec::new(),
         }
@@ -95,6 +98,15 @@ pub struct NamedThrottle {
     pub name: String,
     /// What it is.
     pub spec: ThrottleSpec,
+}
+
+/// A pool of permits with its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedPermits {
+    /// Its name.
+    pub name: String,
+    /// How many there are in the whole cluster.
+    pub maximum: u64,
 }
 
 /// What a limit of what goes out is of. A name of `*` is each one alike that has no limit of its own.

@@ -98,7 +98,7 @@ fn check_structures(limits: &LimitsConfig, at: usize, structures: &[StructureSpe
     let outbound = |needs: &dyn Fn(&OutboundLimits) -> bool| limits.outbound.iter().any(needs);
     let maximum = |limits: &OutboundLimits| limits.maximum.is_some();
     let needs = [
-        (Class::SharedNamedThrottles, !limits.throttles.is_empty()),
+        (Class::SharedNamedThrottles, !limits.throttles.is_empty() || !limits.permits.is_empty()),
         (Class::OutboundMessages, outbound(&|limits| limits.messages.is_some())),
         (Class::OutboundConnections, outbound(&|limits| limits.connections.is_some() || maximum(limits))),
         (Class::InboundCidr, !limits.inbound.is_empty()),
