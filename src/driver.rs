@@ -314,6 +314,8 @@ impl Driver {
         while self.limiters.values().any(|limiter| !limiter.has_left()) && Instant::now() < deadline {
             self.step(Some(deadline)).await;
         }
+        // They would go on telling the time; what they have left runs out.
+        self.limiters.clear();
         self.replica.leave(self.clock.now());
         self.transmit();
         let deadline = Instant::now() + LEAVE_TIMEOUT;

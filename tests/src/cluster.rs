@@ -359,6 +359,16 @@ impl Cluster {
         self.schedule(at, Event::Service { node: n, start });
     }
 
+    /// Ends all limits, and the services that ask for them, so that the cluster can come to rest.
+    pub(crate) fn end_limits(&mut self) {
+        for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
+            process.service = None;
+            process.limiters.clear();
+        }
+        self.new_service = None;
+        self.limits = None;
+    }
+
     /// Strikes now.
     ///
     /// # Panics

@@ -100,6 +100,7 @@ pub struct Admissions {
     tallies: BTreeMap<String, Tally>,
     /// Permits that are out, by pool, with the permits that there are.
     open: BTreeMap<String, (u64, u64)>,
+    opened: u64,
 }
 
 /// The bucket that sees everything counts in thousandths of tokens, and its clock is as fast as the fastest node's.
@@ -122,6 +123,19 @@ impl Admissions {
             all.open.insert(name.clone(), (0, *permits));
         }
         Rc::new(RefCell::new(all))
+    }
+
+    /// What was admitted and refused in all, and permits that were opened.
+    pub(crate) fn totals(&self) -> [(&'static str, u64); 4] {
+        let sum =
+            |strong: bool| self.tallies.values().filter(|tally| tally.hard == strong).map(|tally| tally.admitted).sum();
+        let refused = self.tallies.values().map(|tally| tally.refused).sum();
+        [
+            ("tokens of hard limits", sum(true)),
+            ("tokens of soft limits", sum(false)),
+            ("tokens refused", refused),
+            ("permits opened", self.opened),
+        ]
     }
 
     /// What was admitted under a name.
@@ -164,6 +178,7 @@ impl Admissions {
     pub(crate) fn open(&mut self, name: &str) -> Result<(), String> {
         let Some((open, permits)) = self.open.get_mut(name) else { return Ok(()) };
         *open += 1;
+        self.opened += 1;
         if open > permits { Err(format!("I9: {name}: {open} are open, of {permits}")) } else { Ok(()) }
     }
 

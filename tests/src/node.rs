@@ -178,9 +178,18 @@ impl Process {
 
     /// Lets the limits take in what has come, if it is time.
     pub(crate) fn limit(&mut self, now: Now) {
+        if self.limits_due() > now.mono {
+            return;
+        }
         for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
             limiter.handle_timeout(now.mono, self.replica.reach(), &self.replica.forgotten());
         }
+    }
+
+    /// When they have something to do. Whoever leaves has given back what he could.
+    pub(crate) fn limits_due(&self) -> Time {
+        let due = self.limiters.values().filter(|_| self.leaving.is_none()).map(|limiter| limiter.poll_timeout());
+        due.min().unwrap_or(Time::NEVER)
     }
 
     /// Its limits by structure.

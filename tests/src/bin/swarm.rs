@@ -117,6 +117,9 @@ fn trace(plan: &Plan) -> ExitCode {
         "{:?}\n{:?}\n{:?}\ndrift {} ppm, {:?}",
         plan.load, plan.config, plan.conditions, plan.drift_ppm, plan.length
     );
+    if let Some(asked) = &plan.asked {
+        println!("{asked:?}");
+    }
     println!("hash {:016x}", outcome.hash);
     match outcome.failure {
         None => ExitCode::SUCCESS,

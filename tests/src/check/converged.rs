@@ -176,7 +176,7 @@ fn totals(
     let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
     for held in held.values().filter(|held| held.counts && held.actor != process.actor) {
         let owner = running(cluster).find(|(_, other)| other.actor == held.actor && held.since == 0);
-        match owner {
+        match owner.filter(|_| !super::is_limited(structure)) {
             Some((_, owner)) => truth
                 .values(owner.run, &spec.name)
                 .for_each(|(key, value)| *sums.entry(key.to_vec()).or_default() += value),
@@ -184,6 +184,12 @@ fn totals(
                 .rows_of(&held.actor)
                 .into_iter()
                 .for_each(|(key, row)| *sums.entry(key).or_default() += row.value()),
+        }
+    }
+    if super::is_limited(structure) {
+        // What limits count is for the checker of admissions; what is read is the sum of the rows all the same.
+        for (key, row) in structure.rows_of(&process.actor) {
+            *sums.entry(key).or_default() += row.value();
         }
     }
     if process.leaving.is_none() {

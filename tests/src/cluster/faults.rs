@@ -158,6 +158,11 @@ impl Cluster {
         };
         self.truth.borrow_mut().leave(process.run);
         process.leaving = Some(at);
+        process.service = None;
+        for limiter in process.limiters.values() {
+            limiter.leave();
+            limiter.handle_timeout(now.mono, process.replica.reach(), &process.replica.forgotten());
+        }
         process.replica.leave(now);
         process.holds.clear();
         self.trace.mark("leave");

@@ -67,8 +67,7 @@ impl Cluster {
         }
         let turned = process.note_windows();
         let noted = process.note_actor(&mut self.truth.borrow_mut()).and(turned);
-        let due = process.limiters.values().map(|limiter| limiter.poll_timeout()).min().unwrap_or(Time::NEVER);
-        let due = due.max(Time(now.mono.0 + 1)).min(process.replica.poll_timeout());
+        let due = process.limits_due().max(Time(now.mono.0 + 1)).min(process.replica.poll_timeout());
         let at = node.clock.when(self.now, due);
         if at != node.timer_at {
             node.timer_at = at;

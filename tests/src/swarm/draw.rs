@@ -5,6 +5,7 @@ use std::time::Duration;
 use tallymesh_engine::{Config, Time};
 use tallymesh_schemas::{Class, Kind, OnDead, SeriesSpec, StructureSpec};
 
+use super::limits::{self, Asked};
 use super::load::Load;
 use crate::cluster::{Timing, quick_config, series, spec};
 use crate::fault::{Fault, Step};
@@ -34,6 +35,8 @@ pub struct Plan {
     pub script: Vec<Step>,
     /// What is counted.
     pub load: Load,
+    /// What is limited, if anything.
+    pub asked: Option<Asked>,
     /// How long faults and load go on.
     pub length: Duration,
 }
@@ -82,7 +85,8 @@ pub fn draw(seed: u64) -> Plan {
         script.push(Step { at, fault: Fault::Restore(whom, age) });
         script.sort_by_key(|step| step.at);
     }
-    Plan { seed, nodes, structures, series, config, timing, conditions, drift_ppm, script, load, length }
+    let asked = limits::draw(seed, &nodes, &mut script);
+    Plan { seed, asked, nodes, structures, series, config, timing, conditions, drift_ppm, script, load, length }
 }
 
 fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {

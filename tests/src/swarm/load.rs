@@ -78,7 +78,8 @@ impl Load {
         if !cluster.series_specs.is_empty() && random.chance(self.events) {
             return self.count_events(cluster, n, random);
         }
-        let spec = random.pick(&cluster.specs).clone();
+        let counted: Vec<_> = cluster.specs.iter().filter(|spec| spec.class.kind() != Kind::ThrottleTable).collect();
+        let spec = (*random.pick(&counted)).clone();
         let key = key_of(spec.class.kind(), random.below(u64::from(self.keys)) as u32);
         let (zero, hold) = (random.chance(self.zero), random.chance(self.holds));
         let step = random.between(1, self.step) as i64;

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tallymesh_engine::Time;
 
+use tallymesh_schemas::Class;
+
 use super::draw::Plan;
-use crate::cluster::{Builder, Cluster, Event, Failure};
+use super::limits::{Asking, TABLE};
+use crate::cluster::{Builder, Cluster, Event, Failure, spec};
 use crate::fault::Fault;
 
 /// How a run went.
@@ -28,16 +31,20 @@ pub struct Outcome {
 }
 
 fn start(plan: &Plan, verbose: bool) -> Cluster {
-    let mut cluster = Builder::new(plan.seed)
+    let table = plan.asked.as_ref().map(|_| spec(TABLE, Class::SharedNamedThrottles));
+    let mut builder = Builder::new(plan.seed)
         .nodes(plan.nodes.clone())
-        .structures(plan.structures.clone())
+        .structures(plan.structures.iter().cloned().chain(table))
         .series(plan.series.clone())
         .config(plan.config.clone())
         .timing(plan.timing.clone())
         .conditions(plan.conditions.clone())
         .drift(plan.drift_ppm)
-        .verbose(verbose)
-        .start();
+        .verbose(verbose);
+    if let Some(asked) = plan.asked.clone() {
+        builder = builder.limits(asked.limits.clone()).service(move |node| Asking::new(&asked, node));
+    }
+    let mut cluster = builder.start();
     for step in &plan.script {
         cluster.schedule(step.at, Event::Fault(step.fault.clone()));
     }
@@ -62,11 +69,13 @@ pub fn run(plan: &Plan, verbose: bool) -> Outcome {
         Err(Failure { at: cluster.now(), what: format!("panic: {}", text.unwrap_or_default()) })
     });
     let operations = cluster.truth().operations();
+    let mut marks = cluster.trace().marks().clone();
+    marks.extend(cluster.admissions().totals().into_iter().filter(|(_, n)| *n > 0));
     Outcome {
         settled: *result.as_ref().unwrap_or(&Duration::ZERO),
         failure: result.err(),
         hash: cluster.trace().hash(),
-        marks: cluster.trace().marks().clone(),
+        marks,
         operations,
         lines: cluster.trace().lines().map(str::to_owned).collect(),
     }
@@ -94,6 +103,11 @@ fn work(cluster: &mut Cluster, plan: &Plan, end: Time) -> Result<(), Failure> {
 fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
     work(cluster, plan, Time(0).after(plan.length))?;
     heal(cluster);
+    if plan.asked.is_some() {
+        // All is well for long enough that shares move again; then limits end, since they never cease to talk.
+        cluster.run_for(Duration::from_secs(5))?;
+        cluster.end_limits();
+    }
     let took = cluster.settle()?;
     let diverged = cluster.trace().marked("told: diverged");
     if diverged > 0 && !plan.script.iter().any(|step| may_diverge(&step.fault)) {

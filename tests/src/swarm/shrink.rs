@@ -46,6 +46,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             with(&|plan| drop(plan.structures.remove(at)));
         }
     }
+    if plan.asked.is_some() {
+        with(&|plan| plan.asked = None);
+    }
     for at in 0..plan.series.len() {
         with(&|plan| drop(plan.series.remove(at)));
     }
