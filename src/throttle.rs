@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limits::{
-    Decision, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
+    Begins, Decision, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
 };
 use tallymesh_schemas::{OnPartition, Strength};
 
@@ -144,6 +144,9 @@ impl Throttle {
             };
             lines.push(format!("holds the share of {founder}, {lasts} if nobody is heard"));
         }
+        if let Some(begins) = &holding.begins {
+            lines.push(founding(begins));
+        }
         for (node, units) in &holding.lent {
             lines.push(format!("has lent {} to {node}", part(*units)));
         }
@@ -157,6 +160,27 @@ impl Throttle {
             );
         }
     }
+}
+
+fn founding(begins: &Begins) -> String {
+    let missing: Vec<_> = begins.missing.iter().map(|node| node.as_str()).collect();
+    if !missing.is_empty() {
+        let missing = missing.join(", ");
+        return format!(
+            "founding: admits from its own share when {missing} is heard, or forgotten (tally cluster forget); until then it \
+             borrows"
+        );
+    }
+    if begins.after.is_zero() {
+        return "founding: admits from its own share as soon as the others have let go of its predecessor; until then it \
+                borrows"
+            .to_owned();
+    }
+    format!(
+        "founding: admits from its own share in about {:.1?}, when all founders have run for 9/8 of reclaim_after; until then \
+         it borrows",
+        begins.after
+    )
 }
 
 fn soft(state: &Standing, lines: &mut Vec<String>) {

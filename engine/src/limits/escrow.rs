@@ -21,6 +21,7 @@ pub use self::founding::{Founding, FoundingError};
 use self::loans::Term;
 use self::rows::Rows;
 pub use self::rows::Write;
+pub use self::tenure::Begins;
 use self::tenure::{Claim, Epoch, Vote};
 use super::board::{Board, Stage};
 use super::bucket::UNITS;

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, limits};
 
-use super::escrow::{Escrow, Founding, Release};
+use super::escrow::{Begins, Escrow, Founding, Release};
 use super::pool::Pool;
 use super::throttle::{Ground, Listed, Reach, Throttle};
 use crate::structure::{Structure, Wake};
@@ -90,6 +90,8 @@ pub struct Limiter {
 pub struct Holding {
     /// The founders whose share this node holds, and for how long without another word.
     pub holds: Vec<(NodeName, Duration)>,
+    /// What it waits for, if it is a founder and does not have its own share yet.
+    pub begins: Option<Begins>,
     /// Units that it has lent.
     pub lent: BTreeMap<NodeName, u64>,
     /// Units that it was lent.
@@ -278,6 +280,7 @@ impl Limiter {
         let holds = escrow.holdings().into_iter().map(|(node, until)| (node.clone(), until.since(now)));
         Some(Holding {
             holds: holds.collect(),
+            begins: escrow.begins(),
             lent: escrow.lent(name),
             borrowed: escrow.borrowed(name),
             founders: escrow.founding().founders().to_vec(),

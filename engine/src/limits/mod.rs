@@ -77,7 +77,7 @@ mod target;
 mod throttle;
 
 pub use bucket::{Bucket, Decision, UNITS};
-pub use escrow::{Base, Escrow, Founding, FoundingError, Release, ReleaseAll, Share, Write};
+pub use escrow::{Base, Begins, Escrow, Founding, FoundingError, Release, ReleaseAll, Share, Write};
 pub use fact::Seat;
 pub use limiter::{Holding, LimitError, Limiter};
 pub use pool::{Permit, Pool, PoolStanding};

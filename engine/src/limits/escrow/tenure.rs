@@ -2,6 +2,9 @@
 //! all of them have to be heard to begin, one of them to go on (compare PaxosLease: Trencseni, Gazso and Reinhardt 2012).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallymesh_schemas::NodeName;
 
 use super::super::board::{Other, Stage};
 use super::super::fact::{Fact, Seat};
@@ -45,6 +48,15 @@ pub(crate) struct Claim {
     confirm: Option<(u64, Votes)>,
     /// It is given up as soon as nothing is lent on it.
     pub(crate) releasing: bool,
+}
+
+/// What a founder waits for that does not have its own share yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Begins {
+    /// How long until all founders that are heard have run for long enough.
+    pub after: Duration,
+    /// The founders that are not heard. All of them have to be, or be forgotten.
+    pub missing: Vec<NodeName>,
 }
 
 /// The time in which the same claims are held.
@@ -95,6 +107,23 @@ impl Escrow {
     fn is_around(&self, founder: usize) -> bool {
         let node = self.founding.founders.get(founder);
         node.is_some_and(|node| self.board.of(node).any(|(_, other)| other.is_fresh(self.now, self.times.loan)))
+    }
+
+    /// What this founder waits for before it has its own share; `None` when it has it, or is no founder.
+    pub fn begins(&self) -> Option<Begins> {
+        let rank = self.rank.filter(|rank| self.held_claims().all(|(founder, _)| founder != *rank))?;
+        let voters: Vec<usize> = self.voters(rank).filter(|voter| !self.is_forgotten(*voter)).collect();
+        let names = |voter: &usize| self.founding.founders.get(*voter).cloned();
+        let missing = voters.iter().filter(|voter| !self.is_around(**voter)).filter_map(names).collect();
+        // A reading of a clock is the time since its process began.
+        let ran = |voter: &usize| {
+            let others = self.board.of(self.founding.founders.get(*voter)?).map(|(_, other)| other);
+            let heard = others.filter_map(|other| Some((other.heard?, other.beat))).max()?;
+            Some(Duration::from_millis(heard.1) + self.now.since(heard.0))
+        };
+        let alone = voters.is_empty().then(|| self.now.since(self.started));
+        let ran = voters.iter().filter_map(ran).chain(alone).min().unwrap_or_default();
+        Some(Begins { after: self.times.tenure_over.saturating_sub(ran), missing })
     }
 
     /// Whether no founder is missing but those that are forgotten.
@@ -236,7 +265,9 @@ impl Escrow {
     /// which nobody supported another one.
     fn confirm(&mut self, founder: usize, id: u64) {
         let needed: Vec<usize> = self.voters(founder).filter(|voter| !self.is_forgotten(*voter)).collect();
-        if self.voters(founder).next().is_none() && !self.is_mature() {
+        let nobody = self.voters(founder).next().is_none();
+        if needed.is_empty() && !(nobody && self.is_mature()) {
+            // Where all that could answer are forgotten, nobody is left who could let the claim go on.
             return;
         }
         let given: Vec<_> =
