@@ -4,7 +4,7 @@
 
 use clap::{Parser, ValueEnum};
 use tallymesh_benches::report::{self, Group};
-use tallymesh_benches::{add, apply, counting, memory, prefix, series, wire};
+use tallymesh_benches::{add, apply, counting, memory, prefix, series, take, wire};
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -31,6 +31,7 @@ enum Part {
     Prefix,
     Memory,
     Series,
+    Take,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,13 +43,14 @@ enum Output {
 fn main() {
     let args = Args::parse();
     let rounds = args.rounds.max(1);
-    let parts: [(Part, &dyn Fn() -> Vec<Group>); 6] = [
+    let parts: [(Part, &dyn Fn() -> Vec<Group>); 7] = [
         (Part::Add, &|| add::measure(rounds)),
         (Part::Apply, &|| apply::measure(rounds)),
         (Part::Wire, &wire::measure),
         (Part::Prefix, &|| prefix::measure(rounds)),
         (Part::Memory, &memory::measure),
         (Part::Series, &|| series::measure(rounds)),
+        (Part::Take, &|| take::measure(rounds)),
     ];
     let chosen = parts.iter().filter(|(part, _)| args.only.is_empty() || args.only.contains(part));
     let groups: Vec<_> = chosen.flat_map(|(_, measure)| measure()).collect();
