@@ -303,19 +303,19 @@ mod tests {
     /// A short form of the table: hard limits are never overshot, and are used as far as was promised.
     #[test]
     fn the_table_in_short() {
-        for nodes in [3, 10] {
-            for demand in [Demand::Uniform, Demand::Hot, Demand::Moving] {
-                row(nodes, demand, Trouble::None, 10).unwrap();
-            }
+        for demand in [Demand::Uniform, Demand::Hot, Demand::Moving] {
+            row(3, demand, Trouble::None, 5).unwrap();
         }
-        row(4, Demand::Uniform, Trouble::Split(2), 20).unwrap();
+        row(4, Demand::Uniform, Trouble::Split(2), 12).unwrap();
+        let hot = Case { nodes: 10, demand: Demand::Hot, trouble: Trouble::None, kept: Kept::Hard }.run(5).unwrap();
+        assert!(hot.during >= 95.0 && hot.beyond == 0, "{hot:?}");
     }
 
     /// Static parts are what they are: exact, and of no use to a hot node.
     #[test]
     fn static_parts_are_measured() {
         let case = |demand| Case { nodes: 10, demand, trouble: Trouble::None, kept: Kept::Static };
-        let (uniform, hot) = (case(Demand::Uniform).run(10).unwrap(), case(Demand::Hot).run(10).unwrap());
+        let (uniform, hot) = (case(Demand::Uniform).run(4).unwrap(), case(Demand::Hot).run(4).unwrap());
         assert!(uniform.during > 99.0 && uniform.beyond == 0, "{uniform:?}");
         assert!((9.0..11.0).contains(&hot.during), "{hot:?}");
     }

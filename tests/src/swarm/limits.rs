@@ -34,7 +34,7 @@ pub struct Asked {
 
 /// Draws limits for half of the runs. Faults that hard limits are not promised to bear are taken out of the script or made
 /// smaller: `docs/limits.md` says what they assume.
-pub(super) fn draw(seed: u64, nodes: &[String], script: &mut Vec<Step>) -> Option<Asked> {
+pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<Asked> {
     // Chance of its own, so that the rest of the plan is what it would be without limits.
     let mut random = Random::new(seed ^ 0x0b5e_55ed_c0de_f00d);
     let random = &mut random;
@@ -46,12 +46,8 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut Vec<Step>) -> Optio
     founders.truncate(random.between(1, nodes.len() as u64) as usize);
     let runs_twice =
         |name: &str| script.iter().any(|step| matches!(&step.fault, Fault::Twin(names) if names[0] == name));
-    // One of two founders that runs twice has two shares, and who lives is not to be forgotten in a partition.
-    let few = founders.len() < 3;
-    founders.retain(|name| {
-        let forgotten = script.iter().any(|step| matches!(&step.fault, Fault::Forget(node, _) if node == name));
-        !forgotten && !(few && runs_twice(name))
-    });
+    // Who lives is not to be forgotten in a partition, and one of two founders that runs twice has two shares.
+    founders.retain(|name| !script.iter().any(|step| matches!(&step.fault, Fault::Forget(node, _) if node == name)));
     if founders.len() < 3 {
         founders.retain(|name| !runs_twice(name));
     }
