@@ -30,7 +30,8 @@ fn by_name(bencher: Bencher<'_, '_>, name: &str) {
     bencher.bench(|| throttles.take(&throttles.names[at.fetch_add(7919, Ordering::Relaxed) % NAMES]));
 }
 
-/// What the driver does in a tick while this many hard throttles rest, their handles held: nothing that grows with them.
+/// What the driver does in a tick while this many hard throttles rest, their handles held: it asks one in 64 whether its
+/// handle is still held.
 #[divan::bench(args = [0, NAMES])]
 fn tick_at_rest(bencher: Bencher<'_, '_>, names: usize) {
     let mut throttles = Throttles::new(Strength::Hard, names);
