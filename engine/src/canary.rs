@@ -55,6 +55,14 @@ pub enum Canary {
     BurstBrought,
     /// A process supports claims before all that its predecessor supported has run out (I9).
     UnprovenRestart,
+    /// In a cache, what comes last wins over what was written last.
+    ArrivalWins,
+    /// A removal is retired before everybody has everything that it outdoes.
+    RemovalForgotten,
+    /// A removal is retired as soon as everybody has it, whatever is still on its way.
+    RoundsSkipped,
+    /// What was written by a clock far ahead is taken.
+    FutureTaken,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -79,7 +87,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 24] = [
+    pub const ALL: [Canary; 28] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -104,6 +112,10 @@ mod switched {
         Canary::TakenBeforeGiven,
         Canary::BurstBrought,
         Canary::UnprovenRestart,
+        Canary::ArrivalWins,
+        Canary::RemovalForgotten,
+        Canary::RoundsSkipped,
+        Canary::FutureTaken,
     ];
 
     thread_local! {

@@ -1,5 +1,8 @@
 //! The ordered index of a structure: of addresses it knows the sum under any prefix, of names only the order.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use tallymesh_schemas::Kind;
 
 use crate::cell::CellKey;
@@ -13,6 +16,8 @@ const TOGETHER: usize = 32;
 pub(crate) enum Index {
     Sums(Sums),
     Order(Radix<()>),
+    /// Of keys of any bytes, which no radix tree takes.
+    Bytes(BTreeMap<Box<[u8]>, CellId>),
 }
 
 /// The tree of addresses, and what is still to be added to it: a part of every sum until it is.
@@ -34,6 +39,7 @@ impl Index {
         match kind {
             Kind::CidrTree => Self::Sums(Sums::default()),
             Kind::GaugeTable | Kind::ThrottleTable => Self::Order(Radix::default()),
+            Kind::Cache => Self::Bytes(BTreeMap::new()),
         }
     }
 
@@ -41,6 +47,7 @@ impl Index {
         match self {
             Self::Sums(sums) => sums.radix.insert(id, keys),
             Self::Order(radix) => radix.insert(id, keys),
+            Self::Bytes(tree) => drop(tree.insert((*keys.key_of(id)).into(), id)),
         }
     }
 
@@ -51,6 +58,7 @@ impl Index {
                 sums.radix.remove(key);
             }
             Self::Order(radix) => radix.remove(key),
+            Self::Bytes(tree) => drop(tree.remove(key)),
         }
     }
 
@@ -59,6 +67,10 @@ impl Index {
         match self {
             Self::Sums(sums) => sums.radix.seek(key, or_equal, keys),
             Self::Order(radix) => radix.seek(key, or_equal, keys),
+            Self::Bytes(tree) => {
+                let from = if or_equal { Bound::Included(key) } else { Bound::Excluded(key) };
+                tree.range::<[u8], _>((from, Bound::Unbounded)).next().map(|(_, id)| *id)
+            }
         }
     }
 
@@ -94,6 +106,8 @@ impl Index {
         match self {
             Self::Sums(sums) => sums.radix.bytes() + sums.waiting.capacity() * size_of::<(CellKey, Sum)>(),
             Self::Order(radix) => radix.bytes(),
+            // A tree's nodes are half full when it has grown from one end.
+            Self::Bytes(tree) => tree.len() * 2 * size_of::<(Box<[u8]>, CellId)>(),
         }
     }
 }

@@ -3,17 +3,21 @@
 
 mod apply;
 mod cleared;
+mod registers;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tallymesh_schemas::{Actor, Cell as CellKind, Class, Incarnation, Kind, NodeName, Version, key, limits};
+use tallymesh_schemas::{Actor, Bounds, Cell as CellKind, Class, Incarnation, Kind, NodeName, Version, key, limits};
 
 pub(crate) use apply::Applied;
 pub use apply::ApplyError;
 use cleared::Cleared;
+pub(crate) use registers::{Register, Registers};
+pub(crate) use writes::{Needless, OwnRow, Refused};
 
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
@@ -38,6 +42,7 @@ pub(crate) struct Ledger {
     cells: Arc<Cells>,
     index: Index,
     cleared: Cleared,
+    registers: Registers,
     /// Keys that are blocks rather than single hosts.
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
@@ -47,7 +52,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(class: Class, actor: Actor, cells: Arc<Cells>) -> Self {
+    pub(crate) fn new(class: Class, bounds: Bounds, actor: Actor, cells: Arc<Cells>) -> Self {
         let mut partials = BTreeMap::new();
         partials.insert(actor.clone(), Partial::ours());
         Self {
@@ -58,6 +63,7 @@ impl Ledger {
             cells,
             index: Index::new(class.kind()),
             cleared: Cleared::default(),
+            registers: Registers::new(bounds),
             blocks: 0,
             unused: Vec::new(),
             closed: false,
@@ -100,7 +106,7 @@ impl Ledger {
 
     /// Whether what a run has counted outlives it.
     pub(crate) fn keeps_runs(&self) -> bool {
-        self.class.cell() == CellKind::Events
+        self.class.cell() != CellKind::Gauge
     }
 
     pub(crate) fn cells(&self) -> &Cells {
@@ -128,6 +134,11 @@ impl Ledger {
             let cell = self.cells.get(id);
             let totals = cell.take();
             if self.closed {
+                continue;
+            }
+            if self.is_cache() {
+                // Nothing is counted in a cache.
+                cell.lower(totals.0, totals.1);
                 continue;
             }
             if !cell.is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {
@@ -202,6 +213,9 @@ impl Ledger {
             let key = self.cells.key_of(id);
             self.index.remove(&key);
             self.blocks -= usize::from(is_block(self.class.kind(), &key));
+        }
+        if self.is_cache() {
+            self.forget_register(id);
         }
         // What is listed for the sweep is the sweep's to remove.
         if self.cells.get(id).is_parked() || !keys.remove_unused(id) {
@@ -282,6 +296,7 @@ impl Ledger {
     pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys) {
         self.set_counts(actor, false);
         if let Some(mut partial) = self.partials.remove(actor) {
+            self.take_over(actor, &partial);
             self.reclear(self.clearing_rows(&partial), keys, &mut |_| ());
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);
@@ -312,6 +327,11 @@ impl Ledger {
             cell.count_row(false);
             // What was cleared of the old run's row is not there to be cleared in the new one's.
             let cleared = self.cleared_of(state.cell, &was);
+            if self.is_cache() {
+                self.renew_register(state.cell, &was, &state.row);
+                self.drop_if_unused(state.cell, keys);
+                continue;
+            }
             let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
             self.cells.get(state.cell).lower(added, removed);
             let totals = (state.row.added - added, state.row.removed - removed);
@@ -415,13 +435,16 @@ impl Ledger {
         if let Some(id) = rows.into_keys().next() {
             return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
         }
+        if self.is_cache() {
+            self.audit_registers()?;
+        }
         self.audit_cleared()
     }
 
     /// Bytes of rows, logs and index; the cells are counted by their table.
     pub(crate) fn bytes(&self) -> usize {
         let partials: usize = self.partials.values().map(Partial::bytes).sum();
-        partials + self.index.bytes() + self.cleared.bytes()
+        partials + self.index.bytes() + self.cleared.bytes() + self.registers.heap_bytes()
     }
 }
 

@@ -31,12 +31,14 @@
 //! - **I9** A hard limit is never exceeded, in every partition: see [`limits`].
 #![deny(missing_docs)]
 
+mod cache;
 #[cfg(feature = "canaries")]
 pub mod canary;
 #[cfg(not(feature = "canaries"))]
 mod canary;
 mod cell;
 mod cells;
+mod gauge;
 mod index;
 mod inspect;
 mod keys;
@@ -55,18 +57,22 @@ pub mod replica;
 mod row;
 mod series;
 mod slots;
+mod stamp;
 mod structure;
 mod sync;
 mod table;
 mod time;
 mod watch;
 
+pub use cache::{Cache, CacheEntry, CacheError};
+pub use gauge::GaugeCache;
 pub use inspect::Held;
 pub use ledger::ApplyError;
 pub use listing::{Block, Listing};
 pub use replica::{Config, Event, Life, PeerError, Replica};
 pub use row::{Row, TwoWriters, key_hash, row_hash};
 pub use series::{Scope, Series, SeriesEntry, SeriesListing};
+pub use stamp::Stamp;
 pub use structure::{Count, Counter, Entry, Hold, Structure, Wake};
 pub use time::{Now, Time};
 pub use watch::Watch;

@@ -47,6 +47,19 @@ impl Own {
         if unchanged || (slot == EMPTY && counts_nothing(&cells.key_of(id), (added, removed))) {
             return None;
         }
+        self.put(partial, cells, id, (added, removed))
+    }
+
+    /// Writes a cell's own row under the next version, whatever it was; `None` when there is no room for another row.
+    pub(crate) fn put(
+        &mut self,
+        partial: &mut Partial,
+        cells: &Cells,
+        id: CellId,
+        (added, removed): (u64, u64),
+    ) -> Option<(Row, Row)> {
+        let slot = cells.get(id).own_slot();
+        let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
         let slot = if slot == EMPTY { self.slot()? } else { slot };
         let row = Row { added, removed, version: partial.have + 1 };
         let born = if old.is_live() { old.born } else { row.version };
@@ -93,14 +106,19 @@ impl Own {
             if cells.get(state.cell).is_dirty() {
                 continue;
             }
-            let row = Row { version: partial.have + 1, ..Row::default() };
-            partial.have = row.version;
-            partial.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
-            let cell = cells.get(state.cell);
-            cell.set_own_slot(EMPTY);
-            cell.count_row(false);
+            self.vacate(partial, cells, slot);
             retired(state.cell);
         }
+    }
+
+    /// Retires a row.
+    pub(crate) fn vacate(&self, partial: &mut Partial, cells: &Cells, slot: u32) {
+        let cell = cells.get(partial.get(slot).cell);
+        let row = Row { version: partial.have + 1, ..Row::default() };
+        partial.have = row.version;
+        partial.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
+        cell.set_own_slot(EMPTY);
+        cell.count_row(false);
     }
 
     /// Purges vacant rows that every live peer has seen, or that became vacant longer than `retention` ago.

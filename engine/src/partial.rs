@@ -8,6 +8,7 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
+use crate::ledger::Registers;
 use crate::log::Log;
 use crate::radix::KeyOf;
 use crate::row::{key_hash, row_hash};
@@ -268,7 +269,7 @@ impl Partial {
         (since, known): (Version, Version),
         after: Version,
         budget: usize,
-        cells: &Cells,
+        (cells, registers): (&Cells, &Registers),
     ) -> Option<Cut> {
         self.log.as_ref()?;
         let mut rows = RowWriter::new(after);
@@ -285,7 +286,7 @@ impl Partial {
             upto = state.row.version;
             let known = state.born > since && (state.born <= known || canary::broken(Canary::KeyOmitted));
             let key = (state.is_live() && !known).then(|| cells.key_of(state.cell));
-            rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref()) });
+            rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref(), registers) });
         }
         Some(Cut {
             upto: if complete { self.have } else { upto },
@@ -304,9 +305,13 @@ impl Partial {
     }
 }
 
-fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>) -> RowState<'a> {
+fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>, registers: &'a Registers) -> RowState<'a> {
     if !state.is_live() {
         return RowState::Vacant;
+    }
+    // What another write wins over travels without its value: that is read nowhere any more.
+    if let Some((expires_ms, value)) = registers.content(state.cell, &state.row) {
+        return RowState::Content { key, stamp: state.row.added, expires_ms, value };
     }
     RowState::Live { key, added: state.row.added, removed: state.row.removed }
 }

@@ -12,6 +12,7 @@ mod digest;
 mod feed;
 mod link;
 mod liveness;
+mod retire;
 mod verify;
 mod windows;
 
@@ -21,10 +22,12 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{Message, MessageError, Tombstone};
 use tallymesh_schemas::{
-    Actor, Incarnation, NodeName, SeriesName, StructureId, StructureName, StructureSpec, Version, limits,
+    Actor, GaugeCacheSpec, Incarnation, NodeName, SeriesName, StructureId, StructureName, StructureSpec, Version,
+    limits,
 };
 
 use crate::canary::{self, Canary};
+use crate::gauge::GaugeCache;
 use crate::ledger::ApplyError;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
@@ -32,6 +35,7 @@ use crate::time::{Now, Time};
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
+use retire::Round;
 pub use verify::{Finding, Verification};
 use windows::{HeldSeries, WindowClock};
 
@@ -161,6 +165,18 @@ pub enum Event {
         /// Whether it is ahead of ours.
         ahead: bool,
     },
+    /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
+    /// up to them, or they are written anew: one of the two clocks is wrong.
+    Ahead {
+        /// The peer.
+        peer: NodeName,
+        /// Where.
+        structure: StructureName,
+        /// Who wrote them.
+        actor: Actor,
+        /// By how much.
+        by: Duration,
+    },
     /// A node's life changed.
     Life {
         /// The node.
@@ -207,6 +223,8 @@ pub struct Counters {
     pub refused: u64,
     /// Deltas that nobody had asked for.
     pub unasked: u64,
+    /// Deltas of caches that were written too far ahead of our clock.
+    pub ahead: u64,
 }
 
 /// A structure with what the replica keeps about it.
@@ -221,11 +239,13 @@ struct Held {
     joining: bool,
     /// Whether it is exchanged with others.
     shared: bool,
+    /// Of a cache: what is being retired.
+    round: Option<Round>,
 }
 
 impl Held {
     fn new(structure: Arc<Structure>, joining: bool, shared: bool) -> Self {
-        Self { structure, flushed: 0, flushed_at: None, joining, shared }
+        Self { structure, flushed: 0, flushed_at: None, joining, shared, round: None }
     }
 
     fn waits(&self) -> bool {
@@ -244,6 +264,7 @@ pub struct Replica {
     actor: Actor,
     structures: BTreeMap<StructureId, Held>,
     series: Vec<HeldSeries>,
+    gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
     /// In boxes, because each is taken out while a message is cut for it.
     links: BTreeMap<NodeName, Box<Link>>,
@@ -324,6 +345,7 @@ impl Replica {
             actor: Actor::new(node, incarnation),
             structures: BTreeMap::new(),
             series: Vec::new(),
+            gauge_caches: Vec::new(),
             clock: WindowClock::default(),
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
@@ -356,7 +378,7 @@ impl Replica {
                 StructureError::Collision(other, spec.name)
             });
         }
-        if self.structures.values().filter(|held| !held.structure.keeps_runs()).count() >= limits::STRUCTURES {
+        if self.structures.values().filter(|held| !held.structure.is_window()).count() >= limits::STRUCTURES {
             return Err(StructureError::TooMany);
         }
         let joining = !spec.snapshot;
@@ -364,6 +386,29 @@ impl Replica {
         let held = Held::new(Arc::clone(&structure), joining, true);
         self.structures.insert(id, held);
         Ok(structure)
+    }
+
+    /// Keeps a gauge cache. `wake` as for [`Replica::replicate`].
+    ///
+    /// # Errors
+    /// As [`Replica::replicate`].
+    pub fn replicate_gauge_cache(
+        &mut self,
+        spec: GaugeCacheSpec,
+        wake: Wake,
+    ) -> Result<Arc<GaugeCache>, StructureError> {
+        let structure = self.replicate(spec.structure(), wake)?;
+        if let Some(held) = self.structures.get_mut(&structure.id()) {
+            held.shared = spec.replicate;
+        }
+        let gauge_cache = Arc::new(GaugeCache::new(spec, structure));
+        self.gauge_caches.push(Arc::clone(&gauge_cache));
+        Ok(gauge_cache)
+    }
+
+    /// The gauge caches in the order in which they were made.
+    pub fn gauge_caches(&self) -> &[Arc<GaugeCache>] {
+        &self.gauge_caches
     }
 
     /// Leaves: our gauges become zero, and once that is sent each link gets a goodbye. Counting afterwards has no effect.
@@ -378,6 +423,10 @@ impl Replica {
     /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. In the last
     /// run that there is, it stays: no run is ever begun twice.
     pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Actor {
+        self.renew_with(now, at_least, Structure::renew)
+    }
+
+    fn renew_with(&mut self, now: Now, at_least: Incarnation, renew: impl Fn(&Structure, Actor)) -> Actor {
         let incarnation = Incarnation(at_least.0.max(self.actor.incarnation.0 + 1).min(limits::INCARNATION));
         if incarnation == self.actor.incarnation {
             return self.actor.clone();
@@ -385,7 +434,8 @@ impl Replica {
         let run = Actor::new(self.actor.node.clone(), incarnation);
         let was = std::mem::replace(&mut self.actor, run);
         for held in self.structures.values_mut() {
-            held.structure.renew(self.actor.clone());
+            renew(&held.structure, self.actor.clone());
+            held.round = None;
             held.flushed = held.structure.head();
         }
         let earlier = |(_, actor): &Part| actor.node == was.node && actor.incarnation < incarnation;
@@ -406,8 +456,19 @@ impl Replica {
 
     /// Somebody else writes under our name: report it and go on as a higher run (I1).
     fn conflict(&mut self, now: Now, other: Incarnation, peer: &NodeName) {
+        self.conflict_with(now, other, peer, Structure::renew);
+    }
+
+    /// We were forgotten, and live: the caches start over, because the others have not waited for us with what they retire.
+    fn come_back(&mut self, now: Now, forgotten: Incarnation, peer: &NodeName) {
+        self.conflict_with(now, forgotten, peer, |structure, actor| {
+            if structure.is_cache() { structure.start_over(actor) } else { structure.renew(actor) }
+        });
+    }
+
+    fn conflict_with(&mut self, now: Now, other: Incarnation, peer: &NodeName, renew: impl Fn(&Structure, Actor)) {
         let was = self.actor.clone();
-        let run = self.renew(now, Incarnation(other.0.saturating_add(1)));
+        let run = self.renew_with(now, Incarnation(other.0.saturating_add(1)), renew);
         if run == was {
             return;
         }
@@ -450,6 +511,7 @@ impl Replica {
                 Message::Want(want) => self.handle_want(now, peer, &want),
                 Message::Delta(delta) => return self.handle_delta(now, peer, &delta),
                 Message::Probe { nonce } => self.handle_probe(now, peer, nonce),
+                Message::Seen(seen) => self.handle_seen(peer, seen),
                 Message::Goodbye => self.set_life(now, peer, Life::Left),
             }
             Ok(())
@@ -495,6 +557,8 @@ impl Replica {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
+        self.retire(now);
+        self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now.mono));
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
             self.renew(now, self.actor.incarnation);
         }

@@ -3,6 +3,8 @@
 use crdts::CvRDT;
 use tallymesh_schemas::Version;
 
+use crate::stamp::Stamp;
+
 /// One actor's partial for one key: two totals that only grow, and the version at which they last changed.
 ///
 /// The actor is the only writer, so of two states of a row the one with the higher version is the newer one, and the
@@ -21,6 +23,16 @@ impl Row {
     /// What the actor counts: additions less removals. Totals are taken modulo 2^64.
     pub fn value(&self) -> i64 {
         self.added.wrapping_sub(self.removed) as i64
+    }
+
+    /// Of a cache: when its actor wrote it.
+    pub fn stamp(&self) -> Stamp {
+        Stamp(self.added)
+    }
+
+    /// Of a cache: the hash of what was written, 0 when the entry was removed.
+    pub fn content(&self) -> u64 {
+        self.removed
     }
 }
 
@@ -72,6 +84,11 @@ pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
     let hash = fold(key_hash ^ row.added, FACTOR).wrapping_add(SEED);
     let hash = fold(hash ^ row.removed, FACTOR).wrapping_add(SEED);
     fold(hash ^ row.version, FACTOR).wrapping_add(SEED)
+}
+
+/// The hash of a cache entry's content: never 0, which stands for a removed one.
+pub(crate) fn content_hash(expires_ms: u64, value: &[u8]) -> u64 {
+    fold(key_hash(value) ^ expires_ms, FACTOR).wrapping_add(SEED).max(1)
 }
 
 #[cfg(test)]

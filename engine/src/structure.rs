@@ -30,7 +30,7 @@ pub struct Structure {
     pub(crate) ledger: RwLock<Ledger>,
     pub(crate) watchers: Watchers,
     /// Cells that are listed as changed and not committed yet.
-    pending: AtomicUsize,
+    pub(crate) pending: AtomicUsize,
     wake: Wake,
     pub(crate) head: AtomicU64,
     counted: AtomicU32,
@@ -65,7 +65,7 @@ impl Structure {
     pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
         let keys = Keys::new(seed);
         Self {
-            ledger: RwLock::new(Ledger::new(spec.class, actor, Arc::clone(keys.cells()))),
+            ledger: RwLock::new(Ledger::new(spec.class, spec.bounds, actor, Arc::clone(keys.cells()))),
             keys,
             watchers: Watchers::default(),
             pending: AtomicUsize::new(0),
@@ -124,6 +124,11 @@ impl Structure {
         Ok(Counter { structure: Arc::clone(self), id })
     }
 
+    /// Says that there is something to be sent.
+    pub(crate) fn wake(&self) {
+        (self.wake)();
+    }
+
     #[inline]
     fn touch(&self, id: CellId, newly_changed: bool) {
         if newly_changed {
@@ -154,7 +159,12 @@ impl Structure {
         }
         let mut dirty = Vec::new();
         self.keys.drain(&mut dirty);
-        self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
+        if self.is_cache() {
+            // Writes go into the rows at once, and wait only to be sent.
+            self.pending.store(0, Ordering::SeqCst);
+        } else {
+            self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
+        }
         self.watchers.tell(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.note_head(ledger);
         self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);

@@ -1,15 +1,18 @@
 //! A structure as the replication state machine sees it: what it holds of each actor, what to send, what to take in.
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tallymesh_schemas::message::{Delta, DigestEntry};
+use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
+use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
 
 use crate::canary::{self, Canary};
 use crate::ledger::{Applied, ApplyError, Ledger};
 use crate::partial::{Cut, Partial};
 use crate::primitive::Ordering;
+use crate::stamp::Stamp;
 use crate::structure::Structure;
 use crate::time::Time;
 
@@ -75,6 +78,36 @@ impl Structure {
         })
     }
 
+    /// What we have of every actor's rows, all of it at this moment.
+    pub(crate) fn vector(&self) -> BTreeMap<Actor, SeenEntry> {
+        let ledger = self.ledger.read();
+        let entry = |(actor, partial): (&Actor, &Partial)| {
+            let (have, fingerprint) = (partial.have, partial.fingerprint());
+            let whole = if actor == ledger.actor() { have } else { partial.known.max(partial.whole).min(have) };
+            (actor.clone(), SeenEntry { actor: actor.clone(), have, whole, fingerprint })
+        };
+        ledger.partials().iter().map(entry).collect()
+    }
+
+    /// By how much the latest write of a delta lies further ahead of our wall clock than any may; `None` when it does not.
+    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Duration> {
+        if !self.is_cache() || canary::broken(Canary::FutureTaken) {
+            return None;
+        }
+        let mut rows = RowReader::new(delta.rows, delta.after);
+        let mut latest = Stamp::default();
+        // What cannot be read is refused where it is joined.
+        while let Ok(Some(row)) = rows.next_row() {
+            let stamp = match row.state {
+                RowState::Live { added, .. } => added,
+                RowState::Content { stamp, .. } => stamp,
+                RowState::Vacant => 0,
+            };
+            latest = latest.max(Stamp(stamp));
+        }
+        latest.beyond(unix_ms)
+    }
+
     /// Whether what we hold of another actor is everything that it had at one moment.
     pub(crate) fn is_whole(&self, actor: &Actor) -> bool {
         self.ledger.read().partial(actor).is_some_and(Partial::is_whole)
@@ -126,7 +159,7 @@ impl Structure {
     /// Cuts rows above `after` for a replica that knows the keys of rows born in `(since, known]`.
     pub(crate) fn cut(&self, actor: &Actor, known: (Version, Version), after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
-        ledger.partial(actor)?.cut(known, after, budget, ledger.cells())
+        ledger.partial(actor)?.cut(known, after, budget, (ledger.cells(), ledger.registers()))
     }
 
     /// An actor's owner states something else of the version that we have, in answer to probe `answers`. Whether we have
@@ -172,7 +205,12 @@ impl Structure {
 
     /// Whether what a run has counted outlives it.
     pub(crate) fn keeps_runs(&self) -> bool {
-        self.spec().class.cell() == Cell::Events
+        self.spec().class.cell() != Cell::Gauge
+    }
+
+    /// Whether it is a window of a series.
+    pub(crate) fn is_window(&self) -> bool {
+        self.spec().class.is_window()
     }
 
     /// Lets the rows of those actors count of whom `counts` says so; those of events always do.
@@ -198,6 +236,7 @@ impl Structure {
         for actor in &old {
             ledger.drop_actor(actor, &self.keys);
         }
+        self.note_head(&ledger);
         drop(ledger);
         self.refresh();
         old

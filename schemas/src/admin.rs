@@ -165,6 +165,68 @@ pub enum Request {
     },
     /// The limits that are configured, in words: [`Answer::Lines`].
     Limits,
+    /// The caches: [`Answer::CacheList`].
+    CacheList,
+    /// An entry of a cache: [`Answer::CacheItems`], or [`ErrorKind::No`] when there is none.
+    CacheGet {
+        /// The cache.
+        cache: String,
+        /// The key.
+        key: String,
+    },
+    /// Writes an entry of a cache.
+    CacheSet {
+        /// The cache.
+        cache: String,
+        /// The key.
+        key: String,
+        /// The value.
+        value: Vec<u8>,
+        /// When it expires; zero for never.
+        ttl: Duration,
+    },
+    /// Removes an entry of a cache; [`ErrorKind::No`] when there is none.
+    CacheRemove {
+        /// The cache.
+        cache: String,
+        /// The key.
+        key: String,
+    },
+    /// The entries of a cache: [`Answer::CacheItems`].
+    CacheShow {
+        /// The cache.
+        cache: String,
+    },
+    /// The gauge caches: [`Answer::GaugeList`].
+    GaugeList,
+    /// What a key of a gauge cache counts: [`Answer::Entries`], or [`ErrorKind::No`] when there is no such entry.
+    GaugeGet {
+        /// The gauge cache.
+        gauge: String,
+        /// The key.
+        key: String,
+    },
+    /// Adds to a key of a gauge cache: [`Answer::Entries`].
+    GaugeAdd {
+        /// The gauge cache.
+        gauge: String,
+        /// The key.
+        key: String,
+        /// How much; negative to take away.
+        n: i64,
+    },
+    /// Removes an entry of a gauge cache; [`ErrorKind::No`] when there is none.
+    GaugeRemove {
+        /// The gauge cache.
+        gauge: String,
+        /// The key.
+        key: String,
+    },
+    /// The entries of a gauge cache: [`Answer::Entries`].
+    GaugeShow {
+        /// The gauge cache.
+        gauge: String,
+    },
 }
 
 /// Which series is meant.
@@ -246,6 +308,64 @@ pub enum Answer {
     },
     /// For people.
     Lines(Vec<String>),
+    /// The caches, in order of name.
+    CacheList(Vec<CacheInfo>),
+    /// Entries of a cache. In a listing their values are cut to [`SHOWN_BYTES`].
+    CacheItems(Vec<CacheItem>),
+    /// The gauge caches.
+    GaugeList(Vec<GaugeInfo>),
+}
+
+/// Bytes of a value that a listing shows.
+pub const SHOWN_BYTES: usize = 256;
+
+/// A cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether a joiner gets what was written before.
+    pub snapshot: bool,
+    /// Entries that it holds.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub bytes: u64,
+    /// Entries that it may hold.
+    pub max_size: Option<u64>,
+    /// Bytes that it may hold.
+    pub max_bytes: Option<u64>,
+}
+
+/// An entry of a cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheItem {
+    /// Its key, as people read it.
+    pub key: String,
+    /// Its value, or the beginning of it.
+    pub value: Vec<u8>,
+    /// Bytes of its value.
+    pub bytes: u64,
+    /// When it was written, in milliseconds since 1970.
+    pub written_ms: u64,
+    /// When it expires, in milliseconds since 1970; 0 for never.
+    pub expires_ms: u64,
+    /// Who tells of it.
+    pub actor: Actor,
+}
+
+/// A gauge cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GaugeInfo {
+    /// Its name.
+    pub name: String,
+    /// Entries that it holds.
+    pub entries: u64,
+    /// Entries that it may hold.
+    pub max_size: Option<u64>,
+    /// How long an entry stays after its last change; zero for good.
+    pub ttl: Duration,
+    /// Whether the cluster shares it.
+    pub replicate: bool,
 }
 
 /// A series.

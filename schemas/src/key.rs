@@ -4,10 +4,11 @@
 //! |---|---|---|
 //! | address or block | `4` or `6`, the network address, the prefix length | `10.0.0.1`, `10.0.0.0/24`, `2001:db8::/64` |
 //! | name | UTF-8 without control characters | `aol.com`, `binding/aol.com` |
+//! | cache key | any | the text, or what is none as `\x00` |
 //!
 //! Byte order is the order of listing: IPv4 before IPv6, by address, a block before what lies in it; names as text. No
 //! key is a prefix of another one of the same structure once a terminating zero is thought behind it, which is what the
-//! engine's radix tree asks for.
+//! engine's radix tree asks for; keys of caches do not lie in one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -163,12 +164,16 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
             let (binding, name) = text.split_once('/').ok_or_else(|| KeyError::BindingDomain(text.to_owned()))?;
             Ok(binding_domain(binding, name)?.into_bytes())
         }
-        Class::NamedEvents => {
+        Class::NamedEvents | Class::GaugeCache => {
             check(Kind::GaugeTable, text.as_bytes()).map_err(|_| KeyError::Name(text.to_owned()))?;
             Ok(text.as_bytes().to_vec())
         }
         Class::SharedNamedThrottles | Class::OutboundMessages | Class::OutboundConnections => {
             Ok(throttle(text)?.as_bytes().to_vec())
+        }
+        Class::Cache => {
+            check(Kind::Cache, text.as_bytes()).map_err(|_| KeyError::Name(text.to_owned()))?;
+            Ok(text.as_bytes().to_vec())
         }
     }
 }
@@ -204,6 +209,15 @@ pub fn display(kind: Kind, key: &[u8]) -> Result<String, KeyError> {
         Kind::GaugeTable | Kind::ThrottleTable => {
             std::str::from_utf8(key).map(str::to_owned).map_err(|_| KeyError::Encoding { len: key.len(), kind })
         }
+        Kind::Cache => Ok(display_bytes(key)),
+    }
+}
+
+/// Bytes as people read them: text as it is, anything else with its bytes escaped as `\x00`.
+pub fn display_bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().all(|c| !c.is_control() && c != '\\') => text.to_owned(),
+        _ => bytes.escape_ascii().to_string(),
     }
 }
 
@@ -219,6 +233,8 @@ pub fn check(kind: Kind, key: &[u8]) -> Result<(), KeyError> {
                 && std::str::from_utf8(key).is_ok_and(|text| text.chars().all(|c| !c.is_control()));
             if good { Ok(()) } else { Err(KeyError::Encoding { len: key.len(), kind }) }
         }
+        Kind::Cache if (1..=limits::KEY_BYTES).contains(&key.len()) => Ok(()),
+        Kind::Cache => Err(KeyError::Encoding { len: key.len(), kind }),
     }
 }
 

@@ -19,6 +19,9 @@ pub const STRUCTURE_NAME_BYTES: usize = 64;
 /// Bytes of the name of a series: those of its windows derive from it.
 pub const SERIES_NAME_BYTES: usize = 40;
 
+/// Bytes of the name of a gauge cache: that of its structure derives from it.
+pub const GAUGE_CACHE_NAME_BYTES: usize = 48;
+
 /// Structures that one node replicates, beside the windows of its series.
 pub const STRUCTURES: usize = 256;
 
@@ -84,6 +87,25 @@ pub const MAX_PENDING: RangeInclusive<u64> = 1..=1 << 20;
 
 /// Elements that a cache may be bounded to.
 pub const CACHE_ELEMENTS: RangeInclusive<u64> = 1..=1 << 32;
+
+/// Seconds that an entry of a gauge cache may be configured to stay; 0 is for good.
+pub const GAUGE_CACHE_TTL: RangeInclusive<u64> = 0..=366 * 24 * 60 * 60;
+
+/// Bytes of keys and values that a cache may be bounded to.
+pub const CACHE_BYTES: RangeInclusive<u64> = 1..=1 << 40;
+
+/// Bytes of a cache's value: a delta of the usual size then still holds several.
+pub const VALUE_BYTES: usize = 64 << 10;
+
+/// How far ahead of a node's wall clock a stamp may lie that it gives or takes: a clock that is further ahead than that
+/// decides nothing.
+pub const MAX_DRIFT: Duration = Duration::from_secs(60);
+
+/// The latest moment that an entry may be said to expire at, in milliseconds since 1970; also that of a stamp.
+pub const UNIX_MS: u64 = (1 << 48) - 1;
+
+/// Actors that one statement of what was seen names; of more nothing is said, and nothing is retired on its account.
+pub const SEEN_ENTRIES: usize = ACTORS;
 
 /// Longest time that a dead node's counts may be configured to go on counting; `hold` keeps them for good.
 pub const DROP_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);

@@ -36,6 +36,31 @@ pub enum Message<'a> {
     },
     /// The last message of a node that leaves of its own will; its gauges were set to zero before.
     Goodbye,
+    /// What the sender has of a cache, all of it at one moment.
+    Seen(Seen),
+}
+
+/// What a node has of a cache's rows, all of it at one moment: by this the others know what everybody has seen, and what
+/// may be retired. In a digest, entries of one moment may come in several messages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    /// Which structure.
+    pub structure: StructureId,
+    /// Every actor of which rows are held, the sender's own run included.
+    pub entries: Vec<SeenEntry>,
+}
+
+/// What a node has of one actor's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenEntry {
+    /// Whose rows.
+    pub actor: Actor,
+    /// The rows are known up to this version, those that have moved on in between aside.
+    pub have: Version,
+    /// Everything that the actor had at one moment up to this version is known.
+    pub whole: Version,
+    /// Sum of the hashes of the live rows.
+    pub fingerprint: u64,
 }
 
 /// How far a node is, actor by actor. A digest names what changed since the last one on the link, or everything.
@@ -210,6 +235,13 @@ impl<'a> Message<'a> {
                 check_span(delta.after, delta.upto)?;
                 bound("floor", delta.floor, delta.upto.max(delta.floor).min(limits::VERSION))?;
                 bound("rows", delta.rows.len() as u64, limits::FRAME_BYTES as u64)
+            }
+            Self::Seen(seen) => {
+                bound("seen entries", seen.entries.len() as u64, limits::SEEN_ENTRIES as u64)?;
+                seen.entries.iter().try_for_each(|entry| {
+                    check_actor(&entry.actor)?;
+                    check_span(entry.whole, entry.have)
+                })
             }
             Self::Probe { .. } | Self::Goodbye => Ok(()),
         }

@@ -10,10 +10,15 @@
 //! state   := values                 kind 0, known: the slot's key is the one that the receiver has
 //!          | key values             kind 1, keyed
 //!          |                        kind 2, vacant: the owner has retired the row
+//!          | content                kind 3, a cache's entry with its value
 //! key     := varint(bytes shared with the previous key) varint(further bytes) further bytes
 //! values  := varint(added) varint(removed)
+//! content := varint(expiry << 1 | KEYED) [key] varint(stamp) varint(bytes) bytes      with key if KEYED
 //! ```
 //! The previous slot and version of the first row are −1 and the `after` of the batch.
+//!
+//! A row of a cache has a stamp for `added` and the hash of its content for `removed`, 0 when the entry was removed. Only
+//! the entry that is read travels with its content, and without the hash: whoever takes it in makes that himself.
 #![cfg_attr(
     not(test),
     deny(
@@ -35,6 +40,7 @@ const GAP: u64 = 0b100;
 const KNOWN: u64 = 0;
 const KEYED: u64 = 1;
 const VACANT: u64 = 2;
+const CONTENT: u64 = 3;
 
 /// One row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +64,17 @@ pub enum RowState<'a> {
         added: u64,
         /// Total of all removals.
         removed: u64,
+    },
+    /// An entry of a cache, with what it holds.
+    Content {
+        /// The key; `None` when the receiver has it.
+        key: Option<&'a [u8]>,
+        /// When it was written, as the writer's clock orders it.
+        stamp: u64,
+        /// When it expires, in milliseconds since 1970; 0 for never.
+        expires_ms: u64,
+        /// The value.
+        value: &'a [u8],
     },
     /// Nothing: the row was retired.
     Vacant,
@@ -96,6 +113,7 @@ impl RowWriter {
         let kind = match row.state {
             RowState::Live { key: None, .. } => KNOWN,
             RowState::Live { key: Some(_), .. } => KEYED,
+            RowState::Content { .. } => CONTENT,
             RowState::Vacant => VACANT,
         };
         let gap = row.version - self.version - 1;
@@ -105,20 +123,33 @@ impl RowWriter {
         if gap > 0 {
             varint::put(&mut self.buf, gap - 1);
         }
-        if let RowState::Live { key, added, removed } = row.state {
-            if let Some(key) = key {
-                let shared = self.key.iter().zip(key).take_while(|(a, b)| a == b).count();
-                varint::put(&mut self.buf, shared as u64);
-                varint::put(&mut self.buf, (key.len() - shared) as u64);
-                self.buf.extend_from_slice(key.get(shared..).unwrap_or_default());
-                self.key.clear();
-                self.key.extend_from_slice(key);
+        match row.state {
+            RowState::Live { key, added, removed } => {
+                self.push_key(key);
+                varint::put(&mut self.buf, added);
+                varint::put(&mut self.buf, removed);
             }
-            varint::put(&mut self.buf, added);
-            varint::put(&mut self.buf, removed);
+            RowState::Content { key, stamp, expires_ms, value } => {
+                varint::put(&mut self.buf, expires_ms << 1 | u64::from(key.is_some()));
+                self.push_key(key);
+                varint::put(&mut self.buf, stamp);
+                varint::put(&mut self.buf, value.len() as u64);
+                self.buf.extend_from_slice(value);
+            }
+            RowState::Vacant => {}
         }
         (self.slot, self.version) = (slot, row.version);
         self.rows += 1;
+    }
+
+    fn push_key(&mut self, key: Option<&[u8]>) {
+        let Some(key) = key else { return };
+        let shared = self.key.iter().zip(key).take_while(|(a, b)| a == b).count();
+        varint::put(&mut self.buf, shared as u64);
+        varint::put(&mut self.buf, (key.len() - shared) as u64);
+        self.buf.extend_from_slice(key.get(shared..).unwrap_or_default());
+        self.key.clear();
+        self.key.extend_from_slice(key);
     }
 
     /// Bytes so far.
@@ -189,9 +220,29 @@ impl<'a> RowReader<'a> {
                 RowState::Live { key: Some(&self.key), added, removed }
             }
             VACANT => RowState::Vacant,
+            CONTENT => self.take_content()?,
             _ => return Err(self.malformed()),
         };
         Ok(Some(WireRow { slot, version, state }))
+    }
+
+    fn take_content(&mut self) -> Result<RowState<'_>, RowsError> {
+        let head = self.varint()?;
+        let (keyed, expires_ms) = (head & 1 != 0, head >> 1);
+        if expires_ms > limits::UNIX_MS {
+            return Err(RowsError::Bounds("expiry"));
+        }
+        if keyed {
+            self.take_key()?;
+        }
+        let stamp = self.varint()?;
+        let len = usize::try_from(self.varint()?).map_err(|_| RowsError::Bounds("value"))?;
+        if len > limits::VALUE_BYTES {
+            return Err(RowsError::Bounds("value"));
+        }
+        let (value, rest) = self.input.split_at_checked(len).ok_or_else(|| self.malformed())?;
+        self.input = rest;
+        Ok(RowState::Content { key: keyed.then_some(self.key.as_slice()), stamp, expires_ms, value })
     }
 
     fn take_key(&mut self) -> Result<(), RowsError> {
@@ -224,24 +275,38 @@ mod tests {
 
     use super::*;
 
-    type Row = (u32, u64, Option<(Option<Vec<u8>>, u64, u64)>);
+    #[derive(Debug, Clone, PartialEq)]
+    enum State {
+        Live(Option<Vec<u8>>, u64, u64),
+        Content(Option<Vec<u8>>, u64, u64, Vec<u8>),
+        Vacant,
+    }
+
+    type Row = (u32, u64, State);
 
     fn rows() -> impl Strategy<Value = Vec<Row>> {
-        let key = prop::option::of(prop::collection::vec(any::<u8>(), 0..20));
-        let live = prop::option::of((key, any::<u64>(), any::<u64>()));
-        prop::collection::vec((0..limits::ROWS_PER_ACTOR, 1u64..1000, live), 0..50)
+        let key = || prop::option::of(prop::collection::vec(any::<u8>(), 0..20));
+        let value = prop::collection::vec(any::<u8>(), 0..200);
+        let state = prop_oneof![
+            (key(), any::<u64>(), any::<u64>()).prop_map(|(key, a, r)| State::Live(key, a, r)),
+            (key(), any::<u64>(), 0..=limits::UNIX_MS, value).prop_map(|(key, s, e, v)| State::Content(key, s, e, v)),
+            Just(State::Vacant),
+        ];
+        prop::collection::vec((0..limits::ROWS_PER_ACTOR, 1u64..1000, state), 0..50)
     }
 
     fn read(bytes: &[u8], after: u64) -> Result<Vec<Row>, RowsError> {
         let mut reader = RowReader::new(bytes, after);
         let mut rows = Vec::new();
         while let Some(row) = reader.next_row()? {
-            rows.push(match row.state {
-                RowState::Live { key, added, removed } => {
-                    (row.slot, row.version, Some((key.map(<[u8]>::to_vec), added, removed)))
+            let state = match row.state {
+                RowState::Live { key, added, removed } => State::Live(key.map(<[u8]>::to_vec), added, removed),
+                RowState::Content { key, stamp, expires_ms, value } => {
+                    State::Content(key.map(<[u8]>::to_vec), stamp, expires_ms, value.to_vec())
                 }
-                RowState::Vacant => (row.slot, row.version, None),
-            });
+                RowState::Vacant => State::Vacant,
+            };
+            rows.push((row.slot, row.version, state));
         }
         Ok(rows)
     }
@@ -255,10 +320,13 @@ mod tests {
             for (slot, step, live) in batch {
                 version += step;
                 let state = match &live {
-                    Some((key, added, removed)) => {
+                    State::Live(key, added, removed) => {
                         RowState::Live { key: key.as_deref(), added: *added, removed: *removed }
                     }
-                    None => RowState::Vacant,
+                    State::Content(key, stamp, expires_ms, value) => {
+                        RowState::Content { key: key.as_deref(), stamp: *stamp, expires_ms: *expires_ms, value }
+                    }
+                    State::Vacant => RowState::Vacant,
                 };
                 writer.push(WireRow { slot, version, state });
                 expected.push((slot, version, live));
@@ -280,6 +348,15 @@ mod tests {
             writer.push(WireRow { slot: i * 100, version: 1_000_001 + u64::from(i), state });
         }
         assert!(writer.len() <= 4000, "{}", writer.len());
+    }
+
+    #[test]
+    fn values_over_the_bound_are_refused_before_they_are_read() {
+        let mut bytes = Vec::new();
+        for number in [CONTENT, 0, 7, limits::VALUE_BYTES as u64 + 1] {
+            varint::put(&mut bytes, number);
+        }
+        assert_eq!(read(&bytes, 0), Err(RowsError::Bounds("value")));
     }
 
     #[test]

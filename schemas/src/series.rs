@@ -86,7 +86,7 @@ impl SeriesSpec {
     pub fn class(&self) -> Class {
         match self.kind {
             Kind::CidrTree => Class::AddressEvents,
-            Kind::GaugeTable | Kind::ThrottleTable => Class::NamedEvents,
+            Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => Class::NamedEvents,
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a replicated structure is: its name, class, kind and parameters.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -81,6 +82,8 @@ pub enum Kind {
     GaugeTable,
     /// Throttles by name, each with what it has admitted.
     ThrottleTable,
+    /// Keys of any bytes, each with a value of any bytes.
+    Cache,
 }
 
 impl Kind {
@@ -90,6 +93,7 @@ impl Kind {
             Self::CidrTree => "cidrtree",
             Self::GaugeTable => "gauge table",
             Self::ThrottleTable => "throttle table",
+            Self::Cache => "cache",
         }
     }
 }
@@ -103,6 +107,8 @@ pub enum Cell {
     /// Something that has happened: the rows of a run go on counting when the node restarts, leaves or dies, for as long
     /// as the structure lasts.
     Events,
+    /// A value that the last writer decides: it outlives the run that wrote it.
+    Register,
 }
 
 /// What is counted: decides the key, and what becomes of a dead node's counts.
@@ -126,6 +132,10 @@ pub enum Class {
     OutboundMessages,
     /// Throttles of outbound connections, by scope.
     OutboundConnections,
+    /// Values by key; the last writer wins.
+    Cache,
+    /// Counters by name, of a gauge cache.
+    GaugeCache,
 }
 
 impl Class {
@@ -148,7 +158,14 @@ impl Class {
             Self::SharedNamedThrottles => "shared_named_throttles",
             Self::OutboundMessages => "OBTM",
             Self::OutboundConnections => "OBTC",
+            Self::Cache => "cache",
+            Self::GaugeCache => "gauge_cache",
         }
+    }
+
+    /// Whether it is the class of a series' windows.
+    pub fn is_window(self) -> bool {
+        matches!(self, Self::AddressEvents | Self::NamedEvents)
     }
 
     /// The class of that name.
@@ -160,8 +177,11 @@ impl Class {
     pub fn kind(self) -> Kind {
         match self {
             Self::InboundCidr | Self::OutboundCidr | Self::AddressEvents => Kind::CidrTree,
-            Self::OutboundDomains | Self::OutboundBindingDomains | Self::NamedEvents => Kind::GaugeTable,
+            Self::OutboundDomains | Self::OutboundBindingDomains | Self::NamedEvents | Self::GaugeCache => {
+                Kind::GaugeTable
+            }
             Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Kind::ThrottleTable,
+            Self::Cache => Kind::Cache,
         }
     }
 
@@ -171,9 +191,10 @@ impl Class {
             Self::InboundCidr | Self::OutboundCidr | Self::OutboundDomains | Self::OutboundBindingDomains => {
                 Cell::Gauge
             }
-            Self::AddressEvents | Self::NamedEvents => Cell::Events,
+            Self::AddressEvents | Self::NamedEvents | Self::GaugeCache => Cell::Events,
             // What a throttle has admitted matters to those who hear it as it grows; its rows go when it is idle.
             Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Cell::Gauge,
+            Self::Cache => Cell::Register,
         }
     }
 
@@ -218,6 +239,17 @@ pub struct StructureSpec {
     pub max_delay: Duration,
     /// Changes that may wait; when there are more, they are sent at once.
     pub max_pending: usize,
+    /// How large a cache may grow.
+    pub bounds: Bounds,
+}
+
+/// How large a cache may grow. `None` is without bound.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Bounds {
+    /// Entries.
+    pub elements: Option<NonZeroU64>,
+    /// Bytes of all keys and values together.
+    pub bytes: Option<NonZeroU64>,
 }
 
 impl StructureSpec {
@@ -236,6 +268,7 @@ impl StructureSpec {
             on_dead: class.on_dead(),
             max_delay: Self::MAX_DELAY,
             max_pending: Self::MAX_PENDING,
+            bounds: Bounds::default(),
         }
     }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
-use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
+use tallymesh_schemas::message::{
+    Delta, Digest, DigestEntry, Message, Seen, SeenEntry, StructureDigest, Tombstone, Want,
+};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, frame, key};
 
@@ -31,6 +33,19 @@ fn rows() -> Vec<u8> {
     rows.push(WireRow { slot: 1, version: 42, state: live(Some(&second[..n]), 300, 0) });
     rows.push(WireRow { slot: 900, version: 50, state: live(None, 1, 1) });
     rows.push(WireRow { slot: 7, version: 51, state: RowState::Vacant });
+    rows.finish()
+}
+
+/// Of a cache: an entry with its key, a known one that never expires, one that another outdates, and a removed one.
+fn cache_rows() -> Vec<u8> {
+    let mut rows = RowWriter::new(40);
+    let stamp = 1_763_800_000_000 << 16 | 3;
+    let content = |key, expires_ms, value| RowState::Content { key, stamp, expires_ms, value };
+    rows.push(WireRow { slot: 0, version: 41, state: content(Some(b"user:7"), 1_763_800_300_000, b"Ada") });
+    rows.push(WireRow { slot: 1, version: 42, state: content(None, 0, b"") });
+    let outdated = RowState::Live { key: Some(b"user:9"), added: stamp, removed: 0x0123_4567_89ab_cdef };
+    rows.push(WireRow { slot: 2, version: 44, state: outdated });
+    rows.push(WireRow { slot: 3, version: 45, state: RowState::Live { key: None, added: stamp, removed: 0 } });
     rows.finish()
 }
 
@@ -74,6 +89,13 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         ),
         ("probe", Message::Probe { nonce: 7 }),
         ("goodbye", Message::Goodbye),
+        (
+            "seen",
+            Message::Seen(Seen {
+                structure: StructureId::of("mycache"),
+                entries: vec![SeenEntry { actor: actor(), have: 51, whole: 50, fingerprint: 0x0123_4567_89ab_cdef }],
+            }),
+        ),
     ]
 }
 
@@ -111,7 +133,7 @@ fn check(vectors: &[(String, Vec<u8>)]) {
 #[test]
 fn replication_messages_have_their_pinned_bytes() {
     let rows = rows();
-    let mut vectors = vec![("rows".to_owned(), rows.clone())];
+    let mut vectors = vec![("rows".to_owned(), rows.clone()), ("cache-rows".to_owned(), cache_rows())];
     for (name, message) in messages(&rows) {
         let mut bytes = Vec::new();
         message.encode(&mut bytes).unwrap();
@@ -142,7 +164,7 @@ fn every_pinned_vector_is_checked() {
     let rows = rows();
     let ours = messages(&rows).into_iter().map(|(name, _)| name.to_owned());
     let admin = requests().into_iter().map(|(name, _)| format!("admin-{name}"));
-    let others = ["rows", "frame-header", "admin-done", "admin-error"].map(str::to_owned);
+    let others = ["rows", "cache-rows", "frame-header", "admin-done", "admin-error"].map(str::to_owned);
     let known: Vec<String> = ours.chain(admin).chain(others).collect();
     for name in golden().keys() {
         assert!(known.iter().any(|known| known == name), "{name} is pinned and not checked");

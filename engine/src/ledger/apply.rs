@@ -11,19 +11,21 @@
     )
 )]
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
 
-use super::{Ledger, TOGETHER};
+use super::{Ledger, Register, TOGETHER};
 use crate::canary::{self, Canary};
 use crate::cell::CellKey;
 use crate::keys::Keys;
 use crate::partial::Partial;
 use crate::radix::KeyOf;
-use crate::row::Row;
+use crate::row::{Row, content_hash};
 use crate::slots::{CellId, Slot, VACANT};
 
 /// What became of a delta. In all of these the ledger is sound; an [`ApplyError`] leaves it sound as well, with the rows
@@ -63,6 +65,9 @@ pub enum ApplyError {
         /// The delta's end.
         upto: Version,
     },
+    /// A value where values have no place.
+    #[error("a value in a structure of {0}s")]
+    Value(&'static str),
     /// A row of a slot whose key is not known, though the delta takes it to be.
     #[error("row of slot {0} without key, and none is known")]
     Unknown(u32),
@@ -77,6 +82,15 @@ struct Joining<'a> {
     changed: &'a mut dyn FnMut(&[u8]),
     /// Keys of rows that clear and have changed.
     cleared: Vec<CellKey>,
+}
+
+/// What a live row says; `None` of a vacant one.
+fn key_and_totals<'a>(state: &RowState<'a>) -> Option<(Option<&'a [u8]>, (u64, u64))> {
+    match *state {
+        RowState::Live { key, added, removed } => Some((key, (added, removed))),
+        RowState::Content { key, stamp, expires_ms, value } => Some((key, (stamp, content_hash(expires_ms, value)))),
+        RowState::Vacant => None,
+    }
 }
 
 fn applied(delta: &Delta<'_>, had: Version) -> Applied {
@@ -172,6 +186,9 @@ impl Ledger {
             // No snapshot is needed, or not any more: it is a delta like any other.
             return self.apply_next(partial, delta, joining);
         }
+        if partial.shadow.is_none() && self.is_cache() {
+            self.disown(joining.actor, partial);
+        }
         let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::new(since)));
         if !shadow.follows(delta.floor) {
             self.drop_rows(&shadow, joining.keys);
@@ -252,7 +269,7 @@ impl Ledger {
                 Err(error) => break Err(error.into()),
             };
             let state = match state {
-                RowState::Live { key: Some(_), .. } => {
+                RowState::Live { key: Some(_), .. } | RowState::Content { .. } => {
                     self.join_known(partial, &mut known, joining)?;
                     self.join_next(partial, WireRow { slot, version, state }, joining)?;
                     continue;
@@ -304,7 +321,7 @@ impl Ledger {
 
     /// Two have written under one name, and the run has ended: everybody decides for the same one of two rows of a version.
     fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_>) -> bool {
-        let RowState::Live { key, added, removed } = row.state else { return false };
+        let Some((key, (added, removed))) = key_and_totals(&row.state) else { return false };
         if row.version != old.row.version || joining.verify || !self.keeps_runs() || !old.is_live() {
             return false;
         }
@@ -320,19 +337,22 @@ impl Ledger {
         row: WireRow<'_>,
         joining: &mut Joining<'_>,
     ) -> Result<(), ApplyError> {
-        let (cell, totals) = match row.state {
-            RowState::Live { key: None, .. } if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
-            RowState::Live { key: None, added, removed } if canary::broken(Canary::SumForMax) => {
+        if matches!(row.state, RowState::Content { .. }) && !self.is_cache() {
+            return Err(ApplyError::Value(self.class.kind().label()));
+        }
+        let (cell, totals) = match key_and_totals(&row.state) {
+            Some((None, _)) if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
+            Some((None, (added, removed))) if canary::broken(Canary::SumForMax) => {
                 (old.cell, (old.row.added.wrapping_add(added), old.row.removed.wrapping_add(removed)))
             }
-            RowState::Live { key: None, added, removed } => (old.cell, (added, removed)),
-            RowState::Live { key: Some(key), added, removed } => {
+            Some((None, totals)) => (old.cell, totals),
+            Some((Some(key), totals)) => {
                 key::check_row(self.class, key)?;
                 let id = joining.keys.with_or_new(key, |id, _| id);
                 self.enter(id);
-                (id, (added, removed))
+                (id, totals)
             }
-            RowState::Vacant => (VACANT, (0, 0)),
+            None => (VACANT, (0, 0)),
         };
         if cell != old.cell
             && cell < VACANT
@@ -355,13 +375,32 @@ impl Ledger {
         };
         partial.put(row.slot, new, &self.cells);
         if cell == old.cell {
-            if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
+            if self.is_cache() && new.is_live() {
+                self.take_back(cell, joining.actor, &old.row, &new.row);
+            } else if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
                 self.count(cell, &old.row, &new.row, partial.counts, joining);
             }
-            return Ok(());
+        } else {
+            self.move_row(old, &new, partial.counts, joining);
         }
-        self.move_row(old, &new, partial.counts, joining);
+        if self.is_cache() && new.is_live() {
+            self.offer_row(&new, &row.state, joining);
+        }
         Ok(())
+    }
+
+    /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
+    /// it stands for nothing here.
+    fn offer_row(&mut self, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_>) {
+        let (expires_ms, value) = match *state {
+            RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
+            _ if new.row.content() == 0 => (0, None),
+            _ => return,
+        };
+        let (stamp, content) = (new.row.stamp(), new.row.content());
+        if self.offer(new.cell, Register { stamp, content, actor: joining.actor.clone(), expires_ms, value }) {
+            (joining.changed)(&self.cells.key_of(new.cell));
+        }
     }
 
     /// The slot has another key than before, or none any more, or its first one.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_schemas::{Actor, key};
+use tallymesh_schemas::{Actor, Cell, key};
 
 use super::Ledger;
 use crate::canary::{self, Canary};
@@ -67,6 +67,9 @@ impl Ledger {
     /// What an actor's row of a key counts.
     #[inline]
     pub(crate) fn value(&self, actor: &Actor, id: CellId, row: &Row) -> i64 {
+        if self.is_cache() {
+            return 0;
+        }
         if self.cleared.is_empty() {
             return row.value();
         }
@@ -83,9 +86,22 @@ impl Ledger {
         self.cleared.of(&self.cells.key_of(id), actor)
     }
 
+    fn counts_events(&self) -> bool {
+        self.class.cell() == Cell::Events
+    }
+
     /// Whether the rows of a cell clear instead of counting.
     pub(super) fn clears(&self, id: CellId) -> bool {
-        self.keeps_runs() && key::is_cleared(&self.cells.key_of(id))
+        self.counts_events() && key::is_cleared(&self.cells.key_of(id))
+    }
+
+    /// Whether any actor's row of a key has totals that were not cleared.
+    pub(crate) fn is_there(&self, key: &[u8], keys: &Keys) -> bool {
+        let left = |actor: &Actor, row: &Row| {
+            let cleared = self.cleared.of(key, actor);
+            row.added > cleared.0 || row.removed > cleared.1
+        };
+        self.rows_of_key(key, keys).iter().any(|(actor, row)| left(actor, row))
     }
 
     /// The rows of all actors for a key, those that are cleared already included: who cleared them may be forgotten.
@@ -136,7 +152,7 @@ impl Ledger {
 
     /// Every row that clears, of the actors' rows as they are.
     pub(super) fn clearing_rows(&self, partial: &crate::partial::Partial) -> Vec<CellKey> {
-        if !self.keeps_runs() {
+        if !self.counts_events() {
             return Vec::new();
         }
         let keys = partial.live().map(|(_, state)| self.cells.key_of(state.cell));

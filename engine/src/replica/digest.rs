@@ -70,7 +70,9 @@ impl Replica {
         let (answers, incarnation) = (run.answers, self.actor.incarnation);
         let complete = done && run.full;
         let digest = Digest { incarnation, clock_ms: self.clock.unix_ms(), answers, complete, structures, tombstones };
-        if !done {
+        if done {
+            self.owe_seen(link, run.full);
+        } else {
             link.digest = Some(DigestRun { last, ..run.clone() });
         }
         self.counters.digests_out += 1;
@@ -115,6 +117,7 @@ impl Replica {
             && digest.complete
         {
             link.answered = link.answered.max(digest.answers);
+            link.completes = link.completes.saturating_add(1);
             for (id, _) in link.said.keys() {
                 if let Some(held) = self.structures.get_mut(id) {
                     held.joining = false;

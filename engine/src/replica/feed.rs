@@ -13,9 +13,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::time::Duration;
 
 use tallymesh_schemas::message::{Delta, Message, Want};
-use tallymesh_schemas::{NodeName, limits};
+use tallymesh_schemas::{NodeName, StructureName, limits};
 
 use super::digest::send;
 use super::link::{Feed, Link, Part};
@@ -24,6 +25,9 @@ use super::{Event, PeerError, Replica};
 use crate::canary::{self, Canary};
 use crate::ledger::Applied;
 use crate::time::Now;
+
+/// Bytes of rows after which another one may still follow, whatever it holds.
+const LARGEST: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
 
 impl Replica {
     /// Appends the next message for a link to `buf`, the most urgent first; `false` when there is none.
@@ -44,6 +48,9 @@ impl Replica {
         }
         if let Some(run) = link.digest.take() {
             self.transmit_digest(link, &run, buf);
+            return true;
+        }
+        if self.transmit_seen(link, buf) {
             return true;
         }
         if self.transmit_delta(link, buf) {
@@ -107,7 +114,7 @@ impl Replica {
         if ours && !feed.snapshot && feed.cursor >= held.flushed {
             return (false, true);
         }
-        let budget = self.config.delta_bytes.min(limits::DELTA_BYTES - limits::ROW_KEY_BYTES - 64);
+        let budget = self.config.delta_bytes.min(LARGEST);
         let known = (feed.since, feed.known);
         let Some(mut cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
         let at_end = cut.fingerprint.is_some();
@@ -178,6 +185,10 @@ impl Replica {
             return self.unasked(peer, part);
         }
         let name = held.structure.spec().name.clone();
+        if let Some(by) = held.structure.ahead(delta, now.unix_ms) {
+            self.refuse_ahead(peer, part, name, by);
+            return Ok(());
+        }
         let applied = held.structure.apply(delta, owner, now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
         if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.lives(&delta.actor)) {
@@ -204,8 +215,18 @@ impl Replica {
             && let Some(link) = self.links.get_mut(peer)
         {
             link.asked.remove(&part);
+            link.ahead.remove(&part);
         }
         Ok(())
+    }
+
+    /// What is not taken is missing here, and so it is asked for again, as anything that was lost.
+    fn refuse_ahead(&mut self, peer: &NodeName, part: Part, structure: StructureName, by: Duration) {
+        self.counters.ahead += 1;
+        let actor = part.1.clone();
+        if self.links.get_mut(peer).is_some_and(|link| link.ahead.insert(part)) {
+            self.event(Event::Ahead { peer: peer.clone(), structure, actor, by });
+        }
     }
 
     fn unasked(&mut self, peer: &NodeName, part: Part) -> Result<(), PeerError> {

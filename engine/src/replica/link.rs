@@ -17,6 +17,7 @@ use tallymesh_schemas::message::{DigestEntry, Want};
 use tallymesh_schemas::{Actor, Incarnation, StructureId, Version};
 
 use super::Config;
+use super::retire::Vector;
 use crate::random::Random;
 use crate::sync::{Progress, Start};
 use crate::time::Time;
@@ -134,6 +135,16 @@ pub(super) struct Link {
     pub(super) said_goodbye: bool,
     /// Digests in a row that showed the peer's clock to be off.
     pub(super) clock_off: u32,
+    /// What the peer has of each cache.
+    pub(super) seen: BTreeMap<StructureId, Vector>,
+    /// What it was told that we have.
+    pub(super) seen_told: BTreeMap<StructureId, Vector>,
+    /// Caches of which it is to be told.
+    pub(super) seen_due: BTreeSet<StructureId>,
+    /// Digests of everything that have come.
+    pub(super) completes: u32,
+    /// Parts that were refused because they were written too far ahead of our clock.
+    pub(super) ahead: BTreeSet<Part>,
 }
 
 impl Link {
@@ -157,6 +168,11 @@ impl Link {
             answered: 0,
             said_goodbye: false,
             clock_off: 0,
+            seen: BTreeMap::new(),
+            seen_told: BTreeMap::new(),
+            seen_due: BTreeSet::new(),
+            completes: 0,
+            ahead: BTreeSet::new(),
         }
     }
 
@@ -164,6 +180,7 @@ impl Link {
     pub(super) fn start_over(&mut self) {
         self.feeds.clear();
         self.told.clear();
+        self.seen_told.clear();
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
     }
 
@@ -177,6 +194,7 @@ impl Link {
         self.said.retain(|part, _| keep(part));
         self.behind.retain(|part, _| keep(part));
         self.compared.retain(|part, _| keep(part));
+        self.ahead.retain(keep);
     }
 
     /// Sends a digest soon: there is something that the peer waits to hear.
@@ -212,6 +230,8 @@ impl Link {
     /// Entries of all maps.
     pub(super) fn entries(&self) -> usize {
         let told = self.told.len() + self.said.len() + self.behind.len() + self.compared.len();
-        self.feeds.len() + self.wants.len() + self.asked.len() + told
+        let seen = |vectors: &BTreeMap<StructureId, Vector>| vectors.values().map(Vector::len).sum::<usize>();
+        let seen = seen(&self.seen) + seen(&self.seen_told) + self.ahead.len();
+        self.feeds.len() + self.wants.len() + self.asked.len() + told + seen
     }
 }

@@ -153,7 +153,11 @@ impl Replica {
             return;
         }
         if tombstone.node == self.actor.node && tombstone.incarnation >= self.actor.incarnation {
-            self.conflict(now, tombstone.incarnation, peer);
+            if tombstone.from == Incarnation(0) {
+                self.come_back(now, tombstone.incarnation, peer);
+            } else {
+                self.conflict(now, tombstone.incarnation, peer);
+            }
             if tombstone.incarnation >= self.actor.incarnation {
                 // There is no later run to go on as.
                 return;

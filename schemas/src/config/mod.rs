@@ -9,6 +9,7 @@
 
 mod audit;
 mod caches;
+mod gauge;
 mod limits;
 mod nesting;
 mod node;
@@ -25,11 +26,12 @@ mod whole;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::{Class, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec, key};
+use crate::{
+    Bounds, Class, GaugeCacheSpec, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec, key,
+};
 
 pub use render::render_node_file;
 pub use report::{ConfigError, ConfigErrors};
@@ -53,6 +55,8 @@ pub struct Config {
     pub monitors: Vec<Monitor>,
     /// The series that this version runs: those of the audit, metric by metric, and then the named ones.
     pub series: Vec<SeriesSpec>,
+    /// Gauge caches.
+    pub gauge_caches: Vec<GaugeCacheSpec>,
     /// Stanzas that were read and checked, and that this version does not run yet.
     pub not_built: Vec<NotBuilt>,
     file: String,
@@ -242,10 +246,19 @@ pub struct CacheConfig {
     pub name: StructureName,
     /// Whether a node that joins gets what was stored before.
     pub snapshot: bool,
-    /// Elements that it holds; `None` is without bound.
-    pub max_size: Option<NonZeroU64>,
+    /// How large it may grow.
+    pub bounds: Bounds,
     /// How its changes are sent.
     pub pace: Pace,
+}
+
+impl CacheConfig {
+    /// The structure that it is.
+    pub fn structure(&self) -> StructureSpec {
+        let Pace { max_delay, max_pending } = self.pace;
+        let spec = StructureSpec::new(self.name.clone(), Class::Cache);
+        StructureSpec { snapshot: self.snapshot, max_delay, max_pending, bounds: self.bounds, ..spec }
+    }
 }
 
 /// What `Replicate "metrics"` switches on; at least one of the three.

@@ -104,6 +104,8 @@ fn about(class: Class) -> &'static str {
         Class::SharedNamedThrottles => "Throttles by name",
         Class::OutboundMessages => "Throttles of outbound messages",
         Class::OutboundConnections => "Throttles of outbound connections",
+        Class::GaugeCache => "Counters of a gauge cache by name",
+        Class::Cache => "Values by key; the last writer wins",
     }
 }
 

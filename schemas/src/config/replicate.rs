@@ -1,6 +1,7 @@
 //! `Replicate "NAME" { … }`: one replicated object of the cluster.
 
 use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 
 use hcl::edit::structure::Block;
 
@@ -9,7 +10,7 @@ use super::scope::{Scope, label};
 use super::suggest::{did_you_mean, listed};
 use super::value::Setting;
 use super::{CacheConfig, Metric, MetricsConfig, Pace, ThrottleClass, ThrottleConfig, on_dead};
-use crate::{Class, OnDead, StructureName, StructureSpec, limits};
+use crate::{Bounds, Class, OnDead, StructureName, StructureSpec, limits};
 
 /// A stanza.
 pub(super) struct Replicate {
@@ -50,7 +51,7 @@ enum Parameter {
 struct Settings {
     parameters: Vec<Parameter>,
     pace: Pace,
-    max_size: Option<i64>,
+    bounds: Bounds,
     on_dead: Option<OnDead>,
 }
 
@@ -70,21 +71,31 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Replicate> 
     let mut scope = Scope::block(title.clone(), block);
     let [kind, class, parameters] = ["type", "class", "parameters"].map(|key| scope.take(key));
     let [max_delay, max_pending] = ["max_delay", "max_pending"].map(|key| scope.take(key));
-    let [max_size, on_dead] = ["max_size", "on_dead"].map(|key| scope.take(key));
+    let [max_size, max_bytes, on_dead] = ["max_size", "max_bytes", "on_dead"].map(|key| scope.take(key));
     scope.finish(report, "the keys of Replicate are");
 
     let stanza = Stanza { name: text, at, title };
     let subject = name.as_ref().and_then(|_| stanza.subject(kind, class, report));
     stanza.check_place(max_size, subject, report);
+    stanza.check_place(max_bytes, subject, report);
     stanza.check_place(on_dead, subject, report);
     let settings = Settings {
         parameters: stanza.parameters(parameters, subject, report),
         pace: pace(max_delay, max_pending, report),
-        max_size: max_size.and_then(|setting| setting.count(report, &limits::CACHE_ELEMENTS, Some(-1))),
+        bounds: Bounds {
+            elements: max_size.and_then(|setting| bound(setting, &limits::CACHE_ELEMENTS, report)),
+            bytes: max_bytes.and_then(|setting| bound(setting, &limits::CACHE_BYTES, report)),
+        },
         on_dead: on_dead.and_then(|setting| on_dead::read(setting, report)),
     };
     let name = name?;
     Some(Replicate { at, what: subject.map(|subject| settings.of(subject, name.clone())), name })
+}
+
+/// A bound; -1 is none.
+fn bound(setting: Setting<'_>, range: &RangeInclusive<u64>, report: &mut Report<'_>) -> Option<NonZeroU64> {
+    let most = setting.count(report, range, Some(-1))?;
+    u64::try_from(most).ok().and_then(NonZeroU64::new)
 }
 
 fn pace(max_delay: Option<Setting<'_>>, max_pending: Option<Setting<'_>>, report: &mut Report<'_>) -> Pace {
@@ -110,7 +121,7 @@ impl Settings {
             Subject::Cache => What::Cache(CacheConfig {
                 name,
                 snapshot: has(Parameter::Snapshot),
-                max_size: self.max_size.and_then(|size| u64::try_from(size).ok()).and_then(NonZeroU64::new),
+                bounds: self.bounds,
                 pace: self.pace,
             }),
             Subject::Metrics => What::Metrics(MetricsConfig {
@@ -241,8 +252,8 @@ impl Stanza<'_> {
     fn check_place(&self, setting: Option<Setting<'_>>, subject: Option<Subject>, report: &mut Report<'_>) {
         let (Some(setting), Some(subject)) = (setting, subject) else { return };
         let help = match (setting.key, subject) {
-            ("max_size", Subject::Cache) | ("on_dead", Subject::Class(_)) => return,
-            ("max_size", _) => "it bounds a cache, and belongs to type = \"cache\"".to_owned(),
+            ("max_size" | "max_bytes", Subject::Cache) | ("on_dead", Subject::Class(_)) => return,
+            ("max_size" | "max_bytes", _) => "it bounds a cache, and belongs to type = \"cache\"".to_owned(),
             _ => {
                 let classes = listed(&Class::ALL.map(Class::name));
                 format!("it says what becomes of open connections, and belongs to the classes {classes}")

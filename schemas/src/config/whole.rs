@@ -9,7 +9,9 @@ use super::replicate::{self, Replicate, What};
 use super::report::{ConfigErrors, Report, quoted};
 use super::scope::{Scope, block_at, no_label};
 use super::suggest::nearest;
-use super::{Config, LimitsConfig, NotBuilt, OutboundLimits, ThrottleConfig, audit, limits as limiting, node, series};
+use super::{
+    Config, LimitsConfig, NotBuilt, OutboundLimits, ThrottleConfig, audit, gauge, limits as limiting, node, series,
+};
 use crate::{Class, StructureId, StructureName, StructureSpec, limits};
 
 pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -20,6 +22,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     let audit = scope.take_block("inbound_audit", &mut report, "write all monitors as a list in the first one");
     let datasources = scope.take_blocks("Datasource");
     let named = scope.take_blocks("audit_series");
+    let gauges = scope.take_blocks("gauge_cache");
     let limiting = scope.take_block("limits", &mut report, "all limits stand in one block");
     scope.finish(&mut report, "the blocks are");
 
@@ -32,6 +35,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
         limits: limiting.map(|block| limiting::read(block, &mut report)),
         monitors: audit.map_or(Vec::new(), |block| audit::read(block, &mut report)),
         series: Vec::new(),
+        gauge_caches: Vec::new(),
         not_built: Vec::new(),
         file: file.to_owned(),
     };
@@ -53,17 +57,8 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
             "Momentum's other cluster settings have no meaning here, take it out; a cluster block holds",
         );
     }
-    for Replicate { name, at, what } in replicates {
+    for Replicate { at, what, .. } in replicates {
         let Some(what) = what else { continue };
-        let not_built = match &what {
-            What::Structure(_) => None,
-            What::Metrics(metrics) => metrics.gauge_cache.then(|| format!("gauge_cache of Replicate \"{name}\"")),
-            What::Throttle(_) => None,
-            What::Cache(_) => Some(format!("Replicate \"{name}\"")),
-        };
-        if let Some(stanza) = not_built {
-            config.not_built.push(NotBuilt { stanza, name: name.to_string(), line: report.line(at) });
-        }
         match what {
             What::Structure(spec) => config.structures.push(spec),
             What::Metrics(metrics) => config.metrics = Some(metrics),
@@ -85,6 +80,9 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     }
     let named: Vec<_> = named.into_iter().filter_map(|block| series::read(block, &mut report)).collect();
     config.series = series::all(&config.monitors, config.metrics.as_ref(), &named, &mut report);
+    let metrics = config.metrics.as_ref();
+    let gauges: Vec<_> = gauges.into_iter().filter_map(|block| gauge::read(block, metrics, &mut report)).collect();
+    config.gauge_caches = gauge::unique(gauges, &mut report);
     for (series, at) in named.iter().filter_map(|series| Some((series, series.persist?))) {
         let (stanza, name) = (format!("persist of audit_series \"{}\"", series.name), series.name.to_string());
         config.not_built.push(NotBuilt { stanza, name, line: report.line(at) });

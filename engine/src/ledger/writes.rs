@@ -1,0 +1,324 @@
+//! The writer of a cache's own rows: writes, removes, makes room, takes over, and retires what nobody needs.
+
+use std::sync::Arc;
+
+use tallymesh_schemas::{Actor, Class, Version};
+
+use super::Ledger;
+use super::registers::{Register, Registers};
+use crate::canary::{self, Canary};
+use crate::keys::Keys;
+use crate::partial::Partial;
+use crate::radix::KeyOf;
+use crate::row::{Row, content_hash};
+use crate::slots::{CellId, EMPTY, Slot};
+use crate::stamp::Stamp;
+
+/// Why nothing was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This node leaves.
+    Closed,
+    /// The node's stamps are so far ahead of its wall clock.
+    Ahead(std::time::Duration),
+    /// The node has as many rows as it may have.
+    Full,
+}
+
+/// Entries that one write may remove to make room.
+const EVICTED: usize = 64;
+
+/// One of our own rows, as it was at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnRow {
+    pub(crate) slot: u32,
+    pub(crate) version: Version,
+}
+
+/// Our own rows that need not be there for what is read here.
+#[derive(Debug, Default)]
+pub(crate) struct Needless {
+    /// Another write wins over them, or tells the same.
+    pub(crate) dominated: Vec<OwnRow>,
+    /// They win, and there is nothing to be read: the entry was removed, or has expired.
+    pub(crate) over: Vec<OwnRow>,
+}
+
+impl Ledger {
+    /// Whether its rows are registers.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.class == Class::Cache
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    fn key_len(&self, id: CellId) -> usize {
+        self.cells.key_of(id).len()
+    }
+
+    /// Takes in a write that a row tells of; whether it is what is read from now on.
+    pub(super) fn offer(&mut self, id: CellId, register: Register) -> bool {
+        let won = self.registers.offer(id, self.key_len(id), register);
+        self.note_need(id);
+        won
+    }
+
+    /// A row of an actor was taken back for an earlier write. Only a node whose clock was wrong does that.
+    pub(super) fn take_back(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
+        let taken = self.registers.get(id).is_some_and(|register| register.is_of(actor, old));
+        if taken && (new.stamp(), new.content() == 0) < (old.stamp(), old.content() == 0) {
+            let len = self.key_len(id);
+            self.registers.put(id, len, None);
+        }
+    }
+
+    /// An actor's rows turned out not to be what it has, and come anew: what is read of them is read no more until then.
+    pub(super) fn disown(&mut self, actor: &Actor, partial: &Partial) {
+        if !partial.diverged {
+            return;
+        }
+        for (_, Slot { row, cell, .. }) in partial.live() {
+            if self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
+                let len = self.key_len(cell);
+                self.registers.put(cell, len, None);
+            }
+        }
+    }
+
+    /// Notes whether our own row of a cell is needed.
+    fn note_need(&mut self, id: CellId) {
+        let wins = |register: &Register| register.actor == self.actor && register.value.is_some();
+        let needed = self.cells.get(id).own_slot() == EMPTY || self.registers.get(id).is_some_and(wins);
+        if needed {
+            self.registers.needless.remove(&id);
+        } else {
+            self.registers.needless.insert(id);
+        }
+    }
+
+    /// Lets go of what is kept of a cell without rows.
+    pub(super) fn forget_register(&mut self, id: CellId) {
+        let len = self.key_len(id);
+        self.registers.put(id, len, None);
+        self.registers.needless.remove(&id);
+    }
+
+    /// Puts a write into our own row of a key.
+    fn tell(&mut self, id: CellId, register: Register) -> bool {
+        let totals = (register.stamp.0, register.content);
+        let Some((own, partial, cells)) = self.own_parts() else { return false };
+        let told = own.put(partial, cells, id, totals).is_some();
+        if told {
+            self.offer(id, register);
+        }
+        told
+    }
+
+    /// Writes a value, or with none removes what is there. An entry that is too much is removed at its own stamp, so that
+    /// only what was written before it goes with it.
+    pub(crate) fn write_register(
+        &mut self,
+        keys: &Keys,
+        key: &[u8],
+        value: Option<(u64, Arc<[u8]>)>,
+        unix_ms: u64,
+        changed: &mut dyn FnMut(&[u8]),
+    ) -> Result<Stamp, Refused> {
+        if self.closed {
+            return Err(Refused::Closed);
+        }
+        let stamp = self.registers.clock.next(unix_ms).map_err(Refused::Ahead)?;
+        let id = keys.with_or_new(key, |id, _| id);
+        self.enter(id);
+        let content = value.as_ref().map_or(0, |(expires_ms, value)| content_hash(*expires_ms, value));
+        let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
+        let actor = self.actor.clone();
+        if !self.tell(id, Register { stamp, content, actor, expires_ms, value }) {
+            self.drop_if_unused(id, keys);
+            return Err(Refused::Full);
+        }
+        changed(key);
+        for _ in 0..EVICTED {
+            let Some(excess) = self.registers.excess(unix_ms).filter(|excess| *excess != id) else { break };
+            if !self.evict(excess) {
+                break;
+            }
+            changed(&self.cells.key_of(excess));
+        }
+        Ok(stamp)
+    }
+
+    fn evict(&mut self, id: CellId) -> bool {
+        let Some(stamp) = self.registers.get(id).map(|register| register.stamp) else { return false };
+        let actor = self.actor.clone();
+        self.tell(id, Register { stamp, content: 0, actor, expires_ms: 0, value: None })
+    }
+
+    /// Takes over what is read of an actor whose rows are about to go, so that it is read on.
+    pub(super) fn take_over(&mut self, actor: &Actor, partial: &Partial) {
+        if !self.is_cache() || self.closed {
+            return;
+        }
+        for (_, Slot { row, cell, .. }) in partial.live() {
+            let register = self.registers.get(cell).filter(|register| register.is_of(actor, &row)).cloned();
+            if register.is_some_and(|register| self.tell_as_ours(cell, register)) {
+                self.note_need(cell);
+            }
+        }
+    }
+
+    fn tell_as_ours(&mut self, id: CellId, register: Register) -> bool {
+        let Some((own, partial, cells)) = self.own_parts() else { return false };
+        let told = own.put(partial, cells, id, (register.stamp.0, register.content)).is_some();
+        if told {
+            let actor = self.actor.clone();
+            self.registers.set_actor(id, actor);
+        }
+        told
+    }
+
+    /// Goes on as another run with what is read of the old one's.
+    pub(super) fn renew_register(&mut self, id: CellId, was: &Actor, row: &Row) {
+        if let Some(register) = self.registers.get(id).filter(|register| register.is_of(was, row)).cloned() {
+            self.tell_as_ours(id, register);
+        }
+        self.note_need(id);
+    }
+
+    /// Starts over as another run that knows nothing.
+    pub(crate) fn start_over(&mut self, actor: Actor, keys: &Keys) {
+        let partials = std::mem::take(&mut self.partials);
+        let was = std::mem::replace(&mut self.actor, actor.clone());
+        self.own = super::Own::default();
+        self.partials.insert(actor, Partial::ours());
+        if let Some(old) = partials.get(&was) {
+            for (_, state) in old.live() {
+                self.cells.get(state.cell).set_own_slot(EMPTY);
+            }
+        }
+        for mut partial in partials.into_values() {
+            if let Some(shadow) = partial.shadow.take() {
+                self.drop_rows(&shadow, keys);
+            }
+            self.drop_rows(&partial, keys);
+        }
+    }
+
+    /// Looks after a cache by the wall clock: lets go of values that have expired, and tells anew what was written while
+    /// the clock was too far ahead, which nobody has taken, once it is right again.
+    pub(crate) fn look_after(&mut self, unix_ms: u64, keys: &Keys) {
+        let cells = &self.cells;
+        for id in self.registers.spend(unix_ms, |id| cells.key_of(id).len()) {
+            self.note_need(id);
+        }
+        if !self.registers.clock.is_beyond(unix_ms) {
+            return;
+        }
+        let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
+        // Of all rows: one that loses to what is told anew has to go on losing.
+        let rows = self.partials.values().flat_map(|partial| partial.live().map(|(_, state)| state.row.stamp()));
+        let latest = rows.filter(|stamp| !beyond(*stamp)).max();
+        self.registers.clock.set_back(latest.unwrap_or_default());
+        let Some(own) = self.partials.get(&self.actor) else { return };
+        let future = own.live().map(|(_, state)| (state.row, state.cell)).filter(|(row, _)| beyond(row.stamp()));
+        let mut future: Vec<_> = future.collect();
+        future.sort_unstable_by_key(|(row, _)| row.stamp());
+        for (row, id) in future {
+            let Ok(stamp) = self.registers.clock.next(unix_ms) else { return };
+            let won = self.registers.get(id).filter(|register| register.is_of(&self.actor, &row)).cloned();
+            let len = self.key_len(id);
+            match won {
+                Some(register) => {
+                    self.registers.put(id, len, None);
+                    self.tell(id, Register { stamp, ..register });
+                }
+                // Outdone by a write that is still further ahead.
+                None => self.retire_cell(id, keys),
+            }
+        }
+    }
+
+    /// Our own rows that nobody needs here and that were not named before. What is over by now is named only after the
+    /// time by which clocks may differ, so that nobody's next write comes before it.
+    pub(crate) fn take_needless(&mut self, unix_ms: u64, most: usize) -> Needless {
+        let mut named = Needless::default();
+        let mut ids = Vec::new();
+        let Some(own) = self.partials.get(&self.actor) else { return named };
+        for id in &self.registers.needless {
+            let slot = self.cells.get(*id).own_slot();
+            let row = OwnRow { slot, version: own.get(slot).row.version };
+            let settled = |register: &Register| {
+                Stamp::at(unix_ms) > register.stamp && {
+                    let age = unix_ms - register.stamp.unix_ms();
+                    std::time::Duration::from_millis(age) > tallymesh_schemas::limits::MAX_DRIFT
+                }
+            };
+            match self.registers.get(*id) {
+                Some(register) if register.is_of(&self.actor, &own.get(slot).row) => {
+                    let early = canary::broken(Canary::RemovalForgotten) || canary::broken(Canary::RoundsSkipped);
+                    if !settled(register) && !early {
+                        continue;
+                    }
+                    named.over.push(row);
+                }
+                _ => named.dominated.push(row),
+            }
+            ids.push(*id);
+            if ids.len() >= most {
+                break;
+            }
+        }
+        for id in ids {
+            self.registers.needless.remove(&id);
+        }
+        named
+    }
+
+    /// Whether our row is as it was, and no actor has another one of its key.
+    pub(crate) fn is_alone(&self, row: &OwnRow) -> bool {
+        self.unchanged(row).is_some_and(|id| self.cells.get(id).rows() == 1)
+    }
+
+    fn unchanged(&self, row: &OwnRow) -> Option<CellId> {
+        let state = self.partials.get(&self.actor)?.get(row.slot);
+        (state.is_live() && state.row.version == row.version).then_some(state.cell)
+    }
+
+    /// Retires one of our rows, if it is as it was.
+    pub(crate) fn retire_register(&mut self, row: &OwnRow, keys: &Keys) {
+        if let Some(id) = self.unchanged(row) {
+            self.retire_cell(id, keys);
+        }
+    }
+
+    fn retire_cell(&mut self, id: CellId, keys: &Keys) {
+        let slot = self.cells.get(id).own_slot();
+        if let Some((own, partial, cells)) = self.own_parts() {
+            own.vacate(partial, cells, slot);
+        }
+        self.registers.needless.remove(&id);
+        self.drop_if_unused(id, keys);
+    }
+
+    /// What is read of a cache, against the rows (I10).
+    pub(super) fn audit_registers(&self) -> Result<(), String> {
+        let cells = &self.cells;
+        self.registers.audit(|id| cells.key_of(id).len())?;
+        for (id, _) in self.cells.indexed() {
+            let register = self.registers.get(id);
+            let rows =
+                self.partials.values().filter_map(|partial| partial.find(id, &self.cells)).map(|(_, state)| state.row);
+            let removal = rows.filter(|row| row.content() == 0).map(|row| row.stamp()).max();
+            let read = register.filter(|register| register.content != 0).map(|register| register.stamp);
+            if removal.is_some() && read.is_some() && removal >= read {
+                return Err(format!("{:?} is read though it was removed", &*self.cells.key_of(id)));
+            }
+        }
+        match self.registers.iter().find(|(id, _)| !self.cells.get(*id).is_indexed()) {
+            Some((id, _)) => Err(format!("a write is kept of cell {id}, which has no rows")),
+            None => Ok(()),
+        }
+    }
+}

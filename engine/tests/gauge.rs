@@ -1,0 +1,155 @@
+//! Gauge caches on replicas that are joined by wires.
+
+#[allow(dead_code)]
+mod wire;
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::GaugeCache;
+use tallymesh_schemas::GaugeCacheSpec;
+use wire::Wire;
+
+const KEY: &[u8] = b"k";
+
+fn gauges(names: &[&str], ttl: u64, max_elements: u64) -> Wire {
+    let mut wire = Wire::new(names);
+    let spec = GaugeCacheSpec {
+        ttl: Duration::from_secs(ttl),
+        max_elements: NonZeroU64::new(max_elements),
+        max_delay: Duration::ZERO,
+        ..GaugeCacheSpec::new("g").unwrap()
+    };
+    for replica in &mut wire.replicas {
+        replica.replicate_gauge_cache(spec.clone(), Arc::new(|| ())).unwrap();
+    }
+    for a in 0..names.len() {
+        (a + 1..names.len()).for_each(|b| wire.up(a, b));
+    }
+    wire.run(3);
+    wire
+}
+
+fn gauge(wire: &Wire, at: usize) -> Arc<GaugeCache> {
+    Arc::clone(&wire.replicas[at].gauge_caches()[0])
+}
+
+fn add(wire: &mut Wire, at: usize, key: &[u8], n: i64) {
+    gauge(wire, at).add(key, n, wire.now.mono).unwrap();
+    let now = wire.now;
+    wire.replicas[at].handle_changes(now);
+}
+
+fn get(wire: &Wire, at: usize) -> Option<i64> {
+    gauge(wire, at).get(KEY, wire.now.mono)
+}
+
+fn all(wire: &Wire) -> Vec<Option<i64>> {
+    (0..wire.replicas.len()).map(|at| get(wire, at)).collect()
+}
+
+#[test]
+fn all_count_and_anybody_removes() {
+    let mut wire = gauges(&["a", "b", "c"], 0, 0);
+    assert_eq!(all(&wire), [None; 3]);
+    add(&mut wire, 0, KEY, 5);
+    add(&mut wire, 1, KEY, -2);
+    wire.run(2);
+    assert_eq!(all(&wire), [Some(3); 3]);
+    add(&mut wire, 2, KEY, -3);
+    wire.run(2);
+    assert_eq!(all(&wire), [Some(0); 3], "an entry that counts zero is one");
+    assert!(gauge(&wire, 1).remove(KEY, wire.now.mono).unwrap());
+    wire.run(2);
+    assert_eq!(all(&wire), [None; 3]);
+    add(&mut wire, 0, KEY, 1);
+    wire.run(2);
+    assert_eq!(all(&wire), [Some(1); 3], "it begins again at zero");
+}
+
+/// A count that is added while somebody else removes the entry stays, and what that one knew of goes.
+#[test]
+fn what_is_counted_while_it_is_removed_stays() {
+    let mut wire = gauges(&["a", "b", "c"], 0, 0);
+    add(&mut wire, 0, KEY, 5);
+    wire.run(2);
+    wire.down(0, 1);
+    wire.down(1, 2);
+    add(&mut wire, 0, KEY, 2);
+    assert!(gauge(&wire, 1).remove(KEY, wire.now.mono).unwrap());
+    wire.run(1);
+    assert_eq!(all(&wire), [Some(7), None, Some(7)]);
+    wire.up(0, 1);
+    wire.up(1, 2);
+    wire.run(10);
+    assert_eq!(all(&wire), [Some(2); 3]);
+}
+
+/// The last change anywhere counts; whoever is to clear it and is gone is not waited for.
+#[test]
+fn an_entry_goes_when_nobody_changes_it() {
+    let mut wire = gauges(&["a", "b", "c"], 10, 0);
+    add(&mut wire, 0, KEY, 5);
+    wire.run(7);
+    add(&mut wire, 1, KEY, 1);
+    wire.run(7);
+    assert_eq!(all(&wire), [Some(6); 3], "it has changed seven seconds ago, on another node");
+    wire.run(5);
+    assert_eq!(all(&wire), [None; 3]);
+    wire.run(20);
+    for at in 0..3 {
+        assert!(gauge(&wire, at).is_empty(wire.now.mono), "it is cleared");
+    }
+    for at in 0..3 {
+        let others: Vec<_> = (0..3).filter(|other| *other != at).collect();
+        add(&mut wire, others[0], KEY, 4);
+        wire.run(2);
+        others.iter().for_each(|other| wire.down(at, *other));
+        wire.run(30);
+        assert!(gauge(&wire, others[0]).is_empty(wire.now.mono), "without {at}");
+        add(&mut wire, others[0], KEY, 1);
+        assert_eq!(get(&wire, others[0]), Some(1), "it begins again at zero");
+        others.iter().for_each(|other| wire.up(at, *other));
+        wire.run(3);
+        assert_eq!(all(&wire), [Some(1); 3]);
+        assert!(gauge(&wire, at).remove(KEY, wire.now.mono).unwrap());
+        wire.run(2);
+    }
+}
+
+#[test]
+fn the_oldest_goes_when_there_are_too_many() {
+    let mut wire = gauges(&["a", "b"], 0, 3);
+    for n in 0..6_u8 {
+        add(&mut wire, usize::from(n % 2), &[b'k', b'0' + n], 1);
+        wire.run(1);
+    }
+    // The third but last is changed, and so the one behind it is the oldest.
+    add(&mut wire, 0, b"k3", 1);
+    wire.run(1);
+    add(&mut wire, 1, b"k9", 1);
+    wire.run(1);
+    for at in 0..2 {
+        let entries = gauge(&wire, at).entries(None, 9, wire.now.mono);
+        let entries: Vec<_> = entries.iter().map(|entry| (entry.key.as_slice(), entry.count)).collect();
+        assert_eq!(entries, [(&b"k3"[..], 2), (b"k5", 1), (b"k9", 1)]);
+    }
+}
+
+/// Rows of a run that has ended count on.
+#[test]
+fn a_run_that_has_ended_counts_on() {
+    let mut wire = gauges(&["a", "b", "c"], 0, 0);
+    add(&mut wire, 2, KEY, 4);
+    wire.run(2);
+    wire.down(0, 2);
+    wire.down(1, 2);
+    add(&mut wire, 0, KEY, 1);
+    wire.run(20);
+    assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)));
+    let now = wire.now;
+    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000));
+    wire.run(5);
+    assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)), "and is not counted twice");
+}
