@@ -32,6 +32,13 @@ fn check_bounds(message: &Message<'_>, len: usize) {
             assert!(since <= after && after <= upto && *upto <= limits::VERSION && *floor <= limits::VERSION);
             assert!(rows.len() <= len);
         }
+        Message::Seen(seen) => {
+            assert!(seen.entries.len() <= limits::SEEN_ENTRIES.min(len));
+            for entry in &seen.entries {
+                assert!(entry.whole <= entry.have && entry.have <= limits::VERSION);
+                assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
+            }
+        }
         Message::Probe { .. } | Message::Goodbye => {}
     }
 }

@@ -3,15 +3,17 @@
 //! count ourselves is untouched, and memory is bounded by what there is to know.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arbitrary::{Arbitrary, Unstructured};
-use tallymesh_engine::{Config, Counter, Event, Hold, Life, Listing, Now, Replica, Structure, Time};
+use tallymesh_engine::{Cache, Config, Counter, Event, Hold, Life, Listing, Now, Replica, Stamp, Structure, Time};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{
-    Actor, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureId, StructureSpec, key, limits,
+    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureId, StructureSpec, key,
+    limits,
 };
 
 const STEPS: usize = 256;
@@ -20,8 +22,10 @@ const NODES: [&str; 6] = ["p0", "p1", "p2", "q0", "q1", "us"];
 const FIRST_RUN: u64 = 1000;
 /// The place of the window among the structures.
 const EVENTS: usize = 2;
+/// The place of the cache.
+const CACHE: usize = 3;
 /// Maps that a link keeps, each with at most one entry for a structure and an actor.
-const MAPS: usize = 7;
+const MAPS: usize = 10;
 /// Bytes that a structure may take when it knows nothing.
 const BYTES_EMPTY: usize = 256 << 10;
 /// Bytes that it may take for each row that it was ever sent, sparse as they may lie.
@@ -83,6 +87,7 @@ enum Which {
     Unknown(u8),
     /// The window of a series.
     Events,
+    Cache,
 }
 
 #[derive(Debug, Clone, Copy, Arbitrary)]
@@ -114,6 +119,13 @@ enum State {
     Known(Number, Number),
     Keyed(Key, Number, Number),
     Vacant,
+    /// A cache's entry: its stamp counts from about now, so that many are taken.
+    Content {
+        key: Option<Key>,
+        stamp: Number,
+        expires: Number,
+        value: Vec<u8>,
+    },
 }
 
 #[derive(Debug, Clone, Arbitrary)]
@@ -184,6 +196,9 @@ enum Step {
     Leave,
     List(Which),
     Flush,
+    Set { key: u8, value: u8, ttl: u8 },
+    Remove(u8),
+    Clock(i32),
 }
 
 fn address(n: u8) -> Vec<u8> {
@@ -201,14 +216,14 @@ fn address(n: u8) -> Vec<u8> {
 fn sound_key(kind: Kind, n: u8) -> Vec<u8> {
     match kind {
         Kind::CidrTree => address(n),
-        Kind::GaugeTable | Kind::ThrottleTable => format!("d{}.example", n % 16).into_bytes(),
+        Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => format!("d{}.example", n % 16).into_bytes(),
     }
 }
 
 /// What is driven, and what is known of it.
 struct Driven {
     replica: Replica,
-    structures: [Arc<Structure>; 3],
+    structures: [Arc<Structure>; 4],
     now: Now,
     /// What we have counted ourselves.
     own: BTreeMap<(usize, Vec<u8>), i64>,
@@ -217,6 +232,8 @@ struct Driven {
     rows: usize,
     nonce: u64,
     left: bool,
+    /// The wall clock was set: what was written before may lie ahead.
+    clock_set: bool,
 }
 
 /// Reads steps and drives a replica through them.
@@ -261,11 +278,28 @@ impl Driven {
         let spec = SeriesSpec::new(SeriesName::new("events").expect("a sound name"), Kind::CidrTree, week, 1);
         let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("one series");
         let [window] = &series.windows()[..] else { panic!("one window is kept") };
-        let structures = [addresses, names, Arc::clone(window)];
+        let bounds = Bounds { elements: NonZeroU64::new(5), bytes: None };
+        let spec = StructureSpec { bounds, ..StructureSpec::from(Class::Cache) };
+        let cache = replica.replicate(spec, Arc::new(|| ())).expect("a cache");
+        let structures = [addresses, names, Arc::clone(window), cache];
         for peer in [0, 1] {
             replica.handle_link_up(now, &peer_of(peer));
         }
-        Self { replica, structures, now, own: BTreeMap::new(), holds: Vec::new(), rows: 0, nonce: 0, left: false }
+        Self {
+            replica,
+            structures,
+            now,
+            own: BTreeMap::new(),
+            holds: Vec::new(),
+            rows: 0,
+            nonce: 0,
+            left: false,
+            clock_set: false,
+        }
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::of(&self.structures[CACHE]).expect("a cache")
     }
 
     fn run(&self, run: Run) -> Incarnation {
@@ -306,6 +340,7 @@ impl Driven {
             Which::Addresses | Which::Unknown(_) => 0,
             Which::Names => 1,
             Which::Events => EVENTS,
+            Which::Cache => CACHE,
         }
     }
 
@@ -377,6 +412,22 @@ impl Driven {
                 self.left = true;
             }
             Step::List(which) => self.list(*which),
+            Step::Set { key, value, ttl } => {
+                let ttl = Duration::from_secs(u64::from(ttl % 4));
+                let set = self.cache().set(&sound_key(Kind::Cache, *key), vec![*value; 3], ttl, self.now.unix_ms);
+                // What was evicted has a row as well.
+                self.rows += 1 + 5;
+                assert!(set.is_ok() || self.left || self.clock_set, "{set:?}");
+            }
+            Step::Remove(key) => {
+                self.rows += 1;
+                let removed = self.cache().remove(&sound_key(Kind::Cache, *key), self.now.unix_ms);
+                assert!(removed.is_ok() || self.left || self.clock_set, "{removed:?}");
+            }
+            Step::Clock(by) => {
+                self.clock_set = true;
+                self.now.unix_ms = self.now.unix_ms.saturating_add_signed(i64::from(*by)).max(1);
+            }
             Step::Flush => PEERS.iter().enumerate().for_each(|(at, _)| self.poll(&peer_of(at as u8), 32)),
         }
     }
@@ -392,7 +443,7 @@ impl Driven {
                 let structures = parts.iter().map(|(which, mismatch, entries)| StructureDigest {
                     structure: self.id(*which),
                     name: name(which),
-                    kind: if matches!(which, Which::Names) ^ *mismatch { Kind::GaugeTable } else { Kind::CidrTree },
+                    kind: if *mismatch { Kind::ThrottleTable } else { self.structures[Self::at(*which)].kind() },
                     entries: entries.iter().map(|entry| self.entry(peer, *which, entry)).collect(),
                 });
                 let tombstones = tombstones.iter().map(|(who, until)| {
@@ -503,9 +554,16 @@ impl Driven {
                 }
                 State::Keyed(Key::Sound(n), ..) => sound_key(kind, *n),
                 State::Keyed(Key::Bytes(bytes), ..) => bytes.clone(),
+                State::Content { key: Some(Key::Sound(n)), .. } => sound_key(kind, *n),
+                State::Content { key: Some(Key::Bytes(bytes)), .. } => bytes.clone(),
                 _ => Vec::new(),
             };
-            let state = match row.state {
+            let state = match &row.state {
+                State::Content { key: given, stamp, expires, value } => {
+                    let key = given.is_some().then_some(key.as_slice());
+                    let stamp = Stamp::at(self.now.unix_ms).0.saturating_add(stamp.of(1 << 40));
+                    RowState::Content { key, stamp, expires_ms: expires.of(limits::UNIX_MS) >> 1, value }
+                }
                 State::Known(added, removed) => {
                     RowState::Live { key: None, added: added.of(u64::MAX), removed: removed.of(u64::MAX) }
                 }
@@ -549,11 +607,18 @@ impl Driven {
         let at = Self::at(which);
         let key = sound_key(self.structures[at].kind(), n);
         self.structures[at].add(&key, by).expect("a sound key");
+        if at == CACHE {
+            // Nothing is counted there.
+            return;
+        }
         *self.own.entry((at, key)).or_default() += by;
     }
 
     fn hold(&mut self, which: Which, n: u8, limit: i64) {
         let at = Self::at(which);
+        if at == CACHE {
+            return;
+        }
         if at == EVENTS {
             // Events are not held open; they are cleared.
             let key = sound_key(Kind::CidrTree, n);
@@ -576,6 +641,11 @@ impl Driven {
     }
 
     fn list(&self, which: Which) {
+        if matches!(which, Which::Cache) {
+            let entries = self.cache().entries(None, 100, self.now.unix_ms);
+            assert!(entries.is_sorted_by(|a, b| a.key < b.key) && entries.len() == self.cache().len(self.now.unix_ms));
+            return;
+        }
         let structure = &self.structures[Self::at(which)];
         let mut listing = structure.list_all();
         let mut last: Option<Vec<u8>> = None;
@@ -610,7 +680,7 @@ impl Driven {
         for structure in &self.structures {
             structure.audit().unwrap_or_else(|error| panic!("{}: {error}", structure.spec().name));
             let held = structure.held();
-            let keeps_runs = structure.spec().class.cell() == Cell::Events;
+            let keeps_runs = structure.spec().class.cell() != Cell::Gauge;
             assert!(keeps_runs || held.len() <= actors, "{} actors are held, {actors} are known", held.len());
             let rows: usize = held.iter().map(|held| held.rows).sum();
             assert!(rows <= self.rows + self.own.len());

@@ -8,7 +8,15 @@ use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, RowsError, WireRow
 struct Row {
     slot: u32,
     version: u64,
-    live: Option<(Option<Vec<u8>>, u64, u64)>,
+    state: State,
+}
+
+/// What a row says, its bytes owned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Live(Option<Vec<u8>>, u64, u64),
+    Content(Option<Vec<u8>>, u64, u64, Vec<u8>),
+    Vacant,
 }
 
 /// Reads a batch: 8 bytes for the version that it begins behind, and the rest for the rows.
@@ -37,23 +45,33 @@ fn read(bytes: &[u8], after: u64) -> (Vec<Row>, Result<(), RowsError>) {
         };
         assert!(row.slot < limits::ROWS_PER_ACTOR);
         assert!(row.version <= limits::VERSION && row.version > rows.last().map_or(after, |row| row.version));
-        let live = match row.state {
+        let state = match row.state {
             RowState::Live { key, added, removed } => {
                 assert!(key.is_none_or(|key| key.len() <= limits::ROW_KEY_BYTES));
-                Some((key.map(<[u8]>::to_vec), added, removed))
+                State::Live(key.map(<[u8]>::to_vec), added, removed)
             }
-            RowState::Vacant => None,
+            RowState::Content { key, stamp, expires_ms, value } => {
+                assert!(key.is_none_or(|key| key.len() <= limits::ROW_KEY_BYTES));
+                assert!(value.len() <= limits::VALUE_BYTES && expires_ms <= limits::UNIX_MS);
+                State::Content(key.map(<[u8]>::to_vec), stamp, expires_ms, value.to_vec())
+            }
+            RowState::Vacant => State::Vacant,
         };
-        rows.push(Row { slot: row.slot, version: row.version, live });
+        rows.push(Row { slot: row.slot, version: row.version, state });
     }
 }
 
 fn write(rows: &[Row], after: u64) -> Vec<u8> {
     let mut writer = RowWriter::new(after);
-    for Row { slot, version, live } in rows {
-        let state = match live {
-            Some((key, added, removed)) => RowState::Live { key: key.as_deref(), added: *added, removed: *removed },
-            None => RowState::Vacant,
+    for Row { slot, version, state } in rows {
+        let state = match state {
+            State::Live(key, added, removed) => {
+                RowState::Live { key: key.as_deref(), added: *added, removed: *removed }
+            }
+            State::Content(key, stamp, expires_ms, value) => {
+                RowState::Content { key: key.as_deref(), stamp: *stamp, expires_ms: *expires_ms, value }
+            }
+            State::Vacant => RowState::Vacant,
         };
         writer.push(WireRow { slot: *slot, version: *version, state });
     }

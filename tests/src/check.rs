@@ -1,6 +1,7 @@
 //! Checkers: what must hold at every moment, and what must hold once everything is healed. Plain functions, for use in
 //! any test.
 
+mod caches;
 mod converged;
 mod windows;
 
@@ -8,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::{Held, Row, Structure};
-use tallymesh_schemas::{Actor, Cell, Kind, OnDead, StructureId, StructureName, Version};
+use tallymesh_schemas::{Actor, Cell, Kind, OnDead, StructureId, StructureName, Version, limits};
 
 pub use converged::pending;
 pub(crate) use windows::taken_along;
@@ -229,6 +230,8 @@ fn each_row(
 }
 
 fn links(process: &Process, parts: usize) -> Result<(), String> {
+    // What is seen of a cache is told besides, to each and of each.
+    let parts = parts + process.caches.values().map(|sim| 2 * sim.cache.structure().held().len()).sum::<usize>();
     let links = process.replica.links().count();
     let entries = process.replica.link_entries();
     if entries > links * parts * ENTRIES_A_PART {
@@ -259,6 +262,11 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
     for node in &cluster.nodes {
         let Some(running) = &node.process else { continue };
         process(running, &cluster.truth.borrow(), cluster.spoilt).map_err(|what| format!("{}: {what}", node.label))?;
+        for sim in running.caches.values() {
+            let unix_ms = node.read_clock(cluster.now()).unix_ms;
+            let looked = crate::caches::look(sim, &mut running.cache_seen.clone(), unix_ms);
+            looked.map_err(|what| format!("{}: {what}", node.label))?;
+        }
     }
     Ok(())
 }
@@ -330,6 +338,10 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
     let config = &cluster.config;
     let retired = config.idle_after.mul_f64(1.5) + Duration::from_secs(3) + config.digest_interval.mul_f64(1.2 * 4.0);
     cluster.run_for(retired)?;
+    if !cluster.cache_specs.is_empty() {
+        // What is over goes when no clock can be before it, in three rounds.
+        cluster.run_for(limits::MAX_DRIFT + SKEW + (config_digests(cluster)) * 8)?;
+    }
     let quiet = cluster.config.full_digest_interval.mul_f64(1.2) * 2;
     // Whoever came to a window while others dropped it asks for what it missed there, and stops.
     let asking = if cluster.series_specs.is_empty() { Duration::ZERO } else { asking_time(cluster) };
@@ -354,6 +366,13 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         break;
     }
     Ok(took)
+}
+
+/// How far wall clocks are apart in the simulations of caches, at most.
+const SKEW: Duration = Duration::from_secs(30);
+
+fn config_digests(cluster: &Cluster) -> Duration {
+    (cluster.config.digest_interval + cluster.config.full_digest_interval).mul_f64(1.2)
 }
 
 /// How long somebody goes on asking for what the peer does not have any more: five times, after five digests each.

@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tallymesh_engine::{Config, Now, Scope, Series, Structure, Time};
+use tallymesh_engine::{Cache, Config, Now, Scope, Series, Structure, Time};
 use tallymesh_schemas::{Actor, NodeName, SeriesSpec, StructureSpec, Window};
 
 pub use builder::{Builder, quick_config, series, spec};
 
+use crate::caches::Writes;
 use crate::check;
 use crate::fault::Fault;
 use crate::limits::{Admissions, Limits};
@@ -119,6 +120,8 @@ pub struct Cluster {
     pub(crate) links: BTreeMap<(usize, usize), Link>,
     pub(crate) specs: Vec<StructureSpec>,
     pub(crate) series_specs: Vec<SeriesSpec>,
+    pub(crate) cache_specs: Vec<StructureSpec>,
+    pub(crate) writes: Rc<RefCell<Writes>>,
     pub(crate) config: Config,
     pub(crate) timing: Timing,
     /// How messages travel; may be changed at any time.
@@ -261,6 +264,32 @@ impl Cluster {
         structure.count(key, now.mono).total
     }
 
+    /// The ledger of acknowledged writes of caches.
+    pub fn writes(&self) -> std::cell::Ref<'_, Writes> {
+        self.writes.borrow()
+    }
+
+    /// A cache on a node, to read from; the node's clock comes with it.
+    ///
+    /// # Panics
+    /// When the node or the cache is not there.
+    pub fn cache(&self, label: &str, cache: &str) -> (&Cache, Now) {
+        let node = self.node(label);
+        let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
+        let found = process.caches.iter().find(|(name, _)| name.as_str() == cache);
+        let (_, found) = found.unwrap_or_else(|| panic!("the cluster has no cache \"{cache}\""));
+        (&found.cache, node.read_clock(self.now))
+    }
+
+    /// What a node reads for a key of a cache.
+    ///
+    /// # Panics
+    /// As [`Cluster::cache`].
+    pub fn cached(&self, label: &str, cache: &str, key: &[u8]) -> Option<Vec<u8>> {
+        let (cache, now) = self.cache(label, cache);
+        cache.get(key, now.unix_ms).map(|value| value.to_vec())
+    }
+
     /// A series on a node, to read from, the first of that name; the node's clock comes with it.
     ///
     /// # Panics
@@ -304,6 +333,7 @@ impl Cluster {
             structures: &process.structures,
             replica: &process.replica,
             limiters: &process.limiters,
+            caches: &process.caches,
             admissions: &self.admissions,
             failures: &mut failures,
             at: self.now,

@@ -26,6 +26,7 @@
 //! checkers, [`swarm`] draws runs from seeds.
 #![deny(missing_docs)]
 
+pub mod caches;
 pub mod check;
 pub mod clock;
 pub mod cluster;

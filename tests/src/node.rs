@@ -8,8 +8,9 @@ use std::sync::atomic::AtomicBool;
 
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName, Window};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, StructureName, Window};
 
+use crate::caches::{SeenWrites, SimCache};
 use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
 use crate::network::Fate;
@@ -63,6 +64,9 @@ pub struct Process {
     pub(crate) replica: Replica,
     pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) limiters: BTreeMap<StructureName, Arc<Limiter>>,
+    pub(crate) caches: BTreeMap<StructureName, SimCache>,
+    /// What its caches were seen to have.
+    pub(crate) cache_seen: SeenWrites,
     pub(crate) run: RunId,
     /// Who it was when last looked at.
     pub(crate) actor: Actor,
@@ -129,6 +133,11 @@ impl Process {
         }
         let was = std::mem::replace(&mut self.actor, self.replica.actor().clone());
         truth.also(self.run, self.actor.clone());
+        if truth.is_forgotten(&was) {
+            // It was taken for gone: its caches start over.
+            self.cache_seen.clear();
+            self.caches.values().for_each(|sim| sim.writes.borrow_mut().end(self.run));
+        }
         check::taken_along(self, &was, truth)
     }
 
@@ -150,7 +159,7 @@ impl Process {
         }
         if turned > 0 || known < self.windows_seen.len() {
             self.windows = self.replica.structures();
-            self.windows.retain(|structure| structure.spec().class.cell() == Cell::Events);
+            self.windows.retain(|structure| structure.spec().class.is_window());
         }
         Ok(turned)
     }

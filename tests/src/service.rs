@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limits::{Decision, Limiter};
-use tallymesh_engine::{Count, Now, Replica, Series, Structure, Time};
+use tallymesh_engine::{CacheError, Count, Now, Replica, Series, Stamp, Structure, Time};
 use tallymesh_schemas::{NodeName, StructureName, Window};
 
+use crate::caches::{Moment, SimCache};
+use crate::clock::EPOCH_MS;
 use crate::limits::{Admissions, SimPermit};
 use crate::node::SimHold;
 use crate::random::Random;
@@ -37,6 +39,7 @@ pub struct Context<'a> {
     pub(crate) structures: &'a BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) replica: &'a Replica,
     pub(crate) limiters: &'a BTreeMap<StructureName, Arc<Limiter>>,
+    pub(crate) caches: &'a BTreeMap<StructureName, SimCache>,
     pub(crate) admissions: &'a Rc<RefCell<Admissions>>,
     pub(crate) failures: &'a mut Vec<String>,
     pub(crate) at: Time,
@@ -122,6 +125,45 @@ impl Context<'_> {
     /// As [`Context::add`].
     pub fn hold(&mut self, structure: &str, key: &[u8]) -> SimHold {
         self.try_hold(structure, key, i64::MAX).unwrap_or_else(|| panic!("{structure}: there is always room for one"))
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { unix_ms: self.now.unix_ms, true_ms: EPOCH_MS + self.at.0 / 1000 }
+    }
+
+    fn cache(&self, name: &str) -> &SimCache {
+        let found = self.caches.iter().find(|(cache, _)| cache.as_str() == name);
+        found.map(|(_, cache)| cache).unwrap_or_else(|| panic!("the cluster has no cache \"{name}\""))
+    }
+
+    /// Writes a value into a cache. Values should differ, so that the checker can tell one write from another.
+    ///
+    /// # Errors
+    /// [`CacheError`]; nothing was written then.
+    ///
+    /// # Panics
+    /// When there is no such cache.
+    pub fn set(&mut self, cache: &str, key: &[u8], value: &[u8], ttl: Duration) -> Result<Stamp, CacheError> {
+        self.cache(cache).set(self.run, key, value, ttl, self.moment())
+    }
+
+    /// Removes a key from a cache; whether there was an entry.
+    ///
+    /// # Errors
+    /// As [`Context::set`].
+    ///
+    /// # Panics
+    /// When there is no such cache.
+    pub fn remove(&mut self, cache: &str, key: &[u8]) -> Result<bool, CacheError> {
+        self.cache(cache).remove(self.run, key, self.moment())
+    }
+
+    /// What a key of a cache reads.
+    ///
+    /// # Panics
+    /// When there is no such cache.
+    pub fn get(&self, cache: &str, key: &[u8]) -> Option<Arc<[u8]>> {
+        self.cache(cache).cache.get(key, self.now.unix_ms)
     }
 
     /// The limits of a structure.

@@ -154,7 +154,7 @@ impl Truth {
         self.forgotten.insert(actor);
     }
 
-    fn is_forgotten(&self, actor: &Actor) -> bool {
+    pub(crate) fn is_forgotten(&self, actor: &Actor) -> bool {
         self.forgotten.iter().any(|last| last.node == actor.node && last.incarnation >= actor.incarnation)
     }
 

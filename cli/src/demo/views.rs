@@ -76,7 +76,7 @@ pub(super) fn view(object: &std::sync::Arc<Structure>, from: Option<&NodeName>) 
     loop {
         let page: Vec<_> = match kind {
             Kind::CidrTree => listing.blocks(PAGE).iter().map(|block| block_line(block.net, block.count)).collect(),
-            Kind::GaugeTable | Kind::ThrottleTable => {
+            Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => {
                 let text = |key: &[u8]| key::display(kind, key).unwrap_or_else(|error| error.to_string());
                 listing.entries(PAGE).iter().map(|entry| entry_line(&text(&entry.key), entry.count)).collect()
             }

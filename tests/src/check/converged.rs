@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tallymesh_engine::{Held, Row, Structure};
 use tallymesh_schemas::{Actor, NodeName, OnDead, StructureSpec};
 
-use super::windows;
+use super::{caches, windows};
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 
@@ -49,6 +49,7 @@ fn look(cluster: &Cluster, most: usize) -> Vec<String> {
     let mut open = Open { lines: Vec::new(), most };
     structures(cluster, &mut open);
     windows::pending(cluster, &mut open);
+    caches::pending(cluster, &mut open);
     open.lines
 }
 

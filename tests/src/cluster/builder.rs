@@ -25,6 +25,7 @@ pub struct Builder {
     names: Vec<String>,
     specs: Vec<StructureSpec>,
     series_specs: Vec<SeriesSpec>,
+    cache_specs: Vec<StructureSpec>,
     config: Config,
     timing: Timing,
     conditions: Conditions,
@@ -75,6 +76,7 @@ impl Builder {
             names: ["a", "b", "c"].map(str::to_owned).to_vec(),
             specs: vec![spec("inbound_cidr", Class::InboundCidr)],
             series_specs: Vec::new(),
+            cache_specs: Vec::new(),
             config: quick_config(),
             timing: Timing::default(),
             conditions: Conditions::default(),
@@ -104,6 +106,13 @@ impl Builder {
     #[must_use]
     pub fn series(mut self, specs: impl IntoIterator<Item = SeriesSpec>) -> Self {
         self.series_specs = specs.into_iter().collect();
+        self
+    }
+
+    /// The caches that every node has.
+    #[must_use]
+    pub fn caches(mut self, specs: impl IntoIterator<Item = StructureSpec>) -> Self {
+        self.cache_specs = specs.into_iter().collect();
         self
     }
 
@@ -190,6 +199,8 @@ impl Builder {
             links,
             specs: self.specs,
             series_specs: self.series_specs,
+            cache_specs: self.cache_specs,
+            writes: Rc::default(),
             config: self.config,
             timing: self.timing,
             calm: self.conditions.clone(),

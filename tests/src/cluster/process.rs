@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tallymesh_engine::{Config, Replica, Time, Wake};
+use tallymesh_engine::{Cache, Config, Replica, Time, Wake};
 use tallymesh_schemas::Incarnation;
 
 use super::{Cluster, Event};
+use crate::caches::{SeenWrites, SimCache};
 use crate::check::{Looked, Seen};
 use crate::network::Link;
 use crate::node::{Ended, Node, Process};
@@ -31,6 +32,13 @@ impl Cluster {
             let structure = replica.replicate(spec.clone(), wake);
             let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
             structures.insert(spec.name.clone(), structure);
+        }
+        let mut caches = BTreeMap::new();
+        for spec in &self.cache_specs {
+            let structure = replica.replicate(spec.clone(), Arc::clone(&wake));
+            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+            let cache = Cache::of(&structure).unwrap_or_else(|| panic!("{} is no cache", spec.name));
+            caches.insert(spec.name.clone(), SimCache { cache, writes: Rc::clone(&self.writes) });
         }
         let now = node.clock.read(self.now);
         for spec in &self.series_specs {
@@ -55,6 +63,8 @@ impl Cluster {
             replica,
             structures,
             limiters,
+            caches,
+            cache_seen: SeenWrites::new(),
             run,
             actor,
             woken,
@@ -114,6 +124,7 @@ impl Cluster {
         node.waiting.clear();
         // Its holds end with it: that is not something that it still counts.
         self.truth.borrow_mut().end(process.run);
+        self.writes.borrow_mut().end(process.run);
         drop(process);
     }
 

@@ -29,6 +29,7 @@ pub(crate) fn kind(bytes: &[u8]) -> &'static str {
         Some(2) => "delta",
         Some(3) => "probe",
         Some(4) => "goodbye",
+        Some(5) => "seen",
         _ => "?",
     }
 }
@@ -54,6 +55,7 @@ impl Cluster {
                 Told::Unasked { .. } => "told: unasked",
                 Told::KindMismatch { .. } => "told: kind mismatch",
                 Told::ClockOff { .. } => "told: clock off",
+                Told::Ahead { .. } => "told: ahead",
                 Told::Life { .. } => "told: life",
                 Told::Superseded { .. } => "told: superseded",
                 Told::Forgotten { .. } => "told: forgotten",
@@ -256,6 +258,17 @@ impl Cluster {
     /// Looks at what a message has changed.
     fn look(&mut self, from: usize, n: usize, bytes: &[u8]) {
         self.deliveries += 1;
+        let unix_ms = self.nodes[n].read_clock(self.now).unix_ms;
+        if !self.cache_specs.is_empty()
+            && !self.spoilt
+            && let Some(process) = self.nodes[n].process.as_mut()
+        {
+            let (caches, seen) = (&process.caches, &mut process.cache_seen);
+            let looked = caches.values().try_for_each(|sim| crate::caches::look(sim, seen, unix_ms));
+            if let Err(what) = looked {
+                return self.fail(format!("{}: {what}", self.nodes[n].label));
+            }
+        }
         if !self.spoilt
             && let Ok(Message::Delta(delta)) = Message::decode(bytes)
         {

@@ -1,5 +1,6 @@
 //! From a seed to a plan.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
@@ -23,6 +24,8 @@ pub struct Plan {
     pub structures: Vec<StructureSpec>,
     /// The series that they count events in.
     pub series: Vec<SeriesSpec>,
+    /// The caches that they have.
+    pub caches: Vec<StructureSpec>,
     /// How replicas behave.
     pub config: Config,
     /// How nodes find out about each other.
@@ -86,7 +89,9 @@ pub fn draw(seed: u64) -> Plan {
         script.sort_by_key(|step| step.at);
     }
     let asked = limits::draw(seed, &nodes, &mut script);
-    Plan { seed, asked, nodes, structures, series, config, timing, conditions, drift_ppm, script, load, length }
+    let caches = draw_caches(random, &script);
+    let load = load.with_caches(random, &caches);
+    Plan { seed, asked, nodes, structures, series, caches, config, timing, conditions, drift_ppm, script, load, length }
 }
 
 fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
@@ -124,6 +129,18 @@ fn draw_series(random: &mut Random) -> Vec<SeriesSpec> {
         spec.max_pending = *random.pick(&[1, 3, 4096]);
     }
     all
+}
+
+/// Draws a cache in one of five runs. Not where bits change that nothing notices: a spoilt write may win for good.
+fn draw_caches(random: &mut Random, script: &[Step]) -> Vec<StructureSpec> {
+    let spoilt = script.iter().any(|step| matches!(step.fault, Fault::Corrupt(_)));
+    let drawn = random.chance(2000);
+    let mut cache = spec("sessions", Class::Cache);
+    cache.snapshot = random.chance(7000);
+    cache.max_delay = *random.pick(&[1, 10, 100, 400].map(Duration::from_millis));
+    cache.max_pending = *random.pick(&[1, 3, 4096]);
+    cache.bounds.elements = random.pick(&[None, None, NonZeroU64::new(5)]).to_owned();
+    if drawn && !spoilt { vec![cache] } else { Vec::new() }
 }
 
 /// Draws which kinds of fault a run has at all, and then when they strike.

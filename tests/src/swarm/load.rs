@@ -27,6 +27,8 @@ pub struct Load {
     pub events: u32,
     /// Share of those that remove a key instead.
     pub removals: u32,
+    /// Share that writes to a cache, where there is one.
+    pub writes: u32,
 }
 
 impl Load {
@@ -41,7 +43,30 @@ impl Load {
             step: *random.pick(&[1, 3, 1000, 1 << 40]),
             events: 0,
             removals: 0,
+            writes: 0,
         }
+    }
+
+    /// Adds what is written to caches.
+    pub(super) fn with_caches(self, random: &mut Random, caches: &[StructureSpec]) -> Self {
+        Self { writes: if caches.is_empty() { 0 } else { *random.pick(&[1000, 4000, 8000]) }, ..self }
+    }
+
+    /// Writes a value that no other write has, or removes what is there.
+    fn write(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        let cache = random.pick(&cluster.cache_specs).name.clone();
+        let key = format!("key{}", random.below(u64::from(self.keys))).into_bytes();
+        let remove = random.chance(2500);
+        let ttl = *random.pick(&[0, 0, 0, 300, 5000].map(Duration::from_millis));
+        let value = format!("{:016x}", random.bits());
+        cluster.with_node(n, |node| {
+            // A clock that has gone back refuses.
+            if remove {
+                node.remove(cache.as_str(), &key).ok();
+            } else {
+                node.set(cache.as_str(), &key, value.as_bytes(), ttl).ok();
+            }
+        });
     }
 
     /// Adds what is counted in series.
@@ -75,6 +100,9 @@ impl Load {
     }
 
     fn operate(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        if !cluster.cache_specs.is_empty() && random.chance(self.writes) {
+            return self.write(cluster, n, random);
+        }
         if !cluster.series_specs.is_empty() && random.chance(self.events) {
             return self.count_events(cluster, n, random);
         }
@@ -120,7 +148,7 @@ pub(crate) fn key_of(kind: Kind, i: u32) -> Vec<u8> {
             key
         }
         Kind::CidrTree => address(i),
-        Kind::GaugeTable | Kind::ThrottleTable => {
+        Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => {
             format!("{}{i}.example", if i.is_multiple_of(2) { "mail" } else { "b/" }).into_bytes()
         }
     }

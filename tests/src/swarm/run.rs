@@ -36,6 +36,7 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
         .nodes(plan.nodes.clone())
         .structures(plan.structures.iter().cloned().chain(table))
         .series(plan.series.clone())
+        .caches(plan.caches.clone())
         .config(plan.config.clone())
         .timing(plan.timing.clone())
         .conditions(plan.conditions.clone())

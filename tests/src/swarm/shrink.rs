@@ -52,6 +52,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     for at in 0..plan.series.len() {
         with(&|plan| drop(plan.series.remove(at)));
     }
+    for at in 0..plan.caches.len() {
+        with(&|plan| drop(plan.caches.remove(at)));
+    }
     if plan.nodes.len() > 2 {
         let last = plan.nodes.last().cloned().unwrap_or_default();
         if !plan.script.iter().any(|step| names(&step.to_string(), &last)) {

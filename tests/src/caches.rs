@@ -1,0 +1,154 @@
+//! Caches on simulated nodes: every acknowledged write, and what each node was seen to read.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use tallymesh_engine::{Cache, CacheError, Stamp};
+use tallymesh_schemas::{StructureName, limits};
+
+use crate::truth::RunId;
+
+/// A write that was acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Who wrote it.
+    pub run: RunId,
+    /// Its stamp.
+    pub stamp: Stamp,
+    /// The value; `None` for a removal.
+    pub value: Option<Vec<u8>>,
+    /// When it expires, in milliseconds since 1970; 0 for never.
+    pub expires_ms: u64,
+    /// The clock of the writer was so far ahead that nobody takes it as it is. It is told anew, who knows when.
+    pub ahead: bool,
+}
+
+/// A cache and a key in it.
+pub(crate) type CacheKey = (StructureName, Vec<u8>);
+
+/// The ledger of acknowledged writes.
+#[derive(Debug, Default)]
+pub struct Writes {
+    writes: BTreeMap<CacheKey, Vec<Written>>,
+    /// Runs of which nothing is demanded but what others have read: they have ended, or were forgotten.
+    void: std::collections::BTreeSet<RunId>,
+}
+
+/// The latest write of each key that a process was seen to have.
+pub(crate) type SeenWrites = BTreeMap<CacheKey, Stamp>;
+
+impl Writes {
+    pub(crate) fn record(&mut self, cache: &StructureName, key: &[u8], written: Written) {
+        self.writes.entry((cache.clone(), key.to_vec())).or_default().push(written);
+    }
+
+    /// A process has ended, or was forgotten.
+    pub(crate) fn end(&mut self, run: RunId) {
+        self.void.insert(run);
+    }
+
+    /// The acknowledged writes of a key.
+    pub fn of(&self, cache: &StructureName, key: &[u8]) -> &[Written] {
+        self.writes.get(&(cache.clone(), key.to_vec())).map_or(&[], Vec::as_slice)
+    }
+
+    /// The keys of a cache that were written.
+    pub fn keys<'a>(&'a self, cache: &'a StructureName) -> impl Iterator<Item = &'a [u8]> {
+        self.writes.keys().filter(move |(of, _)| of == cache).map(|(_, key)| key.as_slice())
+    }
+
+    /// The latest write of a key by those who still run.
+    pub(crate) fn latest_of_the_living(&self, cache: &StructureName, key: &[u8]) -> Option<Stamp> {
+        let living = self.of(cache, key).iter().filter(|written| !written.ahead && !self.void.contains(&written.run));
+        living.map(|written| written.stamp).max()
+    }
+}
+
+/// What a node's clock shows, and what it should.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) unix_ms: u64,
+    pub(crate) true_ms: u64,
+}
+
+impl Moment {
+    /// Whether a stamp lies further ahead than anybody's clock that is set at all.
+    fn is_before(self, stamp: Stamp) -> bool {
+        stamp.unix_ms() > self.true_ms + limits::MAX_DRIFT.as_millis() as u64
+    }
+}
+
+/// The caches of a process, with the ledger that its writes go into.
+#[derive(Debug, Clone)]
+pub(crate) struct SimCache {
+    pub(crate) cache: Cache,
+    pub(crate) writes: Rc<RefCell<Writes>>,
+}
+
+impl SimCache {
+    pub(crate) fn name(&self) -> &StructureName {
+        &self.cache.structure().spec().name
+    }
+
+    pub(crate) fn set(
+        &self,
+        run: RunId,
+        key: &[u8],
+        value: &[u8],
+        ttl: std::time::Duration,
+        now: Moment,
+    ) -> Result<Stamp, CacheError> {
+        let unix_ms = now.unix_ms;
+        let stamp = self.cache.set(key, value, ttl, unix_ms)?;
+        let expires_ms = if ttl.is_zero() { 0 } else { unix_ms + ttl.as_millis() as u64 };
+        let written = Written { run, stamp, value: Some(value.to_vec()), expires_ms, ahead: now.is_before(stamp) };
+        self.writes.borrow_mut().record(self.name(), key, written);
+        Ok(stamp)
+    }
+
+    pub(crate) fn remove(&self, run: RunId, key: &[u8], now: Moment) -> Result<bool, CacheError> {
+        let Some(stamp) = self.cache.remove(key, now.unix_ms)? else { return Ok(false) };
+        let written = Written { run, stamp, value: None, expires_ms: 0, ahead: now.is_before(stamp) };
+        self.writes.borrow_mut().record(self.name(), key, written);
+        Ok(true)
+    }
+}
+
+/// Looks at a cache of a process: what it reads was written, and nothing comes back that a later write had outdone here.
+///
+/// # Errors
+/// Says what does not hold.
+pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+    let (cache, name) = (&sim.cache, sim.name());
+    cache.structure().audit().map_err(|what| format!("{name}: {what}"))?;
+    let writes = sim.writes.borrow();
+    // A stamp from the time when this node's clock was far ahead may have been taken back.
+    let believable = |stamp: &Stamp| stamp.unix_ms() <= unix_ms + limits::MAX_DRIFT.as_millis() as u64;
+    let entries = cache.entries(None, usize::MAX, 0);
+    for entry in &entries {
+        let written = writes.of(name, &entry.key).iter();
+        // Told anew by a node whose clock had been ahead, it has an earlier stamp than it was acknowledged with.
+        let mut same = written.filter(|written| written.value.as_deref() == Some(&entry.value[..]));
+        if !same.any(|written| written.stamp >= entry.stamp && written.expires_ms == entry.expires_ms) {
+            return Err(format!("{name}: nobody wrote what {:02x?} reads: {entry:?}", entry.key));
+        }
+        let latest = seen.get(&(name.clone(), entry.key.clone())).filter(|stamp| believable(stamp));
+        if let Some(latest) = latest.filter(|latest| **latest > entry.stamp) {
+            return Err(format!(
+                "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",
+                entry.key, entry.stamp
+            ));
+        }
+    }
+    let mut note = |key: Vec<u8>, stamp: Stamp| {
+        let latest = seen.entry((name.clone(), key)).or_default();
+        *latest = if believable(latest) { stamp.max(*latest) } else { stamp };
+    };
+    entries.into_iter().for_each(|entry| note(entry.key, entry.stamp));
+    for actor in cache.structure().held().into_iter().map(|held| held.actor) {
+        let removed = cache.structure().rows_of(&actor).into_iter().filter(|(_, row)| row.content() == 0);
+        removed.for_each(|(key, row)| note(key, row.stamp()));
+    }
+    Ok(())
+}

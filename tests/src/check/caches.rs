@@ -1,0 +1,80 @@
+//! Whether every replica of a cache reads the last of the acknowledged writes.
+
+use std::collections::BTreeMap;
+
+use tallymesh_engine::{CacheEntry, Stamp};
+
+use super::converged::{Open, compare};
+use crate::caches::{SimCache, Written};
+use crate::cluster::Cluster;
+use crate::node::{Node, Process};
+
+fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
+    cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)))
+}
+
+/// What keeps the caches from agreeing with the ledger of acknowledged writes.
+///
+/// Of each key every replica reads the last write that was acknowledged by a process that still runs, or that anybody who
+/// still runs was seen to have; or a later one, of a process that has ended.
+pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
+    for spec in &cluster.cache_specs {
+        for (node, process) in running(cluster) {
+            let sim = &process.caches[&spec.name];
+            let mut say = |what: String| open.say(|| format!("{} in {}: {what}", node.label, spec.name));
+            copies(cluster, process, sim, &mut say);
+            if spec.snapshot {
+                reads(cluster, node, sim, &mut say);
+            }
+        }
+    }
+}
+
+/// Every copy of a running owner's rows is what the owner has.
+fn copies(cluster: &Cluster, process: &Process, sim: &SimCache, say: &mut impl FnMut(String)) {
+    let structure = sim.cache.structure();
+    let held = structure.held();
+    for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
+        match held.iter().find(|held| held.actor == owner.actor) {
+            None => say(format!("knows nothing of {}", owner.actor)),
+            Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
+        }
+    }
+}
+
+fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(String)) {
+    let writes = sim.writes.borrow();
+    let unix_ms = node.read_clock(cluster.now()).unix_ms;
+    let entries = sim.cache.entries(None, usize::MAX, 0);
+    let entries: BTreeMap<&[u8], &CacheEntry> = entries.iter().map(|entry| (entry.key.as_slice(), entry)).collect();
+    for key in writes.keys(sim.name()) {
+        let at = (sim.name().clone(), key.to_vec());
+        let seen = running(cluster).filter_map(|(_, process)| process.cache_seen.get(&at)).max();
+        let due = writes.latest_of_the_living(sim.name(), key).max(seen.copied()).unwrap_or_default();
+        let read = entries.get(key);
+        if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms) {
+            say(format!("{}: {what}", key.escape_ascii()));
+        }
+    }
+}
+
+/// What is wrong with what a key reads, when a write at `due`, or a later one, is to be read.
+fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: u64) -> Option<String> {
+    let bounds = sim.cache.structure().spec().bounds;
+    let bounded = bounds.elements.is_some() || bounds.bytes.is_some();
+    match read {
+        // Told anew by a node whose clock had been ahead, it has an earlier stamp than it was acknowledged with.
+        Some(entry) => {
+            let written = writes.iter().find(|written| written.value.as_deref() == Some(&entry.value[..]))?;
+            (written.stamp < due).then(|| format!("reads what was written at {:?}, not at {due:?}", entry.stamp))
+        }
+        None => {
+            let gone = |written: &&Written| {
+                let expired = written.expires_ms != 0 && written.expires_ms <= unix_ms;
+                written.stamp >= due && (written.value.is_none() || expired)
+            };
+            let none = bounded || writes.iter().any(|written| gone(&written)) || due == Stamp::default();
+            (!none).then(|| format!("reads nothing, and was written at {due:?}"))
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Caches: of the writes of a key the last one wins, everywhere, whatever happens on the way.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use tallymesh_engine::CacheError;
+use tallymesh_harness::{Builder, Cluster, Failure, Fault, quick_config, spec};
+use tallymesh_schemas::{Bounds, Class, StructureSpec, limits};
+
+const SECOND: Duration = Duration::from_secs(1);
+const NEVER: Duration = Duration::ZERO;
+
+fn cache() -> StructureSpec {
+    spec("sessions", Class::Cache)
+}
+
+fn cluster(seed: u64, names: &[&str]) -> Builder {
+    Builder::new(seed)
+        .nodes(names.iter().copied())
+        .structures([])
+        .caches([cache()])
+        .config(tallymesh_engine::Config { delta_bytes: 200, ..quick_config() })
+}
+
+fn set(cluster: &mut Cluster, label: &str, key: &str, value: &str) {
+    cluster
+        .with(label, |node| node.set("sessions", key.as_bytes(), value.as_bytes(), NEVER).map(drop))
+        .unwrap()
+        .unwrap();
+}
+
+fn remove(cluster: &mut Cluster, label: &str, key: &str) {
+    assert!(cluster.with(label, |node| node.remove("sessions", key.as_bytes())).unwrap().unwrap(), "{key} is there");
+}
+
+fn get(cluster: &Cluster, label: &str, key: &str) -> Option<String> {
+    cluster.cached(label, "sessions", key.as_bytes()).map(|value| String::from_utf8(value).unwrap())
+}
+
+fn play<R>(result: Result<R, Failure>) -> R {
+    result.unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// Live rows that a node has of a key.
+fn rows(cluster: &Cluster, label: &str, key: &str) -> usize {
+    let (cache, _) = cluster.cache(label, "sessions");
+    let held = cache.structure().held();
+    let rows = held.iter().flat_map(|held| cache.structure().rows_of(&held.actor));
+    rows.filter(|(of, _)| of == key.as_bytes()).count()
+}
+
+#[test]
+fn a_value_is_read_everywhere_and_the_last_one_wins() {
+    let mut cluster = cluster(1, &["a", "b", "c"]).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "a", "k", "first");
+    play(cluster.run_for(SECOND));
+    assert_eq!(get(&cluster, "c", "k").as_deref(), Some("first"));
+    set(&mut cluster, "b", "k", "second");
+    play(cluster.settle());
+    for label in ["a", "b", "c"] {
+        assert_eq!(get(&cluster, label, "k").as_deref(), Some("second"));
+        assert_eq!(rows(&cluster, label, "k"), 1, "one row a key is left, on {label}");
+    }
+    remove(&mut cluster, "c", "k");
+    play(cluster.settle());
+    for label in ["a", "b", "c"] {
+        assert_eq!((get(&cluster, label, "k"), rows(&cluster, label, "k")), (None, 0), "{label}");
+    }
+}
+
+/// The clocks of the nodes are seconds apart; whoever has heard of a write comes behind it all the same.
+#[test]
+fn a_write_comes_behind_what_its_writer_had_seen() {
+    for seed in 0..10 {
+        let mut cluster = cluster(seed, &["a", "b", "c"]).skew(Duration::from_secs(30)).start();
+        play(cluster.run_for(SECOND * 3));
+        for round in 0..12 {
+            let label = ["a", "b", "c"][round % 3];
+            set(&mut cluster, label, "k", &round.to_string());
+            play(cluster.run_for(SECOND));
+            for label in ["a", "b", "c"] {
+                assert_eq!(get(&cluster, label, "k"), Some(round.to_string()), "seed {seed}, {label}");
+            }
+        }
+        play(cluster.settle());
+    }
+}
+
+/// Writes and removals of few keys on all nodes, under faults.
+fn traffic(cluster: &mut Cluster, tenths: u32, ttl: bool) -> Result<(), Failure> {
+    let labels: Vec<_> = cluster.nodes().iter().map(|node| node.label().to_owned()).collect();
+    for i in 0..tenths {
+        for label in &labels {
+            cluster.with(label, |node| {
+                let key = format!("k{}", node.random().below(12)).into_bytes();
+                let ttl = if ttl && node.random().chance(3000) { Duration::from_millis(700) } else { NEVER };
+                if node.random().chance(3000) {
+                    node.remove("sessions", &key).map(drop).ok();
+                } else {
+                    let salt = node.random().below(1 << 30);
+                    let value = format!("{}-{i}-{salt}", node.name());
+                    node.set("sessions", &key, value.as_bytes(), ttl).map(drop).ok();
+                }
+            });
+        }
+        cluster.run_for(SECOND / 10)?;
+    }
+    Ok(())
+}
+
+fn faulty(seed: u64, script: &str, marks: &[&str]) {
+    let mut cluster = cluster(seed, &["a", "b", "c", "d"]).start();
+    let result = (|| {
+        cluster.run_for(SECOND)?;
+        cluster.script(script)?;
+        traffic(&mut cluster, 100, true)?;
+        cluster.fault(&Fault::Heal);
+        cluster.settle()
+    })();
+    play(result.map_err(|failure| Failure { what: format!("seed {seed}: {}", failure.what), ..failure }));
+    for mark in marks {
+        assert!(cluster.trace().marked(mark) > 0, "\"{mark}\" did not happen: {:?}", cluster.trace().marks());
+    }
+}
+
+#[test]
+fn partitions_and_losses() {
+    for seed in 0..6 {
+        faulty(seed, "at 1s cut a,b from c,d; at 5s heal; at 6s cut a from c", &["cut", "message cut off"]);
+        faulty(100 + seed, "at 0s lose 20%; at 0s double 10%; at 0s reorder 30%", &["message lost", "reordered"]);
+    }
+}
+
+#[test]
+fn nodes_that_restart_leave_and_go_on_as_other_runs() {
+    for seed in 0..6 {
+        faulty(200 + seed, "at 2s restart b; at 4s restart b,c; at 6s crash d; at 7s restart d", &["restart"]);
+        faulty(300 + seed, "at 2s renew a; at 3s reuse b; at 5s cut a from b; at 6s renew a,b", &["renew", "reuse"]);
+        faulty(400 + seed, "at 2s forget b at a; at 5s cut c from rest; at 6s forget c at a; at 8s heal", &["forget"]);
+    }
+}
+
+#[test]
+fn clocks_that_jump() {
+    for seed in 0..6 {
+        faulty(500 + seed, "at 2s set a 20s; at 4s set a -20s; at 5s jump b 15s", &["set", "jump"]);
+    }
+}
+
+/// A clock that is far ahead decides nothing: what it writes is not taken, and told anew when the clock is right again.
+#[test]
+fn a_clock_far_ahead_does_not_win() {
+    let mut cluster = cluster(1, &["a", "b", "c"]).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "b", "k", "before");
+    play(cluster.run_for(SECOND));
+    play(cluster.script("at 0s set a 3600s"));
+    play(cluster.run_for(SECOND));
+    set(&mut cluster, "a", "k", "from the future");
+    set(&mut cluster, "a", "other", "first");
+    set(&mut cluster, "a", "other", "second");
+    play(cluster.run_for(SECOND * 10));
+    assert!(cluster.trace().marked("told: ahead") > 0, "{:?}", cluster.trace().marks());
+    assert_eq!(get(&cluster, "b", "k").as_deref(), Some("before"));
+    assert_eq!(get(&cluster, "c", "other"), None);
+    set(&mut cluster, "c", "k", "now");
+    play(cluster.run_for(SECOND));
+    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("from the future"));
+    assert_eq!(get(&cluster, "b", "k").as_deref(), Some("now"));
+    // Its clock is right again: it writes nothing that would come before what it has written, until it has told it anew.
+    cluster.fault(&Fault::Set("a".to_owned(), -3_600_000));
+    let refused = cluster.with("a", |node| node.set("sessions", b"k", b"refused", NEVER)).unwrap();
+    assert!(matches!(refused, Err(CacheError::Clock { .. })), "{refused:?}");
+    play(cluster.run_for(SECOND * 3));
+    play(cluster.settle());
+    for label in ["a", "b", "c"] {
+        assert_eq!(get(&cluster, label, "k").as_deref(), Some("from the future"), "told anew, it came last: {label}");
+        assert_eq!(get(&cluster, label, "other").as_deref(), Some("second"), "in the order of its writes: {label}");
+    }
+    set(&mut cluster, "c", "k", "last");
+    play(cluster.settle());
+    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("last"));
+}
+
+/// With `snapshot` a node that joins has everything, whatever its size, without it what is written from then on.
+#[test]
+fn who_joins_gets_everything_or_what_comes() {
+    for snapshot in [true, false] {
+        let spec = StructureSpec { snapshot, ..cache() };
+        let mut cluster = cluster(1, &["a", "b", "c"]).caches([spec]).start();
+        play(cluster.run_for(SECOND * 3));
+        cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
+        let large = "v".repeat(limits::VALUE_BYTES - 8);
+        for key in 0..40 {
+            set(&mut cluster, "a", &format!("k{key}"), &format!("{large}{key}"));
+        }
+        play(cluster.run_for(SECOND * 8));
+        cluster.fault(&Fault::Restart(vec!["c".to_owned()]));
+        play(cluster.run_for(SECOND * 8));
+        set(&mut cluster, "b", "k7", "new");
+        set(&mut cluster, "a", "k8", "newer");
+        play(cluster.settle());
+        assert_eq!(get(&cluster, "c", "k0").is_some(), snapshot);
+        assert_eq!(get(&cluster, "c", "k7").as_deref(), Some("new"));
+        assert_eq!(get(&cluster, "c", "k8").as_deref(), Some("newer"));
+        assert_eq!(get(&cluster, "a", "k0"), Some(format!("{large}0")));
+    }
+}
+
+/// An entry hides when it expires, and its row goes when that is so by everybody's clock.
+#[test]
+fn what_expires_is_gone() {
+    let mut cluster = cluster(1, &["a", "b", "c"]).start();
+    play(cluster.run_for(SECOND * 3));
+    let set_for = |cluster: &mut Cluster, label: &str, key: &str, ttl| {
+        cluster
+            .with(label, |node| node.set("sessions", key.as_bytes(), key.as_bytes(), ttl).map(drop))
+            .unwrap()
+            .unwrap();
+    };
+    set(&mut cluster, "b", "short", "older, for ever");
+    play(cluster.run_for(SECOND));
+    set_for(&mut cluster, "a", "short", SECOND * 20);
+    set_for(&mut cluster, "a", "long", SECOND * 400);
+    play(cluster.run_for(SECOND * 10));
+    assert_eq!(get(&cluster, "c", "short").as_deref(), Some("short"));
+    play(cluster.run_for(SECOND * 20));
+    for label in ["a", "b", "c"] {
+        assert_eq!(get(&cluster, label, "short"), None, "{label}");
+        assert_eq!(get(&cluster, label, "long").as_deref(), Some("long"), "{label}");
+    }
+    assert_eq!(rows(&cluster, "b", "short"), 1, "other clocks may be behind");
+    play(cluster.run_for(SECOND * 150));
+    play(cluster.settle());
+    for label in ["a", "b", "c"] {
+        assert_eq!((rows(&cluster, label, "short"), rows(&cluster, label, "long")), (0, 1), "{label}");
+    }
+}
+
+/// The oldest goes when a cache is full, on whichever node that is, and does not come back.
+#[test]
+fn the_oldest_goes_when_a_cache_is_full() {
+    let elements = Bounds { elements: NonZeroU64::new(10), bytes: None };
+    let bytes = Bounds { elements: None, bytes: NonZeroU64::new(100) };
+    for bounds in [elements, bytes] {
+        let spec = StructureSpec { bounds, ..cache() };
+        let mut cluster = cluster(1, &["a", "b", "c"]).caches([spec]).start();
+        play(cluster.run_for(SECOND * 3));
+        for key in 0..30 {
+            set(&mut cluster, ["a", "b", "c"][key % 3], &format!("key{key:02}"), "value");
+            play(cluster.run_for(SECOND / 2));
+        }
+        play(cluster.settle());
+        for label in ["a", "b", "c"] {
+            let (cache, now) = cluster.cache(label, "sessions");
+            let keys: Vec<_> = cache.entries(None, 100, now.unix_ms).into_iter().map(|entry| entry.key).collect();
+            let last: Vec<_> = (20..30).map(|key| format!("key{key:02}").into_bytes()).collect();
+            assert_eq!(keys, last, "{label}");
+            let rows: usize = (0..20).map(|key| rows(&cluster, label, &format!("key{key:02}"))).sum();
+            assert_eq!(rows, 0, "what went is retired, on {label}");
+        }
+    }
+}
+
+/// A node that is away may have what a removal outdoes: the removal stays until it is back, or forgotten.
+#[test]
+fn a_removal_waits_for_who_is_away() {
+    for forget in [false, true] {
+        let mut cluster = cluster(1, &["a", "b", "c"]).start();
+        play(cluster.run_for(SECOND * 3));
+        set(&mut cluster, "c", "k", "written by who is away");
+        play(cluster.run_for(SECOND * 2));
+        play(cluster.script("at 0s cut c from rest"));
+        play(cluster.run_for(SECOND * 2));
+        remove(&mut cluster, "a", "k");
+        play(cluster.run_for(SECOND * 200));
+        assert_eq!(rows(&cluster, "b", "k"), 2, "the removal, and what it outdoes");
+        if forget {
+            cluster.fault(&Fault::Forget("c".to_owned(), "a".to_owned()));
+            play(cluster.run_for(SECOND * 200));
+            assert_eq!(rows(&cluster, "b", "k"), 0, "nobody is waited for");
+        }
+        assert_eq!(get(&cluster, "c", "k").as_deref(), Some("written by who is away"));
+        cluster.fault(&Fault::Heal);
+        play(cluster.settle());
+        for label in ["a", "b", "c"] {
+            assert_eq!((get(&cluster, label, "k"), rows(&cluster, label, "k")), (None, 0), "{label}, {forget}");
+        }
+    }
+}
+
+/// What a node has written is not lost with it, and not with its name either.
+#[test]
+fn what_a_node_has_written_outlives_it() {
+    let mut cluster = cluster(1, &["a", "b", "c"]).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "a", "gone", "removed later");
+    set(&mut cluster, "c", "kept", "value");
+    play(cluster.run_for(SECOND * 2));
+    remove(&mut cluster, "c", "gone");
+    play(cluster.run_for(SECOND * 2));
+    cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
+    play(cluster.run_for(SECOND * 10));
+    assert_eq!(get(&cluster, "a", "kept").as_deref(), Some("value"));
+    cluster.fault(&Fault::Forget("c".to_owned(), "a".to_owned()));
+    play(cluster.settle());
+    for label in ["a", "b"] {
+        assert_eq!(get(&cluster, label, "kept").as_deref(), Some("value"));
+        assert_eq!((get(&cluster, label, "gone"), rows(&cluster, label, "gone")), (None, 0));
+        assert_eq!(rows(&cluster, label, "kept"), 1, "who took it over first, or last, agrees with the others");
+    }
+}
