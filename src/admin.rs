@@ -1,5 +1,6 @@
 //! The admin socket: a Unix socket of mode 0600 on which the `tally` command is served.
 
+mod caches;
 mod limits;
 mod series;
 mod session;

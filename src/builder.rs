@@ -7,8 +7,12 @@ use std::time::Duration;
 use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::limits::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
-use tallymesh_schemas::config::{Config, ConfigErrors, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle};
-use tallymesh_schemas::{Incarnation, Kind, NodeName, SeriesSpec, StructureSpec, ThrottleSpec};
+use tallymesh_schemas::config::{
+    CacheConfig, Config, ConfigErrors, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle,
+};
+use tallymesh_schemas::{
+    Class, GaugeCacheSpec, Incarnation, Kind, NodeName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec,
+};
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
 use crate::admin::AdminError;
@@ -62,6 +66,7 @@ pub struct Builder {
     pub(crate) engine: EngineConfig,
     pub(crate) structures: Vec<StructureSpec>,
     pub(crate) series: Vec<SeriesSpec>,
+    pub(crate) gauge_caches: Vec<GaugeCacheSpec>,
     pub(crate) limits: LimitsConfig,
     pub(crate) admin: Option<PathBuf>,
 }
@@ -75,6 +80,7 @@ impl Builder {
             engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
             structures: Vec::new(),
             series: Vec::new(),
+            gauge_caches: Vec::new(),
             limits: LimitsConfig::default(),
             admin: None,
         }
@@ -91,7 +97,9 @@ impl Builder {
         builder.transport.advertise = node.advertise;
         builder.transport.seeds.clone_from(&node.seeds);
         builder.structures.clone_from(&config.structures);
+        builder.structures.extend(config.caches.iter().map(CacheConfig::structure));
         builder.series.clone_from(&config.series);
+        builder.gauge_caches.clone_from(&config.gauge_caches);
         builder.limits = config.limits.clone().unwrap_or_default();
         builder.admin.clone_from(&node.admin);
         Ok(builder)
@@ -125,10 +133,23 @@ impl Builder {
         self
     }
 
-    /// A structure to replicate. A plain [`Class`](crate::Class) turns into one with the class's name and defaults.
+    /// A structure to replicate. A plain [`Class`] turns into one with the class's name and defaults.
     #[must_use]
     pub fn replicate(mut self, spec: StructureSpec) -> Self {
         self.structures.push(spec);
+        self
+    }
+
+    /// A cache to replicate, without a bound and with all that it holds for nodes that join.
+    #[must_use]
+    pub fn cache(self, name: StructureName) -> Self {
+        self.replicate(StructureSpec::new(name, Class::Cache))
+    }
+
+    /// A gauge cache to keep.
+    #[must_use]
+    pub fn gauge_cache(mut self, spec: GaugeCacheSpec) -> Self {
+        self.gauge_caches.push(spec);
         self
     }
 

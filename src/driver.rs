@@ -291,6 +291,12 @@ impl Driver {
                     let behind = if ahead { "ahead of" } else { "behind" };
                     tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
                 }
+                EngineEvent::Ahead { peer, structure, actor, by } => {
+                    tracing::error!(
+                        %peer, %structure, %actor, ?by,
+                        "was written too far ahead of this node's clock and is not taken: set the clocks"
+                    );
+                }
                 EngineEvent::Life { node, life } => tracing::info!(%node, ?life, "node"),
                 EngineEvent::Superseded { actor } => tracing::info!(%actor, "superseded by a newer run or forgotten"),
                 EngineEvent::Forgotten { node } => {

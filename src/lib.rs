@@ -38,10 +38,12 @@ mod readme {}
 mod admin;
 mod audit;
 mod builder;
+mod cache;
 mod cidr;
 mod clock;
 mod command;
 mod driver;
+mod gauge;
 mod limits;
 mod names;
 mod node;
@@ -52,7 +54,9 @@ mod throttle;
 pub use admin::AdminError;
 pub use audit::Audit;
 pub use builder::{Builder, StartError};
+pub use cache::{Cache, Errors, LoadError, Loaded};
 pub use cidr::Cidr;
+pub use gauge::GaugeCache;
 pub use limits::{Limits, Open, Refusal, Scope};
 pub use names::{BindingDomains, Domains};
 pub use node::Node;
@@ -61,6 +65,7 @@ pub use shared::{Member, ObjectError};
 pub use tallymesh_engine::limits::{Decision, FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_engine::replica::{Finding, Verification};
 pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
+pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
 pub use tallymesh_schemas::config::{Metric, Monitor};
 pub use throttle::{NeverReady, OpenPermit, Permits, Throttle, ThrottleError};
@@ -70,12 +75,14 @@ pub fn key_text(kind: Kind, key: &[u8]) -> String {
     tallymesh_schemas::key::display(kind, key).unwrap_or_default()
 }
 
+pub use tallymesh_schemas::GaugeCacheSpec;
 pub use tallymesh_schemas::config::LimitsConfig;
 pub use tallymesh_schemas::key::KeyError;
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
 /// them as this much.
 pub use tallymesh_schemas::limits::STEP as MAX_STEP;
-pub use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
+pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
+pub use tallymesh_schemas::{Actor, Bounds, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
 pub use tallymesh_schemas::{OnPartition, Rate, Strength, ThrottleSpec};
 pub use tallymesh_schemas::{SeriesName, SeriesSpec};
 pub use tallymesh_transport::{Gate, Identity, IdentityError, Timings};

@@ -18,10 +18,12 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::audit::Audit;
 use crate::builder::{Builder, StartError, rand_seed};
+use crate::cache::Cache;
 use crate::cidr::Cidr;
 use crate::clock::Clock;
 use crate::command::{Command, ask};
 use crate::driver::Driver;
+use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
 use crate::series::Series;
@@ -63,14 +65,32 @@ impl Node {
             let changed = Arc::clone(&changed);
             series.push(replica.replicate_series(clock.now(), spec, Arc::new(move || changed.notify_one()))?);
         }
+        let mut gauge_caches = Vec::new();
+        for spec in builder.gauge_caches {
+            let changed = Arc::clone(&changed);
+            let gauge_cache = replica.replicate_gauge_cache(spec, Arc::new(move || changed.notify_one()))?;
+            structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
+            gauge_caches.push(gauge_cache);
+        }
         let limiters = limiters(&builder.limits, &structures, replica.actor(), &changed, clock)?;
         let limits = Limits::new(builder.limits, structures.clone(), limiters.clone(), clock);
+        let caches = structures.values().filter_map(|structure| Some((structure.id(), Cache::of(structure)?)));
+        let caches = caches.collect();
         let admin = builder.admin.map(|path| Admin::bind(&path)).transpose()?;
         let gate = builder.transport.gate.clone();
         let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let (ours, endpoint_of) = (limiters.clone(), endpoint.clone());
-        let shared = Arc::new(Shared { clock, endpoint: endpoint_of, structures, series, limiters: ours, limits });
+        let shared = Arc::new(Shared {
+            clock,
+            endpoint: endpoint_of,
+            structures,
+            series,
+            caches,
+            gauge_caches,
+            limiters: ours,
+            limits,
+        });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
         let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters);
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
@@ -168,6 +188,22 @@ impl Node {
     pub fn binding_domains(&self, name: &str) -> Result<BindingDomains, ObjectError> {
         let structure = self.of_class(name, &[Class::OutboundBindingDomains], "binding and domain")?;
         Ok(BindingDomains::new(structure, self.shared.clock))
+    }
+
+    /// The handle of a cache, by its name, or by a beginning of the name that no other object has.
+    ///
+    /// # Errors
+    /// [`ObjectError`] when there is none of that name, or it is no cache.
+    pub fn cache(&self, name: &str) -> Result<Cache, ObjectError> {
+        self.shared.cache(name)
+    }
+
+    /// The handle of a gauge cache, by its name, or by a beginning of the name that no other one has.
+    ///
+    /// # Errors
+    /// [`ObjectError`] says what there is instead.
+    pub fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {
+        self.shared.gauge_cache(name)
     }
 
     /// The handle of a named series, by its name, or by a beginning of the name that no other one has.

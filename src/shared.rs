@@ -10,8 +10,10 @@ use tallymesh_engine::{Life, Series, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId};
 use tallymesh_transport::Endpoint;
 
+use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::command::Status;
+use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::throttle::{Permits, Throttle};
 
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
     pub(crate) series: Vec<Arc<Series>>,
+    pub(crate) caches: BTreeMap<StructureId, Cache>,
+    pub(crate) gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
     pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
     pub(crate) limits: Limits,
 }
@@ -60,6 +64,14 @@ pub enum ObjectError {
         name: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// The structure is no cache.
+    #[error("\"{name}\" is of class {class}, which is no cache")]
+    NoCache {
+        /// The structure.
+        name: String,
+        /// Its class.
+        class: &'static str,
     },
     /// The structure counts by something else.
     #[error("\"{name}\" is of class {class}, which does not count by {by}")]
@@ -170,6 +182,20 @@ impl Shared {
     pub(crate) fn object(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
         let objects = self.objects();
         pick(name, objects.iter().map(|object| (object.spec().name.to_string(), object))).cloned()
+    }
+
+    pub(crate) fn cache(&self, name: &str) -> Result<Cache, ObjectError> {
+        let structure = self.object(name)?;
+        let spec = structure.spec();
+        self.caches
+            .get(&structure.id())
+            .cloned()
+            .ok_or_else(|| ObjectError::NoCache { name: spec.name.to_string(), class: spec.class.name() })
+    }
+
+    pub(crate) fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {
+        let caches = self.gauge_caches.iter().map(|cache| (cache.spec().name.to_string(), cache));
+        Ok(GaugeCache::new(Arc::clone(pick(name, caches)?), self.clock))
     }
 
     /// A series of the audit or a named one, and of several intervals the one that is asked for.

@@ -1,5 +1,6 @@
 //! The command line: what may be said, and the help that teaches it.
 
+mod caches;
 mod from_node;
 mod series;
 mod throttle;
@@ -14,6 +15,7 @@ use clap_complete::Shell;
 
 use crate::maelstrom::Workload;
 use crate::output::Format;
+pub(crate) use caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
 pub(crate) use from_node::{FromNode, node_name};
 pub(crate) use series::{AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit};
 pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
@@ -194,6 +196,32 @@ Examples:
   tally series plot --audit connect 192.0.2.0/24"
     )]
     Series(Series),
+    /// Look into caches, and write to them
+    ///
+    /// A cache is keys and values that all nodes have; the last write of a key wins. `Replicate "NAME" { type = "cache" }`
+    /// and `Datasource "NAME" {}` in the configuration make one.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tally cache list
+  tally cache set sessions user:7 Ada --ttl 5M
+  tally cache get sessions user:7"
+    )]
+    Cache(Cache),
+    /// Look into gauge caches, and count in them
+    ///
+    /// A gauge cache is counters by name that go when nobody has changed them for long. `gauge_cache "NAME" {}` in the
+    /// configuration makes one.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tally gauge list
+  tally gauge inc logins alice
+  tally gauge get logins alice"
+    )]
+    Gauge(Gauge),
     /// See a cluster count, break and heal
     ///
     /// Runs a whole cluster in one process, over real QUIC on loopback ports that are free, with certificates made on the

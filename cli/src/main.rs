@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Cluster, Command, Config, InboundAudit, Series, Shared, ShowAudit, Throttle};
+use args::{Cache, Cli, Cluster, Command, Config, Gauge, InboundAudit, Series, Shared, ShowAudit, Throttle};
 use client::Target;
 use failure::Failure;
 
@@ -73,6 +73,21 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
             Series::Count(args) => commands::series::count(args, &target, format),
             Series::Add { series, key, n } => commands::series::add(&series, key, n, &target, format),
             Series::Remove { series, key } => commands::series::remove(&series, key, &target, format),
+        },
+        Command::Cache(command) => match command {
+            Cache::List => commands::caches::list(&target, format),
+            Cache::Get(at) => commands::caches::get(at, &target, format),
+            Cache::Set(args) => commands::caches::set(args, &target),
+            Cache::Del(at) => commands::caches::del(at, &target),
+            Cache::Show { cache } => commands::caches::show(cache, &target, format),
+        },
+        Command::Gauge(command) => match command {
+            Gauge::List => commands::caches::gauges(&target, format),
+            Gauge::Show { gauge } => commands::caches::gauge_show(gauge, &target, format),
+            Gauge::Get(at) => commands::caches::gauge_get(at, &target, format),
+            Gauge::Inc { at, n } => commands::caches::gauge_add(at, n, &target, format),
+            Gauge::Dec { at, n } => commands::caches::gauge_add(at, -n, &target, format),
+            Gauge::Del(at) => commands::caches::gauge_del(at, &target),
         },
         Command::Demo(args) => demo::run(&args, format),
         Command::Maelstrom { workload } => maelstrom::run(workload).map_err(|error| Failure::Input(error.to_string())),

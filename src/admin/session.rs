@@ -26,6 +26,10 @@ const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
 pub(super) struct Refused(ErrorKind, String);
 
 impl Refused {
+    pub(super) fn no(message: String) -> Self {
+        Self(ErrorKind::No, message)
+    }
+
     pub(super) fn bad(error: impl std::fmt::Display) -> Self {
         Self(ErrorKind::BadInput, error.to_string())
     }
@@ -105,6 +109,16 @@ impl Session {
             Request::Hold { object, key, limit } => return self.hold(&object, &key, limit, from, to).await,
             Request::Watch { object } => return self.watch(&object, from, to).await,
             Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
+            Request::CacheShow { cache } => return self.cache_show(&cache, to).await,
+            Request::GaugeShow { gauge } => return self.gauge_show(&gauge, to).await,
+            Request::CacheList => Ok(Some(self.cache_list())),
+            Request::CacheGet { cache, key } => self.cache_get(&cache, &key).map(Some),
+            Request::CacheSet { cache, key, value, ttl } => self.cache_set(&cache, &key, &value, ttl).map(|()| None),
+            Request::CacheRemove { cache, key } => self.cache_remove(&cache, &key).map(|()| None),
+            Request::GaugeList => Ok(Some(self.gauge_list())),
+            Request::GaugeGet { gauge, key } => self.gauge_get(&gauge, &key).map(Some),
+            Request::GaugeAdd { gauge, key, n } => self.gauge_add(&gauge, &key, n).map(Some),
+            Request::GaugeRemove { gauge, key } => self.gauge_remove(&gauge, &key).map(|()| None),
             Request::SeriesList => Ok(Some(self.series_list())),
             Request::SeriesAdd { series, key, n } => self.series_add(&series, &key, n).map(|()| None),
             Request::SeriesRemove { series, key } => self.series_remove(&series, &key).map(|()| None),
@@ -138,6 +152,18 @@ impl Session {
         self.shared.object(name).map_err(Refused::bad)
     }
 
+    /// An object that counts.
+    fn counting(&self, name: &str) -> Result<Arc<Structure>, Refused> {
+        let structure = self.object(name)?;
+        match structure.kind() {
+            Kind::Cache => Err(Refused::bad(format!(
+                "\"{}\" is a cache: write to it with `tally cache set`",
+                structure.spec().name
+            ))),
+            _ => Ok(structure),
+        }
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command) -> Result<T, Refused> {
         let commands = self.commands.upgrade().ok_or_else(Refused::gone)?;
         ask(&commands, command).await.ok_or_else(Refused::gone)
@@ -151,13 +177,16 @@ impl Session {
         let Some(mut listing) = structure.list(from) else { return Ok(Err(unknown_node(from))) };
         let actor = from.and_then(|node| structure.latest(node));
         wire::write(to, &Answer::View { object: object_of(&structure), actor }).await?;
+        if let Some(cache) = self.shared.caches.get(&structure.id()) {
+            return self.cache_pages(cache, from, to).await;
+        }
         loop {
             let page = match structure.kind() {
                 Kind::CidrTree => {
                     let blocks = listing.blocks(PAGE_ITEMS);
                     Answer::Blocks(blocks.iter().map(|block| (block.net, block.count)).collect())
                 }
-                Kind::GaugeTable | Kind::ThrottleTable => {
+                Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => {
                     let entries = listing.entries(PAGE_ITEMS);
                     Answer::Entries(entries.into_iter().map(|e| (text(&structure, &e.key), e.count)).collect())
                 }
@@ -213,14 +242,14 @@ impl Session {
     }
 
     fn add(&self, object: &str, text: &str, n: i64) -> Result<(), Refused> {
-        let structure = self.object(object)?;
+        let structure = self.counting(object)?;
         let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
         check_step(n).map_err(Refused::bad)?;
         structure.add(&key, n).map_err(Refused::bad)
     }
 
     fn load(&self, object: &str, lines: &[(String, i64)], skip_bad: bool) -> Result<Answer, Refused> {
-        let structure = self.object(object)?;
+        let structure = self.counting(object)?;
         if lines.len() > admin::LOAD_LINES {
             return Err(Refused::bad(format!("{} lines at once; {} are allowed", lines.len(), admin::LOAD_LINES)));
         }
@@ -305,7 +334,7 @@ impl Session {
     }
 
     fn take_hold(&self, object: &str, text: &str, limit: Option<i64>) -> Result<Hold, Refused> {
-        let structure = self.object(object)?;
+        let structure = self.counting(object)?;
         let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
         let counter = structure.counter(&key).map_err(Refused::bad)?;
         let Some(limit) = limit else { return Ok(counter.hold()) };

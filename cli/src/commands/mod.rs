@@ -2,6 +2,7 @@
 
 pub(crate) mod add;
 pub(crate) mod audit;
+pub(crate) mod caches;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod count;

@@ -2,9 +2,10 @@
 
 use ipnet::IpNet;
 use serde_json::json;
-use tallymesh_schemas::admin::{Answer, Object, Request};
+use tallymesh_schemas::admin::{Answer, CacheItem, Object, Request};
 use tallymesh_schemas::{Actor, Kind};
 
+use super::caches;
 use crate::args::FromNode;
 use crate::client::Target;
 use crate::failure::Failure;
@@ -23,6 +24,7 @@ pub(crate) fn run(object: String, from: &FromNode, target: &Target, format: Form
         match client.receive()? {
             Answer::Blocks(blocks) => blocks.iter().try_for_each(|(net, count)| view.block(*net, *count))?,
             Answer::Entries(entries) => entries.iter().try_for_each(|(key, count)| view.entry(key, *count))?,
+            Answer::CacheItems(items) => items.iter().try_for_each(|item| view.item(item))?,
             Answer::Done => return view.end(),
             _ => return Err(client.unexpected()),
         }
@@ -44,6 +46,7 @@ impl View {
                 let heading = heading(&object.name, object.kind, object.snapshot, actor);
                 self.out.line(style::strong(&heading))
             }
+            Format::Csv if self.kind == Kind::Cache => self.out.csv(&caches::COLUMNS),
             Format::Csv => self.out.csv(&[self.column(), "count"]),
             Format::Json => {
                 let view = json!({
@@ -73,6 +76,20 @@ impl View {
         match self.format {
             Format::Text => self.out.line(entry_line(key, count)),
             _ => self.row(key, count),
+        }
+    }
+
+    fn item(&mut self, item: &CacheItem) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => self.out.line(caches::line(item)),
+            Format::Csv => caches::csv(&mut self.out, item),
+            Format::Json => {
+                if !std::mem::take(&mut self.first) {
+                    self.out.text(",")?;
+                }
+                let row = json(&caches::as_json(item))?;
+                self.out.text(row)
+            }
         }
     }
 

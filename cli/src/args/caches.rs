@@ -1,0 +1,104 @@
+//! `tally cache` and `tally gauge`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+/// `tally cache`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Cache {
+    /// List the caches
+    List,
+    /// Print the value of a key, as it is
+    ///
+    /// Ends with exit code 1 when there is none.
+    Get(CacheKey),
+    /// Write a value, on all nodes
+    #[command(after_help = "Examples:
+  tally cache set sessions user:7 Ada
+  tally cache set sessions user:7 Ada --ttl 5M
+  tally cache set sessions page - < page.html")]
+    Set(CacheSet),
+    /// Remove a key, on all nodes
+    ///
+    /// Ends with exit code 1 when there is none.
+    Del(CacheKey),
+    /// Show the entries
+    Show {
+        /// The cache
+        #[arg(value_name = "CACHE")]
+        cache: String,
+    },
+}
+
+/// A key of a cache.
+#[derive(Debug, Args)]
+pub(crate) struct CacheKey {
+    /// The cache
+    #[arg(value_name = "CACHE")]
+    pub(crate) cache: String,
+    /// The key
+    pub(crate) key: String,
+}
+
+/// `tally cache set`.
+#[derive(Debug, Args)]
+pub(crate) struct CacheSet {
+    /// The cache and the key.
+    #[command(flatten)]
+    pub(crate) at: CacheKey,
+    /// The value; - reads it from stdin
+    pub(crate) value: String,
+    /// When it expires: seconds, or minutes or hours as in 5M and 2H; 0 is never
+    #[arg(long, default_value = "0", value_parser = tallymesh_schemas::ttl::parse)]
+    pub(crate) ttl: Duration,
+}
+
+/// `tally gauge`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Gauge {
+    /// List the gauge caches
+    List,
+    /// Show the entries
+    Show {
+        /// The gauge cache
+        #[arg(value_name = "GAUGE")]
+        gauge: String,
+    },
+    /// Print what a key counts
+    ///
+    /// Ends with exit code 1 when there is no such entry.
+    Get(GaugeKey),
+    /// Add to a key, and print what it counts
+    Inc {
+        /// The gauge cache and the key.
+        #[command(flatten)]
+        at: GaugeKey,
+        /// How much
+        #[arg(default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
+        n: i64,
+    },
+    /// Take from a key, and print what it counts
+    Dec {
+        /// The gauge cache and the key.
+        #[command(flatten)]
+        at: GaugeKey,
+        /// How much
+        #[arg(default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
+        n: i64,
+    },
+    /// Remove a key, on all nodes
+    ///
+    /// Ends with exit code 1 when there is none.
+    Del(GaugeKey),
+}
+
+/// A key of a gauge cache.
+#[derive(Debug, Args)]
+pub(crate) struct GaugeKey {
+    /// The gauge cache
+    #[arg(value_name = "GAUGE")]
+    pub(crate) gauge: String,
+    /// The key
+    pub(crate) key: String,
+}

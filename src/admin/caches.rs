@@ -1,0 +1,136 @@
+//! Requests about caches and gauge caches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_schemas::admin::{Answer, CacheInfo, CacheItem, GaugeInfo, PAGE_ITEMS, SHOWN_BYTES};
+use tallymesh_schemas::{NodeName, key};
+use tokio::net::unix::OwnedWriteHalf;
+
+use super::session::{Refused, Served, Session, check_step};
+use super::wire;
+use crate::CacheEntry;
+use crate::cache::Cache;
+use crate::gauge::GaugeCache;
+
+impl Session {
+    fn cache(&self, name: &str) -> Result<Cache, Refused> {
+        self.shared().cache(name).map_err(Refused::bad)
+    }
+
+    pub(super) fn cache_list(&self) -> Answer {
+        let info = |cache: &Cache| {
+            let spec = cache.structure().spec();
+            CacheInfo {
+                name: spec.name.to_string(),
+                snapshot: spec.snapshot,
+                entries: cache.len() as u64,
+                bytes: cache.value_bytes(),
+                max_size: spec.bounds.elements.map(std::num::NonZeroU64::get),
+                max_bytes: spec.bounds.bytes.map(std::num::NonZeroU64::get),
+            }
+        };
+        let mut list: Vec<_> = self.shared().caches.values().map(info).collect();
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        Answer::CacheList(list)
+    }
+
+    pub(super) fn cache_get(&self, cache: &str, key: &str) -> Result<Answer, Refused> {
+        let entry = self.cache(cache)?.entry(key.as_bytes());
+        let entry = entry.ok_or_else(|| Refused::no(format!("there is no \"{key}\"")))?;
+        Ok(Answer::CacheItems(vec![item(entry, usize::MAX)]))
+    }
+
+    pub(super) fn cache_set(&self, cache: &str, key: &str, value: &[u8], ttl: Duration) -> Result<(), Refused> {
+        self.cache(cache)?.set(key.as_bytes(), value, ttl).map(drop).map_err(Refused::bad)
+    }
+
+    pub(super) fn cache_remove(&self, cache: &str, key: &str) -> Result<(), Refused> {
+        match self.cache(cache)?.remove(key.as_bytes()).map_err(Refused::bad)? {
+            true => Ok(()),
+            false => Err(Refused::no(format!("there is no \"{key}\""))),
+        }
+    }
+
+    /// The entries, or those that one node tells of, page by page.
+    pub(super) async fn cache_pages(&self, cache: &Cache, from: Option<&NodeName>, to: &mut OwnedWriteHalf) -> Served {
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = cache.entries(after.as_deref(), PAGE_ITEMS);
+            let Some(last) = page.last() else { return Ok(Ok(())) };
+            after = Some(last.key.clone());
+            let page = page.into_iter().filter(|entry| from.is_none_or(|node| entry.actor.node == *node));
+            wire::write(to, &Answer::CacheItems(page.map(|entry| item(entry, SHOWN_BYTES)).collect())).await?;
+        }
+    }
+
+    pub(super) async fn cache_show(&self, cache: &str, to: &mut OwnedWriteHalf) -> Served {
+        match self.cache(cache) {
+            Ok(cache) => self.cache_pages(&cache, None, to).await,
+            Err(refused) => Ok(Err(refused)),
+        }
+    }
+
+    fn gauge(&self, name: &str) -> Result<GaugeCache, Refused> {
+        self.shared().gauge_cache(name).map_err(Refused::bad)
+    }
+
+    pub(super) fn gauge_list(&self) -> Answer {
+        let info = |gauge: &Arc<tallymesh_engine::GaugeCache>| {
+            let spec = gauge.spec();
+            GaugeInfo {
+                name: spec.name.to_string(),
+                entries: gauge.len(self.shared().clock.time()) as u64,
+                max_size: spec.max_elements.map(std::num::NonZeroU64::get),
+                ttl: spec.ttl,
+                replicate: spec.replicate,
+            }
+        };
+        Answer::GaugeList(self.shared().gauge_caches.iter().map(info).collect())
+    }
+
+    pub(super) fn gauge_get(&self, gauge: &str, key: &str) -> Result<Answer, Refused> {
+        let count = self.gauge(gauge)?.get(key).ok_or_else(|| Refused::no(format!("there is no \"{key}\"")))?;
+        Ok(Answer::Entries(vec![(key.to_owned(), count)]))
+    }
+
+    pub(super) fn gauge_add(&self, gauge: &str, key: &str, n: i64) -> Result<Answer, Refused> {
+        check_step(n).map_err(Refused::bad)?;
+        let gauge_cache = self.gauge(gauge)?;
+        gauge_cache.inc(key, n).map_err(Refused::bad)?;
+        self.gauge_get(gauge, key)
+    }
+
+    pub(super) fn gauge_remove(&self, gauge: &str, key: &str) -> Result<(), Refused> {
+        match self.gauge(gauge)?.remove(key).map_err(Refused::bad)? {
+            true => Ok(()),
+            false => Err(Refused::no(format!("there is no \"{key}\""))),
+        }
+    }
+
+    pub(super) async fn gauge_show(&self, gauge: &str, to: &mut OwnedWriteHalf) -> Served {
+        let gauge = match self.gauge(gauge) {
+            Ok(gauge) => gauge,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = gauge.entries(after.as_deref(), PAGE_ITEMS);
+            let Some(last) = page.last() else { return Ok(Ok(())) };
+            after = Some(last.key.clone());
+            let page = page.into_iter().map(|entry| (key::display_bytes(&entry.key), entry.count));
+            wire::write(to, &Answer::Entries(page.collect())).await?;
+        }
+    }
+}
+
+fn item(entry: CacheEntry, shown: usize) -> CacheItem {
+    CacheItem {
+        key: key::display_bytes(&entry.key),
+        value: entry.value.iter().take(shown).copied().collect(),
+        bytes: entry.value.len() as u64,
+        written_ms: entry.stamp.unix_ms(),
+        expires_ms: entry.expires_ms,
+        actor: entry.actor,
+    }
+}

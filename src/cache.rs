@@ -1,0 +1,327 @@
+//! The handle of a cache, and reading through it.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tallymesh_engine::{CacheEntry, CacheError, Stamp, Structure};
+use tokio::sync::watch;
+
+use crate::clock::unix_ms;
+
+/// A replicated cache: keys and values of any bytes. The last write of a key wins, on all nodes.
+///
+/// Cheap to clone; usable from any thread, with or without tokio. Values are shared, not copied.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    inner: tallymesh_engine::Cache,
+    loads: Arc<Mutex<Loads>>,
+}
+
+/// Loads that are under way or have failed lately, by key.
+type Loads = HashMap<Vec<u8>, Load>;
+
+#[derive(Debug)]
+enum Load {
+    /// Its end, for those who wait.
+    Running(watch::Receiver<Ended>),
+    /// Why it failed, and until when that is remembered, in milliseconds since 1970.
+    Failed(LoadError, u64),
+}
+
+/// How a load ended; `None` while it runs, and for good if whoever ran it is gone.
+type Ended = Option<Result<Arc<[u8]>, LoadError>>;
+
+/// What becomes of an error of a load.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Errors {
+    /// It is told to those who wait for the load; the next one who asks loads again.
+    #[default]
+    Forget,
+    /// For so long everybody on this node is told of it, and nobody loads.
+    Keep(Duration),
+}
+
+/// A value that was read through a cache.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Loaded {
+    /// The value.
+    pub value: Arc<[u8]>,
+    /// Whether it was loaded now, by this call or one that ran already, and not read.
+    pub loaded: bool,
+}
+
+/// Why there is no value: what the load said, or why its value could not be written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(Arc<str>);
+
+impl LoadError {
+    fn of(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string().into())
+    }
+}
+
+/// Removes a load that is under way when whoever runs it is dropped: those who wait then run it themselves.
+struct Running<'a> {
+    cache: &'a Cache,
+    key: &'a [u8],
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut loads = self.cache.loads.lock();
+        if matches!(loads.get(self.key), Some(Load::Running(_))) {
+            loads.remove(self.key);
+        }
+    }
+}
+
+enum Part {
+    Read(Arc<[u8]>),
+    Run(watch::Sender<Ended>),
+    Wait(watch::Receiver<Ended>),
+    Failed(LoadError),
+}
+
+impl Cache {
+    pub(crate) fn of(structure: &Arc<Structure>) -> Option<Self> {
+        Some(Self { inner: tallymesh_engine::Cache::of(structure)?, loads: Arc::default() })
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Arc<[u8]>> {
+        self.inner.get(key.as_ref(), unix_ms())
+    }
+
+    /// The entry of a key: its value with who wrote it when, and when it expires.
+    pub fn entry(&self, key: impl AsRef<[u8]>) -> Option<CacheEntry> {
+        self.inner.entry(key.as_ref(), unix_ms())
+    }
+
+    /// Writes a value that expires after `ttl`; never, if that is zero.
+    ///
+    /// # Errors
+    /// [`CacheError`]; nothing was written then.
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl Into<Arc<[u8]>>, ttl: Duration) -> Result<Stamp, CacheError> {
+        self.inner.set(key.as_ref(), value, ttl, unix_ms())
+    }
+
+    /// Removes an entry, on all nodes; whether there was one.
+    ///
+    /// # Errors
+    /// [`CacheError`]; nothing was removed then.
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool, CacheError> {
+        Ok(self.inner.remove(key.as_ref(), unix_ms())?.is_some())
+    }
+
+    /// The entries behind `after`, from the first one on if there is none, in order of key, at most `limit`.
+    pub fn entries(&self, after: Option<&[u8]>, limit: usize) -> Vec<CacheEntry> {
+        self.inner.entries(after, limit, unix_ms())
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.inner.len(unix_ms())
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of all keys and values.
+    pub fn value_bytes(&self) -> u64 {
+        self.inner.value_bytes()
+    }
+
+    /// The structure below.
+    pub fn structure(&self) -> &Arc<Structure> {
+        self.inner.structure()
+    }
+
+    /// The value of a key; if there is none, what `load` returns, which is written to the cache with `ttl` and so shared with
+    /// the cluster. On one node one load of a key runs at a time, and all who ask meanwhile get what it brings. Who runs it
+    /// may be dropped: one of those who wait then runs its own. An error is told to all who wait, and not kept.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn get_or_load<E, F>(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: Duration,
+        load: impl FnOnce() -> F,
+    ) -> Result<Loaded, LoadError>
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<Vec<u8>, E>>,
+    {
+        self.get_or_load_with(key, ttl, Errors::Forget, load).await
+    }
+
+    /// As [`Cache::get_or_load`]; `errors` says what becomes of an error.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn get_or_load_with<E, F>(
+        &self,
+        key: impl AsRef<[u8]>,
+        ttl: Duration,
+        errors: Errors,
+        load: impl FnOnce() -> F,
+    ) -> Result<Loaded, LoadError>
+    where
+        E: std::fmt::Display,
+        F: Future<Output = Result<Vec<u8>, E>>,
+    {
+        let key = key.as_ref();
+        loop {
+            match self.part(key) {
+                Part::Read(value) => return Ok(Loaded { value, loaded: false }),
+                Part::Failed(error) => return Err(error),
+                Part::Wait(mut end) => {
+                    // An error of the channel: whoever ran the load is gone.
+                    let ended = end.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
+                    if let Some(ended) = ended {
+                        return ended.map(|value| Loaded { value, loaded: true });
+                    }
+                }
+                Part::Run(ended) => {
+                    let running = Running { cache: self, key };
+                    let result = load().await.map_err(LoadError::of);
+                    let result = result.and_then(|value| self.keep(key, value, ttl));
+                    drop(running);
+                    if let (Err(error), Errors::Keep(time)) = (&result, errors) {
+                        self.remember(key, error, time);
+                    }
+                    ended.send_replace(Some(result.clone()));
+                    return result.map(|value| Loaded { value, loaded: true });
+                }
+            }
+        }
+    }
+
+    /// What there is to do for whoever asks for a key.
+    fn part(&self, key: &[u8]) -> Part {
+        if let Some(value) = self.get(key) {
+            return Part::Read(value);
+        }
+        let mut loads = self.loads.lock();
+        match loads.get(key) {
+            Some(Load::Running(end)) => return Part::Wait(end.clone()),
+            Some(Load::Failed(error, until)) if *until > unix_ms() => return Part::Failed(error.clone()),
+            Some(Load::Failed(..)) | None => {}
+        }
+        // A load may have ended since the key was read.
+        if let Some(value) = self.get(key) {
+            return Part::Read(value);
+        }
+        let (ended, end) = watch::channel(None);
+        loads.insert(key.to_vec(), Load::Running(end));
+        Part::Run(ended)
+    }
+
+    fn keep(&self, key: &[u8], value: Vec<u8>, ttl: Duration) -> Result<Arc<[u8]>, LoadError> {
+        let value: Arc<[u8]> = value.into();
+        self.set(key, Arc::clone(&value), ttl).map_err(LoadError::of)?;
+        Ok(value)
+    }
+
+    /// Remembers an error, and lets go of those whose time is over.
+    fn remember(&self, key: &[u8], error: &LoadError, time: Duration) {
+        let now = unix_ms();
+        let until = now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let mut loads = self.loads.lock();
+        loads.retain(|_, load| !matches!(load, Load::Failed(_, until) if *until <= now));
+        if !matches!(loads.get(key), Some(Load::Running(_))) {
+            loads.insert(key.to_vec(), Load::Failed(error.clone(), until));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use tallymesh_engine::Replica;
+    use tallymesh_schemas::{Class, Incarnation, NodeName, StructureSpec};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn cache() -> (Replica, Cache) {
+        let mut replica = Replica::new(Default::default(), NodeName::new("a").unwrap(), Incarnation(1));
+        let structure = replica.replicate(StructureSpec::from(Class::Cache), Arc::new(|| ())).unwrap();
+        let cache = Cache::of(&structure).unwrap();
+        (replica, cache)
+    }
+
+    const FOREVER: Duration = Duration::ZERO;
+
+    /// Polls a future once: it is under way then.
+    async fn begin(future: &mut (impl Future + Unpin)) {
+        std::future::poll_fn(|context| {
+            assert!(std::pin::Pin::new(&mut *future).poll(context).is_pending(), "it waits");
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn one_load_at_a_time_serves_all_who_ask() {
+        let (_replica, cache) = cache();
+        let loads = AtomicU32::new(0);
+        let (end, ends) = oneshot::channel::<Vec<u8>>();
+        let mut first = Box::pin(cache.get_or_load("k", FOREVER, || async {
+            loads.fetch_add(1, Ordering::Relaxed);
+            ends.await.map_err(|error| error.to_string())
+        }));
+        begin(&mut first).await;
+        let mut second = Box::pin(cache.get_or_load("k", FOREVER, || async {
+            loads.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, String>(b"not this one".to_vec())
+        }));
+        begin(&mut second).await;
+        end.send(b"value".to_vec()).unwrap();
+        assert_eq!(first.await.unwrap(), Loaded { value: Arc::from(&b"value"[..]), loaded: true });
+        assert_eq!(&*second.await.unwrap().value, b"value");
+        let third = cache.get_or_load("k", FOREVER, || async { Err::<Vec<u8>, _>("not asked") }).await.unwrap();
+        assert_eq!((&*third.value, third.loaded), (&b"value"[..], false));
+        assert_eq!(loads.load(Ordering::Relaxed), 1);
+        assert!(cache.loads.lock().is_empty());
+    }
+
+    /// Whoever runs a load may be dropped: one who waits runs its own.
+    #[tokio::test]
+    async fn a_load_that_is_dropped_is_run_by_who_waits() {
+        let (_replica, cache) = cache();
+        let never = || std::future::pending::<Result<Vec<u8>, String>>();
+        let mut first = Box::pin(cache.get_or_load("k", FOREVER, never));
+        begin(&mut first).await;
+        let mut second = Box::pin(cache.get_or_load("k", FOREVER, || async { Ok::<_, String>(b"second".to_vec()) }));
+        begin(&mut second).await;
+        drop(first);
+        assert_eq!(&*second.await.unwrap().value, b"second");
+        assert!(cache.loads.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn an_error_is_kept_only_if_that_is_asked_for() {
+        let (_replica, cache) = cache();
+        let fails = || async { Err::<Vec<u8>, _>("the table is locked") };
+        let loads = || async { Ok::<_, String>(b"value".to_vec()) };
+        assert_eq!(cache.get_or_load("k", FOREVER, fails).await.unwrap_err().to_string(), "the table is locked");
+        assert_eq!(&*cache.get_or_load("k", FOREVER, loads).await.unwrap().value, b"value");
+        cache.remove("k").unwrap();
+        let keep = Errors::Keep(Duration::from_secs(3600));
+        assert!(cache.get_or_load_with("k", FOREVER, keep, fails).await.is_err());
+        assert_eq!(cache.get_or_load("k", FOREVER, loads).await.unwrap_err().to_string(), "the table is locked");
+        cache.set("k", *b"written", FOREVER).unwrap();
+        assert_eq!(&*cache.get_or_load("k", FOREVER, loads).await.unwrap().value, b"written", "a value is better");
+        let long = || async { Ok::<_, String>(vec![0; tallymesh_schemas::limits::VALUE_BYTES + 1]) };
+        let error = cache.get_or_load("long", FOREVER, long).await.unwrap_err().to_string();
+        assert!(error.contains("a cache takes values of up to"), "{error}");
+    }
+}
