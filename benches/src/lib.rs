@@ -6,6 +6,7 @@
 
 pub mod add;
 pub mod apply;
+pub mod cache;
 pub mod counters;
 pub mod counting;
 pub mod input;

@@ -4,7 +4,7 @@
 
 use clap::{Parser, ValueEnum};
 use tallymesh_benches::report::{self, Group};
-use tallymesh_benches::{add, apply, counting, memory, prefix, series, take, wire};
+use tallymesh_benches::{add, apply, cache, counting, memory, prefix, series, take, wire};
 
 #[global_allocator]
 static ALLOCATOR: counting::Counting = counting::Counting;
@@ -32,6 +32,7 @@ enum Part {
     Memory,
     Series,
     Take,
+    Cache,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,6 +52,7 @@ fn main() {
         (Part::Memory, &memory::measure),
         (Part::Series, &|| series::measure(rounds)),
         (Part::Take, &|| take::measure(rounds)),
+        (Part::Cache, &|| cache::measure(rounds)),
     ];
     let chosen = parts.iter().filter(|(part, _)| args.only.is_empty() || args.only.contains(part));
     let groups: Vec<_> = chosen.flat_map(|(_, measure)| measure()).collect();
