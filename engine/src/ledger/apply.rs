@@ -84,8 +84,11 @@ struct Joining<'a> {
     cleared: Vec<CellKey>,
 }
 
+/// The key of a live row, where it is said, and its totals.
+type Said<'a> = (Option<&'a [u8]>, (u64, u64));
+
 /// What a live row says; `None` of a vacant one.
-fn key_and_totals<'a>(state: &RowState<'a>) -> Option<(Option<&'a [u8]>, (u64, u64))> {
+fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     match *state {
         RowState::Live { key, added, removed } => Some((key, (added, removed))),
         RowState::Content { key, stamp, expires_ms, value } => Some((key, (stamp, content_hash(expires_ms, value)))),
