@@ -44,7 +44,7 @@ enum Output {
 fn main() {
     let args = Args::parse();
     let rounds = args.rounds.max(1);
-    let parts: [(Part, &dyn Fn() -> Vec<Group>); 7] = [
+    let parts: [(Part, &dyn Fn() -> Vec<Group>); 8] = [
         (Part::Add, &|| add::measure(rounds)),
         (Part::Apply, &|| apply::measure(rounds)),
         (Part::Wire, &wire::measure),

@@ -123,7 +123,7 @@ impl Replica {
 /// What everybody else has of a cache; `None` when somebody does not say.
 fn vectors<'a>(
     nodes: &BTreeMap<NodeName, Node>,
-    links: &'a BTreeMap<NodeName, Link>,
+    links: &'a BTreeMap<NodeName, Box<Link>>,
     id: StructureId,
 ) -> Option<Vec<&'a Vector>> {
     if canary::broken(Canary::RemovalForgotten) {
