@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Life, Series, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId};
-use tallymesh_transport::Endpoint;
+use tallymesh_transport::{Endpoint, Traffic};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -102,6 +102,8 @@ pub struct Member {
     pub linked: bool,
     /// The round trip time of the link.
     pub rtt: Option<Duration>,
+    /// What has passed over the link since it came up.
+    pub traffic: Option<Traffic>,
     /// Its build; empty when unknown.
     pub build: String,
 }
@@ -216,12 +218,13 @@ impl Shared {
         for (name, incarnation, life) in &status.nodes {
             let actor = Actor::new(name.clone(), *incarnation);
             let build = status.builds.get(name).cloned().unwrap_or_default();
-            let member = Member { actor, life: *life, addr: None, linked: false, rtt: None, build };
+            let member = Member { actor, life: *life, addr: None, linked: false, rtt: None, traffic: None, build };
             members.insert(name.clone(), member);
         }
         for known in self.endpoint.members() {
             if let Some(member) = members.get_mut(&known.name) {
-                (member.addr, member.linked, member.rtt) = (Some(known.addr), known.linked, known.rtt);
+                (member.addr, member.linked) = (Some(known.addr), known.linked);
+                (member.rtt, member.traffic) = (known.rtt, known.traffic);
             }
         }
         let us = Member {
@@ -230,6 +233,7 @@ impl Shared {
             addr: Some(self.endpoint.advertised()),
             linked: false,
             rtt: None,
+            traffic: None,
             build: env!("CARGO_PKG_VERSION").to_owned(),
         };
         members.insert(status.actor.node.clone(), us);

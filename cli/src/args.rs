@@ -234,6 +234,20 @@ Examples:
   tally demo --nodes 5 --seconds 30
   tally demo --plain --seconds 8 > demo.log")]
     Demo(Demo),
+    /// Measure what a cluster does on this machine, end to end
+    ///
+    /// Runs real nodes in one process over QUIC on loopback ports that are free, and measures: how long a change takes to
+    /// be seen on the other node, how many changed rows a second get there and in how many bytes, what an increment costs
+    /// its caller, how fast a node that joins takes what there is, and what an idle cluster costs.
+    ///
+    /// With --against-redis the same is measured on a Redis primary with one replica, which are started for it and ended
+    /// with it; redis-server has to be on the PATH. Figures depend on what else runs: compare ratios within one run.
+    #[command(after_help = "\
+Examples:
+  tally bench
+  tally bench --against-redis
+  tally bench --seconds 1 --rows 100000 --output json >> history.jsonl")]
+    Bench(Bench),
     /// Be a node of the Maelstrom test bench, over stdin and stdout
     #[command(after_help = "\
 Example:
@@ -428,6 +442,20 @@ pub(crate) struct Demo {
     /// Lines only, nothing is redrawn: for logs
     #[arg(long)]
     pub(crate) plain: bool,
+}
+
+/// `tally bench`.
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Measure Redis as well, and compare
+    #[arg(long)]
+    pub(crate) against_redis: bool,
+    /// Seconds that each thing is measured for
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    pub(crate) seconds: u16,
+    /// Rows that the joining node takes; a million take a gigabyte of memory
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
+    pub(crate) rows: u32,
 }
 
 /// Seconds, with a fraction if need be.

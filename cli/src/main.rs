@@ -5,12 +5,15 @@
 
 mod args;
 mod authority;
+mod bench;
 mod client;
 mod commands;
 mod demo;
 mod failure;
+mod local;
 mod maelstrom;
 mod output;
+mod samples;
 mod style;
 
 use std::process::ExitCode;
@@ -89,6 +92,7 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
             Gauge::Dec { at, n } => commands::caches::gauge_add(at, -n, &target, format),
             Gauge::Del(at) => commands::caches::gauge_del(at, &target),
         },
+        Command::Bench(args) => bench::run(&args, format),
         Command::Demo(args) => demo::run(&args, format),
         Command::Maelstrom { workload } => maelstrom::run(workload).map_err(|error| Failure::Input(error.to_string())),
         Command::Completions { shell } => commands::completions::run(shell),

@@ -14,6 +14,7 @@ use tallymesh_schemas::frame::{self, FrameError};
 use crate::closing::{Code, Ending};
 use crate::hello::Hello;
 use crate::limits::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
+use crate::member::Traffic;
 use crate::outbox::{Outbox, PushError};
 
 /// Tells the links of one endpoint apart: never used twice, and growing.
@@ -112,6 +113,17 @@ impl Link {
     /// The current estimate of the round trip time.
     pub fn rtt(&self) -> Duration {
         self.0.conn.rtt()
+    }
+
+    /// What has passed over the link so far.
+    pub fn traffic(&self) -> Traffic {
+        let quinn::ConnectionStats { udp_tx, udp_rx, .. } = self.0.conn.stats();
+        Traffic {
+            datagrams_out: udp_tx.datagrams,
+            bytes_out: udp_tx.bytes,
+            datagrams_in: udp_rx.datagrams,
+            bytes_in: udp_rx.bytes,
+        }
     }
 
     /// Whether the queue is below its [high-water mark](crate::limits::OUTBOX_HIGH). After a no,

@@ -56,4 +56,19 @@ pub struct Member {
     pub linked: bool,
     /// The round trip time of the link.
     pub rtt: Option<Duration>,
+    /// What has passed over the link since it came up.
+    pub traffic: Option<Traffic>,
+}
+
+/// What has passed over a link, as UDP carries it: frames, membership, acknowledgements and what QUIC puts around them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traffic {
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Bytes of their payload.
+    pub bytes_out: u64,
+    /// Datagrams received.
+    pub datagrams_in: u64,
+    /// Bytes of their payload.
+    pub bytes_in: u64,
 }

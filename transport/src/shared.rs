@@ -96,6 +96,7 @@ impl Shared {
                     state: known.state,
                     linked: link.is_some(),
                     rtt: link.map(Link::rtt),
+                    traffic: link.map(Link::traffic),
                 }
             })
             .collect()

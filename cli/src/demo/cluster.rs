@@ -1,19 +1,12 @@
 //! The nodes of the demonstration, each with its own certificate, port and switch.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tallymesh::{
-    Cidr, Class, Domains, EngineConfig, Gate, Identity, Life, Node, NodeName, OnDead, StructureSpec, Timings,
-};
+use tallymesh::{Cidr, Class, Domains, EngineConfig, Gate, Node, NodeName, OnDead, StructureSpec, Timings};
 
-use crate::authority::{Authority, Issued};
+use crate::authority::Authority;
 use crate::failure::Failure;
-
-/// How long the nodes may take to find each other.
-const LINK_DEADLINE: Duration = Duration::from_secs(15);
-
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::local::{self, trouble};
 
 /// When a dead node's inbound connections stop counting, in the demonstration.
 pub(super) const DROP_AFTER: Duration = Duration::from_secs(1);
@@ -59,13 +52,10 @@ async fn start_one(
     authority: &Authority,
     seed: Option<&Member>,
 ) -> Result<Member, Box<dyn std::error::Error>> {
-    let Issued { certificate, key } = authority.issue(&NodeName::new(name)?)?;
-    let identity = Identity::from_pem(authority.certificate.as_bytes(), certificate.as_bytes(), key.as_bytes())?;
     let gate = Gate::default();
     let inbound = StructureSpec { on_dead: OnDead::Drop(DROP_AFTER), ..Class::InboundCidr.into() };
     let engine = EngineConfig { digest_interval: Duration::from_millis(250), ..EngineConfig::default() };
-    let mut builder = Node::builder(name)
-        .identity(identity)
+    let mut builder = local::builder(name, authority)?
         .gate(gate.clone())
         .timings(timings())
         .engine(engine)
@@ -77,29 +67,4 @@ async fn start_one(
     let node = builder.start().await?;
     let (inbound, outbound) = (node.cidr("inbound_cidr")?, node.domains("outbound_domains")?);
     Ok(Member { node, gate, inbound, outbound })
-}
-
-fn trouble(what: &str, error: &(impl std::fmt::Display + ?Sized)) -> Failure {
-    Failure::Node(format!("cannot {what}: {error}"))
-}
-
-/// Waits until every node is linked to every other one.
-pub(super) async fn all_linked(members: &[Member]) -> Result<Duration, Failure> {
-    let start = Instant::now();
-    loop {
-        let mut linked = true;
-        for member in members {
-            let known = member.node.members().await;
-            let alive = known.iter().filter(|other| other.linked && other.life == Life::Alive).count();
-            linked &= alive + 1 == members.len();
-        }
-        if linked {
-            return Ok(start.elapsed());
-        }
-        if start.elapsed() > LINK_DEADLINE {
-            let seconds = LINK_DEADLINE.as_secs();
-            return Err(Failure::Node(format!("the nodes have not found each other within {seconds} s")));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }

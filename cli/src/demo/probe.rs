@@ -141,12 +141,6 @@ async fn seen(receivers: &mut [Receiver], total: i64) {
     }
 }
 
-/// The sample below which `part` of the sorted samples lie.
-pub(super) fn percentile(sorted: &[Duration], part: f64) -> Duration {
-    let at = ((sorted.len() as f64 * part).ceil() as usize).saturating_sub(1);
-    sorted.get(at).copied().unwrap_or_default()
-}
-
 /// A duration in milliseconds, as it is shown.
 pub(super) fn milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
@@ -175,15 +169,6 @@ pub(super) fn histogram(sorted: &[Duration]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_samples() {
-        let samples: Vec<_> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!(percentile(&samples, 0.5), Duration::from_millis(50));
-        assert_eq!(percentile(&samples, 0.99), Duration::from_millis(99));
-        assert_eq!(percentile(&samples, 1.0), Duration::from_millis(100));
-        assert_eq!(percentile(&[], 0.5), Duration::ZERO);
-    }
 
     #[test]
     fn every_sample_lies_in_one_bin() {

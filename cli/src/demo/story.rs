@@ -6,12 +6,14 @@ use tallymesh::{Life, Node, NodeName};
 use tokio::time::MissedTickBehavior;
 
 use super::cluster::{self, DROP_AFTER, Member};
-use super::probe::{Probes, histogram, milliseconds, percentile};
+use super::probe::{Probes, histogram, milliseconds};
 use super::screen::Screen;
 use super::traffic::{STEP, Traffic};
 use super::truth::Truth;
 use super::views;
 use crate::failure::Failure;
+use crate::local;
+use crate::samples::percentile;
 
 /// How long all may take to agree once nothing changes any more.
 const AGREE: Duration = Duration::from_secs(15);
@@ -60,7 +62,7 @@ impl Story {
         for member in &members {
             screen.say(format!("  {} serves on {}", member.name(), member.node.listen_addr()))?;
         }
-        cluster::all_linked(&members).await?;
+        local::all_linked(members.iter().map(|member| &member.node)).await?;
         screen.say(format!("  all linked to each other {} after the start", milliseconds(begun.elapsed())))?;
         let timings = cluster::timings();
         screen.say(format!(

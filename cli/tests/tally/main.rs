@@ -1,5 +1,6 @@
 //! The `tally` command as a user meets it: real processes, their output to the byte, their exit codes.
 
+mod bench;
 mod caches;
 mod commands;
 mod demo;

@@ -1,0 +1,66 @@
+//! `tally bench`: what a cluster does on this machine, end to end, beside Redis if that is wanted.
+//!
+//! `nodes` measures ours and `against` Redis, each in the same way; `redis` runs its servers and speaks their protocol;
+//! `measure` says what is measured, `report` writes it, `machine` says where.
+
+mod against;
+mod machine;
+mod measure;
+mod nodes;
+mod redis;
+mod report;
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args;
+use crate::failure::Failure;
+use crate::output::Format;
+use crate::style;
+use measure::Figures;
+use report::Report;
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    /// How long each thing is measured for.
+    time: Duration,
+    /// Rows that a joiner takes.
+    rows: usize,
+}
+
+/// Redis, as far as it took part.
+struct Opponent {
+    version: String,
+    figures: Figures,
+}
+
+/// Measures, and writes the table.
+pub(crate) fn run(args: &args::Bench, format: Format) -> Result<(), Failure> {
+    let plan = Plan { time: Duration::from_secs(args.seconds.into()), rows: args.rows as usize };
+    let progress = spinner();
+    let redis = match args.against_redis {
+        true => match redis::version() {
+            Some(version) => Some(Opponent { version, figures: against::measure(plan, &progress)? }),
+            None => {
+                style::complain("warning", "redis-server is not on the PATH: measured without it");
+                None
+            }
+        },
+        false => None,
+    };
+    let ours = nodes::measure(plan, &progress)?;
+    progress.finish_and_clear();
+    Report { plan, ours, redis }.write(format)
+}
+
+/// Says on a terminal what is being measured; nothing at all unless stderr is one.
+fn spinner() -> ProgressBar {
+    let progress = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    progress.enable_steady_tick(Duration::from_millis(100));
+    match ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+        Ok(style) => progress.with_style(style),
+        Err(_) => progress,
+    }
+}

@@ -1,0 +1,45 @@
+//! The bench in its shortest form: what it prints, for people and for programs.
+
+use serde_json::Value;
+
+use crate::support::tally;
+
+const MEASURES: [&str; 11] = [
+    "seen_after_pause_p50",
+    "seen_after_pause_p99",
+    "seen_back_to_back_p50",
+    "seen_back_to_back_p99",
+    "sustained",
+    "bytes_a_row",
+    "increment_one_by_one",
+    "increment_fastest",
+    "join",
+    "idle_processor",
+    "idle_bytes",
+];
+
+#[test]
+fn the_bench_measures_everything_and_says_where() {
+    let ended = tally(&["bench", "--seconds", "1", "--rows", "1000", "--against-redis", "--output", "json"]);
+    let without = ended.stderr.contains("redis-server is not on the PATH: measured without it");
+    let report: Value = serde_json::from_str(&ended.ok()).unwrap();
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["redis"].is_null(), without, "{report}");
+    assert!(report["machine"]["cores"].as_u64().unwrap() > 0);
+    assert!(!report["machine"]["model"].as_str().unwrap().is_empty());
+    assert_eq!((&report["seconds"], &report["rows"]), (&1.into(), &1000.into()));
+    let figures = report["figures"].as_array().unwrap();
+    let keys: Vec<_> = figures.iter().map(|figure| figure["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, MEASURES);
+    for figure in figures {
+        assert!(figure["tallymesh"].as_f64().unwrap() > 0.0, "{figure}");
+        let compared = figure["key"] != "idle_bytes" && !without;
+        assert_eq!(figure["times_better"].as_f64().is_some_and(|times| times > 0.0), compared, "{figure}");
+    }
+}
+
+#[test]
+fn a_bench_of_no_length_is_refused() {
+    tally(&["bench", "--seconds", "0"]).fails(2);
+    tally(&["bench", "--rows", "1"]).fails(2);
+}
