@@ -29,6 +29,14 @@ impl Mesh {
     /// # Panics
     /// When the names that it makes up are refused.
     pub fn new(n: usize, class: Class) -> Self {
+        Self::linked(n, class, |_, _| true)
+    }
+
+    /// As [`Mesh::new`], with links between those alone for which `linked` says so; it has to say the same both ways.
+    ///
+    /// # Panics
+    /// As [`Mesh::new`].
+    pub fn linked(n: usize, class: Class, linked: impl Fn(usize, usize) -> bool) -> Self {
         let names: Vec<_> = (0..n).map(|i| NodeName::new(&format!("node-{i}")).expect("a good name")).collect();
         let now = Now { mono: Time(1), unix_ms: 1 };
         let (mut replicas, mut structures) = (Vec::new(), Vec::new());
@@ -40,7 +48,7 @@ impl Mesh {
                 ..StructureSpec::new(StructureName::new("bench").expect("a good name"), class)
             };
             structures.push(replica.replicate(spec, Arc::new(|| ())).expect("the only structure"));
-            for peer in names.iter().filter(|peer| *peer != name) {
+            for (_, peer) in names.iter().enumerate().filter(|(other, _)| *other != i && linked(i, *other)) {
                 replica.handle_link_up(now, peer);
             }
             replicas.push(replica);
@@ -55,16 +63,20 @@ impl Mesh {
         self.replicas[of].handle_changes(self.now);
     }
 
+    /// The next message of a replica for another one.
+    pub fn message(&mut self, from: usize, to: usize) -> Option<Vec<u8>> {
+        let mut message = Vec::new();
+        self.replicas[from].poll_transmit(&self.names[to], &mut message).then_some(message)
+    }
+
     /// What a replica has to say to another one now.
     pub fn messages(&mut self, from: usize, to: usize) -> Vec<Vec<u8>> {
-        let mut messages = Vec::new();
-        loop {
-            let mut message = Vec::new();
-            if !self.replicas[from].poll_transmit(&self.names[to], &mut message) {
-                return messages;
-            }
-            messages.push(message);
-        }
+        std::iter::from_fn(|| self.message(from, to)).collect()
+    }
+
+    /// Puts an empty replica, with no links, in the place of one that is not needed any more.
+    pub fn empty(&mut self, at: usize) {
+        (self.replicas[at], self.structures[at]) = alone(self.structures[at].spec().class);
     }
 
     /// Hands messages to a replica.

@@ -32,6 +32,9 @@ const ASKED: usize = 2_000;
 /// Tokens a second and at once, so many that they are never used up.
 const PLENTY: u32 = u32::MAX;
 
+/// A moment at which [`Throttles`] have their share in their hands.
+pub const READY: Time = Time(4_000_000);
+
 /// Throttles that are never used up, with this node's share in its hands.
 pub struct Throttles {
     replica: Replica,
@@ -66,7 +69,7 @@ impl Throttles {
     /// The time, which goes on from when the share was founded.
     #[inline]
     pub fn now(&self) -> Time {
-        Time(4_000_000 + self.began.elapsed().as_micros() as u64)
+        Time(READY.0 + self.began.elapsed().as_micros() as u64)
     }
 
     /// What the driver does now and then.

@@ -28,7 +28,7 @@ pub(crate) async fn cluster(
 }
 
 /// A certificate authority, and a certificate for each node.
-fn identities(names: &[&str]) -> Result<Vec<Identity>, Box<dyn Error>> {
+pub(crate) fn identities(names: &[&str]) -> Result<Vec<Identity>, Box<dyn Error>> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;

@@ -4,6 +4,7 @@ mod builder;
 mod faults;
 mod membership;
 mod process;
+mod sent;
 mod traffic;
 
 use std::cell::RefCell;
@@ -16,6 +17,7 @@ use tallymesh_engine::{Cache, Config, Now, Scope, Series, Structure, Time};
 use tallymesh_schemas::{Actor, NodeName, SeriesSpec, StructureSpec, Window};
 
 pub use builder::{Builder, quick_config, series, spec};
+pub use sent::Sent;
 
 use crate::caches::Writes;
 use crate::check;
@@ -142,6 +144,7 @@ pub struct Cluster {
     pub(crate) spoilt: bool,
     deliveries: u64,
     events: u64,
+    pub(crate) sent: Sent,
 }
 
 /// Events that one virtual second and node may take: more is talk without end.
@@ -226,6 +229,11 @@ impl Cluster {
     /// The nodes whose process runs.
     pub(crate) fn running(&self) -> impl Iterator<Item = usize> + '_ {
         (0..self.nodes.len()).filter(|n| self.nodes[*n].process.is_some())
+    }
+
+    /// What was sent so far.
+    pub fn sent(&self) -> Sent {
+        self.sent
     }
 
     /// The record of what happened.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_engine::{Config, Time};
 use tallymesh_schemas::{Class, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
 
-use super::{Cluster, Event, NewService, Timing};
+use super::{Cluster, Event, NewService, Sent, Timing};
 use crate::clock::Clock;
 use crate::limits::{Admissions, Limits};
 use crate::network::{Conditions, Link};
@@ -222,6 +222,7 @@ impl Builder {
             spoilt: false,
             deliveries: 0,
             events: 0,
+            sent: Sent::default(),
         };
         for n in 0..cluster.nodes.len() {
             cluster.start(n, None);

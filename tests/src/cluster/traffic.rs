@@ -163,6 +163,7 @@ impl Cluster {
         let generation = link.generation;
         let way = &mut link.ways[direction];
         way.in_flight += 1;
+        self.sent.count(bytes.len(), kind(&bytes) == "delta");
         let mut at = self.now.after(latency);
         if overtaken {
             at = at.after(later);

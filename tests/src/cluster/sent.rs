@@ -1,0 +1,45 @@
+//! What the simulated network was given to carry.
+
+/// What was sent so far, on all links together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sent {
+    /// Messages of all kinds.
+    pub messages: u64,
+    /// Their bytes, without frames and what a network puts around them.
+    pub bytes: u64,
+    /// Those of them that carry rows.
+    pub deltas: u64,
+    /// The bytes of these.
+    pub delta_bytes: u64,
+}
+
+impl Sent {
+    pub(crate) fn count(&mut self, bytes: usize, delta: bool) {
+        self.messages += 1;
+        self.bytes += bytes as u64;
+        self.deltas += u64::from(delta);
+        self.delta_bytes += if delta { bytes as u64 } else { 0 };
+    }
+
+    /// What was sent since an earlier moment.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            messages: self.messages - earlier.messages,
+            bytes: self.bytes - earlier.bytes,
+            deltas: self.deltas - earlier.deltas,
+            delta_bytes: self.delta_bytes - earlier.delta_bytes,
+        }
+    }
+
+    /// The sum of two times.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            messages: self.messages + other.messages,
+            bytes: self.bytes + other.bytes,
+            deltas: self.deltas + other.deltas,
+            delta_bytes: self.delta_bytes + other.delta_bytes,
+        }
+    }
+}
