@@ -5,8 +5,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use serde_json::json;
-use tallymesh_schemas::config::{Config, ConfigErrors};
-use tallymesh_schemas::limits;
+use tallymesh_schemas::config::{CacheConfig, Config, ConfigErrors};
+use tallymesh_schemas::{StructureSpec, limits};
 
 use crate::failure::Failure;
 use crate::output::{Format, Out};
@@ -57,13 +57,18 @@ pub(super) fn warn_not_built(config: &Config, file: &str) {
     }
 }
 
+/// What `Replicate` stanzas make: structures and caches.
+fn objects(config: &Config) -> Vec<StructureSpec> {
+    config.structures.iter().cloned().chain(config.caches.iter().map(CacheConfig::structure)).collect()
+}
+
 fn good(config: &Config, file: &str) -> Result<(), Failure> {
     warn_not_built(config, file);
     let node = match &config.node {
         Some(node) => format!("node {} on {}", node.name, node.listen),
         None => "no node".to_owned(),
     };
-    let objects = match config.structures.as_slice() {
+    let objects = match objects(config).as_slice() {
         [] => "no objects".to_owned(),
         specs => specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
     };
@@ -73,8 +78,7 @@ fn good(config: &Config, file: &str) -> Result<(), Failure> {
 }
 
 fn json_good(config: &Config) -> Result<(), Failure> {
-    let objects: Vec<_> = config
-        .structures
+    let objects: Vec<_> = objects(config)
         .iter()
         .map(|spec| json!({ "name": spec.name, "class": spec.class.name(), "kind": spec.class.kind().label() }))
         .collect();
