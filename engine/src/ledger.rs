@@ -139,6 +139,9 @@ impl Ledger {
             if self.is_cache() {
                 // Nothing is counted in a cache.
                 cell.lower(totals.0, totals.1);
+                if !cell.is_indexed() {
+                    self.park(id);
+                }
                 continue;
             }
             if !cell.is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {

@@ -7,6 +7,17 @@
 //!
 //! Counting and reading go past it, by the [`Structure`]s that it hands out; when they change, they call the `wake` they
 //! were made with, and the driver calls [`Replica::handle_changes`].
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 mod digest;
 mod feed;

@@ -42,6 +42,18 @@ fn writes_of_one_moment_have_one_winner() {
     assert_eq!((get(&wire, 1, KEY), get(&wire, 2, KEY)), (read.clone(), read));
 }
 
+/// Nothing is counted in a cache, and what somebody counts there all the same leaves nothing behind.
+#[test]
+fn counting_in_a_cache_leaves_no_key_behind() {
+    let mut wire = cache_wire(&["a"]);
+    wire.structure(0).add(KEY, 3).unwrap();
+    assert_eq!(wire.structure(0).keys(), 1);
+    let now = wire.now_at(0);
+    wire.replicas[0].handle_changes(now);
+    wire.run(60);
+    assert_eq!(wire.structure(0).keys(), 0);
+}
+
 /// What the sender knows to be outdone travels without its value; what it reads, with it.
 #[test]
 fn only_what_is_read_travels_with_its_value() {

@@ -1,15 +1,4 @@
 //! Anti-entropy: saying how far we are, and finding out from what others say what is missing or wrong here.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::collections::BTreeSet;
 

@@ -1,15 +1,4 @@
 //! Rows on their way: deltas cut for those who are behind, and deltas taken in.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

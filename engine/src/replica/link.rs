@@ -1,15 +1,4 @@
 //! What a replica keeps about one link: cursors and what was said, per structure and actor.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,16 +1,5 @@
 //! Who lives, and what that hides: liveness filters what is read and never changes what is stored (I4). What does change
 //! what is stored are two facts that are final: a newer run supersedes an older one, and a forgotten node is buried.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

@@ -1,15 +1,4 @@
 //! The windows of series: which there are, by a clock that never goes back.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::sync::Arc;
 use std::time::Duration;
