@@ -7,6 +7,7 @@ use tallymesh_schemas::limits;
 
 use crate::canary::{self, Canary};
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::row::key_hash_of_words;
 use crate::slots::EMPTY;
 
 /// Keys up to this length lie in the cell itself.
@@ -168,6 +169,14 @@ impl Cell {
         (len != LONG).then_some(CellKey::Short(bytes, len))
     }
 
+    /// The hash of its key within fingerprints, if that is a short one.
+    #[inline]
+    pub(crate) fn short_key_hash(&self) -> Option<u64> {
+        let len = self.len.load(Ordering::Relaxed);
+        let words = [0, 1, 2].map(|at| self.words[at].load(Ordering::Relaxed));
+        (len != LONG).then(|| key_hash_of_words(&words, usize::from(len)))
+    }
+
     /// Adds `n`, or removes `-n`. Returns whether the caller has to put the cell on its shard's dirty list.
     ///
     /// The adder writes a total and then reads the flag; the committer clears the flag and then reads the totals. All
@@ -257,8 +266,9 @@ impl Cell {
         self.others.load(Ordering::SeqCst)
     }
 
+    /// Adds to what the others count. Under the ledger's lock, so no other addition comes in between.
     pub(crate) fn add_others(&self, n: i64) {
-        self.others.fetch_add(n, Ordering::SeqCst);
+        self.others.store(self.others.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
     }
 
     /// The slot of our own row, [`EMPTY`] when there is none.

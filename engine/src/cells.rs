@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use crate::cell::{Cell, CellKey, Wanted};
 use crate::primitive::{Mutex, RwLock};
 use crate::radix::KeyOf;
+use crate::row::key_hash;
 use crate::slots::CellId;
 
 /// Bits of a number that say where in its segment a cell lies. The bits above say which segment; the highest of a number is
@@ -81,6 +82,12 @@ impl Cells {
     #[cold]
     fn is_long(&self, cell: &Cell, key: &[u8]) -> bool {
         cell.place().is_some_and(|place| *self.long.read().get(place) == *key)
+    }
+
+    /// The hash of a cell's key within fingerprints.
+    #[inline]
+    pub(crate) fn key_hash(&self, id: CellId) -> u64 {
+        self.get(id).short_key_hash().unwrap_or_else(|| key_hash(&self.key_of(id)))
     }
 
     /// A cell for a key that has none. (Memory ends before numbers do: a thousand million cells take 64 GB.)

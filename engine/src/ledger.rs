@@ -20,15 +20,17 @@ pub(crate) use registers::{Register, Registers};
 pub(crate) use writes::{Needless, OwnRow, Refused};
 
 use crate::canary::{self, Canary};
+use crate::cell::CellKey;
 use crate::cells::Cells;
 use crate::index::Index;
 use crate::keys::Keys;
 use crate::own::{Own, counts_nothing};
 use crate::partial::Partial;
 use crate::radix::{KeyOf, Sum};
-use crate::row::{Row, key_hash, row_hash};
+use crate::row::{key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
 use crate::time::Time;
+use crate::watch::Told;
 
 /// Rows that are looked at together before they are written one by one, so that they wait for memory together.
 const TOGETHER: usize = 32;
@@ -128,53 +130,62 @@ impl Ledger {
     }
 
     /// Writes the rows of the cells that have changed here, in order of slot, so that their batch is short on the wire.
-    pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, mut changed: impl FnMut(&[u8])) {
+    pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, told: &mut Told<'_>) {
         let mut batch = Vec::with_capacity(dirty.len());
         for id in dirty.drain(..) {
             let cell = self.cells.get(id);
-            let totals = cell.take();
             if self.closed {
-                continue;
-            }
-            if self.is_cache() {
+                cell.take();
+            } else if self.is_cache() {
                 // Nothing is counted in a cache.
+                let totals = cell.take();
                 cell.lower(totals.0, totals.1);
                 if !cell.is_indexed() {
                     self.park(id);
                 }
-                continue;
+            } else {
+                // As one number they are sorted in half the time.
+                batch.push(u64::from(cell.own_slot()) << 32 | u64::from(id));
             }
-            if !cell.is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {
-                self.park(id);
-                continue;
-            }
-            batch.push((cell.own_slot(), id, totals));
-            self.enter(id);
         }
-        batch.sort_unstable_by_key(|(slot, id, _)| (*slot, *id));
+        batch.sort_unstable();
+        // Taken out while it is written to, so that cells and sums can be as well.
+        let Some(mut partial) = self.partials.remove(&self.actor) else { return };
         let mut cleared = Vec::new();
-        for (at, (_, id, totals)) in batch.iter().copied().enumerate() {
-            let Some((own, partial, cells)) = self.own_parts() else { return };
-            if at % TOGETHER == 0 {
-                let next = batch.iter().skip(at).take(TOGETHER);
-                partial.warm(next.map(|(slot, ..)| *slot).filter(|slot| *slot != EMPTY));
+        for together in batch.chunks(TOGETHER) {
+            partial.warm(together.iter().map(|at| (at >> 32) as u32).filter(|slot| *slot != EMPTY));
+            for at in together {
+                self.commit_cell(&mut partial, *at as CellId, keys, &mut cleared, told);
             }
-            if let Some((old, new)) = own.write(partial, cells, id, totals) {
-                if self.clears(id) {
-                    cleared.push(self.cells.key_of(id));
-                    continue;
-                }
-                self.add_own(id, self.own_change(id, &old, &new));
-                changed(&self.cells.key_of(id));
-            }
-            self.drop_if_unused(id, keys);
         }
-        self.reclear(cleared, keys, &mut changed);
+        self.partials.insert(self.actor.clone(), partial);
+        self.reclear(cleared, keys, told);
         self.index.settle();
     }
 
-    fn own_change(&self, id: CellId, old: &Row, new: &Row) -> i64 {
-        self.value(&self.actor, id, new).wrapping_sub(self.value(&self.actor, id, old))
+    /// Writes the row of a cell that has changed.
+    fn commit_cell(
+        &mut self,
+        partial: &mut Partial,
+        id: CellId,
+        keys: &Keys,
+        cleared: &mut Vec<CellKey>,
+        told: &mut Told<'_>,
+    ) {
+        let totals = self.cells.get(id).take();
+        if !self.cells.get(id).is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {
+            return self.park(id);
+        }
+        self.enter(id);
+        if let Some((old, new)) = self.own.write(partial, &self.cells, id, totals) {
+            if self.clears(id) {
+                cleared.push(self.cells.key_of(id));
+                return;
+            }
+            self.add_own(id, self.change(&self.actor, id, &old, &new));
+            told.changed(|| self.cells.key_of(id));
+        }
+        self.drop_if_unused(id, keys);
     }
 
     /// Gives a cell its place in the index, if it has none.
@@ -189,6 +200,7 @@ impl Ledger {
         }
     }
 
+    #[inline]
     fn add_sum(&mut self, id: CellId, n: Sum) {
         self.index.add(id, n, &*self.cells);
     }
@@ -199,6 +211,7 @@ impl Ledger {
     }
 
     /// Adds to what the others count.
+    #[inline]
     fn add_others(&mut self, id: CellId, n: i64) {
         if n != 0 {
             self.cells.get(id).add_others(n);
@@ -206,11 +219,15 @@ impl Ledger {
         }
     }
 
+    #[inline]
     fn drop_if_unused(&mut self, id: CellId, keys: &Keys) {
-        let cell = self.cells.get(id);
-        if cell.rows() > 0 {
-            return;
+        if self.cells.get(id).rows() == 0 {
+            self.drop_unused(id, keys);
         }
+    }
+
+    fn drop_unused(&mut self, id: CellId, keys: &Keys) {
+        let cell = self.cells.get(id);
         cell.set_indexed(false);
         if !self.clears(id) {
             let key = self.cells.key_of(id);
@@ -300,7 +317,7 @@ impl Ledger {
         self.set_counts(actor, false);
         if let Some(mut partial) = self.partials.remove(actor) {
             self.take_over(actor, &partial);
-            self.reclear(self.clearing_rows(&partial), keys, &mut |_| ());
+            self.reclear(self.clearing_rows(&partial), keys, &mut Told::nobody());
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);
             }
@@ -343,11 +360,11 @@ impl Ledger {
             }
             self.drop_if_unused(state.cell, keys);
         }
-        self.reclear(cleared, keys, &mut |_| ());
+        self.reclear(cleared, keys, &mut Told::nobody());
     }
 
     /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.
-    pub(crate) fn close(&mut self, mut changed: impl FnMut(&[u8])) {
+    pub(crate) fn close(&mut self, told: &mut Told<'_>) {
         self.closed = true;
         if self.keeps_runs() {
             return;
@@ -358,8 +375,8 @@ impl Ledger {
             let Some((own, partial, cells)) = self.own_parts() else { return };
             let total = row.added.max(row.removed);
             if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
-                self.add_own(id, self.own_change(id, &old, &new));
-                changed(&self.cells.key_of(id));
+                self.add_own(id, self.change(&self.actor, id, &old, &new));
+                told.changed(|| self.cells.key_of(id));
             }
         }
     }

@@ -59,9 +59,15 @@ impl Own {
         (added, removed): (u64, u64),
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot();
+        let row = Row { added, removed, version: partial.have + 1 };
+        if slot != EMPTY
+            && let Some((_, old)) = partial.advance(slot, &row, cells)
+        {
+            partial.have = row.version;
+            return Some((old, row));
+        }
         let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
         let slot = if slot == EMPTY { self.slot()? } else { slot };
-        let row = Row { added, removed, version: partial.have + 1 };
         let born = if old.is_live() { old.born } else { row.version };
         partial.have = row.version;
         partial.put(slot, Slot { row, born, cell: id }, cells);

@@ -11,7 +11,7 @@ use crate::cells::Cells;
 use crate::ledger::Registers;
 use crate::log::Log;
 use crate::radix::KeyOf;
-use crate::row::{key_hash, row_hash};
+use crate::row::{Row, row_hash};
 use crate::slots::{CellId, EMPTY, Slot, Slots, VACANT};
 use crate::time::Time;
 
@@ -140,6 +140,17 @@ impl Partial {
         (self.relayed, self.doubted, self.diverged) = (false, 0, false);
     }
 
+    /// Lets a live row go on to its next state, which is what nearly all changes are. Returns its cell, and the row as it
+    /// was; `None` when it is not that simple, and nothing has changed.
+    #[inline]
+    pub(crate) fn advance(&mut self, slot: u32, next: &Row, cells: &Cells) -> Option<(CellId, Row)> {
+        let (cell, old) = self.slots.advance(slot, next)?;
+        self.note(next.version, slot);
+        let key = cells.key_hash(cell);
+        self.fingerprint = self.fingerprint.wrapping_sub(row_hash(key, &old)).wrapping_add(row_hash(key, next));
+        Some((cell, old))
+    }
+
     /// Puts a state into a slot, keeping log, fingerprint and finders in step. Returns the state that was there.
     pub(crate) fn put(&mut self, slot: u32, new: Slot, cells: &Cells) -> Slot {
         let old = self.slots.get(slot);
@@ -147,21 +158,15 @@ impl Partial {
             self.unfind(slot, old.cell);
         }
         self.slots.set(slot, new);
-        if let Some(log) = &mut self.log {
-            log.insert(new.row.version, slot);
-            if log.is_due(self.slots.len()) {
-                let slots = &self.slots;
-                log.sweep(|version, slot| slots.version(slot) == version);
-            }
-        }
+        self.note(new.row.version, slot);
         if old.is_live() {
             self.live -= 1;
-            let hash = row_hash(key_hash(&cells.key_of(old.cell)), &old.row);
+            let hash = row_hash(cells.key_hash(old.cell), &old.row);
             self.fingerprint = self.fingerprint.wrapping_sub(hash);
         }
         if new.is_live() {
             self.live += 1;
-            let hash = row_hash(key_hash(&cells.key_of(new.cell)), &new.row);
+            let hash = row_hash(cells.key_hash(new.cell), &new.row);
             self.fingerprint = self.fingerprint.wrapping_add(hash);
             if old.cell != new.cell
                 && let Some(by_cell) = &mut self.by_cell
@@ -173,6 +178,16 @@ impl Partial {
             self.vacate(new.row.version, slot);
         }
         old
+    }
+
+    /// Notes in the log that a slot changed.
+    fn note(&mut self, version: Version, slot: u32) {
+        let Some(log) = &mut self.log else { return };
+        log.insert(version, slot);
+        if log.is_due(self.slots.len()) {
+            let slots = &self.slots;
+            log.sweep(|version, slot| slots.version(slot) == version);
+        }
     }
 
     /// Notes that a slot became vacant. Before the list grows, by a quarter, what has moved on since goes: so it stays within
@@ -196,7 +211,7 @@ impl Partial {
         if old.is_live() {
             self.unfind(slot, old.cell);
             self.live -= 1;
-            let hash = row_hash(key_hash(&cells.key_of(old.cell)), &old.row);
+            let hash = row_hash(cells.key_hash(old.cell), &old.row);
             self.fingerprint = self.fingerprint.wrapping_sub(hash);
         }
         self.slots.set(slot, Slot::NONE);

@@ -145,6 +145,30 @@ impl Slots {
         }
     }
 
+    /// Lets a live row go on to its next state, where that is a matter of its packed slot alone. Returns its cell, and the
+    /// row as it was; `None` otherwise, and nothing has changed.
+    #[inline]
+    pub(crate) fn advance(&mut self, slot: u32, next: &Row) -> Option<(CellId, Row)> {
+        let chunk = self.chunks.get_mut(slot as usize / CHUNK)?.as_mut()?;
+        let packed = &mut chunk[slot as usize % CHUNK];
+        let version = packed.version();
+        if packed.cell >= VACANT || packed.wide || version >= next.version {
+            return None;
+        }
+        let (added, removed) = (u32::try_from(next.added).ok()?, u32::try_from(next.removed).ok()?);
+        let old = Row { added: u64::from(packed.added), removed: u64::from(packed.removed), version };
+        let older = u32::try_from(next.version - version).unwrap_or(u32::MAX);
+        *packed = Packed {
+            added,
+            removed,
+            age: packed.age.saturating_add(older),
+            version_low: next.version as u32,
+            version_high: (next.version >> 32) as u16,
+            ..*packed
+        };
+        Some((packed.cell, old))
+    }
+
     fn replace(&mut self, slot: u32, new: Packed) -> Packed {
         let at = slot as usize / CHUNK;
         if new.cell != EMPTY && !matches!(self.chunks.get(at), Some(Some(_))) && self.deserves_chunk(at) {
@@ -237,7 +261,14 @@ mod tests {
             for (slot, added, removed, version, born, cell) in changes {
                 let state = Slot { row: Row { added, removed, version }, born: born % (version + 1), cell };
                 slots.set(slot, state);
-                model.insert(slot, state);
+                // Those that go on are as if they had been put.
+                let next = Row { added: added / 2, removed: removed / 2, version: (version + born % 3).min(limits::VERSION - 1) };
+                if let Some(was) = slots.advance(slot, &next) {
+                    prop_assert_eq!(was, (cell, state.row));
+                    model.insert(slot, Slot { row: next, ..state });
+                } else {
+                    model.insert(slot, state);
+                }
             }
             for (slot, state) in &model {
                 let held = slots.get(*slot);

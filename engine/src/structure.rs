@@ -153,6 +153,7 @@ impl Structure {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn commit_locked(&self, ledger: &mut Ledger) {
         if self.pending() == 0 {
             return;
@@ -191,6 +192,7 @@ impl Structure {
     }
 
     /// What our totals of a key count.
+    #[inline]
     fn local(&self, key: &[u8], totals: (u64, u64)) -> i64 {
         if self.cleared.load(Ordering::Relaxed) {
             self.ledger.read().own_value(key, totals)

@@ -1,6 +1,7 @@
 //! Watching a structure: the keys whose counts change, as they change.
 
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -51,6 +52,26 @@ impl std::fmt::Debug for Watch {
     }
 }
 
+/// Whom to tell of changed keys, if anybody.
+pub(crate) struct Told<'a>(Option<Tell<'a>>);
+
+type Tell<'a> = &'a mut dyn FnMut(&[u8]);
+
+impl Told<'_> {
+    /// For changes that nobody is told of.
+    pub(crate) fn nobody() -> Self {
+        Self(None)
+    }
+
+    /// The count of a key has changed. The key is looked at only when somebody watches.
+    #[inline]
+    pub(crate) fn changed<K: Deref<Target = [u8]>>(&mut self, key: impl FnOnce() -> K) {
+        if let Some(tell) = &mut self.0 {
+            tell(&key());
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     any: AtomicBool,
@@ -66,10 +87,10 @@ impl Watchers {
         watch
     }
 
-    /// Runs `f` with what it has to call for every changed key, which costs nothing when nobody watches.
-    pub(crate) fn tell<R>(&self, f: impl FnOnce(&mut dyn FnMut(&[u8])) -> R) -> R {
+    /// Runs `f` with whom it has to tell of every changed key, which costs nothing when nobody watches.
+    pub(crate) fn tell<R>(&self, f: impl FnOnce(&mut Told<'_>) -> R) -> R {
         if !self.any.load(Ordering::Acquire) {
-            return f(&mut |_| ());
+            return f(&mut Told::nobody());
         }
         let mut list = self.list.lock();
         list.retain(|watch| watch.strong_count() > 0);
@@ -77,9 +98,10 @@ impl Watchers {
         let watching: Vec<_> = list.iter().filter_map(Weak::upgrade).collect();
         drop(list);
         let mut told = vec![false; watching.len()];
-        let result = f(&mut |key| {
+        let mut push = |key: &[u8]| {
             watching.iter().zip(&mut told).for_each(|(watch, told)| *told |= watch.push(key));
-        });
+        };
+        let result = f(&mut Told(Some(&mut push)));
         watching.iter().zip(told).filter(|(_, told)| *told).for_each(|(watch, _)| (watch.wake)());
         result
     }

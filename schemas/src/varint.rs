@@ -27,6 +27,7 @@ fn lowest(value: u64) -> u8 {
 
 /// Takes a value off the front of `input`; `None` when it is cut short or does not fit 64 bits. Only the shortest
 /// form is a value, so that equal batches have equal bytes.
+#[inline]
 pub fn take(input: &mut &[u8]) -> Option<u64> {
     let (&first, mut rest) = input.split_first()?;
     if first < 0x80 {

@@ -27,6 +27,7 @@ use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::row::{Row, content_hash};
 use crate::slots::{CellId, Slot, VACANT};
+use crate::watch::Told;
 
 /// What became of a delta. In all of these the ledger is sound; an [`ApplyError`] leaves it sound as well, with the rows
 /// joined that came before the fault.
@@ -74,15 +75,18 @@ pub enum ApplyError {
 }
 
 /// What goes with a delta while it is joined.
-struct Joining<'a> {
+struct Joining<'a, 'b> {
     actor: &'a Actor,
     /// Its fingerprint is the owner's own statement.
     verify: bool,
     keys: &'a Keys,
-    changed: &'a mut dyn FnMut(&[u8]),
+    told: &'a mut Told<'b>,
     /// Keys of rows that clear and have changed.
     cleared: Vec<CellKey>,
 }
+
+/// Rows of keys that are known, with their slots.
+type Known = SmallVec<[(u32, Row); TOGETHER]>;
 
 /// The key of a live row, where it is said, and its totals.
 type Said<'a> = (Option<&'a [u8]>, (u64, u64));
@@ -107,21 +111,21 @@ impl Ledger {
         delta: &Delta<'_>,
         verify: bool,
         keys: &Keys,
-        changed: &mut dyn FnMut(&[u8]),
+        told: &mut Told<'_>,
     ) -> Result<Applied, ApplyError> {
         debug_assert_ne!(delta.actor, self.actor, "our rows have one writer, and it is not a peer");
         // Taken out while it is written to, so that cells and sums can be as well.
         let Some(mut partial) = self.partials.remove(&delta.actor) else { return Ok(Applied::Stale) };
-        let mut joining = Joining { actor: &delta.actor, verify, keys, changed, cleared: Vec::new() };
+        let mut joining = Joining { actor: &delta.actor, verify, keys, told, cleared: Vec::new() };
         let applied = if delta.snapshot {
             self.apply_snapshot(&mut partial, delta, &mut joining)
         } else {
             self.apply_next(&mut partial, delta, &mut joining)
         };
         self.index.settle();
-        let Joining { cleared, changed, .. } = joining;
+        let Joining { cleared, told, .. } = joining;
         self.partials.insert(delta.actor.clone(), partial);
-        self.reclear(cleared, keys, changed);
+        self.reclear(cleared, keys, told);
         applied
     }
 
@@ -129,7 +133,7 @@ impl Ledger {
         &mut self,
         partial: &mut Partial,
         delta: &Delta<'_>,
-        joining: &mut Joining<'_>,
+        joining: &mut Joining<'_, '_>,
     ) -> Result<Applied, ApplyError> {
         let (since, have) = (partial.since, partial.have);
         if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
@@ -182,7 +186,7 @@ impl Ledger {
         &mut self,
         partial: &mut Partial,
         delta: &Delta<'_>,
-        joining: &mut Joining<'_>,
+        joining: &mut Joining<'_, '_>,
     ) -> Result<Applied, ApplyError> {
         let since = partial.since;
         if !partial.diverged && partial.follows(delta.floor) {
@@ -237,7 +241,7 @@ impl Ledger {
     }
 
     /// Puts a complete snapshot in the place of what was known, in one step.
-    fn replace(&mut self, partial: &mut Partial, new: Partial, joining: &mut Joining<'_>) {
+    fn replace(&mut self, partial: &mut Partial, new: Partial, joining: &mut Joining<'_, '_>) {
         let old = std::mem::replace(partial, new);
         for (_, state) in partial.live() {
             self.count(state.cell, &Row::default(), &state.row, old.counts, joining);
@@ -250,39 +254,39 @@ impl Ledger {
 
     /// The actor's row of a cell has changed: if it counts, the aggregates follow.
     #[inline]
-    fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_>) {
+    fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_, '_>) {
         if self.clears(id) {
             joining.cleared.push(self.cells.key_of(id));
         } else if counts {
-            let n = self.value(joining.actor, id, new).wrapping_sub(self.value(joining.actor, id, old));
-            self.add_others(id, n);
-            (joining.changed)(&self.cells.key_of(id));
+            self.add_others(id, self.change(joining.actor, id, old, new));
+            joining.told.changed(|| self.cells.key_of(id));
         }
     }
 
-    fn join(&mut self, partial: &mut Partial, delta: &Delta<'_>, joining: &mut Joining<'_>) -> Result<(), ApplyError> {
+    fn join(
+        &mut self,
+        partial: &mut Partial,
+        delta: &Delta<'_>,
+        joining: &mut Joining<'_, '_>,
+    ) -> Result<(), ApplyError> {
         let mut rows = RowReader::new(delta.rows, delta.after);
         // Rows of keys that are known wait for each other, and then for memory together.
-        let mut known: SmallVec<[WireRow<'static>; TOGETHER]> = SmallVec::new();
+        let mut known: Known = SmallVec::new();
         let read = loop {
-            let (slot, version, state) = match rows.next_row() {
-                Ok(Some(row)) if row.version <= delta.upto => (row.slot, row.version, row.state),
+            let row = match rows.next_row() {
+                Ok(Some(row)) if row.version <= delta.upto => row,
                 Ok(Some(row)) => break Err(ApplyError::Beyond { version: row.version, upto: delta.upto }),
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error.into()),
             };
-            let state = match state {
-                RowState::Live { key: Some(_), .. } | RowState::Content { .. } => {
+            if let RowState::Live { key: None, added, removed } = row.state {
+                known.push((row.slot, Row { added, removed, version: row.version }));
+                if known.len() == TOGETHER {
                     self.join_known(partial, &mut known, joining)?;
-                    self.join_next(partial, WireRow { slot, version, state }, joining)?;
-                    continue;
                 }
-                RowState::Live { key: None, added, removed } => RowState::Live { key: None, added, removed },
-                RowState::Vacant => RowState::Vacant,
-            };
-            known.push(WireRow { slot, version, state });
-            if known.len() == TOGETHER {
+            } else {
                 self.join_known(partial, &mut known, joining)?;
+                self.join_next(partial, row, joining)?;
             }
         };
         self.join_known(partial, &mut known, joining)?;
@@ -294,12 +298,30 @@ impl Ledger {
     fn join_known(
         &mut self,
         partial: &mut Partial,
-        rows: &mut SmallVec<[WireRow<'static>; TOGETHER]>,
-        joining: &mut Joining<'_>,
+        rows: &mut Known,
+        joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
-        let cells: SmallVec<[CellId; TOGETHER]> = rows.iter().map(|row| partial.cell(row.slot)).collect();
+        let cells: SmallVec<[CellId; TOGETHER]> = rows.iter().map(|(slot, _)| partial.cell(*slot)).collect();
         self.warm(&cells);
-        rows.drain(..).try_for_each(|row| self.join_next(partial, row, joining))
+        for (slot, row) in rows.drain(..) {
+            if !self.advance(partial, slot, &row, joining) {
+                let state = RowState::Live { key: None, added: row.added, removed: row.removed };
+                self.join_next(partial, WireRow { slot, version: row.version, state }, joining)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Joins a row that goes on under its key, if there is no more to it: most are like that. Whether it was.
+    #[inline]
+    fn advance(&mut self, partial: &mut Partial, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
+        let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
+        if broken || self.is_cache() {
+            return false;
+        }
+        let Some((cell, old)) = partial.advance(slot, row, &self.cells) else { return false };
+        self.count(cell, &old, row, partial.counts, joining);
+        true
     }
 
     /// Looks at cells that are about to be written to, all at once, so that they are at hand one by one.
@@ -313,7 +335,7 @@ impl Ledger {
         &mut self,
         partial: &mut Partial,
         row: WireRow<'_>,
-        joining: &mut Joining<'_>,
+        joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
         let old = partial.get(row.slot);
         if row.version > old.row.version || self.decides(&old, &row, joining) {
@@ -323,7 +345,7 @@ impl Ledger {
     }
 
     /// Two have written under one name, and the run has ended: everybody decides for the same one of two rows of a version.
-    fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_>) -> bool {
+    fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_, '_>) -> bool {
         let Some((key, (added, removed))) = key_and_totals(&row.state) else { return false };
         if row.version != old.row.version || joining.verify || !self.keeps_runs() || !old.is_live() {
             return false;
@@ -338,7 +360,7 @@ impl Ledger {
         partial: &mut Partial,
         old: &Slot,
         row: WireRow<'_>,
-        joining: &mut Joining<'_>,
+        joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
         if matches!(row.state, RowState::Content { .. }) && !self.is_cache() {
             return Err(ApplyError::Value(self.class.kind().label()));
@@ -394,7 +416,7 @@ impl Ledger {
 
     /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
     /// it stands for nothing here.
-    fn offer_row(&mut self, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_>) {
+    fn offer_row(&mut self, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_, '_>) {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
@@ -402,12 +424,12 @@ impl Ledger {
         };
         let (stamp, content) = (new.row.stamp(), new.row.content());
         if self.offer(new.cell, Register { stamp, content, actor: joining.actor.clone(), expires_ms, value }) {
-            (joining.changed)(&self.cells.key_of(new.cell));
+            joining.told.changed(|| self.cells.key_of(new.cell));
         }
     }
 
     /// The slot has another key than before, or none any more, or its first one.
-    fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_>) {
+    fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_, '_>) {
         if new.is_live() {
             self.cells.get(new.cell).count_row(true);
             self.count(new.cell, &Row::default(), &new.row, counts, joining);

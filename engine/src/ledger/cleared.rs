@@ -16,6 +16,7 @@ use crate::keys::Keys;
 use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::slots::CellId;
+use crate::watch::Told;
 
 /// Totals, `(added, removed)`.
 pub(crate) type Totals = (u64, u64);
@@ -76,6 +77,15 @@ impl Ledger {
         counts((row.added, row.removed), self.cleared.of(&self.cells.key_of(id), actor))
     }
 
+    /// By how much what an actor's row of a key counts has changed.
+    #[inline]
+    pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
+        if self.cleared.is_empty() && !self.is_cache() {
+            return new.value().wrapping_sub(old.value());
+        }
+        self.value(actor, id, new).wrapping_sub(self.value(actor, id, old))
+    }
+
     /// What of our own totals of a key counts.
     pub(crate) fn own_value(&self, key: &[u8], totals: Totals) -> i64 {
         counts(totals, self.cleared.of(key, &self.actor))
@@ -91,6 +101,7 @@ impl Ledger {
     }
 
     /// Whether the rows of a cell clear instead of counting.
+    #[inline]
     pub(super) fn clears(&self, id: CellId) -> bool {
         self.counts_events() && key::is_cleared(&self.cells.key_of(id))
     }
@@ -115,7 +126,7 @@ impl Ledger {
     }
 
     /// The rows that clear have changed: takes off what all of them together say, no more and no less.
-    pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, changed: &mut dyn FnMut(&[u8])) {
+    pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, told: &mut Told<'_>) {
         for row in rows {
             let Ok((victim, key)) = key::to_cleared(self.class.kind(), &row) else { continue };
             let totals = self.stated(&row, keys);
@@ -135,7 +146,7 @@ impl Ledger {
             } else {
                 self.add_others(id, n);
             }
-            changed(key);
+            told.changed(|| key);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::radix::KeyOf;
 use crate::row::{Row, content_hash};
 use crate::slots::{CellId, EMPTY, Slot};
 use crate::stamp::Stamp;
+use crate::watch::Told;
 
 /// Why nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,7 @@ impl Ledger {
         key: &[u8],
         value: Option<(u64, Arc<[u8]>)>,
         unix_ms: u64,
-        changed: &mut dyn FnMut(&[u8]),
+        told: &mut Told<'_>,
     ) -> Result<Stamp, Refused> {
         if self.closed {
             return Err(Refused::Closed);
@@ -139,13 +140,13 @@ impl Ledger {
             self.drop_if_unused(id, keys);
             return Err(Refused::Full);
         }
-        changed(key);
+        told.changed(|| key);
         for _ in 0..EVICTED {
             let Some(excess) = self.registers.excess(unix_ms).filter(|excess| *excess != id) else { break };
             if !self.evict(excess) {
                 break;
             }
-            changed(&self.cells.key_of(excess));
+            told.changed(|| self.cells.key_of(excess));
         }
         Ok(stamp)
     }

@@ -150,7 +150,8 @@ fn counted(
         let lives = running(cluster).any(|(_, other)| other.actor == held.actor);
         let ended = cluster.nodes.iter().filter_map(|node| node.last.as_ref());
         // Also a run whose successor left before anybody had heard of it: the goodbye was heard.
-        let mut since = ended.filter(|e| e.actor.node == held.actor.node && e.actor.incarnation >= held.actor.incarnation);
+        let mut since =
+            ended.filter(|e| e.actor.node == held.actor.node && e.actor.incarnation >= held.actor.incarnation);
         let left = since.any(|ended| ended.left);
         let should = match spec.on_dead {
             _ if lives => true,
