@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,12 +35,30 @@ struct Arguments {
     shrink: usize,
 }
 
+/// Seeds between two lines that say how far it is, where nobody watches.
+const LINE: u64 = 10_000;
+
 #[derive(Debug, Default)]
 struct Total {
     seeds: u64,
+    failed: u64,
     operations: u64,
     marks: BTreeMap<&'static str, u64>,
     slowest: Duration,
+}
+
+impl Total {
+    /// Says how far it is: on a terminal once a second in one line, else now and then in a line of its own.
+    fn progress(&self, of: u64, begin: Instant, told: &mut Instant) {
+        let watched = stderr().is_terminal();
+        if if watched { told.elapsed() < Duration::from_secs(1) } else { !self.seeds.is_multiple_of(LINE) } {
+            return;
+        }
+        *told = Instant::now();
+        let rate = self.seeds as f64 / begin.elapsed().as_secs_f64();
+        let line = format!("{} of {of} seeds, {rate:.1} seeds/s, {} failed", self.seeds, self.failed);
+        if watched { eprint!("\r{line}\x1b[K") } else { eprintln!("{line}") }
+    }
 }
 
 fn main() -> ExitCode {
@@ -54,6 +73,7 @@ fn main() -> ExitCode {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let (total, failed) = (Mutex::new(Total::default()), Mutex::new(None));
     let begin = Instant::now();
+    let told = Mutex::new(begin);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
@@ -73,15 +93,21 @@ fn main() -> ExitCode {
                     }
                     let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     total.seeds += 1;
+                    total.failed += u64::from(outcome.failure.is_some());
                     total.operations += outcome.operations;
                     total.slowest = total.slowest.max(outcome.settled);
                     for (mark, n) in outcome.marks {
                         *total.marks.entry(mark).or_default() += n;
                     }
+                    let mut told = told.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    total.progress(arguments.seeds, begin, &mut told);
                 }
             });
         }
     });
+    if stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
     let total = total.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     let seconds = begin.elapsed().as_secs_f64();
     for (mark, n) in &total.marks {
