@@ -1,6 +1,8 @@
 //! The limits of one structure on one node: what joins throttles and pools with escrow, and escrow with the structure's
 //! rows.
 
+mod sharing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,18 +12,15 @@ use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, limits};
 
-use super::escrow::{Begins, Escrow, Founding, Release};
+use self::sharing::{LOOK, Sharing};
+use super::escrow::{Begins, Escrow, Founding};
 use super::pool::Pool;
 use super::throttle::{Ground, Listed, Reach, Throttle};
 use crate::structure::{Structure, Wake};
 use crate::time::Time;
-use crate::watch::Watch;
 
 /// Tables of names, so that threads that use different ones rarely meet.
 const SHARDS: usize = 64;
-
-/// Between two looks at what was asked for.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// Between two exchanges while something is used.
 const EXCHANGE: Duration = Duration::from_millis(25);
@@ -53,32 +52,13 @@ pub enum LimitError {
     Permits(u64),
 }
 
-#[derive(Debug)]
-struct Core {
-    escrow: Option<Escrow>,
-    watch: Option<Arc<Watch>>,
-    /// What others have admitted, name by name.
-    used: Arc<Watch>,
-    pools: BTreeMap<Box<str>, Arc<Pool>>,
-    /// The hard throttles that are shared out now: those that somebody asks for. The others rest, and cost no time.
-    hard: BTreeMap<Box<str>, Arc<Throttle>>,
-    ground: Ground,
-    rescan_at: Time,
-    look_at: Time,
-    looked: Time,
-    tick_at: Time,
-    ticked: Time,
-    shard: usize,
-    reach: Reach,
-}
-
 type Shard = RwLock<BTreeMap<Box<str>, Arc<Throttle>>>;
 
 /// The limits of one structure on one node.
 pub struct Limiter {
     structure: Arc<Structure>,
     shards: Box<[Shard]>,
-    core: Mutex<Core>,
+    sharing: Mutex<Sharing>,
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
     woken: Arc<AtomicBool>,
     listed: Listed,
@@ -125,7 +105,7 @@ impl Limiter {
         let escrow = founding.map(|founding| Escrow::new(founding, node, nonce, now));
         let watch = escrow.as_ref().map(|_| structure.watch_under(&[key::SHARING], WATCHED, wake));
         let ground = Ground::default();
-        let core = Core {
+        let sharing = Sharing {
             escrow,
             watch,
             used: structure.watch(WATCHED, Arc::new(|| ())),
@@ -142,7 +122,7 @@ impl Limiter {
         };
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         let declared = RwLock::default();
-        Self { structure, shards, core: Mutex::new(core), declared, woken, listed: Listed::default(), ground }
+        Self { structure, shards, sharing: Mutex::new(sharing), declared, woken, listed: Listed::default(), ground }
     }
 
     /// The structure.
@@ -190,20 +170,20 @@ impl Limiter {
             return Ok(found);
         }
         key::throttle(name)?;
-        let core = self.core.lock();
-        if spec.strength == Strength::Hard && core.escrow.is_none() {
+        let sharing = self.sharing.lock();
+        if spec.strength == Strength::Hard && sharing.escrow.is_none() {
             return Err(LimitError::NoFounders(name.to_owned()));
         }
-        if core.pools.contains_key(name) {
+        if sharing.pools.contains_key(name) {
             return Err(LimitError::Taken(name.to_owned()));
         }
-        let throttle = self.made(&core, name, spec, now)?;
+        let throttle = self.made(&sharing, name, spec, now)?;
         throttle.set_spec(now, spec);
         Ok(throttle)
     }
 
     /// The throttle of a good name, made if need be. A hard one rests until somebody asks for it.
-    fn made(&self, core: &Core, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, KeyError> {
+    fn made(&self, sharing: &Sharing, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, KeyError> {
         let mut shard = self.shard(name).write();
         let throttle = match shard.get(name) {
             Some(throttle) => Arc::clone(throttle),
@@ -211,7 +191,7 @@ impl Limiter {
                 let counter = self.structure.counter(name.as_bytes())?;
                 let (listed, ground) = (Arc::clone(&self.listed), Arc::clone(&self.ground));
                 let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, now));
-                throttle.exchanged(now, core.reach);
+                throttle.exchanged(now, sharing.reach);
                 shard.insert(name.into(), Arc::clone(&throttle));
                 throttle
             }
@@ -228,23 +208,23 @@ impl Limiter {
         if !limits::PERMITS.contains(&maximum) {
             return Err(LimitError::Permits(maximum));
         }
-        let mut core = self.core.lock();
-        let core = &mut *core;
+        let mut sharing = self.sharing.lock();
+        let sharing = &mut *sharing;
         if self.find(name).is_some() || self.declared.read().contains_key(name) {
             return Err(LimitError::Taken(name.to_owned()));
         }
-        let Some(escrow) = &mut core.escrow else { return Err(LimitError::NoFounders(name.to_owned())) };
-        let pool = match core.pools.get(name) {
+        let Some(escrow) = &mut sharing.escrow else { return Err(LimitError::NoFounders(name.to_owned())) };
+        let pool = match sharing.pools.get(name) {
             Some(pool) => Arc::clone(pool),
             None => {
                 let pool = Arc::new(Pool::new(name.into(), maximum, self.structure.counter(name.as_bytes())?));
-                core.pools.insert(name.into(), Arc::clone(&pool));
+                sharing.pools.insert(name.into(), Arc::clone(&pool));
                 pool
             }
         };
         pool.set_maximum(maximum);
         escrow.share_out(name, pool.quota(), None);
-        core.tick_at = now;
+        sharing.tick_at = now;
         Ok(pool)
     }
 
@@ -265,18 +245,18 @@ impl Limiter {
 
     /// The pool of a name, if it is there.
     pub fn find_pool(&self, name: &str) -> Option<Arc<Pool>> {
-        self.core.lock().pools.get(name).cloned()
+        self.sharing.lock().pools.get(name).cloned()
     }
 
     /// The pools that are there, in order of name.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
-        self.core.lock().pools.values().cloned().collect()
+        self.sharing.lock().pools.values().cloned().collect()
     }
 
     /// What escrow knows of a limit.
     pub fn holding(&self, name: &str, now: Time) -> Option<Holding> {
-        let core = self.core.lock();
-        let escrow = core.escrow.as_ref()?;
+        let sharing = self.sharing.lock();
+        let escrow = sharing.escrow.as_ref()?;
         let holds = escrow.holdings().into_iter().map(|(node, until)| (node.clone(), until.since(now)));
         Some(Holding {
             holds: holds.collect(),
@@ -291,9 +271,9 @@ impl Limiter {
 
     /// This node's units of a limit now, for the checkers of the simulator; zero when it holds none.
     pub fn units(&self, name: &str, now: Time) -> u64 {
-        let core = self.core.lock();
-        let Some(escrow) = core.escrow.as_ref() else { return 0 };
-        if core.hard.contains_key(name) || core.pools.contains_key(name) {
+        let sharing = self.sharing.lock();
+        let Some(escrow) = sharing.escrow.as_ref() else { return 0 };
+        if sharing.hard.contains_key(name) || sharing.pools.contains_key(name) {
             let share = escrow.share(name);
             return if now < share.until { share.units } else { 0 };
         }
@@ -303,37 +283,41 @@ impl Limiter {
 
     /// Begins to give everything back; [`Limiter::has_left`] says when that is done.
     pub fn leave(&self) {
-        if let Some(escrow) = &mut self.core.lock().escrow {
+        if let Some(escrow) = &mut self.sharing.lock().escrow {
             escrow.leave();
         }
     }
 
     /// Whether nothing is held any more.
     pub fn has_left(&self) -> bool {
-        self.core.lock().escrow.as_ref().is_none_or(Escrow::has_left)
+        self.sharing.lock().escrow.as_ref().is_none_or(Escrow::has_left)
     }
 
     /// When to call [`Limiter::handle_timeout`] at the latest.
     pub fn poll_timeout(&self) -> Time {
-        let core = self.core.lock();
-        if self.woken.load(Ordering::Acquire) { core.tick_at.min(core.ticked.after(BREATH)) } else { core.tick_at }
+        let sharing = self.sharing.lock();
+        if self.woken.load(Ordering::Acquire) {
+            sharing.tick_at.min(sharing.ticked.after(BREATH))
+        } else {
+            sharing.tick_at
+        }
     }
 
     /// Time has passed, or rows have changed: takes in what others wrote, moves shares, writes what this node has to say.
     /// `reach` is whom the membership sees; `forgotten` are nodes that an operator has declared gone for good.
     pub fn handle_timeout(&self, now: Time, reach: Reach, forgotten: &[NodeName]) {
         self.woken.store(false, Ordering::Release);
-        let mut core = self.core.lock();
-        core.ticked = now;
-        core.learn(&self.structure, now, forgotten);
-        self.take_up(&mut core, now);
+        let mut sharing = self.sharing.lock();
+        sharing.ticked = now;
+        sharing.learn(&self.structure, now, forgotten);
+        self.take_up(&mut sharing, now);
         let used = std::mem::take(&mut *self.listed.lock());
-        used.iter().for_each(|throttle| core.wake(throttle, now));
-        core.share(&self.structure, now);
-        let founders = core.escrow.as_ref().is_none_or(Escrow::hears_founders);
+        used.iter().for_each(|throttle| sharing.wake(throttle, now));
+        sharing.share(&self.structure, now);
+        let founders = sharing.escrow.as_ref().is_none_or(Escrow::hears_founders);
         let reach = Reach { founders, ..reach };
-        let changed = std::mem::replace(&mut core.reach, reach) != reach;
-        let (names, lost) = core.used.take();
+        let changed = std::mem::replace(&mut sharing.reach, reach) != reach;
+        let (names, lost) = sharing.used.take();
         for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
             // Taken off when it is heard: later, the bucket would have been full in the meantime.
             if let Some(throttle) = self.find(name) {
@@ -345,126 +329,37 @@ impl Limiter {
             self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
         }
         let used = !used.is_empty() || !names.is_empty();
-        self.sweep(&mut core, now);
-        let hard = core.hard.values().any(|throttle| throttle.is_wanted()) || !core.pools.is_empty();
+        self.sweep(&mut sharing, now);
+        let hard = sharing.hard.values().any(|throttle| throttle.is_wanted()) || !sharing.pools.is_empty();
         let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
-        let due = core.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
-        core.tick_at = next.min(due);
+        let due = sharing.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
+        sharing.tick_at = next.min(due);
     }
 
     /// Makes the throttles that others ask this founder for, so that it can lend of them.
-    fn take_up(&self, core: &mut Core, now: Time) {
-        let asked = core.escrow.as_mut().map(Escrow::take_asked).unwrap_or_default();
+    fn take_up(&self, sharing: &mut Sharing, now: Time) {
+        let asked = sharing.escrow.as_mut().map(Escrow::take_asked).unwrap_or_default();
         for (name, rate) in asked {
-            let taken = core.pools.contains_key(&*name);
-            if taken || core.hard.len() >= limits::SHARED_NAMES || key::throttle(&name).is_err() {
+            let taken = sharing.pools.contains_key(&*name);
+            if taken || sharing.hard.len() >= limits::SHARED_NAMES || key::throttle(&name).is_err() {
                 continue;
             }
             let spec = self.declared.read().get(&*name).copied();
             let spec = spec.unwrap_or_else(|| ThrottleSpec::new(rate, Strength::Hard));
-            if let Ok(throttle) = self.made(core, &name, spec, now) {
-                core.wake(&throttle, now);
+            if let Ok(throttle) = self.made(sharing, &name, spec, now) {
+                sharing.wake(&throttle, now);
             }
         }
     }
 
     /// Lets go of idle throttles, some at a time: held by the table only, and nothing to remember. Whoever asks for one
     /// again finds it as new.
-    fn sweep(&self, core: &mut Core, now: Time) {
-        core.shard = (core.shard + 1) % SHARDS;
-        let shard = &self.shards[core.shard];
+    fn sweep(&self, sharing: &mut Sharing, now: Time) {
+        sharing.shard = (sharing.shard + 1) % SHARDS;
+        let shard = &self.shards[sharing.shard];
         if !shard.read().is_empty() {
             shard.write().retain(|_, throttle| Arc::strong_count(throttle) > 1 || !throttle.is_idle(now));
         }
-    }
-}
-
-impl Core {
-    /// Takes in what others wrote.
-    fn learn(&mut self, structure: &Structure, now: Time, forgotten: &[NodeName]) {
-        let Some(escrow) = &mut self.escrow else { return };
-        escrow.forget(forgotten.iter().cloned());
-        let (mut keys, lost) = self.watch.as_ref().map(|watch| watch.take()).unwrap_or_default();
-        if lost > 0 || now >= self.rescan_at {
-            keys = structure.keys_under(&[key::SHARING]);
-            self.rescan_at = now.after(escrow.founding().reclaim_after() / 6);
-        }
-        keys.sort();
-        keys.dedup();
-        for key in keys {
-            for (actor, row) in structure.rows_at(&key) {
-                escrow.learn(now, &actor.node, &key, row.added, row.removed);
-            }
-        }
-    }
-
-    /// Shares a throttle out, if it is hard and rests.
-    fn wake(&mut self, throttle: &Arc<Throttle>, now: Time) {
-        let Some(escrow) = &mut self.escrow else { return };
-        let spec = throttle.spec();
-        if spec.strength == Strength::Hard {
-            escrow.share_out(throttle.name(), throttle.quota(), Some(spec.rate));
-            if !self.hard.contains_key(&**throttle.name()) {
-                throttle.wake(now);
-                self.hard.insert((&**throttle.name()).into(), Arc::clone(throttle));
-            }
-        }
-    }
-
-    /// Lets throttles rest that nobody asks for any more.
-    fn rest(&mut self, now: Time) {
-        let Some(escrow) = &mut self.escrow else { return };
-        self.hard.retain(|name, throttle| {
-            let rests = escrow.rests(name) && throttle.rest(now);
-            !(rests && escrow.retire(name))
-        });
-    }
-
-    /// Moves shares, and writes what this node has to say.
-    fn share(&mut self, structure: &Structure, now: Time) {
-        let Some(escrow) = &mut self.escrow else { return };
-        let look = now >= self.look_at;
-        if look {
-            let passed = now.since(self.looked);
-            for (name, throttle) in &self.hard {
-                let round = u64::try_from(structure.count(name.as_bytes(), now).total).unwrap_or(0);
-                escrow.demand(name, throttle.demand(passed), round);
-            }
-            for (name, pool) in &self.pools {
-                escrow.demand(name, pool.demand(), 0);
-            }
-            (self.looked, self.look_at) = (now, now.after(LOOK));
-        }
-        escrow.handle_timeout(now, &mut Idle(&self.pools));
-        *self.ground.write() = escrow.base();
-        for (name, throttle) in &self.hard {
-            throttle.set_share(now, escrow.share(name));
-        }
-        for (name, pool) in &self.pools {
-            pool.set_share(now, escrow.share(name));
-        }
-        // What is written now is what was let go of above.
-        while let Some(write) = escrow.poll_write() {
-            let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            for n in [clamp(write.added), -clamp(write.removed)] {
-                if n != 0 {
-                    let added = structure.add(write.key.as_bytes(), n);
-                    debug_assert!(added.is_ok(), "{}: {added:?}", write.key);
-                }
-            }
-        }
-        if look {
-            self.rest(now);
-        }
-    }
-}
-
-/// Permits are let go of when they are idle, rates at any time.
-struct Idle<'a>(&'a BTreeMap<Box<str>, Arc<Pool>>);
-
-impl Release for Idle<'_> {
-    fn release(&mut self, name: &str, units: u64) -> u64 {
-        self.0.get(name).map_or(units, |pool| pool.release(units))
     }
 }
 
@@ -524,8 +419,8 @@ mod tests {
 
         /// Limits that a tick visits.
         fn visited(&self) -> usize {
-            let core = self.limiter.core.lock();
-            core.hard.len().max(core.escrow.as_ref().unwrap().shared())
+            let sharing = self.limiter.sharing.lock();
+            sharing.hard.len().max(sharing.escrow.as_ref().unwrap().shared())
         }
     }
 
