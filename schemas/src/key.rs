@@ -10,6 +10,7 @@
 //! key is a prefix of another one of the same structure once a terminating zero is thought behind it, which is what the
 //! engine's radix tree asks for; keys of caches do not lie in one.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -122,17 +123,34 @@ pub fn parse_net(text: &str) -> Result<IpNet, KeyError> {
     net.map(canonical).ok_or_else(|| KeyError::Address(text.to_owned()))
 }
 
+/// The longest domain, in bytes.
+const DOMAIN_BYTES: usize = 253;
+
 /// A domain in the one form that is counted: lower case, no dot at the end.
 ///
 /// # Errors
 /// [`KeyError::Domain`] when it is empty, longer than 253 bytes or has characters that no domain has.
-pub fn domain(text: &str) -> Result<String, KeyError> {
+pub fn domain(text: &str) -> Result<Cow<'_, str>, KeyError> {
     let name = text.strip_suffix('.').unwrap_or(text);
+    if is_plain_domain(name.as_bytes()) {
+        return Ok(Cow::Borrowed(name));
+    }
     let good = !name.is_empty()
-        && name.len() <= 253
+        && name.len() <= DOMAIN_BYTES
         && name.chars().all(|c| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | '@' | ',' | '"'))
         && name.split('.').all(|label| !label.is_empty());
-    if good { Ok(name.to_lowercase()) } else { Err(KeyError::Domain(text.to_owned())) }
+    if good { Ok(Cow::Owned(name.to_lowercase())) } else { Err(KeyError::Domain(text.to_owned())) }
+}
+
+/// Whether a name is a domain, in its one form, of the letters that nearly all are written in: one look at each byte tells.
+fn is_plain_domain(name: &[u8]) -> bool {
+    let mut before = b'.';
+    let plain = name.iter().all(|byte| match (*byte, std::mem::replace(&mut before, *byte)) {
+        (b'.', before) => before != b'.',
+        (b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_', _) => true,
+        _ => false,
+    });
+    plain && before != b'.' && name.len() <= DOMAIN_BYTES
 }
 
 /// A binding and a domain in the one form that is counted, joined by a slash.
@@ -159,7 +177,7 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
             let (key, len) = from_net(parse_net(text)?);
             Ok(key[..len].to_vec())
         }
-        Class::OutboundDomains => Ok(domain(text)?.into_bytes()),
+        Class::OutboundDomains => Ok(domain(text)?.into_owned().into_bytes()),
         Class::OutboundBindingDomains => {
             let (binding, name) = text.split_once('/').ok_or_else(|| KeyError::BindingDomain(text.to_owned()))?;
             Ok(binding_domain(binding, name)?.into_bytes())
@@ -356,6 +374,13 @@ mod tests {
     }
 
     proptest! {
+        /// What is in its one form already is looked at once, and says what is said of it otherwise.
+        #[test]
+        fn a_domain_is_the_same_however_it_is_written(text in "[a-z0-9._ /-]{0,12}|[a-z.]{250,255}") {
+            let (plain, other) = (format!("x{text}"), format!("X{text}"));
+            prop_assert_eq!(domain(&plain).ok(), domain(&other).ok());
+        }
+
         #[test]
         fn a_checked_address_key_is_the_only_one_of_its_block(bytes in prop::collection::vec(any::<u8>(), 0..20)) {
             if let Ok(net) = to_net(&bytes) {

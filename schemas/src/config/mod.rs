@@ -24,6 +24,7 @@ mod syntax;
 mod value;
 mod whole;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -136,7 +137,7 @@ impl OutboundScope {
     /// # Errors
     /// [`key::KeyError`] when a name cannot be one.
     pub fn canonical(self) -> Result<Self, key::KeyError> {
-        let domain = |name: String| if name == "*" { Ok(name) } else { key::domain(&name) };
+        let domain = |name: String| if name == "*" { Ok(name) } else { key::domain(&name).map(Cow::into_owned) };
         let other = |name: String| key::throttle(&name).map(str::to_owned);
         Ok(match self {
             Self::Global => Self::Global,
