@@ -4,10 +4,13 @@
 mod sharing;
 
 use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
+use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, limits};
@@ -52,12 +55,15 @@ pub enum LimitError {
     Permits(u64),
 }
 
-type Shard = RwLock<BTreeMap<Box<str>, Arc<Throttle>>>;
+/// Throttles by the hash of their name.
+type Shard = RwLock<HashTable<Arc<Throttle>>>;
 
 /// The limits of one structure on one node.
 pub struct Limiter {
     structure: Arc<Structure>,
     shards: Box<[Shard]>,
+    /// Nobody outside knows which names collide.
+    hasher: FixedState,
     sharing: Mutex<Sharing>,
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
     woken: Arc<AtomicBool>,
@@ -120,9 +126,19 @@ impl Limiter {
             shard: 0,
             reach: Reach::ALONE,
         };
+        let hasher = FixedState::with_seed(nonce);
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
         let declared = RwLock::default();
-        Self { structure, shards, sharing: Mutex::new(sharing), declared, woken, listed: Listed::default(), ground }
+        Self {
+            structure,
+            shards,
+            hasher,
+            sharing: Mutex::new(sharing),
+            declared,
+            woken,
+            listed: Listed::default(),
+            ground,
+        }
     }
 
     /// The structure.
@@ -130,15 +146,16 @@ impl Limiter {
         &self.structure
     }
 
-    fn shard(&self, name: &str) -> &Shard {
-        let hash = crate::row::key_hash(name.as_bytes());
-        &self.shards[(hash >> 32) as usize % SHARDS]
+    fn shard(&self, name: &str) -> (&Shard, u64) {
+        let hash = self.hasher.hash_one(name);
+        (&self.shards[(hash >> 32) as usize % SHARDS], hash)
     }
 
     /// A throttle that is there.
     #[inline]
     pub fn find(&self, name: &str) -> Option<Arc<Throttle>> {
-        self.shard(name).read().get(name).cloned()
+        let (shard, hash) = self.shard(name);
+        shard.read().find(hash, |throttle| **throttle.name() == *name).cloned()
     }
 
     /// Says what the throttle of a name is whenever it is asked for, and brings it to that if it is there.
@@ -161,7 +178,7 @@ impl Limiter {
     }
 
     /// The throttle of a name, made if need be, and brought to what `spec` says: a changed rate keeps what was counted.
-    /// O(log names).
+    /// O(1).
     ///
     /// # Errors
     /// [`LimitError`] when the name is none, or it is to be hard without founders.
@@ -184,15 +201,16 @@ impl Limiter {
 
     /// The throttle of a good name, made if need be. A hard one rests until somebody asks for it.
     fn made(&self, sharing: &Sharing, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, KeyError> {
-        let mut shard = self.shard(name).write();
-        let throttle = match shard.get(name) {
+        let (shard, hash) = self.shard(name);
+        let mut shard = shard.write();
+        let throttle = match shard.find(hash, |throttle| **throttle.name() == *name) {
             Some(throttle) => Arc::clone(throttle),
             None => {
                 let counter = self.structure.counter(name.as_bytes())?;
                 let (listed, ground) = (Arc::clone(&self.listed), Arc::clone(&self.ground));
                 let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, now));
                 throttle.exchanged(now, sharing.reach);
-                shard.insert(name.into(), Arc::clone(&throttle));
+                shard.insert_unique(hash, Arc::clone(&throttle), |throttle| self.hasher.hash_one(&**throttle.name()));
                 throttle
             }
         };
@@ -231,7 +249,7 @@ impl Limiter {
     /// The throttles that are there, in order of name. O(names).
     pub fn throttles(&self) -> Vec<Arc<Throttle>> {
         let mut list: Vec<_> =
-            self.shards.iter().flat_map(|shard| shard.read().values().cloned().collect::<Vec<_>>()).collect();
+            self.shards.iter().flat_map(|shard| shard.read().iter().cloned().collect::<Vec<_>>()).collect();
         list.sort_by(|a, b| a.name().cmp(b.name()));
         list
     }
@@ -358,7 +376,7 @@ impl Limiter {
         sharing.shard = (sharing.shard + 1) % SHARDS;
         let shard = &self.shards[sharing.shard];
         if !shard.read().is_empty() {
-            shard.write().retain(|_, throttle| Arc::strong_count(throttle) > 1 || !throttle.is_idle(now));
+            shard.write().retain(|throttle| Arc::strong_count(throttle) > 1 || !throttle.is_idle(now));
         }
     }
 }
