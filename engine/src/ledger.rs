@@ -200,7 +200,7 @@ impl Ledger {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn add_sum(&mut self, id: CellId, n: Sum) {
         self.index.add(id, n, &*self.cells);
     }
@@ -211,7 +211,7 @@ impl Ledger {
     }
 
     /// Adds to what the others count.
-    #[inline]
+    #[inline(always)]
     fn add_others(&mut self, id: CellId, n: i64) {
         if n != 0 {
             self.cells.get(id).add_others(n);

@@ -181,6 +181,7 @@ impl Partial {
     }
 
     /// Notes in the log that a slot changed.
+    #[inline(always)]
     fn note(&mut self, version: Version, slot: u32) {
         let Some(log) = &mut self.log else { return };
         log.insert(version, slot);
