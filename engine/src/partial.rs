@@ -1,6 +1,6 @@
 //! One actor's part of a structure: its rows by slot, their log, and how far they are known.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use hashbrown::HashTable;
 use tallymesh_schemas::Version;
@@ -8,7 +8,7 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
-use crate::ledger::Registers;
+use crate::ledger::{Register, Registers};
 use crate::log::Log;
 use crate::radix::KeyOf;
 use crate::row::{Row, row_hash};
@@ -49,6 +49,9 @@ pub(crate) struct Partial {
     pub(crate) diverged: bool,
     /// A snapshot that is being received and will take this partial's place.
     pub(crate) shadow: Option<Box<Partial>>,
+    /// Of a shadow: writes that lose to what its actor's rows have told here so far, by cell. What they lose to may be
+    /// nothing that the owner has.
+    pub(crate) losing: Option<BTreeMap<CellId, Register>>,
 }
 
 /// Rows cut from a partial: those of `(after, upto]` that have not moved on.
@@ -69,6 +72,11 @@ impl Partial {
     /// Nothing known yet of what changed after `since`.
     pub(crate) fn new(since: Version) -> Self {
         Self { since, have: since, known: since, by_cell: Some(HashTable::new()), ..Self::default() }
+    }
+
+    /// A snapshot that is about to be received.
+    pub(crate) fn shadow(since: Version) -> Self {
+        Self { losing: Some(BTreeMap::new()), ..Self::new(since) }
     }
 
     /// The beginning of our own rows.

@@ -96,28 +96,89 @@ fn only_what_is_read_travels_with_its_value() {
 }
 
 fn delta_with(wire: &Wire, stamp: u64, value: &[u8]) -> Vec<u8> {
-    let owner = wire.replicas[0].actor().clone();
     let mut rows = RowWriter::new(0);
     rows.push(WireRow {
         slot: 0,
         version: 1,
         state: RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value },
     });
+    delta_of_a(wire, 0, 1, None, &rows.finish())
+}
+
+/// A delta of the first node's rows, of what changed in `(after, upto]`.
+fn delta_of_a(wire: &Wire, after: u64, upto: u64, fingerprint: Option<u64>, rows: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     let delta = Delta {
         structure: wire.structure(1).id(),
-        actor: owner,
+        actor: wire.replicas[0].actor().clone(),
         since: 0,
         known: 0,
-        after: 0,
-        upto: 1,
+        after,
+        upto,
         floor: 0,
         snapshot: false,
-        fingerprint: None,
-        rows: &rows.finish(),
+        fingerprint,
+        rows,
     };
     Message::Delta(delta).encode(&mut bytes).unwrap();
     bytes
+}
+
+/// An owner states another fingerprint than its rows have here, so all of them are fetched anew. Until the last has come
+/// everything is read as before: if it were not, a write that it outdoes would be read in its place.
+#[test]
+fn what_comes_anew_is_read_meanwhile() {
+    let mut wire = cache_wire(&["a", "b"]);
+    for key in [KEY, b"l", b"m"] {
+        set(&mut wire, 0, key, &[b'v'; 40_000]);
+    }
+    wire.run(5);
+    wire.give(0, 1, &delta_of_a(&wire, 3, 3, Some(7), &[])).unwrap();
+    assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");
+    for bytes in wire.take(1, 0) {
+        wire.give(1, 0, &bytes).unwrap();
+    }
+    let pieces: Vec<_> = wire.take(0, 1).into_iter().filter(|bytes| is_delta(bytes)).collect();
+    assert!(pieces.len() > 1, "it comes in pieces");
+    wire.give(0, 1, &pieces[0]).unwrap();
+    for key in [KEY, b"l", b"m"] {
+        assert_eq!(get(&wire, 1, key).as_deref(), Some(&[b'v'; 40_000][..]), "{key:?}");
+    }
+    for piece in &pieces[1..] {
+        wire.give(0, 1, piece).unwrap();
+    }
+    assert!(wire.replicas[1].counters().replaced > 0, "all have come anew");
+    assert_eq!(get(&wire, 1, b"m").as_deref(), Some(&[b'v'; 40_000][..]));
+    wire.assert_same(0, 1);
+}
+
+/// What an owner has never written goes when its rows have come anew, and what it has written there is read.
+#[test]
+fn what_its_owner_does_not_have_goes() {
+    let mut wire = cache_wire(&["a", "b"]);
+    set(&mut wire, 0, KEY, b"right");
+    wire.run(3);
+    let mut rows = RowWriter::new(1);
+    let stamp = Stamp::at(wire.now.unix_ms + 1000).0;
+    rows.push(WireRow {
+        slot: 0,
+        version: 2,
+        state: RowState::Content { key: None, stamp, expires_ms: 0, value: b"wrong" },
+    });
+    rows.push(WireRow {
+        slot: 1,
+        version: 3,
+        state: RowState::Content { key: Some(b"none"), stamp, expires_ms: 0, value: b"wrong" },
+    });
+    wire.give(0, 1, &delta_of_a(&wire, 1, 3, None, &rows.finish())).unwrap();
+    assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"wrong"[..]));
+    for key in [b"l", b"m"] {
+        set(&mut wire, 0, key, b"right");
+    }
+    wire.run(20);
+    assert!(wire.replicas[1].counters().replaced > 0, "all have come anew");
+    assert_eq!((get(&wire, 1, KEY).as_deref(), get(&wire, 1, b"none")), (Some(&b"right"[..]), None));
+    wire.assert_same(0, 1);
 }
 
 /// I6. A value in a structure of counters is refused, and one that is far ahead is not taken, and told of once.

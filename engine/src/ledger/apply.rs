@@ -193,13 +193,10 @@ impl Ledger {
             // No snapshot is needed, or not any more: it is a delta like any other.
             return self.apply_next(partial, delta, joining);
         }
-        if partial.shadow.is_none() && self.is_cache() {
-            self.disown(joining.actor, partial);
-        }
-        let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::new(since)));
+        let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::shadow(since)));
         if !shadow.follows(delta.floor) {
             self.drop_rows(&shadow, joining.keys);
-            shadow = Box::new(Partial::new(since));
+            shadow = Box::new(Partial::shadow(since));
         }
         if delta.after > shadow.have || delta.since < since || delta.known > delta.since.max(shadow.known) {
             let after = shadow.have;
@@ -241,8 +238,12 @@ impl Ledger {
     }
 
     /// Puts a complete snapshot in the place of what was known, in one step.
-    fn replace(&mut self, partial: &mut Partial, new: Partial, joining: &mut Joining<'_, '_>) {
+    fn replace(&mut self, partial: &mut Partial, mut new: Partial, joining: &mut Joining<'_, '_>) {
+        let losing = new.losing.take().unwrap_or_default();
         let old = std::mem::replace(partial, new);
+        if old.diverged && self.is_cache() {
+            self.disown(joining.actor, &old, partial, losing);
+        }
         for (_, state) in partial.live() {
             self.count(state.cell, &Row::default(), &state.row, old.counts, joining);
         }
@@ -409,21 +410,32 @@ impl Ledger {
             self.move_row(old, &new, partial.counts, joining);
         }
         if self.is_cache() && new.is_live() {
-            self.offer_row(&new, &row.state, joining);
+            self.offer_row(partial, &new, &row.state, joining);
         }
         Ok(())
     }
 
     /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
     /// it stands for nothing here.
-    fn offer_row(&mut self, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_, '_>) {
+    fn offer_row(
+        &mut self,
+        partial: &mut Partial,
+        new: &Slot,
+        state: &RowState<'_>,
+        joining: &mut Joining<'_, '_>,
+    ) {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
             _ => return,
         };
         let (stamp, content) = (new.row.stamp(), new.row.content());
-        if self.offer(new.cell, Register { stamp, content, actor: joining.actor.clone(), expires_ms, value }) {
+        let register = Register { stamp, content, actor: joining.actor.clone(), expires_ms, value };
+        if let Some(losing) = &mut partial.losing
+            && self.registers.loses_to_its_actor(new.cell, &register)
+        {
+            losing.insert(new.cell, register);
+        } else if self.offer(new.cell, register) {
             joining.told.changed(|| self.cells.key_of(new.cell));
         }
     }

@@ -91,6 +91,11 @@ impl Registers {
         true
     }
 
+    /// Whether a write loses to another one that the same actor has told of.
+    pub(super) fn loses_to_its_actor(&self, id: CellId, new: &Register) -> bool {
+        self.get(id).is_some_and(|old| old.actor == new.actor && old.order() > new.order())
+    }
+
     /// Puts a write in its place, or none. `key` is the length of the cell's key.
     pub(super) fn put(&mut self, id: CellId, key: usize, new: Option<Register>) {
         let bounded = self.bounds != Bounds::default();

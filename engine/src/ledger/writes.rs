@@ -1,5 +1,6 @@
 //! The writer of a cache's own rows: writes, removes, makes room, takes over, and retires what nobody needs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallymesh_schemas::{Actor, Class, Version};
@@ -75,15 +76,28 @@ impl Ledger {
         }
     }
 
-    /// An actor's rows turned out not to be what it has, and come anew: what is read of them is read no more until then.
-    pub(super) fn disown(&mut self, actor: &Actor, partial: &Partial) {
-        if !partial.diverged {
-            return;
-        }
-        for (_, Slot { row, cell, .. }) in partial.live() {
-            if self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
-                let len = self.key_len(cell);
-                self.registers.put(cell, len, None);
+    /// An actor's rows turned out not to be what it has, and have come anew: what is read of one that it does not have is
+    /// read no more. Until they have come it is: in its place would be read what it may rightly have outdone.
+    pub(super) fn disown(
+        &mut self,
+        actor: &Actor,
+        old: &Partial,
+        new: &Partial,
+        mut losing: BTreeMap<CellId, Register>,
+    ) {
+        for (_, Slot { row, cell, .. }) in old.live() {
+            let told = new.find(cell, &self.cells).map(|(_, state)| state.row);
+            let read = self.registers.get(cell).filter(|register| register.is_of(actor, &row));
+            if read.is_none_or(|register| told.is_some_and(|told| register.says(&told))) {
+                continue;
+            }
+            let len = self.key_len(cell);
+            self.registers.put(cell, len, None);
+            let lost = losing.remove(&cell).filter(|lost| told.is_some_and(|told| lost.says(&told)));
+            if let Some(register) = lost {
+                self.offer(cell, register);
+            } else {
+                self.note_need(cell);
             }
         }
     }
