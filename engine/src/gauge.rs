@@ -157,7 +157,9 @@ impl GaugeCache {
         self.structure.commit();
         let (mut changed, lost) = self.watch.take();
         if lost > 0 {
+            // What is there, and what may be no more.
             changed = self.structure.keys_under(&[]);
+            changed.extend(ages.by_key.keys().cloned());
         }
         changed.sort_unstable();
         changed.dedup();

@@ -293,7 +293,7 @@ impl Ledger {
     }
 
     /// Lets an actor's rows count in what is read, or not (I4).
-    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool) {
+    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, told: &mut Told<'_>) {
         let Some(partial) = self.partials.get_mut(actor) else { return };
         if partial.counts == counts {
             return;
@@ -309,15 +309,16 @@ impl Ledger {
                 continue;
             }
             self.add_others(id, if counts { value } else { value.wrapping_neg() });
+            told.changed(|| self.cells.key_of(id));
         }
     }
 
     /// Drops an actor with all its rows: it was superseded or forgotten.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys) {
-        self.set_counts(actor, false);
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys, told: &mut Told<'_>) {
+        self.set_counts(actor, false, told);
         if let Some(mut partial) = self.partials.remove(actor) {
             self.take_over(actor, &partial);
-            self.reclear(self.clearing_rows(&partial), keys, &mut Told::nobody());
+            self.reclear(self.clearing_rows(&partial), keys, told);
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);
             }
@@ -335,7 +336,7 @@ impl Ledger {
 
     /// Goes on as another run: what is open now becomes that run's, the old one's rows are dropped here as they are
     /// everywhere else.
-    pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys) {
+    pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, told: &mut Told<'_>) {
         let Some(old) = self.partials.remove(&self.actor) else { return };
         let was = std::mem::replace(&mut self.actor, actor.clone());
         let cleared = self.clearing_rows(&old);
@@ -360,7 +361,7 @@ impl Ledger {
             }
             self.drop_if_unused(state.cell, keys);
         }
-        self.reclear(cleared, keys, &mut Told::nobody());
+        self.reclear(cleared, keys, told);
     }
 
     /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.

@@ -219,9 +219,9 @@ impl Structure {
         let mut ledger = self.ledger.write();
         let changed: Vec<_> = ledger.partials().iter().filter(|(actor, p)| p.counts != counts(actor)).collect();
         let changed: Vec<_> = changed.into_iter().map(|(actor, partial)| (actor.clone(), !partial.counts)).collect();
-        for (actor, counts) in &changed {
-            ledger.set_counts(actor, *counts);
-        }
+        self.watchers.tell(|told| {
+            changed.iter().for_each(|(actor, counts)| ledger.set_counts(actor, *counts, told));
+        });
         drop(ledger);
         if !changed.is_empty() {
             self.refresh();
@@ -233,9 +233,9 @@ impl Structure {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
-        for actor in &old {
-            ledger.drop_actor(actor, &self.keys);
-        }
+        self.watchers.tell(|changed| {
+            old.iter().for_each(|actor| ledger.drop_actor(actor, &self.keys, changed));
+        });
         self.note_head(&ledger);
         drop(ledger);
         self.refresh();
@@ -246,7 +246,7 @@ impl Structure {
     pub(crate) fn renew(&self, actor: Actor) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
-        ledger.renew(actor, &self.keys);
+        self.watchers.tell(|changed| ledger.renew(actor, &self.keys, changed));
         self.note_head(&ledger);
         drop(ledger);
         self.refresh();

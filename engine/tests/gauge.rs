@@ -153,3 +153,24 @@ fn a_run_that_has_ended_counts_on() {
     wire.run(5);
     assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)), "and is not counted twice");
 }
+
+/// What a forgotten node has counted goes with it, and so do entries that nobody else has counted for.
+#[test]
+fn entries_of_a_forgotten_node_go() {
+    let mut wire = gauges(&["a", "b", "c"], 0, 0);
+    add(&mut wire, 2, KEY, 4);
+    add(&mut wire, 2, b"shared", 4);
+    add(&mut wire, 0, b"shared", 1);
+    wire.run(2);
+    wire.down(0, 2);
+    wire.down(1, 2);
+    wire.run(20);
+    let (now, node) = (wire.now, wire.node(2));
+    assert!(wire.replicas[0].forget(now, &node));
+    wire.run(5);
+    for at in 0..2 {
+        let entries = gauge(&wire, at).entries(None, 9, wire.now.mono);
+        let entries: Vec<_> = entries.iter().map(|entry| (entry.key.as_slice(), entry.count)).collect();
+        assert_eq!(entries, [(&b"shared"[..], 1)]);
+    }
+}

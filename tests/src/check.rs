@@ -12,7 +12,7 @@ use tallymesh_engine::{Held, Row, Structure};
 use tallymesh_schemas::{Actor, Cell, Kind, OnDead, StructureId, StructureName, Version, limits};
 
 pub use converged::pending;
-pub(crate) use windows::taken_along;
+pub(crate) use windows::{Rows, taken_along};
 
 use crate::cluster::{Cluster, Failure};
 use crate::node::Process;
@@ -342,6 +342,11 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         // What is over goes when no clock can be before it, in three rounds.
         cluster.run_for(limits::MAX_DRIFT + SKEW + (config_digests(cluster)) * 8)?;
     }
+    if let Some(ttl) = cluster.gauge_specs.iter().map(|spec| spec.ttl).filter(|ttl| !ttl.is_zero()).max() {
+        // Whoever's turn it is clears what has expired, and the last one's comes five seconds after the one before.
+        cluster.run_for((ttl + GAUGE_TURN * cluster.nodes.len() as u32 + Duration::from_secs(2)) * 2)?;
+        entries_gone(cluster)?;
+    }
     let quiet = cluster.config.full_digest_interval.mul_f64(1.2) * 2;
     // Whoever came to a window while others dropped it asks for what it missed there, and stops.
     let asking = if cluster.series_specs.is_empty() { Duration::ZERO } else { asking_time(cluster) };
@@ -366,6 +371,22 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         break;
     }
     Ok(took)
+}
+
+/// By how much later each next node clears what has expired in a gauge cache.
+const GAUGE_TURN: Duration = Duration::from_secs(5);
+
+/// What nobody changes any more has gone from the gauge caches, on all nodes.
+fn entries_gone(cluster: &Cluster) -> Result<(), Failure> {
+    for node in &cluster.nodes {
+        let Some(process) = &node.process else { continue };
+        let gauges = process.replica.gauge_caches().iter().filter(|gauge| !gauge.spec().ttl.is_zero());
+        let left = gauges.map(|gauge| gauge.len(node.read_clock(cluster.now()).mono)).sum::<usize>();
+        if left > 0 {
+            return Err(Failure { at: cluster.now(), what: format!("{} has {left} expired entries", node.label) });
+        }
+    }
+    Ok(())
 }
 
 /// How far wall clocks are apart in the simulations of caches, at most.

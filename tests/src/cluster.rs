@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tallymesh_engine::{Cache, Config, Now, Scope, Series, Structure, Time};
-use tallymesh_schemas::{Actor, NodeName, SeriesSpec, StructureSpec, Window};
+use tallymesh_schemas::{Actor, GaugeCacheSpec, NodeName, SeriesSpec, StructureSpec, Window};
 
 pub use builder::{Builder, quick_config, series, spec};
 pub use sent::Sent;
@@ -123,6 +123,7 @@ pub struct Cluster {
     pub(crate) specs: Vec<StructureSpec>,
     pub(crate) series_specs: Vec<SeriesSpec>,
     pub(crate) cache_specs: Vec<StructureSpec>,
+    pub(crate) gauge_specs: Vec<GaugeCacheSpec>,
     pub(crate) writes: Rc<RefCell<Writes>>,
     pub(crate) config: Config,
     pub(crate) timing: Timing,
@@ -298,6 +299,18 @@ impl Cluster {
         cache.get(key, now.unix_ms).map(|value| value.to_vec())
     }
 
+    /// What a node reads for a key of a gauge cache; `None` when there is no entry.
+    ///
+    /// # Panics
+    /// When the node or the gauge cache is not there.
+    pub fn gauge(&self, label: &str, gauge: &str, key: &[u8]) -> Option<i64> {
+        let node = self.node(label);
+        let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
+        let found = process.gauges.iter().find(|(name, _)| name.as_str() == gauge);
+        let (_, found) = found.unwrap_or_else(|| panic!("the cluster has no gauge cache \"{gauge}\""));
+        found.gauge.get(key, node.read_clock(self.now).mono)
+    }
+
     /// A series on a node, to read from, the first of that name; the node's clock comes with it.
     ///
     /// # Panics
@@ -342,6 +355,8 @@ impl Cluster {
             replica: &process.replica,
             limiters: &process.limiters,
             caches: &process.caches,
+            gauges: &process.gauges,
+            spoilt: self.spoilt,
             admissions: &self.admissions,
             failures: &mut failures,
             at: self.now,

@@ -31,6 +31,7 @@ pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod fault;
+mod gauges;
 pub mod limits;
 pub mod network;
 pub mod node;

@@ -8,11 +8,12 @@ use std::sync::atomic::AtomicBool;
 
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, StructureName, Window};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureId, StructureName, Window};
 
 use crate::caches::{SeenWrites, SimCache};
 use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
+use crate::gauges::SimGauge;
 use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::{RunId, Truth};
@@ -65,6 +66,8 @@ pub struct Process {
     pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) limiters: BTreeMap<StructureName, Arc<Limiter>>,
     pub(crate) caches: BTreeMap<StructureName, SimCache>,
+    /// Its gauge caches by name.
+    pub(crate) gauges: BTreeMap<StructureName, SimGauge>,
     /// What its caches were seen to have.
     pub(crate) cache_seen: SeenWrites,
     pub(crate) run: RunId,
@@ -78,7 +81,7 @@ pub struct Process {
     pub(crate) looked: Looked,
     /// The current window of each series when last looked at.
     pub(crate) windows_seen: Vec<Window>,
-    /// The windows that there were then, in order of name.
+    /// What counts events: the windows that there were then, in order of name, and gauge caches.
     pub(crate) windows: Vec<Arc<Structure>>,
 }
 
@@ -158,8 +161,7 @@ impl Process {
             *seen = current;
         }
         if turned > 0 || known < self.windows_seen.len() {
-            self.windows = self.replica.structures();
-            self.windows.retain(|structure| structure.spec().class.is_window());
+            self.windows = events(&self.replica);
         }
         Ok(turned)
     }
@@ -175,7 +177,7 @@ impl Process {
         held.collect()
     }
 
-    /// The windows of all series, in order of name.
+    /// The windows of all series, and gauge caches, in order of name.
     pub(crate) fn windows(&self) -> &[Arc<Structure>] {
         &self.windows
     }
@@ -225,6 +227,16 @@ impl Process {
     pub fn is_leaving(&self) -> bool {
         self.leaving.is_some()
     }
+}
+
+/// What a replica counts events in, limits aside.
+pub(crate) fn events(replica: &Replica) -> Vec<Arc<Structure>> {
+    let mut structures = replica.structures();
+    structures.retain(|structure| {
+        let class = structure.spec().class;
+        class.is_window() || class == Class::GaugeCache
+    });
+    structures
 }
 
 /// A [`Hold`] that the ground truth knows of.

@@ -12,6 +12,7 @@ use tallymesh_schemas::{NodeName, StructureName, Window};
 
 use crate::caches::{Moment, SimCache};
 use crate::clock::EPOCH_MS;
+use crate::gauges::{Look, SimGauge};
 use crate::limits::{Admissions, SimPermit};
 use crate::node::SimHold;
 use crate::random::Random;
@@ -40,6 +41,8 @@ pub struct Context<'a> {
     pub(crate) replica: &'a Replica,
     pub(crate) limiters: &'a BTreeMap<StructureName, Arc<Limiter>>,
     pub(crate) caches: &'a BTreeMap<StructureName, SimCache>,
+    pub(crate) gauges: &'a BTreeMap<StructureName, SimGauge>,
+    pub(crate) spoilt: bool,
     pub(crate) admissions: &'a Rc<RefCell<Admissions>>,
     pub(crate) failures: &'a mut Vec<String>,
     pub(crate) at: Time,
@@ -164,6 +167,35 @@ impl Context<'_> {
     /// When there is no such cache.
     pub fn get(&self, cache: &str, key: &[u8]) -> Option<Arc<[u8]>> {
         self.cache(cache).cache.get(key, self.now.unix_ms)
+    }
+
+    fn gauge(&self, name: &str) -> &SimGauge {
+        let found = self.gauges.iter().find(|(gauge, _)| gauge.as_str() == name);
+        found.map(|(_, gauge)| gauge).unwrap_or_else(|| panic!("the cluster has no gauge cache \"{name}\""))
+    }
+
+    fn look(&self) -> Look<'_> {
+        Look { actor: self.replica.actor(), run: self.run, truth: self.truth, now: self.now.mono, spoilt: self.spoilt }
+    }
+
+    /// Adds to an entry of a gauge cache; a negative `n` takes away.
+    ///
+    /// # Panics
+    /// When there is no such gauge cache, or the key is none.
+    pub fn gauge_add(&mut self, gauge: &str, key: &[u8], n: i64) {
+        let added = self.gauge(gauge).add(key, n, &self.look());
+        self.failures.extend(added.err());
+    }
+
+    /// Removes an entry of a gauge cache, on all nodes; whether there was one.
+    ///
+    /// # Panics
+    /// As [`Context::gauge_add`].
+    pub fn gauge_remove(&mut self, gauge: &str, key: &[u8]) -> bool {
+        let removed = self.gauge(gauge).remove(key, &self.look());
+        let there = *removed.as_ref().unwrap_or(&false);
+        self.failures.extend(removed.err());
+        there
     }
 
     /// The limits of a structure.

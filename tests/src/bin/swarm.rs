@@ -138,7 +138,10 @@ fn trace(plan: &Plan) -> ExitCode {
     let structures: Vec<_> =
         structures.map(|s| format!("{}{}", s.name, if s.snapshot { "" } else { " (no snapshot)" })).collect();
     let series = plan.series.iter().map(|s| format!("{} ({} windows of {} s)", s.name, s.windows, s.interval));
-    println!("nodes {}; {}", plan.nodes.join(","), structures.into_iter().chain(series).collect::<Vec<_>>().join(", "));
+    let caches = plan.caches.iter().map(|cache| format!("cache {} {:?}", cache.name, cache.bounds));
+    let gauges = plan.gauges.iter().map(|gauge| format!("gauge cache {} {:?} {:?}", gauge.name, gauge.ttl, gauge.max_elements));
+    let all: Vec<_> = structures.into_iter().chain(series).chain(caches).chain(gauges).collect();
+    println!("nodes {}; {}", plan.nodes.join(","), all.join(", "));
     println!(
         "{:?}\n{:?}\n{:?}\ndrift {} ppm, {:?}",
         plan.load, plan.config, plan.conditions, plan.drift_ppm, plan.length

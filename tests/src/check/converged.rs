@@ -49,6 +49,7 @@ fn look(cluster: &Cluster, most: usize) -> Vec<String> {
     let mut open = Open { lines: Vec::new(), most };
     structures(cluster, &mut open);
     windows::pending(cluster, &mut open);
+    windows::pending_gauges(cluster, &mut open);
     caches::pending(cluster, &mut open);
     open.lines
 }

@@ -8,6 +8,7 @@
 //! demanded than that nobody counts what they never had, that no process counts under two names, and that all agree.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tallymesh_engine::{Held, Row, Scope, Series, Structure};
 use tallymesh_schemas::{Actor, Kind, StructureName, Window, key};
@@ -20,7 +21,7 @@ use crate::truth::{Totals, Truth, less, most};
 
 /// The rows of a window as a node has them, and what they come to.
 #[derive(Debug, Default)]
-struct Rows {
+pub(crate) struct Rows {
     counted: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
     /// What was removed of each actor's totals: the most that any row says.
     removed: BTreeMap<Vec<u8>, BTreeMap<Actor, Totals>>,
@@ -31,7 +32,7 @@ fn value((added, removed): Totals) -> i64 {
 }
 
 impl Rows {
-    fn of(window: &Structure) -> Self {
+    pub(crate) fn of(window: &Structure) -> Self {
         let mut rows = Self::default();
         for actor in window.held().into_iter().map(|held| held.actor) {
             let mut counted = BTreeMap::new();
@@ -67,7 +68,13 @@ impl Rows {
         counts
     }
 
-    fn keys(&self) -> BTreeSet<&[u8]> {
+    /// The totals of each actor's row of a key, and what of them was removed.
+    pub(crate) fn of_key(&self, key: &[u8]) -> Vec<(&Actor, Totals, Totals)> {
+        let rows = self.counted.iter().filter_map(|(actor, rows)| Some((actor, *rows.get(key)?)));
+        rows.map(|(actor, totals)| (actor, totals, self.removed(key, actor))).collect()
+    }
+
+    pub(crate) fn keys(&self) -> BTreeSet<&[u8]> {
         self.counted.values().flat_map(|rows| rows.keys().map(Vec::as_slice)).collect()
     }
 }
@@ -194,7 +201,7 @@ fn all_gone(truth: &Truth, part: (&StructureName, &[u8], &Actor), had: Totals, r
 struct Keeper<'a> {
     node: &'a Node,
     process: &'a Process,
-    window: std::sync::Arc<Structure>,
+    window: Arc<Structure>,
     held: BTreeMap<Actor, Held>,
 }
 
@@ -233,6 +240,23 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
             let series = node.process.as_ref().and_then(|process| process.replica.series().nth(at));
             series.into_iter().for_each(|series| blocks(node, series, open));
         }
+    }
+}
+
+/// What keeps the gauge caches of the cluster from agreeing with the ledger: each is a window that does not end.
+pub(super) fn pending_gauges(cluster: &Cluster, open: &mut Open) {
+    for (at, spec) in cluster.gauge_specs.iter().enumerate() {
+        let mut keepers = Vec::new();
+        for node in &cluster.nodes {
+            let Some(process) = &node.process else { continue };
+            let window = Arc::clone(process.replica.gauge_caches()[at].structure());
+            let held = window.held().into_iter().map(|held| (held.actor.clone(), held)).collect();
+            keepers.push(Keeper { node, process, window, held });
+        }
+        for keeper in keepers.iter().filter(|_| spec.replicate) {
+            copies(cluster, &keepers, keeper, &mut |what| tell(open, keeper, &what));
+        }
+        counts(cluster, &keepers, &mut |keeper, what| tell(open, keeper, &what));
     }
 }
 

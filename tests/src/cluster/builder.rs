@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
-use tallymesh_schemas::{Class, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
+use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
 
 use super::{Cluster, Event, NewService, Sent, Timing};
 use crate::clock::Clock;
@@ -26,6 +26,7 @@ pub struct Builder {
     specs: Vec<StructureSpec>,
     series_specs: Vec<SeriesSpec>,
     cache_specs: Vec<StructureSpec>,
+    gauge_specs: Vec<GaugeCacheSpec>,
     config: Config,
     timing: Timing,
     conditions: Conditions,
@@ -77,6 +78,7 @@ impl Builder {
             specs: vec![spec("inbound_cidr", Class::InboundCidr)],
             series_specs: Vec::new(),
             cache_specs: Vec::new(),
+            gauge_specs: Vec::new(),
             config: quick_config(),
             timing: Timing::default(),
             conditions: Conditions::default(),
@@ -113,6 +115,13 @@ impl Builder {
     #[must_use]
     pub fn caches(mut self, specs: impl IntoIterator<Item = StructureSpec>) -> Self {
         self.cache_specs = specs.into_iter().collect();
+        self
+    }
+
+    /// The gauge caches that every node has.
+    #[must_use]
+    pub fn gauges(mut self, specs: impl IntoIterator<Item = GaugeCacheSpec>) -> Self {
+        self.gauge_specs = specs.into_iter().collect();
         self
     }
 
@@ -200,6 +209,7 @@ impl Builder {
             specs: self.specs,
             series_specs: self.series_specs,
             cache_specs: self.cache_specs,
+            gauge_specs: self.gauge_specs,
             writes: Rc::default(),
             config: self.config,
             timing: self.timing,

@@ -11,8 +11,9 @@ use tallymesh_schemas::Incarnation;
 use super::{Cluster, Event};
 use crate::caches::{SeenWrites, SimCache};
 use crate::check::{Looked, Seen};
+use crate::gauges::SimGauge;
 use crate::network::Link;
-use crate::node::{Ended, Node, Process};
+use crate::node::{Ended, Node, Process, events};
 
 impl Cluster {
     /// Starts a process on a node, in a given incarnation or in that of its wall clock.
@@ -40,6 +41,12 @@ impl Cluster {
             let cache = Cache::of(&structure).unwrap_or_else(|| panic!("{} is no cache", spec.name));
             caches.insert(spec.name.clone(), SimCache { cache, writes: Rc::clone(&self.writes) });
         }
+        let mut gauges = BTreeMap::new();
+        for spec in &self.gauge_specs {
+            let gauge = replica.replicate_gauge_cache(spec.clone(), Arc::clone(&wake));
+            let gauge = gauge.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+            gauges.insert(spec.name.clone(), SimGauge::new(gauge));
+        }
         let now = node.clock.read(self.now);
         for spec in &self.series_specs {
             let series = replica.replicate_series(now, spec.clone(), Arc::clone(&wake));
@@ -60,10 +67,12 @@ impl Cluster {
             format!("{} starts as {actor}", node.label)
         });
         node.process = Some(Process {
+            windows: events(&replica),
             replica,
             structures,
             limiters,
             caches,
+            gauges,
             cache_seen: SeenWrites::new(),
             run,
             actor,
@@ -74,7 +83,6 @@ impl Cluster {
             seen: Seen::default(),
             looked: Looked::default(),
             windows_seen: Vec::new(),
-            windows: Vec::new(),
         });
         node.timer_at = Time::NEVER;
         let start = node.starts;

@@ -9,6 +9,7 @@ use tallymesh_schemas::message::Message;
 
 use super::{Cluster, Event};
 use crate::check;
+use crate::gauges::Look;
 use crate::network::{Fate, way};
 use crate::node::{Node, Waiting};
 
@@ -44,6 +45,7 @@ impl Cluster {
         if process.woken.swap(false, Ordering::Relaxed) {
             process.replica.handle_changes(now);
         }
+        self.look_at_gauges(n);
         self.transmit(n);
         let node = &mut self.nodes[n];
         let Some(process) = node.process.as_mut() else { return };
@@ -78,6 +80,18 @@ impl Cluster {
         match noted {
             Ok(turned) => (0..turned).for_each(|_| self.trace.mark("window turned")),
             Err(what) => self.fail(format!("{}: {what}", self.nodes[n].label)),
+        }
+    }
+
+    /// What a process has removed from gauge caches goes into the ledger before anybody hears of it.
+    fn look_at_gauges(&mut self, n: usize) {
+        let now = self.nodes[n].read_clock(self.now).mono;
+        let Some(process) = self.nodes[n].process.as_ref().filter(|process| process.leaving.is_none()) else { return };
+        let actor = process.replica.actor();
+        let look = Look { actor, run: process.run, truth: &self.truth, now, spoilt: self.spoilt };
+        let looked = process.gauges.values().try_for_each(|gauge| gauge.look(&look));
+        if let Err(what) = looked {
+            self.fail(format!("{}: {what}", self.nodes[n].label));
         }
     }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
-use tallymesh_schemas::{Class, Kind, OnDead, SeriesSpec, StructureSpec};
+use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, OnDead, SeriesSpec, StructureSpec};
 
 use super::limits::{self, Asked};
 use super::load::Load;
@@ -26,6 +26,8 @@ pub struct Plan {
     pub series: Vec<SeriesSpec>,
     /// The caches that they have.
     pub caches: Vec<StructureSpec>,
+    /// The gauge caches that they have.
+    pub gauges: Vec<GaugeCacheSpec>,
     /// How replicas behave.
     pub config: Config,
     /// How nodes find out about each other.
@@ -95,7 +97,9 @@ pub fn draw(seed: u64) -> Plan {
     let caches = draw_caches(random, &script);
     let caches = if restored { Vec::new() } else { caches };
     let load = load.with_caches(random, &caches);
-    Plan { seed, asked, nodes, structures, series, caches, config, timing, conditions, drift_ppm, script, load, length }
+    let gauges = draw_gauges(seed);
+    let load = load.with_gauges(seed, &gauges);
+    Plan { seed, asked, nodes, structures, series, caches, gauges, config, timing, conditions, drift_ppm, script, load, length }
 }
 
 fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
@@ -145,6 +149,22 @@ fn draw_caches(random: &mut Random, script: &[Step]) -> Vec<StructureSpec> {
     cache.max_pending = *random.pick(&[1, 3, 4096]);
     cache.bounds.elements = random.pick(&[None, None, NonZeroU64::new(5)]).to_owned();
     if drawn && !spoilt { vec![cache] } else { Vec::new() }
+}
+
+/// Draws a gauge cache in one of four runs, by a chance of its own.
+fn draw_gauges(seed: u64) -> Vec<GaugeCacheSpec> {
+    let random = &mut Random::new(seed ^ 0x6a06_e0ca_c4e5_0001);
+    if !random.chance(2500) {
+        return Vec::new();
+    }
+    let gauge = GaugeCacheSpec::new("attempts").unwrap_or_else(|error| unreachable!("{error}"));
+    vec![GaugeCacheSpec {
+        ttl: *random.pick(&[0, 0, 700, 3000].map(Duration::from_millis)),
+        max_elements: *random.pick(&[None, None, NonZeroU64::new(1), NonZeroU64::new(5)]),
+        max_delay: *random.pick(&[1, 10, 100, 400].map(Duration::from_millis)),
+        max_pending: *random.pick(&[1, 3, 4096]),
+        ..gauge
+    }]
 }
 
 /// Draws which kinds of fault a run has at all, and then when they strike.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{Kind, SeriesSpec, StructureSpec};
+use tallymesh_schemas::{GaugeCacheSpec, Kind, SeriesSpec, StructureSpec};
 
 use crate::address;
 use crate::cluster::Cluster;
@@ -29,6 +29,8 @@ pub struct Load {
     pub removals: u32,
     /// Share that writes to a cache, where there is one.
     pub writes: u32,
+    /// Share that changes a gauge cache, where there is one.
+    pub gauges: u32,
 }
 
 impl Load {
@@ -44,12 +46,31 @@ impl Load {
             events: 0,
             removals: 0,
             writes: 0,
+            gauges: 0,
         }
     }
 
     /// Adds what is written to caches.
     pub(super) fn with_caches(self, random: &mut Random, caches: &[StructureSpec]) -> Self {
         Self { writes: if caches.is_empty() { 0 } else { *random.pick(&[1000, 4000, 8000]) }, ..self }
+    }
+
+    /// Adds what is changed in gauge caches, by a chance of its own.
+    pub(super) fn with_gauges(self, seed: u64, gauges: &[GaugeCacheSpec]) -> Self {
+        let mut random = Random::new(seed ^ 0x6a06_e0ca_c4e5_0002);
+        Self { gauges: if gauges.is_empty() { 0 } else { *random.pick(&[1000, 4000, 8000]) }, ..self }
+    }
+
+    /// Adds to an entry of a gauge cache, or removes it.
+    fn change_gauge(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        let gauge = random.pick(&cluster.gauge_specs).name.clone();
+        let key = format!("key{}", random.below(u64::from(self.keys))).into_bytes();
+        let (remove, step) = (random.chance(1500), random.between(1, self.step) as i64);
+        let step = if random.chance(3000) { -step } else { step };
+        cluster.with_node(n, |node| match remove {
+            true => drop(node.gauge_remove(gauge.as_str(), &key)),
+            false => node.gauge_add(gauge.as_str(), &key, step),
+        });
     }
 
     /// Writes a value that no other write has, or removes what is there.
@@ -100,6 +121,9 @@ impl Load {
     }
 
     fn operate(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
+        if !cluster.gauge_specs.is_empty() && random.chance(self.gauges) {
+            return self.change_gauge(cluster, n, random);
+        }
         if !cluster.cache_specs.is_empty() && random.chance(self.writes) {
             return self.write(cluster, n, random);
         }

@@ -37,6 +37,7 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
         .structures(plan.structures.iter().cloned().chain(table))
         .series(plan.series.clone())
         .caches(plan.caches.clone())
+        .gauges(plan.gauges.clone())
         .config(plan.config.clone())
         .timing(plan.timing.clone())
         .conditions(plan.conditions.clone())

@@ -52,6 +52,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
     for at in 0..plan.series.len() {
         with(&|plan| drop(plan.series.remove(at)));
     }
+    for at in 0..plan.gauges.len() {
+        with(&|plan| drop(plan.gauges.remove(at)));
+    }
     for at in 0..plan.caches.len() {
         with(&|plan| drop(plan.caches.remove(at)));
     }

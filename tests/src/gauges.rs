@@ -1,0 +1,204 @@
+//! Gauge caches on simulated nodes: what is counted goes into the ground truth, and so does every removal, also those that
+//! the engine makes by itself, of which each has to be due.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tallymesh_engine::{GaugeCache, Held, Time};
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{Actor, NodeName, StructureName};
+
+use crate::check::Rows;
+use crate::truth::{RunId, Totals, Truth, less};
+
+/// The gauge cache of a process, with what was seen of it.
+#[derive(Debug, Clone)]
+pub(crate) struct SimGauge {
+    pub(crate) gauge: Arc<GaugeCache>,
+    ages: Rc<RefCell<Ages>>,
+}
+
+/// When entries have changed, as this node could see.
+#[derive(Debug, Default)]
+struct Ages {
+    entries: BTreeMap<Vec<u8>, Age>,
+    /// What was held when it was last looked at: while that is so, nothing has changed.
+    held: Vec<Held>,
+}
+
+/// An entry has changed between these moments for the last time: something was added to it at the first, and its rows have
+/// been other ones since the second at the latest.
+#[derive(Debug, Default)]
+struct Age {
+    added: Time,
+    touched: Time,
+    /// What is left of what each node has counted, whatever run it was in.
+    left: BTreeMap<NodeName, Totals>,
+    rows: Vec<(Totals, Totals)>,
+}
+
+/// Why an entry may be removed at a moment.
+#[derive(Debug, Clone, Copy)]
+enum Due<'a> {
+    /// It has expired.
+    Expired,
+    /// That was asked for.
+    Asked(&'a [u8]),
+    /// Something is added to this one, and there are too many.
+    Full(&'a [u8]),
+}
+
+/// Who looks, and when, by its monotonic clock.
+pub(crate) struct Look<'a> {
+    pub(crate) actor: &'a Actor,
+    pub(crate) run: RunId,
+    pub(crate) truth: &'a RefCell<Truth>,
+    pub(crate) now: Time,
+    /// Whether rows may be there that nobody ever had.
+    pub(crate) spoilt: bool,
+}
+
+impl SimGauge {
+    pub(crate) fn new(gauge: Arc<GaugeCache>) -> Self {
+        Self { gauge, ages: Rc::default() }
+    }
+
+    fn name(&self) -> &StructureName {
+        &self.gauge.structure().spec().name
+    }
+
+    pub(crate) fn add(&self, key: &[u8], n: i64, look: &Look<'_>) -> Result<(), String> {
+        self.look(look)?;
+        self.gauge.add(key, n, look.now).map_err(|error: KeyError| error.to_string())?;
+        look.truth.borrow_mut().record_events(look.run, self.name(), key, n);
+        self.observe(look, Due::Full(key))
+    }
+
+    pub(crate) fn remove(&self, key: &[u8], look: &Look<'_>) -> Result<bool, String> {
+        self.look(look)?;
+        let there = self.gauge.remove(key, look.now).map_err(|error: KeyError| error.to_string())?;
+        self.observe(look, Due::Asked(key)).map(|()| there)
+    }
+
+    /// Takes note of what has changed since the last look, and compares what is read with it.
+    pub(crate) fn look(&self, look: &Look<'_>) -> Result<(), String> {
+        self.observe(look, Due::Expired)
+    }
+
+    fn observe(&self, look: &Look<'_>, due: Due<'_>) -> Result<(), String> {
+        // The engine takes note of changes when it is asked.
+        self.gauge.len(look.now);
+        let held = self.gauge.structure().held();
+        let mut ages = self.ages.borrow_mut();
+        if ages.held == held {
+            return Ok(());
+        }
+        ages.held = held;
+        let rows = Rows::of(self.gauge.structure());
+        let removed = self.note_removals(look, &rows);
+        if !look.spoilt {
+            self.all_due(&ages, &removed, look.now, due)?;
+        }
+        note_changes(&mut ages, &rows, look.now);
+        if look.spoilt { Ok(()) } else { self.reads(&ages, &rows, look.now) }
+    }
+
+    /// Puts what this process has removed since the last look into the ledger. Of which keys that was.
+    fn note_removals(&self, look: &Look<'_>, rows: &Rows) -> Vec<Vec<u8>> {
+        let structure = self.gauge.structure();
+        let mut removed = Vec::new();
+        for (note, row) in structure.rows_of(look.actor) {
+            let Ok((whose, key)) = key::to_cleared(structure.kind(), &note) else { continue };
+            let totals = (row.added, row.removed);
+            let mut truth = look.truth.borrow_mut();
+            let known = truth.removed(self.name(), key, &whose, |run| run == look.run);
+            if known != totals {
+                truth.record_removal(look.run, self.name(), key, &whose, totals);
+                removed.push(key.to_vec());
+            }
+        }
+        removed.retain(|key| rows.keys().contains(key.as_slice()));
+        removed
+    }
+
+    /// Whether what was removed was to go.
+    fn all_due(&self, ages: &Ages, removed: &[Vec<u8>], now: Time, due: Due<'_>) -> Result<(), String> {
+        let (ttl, most) = (self.gauge.spec().ttl, self.gauge.spec().max_elements);
+        let expired = |age: &Age| !ttl.is_zero() && now.since(age.added) >= ttl;
+        let added_now = |key: &Vec<u8>| matches!(due, Due::Full(added) if added == key);
+        let left = ages.entries.iter().filter(|(key, _)| !removed.contains(key) && !added_now(key));
+        let oldest_left = left.map(|(_, age)| age.touched).min();
+        for key in removed {
+            let Some(age) = ages.entries.get(key) else { continue };
+            let is_due = match due {
+                _ if expired(age) => true,
+                Due::Expired => false,
+                Due::Asked(asked) => asked == key,
+                Due::Full(added) => {
+                    let there = ages.entries.len() + usize::from(!ages.entries.contains_key(added));
+                    let full = most.is_some_and(|most| there as u64 > most.get());
+                    full && key != added && oldest_left.is_none_or(|oldest| age.added <= oldest)
+                }
+            };
+            if !is_due {
+                let name = self.name();
+                return Err(format!("{name}: {} was removed, and was not due: {age:?} at {now:?}", key.escape_ascii()));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is read is what is left of what all have counted, until it has expired.
+    fn reads(&self, ages: &Ages, rows: &Rows, now: Time) -> Result<(), String> {
+        let ttl = self.gauge.spec().ttl;
+        let expired = |changed: Time| !ttl.is_zero() && now.since(changed) >= ttl;
+        for key in rows.keys() {
+            let read = self.gauge.get(key, now);
+            let age = ages.entries.get(key);
+            let count = age.map_or(0, |age| {
+                age.left.values().fold(0_i64, |sum, left| sum.wrapping_add(left.0.wrapping_sub(left.1) as i64))
+            });
+            let right = match (read, age) {
+                (Some(read), Some(age)) => read == count && !expired(age.touched),
+                (None, Some(age)) => expired(age.added),
+                (None, None) => true,
+                (Some(_), None) => false,
+            };
+            if !right {
+                let (name, key) = (self.name(), key.escape_ascii());
+                return Err(format!("{name}: {key} reads {read:?} at {now:?}, the rows say {count} of {age:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note_changes(ages: &mut Ages, rows: &Rows, now: Time) {
+    let mut entries = std::mem::take(&mut ages.entries);
+    for key in rows.keys() {
+        let parts = rows.of_key(key);
+        let mut left: BTreeMap<NodeName, Totals> = BTreeMap::new();
+        for (actor, totals, removed) in &parts {
+            let (added, taken) = less(*totals, *removed);
+            let sum = left.entry(actor.node.clone()).or_default();
+            *sum = (sum.0.wrapping_add(added), sum.1.wrapping_add(taken));
+        }
+        left.retain(|_, left| *left != (0, 0));
+        if left.is_empty() {
+            continue;
+        }
+        let mut age = entries.remove(key).unwrap_or_default();
+        let was = |node: &NodeName| age.left.get(node).copied().unwrap_or_default();
+        if left.iter().any(|(node, (added, removed))| *added > was(node).0 || *removed > was(node).1) {
+            age.added = now;
+        }
+        let parts: Vec<_> = parts.into_iter().map(|(_, totals, removed)| (totals, removed)).collect();
+        if age.rows != parts {
+            (age.touched, age.rows) = (now, parts);
+        }
+        age.left = left;
+        ages.entries.insert(key.to_vec(), age);
+    }
+}
