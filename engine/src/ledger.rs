@@ -359,6 +359,10 @@ impl Ledger {
             if let Some((own, partial, cells)) = self.own_parts() {
                 own.write(partial, cells, state.cell, totals);
             }
+            // Totals that count nothing are not carried on.
+            if !self.clears(state.cell) {
+                changed(&self.cells.key_of(state.cell));
+            }
             self.drop_if_unused(state.cell, keys);
         }
         self.reclear(cleared, keys, told);

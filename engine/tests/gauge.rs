@@ -174,3 +174,21 @@ fn entries_of_a_forgotten_node_go() {
         assert_eq!(entries, [(&b"shared"[..], 1)]);
     }
 }
+
+/// A run takes its counts along. Where they are nothing, nobody has an entry any more, also not who goes on.
+#[test]
+fn a_run_that_goes_on_agrees_with_the_others() {
+    let mut wire = gauges(&["a", "b"], 0, 0);
+    add(&mut wire, 0, KEY, 3);
+    add(&mut wire, 0, b"kept", 3);
+    wire.run(2);
+    add(&mut wire, 0, KEY, -3);
+    wire.run(2);
+    assert_eq!(all(&wire), [Some(0); 2]);
+    let now = wire.now;
+    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000));
+    wire.run(5);
+    let entries = |at: usize| gauge(&wire, at).entries(None, 9, wire.now.mono);
+    assert_eq!(entries(0), entries(1));
+    assert_eq!(entries(0).iter().find(|entry| entry.key == b"kept").map(|entry| entry.count), Some(3));
+}

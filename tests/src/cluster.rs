@@ -356,7 +356,7 @@ impl Cluster {
             limiters: &process.limiters,
             caches: &process.caches,
             gauges: &process.gauges,
-            spoilt: self.spoilt,
+            unsettled: self.spoilt || process.leaving.is_some(),
             admissions: &self.admissions,
             failures: &mut failures,
             at: self.now,

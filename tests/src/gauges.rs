@@ -56,8 +56,8 @@ pub(crate) struct Look<'a> {
     pub(crate) run: RunId,
     pub(crate) truth: &'a RefCell<Truth>,
     pub(crate) now: Time,
-    /// Whether rows may be there that nobody ever had.
-    pub(crate) spoilt: bool,
+    /// Whether rows may be there that nobody ever had, or none of what is counted, because the process leaves.
+    pub(crate) unsettled: bool,
 }
 
 impl SimGauge {
@@ -98,11 +98,11 @@ impl SimGauge {
         ages.held = held;
         let rows = Rows::of(self.gauge.structure());
         let removed = self.note_removals(look, &rows);
-        if !look.spoilt {
+        if !look.unsettled {
             self.all_due(&ages, &removed, look.now, due)?;
         }
         note_changes(&mut ages, &rows, look.now);
-        if look.spoilt { Ok(()) } else { self.reads(&ages, &rows, look.now) }
+        if look.unsettled { Ok(()) } else { self.reads(&ages, &rows, look.now) }
     }
 
     /// Puts what this process has removed since the last look into the ledger. Of which keys that was.

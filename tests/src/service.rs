@@ -42,7 +42,7 @@ pub struct Context<'a> {
     pub(crate) limiters: &'a BTreeMap<StructureName, Arc<Limiter>>,
     pub(crate) caches: &'a BTreeMap<StructureName, SimCache>,
     pub(crate) gauges: &'a BTreeMap<StructureName, SimGauge>,
-    pub(crate) spoilt: bool,
+    pub(crate) unsettled: bool,
     pub(crate) admissions: &'a Rc<RefCell<Admissions>>,
     pub(crate) failures: &'a mut Vec<String>,
     pub(crate) at: Time,
@@ -175,7 +175,7 @@ impl Context<'_> {
     }
 
     fn look(&self) -> Look<'_> {
-        Look { actor: self.replica.actor(), run: self.run, truth: self.truth, now: self.now.mono, spoilt: self.spoilt }
+        Look { actor: self.replica.actor(), run: self.run, truth: self.truth, now: self.now.mono, unsettled: self.unsettled }
     }
 
     /// Adds to an entry of a gauge cache; a negative `n` takes away.

@@ -107,6 +107,8 @@ impl Cluster {
         for hold in &mut process.holds {
             (hold.truth, hold.run) = (Rc::clone(&self.truth), process.run);
         }
+        // It knows writes that are in the ledger of then, and so in this one.
+        process.caches.values_mut().for_each(|sim| sim.writes = Rc::clone(&self.writes));
         let links: Vec<_> = process.replica.links().cloned().collect();
         links.iter().for_each(|peer| process.replica.handle_link_down(peer));
         let node = &mut self.nodes[n];

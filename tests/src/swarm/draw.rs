@@ -90,12 +90,10 @@ pub fn draw(seed: u64) -> Plan {
         script.push(Step { at, fault: Fault::Restore(whom, age) });
         script.sort_by_key(|step| step.at);
     }
-    // A memory that is restored has the shares that it has lent since, and writes to caches that nobody was told of: limits do
-    // not promise to bear the one, and the ledger of acknowledged writes does not know the other.
+    // A memory that is restored has the shares that it has lent since: limits do not promise to bear that.
     let restored = script.iter().any(|step| matches!(step.fault, Fault::Restore(..)));
     let asked = limits::draw(seed, &nodes, &mut script).filter(|_| !restored);
     let caches = draw_caches(random, &script);
-    let caches = if restored { Vec::new() } else { caches };
     let load = load.with_caches(random, &caches);
     let gauges = draw_gauges(seed);
     let load = load.with_gauges(seed, &gauges);
