@@ -52,7 +52,9 @@ fn written(node: u64, turn: u64, entries: u64) -> u64 {
 fn main() -> Result<(), Failed> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["node", number, folder, entries, seeds @ ..] => member(number.parse()?, Path::new(folder), entries.parse()?, seeds),
+        ["node", number, folder, entries, seeds @ ..] => {
+            member(number.parse()?, Path::new(folder), entries.parse()?, seeds)
+        }
         // As it is run with all examples by the tests.
         [] if cfg!(debug_assertions) => measure(20_000),
         [] => measure(1_000_000),
@@ -140,7 +142,11 @@ fn measure(entries: u64) -> Result<(), Failed> {
     let heads = all(&mut nodes, "head")?.join(" ");
     all(&mut nodes, &format!("wait {heads}"))?;
     let both = start.elapsed();
-    println!("{entries} entries of 27 bytes: written in {:.1} s, on both nodes after {:.1} s", secs(filled), secs(both));
+    println!(
+        "{entries} entries of 27 bytes: written in {:.1} s, on both nodes after {:.1} s",
+        secs(filled),
+        secs(both)
+    );
     println!("memory of each (now, peak): {}", all(&mut nodes, "memory")?.join("; "));
 
     all(&mut nodes, "write")?;
@@ -152,7 +158,11 @@ fn measure(entries: u64) -> Result<(), Failed> {
     nodes.push(third);
     let turns = all(&mut nodes[..2], "stop")?;
     let rate = entries as f64 / secs(joined);
-    println!("third node: joined in {:.1} s, {rate:.0} rows/s; written meanwhile {}", secs(joined), turns.join(" and "));
+    println!(
+        "third node: joined in {:.1} s, {rate:.0} rows/s; written meanwhile {}",
+        secs(joined),
+        turns.join(" and ")
+    );
     let heads = all(&mut nodes[..2], "head")?.join(" ");
     let stopped = Instant::now();
     all(&mut nodes, &format!("wait {heads}"))?;
@@ -240,7 +250,8 @@ impl Member {
             }
             ["stop"] => {
                 self.stop.store(true, Ordering::Relaxed);
-                let turns = self.writer.take().ok_or("nothing is written")?.join().map_err(|_| "the writer panicked")??;
+                let turns =
+                    self.writer.take().ok_or("nothing is written")?.join().map_err(|_| "the writer panicked")??;
                 Ok(turns.to_string())
             }
             ["memory"] => memory(),

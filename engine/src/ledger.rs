@@ -360,7 +360,7 @@ impl Ledger {
                 own.write(partial, cells, state.cell, totals);
             }
             // Totals that count nothing are not carried on.
-            if !self.clears(state.cell) {
+            if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
                 changed(&self.cells.key_of(state.cell));
             }
             self.drop_if_unused(state.cell, keys);

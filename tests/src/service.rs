@@ -175,7 +175,13 @@ impl Context<'_> {
     }
 
     fn look(&self) -> Look<'_> {
-        Look { actor: self.replica.actor(), run: self.run, truth: self.truth, now: self.now.mono, unsettled: self.unsettled }
+        Look {
+            actor: self.replica.actor(),
+            run: self.run,
+            truth: self.truth,
+            now: self.now.mono,
+            unsettled: self.unsettled,
+        }
     }
 
     /// Adds to an entry of a gauge cache; a negative `n` takes away.

@@ -139,7 +139,8 @@ fn trace(plan: &Plan) -> ExitCode {
         structures.map(|s| format!("{}{}", s.name, if s.snapshot { "" } else { " (no snapshot)" })).collect();
     let series = plan.series.iter().map(|s| format!("{} ({} windows of {} s)", s.name, s.windows, s.interval));
     let caches = plan.caches.iter().map(|cache| format!("cache {} {:?}", cache.name, cache.bounds));
-    let gauges = plan.gauges.iter().map(|gauge| format!("gauge cache {} {:?} {:?}", gauge.name, gauge.ttl, gauge.max_elements));
+    let gauges =
+        plan.gauges.iter().map(|gauge| format!("gauge cache {} {:?} {:?}", gauge.name, gauge.ttl, gauge.max_elements));
     let all: Vec<_> = structures.into_iter().chain(series).chain(caches).chain(gauges).collect();
     println!("nodes {}; {}", plan.nodes.join(","), all.join(", "));
     println!(

@@ -97,7 +97,22 @@ pub fn draw(seed: u64) -> Plan {
     let load = load.with_caches(random, &caches);
     let gauges = draw_gauges(seed);
     let load = load.with_gauges(seed, &gauges);
-    Plan { seed, asked, nodes, structures, series, caches, gauges, config, timing, conditions, drift_ppm, script, load, length }
+    Plan {
+        seed,
+        asked,
+        nodes,
+        structures,
+        series,
+        caches,
+        gauges,
+        config,
+        timing,
+        conditions,
+        drift_ppm,
+        script,
+        load,
+        length,
+    }
 }
 
 fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
