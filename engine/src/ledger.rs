@@ -361,7 +361,7 @@ impl Ledger {
             }
             // Totals that count nothing are not carried on.
             if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
-                changed(&self.cells.key_of(state.cell));
+                told.changed(|| self.cells.key_of(state.cell));
             }
             self.drop_if_unused(state.cell, keys);
         }

@@ -417,13 +417,7 @@ impl Ledger {
 
     /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
     /// it stands for nothing here.
-    fn offer_row(
-        &mut self,
-        partial: &mut Partial,
-        new: &Slot,
-        state: &RowState<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) {
+    fn offer_row(&mut self, partial: &mut Partial, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_, '_>) {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
