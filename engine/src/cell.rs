@@ -173,8 +173,7 @@ impl Cell {
     #[inline]
     pub(crate) fn short_key_hash(&self) -> Option<u64> {
         let len = self.len.load(Ordering::Relaxed);
-        let [a, b, c] = &self.words;
-        let words = [a.load(Ordering::Relaxed), b.load(Ordering::Relaxed), c.load(Ordering::Relaxed)];
+        let words = [0, 1, 2].map(|at| self.words[at].load(Ordering::Relaxed));
         (len != LONG).then(|| key_hash_of_words(&words, usize::from(len)))
     }
 

@@ -49,6 +49,8 @@ pub(crate) struct Ledger {
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
     unused: Vec<CellId>,
+    /// The number of the last edition of a partial.
+    editions: u64,
     /// Our gauges are zero from now on, whatever the cells say: this node leaves.
     closed: bool,
 }
@@ -68,6 +70,7 @@ impl Ledger {
             registers: Registers::new(bounds),
             blocks: 0,
             unused: Vec::new(),
+            editions: 0,
             closed: false,
         }
     }
@@ -200,7 +203,7 @@ impl Ledger {
         }
     }
 
-    #[inline(always)]
+    #[inline]
     fn add_sum(&mut self, id: CellId, n: Sum) {
         self.index.add(id, n, &*self.cells);
     }
@@ -211,7 +214,7 @@ impl Ledger {
     }
 
     /// Adds to what the others count.
-    #[inline(always)]
+    #[inline]
     fn add_others(&mut self, id: CellId, n: i64) {
         if n != 0 {
             self.cells.get(id).add_others(n);
@@ -287,9 +290,16 @@ impl Ledger {
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
         let new = !self.partials.contains_key(actor) && self.partials.len() < limits::ACTORS;
         if new {
-            self.partials.insert(actor.clone(), Partial::new(since));
+            let edition = self.edition();
+            self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
         }
         new
+    }
+
+    /// A number that no partial here has had.
+    fn edition(&mut self) -> u64 {
+        self.editions += 1;
+        self.editions
     }
 
     /// Lets an actor's rows count in what is read, or not (I4).
@@ -312,11 +322,14 @@ impl Ledger {
         }
     }
 
-    /// Drops an actor with all its rows: it was superseded or forgotten.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys) {
+    /// Drops an actor with all its rows: it was superseded or forgotten. `keep` says that what is read of a cache's rows is
+    /// kept, as ours.
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys, keep: bool) {
         self.set_counts(actor, false);
         if let Some(mut partial) = self.partials.remove(actor) {
-            self.take_over(actor, &partial);
+            if keep {
+                self.take_over(actor, &partial);
+            }
             self.reclear(self.clearing_rows(&partial), keys, &mut Told::nobody());
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);
@@ -340,7 +353,8 @@ impl Ledger {
         let was = std::mem::replace(&mut self.actor, actor.clone());
         let cleared = self.clearing_rows(&old);
         self.own = Own::default();
-        self.partials.insert(actor, Partial::ours());
+        let edition = self.edition();
+        self.partials.insert(actor, Partial::ours().of_edition(edition));
         for (_, state) in old.live() {
             let cell = self.cells.get(state.cell);
             cell.set_own_slot(EMPTY);

@@ -47,6 +47,9 @@ pub(crate) struct Partial {
     pub(crate) confirmed: Time,
     /// At its owner's head it had another fingerprint: only a snapshot helps.
     pub(crate) diverged: bool,
+    /// Another number whenever it becomes something else than what it was and rows above `have`: whoever has copied it
+    /// copies it anew then.
+    pub(crate) edition: u64,
     /// A snapshot that is being received and will take this partial's place.
     pub(crate) shadow: Option<Box<Partial>>,
 }
@@ -74,6 +77,11 @@ impl Partial {
     /// The beginning of our own rows.
     pub(crate) fn ours() -> Self {
         Self { counts: true, log: Some(Log::default()), ..Self::default() }
+    }
+
+    /// The same, as another edition.
+    pub(crate) fn of_edition(self, edition: u64) -> Self {
+        Self { edition, ..self }
     }
 
     pub(crate) fn get(&self, slot: u32) -> Slot {
@@ -181,7 +189,6 @@ impl Partial {
     }
 
     /// Notes in the log that a slot changed.
-    #[inline(always)]
     fn note(&mut self, version: Version, slot: u32) {
         let Some(log) = &mut self.log else { return };
         log.insert(version, slot);

@@ -192,7 +192,7 @@ impl Structure {
     }
 
     /// What our totals of a key count.
-    #[inline(always)]
+    #[inline]
     fn local(&self, key: &[u8], totals: (u64, u64)) -> i64 {
         if self.cleared.load(Ordering::Relaxed) {
             self.ledger.read().own_value(key, totals)

@@ -192,7 +192,7 @@ impl<'a> RowReader<'a> {
     ///
     /// # Errors
     /// [`RowsError`] for bytes that [`RowWriter`] does not write; what follows them cannot be read.
-    #[inline(always)]
+    #[inline]
     pub fn next_row(&mut self) -> Result<Option<WireRow<'_>>, RowsError> {
         if self.input.is_empty() {
             return Ok(None);

@@ -27,18 +27,13 @@ fn lowest(value: u64) -> u8 {
 
 /// Takes a value off the front of `input`; `None` when it is cut short or does not fit 64 bits. Only the shortest
 /// form is a value, so that equal batches have equal bytes.
-#[inline(always)]
+#[inline]
 pub fn take(input: &mut &[u8]) -> Option<u64> {
-    let (&first, rest) = input.split_first()?;
+    let (&first, mut rest) = input.split_first()?;
     if first < 0x80 {
         *input = rest;
         return Some(u64::from(first));
     }
-    take_long(input, first, rest)
-}
-
-/// Takes a value of more than a byte.
-fn take_long<'a>(input: &mut &'a [u8], first: u8, mut rest: &'a [u8]) -> Option<u64> {
     let mut value = u64::from(first & 0x7f);
     let mut shift = 7;
     loop {

@@ -30,6 +30,7 @@ pub mod caches;
 pub mod check;
 pub mod clock;
 pub mod cluster;
+mod disk;
 pub mod fault;
 pub mod limits;
 pub mod network;

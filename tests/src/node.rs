@@ -13,6 +13,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, StructureName
 use crate::caches::{SeenWrites, SimCache};
 use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::{RunId, Truth};
@@ -48,6 +49,7 @@ pub struct Node {
     /// The incarnation that the last process began with.
     pub(crate) began_as: Incarnation,
     pub(crate) starts: u64,
+    pub(crate) disk: Disk,
     /// The run of its last process, and how that ended.
     pub(crate) last: Option<Ended>,
 }
@@ -96,6 +98,7 @@ impl Node {
             timer_at: Time::NEVER,
             began_as: Incarnation(0),
             starts: 0,
+            disk: Disk::default(),
             last: None,
         }
     }

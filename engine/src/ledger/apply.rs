@@ -242,7 +242,7 @@ impl Ledger {
 
     /// Puts a complete snapshot in the place of what was known, in one step.
     fn replace(&mut self, partial: &mut Partial, new: Partial, joining: &mut Joining<'_, '_>) {
-        let old = std::mem::replace(partial, new);
+        let old = std::mem::replace(partial, new.of_edition(self.edition()));
         for (_, state) in partial.live() {
             self.count(state.cell, &Row::default(), &state.row, old.counts, joining);
         }
@@ -316,7 +316,8 @@ impl Ledger {
     #[inline]
     fn advance(&mut self, partial: &mut Partial, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
-        if broken || self.is_cache() {
+        // One that comes late makes another edition.
+        if broken || self.is_cache() || row.version <= partial.have {
             return false;
         }
         let Some((cell, old)) = partial.advance(slot, row, &self.cells) else { return false };
@@ -390,6 +391,7 @@ impl Ledger {
             // The new row is noted first, so that the cell keeps its number in between.
             self.cells.get(cell).count_row(true);
             partial.clear(slot, &self.cells);
+            partial.edition = self.edition();
             self.move_row(&other, &Slot::NONE, partial.counts, joining);
             self.cells.get(cell).count_row(false);
         }
@@ -398,6 +400,10 @@ impl Ledger {
             born: if cell == old.cell { old.born } else { row.version },
             cell,
         };
+        if row.version <= partial.have {
+            // Whoever is past that version has not seen it.
+            partial.edition = self.edition();
+        }
         partial.put(row.slot, new, &self.cells);
         if cell == old.cell {
             if self.is_cache() && new.is_live() {

@@ -78,7 +78,7 @@ impl Ledger {
     }
 
     /// By how much what an actor's row of a key counts has changed.
-    #[inline(always)]
+    #[inline]
     pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
         if self.cleared.is_empty() && !self.is_cache() {
             return new.value().wrapping_sub(old.value());
@@ -101,7 +101,7 @@ impl Ledger {
     }
 
     /// Whether the rows of a cell clear instead of counting.
-    #[inline(always)]
+    #[inline]
     pub(super) fn clears(&self, id: CellId) -> bool {
         self.counts_events() && key::is_cleared(&self.cells.key_of(id))
     }
