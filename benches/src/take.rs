@@ -129,7 +129,8 @@ fn ns_a_take(mut take: impl FnMut(usize) -> bool) -> f64 {
 fn ours<'a>(who: &str, strength: Strength, names: usize, draws: &'a [u32], held: bool) -> Contender<'a> {
     let mut throttles = Throttles::new(strength, names);
     Contender::new(who, move || {
-        let first = throttles.limiter.resolve(&throttles.names[0], throttles.now());
+        let first = throttles.limiter.find(&throttles.names[0]);
+        let first = first.or_else(|| throttles.limiter.resolve(&throttles.names[0], throttles.now()));
         let ns = match first {
             Some(throttle) if held => ns_a_take(|_| throttle.take(throttles.now(), 1).admitted()),
             _ => ns_a_take(|i| throttles.take(&throttles.names[draws[i] as usize])),

@@ -172,9 +172,9 @@ fn run() {
     counted_sum_under_32(&structure, &blocks(32));
 
     let soft = Throttles::new(Strength::Soft, 1);
-    counted_take_soft(&soft.limiter.resolve(&soft.names[0], READY).expect("it was declared"));
+    counted_take_soft(&soft.limiter.find(&soft.names[0]).expect("it was declared"));
     let hard = Throttles::new(Strength::Hard, 1);
-    let throttle = hard.limiter.resolve(&hard.names[0], READY).expect("it was declared");
+    let throttle = hard.limiter.find(&hard.names[0]).expect("it was declared");
     assert!(throttle.take(READY, 1).admitted(), "the share is in its hands");
     counted_take_hard(&throttle);
 }
