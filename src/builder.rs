@@ -18,6 +18,7 @@ use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityErr
 use crate::admin::AdminError;
 use crate::clock::unix_ms;
 use crate::node::Node;
+use crate::state::StateError;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,9 @@ pub enum StartError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] tallymesh_transport::BindError),
+    /// What outlives a run cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The admin socket cannot be opened.
     #[error(transparent)]
     Admin(#[from] AdminError),
@@ -69,6 +73,7 @@ pub struct Builder {
     pub(crate) gauge_caches: Vec<GaugeCacheSpec>,
     pub(crate) limits: LimitsConfig,
     pub(crate) admin: Option<PathBuf>,
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 impl Builder {
@@ -83,6 +88,7 @@ impl Builder {
             gauge_caches: Vec::new(),
             limits: LimitsConfig::default(),
             admin: None,
+            data_dir: None,
         }
     }
 
@@ -102,6 +108,7 @@ impl Builder {
         builder.gauge_caches.clone_from(&config.gauge_caches);
         builder.limits = config.limits.clone().unwrap_or_default();
         builder.admin.clone_from(&node.admin);
+        builder.data_dir.clone_from(&node.data_dir);
         Ok(builder)
     }
 
@@ -206,8 +213,16 @@ impl Builder {
         self
     }
 
+    /// The folder in which the node saves what outlives a run: caches, gauge caches, series that persist, which nodes are
+    /// forgotten, and in which run it is. A file is made there if there is none; one node at a time uses it.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
+        self.data_dir = Some(path.as_ref().to_owned());
+        self
+    }
+
     /// Which run of the node this is; the wall clock's milliseconds unless it is said. It has to be higher than that of
-    /// any earlier run.
+    /// any earlier run; where a [`Builder::data_dir`] says which one was the last, it is made so.
     #[must_use]
     pub fn incarnation(mut self, incarnation: Incarnation) -> Self {
         self.transport.incarnation = incarnation;

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin::Serving;
 use crate::clock::Clock;
 use crate::command::{Command, Status};
+use crate::state::{Outcome, Saving};
 
 /// Events that are taken before what follows from them is sent.
 const BATCH: usize = 256;
@@ -56,6 +57,8 @@ pub(crate) struct Driver {
     verifying: Vec<Verifying>,
     incarnation: Incarnation,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    /// `None` where nothing outlives the run.
+    saving: Option<Saving>,
 }
 
 impl Driver {
@@ -70,6 +73,7 @@ impl Driver {
         clock: Clock,
         admin: Option<Serving>,
         limiters: BTreeMap<StructureId, Arc<Limiter>>,
+        saving: Option<Saving>,
     ) -> Self {
         let incarnation = replica.actor().incarnation;
         let (links, verifying) = (BTreeMap::new(), Vec::new());
@@ -86,6 +90,7 @@ impl Driver {
             verifying,
             incarnation,
             limiters,
+            saving,
         }
     }
 
@@ -104,6 +109,9 @@ impl Driver {
             End::Abort => {
                 self.gate.close();
                 self.endpoint.close(Duration::ZERO).await;
+                if let Some(saving) = self.saving.take() {
+                    saving.close().await;
+                }
             }
         }
     }
@@ -112,7 +120,7 @@ impl Driver {
     async fn step(&mut self, deadline: Option<Instant>) -> Option<End> {
         let wake = self.clock.instant(self.next_time()).map(Instant::from_std);
         let wake = [wake, deadline].into_iter().flatten().min();
-        let mut end = None;
+        let (mut end, mut outcome) = (None, None);
         tokio::select! {
             event = self.events.recv() => match event {
                 Some(event) => self.take_events(event),
@@ -120,6 +128,7 @@ impl Driver {
             },
             () = self.changed.notified() => {}
             command = self.commands.recv() => end = self.handle_command(command),
+            done = saved(&mut self.saving) => outcome = Some(done),
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
         }
         let now = self.clock.now();
@@ -129,6 +138,7 @@ impl Driver {
         } else {
             self.replica.handle_changes(now);
         }
+        self.save(now, outcome);
         self.verify(now);
         self.transmit();
         self.report();
@@ -142,10 +152,20 @@ impl Driver {
         }
     }
 
+    /// Takes in what has become of what was to be saved, and hands on what is to be saved next.
+    fn save(&mut self, now: Now, outcome: Option<Outcome>) {
+        let Some(saving) = &mut self.saving else { return };
+        if let Some(outcome) = outcome {
+            saving.handle(outcome, &mut self.replica, now);
+        }
+        saving.poll(&mut self.replica, now);
+    }
+
     fn next_time(&self) -> Time {
         let again = self.verifying.iter().map(|verifying| verifying.again.unwrap_or(verifying.deadline));
         let limits = self.limiters.values().map(|limiter| limiter.poll_timeout());
-        again.chain(limits).chain([self.replica.poll_timeout()]).min().unwrap_or(Time::NEVER)
+        let saving = self.saving.as_ref().map_or(Time::NEVER, Saving::due);
+        again.chain(limits).chain([self.replica.poll_timeout(), saving]).min().unwrap_or(Time::NEVER)
     }
 
     fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
@@ -299,6 +319,9 @@ impl Driver {
                 }
                 EngineEvent::Life { node, life } => tracing::info!(%node, ?life, "node"),
                 EngineEvent::Superseded { actor } => tracing::info!(%actor, "superseded by a newer run or forgotten"),
+                EngineEvent::NotRestored(error) => {
+                    tracing::error!(%error, "what had been saved is not taken back, and was to wait until now");
+                }
                 EngineEvent::Forgotten { node } => {
                     tracing::info!(%node, "forgotten");
                     self.endpoint.forget(&node);
@@ -329,7 +352,18 @@ impl Driver {
             self.step(Some(deadline)).await;
         }
         self.endpoint.close(LEAVE_TIMEOUT).await;
+        if let Some(saving) = self.saving.take() {
+            saving.finish(&mut self.replica, || self.clock.now()).await;
+        }
         tracing::info!("left");
+    }
+}
+
+/// Waits for what becomes of what is being saved; for ever where nothing is.
+async fn saved(saving: &mut Option<Saving>) -> Outcome {
+    match saving {
+        Some(saving) => saving.done().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -49,6 +49,7 @@ mod names;
 mod node;
 mod series;
 mod shared;
+pub mod state;
 mod throttle;
 
 pub use admin::AdminError;
@@ -62,6 +63,7 @@ pub use names::{BindingDomains, Domains};
 pub use node::Node;
 pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
+pub use state::{StateError, StateStanding};
 pub use tallymesh_engine::limits::{Decision, FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_engine::replica::{Finding, Verification};
 pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};

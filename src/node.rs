@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_engine::limits::{Founding, Limiter};
-use tallymesh_engine::replica::Verification;
-use tallymesh_engine::{Replica, Structure, Time};
+use tallymesh_engine::replica::{Verification, next_run};
+use tallymesh_engine::{Now, Replica, Structure, Time};
 use tallymesh_schemas::config::LimitsConfig;
+use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, ThrottleSpec};
 use tallymesh_transport::Endpoint;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -28,6 +29,7 @@ use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
 use crate::series::Series;
 use crate::shared::{Member, ObjectError, Shared};
+use crate::state::{Saving, StateError, StateFile, StateStanding};
 use crate::throttle::{Permits, Throttle, ThrottleError};
 
 /// Commands that wait for the driver.
@@ -52,6 +54,20 @@ impl Node {
         let clock = Clock::start();
         let identity = builder.take_identity()?;
         let name = identity.name().clone();
+        let file = match builder.data_dir.take() {
+            Some(dir) => Some(
+                blocking({
+                    let name = name.clone();
+                    move || StateFile::open_or_create(&dir, &name)
+                })
+                .await?,
+            ),
+            None => None,
+        };
+        let facts = file.as_ref().map(StateFile::facts).transpose()?.filter(|facts| facts.incarnation.0 > 0);
+        if let Some(facts) = &facts {
+            builder.transport.incarnation = next_run(facts, builder.transport.incarnation.0);
+        }
         let mut replica = Replica::new(builder.engine, name, builder.transport.incarnation);
         let changed = Arc::new(Notify::new());
         let mut structures = BTreeMap::new();
@@ -72,6 +88,14 @@ impl Node {
             structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
             gauge_caches.push(gauge_cache);
         }
+        let saving = match file {
+            Some(file) => {
+                let (restored, saving) = blocking(move || restore(replica, file, facts, clock.now())).await?;
+                replica = restored;
+                Some(saving)
+            }
+            None => None,
+        };
         let limiters = limiters(&builder.limits, &structures, replica.actor(), &changed, clock)?;
         let limits = Limits::new(builder.limits, structures.clone(), limiters.clone(), clock);
         let caches = structures.values().filter_map(|structure| Some((structure.id(), Cache::of(structure)?)));
@@ -90,9 +114,10 @@ impl Node {
             gauge_caches,
             limiters: ours,
             limits,
+            saving: saving.as_ref().map(Saving::standing),
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
-        let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters);
+        let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving);
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         Ok(Self { shared, commands, driver })
     }
@@ -149,6 +174,11 @@ impl Node {
     /// The node's monotonic clock, for reads of a [`Structure`].
     pub fn time(&self) -> Time {
         self.shared.clock.time()
+    }
+
+    /// How the saving of what outlives a run stands; `None` for a node without a [`Builder::data_dir`].
+    pub fn state(&self) -> Option<StateStanding> {
+        self.shared.saving.as_ref().map(|saving| saving.read(self.shared.clock.time()))
     }
 
     /// The structures that it replicates, in order of name.
@@ -298,6 +328,37 @@ impl Node {
         let node = node.clone();
         self.ask(|reply| Command::Forget { node, reply }).await.unwrap_or(false)
     }
+}
+
+/// Does something that waits for a disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
+) -> Result<T, StateError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Takes back what an earlier run has saved, and notes durably that this one has begun.
+fn restore(
+    mut replica: Replica,
+    file: StateFile,
+    facts: Option<Facts>,
+    now: Now,
+) -> Result<(Replica, Saving), StateError> {
+    replica.keep_state();
+    if let Some(facts) = facts {
+        replica.restore_facts(now, facts);
+        let path = file.path().to_owned();
+        file.each_part(|part| {
+            let restored = replica.restore(now, part);
+            restored.map_err(|error| StateError::Restore { path: path.clone(), error })
+        })?;
+        replica.restored(now);
+    }
+    let saving = Saving::start(file, &replica, now)?;
+    Ok((replica, saving))
 }
 
 /// The limiters of the structures that throttles are counted in.

@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::command::Status;
 use crate::gauge::GaugeCache;
 use crate::limits::Limits;
+use crate::state::SharedStanding;
 use crate::throttle::{Permits, Throttle};
 
 /// Holds no way to the driver, so that the driver notices when the last handle is gone.
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
     pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
     pub(crate) limits: Limits,
+    /// How the saving of what outlives a run stands, where it is saved.
+    pub(crate) saving: Option<SharedStanding>,
 }
 
 /// Why there is no handle.

@@ -3,6 +3,7 @@
 mod caches;
 mod from_node;
 mod series;
+mod state;
 mod throttle;
 
 use std::ffi::OsString;
@@ -18,6 +19,7 @@ use crate::output::Format;
 pub(crate) use caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
 pub(crate) use from_node::{FromNode, node_name};
 pub(crate) use series::{AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit};
+pub(crate) use state::State;
 pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
 
 /// Counts across a cluster without a server in the middle
@@ -222,6 +224,17 @@ Examples:
   tally gauge get logins alice"
     )]
     Gauge(Gauge),
+    /// Look into what a node has saved, and copy it
+    ///
+    /// A node with a `data_dir` saves there what outlives a run. The node must not run meanwhile.
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  tally state inspect mesh/state
+  tally state export mesh/state > relay-0-1.jsonl"
+    )]
+    State(State),
     /// See a cluster count, break and heal
     ///
     /// Runs a whole cluster in one process, over real QUIC on loopback ports that are free, with certificates made on the

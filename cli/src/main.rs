@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cache, Cli, Cluster, Command, Config, Gauge, InboundAudit, Series, Shared, ShowAudit, Throttle};
+use args::{Cache, Cli, Cluster, Command, Config, Gauge, InboundAudit, Series, Shared, ShowAudit, State, Throttle};
 use client::Target;
 use failure::Failure;
 
@@ -91,6 +91,11 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
             Gauge::Inc { at, n } => commands::caches::gauge_add(at, n, &target, format),
             Gauge::Dec { at, n } => commands::caches::gauge_add(at, -n, &target, format),
             Gauge::Del(at) => commands::caches::gauge_del(at, &target),
+        },
+        Command::State(state) => match state {
+            State::Inspect { dir } => commands::state::inspect(&dir, format),
+            State::Export { dir } => commands::state::export(&dir, format),
+            State::Import { dir } => commands::state::import(&dir, format),
         },
         Command::Bench(args) => bench::run(&args, format),
         Command::Demo(args) => demo::run(&args, format),

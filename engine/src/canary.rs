@@ -63,6 +63,10 @@ pub enum Canary {
     RoundsSkipped,
     /// What was written by a clock far ahead is taken.
     FutureTaken,
+    /// A process that has what an earlier one has saved goes on as the run that that one was (I1).
+    RunTakenUp,
+    /// What was saved of a run that was forgotten while this node was away is taken over, as if it had been there.
+    StaleTakenOver,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -87,7 +91,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 28] = [
+    pub const ALL: [Canary; 30] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -116,6 +120,8 @@ mod switched {
         Canary::RemovalForgotten,
         Canary::RoundsSkipped,
         Canary::FutureTaken,
+        Canary::RunTakenUp,
+        Canary::StaleTakenOver,
     ];
 
     thread_local! {

@@ -49,6 +49,8 @@ pub(crate) struct Ledger {
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
     unused: Vec<CellId>,
+    /// The number of the last edition of a partial.
+    editions: u64,
     /// Our gauges are zero from now on, whatever the cells say: this node leaves.
     closed: bool,
 }
@@ -68,6 +70,7 @@ impl Ledger {
             registers: Registers::new(bounds),
             blocks: 0,
             unused: Vec::new(),
+            editions: 0,
             closed: false,
         }
     }
@@ -287,9 +290,16 @@ impl Ledger {
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
         let new = !self.partials.contains_key(actor) && self.partials.len() < limits::ACTORS;
         if new {
-            self.partials.insert(actor.clone(), Partial::new(since));
+            let edition = self.edition();
+            self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
         }
         new
+    }
+
+    /// A number that no partial here has had.
+    fn edition(&mut self) -> u64 {
+        self.editions += 1;
+        self.editions
     }
 
     /// Lets an actor's rows count in what is read, or not (I4).
@@ -313,11 +323,14 @@ impl Ledger {
         }
     }
 
-    /// Drops an actor with all its rows: it was superseded or forgotten.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys, told: &mut Told<'_>) {
+    /// Drops an actor with all its rows: it was superseded or forgotten. `keep` says that what is read of a cache's rows is
+    /// kept, as ours.
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, keep: bool, keys: &Keys, told: &mut Told<'_>) {
         self.set_counts(actor, false, told);
         if let Some(mut partial) = self.partials.remove(actor) {
-            self.take_over(actor, &partial);
+            if keep {
+                self.take_over(actor, &partial);
+            }
             self.reclear(self.clearing_rows(&partial), keys, told);
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);
@@ -341,7 +354,8 @@ impl Ledger {
         let was = std::mem::replace(&mut self.actor, actor.clone());
         let cleared = self.clearing_rows(&old);
         self.own = Own::default();
-        self.partials.insert(actor, Partial::ours());
+        let edition = self.edition();
+        self.partials.insert(actor, Partial::ours().of_edition(edition));
         for (_, state) in old.live() {
             let cell = self.cells.get(state.cell);
             cell.set_own_slot(EMPTY);

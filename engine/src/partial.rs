@@ -47,6 +47,9 @@ pub(crate) struct Partial {
     pub(crate) confirmed: Time,
     /// At its owner's head it had another fingerprint: only a snapshot helps.
     pub(crate) diverged: bool,
+    /// Another number whenever it becomes something else than what it was and rows above `have`: whoever has copied it
+    /// copies it anew then.
+    pub(crate) edition: u64,
     /// A snapshot that is being received and will take this partial's place.
     pub(crate) shadow: Option<Box<Partial>>,
     /// Of a shadow: writes that lose to what its actor's rows have told here so far, by cell. What they lose to may be
@@ -82,6 +85,11 @@ impl Partial {
     /// The beginning of our own rows.
     pub(crate) fn ours() -> Self {
         Self { counts: true, log: Some(Log::default()), ..Self::default() }
+    }
+
+    /// The same, as another edition.
+    pub(crate) fn of_edition(self, edition: u64) -> Self {
+        Self { edition, ..self }
     }
 
     pub(crate) fn get(&self, slot: u32) -> Slot {

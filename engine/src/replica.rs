@@ -23,7 +23,9 @@ mod digest;
 mod feed;
 mod link;
 mod liveness;
+mod restore;
 mod retire;
+mod save;
 mod verify;
 mod windows;
 
@@ -46,7 +48,10 @@ use crate::time::{Now, Time};
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
+pub use restore::{RestoreError, next_run};
 use retire::Round;
+pub use save::Batch;
+use save::Store;
 pub use verify::{Finding, Verification};
 use windows::{HeldSeries, WindowClock};
 
@@ -205,6 +210,8 @@ pub enum Event {
         /// The node.
         node: NodeName,
     },
+    /// What had been saved and had to wait cannot be taken back.
+    NotRestored(RestoreError),
 }
 
 /// What a replica has done so far.
@@ -250,13 +257,15 @@ struct Held {
     joining: bool,
     /// Whether it is exchanged with others.
     shared: bool,
+    /// Of a window: whether it outlives the run.
+    persists: bool,
     /// Of a cache: what is being retired.
     round: Option<Round>,
 }
 
 impl Held {
     fn new(structure: Arc<Structure>, joining: bool, shared: bool) -> Self {
-        Self { structure, flushed: 0, flushed_at: None, joining, shared, round: None }
+        Self { structure, flushed: 0, flushed_at: None, joining, shared, persists: false, round: None }
     }
 
     fn waits(&self) -> bool {
@@ -296,6 +305,8 @@ pub struct Replica {
     life_updated: Time,
     nonce: u64,
     leaving: bool,
+    /// What is known of what is saved, where it is.
+    store: Option<Box<Store>>,
 }
 
 /// Time between two sweeps for idle rows.
@@ -372,6 +383,7 @@ impl Replica {
             life_updated: Time(0),
             nonce: 0,
             leaving: false,
+            store: None,
         }
     }
 
@@ -568,6 +580,7 @@ impl Replica {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
+        self.restore_waiting(now);
         self.retire(now);
         self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now.mono));
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
 use tallymesh_schemas::rows::{RowReader, RowState};
+use tallymesh_schemas::saved::Extent;
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
 
 use crate::canary::{self, Canary};
@@ -15,6 +16,7 @@ use crate::primitive::Ordering;
 use crate::stamp::Stamp;
 use crate::structure::Structure;
 use crate::time::Time;
+use crate::watch::Told;
 
 /// How far we are with an actor's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,56 @@ pub(crate) struct Progress {
 pub(crate) struct Start {
     pub(crate) cursor: Version,
     pub(crate) snapshot: bool,
+}
+
+/// How much of an actor's rows was copied elsewhere, or is here to be copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Copied {
+    pub(crate) since: Version,
+    pub(crate) have: Version,
+    pub(crate) floor: Version,
+    pub(crate) whole: Version,
+    /// Set where it is all that there was.
+    pub(crate) fingerprint: Option<u64>,
+    edition: u64,
+}
+
+impl Copied {
+    /// What was copied by an earlier process, of which nothing is here.
+    pub(crate) fn of(extent: &Extent) -> Self {
+        let Extent { since, have, floor, whole, fingerprint } = *extent;
+        Self { since, have, floor, whole, fingerprint, edition: u64::MAX }
+    }
+
+    pub(crate) fn extent(&self) -> Extent {
+        let Self { since, have, floor, whole, fingerprint, .. } = *self;
+        Extent { since, have, floor, whole, fingerprint }
+    }
+
+    fn now(partial: &Partial, ours: bool) -> Self {
+        let (since, have, floor, edition) = (partial.since, partial.have, partial.floor, partial.edition);
+        let whole = if ours { have } else { partial.known.max(partial.whole).min(have) };
+        Self { since, have, floor, whole, fingerprint: Some(partial.fingerprint()), edition }
+    }
+
+    /// Whether there is something to be copied that was not.
+    pub(crate) fn differs(&self, now: &Self) -> bool {
+        (self.edition, self.have, self.whole) != (now.edition, now.have, now.whole) || self.fingerprint.is_none()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.have == self.since
+    }
+}
+
+/// Rows to be copied, and how much was copied with them.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) copied: Copied,
+    /// They do not follow on what was copied before.
+    pub(crate) anew: bool,
+    pub(crate) after: Version,
+    pub(crate) rows: Vec<u8>,
 }
 
 fn digest_entry(actor: &Actor, partial: &Partial) -> DigestEntry {
@@ -129,6 +181,16 @@ impl Structure {
         self.ledger.write().admit(actor, since)
     }
 
+    /// As [`Structure::admit`], of rows that outlive their run: they count from the first one on, so that whoever watches hears
+    /// of each.
+    pub(crate) fn admit_saved(&self, actor: &Actor, since: Version) -> bool {
+        let mut ledger = self.ledger.write();
+        let new = ledger.admit(actor, since);
+        // There are none yet that it could tell of.
+        ledger.set_counts(actor, true, &mut Told::nobody());
+        new
+    }
+
     /// Where to begin for a replica that has `(since, after]` of an actor and knows retirements up to `floor`, or wants a
     /// snapshot; `None` when we do not know enough ourselves.
     pub(crate) fn start(
@@ -160,6 +222,55 @@ impl Structure {
     pub(crate) fn cut(&self, actor: &Actor, known: (Version, Version), after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
         ledger.partial(actor)?.cut(known, after, budget, (ledger.cells(), ledger.registers()))
+    }
+
+    /// Tells how much there is of each actor's rows, in order.
+    pub(crate) fn each_part(&self, each: &mut dyn FnMut(&Actor, Copied)) {
+        let ledger = self.ledger.read();
+        for (actor, partial) in ledger.partials() {
+            each(actor, Copied::now(partial, actor == ledger.actor()));
+        }
+    }
+
+    /// Cuts the next rows for a copy, each with its key; `None` when there are none of that actor any more.
+    pub(crate) fn copy(&self, actor: &Actor, copied: Option<Copied>, budget: usize) -> Option<Piece> {
+        let mut ledger = self.ledger.write();
+        let ours = actor == ledger.actor();
+        let partial = ledger.partial_mut(actor)?;
+        partial.make_log();
+        let now = Copied::now(partial, ours);
+        let follows = |copied: &Copied| {
+            copied.edition == now.edition && now.floor <= copied.have.max(copied.floor) && copied.since == now.since
+        };
+        let copied = copied.filter(follows);
+        let from = copied.unwrap_or(Copied { have: now.since, floor: 0, whole: now.since, ..now });
+        let (cells, registers) = (ledger.cells(), ledger.registers());
+        let cut = ledger.partial(actor)?.cut((now.since, now.since), from.have, budget, (cells, registers))?;
+        let mut reader = RowReader::new(&cut.rows, from.have);
+        let mut floor = from.floor.max(cut.floor);
+        while let Ok(Some(row)) = reader.next_row() {
+            // A copy keeps nothing of what was retired.
+            floor = if row.state == RowState::Vacant { floor.max(row.version) } else { floor };
+        }
+        let whole = if cut.fingerprint.is_some() { now.whole } else { from.whole };
+        let copied = Copied { have: cut.upto.max(from.have), floor, whole, fingerprint: cut.fingerprint, ..now };
+        Some(Piece { copied, anew: copied.since == from.have, after: from.have, rows: cut.rows })
+    }
+
+    /// Rows of an actor were taken back that had been copied as `extent` says: what of them is copied, if they are all here and
+    /// nothing else is.
+    pub(crate) fn restored(&self, actor: &Actor, extent: &Extent) -> Option<Copied> {
+        let mut ledger = self.ledger.write();
+        let partial = ledger.partial_mut(actor)?;
+        let same = (partial.since, partial.have) == (extent.since, extent.have)
+            && extent.fingerprint.is_none_or(|fingerprint| fingerprint == partial.fingerprint());
+        partial.whole = partial.whole.max(if same { extent.whole } else { 0 });
+        same.then(|| Copied { edition: partial.edition, ..Copied::of(extent) })
+    }
+
+    /// The rows of a cache were taken back: see [`Ledger::settle_registers`].
+    pub(crate) fn settle_registers(&self) {
+        self.ledger.write().settle_registers();
     }
 
     /// An actor's owner states something else of the version that we have, in answer to probe `answers`. Whether we have
@@ -228,13 +339,13 @@ impl Structure {
         }
     }
 
-    /// Drops some runs of a node, and says which there were.
-    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>) -> Vec<Actor> {
+    /// Drops some runs of a node, and says which there were. `keep` says that what is read of a cache's rows is kept, as ours.
+    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, keep: bool) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
-        self.watchers.tell(|changed| {
-            old.iter().for_each(|actor| ledger.drop_actor(actor, &self.keys, changed));
+        self.watchers.tell(|told| {
+            old.iter().for_each(|actor| ledger.drop_actor(actor, keep, &self.keys, told));
         });
         self.note_head(&ledger);
         drop(ledger);

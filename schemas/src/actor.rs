@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for NodeName {
 
 /// Which run of a node: the wall clock's milliseconds since 1970 at its start, or one more than any run of that name
 /// that it has heard of.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {

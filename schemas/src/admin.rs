@@ -472,6 +472,17 @@ pub struct Member {
     pub rtt_us: Option<u64>,
 }
 
+/// How the saving of what outlives a run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateInfo {
+    /// What was written up to then is saved, in milliseconds since 1970.
+    pub saved_ms: u64,
+    /// How long ago that is.
+    pub age: Duration,
+    /// What is in the way, if anything is.
+    pub trouble: Option<String>,
+}
+
 /// A node about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
@@ -493,6 +504,8 @@ pub struct Info {
     pub alive: u32,
     /// Links that are up.
     pub links: u32,
+    /// How the saving of what outlives a run stands; `None` where nothing is saved.
+    pub state: Option<StateInfo>,
     /// Named figures: what replication and transport have done so far.
     pub counters: Vec<(String, u64)>,
 }

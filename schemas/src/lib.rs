@@ -19,6 +19,7 @@ pub mod limits;
 pub mod message;
 pub mod rate;
 pub mod rows;
+pub mod saved;
 pub mod series;
 pub mod structure;
 pub mod throttle;

@@ -69,6 +69,8 @@ pub struct SeriesSpec {
     pub windows: u32,
     /// Whether the cluster shares it; else each node counts for itself.
     pub replicate: bool,
+    /// Whether its counts outlive a restart of the whole cluster, on nodes that save what outlives a run.
+    pub persist: bool,
     /// Longest time that a change waits to be sent with others.
     pub max_delay: Duration,
     /// Changes that may wait; when there are more, they are sent at once.
@@ -76,10 +78,10 @@ pub struct SeriesSpec {
 }
 
 impl SeriesSpec {
-    /// A series that the cluster shares.
+    /// A series that the cluster shares and that is not saved.
     pub fn new(name: SeriesName, kind: Kind, interval: u32, windows: u32) -> Self {
         let (max_delay, max_pending) = (StructureSpec::MAX_DELAY, StructureSpec::MAX_PENDING);
-        Self { name, kind, interval, windows, replicate: true, max_delay, max_pending }
+        Self { name, kind, interval, windows, replicate: true, persist: false, max_delay, max_pending }
     }
 
     /// What a window of it counts.

@@ -20,10 +20,6 @@ fn name(text: &str) -> StructureName {
     StructureName::new(text).unwrap()
 }
 
-fn not_built(config: &Config) -> Vec<(&str, usize)> {
-    config.not_built.iter().map(|stanza| (stanza.name.as_str(), stanza.line)).collect()
-}
-
 fn metrics(config: &Config) -> MetricsConfig {
     config.metrics.clone().unwrap()
 }
@@ -35,7 +31,6 @@ fn connections_and_throttles_are_built() {
     let specs: Vec<_> = classes.map(|class| StructureSpec::new(name(class.name()), class)).collect();
     assert_eq!(config.structures, specs);
     assert!(config.structures.iter().all(|spec| spec.snapshot));
-    assert_eq!(not_built(&config), []);
     assert_eq!(config.node, None);
 }
 
@@ -46,7 +41,6 @@ fn metrics_and_monitors() {
     let wanted = vec![Metric::Connect, Metric::Reception, Metric::Rejection];
     assert_eq!(metrics(&config), MetricsConfig { metrics: wanted, audit_series: false, gauge_cache: false, pace });
     assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }]);
-    assert!(config.not_built.is_empty());
     let names: Vec<_> = config.series.iter().map(|spec| (spec.name.as_str(), spec.interval, spec.windows)).collect();
     assert_eq!(names, [("connect", 300, 6), ("reception", 300, 6), ("rejection", 300, 6)]);
     assert!(config.series.iter().all(|spec| spec.replicate && spec.kind == Kind::CidrTree && spec.name.is_metric()));
@@ -85,7 +79,7 @@ fn series_are_shared_as_the_metrics_say() {
     let named = parsed(&(metrics("audit_series") + logins + spammers));
     assert_eq!(shares(&named), wanted(&[("logins", 30, true), ("spammers", 5, false)]));
     assert_eq!([named.series[0].kind, named.series[1].kind], [Kind::GaugeTable, Kind::CidrTree]);
-    assert_eq!(not_built(&named), [("spammers", 16)]);
+    assert_eq!([named.series[0].persist, named.series[1].persist], [false, true]);
     assert_eq!(shares(&parsed(logins)), wanted(&[("logins", 30, false)]), "alone unless it is switched on");
 }
 
@@ -95,7 +89,6 @@ fn caches_with_and_without_snapshot() {
         let config = page(case);
         let wanted = CacheConfig { name: name("mycache"), snapshot, bounds: Bounds::default(), pace: Pace::default() };
         assert_eq!(config.caches, [wanted]);
-        assert_eq!(not_built(&config), []);
     }
 }
 
@@ -179,8 +172,6 @@ fn every_key_of_the_stanzas() {
         ]
     );
     assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }, Monitor { interval: 3600, windows: 24 }]);
-    let stanzas: Vec<_> = config.not_built.iter().map(|stanza| stanza.name.as_str()).collect();
-    assert_eq!(stanzas, [""; 0], "all of it is run");
     assert_eq!(config.series.len(), 6 * 2);
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use super::wire;
 use crate::command::{Command, Status, ask};
 use crate::shared::Shared;
+use crate::state::StateStanding;
 
 /// Changes that wait for a watcher.
 const WATCH_CHANGES: usize = 1 << 16;
@@ -229,6 +230,10 @@ impl Session {
             uptime_s: self.shared.clock.time().0 / 1_000_000,
             alive: u32::try_from(alive).unwrap_or(u32::MAX),
             links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
+            state: self.shared.saving.as_ref().map(|saving| {
+                let StateStanding { saved_ms, age, trouble } = saving.read(self.shared.clock.time());
+                admin::StateInfo { saved_ms, age, trouble }
+            }),
             counters: counters(&self.shared, &status),
         })))
     }

@@ -45,6 +45,7 @@ pub(crate) enum Event {
     Deliver { from: usize, to: usize, generation: u64, fate: Fate, bytes: Vec<u8> },
     Timer(usize),
     Service { node: usize, start: u64 },
+    Save { node: usize, start: u64 },
     Tick,
     Fault(Fault),
 }
@@ -135,6 +136,8 @@ pub struct Cluster {
     pub(crate) truth: Rc<RefCell<Truth>>,
     pub(crate) trace: Trace,
     pub(crate) new_service: Option<NewService>,
+    /// How often nodes save; `None` where nothing is saved.
+    pub(crate) save_every: Option<Duration>,
     pub(crate) limits: Option<Limits>,
     pub(crate) admissions: Rc<RefCell<Admissions>>,
     pub(crate) failure: Option<Failure>,
@@ -193,6 +196,7 @@ impl Cluster {
             Event::Deliver { from, to, generation, fate, bytes } => self.arrive(from, to, generation, fate, bytes),
             Event::Timer(node) => self.timer(node),
             Event::Service { node, start } => self.serve(node, start),
+            Event::Save { node, start } => self.save(node, start),
             Event::Tick => self.tick(),
             Event::Fault(fault) => self.strike(&fault),
         }

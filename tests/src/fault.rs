@@ -20,7 +20,7 @@ pub enum Fault {
     Cut(Vec<String>, Vec<String>),
     /// `cut a to c`: what is sent from the left side does not arrive at the right side; the other way it does.
     CutOneWay(Vec<String>, Vec<String>),
-    /// `heal`: every cut ends, stopped nodes go on, slow ones are quick, no message is lost or spoilt any more.
+    /// `heal`: every cut ends, stopped nodes go on, slow ones are quick, disks have room, no message is lost or spoilt any more.
     Heal,
     /// `crash a`: its process ends without a word.
     Crash(Vec<String>),
@@ -46,6 +46,12 @@ pub enum Fault {
     Reload(Vec<String>),
     /// `restore a 3s`: its process ends, and another one begins with what that knew so long ago, in a new incarnation.
     Restore(String, Duration),
+    /// `reboot a`: a new process with what the last one has saved. Of nodes that save nothing, a new one that knows nothing.
+    Reboot(Vec<String>),
+    /// `rewind a 3s`: a new process with what was saved so long ago.
+    Rewind(String, Duration),
+    /// `full a`: its disk takes nothing any more.
+    Full(Vec<String>),
     /// `jump a 30s`: both of its clocks jump ahead.
     Jump(String, Duration),
     /// `set a -30s`: its wall clock is set, by milliseconds.
@@ -81,6 +87,9 @@ impl Fault {
             Self::Renew(_) => "renew",
             Self::Reload(_) => "reload",
             Self::Restore(..) => "restore",
+            Self::Reboot(_) => "reboot",
+            Self::Rewind(..) => "rewind",
+            Self::Full(_) => "full",
             Self::Jump(..) => "jump",
             Self::Set(..) => "set",
             Self::Lose(_) => "lose",
@@ -187,6 +196,9 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["reload", a] => Fault::Reload(names(a)),
         ["forget", a, "at", b] => Fault::Forget((*a).to_owned(), (*b).to_owned()),
         ["restore", a, age] => Fault::Restore((*a).to_owned(), time(age)?),
+        ["reboot", a] => Fault::Reboot(names(a)),
+        ["rewind", a, age] => Fault::Rewind((*a).to_owned(), time(age)?),
+        ["full", a] => Fault::Full(names(a)),
         ["jump", a, by] => Fault::Jump((*a).to_owned(), time(by)?),
         ["set", a, by] => {
             let (sign, by) = by.strip_prefix('-').map_or((1, by.trim_start_matches('+')), |by| (-1, by));
@@ -230,11 +242,18 @@ impl fmt::Display for Fault {
             Self::Crash(a) | Self::Restart(a) | Self::Reuse(a) | Self::Twin(a) | Self::Leave(a) => {
                 write!(f, "{} {}", self.kind(), side(a))
             }
-            Self::Stop(a) | Self::Resume(a) | Self::Slow(a) | Self::Renew(a) | Self::Reload(a) => {
+            Self::Stop(a)
+            | Self::Resume(a)
+            | Self::Slow(a)
+            | Self::Renew(a)
+            | Self::Reload(a)
+            | Self::Reboot(a)
+            | Self::Full(a) => {
                 write!(f, "{} {}", self.kind(), side(a))
             }
             Self::Forget(a, b) => write!(f, "forget {a} at {b}"),
             Self::Restore(a, age) => write!(f, "restore {a} {}", Span(*age)),
+            Self::Rewind(a, age) => write!(f, "rewind {a} {}", Span(*age)),
             Self::Jump(a, by) => write!(f, "jump {a} {}", Span(*by)),
             Self::Set(a, by) => {
                 let sign = if *by < 0 { '-' } else { '+' };
@@ -255,10 +274,11 @@ mod tests {
     fn a_script_is_read_as_it_is_written() {
         let text = "at 1s cut a,b from c\nat 1.5s cut a to rest\nat 2s heal\nat 3s crash a\nat 3s restart a\nat 3s reuse a\n\
                     at 3s twin b\nat 3s leave b'\nat 3s stop a\nat 3s resume a\nat 3s slow a\nat 3s renew c\n\
-                    at 3s reload c\nat 3s restore c 1500ms\nat 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
+                    at 3s reload c\nat 3s restore c 1500ms\nat 3s reboot a,b\n\
+                    at 3s rewind c 2s\nat 3s full b\nat 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
                     at 6s reorder 5%\nat 6s truncate 1%\nat 250001us corrupt 0.01%";
         let steps = script(text).unwrap();
-        assert_eq!(steps.len(), 22);
+        assert_eq!(steps.len(), 25);
         assert_eq!(script(&write_script(&steps)).unwrap(), steps);
         assert_eq!(script("at 2s heal; at 1s crash a # both").unwrap()[0].fault, Fault::Crash(vec!["a".to_owned()]));
     }

@@ -30,6 +30,7 @@ pub mod caches;
 pub mod check;
 pub mod clock;
 pub mod cluster;
+mod disk;
 pub mod fault;
 mod gauges;
 pub mod limits;

@@ -13,6 +13,7 @@ use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureId, Struct
 use crate::caches::{SeenWrites, SimCache};
 use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
+use crate::disk::Disk;
 use crate::gauges::SimGauge;
 use crate::network::Fate;
 use crate::service::Service;
@@ -49,6 +50,7 @@ pub struct Node {
     /// The incarnation that the last process began with.
     pub(crate) began_as: Incarnation,
     pub(crate) starts: u64,
+    pub(crate) disk: Disk,
     /// The run of its last process, and how that ended.
     pub(crate) last: Option<Ended>,
 }
@@ -99,6 +101,7 @@ impl Node {
             timer_at: Time::NEVER,
             began_as: Incarnation(0),
             starts: 0,
+            disk: Disk::default(),
             last: None,
         }
     }

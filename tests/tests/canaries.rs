@@ -309,6 +309,42 @@ fn an_hour_ahead() -> Option<String> {
     read.get().then(|| "an hour ahead, and it was taken".to_owned()).or(found)
 }
 
+/// All nodes end and begin again with what they have saved.
+fn all_begin_again() -> Option<String> {
+    let mut cluster =
+        Builder::new(1).structures([]).caches([spec("c", Class::Cache)]).saves(Duration::from_secs(1)).start();
+    let result: Result<(), Failure> = (|| {
+        cluster.run_for(Duration::from_secs(3))?;
+        put(&mut cluster, "a", b"saved");
+        cluster.run_for(Duration::from_secs(3))?;
+        cluster.script("at 0s reboot a,b,c")?;
+        cluster.run_for(Duration::from_secs(1))?;
+        put(&mut cluster, "b", b"and after");
+        cluster.settle().map(drop)
+    })();
+    result.err().map(|failure| failure.to_string())
+}
+
+/// While a node's disk is full, an entry's writer is forgotten and the entry removed; then the node begins with what it had
+/// saved before.
+fn a_stale_disk() -> Option<String> {
+    let cluster = Builder::new(1).nodes(["a", "b", "c", "d"]).structures([]).caches([spec("c", Class::Cache)]);
+    let mut cluster = cluster.saves(Duration::from_secs(1)).start();
+    let result: Result<(), Failure> = (|| {
+        cluster.run_for(Duration::from_secs(3))?;
+        put(&mut cluster, "d", b"stale");
+        cluster.run_for(Duration::from_secs(3))?;
+        cluster.script("at 0s full a; at 0s crash d; at 8s forget d at b")?;
+        cluster.run_for(Duration::from_secs(11))?;
+        cluster.with("c", |node| node.remove("c", b"k").map(drop));
+        cluster.run_for(Duration::from_secs(100))?;
+        cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
+        cluster.run_for(Duration::from_secs(10))
+    })();
+    let read = cluster.cached("b", "c", b"k").map(|_| "what was removed is read again".to_owned());
+    result.err().map(|failure| failure.to_string()).or(read)
+}
+
 /// What finds a broken rule, and how it says it.
 fn caught() -> Option<(String, String)> {
     let found =
@@ -331,6 +367,8 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("removed", removed_while_away()))
         .or_else(|| named("late", late()))
         .or_else(|| named("hour ahead", an_hour_ahead()))
+        .or_else(|| named("begin again", all_begin_again()))
+        .or_else(|| named("stale disk", a_stale_disk()))
 }
 
 #[test]
@@ -398,6 +436,19 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
     }
 }
 
+/// Nor are those of what outlives a run.
+#[test]
+fn each_rule_of_what_is_saved_is_noticed_by_its_own_case() {
+    let cases: [(Canary, fn() -> Option<String>); 2] =
+        [(Canary::RunTakenUp, all_begin_again), (Canary::StaleTakenOver, a_stale_disk)];
+    for (canary, case) in cases {
+        set_broken(Some(canary));
+        let found = case();
+        set_broken(None);
+        assert!(found.is_some(), "{canary:?} is not noticed");
+    }
+}
+
 /// With no rule broken the same checks pass: what turns them red is the canary.
 #[test]
 fn nothing_is_noticed_when_nothing_is_broken() {
@@ -418,4 +469,6 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(removed_while_away(), None);
     assert_eq!(late(), None);
     assert_eq!(an_hour_ahead(), None);
+    assert_eq!(all_begin_again(), None);
+    assert_eq!(a_stale_disk(), None);
 }

@@ -350,3 +350,23 @@ fn policies_in_a_partition() {
     let got = policy(soft("200/1s"), OnPartition::FailOpen);
     assert!((3900..=4800).contains(&got), "soft, fail open: {got}");
 }
+
+/// All nodes save what outlives a run, and begin again with it, once all at the same time and once with a state of a time when
+/// a founder was forgotten that has come back since. No share comes out of a state, and none is founded a second time.
+#[test]
+fn what_is_saved_brings_no_share_back() {
+    for seed in 30..33 {
+        let names = names(4);
+        let founders: Vec<_> = names[..3].iter().map(String::as_str).collect();
+        let cluster = Builder::new(seed)
+            .nodes(names.clone())
+            .structures([spec(TABLE, Class::SharedNamedThrottles)])
+            .config(quick_config())
+            .limits(Limits::founded(&founders, RECLAIM).throttle(TABLE, "t", hard("200/1s")))
+            .saves(SECOND / 2)
+            .start();
+        let script = "at 1s reboot n00,n01,n02,n03; at 13s crash n02; at 18s forget n02 at n00; at 20s reboot n02; \
+                      at 24s cut n00 from rest; at 24500ms rewind n00 5s";
+        play_on(cluster, 4, script, &["reboot", "rewind", "forget", "saved", "cut"]);
+    }
+}

@@ -10,7 +10,6 @@ use tallymesh_schemas::{StructureSpec, limits};
 
 use crate::failure::Failure;
 use crate::output::{Format, Out};
-use crate::style;
 
 /// Checks the file, and says what is in it or what is wrong with it.
 pub(crate) fn run(path: &Path, format: Format) -> Result<(), Failure> {
@@ -50,20 +49,12 @@ pub(super) fn wrong(errors: &ConfigErrors) -> Failure {
     Failure::Exit(2)
 }
 
-/// Names on stderr what was checked and is not run.
-pub(super) fn warn_not_built(config: &Config, file: &str) {
-    for stanza in &config.not_built {
-        style::complain("warning", &format!("{file}: {stanza}"));
-    }
-}
-
 /// What `Replicate` stanzas make: structures and caches.
 fn objects(config: &Config) -> Vec<StructureSpec> {
     config.structures.iter().cloned().chain(config.caches.iter().map(CacheConfig::structure)).collect()
 }
 
 fn good(config: &Config, file: &str) -> Result<(), Failure> {
-    warn_not_built(config, file);
     let node = match &config.node {
         Some(node) => format!("node {} on {}", node.name, node.listen),
         None => "no node".to_owned(),
@@ -82,11 +73,9 @@ fn json_good(config: &Config) -> Result<(), Failure> {
         .iter()
         .map(|spec| json!({ "name": spec.name, "class": spec.class.name(), "kind": spec.class.kind().label() }))
         .collect();
-    let not_built: Vec<_> =
-        config.not_built.iter().map(|stanza| json!({ "line": stanza.line, "stanza": stanza.stanza })).collect();
     let node = config.node.as_ref().map(|node| json!({ "name": node.name, "listen": node.listen }));
     let mut out = Out::open();
-    out.json(&json!({ "good": true, "node": node, "objects": objects, "not_built": not_built, "errors": [] }))?;
+    out.json(&json!({ "good": true, "node": node, "objects": objects, "errors": [] }))?;
     out.flush()
 }
 

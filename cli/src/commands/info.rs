@@ -1,7 +1,7 @@
 //! `tally cluster info`, `nodename`, `nodeaddr`: the asked node about itself.
 
 use serde_json::{Map, Value, json};
-use tallymesh_schemas::admin::{Answer, Info, Request};
+use tallymesh_schemas::admin::{Answer, Info, Request, StateInfo};
 
 use crate::client::Target;
 use crate::failure::Failure;
@@ -24,6 +24,11 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
             "uptime_s": info.uptime_s,
             "alive": info.alive,
             "links": info.links,
+            "state": info.state.as_ref().map(|state| json!({
+                "saved_ms": state.saved_ms,
+                "age_s": state.age.as_secs_f64(),
+                "trouble": state.trouble,
+            })),
             "counters": counters,
         }))?;
         return out.flush();
@@ -38,6 +43,7 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
         ("has run for", duration(info.uptime_s)),
         ("alive", format!("{} nodes", info.alive)),
         ("links", info.links.to_string()),
+        ("state", state(info.state.as_ref())),
     ];
     let widest = info.counters.iter().map(|(name, _)| name.len()).chain(about.iter().map(|(label, _)| label.len()));
     let width = widest.max().unwrap_or(0) + 2;
@@ -78,8 +84,19 @@ fn say(format: Format, name: &str, value: &str) -> Result<(), Failure> {
     out.flush()
 }
 
+/// How the saving stands.
+fn state(state: Option<&StateInfo>) -> String {
+    match state {
+        None => "nothing is saved: there is no data_dir".to_owned(),
+        Some(StateInfo { trouble: None, age, .. }) => format!("saved {} ago", duration(age.as_secs())),
+        Some(StateInfo { trouble: Some(trouble), age, .. }) => {
+            format!("not saved for {}: {trouble}", duration(age.as_secs()))
+        }
+    }
+}
+
 /// `3 d 4 h`, `5 min 6 s`, `7 s`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) => format!("{m} min {s} s"),

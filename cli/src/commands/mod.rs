@@ -16,6 +16,7 @@ pub(crate) mod membership;
 pub(crate) mod node;
 pub(crate) mod series;
 pub(crate) mod show;
+pub(crate) mod state;
 pub(crate) mod throttle;
 pub(crate) mod verify;
 pub(crate) mod watch;

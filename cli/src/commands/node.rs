@@ -29,7 +29,6 @@ pub(crate) fn run(args: &args::Node, format: Format) -> Result<(), Failure> {
 fn configuration(path: &Path) -> Result<Config, Failure> {
     let file = path.display().to_string();
     let mut config = Config::parse(&check::read(path)?, &file).map_err(|errors| check::wrong(&errors))?;
-    check::warn_not_built(&config, &file);
     config.resolve_paths(path.parent().unwrap_or(Path::new("")));
     Ok(config)
 }

@@ -240,7 +240,7 @@ impl Ledger {
     /// Puts a complete snapshot in the place of what was known, in one step.
     fn replace(&mut self, partial: &mut Partial, mut new: Partial, joining: &mut Joining<'_, '_>) {
         let losing = new.losing.take().unwrap_or_default();
-        let old = std::mem::replace(partial, new);
+        let old = std::mem::replace(partial, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {
             self.disown(joining.actor, &old, partial, losing);
         }
@@ -317,7 +317,8 @@ impl Ledger {
     #[inline]
     fn advance(&mut self, partial: &mut Partial, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
-        if broken || self.is_cache() {
+        // One that comes late makes another edition.
+        if broken || self.is_cache() || row.version <= partial.have {
             return false;
         }
         let Some((cell, old)) = partial.advance(slot, row, &self.cells) else { return false };
@@ -391,6 +392,7 @@ impl Ledger {
             // The new row is noted first, so that the cell keeps its number in between.
             self.cells.get(cell).count_row(true);
             partial.clear(slot, &self.cells);
+            partial.edition = self.edition();
             self.move_row(&other, &Slot::NONE, partial.counts, joining);
             self.cells.get(cell).count_row(false);
         }
@@ -399,6 +401,10 @@ impl Ledger {
             born: if cell == old.cell { old.born } else { row.version },
             cell,
         };
+        if row.version <= partial.have {
+            // Whoever is past that version has not seen it.
+            partial.edition = self.edition();
+        }
         partial.put(row.slot, new, &self.cells);
         if cell == old.cell {
             if self.is_cache() && new.is_live() {

@@ -202,12 +202,32 @@ impl Ledger {
         self.note_need(id);
     }
 
+    /// Rows were taken back that were saved at different moments, some with a value that another row outdoes of which only that
+    /// is known any more that it does. What is outdone is not read. And no stamp is given that comes before any of them.
+    pub(crate) fn settle_registers(&mut self) {
+        let mut latest: BTreeMap<CellId, (Stamp, bool, u64)> = BTreeMap::new();
+        for (_, Slot { row, cell, .. }) in self.partials.values().flat_map(Partial::live) {
+            let says = (row.stamp(), row.content() == 0, row.content());
+            let known = latest.entry(cell).or_default();
+            *known = says.max(*known);
+        }
+        for (id, says) in latest {
+            self.registers.clock.observe(says.0);
+            let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
+            if self.registers.get(id).is_some_and(outdone) {
+                let len = self.key_len(id);
+                self.registers.put(id, len, None);
+            }
+        }
+    }
+
     /// Starts over as another run that knows nothing.
     pub(crate) fn start_over(&mut self, actor: Actor, keys: &Keys) {
         let partials = std::mem::take(&mut self.partials);
         let was = std::mem::replace(&mut self.actor, actor.clone());
         self.own = super::Own::default();
-        self.partials.insert(actor, Partial::ours());
+        let edition = self.edition();
+        self.partials.insert(actor, Partial::ours().of_edition(edition));
         if let Some(old) = partials.get(&was) {
             for (_, state) in old.live() {
                 self.cells.get(state.cell).set_own_slot(EMPTY);

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Want};
+use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
 use super::link::{Behind, DigestRun, Feed, Link, Part, Said, TRIES};
-use super::liveness::{Life, Standing};
+use super::liveness::{Life, Standing, millis};
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
@@ -79,8 +79,10 @@ impl Replica {
             self.correct(peer, digest);
         }
         self.compare_clocks(now, peer, digest);
+        let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {
-            self.bury(now, tombstone.clone(), peer);
+            let until_ms = tombstone.until_ms.min(longest);
+            self.bury(now, Tombstone { until_ms, ..tombstone.clone() }, peer);
         }
         for part in &digest.structures {
             let Some(held) = self.structures.get(&part.structure).filter(|held| held.shared) else { continue };
@@ -112,6 +114,9 @@ impl Replica {
                     held.joining = false;
                 }
             }
+        }
+        if digest.complete {
+            self.meet(peer);
         }
         self.update_life(now);
     }

@@ -8,6 +8,7 @@ use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
 use super::link::Part;
+use super::restore::BURIED_BEFORE;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::limits::Reach;
@@ -37,6 +38,17 @@ pub(super) enum Standing {
     Current,
 }
 
+/// Why runs of a node are dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Drop {
+    /// A later run supersedes them: their gauges are dropped.
+    Superseded,
+    /// They are forgotten: all their rows are dropped, and what is read of their caches is ours from then on.
+    Forgotten,
+    /// They were forgotten while this node was away; what was read of their caches then, others have taken over.
+    ForgottenBefore,
+}
+
 /// What is known of a node.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
@@ -61,7 +73,7 @@ impl Node {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -100,7 +112,9 @@ impl Replica {
     /// Forgets a node: its runs so far count no more, here and everywhere, and are not taken back. A node that lives
     /// comes back as a new run. Returns whether anything was known of it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
-        let Some(incarnation) = self.nodes.get(node).map(|known| known.incarnation) else { return false };
+        let before = || self.tombstones.get(&(node.clone(), BURIED_BEFORE)).map(|tombstone| tombstone.incarnation);
+        let known = self.nodes.get(node).map(|known| known.incarnation);
+        let Some(incarnation) = known.or_else(before) else { return false };
         self.bury_runs(now, node, Incarnation(0), incarnation);
         true
     }
@@ -133,7 +147,7 @@ impl Replica {
     }
 
     pub(super) fn bury(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
-        let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
+        let (whole, away) = (tombstone.from <= BURIED_BEFORE, self.was_away(peer));
         let grave = (tombstone.node.clone(), tombstone.from);
         let known = self.tombstones.get(&grave).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
@@ -141,8 +155,10 @@ impl Replica {
         if !new || !credible || tombstone.until_ms <= now.unix_ms {
             return;
         }
-        if tombstone.node == self.actor.node && tombstone.incarnation >= self.actor.incarnation {
-            if tombstone.from == Incarnation(0) {
+        let ours = tombstone.node == self.actor.node;
+        let forgotten = ours && whole && away && self.was_forgotten(&tombstone);
+        if ours && (forgotten || tombstone.incarnation >= self.actor.incarnation) {
+            if whole {
                 self.come_back(now, tombstone.incarnation, peer);
             } else {
                 self.conflict(now, tombstone.incarnation, peer);
@@ -156,10 +172,8 @@ impl Replica {
             return;
         }
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
-        let whole = tombstone.from == Incarnation(0);
-        let tombstone = Tombstone { until_ms: tombstone.until_ms.min(longest), ..tombstone };
         self.tombstones.insert(grave, tombstone);
-        self.drop_runs(&node, &runs, true);
+        self.drop_runs(&node, &runs, if away { Drop::ForgottenBefore } else { Drop::Forgotten });
         // A node that has gone on as another run lives as it did.
         if whole && self.nodes.get(&node).is_some_and(|known| runs.contains(&known.incarnation)) {
             self.nodes.remove(&node);
@@ -228,7 +242,7 @@ impl Replica {
         (known.life, known.told, known.at) = (Life::Dead, Life::Dead, now.mono);
         if !canary::broken(Canary::IncarnationIgnored) {
             let earlier = Incarnation(0)..=Incarnation(actor.incarnation.0.saturating_sub(1));
-            self.drop_runs(&actor.node, &earlier, false);
+            self.drop_runs(&actor.node, &earlier, Drop::Superseded);
         }
         if self.links.contains_key(&actor.node) {
             self.set_life(now, &actor.node, Life::Alive);
@@ -243,16 +257,16 @@ impl Replica {
         known.is_some_and(|known| actor.incarnation <= known) || actor.incarnation.0 <= limits::INCARNATION_REPORTED
     }
 
-    /// Drops the rows of some runs of a node: all of them when the runs are forgotten, the gauges when a later run
-    /// supersedes them.
-    fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, forgotten: bool) {
+    /// Drops the rows of some runs of a node.
+    fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, drop: Drop) {
+        let (forgotten, keep) = (drop != Drop::Superseded, drop != Drop::ForgottenBefore);
         let mut dropped = Vec::new();
         for held in self
             .structures
             .values()
             .filter(|held| forgotten || !held.structure.keeps_runs() || canary::broken(Canary::EventsSuperseded))
         {
-            dropped.extend(held.structure.drop_runs(node, runs));
+            dropped.extend(held.structure.drop_runs(node, runs, keep));
         }
         dropped.sort();
         dropped.dedup();

@@ -104,7 +104,7 @@ impl Replica {
                 if self.leaving {
                     made.close();
                 }
-                let held = Held::new(Arc::clone(&made), false, spec.replicate);
+                let held = Held { persists: spec.persist, ..Held::new(Arc::clone(&made), false, spec.replicate) };
                 // An id that is taken is one chance in 2^64: the window is then counted, and not shared.
                 self.structures.entry(made.id()).or_insert(held);
                 made

@@ -54,12 +54,10 @@ pub struct Config {
     pub limits: Option<LimitsConfig>,
     /// The windows that the inbound audit keeps.
     pub monitors: Vec<Monitor>,
-    /// The series that this version runs: those of the audit, metric by metric, and then the named ones.
+    /// The series: those of the audit, metric by metric, and then the named ones.
     pub series: Vec<SeriesSpec>,
     /// Gauge caches.
     pub gauge_caches: Vec<GaugeCacheSpec>,
-    /// Stanzas that were read and checked, and that this version does not run yet.
-    pub not_built: Vec<NotBuilt>,
     file: String,
 }
 
@@ -321,17 +319,6 @@ pub struct Monitor {
     pub windows: u32,
 }
 
-/// A stanza that was read and checked, and that this version does not run yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotBuilt {
-    /// The stanza: `Replicate "metrics"`.
-    pub stanza: String,
-    /// Its name: `metrics`.
-    pub name: String,
-    /// Its line, from 1.
-    pub line: usize,
-}
-
 impl Config {
     /// Reads a configuration. `file` is what errors call it; nothing is opened.
     ///
@@ -418,11 +405,5 @@ impl ThrottleClass {
             Self::OutboundMessages => "OBTM",
             Self::OutboundConnections => "OBTC",
         }
-    }
-}
-
-impl fmt::Display for NotBuilt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {} was checked, but this version does not run it yet", self.line, self.stanza)
     }
 }

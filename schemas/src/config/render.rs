@@ -16,7 +16,7 @@ pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
     };
     let advertise = optional("advertise", advertise.map(|address| quote(&address.to_string())), "\"192.0.2.1:4801\"");
     let admin = optional("admin", admin.as_deref().map(quote_path), &quote(&format!("{name}.sock")));
-    let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), "\"state\"");
+    let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), &quote(&format!("{name}.state")));
     let listen = quote(&listen.to_string());
     let seeds = seeds.iter().map(|seed| quote(seed)).collect::<Vec<_>>().join(", ");
     let [ca, cert, key] = [&tls.ca, &tls.cert, &tls.key].map(|path| quote_path(path));

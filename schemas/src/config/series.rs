@@ -17,7 +17,7 @@ pub(super) struct Named {
     monitor: Monitor,
     /// `None` where the stanza does not say.
     replicate: Option<bool>,
-    /// Where it says that the series is to outlive a restart.
+    /// Where it says that the series is to outlive a restart of the whole cluster.
     pub(super) persist: Option<usize>,
 }
 
@@ -80,8 +80,9 @@ pub(super) fn all(
 ) -> Vec<SeriesSpec> {
     let shared = |metric| metrics.is_some_and(|metrics| metrics.metrics.contains(&metric));
     let pace = metrics.map_or(Pace::default(), |metrics| metrics.pace);
-    let spec = |name, kind, monitor: Monitor, replicate| SeriesSpec {
+    let spec = |name, kind, monitor: Monitor, replicate, persist| SeriesSpec {
         replicate,
+        persist,
         max_delay: pace.max_delay,
         max_pending: pace.max_pending,
         ..SeriesSpec::new(name, kind, monitor.interval, monitor.windows)
@@ -91,7 +92,7 @@ pub(super) fn all(
     let mut all = Vec::new();
     for metric in Metric::ALL.into_iter().filter(|metric| audits && (shared(*metric) || INBOUND.contains(metric))) {
         let name = metric.series();
-        all.extend(monitors.iter().map(|monitor| spec(name.clone(), Kind::CidrTree, *monitor, shared(metric))));
+        all.extend(monitors.iter().map(|monitor| spec(name.clone(), Kind::CidrTree, *monitor, shared(metric), false)));
     }
     let switched_on = metrics.is_some_and(|metrics| metrics.audit_series);
     for (n, series) in named.iter().enumerate() {
@@ -109,7 +110,7 @@ pub(super) fn all(
             );
         }
         let replicate = series.replicate.unwrap_or(switched_on);
-        all.push(spec(series.name.clone(), series.kind, series.monitor, replicate));
+        all.push(spec(series.name.clone(), series.kind, series.monitor, replicate, series.persist.is_some()));
     }
     let windows: u64 = all.iter().map(|spec| u64::from(spec.windows)).sum();
     if windows > limits::WINDOWS as u64 {

@@ -9,9 +9,7 @@ use super::replicate::{self, Replicate, What};
 use super::report::{ConfigErrors, Report, quoted};
 use super::scope::{Scope, block_at, no_label};
 use super::suggest::nearest;
-use super::{
-    Config, LimitsConfig, NotBuilt, OutboundLimits, ThrottleConfig, audit, gauge, limits as limiting, node, series,
-};
+use super::{Config, LimitsConfig, OutboundLimits, ThrottleConfig, audit, gauge, limits as limiting, node, series};
 use crate::{Class, StructureId, StructureName, StructureSpec, limits};
 
 pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -36,7 +34,6 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
         monitors: audit.map_or(Vec::new(), |block| audit::read(block, &mut report)),
         series: Vec::new(),
         gauge_caches: Vec::new(),
-        not_built: Vec::new(),
         file: file.to_owned(),
     };
     let declared: Vec<_> = datasources.into_iter().filter_map(|block| caches::read(block, &mut report)).collect();
@@ -83,11 +80,13 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     let metrics = config.metrics.as_ref();
     let gauges: Vec<_> = gauges.into_iter().filter_map(|block| gauge::read(block, metrics, &mut report)).collect();
     config.gauge_caches = gauge::unique(gauges, &mut report);
-    for (series, at) in named.iter().filter_map(|series| Some((series, series.persist?))) {
-        let (stanza, name) = (format!("persist of audit_series \"{}\"", series.name), series.name.to_string());
-        config.not_built.push(NotBuilt { stanza, name, line: report.line(at) });
+    if config.node.as_ref().is_some_and(|node| node.data_dir.is_none()) {
+        for (series, at) in named.iter().filter_map(|series| Some((series, series.persist?))) {
+            let message =
+                format!("audit_series \"{}\" is to outlive a restart, and this node saves nothing", series.name);
+            report.add(at, message, "add to the node block: data_dir = \"state\", or leave persist out");
+        }
     }
-    config.not_built.sort_by_key(|stanza| stanza.line);
     report.finish().map(|()| config)
 }
 

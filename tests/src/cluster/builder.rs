@@ -34,6 +34,7 @@ pub struct Builder {
     skew: Duration,
     verbose: bool,
     new_service: Option<NewService>,
+    save_every: Option<Duration>,
     limits: Option<Limits>,
 }
 
@@ -86,6 +87,7 @@ impl Builder {
             skew: Duration::from_secs(5),
             verbose: false,
             new_service: None,
+            save_every: None,
             limits: None,
         }
     }
@@ -160,6 +162,13 @@ impl Builder {
         self
     }
 
+    /// Nodes save what outlives a run, as often.
+    #[must_use]
+    pub fn saves(mut self, every: Duration) -> Self {
+        self.save_every = Some(every);
+        self
+    }
+
     /// Keeps lines of what happens, for people.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
@@ -220,6 +229,7 @@ impl Builder {
             truth: Rc::new(RefCell::new(Truth::default())),
             trace: Trace::new(self.verbose),
             new_service: self.new_service,
+            save_every: self.save_every,
             admissions: self
                 .limits
                 .as_ref()

@@ -4,6 +4,7 @@ use tallymesh_engine::Time;
 use tallymesh_schemas::Actor;
 
 use super::Cluster;
+use crate::disk::Disk;
 use crate::fault::Fault;
 use crate::network::way;
 
@@ -17,12 +18,14 @@ impl Cluster {
             Fault::Crash(names) => self.each(names, Self::crash),
             Fault::Restart(names) => self.each(names, |cluster, n| {
                 cluster.crash(n);
+                cluster.nodes[n].disk = Disk::default();
                 cluster.start(n, None);
                 cluster.trace.mark("restart");
             }),
             Fault::Reuse(names) => self.each(names, |cluster, n| {
                 cluster.crash(n);
                 let incarnation = cluster.nodes[n].began_as;
+                cluster.nodes[n].disk = Disk::default();
                 cluster.start(n, Some(incarnation));
                 cluster.trace.mark("reuse");
             }),
@@ -59,6 +62,19 @@ impl Cluster {
                 let again = again.unwrap_or_else(|| panic!("nobody has said how it came to this: see Cluster::again"));
                 cluster.restore(n, again(Time(cluster.now.0.saturating_sub(age.as_micros() as u64))));
             }),
+            Fault::Reboot(names) => self.each(names, |cluster, n| {
+                cluster.crash(n);
+                cluster.start(n, None);
+                cluster.trace.mark("reboot");
+            }),
+            Fault::Rewind(name, age) => self.each(std::slice::from_ref(name), |cluster, n| {
+                cluster.crash(n);
+                let at = Time(cluster.now.0.saturating_sub(age.as_micros() as u64));
+                cluster.nodes[n].disk.rewind(at);
+                cluster.start(n, None);
+                cluster.trace.mark("rewind");
+            }),
+            Fault::Full(names) => self.each(names, |cluster, n| cluster.nodes[n].disk.full = true),
             Fault::Jump(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
@@ -123,6 +139,7 @@ impl Cluster {
         self.conditions = self.calm.clone();
         for n in 0..self.nodes.len() {
             self.nodes[n].slow = false;
+            self.nodes[n].disk.full = false;
             self.resume(n);
         }
     }

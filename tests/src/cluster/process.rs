@@ -4,26 +4,57 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use tallymesh_engine::{Cache, Config, Replica, Time, Wake};
-use tallymesh_schemas::Incarnation;
+use tallymesh_engine::replica::next_run;
+use tallymesh_engine::{Cache, Config, Now, Replica, Time, Wake};
+use tallymesh_schemas::saved::Part;
+use tallymesh_schemas::{Class, Incarnation};
 
 use super::{Cluster, Event};
-use crate::caches::{SeenWrites, SimCache};
+use crate::caches::SimCache;
 use crate::check::{Looked, Seen};
+use crate::disk::Saved;
 use crate::gauges::SimGauge;
 use crate::network::Link;
 use crate::node::{Ended, Node, Process, events};
 
+/// Lets a replica take back what was saved, and looks whether it has.
+fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), String> {
+    replica.restore_facts(now, saved.facts.clone());
+    for part in saved.parts() {
+        replica.restore(now, part).map_err(|error| error.to_string())?;
+    }
+    replica.restored(now);
+    for Part { shape, actor, extent, .. } in saved.parts() {
+        let Some(structure) = replica.structure(&shape.name).filter(|_| !replica.is_buried(&actor)) else { continue };
+        // What a clock has written that was ahead of ours has to wait.
+        let waits = shape.class == Class::Cache;
+        let held = structure.held().into_iter().find(|held| held.actor == actor);
+        let same = held.as_ref().is_some_and(|held| (held.since, held.have) == (extent.since, extent.have));
+        let fingerprint = held.as_ref().map(|held| held.fingerprint);
+        if (held.is_some() || !waits) && !(same && extent.fingerprint.is_none_or(|saved| Some(saved) == fingerprint)) {
+            return Err(format!("{}: of {actor} {extent:?} was saved, taken back is {held:?}", shape.name));
+        }
+    }
+    Ok(())
+}
+
 impl Cluster {
-    /// Starts a process on a node, in a given incarnation or in that of its wall clock.
+    /// Starts a process on a node, in a given incarnation or in that of its wall clock, with what is saved there.
     pub(crate) fn start(&mut self, n: usize, incarnation: Option<Incarnation>) {
         self.hang_up(n);
         let seed = self.network_random.bits();
         let node = &mut self.nodes[n];
-        let incarnation = incarnation.unwrap_or(Incarnation(node.clock.read(self.now).unix_ms));
+        let saved = self.save_every.and(node.disk.saved()).cloned();
+        let wall = node.clock.read(self.now).unix_ms;
+        let later = || saved.as_ref().map_or(Incarnation(wall), |saved| next_run(&saved.facts, wall));
+        let incarnation = incarnation.unwrap_or_else(later);
         let config = Config { seed, ..self.config.clone() };
         let mut replica = Replica::new(config, node.name.clone(), incarnation);
+        if self.save_every.is_some() {
+            replica.keep_state();
+        }
         let woken = Arc::new(AtomicBool::new(false));
         let mut structures = BTreeMap::new();
         let flag = Arc::clone(&woken);
@@ -52,6 +83,11 @@ impl Cluster {
             let series = replica.replicate_series(now, spec.clone(), Arc::clone(&wake));
             series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
         }
+        let mut wrong = None;
+        if self.save_every.is_some() {
+            wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
+            node.disk.begin(replica.facts());
+        }
         let limits = self.limits.as_ref();
         let limiters =
             limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
@@ -73,7 +109,7 @@ impl Cluster {
             limiters,
             caches,
             gauges,
-            cache_seen: SeenWrites::new(),
+            cache_seen: saved.map(|saved| saved.seen).unwrap_or_default(),
             run,
             actor,
             woken,
@@ -89,6 +125,34 @@ impl Cluster {
         if self.new_service.is_some() {
             self.schedule(self.now, Event::Service { node: n, start });
         }
+        if let Some(every) = self.save_every {
+            self.schedule(self.now.after(every), Event::Save { node: n, start });
+        }
+        if let Some(what) = wrong {
+            self.fail(what);
+        }
+        self.pump(n);
+    }
+
+    /// A process saves what has changed, a batch at a time.
+    pub(crate) fn save(&mut self, n: usize, start: u64) {
+        let Some(every) = self.save_every else { return };
+        let now = self.now;
+        let node = &mut self.nodes[n];
+        if node.starts != start {
+            return;
+        }
+        let mut next = every;
+        if let Some(process) = node.process.as_mut().filter(|_| !node.stopped)
+            && let Some(batch) = process.replica.poll_save()
+        {
+            node.disk.note(&process.cache_seen);
+            let written = node.disk.write(now, &batch);
+            process.replica.handle_saved(written, batch.commit);
+            next = if written && !batch.complete { Duration::from_millis(1) } else { every };
+            self.trace.mark(if written { "saved" } else { "not saved" });
+        }
+        self.schedule(now.after(next), Event::Save { node: n, start });
         self.pump(n);
     }
 
@@ -99,7 +163,7 @@ impl Cluster {
         let leaves = |node: &Node| node.process.as_ref().is_some_and(|process| process.leaving.is_some());
         let Some(copy) = earlier.nodes.iter_mut().find(|node| node.label == *label && !leaves(node)) else { return };
         let Some(mut process) = copy.process.take().filter(|_| !leaves(&self.nodes[n])) else { return };
-        let mut contacts = std::mem::take(&mut copy.contacts);
+        let (mut contacts, disk) = (std::mem::take(&mut copy.contacts), std::mem::take(&mut copy.disk));
         contacts.values_mut().for_each(|contact| contact.at = self.now);
         self.end(n);
         self.hang_up(n);
@@ -114,8 +178,13 @@ impl Cluster {
         let node = &mut self.nodes[n];
         node.starts += 1;
         (node.contacts, node.last, node.timer_at) = (contacts, None, Time::NEVER);
-        node.process = Some(process);
-        self.trace.note(self.now, &[b"restore", node.label.as_bytes()], || format!("{} is restored", node.label));
+        (node.process, node.disk) = (Some(process), disk);
+        let start = node.starts;
+        if let Some(every) = self.save_every {
+            self.schedule(self.now.after(every), Event::Save { node: n, start });
+        }
+        let label = self.nodes[n].label.clone();
+        self.trace.note(self.now, &[b"restore", label.as_bytes()], || format!("{label} is restored"));
         self.trace.mark("restore");
         self.renew(n);
         let node = &mut self.nodes[n];

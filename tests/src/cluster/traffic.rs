@@ -60,6 +60,7 @@ impl Cluster {
                 Told::Ahead { .. } => "told: ahead",
                 Told::Life { .. } => "told: life",
                 Told::Superseded { .. } => "told: superseded",
+                Told::NotRestored(_) => "told: not restored",
                 Told::Forgotten { .. } => "told: forgotten",
             };
             self.trace.mark(mark);

@@ -44,6 +44,8 @@ pub struct Plan {
     pub asked: Option<Asked>,
     /// How long faults and load go on.
     pub length: Duration,
+    /// How often nodes save.
+    pub saves: Option<Duration>,
 }
 
 const NAMES: [&str; 7] = ["a", "b", "c", "d", "e", "f", "g"];
@@ -79,7 +81,7 @@ pub fn draw(seed: u64) -> Plan {
     let mut script = draw_script(random, &nodes, length);
     let drift_ppm = *random.pick(&[0, 0, 100, 20_000]);
     let timing = Timing::default();
-    let series = draw_series(random);
+    let mut series = draw_series(random);
     let load = load.with_series(random, &series);
     // Versions that run out, so that runs go on as others by themselves.
     let last_version = if random.chance(500) { random.between(1000, 1600) } else { config.last_version };
@@ -97,7 +99,9 @@ pub fn draw(seed: u64) -> Plan {
     let load = load.with_caches(random, &caches);
     let gauges = draw_gauges(seed);
     let load = load.with_gauges(seed, &gauges);
+    let saves = draw_disks(random, &nodes, length, &mut script, &mut series);
     Plan {
+        saves,
         seed,
         asked,
         nodes,
@@ -178,6 +182,40 @@ fn draw_gauges(seed: u64) -> Vec<GaugeCacheSpec> {
         max_pending: *random.pick(&[1, 3, 4096]),
         ..gauge
     }]
+}
+
+/// Draws how often nodes save, in one of four runs, and what becomes of what they save.
+fn draw_disks(
+    random: &mut Random,
+    nodes: &[String],
+    length: Duration,
+    script: &mut Vec<Step>,
+    series: &mut [SeriesSpec],
+) -> Option<Duration> {
+    if !random.chance(2500) {
+        return None;
+    }
+    series.iter_mut().for_each(|series| series.persist = random.chance(7000));
+    let mut at = |random: &mut Random, fault: Fault| {
+        script.push(Step { at: Time(random.below(length.as_micros() as u64)), fault });
+    };
+    for _ in 0..random.between(1, 4) {
+        let whom: Vec<_> = nodes.iter().filter(|_| random.chance(5000)).cloned().collect();
+        at(random, Fault::Reboot(whom));
+    }
+    if random.chance(3000) {
+        at(random, Fault::Reboot(nodes.to_vec()));
+    }
+    if random.chance(3000) {
+        let (whom, age) = (random.pick(nodes).clone(), Duration::from_millis(random.between(1, 8000)));
+        at(random, Fault::Rewind(whom, age));
+    }
+    if random.chance(2000) {
+        let whom = vec![random.pick(nodes).clone()];
+        at(random, Fault::Full(whom));
+    }
+    script.sort_by_key(|step| step.at);
+    Some(Duration::from_millis(*random.pick(&[50, 300, 1000])))
 }
 
 /// Draws which kinds of fault a run has at all, and then when they strike.

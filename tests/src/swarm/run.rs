@@ -46,6 +46,9 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
     if let Some(asked) = plan.asked.clone() {
         builder = builder.limits(asked.limits.clone()).service(move |node| Asking::new(&asked, node));
     }
+    if let Some(every) = plan.saves {
+        builder = builder.saves(every);
+    }
     let mut cluster = builder.start();
     for step in &plan.script {
         cluster.schedule(step.at, Event::Fault(step.fault.clone()));

@@ -46,6 +46,9 @@ fn candidates(plan: &Plan) -> Vec<Plan> {
             with(&|plan| drop(plan.structures.remove(at)));
         }
     }
+    if plan.saves.is_some() {
+        with(&|plan| plan.saves = None);
+    }
     if plan.asked.is_some() {
         with(&|plan| plan.asked = None);
     }

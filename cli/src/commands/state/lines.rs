@@ -1,0 +1,110 @@
+//! A state as lines of JSON: what is in it, and each part followed by its rows.
+
+use std::io::{BufRead, Read};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use tallymesh::NodeName;
+use tallymesh::state::{Extent, Facts, Part, Row, Shape};
+use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Actor, Class, key};
+
+/// Bytes of a line: more than the largest row takes.
+const LINE_BYTES: u64 = 1 << 20;
+
+/// A line.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Line {
+    /// The first line: whose state it is, and what the node knew beside rows.
+    State { format: u32, node: NodeName, protocol: u8, saved_ms: u64, facts: Facts },
+    /// How much there is of an actor's rows in a structure. Its rows follow.
+    Part { structure: String, class: Class, actor: Actor, extent: Extent },
+    /// A row. Keys and values are in base64; `text` is for people.
+    Row(RowLine),
+}
+
+/// A row: totals, or an entry of a cache.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct RowLine {
+    slot: u32,
+    version: u64,
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(flatten)]
+    holds: Holds,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Holds {
+    Entry { stamp: u64, expires_ms: u64, value: String },
+    Totals { added: u64, removed: u64 },
+}
+
+/// The lines of a part's rows.
+pub(super) fn rows(part: &Part) -> Result<Vec<Line>, String> {
+    part.rows.iter().map(|row| of_row(part.shape.class, row)).collect()
+}
+
+fn of_row(class: Class, row: &Row) -> Result<Line, String> {
+    let mut reader = RowReader::new(&row.bytes, row.version.saturating_sub(1));
+    let read = reader.next_row().map_err(|error| error.to_string())?.ok_or("a row is empty")?;
+    let (key, holds) = match read.state {
+        RowState::Live { key: Some(key), added, removed } => (key, Holds::Totals { added, removed }),
+        RowState::Content { key: Some(key), stamp, expires_ms, value } => {
+            (key, Holds::Entry { stamp, expires_ms, value: STANDARD.encode(value) })
+        }
+        _ => return Err("a row has no key".to_owned()),
+    };
+    let text = key::display(class.kind(), key).ok();
+    Ok(Line::Row(RowLine { slot: row.slot, version: row.version, key: STANDARD.encode(key), text, holds }))
+}
+
+/// The row of a line.
+pub(super) fn to_row(class: Class, line: &RowLine) -> Result<Row, String> {
+    let bytes =
+        |what: &str, text: &str| STANDARD.decode(text).map_err(|error| format!("{what} is not base64: {error}"));
+    let key = bytes("key", &line.key)?;
+    key::check_row(class, &key).map_err(|error| error.to_string())?;
+    let value;
+    let state = match &line.holds {
+        Holds::Totals { added, removed } => RowState::Live { key: Some(&key), added: *added, removed: *removed },
+        Holds::Entry { .. } if class != Class::Cache => return Err(format!("a value in a {}", class.name())),
+        Holds::Entry { stamp, expires_ms, value: text } => {
+            value = bytes("value", text)?;
+            RowState::Content { key: Some(&key), stamp: *stamp, expires_ms: *expires_ms, value: &value }
+        }
+    };
+    let before = line.version.checked_sub(1).ok_or("versions begin at 1")?;
+    let mut writer = RowWriter::new(before);
+    writer.push(WireRow { slot: line.slot, version: line.version, state });
+    let row = Row { slot: line.slot, version: line.version, bytes: writer.finish() };
+    // What is within the bounds can be read.
+    let mut reader = RowReader::new(&row.bytes, before);
+    reader.next_row().map_err(|error| error.to_string())?;
+    Ok(row)
+}
+
+/// A part of which no rows have come yet.
+pub(super) fn part(structure: String, class: Class, actor: Actor, extent: Extent) -> Result<Part, String> {
+    if extent.since > extent.have || extent.whole > extent.have {
+        return Err("the versions of the part do not rise".to_owned());
+    }
+    Ok(Part { shape: Shape { name: structure, class }, actor, extent, rows: Vec::new() })
+}
+
+/// The next line; `None` at the end.
+pub(super) fn next(from: &mut impl BufRead, line: &mut String) -> Result<Option<Line>, String> {
+    line.clear();
+    let read = from.by_ref().take(LINE_BYTES).read_line(line).map_err(|error| error.to_string())?;
+    if read == 0 {
+        return Ok(None);
+    }
+    if !line.ends_with('\n') && read as u64 == LINE_BYTES {
+        return Err(format!("it is longer than {LINE_BYTES} bytes"));
+    }
+    serde_json::from_str(line).map(Some).map_err(|error| error.to_string())
+}

@@ -1,0 +1,171 @@
+//! What is handed out to be saved, and taken back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_engine::replica::{Batch, RestoreError, next_run};
+use tallymesh_engine::{Cache, Config, Now, Replica, Time};
+use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
+use tallymesh_schemas::{Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec};
+
+const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+
+fn cache() -> StructureSpec {
+    StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache)
+}
+
+fn replica(run: u64) -> Replica {
+    let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(run));
+    replica.keep_state();
+    replica.replicate(cache(), Arc::new(|| ())).unwrap();
+    replica.replicate_gauge_cache(GaugeCacheSpec::new("opened").unwrap(), Arc::new(|| ())).unwrap();
+    replica.replicate(StructureSpec::from(Class::OutboundDomains), Arc::new(|| ())).unwrap();
+    replica
+}
+
+fn set(replica: &Replica, key: &str, value: &str) {
+    let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
+    cache.set(key.as_bytes(), value.as_bytes(), Duration::ZERO, NOW.unix_ms).unwrap();
+}
+
+/// The one part of a structure that changes have.
+fn part(batches: &[Batch], structure: &str) -> Part {
+    let mut found: Option<Part> = None;
+    for change in batches.iter().flat_map(|batch| &batch.changes) {
+        let Change::Rows { shape, actor, anew, extent, after, rows } = change else { continue };
+        if shape.name != structure {
+            continue;
+        }
+        let fresh = || Part { shape: shape.clone(), actor: actor.clone(), extent: *extent, rows: Vec::<Row>::new() };
+        let part = found.get_or_insert_with(fresh);
+        if *anew {
+            part.rows.clear();
+        }
+        part.extent = *extent;
+        split(rows, *after, |slot, row| {
+            part.rows.retain(|known| known.slot != slot);
+            part.rows.extend(row);
+        })
+        .unwrap();
+    }
+    found.unwrap()
+}
+
+fn saved(replica: &mut Replica) -> Vec<Batch> {
+    let mut batches = Vec::new();
+    while let Some(batch) = replica.poll_save() {
+        assert!(replica.poll_save().is_none(), "one at a time");
+        replica.handle_saved(true, batch.commit);
+        batches.push(batch);
+    }
+    batches
+}
+
+fn restored(parts: &[Part]) -> Replica {
+    let mut replica = replica(9);
+    replica.restore_facts(NOW, Facts { incarnation: Incarnation(7), ..Facts::default() });
+    parts.iter().for_each(|part| replica.restore(NOW, part.clone()).unwrap());
+    replica.restored(NOW);
+    replica
+}
+
+/// Only what outlives a run is handed out, once, and again when it has changed.
+#[test]
+fn what_has_changed_is_handed_out() {
+    let mut replica = replica(7);
+    set(&replica, "k", "v");
+    replica.structure("outbound_domains").unwrap().add(b"example.com", 3).unwrap();
+    let batches = saved(&mut replica);
+    let [batch] = batches.as_slice() else { panic!("{batches:?}") };
+    assert!(batch.commit && batch.complete);
+    let [Change::Rows { shape, .. }, Change::Facts(facts)] = batch.changes.as_slice() else { panic!("{batch:?}") };
+    assert_eq!((shape.name.as_str(), facts.incarnation), ("sessions", Incarnation(7)));
+    assert_eq!(saved(&mut replica), []);
+    set(&replica, "l", "w");
+    let batches = saved(&mut replica);
+    let [Change::Rows { anew: false, after: 1, extent, .. }] = batches[0].changes.as_slice() else {
+        panic!("{batches:?}")
+    };
+    assert_eq!((extent.have, extent.whole), (2, 2));
+}
+
+/// What was not saved is handed out again, and all that its whole had before it.
+#[test]
+fn what_was_not_saved_comes_again() {
+    let mut replica = replica(7);
+    let value = "x".repeat(60_000);
+    for n in 0..40 {
+        set(&replica, &format!("k{n}"), &value);
+    }
+    let first = replica.poll_save().unwrap();
+    assert!(!first.complete, "there is more");
+    replica.handle_saved(true, first.commit);
+    let second = replica.poll_save().unwrap();
+    replica.handle_saved(false, second.commit);
+    let all = saved(&mut replica);
+    assert_eq!(all[0], first, "from the beginning");
+    assert_eq!(part(&all, "sessions").rows.len(), 40);
+    assert!(all.last().unwrap().complete);
+}
+
+/// What is taken back is read, also through a gauge cache, which has to hear of each row; and it is nothing new to be saved.
+#[test]
+fn what_is_taken_back_is_read() {
+    let mut before = replica(7);
+    set(&before, "k", "v");
+    before.gauge_caches()[0].add(b"door", 4, NOW.mono).unwrap();
+    let batches = saved(&mut before);
+    let mut replica = restored(&[part(&batches, "sessions"), part(&batches, "gauge:opened")]);
+    let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
+    assert_eq!(cache.get(b"k", NOW.unix_ms).as_deref(), Some(&b"v"[..]));
+    assert_eq!(replica.gauge_caches()[0].get(b"door", NOW.mono), Some(4));
+    // The rows are those of the earlier run.
+    let entry = cache.entry(b"k", NOW.unix_ms).unwrap();
+    assert_eq!(entry.actor.incarnation, Incarnation(7));
+    let batches = saved(&mut replica);
+    assert!(matches!(batches[0].changes.as_slice(), [Change::Facts(_)]), "{batches:?}");
+    // What is written now comes behind it, though the clock stands still.
+    let stamp = cache.set(b"k", &b"w"[..], Duration::ZERO, NOW.unix_ms - 1000).unwrap();
+    assert!(stamp > entry.stamp);
+    replica.structures().iter().for_each(|structure| structure.audit().unwrap());
+}
+
+#[test]
+fn what_is_not_what_was_saved_is_refused() {
+    let mut before = replica(7);
+    set(&before, "k", "v");
+    set(&before, "l", "w");
+    let whole = part(&saved(&mut before), "sessions");
+    let refused = |part: Part| {
+        let mut replica = replica(9);
+        replica.restore_facts(NOW, Facts { incarnation: Incarnation(7), ..Facts::default() });
+        replica.restore(NOW, part).unwrap_err()
+    };
+    let mut lacking = whole.clone();
+    lacking.rows.pop();
+    assert!(matches!(refused(lacking), RestoreError::Differs { .. }));
+    let mut beyond = whole.clone();
+    beyond.extent = Extent { have: 1, ..beyond.extent };
+    assert!(matches!(refused(beyond), RestoreError::Rows { .. }));
+    let mut other = whole.clone();
+    other.shape.class = Class::GaugeCache;
+    let said = refused(other).to_string();
+    assert!(said.contains("saved as gauge_cache and is configured as cache"), "{said}");
+    // What nobody has configured stays where it is.
+    let mut stays = whole;
+    stays.shape.name = "old".to_owned();
+    let mut replica = restored(&[stays]);
+    let gone = saved(&mut replica)
+        .iter()
+        .flat_map(|batch| batch.changes.clone())
+        .any(|change| matches!(change, Change::Gone { .. }));
+    assert!(!gone);
+}
+
+#[test]
+fn each_run_is_later_than_the_one_before() {
+    let facts = Facts { incarnation: Incarnation(500), ..Facts::default() };
+    assert_eq!(next_run(&facts, 900), Incarnation(900));
+    assert_eq!(next_run(&facts, 500), Incarnation(501));
+    assert_eq!(next_run(&facts, 3), Incarnation(501));
+}

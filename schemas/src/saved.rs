@@ -1,0 +1,259 @@
+//! What a node saves of what it knows: rows as they travel, how much of each actor's rows there is, and a few facts.
+//!
+//! The engine hands out [`Change`]s and takes back [`Part`]s; whoever keeps them in between needs to know no more than is
+//! here. A saved row is a batch of one row ([`rows`](crate::rows)) with its key, under the slot that its owner gave it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
+use serde::{Deserialize, Serialize};
+
+use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::limits;
+use crate::message::Tombstone;
+use crate::rows::{RowReader, RowState, RowWriter, RowsError};
+use crate::structure::{Class, StructureId};
+
+/// What a node knows beside rows.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Facts {
+    /// The run that it is in; the next one is a later one.
+    pub incarnation: Incarnation,
+    /// The other nodes.
+    pub nodes: Vec<Known>,
+    /// Runs that are forgotten.
+    pub tombstones: Vec<Tombstone>,
+}
+
+/// A node that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its name.
+    pub name: NodeName,
+    /// Its latest run.
+    pub incarnation: Incarnation,
+    /// It has said goodbye.
+    pub left: bool,
+}
+
+/// A structure of which rows are saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: Class,
+}
+
+impl Shape {
+    /// What stands for it on the wire.
+    pub fn id(&self) -> StructureId {
+        StructureId::of(&self.name)
+    }
+}
+
+/// How much of an actor's rows is saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Extent {
+    /// Rows are known from this version on (exclusive).
+    pub since: Version,
+    /// And up to this one (inclusive).
+    pub have: Version,
+    /// Rows that were retired up to this version are not there.
+    pub floor: Version,
+    /// Everything that the actor had at one moment up to this version is there.
+    pub whole: Version,
+    /// The sum of the hashes of the rows; `None` while more of them are to come.
+    pub fingerprint: Option<u64>,
+}
+
+/// What is to be saved. Changes are in order, and those of one batch are saved together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Rows of an actor in a structure.
+    Rows {
+        /// The structure.
+        shape: Shape,
+        /// Whose rows.
+        actor: Actor,
+        /// What was saved of them goes first.
+        anew: bool,
+        /// How much is saved with these.
+        extent: Extent,
+        /// The rows are above this version.
+        after: Version,
+        /// The rows, each with its key.
+        rows: Vec<u8>,
+    },
+    /// An actor's rows in a structure are to be saved no more, and what was saved of them goes.
+    Gone {
+        /// The structure.
+        structure: StructureId,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// These facts, in place of those before.
+    Facts(Facts),
+}
+
+/// A row as it is saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The owner's number for the row.
+    pub slot: u32,
+    /// When it last changed.
+    pub version: Version,
+    /// A batch of this row alone.
+    pub bytes: Vec<u8>,
+}
+
+/// An actor's rows in a structure as they were saved, in any order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// The structure.
+    pub shape: Shape,
+    /// Whose rows.
+    pub actor: Actor,
+    /// How much of them.
+    pub extent: Extent,
+    /// The rows.
+    pub rows: Vec<Row>,
+}
+
+/// Reads a batch of rows with versions above `after`, one by one: each slot with its row, or with `None` where it was
+/// retired.
+///
+/// # Errors
+/// [`RowsError`] when it is no such batch.
+pub fn split(rows: &[u8], after: Version, mut each: impl FnMut(u32, Option<Row>)) -> Result<(), RowsError> {
+    let mut reader = RowReader::new(rows, after);
+    while let Some(row) = reader.next_row()? {
+        let (slot, version) = (row.slot, row.version);
+        if row.state == RowState::Vacant {
+            each(slot, None);
+            continue;
+        }
+        let mut one = RowWriter::new(version.saturating_sub(1));
+        one.push(row);
+        each(slot, Some(Row { slot, version, bytes: one.finish() }));
+    }
+    Ok(())
+}
+
+/// A piece of a part: rows of `(after, upto]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// The rows are above this version.
+    pub after: Version,
+    /// And up to this one.
+    pub upto: Version,
+    /// The rows.
+    pub rows: Vec<u8>,
+}
+
+impl Part {
+    /// The rows in order of version, in pieces that fit into a delta. There is one piece at least, and the last one is up
+    /// to all that there is.
+    ///
+    /// # Errors
+    /// [`RowsError`] when a row is not what was saved under its slot and version.
+    pub fn pieces(mut self) -> Result<Vec<Piece>, RowsError> {
+        self.rows.sort_unstable_by_key(|row| row.version);
+        let (mut pieces, mut after) = (Vec::new(), self.extent.since);
+        let mut last = after;
+        let mut writer = RowWriter::new(after);
+        for row in &self.rows {
+            if row.version <= last || row.version > self.extent.have {
+                return Err(RowsError::Bounds("version"));
+            }
+            if writer.len() >= PIECE_BYTES {
+                let rows = std::mem::replace(&mut writer, RowWriter::new(last)).finish();
+                pieces.push(Piece { after, upto: last, rows });
+                after = last;
+            }
+            let mut reader = RowReader::new(&row.bytes, row.version - 1);
+            let read = reader.next_row()?.ok_or(RowsError::Malformed(0))?;
+            if (read.slot, read.version) != (row.slot, row.version) {
+                return Err(RowsError::Bounds("slot"));
+            }
+            writer.push(read);
+            last = row.version;
+        }
+        pieces.push(Piece { after, upto: self.extent.have, rows: writer.finish() });
+        Ok(pieces)
+    }
+}
+
+/// Bytes of rows after which another one may still follow in a piece, whatever it holds.
+const PIECE_BYTES: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::WireRow;
+
+    fn part(rows: Vec<Row>, have: Version) -> Part {
+        let actor = Actor::new(NodeName::new("a").unwrap(), Incarnation(7));
+        let shape = Shape { name: "sessions".to_owned(), class: Class::Cache };
+        Part { shape, actor, extent: Extent { have, ..Extent::default() }, rows }
+    }
+
+    #[test]
+    fn what_is_split_is_put_together_again() {
+        let value = vec![7; 60_000];
+        let mut batch = RowWriter::new(3);
+        for n in 0..40_u32 {
+            let key = format!("key{n}").into_bytes();
+            let version = 5 + 3 * u64::from(n);
+            let state = match n % 5 {
+                0 => RowState::Vacant,
+                1 => RowState::Live { key: Some(&key), added: 9, removed: u64::from(n) },
+                _ => RowState::Content { key: Some(&key), stamp: 77, expires_ms: 3, value: &value },
+            };
+            batch.push(WireRow { slot: 40 - n, version, state });
+        }
+        let (mut rows, mut vacant) = (Vec::new(), 0);
+        let batch = batch.finish();
+        split(&batch, 3, |_, row| match row {
+            Some(row) => rows.push(row),
+            None => vacant += 1,
+        })
+        .unwrap();
+        assert_eq!((rows.len(), vacant), (32, 8));
+        rows.reverse();
+        let pieces = part(rows.clone(), 200).pieces().unwrap();
+        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.rows.len() <= limits::DELTA_BYTES));
+        assert_eq!((pieces[0].after, pieces.last().unwrap().upto), (0, 200));
+        let mut again = Vec::new();
+        for piece in &pieces {
+            split(&piece.rows, piece.after, |_, row| again.extend(row)).unwrap();
+        }
+        again.reverse();
+        assert_eq!(again, rows);
+    }
+
+    #[test]
+    fn rows_that_are_not_what_they_are_saved_as_are_refused() {
+        let mut one = RowWriter::new(4);
+        one.push(WireRow { slot: 2, version: 5, state: RowState::Live { key: Some(b"k"), added: 1, removed: 0 } });
+        let row = Row { slot: 2, version: 5, bytes: one.finish() };
+        assert!(part(vec![row.clone()], 5).pieces().is_ok());
+        for bad in [
+            Row { slot: 3, ..row.clone() },
+            Row { version: 6, ..row.clone() },
+            Row { bytes: Vec::new(), ..row.clone() },
+            Row { bytes: row.bytes[..3].to_vec(), ..row.clone() },
+        ] {
+            assert!(part(vec![bad], 5).pieces().is_err());
+        }
+        assert!(part(vec![row.clone(), row], 5).pieces().is_err());
+    }
+}

@@ -1,0 +1,155 @@
+//! The state of a node that does not run: to be looked at, copied out, and made anew from a copy.
+
+use std::path::Path;
+
+use redb::WriteTransaction;
+use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Shape};
+use tallymesh_schemas::{Actor, NodeName};
+
+use super::file::{StateFile, create};
+use super::{Header, StateError, write};
+
+/// How much there is of an actor's rows in a structure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartInfo {
+    /// The structure.
+    pub shape: Shape,
+    /// Whose rows.
+    pub actor: Actor,
+    /// How much of them.
+    pub extent: Extent,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of the rows.
+    pub bytes: u64,
+}
+
+/// The state of a node that does not run.
+pub struct Archive {
+    file: StateFile,
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").field("path", &self.file.path).finish_non_exhaustive()
+    }
+}
+
+impl Archive {
+    /// Opens the state in a `data_dir`. While it is open, no node starts with it. Reads the whole file, to see that it is as
+    /// it was written.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        Ok(Self { file: StateFile::open(dir)? })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn header(&self) -> Result<Header, StateError> {
+        self.file.header()
+    }
+
+    /// What the node knew beside rows.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn facts(&self) -> Result<Facts, StateError> {
+        self.file.facts()
+    }
+
+    /// Hands every part to `each`, with its rows, in order of structure and actor. One part at a time is in memory.
+    ///
+    /// # Errors
+    /// [`StateError`], and what `each` says.
+    pub fn each_part(&self, each: impl FnMut(Part) -> Result<(), StateError>) -> Result<(), StateError> {
+        self.file.each_part(each)
+    }
+
+    /// How much there is, part by part, in order of name and actor. O(rows).
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn parts(&self) -> Result<Vec<PartInfo>, StateError> {
+        let mut all = Vec::new();
+        self.each_part(|Part { shape, actor, extent, rows }| {
+            let bytes = rows.iter().map(|row| row.bytes.len() as u64).sum();
+            all.push(PartInfo { shape, actor, extent, rows: rows.len() as u64, bytes });
+            Ok(())
+        })?;
+        all.sort_by(|a, b| (&a.shape.name, &a.actor).cmp(&(&b.shape.name, &b.actor)));
+        Ok(all)
+    }
+
+    /// Makes a state in a `data_dir` that has none, as `fill` says. If `fill` fails, there is none.
+    ///
+    /// # Errors
+    /// [`StateError`], and what `fill` says.
+    pub fn create<E: From<StateError>>(
+        dir: &Path,
+        node: &NodeName,
+        fill: impl FnOnce(&mut Filling<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut failed = None;
+        let made = create(dir, node, |write| {
+            let mut filling = Filling { write, dir };
+            fill(&mut filling).map_err(|error| {
+                failed = Some(error);
+                StateError::Missing(dir.to_owned())
+            })
+        });
+        match (failed, made) {
+            (Some(error), _) => Err(error),
+            (None, made) => Ok(made?),
+        }
+    }
+}
+
+/// A state that is being made.
+pub struct Filling<'a> {
+    write: &'a WriteTransaction,
+    dir: &'a Path,
+}
+
+impl Filling<'_> {
+    fn wrong(&self, error: impl ToString) -> StateError {
+        let error = std::io::Error::other(error.to_string());
+        StateError::Io { what: "write to", path: self.dir.to_owned(), error }
+    }
+
+    /// Says what the node knew beside rows, and up to when.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn facts(&mut self, facts: &Facts, saved_ms: u64) -> Result<(), StateError> {
+        let written = write::facts(self.write, facts).and_then(|()| write::saved_upto(self.write, saved_ms));
+        written.map_err(|error| self.wrong(error))
+    }
+
+    /// Adds an actor's rows in a structure.
+    ///
+    /// # Errors
+    /// [`StateError`], also when a row is none.
+    pub fn part(&mut self, part: Part) -> Result<(), StateError> {
+        let (shape, actor, extent) = (part.shape.clone(), part.actor.clone(), part.extent);
+        let pieces = part.pieces().map_err(|error| self.wrong(error))?;
+        let pieces = pieces.into_iter().enumerate().map(|(at, piece)| Change::Rows {
+            shape: shape.clone(),
+            actor: actor.clone(),
+            anew: at == 0,
+            extent,
+            after: piece.after,
+            rows: piece.rows,
+        });
+        let batch = tallymesh_engine::replica::Batch { changes: pieces.collect(), commit: true, complete: true };
+        write::batch(self.write, &batch).map_err(|error| self.wrong(error))
+    }
+}

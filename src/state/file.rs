@@ -1,0 +1,215 @@
+//! The file: made whole or not at all, opened by one process at a time, and only if it is this node's.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError, WriteTransaction};
+use tallymesh_schemas::saved::Facts;
+use tallymesh_schemas::{NodeName, limits};
+
+use super::{StateError, write};
+
+/// The latest format that this version reads, and the one that it writes.
+pub const FORMAT: u32 = 1;
+
+/// The file's name in the folder.
+const NAME: &str = "state.redb";
+
+/// What the file says that it is.
+const KIND: &[u8] = b"tallymesh state";
+
+/// Memory that the database keeps of the file.
+const CACHE_BYTES: usize = 16 << 20;
+
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+/// Structures by id.
+pub(super) const SHAPES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("structures");
+/// How much of an actor's rows there is, by structure, node and run; with the number that its rows stand under.
+pub(super) const PARTS: TableDefinition<'_, (u64, &str, u64), &[u8]> = TableDefinition::new("parts");
+/// Rows by number of their part, and slot.
+pub(super) const ROWS: TableDefinition<'_, (u64, u32), (u64, &[u8])> = TableDefinition::new("rows");
+
+/// What a state says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Header {
+    /// Whose state it is.
+    pub node: NodeName,
+    /// How the file is laid out.
+    pub format: u32,
+    /// The version of the protocol whose rows are in it.
+    pub protocol: u8,
+    /// What had been written up to then is in it, in milliseconds since 1970.
+    pub saved_ms: u64,
+}
+
+/// An open state.
+pub(crate) struct StateFile {
+    pub(super) db: Database,
+    pub(super) path: PathBuf,
+}
+
+impl StateFile {
+    /// Opens the state of a node, or makes one that knows nothing.
+    pub(crate) fn open_or_create(dir: &Path, node: &NodeName) -> Result<Self, StateError> {
+        let path = dir.join(NAME);
+        let exists =
+            path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })?;
+        if !exists {
+            match create(dir, node, |_| Ok(())) {
+                // Another process was quicker: then that one has it.
+                Ok(()) | Err(StateError::Exists(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let file = Self::open(dir)?;
+        let header = file.header()?;
+        if header.node != *node {
+            let (found, node) = (header.node.to_string(), node.to_string());
+            return Err(StateError::Node { path, found, node });
+        }
+        Ok(file)
+    }
+
+    /// Opens the state of any node.
+    pub(crate) fn open(dir: &Path) -> Result<Self, StateError> {
+        let path = dir.join(NAME);
+        if !path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })? {
+            return Err(StateError::Missing(path));
+        }
+        let db = open(&path)?;
+        let file = Self { db, path };
+        file.header()?;
+        Ok(file)
+    }
+
+    /// Closes the database and opens it again: after an error of the system it takes no more.
+    pub(super) fn reopen(self) -> Result<Self, StateError> {
+        let Self { db, path } = self;
+        drop(db);
+        Self::open_at(path)
+    }
+
+    pub(super) fn open_at(path: PathBuf) -> Result<Self, StateError> {
+        open(&path).map(|db| Self { db, path })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says of itself, checked.
+    pub(crate) fn header(&self) -> Result<Header, StateError> {
+        let foreign = |what: &str| StateError::Foreign { path: self.path.clone(), what: what.to_owned() };
+        let read = self.db.begin_read().map_err(|error| self.damaged(error))?;
+        let meta = match read.open_table(META) {
+            Ok(meta) => meta,
+            Err(TableError::Storage(error)) => return Err(self.damaged(error)),
+            Err(_) => return Err(foreign("another program's database")),
+        };
+        let value = |key: &str| -> Result<Vec<u8>, StateError> {
+            let found = meta.get(key).map_err(|error| self.damaged(error))?;
+            Ok(found.map(|found| found.value().to_vec()).unwrap_or_default())
+        };
+        if value("kind")? != KIND {
+            return Err(foreign("another program's database"));
+        }
+        let number = |bytes: Vec<u8>| bytes.try_into().map(u32::from_le_bytes).ok();
+        let format = number(value("format")?).ok_or_else(|| self.damaged("it does not say its format"))?;
+        let protocol = value("protocol")?.first().copied().unwrap_or_default();
+        if format > FORMAT || protocol > limits::PROTOCOL_VERSION {
+            return Err(StateError::Newer { path: self.path.clone(), format, known: FORMAT });
+        }
+        let node = String::from_utf8(value("node")?).ok().and_then(|node| NodeName::new(&node).ok());
+        let node = node.ok_or_else(|| self.damaged("it does not say whose it is"))?;
+        let saved_ms = value("saved")?.try_into().map(u64::from_le_bytes).unwrap_or_default();
+        Ok(Header { node, format, protocol, saved_ms })
+    }
+
+    pub(super) fn damaged(&self, what: impl ToString) -> StateError {
+        StateError::Damaged { path: self.path.clone(), what: what.to_string() }
+    }
+}
+
+fn open(path: &Path) -> Result<Database, StateError> {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
+    builder.open(path).map_err(|error| refused(path, error))
+}
+
+fn refused(path: &Path, error: DatabaseError) -> StateError {
+    let path = path.to_owned();
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => StateError::InUse(path),
+        DatabaseError::UpgradeRequired(version) => {
+            StateError::Foreign { path, what: format!("a database of layout {version}") }
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
+            io::ErrorKind::InvalidData => StateError::Foreign { path, what: "not a database".to_owned() },
+            io::ErrorKind::UnexpectedEof => StateError::Damaged { path, what: "it ends early".to_owned() },
+            _ => StateError::Io { what: "open", path, error },
+        },
+        error => StateError::Damaged { path, what: error.to_string() },
+    }
+}
+
+/// Makes a state under another name, fills it, and puts it in its place if there is none. A process that ends on the way
+/// leaves nothing that could be taken for a state.
+pub(super) fn create(
+    dir: &Path,
+    node: &NodeName,
+    fill: impl FnOnce(&WriteTransaction) -> Result<(), StateError>,
+) -> Result<(), StateError> {
+    let path = dir.join(NAME);
+    let draft = dir.join(format!("{NAME}.{}.new", std::process::id()));
+    let io = |what: &'static str, path: &Path, error| StateError::Io { what, path: path.to_owned(), error };
+    fs::create_dir_all(dir).map_err(|error| io("make", dir, error))?;
+    let made = make(&draft, node, fill).and_then(|()| match fs::hard_link(&draft, &path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(StateError::Exists(path.clone())),
+        Err(error) => Err(io("make", &path, error)),
+    });
+    let removed = fs::remove_file(&draft);
+    made?;
+    removed.map_err(|error| io("remove", &draft, error))?;
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| io("write", dir, error))
+}
+
+fn make(
+    draft: &Path,
+    node: &NodeName,
+    fill: impl FnOnce(&WriteTransaction) -> Result<(), StateError>,
+) -> Result<(), StateError> {
+    let wrong = |error: redb::Error| StateError::Io {
+        what: "write",
+        path: draft.to_owned(),
+        error: match error {
+            redb::Error::Io(error) => error,
+            error => io::Error::other(error),
+        },
+    };
+    // What a cache holds is nobody else's to read.
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft);
+    file.map_err(|error| wrong(redb::Error::Io(error)))?;
+    let db = Database::builder().set_cache_size(CACHE_BYTES).create(draft).map_err(|error| wrong(error.into()))?;
+    let write = db.begin_write().map_err(|error| wrong(error.into()))?;
+    begin(&write, node).map_err(wrong)?;
+    fill(&write)?;
+    write.commit().map_err(|error| wrong(error.into()))?;
+    db.close().map_err(|error| wrong(error.into()))
+}
+
+fn begin(write: &WriteTransaction, node: &NodeName) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    meta.insert("kind", KIND)?;
+    meta.insert("format", &FORMAT.to_le_bytes()[..])?;
+    meta.insert("protocol", &[limits::PROTOCOL_VERSION][..])?;
+    meta.insert("node", node.as_str().as_bytes())?;
+    drop(meta);
+    write.open_table(SHAPES)?;
+    write.open_table(PARTS)?;
+    write.open_table(ROWS)?;
+    write::facts(write, &Facts::default())
+}

@@ -1,0 +1,116 @@
+//! How changes become what is in the file.
+
+use redb::{ReadableTable, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use tallymesh_engine::replica::Batch;
+use tallymesh_schemas::saved::{self, Change, Extent, Facts, Shape};
+use tallymesh_schemas::{Actor, StructureId};
+
+use super::file::{META, PARTS, ROWS, SHAPES};
+
+/// What the file has of an actor's rows in a structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedPart {
+    /// The rows stand under this number.
+    pub(super) number: u64,
+    pub(super) extent: Extent,
+}
+
+/// Our own types always have a form.
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, redb::Error> {
+    postcard::to_stdvec(value).map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+/// Puts facts in the place of those before.
+pub(super) fn facts(write: &WriteTransaction, facts: &Facts) -> Result<(), redb::Error> {
+    write.open_table(META)?.insert("facts", encoded(facts)?.as_slice())?;
+    Ok(())
+}
+
+/// Notes up to when everything is in the file.
+pub(super) fn saved_upto(write: &WriteTransaction, unix_ms: u64) -> Result<(), redb::Error> {
+    write.open_table(META)?.insert("saved", &unix_ms.to_le_bytes()[..])?;
+    Ok(())
+}
+
+/// Writes a batch.
+pub(super) fn batch(write: &WriteTransaction, batch: &Batch) -> Result<(), redb::Error> {
+    for change in &batch.changes {
+        match change {
+            Change::Facts(known) => facts(write, known)?,
+            Change::Gone { structure, actor } => gone(write, *structure, actor)?,
+            Change::Rows { shape, actor, anew, extent, after, rows: batch } => {
+                let number = part(write, shape, actor, *anew, *extent)?;
+                rows(write, number, *after, batch)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Notes how much there is of a part; the number of its rows.
+pub(super) fn part(
+    write: &WriteTransaction,
+    shape: &Shape,
+    actor: &Actor,
+    anew: bool,
+    extent: Extent,
+) -> Result<u64, redb::Error> {
+    let id = shape.id();
+    write.open_table(SHAPES)?.insert(id.0, encoded(shape)?.as_slice())?;
+    let key = (id.0, actor.node.as_str(), actor.incarnation.0);
+    let mut parts = write.open_table(PARTS)?;
+    let known = parts.get(key)?.and_then(|found| postcard::from_bytes::<SavedPart>(found.value()).ok());
+    let number = match known {
+        Some(known) if !anew => known.number,
+        _ => {
+            let mut all = write.open_table(ROWS)?;
+            if let Some(known) = known {
+                all.retain_in((known.number, 0)..=(known.number, u32::MAX), |_, _| false)?;
+            }
+            next(write)?
+        }
+    };
+    parts.insert(key, encoded(&SavedPart { number, extent })?.as_slice())?;
+    Ok(number)
+}
+
+/// A number that no part has had.
+fn next(write: &WriteTransaction) -> Result<u64, redb::Error> {
+    let mut meta = write.open_table(META)?;
+    let last = meta.get("parts")?.and_then(|found| found.value().try_into().map(u64::from_le_bytes).ok());
+    let next = last.unwrap_or(0) + 1;
+    meta.insert("parts", &next.to_le_bytes()[..])?;
+    Ok(next)
+}
+
+fn rows(write: &WriteTransaction, number: u64, after: u64, batch: &[u8]) -> Result<(), redb::Error> {
+    let mut all = write.open_table(ROWS)?;
+    let mut written = Ok(());
+    let split = saved::split(batch, after, |slot, row| {
+        if written.is_ok() {
+            written = match row {
+                Some(row) => all.insert((number, slot), (row.version, row.bytes.as_slice())).map(drop),
+                None => all.remove((number, slot)).map(drop),
+            };
+        }
+    });
+    written?;
+    split.map_err(|error| redb::Error::Corrupted(error.to_string()))
+}
+
+fn gone(write: &WriteTransaction, structure: StructureId, actor: &Actor) -> Result<(), redb::Error> {
+    let mut parts = write.open_table(PARTS)?;
+    let known = parts.remove((structure.0, actor.node.as_str(), actor.incarnation.0))?;
+    let known = known.and_then(|found| postcard::from_bytes::<SavedPart>(found.value()).ok());
+    if let Some(known) = known {
+        let mut all = write.open_table(ROWS)?;
+        all.retain_in((known.number, 0)..=(known.number, u32::MAX), |_, _| false)?;
+    }
+    let mut left = parts.range((structure.0, "", 0)..)?;
+    let next = left.next().transpose()?;
+    if next.is_none_or(|(key, _)| key.value().0 != structure.0) {
+        write.open_table(SHAPES)?.remove(structure.0)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! What simulated nodes save: the values that a real node writes into its file, in memory.
+
+use std::collections::BTreeMap;
+
+use tallymesh_engine::Time;
+use tallymesh_engine::replica::Batch;
+use tallymesh_schemas::saved::{self, Change, Extent, Facts, Part, Row, Shape};
+use tallymesh_schemas::{Actor, StructureId};
+
+use crate::caches::SeenWrites;
+
+/// States of a disk that are remembered, for one that is put back to an earlier one.
+const REMEMBERED: usize = 64;
+
+#[derive(Debug, Clone)]
+struct Rows {
+    shape: Shape,
+    extent: Extent,
+    rows: BTreeMap<u32, Row>,
+}
+
+/// What is saved at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Saved {
+    pub(crate) facts: Facts,
+    parts: BTreeMap<(StructureId, Actor), Rows>,
+    /// What the caches were seen to have when the whole was begun.
+    pub(crate) seen: SeenWrites,
+}
+
+impl Saved {
+    fn write(&mut self, change: &Change) {
+        match change {
+            Change::Facts(facts) => self.facts = facts.clone(),
+            Change::Gone { structure, actor } => drop(self.parts.remove(&(*structure, actor.clone()))),
+            Change::Rows { shape, actor, anew, extent, after, rows } => {
+                let fresh = || Rows { shape: shape.clone(), extent: *extent, rows: BTreeMap::new() };
+                let part = self.parts.entry((shape.id(), actor.clone())).or_insert_with(fresh);
+                if *anew {
+                    part.rows.clear();
+                }
+                part.extent = *extent;
+                let split = saved::split(rows, *after, |slot, row| match row {
+                    Some(row) => drop(part.rows.insert(slot, row)),
+                    None => drop(part.rows.remove(&slot)),
+                });
+                split.unwrap_or_else(|error| panic!("a replica writes what can be read: {error}"));
+            }
+        }
+    }
+
+    /// The parts, as they are taken back.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Part> {
+        self.parts.iter().map(|((_, actor), part)| Part {
+            shape: part.shape.clone(),
+            actor: actor.clone(),
+            extent: part.extent,
+            rows: part.rows.values().cloned().collect(),
+        })
+    }
+}
+
+/// A node's disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Disk {
+    saved: Saved,
+    /// With what is written and not whole yet.
+    draft: Saved,
+    earlier: Vec<(Time, Saved)>,
+    /// Nothing can be written.
+    pub(crate) full: bool,
+}
+
+impl Disk {
+    /// Begins anew with these facts, on what is saved.
+    pub(crate) fn begin(&mut self, facts: Facts) {
+        self.saved.facts = facts;
+        self.draft = self.saved.clone();
+    }
+
+    /// A whole is begun, by a process that was seen to have this.
+    pub(crate) fn note(&mut self, seen: &SeenWrites) {
+        self.draft.seen.clone_from(seen);
+    }
+
+    /// Writes a batch; whether it could.
+    pub(crate) fn write(&mut self, at: Time, batch: &Batch) -> bool {
+        if self.full {
+            self.draft = self.saved.clone();
+            return false;
+        }
+        batch.changes.iter().for_each(|change| self.draft.write(change));
+        if batch.commit {
+            if self.earlier.len() == REMEMBERED {
+                // Every other one is enough to go back far.
+                let mut keep = false;
+                self.earlier.retain(|_| {
+                    keep = !keep;
+                    keep
+                });
+            }
+            self.earlier.push((at, std::mem::replace(&mut self.saved, self.draft.clone())));
+        }
+        true
+    }
+
+    /// What is saved; `None` when nobody has ever saved anything.
+    pub(crate) fn saved(&self) -> Option<&Saved> {
+        Some(&self.saved).filter(|saved| saved.facts.incarnation.0 > 0)
+    }
+
+    /// Goes back to what was saved at a moment.
+    pub(crate) fn rewind(&mut self, at: Time) {
+        // Each state was there until the moment that stands with it.
+        if let Some(from) = self.earlier.iter().position(|(until, _)| *until > at) {
+            self.saved = self.earlier[from].1.clone();
+            self.earlier.truncate(from);
+        }
+    }
+}
