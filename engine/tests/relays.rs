@@ -6,9 +6,9 @@ mod wire;
 use std::time::Duration;
 
 use tallymesh_engine::Config;
-use tallymesh_schemas::message::{Delta, Message};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest};
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
-use wire::{Wire, config, is_delta, read, spec};
+use wire::{NAME, Wire, config, is_delta, read, spec};
 
 /// I3. What a relay passes on in pieces may be newer than a statement of the owner's that is still under way: a row that has
 /// moved on since is in neither. That is no divergence, whether a digest states it or a delta; one that is there all the same
@@ -111,6 +111,12 @@ fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
     wire.assert_same(0, 2);
 }
 
+fn encoded(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes).unwrap();
+    bytes
+}
+
 /// A delta of one row that counts something else.
 fn counting(bytes: &[u8], added: u64) -> Vec<u8> {
     let Message::Delta(delta) = read(bytes) else { panic!("it is a delta") };
@@ -120,7 +126,61 @@ fn counting(bytes: &[u8], added: u64) -> Vec<u8> {
     let mut rows = RowWriter::new(delta.after);
     rows.push(WireRow { state: RowState::Live { key, added, removed: 0 }, ..row });
     let rows = rows.finish();
-    let mut bytes = Vec::new();
-    Message::Delta(Delta { rows: &rows, ..delta.clone() }).encode(&mut bytes).unwrap();
-    bytes
+    encoded(&Message::Delta(Delta { rows: &rows, ..delta.clone() }))
+}
+
+/// I1, I6. Rows that somebody has made up for a node, and that another one has taken for its, come to that node's ears: it goes on as
+/// another run, and they are gone.
+#[test]
+fn who_is_written_for_hears_of_it() {
+    const NEVER_ISSUED: u64 = 1 << 40;
+    let hour = Duration::from_secs(3600);
+    let mut wire = Wire::with(&["a", "b", "c"], &Config { full_digest_interval: hour, ..config() }, &spec());
+    wire.up(0, 1);
+    wire.up(0, 2);
+    wire.up(1, 2);
+    wire.add_to(1, "x", 1);
+    wire.run(6);
+    let (b, c) = (wire.replicas[1].actor().clone(), wire.replicas[2].actor().clone());
+    let entry = DigestEntry { actor: b.clone(), since: 0, have: NEVER_ISSUED, floor: 0, fingerprint: 7 };
+    let structures = vec![StructureDigest {
+        structure: wire.structure(0).id(),
+        name: NAME,
+        kind: wire.structure(0).kind(),
+        entries: vec![entry],
+    }];
+    let (incarnation, clock_ms) = (c.incarnation, wire.now.unix_ms);
+    let lie = Digest { incarnation, clock_ms, answers: 0, complete: false, structures, tombstones: Vec::new() };
+    wire.give(2, 0, &encoded(&Message::Digest(lie))).unwrap();
+    let asked = (0..200).find_map(|_| {
+        wire.now.mono = wire.now.mono.after(Duration::from_millis(100));
+        let now = wire.now_at(0);
+        wire.replicas[0].handle_timeout(now);
+        wire.take(0, 2).iter().find_map(|bytes| match read(bytes) {
+            Message::Want(want) if want.actor == b => Some(want),
+            _ => None,
+        })
+    });
+    let after = asked.expect("it asks who says that there is more").after;
+    let mut rows = RowWriter::new(after);
+    let state = RowState::Live { key: Some(b"made-up"), added: 9, removed: 0 };
+    rows.push(WireRow { slot: 40, version: after + 5, state });
+    let delta = Delta {
+        structure: wire.structure(0).id(),
+        actor: b.clone(),
+        since: 0,
+        known: 0,
+        after,
+        upto: NEVER_ISSUED,
+        floor: 0,
+        snapshot: false,
+        fingerprint: Some(1),
+        rows: &rows.finish(),
+    };
+    wire.give(2, 0, &encoded(&Message::Delta(delta))).unwrap();
+    assert_eq!(wire.total(0, "made-up"), 9, "it was taken for b's");
+    wire.down(0, 2);
+    wire.run(5);
+    assert!(wire.replicas[1].actor().incarnation > b.incarnation, "b has heard of it");
+    assert_eq!((wire.total(0, "made-up"), wire.total(0, "x"), wire.total(2, "x")), (0, 1, 1));
 }

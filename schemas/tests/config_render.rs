@@ -47,7 +47,9 @@ fn a_node_with_all_classes_reads_back() {
 #[test]
 fn what_is_not_set_stands_there_as_a_comment() {
     let text = render_node_file(&NodeConfig { admin: None, ..node() }, &Class::ALL);
-    for line in ["  # advertise = \"192.0.2.1:4801\"", "  # admin = \"relay-0-1.sock\"", "  # data_dir = \"state\""] {
+    for line in
+        ["  # advertise = \"192.0.2.1:4801\"", "  # admin = \"relay-0-1.sock\"", "  # data_dir = \"relay-0-1.state\""]
+    {
         assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
     }
 }
