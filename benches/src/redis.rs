@@ -1,6 +1,6 @@
-//! The generic cell rate algorithm on a Redis server of our own, asked over a local socket.
+//! A Redis server of our own, asked over a local socket: for tokens by the generic cell rate algorithm, and as a cache.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -61,16 +61,54 @@ impl Redis {
     }
 
     /// Sends a command, and reads an answer of one line or one string.
-    fn ask(&mut self, words: &[&str]) -> io::Result<String> {
-        let mut command = format!("*{}\r\n", words.len());
-        words.iter().for_each(|word| command.push_str(&format!("${}\r\n{word}\r\n", word.len())));
-        self.stream.get_mut().write_all(command.as_bytes())?;
-        let head = self.line()?;
-        match head.split_at_checked(1) {
-            Some(("$", _)) => self.line(),
-            Some(("+" | ":", rest)) => Ok(rest.to_owned()),
-            _ => Err(io::Error::other(format!("the server says {head}"))),
+    ///
+    /// # Errors
+    /// When the server does not answer, or says that something is wrong.
+    pub fn ask(&mut self, words: &[&str]) -> io::Result<String> {
+        self.send([words].into_iter())?;
+        self.answer()
+    }
+
+    /// Sends commands without waiting for answers in between, which [`Redis::answer`] then reads one by one.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub fn send<'a, W: AsRef<[&'a str]>>(&mut self, commands: impl Iterator<Item = W>) -> io::Result<()> {
+        let mut bytes = String::new();
+        for words in commands {
+            bytes.push_str(&format!("*{}\r\n", words.as_ref().len()));
+            words.as_ref().iter().for_each(|word| bytes.push_str(&format!("${}\r\n{word}\r\n", word.len())));
         }
+        self.stream.get_mut().write_all(bytes.as_bytes())
+    }
+
+    /// Reads an answer of one line or one string.
+    ///
+    /// # Errors
+    /// When the server does not answer, or says that something is wrong.
+    pub fn answer(&mut self) -> io::Result<String> {
+        let head = self.line()?;
+        let refused = || io::Error::other(format!("the server says {head}"));
+        match head.split_at_checked(1) {
+            Some(("$", len)) => {
+                let mut bytes = vec![0; len.parse::<usize>().map_err(|_| refused())? + 2];
+                self.stream.read_exact(&mut bytes)?;
+                bytes.truncate(bytes.len() - 2);
+                String::from_utf8(bytes).map_err(io::Error::other)
+            }
+            Some(("+" | ":", rest)) => Ok(rest.to_owned()),
+            _ => Err(refused()),
+        }
+    }
+
+    /// Bytes of memory that it uses for what it holds.
+    ///
+    /// # Errors
+    /// When the server does not answer, or does not say.
+    pub fn used_memory(&mut self) -> io::Result<u64> {
+        let info = self.ask(&["INFO", "memory"])?;
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")?.parse().ok());
+        used.ok_or_else(|| io::Error::other("the server does not say how much memory it uses"))
     }
 
     fn line(&mut self) -> io::Result<String> {
