@@ -286,7 +286,7 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
-    /// In boxes, because each is taken out while a message is cut for it.
+    /// In boxes, because they are large and the tree that they are found in should not be.
     links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
     /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
@@ -602,9 +602,10 @@ impl Replica {
     /// Appends the next message for a peer to `buf`; `false` when there is none. Call it only while the link has room:
     /// what waits is not messages but cursors, and a peer that takes long gets newer states, fewer of them.
     pub fn poll_transmit(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
-        let Some(mut link) = self.links.remove(peer) else { return false };
-        let sent = self.transmit(&mut link, buf);
-        self.links.insert(peer.clone(), link);
+        // Nothing that is sent to one peer depends on the links to the others.
+        let mut links = std::mem::take(&mut self.links);
+        let sent = links.get_mut(peer).is_some_and(|link| self.transmit(link, buf));
+        self.links = links;
         sent
     }
 

@@ -288,13 +288,17 @@ impl Structure {
     /// Sums up who counts and how fresh that is, for the reads to come.
     pub(crate) fn refresh(&self) {
         let ledger = self.ledger.read();
-        let counted = ledger.partials().values().filter(|partial| partial.counts);
-        // An earlier run counts nothing any more, so its rows cannot be out of date.
-        let earlier = |actor: &Actor| ledger.latest(&actor.node).is_some_and(|(latest, _)| latest != actor);
-        let others = ledger.partials().iter().filter(|(actor, p)| p.counts && *actor != ledger.actor());
-        let current = others.filter(|(actor, _)| !earlier(actor));
-        let stalest = current.map(|(_, partial)| partial.confirmed).min().unwrap_or(Time::NEVER);
-        self.counted.store(counted.count() as u32, Ordering::Relaxed);
+        let (mut counted, mut stalest) = (0, Time::NEVER);
+        let mut parts = ledger.partials().iter().peekable();
+        while let Some((actor, partial)) = parts.next() {
+            // An earlier run counts nothing any more, so its rows cannot be out of date. The next one of its node follows.
+            let earlier = parts.peek().is_some_and(|(next, _)| next.node == actor.node);
+            counted += u32::from(partial.counts);
+            if partial.counts && !earlier && actor != ledger.actor() {
+                stalest = stalest.min(partial.confirmed);
+            }
+        }
+        self.counted.store(counted, Ordering::Relaxed);
         self.stalest.store(stalest.0, Ordering::Relaxed);
         self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
     }

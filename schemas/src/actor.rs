@@ -1,6 +1,8 @@
 //! Identities: node names, incarnations, actors, and the versions that order an actor's rows.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -14,8 +16,15 @@ pub type Version = u64;
 /// The name of a node: 1 to 64 bytes, a host name in lower case (letters, digits, `-`, `_`, labels joined by `.`).
 ///
 /// The name is what the node's certificate says, so it has to be a name that a certificate can carry.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeName(Arc<str>);
+#[derive(Clone)]
+pub struct NodeName {
+    /// The first bytes, the first one highest and zeros behind the last: they decide most comparisons.
+    start: u64,
+    text: Arc<str>,
+}
+
+/// Bytes of a name that are compared at once. No byte of a name is zero, so a shorter name is all in there.
+const START: usize = size_of::<u64>();
 
 /// Why a node name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,24 +78,57 @@ impl NodeName {
         if name.split('.').any(|label| label.is_empty() || label.starts_with('-') || label.ends_with('-')) {
             return Err(NameError::Label(name.to_owned()));
         }
-        Ok(Self(name.into()))
+        let mut start = [0; START];
+        name.bytes().zip(&mut start).for_each(|(byte, at)| *at = byte);
+        Ok(Self { start: u64::from_be_bytes(start), text: name.into() })
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+}
+
+impl PartialEq for NodeName {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        self.start == other.start && (self.text.len() < START || self.text == other.text)
+    }
+}
+
+impl Eq for NodeName {}
+
+impl PartialOrd for NodeName {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The order of the names as text.
+impl Ord for NodeName {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let rest = || if self.text.len() < START { Ordering::Equal } else { self.text.cmp(&other.text) };
+        self.start.cmp(&other.start).then_with(rest)
+    }
+}
+
+impl Hash for NodeName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.text.hash(state);
     }
 }
 
 impl fmt::Display for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
+        f.pad(&self.text)
     }
 }
 
 impl fmt::Debug for NodeName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -100,7 +142,7 @@ impl FromStr for NodeName {
 
 impl Serialize for NodeName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -162,6 +204,17 @@ impl fmt::Debug for Actor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_ordered_as_their_text() {
+        let mut texts = vec!["a", "ab", "a-b", "node-01", "node-001", "node-0011", "node-0010", "node-001.b", "z"];
+        let mut names: Vec<_> = texts.iter().map(|text| NodeName::new(text).unwrap()).collect();
+        (texts.sort_unstable(), names.sort_unstable());
+        assert_eq!(names.iter().map(NodeName::as_str).collect::<Vec<_>>(), texts);
+        for (name, other) in texts.iter().flat_map(|name| texts.iter().map(move |other| (name, other))) {
+            assert_eq!(NodeName::new(name) == NodeName::new(other), name == other, "{name} and {other}");
+        }
+    }
 
     #[test]
     fn names_are_host_names_in_lower_case() {

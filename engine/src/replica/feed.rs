@@ -56,6 +56,9 @@ impl Replica {
     /// The feeds take turns: first those behind the one that was served last, then the others.
     fn transmit_delta(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
         let last = link.served.take();
+        if link.feeds.iter().all(|(part, feed)| self.rests(part, feed)) {
+            return false;
+        }
         let turns = match &last {
             Some(last) => {
                 [Some((Bound::Excluded(last), Bound::Unbounded)), Some((Bound::Unbounded, Bound::Included(last)))]
@@ -95,14 +98,20 @@ impl Replica {
         served
     }
 
+    /// Whether a feed is one of our own rows that has nothing to send now: so are most of them most of the time.
+    fn rests(&self, (id, actor): &Part, feed: &Feed) -> bool {
+        let held = self.structures.get(id).filter(|_| !feed.snapshot && *actor == self.actor);
+        held.is_some_and(|held| feed.cursor >= held.flushed)
+    }
+
     /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.
     fn cut(&mut self, part: &Part, feed: &mut Feed, buf: &mut Vec<u8>) -> (bool, bool) {
+        if self.rests(part, feed) {
+            return (false, true);
+        }
         let (id, actor) = part;
         let Some(held) = self.structures.get(id) else { return (false, false) };
         let ours = *actor == self.actor;
-        if ours && !feed.snapshot && feed.cursor >= held.flushed {
-            return (false, true);
-        }
         let budget = self.config.delta_bytes.min(LARGEST);
         let known = (feed.since, feed.known);
         let Some(mut cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
