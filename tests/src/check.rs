@@ -64,7 +64,7 @@ pub(crate) struct Looked {
 }
 
 /// See [`Looked`].
-const EVERYTHING: u64 = 8;
+pub(crate) const EVERYTHING: u64 = 8;
 
 /// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
 const ENTRIES_A_PART: usize = 6;

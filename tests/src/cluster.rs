@@ -23,7 +23,7 @@ use crate::caches::Writes;
 use crate::check;
 use crate::fault::Fault;
 use crate::limits::{Admissions, Limits};
-use crate::network::{Conditions, Fate, Link};
+use crate::network::{Conditions, Fate, Links};
 use crate::node::Node;
 use crate::random::Random;
 use crate::service::{Context, Service};
@@ -120,7 +120,7 @@ pub struct Cluster {
     order: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     pub(crate) nodes: Vec<Node>,
-    pub(crate) links: BTreeMap<(usize, usize), Link>,
+    pub(crate) links: Links,
     pub(crate) specs: Vec<StructureSpec>,
     pub(crate) series_specs: Vec<SeriesSpec>,
     pub(crate) cache_specs: Vec<StructureSpec>,

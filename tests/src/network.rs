@@ -93,3 +93,35 @@ pub(crate) struct Link {
 pub(crate) fn way(from: usize, to: usize) -> ((usize, usize), usize) {
     if from < to { ((from, to), 0) } else { ((to, from), 1) }
 }
+
+/// All links, by their ends.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    /// By the higher number and then by the lower one.
+    ends: Vec<Vec<Link>>,
+}
+
+impl Links {
+    /// The links of one more node to all that there are.
+    pub(crate) fn add_node(&mut self) {
+        self.ends.push(vec![Link::default(); self.ends.len()]);
+    }
+
+    pub(crate) fn get(&self, (low, high): (usize, usize)) -> Option<&Link> {
+        self.ends.get(high)?.get(low)
+    }
+
+    pub(crate) fn get_mut(&mut self, (low, high): (usize, usize)) -> Option<&mut Link> {
+        self.ends.get_mut(high)?.get_mut(low)
+    }
+
+    /// The ends of every link, in order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let nodes = self.ends.len();
+        (0..nodes).flat_map(move |low| (low + 1..nodes).map(move |high| (low, high)))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.ends.iter_mut().flatten()
+    }
+}

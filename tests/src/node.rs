@@ -142,7 +142,10 @@ impl Process {
         if truth.is_forgotten(&was) {
             // It was taken for gone: its caches start over.
             self.cache_seen.clear();
-            self.caches.values().for_each(|sim| sim.writes.borrow_mut().end(self.run));
+            for sim in self.caches.values_mut() {
+                sim.start_over();
+                sim.writes.borrow_mut().end(self.run);
+            }
         }
         check::taken_along(self, &was, truth)
     }

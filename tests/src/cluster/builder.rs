@@ -1,7 +1,7 @@
 //! Making a cluster.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, NodeName, SeriesName, Serie
 use super::{Cluster, Event, NewService, Sent, Timing};
 use crate::clock::Clock;
 use crate::limits::{Admissions, Limits};
-use crate::network::{Conditions, Link};
+use crate::network::{Conditions, Links};
 use crate::node::Node;
 use crate::random::Random;
 use crate::service::Service;
@@ -207,8 +207,8 @@ impl Builder {
             clock.step_wall(random.below(self.skew.as_millis() as u64) as i64);
             nodes.push(Node::new(label.clone(), name, clock));
         }
-        let pairs = (0..nodes.len()).flat_map(|a| (a + 1..nodes.len()).map(move |b| (a, b)));
-        let links: BTreeMap<_, _> = pairs.map(|pair| (pair, Link::default())).collect();
+        let mut links = Links::default();
+        nodes.iter().for_each(|_| links.add_node());
         let mut cluster = Cluster {
             now: Time(0),
             order: 0,

@@ -119,7 +119,7 @@ impl Cluster {
         for from in self.side(a, b) {
             for to in self.side(b, a).into_iter().filter(|to| *to != from) {
                 let (pair, direction) = way(from, to);
-                let Some(link) = self.links.get_mut(&pair) else { continue };
+                let Some(link) = self.links.get_mut(pair) else { continue };
                 for (at, way) in link.ways.iter_mut().enumerate() {
                     if both || at == direction {
                         way.cut.get_or_insert(self.now);
@@ -131,7 +131,7 @@ impl Cluster {
     }
 
     pub(crate) fn heal(&mut self) {
-        for link in self.links.values_mut() {
+        for link in self.links.iter_mut() {
             for way in &mut link.ways {
                 way.cut = None;
             }

@@ -10,8 +10,7 @@ use crate::node::Contact;
 impl Cluster {
     pub(crate) fn tick(&mut self) {
         self.schedule(self.now.after(self.timing.tick), Event::Tick);
-        let pairs: Vec<_> = self.links.keys().copied().collect();
-        for pair in pairs {
+        for pair in self.links.pairs() {
             self.tend(pair);
         }
         for n in 0..self.nodes.len() {
@@ -24,7 +23,7 @@ impl Cluster {
     fn tend(&mut self, pair: (usize, usize)) {
         let now = self.now;
         let working = self.nodes[pair.0].is_working() && self.nodes[pair.1].is_working();
-        let Some(link) = self.links.get_mut(&pair) else { return };
+        let Some(link) = self.links.get_mut(pair) else { return };
         let cut = link.ways.iter().filter_map(|way| way.cut).min();
         if link.up {
             link.silent = if working { None } else { link.silent.or(Some(now)) };
@@ -44,14 +43,14 @@ impl Cluster {
                 n != other
                     && self.nodes[n].name == self.nodes[other].name
                     && n != end
-                    && self.links.get(&way(end, n).0).is_some_and(|link| link.up)
+                    && self.links.get(way(end, n).0).is_some_and(|link| link.up)
             })
         };
         self.nodes[a].name != self.nodes[b].name && !taken(a, b) && !taken(b, a)
     }
 
     fn open(&mut self, pair: (usize, usize)) {
-        let Some(link) = self.links.get_mut(&pair) else { return };
+        let Some(link) = self.links.get_mut(pair) else { return };
         link.up = true;
         link.generation += 1;
         link.silent = None;
@@ -76,7 +75,7 @@ impl Cluster {
 
     pub(crate) fn close(&mut self, pair: (usize, usize), why: &str) {
         let retry_at = self.now.after(self.network_random.duration(self.timing.retry / 2, self.timing.retry));
-        let Some(link) = self.links.get_mut(&pair).filter(|link| link.up) else { return };
+        let Some(link) = self.links.get_mut(pair).filter(|link| link.up) else { return };
         link.up = false;
         link.silent = None;
         link.retry_at = retry_at;
@@ -98,8 +97,7 @@ impl Cluster {
 
     /// Closes all links of a node.
     pub(crate) fn hang_up(&mut self, n: usize) {
-        let pairs: Vec<_> = self.links.keys().copied().filter(|(a, b)| *a == n || *b == n).collect();
-        for pair in pairs {
+        for pair in self.links.pairs().filter(|(a, b)| *a == n || *b == n) {
             self.close(pair, "its process is another one");
         }
     }
@@ -107,7 +105,7 @@ impl Cluster {
     /// Whether what `from` sends arrives at `to`, and somebody is there to send and to read it.
     fn reaches(&self, from: usize, to: usize) -> bool {
         let (pair, direction) = way(from, to);
-        let open = self.links.get(&pair).is_some_and(|link| link.ways[direction].cut.is_none());
+        let open = self.links.get(pair).is_some_and(|link| link.ways[direction].cut.is_none());
         open && self.nodes[from].is_working() && self.nodes[to].is_working()
     }
 
@@ -177,9 +175,9 @@ impl Cluster {
         for n in 0..self.nodes.len() {
             let Some(process) = self.nodes[n].process.as_ref() else { continue };
             let Some(since) = process.leaving else { continue };
-            let under_way = self.links.iter().any(|((a, b), link)| {
-                let way = if *a == n { &link.ways[0] } else { &link.ways[1] };
-                (*a == n || *b == n) && link.up && way.in_flight > 0
+            let under_way = (0..self.nodes.len()).filter(|other| *other != n).any(|other| {
+                let (pair, direction) = way(n, other);
+                self.links.get(pair).is_some_and(|link| link.up && link.ways[direction].in_flight > 0)
             });
             let told = process.replica.has_left() && !under_way;
             if told {

@@ -16,7 +16,6 @@ use crate::caches::SimCache;
 use crate::check::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
-use crate::network::Link;
 use crate::node::{Ended, Node, Process, events};
 
 /// Lets a replica take back what was saved, and looks whether it has.
@@ -70,7 +69,7 @@ impl Cluster {
             let structure = replica.replicate(spec.clone(), Arc::clone(&wake));
             let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
             let cache = Cache::of(&structure).unwrap_or_else(|| panic!("{} is no cache", spec.name));
-            caches.insert(spec.name.clone(), SimCache { cache, writes: Rc::clone(&self.writes) });
+            caches.insert(spec.name.clone(), SimCache::new(cache, Rc::clone(&self.writes)));
         }
         let mut gauges = BTreeMap::new();
         for spec in &self.gauge_specs {
@@ -211,11 +210,8 @@ impl Cluster {
     pub(crate) fn add_twin(&mut self, n: usize) -> usize {
         let twin = Node::new(format!("{}'", self.nodes[n].label), self.nodes[n].name.clone(), self.nodes[n].clock);
         self.nodes.push(twin);
-        let new = self.nodes.len() - 1;
-        for other in 0..new {
-            self.links.insert((other, new), Link::default());
-        }
-        new
+        self.links.add_node();
+        self.nodes.len() - 1
     }
 
     pub(crate) fn truth_handle(&self) -> Rc<std::cell::RefCell<crate::truth::Truth>> {

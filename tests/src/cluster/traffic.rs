@@ -127,17 +127,17 @@ impl Cluster {
             let (pair, direction) = way(n, peer);
             let room = if self.nodes[n].slow || self.nodes[peer].slow { 1 } else { self.conditions.room };
             loop {
-                let peer_name = self.nodes[peer].name.clone();
-                let Some(link) = self.links.get(&pair).filter(|link| link.up) else { break };
+                let Some(link) = self.links.get(pair).filter(|link| link.up) else { break };
                 if link.ways[direction].in_flight >= room {
                     if room < self.conditions.room || self.nodes[peer].stopped {
                         self.trace.mark("full link");
                     }
                     break;
                 }
-                let Some(process) = self.nodes[n].process.as_mut() else { return };
+                let Ok([node, peer_node]) = self.nodes.get_disjoint_mut([n, peer]) else { return };
+                let Some(process) = node.process.as_mut() else { return };
                 let mut bytes = Vec::new();
-                if !process.replica.poll_transmit(&peer_name, &mut bytes) {
+                if !process.replica.poll_transmit(&peer_node.name, &mut bytes) {
                     break;
                 }
                 self.send(n, peer, bytes);
@@ -174,7 +174,7 @@ impl Cluster {
         let copy = random.chance(conditions.double);
         let copy_latency = latency + random.duration(Duration::ZERO, OVERTAKEN);
         let later = random.duration(Duration::ZERO, OVERTAKEN);
-        let Some(link) = self.links.get_mut(&pair) else { return };
+        let Some(link) = self.links.get_mut(pair) else { return };
         let generation = link.generation;
         let way = &mut link.ways[direction];
         way.in_flight += 1;
@@ -197,7 +197,7 @@ impl Cluster {
 
     pub(crate) fn arrive(&mut self, from: usize, to: usize, generation: u64, fate: Fate, bytes: Vec<u8>) {
         let (pair, direction) = way(from, to);
-        let Some(link) = self.links.get_mut(&pair) else { return };
+        let Some(link) = self.links.get_mut(pair) else { return };
         if !link.up || link.generation != generation {
             return;
         }
@@ -233,7 +233,7 @@ impl Cluster {
     pub(crate) fn take_waiting(&mut self, n: usize) {
         while let Some(Waiting { from, generation, fate, bytes }) = self.nodes[n].waiting.pop_front() {
             let (pair, direction) = way(from, n);
-            let Some(link) = self.links.get_mut(&pair).filter(|link| link.up && link.generation == generation) else {
+            let Some(link) = self.links.get_mut(pair).filter(|link| link.up && link.generation == generation) else {
                 continue;
             };
             link.ways[direction].in_flight -= 1;
@@ -279,8 +279,8 @@ impl Cluster {
             && !self.spoilt
             && let Some(process) = self.nodes[n].process.as_mut()
         {
-            let (caches, seen) = (&process.caches, &mut process.cache_seen);
-            let looked = caches.values().try_for_each(|sim| crate::caches::look(sim, seen, unix_ms));
+            let (caches, seen) = (&mut process.caches, &mut process.cache_seen);
+            let looked = caches.values_mut().try_for_each(|sim| crate::caches::look_at_changes(sim, seen, unix_ms));
             if let Err(what) = looked {
                 return self.fail(format!("{}: {what}", self.nodes[n].label));
             }
