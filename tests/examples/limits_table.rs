@@ -7,8 +7,9 @@
 //! without a cluster: every node has a bucket of R/N of its own, which is full when its process begins.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use tallymesh_engine::Time;
 use tallymesh_engine::limits::{Base, Bucket, UNITS};
@@ -237,63 +238,107 @@ impl Case {
     }
 }
 
-/// One row: all four, and what is wrong with the hard one, if anything.
-fn row(nodes: usize, demand: Demand, trouble: Trouble, seconds: u64) -> Result<(), String> {
-    let what = match demand {
-        Demand::Uniform => "uniform",
-        Demand::Hot => "one hot node",
-        Demand::Moving => "moving every 5 s",
-    };
-    print!("| {nodes} | {what} | {} |", trouble.name());
-    let mut failed = None;
-    for kept in Kept::ALL {
-        // What takes minutes and shows nothing new is left out.
-        let soft = kept == Kept::Soft && !matches!(trouble, Trouble::None | Trouble::Split(2));
-        if nodes > FOUNDERS && (kept == Kept::Epsilon || soft) {
-            print!(" – |");
-            continue;
-        }
-        std::io::stdout().flush().map_err(|error| error.to_string())?;
-        let used = Case { nodes, demand, trouble, kept }.run(seconds).map_err(|failure| failure.to_string())?;
-        if trouble == Trouble::None {
-            print!(" {:.0} % / {} |", used.during, used.beyond);
-        } else {
-            print!(" {:.0}, {:.0} % / {} |", used.during, used.after, used.beyond);
-        }
-        let least = match (trouble, demand) {
-            (Trouble::None, Demand::Uniform) => 98.0,
-            (Trouble::None, Demand::Hot) => 95.0,
-            _ => 0.0,
-        };
-        if kept == Kept::Hard && (used.during < least || (used.beyond > 0 && trouble != Trouble::Jumps)) {
-            failed =
-                Some(format!("{nodes} nodes, {what}, {}: {used:?}, at least {least} % was wanted", trouble.name()));
-        }
+/// One row of the table, and for how many seconds there is trouble in it.
+#[derive(Clone, Copy)]
+struct Row {
+    nodes: usize,
+    demand: Demand,
+    trouble: Trouble,
+    seconds: u64,
+}
+
+impl Row {
+    /// The rows of so many nodes.
+    fn of(nodes: usize) -> Vec<Self> {
+        let row = |demand, trouble, seconds| Self { nodes, demand, trouble, seconds };
+        let calm = [Demand::Uniform, Demand::Hot, Demand::Moving].map(|demand| row(demand, Trouble::None, 20));
+        let troubles =
+            [Trouble::Loss, Trouble::Split(2), Trouble::Split(3), Trouble::Crashes, Trouble::Clocks, Trouble::Jumps];
+        let troubles = troubles.into_iter().filter(|trouble| nodes > 2 || *trouble != Trouble::Split(3));
+        let hot = [Trouble::Split(2), Trouble::Crashes].into_iter().filter(|_| nodes <= FOUNDERS);
+        let uniform = troubles.map(|trouble| row(Demand::Uniform, trouble, 60));
+        calm.into_iter().chain(uniform).chain(hot.map(|trouble| row(Demand::Hot, trouble, 60))).collect()
     }
-    println!();
-    failed.map_or(Ok(()), Err)
+
+    /// Its line, with all four; an error says what is wrong with the hard one.
+    fn measure(self) -> Result<String, String> {
+        let Self { nodes, demand, trouble, seconds } = self;
+        let what = match demand {
+            Demand::Uniform => "uniform",
+            Demand::Hot => "one hot node",
+            Demand::Moving => "moving every 5 s",
+        };
+        let mut line = format!("| {nodes} | {what} | {} |", trouble.name());
+        let mut wrong = None;
+        for kept in Kept::ALL {
+            // What takes minutes and shows nothing new is left out.
+            let soft = kept == Kept::Soft && !matches!(trouble, Trouble::None | Trouble::Split(2));
+            if nodes > FOUNDERS && (kept == Kept::Epsilon || soft) {
+                line += " – |";
+                continue;
+            }
+            let used = Case { nodes, demand, trouble, kept }.run(seconds);
+            let used = used.map_err(|failure| format!("{line} {failure}"))?;
+            line += &if trouble == Trouble::None {
+                format!(" {:.0} % / {} |", used.during, used.beyond)
+            } else {
+                format!(" {:.0}, {:.0} % / {} |", used.during, used.after, used.beyond)
+            };
+            let least = match (trouble, demand) {
+                (Trouble::None, Demand::Uniform) => 98.0,
+                (Trouble::None, Demand::Hot) => 95.0,
+                _ => 0.0,
+            };
+            if kept == Kept::Hard && (used.during < least || (used.beyond > 0 && trouble != Trouble::Jumps)) {
+                wrong = Some(format!("{used:?}, at least {least} % was wanted"));
+            }
+        }
+        wrong.map_or(Ok(line.clone()), |wrong| Err(format!("{line} {wrong}")))
+    }
 }
 
 fn main() -> Result<(), String> {
+    let numbers =
+        std::env::args().skip(1).map(|text| text.parse::<usize>().map_err(|error| format!("{text}: {error}")));
+    let rows: Vec<_> = numbers.collect::<Result<Vec<_>, _>>()?.into_iter().flat_map(Row::of).collect();
     println!(
         "| nodes | demand | trouble | hard | soft | soft, epsilon 0.05 | static R/N |\n|---:|---|---|---|---|---|---|"
     );
-    let numbers =
-        std::env::args().skip(1).map(|text| text.parse::<usize>().map_err(|error| format!("{text}: {error}")));
-    for nodes in numbers.collect::<Result<Vec<_>, _>>()? {
-        for demand in [Demand::Uniform, Demand::Hot, Demand::Moving] {
-            row(nodes, demand, Trouble::None, 20)?;
+    let (next, begin) = (AtomicUsize::new(0), Instant::now());
+    let (tell, measured) = channel();
+    let (rows, next) = (&rows, &next);
+    // As many rows at once as there are processors, since each is simulated by itself. They are printed in order.
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            let tell = tell.clone();
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(row) = rows.get(at) else { return };
+                    if tell.send((at, row.measure())).is_err() {
+                        return;
+                    }
+                }
+            });
         }
-        let troubles =
-            [Trouble::Loss, Trouble::Split(2), Trouble::Split(3), Trouble::Crashes, Trouble::Clocks, Trouble::Jumps];
-        for trouble in troubles.into_iter().filter(|trouble| nodes > 2 || *trouble != Trouble::Split(3)) {
-            row(nodes, Demand::Uniform, trouble, 60)?;
+        drop(tell);
+        let (mut waiting, mut ended, mut printed) = (BTreeMap::new(), 0, 0);
+        for (at, line) in measured {
+            ended += 1;
+            eprintln!(
+                "{ended} of {} rows, {:.0} s: {}",
+                rows.len(),
+                begin.elapsed().as_secs_f64(),
+                line.as_deref().unwrap_or("failed")
+            );
+            waiting.insert(at, line?);
+            while let Some(line) = waiting.remove(&printed) {
+                println!("{line}");
+                printed += 1;
+            }
         }
-        for trouble in [Trouble::Split(2), Trouble::Crashes].into_iter().filter(|_| nodes <= FOUNDERS) {
-            row(nodes, Demand::Hot, trouble, 60)?;
-        }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[cfg(test)]
@@ -304,9 +349,9 @@ mod tests {
     #[test]
     fn the_table_in_short() {
         for demand in [Demand::Uniform, Demand::Hot, Demand::Moving] {
-            row(3, demand, Trouble::None, 5).unwrap();
+            Row { nodes: 3, demand, trouble: Trouble::None, seconds: 5 }.measure().unwrap();
         }
-        row(4, Demand::Uniform, Trouble::Split(2), 12).unwrap();
+        Row { nodes: 4, demand: Demand::Uniform, trouble: Trouble::Split(2), seconds: 12 }.measure().unwrap();
         let hot = Case { nodes: 10, demand: Demand::Hot, trouble: Trouble::None, kept: Kept::Hard }.run(5).unwrap();
         assert!(hot.during >= 95.0 && hot.beyond == 0, "{hot:?}");
     }
