@@ -430,18 +430,18 @@ impl Ledger {
 
     /// Recomputes every aggregate from the rows (I10, and what I3 is built on) and says where one differs.
     pub(crate) fn audit(&self) -> Result<(), String> {
-        let mut others: BTreeMap<CellId, i64> = BTreeMap::new();
-        let mut rows: BTreeMap<CellId, u32> = BTreeMap::new();
+        // Of each cell how many rows there are, and what those of others come to.
+        let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
         let with_shadows =
             self.partials.iter().flat_map(|(a, p)| [Some((a, p, false)), p.shadow.as_deref().map(|s| (a, s, true))]);
         for (actor, partial, shadow) in with_shadows.flatten() {
             let mut fingerprint = 0_u64;
             for (_, state) in partial.live() {
-                *rows.entry(state.cell).or_default() += 1;
+                let (rows, others) = sums.entry(state.cell).or_default();
+                *rows += 1;
                 fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
                 if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
-                    let sum = others.entry(state.cell).or_default();
-                    *sum = sum.wrapping_add(self.value(actor, state.cell, &state.row));
+                    *others = others.wrapping_add(self.value(actor, state.cell, &state.row));
                 }
             }
             if fingerprint != partial.fingerprint() {
@@ -453,11 +453,10 @@ impl Ledger {
         }
         for (id, cell) in self.cells.indexed() {
             let key = &*self.cells.key_of(id);
-            let sum = others.remove(&id).unwrap_or(0);
+            let (held, sum) = sums.remove(&id).unwrap_or_default();
             if cell.others() != sum {
                 return Err(format!("{key:?}: cached {} of others, rows say {sum}", cell.others()));
             }
-            let held = rows.remove(&id).unwrap_or(0);
             if cell.rows() != held {
                 return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
             }
@@ -471,7 +470,7 @@ impl Ledger {
                 }
             }
         }
-        if let Some(id) = rows.into_keys().next() {
+        if let Some(id) = sums.into_keys().next() {
             return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
         }
         if self.is_cache() {

@@ -45,7 +45,7 @@ use crate::ledger::ApplyError;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
-use link::{Link, Part};
+use link::{Link, Noted, Part};
 pub use liveness::Life;
 use liveness::Node;
 pub use restore::{RestoreError, next_run};
@@ -286,8 +286,9 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
-    /// In boxes, because they are large and the tree that they are found in should not be.
-    links: BTreeMap<NodeName, Box<Link>>,
+    links: BTreeMap<NodeName, Noted>,
+    /// Counts up whenever rows of ours are released to be sent.
+    release: u64,
     nodes: BTreeMap<NodeName, Node>,
     /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
     begun: Incarnation,
@@ -370,6 +371,7 @@ impl Replica {
             gauge_caches: Vec::new(),
             clock: WindowClock::default(),
             links: BTreeMap::new(),
+            release: 0,
             nodes: BTreeMap::new(),
             begun: incarnation,
             tombstones: BTreeMap::new(),
@@ -439,8 +441,8 @@ impl Replica {
         self.leaving = true;
         for held in self.structures.values_mut() {
             held.structure.close();
-            held.flush(now.mono);
         }
+        self.flush(now);
     }
 
     /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. In the last
@@ -511,7 +513,7 @@ impl Replica {
         let mut link = Link::new(now.mono);
         // A verification may be under way; what the link before was asked went down with it.
         link.probe = (self.nonce > 0).then_some(self.nonce);
-        self.links.insert(peer.clone(), Box::new(link));
+        self.links.insert(peer.clone(), Noted::new(link));
         self.set_life(now, peer, Life::Alive);
     }
 
@@ -552,8 +554,15 @@ impl Replica {
             }
             if now.mono >= held.due() || held.structure.pending() >= held.structure.spec().max_pending {
                 held.flush(now.mono);
+                self.release += 1;
             }
         }
+    }
+
+    /// Releases everything that has changed.
+    fn flush(&mut self, now: Now) {
+        self.structures.values_mut().for_each(|held| held.flush(now.mono));
+        self.release += 1;
     }
 
     /// Time has passed.
@@ -569,7 +578,7 @@ impl Replica {
             self.chase_at = now.mono.after(self.config.digest_interval);
             self.chase(now.mono);
         }
-        for link in self.links.values_mut() {
+        for link in self.links.values_mut().filter(|link| link.due() <= now.mono) {
             link.handle_timeout(now.mono, &self.config, &mut self.random);
         }
         self.outlive_links(now);
@@ -604,7 +613,14 @@ impl Replica {
     pub fn poll_transmit(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
         // Nothing that is sent to one peer depends on the links to the others.
         let mut links = std::mem::take(&mut self.links);
-        let sent = links.get_mut(peer).is_some_and(|link| self.transmit(link, buf));
+        let link = links.get_mut(peer).filter(|link| !link.is_quiet(self.release));
+        let sent = link.is_some_and(|link| {
+            let sent = self.transmit(link, buf);
+            if !sent && self.all_rest(link) {
+                link.note_quiet(self.release);
+            }
+            sent
+        });
         self.links = links;
         sent
     }

@@ -56,7 +56,7 @@ impl Replica {
     /// The feeds take turns: first those behind the one that was served last, then the others.
     fn transmit_delta(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
         let last = link.served.take();
-        if link.feeds.iter().all(|(part, feed)| self.rests(part, feed)) {
+        if self.all_rest(link) {
             return false;
         }
         let turns = match &last {
@@ -102,6 +102,11 @@ impl Replica {
     fn rests(&self, (id, actor): &Part, feed: &Feed) -> bool {
         let held = self.structures.get(id).filter(|_| !feed.snapshot && *actor == self.actor);
         held.is_some_and(|held| feed.cursor >= held.flushed)
+    }
+
+    /// Whether all feeds of a link [rest](Self::rests): until rows of ours are released, or the link changes, they do.
+    pub(super) fn all_rest(&self, link: &Link) -> bool {
+        link.feeds.iter().all(|(part, feed)| self.rests(part, feed))
     }
 
     /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.

@@ -1,6 +1,7 @@
 //! What a replica keeps about one link: cursors and what was said, per structure and actor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 
 use tallymesh_schemas::message::{DigestEntry, Want};
 use tallymesh_schemas::{Actor, Incarnation, StructureId, Version};
@@ -136,6 +137,45 @@ pub(super) struct Link {
     pub(super) ahead: BTreeSet<Part>,
 }
 
+/// A link, beside a note that there is nothing to be sent on it: a poll need not look into the link then.
+#[derive(Debug)]
+pub(super) struct Noted {
+    /// In a box, because it is large and the tree that it is found in should not be.
+    link: Box<Link>,
+    /// The release of our own rows behind which nothing is to be sent. Whoever may change the link takes that back.
+    quiet: Option<u64>,
+}
+
+impl Noted {
+    pub(super) fn new(link: Link) -> Self {
+        Self { link: Box::new(link), quiet: None }
+    }
+
+    /// Whether there was nothing to be sent after this release, and nobody has changed that.
+    pub(super) fn is_quiet(&self, release: u64) -> bool {
+        self.quiet == Some(release)
+    }
+
+    pub(super) fn note_quiet(&mut self, release: u64) {
+        self.quiet = Some(release);
+    }
+}
+
+impl Deref for Noted {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        &self.link
+    }
+}
+
+impl DerefMut for Noted {
+    fn deref_mut(&mut self) -> &mut Link {
+        self.quiet = None;
+        &mut self.link
+    }
+}
+
 impl Link {
     pub(super) fn new(now: Time) -> Self {
         Self {
@@ -191,11 +231,8 @@ impl Link {
         self.digest.get_or_insert_with(DigestRun::default);
     }
 
-    /// Starts the digest that is due.
+    /// Starts the digest that is [due](Self::due).
     pub(super) fn handle_timeout(&mut self, now: Time, config: &Config, random: &mut Random) {
-        if now < self.digest_at {
-            return;
-        }
         let full = now >= self.full_at;
         if full {
             self.full_at = now.after(random.jitter(config.full_digest_interval));

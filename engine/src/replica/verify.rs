@@ -53,9 +53,7 @@ impl Replica {
     /// Asks every peer for a digest of everything; returns the number under which the answers come.
     pub fn probe(&mut self, now: Now) -> u64 {
         self.nonce += 1;
-        for held in self.structures.values_mut() {
-            held.flush(now.mono);
-        }
+        self.flush(now);
         for link in self.links.values_mut() {
             link.probe = Some(self.nonce);
         }
@@ -63,9 +61,7 @@ impl Replica {
     }
 
     pub(super) fn handle_probe(&mut self, now: Now, peer: &NodeName, nonce: u64) {
-        for held in self.structures.values_mut() {
-            held.flush(now.mono);
-        }
+        self.flush(now);
         if let Some(link) = self.links.get_mut(peer) {
             link.digest = Some(DigestRun { full: true, answers: nonce, last: None });
         }
