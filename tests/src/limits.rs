@@ -46,6 +46,13 @@ impl Limits {
         self
     }
 
+    /// What is divided: in which structure, name, and the whole of it.
+    fn shared(&self) -> impl Iterator<Item = (&String, &String, u64)> {
+        let throttles = self.throttles.iter().filter(|(.., spec)| spec.strength == Strength::Hard);
+        let wholes = throttles.map(|(structure, name, _)| (structure, name, UNITS));
+        wholes.chain(self.pools.iter().map(|(structure, name, permits)| (structure, name, *permits)))
+    }
+
     /// The limiters of a process.
     pub(crate) fn start(
         &self,
@@ -190,18 +197,28 @@ impl Admissions {
 }
 
 /// I9: no two processes use the same share.
-pub(crate) fn shares(cluster: &crate::Cluster) -> Result<(), String> {
-    let Some(limits) = &cluster.limits else { return Ok(()) };
-    let throttles = limits.throttles.iter().filter(|(.., spec)| spec.strength == Strength::Hard);
-    let wholes = throttles.map(|(structure, name, _)| (structure, name, UNITS));
-    let pools = limits.pools.iter().map(|(structure, name, permits)| (structure, name, *permits));
-    for (structure, name, whole) in wholes.chain(pools) {
-        let mut sum = 0;
-        for node in cluster.nodes() {
-            let Some(process) = node.process() else { continue };
-            let limiter = process.limiters.iter().find(|(of, _)| of.as_str() == structure);
-            sum += limiter.map_or(0, |(_, limiter)| limiter.units(name, node.read_clock(cluster.now()).mono));
-        }
+///
+/// What a process may use becomes more by what happens to it, and less by itself. So that of nodes to which nothing has
+/// happened is taken to be what it was, and looked at again only where that would be too much.
+pub(crate) fn shares(cluster: &mut crate::Cluster) -> Result<(), String> {
+    let Some(limits) = cluster.limits.take() else { return Ok(()) };
+    let looked = all_shares(&limits, cluster, false).or_else(|_| all_shares(&limits, cluster, true));
+    cluster.limits = Some(limits);
+    looked
+}
+
+fn all_shares(limits: &Limits, cluster: &mut crate::Cluster, anew: bool) -> Result<(), String> {
+    let now = cluster.now();
+    for node in cluster.nodes.iter_mut().filter(|node| anew || node.units.is_none()) {
+        let limiters = node.process.as_ref().map(|process| &process.limiters);
+        let units = |(structure, name, _): (&String, &String, u64)| {
+            let limiter = limiters.and_then(|all| all.iter().find(|(of, _)| of.as_str() == structure));
+            limiter.map_or(0, |(_, limiter)| limiter.units(name, node.clock.read(now).mono))
+        };
+        node.units = Some(limits.shared().map(units).collect());
+    }
+    for (at, (_, name, whole)) in limits.shared().enumerate() {
+        let sum: u64 = cluster.nodes.iter().filter_map(|node| node.units.as_ref()?.get(at)).sum();
         if sum > whole {
             return Err(format!("I9: {name}: the shares of all nodes are {sum} of {whole}"));
         }

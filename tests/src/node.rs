@@ -47,6 +47,8 @@ pub struct Node {
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) contacts: BTreeMap<NodeName, Contact>,
     pub(crate) timer_at: Time,
+    /// What it may use of each limit that is divided; `None` where something has happened since that was looked at.
+    pub(crate) units: Option<Vec<u64>>,
     /// The incarnation that the last process began with.
     pub(crate) began_as: Incarnation,
     pub(crate) starts: u64,
@@ -99,6 +101,7 @@ impl Node {
             waiting: VecDeque::new(),
             contacts: BTreeMap::new(),
             timer_at: Time::NEVER,
+            units: None,
             began_as: Incarnation(0),
             starts: 0,
             disk: Disk::default(),

@@ -195,6 +195,7 @@ impl Cluster {
         let now = self.now;
         let node = &mut self.nodes[n];
         let Some(process) = node.process.take() else { return };
+        node.units = None;
         let left = process.leaving.is_some();
         self.trace.note(now, &[b"end", node.label.as_bytes()], || format!("{} ends", node.label));
         node.last = Some(Ended { actor: process.replica.actor().clone(), left });

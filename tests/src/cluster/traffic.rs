@@ -40,6 +40,7 @@ impl Cluster {
     /// timer.
     pub(crate) fn pump(&mut self, n: usize) {
         let now = self.nodes[n].read_clock(self.now);
+        self.nodes[n].units = None;
         let Some(process) = self.nodes[n].process.as_mut() else { return };
         process.limit(now);
         if process.woken.swap(false, Ordering::Relaxed) {
