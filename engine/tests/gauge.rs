@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tallymesh_engine::GaugeCache;
 use tallymesh_schemas::GaugeCacheSpec;
+use tallymesh_schemas::message::{Delta, Message};
 use wire::Wire;
 
 const KEY: &[u8] = b"k";
@@ -191,4 +192,35 @@ fn a_run_that_goes_on_agrees_with_the_others() {
     let entries = |at: usize| gauge(&wire, at).entries(None, 9, wire.now.mono);
     assert_eq!(entries(0), entries(1));
     assert_eq!(entries(0).iter().find(|entry| entry.key == b"kept").map(|entry| entry.count), Some(3));
+}
+
+/// An owner states another fingerprint than its rows have here, so all of them are fetched anew. That is no change: an entry
+/// that comes as it was is as old as it was.
+#[test]
+fn what_comes_anew_as_it_was_lives_no_longer() {
+    let mut wire = gauges(&["a", "b"], 10, 0);
+    add(&mut wire, 0, KEY, 3);
+    add(&mut wire, 0, b"other", 1);
+    wire.run(4);
+    let mut bytes = Vec::new();
+    let delta = Delta {
+        structure: gauge(&wire, 1).structure().id(),
+        actor: wire.replicas[0].actor().clone(),
+        since: 0,
+        known: 0,
+        after: 2,
+        upto: 2,
+        floor: 0,
+        snapshot: false,
+        fingerprint: Some(7),
+        rows: &[],
+    };
+    Message::Delta(delta).encode(&mut bytes).unwrap();
+    wire.give(0, 1, &bytes).unwrap();
+    assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");
+    wire.run(4);
+    assert!(wire.replicas[1].counters().replaced > 0, "all have come anew");
+    assert_eq!(all(&wire), [Some(3); 2]);
+    wire.run(4);
+    assert_eq!(all(&wire), [None; 2]);
 }

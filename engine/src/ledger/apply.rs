@@ -22,6 +22,7 @@ use tallymesh_schemas::{Actor, Version};
 use super::{Ledger, Register, TOGETHER};
 use crate::canary::{self, Canary};
 use crate::cell::CellKey;
+use crate::cells::Cells;
 use crate::keys::Keys;
 use crate::partial::Partial;
 use crate::radix::KeyOf;
@@ -244,11 +245,18 @@ impl Ledger {
         if old.diverged && self.is_cache() {
             self.disown(joining.actor, &old, partial, losing);
         }
+        // What is as it was has not changed, and nobody is told that it has.
+        let row_of = |partial: &Partial, id, cells: &Cells| partial.find(id, cells).map(|(_, state)| state.row);
         for (_, state) in partial.live() {
-            self.count(state.cell, &Row::default(), &state.row, old.counts, joining);
+            let was = row_of(&old, state.cell, &self.cells).unwrap_or_default();
+            if (was.added, was.removed) != (state.row.added, state.row.removed) {
+                self.count(state.cell, &was, &state.row, old.counts, joining);
+            }
         }
         for (_, state) in old.live() {
-            self.count(state.cell, &state.row, &Row::default(), old.counts, joining);
+            if row_of(partial, state.cell, &self.cells).is_none() {
+                self.count(state.cell, &state.row, &Row::default(), old.counts, joining);
+            }
         }
         self.drop_rows(&old, joining.keys);
     }
