@@ -239,10 +239,11 @@ impl Structure {
         rows.into_iter().partition(|row| ledger.is_alone(row))
     }
 
-    /// Goes on as another run that knows nothing: what this node knew may have been retired by all others.
-    pub(crate) fn start_over(&self, actor: Actor) {
+    /// Goes on as another run that knows nothing, or with `keep` only what it has written itself: what this node knew may
+    /// have been retired by all others.
+    pub(crate) fn start_over(&self, actor: Actor, keep: bool) {
         let mut ledger = self.ledger.write();
-        Ledger::start_over(&mut ledger, actor, &self.keys);
+        Ledger::start_over(&mut ledger, actor, keep, &self.keys);
         self.note_head(&ledger);
         drop(ledger);
         self.refresh();

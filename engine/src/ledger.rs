@@ -29,6 +29,7 @@ use crate::partial::Partial;
 use crate::radix::{KeyOf, Sum};
 use crate::row::{key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
+use crate::stamp::Stamp;
 use crate::time::Time;
 use crate::watch::Told;
 
@@ -45,6 +46,8 @@ pub(crate) struct Ledger {
     index: Index,
     cleared: Cleared,
     registers: Registers,
+    /// The latest write of a cache that was taken back from what was saved.
+    restored: Stamp,
     /// Keys that are blocks rather than single hosts.
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
@@ -68,6 +71,7 @@ impl Ledger {
             index: Index::new(class.kind()),
             cleared: Cleared::default(),
             registers: Registers::new(bounds),
+            restored: Stamp::default(),
             blocks: 0,
             unused: Vec::new(),
             editions: 0,

@@ -485,9 +485,11 @@ impl Replica {
     }
 
     /// We were forgotten, and live: the caches start over, because the others have not waited for us with what they retire.
+    /// A run that is later than those that were forgotten keeps what it has written.
     fn come_back(&mut self, now: Now, forgotten: Incarnation, peer: &NodeName) {
+        let keep = self.actor.incarnation > forgotten;
         self.conflict_with(now, forgotten, peer, |structure, actor| {
-            if structure.is_cache() { structure.start_over(actor) } else { structure.renew(actor) }
+            if structure.is_cache() { structure.start_over(actor, keep) } else { structure.renew(actor) }
         });
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tallymesh_engine::replica::{Batch, RestoreError, next_run};
 use tallymesh_engine::{Cache, Config, Now, Replica, Time};
+use tallymesh_schemas::message::{Digest, Message, Tombstone};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
 use tallymesh_schemas::{Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec};
 
@@ -128,6 +129,45 @@ fn what_is_taken_back_is_read() {
     let stamp = cache.set(b"k", &b"w"[..], Duration::ZERO, NOW.unix_ms - 1000).unwrap();
     assert!(stamp > entry.stamp);
     replica.structures().iter().for_each(|structure| structure.audit().unwrap());
+}
+
+/// A node hears that it was forgotten while it was away. What it had saved goes, because the others have not waited for it
+/// with what they retire; what it has written since, as a run that nobody has forgotten, is its own, and stays.
+#[test]
+fn who_was_forgotten_while_away_keeps_what_it_has_written_since() {
+    let mut before = replica(7);
+    set(&before, "k", "v");
+    set(&before, "both", "old");
+    let mut replica = restored(&[part(&saved(&mut before), "sessions")]);
+    set(&replica, "new", "v");
+    set(&replica, "both", "new");
+    let peer = NodeName::new("b").unwrap();
+    replica.handle_link_up(NOW, &peer);
+    let forgotten = Tombstone {
+        node: NodeName::new("a").unwrap(),
+        from: Incarnation(0),
+        incarnation: Incarnation(7),
+        until_ms: NOW.unix_ms + 100_000,
+    };
+    let digest = Digest {
+        incarnation: Incarnation(3),
+        clock_ms: NOW.unix_ms,
+        answers: 0,
+        complete: true,
+        structures: Vec::new(),
+        tombstones: vec![forgotten],
+    };
+    let mut bytes = Vec::new();
+    Message::Digest(digest).encode(&mut bytes).unwrap();
+    replica.handle_message(NOW, &peer, &bytes).unwrap();
+    let run = replica.actor().clone();
+    assert!(run.incarnation > Incarnation(9), "it has gone on as another run");
+    let structure = Arc::clone(replica.structure("sessions").unwrap());
+    structure.audit().unwrap();
+    let entries = Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
+    let read: Vec<_> = entries.iter().map(|entry| (&entry.key[..], &entry.value[..])).collect();
+    assert_eq!(read, [(&b"both"[..], &b"new"[..]), (b"new", b"v")]);
+    assert!(entries.iter().all(|entry| entry.actor == run), "and tells of it");
 }
 
 #[test]

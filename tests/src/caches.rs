@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tallymesh_engine::{Cache, CacheError, Held, Stamp};
+use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{StructureName, limits};
 
 use crate::check::EVERYTHING;
@@ -38,6 +39,25 @@ pub struct Writes {
 
 /// The latest write of each key that a process was seen to have.
 pub(crate) type SeenWrites = BTreeMap<CacheKey, Stamp>;
+
+/// What a process has taken back from its disk: until it hears that somebody was forgotten while it was away, it is read.
+#[derive(Debug, Clone)]
+pub(crate) struct TakenBack {
+    pub(crate) seen: SeenWrites,
+    pub(crate) tombstones: Vec<Tombstone>,
+}
+
+impl TakenBack {
+    /// Whether that has happened, by the tombstones that are known now; then what was taken back may be gone, and is
+    /// `seen` no more. What is read of the forgotten, others have taken over.
+    pub(crate) fn is_void(&self, tombstones: &[Tombstone], seen: &mut SeenWrites) -> bool {
+        let void = *tombstones != self.tombstones;
+        if void {
+            seen.retain(|key, stamp| self.seen.get(key) != Some(stamp));
+        }
+        void
+    }
+}
 
 impl Writes {
     pub(crate) fn record(&mut self, cache: &StructureName, key: &[u8], written: Written) {

@@ -10,7 +10,7 @@ use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureId, StructureName, Window};
 
-use crate::caches::{SeenWrites, SimCache};
+use crate::caches::{SeenWrites, SimCache, TakenBack};
 use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -74,6 +74,8 @@ pub struct Process {
     pub(crate) gauges: BTreeMap<StructureName, SimGauge>,
     /// What its caches were seen to have.
     pub(crate) cache_seen: SeenWrites,
+    /// What of that it had from its disk, as long as it counts.
+    pub(crate) taken_back: Option<TakenBack>,
     pub(crate) run: RunId,
     /// Who it was when last looked at.
     pub(crate) actor: Actor,
@@ -135,8 +137,10 @@ impl Node {
 }
 
 impl Process {
-    /// The replica may have taken another incarnation.
+    /// The replica may have taken another incarnation, or have heard who was forgotten.
     pub(crate) fn note_actor(&mut self, truth: &mut Truth) -> Result<(), String> {
+        let seen = &mut self.cache_seen;
+        self.taken_back.take_if(|taken_back| taken_back.is_void(&self.replica.facts().tombstones, seen));
         if self.actor == *self.replica.actor() {
             return Ok(());
         }

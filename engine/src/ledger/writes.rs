@@ -213,6 +213,7 @@ impl Ledger {
         }
         for (id, says) in latest {
             self.registers.clock.observe(says.0);
+            self.restored = self.restored.max(says.0);
             let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
             if self.registers.get(id).is_some_and(outdone) {
                 let len = self.key_len(id);
@@ -221,8 +222,9 @@ impl Ledger {
         }
     }
 
-    /// Starts over as another run that knows nothing.
-    pub(crate) fn start_over(&mut self, actor: Actor, keys: &Keys) {
+    /// Starts over as another run that knows nothing of what was known; `keep` says that what this run has written itself,
+    /// since it took back what was saved, is its own to tell, and stays.
+    pub(crate) fn start_over(&mut self, actor: Actor, keep: bool, keys: &Keys) {
         let partials = std::mem::take(&mut self.partials);
         let was = std::mem::replace(&mut self.actor, actor.clone());
         self.own = super::Own::default();
@@ -231,6 +233,9 @@ impl Ledger {
         if let Some(old) = partials.get(&was) {
             for (_, state) in old.live() {
                 self.cells.get(state.cell).set_own_slot(EMPTY);
+                if keep && state.row.stamp() > self.restored {
+                    self.renew_register(state.cell, &was, &state.row);
+                }
             }
         }
         for mut partial in partials.into_values() {

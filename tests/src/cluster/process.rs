@@ -12,7 +12,7 @@ use tallymesh_schemas::saved::Part;
 use tallymesh_schemas::{Class, Incarnation};
 
 use super::{Cluster, Event};
-use crate::caches::SimCache;
+use crate::caches::{SimCache, TakenBack};
 use crate::check::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
@@ -90,7 +90,7 @@ impl Cluster {
         let limits = self.limits.as_ref();
         let limiters =
             limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
-        let actor = replica.actor().clone();
+        let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
         let run = self.truth.borrow_mut().begin(actor.clone());
         node.began_as = incarnation;
         node.starts += 1;
@@ -108,7 +108,8 @@ impl Cluster {
             limiters,
             caches,
             gauges,
-            cache_seen: saved.map(|saved| saved.seen).unwrap_or_default(),
+            cache_seen: saved.as_ref().map(|saved| saved.seen.clone()).unwrap_or_default(),
+            taken_back: saved.map(|saved| TakenBack { seen: saved.seen, tombstones }),
             run,
             actor,
             woken,
