@@ -131,6 +131,13 @@ impl Partial {
         Some((slot, self.slots.get(slot)))
     }
 
+    /// The row of a version, with its slot. Makes the log that this needs, if there is none.
+    pub(crate) fn find_version(&mut self, version: Version) -> Option<(u32, Slot)> {
+        self.make_log();
+        let noted = self.log.as_ref()?.above(version.saturating_sub(1)).next().filter(|(at, _)| *at == version);
+        noted.map(|(_, slot)| (slot, self.slots.get(slot))).filter(|(_, state)| state.row.version == version)
+    }
+
     /// Whether everything that its owner had at one moment up to `have` is here. Rows that came in pieces may lack some that
     /// moved on before their turn came.
     pub(crate) fn is_whole(&self) -> bool {

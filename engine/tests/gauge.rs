@@ -10,6 +10,7 @@ use std::time::Duration;
 use tallymesh_engine::GaugeCache;
 use tallymesh_schemas::GaugeCacheSpec;
 use tallymesh_schemas::message::{Delta, Message};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use wire::Wire;
 
 const KEY: &[u8] = b"k";
@@ -202,20 +203,7 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
     add(&mut wire, 0, KEY, 3);
     add(&mut wire, 0, b"other", 1);
     wire.run(4);
-    let mut bytes = Vec::new();
-    let delta = Delta {
-        structure: gauge(&wire, 1).structure().id(),
-        actor: wire.replicas[0].actor().clone(),
-        since: 0,
-        known: 0,
-        after: 2,
-        upto: 2,
-        floor: 0,
-        snapshot: false,
-        fingerprint: Some(7),
-        rows: &[],
-    };
-    Message::Delta(delta).encode(&mut bytes).unwrap();
+    let bytes = told_by(&wire, 0, (2, 2), Some(7), &[]);
     wire.give(0, 1, &bytes).unwrap();
     assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");
     wire.run(4);
@@ -223,4 +211,57 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
     assert_eq!(all(&wire), [Some(3); 2]);
     wire.run(4);
     assert_eq!(all(&wire), [None; 2]);
+}
+
+/// Two have written under one name, one key in different places, and both are gone. Those who have heard the one and those who
+/// have heard the other agree in the end.
+#[test]
+fn two_histories_of_a_run_that_has_ended_become_one() {
+    let history = |wire: &Wire, rows: [(u32, u64, Option<&'static [u8]>); 4]| {
+        let mut writer = RowWriter::new(0);
+        for (slot, version, key) in rows {
+            let state = key.map_or(RowState::Vacant, |key| RowState::Live { key: Some(key), added: 1, removed: 0 });
+            writer.push(WireRow { slot, version, state });
+        }
+        told_by(wire, 2, (0, 4), None, &writer.finish())
+    };
+    let mut wire = gauges(&["a", "b", "o"], 0, 0);
+    wire.down(0, 1);
+    let one = history(&wire, [(1, 1, Some(b"l")), (0, 2, Some(KEY)), (2, 3, Some(b"m")), (4, 4, Some(b"n"))]);
+    let other = history(&wire, [(0, 1, Some(b"l")), (1, 2, Some(KEY)), (2, 3, None), (5, 4, Some(b"o"))]);
+    wire.give(2, 0, &one).unwrap();
+    wire.give(2, 1, &other).unwrap();
+    wire.down(0, 2);
+    wire.down(1, 2);
+    let rows = |wire: &Wire, at: usize| gauge(wire, at).structure().rows_of(wire.replicas[2].actor());
+    assert_eq!((rows(&wire, 0).len(), rows(&wire, 1).len()), (4, 3));
+    wire.up(0, 1);
+    wire.run(30);
+    let sorted = |mut rows: Vec<_>| {
+        rows.sort();
+        rows
+    };
+    let rows = [0, 1].map(|at| rows(&wire, at).into_iter().map(|(key, row)| (key, row.version)).collect::<Vec<_>>());
+    let [a, b] = rows.map(sorted);
+    assert_eq!(a, b);
+    assert_eq!(a, [(KEY.to_vec(), 2), (b"l".to_vec(), 1), (b"m".to_vec(), 3), (b"o".to_vec(), 4)]);
+}
+
+/// A delta of a node's rows, of what changed in `(after, upto]`.
+fn told_by(wire: &Wire, at: usize, (after, upto): (u64, u64), fingerprint: Option<u64>, rows: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let delta = Delta {
+        structure: gauge(wire, at).structure().id(),
+        actor: wire.replicas[at].actor().clone(),
+        since: 0,
+        known: 0,
+        after,
+        upto,
+        floor: 0,
+        snapshot: false,
+        fingerprint,
+        rows,
+    };
+    Message::Delta(delta).encode(&mut bytes).unwrap();
+    bytes
 }

@@ -354,14 +354,23 @@ impl Ledger {
         Ok(())
     }
 
-    /// Two have written under one name, and the run has ended: everybody decides for the same one of two rows of a version.
+    /// Two have written under one name, and the run has ended: everybody decides for the same one of two rows of a version. What
+    /// counts wins over what was retired.
     fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_, '_>) -> bool {
         let Some((key, (added, removed))) = key_and_totals(&row.state) else { return false };
-        if row.version != old.row.version || joining.verify || !self.keeps_runs() || !old.is_live() {
+        if row.version != old.row.version || !self.is_decided(joining) {
             return false;
         }
+        if !old.is_live() {
+            return key.is_some();
+        }
         let known = self.cells.key_of(old.cell);
-        (added, removed, key.unwrap_or(&known)) > (old.row.added, old.row.removed, &*known)
+        (key.unwrap_or(&known), added, removed) > (&*known, old.row.added, old.row.removed)
+    }
+
+    /// Whether of two rows of one version one is decided for: no owner says which is right.
+    fn is_decided(&self, joining: &Joining<'_, '_>) -> bool {
+        self.keeps_runs() && !joining.verify
     }
 
     #[inline]
@@ -389,26 +398,14 @@ impl Ledger {
             }
             None => (VACANT, (0, 0)),
         };
-        if cell != old.cell
-            && cell < VACANT
-            && let Some((slot, other)) = partial.find(cell, &self.cells)
-        {
-            if other.row.version > row.version {
-                return Ok(());
-            }
-            // The owner has one row a key: it has retired that one, and we have not heard of it yet.
-            // The new row is noted first, so that the cell keeps its number in between.
-            self.cells.get(cell).count_row(true);
-            partial.clear(slot, &self.cells);
-            partial.edition = self.edition();
-            self.move_row(&other, &Slot::NONE, partial.counts, joining);
-            self.cells.get(cell).count_row(false);
-        }
         let new = Slot {
             row: Row { added: totals.0, removed: totals.1, version: row.version },
             born: if cell == old.cell { old.born } else { row.version },
             cell,
         };
+        if !self.displace(partial, row.slot, &new, cell != old.cell, joining) {
+            return Ok(());
+        }
         if row.version <= partial.have {
             // Whoever is past that version has not seen it.
             partial.edition = self.edition();
@@ -427,6 +424,54 @@ impl Ledger {
             self.offer_row(partial, &new, &row.state, joining);
         }
         Ok(())
+    }
+
+    /// The owner has one row a key, and one a version. Where another slot has the key of a row that comes, the owner has retired
+    /// that one and we have not heard of it yet; where one has its version, two have written under one name. Lets go of such rows;
+    /// whether the new one takes their place.
+    fn displace(
+        &mut self,
+        partial: &mut Partial,
+        at: u32,
+        new: &Slot,
+        moves: bool,
+        joining: &mut Joining<'_, '_>,
+    ) -> bool {
+        let decided = self.is_decided(joining);
+        let of_key = (moves && new.is_live()).then(|| partial.find(new.cell, &self.cells)).flatten();
+        let late = decided && new.row.version <= partial.have;
+        let of_version = late.then(|| partial.find_version(new.row.version)).flatten();
+        let of_version = of_version.filter(|(slot, _)| of_key.is_none_or(|(same, _)| same != *slot));
+        let mut others: SmallVec<[(u32, Slot); 2]> = of_key.into_iter().chain(of_version).collect();
+        others.retain(|(slot, _)| *slot != at);
+        let wins = |(slot, other): &(u32, Slot)| {
+            let same = decided && other.row.version == new.row.version;
+            other.row.version > new.row.version || (same && self.outranks((*slot, other), (at, new)))
+        };
+        if others.iter().any(wins) {
+            return false;
+        }
+        if others.is_empty() {
+            return true;
+        }
+        // The new row is noted first, so that the cell keeps its number in between.
+        let cell = new.is_live().then_some(new.cell);
+        cell.inspect(|cell| self.cells.get(*cell).count_row(true));
+        for (slot, other) in others {
+            partial.clear(slot, &self.cells);
+            partial.edition = self.edition();
+            self.move_row(&other, &Slot::NONE, partial.counts, joining);
+        }
+        cell.inspect(|cell| self.cells.get(*cell).count_row(false));
+        true
+    }
+
+    /// What decides between rows of one version.
+    fn outranks(&self, (slot, other): (u32, &Slot), (at, new): (u32, &Slot)) -> bool {
+        let key = |state: &Slot| state.is_live().then(|| self.cells.key_of(state.cell));
+        let (old_key, new_key) = (key(other), key(new));
+        (old_key.as_deref(), other.row.added, other.row.removed, slot)
+            > (new_key.as_deref(), new.row.added, new.row.removed, at)
     }
 
     /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
