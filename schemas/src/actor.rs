@@ -209,7 +209,8 @@ mod tests {
     fn names_are_ordered_as_their_text() {
         let mut texts = vec!["a", "ab", "a-b", "node-01", "node-001", "node-0011", "node-0010", "node-001.b", "z"];
         let mut names: Vec<_> = texts.iter().map(|text| NodeName::new(text).unwrap()).collect();
-        (texts.sort_unstable(), names.sort_unstable());
+        texts.sort_unstable();
+        names.sort_unstable();
         assert_eq!(names.iter().map(NodeName::as_str).collect::<Vec<_>>(), texts);
         for (name, other) in texts.iter().flat_map(|name| texts.iter().map(move |other| (name, other))) {
             assert_eq!(NodeName::new(name) == NodeName::new(other), name == other, "{name} and {other}");

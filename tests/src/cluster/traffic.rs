@@ -127,8 +127,7 @@ impl Cluster {
             }
             let (pair, direction) = way(n, peer);
             let room = if self.nodes[n].slow || self.nodes[peer].slow { 1 } else { self.conditions.room };
-            loop {
-                let Some(link) = self.links.get(pair).filter(|link| link.up) else { break };
+            while let Some(link) = self.links.get(pair).filter(|link| link.up) {
                 if link.ways[direction].in_flight >= room {
                     if room < self.conditions.room || self.nodes[peer].stopped {
                         self.trace.mark("full link");
