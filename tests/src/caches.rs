@@ -148,6 +148,22 @@ impl SimCache {
     }
 }
 
+/// What a process was seen to have and has a row of, which is what can be saved: what is read of a run whose rows are dropped
+/// already, and whose successor's have not come yet, has none.
+pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &SeenWrites) -> SeenWrites {
+    let mut told = SeenWrites::new();
+    for sim in caches {
+        let structure = sim.cache.structure();
+        for (key, row) in structure.held().iter().flat_map(|held| structure.rows_of(&held.actor)) {
+            let at = (sim.name().clone(), key);
+            if seen.get(&at).is_some_and(|seen| *seen <= row.stamp()) {
+                told.insert(at.clone(), seen[&at]);
+            }
+        }
+    }
+    told
+}
+
 /// [`look`] where something has changed since that was last found right, the clock was set back, or nobody has looked
 /// [`EVERYTHING`] times: what it compares with only grows.
 pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {

@@ -79,8 +79,8 @@ impl Disk {
     }
 
     /// A whole is begun, by a process that was seen to have this.
-    pub(crate) fn note(&mut self, seen: &SeenWrites) {
-        self.draft.seen.clone_from(seen);
+    pub(crate) fn note(&mut self, seen: SeenWrites) {
+        self.draft.seen = seen;
     }
 
     /// Writes a batch; whether it could.

@@ -12,7 +12,7 @@ use tallymesh_schemas::saved::Part;
 use tallymesh_schemas::{Class, Incarnation};
 
 use super::{Cluster, Event};
-use crate::caches::{SimCache, TakenBack};
+use crate::caches::{self, SimCache, TakenBack};
 use crate::check::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
@@ -146,7 +146,7 @@ impl Cluster {
         if let Some(process) = node.process.as_mut().filter(|_| !node.stopped)
             && let Some(batch) = process.replica.poll_save()
         {
-            node.disk.note(&process.cache_seen);
+            node.disk.note(caches::told(process.caches.values(), &process.cache_seen));
             let written = node.disk.write(now, &batch);
             process.replica.handle_saved(written, batch.commit);
             next = if written && !batch.complete { Duration::from_millis(1) } else { every };
