@@ -86,8 +86,12 @@ impl GaugeCache {
         self.observe(&mut ages, now);
         let Some(most) = self.spec.max_elements else { return Ok(()) };
         for _ in 0..EVICTED {
-            let excess = ages.by_key.len() as u64 > most.get();
-            let Some((_, oldest)) = ages.by_age.first().filter(|_| excess).cloned() else { break };
+            if ages.by_key.len() as u64 <= most.get() {
+                break;
+            }
+            // The one that is added to is as young as any other that has changed in the same moment.
+            let oldest = ages.by_age.iter().map(|(_, oldest)| oldest).find(|oldest| *oldest != key).cloned();
+            let Some(oldest) = oldest else { break };
             self.structure.clear(&oldest)?;
             self.observe(&mut ages, now);
         }

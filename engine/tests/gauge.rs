@@ -140,6 +140,17 @@ fn the_oldest_goes_when_there_are_too_many() {
 }
 
 /// Rows of a run that has ended count on.
+/// What is added to stays, also where others have changed in the same moment.
+#[test]
+fn what_is_added_to_is_not_what_goes() {
+    let mut wire = gauges(&["a"], 0, 1);
+    for key in [b"b", b"a", b"c"] {
+        add(&mut wire, 0, key, 1);
+        let entries = gauge(&wire, 0).entries(None, 9, wire.now.mono);
+        assert_eq!(entries.iter().map(|entry| entry.key.as_slice()).collect::<Vec<_>>(), [key]);
+    }
+}
+
 #[test]
 fn a_run_that_has_ended_counts_on() {
     let mut wire = gauges(&["a", "b", "c"], 0, 0);

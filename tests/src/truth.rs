@@ -191,6 +191,11 @@ impl Truth {
         self.actors.get(actor).filter(|runs| runs.len() == 1).and_then(|runs| runs.first().copied())
     }
 
+    /// Runs that there have been.
+    pub(crate) fn runs(&self) -> usize {
+        self.actors.len()
+    }
+
     /// Whether a process has left or is gone.
     pub(crate) fn is_over(&self, run: RunId) -> bool {
         self.runs.get(run).is_none_or(|run| run.over)
