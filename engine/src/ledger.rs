@@ -327,14 +327,13 @@ impl Ledger {
         }
     }
 
-    /// Drops an actor with all its rows: it was superseded or forgotten. `keep` says that what is read of a cache's rows is
-    /// kept, as ours.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, keep: bool, keys: &Keys, told: &mut Told<'_>) {
+    /// Drops an actor with all its rows: it was superseded or forgotten. What is read of a cache's rows is kept, as ours; `away`
+    /// says that this was done while we were, so that only what was written behind all that we have taken back is ours to
+    /// keep.
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, told: &mut Told<'_>) {
         self.set_counts(actor, false, told);
         if let Some(mut partial) = self.partials.remove(actor) {
-            if keep {
-                self.take_over(actor, &partial);
-            }
+            self.take_over(actor, &partial, if away { self.restored } else { Stamp::default() });
             self.reclear(self.clearing_rows(&partial), keys, told);
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);

@@ -340,12 +340,12 @@ impl Structure {
     }
 
     /// Drops some runs of a node, and says which there were. `keep` says that what is read of a cache's rows is kept, as ours.
-    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, keep: bool) -> Vec<Actor> {
+    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, away: bool) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
         self.watchers.tell(|told| {
-            old.iter().for_each(|actor| ledger.drop_actor(actor, keep, &self.keys, told));
+            old.iter().for_each(|actor| ledger.drop_actor(actor, away, &self.keys, told));
         });
         self.note_head(&ledger);
         drop(ledger);

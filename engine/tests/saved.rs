@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tallymesh_engine::replica::{Batch, RestoreError, next_run};
 use tallymesh_engine::{Cache, Config, Now, Replica, Time};
-use tallymesh_schemas::message::{Digest, Message, Tombstone};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
-use tallymesh_schemas::{Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::{Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec};
 
 const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
 
@@ -141,14 +142,106 @@ fn who_was_forgotten_while_away_keeps_what_it_has_written_since() {
     let mut replica = restored(&[part(&saved(&mut before), "sessions")]);
     set(&replica, "new", "v");
     set(&replica, "both", "new");
+    hear_of_the_forgotten(&mut replica, "a", Incarnation(7));
+    let run = replica.actor().clone();
+    assert!(run.incarnation > Incarnation(9), "it has gone on as another run");
+    let structure = Arc::clone(replica.structure("sessions").unwrap());
+    structure.audit().unwrap();
+    let entries = Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
+    let read: Vec<_> = entries.iter().map(|entry| (&entry.key[..], &entry.value[..])).collect();
+    assert_eq!(read, [(&b"both"[..], &b"new"[..]), (b"new", b"v")]);
+    assert!(entries.iter().all(|entry| entry.actor == run), "and tells of it");
+}
+
+/// A node hears that another one was forgotten while it was away. What it had saved of that one goes, because who was there has
+/// taken it over; what that one has told it since may be known nowhere else, and stays.
+#[test]
+fn what_the_forgotten_have_told_since_is_taken_over() {
+    let mut before = replica(7);
+    set(&before, "k", "v");
+    let saved = part(&saved(&mut before), "sessions");
+    let gone = Actor::new(NodeName::new("c").unwrap(), Incarnation(7));
+    let mut replica = restored(&[Part { actor: gone.clone(), ..saved }]);
+    let structure = Arc::clone(replica.structure("sessions").unwrap());
+    let read = || Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
+    let taken_back = read()[0].stamp;
+    let mut rows = RowWriter::new(1);
+    let content = |stamp| RowState::Content { key: Some(b"new"), stamp, expires_ms: 0, value: b"w" };
+    rows.push(WireRow { slot: 1, version: 2, state: content(taken_back.0 + 1) });
+    let rows = rows.finish();
+    tell(&mut replica, &gone, (1, 2), &rows);
+    assert_eq!(read().len(), 2);
+    hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
+    let entries = read();
+    assert_eq!(entries.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"new"]);
+    assert_eq!(entries[0].actor, *replica.actor());
+    structure.audit().unwrap();
+}
+
+/// What was saved of an actor waits, because some of it was written ahead of the clock. Meanwhile that actor is heard: what is
+/// here of it now does not take the place of what waits.
+#[test]
+fn what_waits_stays_saved() {
+    let mut before = replica(7);
+    set(&before, "k", "v");
+    let early = part(&saved(&mut before), "sessions");
+    let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
+    cache.set(b"late", &b"w"[..], Duration::ZERO, NOW.unix_ms + 120_000).unwrap();
+    let late = part(&saved(&mut before), "sessions");
+    let actor = Actor::new(NodeName::new("c").unwrap(), Incarnation(7));
+    let rows = [early.rows.clone(), late.rows.clone()].concat();
+    let whole = Part { actor: actor.clone(), rows, ..late };
+    let mut replica = restored(&[whole]);
+    let entries = |replica: &Replica, unix_ms: u64| {
+        Cache::of(replica.structure("sessions").unwrap()).unwrap().entries(None, 9, unix_ms).len()
+    };
+    assert_eq!(entries(&replica, NOW.unix_ms), 0, "it waits");
+    tell(&mut replica, &actor, (0, 1), &early.rows[0].bytes);
+    assert_eq!(entries(&replica, NOW.unix_ms), 1);
+    let changes = saved(&mut replica).into_iter().flat_map(|batch| batch.changes);
+    let over = changes.filter(|change| matches!(change, Change::Rows { actor: of, .. } if *of == actor)).count();
+    assert_eq!(over, 0, "nothing is written over it");
+}
+
+/// A peer tells of its rows of `(after, upto]` of the cache.
+fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &[u8]) {
+    replica.handle_link_up(NOW, &actor.node);
+    let structure = replica.structure("sessions").unwrap().id();
+    let entry = DigestEntry { actor: actor.clone(), since: 0, have: upto, floor: 0, fingerprint: 0 };
+    let structures = vec![StructureDigest { structure, name: "sessions", kind: Kind::Cache, entries: vec![entry] }];
+    let digest = Digest {
+        incarnation: actor.incarnation,
+        clock_ms: NOW.unix_ms,
+        answers: 0,
+        complete: false,
+        structures,
+        tombstones: Vec::new(),
+    };
+    let delta = Delta {
+        structure,
+        actor: actor.clone(),
+        since: 0,
+        known: 0,
+        after,
+        upto,
+        floor: 0,
+        snapshot: false,
+        fingerprint: None,
+        rows,
+    };
+    for message in [Message::Digest(digest), Message::Delta(delta)] {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).unwrap();
+        replica.handle_message(NOW, &actor.node, &bytes).unwrap();
+    }
+}
+
+/// A peer tells everything that it knows, among it that a node's runs up to this one are forgotten.
+fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
     let peer = NodeName::new("b").unwrap();
     replica.handle_link_up(NOW, &peer);
-    let forgotten = Tombstone {
-        node: NodeName::new("a").unwrap(),
-        from: Incarnation(0),
-        incarnation: Incarnation(7),
-        until_ms: NOW.unix_ms + 100_000,
-    };
+    let until_ms = NOW.unix_ms + 100_000;
+    let forgotten = Tombstone { node: NodeName::new(node).unwrap(), from: Incarnation(0), incarnation: upto, until_ms };
     let digest = Digest {
         incarnation: Incarnation(3),
         clock_ms: NOW.unix_ms,
@@ -160,14 +253,6 @@ fn who_was_forgotten_while_away_keeps_what_it_has_written_since() {
     let mut bytes = Vec::new();
     Message::Digest(digest).encode(&mut bytes).unwrap();
     replica.handle_message(NOW, &peer, &bytes).unwrap();
-    let run = replica.actor().clone();
-    assert!(run.incarnation > Incarnation(9), "it has gone on as another run");
-    let structure = Arc::clone(replica.structure("sessions").unwrap());
-    structure.audit().unwrap();
-    let entries = Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
-    let read: Vec<_> = entries.iter().map(|entry| (&entry.key[..], &entry.value[..])).collect();
-    assert_eq!(read, [(&b"both"[..], &b"new"[..]), (b"new", b"v")]);
-    assert!(entries.iter().all(|entry| entry.actor == run), "and tells of it");
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub use converged::pending;
 pub(crate) use windows::{Rows, taken_along};
 
 use crate::cluster::{Cluster, Failure};
+use crate::network::Conditions;
 use crate::node::Process;
 use crate::truth::Truth;
 
@@ -282,12 +283,15 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
 /// digests    2 f                                 everything is named; once more after a new incarnation
 /// repairs    6 p                                 gap, snapshot, snapshot cut short, divergence, a conflict's two
 /// relays     (n − 2) p                           rows of the dead go from hand to hand
-/// rows       2 s                                 deltas within their byte budget
+/// rows       2 s, and see below                  deltas within their byte budget
 /// windows    see below                           every node has come to the windows that others count in
 /// ```
 ///
 /// Where clocks differ, whoever is behind comes to a window later, or after it has aged out with those who counted in it.
 /// Nobody asks for rows whose owner is linked before `5 d` have passed: that owner may have dropped their window already.
+///
+/// Rows that a byte budget cuts into many deltas are under way for as long as these take one behind the other, as many at a time as
+/// there is room for: a node that begins anew is sent all rows of all runs.
 pub fn settle_time(cluster: &Cluster) -> Duration {
     let (config, timing) = (&cluster.config, &cluster.timing);
     let (d, f) = (config.digest_interval.mul_f64(1.2), config.full_digest_interval.mul_f64(1.2));
@@ -298,8 +302,23 @@ pub fn settle_time(cluster: &Cluster) -> Duration {
     let links = timing.idle_timeout + timing.retry + timing.tick * 2;
     let liveness = timing.dead_after + timing.tick * 2 + drop.max().unwrap_or_default();
     let relays = cluster.nodes.len().saturating_sub(2) as u32;
-    links + liveness + f * 2 + d * 3 * (6 + relays) + Duration::from_secs(2) + windows_time(cluster, d)
+    let rows = Duration::from_secs(2) + rows_time(cluster);
+    links + liveness + f * 2 + d * 3 * (6 + relays) + rows + windows_time(cluster, d)
 }
+
+fn rows_time(cluster: &Cluster) -> Duration {
+    let rows = |process: &Process| -> usize {
+        let structures = process.replica.structures();
+        structures.iter().flat_map(|structure| structure.held()).map(|held| held.rows).sum()
+    };
+    let most = cluster.nodes.iter().filter_map(|node| node.process.as_ref()).map(rows).max().unwrap_or_default();
+    let deltas = (most * ROW_BYTES / cluster.config.delta_bytes.max(1)) as u32;
+    let Conditions { latency, jitter, tail, room, .. } = cluster.conditions;
+    (latency + jitter + tail) * deltas / room.max(1) as u32
+}
+
+/// Bytes of a row with its key, about.
+const ROW_BYTES: usize = 24;
 
 fn windows_time(cluster: &Cluster, d: Duration) -> Duration {
     let running = || cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)));

@@ -45,7 +45,8 @@ enum Drop {
     Superseded,
     /// They are forgotten: all their rows are dropped, and what is read of their caches is ours from then on.
     Forgotten,
-    /// They were forgotten while this node was away; what was read of their caches then, others have taken over.
+    /// They were forgotten while this node was away; what was read of their caches then, others have taken over. What came
+    /// since is taken over here.
     ForgottenBefore,
 }
 
@@ -259,14 +260,14 @@ impl Replica {
 
     /// Drops the rows of some runs of a node.
     fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, drop: Drop) {
-        let (forgotten, keep) = (drop != Drop::Superseded, drop != Drop::ForgottenBefore);
+        let (forgotten, away) = (drop != Drop::Superseded, drop == Drop::ForgottenBefore);
         let mut dropped = Vec::new();
         for held in self
             .structures
             .values()
             .filter(|held| forgotten || !held.structure.keeps_runs() || canary::broken(Canary::EventsSuperseded))
         {
-            dropped.extend(held.structure.drop_runs(node, runs, keep));
+            dropped.extend(held.structure.drop_runs(node, runs, away));
         }
         dropped.sort();
         dropped.dedup();

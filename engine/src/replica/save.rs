@@ -180,18 +180,19 @@ impl Replica {
 
     /// Compares what there is with what is saved.
     fn look_for_changes(&self, store: &mut Store) {
-        let mut there = BTreeSet::new();
+        // What waits to be taken back stays saved as it is.
+        let waiting = store.waiting.iter().map(|part| (part.shape.id(), part.actor.clone()));
+        let mut there: BTreeSet<_> = waiting.collect();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.is_saved()) {
             held.structure.commit();
             held.structure.each_part(&mut |actor, now| {
                 let part = (*id, actor.clone());
-                if store.copies.get(&part).is_none_or(|copied| copied.differs(&now)) && !now.is_empty() {
-                    store.due.push_back(part.clone());
+                let new = there.insert(part.clone());
+                if new && store.copies.get(&part).is_none_or(|copied| copied.differs(&now)) && !now.is_empty() {
+                    store.due.push_back(part);
                 }
-                there.insert(part);
             });
         }
-        there.extend(store.waiting.iter().map(|part| (part.shape.id(), part.actor.clone())));
         store.gone = store.copies.keys().filter(|part| !there.contains(*part)).cloned().collect();
         store.facts_due = self.facts() != store.facts;
     }
