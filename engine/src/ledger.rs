@@ -328,12 +328,11 @@ impl Ledger {
     }
 
     /// Drops an actor with all its rows: it was superseded or forgotten. What is read of a cache's rows is kept, as ours; `away`
-    /// says that this was done while we were, so that only what was written behind all that we have taken back is ours to
-    /// keep.
+    /// says that this was done while we were, so that only what came behind what we have taken back is ours to keep.
     pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, told: &mut Told<'_>) {
         self.set_counts(actor, false, told);
         if let Some(mut partial) = self.partials.remove(actor) {
-            self.take_over(actor, &partial, if away { self.restored } else { Stamp::default() });
+            self.take_over(actor, &partial, if away { partial.restored } else { 0 });
             self.reclear(self.clearing_rows(&partial), keys, told);
             if let Some(shadow) = partial.shadow.take() {
                 self.drop_rows(&shadow, keys);

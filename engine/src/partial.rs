@@ -37,6 +37,8 @@ pub(crate) struct Partial {
     pub(crate) known: Version,
     /// Everything that its owner had at one moment up to this version is here, as somebody says who had it all.
     pub(crate) whole: Version,
+    /// What it has up to this version was taken back from what was saved.
+    pub(crate) restored: Version,
     /// Others than its owner have passed on rows since it was last known to be what the owner has.
     pub(crate) relayed: bool,
     /// The probe whose answer tells whether it is what its owner has, when the owner has stated something else; 0 for none.

@@ -262,6 +262,7 @@ impl Structure {
     pub(crate) fn restored(&self, actor: &Actor, extent: &Extent) -> Option<Copied> {
         let mut ledger = self.ledger.write();
         let partial = ledger.partial_mut(actor)?;
+        partial.restored = extent.have;
         let same = (partial.since, partial.have) == (extent.since, extent.have)
             && extent.fingerprint.is_none_or(|fingerprint| fingerprint == partial.fingerprint());
         partial.whole = partial.whole.max(if same { extent.whole } else { 0 });

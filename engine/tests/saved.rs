@@ -167,7 +167,7 @@ fn what_the_forgotten_have_told_since_is_taken_over() {
     let taken_back = read()[0].stamp;
     let mut rows = RowWriter::new(1);
     let content = |stamp| RowState::Content { key: Some(b"new"), stamp, expires_ms: 0, value: b"w" };
-    rows.push(WireRow { slot: 1, version: 2, state: content(taken_back.0 + 1) });
+    rows.push(WireRow { slot: 1, version: 2, state: content(taken_back.0 - 1) });
     let rows = rows.finish();
     tell(&mut replica, &gone, (1, 2), &rows);
     assert_eq!(read().len(), 2);

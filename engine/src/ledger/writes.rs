@@ -171,12 +171,12 @@ impl Ledger {
         self.tell(id, Register { stamp, content: 0, actor, expires_ms: 0, value: None })
     }
 
-    /// Takes over what is read of an actor whose rows are about to go and was written behind `after`, so that it is read on.
-    pub(super) fn take_over(&mut self, actor: &Actor, partial: &Partial, after: Stamp) {
+    /// Takes over what is read of an actor whose rows are about to go, of those above `after`, so that it is read on.
+    pub(super) fn take_over(&mut self, actor: &Actor, partial: &Partial, after: Version) {
         if !self.is_cache() || self.closed {
             return;
         }
-        for (_, Slot { row, cell, .. }) in partial.live().filter(|(_, state)| state.row.stamp() > after) {
+        for (_, Slot { row, cell, .. }) in partial.live().filter(|(_, state)| state.row.version > after) {
             let register = self.registers.get(cell).filter(|register| register.is_of(actor, &row)).cloned();
             if register.is_some_and(|register| self.tell_as_ours(cell, register)) {
                 self.note_need(cell);

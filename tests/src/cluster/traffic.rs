@@ -277,7 +277,8 @@ impl Cluster {
         let unix_ms = self.nodes[n].read_clock(self.now).unix_ms;
         if !self.cache_specs.is_empty()
             && !self.spoilt
-            && let Some(process) = self.nodes[n].process.as_mut()
+            // Who leaves takes nothing over.
+            && let Some(process) = self.nodes[n].process.as_mut().filter(|process| process.leaving.is_none())
         {
             let (caches, seen) = (&mut process.caches, &mut process.cache_seen);
             let looked = caches.values_mut().try_for_each(|sim| crate::caches::look_at_changes(sim, seen, unix_ms));
