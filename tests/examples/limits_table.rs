@@ -271,12 +271,6 @@ impl Row {
         let mut line = format!("| {nodes} | {what} | {} |", trouble.name());
         let mut wrong = None;
         for kept in Kept::ALL {
-            // What takes minutes and shows nothing new is left out.
-            let soft = kept == Kept::Soft && !matches!(trouble, Trouble::None | Trouble::Split(2));
-            if nodes > FOUNDERS && (kept == Kept::Epsilon || soft) {
-                line += " – |";
-                continue;
-            }
             let used = Case { nodes, demand, trouble, kept }.run(seconds);
             let used = used.map_err(|failure| format!("{line} {failure}"))?;
             line += &if trouble == Trouble::None {
