@@ -340,7 +340,8 @@ impl Structure {
         }
     }
 
-    /// Drops some runs of a node, and says which there were. `keep` says that what is read of a cache's rows is kept, as ours.
+    /// Drops some runs of a node, and says which there were. `away` says that it was done while this node was away: see
+    /// [`Ledger::drop_actor`](crate::ledger::Ledger::drop_actor).
     pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, away: bool) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
