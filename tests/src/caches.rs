@@ -164,28 +164,34 @@ pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &Se
     told
 }
 
-/// [`look`] where something has changed since that was last found right, the clock was set back, or nobody has looked
-/// [`EVERYTHING`] times: what it compares with only grows.
+/// [`reads`] where something has changed since that was last found right, or the clock was set back: what it compares with
+/// only grows. Every [`EVERYTHING`]th time [`look`], whatever has changed.
 pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
     sim.looks += 1;
     let structure = sim.cache.structure();
     let (held, at) = &sim.right;
     let same = structure.pending() == 0 && unix_ms >= *at && structure.held() == *held;
-    if same && !sim.looks.is_multiple_of(EVERYTHING) && !held.iter().any(|held| held.replacing) {
+    let everything = sim.looks.is_multiple_of(EVERYTHING);
+    if same && !everything && !held.iter().any(|held| held.replacing) {
         return Ok(());
     }
-    look(sim, seen, unix_ms)?;
+    if everything { look(sim, seen, unix_ms) } else { reads(sim, seen, unix_ms) }?;
     sim.right = (sim.cache.structure().held(), unix_ms);
     Ok(())
 }
 
-/// Looks at a cache of a process: what it reads was written, and nothing comes back that a later write had outdone here.
+/// Looks at a cache of a process: [`reads`], and its aggregates are what its rows say.
 ///
 /// # Errors
 /// Says what does not hold.
 pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+    sim.cache.structure().audit().map_err(|what| format!("{}: {what}", sim.name()))?;
+    reads(sim, seen, unix_ms)
+}
+
+/// What is read was written, and nothing comes back that a later write had outdone here.
+fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
     let (cache, name) = (&sim.cache, sim.name());
-    cache.structure().audit().map_err(|what| format!("{name}: {what}"))?;
     let writes = sim.writes.borrow();
     // A stamp from the time when this node's clock was far ahead may have been taken back.
     let believable = |stamp: &Stamp| stamp.unix_ms() <= unix_ms + limits::MAX_DRIFT.as_millis() as u64;

@@ -75,7 +75,8 @@ fn is_limited(structure: &Structure) -> bool {
     structure.kind() == Kind::ThrottleTable
 }
 
-/// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back. `traded`
+/// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back. Rows of
+/// versions that were known before have to be as they were, which every [`EVERYTHING`]th look sees to. `traded`
 /// says that it may have been the end of a snapshot of a run that is gone: of two incomplete copies the furthest is taken, and
 /// that may lack a row that was here.
 pub(crate) fn after_delta(
@@ -104,7 +105,7 @@ pub(crate) fn after_delta(
     if held.have < seen.have {
         return Err(format!("{name}: of {actor} it knew up to {}, now {}", seen.have, held.have));
     }
-    seen.have = held.have;
+    let known = std::mem::replace(&mut seen.have, held.have);
     let contested = truth.contested(actor);
     let history = truth.history(actor, name)?;
     if contested {
@@ -112,7 +113,11 @@ pub(crate) fn after_delta(
         return each_row(&structure, actor, |key, row| history.position(key, row, 0).map(drop));
     }
     seen.looks += 1;
+    let everything = seen.looks.is_multiple_of(EVERYTHING);
     each_row(&structure, actor, |key, row| {
+        if !everything && row.version <= known {
+            return Ok(());
+        }
         if !seen.rows.contains_key(key) {
             seen.rows.insert(key.to_vec(), SeenRow::default());
         }
@@ -130,6 +135,9 @@ pub(crate) fn after_delta(
         (last.row, last.position) = (*row, position);
         Ok(())
     })?;
+    if !everything {
+        return Ok(());
+    }
     // What is gone was retired: its owner counted nothing there, then or later.
     for (key, last) in seen.rows.iter().filter(|(_, last)| last.look < seen.looks) {
         if events || !(traded || truth.was_zero(actor, name, key, last.position)) {
