@@ -10,7 +10,7 @@ use std::time::Duration;
 use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
 use tallymesh_engine::{CacheError, Event, Stamp};
 use tallymesh_schemas::limits;
-use tallymesh_schemas::message::{Delta, Message};
+use tallymesh_schemas::message::Message;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use wire::{Wire, is_delta, read};
 
@@ -95,33 +95,16 @@ fn only_what_is_read_travels_with_its_value() {
     assert!(seen > 0, "the outdone row was told");
 }
 
-fn delta_with(wire: &Wire, stamp: u64, value: &[u8]) -> Vec<u8> {
-    let mut rows = RowWriter::new(0);
-    rows.push(WireRow {
-        slot: 0,
-        version: 1,
-        state: RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value },
-    });
-    delta_of_a(wire, 0, 1, None, &rows.finish())
+fn delta_with(wire: &Wire, version: u64, stamp: u64, value: &[u8]) -> Vec<u8> {
+    let mut rows = RowWriter::new(version - 1);
+    let state = RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value };
+    rows.push(WireRow { slot: 0, version, state });
+    delta_of_a(wire, version - 1, version, None, &rows.finish())
 }
 
 /// A delta of the first node's rows, of what changed in `(after, upto]`.
 fn delta_of_a(wire: &Wire, after: u64, upto: u64, fingerprint: Option<u64>, rows: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let delta = Delta {
-        structure: wire.structure(1).id(),
-        actor: wire.replicas[0].actor().clone(),
-        since: 0,
-        known: 0,
-        after,
-        upto,
-        floor: 0,
-        snapshot: false,
-        fingerprint,
-        rows,
-    };
-    Message::Delta(delta).encode(&mut bytes).unwrap();
-    bytes
+    wire.told_by(0, wire.structure(0).id(), (after, upto), fingerprint, rows)
 }
 
 /// An owner states another fingerprint than its rows have here, so all of them are fetched anew. Until the last has come
@@ -181,20 +164,37 @@ fn what_its_owner_does_not_have_goes() {
     wire.assert_same(0, 1);
 }
 
+/// Somebody has removed a key. An owner whose clock had been ahead takes back what outdid that, and says an earlier write in its
+/// place: the removal outdoes it.
+#[test]
+fn what_is_taken_back_makes_room_for_a_removal() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    set(&mut wire, 2, KEY, b"first");
+    wire.talk();
+    remove(&mut wire, 2, KEY);
+    wire.talk();
+    let stamp = |ms: i64| Stamp::at(wire.now.unix_ms.saturating_add_signed(ms)).0;
+    for (version, stamp, value) in [(1, stamp(1000), &b"ahead"[..]), (2, stamp(-1000), b"taken back to")] {
+        wire.give(0, 1, &delta_with(&wire, version, stamp, value)).unwrap();
+        assert_eq!(get(&wire, 1, KEY).as_deref(), (version == 1).then_some(value));
+        wire.structure(1).audit().unwrap();
+    }
+}
+
 /// I6. A value in a structure of counters is refused, and one that is far ahead is not taken, and told of once.
 #[test]
 fn values_out_of_place_are_refused() {
     let mut counters = Wire::new(&["a", "b"]);
     counters.up(0, 1);
     counters.talk();
-    let bytes = delta_with(&counters, 7, b"value");
+    let bytes = delta_with(&counters, 1, 7, b"value");
     let error = counters.give(0, 1, &bytes).unwrap_err();
     assert!(error.to_string().contains("a value in a structure of gauge tables"), "{error}");
 
     let mut wire = cache_wire(&["a", "b"]);
     while wire.replicas[1].poll_event().is_some() {}
     let far = Stamp::at(wire.now.unix_ms + limits::MAX_DRIFT.as_millis() as u64 + 10);
-    let bytes = delta_with(&wire, far.0, b"far ahead");
+    let bytes = delta_with(&wire, 1, far.0, b"far ahead");
     for _ in 0..3 {
         wire.give(0, 1, &bytes).unwrap();
     }

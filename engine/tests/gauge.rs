@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use tallymesh_engine::GaugeCache;
 use tallymesh_schemas::GaugeCacheSpec;
-use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use wire::Wire;
 
@@ -214,7 +213,7 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
     add(&mut wire, 0, KEY, 3);
     add(&mut wire, 0, b"other", 1);
     wire.run(4);
-    let bytes = told_by(&wire, 0, (2, 2), Some(7), &[]);
+    let bytes = wire.told_by(0, gauge(&wire, 0).structure().id(), (2, 2), Some(7), &[]);
     wire.give(0, 1, &bytes).unwrap();
     assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");
     wire.run(4);
@@ -234,7 +233,7 @@ fn two_histories_of_a_run_that_has_ended_become_one() {
             let state = key.map_or(RowState::Vacant, |key| RowState::Live { key: Some(key), added: 1, removed: 0 });
             writer.push(WireRow { slot, version, state });
         }
-        told_by(wire, 2, (0, 4), None, &writer.finish())
+        wire.told_by(2, gauge(wire, 2).structure().id(), (0, 4), None, &writer.finish())
     };
     let mut wire = gauges(&["a", "b", "o"], 0, 0);
     wire.down(0, 1);
@@ -256,23 +255,4 @@ fn two_histories_of_a_run_that_has_ended_become_one() {
     let [a, b] = rows.map(sorted);
     assert_eq!(a, b);
     assert_eq!(a, [(KEY.to_vec(), 2), (b"l".to_vec(), 1), (b"m".to_vec(), 3), (b"o".to_vec(), 4)]);
-}
-
-/// A delta of a node's rows, of what changed in `(after, upto]`.
-fn told_by(wire: &Wire, at: usize, (after, upto): (u64, u64), fingerprint: Option<u64>, rows: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let delta = Delta {
-        structure: gauge(wire, at).structure().id(),
-        actor: wire.replicas[at].actor().clone(),
-        since: 0,
-        known: 0,
-        after,
-        upto,
-        floor: 0,
-        snapshot: false,
-        fingerprint,
-        rows,
-    };
-    Message::Delta(delta).encode(&mut bytes).unwrap();
-    bytes
 }

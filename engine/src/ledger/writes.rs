@@ -71,9 +71,24 @@ impl Ledger {
     pub(super) fn take_back(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
         let taken = self.registers.get(id).is_some_and(|register| register.is_of(actor, old));
         if taken && (new.stamp(), new.content() == 0) < (old.stamp(), old.content() == 0) {
-            let len = self.key_len(id);
-            self.registers.put(id, len, None);
+            self.let_go(id);
         }
+    }
+
+    /// What is read of a cell is read no more. Removals that rows tell of it go on outdoing what was written before them.
+    fn let_go(&mut self, id: CellId) {
+        let rows =
+            self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
+        let removals = rows.filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), actor));
+        let removal = removals.max().map(|(stamp, actor)| Register {
+            stamp,
+            content: 0,
+            actor: actor.clone(),
+            expires_ms: 0,
+            value: None,
+        });
+        let len = self.key_len(id);
+        self.registers.put(id, len, removal);
     }
 
     /// An actor's rows turned out not to be what it has, and have come anew: what is read of one that it does not have is
@@ -91,8 +106,7 @@ impl Ledger {
             if read.is_none_or(|register| told.is_some_and(|told| register.says(&told))) {
                 continue;
             }
-            let len = self.key_len(cell);
-            self.registers.put(cell, len, None);
+            self.let_go(cell);
             let lost = losing.remove(&cell).filter(|lost| told.is_some_and(|told| lost.says(&told)));
             if let Some(register) = lost {
                 self.offer(cell, register);
@@ -216,8 +230,7 @@ impl Ledger {
             self.restored = self.restored.max(says.0);
             let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
             if self.registers.get(id).is_some_and(outdone) {
-                let len = self.key_len(id);
-                self.registers.put(id, len, None);
+                self.let_go(id);
             }
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Now, PeerError, Replica, Structure, Time};
-use tallymesh_schemas::message::Message;
-use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::message::{Delta, Message};
+use tallymesh_schemas::{Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec};
 
 pub(crate) const NAME: &str = "outbound_domains";
 
@@ -113,6 +113,23 @@ impl Wire {
         let peer = self.node(from);
         let now = self.now_at(to);
         self.replicas[to].handle_message(now, &peer, bytes)
+    }
+
+    /// A delta of a node's rows, of what changed in `(after, upto]`.
+    pub(crate) fn told_by(
+        &self,
+        at: usize,
+        structure: StructureId,
+        (after, upto): (u64, u64),
+        fingerprint: Option<u64>,
+        rows: &[u8],
+    ) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let actor = self.replicas[at].actor().clone();
+        let (since, known, floor, snapshot) = (0, 0, 0, false);
+        let delta = Delta { structure, actor, since, known, after, upto, floor, snapshot, fingerprint, rows };
+        Message::Delta(delta).encode(&mut bytes).unwrap();
+        bytes
     }
 
     /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
