@@ -338,6 +338,7 @@ impl Ledger {
                 self.drop_rows(&shadow, keys);
             }
             self.drop_rows(&partial, keys);
+            self.note_orphans(actor, &partial);
         }
     }
 

@@ -178,6 +178,50 @@ fn what_the_forgotten_have_told_since_is_taken_over() {
     structure.audit().unwrap();
 }
 
+/// A write of one who was forgotten while this node was away outdoes one of a node that lives. Whoever was there may not have had it,
+/// and then this node is the only one that can tell of it. It does once it knows that the other row is still what its owner
+/// has: had the write been removed since, that row would have gone before the removal. Where it is gone, so is the write.
+#[test]
+fn what_the_forgotten_had_is_told_if_it_still_outdoes_something() {
+    for retired in [false, true] {
+        let [gone, lives] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
+        let of = |actor: &Actor, value: &str, later: u64| {
+            let mut before = replica(7);
+            let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
+            cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
+            Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }
+        };
+        let (outdone, wins) = (of(&lives, "outdone", 0), of(&gone, "wins", 10));
+        let mut replica = restored(&[outdone.clone(), wins]);
+        let structure = Arc::clone(replica.structure("sessions").unwrap());
+        let read = || Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms);
+        let tells = |replica: &Replica| structure.rows_of(replica.actor()).len();
+        hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
+        look_after(&mut replica, 1);
+        assert_eq!(
+            (read().as_deref(), tells(&replica)),
+            (Some(&b"wins"[..]), 0),
+            "it is not known what has become of it"
+        );
+        if retired {
+            let mut rows = RowWriter::new(1);
+            rows.push(WireRow { slot: outdone.rows[0].slot, version: 2, state: RowState::Vacant });
+            tell(&mut replica, &lives, (1, 2), &rows.finish());
+        } else {
+            tell(&mut replica, &lives, (1, 1), &[]);
+        }
+        look_after(&mut replica, 2);
+        let expected = if retired { (None, 0) } else { (Some(&b"wins"[..]), 1) };
+        assert_eq!((read().as_deref(), tells(&replica)), expected);
+        structure.audit().unwrap();
+    }
+}
+
+/// Lets so many seconds pass since the beginning.
+fn look_after(replica: &mut Replica, seconds: u64) {
+    replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(seconds)), ..NOW });
+}
+
 /// What was saved of an actor waits, because some of it was written ahead of the clock. Meanwhile that actor is heard: what is
 /// here of it now does not take the place of what waits.
 #[test]
@@ -213,7 +257,7 @@ fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &
         incarnation: actor.incarnation,
         clock_ms: NOW.unix_ms,
         answers: 0,
-        complete: false,
+        complete: true,
         structures,
         tombstones: Vec::new(),
     };

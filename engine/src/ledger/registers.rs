@@ -63,6 +63,8 @@ pub(crate) struct Registers {
     by_expiry: BTreeSet<(u64, CellId)>,
     /// Cells where our own row is not what is read.
     pub(super) needless: BTreeSet<CellId>,
+    /// Cells where a write is read of which there was a row, and may be none any more: see [`super::Ledger::adopt`].
+    pub(super) orphans: BTreeSet<CellId>,
 }
 
 impl Registers {
@@ -184,7 +186,7 @@ impl Registers {
 
     /// Bytes that they take.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let sets = self.by_age.len() + self.by_expiry.len() + self.needless.len();
+        let sets = self.by_age.len() + self.by_expiry.len() + self.needless.len() + self.orphans.len();
         self.table.allocation_size() + self.bytes as usize + sets * 24
     }
 

@@ -14,6 +14,7 @@ use crate::radix::KeyOf;
 use crate::row::{Row, content_hash};
 use crate::slots::{CellId, EMPTY, Slot};
 use crate::stamp::Stamp;
+use crate::time::Time;
 use crate::watch::Told;
 
 /// Why nothing was written.
@@ -132,6 +133,7 @@ impl Ledger {
         let len = self.key_len(id);
         self.registers.put(id, len, None);
         self.registers.needless.remove(&id);
+        self.registers.orphans.remove(&id);
     }
 
     /// Puts a write into our own row of a key.
@@ -194,6 +196,44 @@ impl Ledger {
             let register = self.registers.get(cell).filter(|register| register.is_of(actor, &row)).cloned();
             if register.is_some_and(|register| self.tell_as_ours(cell, register)) {
                 self.note_need(cell);
+            }
+        }
+    }
+
+    /// Notes which writes are read on though the rows of their actor are gone, because other rows of their key are there.
+    pub(super) fn note_orphans(&mut self, actor: &Actor, partial: &Partial) {
+        if !self.is_cache() {
+            return;
+        }
+        for (_, Slot { row, cell, .. }) in partial.live() {
+            if self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
+                self.registers.orphans.insert(cell);
+            }
+        }
+    }
+
+    /// Takes over what is read without a row where that outdoes a row that its owner, or we, have now. Had something outdone
+    /// both, they would have been retired before that was. Where there is no such row, none may have it any more, and it waits: with the
+    /// last row of its key it goes.
+    fn adopt(&mut self) {
+        if self.closed {
+            return;
+        }
+        let orphans: Vec<_> = self.registers.orphans.iter().copied().collect();
+        for id in orphans {
+            let Some(register) = self.registers.get(id).cloned() else { continue };
+            let rows = self.partials.iter().filter_map(|(actor, partial)| {
+                let current = *actor == self.actor || partial.confirmed > Time(0);
+                Some((current, partial.find(id, &self.cells)?.1.row))
+            });
+            let (mut known, mut told) = (false, false);
+            for (current, row) in rows {
+                told |= register.says(&row);
+                known |= current;
+            }
+            if told || (known && self.tell_as_ours(id, register)) {
+                self.note_need(id);
+                self.registers.orphans.remove(&id);
             }
         }
     }
@@ -266,6 +306,7 @@ impl Ledger {
         for id in self.registers.spend(unix_ms, |id| cells.key_of(id).len()) {
             self.note_need(id);
         }
+        self.adopt();
         if !self.registers.clock.is_beyond(unix_ms) {
             return;
         }
