@@ -1,6 +1,7 @@
 //! Message by message: what the simulator found, and what was found by thinking, in the smallest form that shows it.
 
 mod pieces;
+#[allow(dead_code)]
 mod wire;
 
 use std::time::Duration;
