@@ -1,8 +1,8 @@
 //! One actor's rows by slot, in chunks, and one by one where they lie far apart: slots of a replica that did not see an
 //! actor's beginning may be sparse, and those that a peer makes up may lie anywhere.
 //!
-//! Rows are what most memory goes to, so they lie packed, in 24 bytes each. Totals that need more than 32 bits, which few
-//! ever do, are kept aside. A chunk is made only where its slots are used, or nearly all are on the whole; so a row takes
+//! Rows are what most memory goes to, so they lie packed, in 24 bytes each. Totals that need more than 32 bits, as few counts
+//! ever do and all stamps and hashes of caches, take 16 bytes more in a place of their own. A chunk is made only where its slots are used, or nearly all are on the whole; so a row takes
 //! no more than about a hundred bytes, wherever it lies (I6).
 
 use std::collections::BTreeMap;
@@ -49,6 +49,7 @@ impl Slot {
 #[derive(Clone, Copy, Debug)]
 struct Packed {
     cell: CellId,
+    /// Where the totals lie, if they are wide.
     added: u32,
     removed: u32,
     /// How many versions the slot has belonged to its key. Stops at its largest value: the key is then taken to be younger
@@ -80,13 +81,41 @@ pub(crate) struct Slots {
     aside: BTreeMap<u32, Packed>,
     /// Slots that are live or vacant.
     used: usize,
-    /// Totals that do not fit their packed slot.
-    wide: BTreeMap<u32, (u64, u64)>,
+    wide: Wide,
+}
+
+/// Totals that do not fit their packed slots, which say where they lie.
+#[derive(Debug, Default)]
+struct Wide {
+    totals: Vec<(u64, u64)>,
+    free: Vec<u32>,
+}
+
+impl Wide {
+    fn insert(&mut self, totals: (u64, u64)) -> u32 {
+        if let Some(at) = self.free.pop() {
+            self.totals[at as usize] = totals;
+            return at;
+        }
+        self.totals.push(totals);
+        (self.totals.len() - 1) as u32
+    }
+
+    fn remove(&mut self, at: u32) {
+        self.free.push(at);
+        if self.free.len() == self.totals.len() {
+            *self = Self::default();
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.totals.capacity() * size_of::<(u64, u64)>() + self.free.capacity() * size_of::<u32>()
+    }
 }
 
 impl Slots {
     pub(crate) fn get(&self, slot: u32) -> Slot {
-        self.packed(slot).map_or(Slot::NONE, |packed| self.unpack(slot, packed))
+        self.packed(slot).map_or(Slot::NONE, |packed| self.unpack(packed))
     }
 
     #[inline]
@@ -114,9 +143,9 @@ impl Slots {
         self.used
     }
 
-    fn unpack(&self, slot: u32, packed: &Packed) -> Slot {
+    fn unpack(&self, packed: &Packed) -> Slot {
         let narrow = (u64::from(packed.added), u64::from(packed.removed));
-        let (added, removed) = if packed.wide { self.wide.get(&slot).copied().unwrap_or(narrow) } else { narrow };
+        let (added, removed) = if packed.wide { self.wide.totals[packed.added as usize] } else { narrow };
         let version = packed.version();
         let born = version - Version::from(packed.age).min(version);
         Slot { row: Row { added, removed, version }, born, cell: packed.cell }
@@ -125,8 +154,10 @@ impl Slots {
     pub(crate) fn set(&mut self, slot: u32, state: Slot) {
         let Row { added, removed, version } = state.row;
         let narrow = u32::try_from(added).ok().zip(u32::try_from(removed).ok());
-        let is_wide = narrow.is_none();
-        let (low_added, low_removed) = narrow.unwrap_or_default();
+        if let Some(at) = self.packed(slot).filter(|packed| packed.wide).map(|packed| packed.added) {
+            self.wide.remove(at);
+        }
+        let (low_added, low_removed) = narrow.unwrap_or_else(|| (self.wide.insert((added, removed)), 0));
         let packed = Packed {
             cell: state.cell,
             added: low_added,
@@ -134,15 +165,9 @@ impl Slots {
             age: u32::try_from(version - state.born.min(version)).unwrap_or(u32::MAX),
             version_low: version as u32,
             version_high: (version >> 32) as u16,
-            wide: is_wide,
+            wide: narrow.is_none(),
         };
-        let old = self.replace(slot, packed);
-        if old.wide {
-            self.wide.remove(&slot);
-        }
-        if is_wide {
-            self.wide.insert(slot, (added, removed));
-        }
+        self.replace(slot, packed);
     }
 
     /// Lets a live row go on to its next state, where that is a matter of its packed slot alone. Returns its cell, and the
@@ -169,7 +194,7 @@ impl Slots {
         Some((packed.cell, old))
     }
 
-    fn replace(&mut self, slot: u32, new: Packed) -> Packed {
+    fn replace(&mut self, slot: u32, new: Packed) {
         let at = slot as usize / CHUNK;
         if new.cell != EMPTY && !matches!(self.chunks.get(at), Some(Some(_))) && self.deserves_chunk(at) {
             self.make_chunk(at);
@@ -180,7 +205,6 @@ impl Slots {
             _ => self.aside.insert(slot, new).unwrap_or(NONE),
         };
         self.used = self.used + usize::from(new.cell != EMPTY) - usize::from(old.cell != EMPTY);
-        old
     }
 
     /// Whether another chunk may be made here: it is in reach, and a quarter of it is used, or of all chunks all but a fifth.
@@ -216,7 +240,7 @@ impl Slots {
                 (None, _) => aside.next()?,
                 _ => chunked.next()?,
             };
-            Some((slot, self.unpack(slot, packed)))
+            Some((slot, self.unpack(packed)))
         })
     }
 
@@ -229,8 +253,8 @@ impl Slots {
     pub(crate) fn bytes(&self) -> usize {
         // A tree's nodes are half full when it has grown from one end.
         let aside = self.aside.len() * 2 * size_of::<(u32, Packed)>();
-        let wide = self.wide.len() * 2 * size_of::<(u32, (u64, u64))>();
-        self.made * size_of::<[Packed; CHUNK]>() + self.chunks.capacity() * size_of::<usize>() + aside + wide
+        let chunks = self.made * size_of::<[Packed; CHUNK]>() + self.chunks.capacity() * size_of::<usize>();
+        chunks + aside + self.wide.bytes()
     }
 }
 
