@@ -67,7 +67,7 @@ pub struct Limiter {
     sharing: Mutex<Sharing>,
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
     woken: Arc<AtomicBool>,
-    listed: Listed,
+    listed: Arc<Listed>,
     ground: Ground,
 }
 
@@ -136,7 +136,7 @@ impl Limiter {
             sharing: Mutex::new(sharing),
             declared,
             woken,
-            listed: Listed::default(),
+            listed: Arc::default(),
             ground,
         }
     }
@@ -207,7 +207,7 @@ impl Limiter {
             Some(throttle) => Arc::clone(throttle),
             None => {
                 let counter = self.structure.counter(name.as_bytes())?;
-                let (listed, ground) = (Arc::clone(&self.listed), Arc::clone(&self.ground));
+                let (listed, ground) = (Arc::downgrade(&self.listed), Arc::clone(&self.ground));
                 let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, now));
                 throttle.exchanged(now, sharing.reach);
                 shard.insert_unique(hash, Arc::clone(&throttle), |throttle| self.hasher.hash_one(&**throttle.name()));
@@ -469,6 +469,19 @@ mod tests {
         }
         alone.run(Duration::from_millis(100));
         assert_eq!(alone.visited(), 3);
+    }
+
+    /// A throttle that was used ends with its limiter when nobody has it.
+    #[test]
+    fn what_nobody_has_is_not_kept() {
+        let alone = Alone::new();
+        let throttle = alone.hard(1);
+        assert!(throttle.take(alone.now, 1).admitted());
+        let kept = Arc::downgrade(&throttle);
+        drop(throttle);
+        assert_eq!(kept.strong_count(), 2, "it is in the table and on the list");
+        drop(alone);
+        assert_eq!(kept.strong_count(), 0);
     }
 
     /// What was taken while a throttle rested is not there again in another epoch.

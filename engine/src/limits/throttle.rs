@@ -1,6 +1,6 @@
 //! A throttle on one node: soft or hard, behind one short lock.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -53,7 +53,7 @@ struct State {
 }
 
 /// Throttles that were used since the last exchange.
-pub(super) type Listed = Arc<Mutex<Vec<Arc<Throttle>>>>;
+pub(super) type Listed = Mutex<Vec<Arc<Throttle>>>;
 
 /// What all hard throttles that rest may use. Written before anybody else is told of what it has lost.
 pub(super) type Ground = Arc<RwLock<Base>>;
@@ -65,7 +65,7 @@ pub struct Throttle {
     name: Arc<str>,
     counter: Counter,
     state: Mutex<State>,
-    list: Listed,
+    list: Weak<Listed>,
     ground: Ground,
 }
 
@@ -99,7 +99,7 @@ impl Throttle {
         name: Arc<str>,
         spec: ThrottleSpec,
         counter: Counter,
-        list: Listed,
+        list: Weak<Listed>,
         ground: Ground,
         now: Time,
     ) -> Self {
@@ -184,8 +184,8 @@ impl Throttle {
         };
         let newly = take && !std::mem::replace(&mut state.listed, true);
         drop(state);
-        if newly {
-            self.list.lock().push(Arc::clone(self));
+        if newly && let Some(list) = self.list.upgrade() {
+            list.lock().push(Arc::clone(self));
         }
         decision
     }
