@@ -63,6 +63,8 @@ pub enum Canary {
     RoundsSkipped,
     /// What was written by a clock far ahead is taken.
     FutureTaken,
+    /// Whoever passes rows on to us is never replaced by somebody else.
+    PrunedForGood,
     /// A process that has what an earlier one has saved goes on as the run that that one was (I1).
     RunTakenUp,
     /// What was saved of a run that was forgotten while this node was away is taken over, as if it had been there.
@@ -91,7 +93,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 30] = [
+    pub const ALL: [Canary; 31] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -120,6 +122,7 @@ mod switched {
         Canary::RemovalForgotten,
         Canary::RoundsSkipped,
         Canary::FutureTaken,
+        Canary::PrunedForGood,
         Canary::RunTakenUp,
         Canary::StaleTakenOver,
     ];

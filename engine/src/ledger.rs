@@ -23,6 +23,7 @@ use crate::canary::{self, Canary};
 use crate::cell::CellKey;
 use crate::cells::Cells;
 use crate::index::Index;
+use crate::journal::{Journal, Mark};
 use crate::keys::Keys;
 use crate::own::{Own, counts_nothing};
 use crate::partial::Partial;
@@ -46,8 +47,11 @@ pub(crate) struct Ledger {
     index: Index,
     cleared: Cleared,
     registers: Registers,
+    journal: Journal,
     /// The latest write of a cache that was taken back from what was saved.
     restored: Stamp,
+    /// When that was.
+    restored_at: Time,
     /// Keys that are blocks rather than single hosts.
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
@@ -71,7 +75,9 @@ impl Ledger {
             index: Index::new(class.kind()),
             cleared: Cleared::default(),
             registers: Registers::new(bounds),
+            journal: Journal::default(),
             restored: Stamp::default(),
+            restored_at: Time(0),
             blocks: 0,
             unused: Vec::new(),
             editions: 0,
@@ -93,6 +99,44 @@ impl Ledger {
 
     pub(crate) fn partial_mut(&mut self, actor: &Actor) -> Option<&mut Partial> {
         self.partials.get_mut(actor)
+    }
+
+    /// The first row of an actor, by version, that says that there is a value that is neither here nor outdone.
+    pub(crate) fn lacking(&mut self, actor: &Actor) -> Option<Version> {
+        let (cells, registers) = (&self.cells, &self.registers);
+        let partial = self.partials.get_mut(actor)?;
+        let mut hollow = std::mem::take(&mut partial.hollow);
+        let row = |partial: &Partial, id: CellId| partial.find(id, cells).map(|(_, state)| state.row);
+        hollow.retain(|id| row(partial, *id).is_some_and(|row| registers.lacks(*id, &row)));
+        let first = hollow.iter().filter_map(|id| Some(row(partial, *id)?.version)).min();
+        partial.hollow = hollow;
+        first
+    }
+
+    /// What has changed since it was told, our own rows included.
+    pub(crate) fn journal(&mut self) -> &mut Journal {
+        if let Some(own) = self.partials.get(&self.actor) {
+            self.journal.note_own(&self.actor, (own.have, own.fingerprint()));
+        }
+        &mut self.journal
+    }
+
+    /// The actors that have changed behind a mark.
+    pub(crate) fn changed_behind(&self, mark: Mark) -> impl Iterator<Item = (Mark, &Actor)> {
+        self.journal.behind(mark)
+    }
+
+    /// How long ago an actor's rows here were known to be what there is; `None` when they never were, or some are still to come.
+    pub(crate) fn age(&self, actor: &Actor, partial: &Partial, now: Time) -> Option<Duration> {
+        if *actor == self.actor {
+            return Some(Duration::ZERO);
+        }
+        (partial.confirmed > Time(0) && partial.is_whole()).then(|| now.since(partial.confirmed))
+    }
+
+    /// Takes note that what is known of another actor has changed.
+    pub(crate) fn note(&mut self, actor: &Actor) {
+        self.journal.note(actor);
     }
 
     /// The latest run of a node that rows are known of.
@@ -296,6 +340,7 @@ impl Ledger {
         if new {
             let edition = self.edition();
             self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
+            self.journal.note(actor);
         }
         new
     }
@@ -331,6 +376,7 @@ impl Ledger {
     /// says that this was done while we were, so that only what came behind what we have taken back is ours to keep.
     pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, told: &mut Told<'_>) {
         self.set_counts(actor, false, told);
+        self.journal.forget(actor);
         if let Some(mut partial) = self.partials.remove(actor) {
             self.take_over(actor, &partial, if away { partial.restored } else { 0 });
             self.reclear(self.clearing_rows(&partial), keys, told);
@@ -355,6 +401,7 @@ impl Ledger {
     pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, told: &mut Told<'_>) {
         let Some(old) = self.partials.remove(&self.actor) else { return };
         let was = std::mem::replace(&mut self.actor, actor.clone());
+        self.journal.forget(&was);
         let cleared = self.clearing_rows(&old);
         self.own = Own::default();
         let edition = self.edition();

@@ -41,6 +41,7 @@ mod cells;
 mod gauge;
 mod index;
 mod inspect;
+mod journal;
 mod keys;
 mod ledger;
 pub mod limits;

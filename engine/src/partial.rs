@@ -1,6 +1,6 @@
 //! One actor's part of a structure: its rows by slot, their log, and how far they are known.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hashbrown::HashTable;
 use tallymesh_schemas::Version;
@@ -52,6 +52,10 @@ pub(crate) struct Partial {
     /// Another number whenever it becomes something else than what it was and rows above `have`: whoever has copied it
     /// copies it anew then.
     pub(crate) edition: u64,
+    /// Of a cache: cells of rows that others than their owner have told without the value. What outdid them there may be lost.
+    pub(crate) hollow: BTreeSet<CellId>,
+    /// The first of those of which the value has come since this was last asked for.
+    pub(crate) filled: Option<Version>,
     /// A snapshot that is being received and will take this partial's place.
     pub(crate) shadow: Option<Box<Partial>>,
     /// Of a shadow: writes that lose to what its actor's rows have told here so far, by cell. What they lose to may be
@@ -343,6 +347,7 @@ impl Partial {
             + self.log.as_ref().map_or(0, Log::bytes)
             + self.by_cell.as_ref().map_or(0, HashTable::allocation_size)
             + self.vacated.capacity() * 16
+            + self.hollow.len() * size_of::<CellId>()
     }
 }
 

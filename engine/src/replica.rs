@@ -23,13 +23,14 @@ mod digest;
 mod feed;
 mod link;
 mod liveness;
+mod relay;
 mod restore;
 mod retire;
 mod save;
 mod verify;
 mod windows;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ use crate::ledger::ApplyError;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
-use link::{Link, Noted, Part};
+use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
 pub use restore::{RestoreError, next_run};
@@ -229,6 +230,8 @@ pub struct Counters {
     pub gaps: u64,
     /// Requests for rows that were sent.
     pub wants_out: u64,
+    /// Requests for rows to come that were sent, where none were missing.
+    pub grafts_out: u64,
     /// Digests that were sent.
     pub digests_out: u64,
     /// Divergences found.
@@ -286,10 +289,17 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
-    links: BTreeMap<NodeName, Noted>,
-    /// Counts up whenever rows of ours are released to be sent.
-    release: u64,
+    /// In boxes, because they are large and the tree that they are found in should not be.
+    links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
+    /// Who passes rows on to us whose owner has no link to us.
+    parents: BTreeMap<Part, NodeName>,
+    /// Others' rows that somebody has asked us for.
+    passed_on: BTreeSet<Part>,
+    /// Rows of caches of which whoever told them without a value is gone, and since how many digest intervals.
+    hollow: BTreeMap<Part, u32>,
+    /// Others' rows that somebody has asked us for, from before where we began.
+    wanted_before: BTreeSet<Part>,
     /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
     begun: Incarnation,
     /// By node and the first run that is buried.
@@ -299,11 +309,15 @@ pub struct Replica {
     random: Random,
     sweep_at: Time,
     chase_at: Time,
-    /// Somebody's life changed, or somebody is new: who counts is to be looked at.
-    life_changed: bool,
+    /// Whose life changed, or who is new: whether they count is to be looked at.
+    life_changed: BTreeSet<NodeName>,
     /// A link went down: whether its node lives is for the membership to say from now on.
     unlinked: bool,
     life_updated: Time,
+    /// When the next node's rows stop counting, as of then.
+    death_at: Time,
+    /// The time when it was last told.
+    now: Time,
     nonce: u64,
     leaving: bool,
     /// What is known of what is saved, where it is.
@@ -341,6 +355,11 @@ impl Replica {
         self.links.keys()
     }
 
+    /// Whether there is a link to a peer.
+    pub fn is_linked(&self, peer: &NodeName) -> bool {
+        self.links.contains_key(peer)
+    }
+
     /// What it has done so far.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -371,8 +390,11 @@ impl Replica {
             gauge_caches: Vec::new(),
             clock: WindowClock::default(),
             links: BTreeMap::new(),
-            release: 0,
             nodes: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            passed_on: BTreeSet::new(),
+            hollow: BTreeMap::new(),
+            wanted_before: BTreeSet::new(),
             begun: incarnation,
             tombstones: BTreeMap::new(),
             events: VecDeque::new(),
@@ -380,9 +402,11 @@ impl Replica {
             random,
             sweep_at: Time(0),
             chase_at: Time(0),
-            life_changed: false,
+            life_changed: BTreeSet::new(),
             unlinked: false,
             life_updated: Time(0),
+            death_at: Time::NEVER,
+            now: Time(0),
             nonce: 0,
             leaving: false,
             store: None,
@@ -410,6 +434,8 @@ impl Replica {
         let structure = Arc::new(Structure::new(spec, self.actor.clone(), self.random.next(), wake));
         let held = Held::new(Arc::clone(&structure), joining, true);
         self.structures.insert(id, held);
+        // When nodes stop counting depends on the structures that there are.
+        self.death_at = Time(0);
         Ok(structure)
     }
 
@@ -466,7 +492,7 @@ impl Replica {
         let earlier = |(_, actor): &Part| actor.node == was.node && actor.incarnation < incarnation;
         for link in self.links.values_mut() {
             link.forget(earlier);
-            link.start_over();
+            link.start_over(&was.node);
         }
         if self.structures.values().any(|held| held.structure.keeps_runs()) {
             // Others keep the events of earlier runs. These count in the new run now.
@@ -515,13 +541,18 @@ impl Replica {
         let mut link = Link::new(now.mono);
         // A verification may be under way; what the link before was asked went down with it.
         link.probe = (self.nonce > 0).then_some(self.nonce);
-        self.links.insert(peer.clone(), Noted::new(link));
+        self.links.insert(peer.clone(), Box::new(link));
+        self.meet_owner(peer);
         self.set_life(now, peer, Life::Alive);
     }
 
     /// A link is down. Whether the peer is dead is for the membership to say.
     pub fn handle_link_down(&mut self, peer: &NodeName) {
-        self.unlinked |= self.links.remove(peer).is_some();
+        if let Some(link) = self.links.remove(peer) {
+            self.unlinked = true;
+            self.hollow.extend(link.hollow.into_iter().map(|part| (part, 0)));
+            self.orphan(peer);
+        }
     }
 
     /// A message from a peer.
@@ -532,6 +563,7 @@ impl Replica {
         if !self.links.contains_key(peer) {
             return Err(PeerError::NoLink(peer.clone()));
         }
+        self.now = now.mono;
         let result = Message::decode(bytes).map_err(PeerError::from).and_then(|message| {
             match message {
                 Message::Digest(digest) => self.handle_digest(now, peer, &digest),
@@ -539,6 +571,7 @@ impl Replica {
                 Message::Delta(delta) => return self.handle_delta(now, peer, &delta),
                 Message::Probe { nonce } => self.handle_probe(now, peer, nonce),
                 Message::Seen(seen) => self.handle_seen(peer, seen),
+                Message::Prune(prune) => self.handle_prune(peer, prune),
                 Message::Goodbye => self.set_life(now, peer, Life::Left),
             }
             Ok(())
@@ -549,26 +582,37 @@ impl Replica {
 
     /// Counts have changed: releases them to be sent, at once or when they are due.
     pub fn handle_changes(&mut self, now: Now) {
-        for held in self.structures.values_mut().filter(|held| held.waits()) {
+        self.now = now.mono;
+        self.release(now.mono, |held| {
+            if !held.waits() {
+                return false;
+            }
             if canary::broken(Canary::FlushForgotten) && held.flushed_at.is_some_and(|at| at != now.mono) {
                 held.flushed_at = Some(now.mono);
-                continue;
+                return false;
             }
-            if now.mono >= held.due() || held.structure.pending() >= held.structure.spec().max_pending {
-                held.flush(now.mono);
-                self.release += 1;
+            now.mono >= held.due() || held.structure.pending() >= held.structure.spec().max_pending
+        });
+    }
+
+    /// Releases what has changed in the structures that are `due`: all who have a link get it.
+    fn release(&mut self, now: Time, due: impl Fn(&mut Held) -> bool) {
+        for (id, held) in &mut self.structures {
+            if due(held) && held.flush(now) {
+                let part = (*id, self.actor.clone());
+                self.links.values_mut().for_each(|link| link.touch(&part));
             }
         }
     }
 
     /// Releases everything that has changed.
     fn flush(&mut self, now: Now) {
-        self.structures.values_mut().for_each(|held| held.flush(now.mono));
-        self.release += 1;
+        self.release(now.mono, |_| true);
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now.mono;
         self.turn_windows(now);
         if now.mono >= self.sweep_at {
             self.sweep_at = now.mono.after(SWEEP_INTERVAL);
@@ -579,6 +623,8 @@ impl Replica {
         if now.mono >= self.chase_at {
             self.chase_at = now.mono.after(self.config.digest_interval);
             self.chase(now.mono);
+            self.begin_earlier();
+            self.ask_for_values();
         }
         for link in self.links.values_mut().filter(|link| link.due() <= now.mono) {
             link.handle_timeout(now.mono, &self.config, &mut self.random);
@@ -615,14 +661,8 @@ impl Replica {
     pub fn poll_transmit(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
         // Nothing that is sent to one peer depends on the links to the others.
         let mut links = std::mem::take(&mut self.links);
-        let link = links.get_mut(peer).filter(|link| !link.is_quiet(self.release));
-        let sent = link.is_some_and(|link| {
-            let sent = self.transmit(link, buf);
-            if !sent && self.all_rest(link) {
-                link.note_quiet(self.release);
-            }
-            sent
-        });
+        let link = links.get_mut(peer).filter(|link| link.has_something(self.leaving));
+        let sent = link.is_some_and(|link| self.transmit(link, buf));
         self.links = links;
         sent
     }
@@ -633,7 +673,7 @@ impl Replica {
         let links = self.links.values().map(|link| link.due());
         flushes
             .chain(links)
-            .chain([self.sweep_at, self.chase_at, self.next_death(), self.next_window()])
+            .chain([self.sweep_at, self.chase_at, self.death_at, self.next_window()])
             .min()
             .unwrap_or(self.sweep_at)
     }
@@ -652,9 +692,11 @@ impl Replica {
 }
 
 impl Held {
-    fn flush(&mut self, now: Time) {
+    /// Whether that released anything new.
+    fn flush(&mut self, now: Time) -> bool {
         self.structure.commit();
-        self.flushed = self.structure.head();
         self.flushed_at = Some(now);
+        let head = self.structure.head();
+        std::mem::replace(&mut self.flushed, head) != head
     }
 }

@@ -1,7 +1,7 @@
 //! A structure as the replication state machine sees it: what it holds of each actor, what to send, what to take in.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Bound, RangeInclusive};
 use std::time::Duration;
 
 use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
@@ -10,6 +10,7 @@ use tallymesh_schemas::saved::Extent;
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
 
 use crate::canary::{self, Canary};
+use crate::journal::Mark;
 use crate::ledger::{Applied, ApplyError, Ledger};
 use crate::partial::{Cut, Partial};
 use crate::primitive::Ordering;
@@ -25,8 +26,8 @@ pub(crate) struct Progress {
     pub(crate) have: Version,
     pub(crate) floor: Version,
     pub(crate) fingerprint: u64,
-    /// How far a snapshot has come that is being received.
-    pub(crate) shadow: Option<Version>,
+    /// Where a snapshot begins that is being received, and how far it has come.
+    pub(crate) shadow: Option<(Version, Version)>,
 }
 
 /// Where to begin with sending rows to a replica.
@@ -86,13 +87,15 @@ pub(crate) struct Piece {
     pub(crate) rows: Vec<u8>,
 }
 
-fn digest_entry(actor: &Actor, partial: &Partial) -> DigestEntry {
+/// What is said of an actor; `age` is how long ago its rows here were known to be what there is.
+fn digest_entry(actor: &Actor, partial: &Partial, age: Option<Duration>) -> DigestEntry {
     DigestEntry {
         actor: actor.clone(),
         since: partial.since,
         have: partial.have,
         floor: partial.floor,
         fingerprint: partial.fingerprint(),
+        age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
     }
 }
 
@@ -107,14 +110,43 @@ impl Structure {
     }
 
     /// Tells how far we are with each actor behind `after`, in order, until `tell` says that it is enough.
-    pub(crate) fn digest(&self, after: Option<&Actor>, tell: &mut dyn FnMut(DigestEntry) -> bool) {
+    pub(crate) fn digest(&self, after: Option<&Actor>, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) {
         let ledger = self.ledger.read();
-        let behind = ledger.partials().iter().filter(|(actor, _)| after.is_none_or(|after| *actor > after));
-        for (actor, partial) in behind {
-            if !tell(digest_entry(actor, partial)) {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        for (actor, partial) in ledger.partials().range((from, Bound::Unbounded)) {
+            if !tell(digest_entry(actor, partial, ledger.age(actor, partial, now))) {
                 return;
             }
         }
+    }
+
+    /// Where a reader of changes is that is about to be told everything.
+    pub(crate) fn last_change(&self) -> Mark {
+        self.ledger.write().journal().last()
+    }
+
+    /// Tells how far we are with each actor that has changed behind `mark`, until `tell` says that it is enough. Where the
+    /// reader is then. O(what is told).
+    pub(crate) fn changes(&self, mark: Mark, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) -> Mark {
+        if self.ledger.write().journal().last() == mark {
+            return mark;
+        }
+        let ledger = self.ledger.read();
+        let mut told = mark;
+        for (mark, actor) in ledger.changed_behind(mark) {
+            if let Some(partial) = ledger.partial(actor)
+                && !tell(digest_entry(actor, partial, ledger.age(actor, partial, now)))
+            {
+                return told;
+            }
+            told = mark;
+        }
+        told
+    }
+
+    /// An actor is to be told of once more.
+    pub(crate) fn tell_again(&self, actor: &Actor) {
+        self.ledger.write().note(actor);
     }
 
     /// How far we are with one actor's rows; `None` when we hold none.
@@ -126,7 +158,7 @@ impl Structure {
             have: partial.have,
             floor: partial.floor,
             fingerprint: partial.fingerprint(),
-            shadow: partial.shadow.as_ref().map(|shadow| shadow.have),
+            shadow: partial.shadow.as_ref().map(|shadow| (shadow.since, shadow.have)),
         })
     }
 
@@ -218,6 +250,28 @@ impl Structure {
         Some(start)
     }
 
+    /// Of a cache: the version before the first row of an actor that says that there is a value that is neither here nor outdone.
+    pub(crate) fn lacking(&self, actor: &Actor) -> Option<Version> {
+        self.ledger.write().lacking(actor).map(|first| first - 1)
+    }
+
+    /// Whether there may be rows of an actor without their values, and the version before the first one of which the value has
+    /// come only now. O(1).
+    pub(crate) fn take_filled(&self, actor: &Actor) -> (bool, Option<Version>) {
+        let mut ledger = self.ledger.write();
+        let Some(partial) = ledger.partial_mut(actor) else { return (false, None) };
+        (!partial.hollow.is_empty(), partial.filled.take().map(|first| first - 1))
+    }
+
+    /// Makes room for everything that an actor has, where we began in the middle: it comes as a snapshot.
+    pub(crate) fn begin_earlier(&self, actor: &Actor) {
+        if let Some(partial) = self.ledger.write().partial_mut(actor)
+            && partial.since > 0
+        {
+            partial.shadow.get_or_insert_with(|| Box::new(Partial::shadow(0)));
+        }
+    }
+
     /// Cuts rows above `after` for a replica that knows the keys of rows born in `(since, known]`.
     pub(crate) fn cut(&self, actor: &Actor, known: (Version, Version), after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
@@ -270,8 +324,15 @@ impl Structure {
     }
 
     /// The rows of a cache were taken back: see [`Ledger::settle_registers`].
-    pub(crate) fn settle_registers(&self) {
-        self.ledger.write().settle_registers();
+    pub(crate) fn settle_registers(&self, now: Time) {
+        self.ledger.write().settle_registers(now);
+    }
+
+    /// Whoever passes an actor's rows on to us has other ones: a snapshot takes the place of what is here.
+    pub(crate) fn distrust(&self, actor: &Actor) {
+        if let Some(partial) = self.ledger.write().partial_mut(actor) {
+            partial.diverged = true;
+        }
     }
 
     /// An actor's owner states something else of the version that we have, in answer to probe `answers`. Whether we have
@@ -292,6 +353,7 @@ impl Structure {
         let applied = self.watchers.tell(|changed| {
             let mut ledger = self.ledger.write();
             let applied = ledger.apply(delta, from_owner, &self.keys, changed);
+            ledger.note(&delta.actor);
             let current = matches!(applied, Ok(Applied::Advanced | Applied::Stale | Applied::Replaced));
             if current
                 && from_owner
@@ -309,10 +371,21 @@ impl Structure {
     /// An actor's owner has just said that its head is `head`.
     pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
         let mut ledger = self.ledger.write();
-        let Some(partial) = ledger.partial_mut(owner).filter(|partial| partial.have >= head) else { return };
-        partial.confirmed = now;
+        if let Some(partial) = ledger.partial_mut(owner).filter(|partial| partial.have >= head) {
+            partial.confirmed = now;
+        }
         drop(ledger);
         self.refresh();
+    }
+
+    /// Somebody has known `head` to be an actor's head at some moment.
+    pub(crate) fn hear(&self, actor: &Actor, head: Version, at: Time) {
+        let mut ledger = self.ledger.write();
+        if let Some(partial) =
+            ledger.partial_mut(actor).filter(|partial| partial.have >= head && partial.confirmed < at)
+        {
+            partial.confirmed = at;
+        }
     }
 
     /// Whether what a run has counted outlives it.
@@ -325,11 +398,16 @@ impl Structure {
         self.spec().class.is_window()
     }
 
-    /// Lets the rows of those actors count of whom `counts` says so; those of events always do.
-    pub(crate) fn set_counts(&self, counts: impl Fn(&Actor) -> bool) {
+    /// Lets the rows of those actors count of whom `counts` says so; those of events always do. Looks at the runs of these
+    /// nodes, or at all. O(actors that are looked at).
+    pub(crate) fn set_counts(&self, nodes: Option<&BTreeSet<NodeName>>, counts: impl Fn(&Actor) -> bool) {
         let counts = |actor: &Actor| self.keeps_runs() || counts(actor);
         let mut ledger = self.ledger.write();
-        let changed: Vec<_> = ledger.partials().iter().filter(|(actor, p)| p.counts != counts(actor)).collect();
+        let turns = |(actor, partial): &(&Actor, &Partial)| partial.counts != counts(actor);
+        let changed: Vec<_> = match nodes {
+            Some(nodes) => nodes.iter().flat_map(|node| ledger.runs(node)).filter(turns).collect(),
+            None => ledger.partials().iter().filter(turns).collect(),
+        };
         let changed: Vec<_> = changed.into_iter().map(|(actor, partial)| (actor.clone(), !partial.counts)).collect();
         self.watchers.tell(|told| {
             changed.iter().for_each(|(actor, counts)| ledger.set_counts(actor, *counts, told));

@@ -8,7 +8,7 @@ mod wire;
 use std::time::Duration;
 
 use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
-use tallymesh_engine::{CacheError, Event, Stamp};
+use tallymesh_engine::{CacheError, Event, Life, Stamp};
 use tallymesh_schemas::limits;
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
@@ -93,6 +93,59 @@ fn only_what_is_read_travels_with_its_value() {
         }
     }
     assert!(seen > 0, "the outdone row was told");
+}
+
+/// I5. A relay tells a row that it knows to be outdone without its value, and dies before it tells what outdoes it. What is read then
+/// comes from the owner, however far the row has gone without.
+#[test]
+fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
+    let mut wire = cache_wire(&["a", "relay", "c", "e"]);
+    for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+        wire.down(a, b);
+    }
+    let owner = wire.replicas[0].actor().clone();
+    for at in [2, 3] {
+        let now = wire.now_at(at);
+        wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
+    }
+    set(&mut wire, 0, KEY, b"of a");
+    wire.up(0, 1);
+    wire.talk();
+    assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"of a"[..]));
+    wire.down(0, 1);
+    wire.now.unix_ms += 1000;
+    set(&mut wire, 1, KEY, b"of relay");
+    wire.up(1, 2);
+    wire.up(2, 3);
+    let relay = wire.replicas[1].actor().clone();
+    let its_own = |bytes: &[u8]| matches!(read(bytes), Message::Delta(delta) if delta.actor == relay);
+    pass_but(&mut wire, &[(1, 2), (2, 1), (2, 3), (3, 2)], its_own);
+    let have = |wire: &Wire, at: usize| {
+        wire.structure(at).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.have)
+    };
+    assert_eq!((have(&wire, 2), have(&wire, 3), get(&wire, 2, KEY), get(&wire, 3, KEY)), (1, 1, None, None));
+    wire.down(1, 2);
+    wire.replicas
+        .iter_mut()
+        .for_each(|replica| replica.handle_member(wire.now, &relay.node, relay.incarnation, Life::Dead));
+    wire.up(0, 2);
+    wire.run(15);
+    let read = [0, 2, 3].map(|at| get(&wire, at, KEY).unwrap_or_default());
+    assert_eq!(read, [b"of a"; 3], "by its owner, the next one and the one behind");
+}
+
+/// Lets some talk for three seconds; what is not passed is lost.
+fn pass_but(wire: &mut Wire, ways: &[(usize, usize)], lost: impl Fn(&[u8]) -> bool) {
+    for _ in 0..30 {
+        wire.wait_a_little();
+        for _ in 0..4 {
+            for (from, to) in ways {
+                for bytes in wire.take(*from, *to).into_iter().filter(|bytes| !lost(bytes)) {
+                    wire.give(*from, *to, &bytes).unwrap();
+                }
+            }
+        }
+    }
 }
 
 fn delta_with(wire: &Wire, version: u64, stamp: u64, value: &[u8]) -> Vec<u8> {

@@ -49,7 +49,7 @@ impl Target {
     }
 
     fn digest(&mut self, peer: &str, about: Actor, have: u64) {
-        let entry = DigestEntry { actor: about, since: 0, have, floor: 0, fingerprint: 0 };
+        let entry = DigestEntry { actor: about, since: 0, have, floor: 0, fingerprint: 0, age_ms: None };
         let spec = self.structure.spec().clone();
         let part = StructureDigest {
             structure: spec.name.id(),

@@ -5,9 +5,10 @@ mod wire;
 
 use std::time::Duration;
 
-use tallymesh_engine::Config;
+use tallymesh_engine::{Config, Life};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest};
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Incarnation, StructureSpec};
 use wire::{NAME, Wire, config, is_delta, read, spec};
 
 /// I3. What a relay passes on in pieces may be newer than a statement of the owner's that is still under way: a row that has
@@ -129,6 +130,66 @@ fn counting(bytes: &[u8], added: u64) -> Vec<u8> {
     encoded(&Message::Delta(Delta { rows: &rows, ..delta.clone() }))
 }
 
+/// I5. A node whose neighbours all began later than what it misses gets it all the same: they ask for it in their turn, up to the owner.
+#[test]
+fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
+    let spec = StructureSpec { snapshot: false, ..spec() };
+    let mut wire = Wire::with(&["a", "b", "c"], &config(), &spec);
+    let owner = wire.replicas[0].actor().clone();
+    wire.up(0, 1);
+    wire.up(1, 2);
+    let now = wire.now_at(2);
+    wire.replicas[2].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
+    wire.run(1);
+    wire.add_to(0, "x", 1);
+    wire.add_to(0, "gone", 1);
+    wire.run(3);
+    assert_eq!((wire.total(2, "x"), wire.total(2, "gone")), (1, 1));
+    wire.down(1, 2);
+    wire.add_to(0, "x", 1);
+    wire.add_to(0, "gone", -1);
+    wire.add_to(0, "y", 1);
+    wire.talk();
+    // Two join, each in the middle of what there is; the only way to c is by them.
+    for (to, late) in [(0, "d"), (3, "e")] {
+        let late = wire.add(late, &config(), &spec);
+        wire.up(to, late);
+        wire.talk();
+    }
+    assert!([3, 4].iter().all(|late| wire.total(*late, "y") == 0), "they do not know what was before");
+    let now = wire.now_at(4);
+    wire.replicas[4].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
+    wire.up(4, 2);
+    wire.run(15);
+    assert_eq!((wire.total(2, "x"), wire.total(2, "gone"), wire.total(2, "y")), (2, 0, 1));
+    wire.add_to(0, "x", 1);
+    wire.talk();
+    wire.assert_same(0, 2);
+    let quiet = wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>();
+    wire.run(15);
+    assert_eq!(wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>(), quiet, "nobody asks on");
+}
+
+/// A relay that goes on as another run goes on passing on what others have.
+#[test]
+fn a_relay_that_goes_on_as_another_run_passes_on() {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    let owner = wire.replicas[0].actor().clone();
+    let now = wire.now_at(2);
+    wire.replicas[2].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
+    wire.up(0, 1);
+    wire.up(1, 2);
+    wire.run(5);
+    wire.add_to(0, "x", 1);
+    wire.talk();
+    assert_eq!(wire.total(2, "x"), 1);
+    let (now, run) = (wire.now_at(1), wire.replicas[1].actor().clone());
+    assert!(wire.replicas[1].renew(now, Incarnation(0)) > run);
+    wire.add_to(0, "x", 1);
+    wire.talk();
+    assert_eq!(wire.total(2, "x"), 2, "at once");
+}
+
 /// I1, I6. Rows that somebody has made up for a node, and that another one has taken for its, come to that node's ears: it goes on as
 /// another run, and they are gone.
 #[test]
@@ -142,7 +203,7 @@ fn who_is_written_for_hears_of_it() {
     wire.add_to(1, "x", 1);
     wire.run(6);
     let (b, c) = (wire.replicas[1].actor().clone(), wire.replicas[2].actor().clone());
-    let entry = DigestEntry { actor: b.clone(), since: 0, have: NEVER_ISSUED, floor: 0, fingerprint: 7 };
+    let entry = DigestEntry { actor: b.clone(), since: 0, have: NEVER_ISSUED, floor: 0, fingerprint: 7, age_ms: None };
     let structures = vec![StructureDigest {
         structure: wire.structure(0).id(),
         name: NAME,

@@ -251,7 +251,7 @@ fn what_waits_stays_saved() {
 fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &[u8]) {
     replica.handle_link_up(NOW, &actor.node);
     let structure = replica.structure("sessions").unwrap().id();
-    let entry = DigestEntry { actor: actor.clone(), since: 0, have: upto, floor: 0, fingerprint: 0 };
+    let entry = DigestEntry { actor: actor.clone(), since: 0, have: upto, floor: 0, fingerprint: 0, age_ms: None };
     let structures = vec![StructureDigest { structure, name: "sessions", kind: Kind::Cache, entries: vec![entry] }];
     let digest = Digest {
         incarnation: actor.incarnation,
@@ -276,7 +276,8 @@ fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &
     for message in [Message::Digest(digest), Message::Delta(delta)] {
         let mut bytes = Vec::new();
         message.encode(&mut bytes).unwrap();
-        replica.handle_message(NOW, &actor.node, &bytes).unwrap();
+        let now = Now { mono: NOW.mono.after(Duration::from_millis(1)), ..NOW };
+        replica.handle_message(now, &actor.node, &bytes).unwrap();
     }
 }
 

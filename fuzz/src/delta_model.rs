@@ -190,6 +190,7 @@ impl Owner {
             have: self.head,
             floor: self.floor,
             fingerprint: self.fingerprint(),
+            age_ms: Some(0),
         };
         let structure = StructureDigest {
             structure: StructureId::of(STRUCTURE),

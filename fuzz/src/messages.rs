@@ -39,6 +39,7 @@ fn check_bounds(message: &Message<'_>, len: usize) {
                 assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
             }
         }
+        Message::Prune(prune) => assert!(prune.actor.incarnation.0 <= limits::INCARNATION),
         Message::Probe { .. } | Message::Goodbye => {}
     }
 }

@@ -17,6 +17,7 @@ pub mod gauge;
 pub mod key;
 pub mod limits;
 pub mod message;
+pub mod overlay;
 pub mod rate;
 pub mod rows;
 pub mod saved;
@@ -28,6 +29,7 @@ pub mod varint;
 
 pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
 pub use gauge::GaugeCacheSpec;
+pub use overlay::Overlay;
 pub use rate::{Rate, RateError};
 pub use series::{SeriesName, SeriesSpec, Window};
 pub use structure::{Bounds, Cell, Class, Kind, OnDead, StructureId, StructureName, StructureSpec};

@@ -31,6 +31,13 @@ pub const WINDOWS: usize = 4096;
 /// Actors that one structure holds rows of. An actor is one run of one node; superseded runs are dropped.
 pub const ACTORS: usize = 4096;
 
+/// Members up to which every node has a link to every other one. A larger cluster's nodes have a bounded number of links, and
+/// pass on what others count.
+pub const MESH: usize = 64;
+
+/// Rings on which the members of a larger cluster lie: a node has two links on each.
+pub const RINGS: u8 = 5;
+
 /// Bytes of a key as it travels and as the engine stores it.
 pub const KEY_BYTES: usize = 512;
 

@@ -38,6 +38,8 @@ pub enum Message<'a> {
     Goodbye,
     /// What the sender has of a cache, all of it at one moment.
     Seen(Seen),
+    /// Send no more of an actor's rows: they come from somebody else.
+    Prune(Prune),
 }
 
 /// What a node has of a cache's rows, all of it at one moment: by this the others know what everybody has seen, and what
@@ -107,6 +109,8 @@ pub struct DigestEntry {
     pub floor: Version,
     /// Sum of the hashes of the live rows, see the engine's `fingerprint`.
     pub fingerprint: u64,
+    /// How long ago, in milliseconds, this was known to be the owner's head; `None` when it never was.
+    pub age_ms: Option<u64>,
 }
 
 /// Please send rows of `actor` above `after`.
@@ -123,6 +127,15 @@ pub struct Want {
     /// Whether to start over with a snapshot: what the sender has does not match, or its half-built snapshot goes on
     /// from `after`.
     pub snapshot: bool,
+}
+
+/// Please send no more rows of `actor`, until they are asked for again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prune {
+    /// Which structure.
+    pub structure: StructureId,
+    /// Whose rows.
+    pub actor: Actor,
 }
 
 /// Every row of an actor whose version lies in `(after, upto]`, but those that have moved on since.
@@ -236,6 +249,7 @@ impl<'a> Message<'a> {
                 bound("floor", delta.floor, delta.upto.max(delta.floor).min(limits::VERSION))?;
                 bound("rows", delta.rows.len() as u64, limits::FRAME_BYTES as u64)
             }
+            Self::Prune(prune) => check_actor(&prune.actor),
             Self::Seen(seen) => {
                 bound("seen entries", seen.entries.len() as u64, limits::SEEN_ENTRIES as u64)?;
                 seen.entries.iter().try_for_each(|entry| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
 use tallymesh_schemas::message::{
-    Delta, Digest, DigestEntry, Message, Seen, SeenEntry, StructureDigest, Tombstone, Want,
+    Delta, Digest, DigestEntry, Message, Prune, Seen, SeenEntry, StructureDigest, Tombstone, Want,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, frame, key};
@@ -51,7 +51,8 @@ fn cache_rows() -> Vec<u8> {
 
 fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let structure = StructureId::of("inbound_cidr");
-    let entry = DigestEntry { actor: actor(), since: 0, have: 51, floor: 12, fingerprint: 0x0123_4567_89ab_cdef };
+    let fingerprint = 0x0123_4567_89ab_cdef;
+    let entry = DigestEntry { actor: actor(), since: 0, have: 51, floor: 12, fingerprint, age_ms: Some(300) };
     let part = StructureDigest { structure, name: "inbound_cidr", kind: Kind::CidrTree, entries: vec![entry] };
     let tombstone = Tombstone {
         node: name("relay-0-9"),
@@ -89,6 +90,7 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         ),
         ("probe", Message::Probe { nonce: 7 }),
         ("goodbye", Message::Goodbye),
+        ("prune", Message::Prune(Prune { structure, actor: actor() })),
         (
             "seen",
             Message::Seen(Seen {

@@ -68,7 +68,7 @@ pub(crate) struct Looked {
 pub(crate) const EVERYTHING: u64 = 8;
 
 /// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
-const ENTRIES_A_PART: usize = 6;
+const ENTRIES_A_PART: usize = 8;
 
 /// Whether the rows of a structure are the limits' own: what they may be is for `limits` to check.
 fn is_limited(structure: &Structure) -> bool {
@@ -431,5 +431,9 @@ fn asking_time(cluster: &Cluster) -> Duration {
 /// Deltas, wants and digests that were sent.
 fn flow(cluster: &Cluster) -> (u64, u64, u64) {
     let counters = cluster.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.replica.counters()));
-    counters.fold((0, 0, 0), |sum, c| (sum.0 + c.deltas_out, sum.1 + c.wants_out, sum.2 + c.digests_out))
+    // Of each window that begins, rows to come are asked for.
+    let grafts = u64::from(cluster.series_specs.is_empty());
+    counters.fold((0, 0, 0), |sum, c| {
+        (sum.0 + c.deltas_out, sum.1 + c.wants_out + grafts * c.grafts_out, sum.2 + c.digests_out)
+    })
 }

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tallymesh_engine::{Cache, Config, Now, Scope, Series, Structure, Time};
-use tallymesh_schemas::{Actor, GaugeCacheSpec, NodeName, SeriesSpec, StructureSpec, Window};
+use tallymesh_schemas::{Actor, GaugeCacheSpec, NodeName, SeriesSpec, StructureSpec, Window, limits};
 
 pub use builder::{Builder, quick_config, series, spec};
 pub use sent::Sent;
@@ -90,6 +90,10 @@ pub struct Timing {
     pub suspect_after: Duration,
     /// And after so long it is declared dead.
     pub dead_after: Duration,
+    /// Members up to which everybody has a link to everybody.
+    pub mesh: usize,
+    /// Rings on which the members of a larger cluster have their links.
+    pub rings: u8,
     /// A node that leaves ends after so long whether or not it could tell everybody.
     pub leave_within: Duration,
     /// Every so many deliveries a node's aggregates are recomputed from its rows.
@@ -104,6 +108,8 @@ impl Default for Timing {
             retry: Duration::from_millis(300),
             suspect_after: Duration::from_secs(1),
             dead_after: Duration::from_secs(4),
+            mesh: limits::MESH,
+            rings: limits::RINGS,
             leave_within: Duration::from_secs(3),
             audit_every: 16,
         }

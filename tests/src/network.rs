@@ -87,6 +87,8 @@ pub(crate) struct Link {
     pub(crate) ways: [Direction; 2],
     /// Since when an end has not answered, because it is gone or stands still.
     pub(crate) silent: Option<Time>,
+    /// Since when neither end is to have it.
+    pub(crate) unwanted: Option<Time>,
 }
 
 /// The link between two nodes, and which of its ways leads from `from` to the other.

@@ -1,14 +1,14 @@
 //! A simulated node: a process with a replica, its clocks, and what it hears of the others.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureId, StructureName, Window};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window};
 
 use crate::caches::{SeenWrites, SimCache, TakenBack};
 use crate::check::{self, Looked, Seen};
@@ -46,6 +46,10 @@ pub struct Node {
     pub(crate) slow: bool,
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) contacts: BTreeMap<NodeName, Contact>,
+    /// Whom it is to have links to.
+    pub(crate) overlay: Overlay,
+    /// Whom it has links to.
+    pub(crate) linked: BTreeSet<usize>,
     pub(crate) timer_at: Time,
     /// What it may use of each limit that is divided; `None` where something has happened since that was looked at.
     pub(crate) units: Option<Vec<u64>>,
@@ -92,7 +96,7 @@ pub struct Process {
 }
 
 impl Node {
-    pub(crate) fn new(label: String, name: NodeName, clock: Clock) -> Self {
+    pub(crate) fn new(label: String, overlay: Overlay, name: NodeName, clock: Clock) -> Self {
         Self {
             label,
             name,
@@ -102,6 +106,8 @@ impl Node {
             slow: false,
             waiting: VecDeque::new(),
             contacts: BTreeMap::new(),
+            overlay,
+            linked: BTreeSet::new(),
             timer_at: Time::NEVER,
             units: None,
             began_as: Incarnation(0),

@@ -21,7 +21,7 @@ use std::time::Duration;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{draw, run};
-use tallymesh_harness::{Builder, Cluster, Failure, Fault, Limits, address, quick_config, series, spec};
+use tallymesh_harness::{Builder, Cluster, Failure, Fault, Limits, Timing, address, quick_config, series, spec};
 use tallymesh_schemas::{
     Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec,
 };
@@ -309,6 +309,34 @@ fn an_hour_ahead() -> Option<String> {
     read.get().then(|| "an hour ahead, and it was taken".to_owned()).or(found)
 }
 
+/// All who have what a node counts from its neighbours crash at once: whoever had it from these has it from the neighbours now.
+fn second_neighbours_crash() -> Option<String> {
+    let timing = Timing { mesh: 4, rings: 1, ..Timing::default() };
+    let mut cluster = Builder::new(3).nodes(["a", "b", "c", "d", "e", "f", "g", "h"]).timing(timing).start();
+    let result: Result<(), Failure> = (|| {
+        cluster.run_for(Duration::from_secs(4))?;
+        for round in 0..3 {
+            for node in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+                cluster.with(node, |node| node.add("inbound_cidr", &address(round), 1));
+            }
+            cluster.run_for(Duration::from_secs(1))?;
+        }
+        let links = |of: &str| -> Vec<String> {
+            let process = cluster.node(of).process();
+            process.map(|process| process.replica().links().map(ToString::to_string).collect()).unwrap_or_default()
+        };
+        let neighbours = links("a");
+        let mut second: Vec<_> = neighbours.iter().flat_map(|neighbour| links(neighbour)).collect();
+        second.retain(|name| name != "a" && !neighbours.contains(name));
+        assert_eq!((neighbours.len(), second.len()), (2, 2), "eight in a circle");
+        cluster.fault(&Fault::Crash(second));
+        cluster.run_for(Duration::from_secs(1))?;
+        cluster.with("a", |node| node.add("inbound_cidr", &address(9), 5));
+        cluster.settle().map(drop)
+    })();
+    result.err().map(|failure| failure.to_string())
+}
+
 /// All nodes end and begin again with what they have saved.
 fn all_begin_again() -> Option<String> {
     let mut cluster =
@@ -367,6 +395,7 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("removed", removed_while_away()))
         .or_else(|| named("late", late()))
         .or_else(|| named("hour ahead", an_hour_ahead()))
+        .or_else(|| named("second neighbours", second_neighbours_crash()))
         .or_else(|| named("begin again", all_begin_again()))
         .or_else(|| named("stale disk", a_stale_disk()))
 }
@@ -468,6 +497,7 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(both_write(), None);
     assert_eq!(removed_while_away(), None);
     assert_eq!(late(), None);
+    assert_eq!(second_neighbours_crash(), None);
     assert_eq!(an_hour_ahead(), None);
     assert_eq!(all_begin_again(), None);
     assert_eq!(a_stale_disk(), None);

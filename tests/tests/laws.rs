@@ -281,6 +281,9 @@ proptest! {
         let mut bench = Bench::new(3, 50);
         bench.full_mesh();
         bench.talk(1);
+        // The first change is due to be sent, and that is noted.
+        bench.add(0, "k0", 1);
+        bench.pass(100_000);
         let entries = bench.replicas[0].link_entries();
         for i in 0..rounds {
             bench.add(0, &format!("k{}", i % 7), 1);

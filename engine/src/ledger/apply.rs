@@ -151,7 +151,8 @@ impl Ledger {
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         // Of a run that has ended others may have rows that we have not, though we are as far.
-        if delta.upto > have || (self.keeps_runs() && !joining.verify) {
+        let again = self.keeps_runs() && (!joining.verify || !partial.hollow.is_empty());
+        if delta.upto > have || again {
             partial.relay(joining.verify);
             let joined = self.join(partial, delta, joining);
             partial.mix(delta.upto.max(delta.floor));
@@ -176,7 +177,8 @@ impl Ledger {
         }
         partial.agrees();
         partial.known = partial.have;
-        if let Some(shadow) = partial.shadow.take() {
+        let since = partial.since;
+        if let Some(shadow) = partial.shadow.take_if(|shadow| shadow.since >= since) {
             // It was begun when this was not known to be right.
             self.drop_rows(&shadow, keys);
         }
@@ -189,8 +191,8 @@ impl Ledger {
         delta: &Delta<'_>,
         joining: &mut Joining<'_, '_>,
     ) -> Result<Applied, ApplyError> {
-        let since = partial.since;
-        if !partial.diverged && partial.follows(delta.floor) {
+        let since = partial.shadow.as_ref().map_or(partial.since, |shadow| shadow.since);
+        if since == partial.since && !partial.diverged && partial.follows(delta.floor) {
             // No snapshot is needed, or not any more: it is a delta like any other.
             return self.apply_next(partial, delta, joining);
         }
@@ -350,6 +352,10 @@ impl Ledger {
         let old = partial.get(row.slot);
         if row.version > old.row.version || self.decides(&old, &row, joining) {
             self.join_row(partial, &old, row, joining)?;
+        } else if partial.hollow.contains(&old.cell)
+            && key_and_totals(&row.state).is_some_and(|said| said.1 == (old.row.added, old.row.removed))
+        {
+            self.offer_row(partial, &old, &row.state, joining);
         }
         Ok(())
     }
@@ -480,8 +486,16 @@ impl Ledger {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
-            _ => return,
+            _ if joining.verify => return,
+            _ => {
+                partial.hollow.insert(new.cell);
+                return;
+            }
         };
+        if partial.hollow.remove(&new.cell) {
+            partial.filled = Some(partial.filled.map_or(new.row.version, |first| first.min(new.row.version)));
+            partial.edition = self.edition();
+        }
         let (stamp, content) = (new.row.stamp(), new.row.content());
         let register = Register { stamp, content, actor: joining.actor.clone(), expires_ms, value };
         if let Some(losing) = &mut partial.losing

@@ -82,6 +82,11 @@ impl Registers {
         register.value.as_deref().map(|value| (register.expires_ms, value))
     }
 
+    /// Whether a row says that there is a value that is neither here nor outdone.
+    pub(super) fn lacks(&self, id: CellId, row: &Row) -> bool {
+        row.content() != 0 && self.get(id).is_none_or(|known| known.stamp < row.stamp())
+    }
+
     /// Takes in a write; whether it wins.
     pub(super) fn offer(&mut self, id: CellId, key: usize, new: Register) -> bool {
         self.clock.observe(new.stamp);

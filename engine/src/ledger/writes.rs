@@ -223,7 +223,7 @@ impl Ledger {
         for id in orphans {
             let Some(register) = self.registers.get(id).cloned() else { continue };
             let rows = self.partials.iter().filter_map(|(actor, partial)| {
-                let current = *actor == self.actor || partial.confirmed > Time(0);
+                let current = *actor == self.actor || partial.confirmed > self.restored_at;
                 Some((current, partial.find(id, &self.cells)?.1.row))
             });
             let (mut known, mut told) = (false, false);
@@ -258,7 +258,8 @@ impl Ledger {
 
     /// Rows were taken back that were saved at different moments, some with a value that another row outdoes of which only that
     /// is known any more that it does. What is outdone is not read. And no stamp is given that comes before any of them.
-    pub(crate) fn settle_registers(&mut self) {
+    pub(crate) fn settle_registers(&mut self, now: Time) {
+        self.restored_at = now;
         let mut latest: BTreeMap<CellId, (Stamp, bool, u64)> = BTreeMap::new();
         for (_, Slot { row, cell, .. }) in self.partials.values().flat_map(Partial::live) {
             let says = (row.stamp(), row.content() == 0, row.content());
@@ -283,6 +284,7 @@ impl Ledger {
         self.own = super::Own::default();
         let edition = self.edition();
         self.partials.insert(actor, Partial::ours().of_edition(edition));
+        partials.keys().for_each(|actor| self.journal.forget(actor));
         if let Some(old) = partials.get(&was) {
             for (_, state) in old.live() {
                 self.cells.get(state.cell).set_own_slot(EMPTY);

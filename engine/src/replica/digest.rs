@@ -12,10 +12,13 @@ use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
 
 /// Digest intervals that an owner has to send what we miss before we ask it; what it sent may be lost.
-const PATIENCE: u32 = 2;
+pub(super) const PATIENCE: u32 = 2;
 
 /// Digest intervals before we ask somebody else than an owner that we have a link to.
 const PATIENCE_WITH_OWNER: u32 = 5;
+
+/// New actors are told of within this part of a digest interval where not everybody hears of them by themselves.
+const SPREAD: u32 = 10;
 
 impl Replica {
     /// Appends the next message of a digest to `buf`.
@@ -25,23 +28,28 @@ impl Replica {
         let mut structures = Vec::new();
         let from = run.last.as_ref().map_or(StructureId(0), |(id, _)| *id);
         for (id, held) in self.structures.range(from..).filter(|(_, held)| held.shared) {
-            let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor.clone());
             let mut entries = Vec::new();
-            held.structure.digest(after.as_ref(), &mut |entry| {
+            let mut tell = |entry| {
                 if left == 0 {
                     return false;
                 }
-                let part = (*id, entry.actor.clone());
-                let said = Said::from(&entry);
-                if run.full || link.told.get(&part) != Some(&said) {
-                    left -= 1;
-                    link.told.insert(part.clone(), said);
-                    entries.push(entry);
-                }
-                last = Some(part);
+                left -= 1;
+                entries.push(entry);
                 true
-            });
-            if !entries.is_empty() {
+            };
+            if run.full {
+                let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor);
+                if after.is_none() {
+                    // What changes from now on is told once more.
+                    link.told.insert(*id, held.structure.last_change());
+                }
+                held.structure.digest(after, self.now, &mut tell);
+            } else {
+                let told = link.told.entry(*id).or_default();
+                *told = held.structure.changes(*told, self.now, &mut tell);
+            }
+            if let Some(entry) = entries.last() {
+                last = run.full.then(|| (*id, entry.actor.clone()));
                 let name = held.structure.spec().name.as_str();
                 structures.push(StructureDigest { structure: *id, name, kind: held.structure.kind(), entries });
             }
@@ -129,8 +137,10 @@ impl Replica {
         let Some(link) = self.links.get_mut(peer) else { return };
         for part in &digest.structures {
             if let (Some(held), Some(latest)) = (self.structures.get(&part.structure), &latest) {
-                self.life_changed |= held.structure.admit(latest, 0);
-                link.told.remove(&(part.structure, latest.clone()));
+                if held.structure.admit(latest, 0) {
+                    self.life_changed.insert(peer.clone());
+                }
+                held.structure.tell_again(latest);
             }
         }
         link.new_tombstone = true;
@@ -142,10 +152,19 @@ impl Replica {
     fn name_latest(&mut self, peer: &NodeName, id: StructureId, node: &NodeName) {
         let (Some(held), Some(known)) = (self.structures.get(&id), self.nodes.get(node)) else { return };
         if held.structure.admit(&Actor::new(node.clone(), known.incarnation), 0) {
-            self.life_changed = true;
+            self.life_changed.insert(node.clone());
             if let Some(link) = self.links.get_mut(peer) {
                 link.hurry();
             }
+        }
+    }
+
+    /// There is a new actor: who has no link to it hears of it before long.
+    fn spread(&mut self, now: Now) {
+        let alive = self.nodes.values().filter(|node| matches!(node.life, Life::Alive | Life::Suspect));
+        if alive.count() > self.links.len() {
+            let at = now.mono.after(self.config.digest_interval / SPREAD);
+            self.links.values_mut().for_each(|link| link.hurry_by(at));
         }
     }
 
@@ -172,17 +191,24 @@ impl Replica {
         let new = held.structure.admit(&entry.actor, since);
         let Some(have) = held.structure.progress(&entry.actor) else { return };
         let owner_linked = owner || (current && self.links.contains_key(&entry.actor.node));
-        self.life_changed |= new;
+        if new {
+            self.life_changed.insert(entry.actor.node.clone());
+        }
         let gone = |life: Life| matches!(life, Life::Dead | Life::Left);
         let ended = !current || self.nodes.get(&entry.actor.node).is_none_or(|node| gone(node.life));
+        if new {
+            self.spread(now);
+        }
+        let Some(held) = self.structures.get(&id) else { return };
         let Some(link) = self.links.get_mut(peer) else { return };
         link.said.insert(part.clone(), Said::from(entry));
         if new {
             link.hurry();
         }
         let follows = have.have == have.since || entry.floor <= have.have.max(have.floor);
-        if entry.have > have.have && entry.since > if follows { have.have } else { have.since } {
-            // It began in the middle, behind where we are: it cannot help.
+        let cannot_help = entry.have > have.have && entry.since > if follows { have.have } else { have.since };
+        if cannot_help && (owner_linked || ended) {
+            // It began in the middle, behind where we are.
             link.behind.remove(&part);
             return;
         }
@@ -190,12 +216,20 @@ impl Replica {
             let behind = Behind { noticed: now.mono, progress: have, target: entry.have, tries: 0 };
             let known = link.behind.contains_key(&part);
             link.behind.entry(part.clone()).or_insert(behind).target = entry.have;
-            if !known && !owner_linked {
+            // Whoever passes its rows on to us has them under way. If nobody does who can, the peer asks for what was before.
+            let fed = owner_linked || (self.needs_parent(&part.1) && self.parent(&part).is_some());
+            if !known && !fed && !cannot_help {
                 self.want(peer, &part, have.since, have.have, false);
             }
             return;
         }
         link.behind.remove(&part);
+        if let Some(age) = entry.age_ms.filter(|_| !owner) {
+            let at = Time(now.mono.0.saturating_sub(age.saturating_mul(1000)));
+            held.structure.hear(&entry.actor, entry.have, at);
+        }
+        self.find_parent(peer, &part, &have);
+        let (Some(held), Some(link)) = (self.structures.get(&id), self.links.get_mut(peer)) else { return };
         let comparable = !canary::broken(Canary::FingerprintUnchecked)
             && owner
             && entry.have == have.have
@@ -207,12 +241,18 @@ impl Replica {
         if comparable {
             held.structure.note_whole(&entry.actor, entry.have, entry.fingerprint);
         }
-        // Copies that are equally far can differ below the owner's head, and of events nobody will come to tell more.
+        // Copies that are equally far can differ: of events that have ended below the owner's head, and nobody will come to tell more;
+        // of a run that was begun twice, and only those who have a link to its owner hear from it which rows are right.
         let whole = entry.have == have.have && entry.since == 0 && have.since == 0;
-        if keeps_runs && ended && !owner_linked && whole && entry.fingerprint != have.fingerprint {
+        let differs = whole && !owner_linked && entry.fingerprint != have.fingerprint;
+        let passes_on = self.parents.get(&part) == Some(peer) && entry.age_ms.is_some();
+        if differs && if ended { keeps_runs } else { passes_on } {
             let compared = link.compared.entry(part.clone()).or_default();
-            if compared.asks((have.fingerprint, entry.fingerprint)) {
-                self.want(peer, &part, 0, 0, false);
+            if compared.asks((have.fingerprint, entry.fingerprint)) && (ended || compared.again()) {
+                if !ended {
+                    held.structure.distrust(&entry.actor);
+                }
+                self.want(peer, &part, 0, 0, !ended);
             }
         } else {
             link.compared.remove(&part);
@@ -235,6 +275,7 @@ impl Replica {
         let part = (id, entry.actor.clone());
         link.said.insert(part.clone(), Said::from(entry));
         if let Some(start) = start {
+            link.due.insert(part.clone());
             let current = link.feeds.entry(part).or_insert(Feed::new(entry.since, start));
             if !current.snapshot && entry.have > current.cursor {
                 current.cursor = entry.have;
@@ -268,11 +309,20 @@ impl Replica {
     pub(super) fn want(&mut self, peer: &NodeName, part: &Part, since: u64, after: u64, snapshot: bool) {
         let (structure, actor) = part.clone();
         let owner = actor.node == *peer && self.is_current(&actor);
+        let other_parent = !owner && self.parent(part).is_some_and(|parent| parent != peer);
+        if other_parent && canary::broken(Canary::PrunedForGood) {
+            return;
+        }
         if let Some(link) = self.links.get_mut(peer) {
             if !owner {
                 link.asked.insert(part.clone());
+                link.pruned.remove(part);
+                link.prunes.remove(part);
             }
             link.wants.insert(part.clone(), Want { structure, actor, since, after, snapshot });
+        }
+        if !owner && self.needs_parent(&part.1) {
+            self.adopt(peer, part);
         }
     }
 
@@ -316,8 +366,8 @@ impl Replica {
         }
         for (peer, part, have) in missing {
             // A snapshot that got stuck goes on where it is.
-            let (after, snapshot) = have.shadow.map_or((have.have, false), |shadow| (shadow, true));
-            self.want(&peer, &part, have.since, after, snapshot);
+            let (since, after) = have.shadow.unwrap_or((have.since, have.have));
+            self.want(&peer, &part, since, after, have.shadow.is_some());
         }
     }
 }

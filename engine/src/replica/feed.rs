@@ -1,10 +1,9 @@
 //! Rows on their way: deltas cut for those who are behind, and deltas taken in.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-use tallymesh_schemas::message::{Delta, Message, Want};
+use tallymesh_schemas::message::{Delta, Message, Prune, Want};
 use tallymesh_schemas::{NodeName, StructureName, limits};
 
 use super::digest::send;
@@ -25,9 +24,15 @@ impl Replica {
             send(&Message::Probe { nonce }, buf);
             return true;
         }
-        if let Some((_, want)) = link.wants.pop_first() {
-            self.counters.wants_out += 1;
+        if let Some((part, want)) = link.wants.pop_first() {
+            let missing = want.snapshot || link.said.get(&part).is_none_or(|said| said.have > want.after);
+            *if missing { &mut self.counters.wants_out } else { &mut self.counters.grafts_out } += 1;
             send(&Message::Want(want), buf);
+            return true;
+        }
+        if let Some(part) = link.prunes.pop_first() {
+            let (structure, actor) = part;
+            send(&Message::Prune(Prune { structure, actor }), buf);
             return true;
         }
         // An answer to a probe comes behind the rows that it speaks of.
@@ -53,70 +58,55 @@ impl Replica {
         false
     }
 
-    /// The feeds take turns: first those behind the one that was served last, then the others.
+    /// The feeds that have something to send take turns: first those behind the one that was served last, then the others.
     fn transmit_delta(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
         let last = link.served.take();
-        if self.all_rest(link) {
-            return false;
-        }
         let turns = match &last {
             Some(last) => {
                 [Some((Bound::Excluded(last), Bound::Unbounded)), Some((Bound::Unbounded, Bound::Included(last)))]
             }
             None => [Some((Bound::Unbounded, Bound::Unbounded)), None],
         };
-        for turn in turns.into_iter().flatten() {
-            link.served = self.serve(&mut link.feeds, turn, buf);
-            if link.served.is_some() {
-                return true;
+        for (from, to) in turns.into_iter().flatten() {
+            let mut from = from.cloned();
+            while let Some(part) = link.due.range::<Part, _>((from.as_ref(), to)).next().cloned() {
+                if self.serve(link, &part, buf) {
+                    link.served = Some(part);
+                    return true;
+                }
+                from = Bound::Excluded(part);
             }
         }
         false
     }
 
-    /// Cuts the delta of the first feed in `turn` that has one, and drops those that are at their end. Which one it was.
-    fn serve(
-        &mut self,
-        feeds: &mut BTreeMap<Part, Feed>,
-        turn: (Bound<&Part>, Bound<&Part>),
-        buf: &mut Vec<u8>,
-    ) -> Option<Part> {
-        let (mut served, mut over) = (None, Vec::new());
-        for (part, feed) in feeds.range_mut::<Part, _>(turn) {
-            let (sent, keep) = self.cut(part, feed, buf);
-            if !keep {
-                over.push(part.clone());
-            }
-            if sent {
-                served = Some(part.clone());
-                break;
-            }
+    /// Cuts the next delta of a feed, if there is one, and drops the feed if it is at its end.
+    fn serve(&mut self, link: &mut Link, part: &Part, buf: &mut Vec<u8>) -> bool {
+        let Some(feed) = link.feeds.get_mut(part) else {
+            link.due.remove(part);
+            return false;
+        };
+        let (sent, keep) = self.cut(part, feed, buf);
+        // A snapshot may wait for what does not come with rows.
+        if !keep || !(sent || feed.snapshot) {
+            link.due.remove(part);
         }
-        for part in over {
-            feeds.remove(&part);
+        if !keep {
+            link.feeds.remove(part);
         }
-        served
-    }
-
-    /// Whether a feed is one of our own rows that has nothing to send now: so are most of them most of the time.
-    fn rests(&self, (id, actor): &Part, feed: &Feed) -> bool {
-        let held = self.structures.get(id).filter(|_| !feed.snapshot && *actor == self.actor);
-        held.is_some_and(|held| feed.cursor >= held.flushed)
-    }
-
-    /// Whether all feeds of a link [rest](Self::rests): until rows of ours are released, or the link changes, they do.
-    pub(super) fn all_rest(&self, link: &Link) -> bool {
-        link.feeds.iter().all(|(part, feed)| self.rests(part, feed))
+        sent
     }
 
     /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.
     fn cut(&mut self, part: &Part, feed: &mut Feed, buf: &mut Vec<u8>) -> (bool, bool) {
-        if self.rests(part, feed) {
-            return (false, true);
-        }
         let (id, actor) = part;
         let Some(held) = self.structures.get(id) else { return (false, false) };
         let ours = *actor == self.actor;
+        // A run that is over has nothing more to tell.
+        let stands = ours || self.lives(actor);
+        if ours && !feed.snapshot && feed.cursor >= held.flushed {
+            return (false, true);
+        }
         let budget = self.config.delta_bytes.min(LARGEST);
         let known = (feed.since, feed.known);
         let Some(mut cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
@@ -127,7 +117,7 @@ impl Replica {
         }
         if cut.upto <= feed.cursor && (!feed.snapshot || cut.fingerprint.is_none()) {
             // A snapshot that is not complete yet waits for the rest.
-            return (false, ours || feed.snapshot);
+            return (false, stands || feed.snapshot);
         }
         let delta = Delta {
             structure: *id,
@@ -150,7 +140,7 @@ impl Replica {
             // Everything that there is has been sent. A copy that we pass on may lack keys itself.
             feed.known = feed.cursor;
         }
-        (true, ours || !at_end || feed.snapshot)
+        (true, stands || !at_end || feed.snapshot)
     }
 
     /// A peer asks for rows.
@@ -163,17 +153,33 @@ impl Replica {
             return;
         }
         let start = held.structure.start(&want.actor, (want.since, want.after), 0, want.snapshot);
-        if let Some(link) = self.links.get_mut(peer)
-            && let Some(start) = start
-        {
-            link.feeds.insert((want.structure, want.actor.clone()), Feed::new(want.since, start));
+        let have = held.structure.progress(&want.actor).map_or(0, |have| have.have);
+        let part = (want.structure, want.actor.clone());
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if let Some(start) = start {
+            link.feed(part.clone(), Feed::new(want.since, start));
+        }
+        if part.1 != self.actor {
+            self.part_from(peer, want, have);
+            if start.is_some() { &mut self.passed_on } else { &mut self.wanted_before }.insert(part);
         }
     }
 
     /// A peer sends rows: its own, or others' that we asked it for.
     pub(super) fn handle_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>) -> Result<(), PeerError> {
         let part = (delta.structure, delta.actor.clone());
-        let asked = self.links.get(peer).is_some_and(|link| link.asked.contains(&part));
+        let parent = self.parent(&part) == Some(peer);
+        let asked = parent || self.links.get(peer).is_some_and(|link| link.asked.contains(&part));
+        if !asked && delta.actor != self.actor && self.links.get(peer).is_some_and(|link| link.pruned.contains(&part)) {
+            // It has not heard yet that the rows come from somebody else.
+            self.prune(peer, &part);
+            return Ok(());
+        }
+        if !asked && delta.actor.node != *peer && self.is_over(&delta.actor) {
+            // Nor that there is a later run; it was asked for when there was none.
+            self.refuse(peer, part);
+            return Ok(());
+        }
         if delta.actor == self.actor || (delta.actor.node != *peer && !asked) {
             // What we count now is ours to tell (I1).
             return self.unasked(peer, part);
@@ -200,6 +206,8 @@ impl Replica {
         }
         self.counters.deltas_in += 1;
         self.counters.row_bytes_in += delta.rows.len() as u64;
+        self.note_values(peer, &part);
+        self.pass_on(&part);
         match applied {
             Applied::Gap { since, after, snapshot } => {
                 self.counters.gaps += 1;
@@ -217,8 +225,11 @@ impl Replica {
             && matches!(applied, Applied::Advanced | Applied::Stale | Applied::Replaced)
             && let Some(link) = self.links.get_mut(peer)
         {
-            link.asked.remove(&part);
             link.ahead.remove(&part);
+            if link.asked.remove(&part) && !parent {
+                // It was asked once; what is to come comes from the owner, or is asked for then.
+                self.prune(peer, &part);
+            }
         }
         Ok(())
     }

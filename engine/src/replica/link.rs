@@ -1,13 +1,13 @@
 //! What a replica keeps about one link: cursors and what was said, per structure and actor.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Deref, DerefMut};
 
 use tallymesh_schemas::message::{DigestEntry, Want};
-use tallymesh_schemas::{Actor, Incarnation, StructureId, Version};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version};
 
 use super::Config;
 use super::retire::Vector;
+use crate::journal::Mark;
 use crate::random::Random;
 use crate::sync::{Progress, Start};
 use crate::time::Time;
@@ -59,7 +59,7 @@ pub(super) struct Behind {
     pub(super) tries: u32,
 }
 
-/// A peer's copy of an ended run that is as far as ours and differs.
+/// A peer's copy of a run that is as far as ours and differs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Compared {
     /// Our fingerprint and the peer's.
@@ -80,6 +80,11 @@ impl Compared {
         self.tries += 1;
         self.tries <= TRIES
     }
+
+    /// Whether they have differed before in this way: rows that are under way would have come meanwhile.
+    pub(super) fn again(&self) -> bool {
+        self.tries > 1
+    }
 }
 
 /// A digest on its way out.
@@ -98,14 +103,20 @@ pub(super) struct Link {
     /// The run that the peer says it is in.
     pub(super) incarnation: Option<Incarnation>,
     pub(super) feeds: BTreeMap<Part, Feed>,
+    /// Feeds that may have something to send.
+    pub(super) due: BTreeSet<Part>,
     /// The feed that was served last: the next one's turn is next.
     pub(super) served: Option<Part>,
     /// Requests to be sent.
     pub(super) wants: BTreeMap<Part, Want>,
+    /// Rows that the peer is to be told to send no more.
+    pub(super) prunes: BTreeSet<Part>,
+    /// Rows that it was told so of: some may be on their way.
+    pub(super) pruned: BTreeSet<Part>,
     /// Other actors' rows that we asked this peer for.
     pub(super) asked: BTreeSet<Part>,
-    /// What our digests have told.
-    pub(super) told: BTreeMap<Part, Said>,
+    /// How far our digests have told of the changes in each structure.
+    pub(super) told: BTreeMap<StructureId, Mark>,
     /// What the peer's digests have told.
     pub(super) said: BTreeMap<Part, Said>,
     pub(super) behind: BTreeMap<Part, Behind>,
@@ -133,47 +144,10 @@ pub(super) struct Link {
     pub(super) seen_due: BTreeSet<StructureId>,
     /// Digests of everything that have come.
     pub(super) completes: u32,
+    /// Rows of caches that it has told without some of their values: it knew what outdoes them.
+    pub(super) hollow: BTreeSet<Part>,
     /// Parts that were refused because they were written too far ahead of our clock.
     pub(super) ahead: BTreeSet<Part>,
-}
-
-/// A link, beside a note that there is nothing to be sent on it: a poll need not look into the link then.
-#[derive(Debug)]
-pub(super) struct Noted {
-    /// In a box, because it is large and the tree that it is found in should not be.
-    link: Box<Link>,
-    /// The release of our own rows behind which nothing is to be sent. Whoever may change the link takes that back.
-    quiet: Option<u64>,
-}
-
-impl Noted {
-    pub(super) fn new(link: Link) -> Self {
-        Self { link: Box::new(link), quiet: None }
-    }
-
-    /// Whether there was nothing to be sent after this release, and nobody has changed that.
-    pub(super) fn is_quiet(&self, release: u64) -> bool {
-        self.quiet == Some(release)
-    }
-
-    pub(super) fn note_quiet(&mut self, release: u64) {
-        self.quiet = Some(release);
-    }
-}
-
-impl Deref for Noted {
-    type Target = Link;
-
-    fn deref(&self) -> &Link {
-        &self.link
-    }
-}
-
-impl DerefMut for Noted {
-    fn deref_mut(&mut self) -> &mut Link {
-        self.quiet = None;
-        &mut self.link
-    }
 }
 
 impl Link {
@@ -181,8 +155,11 @@ impl Link {
         Self {
             incarnation: None,
             feeds: BTreeMap::new(),
+            due: BTreeSet::new(),
             served: None,
             wants: BTreeMap::new(),
+            prunes: BTreeSet::new(),
+            pruned: BTreeSet::new(),
             asked: BTreeSet::new(),
             told: BTreeMap::new(),
             said: BTreeMap::new(),
@@ -201,13 +178,15 @@ impl Link {
             seen_told: BTreeMap::new(),
             seen_due: BTreeSet::new(),
             completes: 0,
+            hollow: BTreeSet::new(),
             ahead: BTreeSet::new(),
         }
     }
 
-    /// We are another run now: what we said and sent as the earlier one is void.
-    pub(super) fn start_over(&mut self) {
-        self.feeds.clear();
+    /// We are another run now: what we said and sent as an earlier run of `node` is void. What others have is passed on as before.
+    pub(super) fn start_over(&mut self, node: &NodeName) {
+        self.feeds.retain(|(_, actor), _| actor.node != *node);
+        self.due.retain(|(_, actor)| actor.node != *node);
         self.told.clear();
         self.seen_told.clear();
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
@@ -217,18 +196,46 @@ impl Link {
     pub(super) fn forget(&mut self, gone: impl Fn(&Part) -> bool) {
         let keep = |part: &Part| !gone(part);
         self.feeds.retain(|part, _| keep(part));
+        self.due.retain(keep);
+        self.prunes.retain(keep);
+        self.pruned.retain(keep);
         self.wants.retain(|part, _| keep(part));
         self.asked.retain(keep);
-        self.told.retain(|part, _| keep(part));
         self.said.retain(|part, _| keep(part));
         self.behind.retain(|part, _| keep(part));
         self.compared.retain(|part, _| keep(part));
+        self.hollow.retain(keep);
         self.ahead.retain(keep);
     }
 
     /// Sends a digest soon: there is something that the peer waits to hear.
     pub(super) fn hurry(&mut self) {
         self.digest.get_or_insert_with(DigestRun::default);
+    }
+
+    /// Whether there may be something to be sent, when the node is `leaving` or not.
+    pub(super) fn has_something(&self, leaving: bool) -> bool {
+        let asks = self.probe.is_some() || !self.wants.is_empty() || !self.prunes.is_empty();
+        let tells = self.digest.is_some() || !self.seen_due.is_empty() || !self.due.is_empty();
+        asks || tells || (leaving && !self.said_goodbye)
+    }
+
+    /// Sends a digest before long: there is something that the peer may not have heard of.
+    pub(super) fn hurry_by(&mut self, at: Time) {
+        self.digest_at = self.digest_at.min(at);
+    }
+
+    /// Rows of a part have changed.
+    pub(super) fn touch(&mut self, part: &Part) {
+        if self.feeds.contains_key(part) {
+            self.due.insert(part.clone());
+        }
+    }
+
+    /// Begins to send rows.
+    pub(super) fn feed(&mut self, part: Part, feed: Feed) {
+        self.due.insert(part.clone());
+        self.feeds.insert(part, feed);
     }
 
     /// Starts the digest that is [due](Self::due).
@@ -257,7 +264,8 @@ impl Link {
     pub(super) fn entries(&self) -> usize {
         let told = self.told.len() + self.said.len() + self.behind.len() + self.compared.len();
         let seen = |vectors: &BTreeMap<StructureId, Vector>| vectors.values().map(Vector::len).sum::<usize>();
-        let seen = seen(&self.seen) + seen(&self.seen_told) + self.ahead.len();
-        self.feeds.len() + self.wants.len() + self.asked.len() + told + seen
+        let seen = seen(&self.seen) + seen(&self.seen_told) + self.ahead.len() + self.hollow.len();
+        let fed = self.feeds.len() + self.due.len() + self.wants.len() + self.asked.len();
+        fed + self.prunes.len() + self.pruned.len() + told + seen
     }
 }

@@ -206,6 +206,13 @@ impl Replica {
         known.is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect))
     }
 
+    /// Whether a run has ended for good: it is forgotten, or its node is in a later one.
+    pub(super) fn is_over(&self, actor: &Actor) -> bool {
+        let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
+        let latest = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
+        latest.is_some_and(|latest| actor.incarnation < latest) || self.is_buried(actor)
+    }
+
     /// Takes note of a run, of another node or an earlier one of ours.
     pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> Standing {
         if self.is_buried(actor) && !canary::broken(Canary::TombstoneIgnored) {
@@ -224,7 +231,7 @@ impl Replica {
             let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
             let node = Node { incarnation: actor.incarnation, life, told: Life::Dead, at: now.mono };
             self.nodes.insert(actor.node.clone(), node);
-            self.life_changed = true;
+            self.life_changed.insert(actor.node.clone());
             return Standing::Current;
         };
         if actor.incarnation < known.incarnation {
@@ -241,6 +248,7 @@ impl Replica {
         known.incarnation = actor.incarnation;
         // The life of a run says nothing about the next one.
         (known.life, known.told, known.at) = (Life::Dead, Life::Dead, now.mono);
+        self.life_changed.insert(actor.node.clone());
         if !canary::broken(Canary::IncarnationIgnored) {
             let earlier = Incarnation(0)..=Incarnation(actor.incarnation.0.saturating_sub(1));
             self.drop_runs(&actor.node, &earlier, Drop::Superseded);
@@ -282,7 +290,11 @@ impl Replica {
         for link in self.links.values_mut() {
             link.forget(gone);
         }
-        self.life_changed = true;
+        self.parents.retain(|part, _| !gone(part));
+        self.passed_on.retain(|part| !gone(part));
+        self.wanted_before.retain(|part| !gone(part));
+        self.hollow.retain(|part, _| !gone(part));
+        self.life_changed.insert(node.clone());
     }
 
     pub(super) fn set_life(&mut self, now: Now, node: &NodeName, life: Life) {
@@ -296,7 +308,7 @@ impl Replica {
             return;
         }
         (known.life, known.at) = (life, now.mono);
-        self.life_changed = true;
+        self.life_changed.insert(node.clone());
         self.event(Event::Life { node: node.clone(), life });
         self.update_life(now);
     }
@@ -315,27 +327,33 @@ impl Replica {
         }
     }
 
-    /// Lets rows count, or not, as their nodes live.
+    /// Lets rows count, or not, as their nodes live: those of the nodes that have changed, or all when time has told.
     pub(super) fn update_life(&mut self, now: Now) {
-        if !self.life_changed && now.mono < self.next_death() {
+        let due = now.mono >= self.death_at;
+        if self.life_changed.is_empty() && !due {
             return;
         }
-        self.life_changed = false;
+        let changed = std::mem::take(&mut self.life_changed);
         self.life_updated = now.mono;
         for held in self.structures.values() {
             let on_dead = held.structure.spec().on_dead;
-            held.structure.set_counts(|actor| {
+            let counts = |actor: &Actor| {
+                let hidden_at = |node: &Node| node.hidden_at(on_dead);
                 actor.node == self.actor.node
-                    || self.nodes.get(&actor.node).is_some_and(|node| now.mono < node.hidden_at(on_dead))
-            });
+                    || self.nodes.get(&actor.node).is_some_and(|node| now.mono < hidden_at(node))
+            };
+            held.structure.set_counts((!due).then_some(&changed), counts);
         }
+        self.death_at = if due { self.next_death(self.nodes.values()) } else { self.death_at };
+        let changed = changed.iter().filter_map(|name| self.nodes.get(name));
+        self.death_at = self.death_at.min(self.next_death(changed));
     }
 
-    /// When the next node's rows stop counting.
-    pub(super) fn next_death(&self) -> Time {
+    /// When the rows of the next of these nodes stop counting.
+    fn next_death<'a>(&self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Time {
         let deaths = self.structures.values().flat_map(|held| {
             let on_dead = held.structure.spec().on_dead;
-            self.nodes.values().map(move |node| node.hidden_at(on_dead))
+            nodes.clone().map(move |node| node.hidden_at(on_dead))
         });
         deaths.filter(|at| *at > self.life_updated).min().unwrap_or(Time::NEVER)
     }

@@ -127,9 +127,9 @@ impl Replica {
     /// Everything was taken back.
     pub fn restored(&mut self, now: Now) {
         for held in self.structures.values().filter(|held| held.structure.is_cache()) {
-            held.structure.settle_registers();
+            held.structure.settle_registers(now.mono);
         }
-        self.life_changed = true;
+        self.life_changed.extend(self.nodes.keys().cloned());
         self.update_life(now);
     }
 
@@ -190,7 +190,7 @@ impl Replica {
             return Ok(Joined::Ahead);
         }
         let alone = held.structure.admit_saved(actor, part.extent.since);
-        self.life_changed = true;
+        self.life_changed.insert(actor.node.clone());
         for delta in &deltas {
             // Where it does not follow, somebody has told more of these rows.
             held.structure.apply(delta, false, now.mono).map_err(wrong)?;

@@ -18,7 +18,7 @@ use tallymesh_schemas::{Actor, NodeName, StructureId, Version, limits};
 
 use super::Replica;
 use super::digest::send;
-use super::link::{Link, Noted};
+use super::link::Link;
 use super::liveness::Node;
 use crate::canary::{self, Canary};
 use crate::ledger::OwnRow;
@@ -112,7 +112,7 @@ impl Replica {
 /// What everybody else has of a cache; `None` when somebody does not say.
 fn vectors<'a>(
     nodes: &BTreeMap<NodeName, Node>,
-    links: &'a BTreeMap<NodeName, Noted>,
+    links: &'a BTreeMap<NodeName, Box<Link>>,
     id: StructureId,
 ) -> Option<Vec<&'a Vector>> {
     if canary::broken(Canary::RemovalForgotten) {

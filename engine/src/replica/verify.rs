@@ -1,6 +1,6 @@
 //! Verification: do all members hold what each owner says it has?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
@@ -15,6 +15,9 @@ pub struct Verification {
     pub members: Vec<NodeName>,
     /// Who lives, as far as is known, and has not answered, in order of name.
     pub silent: Vec<NodeName>,
+    /// Who lives and is heard of through others, in order of name: there is no link to ask it by. Copies of its rows were
+    /// compared with each other; what it holds itself is for those to compare who have a link to it.
+    pub beyond: Vec<NodeName>,
     /// Structures that were compared.
     pub structures: usize,
     /// Actors whose rows were compared.
@@ -26,7 +29,7 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// Whether everybody answered and holds what every owner has.
+    /// Whether everybody that there is a link to answered, and holds what every owner has.
     pub fn converged(&self) -> bool {
         self.findings.is_empty() && self.silent.is_empty()
     }
@@ -73,9 +76,14 @@ impl Replica {
         let answered = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
         let members: Vec<_> = answered.chain([&self.actor.node]).cloned().collect();
         let lives = self.nodes.iter().filter(|(_, node)| matches!(node.life, Life::Alive | Life::Suspect));
-        let silent = lives.map(|(name, _)| name).filter(|name| !members.contains(name));
+        let said = self.links.values().flat_map(|link| link.said.keys());
+        let heard_of: BTreeSet<&NodeName> =
+            said.filter(|(_, actor)| self.is_current(actor)).map(|(_, actor)| &actor.node).collect();
+        let others = lives.map(|(name, _)| name).filter(|name| !members.contains(name)).cloned();
+        let (beyond, silent) = others.partition(|name| !self.links.contains_key(name) && heard_of.contains(name));
         let mut found = Verification {
-            silent: silent.cloned().collect(),
+            silent,
+            beyond,
             members,
             structures: self.structures.values().filter(|held| held.shared).count(),
             actors: 0,
@@ -97,7 +105,7 @@ impl Replica {
     fn copies(&self) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
         let mut copies: BTreeMap<Part, BTreeMap<NodeName, Said>> = BTreeMap::new();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.shared) {
-            held.structure.digest(None, &mut |entry| {
+            held.structure.digest(None, self.now, &mut |entry| {
                 let said = Said::from(&entry);
                 copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);
                 true

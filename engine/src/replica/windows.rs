@@ -137,8 +137,13 @@ impl Replica {
             let structures = &self.structures;
             for link in self.links.values_mut() {
                 link.forget(|(id, _)| !structures.contains_key(id));
+                link.told.retain(|id, _| structures.contains_key(id));
                 link.hurry();
             }
+            self.parents.retain(|(id, _), _| structures.contains_key(id));
+            self.passed_on.retain(|(id, _)| structures.contains_key(id));
+            self.wanted_before.retain(|(id, _)| structures.contains_key(id));
+            self.hollow.retain(|(id, _), _| structures.contains_key(id));
         }
     }
 

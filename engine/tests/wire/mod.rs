@@ -157,25 +157,23 @@ impl Wire {
 
     /// Lets time pass without anybody talking.
     pub(crate) fn wait(&mut self, seconds: u64) {
-        for _ in 0..seconds * 10 {
-            self.now.mono = self.now.mono.after(Duration::from_millis(100));
-            self.now.unix_ms += 100;
-            for at in 0..self.replicas.len() {
-                let now = self.now_at(at);
-                self.replicas[at].handle_timeout(now);
-            }
+        (0..seconds * 10).for_each(|_| self.wait_a_little());
+    }
+
+    /// Lets a tenth of a second pass without anybody talking.
+    pub(crate) fn wait_a_little(&mut self) {
+        self.now.mono = self.now.mono.after(Duration::from_millis(100));
+        self.now.unix_ms += 100;
+        for at in 0..self.replicas.len() {
+            let now = self.now_at(at);
+            self.replicas[at].handle_timeout(now);
         }
     }
 
     /// Lets time pass with everybody talking.
     pub(crate) fn run(&mut self, seconds: u64) {
         for _ in 0..seconds * 10 {
-            self.now.mono = self.now.mono.after(Duration::from_millis(100));
-            self.now.unix_ms += 100;
-            for at in 0..self.replicas.len() {
-                let now = self.now_at(at);
-                self.replicas[at].handle_timeout(now);
-            }
+            self.wait_a_little();
             self.talk();
         }
     }

@@ -69,6 +69,7 @@ impl Driven {
             have: since.saturating_add(entry.more.of(limits::VERSION)),
             floor: entry.floor.of(limits::VERSION),
             fingerprint: self.fingerprint(which, &actor, entry.fingerprint).unwrap_or(0),
+            age_ms: None,
             actor,
         }
     }
@@ -164,7 +165,7 @@ impl Driven {
     /// A digest by which a peer tells its own head.
     fn announce(&mut self, peer: &NodeName, which: Which, actor: &Actor, have: u64) {
         let structure = &self.structures[Self::at(which)];
-        let entry = DigestEntry { actor: actor.clone(), since: 0, have, floor: 0, fingerprint: 0 };
+        let entry = DigestEntry { actor: actor.clone(), since: 0, have, floor: 0, fingerprint: 0, age_ms: None };
         let spec = structure.spec();
         let (name, kind) = (spec.name.as_str(), structure.kind());
         let structures = vec![StructureDigest { structure: structure.id(), name, kind, entries: vec![entry] }];

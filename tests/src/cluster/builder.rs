@@ -6,7 +6,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
-use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec};
+use tallymesh_schemas::{
+    Class, GaugeCacheSpec, Kind, NodeName, Overlay, SeriesName, SeriesSpec, StructureName, StructureSpec,
+};
 
 use super::{Cluster, Event, NewService, Sent, Timing};
 use crate::clock::Clock;
@@ -205,7 +207,8 @@ impl Builder {
             let offset = random.duration(Duration::ZERO, Duration::from_secs(1000));
             let mut clock = Clock { drift_ppm, offset, ..Clock::default() };
             clock.step_wall(random.below(self.skew.as_millis() as u64) as i64);
-            nodes.push(Node::new(label.clone(), name, clock));
+            let overlay = Overlay::new(name.clone(), self.timing.mesh, self.timing.rings);
+            nodes.push(Node::new(label.clone(), overlay, name, clock));
         }
         let mut links = Links::default();
         nodes.iter().for_each(|_| links.add_node());

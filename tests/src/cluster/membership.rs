@@ -5,33 +5,56 @@ use tallymesh_schemas::{Incarnation, NodeName};
 
 use super::{Cluster, Event};
 use crate::network::way;
-use crate::node::Contact;
+use crate::node::{Contact, Node};
 
 impl Cluster {
     pub(crate) fn tick(&mut self) {
         self.schedule(self.now.after(self.timing.tick), Event::Tick);
+        if self.nodes.len() > self.timing.mesh {
+            // Who knows of nobody would link to everybody.
+            self.detect_all();
+        }
         for pair in self.links.pairs() {
             self.tend(pair);
         }
-        for n in 0..self.nodes.len() {
-            self.detect(n);
+        if self.nodes.len() <= self.timing.mesh {
+            self.detect_all();
         }
         self.end_leavers();
+    }
+
+    fn detect_all(&mut self) {
+        for n in 0..self.nodes.len() {
+            self.detect(n);
+            let Node { overlay, contacts, .. } = &mut self.nodes[n];
+            overlay.update(contacts.iter().filter(|(_, contact)| contact.life != Life::Dead).map(|(name, _)| name));
+        }
+    }
+
+    /// Whether one end or the other is to have a link to the other.
+    fn is_wanted(&self, (a, b): (usize, usize)) -> bool {
+        let (a, b) = (&self.nodes[a], &self.nodes[b]);
+        a.overlay.links_to(&b.name) || b.overlay.links_to(&a.name)
     }
 
     /// Closes a link whose other end is silent, opens one that can be open.
     fn tend(&mut self, pair: (usize, usize)) {
         let now = self.now;
         let working = self.nodes[pair.0].is_working() && self.nodes[pair.1].is_working();
+        let wanted = self.is_wanted(pair);
         let Some(link) = self.links.get_mut(pair) else { return };
         let cut = link.ways.iter().filter_map(|way| way.cut).min();
         if link.up {
             link.silent = if working { None } else { link.silent.or(Some(now)) };
+            link.unwanted = if wanted { None } else { link.unwanted.or(Some(now)) };
             let silent = [link.silent, cut].into_iter().flatten().min();
             if silent.is_some_and(|since| now.since(since) >= self.timing.idle_timeout) {
                 self.close(pair, "it was silent");
+            } else if link.unwanted.is_some_and(|since| now.since(since) >= self.timing.idle_timeout) {
+                self.trace.mark("link not needed");
+                self.close(pair, "neither end needs it");
             }
-        } else if working && cut.is_none() && now >= link.retry_at && self.vacant(pair.0, pair.1) {
+        } else if wanted && working && cut.is_none() && now >= link.retry_at && self.vacant(pair.0, pair.1) {
             self.open(pair);
         }
     }
@@ -53,11 +76,13 @@ impl Cluster {
         let Some(link) = self.links.get_mut(pair) else { return };
         link.up = true;
         link.generation += 1;
-        link.silent = None;
+        (link.silent, link.unwanted) = (None, None);
         for way in &mut link.ways {
             (way.in_flight, way.last) = (0, Time(0));
         }
         let (a, b) = pair;
+        self.nodes[a].linked.insert(b);
+        self.nodes[b].linked.insert(a);
         self.trace.mark("link up");
         self.trace.note(self.now, &[b"up", &[a as u8, b as u8]], || {
             format!("{} - {}: link up", self.nodes[a].label, self.nodes[b].label)
@@ -80,6 +105,8 @@ impl Cluster {
         link.silent = None;
         link.retry_at = retry_at;
         let (a, b) = pair;
+        self.nodes[a].linked.remove(&b);
+        self.nodes[b].linked.remove(&a);
         self.trace.mark("link down");
         self.trace.note(self.now, &[b"down", &[a as u8, b as u8]], || {
             format!("{} - {}: link down, {why}", self.nodes[a].label, self.nodes[b].label)

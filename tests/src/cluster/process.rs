@@ -9,7 +9,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::next_run;
 use tallymesh_engine::{Cache, Config, Now, Replica, Time, Wake};
 use tallymesh_schemas::saved::Part;
-use tallymesh_schemas::{Class, Incarnation};
+use tallymesh_schemas::{Class, Incarnation, Overlay};
 
 use super::{Cluster, Event};
 use crate::caches::{self, SimCache, TakenBack};
@@ -210,7 +210,9 @@ impl Cluster {
 
     /// Another process under the name of a node, on a machine of its own.
     pub(crate) fn add_twin(&mut self, n: usize) -> usize {
-        let twin = Node::new(format!("{}'", self.nodes[n].label), self.nodes[n].name.clone(), self.nodes[n].clock);
+        let name = self.nodes[n].name.clone();
+        let overlay = Overlay::new(name.clone(), self.timing.mesh, self.timing.rings);
+        let twin = Node::new(format!("{}'", self.nodes[n].label), overlay, name, self.nodes[n].clock);
         self.nodes.push(twin);
         self.links.add_node();
         self.nodes.len() - 1

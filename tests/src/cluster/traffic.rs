@@ -31,6 +31,7 @@ pub(crate) fn kind(bytes: &[u8]) -> &'static str {
         Some(3) => "probe",
         Some(4) => "goodbye",
         Some(5) => "seen",
+        Some(6) => "prune",
         _ => "?",
     }
 }
@@ -121,10 +122,8 @@ impl Cluster {
 
     fn transmit(&mut self, n: usize) {
         let mut sent = 0;
-        for peer in 0..self.nodes.len() {
-            if peer == n {
-                continue;
-            }
+        let linked: Vec<usize> = self.nodes[n].linked.iter().copied().collect();
+        for peer in linked {
             let (pair, direction) = way(n, peer);
             let room = if self.nodes[n].slow || self.nodes[peer].slow { 1 } else { self.conditions.room };
             while let Some(link) = self.links.get(pair).filter(|link| link.up) {

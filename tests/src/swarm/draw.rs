@@ -80,9 +80,7 @@ pub fn draw(seed: u64) -> Plan {
     let load = Load::draw(random, &structures);
     let mut script = draw_script(random, &nodes, length);
     let drift_ppm = *random.pick(&[0, 0, 100, 20_000]);
-    // Aggregates cost more to recompute than all that the engine does: some runs do it often, the others now and then.
-    let audit_every = if seed.is_multiple_of(16) { 16 } else { 128 };
-    let timing = Timing { audit_every, ..Timing::default() };
+    let timing = draw_timing(seed);
     let mut series = draw_series(random);
     let load = load.with_series(random, &series);
     // Versions that run out, so that runs go on as others by themselves.
@@ -119,6 +117,15 @@ pub fn draw(seed: u64) -> Plan {
         load,
         length,
     }
+}
+
+/// Draws in one of three runs that links are bounded: on one ring the nodes are a circle, on two they have four links at most.
+fn draw_timing(seed: u64) -> Timing {
+    let mut random = Random::new(seed ^ 0x0e71_a7a9_b0e5_eed5);
+    let (bounded, mesh, rings) = (random.chance(3333), random.between(1, 3) as usize, random.between(1, 2) as u8);
+    // Aggregates cost more to recompute than all that the engine does: some runs do it often, the others now and then.
+    let timing = Timing { audit_every: if seed.is_multiple_of(16) { 16 } else { 128 }, ..Timing::default() };
+    if bounded { Timing { mesh, rings, ..timing } } else { timing }
 }
 
 fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {

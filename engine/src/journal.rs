@@ -1,0 +1,97 @@
+//! Which actors' rows have changed since a digest last told of them: what is to be told costs what has changed, not what
+//! there is.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use tallymesh_schemas::{Actor, Version};
+
+/// Counts the changes of a structure: a reader remembers how far it has come.
+pub(crate) type Mark = u64;
+
+/// The actors of a structure in the order in which they last changed.
+#[derive(Debug, Default)]
+pub(crate) struct Journal {
+    order: BTreeMap<Mark, Actor>,
+    marks: BTreeMap<Actor, Mark>,
+    last: Mark,
+    /// Our own head and its fingerprint when they were last noted.
+    own: (Version, u64),
+}
+
+impl Journal {
+    /// Takes note that what is known of an actor has changed. O(log actors).
+    pub(crate) fn note(&mut self, actor: &Actor) {
+        self.last += 1;
+        if let Some(mark) = self.marks.get_mut(actor) {
+            self.order.remove(mark);
+            *mark = self.last;
+        } else {
+            self.marks.insert(actor.clone(), self.last);
+        }
+        self.order.insert(self.last, actor.clone());
+    }
+
+    /// Takes note of our own head, if it is another one than it was.
+    pub(crate) fn note_own(&mut self, actor: &Actor, head: (Version, u64)) {
+        if self.own != head || !self.marks.contains_key(actor) {
+            self.own = head;
+            self.note(actor);
+        }
+    }
+
+    /// An actor is not held any more.
+    pub(crate) fn forget(&mut self, actor: &Actor) {
+        if let Some(mark) = self.marks.remove(actor) {
+            self.order.remove(&mark);
+        }
+    }
+
+    /// Where a reader is that has been told everything.
+    pub(crate) fn last(&self) -> Mark {
+        self.last
+    }
+
+    /// The actors that have changed behind a mark, in that order.
+    pub(crate) fn behind(&self, mark: Mark) -> impl Iterator<Item = (Mark, &Actor)> {
+        self.order.range((Bound::Excluded(mark), Bound::Unbounded)).map(|(mark, actor)| (*mark, actor))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_schemas::{Incarnation, NodeName};
+
+    use super::*;
+
+    fn actor(name: &str) -> Actor {
+        Actor::new(NodeName::new(name).unwrap(), Incarnation(1))
+    }
+
+    #[test]
+    fn what_changes_comes_last_and_once() {
+        let mut journal = Journal::default();
+        ["a", "b", "c", "a"].iter().for_each(|name| journal.note(&actor(name)));
+        let names = |journal: &Journal, mark| -> Vec<String> {
+            journal.behind(mark).map(|(_, actor)| actor.node.to_string()).collect()
+        };
+        assert_eq!(names(&journal, 0), ["b", "c", "a"]);
+        let read = journal.last();
+        assert!(names(&journal, read).is_empty());
+        journal.note(&actor("b"));
+        assert_eq!(names(&journal, read), ["b"]);
+        journal.forget(&actor("b"));
+        assert!(names(&journal, read).is_empty());
+    }
+
+    #[test]
+    fn our_own_head_is_noted_when_it_changes() {
+        let mut journal = Journal::default();
+        journal.note_own(&actor("a"), (0, 0));
+        let read = journal.last();
+        journal.note_own(&actor("a"), (0, 0));
+        assert_eq!(journal.last(), read);
+        journal.note_own(&actor("a"), (1, 7));
+        assert_eq!(journal.behind(read).count(), 1);
+    }
+}
