@@ -19,6 +19,7 @@ use crate::admin::AdminError;
 use crate::clock::unix_ms;
 use crate::node::Node;
 use crate::state::StateError;
+use crate::topology::Bound;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,7 @@ pub struct Builder {
     pub(crate) identity: Option<Identity>,
     pub(crate) transport: TransportConfig,
     pub(crate) engine: EngineConfig,
+    pub(crate) bound: Bound,
     pub(crate) structures: Vec<StructureSpec>,
     pub(crate) series: Vec<SeriesSpec>,
     pub(crate) gauge_caches: Vec<GaugeCacheSpec>,
@@ -83,6 +85,7 @@ impl Builder {
             identity: None,
             transport: TransportConfig::loopback(Incarnation(unix_ms())),
             engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
+            bound: Bound::default(),
             structures: Vec::new(),
             series: Vec::new(),
             gauge_caches: Vec::new(),

@@ -1,7 +1,7 @@
 //! The one loop that joins engine and transport: it owns the replication state machine, hands it what arrives and the
 //! time, and sends what it has to say to every link that has room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use crate::admin::Serving;
 use crate::clock::Clock;
 use crate::command::{Command, Status};
 use crate::state::{Outcome, Saving};
+use crate::topology::Topology;
 
 /// Events that are taken before what follows from them is sent.
 const BATCH: usize = 256;
@@ -53,7 +54,10 @@ pub(crate) struct Driver {
     changed: Arc<Notify>,
     clock: Clock,
     admin: Option<Serving>,
+    /// The connections to other members.
     links: BTreeMap<NodeName, Link>,
+    /// Over which of them rows are exchanged.
+    topology: Topology,
     verifying: Vec<Verifying>,
     incarnation: Incarnation,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
@@ -74,6 +78,7 @@ impl Driver {
         admin: Option<Serving>,
         limiters: BTreeMap<StructureId, Arc<Limiter>>,
         saving: Option<Saving>,
+        topology: Topology,
     ) -> Self {
         let incarnation = replica.actor().incarnation;
         let (links, verifying) = (BTreeMap::new(), Vec::new());
@@ -87,6 +92,7 @@ impl Driver {
             clock,
             admin,
             links,
+            topology,
             verifying,
             incarnation,
             limiters,
@@ -132,6 +138,7 @@ impl Driver {
             () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
         }
         let now = self.clock.now();
+        self.relink(now);
         self.limit(now);
         if now.mono >= self.replica.poll_timeout() {
             self.replica.handle_timeout(now);
@@ -152,6 +159,19 @@ impl Driver {
         }
     }
 
+    /// Begins and ends links between the replicas, over the connections that there are.
+    fn relink(&mut self, now: Now) {
+        let Some(wanted) = self.topology.poll(now.mono, self.links.keys()) else { return };
+        let linked: BTreeSet<_> = self.replica.links().cloned().collect();
+        for peer in wanted.difference(&linked) {
+            self.replica.handle_link_up(now, peer);
+        }
+        for peer in linked.difference(&wanted) {
+            tracing::info!(%peer, "rows are exchanged by others from now on");
+            self.replica.handle_link_down(peer);
+        }
+    }
+
     /// Takes in what has become of what was to be saved, and hands on what is to be saved next.
     fn save(&mut self, now: Now, outcome: Option<Outcome>) {
         let Some(saving) = &mut self.saving else { return };
@@ -165,7 +185,11 @@ impl Driver {
         let again = self.verifying.iter().map(|verifying| verifying.again.unwrap_or(verifying.deadline));
         let limits = self.limiters.values().map(|limiter| limiter.poll_timeout());
         let saving = self.saving.as_ref().map_or(Time::NEVER, Saving::due);
-        again.chain(limits).chain([self.replica.poll_timeout(), saving]).min().unwrap_or(Time::NEVER)
+        again
+            .chain(limits)
+            .chain([self.replica.poll_timeout(), saving, self.topology.due()])
+            .min()
+            .unwrap_or(Time::NEVER)
     }
 
     fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
@@ -218,7 +242,12 @@ impl Driver {
         match event {
             Event::Up(link) => {
                 tracing::info!(peer = %link.peer(), incarnation = %link.incarnation(), "link up");
-                self.replica.handle_link_up(now, link.peer());
+                if self.topology.connected(link.peer()) {
+                    self.replica.handle_link_up(now, link.peer());
+                } else {
+                    // The connection takes another one's place, over which there was a link.
+                    self.replica.handle_link_down(link.peer());
+                }
                 self.links.insert(link.peer().clone(), link);
             }
             Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
@@ -227,12 +256,12 @@ impl Driver {
             Event::Down { peer, link, reason, goodbye } => {
                 tracing::info!(%peer, reason, goodbye, "link down");
                 if self.links.get(&peer).is_some_and(|current| current.id() == link) {
-                    self.links.remove(&peer);
-                    self.replica.handle_link_down(&peer);
+                    self.disconnected(&peer);
                 }
             }
             Event::Member { name, state, incarnation, addr } => {
                 tracing::info!(member = %name, %state, %incarnation, %addr, "member");
+                self.topology.member(&name, matches!(state, MemberState::Alive | MemberState::Suspect));
                 self.replica.handle_member(now, &name, incarnation, life(state));
             }
             Event::Superseded { by } => self.replica.handle_superseded(now, by),
@@ -245,12 +274,23 @@ impl Driver {
 
     fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
         let Some(link) = self.links.get(peer).filter(|link| link.id() == id) else { return };
+        if !self.topology.takes(now.mono, peer, payload) {
+            return;
+        }
+        if !self.replica.is_linked(peer) {
+            self.replica.handle_link_up(now, peer);
+        }
         if let Err(error) = self.replica.handle_message(now, peer, payload) {
             tracing::warn!(%peer, %error, "message refused, link closed");
             link.close(&error.to_string());
-            self.links.remove(peer);
-            self.replica.handle_link_down(peer);
+            self.disconnected(peer);
         }
+    }
+
+    fn disconnected(&mut self, peer: &NodeName) {
+        self.links.remove(peer);
+        self.topology.disconnected(peer);
+        self.replica.handle_link_down(peer);
     }
 
     /// Sends what there is to say to every link that has room for it.

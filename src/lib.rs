@@ -51,6 +51,7 @@ mod series;
 mod shared;
 pub mod state;
 mod throttle;
+mod topology;
 
 pub use admin::AdminError;
 pub use audit::Audit;

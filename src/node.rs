@@ -31,6 +31,7 @@ use crate::series::Series;
 use crate::shared::{Member, ObjectError, Shared};
 use crate::state::{Saving, StateError, StateFile, StateStanding};
 use crate::throttle::{Permits, Throttle, ThrottleError};
+use crate::topology::Topology;
 
 /// Commands that wait for the driver.
 const COMMANDS: usize = 64;
@@ -68,6 +69,7 @@ impl Node {
         if let Some(facts) = &facts {
             builder.transport.incarnation = next_run(facts, builder.transport.incarnation.0);
         }
+        let topology = Topology::new(name.clone(), builder.bound);
         let mut replica = Replica::new(builder.engine, name, builder.transport.incarnation);
         let changed = Arc::new(Notify::new());
         let mut structures = BTreeMap::new();
@@ -117,7 +119,8 @@ impl Node {
             saving: saving.as_ref().map(Saving::standing),
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
-        let driver = Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving);
+        let driver =
+            Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving, topology);
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         Ok(Self { shared, commands, driver })
     }

@@ -530,6 +530,8 @@ pub struct Verified {
     pub members: Vec<NodeName>,
     /// Members that are alive, as far as is known, and did not answer.
     pub silent: Vec<NodeName>,
+    /// Members that are alive and have no link to the asking node: they are reached through others, and were not asked.
+    pub beyond: Vec<NodeName>,
     /// Structures that were compared.
     pub structures: u32,
     /// Actors whose rows were compared.
@@ -541,7 +543,7 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether everybody answered and holds what every owner has.
+    /// Whether everybody who was asked answered and holds what every owner has.
     pub fn converged(&self) -> bool {
         self.findings.is_empty() && self.silent.is_empty()
     }

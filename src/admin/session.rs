@@ -314,6 +314,7 @@ impl Session {
         Ok(Answer::Verified(admin::Verified {
             members: found.members,
             silent: found.silent,
+            beyond: found.beyond,
             structures: number(found.structures),
             actors: number(found.actors),
             copies: number(found.copies),
@@ -429,6 +430,7 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("row_bytes_in", engine.row_bytes_in),
         ("gaps", engine.gaps),
         ("wants_out", engine.wants_out),
+        ("grafts_out", engine.grafts_out),
         ("digests_out", engine.digests_out),
         ("divergences", engine.divergences),
         ("snapshots_taken", engine.replaced),

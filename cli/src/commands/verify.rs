@@ -32,6 +32,9 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
             for member in &verified.silent {
                 out.csv(&["", "", "", member.as_str(), "silent", "", ""])?;
             }
+            for member in &verified.beyond {
+                out.csv(&["", "", "", member.as_str(), "not asked", "", ""])?;
+            }
         }
     }
     out.flush()?;
@@ -39,8 +42,9 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
 }
 
 fn text(verified: &Verified) -> String {
-    let Verified { members, silent, structures, actors, copies, findings } = verified;
-    let compared = format!("objects {structures}, actors {actors}, copies {copies}, on {}", names(members));
+    let Verified { members, silent, beyond, structures, actors, copies, findings } = verified;
+    let others = if beyond.is_empty() { String::new() } else { format!("; not asked, no link: {}", names(beyond)) };
+    let compared = format!("objects {structures}, actors {actors}, copies {copies}, on {}{others}", names(members));
     if verified.converged() {
         return format!("{}: {compared}\n", style::good("converged"));
     }
@@ -82,6 +86,7 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         "converged": verified.converged(),
         "members": verified.members,
         "silent": verified.silent,
+        "beyond": verified.beyond,
         "structures": verified.structures,
         "actors": verified.actors,
         "copies": verified.copies,

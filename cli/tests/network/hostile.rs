@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tallymesh_schemas::{Actor, Incarnation, NodeName, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, limits};
 
 use crate::cluster::{Cluster, NODES, STRANGER, name};
 use crate::lies::{address_key, delta, digest, forgotten, rows};
@@ -89,19 +89,26 @@ impl Liar {
     }
 
     /// Says that it has more of node 2 than node 2 itself, waits until it is asked for that, and makes it up. It takes an
-    /// object that rests: where rows come from their owner, nobody is asked for them.
+    /// object that rests: where rows come from their owner, nobody is asked for them. The node may hear from the owner before the
+    /// answer comes, when a second connection takes the place of the first; then it does not take it, and asks again.
     async fn lure(&self) {
         let mut talk = self.link(0).await;
         let runs = self.runs(&talk).await;
         let victim = &runs[&name(2)];
         talk.say(&digest(RESTING, self.run, [(victim.clone(), NEVER_ISSUED)])).await;
-        let want = talk.until("a request for more than there is", |heard| {
-            heard.wants.iter().find(|want| want.actor == *victim).cloned()
-        });
-        let after = want.await.after;
-        let forged = rows(after, (0..50).map(|n| (n, after + 5 + u64::from(n), Some(address_key(n)))));
-        talk.say(&delta(RESTING, victim, after, NEVER_ISSUED, &forged)).await;
-        talk.heard_out("made-up rows").await;
+        let part = (StructureId::of(RESTING), victim.clone());
+        for answered in 0.. {
+            let want = talk.until("a request for more than there is, or word that it has come", |heard| {
+                let mut wants = heard.wants.iter().filter(|want| (want.structure, &want.actor) == (part.0, victim));
+                let taken = heard.heads.get(&part) == Some(&NEVER_ISSUED);
+                if taken { Some(None) } else { wants.nth(answered).cloned().map(Some) }
+            });
+            let Some(want) = want.await else { break };
+            let after = want.after;
+            let forged = rows(after, (0..50).map(|n| (n, after + 5 + u64::from(n), Some(address_key(n)))));
+            talk.say(&delta(RESTING, victim, after, NEVER_ISSUED, &forged)).await;
+            talk.heard_out("made-up rows").await;
+        }
         talk.close();
     }
 

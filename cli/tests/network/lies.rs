@@ -44,8 +44,14 @@ pub(crate) fn delta<'a>(object: &str, actor: &Actor, after: u64, upto: u64, rows
 
 /// A digest that says of these actors that their rows are known up to a version.
 pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<Item = (Actor, u64)>) -> Message<'_> {
-    let entries =
-        actors.into_iter().map(|(actor, have)| DigestEntry { actor, since: 0, have, floor: 0, fingerprint: 1 });
+    let entries = actors.into_iter().map(|(actor, have)| DigestEntry {
+        actor,
+        since: 0,
+        have,
+        floor: 0,
+        fingerprint: 1,
+        age_ms: None,
+    });
     let part = StructureDigest {
         structure: StructureId::of(object),
         name: object,
