@@ -154,8 +154,12 @@ impl Driver {
 
     /// Lets the limits take in what has come, if it is time: before changes are released, since they write some.
     fn limit(&self, now: Now) {
-        for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
-            limiter.handle_timeout(now.mono, self.replica.reach(), &self.replica.forgotten());
+        self.turn_limits(now, |limiter| limiter.poll_timeout() <= now.mono);
+    }
+
+    fn turn_limits(&self, now: Now, due: impl Fn(&Limiter) -> bool) {
+        for limiter in self.limiters.values().filter(|limiter| due(limiter)) {
+            limiter.handle_timeout(now, self.replica.reach(), &self.replica.forgotten());
         }
     }
 
@@ -379,6 +383,7 @@ impl Driver {
     async fn leave(mut self) {
         tracing::info!("leaving");
         self.limiters.values().for_each(|limiter| limiter.leave());
+        self.turn_limits(self.clock.now(), |_| true);
         let deadline = Instant::now() + LEAVE_TIMEOUT / 2;
         while self.limiters.values().any(|limiter| !limiter.has_left()) && Instant::now() < deadline {
             self.step(Some(deadline)).await;

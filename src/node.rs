@@ -11,7 +11,7 @@ use tallymesh_engine::replica::{Verification, next_run};
 use tallymesh_engine::{Now, Replica, Structure, Time};
 use tallymesh_schemas::config::LimitsConfig;
 use tallymesh_schemas::saved::Facts;
-use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, ThrottleSpec};
+use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec};
 use tallymesh_transport::Endpoint;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -90,6 +90,13 @@ impl Node {
             structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
             gauge_caches.push(gauge_cache);
         }
+        let mut levels = BTreeMap::new();
+        let limited = structures.values().filter(|structure| Class::THROTTLES.contains(&structure.spec().class));
+        for structure in limited.filter(|_| file.is_some()) {
+            let (spec, changed) = (StructureSpec::levels(&structure.spec().name), Arc::clone(&changed));
+            let kept = replica.keep(spec, Arc::new(move || changed.notify_one()))?;
+            levels.extend(tallymesh_engine::Cache::of(&kept).map(|cache| (structure.id(), cache)));
+        }
         let saving = match file {
             Some(file) => {
                 let (restored, saving) = blocking(move || restore(replica, file, facts, clock.now())).await?;
@@ -99,6 +106,9 @@ impl Node {
             None => None,
         };
         let limiters = limiters(&builder.limits, &structures, replica.actor(), &changed, clock)?;
+        for (id, cache) in levels {
+            limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
+        }
         let limits = Limits::new(builder.limits, structures.clone(), limiters.clone(), clock);
         let caches = structures.values().filter_map(|structure| Some((structure.id(), Cache::of(structure)?)));
         let caches = caches.collect();

@@ -74,8 +74,8 @@ impl Throttles {
 
     /// What the driver does now and then.
     pub fn turn(&mut self, now: Time) {
-        self.limiter.handle_timeout(now, Reach::ALONE, &[]);
         let now = Now { mono: now, unix_ms: now.0 / 1000 };
+        self.limiter.handle_timeout(now, Reach::ALONE, &[]);
         self.replica.handle_changes(now);
         self.replica.handle_timeout(now);
     }

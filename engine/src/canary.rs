@@ -65,6 +65,8 @@ pub enum Canary {
     FutureTaken,
     /// Whoever passes rows on to us is never replaced by somebody else.
     PrunedForGood,
+    /// How full throttles were when the run before ended is not taken back.
+    LevelsForgotten,
     /// A process that has what an earlier one has saved goes on as the run that that one was (I1).
     RunTakenUp,
     /// What was saved of a run that was forgotten while this node was away is taken over, as if it had been there.
@@ -93,7 +95,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 31] = [
+    pub const ALL: [Canary; 32] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -123,6 +125,7 @@ mod switched {
         Canary::RoundsSkipped,
         Canary::FutureTaken,
         Canary::PrunedForGood,
+        Canary::LevelsForgotten,
         Canary::RunTakenUp,
         Canary::StaleTakenOver,
     ];

@@ -439,6 +439,19 @@ impl Replica {
         Ok(structure)
     }
 
+    /// Has a structure of this node's own, which is saved as others are, and which no other node hears of. `wake` as for
+    /// [`Replica::replicate`].
+    ///
+    /// # Errors
+    /// As [`Replica::replicate`].
+    pub fn keep(&mut self, spec: StructureSpec, wake: Wake) -> Result<Arc<Structure>, StructureError> {
+        let structure = self.replicate(spec, wake)?;
+        if let Some(held) = self.structures.get_mut(&structure.id()) {
+            held.shared = false;
+        }
+        Ok(structure)
+    }
+
     /// Keeps a gauge cache. `wake` as for [`Replica::replicate`].
     ///
     /// # Errors
@@ -448,10 +461,8 @@ impl Replica {
         spec: GaugeCacheSpec,
         wake: Wake,
     ) -> Result<Arc<GaugeCache>, StructureError> {
-        let structure = self.replicate(spec.structure(), wake)?;
-        if let Some(held) = self.structures.get_mut(&structure.id()) {
-            held.shared = spec.replicate;
-        }
+        let made = spec.structure();
+        let structure = if spec.replicate { self.replicate(made, wake)? } else { self.keep(made, wake)? };
         let gauge_cache = Arc::new(GaugeCache::new(spec, structure));
         self.gauge_caches.push(Arc::clone(&gauge_cache));
         Ok(gauge_cache)
@@ -485,6 +496,8 @@ impl Replica {
         let run = Actor::new(self.actor.node.clone(), incarnation);
         let was = std::mem::replace(&mut self.actor, run);
         for held in self.structures.values_mut() {
+            // What is this node's own nobody else can have retired.
+            let renew: &dyn Fn(&Structure, Actor) = if held.shared { &renew } else { &Structure::renew };
             renew(&held.structure, self.actor.clone());
             held.round = None;
             held.flushed = held.structure.head();

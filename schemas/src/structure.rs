@@ -272,6 +272,11 @@ impl StructureSpec {
         }
     }
 
+    /// The cache in which a node keeps how full the throttles are that are counted in a structure. It is not replicated.
+    pub fn levels(of: &StructureName) -> Self {
+        Self::new(StructureName::derived(format!("level:{of}")), Class::Cache)
+    }
+
     /// As the console lists it: `lazy, cidrtree w/ snapshots`.
     pub fn label(&self) -> String {
         format!("lazy, {}{}", self.class.kind().label(), if self.snapshot { " w/ snapshots" } else { "" })

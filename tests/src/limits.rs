@@ -53,6 +53,12 @@ impl Limits {
         wholes.chain(self.pools.iter().map(|(structure, name, permits)| (structure, name, *permits)))
     }
 
+    /// Whether something is limited that is counted in a structure.
+    pub(crate) fn limited(&self, name: &StructureName) -> bool {
+        let named = self.throttles.iter().map(|(structure, ..)| structure);
+        named.chain(self.pools.iter().map(|(structure, ..)| structure)).any(|other| other == name.as_str())
+    }
+
     /// The limiters of a process.
     pub(crate) fn start(
         &self,
@@ -62,12 +68,8 @@ impl Limits {
         now: Time,
         wake: &Wake,
     ) -> BTreeMap<StructureName, Arc<Limiter>> {
-        let limited = |name: &StructureName| {
-            let named = self.throttles.iter().map(|(structure, ..)| structure);
-            named.chain(self.pools.iter().map(|(structure, ..)| structure)).any(|other| other == name.as_str())
-        };
         let mut limiters = BTreeMap::new();
-        for (name, structure) in structures.iter().filter(|(name, _)| limited(name)) {
+        for (name, structure) in structures.iter().filter(|(name, _)| self.limited(name)) {
             let founding = Some(self.founding.clone());
             let limiter = Limiter::new(Arc::clone(structure), founding, node.clone(), nonce, now, Arc::clone(wake));
             for (_, throttle, spec) in self.throttles.iter().filter(|(of, ..)| of == name.as_str()) {

@@ -212,7 +212,7 @@ impl Process {
             return;
         }
         for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
-            limiter.handle_timeout(now.mono, self.replica.reach(), &self.replica.forgotten());
+            limiter.handle_timeout(now, self.replica.reach(), &self.replica.forgotten());
         }
     }
 

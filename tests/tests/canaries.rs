@@ -6,6 +6,7 @@
 #[allow(dead_code)]
 #[path = "../../engine/tests/late/mod.rs"]
 mod late;
+mod levels;
 #[allow(dead_code)]
 #[path = "../../engine/tests/pieces/mod.rs"]
 mod pieces;
@@ -353,6 +354,14 @@ fn all_begin_again() -> Option<String> {
     result.err().map(|failure| failure.to_string())
 }
 
+/// Nodes begin again, and are asked for what they have admitted before.
+fn full_again() -> Option<String> {
+    match levels::admitted_over_restarts() {
+        Ok(all) => (all != [all[0]; 3]).then(|| format!("admitted in all before and behind restarts: {all:?}")),
+        Err(failure) => Some(failure.to_string()),
+    }
+}
+
 /// While a node's disk is full, an entry's writer is forgotten and the entry removed; then the node begins with what it had
 /// saved before.
 fn a_stale_disk() -> Option<String> {
@@ -397,6 +406,7 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("hour ahead", an_hour_ahead()))
         .or_else(|| named("second neighbours", second_neighbours_crash()))
         .or_else(|| named("begin again", all_begin_again()))
+        .or_else(|| named("full again", full_again()))
         .or_else(|| named("stale disk", a_stale_disk()))
 }
 
@@ -468,8 +478,11 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
 /// Nor are those of what outlives a run.
 #[test]
 fn each_rule_of_what_is_saved_is_noticed_by_its_own_case() {
-    let cases: [(Canary, fn() -> Option<String>); 2] =
-        [(Canary::RunTakenUp, all_begin_again), (Canary::StaleTakenOver, a_stale_disk)];
+    let cases: [(Canary, fn() -> Option<String>); 3] = [
+        (Canary::LevelsForgotten, full_again),
+        (Canary::RunTakenUp, all_begin_again),
+        (Canary::StaleTakenOver, a_stale_disk),
+    ];
     for (canary, case) in cases {
         set_broken(Some(canary));
         let found = case();

@@ -1,5 +1,7 @@
 //! What outlives a run: saved by each node, taken back by the next one, and never by two writers.
 
+mod levels;
+
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Life};
@@ -48,6 +50,14 @@ fn get(cluster: &Cluster, label: &str, key: &str) -> Option<String> {
 
 fn events(cluster: &Cluster, label: &str, series: &str, key: &str) -> i64 {
     cluster.events(label, series, key.as_bytes()).values().sum()
+}
+
+/// What soft throttles have admitted they do not admit once more when nodes begin again, one or all at once.
+#[test]
+fn soft_throttles_are_as_full_as_they_were() {
+    let all = play(levels::admitted_over_restarts());
+    assert!((20..24).contains(&all[0]), "{all:?}");
+    assert_eq!(all, [all[0]; 3]);
 }
 
 fn all() -> Vec<String> {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 
@@ -84,6 +85,37 @@ fn a_state_is_inspected_exported_and_imported() {
     assert_eq!(mesh.ask(NODE, &["cache", "get", "sessions", "user:8"]).ok(), "Ada");
     mesh.ask(NODE, &["cache", "get", "sessions", "user:7"]).fails(1);
     assert_eq!(mesh.ask(NODE, &["gauge", "get", "opened", "door"]).ok().trim(), "4");
+}
+
+const LIMITS: &str =
+    "cluster {\n  Replicate \"shared_named_throttles\" {}\n}\nlimits {\n  throttle \"mail\" {\n    rate = \"1/1h\"\n    burst = 10\n  }\n}\n";
+
+/// Ends and begins orderly, and then by kill -9.
+#[test]
+fn a_soft_throttle_is_as_full_as_it_was() {
+    let mut mesh = mesh(&[NODE]);
+    mesh.edit(NODE, |text| text + LIMITS);
+    mesh.start(NODE, &[]);
+    assert_eq!(mesh.ask(NODE, &["throttle", "take", "mail", "6"]).ok(), "admitted\n");
+    stop(&mut mesh, NODE);
+    let dir = mesh.path("mesh").join("state");
+    let shown = tally(&["state", "inspect", dir.to_str().unwrap()]).ok();
+    assert!(shown.contains("level:shared_named_throttles"), "{shown}");
+
+    mesh.start(NODE, &[]);
+    let listed = mesh.ask(NODE, &["cluster", "shared", "list"]).ok() + &mesh.ask(NODE, &["cache", "list"]).ok();
+    assert!(!listed.contains("level:"), "what is the node's own is not shared: {listed}");
+    assert!(mesh.ask(NODE, &["throttle", "take", "mail", "5"]).fails(1).contains("refused"));
+    assert_eq!(mesh.ask(NODE, &["throttle", "take", "mail", "3"]).ok(), "admitted\n");
+    let taken = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    eventually("it is saved", SOON, || {
+        let saved = state(&mesh, NODE)["saved_ms"].as_u64().unwrap();
+        if u128::from(saved) > taken + 2500 { Ok(()) } else { Err(saved.to_string()) }
+    });
+    mesh.kill(NODE);
+    mesh.start(NODE, &[]);
+    assert!(mesh.ask(NODE, &["throttle", "take", "mail", "2"]).fails(1).contains("refused"));
+    assert_eq!(mesh.ask(NODE, &["throttle", "take", "mail"]).ok(), "admitted\n");
 }
 
 #[test]

@@ -17,10 +17,12 @@ use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, limits};
 
 use self::sharing::{LOOK, Sharing};
 use super::escrow::{Begins, Escrow, Founding};
+use super::levels::Levels;
 use super::pool::Pool;
 use super::throttle::{Ground, Listed, Reach, Throttle};
+use crate::cache::Cache;
 use crate::structure::{Structure, Wake};
-use crate::time::Time;
+use crate::time::{Now, Time};
 
 /// Tables of names, so that threads that use different ones rarely meet.
 const SHARDS: usize = 64;
@@ -125,6 +127,7 @@ impl Limiter {
             ticked: now,
             shard: 0,
             reach: Reach::ALONE,
+            levels: None,
         };
         let hasher = FixedState::with_seed(nonce);
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
@@ -139,6 +142,20 @@ impl Limiter {
             listed: Arc::default(),
             ground,
         }
+    }
+
+    /// Keeps from now on in a cache how full soft throttles are, and goes on with what an earlier run has kept there. To be
+    /// called before throttles are used; those that are there already are brought to that. The cache is this node's own and not
+    /// replicated ([`Replica::keep`](crate::Replica::keep)): the others have their own buckets. O(throttles).
+    pub fn keep(&self, cache: Cache, now: Now) {
+        let levels = Levels::new(cache, now);
+        let mut sharing = self.sharing.lock();
+        for throttle in self.throttles() {
+            if let Some(at) = levels.full_at(throttle.name(), now.mono) {
+                throttle.fill_until(now.mono, at);
+            }
+        }
+        sharing.levels = Some(levels);
     }
 
     /// The structure.
@@ -209,6 +226,9 @@ impl Limiter {
                 let counter = self.structure.counter(name.as_bytes())?;
                 let (listed, ground) = (Arc::downgrade(&self.listed), Arc::clone(&self.ground));
                 let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, now));
+                if let Some(at) = sharing.levels.as_ref().and_then(|levels| levels.full_at(name, now)) {
+                    throttle.fill_until(now, at);
+                }
                 throttle.exchanged(now, sharing.reach);
                 shard.insert_unique(hash, Arc::clone(&throttle), |throttle| self.hasher.hash_one(&**throttle.name()));
                 throttle
@@ -301,8 +321,12 @@ impl Limiter {
 
     /// Begins to give everything back; [`Limiter::has_left`] says when that is done.
     pub fn leave(&self) {
-        if let Some(escrow) = &mut self.sharing.lock().escrow {
+        let mut sharing = self.sharing.lock();
+        if let Some(escrow) = &mut sharing.escrow {
             escrow.leave();
+        }
+        if let Some(levels) = &mut sharing.levels {
+            levels.hurry();
         }
     }
 
@@ -323,7 +347,8 @@ impl Limiter {
 
     /// Time has passed, or rows have changed: takes in what others wrote, moves shares, writes what this node has to say.
     /// `reach` is whom the membership sees; `forgotten` are nodes that an operator has declared gone for good.
-    pub fn handle_timeout(&self, now: Time, reach: Reach, forgotten: &[NodeName]) {
+    pub fn handle_timeout(&self, clocks: Now, reach: Reach, forgotten: &[NodeName]) {
+        let now = clocks.mono;
         self.woken.store(false, Ordering::Release);
         let mut sharing = self.sharing.lock();
         sharing.ticked = now;
@@ -343,6 +368,9 @@ impl Limiter {
             }
         }
         used.iter().for_each(|throttle| throttle.exchanged(now, reach));
+        if let Some(levels) = &mut sharing.levels {
+            levels.handle_timeout(&used, clocks);
+        }
         if changed || lost > 0 {
             self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
         }
@@ -376,7 +404,14 @@ impl Limiter {
         sharing.shard = (sharing.shard + 1) % SHARDS;
         let shard = &self.shards[sharing.shard];
         if !shard.read().is_empty() {
-            shard.write().retain(|throttle| Arc::strong_count(throttle) > 1 || !throttle.is_idle(now));
+            let levels = &mut sharing.levels;
+            shard.write().retain(|throttle| {
+                let goes = Arc::strong_count(throttle) == 1 && throttle.is_idle(now);
+                if let Some(levels) = levels.as_mut().filter(|_| goes) {
+                    levels.forget(throttle.name(), now);
+                }
+                !goes
+            });
         }
     }
 }
@@ -392,7 +427,7 @@ mod tests {
     use tallymesh_schemas::{Class, Incarnation, StructureName, StructureSpec};
 
     use super::*;
-    use crate::{Config, Now, Replica};
+    use crate::{Config, Replica};
 
     const NAMES: usize = 100_000;
 
@@ -423,8 +458,8 @@ mod tests {
             let end = self.now.after(time);
             while self.now < end {
                 self.now = self.now.after(Duration::from_millis(100));
-                self.limiter.handle_timeout(self.now, Reach::ALONE, &[]);
                 let now = Now { mono: self.now, unix_ms: self.now.0 / 1000 };
+                self.limiter.handle_timeout(now, Reach::ALONE, &[]);
                 self.replica.handle_changes(now);
                 self.replica.handle_timeout(now);
             }

@@ -70,6 +70,7 @@ mod board;
 mod bucket;
 mod escrow;
 mod fact;
+mod levels;
 mod limiter;
 mod pool;
 mod soft;

@@ -180,6 +180,25 @@ impl Soft {
         self.level >= self.cap()
     }
 
+    /// When the bucket of the whole rate is full, if nobody takes anything. O(1).
+    pub fn full_at(&mut self, now: Time) -> Time {
+        self.settle(now);
+        let whole = i128::from(self.rate.burst()) * self.token();
+        let speed = u128::from(self.rate.tokens()) * u128::from(THOUSAND);
+        let micros = (whole - self.level).max(0).unsigned_abs().div_ceil(speed.max(1));
+        now.after(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
+
+    /// Goes on as a bucket that is full only then, or later. It owes one burst at most. O(1).
+    pub fn fill_until(&mut self, now: Time, full_at: Time) {
+        self.settle(now);
+        let speed = i128::from(self.rate.tokens()) * i128::from(THOUSAND);
+        let left = full_at.0.saturating_sub(now.0);
+        let whole = i128::from(self.rate.burst()) * self.token();
+        let level = whole.saturating_sub(speed.saturating_mul(i128::from(left)));
+        self.level = self.level.min(level.max(-self.cap()));
+    }
+
     /// What the others admit in a second, as it is heard.
     pub fn heard_rate(&self) -> u64 {
         self.heard_rate
@@ -235,6 +254,24 @@ mod tests {
                 used[node] += i64::from(admitted);
                 prop_assert!(!admitted || whole.take(Time(now), 1, true).admitted());
             }
+        }
+    }
+
+    proptest! {
+        /// Whenever it is put away and taken out again, also at another moment, a bucket is no fuller than it would have been.
+        #[test]
+        fn what_is_put_away_is_no_fuller_when_it_comes_back(
+            tokens in 1..1000_u64, burst in 1..1000_u64, taken in 0..3000_u64, away in 0..10_000_000_u64, heard in 0..5000_i64,
+        ) {
+            let rate = Rate::new(tokens, Duration::from_secs(1), burst).unwrap();
+            let mut soft = Soft::new(rate, 1000, 0, Time(0));
+            soft.owe(Time(0), taken);
+            soft.learn(Time(0), heard);
+            let full_at = soft.full_at(Time(0));
+            let mut other = Soft::new(rate, 1000, 0, Time(away));
+            other.fill_until(Time(away), full_at);
+            let (is, would) = (other.tokens(Time(away)), soft.tokens(Time(away)));
+            prop_assert!(is <= would && would - is <= 1, "{is} of {would}");
         }
     }
 

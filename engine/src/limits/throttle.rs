@@ -309,6 +309,18 @@ impl Throttle {
         }
     }
 
+    /// When it is full; `None` where its bucket is not what limits.
+    pub(super) fn full_at(&self, now: Time) -> Option<Time> {
+        let mut state = self.state.lock();
+        self.learn(&mut state, now);
+        state.is_soft().then(|| state.soft.full_at(now))
+    }
+
+    /// It is full only then: an earlier run has admitted some.
+    pub(super) fn fill_until(&self, now: Time, full_at: Time) {
+        self.state.lock().soft.fill_until(now, full_at);
+    }
+
     /// Whether nothing of it has to be remembered; then its count goes to zero, and its row is retired.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         let mut state = self.state.lock();
@@ -327,6 +339,11 @@ impl State {
     #[inline]
     fn rests(&self) -> bool {
         self.spec.strength == Strength::Hard && self.rests.is_some()
+    }
+
+    /// Whether its soft bucket limits, at least while founders are missing.
+    fn is_soft(&self) -> bool {
+        self.spec.strength == Strength::Soft || self.spec.on_partition == OnPartition::FailOpen
     }
 
     /// Brings the bucket of a throttle that rests to what the base is now. In another epoch it is one that nobody has taken

@@ -128,6 +128,11 @@ impl Replica {
     pub fn restored(&mut self, now: Now) {
         for held in self.structures.values().filter(|held| held.structure.is_cache()) {
             held.structure.settle_registers(now.mono);
+            if !held.shared {
+                // Nobody else has what the earlier runs had.
+                let before = Incarnation(0)..=Incarnation(self.actor.incarnation.0.saturating_sub(1));
+                held.structure.drop_runs(&self.actor.node, &before, false);
+            }
         }
         self.life_changed.extend(self.nodes.keys().cloned());
         self.update_life(now);

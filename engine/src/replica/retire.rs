@@ -97,8 +97,8 @@ impl Replica {
         let caches = self.structures.iter().filter(|(_, held)| held.structure.is_cache());
         let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
         for id in caches {
-            let others = vectors(&self.nodes, &self.links, id);
             let Some(held) = self.structures.get_mut(&id) else { continue };
+            let others = if held.shared { vectors(&self.nodes, &self.links, id) } else { Some(Vec::new()) };
             held.structure.look_after(now.unix_ms);
             let round = held.round.take();
             held.round = match others {

@@ -178,7 +178,7 @@ impl Cluster {
         process.service = None;
         for limiter in process.limiters.values() {
             limiter.leave();
-            limiter.handle_timeout(now.mono, process.replica.reach(), &process.replica.forgotten());
+            limiter.handle_timeout(now, process.replica.reach(), &process.replica.forgotten());
         }
         process.replica.leave(now);
         process.holds.clear();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::next_run;
 use tallymesh_engine::{Cache, Config, Now, Replica, Time, Wake};
 use tallymesh_schemas::saved::Part;
-use tallymesh_schemas::{Class, Incarnation, Overlay};
+use tallymesh_schemas::{Class, Incarnation, Overlay, StructureSpec};
 
 use super::{Cluster, Event};
 use crate::caches::{self, SimCache, TakenBack};
@@ -82,6 +82,13 @@ impl Cluster {
             let series = replica.replicate_series(now, spec.clone(), Arc::clone(&wake));
             series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
         }
+        let mut levels = BTreeMap::new();
+        let limited = self.limits.iter().flat_map(|limits| structures.keys().filter(|name| limits.limited(name)));
+        for name in limited.filter(|_| self.save_every.is_some()) {
+            let kept = replica.keep(StructureSpec::levels(name), Arc::clone(&wake));
+            let cache = kept.ok().and_then(|kept| Cache::of(&kept));
+            levels.insert(name.clone(), cache.unwrap_or_else(|| panic!("no levels of {name}")));
+        }
         let mut wrong = None;
         if self.save_every.is_some() {
             wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
@@ -90,6 +97,7 @@ impl Cluster {
         let limits = self.limits.as_ref();
         let limiters =
             limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
+        levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
         let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
         let run = self.truth.borrow_mut().begin(actor.clone());
         node.began_as = incarnation;

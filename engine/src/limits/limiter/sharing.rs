@@ -8,6 +8,7 @@ use std::time::Duration;
 use tallymesh_schemas::{NodeName, Strength, key};
 
 use crate::limits::escrow::{Escrow, Release};
+use crate::limits::levels::Levels;
 use crate::limits::pool::Pool;
 use crate::limits::throttle::{Ground, Reach, Throttle};
 use crate::structure::Structure;
@@ -34,6 +35,8 @@ pub(super) struct Sharing {
     pub(super) ticked: Time,
     pub(super) shard: usize,
     pub(super) reach: Reach,
+    /// Where it is kept how full soft throttles are, if it is.
+    pub(super) levels: Option<Levels>,
 }
 
 impl Sharing {
