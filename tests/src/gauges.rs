@@ -2,7 +2,7 @@
 //! the engine makes by itself, of which each has to be due.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,12 +20,19 @@ pub(crate) struct SimGauge {
     ages: Rc<RefCell<Ages>>,
 }
 
+/// Whatever has changed is read at once, and once in so many changes everything is.
+const READ_ALL: u64 = 16;
+
 /// When entries have changed, as this node could see.
 #[derive(Debug, Default)]
 struct Ages {
     entries: BTreeMap<Vec<u8>, Age>,
     /// What was held when it was last looked at: while that is so, nothing has changed.
     held: Vec<Held>,
+    rows: Rows,
+    looks: u64,
+    /// What this process has removed, as it is in the ledger.
+    noted: BTreeMap<Vec<u8>, Totals>,
 }
 
 /// An entry has changed between these moments for the last time: something was added to it at the first, and its rows have
@@ -91,40 +98,57 @@ impl SimGauge {
         // The engine takes note of changes when it is asked.
         self.gauge.len(look.now);
         let held = self.gauge.structure().held();
-        let mut ages = self.ages.borrow_mut();
+        let ages = &mut *self.ages.borrow_mut();
         if ages.held == held {
             return Ok(());
         }
+        let changed = ages.rows.update(self.gauge.structure(), &ages.held, &held);
         ages.held = held;
-        let rows = Rows::of(self.gauge.structure());
-        let removed = self.note_removals(look, &rows);
+        ages.looks += 1;
+        let changed = changed.unwrap_or_else(|| {
+            let keys = ages.rows.keys().into_iter().chain(ages.entries.keys().map(Vec::as_slice));
+            keys.map(<[u8]>::to_vec).collect()
+        });
+        let removed = self.note_removals(look, &mut ages.noted, &ages.rows);
         if !look.unsettled {
-            self.all_due(&ages, &removed, look.now, due)?;
+            self.all_due(ages, &removed, look.now, due)?;
         }
-        note_changes(&mut ages, &rows, look.now);
-        if look.unsettled { Ok(()) } else { self.reads(&ages, &rows, look.now) }
+        note_changes(ages, &changed, look.now);
+        if look.unsettled {
+            return Ok(());
+        }
+        let all = ages.looks.is_multiple_of(READ_ALL).then(|| ages.rows.keys());
+        let mut keys = changed.iter().map(Vec::as_slice).chain(all.into_iter().flatten());
+        keys.try_for_each(|key| self.reads(ages, key, look.now))
     }
 
     /// Puts what this process has removed since the last look into the ledger. Of which keys that was.
-    fn note_removals(&self, look: &Look<'_>, rows: &Rows) -> Vec<Vec<u8>> {
+    fn note_removals(&self, look: &Look<'_>, noted: &mut BTreeMap<Vec<u8>, Totals>, rows: &Rows) -> Vec<Vec<u8>> {
         let structure = self.gauge.structure();
         let mut removed = Vec::new();
-        for (note, row) in structure.rows_of(look.actor) {
-            let Ok((whose, key)) = key::to_cleared(structure.kind(), &note) else { continue };
+        structure.each_row_of(look.actor, |note, row| {
             let totals = (row.added, row.removed);
+            if noted.get(note) == Some(&totals) {
+                return;
+            }
+            let Ok((whose, key)) = key::to_cleared(structure.kind(), note) else { return };
+            noted.insert(note.to_vec(), totals);
             let mut truth = look.truth.borrow_mut();
             let known = truth.removed(self.name(), key, &whose, |run| run == look.run);
             if known != totals {
                 truth.record_removal(look.run, self.name(), key, &whose, totals);
                 removed.push(key.to_vec());
             }
-        }
-        removed.retain(|key| rows.keys().contains(key.as_slice()));
+        });
+        removed.retain(|key: &Vec<u8>| rows.has(key));
         removed
     }
 
     /// Whether what was removed was to go.
     fn all_due(&self, ages: &Ages, removed: &[Vec<u8>], now: Time, due: Due<'_>) -> Result<(), String> {
+        if removed.is_empty() {
+            return Ok(());
+        }
         let (ttl, most) = (self.gauge.spec().ttl, self.gauge.spec().max_elements);
         let expired = |age: &Age| !ttl.is_zero() && now.since(age.added) >= ttl;
         let added_now = |key: &Vec<u8>| matches!(due, Due::Full(added) if added == key);
@@ -151,34 +175,31 @@ impl SimGauge {
     }
 
     /// What is read is what is left of what all have counted, until it has expired.
-    fn reads(&self, ages: &Ages, rows: &Rows, now: Time) -> Result<(), String> {
+    fn reads(&self, ages: &Ages, key: &[u8], now: Time) -> Result<(), String> {
         let ttl = self.gauge.spec().ttl;
         let expired = |changed: Time| !ttl.is_zero() && now.since(changed) >= ttl;
-        for key in rows.keys() {
-            let read = self.gauge.get(key, now);
-            let age = ages.entries.get(key);
-            let count = age.map_or(0, |age| {
-                age.left.values().fold(0_i64, |sum, left| sum.wrapping_add(left.0.wrapping_sub(left.1) as i64))
-            });
-            let right = match (read, age) {
-                (Some(read), Some(age)) => read == count && !expired(age.touched),
-                (None, Some(age)) => expired(age.added),
-                (None, None) => true,
-                (Some(_), None) => false,
-            };
-            if !right {
-                let (name, key) = (self.name(), key.escape_ascii());
-                return Err(format!("{name}: {key} reads {read:?} at {now:?}, the rows say {count} of {age:?}"));
-            }
+        let read = self.gauge.get(key, now);
+        let age = ages.entries.get(key);
+        let count = age.map_or(0, |age| {
+            age.left.values().fold(0_i64, |sum, left| sum.wrapping_add(left.0.wrapping_sub(left.1) as i64))
+        });
+        let right = match (read, age) {
+            (Some(read), Some(age)) => read == count && !expired(age.touched),
+            (None, Some(age)) => expired(age.added),
+            (None, None) => true,
+            (Some(_), None) => false,
+        };
+        if right {
+            return Ok(());
         }
-        Ok(())
+        let (name, key) = (self.name(), key.escape_ascii());
+        Err(format!("{name}: {key} reads {read:?} at {now:?}, the rows say {count} of {age:?}"))
     }
 }
 
-fn note_changes(ages: &mut Ages, rows: &Rows, now: Time) {
-    let mut entries = std::mem::take(&mut ages.entries);
-    for key in rows.keys() {
-        let parts = rows.of_key(key);
+fn note_changes(ages: &mut Ages, changed: &BTreeSet<Vec<u8>>, now: Time) {
+    for key in changed {
+        let parts = ages.rows.of_key(key);
         let mut left: BTreeMap<NodeName, Totals> = BTreeMap::new();
         for (actor, totals, removed) in &parts {
             let (added, taken) = less(*totals, *removed);
@@ -186,10 +207,10 @@ fn note_changes(ages: &mut Ages, rows: &Rows, now: Time) {
             *sum = (sum.0.wrapping_add(added), sum.1.wrapping_add(taken));
         }
         left.retain(|_, left| *left != (0, 0));
+        let mut age = ages.entries.remove(key).unwrap_or_default();
         if left.is_empty() {
             continue;
         }
-        let mut age = entries.remove(key).unwrap_or_default();
         let was = |node: &NodeName| age.left.get(node).copied().unwrap_or_default();
         if left.iter().any(|(node, (added, removed))| *added > was(node).0 || *removed > was(node).1) {
             age.added = now;
@@ -199,6 +220,6 @@ fn note_changes(ages: &mut Ages, rows: &Rows, now: Time) {
             (age.touched, age.rows) = (now, parts);
         }
         age.left = left;
-        ages.entries.insert(key.to_vec(), age);
+        ages.entries.insert(key.clone(), age);
     }
 }

@@ -87,8 +87,7 @@ fn a_state_is_inspected_exported_and_imported() {
     assert_eq!(mesh.ask(NODE, &["gauge", "get", "opened", "door"]).ok().trim(), "4");
 }
 
-const LIMITS: &str =
-    "cluster {\n  Replicate \"shared_named_throttles\" {}\n}\nlimits {\n  throttle \"mail\" {\n    rate = \"1/1h\"\n    burst = 10\n  }\n}\n";
+const LIMITS: &str = "cluster {\n  Replicate \"shared_named_throttles\" {}\n}\nlimits {\n  throttle \"mail\" {\n    rate = \"1/1h\"\n    burst = 10\n  }\n}\n";
 
 /// Ends and begins orderly, and then by kill -9.
 #[test]

@@ -34,21 +34,54 @@ fn value((added, removed): Totals) -> i64 {
 impl Rows {
     pub(crate) fn of(window: &Structure) -> Self {
         let mut rows = Self::default();
-        for actor in window.held().into_iter().map(|held| held.actor) {
-            let mut counted = BTreeMap::new();
-            window.each_row_of(&actor, |bytes, Row { added, removed, .. }| {
-                let totals = (*added, *removed);
-                match key::to_cleared(window.kind(), bytes) {
-                    Ok((whose, of)) => {
-                        let most_seen = rows.removed.entry(of.to_vec()).or_default().entry(whose).or_default();
-                        *most_seen = most(*most_seen, totals);
-                    }
-                    Err(_) => drop(counted.insert(bytes.to_vec(), totals)),
-                }
-            });
-            rows.counted.insert(actor, counted);
+        for held in window.held() {
+            rows.read(window, held.actor, &mut BTreeSet::new());
         }
         rows
+    }
+
+    /// Reads the rows of an actor again, none of which has gone, and adds to the keys that have changed.
+    fn read(&mut self, window: &Structure, actor: Actor, changed: &mut BTreeSet<Vec<u8>>) {
+        let counted = self.counted.entry(actor.clone()).or_default();
+        window.each_row_of(&actor, |bytes, Row { added, removed, .. }| {
+            let totals = (*added, *removed);
+            match key::to_cleared(window.kind(), bytes) {
+                Ok((whose, of)) => {
+                    let known = self.removed.get_mut(of).and_then(|actors| actors.get_mut(&whose));
+                    let seen = most(known.as_ref().map_or((0, 0), |known| **known), totals);
+                    if known.as_ref().is_none_or(|known| **known != seen) {
+                        self.removed.entry(of.to_vec()).or_default().insert(whose, seen);
+                        changed.insert(of.to_vec());
+                    }
+                }
+                Err(_) if counted.get(bytes) == Some(&totals) => {}
+                Err(_) => {
+                    counted.insert(bytes.to_vec(), totals);
+                    changed.insert(bytes.to_vec());
+                }
+            }
+        });
+    }
+
+    /// Brings rows that were read when that was held to what is held now. Which keys have changed; `None` for all of them.
+    pub(crate) fn update(&mut self, window: &Structure, was: &[Held], is: &[Held]) -> Option<BTreeSet<Vec<u8>>> {
+        let before: BTreeMap<_, _> = was.iter().map(|held| (&held.actor, held)).collect();
+        // Where only versions were added, no row is gone.
+        let grown = |is: &Held| {
+            let Some(was) = before.get(&is.actor) else { return !is.replacing };
+            let same = |held: &Held| (held.since, held.floor, held.counts, held.replacing);
+            same(was) == same(is) && was.have <= is.have && was.rows <= is.rows
+        };
+        let there = is.iter().filter(|is| before.contains_key(&is.actor)).count();
+        if there < was.len() || !is.iter().all(grown) {
+            *self = Self::of(window);
+            return None;
+        }
+        let mut changed = BTreeSet::new();
+        for is in is.iter().filter(|is| before.get(&is.actor) != Some(is)) {
+            self.read(window, is.actor.clone(), &mut changed);
+        }
+        Some(changed)
     }
 
     fn removed(&self, key: &[u8], actor: &Actor) -> Totals {
@@ -72,6 +105,11 @@ impl Rows {
     pub(crate) fn of_key(&self, key: &[u8]) -> Vec<(&Actor, Totals, Totals)> {
         let rows = self.counted.iter().filter_map(|(actor, rows)| Some((actor, *rows.get(key)?)));
         rows.map(|(actor, totals)| (actor, totals, self.removed(key, actor))).collect()
+    }
+
+    /// Whether anybody has counted a key.
+    pub(crate) fn has(&self, key: &[u8]) -> bool {
+        self.counted.values().any(|rows| rows.contains_key(key))
     }
 
     pub(crate) fn keys(&self) -> BTreeSet<&[u8]> {
