@@ -585,7 +585,7 @@ impl Replica {
                 Message::Probe { nonce } => self.handle_probe(now, peer, nonce),
                 Message::Seen(seen) => self.handle_seen(peer, seen),
                 Message::Prune(prune) => self.handle_prune(peer, prune),
-                Message::Goodbye => self.set_life(now, peer, Life::Left),
+                Message::Goodbye => self.handle_goodbye(now, peer),
             }
             Ok(())
         });

@@ -189,6 +189,26 @@ fn a_link_to_our_own_name_is_none() {
     assert_eq!(wire.replicas[0].links().count(), 0);
 }
 
+/// A goodbye is of the run that says it, also where the membership has heard of a later one: that one's rows count on.
+#[test]
+fn a_goodbye_is_of_the_run_that_says_it() {
+    let mut wire = Wire::new(&["a", "b"]);
+    wire.up(0, 1);
+    wire.talk();
+    let (first, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    let later = Incarnation(first.incarnation.0 + 1);
+    wire.replicas[1].handle_member(now, &first.node, later, Life::Alive);
+    let leaving = wire.now_at(0);
+    wire.replicas[0].leave(leaving);
+    let messages = wire.take(0, 1);
+    assert!(messages.iter().any(|bytes| matches!(read(bytes), Message::Goodbye)));
+    for bytes in messages {
+        wire.give(0, 1, &bytes).unwrap();
+    }
+    let nodes: Vec<_> = wire.replicas[1].nodes().map(|(_, run, life)| (run, life)).collect();
+    assert_eq!(nodes, [(later, Life::Alive)]);
+}
+
 /// Totals only grow, of a node that leaves as well, whatever is counted meanwhile and whatever sign it has.
 #[test]
 fn a_leaving_node_takes_nothing_back() {

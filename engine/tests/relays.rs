@@ -170,6 +170,58 @@ fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
     assert_eq!(wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>(), quiet, "nobody asks on");
 }
 
+/// I5. Also when nobody on the way to the owner can be sure to have all there is, as the last rows came to them from somebody who
+/// began in the middle: what takes nothing away is taken.
+#[test]
+fn what_was_before_comes_from_who_cannot_say_that_it_is_all() {
+    let spec = StructureSpec { snapshot: false, ..spec() };
+    let mut wire = Wire::with(&["a", "early", "behind"], &config(), &spec);
+    let owner = wire.replicas[0].actor().clone();
+    let knows = |wire: &mut Wire, n: usize| {
+        let now = wire.now_at(n);
+        wire.replicas[n].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
+    };
+    let (early, behind) = (1, 2);
+    wire.up(0, early);
+    wire.up(0, behind);
+    wire.run(1);
+    for (key, behind_hears) in [("x", true), ("missed", false)] {
+        wire.add_to(0, key, 1);
+        wire.run(3);
+        if behind_hears {
+            wire.down(0, behind);
+        }
+    }
+    wire.down(0, early);
+    // Two join, and know only what comes from now on.
+    let [relay, middle] = ["relay", "middle"].map(|late| {
+        let late = wire.add(late, &config(), &spec);
+        wire.up(0, late);
+        wire.talk();
+        late
+    });
+    wire.add_to(0, "y", 1);
+    wire.run(3);
+    wire.down(0, middle);
+    knows(&mut wire, early);
+    wire.up(early, relay);
+    wire.run(5);
+    assert_eq!((wire.total(early, "y"), wire.total(middle, "missed")), (1, 0));
+    for n in [middle, behind] {
+        knows(&mut wire, n);
+    }
+    wire.up(early, middle);
+    wire.up(middle, behind);
+    wire.run(15);
+    for n in [middle, behind] {
+        assert_eq!(["x", "missed", "y"].map(|key| wire.total(n, key)), [1; 3], "node {n}");
+    }
+    let asked = |wire: &Wire| wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>();
+    let quiet = asked(&wire);
+    wire.run(15);
+    assert_eq!(asked(&wire), quiet, "nobody asks on");
+}
+
 /// A relay that goes on as another run goes on passing on what others have.
 #[test]
 fn a_relay_that_goes_on_as_another_run_passes_on() {

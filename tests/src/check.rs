@@ -374,10 +374,16 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         cluster.run_for((ttl + GAUGE_TURN * cluster.nodes.len() as u32 + Duration::from_secs(2)) * 2)?;
         entries_gone(cluster)?;
     }
+    if cluster.save_every.is_some() && !cluster.series_specs.is_empty() {
+        // What was saved of a window waits until the clock comes to that window, and is told then.
+        cluster.run_for(behind(cluster) + config_digests(cluster) * 2)?;
+    }
     let quiet = cluster.config.full_digest_interval.mul_f64(1.2) * 2;
     // Whoever came to a window while others dropped it asks for what it missed there, and stops.
     let asking = if cluster.series_specs.is_empty() { Duration::ZERO } else { asking_time(cluster) };
     let asking_ends = cluster.now().after(asking);
+    // Copies of an ended run that differ are sent once more as a whole, also where nothing is read of what they differ in.
+    let sending_ends = cluster.now().after(rows_time(cluster) * 2);
     loop {
         let (before, begun) = (flow(cluster), cluster.now());
         cluster.run_for(quiet)?;
@@ -387,7 +393,9 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         }
         cluster.check()?;
         let after = flow(cluster);
-        if before.0 == after.0 && before.1 < after.1 && begun < asking_ends {
+        let asks = before.0 == after.0 && before.1 < after.1;
+        let sends = before.0 < after.0;
+        if (asks && begun < asking_ends) || (sends && begun < sending_ends) {
             continue;
         }
         if before.0 != after.0 || before.1 != after.1 || after.2 <= before.2 && cluster.running().count() > 1 {
@@ -418,6 +426,14 @@ fn entries_gone(cluster: &Cluster) -> Result<(), Failure> {
 
 /// How far wall clocks are apart in the simulations of caches, at most.
 const SKEW: Duration = Duration::from_secs(30);
+
+/// How far the slowest clock is behind the fastest one, and behind the time.
+fn behind(cluster: &Cluster) -> Duration {
+    let running = cluster.nodes.iter().filter(|node| node.process.is_some());
+    let clocks = || running.clone().map(|node| node.read_clock(cluster.now()).unix_ms);
+    let latest = clocks().chain([crate::clock::EPOCH_MS + cluster.now().0 / 1000]).max().unwrap_or_default();
+    Duration::from_millis(latest.saturating_sub(clocks().min().unwrap_or(latest)))
+}
 
 fn config_digests(cluster: &Cluster) -> Duration {
     (cluster.config.digest_interval + cluster.config.full_digest_interval).mul_f64(1.2)

@@ -217,6 +217,11 @@ impl Ledger {
         let fingerprint = delta.fingerprint.or(early.then(|| shadow.fingerprint()));
         let complete = fingerprint.filter(|_| joined.is_ok() && (early || shadow.have >= partial.have));
         let Some(fingerprint) = complete else {
+            if joined.is_ok() && since < partial.since && self.covers(&shadow, partial) {
+                // Nobody says that it is all there is, but it is more than there was.
+                self.replace(partial, *shadow, joining);
+                return Ok(Applied::Replaced);
+            }
             // A sender that has no more may still have less than we do: what is newer is to come from somebody else.
             partial.shadow = Some(shadow);
             return joined.map(|()| Applied::Part);
@@ -232,16 +237,25 @@ impl Ledger {
             // Pieces from more than one sender may lack together what moved on in between: it is begun again.
             return Ok(if differs == Applied::Doubted { anew } else { differs });
         }
-        (shadow.counts, shadow.confirmed) = (partial.counts, partial.confirmed);
-        if partial.has_log() {
-            shadow.make_log();
-        }
         self.replace(partial, *shadow, joining);
         Ok(Applied::Replaced)
     }
 
-    /// Puts a complete snapshot in the place of what was known, in one step.
+    /// Whether rows that came anew tell all that these do, so that nothing is lost when they take their place. O(rows).
+    fn covers(&self, new: &Partial, old: &Partial) -> bool {
+        let covered = |state: &Slot| {
+            let found = new.find(state.cell, &self.cells);
+            found.is_some_and(|(_, found)| found.row.version >= state.row.version)
+        };
+        new.have >= old.have && !old.diverged && old.live().all(|(_, state)| covered(&state))
+    }
+
+    /// Puts rows that came anew in the place of what was known, in one step.
     fn replace(&mut self, partial: &mut Partial, mut new: Partial, joining: &mut Joining<'_, '_>) {
+        (new.counts, new.confirmed) = (partial.counts, partial.confirmed);
+        if partial.has_log() {
+            new.make_log();
+        }
         let losing = new.losing.take().unwrap_or_default();
         let old = std::mem::replace(partial, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {

@@ -34,6 +34,9 @@ use crate::time::Time;
 pub trait Release {
     /// Stops using up to `units` of a limit for good, and says how many.
     fn release(&mut self, name: &str, units: u64) -> u64;
+
+    /// Units that are in use and cannot be let go of.
+    fn in_use(&self, name: &str) -> u64;
 }
 
 /// For limits whose share can be given away at any time: rates.
@@ -43,6 +46,10 @@ pub struct ReleaseAll;
 impl Release for ReleaseAll {
     fn release(&mut self, _: &str, units: u64) -> u64 {
         units
+    }
+
+    fn in_use(&self, _: &str) -> u64 {
+        0
     }
 }
 
@@ -196,6 +203,18 @@ impl Escrow {
             }
         }
         Share { units: units.min(quota.whole), until }
+    }
+
+    /// How many more units of a limit are in use than this node may use: somebody has to close them.
+    fn overdue(&self, name: &str, release: &dyn Release) -> u64 {
+        let in_use = release.in_use(name);
+        if in_use == 0 { 0 } else { in_use.saturating_sub(self.share(name).units) }
+    }
+
+    /// How long nothing that has run out is said to be free, so that what is overdue can be closed: none where nothing can be.
+    fn closing(&self) -> Duration {
+        let permits = self.names.values().any(|named| named.rate.is_none());
+        if permits { self.times.closing } else { Duration::ZERO }
     }
 
     /// What this node may use of each limit that is not shared out here.
@@ -377,7 +396,7 @@ impl Escrow {
         self.tell_demand();
         self.lapse();
         self.vote();
-        self.claim();
+        self.claim(release);
         self.give_back(release);
         self.lend(release);
         self.note_epoch();

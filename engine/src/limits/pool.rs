@@ -132,6 +132,10 @@ impl Pool {
         idle
     }
 
+    pub(super) fn in_use(&self) -> u64 {
+        self.state.lock().in_use
+    }
+
     pub(super) fn set_share(&self, now: Time, share: Share) {
         let mut state = self.state.lock();
         (state.permits, state.until) = (share.units, share.until);

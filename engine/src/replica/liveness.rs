@@ -102,6 +102,14 @@ impl Replica {
         self.update_life(now);
     }
 
+    /// A peer leaves. The run that says so is the one that has spoken on the link, and a later one may have begun elsewhere.
+    pub(super) fn handle_goodbye(&mut self, now: Now, peer: &NodeName) {
+        let speaks = self.links.get(peer).and_then(|link| link.incarnation);
+        if speaks.is_some_and(|run| self.is_current(&Actor::new(peer.clone(), run))) {
+            self.set_life(now, peer, Life::Left);
+        }
+    }
+
     /// Somebody else runs under our name, as `by`: if that is no earlier run than ours, we go on as a later one.
     pub fn handle_superseded(&mut self, now: Now, by: Incarnation) {
         if by >= self.actor.incarnation {

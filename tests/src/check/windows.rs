@@ -40,8 +40,9 @@ impl Rows {
         rows
     }
 
-    /// Reads the rows of an actor again, none of which has gone, and adds to the keys that have changed.
-    fn read(&mut self, window: &Structure, actor: Actor, changed: &mut BTreeSet<Vec<u8>>) {
+    /// Reads the rows of an actor again, and adds to the keys that have changed. Whether none has gone.
+    fn read(&mut self, window: &Structure, actor: Actor, changed: &mut BTreeSet<Vec<u8>>) -> bool {
+        let mut rows = 0;
         let counted = self.counted.entry(actor.clone()).or_default();
         window.each_row_of(&actor, |bytes, Row { added, removed, .. }| {
             let totals = (*added, *removed);
@@ -54,13 +55,16 @@ impl Rows {
                         changed.insert(of.to_vec());
                     }
                 }
-                Err(_) if counted.get(bytes) == Some(&totals) => {}
                 Err(_) => {
-                    counted.insert(bytes.to_vec(), totals);
-                    changed.insert(bytes.to_vec());
+                    rows += 1;
+                    if counted.get(bytes) != Some(&totals) {
+                        counted.insert(bytes.to_vec(), totals);
+                        changed.insert(bytes.to_vec());
+                    }
                 }
             }
         });
+        counted.len() == rows
     }
 
     /// Brings rows that were read when that was held to what is held now. Which keys have changed; `None` for all of them.
@@ -73,15 +77,15 @@ impl Rows {
             same(was) == same(is) && was.have <= is.have && was.rows <= is.rows
         };
         let there = is.iter().filter(|is| before.contains_key(&is.actor)).count();
-        if there < was.len() || !is.iter().all(grown) {
-            *self = Self::of(window);
-            return None;
-        }
         let mut changed = BTreeSet::new();
-        for is in is.iter().filter(|is| before.get(&is.actor) != Some(is)) {
-            self.read(window, is.actor.clone(), &mut changed);
+        let mut others = is.iter().filter(|is| before.get(&is.actor) != Some(is));
+        let grown = there == was.len()
+            && is.iter().all(grown)
+            && others.all(|is| self.read(window, is.actor.clone(), &mut changed));
+        if !grown {
+            *self = Self::of(window);
         }
-        Some(changed)
+        grown.then_some(changed)
     }
 
     fn removed(&self, key: &[u8], actor: &Actor) -> Totals {

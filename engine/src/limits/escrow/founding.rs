@@ -85,6 +85,8 @@ pub(crate) struct Times {
     pub(super) loan_over: Duration,
     /// Between two beats.
     pub(super) beat: Duration,
+    /// Within that time whoever is asked to closes what is overdue.
+    pub(super) closing: Duration,
 }
 
 impl Times {
@@ -93,6 +95,7 @@ impl Times {
         let over = |time: Duration| time + time / 8 + Duration::from_millis(2);
         let tenure = founding.reclaim_after;
         let loan = tenure / 3;
-        Self { tenure, tenure_over: over(tenure), loan, loan_over: over(loan), beat: loan / 4 }
+        let (beat, closing) = (loan / 4, tenure / 24);
+        Self { tenure, tenure_over: over(tenure), loan, loan_over: over(loan), beat, closing }
     }
 }

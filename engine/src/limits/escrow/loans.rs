@@ -146,12 +146,12 @@ impl Escrow {
     }
 
     /// Terms that were not answered for too long are over for us for good: what we gave back in them is forgotten, so no
-    /// answer that comes late may bring them back.
+    /// answer that comes late may bring them back. The lender hears of it when nothing can be in use any more.
     pub(super) fn end_lendings(&mut self) {
         let mut over = Vec::new();
         for (seat, other) in &self.board.others {
             let Some((last, lending)) = other.lendings.last_key_value() else { continue };
-            let end = self.moment(lending.beat).after(self.times.loan);
+            let end = self.moment(lending.beat).after(self.times.loan).after(self.closing());
             let upto = if lending.beat > 0 && self.now >= end {
                 Some(*last)
             } else {
@@ -309,8 +309,12 @@ impl Escrow {
             let latest = self.usable(other, self.now).next();
             latest.is_some_and(|(_, lending)| other.lendings.get(&term).is_some_and(|l| std::ptr::eq(l, lending)))
         });
-        // What cannot be used any more is idle by itself.
-        let idle = if usable { release.release(&name, excess).min(excess) } else { excess };
+        // What cannot be used any more is idle by itself, but for what is still to be closed.
+        let idle = if usable {
+            release.release(&name, excess).min(excess)
+        } else {
+            excess.saturating_sub(self.overdue(&name, release))
+        };
         if idle == 0 {
             return;
         }

@@ -8,7 +8,7 @@ use tallymesh_schemas::NodeName;
 
 use super::super::board::{Other, Stage};
 use super::super::fact::{Fact, Seat};
-use super::Escrow;
+use super::{Escrow, Release};
 use crate::canary::{self, Canary};
 use crate::time::Time;
 
@@ -42,6 +42,7 @@ type Votes = BTreeMap<usize, (Seat, u64)>;
 pub(crate) struct Claim {
     pub(crate) id: u64,
     stage: Stage,
+    /// When it was begun, or when it was over.
     since: Time,
     /// The reading of our clock that all supporters have to have heard, once all of them support us, and who they are,
     /// each with the number of its vote: one that has turned away meanwhile and come back has another one.
@@ -207,11 +208,12 @@ impl Escrow {
     }
 
     /// Claims our own share, and those of founders that are gone; brings claims on.
-    pub(crate) fn claim(&mut self) {
+    pub(crate) fn claim(&mut self, release: &dyn Release) {
         let Some(rank) = self.rank else { return };
         for founder in 0..self.founding.founders.len() {
             if self.claims.contains_key(&founder) {
                 self.pursue(founder, founder == rank);
+                self.end_if_over(founder, release);
             } else if !self.leaving && self.now >= self.again.get(&founder).copied().unwrap_or_default() {
                 let wanted = founder == rank || self.stands_in(founder, rank);
                 let free = founder == rank || !self.votes.contains_key(&founder);
@@ -255,10 +257,27 @@ impl Escrow {
                     self.release(founder);
                 }
             }
-            // What was lent on it has run out by now as well; said to be over it is when that is certain.
-            Stage::Over if self.lent.is_empty() => self.end_claim(founder),
             Stage::Over => {}
         }
+    }
+
+    /// What was lent on a claim that is over has run out as well. It is said to be over when that is certain, and nothing is
+    /// in use any more that stood on it.
+    fn end_if_over(&mut self, founder: usize, release: &dyn Release) {
+        let over = self.claims.get(&founder).filter(|claim| claim.stage == Stage::Over).map(|claim| claim.since);
+        let Some(since) = over.filter(|_| self.stands()) else { return };
+        let closed = self.names.keys().all(|name| self.overdue(name, release) == 0);
+        if closed || self.now >= since.after(self.closing()) {
+            self.end_claim(founder);
+        }
+    }
+
+    /// Whether all that is lent stands on claims that are kept.
+    fn stands(&self) -> bool {
+        self.names.iter().all(|(name, named)| {
+            let kept: u64 = self.lendable_claims().map(|founder| self.founded(founder, named.quota.whole)).sum();
+            self.outstanding(name) <= kept
+        })
     }
 
     /// Holds a claim when everybody supports it, and goes on supporting it after everybody did: then there was a moment at
@@ -304,7 +323,7 @@ impl Escrow {
             self.claims.iter().filter(|(founder, claim)| claim.stage == Stage::Holding && !held.contains(founder));
         for founder in lost.map(|(founder, _)| *founder).collect::<Vec<_>>() {
             if let Some(claim) = self.claims.get_mut(&founder) {
-                claim.stage = Stage::Over;
+                (claim.stage, claim.since) = (Stage::Over, self.now);
             }
         }
     }
@@ -324,12 +343,10 @@ impl Escrow {
             claim.releasing = true;
             self.end_terms();
         }
-        let stands = self.names.iter().all(|(name, named)| {
-            let rest: u64 = self.lendable_claims().map(|other| self.founded(other, named.quota.whole)).sum();
-            self.outstanding(name) <= rest
-        });
-        if stands {
-            self.end_claim(founder);
+        if self.stands()
+            && let Some(claim) = self.claims.get_mut(&founder)
+        {
+            (claim.stage, claim.since) = (Stage::Over, self.now);
         }
     }
 

@@ -126,4 +126,8 @@ impl Release for Idle<'_> {
     fn release(&mut self, name: &str, units: u64) -> u64 {
         self.0.get(name).map_or(units, |pool| pool.release(units))
     }
+
+    fn in_use(&self, name: &str) -> u64 {
+        self.0.get(name).map_or(0, |pool| pool.in_use())
+    }
 }
