@@ -7,8 +7,8 @@ mod wire;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Event, Life};
-use tallymesh_schemas::Incarnation;
-use tallymesh_schemas::message::Message;
+use tallymesh_schemas::message::{Digest, Message, Tombstone};
+use tallymesh_schemas::{Actor, Class, Incarnation, StructureSpec};
 use wire::{Wire, config, is_delta, read, spec};
 
 /// I5. Pieces of a transfer leave out rows that moved on; their keys have to travel when they come.
@@ -187,6 +187,35 @@ fn a_link_to_our_own_name_is_none() {
     wire.structure(0).audit().unwrap();
     assert_eq!(wire.structure(0).rows_of(wire.replicas[0].actor())[0].1.added, 8);
     assert_eq!(wire.replicas[0].links().count(), 0);
+}
+
+/// A run that is void is not named to those who have rows of an earlier one: it has no rows, and nobody would drop it again.
+#[test]
+fn a_void_run_is_named_to_nobody() {
+    let spec = StructureSpec { class: Class::Cache, ..spec() };
+    let mut wire = Wire::with(&["a", "b", "c"], &config(), &spec);
+    wire.up(0, 1);
+    wire.up(1, 2);
+    wire.talk();
+    let (first, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    let void = Incarnation(first.incarnation.0 + 1);
+    wire.replicas[1].handle_member(now, &first.node, void, Life::Alive);
+    let buried = Tombstone { node: first.node.clone(), from: void, incarnation: void, until_ms: now.unix_ms + 60_000 };
+    let digest = Message::Digest(Digest {
+        incarnation: wire.replicas[2].actor().incarnation,
+        clock_ms: now.unix_ms,
+        answers: 0,
+        complete: false,
+        structures: Vec::new(),
+        tombstones: vec![buried],
+    });
+    let mut bytes = Vec::new();
+    digest.encode(&mut bytes).unwrap();
+    wire.give(2, 1, &bytes).unwrap();
+    // The first run has not heard of any of this, and goes on talking.
+    wire.run(1);
+    let held: Vec<_> = wire.structure(1).held().into_iter().map(|held| held.actor).collect();
+    assert!(!held.contains(&Actor::new(first.node, void)), "{held:?}");
 }
 
 /// A goodbye is of the run that says it, also where the membership has heard of a later one: that one's rows count on.

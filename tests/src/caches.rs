@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tallymesh_engine::{Cache, CacheError, Held, Stamp};
 use tallymesh_schemas::message::Tombstone;
-use tallymesh_schemas::{StructureName, limits};
+use tallymesh_schemas::{Incarnation, NodeName, StructureName, limits};
 
 use crate::check::EVERYTHING;
 use crate::truth::RunId;
@@ -40,7 +40,8 @@ pub struct Writes {
 /// The latest write of each key that a process was seen to have.
 pub(crate) type SeenWrites = BTreeMap<CacheKey, Stamp>;
 
-/// What a process has taken back from its disk: until it hears that somebody was forgotten while it was away, it is read.
+/// What a process has taken back from its disk: it is read until the process hears that somebody was forgotten, or has gone on
+/// as another run, while it was away.
 #[derive(Debug, Clone)]
 pub(crate) struct TakenBack {
     pub(crate) seen: SeenWrites,
@@ -48,14 +49,18 @@ pub(crate) struct TakenBack {
 }
 
 impl TakenBack {
-    /// Whether that has happened, by the tombstones that are known now; then what was taken back may be gone, and is
-    /// `seen` no more. What is read of the forgotten, others have taken over.
-    pub(crate) fn is_void(&self, tombstones: &[Tombstone], seen: &mut SeenWrites) -> bool {
-        let void = *tombstones != self.tombstones;
-        if void {
-            seen.retain(|key, stamp| self.seen.get(key) != Some(stamp));
+    /// Looks at the tombstones that are known now. Where there is another one, what was taken back may be gone, and is `seen` no
+    /// more: what is read of the forgotten, others have taken over. Where the node itself was forgotten, it starts over.
+    pub(crate) fn hear(&mut self, node: &NodeName, tombstones: &[Tombstone], seen: &mut SeenWrites) {
+        if *tombstones == self.tombstones {
+            return;
         }
-        void
+        seen.retain(|key, stamp| self.seen.get(key) != Some(stamp));
+        let new = tombstones.iter().filter(|tombstone| !self.tombstones.contains(tombstone));
+        if new.into_iter().any(|tombstone| tombstone.node == *node && tombstone.from <= Incarnation(1)) {
+            seen.clear();
+        }
+        self.tombstones = tombstones.to_vec();
     }
 }
 

@@ -145,8 +145,9 @@ impl Node {
 impl Process {
     /// The replica may have taken another incarnation, or have heard who was forgotten.
     pub(crate) fn note_actor(&mut self, truth: &mut Truth) -> Result<(), String> {
-        let seen = &mut self.cache_seen;
-        self.taken_back.take_if(|taken_back| taken_back.is_void(&self.replica.facts().tombstones, seen));
+        if let Some(taken_back) = &mut self.taken_back {
+            taken_back.hear(&self.actor.node, &self.replica.facts().tombstones, &mut self.cache_seen);
+        }
         if self.actor == *self.replica.actor() {
             return Ok(());
         }

@@ -133,7 +133,8 @@ impl Replica {
     /// never named it: now we do, and at once.
     fn correct(&mut self, peer: &NodeName, digest: &Digest<'_>) {
         let latest = self.nodes.get(peer).map(|known| Actor::new(peer.clone(), known.incarnation));
-        let latest = latest.filter(|latest| latest.incarnation > digest.incarnation);
+        // Of one that is void itself the tombstone says enough.
+        let latest = latest.filter(|latest| latest.incarnation > digest.incarnation && !self.is_buried(latest));
         let Some(link) = self.links.get_mut(peer) else { return };
         for part in &digest.structures {
             if let (Some(held), Some(latest)) = (self.structures.get(&part.structure), &latest) {
@@ -151,7 +152,8 @@ impl Replica {
     /// we do, as a run of which nothing is known yet.
     fn name_latest(&mut self, peer: &NodeName, id: StructureId, node: &NodeName) {
         let (Some(held), Some(known)) = (self.structures.get(&id), self.nodes.get(node)) else { return };
-        if held.structure.admit(&Actor::new(node.clone(), known.incarnation), 0) {
+        let latest = Actor::new(node.clone(), known.incarnation);
+        if !self.is_buried(&latest) && held.structure.admit(&latest, 0) {
             self.life_changed.insert(node.clone());
             if let Some(link) = self.links.get_mut(peer) {
                 link.hurry();
