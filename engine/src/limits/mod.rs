@@ -55,6 +55,12 @@
 //! `t` all nodes together admit at most `B + R·t`. A rate is per time, and whoever measures time with a clock that runs fast by
 //! `ρ` gets `R(1 + ρ)t`: no limiter is better than its clock. ∎
 //!
+//! ## Permits
+//! Permits are in use for as long as something is open, also when what they stand on runs out. Then they are *overdue*: more are
+//! in use than the node may use, and its user closes them within `L/24`. So a claim or a term that has run out is
+//! said to be over only when nothing is overdue any more, or `L/24` later; for whoever hears nothing it is free from
+//! `L⁺` on as ever, which is later still (`L/8 ≥ L/24` of tenures, and `L/3/8 = L/24` of loans). ∎
+//!
 //! ## What it costs
 //! - A founder that hears no other founder for `L` stops using its share, and others may take it up `L⁺` after.
 //! - After a start, shares are there when all founders have run for `L⁺`; after a restart of one node, when the others have
