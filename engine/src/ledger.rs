@@ -384,7 +384,7 @@ impl Ledger {
                 self.drop_rows(&shadow, keys);
             }
             self.drop_rows(&partial, keys);
-            self.note_orphans(actor, &partial);
+            self.note_orphans(actor, &partial, None);
         }
     }
 

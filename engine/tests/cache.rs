@@ -10,7 +10,7 @@ use std::time::Duration;
 use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
 use tallymesh_engine::{CacheError, Event, Life, Stamp};
 use tallymesh_schemas::limits;
-use tallymesh_schemas::message::Message;
+use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use wire::{Wire, is_delta, read};
 
@@ -215,6 +215,65 @@ fn what_its_owner_does_not_have_goes() {
     assert!(wire.replicas[1].counters().replaced > 0, "all have come anew");
     assert_eq!((get(&wire, 1, KEY).as_deref(), get(&wire, 1, b"none")), (Some(&b"right"[..]), None));
     wire.assert_same(0, 1);
+}
+
+/// A row had moved on while its owner's rows were on their way, and then the owner was gone: the copy that is furthest lacks it. Who
+/// reads the write that it had told tells it from then on, as another write is there that it outdoes.
+#[test]
+fn what_a_further_copy_lacks_is_told_by_who_reads_it() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+        wire.down(a, b);
+    }
+    set(&mut wire, 1, KEY, b"earlier");
+    wire.up(1, 2);
+    wire.run(3);
+    wire.down(1, 2);
+    wire.now.unix_ms += 1000;
+    set(&mut wire, 0, KEY, b"later");
+    wire.up(0, 2);
+    wire.run(3);
+    wire.down(0, 2);
+    wire.up(0, 1);
+    for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
+        wire.give(0, 1, &bytes).unwrap();
+    }
+    let mut rows = RowWriter::new(0);
+    let (stamp, value) = (Stamp::at(wire.now.unix_ms).0, &b"v"[..]);
+    rows.push(WireRow {
+        slot: 1,
+        version: 4,
+        state: RowState::Content { key: Some(b"other"), stamp, expires_ms: 0, value },
+    });
+    let (structure, actor, rows) = (wire.structure(0).id(), wire.replicas[0].actor().clone(), rows.finish());
+    let delta = Delta {
+        structure,
+        actor: actor.clone(),
+        since: 0,
+        known: 0,
+        after: 0,
+        upto: 5,
+        floor: 3,
+        snapshot: false,
+        fingerprint: None,
+        rows: &rows,
+    };
+    let mut bytes = Vec::new();
+    Message::Delta(delta).encode(&mut bytes).unwrap();
+    wire.give(0, 1, &bytes).unwrap();
+    wire.down(0, 1);
+    for at in [1, 2] {
+        let now = wire.now_at(at);
+        wire.replicas[at].handle_member(now, &actor.node, actor.incarnation, Life::Dead);
+    }
+    wire.up(1, 2);
+    wire.run(20);
+    assert!(wire.replicas[2].counters().replaced > 0, "c has taken b's copy");
+    for at in [1, 2] {
+        assert_eq!(get(&wire, at, KEY).as_deref(), Some(&b"later"[..]), "{at}");
+        assert_eq!(get(&wire, at, b"other").as_deref(), Some(&b"v"[..]), "{at}");
+    }
+    wire.assert_same(1, 2);
 }
 
 /// Somebody has removed a key. An owner whose clock had been ahead takes back what outdid that, and says an earlier write in its

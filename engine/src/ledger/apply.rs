@@ -275,6 +275,7 @@ impl Ledger {
             }
         }
         self.drop_rows(&old, joining.keys);
+        self.note_orphans(joining.actor, &old, Some(partial));
     }
 
     /// The actor's row of a cell has changed: if it counts, the aggregates follow.

@@ -200,13 +200,16 @@ impl Ledger {
         }
     }
 
-    /// Notes which writes are read on though the rows of their actor are gone, because other rows of their key are there.
-    pub(super) fn note_orphans(&mut self, actor: &Actor, partial: &Partial) {
+    /// Notes which writes are read on though the rows of their actor are gone, or are others now, because other rows of their key
+    /// are there.
+    pub(super) fn note_orphans(&mut self, actor: &Actor, old: &Partial, new: Option<&Partial>) {
         if !self.is_cache() {
             return;
         }
-        for (_, Slot { row, cell, .. }) in partial.live() {
-            if self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
+        for (_, Slot { row, cell, .. }) in old.live() {
+            if self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row))
+                && new.is_none_or(|new| new.find(cell, &self.cells).is_none())
+            {
                 self.registers.orphans.insert(cell);
             }
         }
