@@ -62,7 +62,8 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
 fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: u64) -> Option<String> {
     let bounds = sim.cache.structure().spec().bounds;
     let bounded = bounds.elements.is_some() || bounds.bytes.is_some();
-    match read {
+    // What has expired is kept for a while, and nobody reads it.
+    match read.filter(|entry| entry.expires_ms == 0 || entry.expires_ms > unix_ms) {
         // Told anew by a node whose clock had been ahead, it has an earlier stamp than it was acknowledged with.
         Some(entry) => {
             let written = writes.iter().find(|written| written.value.as_deref() == Some(&entry.value[..]))?;
