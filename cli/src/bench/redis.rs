@@ -31,10 +31,15 @@ pub(super) fn version() -> Option<String> {
     Some(version.to_owned())
 }
 
+/// What ends a server and removes its folder when the process that has started it is gone, whatever ended that: then nobody
+/// holds the other end of its stdin any more. Signals to the whole group, as Ctrl-C is, do not end it before.
+const WATCH: &str = r#"trap '' INT TERM HUP; read -r _; kill "$1" 2>/dev/null; rm -rf "$2""#;
+
 /// A server that is killed, and its folder removed, when this is dropped.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
+    watch: Option<Child>,
     folder: PathBuf,
     port: u16,
 }
@@ -67,7 +72,15 @@ impl Server {
             .stderr(Stdio::null())
             .spawn();
         let child = child.inspect_err(|_| drop(fs::remove_dir_all(&folder)))?;
-        let mut server = Self { child, folder, port };
+        let mut server = Self { child, watch: None, folder, port };
+        let watch = Command::new("sh")
+            .args(["-c", WATCH, "sh", &server.child.id().to_string()])
+            .arg(&server.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        server.watch = Some(watch);
         let start = Instant::now();
         while start.elapsed() < PATIENCE {
             if let Some(status) = server.child.try_wait()? {
@@ -102,7 +115,11 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // First who would kill it: its number may be another process's afterwards. Both may have ended by themselves.
+        if let Some(watch) = &mut self.watch {
+            let _ = watch.kill();
+            let _ = watch.wait();
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.folder);

@@ -1,8 +1,12 @@
 //! The bench in its shortest form: what it prints, for people and for programs.
 
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::{Command, Stdio};
+
 use serde_json::Value;
 
-use crate::support::tally;
+use crate::support::{SOON, command, eventually, tally};
 
 const MEASURES: [&str; 11] = [
     "seen_after_pause_p50",
@@ -36,6 +40,32 @@ fn the_bench_measures_everything_and_says_where() {
         let compared = figure["key"] != "idle_bytes" && !without;
         assert_eq!(figure["times_better"].as_f64().is_some_and(|times| times > 0.0), compared, "{figure}");
     }
+}
+
+/// Killed in the middle, it leaves no server and no folder behind.
+#[test]
+fn a_bench_that_is_killed_takes_its_servers_along() {
+    if Command::new("redis-server").arg("--version").output().is_err() {
+        eprintln!("skipped: redis-server is not on the PATH");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let there = || fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut bench = command();
+    bench.args(["bench", "--seconds", "60", "--against-redis"]).env("TMPDIR", folder.path());
+    let mut bench = bench.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let port = |name: &str| name.rsplit('-').next().unwrap().parse::<u16>().unwrap();
+    let answers = |name: &String| TcpStream::connect((Ipv4Addr::LOCALHOST, port(name))).is_ok();
+    let servers = eventually("two servers run", SOON, || {
+        let servers: Vec<_> = there().collect();
+        if servers.len() == 2 && servers.iter().all(answers) { Ok(servers) } else { Err(format!("{servers:?}")) }
+    });
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    eventually("nothing is left", SOON, || {
+        let left: Vec<_> = there().chain(servers.iter().filter(|name| answers(name)).cloned()).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    });
 }
 
 #[test]
