@@ -227,7 +227,11 @@ fn limits_hold() -> Option<String> {
             for _ in 0..50 {
                 cluster.run_for(Duration::from_millis(20))?;
                 for label in ["a", "b"].into_iter().filter(|label| second >= 19 || *label == hot) {
-                    cluster.with(label, |node| (0..10).for_each(|_| drop(node.take(table, "t", 1))));
+                    cluster.with(label, |node| {
+                        (0..10).for_each(|_| {
+                            node.take(table, "t", 1);
+                        })
+                    });
                 }
             }
         }
@@ -354,6 +358,9 @@ fn all_begin_again() -> Option<String> {
     result.err().map(|failure| failure.to_string())
 }
 
+/// Plays a case, and says what was noticed.
+type Case = fn() -> Option<String>;
+
 /// Nodes begin again, and are asked for what they have admitted before.
 fn full_again() -> Option<String> {
     match levels::admitted_over_restarts() {
@@ -445,7 +452,7 @@ fn every_broken_rule_is_noticed() {
 /// The rules of series are broken where nothing else is looked at than what they are about.
 #[test]
 fn each_rule_of_series_is_noticed_by_its_own_case() {
-    let cases: [(Canary, fn() -> Option<String>); 3] = [
+    let cases: [(Canary, Case); 3] = [
         (Canary::EventsSuperseded, counts_of_an_earlier_run),
         (Canary::ClearAdded, removed_by_two),
         (Canary::ClockGoesBack, a_clock_set_back),
@@ -461,7 +468,7 @@ fn each_rule_of_series_is_noticed_by_its_own_case() {
 /// Nor are those of caches.
 #[test]
 fn each_rule_of_caches_is_noticed_by_its_own_case() {
-    let cases: [(Canary, fn() -> Option<String>); 4] = [
+    let cases: [(Canary, Case); 4] = [
         (Canary::ArrivalWins, both_write),
         (Canary::RemovalForgotten, removed_while_away),
         (Canary::RoundsSkipped, late),
@@ -478,7 +485,7 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
 /// Nor are those of what outlives a run.
 #[test]
 fn each_rule_of_what_is_saved_is_noticed_by_its_own_case() {
-    let cases: [(Canary, fn() -> Option<String>); 3] = [
+    let cases: [(Canary, Case); 3] = [
         (Canary::LevelsForgotten, full_again),
         (Canary::RunTakenUp, all_begin_again),
         (Canary::StaleTakenOver, a_stale_disk),

@@ -25,6 +25,8 @@ pub(crate) struct Rows {
     counted: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
     /// What was removed of each actor's totals: the most that any row says.
     removed: BTreeMap<Vec<u8>, BTreeMap<Actor, Totals>>,
+    /// The rows that say so, by who wrote them.
+    notes: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
 }
 
 fn value((added, removed): Totals) -> i64 {
@@ -40,14 +42,23 @@ impl Rows {
         rows
     }
 
-    /// Reads the rows of an actor again, and adds to the keys that have changed. Whether none has gone.
+    /// Reads the rows of an actor again, and adds to the keys that have changed. Whether none has gone, and none that removes says
+    /// less than before.
     fn read(&mut self, window: &Structure, actor: Actor, changed: &mut BTreeSet<Vec<u8>>) -> bool {
-        let mut rows = 0;
+        let (mut rows, mut noted, mut fewer) = (0, 0, false);
+        let notes = self.notes.entry(actor.clone()).or_default();
         let counted = self.counted.entry(actor.clone()).or_default();
         window.each_row_of(&actor, |bytes, Row { added, removed, .. }| {
             let totals = (*added, *removed);
             match key::to_cleared(window.kind(), bytes) {
                 Ok((whose, of)) => {
+                    noted += 1;
+                    let before = notes.get(bytes).copied();
+                    if before == Some(totals) {
+                        return;
+                    }
+                    fewer |= before.is_some_and(|before| most(before, totals) != totals);
+                    notes.insert(bytes.to_vec(), totals);
                     let known = self.removed.get_mut(of).and_then(|actors| actors.get_mut(&whose));
                     let seen = most(known.as_ref().map_or((0, 0), |known| **known), totals);
                     if known.as_ref().is_none_or(|known| **known != seen) {
@@ -64,7 +75,7 @@ impl Rows {
                 }
             }
         });
-        counted.len() == rows
+        counted.len() == rows && notes.len() == noted && !fewer
     }
 
     /// Brings rows that were read when that was held to what is held now. Which keys have changed; `None` for all of them.
