@@ -2,8 +2,8 @@
 //! actor's beginning may be sparse, and those that a peer makes up may lie anywhere.
 //!
 //! Rows are what most memory goes to, so they lie packed, in 24 bytes each. Totals that need more than 32 bits, as few counts
-//! ever do and all stamps and hashes of caches, take 16 bytes more in a place of their own. A chunk is made only where its slots are used, or nearly all are on the whole; so a row takes
-//! no more than about a hundred bytes, wherever it lies (I6).
+//! ever do and all stamps and hashes of caches, take 16 bytes more in a place of their own. A chunk is made only where its slots
+//! are used, or nearly all are on the whole; so a row takes no more than about a hundred bytes, wherever it lies (I6).
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,9 @@
 //!
 //! What is kept of a throttle is when it will be full again, as an entry of its name without a value that expires then, in a
 //! cache of this node's own. So it is saved as caches are, goes by itself, and needs no rate to be understood: a bucket lacks
-//! what it fills in the time that is left. A state that is old has less of that time left, and at worst a bucket is
-//! as full as time has filled it since; a clock that was set back leaves it empty at worst.
+//! what it fills in the time that is left. A state that is old has less of that time left: a bucket is as full as time has filled
+//! it since. Behind a wall clock that was set back it is emptier, by a burst at most, or full where that was by more than a cache
+//! believes ([`MAX_DRIFT`](tallymesh_schemas::limits::MAX_DRIFT)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

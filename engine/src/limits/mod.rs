@@ -58,8 +58,9 @@
 //! ## Permits
 //! Permits are in use for as long as something is open, also when what they stand on runs out. Then they are *overdue*: more are
 //! in use than the node may use, and its user closes them within `L/24`. So a claim or a term that has run out is
-//! said to be over only when nothing is overdue any more, or `L/24` later; for whoever hears nothing it is free from
-//! `L⁺` on as ever, which is later still (`L/8 ≥ L/24` of tenures, and `L/3/8 = L/24` of loans). ∎
+//! said to be over only when nothing is overdue any more, or `L/24` later. For whoever hears nothing it is free from `L⁺` on as ever,
+//! which of loans is `L/3/8 = L/24` behind their end as well, less what the granter's clock runs faster in that time: who counts on
+//! permits with clocks that differ by `ρ` closes within `L/24 - ρL/3`.
 //!
 //! ## What it costs
 //! - A founder that hears no other founder for `L` stops using its share, and others may take it up `L⁺` after.
