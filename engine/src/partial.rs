@@ -54,6 +54,8 @@ pub(crate) struct Partial {
     pub(crate) edition: u64,
     /// Of a cache: cells of rows that others than their owner have told without the value. What outdid them there may be lost.
     pub(crate) hollow: BTreeSet<CellId>,
+    /// For how many looks some of them have been lacking.
+    pub(crate) lacked: u32,
     /// The first of those of which the value has come since this was last asked for.
     pub(crate) filled: Option<Version>,
     /// A snapshot that is being received and will take this partial's place.

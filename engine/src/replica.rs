@@ -556,6 +556,7 @@ impl Replica {
         link.probe = (self.nonce > 0).then_some(self.nonce);
         self.links.insert(peer.clone(), Box::new(link));
         self.meet_owner(peer);
+        self.ask_again_for_values();
         self.set_life(now, peer, Life::Alive);
     }
 

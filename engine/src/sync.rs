@@ -250,6 +250,13 @@ impl Structure {
         Some(start)
     }
 
+    /// Of a cache: the actors of which there may be rows without their values.
+    pub(crate) fn hollow(&self) -> Vec<Actor> {
+        let ledger = self.ledger.read();
+        let hollow = ledger.partials().iter().filter(|(_, partial)| !partial.hollow.is_empty());
+        hollow.map(|(actor, _)| actor.clone()).collect()
+    }
+
     /// Of a cache: the version before the first row of an actor that says that there is a value that is neither here nor outdone.
     pub(crate) fn lacking(&self, actor: &Actor) -> Option<Version> {
         self.ledger.write().lacking(actor).map(|first| first - 1)

@@ -134,6 +134,45 @@ fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
     assert_eq!(read, [b"of a"; 3], "by its owner, the next one and the one behind");
 }
 
+/// A write was lost with the node that had it, and another one's value with it, which it had outdone: that one is the last write that
+/// there is, and nothing is read; until somebody comes who has the value.
+#[test]
+fn a_value_that_nobody_has_is_not_replaced_by_an_earlier_one() {
+    let mut wire = cache_wire(&["a", "relay", "c", "e"]);
+    for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+        wire.down(a, b);
+    }
+    let owner = wire.replicas[0].actor().clone();
+    for at in [2, 3] {
+        let now = wire.now_at(at);
+        wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
+    }
+    set(&mut wire, 2, KEY, b"of c");
+    wire.now.unix_ms += 1000;
+    set(&mut wire, 0, KEY, b"of a");
+    wire.up(0, 1);
+    wire.talk();
+    wire.down(0, 1);
+    wire.now.unix_ms += 1000;
+    set(&mut wire, 1, KEY, b"of relay");
+    wire.up(1, 2);
+    wire.up(2, 3);
+    let relay = wire.replicas[1].actor().clone();
+    let its_own = |bytes: &[u8]| matches!(read(bytes), Message::Delta(delta) if delta.actor == relay);
+    pass_but(&mut wire, &[(1, 2), (2, 1), (2, 3), (3, 2)], its_own);
+    wire.down(1, 2);
+    wire.replicas
+        .iter_mut()
+        .for_each(|replica| replica.handle_member(wire.now, &relay.node, relay.incarnation, Life::Dead));
+    wire.run(20);
+    assert_eq!([2, 3].map(|at| get(&wire, at, KEY)), [None, None], "the last write's value is lost");
+    wire.structure(2).audit().unwrap();
+    wire.up(0, 2);
+    wire.run(15);
+    let read = [0, 2, 3].map(|at| get(&wire, at, KEY).unwrap_or_default());
+    assert_eq!(read, [b"of a"; 3], "who has it tells it");
+}
+
 /// Lets some talk for three seconds; what is not passed is lost.
 fn pass_but(wire: &mut Wire, ways: &[(usize, usize)], lost: impl Fn(&[u8]) -> bool) {
     for _ in 0..30 {

@@ -44,6 +44,11 @@ impl Register {
         (self.stamp, self.content) == (row.stamp(), row.content())
     }
 
+    /// Whether its value is not to be had from anybody.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.content != 0 && self.value.is_none() && self.expires_ms == 0
+    }
+
     /// Whether it has expired by a wall clock.
     pub(crate) fn expired(&self, unix_ms: u64) -> bool {
         self.expires_ms != 0 && self.expires_ms <= unix_ms
@@ -84,13 +89,17 @@ impl Registers {
 
     /// Whether a row says that there is a value that is neither here nor outdone.
     pub(super) fn lacks(&self, id: CellId, row: &Row) -> bool {
-        row.content() != 0 && self.get(id).is_none_or(|known| known.stamp < row.stamp())
+        row.content() != 0
+            && self.get(id).is_none_or(|known| known.stamp < row.stamp() || (known.says(row) && known.is_lost()))
     }
 
     /// Takes in a write; whether it wins.
     pub(super) fn offer(&mut self, id: CellId, key: usize, new: Register) -> bool {
         self.clock.observe(new.stamp);
-        let loses = |old: &Register| old.order() >= new.order() && !canary::broken(Canary::ArrivalWins);
+        let loses = |old: &Register| {
+            let found = old.is_lost() && !new.is_lost() && (old.stamp, old.content) == (new.stamp, new.content);
+            old.order() >= new.order() && !found && !canary::broken(Canary::ArrivalWins)
+        };
         if self.get(id).is_some_and(loses) {
             return false;
         }

@@ -47,6 +47,9 @@ pub(crate) struct Needless {
     pub(crate) over: Vec<OwnRow>,
 }
 
+/// Looks after which a value that nobody tells is taken for lost.
+const LOST_AFTER: u32 = 10;
+
 impl Ledger {
     /// Whether its rows are registers.
     pub(crate) fn is_cache(&self) -> bool {
@@ -304,6 +307,31 @@ impl Ledger {
         }
     }
 
+    /// A row without its value stands for nothing as long as the write may come that outdoes it where it was told. When it has not
+    /// for long, it was lost with who had it: the row is the last write then, and nothing is read.
+    fn note_lost(&mut self) {
+        let actors: Vec<Actor> = self
+            .partials
+            .iter()
+            .filter(|(_, partial)| !partial.hollow.is_empty())
+            .map(|(actor, _)| actor.clone())
+            .collect();
+        for actor in actors {
+            let lacks = self.lacking(&actor).is_some();
+            let Some(partial) = self.partials.get_mut(&actor) else { continue };
+            partial.lacked = if lacks { partial.lacked.saturating_add(1) } else { 0 };
+            if partial.lacked < LOST_AFTER {
+                continue;
+            }
+            let lost: Vec<_> =
+                partial.hollow.iter().filter_map(|id| Some((*id, partial.find(*id, &self.cells)?.1.row))).collect();
+            for (id, row) in lost {
+                let (stamp, content) = (row.stamp(), row.content());
+                self.offer(id, Register { stamp, content, actor: actor.clone(), expires_ms: 0, value: None });
+            }
+        }
+    }
+
     /// Looks after a cache by the wall clock: lets go of values that have expired, and tells anew what was written while
     /// the clock was too far ahead, which nobody has taken, once it is right again.
     pub(crate) fn look_after(&mut self, unix_ms: u64, keys: &Keys) {
@@ -312,6 +340,7 @@ impl Ledger {
             self.note_need(id);
         }
         self.adopt();
+        self.note_lost();
         if !self.registers.clock.is_beyond(unix_ms) {
             return;
         }

@@ -71,8 +71,15 @@ impl Replica {
     pub(super) fn find_parent(&mut self, peer: &NodeName, part: &Part, have: &Progress) {
         let free = self.needs_parent(&part.1) && !self.parents.contains_key(part);
         if free && self.links.get(peer).is_some_and(|link| !link.feeds.contains_key(part)) {
-            self.want(peer, part, have.since, have.have, false);
+            self.take_from(peer, part, have);
         }
+    }
+
+    /// Asks another than before for what is not here. Also for values of earlier rows that the one before did not have.
+    fn take_from(&mut self, peer: &NodeName, part: &Part, have: &Progress) {
+        let lacking = self.structures.get(&part.0).and_then(|held| held.structure.lacking(&part.1));
+        let after = lacking.map_or(have.have, |before| before.max(have.since).min(have.have));
+        self.want(peer, part, have.since, after, false);
     }
 
     /// Rows that came from a peer, which is not linked any more or cannot help, are taken from the one that says to have most.
@@ -88,7 +95,7 @@ impl Replica {
         let best = able.filter(|((theirs, since), _)| *theirs >= have.have && *since <= have.have).max();
         if let Some((_, peer)) = best {
             let peer = peer.clone();
-            self.want(&peer, part, have.since, have.have, false);
+            self.take_from(&peer, part, &have);
         }
     }
 
@@ -157,6 +164,13 @@ impl Replica {
             for feed in self.links.values_mut().filter_map(|link| link.feeds.get_mut(part)) {
                 feed.cursor = feed.cursor.min(before).max(feed.since);
             }
+        }
+    }
+
+    /// Somebody has come who may have values that are not here.
+    pub(super) fn ask_again_for_values(&mut self) {
+        for (id, held) in self.structures.iter().filter(|(_, held)| held.structure.is_cache()) {
+            self.hollow.extend(held.structure.hollow().into_iter().map(|actor| ((*id, actor), 0)));
         }
     }
 
