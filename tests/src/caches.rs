@@ -35,6 +35,8 @@ pub struct Writes {
     writes: BTreeMap<CacheKey, Vec<Written>>,
     /// Runs of which nothing is demanded but what others have read: they have ended, or were forgotten.
     void: std::collections::BTreeSet<RunId>,
+    /// Runs whose name another one has had as well: of what they wrote, the others keep one's, or the other's.
+    contested: std::collections::BTreeSet<RunId>,
 }
 
 /// The latest write of each key that a process was seen to have.
@@ -72,6 +74,11 @@ impl Writes {
     /// A process has ended, or was forgotten.
     pub(crate) fn end(&mut self, run: RunId) {
         self.void.insert(run);
+    }
+
+    /// These processes have had one name.
+    pub(crate) fn contest(&mut self, runs: impl IntoIterator<Item = RunId>) {
+        self.contested.extend(runs);
     }
 
     /// The acknowledged writes of a key.
@@ -209,7 +216,11 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
             return Err(format!("{name}: nobody wrote what {:02x?} reads: {entry:?}", entry.key));
         }
         let latest = seen.get(&(name.clone(), entry.key.clone())).filter(|stamp| believable(stamp));
-        if let Some(latest) = latest.filter(|latest| **latest > entry.stamp) {
+        let contested = |stamp: Stamp| {
+            let mut written = writes.of(name, &entry.key).iter().filter(|written| written.stamp == stamp);
+            written.any(|written| writes.contested.contains(&written.run))
+        };
+        if let Some(latest) = latest.filter(|latest| **latest > entry.stamp && !contested(**latest)) {
             return Err(format!(
                 "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",
                 entry.key, entry.stamp

@@ -153,6 +153,9 @@ impl Process {
         }
         let was = std::mem::replace(&mut self.actor, self.replica.actor().clone());
         truth.also(self.run, self.actor.clone());
+        if let Some(sim) = self.caches.values().next() {
+            sim.writes.borrow_mut().contest(truth.sharing(&self.actor).iter().copied());
+        }
         if truth.is_forgotten(&was) {
             // It was taken for gone: its caches start over.
             self.cache_seen.clear();

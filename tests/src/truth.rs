@@ -307,7 +307,12 @@ impl Truth {
 
     /// Whether more than one process has called itself so.
     pub fn contested(&self, actor: &Actor) -> bool {
-        self.actors.get(actor).is_some_and(|runs| runs.len() > 1)
+        !self.sharing(actor).is_empty()
+    }
+
+    /// The processes that have called themselves so, if there is more than one.
+    pub(crate) fn sharing(&self, actor: &Actor) -> &[RunId] {
+        self.actors.get(actor).filter(|runs| runs.len() > 1).map_or(&[], Vec::as_slice)
     }
 
     /// Whether an actor counted nothing for a key, after `from` operations or later.

@@ -100,6 +100,7 @@ impl Cluster {
         levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
         let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
         let run = self.truth.borrow_mut().begin(actor.clone());
+        self.writes.borrow_mut().contest(self.truth.borrow().sharing(&actor).iter().copied());
         node.began_as = incarnation;
         node.starts += 1;
         node.stopped = false;
