@@ -21,9 +21,11 @@
 
 mod digest;
 mod feed;
+mod identity;
 mod link;
 mod liveness;
 mod relay;
+mod report;
 mod restore;
 mod retire;
 mod save;
@@ -34,21 +36,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::message::{Message, MessageError, Tombstone};
-use tallymesh_schemas::{
-    Actor, GaugeCacheSpec, Incarnation, NodeName, SeriesName, StructureId, StructureName, StructureSpec, Version,
-    limits,
-};
+use tallymesh_schemas::message::{Message, Tombstone};
+use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, Version, limits};
 
 use crate::canary::{self, Canary};
 use crate::gauge::GaugeCache;
-use crate::ledger::ApplyError;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
+pub use report::{Counters, Event, PeerError, StructureError};
 pub use restore::{RestoreError, next_run};
 use retire::Round;
 pub use save::Batch;
@@ -91,161 +90,6 @@ impl Default for Config {
             seed: 0,
         }
     }
-}
-
-/// Why a structure was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StructureError {
-    /// The name is taken.
-    #[error("there is a structure \"{0}\" already: give each its own name")]
-    Duplicate(StructureName),
-    /// Two names have one id.
-    #[error("the names \"{0}\" and \"{1}\" have the same id on the wire: rename one of them")]
-    Collision(StructureName, StructureName),
-    /// There is such a series.
-    #[error("there is a series \"{0}\" of {1} seconds already: give each its own name or interval")]
-    DuplicateSeries(SeriesName, u32),
-    /// Too many windows.
-    #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = limits::WINDOWS)]
-    TooManyWindows,
-    /// Too many.
-    #[error("a node replicates at most {max} structures", max = limits::STRUCTURES)]
-    TooMany,
-}
-
-/// Why a peer's message was refused. Its rows up to the fault may have been joined, each a state that is sound by itself;
-/// the link should be closed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PeerError {
-    /// Not a message, or beyond a bound.
-    #[error(transparent)]
-    Message(#[from] MessageError),
-    /// A delta that no node of this protocol sends.
-    #[error("delta of {actor}: {error}")]
-    Delta {
-        /// Whose rows it claims to have.
-        actor: Actor,
-        /// What is wrong with it.
-        error: ApplyError,
-    },
-    /// A message on a link that is not up.
-    #[error("no link to {0}")]
-    NoLink(NodeName),
-}
-
-/// Something that an operator may want to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// Somebody else wrote, or writes, under our name; we go on as a new run (I1).
-    Conflict {
-        /// The run that we were in.
-        was: Actor,
-        /// The run that we are in now.
-        now: Actor,
-        /// Who told us.
-        peer: NodeName,
-    },
-    /// Our copy of an actor's rows was not what its owner has; a snapshot is on its way.
-    Diverged {
-        /// Where.
-        structure: StructureName,
-        /// Whose rows.
-        actor: Actor,
-    },
-    /// A snapshot has replaced what we had of an actor.
-    Replaced {
-        /// Where.
-        structure: StructureName,
-        /// Whose rows.
-        actor: Actor,
-    },
-    /// A peer sent rows that it had no business to send; they were ignored.
-    Unasked {
-        /// The peer.
-        peer: NodeName,
-        /// Whose rows.
-        actor: Actor,
-    },
-    /// A peer takes a structure for another kind than we do; it is not exchanged with it.
-    KindMismatch {
-        /// The peer.
-        peer: NodeName,
-        /// Which.
-        structure: StructureName,
-    },
-    /// A peer's clock is further off ours than the shortest window of a series: what it counts comes in other windows.
-    ClockOff {
-        /// The peer.
-        peer: NodeName,
-        /// By how much.
-        by: Duration,
-        /// Whether it is ahead of ours.
-        ahead: bool,
-    },
-    /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
-    /// up to them, or they are written anew: one of the two clocks is wrong.
-    Ahead {
-        /// The peer.
-        peer: NodeName,
-        /// Where.
-        structure: StructureName,
-        /// Who wrote them.
-        actor: Actor,
-        /// By how much.
-        by: Duration,
-    },
-    /// A node's life changed.
-    Life {
-        /// The node.
-        node: NodeName,
-        /// What it is now.
-        life: Life,
-    },
-    /// A newer run of a node has taken the place of an older one.
-    Superseded {
-        /// The older run.
-        actor: Actor,
-    },
-    /// A node was forgotten, here or elsewhere.
-    Forgotten {
-        /// The node.
-        node: NodeName,
-    },
-    /// What had been saved and had to wait cannot be taken back.
-    NotRestored(RestoreError),
-}
-
-/// What a replica has done so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// Deltas that were sent.
-    pub deltas_out: u64,
-    /// Deltas that were taken in.
-    pub deltas_in: u64,
-    /// Bytes of rows that were sent.
-    pub row_bytes_out: u64,
-    /// Bytes of rows that were taken in.
-    pub row_bytes_in: u64,
-    /// Deltas that did not follow on what we have.
-    pub gaps: u64,
-    /// Requests for rows that were sent.
-    pub wants_out: u64,
-    /// Requests for rows to come that were sent, where none were missing.
-    pub grafts_out: u64,
-    /// Digests that were sent.
-    pub digests_out: u64,
-    /// Divergences found.
-    pub divergences: u64,
-    /// Snapshots that replaced what we had.
-    pub replaced: u64,
-    /// Identity conflicts.
-    pub conflicts: u64,
-    /// Messages that were refused.
-    pub refused: u64,
-    /// Deltas that nobody had asked for.
-    pub unasked: u64,
-    /// Deltas of caches that were written too far ahead of our clock.
-    pub ahead: u64,
 }
 
 /// A structure with what the replica keeps about it.
@@ -480,66 +324,6 @@ impl Replica {
             held.structure.close();
         }
         self.flush(now);
-    }
-
-    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. In the last
-    /// run that there is, it stays: no run is ever begun twice.
-    pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Actor {
-        self.renew_with(now, at_least, Structure::renew)
-    }
-
-    fn renew_with(&mut self, now: Now, at_least: Incarnation, renew: impl Fn(&Structure, Actor)) -> Actor {
-        let incarnation = Incarnation(at_least.0.max(self.actor.incarnation.0 + 1).min(limits::INCARNATION));
-        if incarnation == self.actor.incarnation {
-            return self.actor.clone();
-        }
-        let run = Actor::new(self.actor.node.clone(), incarnation);
-        let was = std::mem::replace(&mut self.actor, run);
-        for held in self.structures.values_mut() {
-            // What is this node's own nobody else can have retired.
-            let renew: &dyn Fn(&Structure, Actor) = if held.shared { &renew } else { &Structure::renew };
-            renew(&held.structure, self.actor.clone());
-            held.round = None;
-            held.flushed = held.structure.head();
-        }
-        let earlier = |(_, actor): &Part| actor.node == was.node && actor.incarnation < incarnation;
-        for link in self.links.values_mut() {
-            link.forget(earlier);
-            link.start_over(&was.node);
-        }
-        if self.structures.values().any(|held| held.structure.keeps_runs()) {
-            // Others keep the events of earlier runs. These count in the new run now.
-            self.bury_runs(now, &was.node, self.begun, was.incarnation);
-        }
-        if incarnation.0 > was.incarnation.0 + 1 {
-            // What lies between may be another process's.
-            self.begun = incarnation;
-        }
-        self.actor.clone()
-    }
-
-    /// Somebody else writes under our name: report it and go on as a higher run (I1).
-    fn conflict(&mut self, now: Now, other: Incarnation, peer: &NodeName) {
-        self.conflict_with(now, other, peer, Structure::renew);
-    }
-
-    /// We were forgotten, and live: the caches start over, because the others have not waited for us with what they retire.
-    /// A run that is later than those that were forgotten keeps what it has written.
-    fn come_back(&mut self, now: Now, forgotten: Incarnation, peer: &NodeName) {
-        let keep = self.actor.incarnation > forgotten;
-        self.conflict_with(now, forgotten, peer, |structure, actor| {
-            if structure.is_cache() { structure.start_over(actor, keep) } else { structure.renew(actor) }
-        });
-    }
-
-    fn conflict_with(&mut self, now: Now, other: Incarnation, peer: &NodeName, renew: impl Fn(&Structure, Actor)) {
-        let was = self.actor.clone();
-        let run = self.renew_with(now, Incarnation(other.0.saturating_add(1)), renew);
-        if run == was {
-            return;
-        }
-        self.counters.conflicts += 1;
-        self.event(Event::Conflict { was, now: run, peer: peer.clone() });
     }
 }
 

@@ -1,0 +1,175 @@
+//! What a replica says of itself: why it refuses something, what an operator may want to know, what it has done.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
+use std::time::Duration;
+
+use tallymesh_schemas::message::MessageError;
+use tallymesh_schemas::{Actor, NodeName, SeriesName, StructureName, limits};
+
+use super::{Life, RestoreError};
+use crate::ledger::ApplyError;
+
+/// Why a structure was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StructureError {
+    /// The name is taken.
+    #[error("there is a structure \"{0}\" already: give each its own name")]
+    Duplicate(StructureName),
+    /// Two names have one id.
+    #[error("the names \"{0}\" and \"{1}\" have the same id on the wire: rename one of them")]
+    Collision(StructureName, StructureName),
+    /// There is such a series.
+    #[error("there is a series \"{0}\" of {1} seconds already: give each its own name or interval")]
+    DuplicateSeries(SeriesName, u32),
+    /// Too many windows.
+    #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = limits::WINDOWS)]
+    TooManyWindows,
+    /// Too many.
+    #[error("a node replicates at most {max} structures", max = limits::STRUCTURES)]
+    TooMany,
+}
+
+/// Why a peer's message was refused. Its rows up to the fault may have been joined, each a state that is sound by itself;
+/// the link should be closed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// Not a message, or beyond a bound.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+    /// A delta that no node of this protocol sends.
+    #[error("delta of {actor}: {error}")]
+    Delta {
+        /// Whose rows it claims to have.
+        actor: Actor,
+        /// What is wrong with it.
+        error: ApplyError,
+    },
+    /// A message on a link that is not up.
+    #[error("no link to {0}")]
+    NoLink(NodeName),
+}
+
+/// Something that an operator may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Somebody else wrote, or writes, under our name; we go on as a new run (I1).
+    Conflict {
+        /// The run that we were in.
+        was: Actor,
+        /// The run that we are in now.
+        now: Actor,
+        /// Who told us.
+        peer: NodeName,
+    },
+    /// Our copy of an actor's rows was not what its owner has; a snapshot is on its way.
+    Diverged {
+        /// Where.
+        structure: StructureName,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// A snapshot has replaced what we had of an actor.
+    Replaced {
+        /// Where.
+        structure: StructureName,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// A peer sent rows that it had no business to send; they were ignored.
+    Unasked {
+        /// The peer.
+        peer: NodeName,
+        /// Whose rows.
+        actor: Actor,
+    },
+    /// A peer takes a structure for another kind than we do; it is not exchanged with it.
+    KindMismatch {
+        /// The peer.
+        peer: NodeName,
+        /// Which.
+        structure: StructureName,
+    },
+    /// A peer's clock is further off ours than the shortest window of a series: what it counts comes in other windows.
+    ClockOff {
+        /// The peer.
+        peer: NodeName,
+        /// By how much.
+        by: Duration,
+        /// Whether it is ahead of ours.
+        ahead: bool,
+    },
+    /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
+    /// up to them, or they are written anew: one of the two clocks is wrong.
+    Ahead {
+        /// The peer.
+        peer: NodeName,
+        /// Where.
+        structure: StructureName,
+        /// Who wrote them.
+        actor: Actor,
+        /// By how much.
+        by: Duration,
+    },
+    /// A node's life changed.
+    Life {
+        /// The node.
+        node: NodeName,
+        /// What it is now.
+        life: Life,
+    },
+    /// A newer run of a node has taken the place of an older one.
+    Superseded {
+        /// The older run.
+        actor: Actor,
+    },
+    /// A node was forgotten, here or elsewhere.
+    Forgotten {
+        /// The node.
+        node: NodeName,
+    },
+    /// What had been saved and had to wait cannot be taken back.
+    NotRestored(RestoreError),
+}
+
+/// What a replica has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counters {
+    /// Deltas that were sent.
+    pub deltas_out: u64,
+    /// Deltas that were taken in.
+    pub deltas_in: u64,
+    /// Bytes of rows that were sent.
+    pub row_bytes_out: u64,
+    /// Bytes of rows that were taken in.
+    pub row_bytes_in: u64,
+    /// Deltas that did not follow on what we have.
+    pub gaps: u64,
+    /// Requests for rows that were sent.
+    pub wants_out: u64,
+    /// Requests for rows to come that were sent, where none were missing.
+    pub grafts_out: u64,
+    /// Digests that were sent.
+    pub digests_out: u64,
+    /// Divergences found.
+    pub divergences: u64,
+    /// Snapshots that replaced what we had.
+    pub replaced: u64,
+    /// Identity conflicts.
+    pub conflicts: u64,
+    /// Messages that were refused.
+    pub refused: u64,
+    /// Deltas that nobody had asked for.
+    pub unasked: u64,
+    /// Deltas of caches that were written too far ahead of our clock.
+    pub ahead: u64,
+}
