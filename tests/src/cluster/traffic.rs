@@ -237,6 +237,8 @@ impl Cluster {
             };
             link.ways[direction].in_flight -= 1;
             self.receive(from, n, fate, &bytes);
+            // Of what comes and goes again at once it takes note as well.
+            self.look_at_gauges(n);
             self.pump(from);
         }
         self.pump(n);
