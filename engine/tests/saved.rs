@@ -217,6 +217,37 @@ fn what_the_forgotten_had_is_told_if_it_still_outdoes_something() {
     }
 }
 
+/// A row was saved whose value was never here. What was read was written before it, and is read no more; nor is what comes now
+/// and was written before it. Its value is, when it comes.
+#[test]
+fn what_a_row_without_value_outdoes_is_not_read() {
+    let [c, d, e] = ["c", "d", "e"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
+    let of = |actor: &Actor, value: &str, later: u64| {
+        let mut before = replica(7);
+        let structure = Arc::clone(before.structure("sessions").unwrap());
+        let cache = Cache::of(&structure).unwrap();
+        cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
+        let row = structure.rows_of(before.actor())[0].1;
+        (Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }, row)
+    };
+    let ((first, _), (between, _), (last, row)) = (of(&d, "first", 0), of(&e, "between", 5), of(&c, "last", 10));
+    let mut hollow = last.clone();
+    let mut rows = RowWriter::new(0);
+    let state = RowState::Live { key: Some(b"k"), added: row.added, removed: row.removed };
+    rows.push(WireRow { slot: hollow.rows[0].slot, version: 1, state });
+    hollow.rows[0].bytes = rows.finish();
+    let mut replica = restored(&[first, hollow]);
+    let structure = Arc::clone(replica.structure("sessions").unwrap());
+    let read = || Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms);
+    assert_eq!(read(), None, "it was outdone");
+    tell(&mut replica, &e, (0, 1), &between.rows[0].bytes);
+    assert_eq!(read(), None, "so was this");
+    tell(&mut replica, &c, (0, 1), &last.rows[0].bytes);
+    look_after(&mut replica, 1);
+    assert_eq!(read().as_deref(), Some(&b"last"[..]));
+    structure.audit().unwrap();
+}
+
 /// Lets so many seconds pass since the beginning.
 fn look_after(replica: &mut Replica, seconds: u64) {
     replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(seconds)), ..NOW });

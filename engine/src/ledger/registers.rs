@@ -24,11 +24,16 @@ pub(crate) struct Register {
     pub(crate) actor: Actor,
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub(crate) expires_ms: u64,
-    /// `None` when the entry was removed, or has expired long ago.
+    /// `None` when the entry was removed, or has expired long ago, or where only the row of a write is left.
     pub(crate) value: Option<Arc<[u8]>>,
 }
 
 impl Register {
+    /// A removal, or with a content a write whose value is not here.
+    pub(super) fn without_value(stamp: Stamp, content: u64, actor: Actor) -> Self {
+        Self { stamp, content, actor, expires_ms: 0, value: None }
+    }
+
     /// A write decides by its stamp. At the same one a removal wins, so that whoever has to make room can remove just the
     /// entry that it sees; then the content does, so that nobody has to know who wrote.
     fn order(&self) -> (Stamp, bool, u64, &Actor) {
@@ -44,7 +49,7 @@ impl Register {
         (self.stamp, self.content) == (row.stamp(), row.content())
     }
 
-    /// Whether its value is not to be had from anybody.
+    /// Whether nothing is read because its value is not here, and may be lost.
     pub(crate) fn is_lost(&self) -> bool {
         self.content != 0 && self.value.is_none() && self.expires_ms == 0
     }

@@ -84,13 +84,7 @@ impl Ledger {
         let rows =
             self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
         let removals = rows.filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), actor));
-        let removal = removals.max().map(|(stamp, actor)| Register {
-            stamp,
-            content: 0,
-            actor: actor.clone(),
-            expires_ms: 0,
-            value: None,
-        });
+        let removal = removals.max().map(|(stamp, actor)| Register::without_value(stamp, 0, actor.clone()));
         let len = self.key_len(id);
         self.registers.put(id, len, removal);
     }
@@ -187,7 +181,7 @@ impl Ledger {
     fn evict(&mut self, id: CellId) -> bool {
         let Some(stamp) = self.registers.get(id).map(|register| register.stamp) else { return false };
         let actor = self.actor.clone();
-        self.tell(id, Register { stamp, content: 0, actor, expires_ms: 0, value: None })
+        self.tell(id, Register::without_value(stamp, 0, actor))
     }
 
     /// Takes over what is read of an actor whose rows are about to go, of those above `after`, so that it is read on.
@@ -263,21 +257,25 @@ impl Ledger {
     }
 
     /// Rows were taken back that were saved at different moments, some with a value that another row outdoes of which only that
-    /// is known any more that it does. What is outdone is not read. And no stamp is given that comes before any of them.
+    /// is known any more that it does. What is outdone is not read, nor what comes now and is. And no stamp is given that comes
+    /// before any of them.
     pub(crate) fn settle_registers(&mut self, now: Time) {
         self.restored_at = now;
-        let mut latest: BTreeMap<CellId, (Stamp, bool, u64)> = BTreeMap::new();
-        for (_, Slot { row, cell, .. }) in self.partials.values().flat_map(Partial::live) {
-            let says = (row.stamp(), row.content() == 0, row.content());
-            let known = latest.entry(cell).or_default();
-            *known = says.max(*known);
+        let mut latest: BTreeMap<CellId, ((Stamp, bool, u64), &Actor)> = BTreeMap::new();
+        for (actor, partial) in &self.partials {
+            for (_, Slot { row, cell, .. }) in partial.live() {
+                let says = (row.stamp(), row.content() == 0, row.content());
+                latest.entry(cell).and_modify(|known| *known = (says, actor).max(*known)).or_insert((says, actor));
+            }
         }
-        for (id, says) in latest {
-            self.registers.clock.observe(says.0);
-            self.restored = self.restored.max(says.0);
+        let latest: Vec<_> = latest.into_iter().map(|(id, (says, actor))| (id, says, actor.clone())).collect();
+        for (id, says, actor) in latest {
+            let (stamp, _, content) = says;
+            self.registers.clock.observe(stamp);
+            self.restored = self.restored.max(stamp);
             let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
-            if self.registers.get(id).is_some_and(outdone) {
-                self.let_go(id);
+            if self.registers.get(id).is_none_or(outdone) {
+                self.offer(id, Register::without_value(stamp, content, actor));
             }
         }
     }
@@ -326,8 +324,7 @@ impl Ledger {
             let lost: Vec<_> =
                 partial.hollow.iter().filter_map(|id| Some((*id, partial.find(*id, &self.cells)?.1.row))).collect();
             for (id, row) in lost {
-                let (stamp, content) = (row.stamp(), row.content());
-                self.offer(id, Register { stamp, content, actor: actor.clone(), expires_ms: 0, value: None });
+                self.offer(id, Register::without_value(row.stamp(), row.content(), actor.clone()));
             }
         }
     }
