@@ -39,8 +39,6 @@ pub(crate) struct Partial {
     pub(crate) whole: Version,
     /// What it has up to this version was taken back from what was saved.
     pub(crate) restored: Version,
-    /// Others than its owner have passed on rows since it was last known to be what the owner has.
-    pub(crate) relayed: bool,
     /// The probe whose answer tells whether it is what its owner has, when the owner has stated something else; 0 for none.
     pub(crate) doubted: u64,
     /// Whether its rows count in what is read (I4).
@@ -130,6 +128,11 @@ impl Partial {
         self.slots.live()
     }
 
+    /// Live rows, and slots of which it is known that they are vacant.
+    pub(crate) fn used(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
+        self.slots.used()
+    }
+
     /// The row of a cell, with its slot.
     pub(crate) fn find(&self, id: CellId, cells: &Cells) -> Option<(u32, Slot)> {
         let slot = match &self.by_cell {
@@ -153,22 +156,14 @@ impl Partial {
     }
 
     /// Whether it may be newer than what its owner states of the same version: a statement that is under way for longer than
-    /// the rows that others pass on in pieces. What has moved on since is in neither.
+    /// rows in pieces, which others pass on, or which came twice. What has moved on since is in neither.
     pub(crate) fn may_be_newer(&self) -> bool {
-        self.relayed && !self.is_whole()
-    }
-
-    /// Takes note that rows are joined, of its owner or of somebody else. What was asked about it before is settled by none
-    /// of the answers that are under way.
-    pub(crate) fn relay(&mut self, from_owner: bool) {
-        if !from_owner {
-            (self.relayed, self.doubted) = (true, 0);
-        }
+        !self.is_whole()
     }
 
     /// Takes note that it is what its owner has.
     pub(crate) fn agrees(&mut self) {
-        (self.relayed, self.doubted, self.diverged) = (false, 0, false);
+        (self.doubted, self.diverged) = (0, false);
     }
 
     /// Lets a live row go on to its next state, which is what nearly all changes are. Returns its cell, and the row as it

@@ -66,6 +66,46 @@ fn an_owners_statement_that_is_older_than_a_relays_rows_shows_no_divergence() {
     }
 }
 
+/// I3. What an owner states may come twice, and the second time behind pieces of its rows that were cut later: what had moved on by then
+/// is in none of them. That is no divergence.
+#[test]
+fn a_statement_that_comes_again_shows_no_divergence() {
+    let mut wire = Wire::new(&["a", "b"]);
+    for key in ["x", "moves", "last"] {
+        wire.add_to(0, key, 1);
+    }
+    wire.up(0, 1);
+    let stated = wire.take(0, 1);
+    for (from, to, messages) in [(0, 1, stated.clone()), (1, 0, wire.take(1, 0))] {
+        messages.iter().for_each(|bytes| wire.give(from, to, bytes).unwrap());
+    }
+    for bytes in wire.take(1, 0) {
+        wire.give(1, 0, &bytes).unwrap();
+    }
+    let first = wire.take(0, 1).into_iter().find(|bytes| is_delta(bytes)).unwrap();
+    wire.give(0, 1, &first).unwrap();
+    wire.add_to(0, "moves", 1);
+    let owner = wire.replicas[0].actor().clone();
+    let have = |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map(|held| held.have);
+    while have(&wire) < Some(3) {
+        wire.wait_a_little();
+        for bytes in wire.take(1, 0) {
+            wire.give(1, 0, &bytes).unwrap();
+        }
+        let next =
+            wire.take(0, 1).into_iter().find(|bytes| matches!(read(bytes), Message::Delta(delta) if delta.after == 1));
+        next.inspect(|bytes| wire.give(0, 1, bytes).unwrap());
+    }
+    for bytes in &stated {
+        wire.give(0, 1, bytes).unwrap();
+    }
+    assert_eq!((have(&wire), wire.total(1, "moves")), (Some(3), 0), "it lacks what moved on");
+    assert_eq!(wire.replicas[1].counters().divergences, 0);
+    wire.run(10);
+    assert_eq!((wire.replicas[1].counters().divergences, wire.total(1, "moves")), (0, 2));
+    wire.assert_same(0, 1);
+}
+
 /// I3. A snapshot whose pieces come from two, of whom one is ahead, may lack a row that moved on in between: it is not taken for
 /// what either has.
 #[test]
@@ -110,6 +150,54 @@ fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
     wire.run(10);
     assert_eq!((wire.total(2, "moves"), wire.replicas[2].counters().replaced), (2, 1));
     wire.assert_same(0, 2);
+}
+
+/// I3. What somebody has who is further may lack a row that always moved on before its turn came, and a later state of it may be
+/// known here. A snapshot of that copy takes nothing back.
+#[test]
+fn a_snapshot_of_somebody_elses_copy_takes_no_row_back() {
+    let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
+    wire.up(0, 1);
+    wire.up(0, 2);
+    wire.add_to(0, "moves", 1);
+    wire.add_to(0, "gone", 1);
+    wire.talk();
+    wire.down(0, 1);
+    wire.add_to(0, "moves", 1);
+    wire.talk();
+    wire.down(0, 2);
+    // b hears that a row is retired, and that this is purged, and never of the one that moves on. c hears nothing.
+    wire.up(0, 1);
+    wire.add_to(0, "gone", -1);
+    for _ in 0..150 {
+        wire.add_to(0, "other", 1);
+        wire.add_to(0, "moves", 1);
+        for (from, to) in [(0, 1), (1, 0)] {
+            for bytes in wire.take(from, to) {
+                if !matches!(read(&bytes), Message::Delta(delta) if delta.fingerprint.is_some()) {
+                    wire.give(from, to, &bytes).unwrap();
+                }
+            }
+        }
+        wire.wait_a_little();
+    }
+    wire.down(0, 1);
+    let owner = wire.replicas[0].actor().clone();
+    for at in [1, 2] {
+        let now = wire.now_at(at);
+        wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Dead);
+    }
+    let added = |wire: &Wire, at: usize| {
+        let rows = wire.structure(at).rows_of(&owner);
+        let row = |key: &str| Some(rows.iter().find(|(of, _)| of == key.as_bytes())?.1.added);
+        ["gone", "moves"].map(row)
+    };
+    assert_eq!((added(&wire, 1), added(&wire, 2)), ([None, Some(1)], [Some(1), Some(2)]));
+    wire.up(1, 2);
+    wire.run(5);
+    assert_eq!(wire.replicas[2].counters().replaced, 1, "nothing else tells c of what was purged");
+    assert_eq!(added(&wire, 2), [None, Some(2)]);
+    wire.structure(2).audit().unwrap();
 }
 
 fn encoded(message: &Message<'_>) -> Vec<u8> {

@@ -153,7 +153,10 @@ impl Ledger {
         // Of a run that has ended others may have rows that we have not, though we are as far.
         let again = self.keeps_runs() && (!joining.verify || !partial.hollow.is_empty());
         if delta.upto > have || again {
-            partial.relay(joining.verify);
+            if !joining.verify {
+                // No answer that is under way is about these.
+                partial.doubted = 0;
+            }
             let joined = self.join(partial, delta, joining);
             partial.mix(delta.upto.max(delta.floor));
             joined?;
@@ -208,7 +211,6 @@ impl Ledger {
         }
         let mut joined = Ok(());
         if delta.upto > shadow.have {
-            shadow.relay(joining.verify);
             joined = self.join(&mut shadow, delta, joining);
             shadow.mix(delta.upto.max(delta.floor));
         }
@@ -257,6 +259,9 @@ impl Ledger {
             new.make_log();
         }
         let losing = new.losing.take().unwrap_or_default();
+        if !joining.verify && !partial.diverged {
+            self.keep_newer(partial, &mut new, joining);
+        }
         let old = std::mem::replace(partial, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {
             self.disown(joining.actor, &old, partial, losing);
@@ -276,6 +281,28 @@ impl Ledger {
         }
         self.drop_rows(&old, joining.keys);
         self.note_orphans(joining.actor, &old, Some(partial));
+    }
+
+    /// Rows that came from somebody else than their owner lack what moved on before its turn came, and what is known here may be
+    /// later. O(slots).
+    fn keep_newer(&mut self, old: &Partial, new: &mut Partial, joining: &mut Joining<'_, '_>) {
+        for (slot, state) in old.used() {
+            let told = new.get(slot);
+            // What is not told at all was retired, unless that would have been told.
+            let retired = told.row.version == 0 && state.row.version <= new.floor;
+            if state.row.version <= told.row.version || retired {
+                continue;
+            }
+            if self.displace(new, slot, &state, state.cell != told.cell, joining) {
+                new.put(slot, state, &self.cells);
+                if state.cell != told.cell {
+                    self.move_row(&told, &state, new.counts, joining);
+                }
+                if old.hollow.contains(&state.cell) {
+                    new.hollow.insert(state.cell);
+                }
+            }
+        }
     }
 
     /// The actor's row of a cell has changed: if it counts, the aggregates follow.
