@@ -47,11 +47,21 @@ pub(super) fn is_reached(cluster: &Cluster) -> bool {
 
 fn look(cluster: &Cluster, most: usize) -> Vec<String> {
     let mut open = Open { lines: Vec::new(), most };
+    untold(cluster, &mut open);
     structures(cluster, &mut open);
     windows::pending(cluster, &mut open);
     windows::pending_gauges(cluster, &mut open);
     caches::pending(cluster, &mut open);
     open.lines
+}
+
+/// What a process has counted, and not told yet. To read it puts it into rows, that nobody else has.
+fn untold(cluster: &Cluster, open: &mut Open) {
+    for (node, process) in running(cluster).filter(|(_, process)| process.leaving.is_none()) {
+        for structure in process.replica.structures().iter().filter(|structure| structure.pending() > 0) {
+            open.say(|| format!("{} in {}: {} changes wait", node.label, structure.spec().name, structure.pending()));
+        }
+    }
 }
 
 fn structures(cluster: &Cluster, open: &mut Open) {
