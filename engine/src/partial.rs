@@ -43,7 +43,7 @@ pub(crate) struct Partial {
     pub(crate) doubted: u64,
     /// Whether its rows count in what is read (I4).
     pub(crate) counts: bool,
-    /// When its owner last confirmed that `have` is the head.
+    /// When its owner last confirmed that `have` is the head; of a cache's run that has ended, when somebody last had the same.
     pub(crate) confirmed: Time,
     /// At its owner's head it had another fingerprint: only a snapshot helps.
     pub(crate) diverged: bool,

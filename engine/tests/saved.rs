@@ -178,6 +178,16 @@ fn what_the_forgotten_have_told_since_is_taken_over() {
     structure.audit().unwrap();
 }
 
+/// What was saved of an actor that wrote `k`, so many milliseconds after [`NOW`], and its row.
+fn of(actor: &Actor, value: &str, later: u64) -> (Part, tallymesh_engine::Row) {
+    let mut before = replica(7);
+    let structure = Arc::clone(before.structure("sessions").unwrap());
+    let cache = Cache::of(&structure).unwrap();
+    cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
+    let row = structure.rows_of(before.actor())[0].1;
+    (Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }, row)
+}
+
 /// A write of one who was forgotten while this node was away outdoes one of a node that lives. Whoever was there may not have had it,
 /// and then this node is the only one that can tell of it. It does once it knows that the other row is still what its owner
 /// has: had the write been removed since, that row would have gone before the removal. Where it is gone, so is the write.
@@ -185,13 +195,7 @@ fn what_the_forgotten_have_told_since_is_taken_over() {
 fn what_the_forgotten_had_is_told_if_it_still_outdoes_something() {
     for retired in [false, true] {
         let [gone, lives] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
-        let of = |actor: &Actor, value: &str, later: u64| {
-            let mut before = replica(7);
-            let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
-            cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
-            Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }
-        };
-        let (outdone, wins) = (of(&lives, "outdone", 0), of(&gone, "wins", 10));
+        let (outdone, wins) = (of(&lives, "outdone", 0).0, of(&gone, "wins", 10).0);
         let mut replica = restored(&[outdone.clone(), wins]);
         let structure = Arc::clone(replica.structure("sessions").unwrap());
         let read = || Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms);
@@ -217,19 +221,48 @@ fn what_the_forgotten_had_is_told_if_it_still_outdoes_something() {
     }
 }
 
+/// As before, where what it outdoes is of a run that has ended: that one's rows are where they were as long as somebody says so.
+#[test]
+fn what_the_forgotten_had_is_told_if_it_outdoes_an_ended_run() {
+    for still in [false, true] {
+        let [gone, ended] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
+        let (outdone, wins) = (of(&ended, "outdone", 0).0, of(&gone, "wins", 10).0);
+        let mut replica = restored(&[outdone, wins]);
+        let structure = Arc::clone(replica.structure("sessions").unwrap());
+        hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
+        let known = structure.held().into_iter().find(|held| held.actor == ended).unwrap();
+        let entry = |actor: Actor, have: u64, fingerprint: u64| DigestEntry {
+            actor,
+            since: 0,
+            have,
+            floor: 0,
+            fingerprint,
+            age_ms: None,
+        };
+        let now = Actor::new(ended.node.clone(), Incarnation(8));
+        let entries = vec![entry(now, 0, 0), entry(ended.clone(), known.have, known.fingerprint ^ u64::from(!still))];
+        let structures =
+            vec![StructureDigest { structure: structure.id(), name: "sessions", kind: Kind::Cache, entries }];
+        let (incarnation, clock_ms) = (Incarnation(8), NOW.unix_ms);
+        let tombstones = Vec::new();
+        let digest = Digest { incarnation, clock_ms, answers: 0, complete: true, structures, tombstones };
+        let mut bytes = Vec::new();
+        Message::Digest(digest).encode(&mut bytes).unwrap();
+        replica.handle_link_up(NOW, &ended.node);
+        let later = Now { mono: NOW.mono.after(Duration::from_millis(1)), ..NOW };
+        replica.handle_message(later, &ended.node, &bytes).unwrap();
+        look_after(&mut replica, 2);
+        assert_eq!(structure.rows_of(replica.actor()).len(), usize::from(still));
+        assert_eq!(Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms).as_deref(), Some(&b"wins"[..]));
+        structure.audit().unwrap();
+    }
+}
+
 /// A row was saved whose value was never here. What was read was written before it, and is read no more; nor is what comes now
 /// and was written before it. Its value is, when it comes.
 #[test]
 fn what_a_row_without_value_outdoes_is_not_read() {
     let [c, d, e] = ["c", "d", "e"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
-    let of = |actor: &Actor, value: &str, later: u64| {
-        let mut before = replica(7);
-        let structure = Arc::clone(before.structure("sessions").unwrap());
-        let cache = Cache::of(&structure).unwrap();
-        cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
-        let row = structure.rows_of(before.actor())[0].1;
-        (Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }, row)
-    };
     let ((first, _), (between, _), (last, row)) = (of(&d, "first", 0), of(&e, "between", 5), of(&c, "last", 10));
     let mut hollow = last.clone();
     let mut rows = RowWriter::new(0);

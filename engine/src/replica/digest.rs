@@ -229,6 +229,12 @@ impl Replica {
         if let Some(age) = entry.age_ms.filter(|_| !owner) {
             let at = Time(now.mono.0.saturating_sub(age.saturating_mul(1000)));
             held.structure.hear(&entry.actor, entry.have, at);
+        } else if !current
+            && held.structure.is_cache()
+            && (entry.have, entry.fingerprint) == (have.have, have.fingerprint)
+        {
+            // Of a run that has ended its owner says nothing any more. Its rows stay as long as its node is not forgotten.
+            held.structure.hear(&entry.actor, entry.have, now.mono);
         }
         self.find_parent(peer, &part, &have);
         let (Some(held), Some(link)) = (self.structures.get(&id), self.links.get_mut(peer)) else { return };
