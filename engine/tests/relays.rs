@@ -200,6 +200,37 @@ fn a_snapshot_of_somebody_elses_copy_takes_no_row_back() {
     wire.structure(2).audit().unwrap();
 }
 
+/// I1, I6. A second process has had a node's name, with a later run, and only one without a link to the node has heard of it. Whoever has a
+/// link to the node believes nobody else which run it is in, and asks it: so it hears of the other one, and goes on as a later run.
+#[test]
+fn who_has_a_second_process_under_its_name_hears_of_it_from_whoever_is_linked() {
+    let mut wire = Wire::new(&["b", "middle", "c"]);
+    wire.up(0, 1);
+    wire.up(1, 2);
+    wire.add_to(2, "x", 1);
+    wire.run(3);
+    wire.assert_same(2, 0);
+    let twin = wire.add("c", &config(), &spec());
+    wire.add_to(twin, "y", 1);
+    wire.up(0, twin);
+    for _ in 0..20 {
+        wire.wait_a_little();
+        for (from, to) in [(0, twin), (twin, 0)] {
+            for bytes in wire.take(from, to) {
+                wire.give(from, to, &bytes).unwrap();
+            }
+        }
+    }
+    wire.down(0, twin);
+    assert_eq!((wire.total(0, "x"), wire.total(0, "y")), (0, 1), "it has a later run");
+    let later = wire.replicas[twin].actor().incarnation;
+    wire.run(12);
+    assert!(wire.replicas[2].actor().incarnation > later);
+    assert_eq!((wire.total(0, "x"), wire.total(0, "y")), (1, 0));
+    wire.assert_same(2, 0);
+    wire.assert_same(2, 1);
+}
+
 fn encoded(message: &Message<'_>) -> Vec<u8> {
     let mut bytes = Vec::new();
     message.encode(&mut bytes).unwrap();

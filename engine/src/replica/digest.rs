@@ -161,6 +161,18 @@ impl Replica {
         }
     }
 
+    /// Somebody tells of a later run of a node that says itself that it is in an earlier one. It may not know that another process
+    /// has had its name: it is asked for the rows of that run.
+    fn ask_which_run(&mut self, structure: StructureId, actor: &Actor) {
+        if self.is_buried(actor) || !self.can_be_reported(actor) {
+            return;
+        }
+        if let Some(link) = self.links.get_mut(&actor.node) {
+            let want = Want { structure, actor: actor.clone(), since: 0, after: 0, snapshot: false };
+            link.wants.insert((structure, actor.clone()), want);
+        }
+    }
+
     /// There is a new actor: who has no link to it hears of it before long.
     fn spread(&mut self, now: Now) {
         let alive = self.nodes.values().filter(|node| matches!(node.life, Life::Alive | Life::Suspect));
@@ -180,8 +192,9 @@ impl Replica {
         if standing
             < if keeps_runs || canary::broken(Canary::OwnRunsTaken) { Standing::Earlier } else { Standing::Current }
         {
-            if standing == Standing::Earlier {
-                self.name_latest(peer, id, &entry.actor.node);
+            match standing {
+                Standing::Earlier => self.name_latest(peer, id, &entry.actor.node),
+                _ => self.ask_which_run(id, &entry.actor),
             }
             return;
         }
@@ -271,8 +284,7 @@ impl Replica {
     fn handle_entry_of_ours(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
         let Some(held) = self.structures.get(&id) else { return };
         let ahead = entry.actor == self.actor && entry.have > held.structure.head();
-        let later = entry.actor.incarnation > self.actor.incarnation && self.can_be_reported(&entry.actor);
-        if later || ahead {
+        if ahead || self.is_later_run(&entry.actor) {
             return self.conflict(now, entry.actor.incarnation, peer);
         }
         if entry.actor != self.actor {

@@ -146,7 +146,8 @@ impl Replica {
     /// A peer asks for rows.
     pub(super) fn handle_want(&mut self, now: Now, peer: &NodeName, want: &Want) {
         let Some(held) = self.structures.get(&want.structure).filter(|held| held.shared) else { return };
-        if want.actor == self.actor && want.after > held.structure.head() {
+        let ahead = want.actor == self.actor && want.after > held.structure.head();
+        if ahead || self.is_later_run(&want.actor) {
             return self.conflict(now, want.actor.incarnation, peer);
         }
         if want.actor.node == self.actor.node && want.actor != self.actor && !held.structure.keeps_runs() {

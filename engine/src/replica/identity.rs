@@ -55,6 +55,11 @@ impl Replica {
         self.actor.clone()
     }
 
+    /// Whether an actor is a later run of our own name, which somebody else has begun.
+    pub(super) fn is_later_run(&self, actor: &Actor) -> bool {
+        actor.node == self.actor.node && actor.incarnation > self.actor.incarnation && self.can_be_reported(actor)
+    }
+
     /// Somebody else writes under our name: report it and go on as a higher run (I1).
     pub(super) fn conflict(&mut self, now: Now, other: Incarnation, peer: &NodeName) {
         self.conflict_with(now, other, peer, Structure::renew);
