@@ -81,6 +81,12 @@ impl Writes {
         self.contested.extend(runs);
     }
 
+    /// Whether a process whose name another one has had as well wrote a key at this stamp or later.
+    pub(crate) fn is_contested(&self, cache: &StructureName, key: &[u8], since: Stamp) -> bool {
+        let mut late = self.of(cache, key).iter().filter(|written| written.stamp >= since);
+        !self.contested.is_empty() && late.any(|written| self.contested.contains(&written.run))
+    }
+
     /// The acknowledged writes of a key.
     pub fn of(&self, cache: &StructureName, key: &[u8]) -> &[Written] {
         self.writes.get(&(cache.clone(), key.to_vec())).map_or(&[], Vec::as_slice)
@@ -216,10 +222,7 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
             return Err(format!("{name}: nobody wrote what {:02x?} reads: {entry:?}", entry.key));
         }
         let latest = seen.get(&(name.clone(), entry.key.clone())).filter(|stamp| believable(stamp));
-        let contested = |stamp: Stamp| {
-            let mut written = writes.of(name, &entry.key).iter().filter(|written| written.stamp == stamp);
-            written.any(|written| writes.contested.contains(&written.run))
-        };
+        let contested = |stamp: Stamp| writes.is_contested(name, &entry.key, stamp);
         if let Some(latest) = latest.filter(|latest| **latest > entry.stamp && !contested(**latest)) {
             return Err(format!(
                 "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",

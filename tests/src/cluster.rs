@@ -366,7 +366,7 @@ impl Cluster {
             limiters: &process.limiters,
             caches: &process.caches,
             gauges: &process.gauges,
-            unsettled: self.spoilt || process.leaving.is_some(),
+            unsettled: self.spoilt || process.leaving.is_some() || self.truth.borrow().contested(&process.actor),
             admissions: &self.admissions,
             failures: &mut failures,
             at: self.now,

@@ -63,7 +63,8 @@ pub(crate) struct Look<'a> {
     pub(crate) run: RunId,
     pub(crate) truth: &'a RefCell<Truth>,
     pub(crate) now: Time,
-    /// Whether rows may be there that nobody ever had, or none of what is counted, because the process leaves.
+    /// Whether rows may be there that nobody ever had, or none of what is counted, because the process leaves, or what was removed of
+    /// another process of the same name.
     pub(crate) unsettled: bool,
 }
 

@@ -16,7 +16,8 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 /// What keeps the caches from agreeing with the ledger of acknowledged writes.
 ///
 /// Of each key every replica reads the last write that was acknowledged by a process that still runs, or that anybody who
-/// still runs was seen to have; or a later one, of a process that has ended.
+/// still runs was seen to have; or a later one, of a process that has ended. Where two processes have had one name, the others keep what
+/// one of them has: what the other's writes had outdone may have gone with them.
 pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {
@@ -51,6 +52,9 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
         let at = (sim.name().clone(), key.to_vec());
         let seen = running(cluster).filter_map(|(_, process)| process.cache_seen.get(&at)).max();
         let due = writes.latest_of_the_living(sim.name(), key).max(seen.copied()).unwrap_or_default();
+        if writes.is_contested(sim.name(), key, due) {
+            continue;
+        }
         let read = entries.get(key);
         if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms) {
             say(format!("{}: {what}", key.escape_ascii()));

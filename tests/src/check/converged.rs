@@ -168,7 +168,8 @@ fn counted(
             _ if lives => true,
             OnDead::Drop(_) => false,
             // Whoever did not hear the goodbye takes it for dead; its rows are zero then, or as they were.
-            OnDead::Hold if left => continue,
+            // Of two processes that had one name either may have said it.
+            OnDead::Hold if left || cluster.truth.borrow().contested(&held.actor) => continue,
             OnDead::Hold => true,
         };
         if held.counts != should && held.actor != process.actor {

@@ -168,7 +168,8 @@ pub(super) fn window(
     for held in window.held().iter().filter(|held| !spoilt && held.actor != process.actor) {
         rows_of_another(truth, window, held, right)?;
     }
-    if process.leaving.is_none() {
+    // What somebody has removed of another process of the same name is taken off what this one has counted since, until it is another run.
+    if process.leaving.is_none() && !truth.contested(&process.actor) {
         let rows = Rows::of(window);
         for (key, (all, local)) in rows.counts(&process.actor) {
             let count = window.count(key, tallymesh_engine::Time(0));

@@ -91,7 +91,8 @@ impl Cluster {
         let now = self.nodes[n].read_clock(self.now).mono;
         let Some(process) = self.nodes[n].process.as_ref().filter(|process| process.leaving.is_none()) else { return };
         let actor = process.replica.actor();
-        let look = Look { actor, run: process.run, truth: &self.truth, now, unsettled: self.spoilt };
+        let unsettled = self.spoilt || self.truth.borrow().contested(actor);
+        let look = Look { actor, run: process.run, truth: &self.truth, now, unsettled };
         let looked = process.gauges.values().try_for_each(|gauge| gauge.look(&look));
         if let Err(what) = looked {
             self.fail(format!("{}: {what}", self.nodes[n].label));
