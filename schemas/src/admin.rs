@@ -5,22 +5,30 @@
 //! [`Answer::Error`]; listings come in pages of a bounded size. A connection that is closed ends what it had asked for: a
 //! [`Request::Hold`] is let go, a [`Request::Watch`] stops.
 
-use std::net::SocketAddr;
+mod info;
+
 use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::actor::{Actor, NodeName};
 use crate::limits;
 use crate::message::MessageError;
-use crate::structure::Kind;
+
+pub use info::{
+    CacheInfo, CacheItem, Count, Finding, GaugeInfo, Info, Member, Object, SeriesInfo, StateInfo, ThrottleInfo,
+    Verified, Windows,
+};
 
 /// Lines of a [`Request::Load`] in one frame.
 pub const LOAD_LINES: usize = 1024;
 
 /// Items of a listing in one frame.
 pub const PAGE_ITEMS: usize = 512;
+
+/// Bytes of a value that a listing shows.
+pub const SHOWN_BYTES: usize = 256;
 
 /// What a client asks. Objects are named by their name or by a beginning of it that only one object has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -316,115 +324,6 @@ pub enum Answer {
     GaugeList(Vec<GaugeInfo>),
 }
 
-/// Bytes of a value that a listing shows.
-pub const SHOWN_BYTES: usize = 256;
-
-/// A cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheInfo {
-    /// Its name.
-    pub name: String,
-    /// Whether a joiner gets what was written before.
-    pub snapshot: bool,
-    /// Entries that it holds.
-    pub entries: u64,
-    /// Bytes of their keys and values.
-    pub bytes: u64,
-    /// Entries that it may hold.
-    pub max_size: Option<u64>,
-    /// Bytes that it may hold.
-    pub max_bytes: Option<u64>,
-}
-
-/// An entry of a cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CacheItem {
-    /// Its key, as people read it.
-    pub key: String,
-    /// Its value, or the beginning of it.
-    pub value: Vec<u8>,
-    /// Bytes of its value.
-    pub bytes: u64,
-    /// When it was written, in milliseconds since 1970.
-    pub written_ms: u64,
-    /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
-    /// Who tells of it.
-    pub actor: Actor,
-}
-
-/// A gauge cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GaugeInfo {
-    /// Its name.
-    pub name: String,
-    /// Entries that it holds.
-    pub entries: u64,
-    /// Entries that it may hold.
-    pub max_size: Option<u64>,
-    /// How long an entry stays after its last change; zero for good.
-    pub ttl: Duration,
-    /// Whether the cluster shares it.
-    pub replicate: bool,
-}
-
-/// A series.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeriesInfo {
-    /// Its name.
-    pub name: String,
-    /// Whether it is one of the audit.
-    pub metric: bool,
-    /// Its kind.
-    pub kind: Kind,
-    /// Seconds of a window.
-    pub interval: u32,
-    /// Windows that are kept.
-    pub windows: u32,
-    /// Whether the cluster shares it.
-    pub replicate: bool,
-    /// Keys of all windows.
-    pub keys: u64,
-    /// Bytes that it takes here.
-    pub bytes: u64,
-}
-
-/// The windows of a series at a moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Windows {
-    /// The series.
-    pub series: SeriesInfo,
-    /// When the current window began, in seconds since 1970.
-    pub began: u64,
-    /// Milliseconds since then.
-    pub into_ms: u64,
-    /// The counts, the current window first.
-    pub counts: Vec<i64>,
-}
-
-/// How a throttle stands on the node that answers.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ThrottleInfo {
-    /// Its name.
-    pub name: String,
-    /// How many in how long.
-    pub rate: String,
-    /// How many at once.
-    pub burst: u64,
-    /// `soft` or `hard`.
-    pub strength: String,
-    /// What happens in a partition.
-    pub on_partition: String,
-    /// Tokens that are there on this node.
-    pub tokens: i64,
-    /// This node's share, in millionths.
-    pub share_ppm: u64,
-    /// What all have admitted since it was idle.
-    pub admitted: i64,
-    /// What this node has admitted of it.
-    pub local: i64,
-}
-
 /// Kinds of trouble; the command's exit code follows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
@@ -434,136 +333,6 @@ pub enum ErrorKind {
     BadInput,
     /// The node could not do it.
     Failed,
-}
-
-/// A replicated structure.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Object {
-    /// Its name.
-    pub name: String,
-    /// Its class.
-    pub class: String,
-    /// Its kind.
-    pub kind: Kind,
-    /// Whether a joiner gets what was counted before.
-    pub snapshot: bool,
-    /// Keys known here.
-    pub keys: u64,
-    /// Bytes that it takes here.
-    pub bytes: u64,
-}
-
-/// A member of the cluster as a node sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Its name.
-    pub node: NodeName,
-    /// Its run.
-    pub incarnation: Incarnation,
-    /// Its build; empty when unknown.
-    pub version: String,
-    /// Where the others reach it; `None` when unknown.
-    pub addr: Option<SocketAddr>,
-    /// `self`, `alive`, `suspect`, `dead` or `left`.
-    pub state: String,
-    /// Whether there is a link to it.
-    pub linked: bool,
-    /// Round trip time of the link, in microseconds.
-    pub rtt_us: Option<u64>,
-}
-
-/// How the saving of what outlives a run stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateInfo {
-    /// What was written up to then is saved, in milliseconds since 1970.
-    pub saved_ms: u64,
-    /// How long ago that is.
-    pub age: Duration,
-    /// What is in the way, if anything is.
-    pub trouble: Option<String>,
-}
-
-/// A node about itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Info {
-    /// Its name.
-    pub node: NodeName,
-    /// Its run.
-    pub incarnation: Incarnation,
-    /// Its build.
-    pub version: String,
-    /// Protocol version that it speaks.
-    pub protocol: u8,
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// Where the others reach it.
-    pub advertised: SocketAddr,
-    /// Seconds that it has run.
-    pub uptime_s: u64,
-    /// Members that are alive, itself included.
-    pub alive: u32,
-    /// Links that are up.
-    pub links: u32,
-    /// How the saving of what outlives a run stands; `None` where nothing is saved.
-    pub state: Option<StateInfo>,
-    /// Named figures: what replication and transport have done so far.
-    pub counters: Vec<(String, u64)>,
-}
-
-/// A count with its freshness.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Count {
-    /// Everything that counts.
-    pub total: i64,
-    /// What was counted on the node that answers.
-    pub local: i64,
-    /// Actors that count.
-    pub actors: u32,
-    /// How long ago the stalest of them was last known to be up to date, in milliseconds.
-    pub stalest_ms: u64,
-}
-
-/// What a verification found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verified {
-    /// Who answered, the asking node included.
-    pub members: Vec<NodeName>,
-    /// Members that are alive, as far as is known, and did not answer.
-    pub silent: Vec<NodeName>,
-    /// Members that are alive and have no link to the asking node: they are reached through others, and were not asked.
-    pub beyond: Vec<NodeName>,
-    /// Structures that were compared.
-    pub structures: u32,
-    /// Actors whose rows were compared.
-    pub actors: u32,
-    /// Copies that were compared.
-    pub copies: u32,
-    /// What is not as it should be.
-    pub findings: Vec<Finding>,
-}
-
-impl Verified {
-    /// Whether everybody who was asked answered and holds what every owner has.
-    pub fn converged(&self) -> bool {
-        self.findings.is_empty() && self.silent.is_empty()
-    }
-}
-
-/// A copy that is not what its owner has.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    /// The object.
-    pub object: String,
-    /// Whose rows.
-    pub actor: Actor,
-    /// Who holds the copy.
-    pub member: NodeName,
-    /// The version that it has.
-    pub have: Version,
-    /// The version that the owner has.
-    pub head: Version,
-    /// It has other rows at the same version; else it lags.
-    pub differs: bool,
 }
 
 /// Encodes a request or an answer.
