@@ -381,11 +381,16 @@ impl Ledger {
             self.take_over(actor, &partial, if away { partial.restored } else { 0 });
             self.reclear(self.clearing_rows(&partial), keys, told);
             if let Some(shadow) = partial.shadow.take() {
-                self.drop_rows(&shadow, keys);
+                self.drop_copy(actor, &shadow, None, keys);
             }
-            self.drop_rows(&partial, keys);
-            self.note_orphans(actor, &partial, None);
+            self.drop_copy(actor, &partial, None, keys);
         }
+    }
+
+    /// Drops rows of an actor, of which it has others now, or none. What is read of them may be told by nobody any more.
+    fn drop_copy(&mut self, actor: &Actor, rows: &Partial, others: Option<&Partial>, keys: &Keys) {
+        self.drop_rows(rows, keys);
+        self.note_orphans(actor, rows, others);
     }
 
     /// Takes the rows of a partial that is no longer part of the ledger off their cells.

@@ -262,12 +262,13 @@ impl Structure {
         self.ledger.write().lacking(actor).map(|first| first - 1)
     }
 
-    /// Whether there may be rows of an actor without their values, and the version before the first one of which the value has
-    /// come only now. O(1).
+    /// Whether there may be rows of an actor without their values, also of those that come anew, and the version before the first one
+    /// of which the value has come only now. O(1).
     pub(crate) fn take_filled(&self, actor: &Actor) -> (bool, Option<Version>) {
         let mut ledger = self.ledger.write();
         let Some(partial) = ledger.partial_mut(actor) else { return (false, None) };
-        (!partial.hollow.is_empty(), partial.filled.take().map(|first| first - 1))
+        let anew = partial.shadow.as_ref().is_some_and(|shadow| !shadow.hollow.is_empty());
+        (anew || !partial.hollow.is_empty(), partial.filled.take().map(|first| first - 1))
     }
 
     /// Makes room for everything that an actor has, where we began in the middle: it comes as a snapshot.
@@ -333,6 +334,11 @@ impl Structure {
     /// The rows of a cache were taken back: see [`Ledger::settle_registers`].
     pub(crate) fn settle_registers(&self, now: Time) {
         self.ledger.write().settle_registers(now);
+    }
+
+    /// Nobody has what is missing of a snapshot that is being received.
+    pub(crate) fn give_up_snapshot(&self, actor: &Actor) {
+        self.ledger.write().give_up_snapshot(actor, &self.keys);
     }
 
     /// Whoever passes an actor's rows on to us has other ones: a snapshot takes the place of what is here.

@@ -173,6 +173,90 @@ fn a_value_that_nobody_has_is_not_replaced_by_an_earlier_one() {
     assert_eq!(read, [b"of a"; 3], "who has it tells it");
 }
 
+/// An owner tells a row without its value, since it knows of a later write, and both are gone before anybody has heard of that. Who has the
+/// value tells it.
+#[test]
+fn a_value_that_its_owner_kept_to_itself_comes_from_who_has_it() {
+    let mut wire = cache_wire(&["a", "b", "c", "later"]);
+    for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+        wire.down(a, b);
+    }
+    set(&mut wire, 0, KEY, b"of a");
+    wire.up(0, 1);
+    wire.talk();
+    wire.down(0, 1);
+    wire.now.unix_ms += 1000;
+    set(&mut wire, 3, KEY, b"later");
+    wire.up(0, 3);
+    wire.talk();
+    wire.down(0, 3);
+    wire.up(0, 2);
+    let (owner, later) = (wire.replicas[0].actor().clone(), wire.replicas[3].actor().clone());
+    pass_but(
+        &mut wire,
+        &[(0, 2), (2, 0)],
+        |bytes| matches!(read(bytes), Message::Delta(delta) if delta.actor == later),
+    );
+    assert_eq!(
+        (get(&wire, 2, KEY), wire.structure(2).rows_of(&owner).len()),
+        (None, 1),
+        "the row came without its value"
+    );
+    wire.down(0, 2);
+    wire.up(1, 2);
+    wire.run(5);
+    assert_eq!([1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default()), [b"of a"; 2]);
+}
+
+/// The same with a row that comes in a snapshot, of which another one sends the rest.
+#[test]
+fn a_value_that_the_first_sender_of_a_snapshot_kept_to_itself_comes_from_who_has_it() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    set(&mut wire, 0, b"before", b"v");
+    wire.run(3);
+    for (a, b) in [(0, 2), (1, 2)] {
+        wire.down(a, b);
+    }
+    for key in [KEY, b"l", b"m"] {
+        set(&mut wire, 0, key, &[b'v'; 40_000]);
+    }
+    wire.run(3);
+    let owner = wire.replicas[0].actor().clone();
+    let rows = wire.structure(1).rows_of(&owner);
+    let row = |key: &[u8]| rows.iter().find(|(of, _)| of == key).unwrap().1;
+    let (hollow, second, last) = (row(KEY), row(b"l"), row(b"m").version);
+    let told = |wire: &Wire, after: u64, upto: u64, snapshot: bool, rows: &[u8]| {
+        let (structure, actor, floor) = (wire.structure(0).id(), owner.clone(), hollow.version);
+        let (since, known, fingerprint) = (0, after, None);
+        let delta = Delta { structure, actor, since, known, after, upto, floor, snapshot, fingerprint, rows };
+        let mut bytes = Vec::new();
+        Message::Delta(delta).encode(&mut bytes).unwrap();
+        bytes
+    };
+    wire.give(0, 1, &told(&wire, last, last + 1, false, &[])).unwrap();
+    wire.down(0, 1);
+    wire.up(0, 2);
+    let mut piece = RowWriter::new(0);
+    let state = RowState::Content { key: Some(b"before"), stamp: row(b"before").added, expires_ms: 0, value: b"v" };
+    piece.push(WireRow { slot: 0, version: 1, state });
+    let state = RowState::Live { key: Some(KEY), added: hollow.added, removed: hollow.removed };
+    piece.push(WireRow { slot: 1, version: hollow.version, state });
+    let (stamp, value) = (second.added, &[b'v'; 40_000][..]);
+    let state = RowState::Content { key: Some(b"l"), stamp, expires_ms: 0, value };
+    piece.push(WireRow { slot: 2, version: second.version, state });
+    wire.give(0, 2, &told(&wire, 0, second.version, true, &piece.finish())).unwrap();
+    wire.down(0, 2);
+    for at in [1, 2] {
+        let now = wire.now_at(at);
+        wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Dead);
+    }
+    wire.up(1, 2);
+    wire.run(8);
+    assert_eq!(wire.replicas[2].counters().replaced, 1, "b has sent the rest");
+    let read = [KEY, b"l", b"m"].map(|key| get(&wire, 2, key).unwrap_or_default().len());
+    assert_eq!(read, [40_000; 3]);
+}
+
 /// Lets some talk for three seconds; what is not passed is lost.
 fn pass_but(wire: &mut Wire, ways: &[(usize, usize)], lost: impl Fn(&[u8]) -> bool) {
     for _ in 0..30 {
@@ -254,6 +338,49 @@ fn what_its_owner_does_not_have_goes() {
     assert!(wire.replicas[1].counters().replaced > 0, "all have come anew");
     assert_eq!((get(&wire, 1, KEY).as_deref(), get(&wire, 1, b"none")), (Some(&b"right"[..]), None));
     wire.assert_same(0, 1);
+}
+
+/// A write was read that came with a part of a snapshot, of which nobody has the rest: it was begun again with less, or its sender is
+/// gone. Who reads it tells it, as another write is there that it outdoes.
+#[test]
+fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
+    for again in [false, true] {
+        let mut wire = cache_wire(&["a", "b", "c"]);
+        set(&mut wire, 0, KEY, b"earlier");
+        wire.run(3);
+        wire.down(0, 1);
+        wire.down(0, 2);
+        wire.down(1, 2);
+        wire.up(0, 1);
+        let piece = |wire: &Wire, upto: u64, floor: u64, rows: &[u8]| {
+            let (structure, actor) = (wire.structure(0).id(), wire.replicas[0].actor().clone());
+            let (since, known, after, snapshot, fingerprint) = (0, 0, 0, true, None);
+            let delta = Delta { structure, actor, since, known, after, upto, floor, snapshot, fingerprint, rows };
+            let mut bytes = Vec::new();
+            Message::Delta(delta).encode(&mut bytes).unwrap();
+            bytes
+        };
+        let mut rows = RowWriter::new(0);
+        let stamp = Stamp::at(wire.now.unix_ms + 1000).0;
+        let state = RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value: b"later" };
+        rows.push(WireRow { slot: 0, version: 3, state });
+        wire.give(0, 1, &piece(&wire, 4, 2, &rows.finish())).unwrap();
+        if again {
+            wire.give(0, 1, &piece(&wire, 1, 6, &[])).unwrap();
+        }
+        assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"later"[..]));
+        wire.down(0, 1);
+        let owner = wire.replicas[0].actor().clone();
+        for at in [1, 2] {
+            let now = wire.now_at(at);
+            wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Dead);
+        }
+        wire.up(1, 2);
+        wire.run(20);
+        assert_eq!([1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default()), [b"later"; 2], "{again}");
+        assert!(!wire.structure(1).held().iter().any(|held| held.replacing), "nobody has the rest");
+        wire.structure(1).audit().unwrap();
+    }
 }
 
 /// A row had moved on while its owner's rows were on their way, and then the owner was gone: the copy that is furthest lacks it. Who

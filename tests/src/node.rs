@@ -57,15 +57,8 @@ pub struct Node {
     pub(crate) began_as: Incarnation,
     pub(crate) starts: u64,
     pub(crate) disk: Disk,
-    /// The run of its last process, and how that ended.
-    pub(crate) last: Option<Ended>,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone)]
-pub(crate) struct Ended {
-    pub(crate) actor: Actor,
-    pub(crate) left: bool,
+    /// The last of its runs that left.
+    pub(crate) left: Option<Incarnation>,
 }
 
 /// A running process.
@@ -113,7 +106,7 @@ impl Node {
             began_as: Incarnation(0),
             starts: 0,
             disk: Disk::default(),
-            last: None,
+            left: None,
         }
     }
 

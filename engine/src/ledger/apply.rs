@@ -166,13 +166,13 @@ impl Ledger {
             && delta.upto == partial.have
             && let Some(fingerprint) = delta.fingerprint
         {
-            return Ok(self.compare(partial, fingerprint, joining.keys).unwrap_or(applied(delta, have)));
+            return Ok(self.compare(partial, fingerprint, joining).unwrap_or(applied(delta, have)));
         }
         Ok(applied(delta, have))
     }
 
     /// A partial is at its owner's head, with the fingerprint that the owner states: is it what the owner has?
-    fn compare(&mut self, partial: &mut Partial, fingerprint: u64, keys: &Keys) -> Option<Applied> {
+    fn compare(&mut self, partial: &mut Partial, fingerprint: u64, joining: &Joining<'_, '_>) -> Option<Applied> {
         let checked = partial.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
         if checked && fingerprint != partial.fingerprint() {
             partial.diverged |= !partial.may_be_newer();
@@ -183,7 +183,7 @@ impl Ledger {
         let since = partial.since;
         if let Some(shadow) = partial.shadow.take_if(|shadow| shadow.since >= since) {
             // It was begun when this was not known to be right.
-            self.drop_rows(&shadow, keys);
+            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
         }
         None
     }
@@ -201,7 +201,7 @@ impl Ledger {
         }
         let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::shadow(since)));
         if !shadow.follows(delta.floor) {
-            self.drop_rows(&shadow, joining.keys);
+            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
             shadow = Box::new(Partial::shadow(since));
         }
         if delta.after > shadow.have || delta.since < since || delta.known > delta.since.max(shadow.known) {
@@ -230,17 +230,27 @@ impl Ledger {
         };
         let anew = Applied::Gap { since, after: since, snapshot: true };
         let differs = if joining.verify {
-            self.compare(&mut shadow, fingerprint, joining.keys)
+            self.compare(&mut shadow, fingerprint, joining)
         } else {
             (since == 0 && fingerprint != shadow.fingerprint()).then_some(Applied::Doubted)
         };
         if let Some(differs) = differs {
-            self.drop_rows(&shadow, joining.keys);
+            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
             // Pieces from more than one sender may lack together what moved on in between: it is begun again.
             return Ok(if differs == Applied::Doubted { anew } else { differs });
         }
         self.replace(partial, *shadow, joining);
         Ok(Applied::Replaced)
+    }
+
+    /// Nobody has what is missing of rows that were coming anew.
+    pub(crate) fn give_up_snapshot(&mut self, actor: &Actor, keys: &Keys) {
+        let Some(mut partial) = self.partials.remove(actor) else { return };
+        if let Some(shadow) = partial.shadow.take() {
+            self.drop_copy(actor, &shadow, Some(&partial), keys);
+            self.index.settle();
+        }
+        self.partials.insert(actor.clone(), partial);
     }
 
     /// Whether rows that came anew tell all that these do, so that nothing is lost when they take their place. O(rows).
@@ -279,8 +289,7 @@ impl Ledger {
                 self.count(state.cell, &state.row, &Row::default(), old.counts, joining);
             }
         }
-        self.drop_rows(&old, joining.keys);
-        self.note_orphans(joining.actor, &old, Some(partial));
+        self.drop_copy(joining.actor, &old, Some(partial), joining.keys);
     }
 
     /// Rows that came from somebody else than their owner lack what moved on before its turn came, and what is known here may be
@@ -523,12 +532,11 @@ impl Ledger {
     }
 
     /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
-    /// it stands for nothing here.
+    /// it stands for nothing here, until its value comes, or that one does.
     fn offer_row(&mut self, partial: &mut Partial, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_, '_>) {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
-            _ if joining.verify => return,
             _ => {
                 partial.hollow.insert(new.cell);
                 return;

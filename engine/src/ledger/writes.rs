@@ -204,9 +204,10 @@ impl Ledger {
             return;
         }
         for (_, Slot { row, cell, .. }) in old.live() {
-            if self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row))
-                && new.is_none_or(|new| new.find(cell, &self.cells).is_none())
-            {
+            let told = new
+                .and_then(|new| new.find(cell, &self.cells))
+                .is_some_and(|(_, told)| told.row.stamp() == row.stamp());
+            if !told && self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
                 self.registers.orphans.insert(cell);
             }
         }

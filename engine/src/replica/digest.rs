@@ -239,6 +239,10 @@ impl Replica {
             return;
         }
         link.behind.remove(&part);
+        let stuck = ended && have.shadow.is_some();
+        if stuck && !self.links.values().any(|link| link.said_have(id, &entry.actor) > have.have) {
+            held.structure.give_up_snapshot(&entry.actor);
+        }
         if let Some(age) = entry.age_ms.filter(|_| !owner) {
             let at = Time(now.mono.0.saturating_sub(age.saturating_mul(1000)));
             held.structure.hear(&entry.actor, entry.have, at);

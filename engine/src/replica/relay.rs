@@ -180,9 +180,9 @@ impl Replica {
         let mut asks = Vec::new();
         self.hollow.retain(|part, waited| {
             let Some(held) = self.structures.get(&part.0) else { return false };
-            let (Some(before), Some(have)) = (held.structure.lacking(&part.1), held.structure.progress(&part.1)) else {
-                return false;
-            };
+            let Some(have) = held.structure.progress(&part.1) else { return false };
+            // What comes anew, of a snapshot that others go on with, is looked at when all of it is here.
+            let Some(before) = held.structure.lacking(&part.1) else { return have.shadow.is_some() };
             *waited += 1;
             asks.push((part.clone(), have.since, before, *waited));
             *waited < TRIES + PATIENCE

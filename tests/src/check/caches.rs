@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::{CacheEntry, Stamp};
+use tallymesh_schemas::StructureName;
 
 use super::converged::{Open, compare};
 use crate::caches::{SimCache, Written};
@@ -16,8 +17,8 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 /// What keeps the caches from agreeing with the ledger of acknowledged writes.
 ///
 /// Of each key every replica reads the last write that was acknowledged by a process that still runs, or that anybody who
-/// still runs was seen to have; or a later one, of a process that has ended. Where two processes have had one name, the others keep what
-/// one of them has: what the other's writes had outdone may have gone with them.
+/// still runs was seen to have; or a later one, of a process that has ended; or nothing, where that one's value is lost. Where
+/// two processes have had one name, the others keep what one of them has: what the other's writes had outdone may have gone with them.
 pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {
@@ -56,10 +57,26 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
             continue;
         }
         let read = entries.get(key);
-        if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms) {
+        if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms)
+            && !is_lost(cluster, sim.name(), key, due)
+        {
             say(format!("{}: {what}", key.escape_ascii()));
         }
     }
+}
+
+/// Whether there is a row of a later write of a key, and its value went with whoever had it: nobody reads anything then.
+fn is_lost(cluster: &Cluster, cache: &StructureName, key: &[u8], due: Stamp) -> bool {
+    let mut told = false;
+    for cache in running(cluster).map(|(_, process)| &process.caches[cache].cache) {
+        if cache.get(key, 0).is_some() {
+            return false;
+        }
+        let structure = cache.structure();
+        let mut rows = structure.held().into_iter().flat_map(|held| structure.rows_of(&held.actor));
+        told |= rows.any(|(of, row)| of == key && row.stamp() > due && row.content() != 0);
+    }
+    told
 }
 
 /// What is wrong with what a key reads, when a write at `due`, or a later one, is to be read.

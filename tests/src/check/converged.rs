@@ -159,11 +159,9 @@ fn counted(
 ) {
     for held in held.values() {
         let lives = running(cluster).any(|(_, other)| other.actor == held.actor);
-        let ended = cluster.nodes.iter().filter_map(|node| node.last.as_ref());
         // Also a run whose successor left before anybody had heard of it: the goodbye was heard.
-        let mut since =
-            ended.filter(|e| e.actor.node == held.actor.node && e.actor.incarnation >= held.actor.incarnation);
-        let left = since.any(|ended| ended.left);
+        let mut named = cluster.nodes.iter().filter(|node| node.name == held.actor.node);
+        let left = named.any(|node| node.left >= Some(held.actor.incarnation));
         let should = match spec.on_dead {
             _ if lives => true,
             OnDead::Drop(_) => false,

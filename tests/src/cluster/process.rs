@@ -16,7 +16,7 @@ use crate::caches::{self, SimCache, TakenBack};
 use crate::check::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
-use crate::node::{Ended, Node, Process, events};
+use crate::node::{Node, Process, events};
 
 /// Lets a replica take back what was saved, and looks whether it has.
 fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), String> {
@@ -106,7 +106,6 @@ impl Cluster {
         node.stopped = false;
         node.waiting.clear();
         node.contacts.clear();
-        node.last = None;
         self.trace.note(self.now, &[b"start", node.label.as_bytes(), &incarnation.0.to_le_bytes()], || {
             format!("{} starts as {actor}", node.label)
         });
@@ -186,7 +185,7 @@ impl Cluster {
         links.iter().for_each(|peer| process.replica.handle_link_down(peer));
         let node = &mut self.nodes[n];
         node.starts += 1;
-        (node.contacts, node.last, node.timer_at) = (contacts, None, Time::NEVER);
+        (node.contacts, node.timer_at) = (contacts, Time::NEVER);
         (node.process, node.disk) = (Some(process), disk);
         let start = node.starts;
         if let Some(every) = self.save_every {
@@ -206,9 +205,10 @@ impl Cluster {
         let node = &mut self.nodes[n];
         let Some(process) = node.process.take() else { return };
         node.units = None;
-        let left = process.leaving.is_some();
         self.trace.note(now, &[b"end", node.label.as_bytes()], || format!("{} ends", node.label));
-        node.last = Some(Ended { actor: process.replica.actor().clone(), left });
+        if process.leaving.is_some() {
+            node.left = node.left.max(Some(process.replica.actor().incarnation));
+        }
         node.stopped = false;
         node.waiting.clear();
         // Its holds end with it: that is not something that it still counts.
