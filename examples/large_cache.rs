@@ -55,7 +55,7 @@ fn main() -> Result<(), Failed> {
         ["node", number, folder, entries, seeds @ ..] => {
             member(number.parse()?, Path::new(folder), entries.parse()?, seeds)
         }
-        // As it is run with all examples by the tests.
+        // As the tests run it.
         [] if cfg!(debug_assertions) => measure(20_000),
         [] => measure(1_000_000),
         [entries] => measure(entries.parse()?),
