@@ -289,6 +289,70 @@ fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
     assert_eq!(wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>(), quiet, "nobody asks on");
 }
 
+/// I5. Who has rows in pieces may know of retirements beyond what it has, and needs no snapshot. Who began in the middle, there or
+/// before, gives it what comes next.
+#[test]
+fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
+    let spec = StructureSpec { snapshot: false, ..spec() };
+    let config = Config { retention: Duration::from_secs(3), ..config() };
+    let mut wire = Wire::with(&["a", "b", "c"], &config, &spec);
+    wire.up(0, 1);
+    wire.talk();
+    wire.down(0, 1);
+    for key in ["x", "gone"] {
+        wire.add_to(0, key, 1);
+    }
+    wire.up(0, 2);
+    wire.talk();
+    wire.add_to(0, "gone", -1);
+    let owner = wire.replicas[0].actor().clone();
+    let now = wire.now_at(0);
+    let (b, c) = (wire.replicas[1].actor().clone(), 2);
+    wire.replicas[0].handle_member(now, &b.node, b.incarnation, Life::Dead);
+    wire.run(700);
+    wire.add_to(0, "last", 1);
+    wire.talk();
+    let held = |wire: &Wire, at: usize| {
+        let held = wire.structure(at).held().into_iter().find(|held| held.actor == owner).unwrap();
+        (held.since, held.have, held.floor)
+    };
+    let (since, have, floor) = held(&wire, c);
+    assert!(since > 0 && floor > since, "c began in the middle, {since}, and what went behind it is purged, {floor}");
+    wire.up(0, 1);
+    for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
+        wire.give(0, 1, &bytes).unwrap();
+    }
+    let mut rows = RowWriter::new(0);
+    rows.push(WireRow { slot: 0, version: 1, state: RowState::Live { key: Some(b"x"), added: 1, removed: 0 } });
+    let (structure, rows) = (wire.structure(0).id(), rows.finish());
+    let (actor, fingerprint) = (owner.clone(), None);
+    let piece = Delta {
+        structure,
+        actor,
+        since: 0,
+        known: 0,
+        after: 0,
+        upto: since,
+        floor,
+        snapshot: false,
+        fingerprint,
+        rows: &rows,
+    };
+    let mut bytes = Vec::new();
+    Message::Delta(piece).encode(&mut bytes).unwrap();
+    wire.give(0, 1, &bytes).unwrap();
+    assert_eq!(held(&wire, 1), (0, since, floor));
+    wire.down(0, 1);
+    wire.down(0, c);
+    for at in [1, c] {
+        let now = wire.now_at(at);
+        wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Dead);
+    }
+    wire.up(1, c);
+    wire.run(10);
+    assert_eq!(held(&wire, 1), (0, have, floor));
+}
+
 /// I5. Also when nobody on the way to the owner can be sure to have all there is, as the last rows came to them from somebody who
 /// began in the middle: what takes nothing away is taken.
 #[test]

@@ -153,9 +153,11 @@ impl Replica {
         if want.actor.node == self.actor.node && want.actor != self.actor && !held.structure.keeps_runs() {
             return;
         }
-        let start = held.structure.start(&want.actor, (want.since, want.after), 0, want.snapshot);
-        let have = held.structure.progress(&want.actor).map_or(0, |have| have.have);
         let part = (want.structure, want.actor.clone());
+        // It may know of retirements beyond what it has. If that has changed since, it does not take what comes for it.
+        let floor = self.links.get(peer).and_then(|link| link.said.get(&part)).map_or(0, |said| said.floor);
+        let start = held.structure.start(&want.actor, (want.since, want.after), floor, want.snapshot);
+        let have = held.structure.progress(&want.actor).map_or(0, |have| have.have);
         let Some(link) = self.links.get_mut(peer) else { return };
         if let Some(start) = start {
             link.feed(part.clone(), Feed::new(want.since, start));

@@ -20,12 +20,13 @@ pub(super) type Part = (StructureId, Actor);
 pub(super) struct Said {
     pub(super) since: Version,
     pub(super) have: Version,
+    pub(super) floor: Version,
     pub(super) fingerprint: u64,
 }
 
 impl From<&DigestEntry> for Said {
     fn from(entry: &DigestEntry) -> Self {
-        Self { since: entry.since, have: entry.have, fingerprint: entry.fingerprint }
+        Self { since: entry.since, have: entry.have, floor: entry.floor, fingerprint: entry.fingerprint }
     }
 }
 
