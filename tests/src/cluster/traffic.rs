@@ -32,7 +32,7 @@ pub(crate) fn kind(bytes: &[u8]) -> &'static str {
         Some(4) => "goodbye",
         Some(5) => "seen",
         Some(6) => "prune",
-        _ => "?",
+        _ => "unreadable",
     }
 }
 
