@@ -40,7 +40,41 @@ pub struct Writes {
 }
 
 /// The latest write of each key that a process was seen to have.
-pub(crate) type SeenWrites = BTreeMap<CacheKey, Stamp>;
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SeenWrites {
+    latest: BTreeMap<CacheKey, Stamp>,
+    /// Of what may be gone: it is read on while its key has rows, and counts again only where a row tells it.
+    doubtful: BTreeMap<CacheKey, Stamp>,
+}
+
+impl SeenWrites {
+    pub(crate) fn get(&self, at: &CacheKey) -> Option<&Stamp> {
+        self.latest.get(at)
+    }
+
+    /// What of these is still the latest may be gone.
+    fn doubt(&mut self, taken_back: &Self) {
+        for (at, stamp) in &taken_back.latest {
+            if self.latest.get(at) == Some(stamp) {
+                self.latest.remove(at);
+                self.doubtful.insert(at.clone(), *stamp);
+            }
+        }
+    }
+
+    /// Takes note of a write that is read, or of a removal; `told` says whether a row tells of it. A stamp that no clock can
+    /// have given may have been taken back.
+    fn note(&mut self, at: CacheKey, stamp: Stamp, believable: impl Fn(&Stamp) -> bool, told: impl FnOnce() -> bool) {
+        if self.doubtful.get(&at) == Some(&stamp) {
+            if !told() {
+                return;
+            }
+            self.doubtful.remove(&at);
+        }
+        let latest = self.latest.entry(at).or_default();
+        *latest = if believable(latest) { stamp.max(*latest) } else { stamp };
+    }
+}
 
 /// What a process has taken back from its disk: it is read until the process hears that somebody was forgotten, or has gone on
 /// as another run, while it was away.
@@ -57,10 +91,10 @@ impl TakenBack {
         if *tombstones == self.tombstones {
             return;
         }
-        seen.retain(|key, stamp| self.seen.get(key) != Some(stamp));
+        seen.doubt(&self.seen);
         let new = tombstones.iter().filter(|tombstone| !self.tombstones.contains(tombstone));
         if new.into_iter().any(|tombstone| tombstone.node == *node && tombstone.from <= Incarnation(1)) {
-            seen.clear();
+            *seen = SeenWrites::default();
         }
         self.tombstones = tombstones.to_vec();
     }
@@ -169,13 +203,13 @@ impl SimCache {
 /// What a process was seen to have and has a row of, which is what can be saved: what is read of a run whose rows are dropped
 /// already, and whose successor's have not come yet, has none.
 pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &SeenWrites) -> SeenWrites {
-    let mut told = SeenWrites::new();
+    let mut told = SeenWrites::default();
     for sim in caches {
         let structure = sim.cache.structure();
         for (key, row) in structure.held().iter().flat_map(|held| structure.rows_of(&held.actor)) {
             let at = (sim.name().clone(), key);
-            if seen.get(&at).is_some_and(|seen| *seen <= row.stamp()) {
-                told.insert(at.clone(), seen[&at]);
+            if let Some(stamp) = seen.get(&at).filter(|seen| **seen <= row.stamp()) {
+                told.latest.insert(at, *stamp);
             }
         }
     }
@@ -230,14 +264,17 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
             ));
         }
     }
-    let mut note = |key: Vec<u8>, stamp: Stamp| {
-        let latest = seen.entry((name.clone(), key)).or_default();
-        *latest = if believable(latest) { stamp.max(*latest) } else { stamp };
-    };
-    entries.into_iter().for_each(|entry| note(entry.key, entry.stamp));
-    for actor in cache.structure().held().into_iter().map(|held| held.actor) {
-        let removed = cache.structure().rows_of(&actor).into_iter().filter(|(_, row)| row.content() == 0);
-        removed.for_each(|(key, row)| note(key, row.stamp()));
+    let structure = cache.structure();
+    let actors: Vec<_> = structure.held().into_iter().map(|held| held.actor).collect();
+    for entry in entries {
+        let stamp = entry.stamp;
+        let tells = |actor| structure.rows_of(actor).iter().any(|(key, row)| *key == entry.key && row.stamp() == stamp);
+        let told = || actors.iter().any(tells);
+        seen.note((name.clone(), entry.key.clone()), stamp, believable, told);
+    }
+    for actor in &actors {
+        let removed = structure.rows_of(actor).into_iter().filter(|(_, row)| row.content() == 0);
+        removed.for_each(|(key, row)| seen.note((name.clone(), key), row.stamp(), believable, || true));
     }
     Ok(())
 }

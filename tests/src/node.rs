@@ -151,7 +151,7 @@ impl Process {
         }
         if truth.is_forgotten(&was) {
             // It was taken for gone: its caches start over.
-            self.cache_seen.clear();
+            self.cache_seen = SeenWrites::default();
             for sim in self.caches.values_mut() {
                 sim.start_over();
                 sim.writes.borrow_mut().end(self.run);

@@ -94,6 +94,11 @@ impl Cluster {
             wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
             node.disk.begin(replica.facts());
         }
+        let mut cache_seen = saved.as_ref().map(|saved| saved.seen.clone()).unwrap_or_default();
+        if saved.is_some() && wrong.is_none() {
+            let looked = caches.values().try_for_each(|sim| caches::look(sim, &mut cache_seen, now.unix_ms));
+            wrong = looked.err().map(|what| format!("{}: taken back, {what}", node.label));
+        }
         let limits = self.limits.as_ref();
         let limiters =
             limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
@@ -116,8 +121,8 @@ impl Cluster {
             limiters,
             caches,
             gauges,
-            cache_seen: saved.as_ref().map(|saved| saved.seen.clone()).unwrap_or_default(),
-            taken_back: saved.map(|saved| TakenBack { seen: saved.seen, tombstones }),
+            taken_back: saved.map(|_| TakenBack { seen: cache_seen.clone(), tombstones }),
+            cache_seen,
             run,
             actor,
             woken,
