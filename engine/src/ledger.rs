@@ -2,8 +2,12 @@
 //! `commit` for our own rows and [`Ledger::apply`] for everybody else's.
 
 mod apply;
+mod audit;
 mod cleared;
+mod keep;
 mod registers;
+mod runs;
+mod snapshot;
 mod writes;
 
 use std::collections::BTreeMap;
@@ -11,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tallymesh_schemas::{Actor, Bounds, Cell as CellKind, Class, Incarnation, Kind, NodeName, Version, key, limits};
+use tallymesh_schemas::{Actor, Bounds, Class, Kind, Version, key};
 
 pub(crate) use apply::Applied;
 pub use apply::ApplyError;
@@ -19,7 +23,6 @@ use cleared::Cleared;
 pub(crate) use registers::{Register, Registers};
 pub(crate) use writes::{Needless, OwnRow, Refused};
 
-use crate::canary::{self, Canary};
 use crate::cell::CellKey;
 use crate::cells::Cells;
 use crate::index::Index;
@@ -28,7 +31,6 @@ use crate::keys::Keys;
 use crate::own::{Own, counts_nothing};
 use crate::partial::Partial;
 use crate::radix::{KeyOf, Sum};
-use crate::row::{key_hash, row_hash};
 use crate::slots::{CellId, EMPTY};
 use crate::stamp::Stamp;
 use crate::time::Time;
@@ -137,29 +139,6 @@ impl Ledger {
     /// Takes note that what is known of another actor has changed.
     pub(crate) fn note(&mut self, actor: &Actor) {
         self.journal.note(actor);
-    }
-
-    /// The latest run of a node that rows are known of.
-    pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &Partial)> {
-        self.runs(node).next_back()
-    }
-
-    /// The runs of a node that rows are known of, in order. Of gauges the latest one alone is what the node counts.
-    pub(crate) fn runs(&self, node: &NodeName) -> impl DoubleEndedIterator<Item = (&Actor, &Partial)> + Clone {
-        let first = Actor::new(node.clone(), Incarnation(0));
-        let last = Actor::new(node.clone(), Incarnation(u64::MAX));
-        self.partials.range(first..=last)
-    }
-
-    /// The runs of a node whose rows make up what it counts.
-    pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &Partial)> {
-        let skip = if self.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
-        self.runs(node).skip(skip)
-    }
-
-    /// Whether what a run has counted outlives it.
-    pub(crate) fn keeps_runs(&self) -> bool {
-        self.class.cell() != CellKind::Gauge
     }
 
     pub(crate) fn cells(&self) -> &Cells {
@@ -334,125 +313,10 @@ impl Ledger {
         }
     }
 
-    /// Makes room for rows of an actor that are known from `since` on; whether there was none before and there is now.
-    pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
-        let new = !self.partials.contains_key(actor) && self.partials.len() < limits::ACTORS;
-        if new {
-            let edition = self.edition();
-            self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
-            self.journal.note(actor);
-        }
-        new
-    }
-
     /// A number that no partial here has had.
     fn edition(&mut self) -> u64 {
         self.editions += 1;
         self.editions
-    }
-
-    /// Lets an actor's rows count in what is read, or not (I4).
-    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, told: &mut Told<'_>) {
-        let Some(partial) = self.partials.get_mut(actor) else { return };
-        if partial.counts == counts {
-            return;
-        }
-        partial.counts = counts;
-        let rows: Vec<_> = partial.live().map(|(_, state)| (state.cell, state.row)).collect();
-        for (id, row) in rows {
-            if self.clears(id) {
-                continue;
-            }
-            let value = self.value(actor, id, &row);
-            if !counts && canary::broken(Canary::DeadFolded) {
-                continue;
-            }
-            self.add_others(id, if counts { value } else { value.wrapping_neg() });
-            told.changed(|| self.cells.key_of(id));
-        }
-    }
-
-    /// Drops an actor with all its rows: it was superseded or forgotten. What is read of a cache's rows is kept, as ours; `away`
-    /// says that this was done while we were, so that only what came behind what we have taken back is ours to keep.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, told: &mut Told<'_>) {
-        self.set_counts(actor, false, told);
-        self.journal.forget(actor);
-        if let Some(mut partial) = self.partials.remove(actor) {
-            self.take_over(actor, &partial, if away { partial.restored } else { 0 });
-            self.reclear(self.clearing_rows(&partial), keys, told);
-            if let Some(shadow) = partial.shadow.take() {
-                self.drop_copy(actor, &shadow, None, keys);
-            }
-            self.drop_copy(actor, &partial, None, keys);
-        }
-    }
-
-    /// Drops rows of an actor, of which it has others now, or none. What is read of them may be told by nobody any more.
-    fn drop_copy(&mut self, actor: &Actor, rows: &Partial, others: Option<&Partial>, keys: &Keys) {
-        self.drop_rows(rows, keys);
-        self.note_orphans(actor, rows, others);
-    }
-
-    /// Takes the rows of a partial that is no longer part of the ledger off their cells.
-    fn drop_rows(&mut self, partial: &Partial, keys: &Keys) {
-        for (_, state) in partial.live() {
-            self.cells.get(state.cell).count_row(false);
-            self.drop_if_unused(state.cell, keys);
-        }
-    }
-
-    /// Goes on as another run: what is open now becomes that run's, the old one's rows are dropped here as they are
-    /// everywhere else.
-    pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, told: &mut Told<'_>) {
-        let Some(old) = self.partials.remove(&self.actor) else { return };
-        let was = std::mem::replace(&mut self.actor, actor.clone());
-        self.journal.forget(&was);
-        let cleared = self.clearing_rows(&old);
-        self.own = Own::default();
-        let edition = self.edition();
-        self.partials.insert(actor, Partial::ours().of_edition(edition));
-        for (_, state) in old.live() {
-            let cell = self.cells.get(state.cell);
-            cell.set_own_slot(EMPTY);
-            cell.count_row(false);
-            // What was cleared of the old run's row is not there to be cleared in the new one's.
-            let cleared = self.cleared_of(state.cell, &was);
-            if self.is_cache() {
-                self.renew_register(state.cell, &was, &state.row);
-                self.drop_if_unused(state.cell, keys);
-                continue;
-            }
-            let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
-            self.cells.get(state.cell).lower(added, removed);
-            let totals = (state.row.added - added, state.row.removed - removed);
-            if let Some((own, partial, cells)) = self.own_parts() {
-                own.write(partial, cells, state.cell, totals);
-            }
-            // Totals that count nothing are not carried on.
-            if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
-                told.changed(|| self.cells.key_of(state.cell));
-            }
-            self.drop_if_unused(state.cell, keys);
-        }
-        self.reclear(cleared, keys, told);
-    }
-
-    /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.
-    pub(crate) fn close(&mut self, told: &mut Told<'_>) {
-        self.closed = true;
-        if self.keeps_runs() {
-            return;
-        }
-        let Some(own) = self.partials.get(&self.actor) else { return };
-        let rows: Vec<_> = own.live().map(|(_, state)| (state.cell, state.row)).collect();
-        for (id, row) in rows {
-            let Some((own, partial, cells)) = self.own_parts() else { return };
-            let total = row.added.max(row.removed);
-            if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
-                self.add_own(id, self.change(&self.actor, id, &old, &new));
-                told.changed(|| self.cells.key_of(id));
-            }
-        }
     }
 
     /// The sum under a key prefix of `bits` bits.
@@ -481,57 +345,6 @@ impl Ledger {
             .live()
             .filter(|(_, state)| key::to_net(&self.cells.key_of(state.cell)).is_ok_and(|key| net.contains(&key)));
         inside.fold(0, |sum, (_, state)| sum.wrapping_add(self.value(actor, state.cell, &state.row)))
-    }
-
-    /// Recomputes every aggregate from the rows (I10, and what I3 is built on) and says where one differs.
-    pub(crate) fn audit(&self) -> Result<(), String> {
-        // Of each cell how many rows there are, and what those of others come to.
-        let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
-        let with_shadows =
-            self.partials.iter().flat_map(|(a, p)| [Some((a, p, false)), p.shadow.as_deref().map(|s| (a, s, true))]);
-        for (actor, partial, shadow) in with_shadows.flatten() {
-            let mut fingerprint = 0_u64;
-            for (_, state) in partial.live() {
-                let (rows, others) = sums.entry(state.cell).or_default();
-                *rows += 1;
-                fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
-                if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
-                    *others = others.wrapping_add(self.value(actor, state.cell, &state.row));
-                }
-            }
-            if fingerprint != partial.fingerprint() {
-                return Err(format!(
-                    "fingerprint of {actor} is {:x}, its rows say {fingerprint:x}",
-                    partial.fingerprint()
-                ));
-            }
-        }
-        for (id, cell) in self.cells.indexed() {
-            let key = &*self.cells.key_of(id);
-            let (held, sum) = sums.remove(&id).unwrap_or_default();
-            if cell.others() != sum {
-                return Err(format!("{key:?}: cached {} of others, rows say {sum}", cell.others()));
-            }
-            if cell.rows() != held {
-                return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
-            }
-            if self.class.kind() == Kind::CidrTree && !self.clears(id) {
-                let own = self.partials.get(&self.actor).and_then(|own| own.find(id, &self.cells));
-                let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
-                let cached = self.sum(key, key.len() * 8);
-                let all = own.wrapping_add(sum);
-                if cached != (Sum { all, own }) {
-                    return Err(format!("{key:?}: tree says {cached:?}, rows say {all} and {own}"));
-                }
-            }
-        }
-        if let Some(id) = sums.into_keys().next() {
-            return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
-        }
-        if self.is_cache() {
-            self.audit_registers()?;
-        }
-        self.audit_cleared()
     }
 
     /// Bytes of rows, logs and index; the cells are counted by their table.

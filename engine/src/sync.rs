@@ -384,9 +384,8 @@ impl Structure {
     /// An actor's owner has just said that its head is `head`.
     pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
         let mut ledger = self.ledger.write();
-        if let Some(partial) = ledger.partial_mut(owner).filter(|partial| partial.have >= head) {
-            partial.confirmed = now;
-        }
+        let Some(partial) = ledger.partial_mut(owner).filter(|partial| partial.have >= head) else { return };
+        partial.confirmed = now;
         drop(ledger);
         self.refresh();
     }

@@ -22,7 +22,6 @@ use tallymesh_schemas::{Actor, Version};
 use super::{Ledger, Register, TOGETHER};
 use crate::canary::{self, Canary};
 use crate::cell::CellKey;
-use crate::cells::Cells;
 use crate::keys::Keys;
 use crate::partial::Partial;
 use crate::radix::KeyOf;
@@ -76,11 +75,11 @@ pub enum ApplyError {
 }
 
 /// What goes with a delta while it is joined.
-struct Joining<'a, 'b> {
-    actor: &'a Actor,
+pub(super) struct Joining<'a, 'b> {
+    pub(super) actor: &'a Actor,
     /// Its fingerprint is the owner's own statement.
-    verify: bool,
-    keys: &'a Keys,
+    pub(super) verify: bool,
+    pub(super) keys: &'a Keys,
     told: &'a mut Told<'b>,
     /// Keys of rows that clear and have changed.
     cleared: Vec<CellKey>,
@@ -130,7 +129,7 @@ impl Ledger {
         applied
     }
 
-    fn apply_next(
+    pub(super) fn apply_next(
         &mut self,
         partial: &mut Partial,
         delta: &Delta<'_>,
@@ -172,7 +171,12 @@ impl Ledger {
     }
 
     /// A partial is at its owner's head, with the fingerprint that the owner states: is it what the owner has?
-    fn compare(&mut self, partial: &mut Partial, fingerprint: u64, joining: &Joining<'_, '_>) -> Option<Applied> {
+    pub(super) fn compare(
+        &mut self,
+        partial: &mut Partial,
+        fingerprint: u64,
+        joining: &Joining<'_, '_>,
+    ) -> Option<Applied> {
         let checked = partial.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
         if checked && fingerprint != partial.fingerprint() {
             partial.diverged |= !partial.may_be_newer();
@@ -188,135 +192,9 @@ impl Ledger {
         None
     }
 
-    fn apply_snapshot(
-        &mut self,
-        partial: &mut Partial,
-        delta: &Delta<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) -> Result<Applied, ApplyError> {
-        let since = partial.shadow.as_ref().map_or(partial.since, |shadow| shadow.since);
-        if since == partial.since && !partial.diverged && partial.follows(delta.floor) {
-            // No snapshot is needed, or not any more: it is a delta like any other.
-            return self.apply_next(partial, delta, joining);
-        }
-        let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::shadow(since)));
-        if !shadow.follows(delta.floor) {
-            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
-            shadow = Box::new(Partial::shadow(since));
-        }
-        if delta.after > shadow.have || delta.since < since || delta.known > delta.since.max(shadow.known) {
-            let after = shadow.have;
-            partial.shadow = Some(shadow);
-            return Ok(Applied::Gap { since, after, snapshot: true });
-        }
-        let mut joined = Ok(());
-        if delta.upto > shadow.have {
-            joined = self.join(&mut shadow, delta, joining);
-            shadow.mix(delta.upto.max(delta.floor));
-        }
-        shadow.raise(delta.floor);
-        let early = canary::broken(Canary::SnapshotSwappedEarly);
-        let fingerprint = delta.fingerprint.or(early.then(|| shadow.fingerprint()));
-        let complete = fingerprint.filter(|_| joined.is_ok() && (early || shadow.have >= partial.have));
-        let Some(fingerprint) = complete else {
-            if joined.is_ok() && since < partial.since && self.covers(&shadow, partial) {
-                // Nobody says that it is all there is, but it is more than there was.
-                self.replace(partial, *shadow, joining);
-                return Ok(Applied::Replaced);
-            }
-            // A sender that has no more may still have less than we do: what is newer is to come from somebody else.
-            partial.shadow = Some(shadow);
-            return joined.map(|()| Applied::Part);
-        };
-        let anew = Applied::Gap { since, after: since, snapshot: true };
-        let differs = if joining.verify {
-            self.compare(&mut shadow, fingerprint, joining)
-        } else {
-            (since == 0 && fingerprint != shadow.fingerprint()).then_some(Applied::Doubted)
-        };
-        if let Some(differs) = differs {
-            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
-            // Pieces from more than one sender may lack together what moved on in between: it is begun again.
-            return Ok(if differs == Applied::Doubted { anew } else { differs });
-        }
-        self.replace(partial, *shadow, joining);
-        Ok(Applied::Replaced)
-    }
-
-    /// Nobody has what is missing of rows that were coming anew.
-    pub(crate) fn give_up_snapshot(&mut self, actor: &Actor, keys: &Keys) {
-        let Some(mut partial) = self.partials.remove(actor) else { return };
-        if let Some(shadow) = partial.shadow.take() {
-            self.drop_copy(actor, &shadow, Some(&partial), keys);
-            self.index.settle();
-        }
-        self.partials.insert(actor.clone(), partial);
-    }
-
-    /// Whether rows that came anew tell all that these do, so that nothing is lost when they take their place. O(rows).
-    fn covers(&self, new: &Partial, old: &Partial) -> bool {
-        let covered = |state: &Slot| {
-            let found = new.find(state.cell, &self.cells);
-            found.is_some_and(|(_, found)| found.row.version >= state.row.version)
-        };
-        new.have >= old.have && !old.diverged && old.live().all(|(_, state)| covered(&state))
-    }
-
-    /// Puts rows that came anew in the place of what was known, in one step.
-    fn replace(&mut self, partial: &mut Partial, mut new: Partial, joining: &mut Joining<'_, '_>) {
-        (new.counts, new.confirmed) = (partial.counts, partial.confirmed);
-        if partial.has_log() {
-            new.make_log();
-        }
-        let losing = new.losing.take().unwrap_or_default();
-        if !joining.verify && !partial.diverged {
-            self.keep_newer(partial, &mut new, joining);
-        }
-        let old = std::mem::replace(partial, new.of_edition(self.edition()));
-        if old.diverged && self.is_cache() {
-            self.disown(joining.actor, &old, partial, losing);
-        }
-        // What is as it was has not changed, and nobody is told that it has.
-        let row_of = |partial: &Partial, id, cells: &Cells| partial.find(id, cells).map(|(_, state)| state.row);
-        for (_, state) in partial.live() {
-            let was = row_of(&old, state.cell, &self.cells).unwrap_or_default();
-            if (was.added, was.removed) != (state.row.added, state.row.removed) {
-                self.count(state.cell, &was, &state.row, old.counts, joining);
-            }
-        }
-        for (_, state) in old.live() {
-            if row_of(partial, state.cell, &self.cells).is_none() {
-                self.count(state.cell, &state.row, &Row::default(), old.counts, joining);
-            }
-        }
-        self.drop_copy(joining.actor, &old, Some(partial), joining.keys);
-    }
-
-    /// Rows that came from somebody else than their owner lack what moved on before its turn came, and what is known here may be
-    /// later. O(slots).
-    fn keep_newer(&mut self, old: &Partial, new: &mut Partial, joining: &mut Joining<'_, '_>) {
-        for (slot, state) in old.used() {
-            let told = new.get(slot);
-            // What is not told at all was retired, unless that would have been told.
-            let retired = told.row.version == 0 && state.row.version <= new.floor;
-            if state.row.version <= told.row.version || retired {
-                continue;
-            }
-            if self.displace(new, slot, &state, state.cell != told.cell, joining) {
-                new.put(slot, state, &self.cells);
-                if state.cell != told.cell {
-                    self.move_row(&told, &state, new.counts, joining);
-                }
-                if old.hollow.contains(&state.cell) {
-                    new.hollow.insert(state.cell);
-                }
-            }
-        }
-    }
-
     /// The actor's row of a cell has changed: if it counts, the aggregates follow.
     #[inline]
-    fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_, '_>) {
+    pub(super) fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_, '_>) {
         if self.clears(id) {
             joining.cleared.push(self.cells.key_of(id));
         } else if counts {
@@ -325,7 +203,7 @@ impl Ledger {
         }
     }
 
-    fn join(
+    pub(super) fn join(
         &mut self,
         partial: &mut Partial,
         delta: &Delta<'_>,
@@ -486,7 +364,7 @@ impl Ledger {
     /// The owner has one row a key, and one a version. Where another slot has the key of a row that comes, the owner has retired
     /// that one and we have not heard of it yet; where one has its version, two have written under one name. Lets go of such rows;
     /// whether the new one takes their place.
-    fn displace(
+    pub(super) fn displace(
         &mut self,
         partial: &mut Partial,
         at: u32,
@@ -558,7 +436,7 @@ impl Ledger {
     }
 
     /// The slot has another key than before, or none any more, or its first one.
-    fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_, '_>) {
+    pub(super) fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_, '_>) {
         if new.is_live() {
             self.cells.get(new.cell).count_row(true);
             self.count(new.cell, &Row::default(), &new.row, counts, joining);

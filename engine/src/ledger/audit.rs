@@ -1,0 +1,63 @@
+//! Whether the aggregates are what the rows say.
+
+use std::collections::BTreeMap;
+
+use tallymesh_schemas::Kind;
+
+use super::Ledger;
+use crate::radix::{KeyOf, Sum};
+use crate::row::{key_hash, row_hash};
+use crate::slots::CellId;
+
+impl Ledger {
+    /// Recomputes every aggregate from the rows (I10, and what I3 is built on) and says where one differs.
+    pub(crate) fn audit(&self) -> Result<(), String> {
+        // Of each cell how many rows there are, and what those of others come to.
+        let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
+        let with_shadows =
+            self.partials.iter().flat_map(|(a, p)| [Some((a, p, false)), p.shadow.as_deref().map(|s| (a, s, true))]);
+        for (actor, partial, shadow) in with_shadows.flatten() {
+            let mut fingerprint = 0_u64;
+            for (_, state) in partial.live() {
+                let (rows, others) = sums.entry(state.cell).or_default();
+                *rows += 1;
+                fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
+                if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
+                    *others = others.wrapping_add(self.value(actor, state.cell, &state.row));
+                }
+            }
+            if fingerprint != partial.fingerprint() {
+                return Err(format!(
+                    "fingerprint of {actor} is {:x}, its rows say {fingerprint:x}",
+                    partial.fingerprint()
+                ));
+            }
+        }
+        for (id, cell) in self.cells.indexed() {
+            let key = &*self.cells.key_of(id);
+            let (held, sum) = sums.remove(&id).unwrap_or_default();
+            if cell.others() != sum {
+                return Err(format!("{key:?}: cached {} of others, rows say {sum}", cell.others()));
+            }
+            if cell.rows() != held {
+                return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
+            }
+            if self.class.kind() == Kind::CidrTree && !self.clears(id) {
+                let own = self.partials.get(&self.actor).and_then(|own| own.find(id, &self.cells));
+                let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
+                let cached = self.sum(key, key.len() * 8);
+                let all = own.wrapping_add(sum);
+                if cached != (Sum { all, own }) {
+                    return Err(format!("{key:?}: tree says {cached:?}, rows say {all} and {own}"));
+                }
+            }
+        }
+        if let Some(id) = sums.into_keys().next() {
+            return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
+        }
+        if self.is_cache() {
+            self.audit_registers()?;
+        }
+        self.audit_cleared()
+    }
+}

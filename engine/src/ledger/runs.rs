@@ -1,0 +1,152 @@
+//! Whose rows there are: actors come and go, count or do not, and this node goes on as another one, or ends.
+
+use tallymesh_schemas::{Actor, Cell as CellKind, Incarnation, NodeName, Version, limits};
+
+use super::Ledger;
+use crate::canary::{self, Canary};
+use crate::keys::Keys;
+use crate::own::Own;
+use crate::partial::Partial;
+use crate::radix::KeyOf;
+use crate::slots::EMPTY;
+use crate::watch::Told;
+
+impl Ledger {
+    /// The latest run of a node that rows are known of.
+    pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &Partial)> {
+        self.runs(node).next_back()
+    }
+
+    /// The runs of a node that rows are known of, in order. Of gauges the latest one alone is what the node counts.
+    pub(crate) fn runs(&self, node: &NodeName) -> impl DoubleEndedIterator<Item = (&Actor, &Partial)> + Clone {
+        let first = Actor::new(node.clone(), Incarnation(0));
+        let last = Actor::new(node.clone(), Incarnation(u64::MAX));
+        self.partials.range(first..=last)
+    }
+
+    /// The runs of a node whose rows make up what it counts.
+    pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &Partial)> {
+        let skip = if self.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
+        self.runs(node).skip(skip)
+    }
+
+    /// Whether what a run has counted outlives it.
+    pub(crate) fn keeps_runs(&self) -> bool {
+        self.class.cell() != CellKind::Gauge
+    }
+
+    /// Makes room for rows of an actor that are known from `since` on; whether there was none before and there is now.
+    pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
+        let new = !self.partials.contains_key(actor) && self.partials.len() < limits::ACTORS;
+        if new {
+            let edition = self.edition();
+            self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
+            self.journal.note(actor);
+        }
+        new
+    }
+
+    /// Lets an actor's rows count in what is read, or not (I4).
+    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, told: &mut Told<'_>) {
+        let Some(partial) = self.partials.get_mut(actor) else { return };
+        if partial.counts == counts {
+            return;
+        }
+        partial.counts = counts;
+        let rows: Vec<_> = partial.live().map(|(_, state)| (state.cell, state.row)).collect();
+        for (id, row) in rows {
+            if self.clears(id) {
+                continue;
+            }
+            let value = self.value(actor, id, &row);
+            if !counts && canary::broken(Canary::DeadFolded) {
+                continue;
+            }
+            self.add_others(id, if counts { value } else { value.wrapping_neg() });
+            told.changed(|| self.cells.key_of(id));
+        }
+    }
+
+    /// Drops an actor with all its rows: it was superseded or forgotten. What is read of a cache's rows is kept, as ours; `away`
+    /// says that this was done while we were, so that only what came behind what we have taken back is ours to keep.
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, told: &mut Told<'_>) {
+        self.set_counts(actor, false, told);
+        self.journal.forget(actor);
+        if let Some(mut partial) = self.partials.remove(actor) {
+            self.take_over(actor, &partial, if away { partial.restored } else { 0 });
+            self.reclear(self.clearing_rows(&partial), keys, told);
+            if let Some(shadow) = partial.shadow.take() {
+                self.drop_copy(actor, &shadow, None, keys);
+            }
+            self.drop_copy(actor, &partial, None, keys);
+        }
+    }
+
+    /// Drops rows of an actor, of which it has others now, or none. What is read of them may be told by nobody any more.
+    pub(super) fn drop_copy(&mut self, actor: &Actor, rows: &Partial, others: Option<&Partial>, keys: &Keys) {
+        self.drop_rows(rows, keys);
+        self.note_orphans(actor, rows, others);
+    }
+
+    /// Takes the rows of a partial that is no longer part of the ledger off their cells.
+    pub(super) fn drop_rows(&mut self, partial: &Partial, keys: &Keys) {
+        for (_, state) in partial.live() {
+            self.cells.get(state.cell).count_row(false);
+            self.drop_if_unused(state.cell, keys);
+        }
+    }
+
+    /// Goes on as another run: what is open now becomes that run's, the old one's rows are dropped here as they are
+    /// everywhere else.
+    pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, told: &mut Told<'_>) {
+        let Some(old) = self.partials.remove(&self.actor) else { return };
+        let was = std::mem::replace(&mut self.actor, actor.clone());
+        self.journal.forget(&was);
+        let cleared = self.clearing_rows(&old);
+        self.own = Own::default();
+        let edition = self.edition();
+        self.partials.insert(actor, Partial::ours().of_edition(edition));
+        for (_, state) in old.live() {
+            let cell = self.cells.get(state.cell);
+            cell.set_own_slot(EMPTY);
+            cell.count_row(false);
+            // What was cleared of the old run's row is not there to be cleared in the new one's.
+            let cleared = self.cleared_of(state.cell, &was);
+            if self.is_cache() {
+                self.renew_register(state.cell, &was, &state.row);
+                self.drop_if_unused(state.cell, keys);
+                continue;
+            }
+            let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
+            self.cells.get(state.cell).lower(added, removed);
+            let totals = (state.row.added - added, state.row.removed - removed);
+            if let Some((own, partial, cells)) = self.own_parts() {
+                own.write(partial, cells, state.cell, totals);
+            }
+            // Totals that count nothing are not carried on.
+            if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
+                told.changed(|| self.cells.key_of(state.cell));
+            }
+            self.drop_if_unused(state.cell, keys);
+        }
+        self.reclear(cleared, keys, told);
+    }
+
+    /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.
+    pub(crate) fn close(&mut self, told: &mut Told<'_>) {
+        self.closed = true;
+        if self.keeps_runs() {
+            return;
+        }
+        let Some(own) = self.partials.get(&self.actor) else { return };
+        let rows: Vec<_> = own.live().map(|(_, state)| (state.cell, state.row)).collect();
+        for (id, row) in rows {
+            let Some((own, partial, cells)) = self.own_parts() else { return };
+            let total = row.added.max(row.removed);
+            if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
+                self.add_own(id, self.change(&self.actor, id, &old, &new));
+                told.changed(|| self.cells.key_of(id));
+            }
+        }
+    }
+}
