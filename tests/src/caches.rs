@@ -278,3 +278,29 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_back_and_may_be_gone_counts_again_once_a_row_tells_it() {
+        let at = (StructureName::new("sessions").unwrap(), b"key".to_vec());
+        let note = |seen: &mut SeenWrites, stamp, told| seen.note(at.clone(), Stamp(stamp), |_| true, || told);
+        let mut taken_back = SeenWrites::default();
+        note(&mut taken_back, 7, true);
+        let mut seen = taken_back.clone();
+        seen.doubt(&taken_back);
+        note(&mut seen, 7, false);
+        assert_eq!(seen.get(&at), None);
+        note(&mut seen, 7, true);
+        assert_eq!(seen.get(&at), Some(&Stamp(7)));
+
+        // What was written since was never on the disk.
+        note(&mut seen, 9, false);
+        seen.doubt(&taken_back);
+        assert_eq!(seen.get(&at), Some(&Stamp(9)));
+        note(&mut seen, 7, false);
+        assert_eq!(seen.get(&at), Some(&Stamp(9)));
+    }
+}
