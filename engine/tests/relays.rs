@@ -200,6 +200,45 @@ fn a_snapshot_of_somebody_elses_copy_takes_no_row_back() {
     wire.structure(2).audit().unwrap();
 }
 
+/// I10. The same where the slot has another key by then: what is kept counts once, and what it takes the place of never did.
+#[test]
+fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    wire.add_to(0, "x", 1);
+    let owner = wire.replicas[0].actor().clone();
+    let structure = wire.structure(0).id();
+    let row = |slot, version, key: &'static str| {
+        let state = RowState::Live { key: Some(key.as_bytes()), added: version, removed: 0 };
+        WireRow { slot, version, state }
+    };
+    // b has not seen that "old" was retired, nor what is in its slot now, for that moves on. c has, and then hears nothing.
+    for (at, upto, floor, rows) in
+        [(1, 12, 9, vec![row(0, 3, "old"), row(1, 12, "last")]), (2, 8, 0, vec![row(0, 8, "new")])]
+    {
+        wire.up(0, at);
+        for (from, to) in [(0, at), (at, 0)] {
+            for bytes in wire.take(from, to) {
+                wire.give(from, to, &bytes).unwrap();
+            }
+        }
+        let mut writer = RowWriter::new(0);
+        rows.into_iter().for_each(|row| writer.push(row));
+        let rows = writer.finish();
+        let (actor, since, known, after, fingerprint) = (owner.clone(), 0, 0, 0, None);
+        let delta =
+            Delta { structure, actor, since, known, after, upto, floor, snapshot: false, fingerprint, rows: &rows };
+        wire.give(0, at, &encoded(&Message::Delta(delta))).unwrap();
+        wire.down(0, at);
+    }
+    let counted = |wire: &Wire| ["old", "new", "last"].map(|key| wire.total(2, key));
+    assert_eq!(counted(&wire), [0, 8, 0]);
+    wire.up(1, 2);
+    wire.run(5);
+    assert_eq!(wire.replicas[2].counters().replaced, 1, "nothing else tells c of what was purged");
+    assert_eq!(counted(&wire), [0, 8, 12]);
+    wire.structure(2).audit().unwrap();
+}
+
 /// I1, I6. A second process has had a node's name, with a later run, and only one without a link to the node has heard of it. Whoever has a
 /// link to the node believes nobody else which run it is in, and asks it: so it hears of the other one, and goes on as a later run.
 #[test]

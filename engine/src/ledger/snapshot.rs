@@ -101,7 +101,6 @@ impl Ledger {
 
     /// Puts rows that came anew in the place of what was known, in one step.
     fn replace(&mut self, partial: &mut Partial, mut new: Partial, joining: &mut Joining<'_, '_>) {
-        (new.counts, new.confirmed) = (partial.counts, partial.confirmed);
         if partial.has_log() {
             new.make_log();
         }
@@ -109,6 +108,8 @@ impl Ledger {
         if !joining.verify && !partial.diverged {
             self.keep_newer(partial, &mut new, joining);
         }
+        // From here on; what was kept counts already, and what came did not.
+        (new.counts, new.confirmed) = (partial.counts, partial.confirmed);
         let old = std::mem::replace(partial, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {
             self.disown(joining.actor, &old, partial, losing);
