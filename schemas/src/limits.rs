@@ -140,3 +140,21 @@ pub const SHARED_NAMES: usize = 1 << 16;
 
 /// Bytes of the name of a throttle: what a key still holds beside two identities.
 pub const THROTTLE_NAME_BYTES: usize = 253;
+
+/// Sources of events that a [reporter](crate::reporter) tells apart; events of more sources are only counted.
+pub const REPORT_SOURCES: usize = 1024;
+
+/// Kinds of events of one source that a reporter tells apart.
+pub const REPORT_KINDS: usize = 32;
+
+/// Lines that a reporter writes at once, before [`REPORT_EVERY`] spaces them.
+pub const REPORT_BURST: u32 = 256;
+
+/// Time between two lines of a reporter that has written many.
+pub const REPORT_EVERY: Duration = Duration::from_millis(250);
+
+/// Time after which an event that has been repeated is reported with its count. It doubles with each such report.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The longest time between two reports of an event that goes on.
+pub const REPORT_INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
