@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::Limiter;
+use tallymesh_engine::limits::{Limiter, Reach};
 use tallymesh_engine::replica::Verification;
-use tallymesh_engine::{Event as EngineEvent, Life, Now, Replica, Time};
+use tallymesh_engine::{Life, Now, Replica, Time};
 use tallymesh_schemas::{Incarnation, NodeName, StructureId};
 use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin::Serving;
 use crate::clock::Clock;
 use crate::command::{Command, Status};
+use crate::report::Reports;
 use crate::state::{Outcome, Saving};
 use crate::topology::Topology;
 
@@ -63,6 +64,7 @@ pub(crate) struct Driver {
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
     /// `None` where nothing outlives the run.
     saving: Option<Saving>,
+    reports: Reports,
 }
 
 impl Driver {
@@ -97,6 +99,7 @@ impl Driver {
             incarnation,
             limiters,
             saving,
+            reports: Reports::new(),
         }
     }
 
@@ -148,7 +151,7 @@ impl Driver {
         self.save(now, outcome);
         self.verify(now);
         self.transmit();
-        self.report();
+        self.report(now);
         end
     }
 
@@ -171,7 +174,7 @@ impl Driver {
             self.replica.handle_link_up(now, peer);
         }
         for peer in linked.difference(&wanted) {
-            tracing::info!(%peer, "rows are exchanged by others from now on");
+            self.reports.unlinked(now, peer);
             self.replica.handle_link_down(peer);
         }
     }
@@ -245,7 +248,7 @@ impl Driver {
     fn handle_event(&mut self, now: Now, event: Event) {
         match event {
             Event::Up(link) => {
-                tracing::info!(peer = %link.peer(), incarnation = %link.incarnation(), "link up");
+                tracing::debug!(peer = %link.peer(), incarnation = %link.incarnation(), "the driver has a link");
                 if self.topology.connected(link.peer()) {
                     self.replica.handle_link_up(now, link.peer());
                 } else {
@@ -258,13 +261,13 @@ impl Driver {
             // Which links have room is asked below, of all.
             Event::Writable { .. } => {}
             Event::Down { peer, link, reason, goodbye } => {
-                tracing::info!(%peer, reason, goodbye, "link down");
+                tracing::debug!(%peer, reason, goodbye, "the driver has lost a link");
                 if self.links.get(&peer).is_some_and(|current| current.id() == link) {
                     self.disconnected(&peer);
                 }
             }
             Event::Member { name, state, incarnation, addr } => {
-                tracing::info!(member = %name, %state, %incarnation, %addr, "member");
+                tracing::debug!(member = %name, %state, %incarnation, %addr, "the membership tells of a member");
                 self.topology.member(&name, matches!(state, MemberState::Alive | MemberState::Suspect));
                 self.replica.handle_member(now, &name, incarnation, life(state));
             }
@@ -285,7 +288,7 @@ impl Driver {
             self.replica.handle_link_up(now, peer);
         }
         if let Err(error) = self.replica.handle_message(now, peer, payload) {
-            tracing::warn!(%peer, %error, "message refused, link closed");
+            self.reports.refused(now, peer, &error);
             link.close(&error.to_string());
             self.disconnected(peer);
         }
@@ -335,43 +338,15 @@ impl Driver {
     }
 
     /// Tells operators what has happened, and the transport when this node has become another run.
-    fn report(&mut self) {
+    fn report(&mut self, now: Now) {
         while let Some(event) = self.replica.poll_event() {
-            match event {
-                EngineEvent::Conflict { was, now, peer } => {
-                    tracing::error!(%was, %now, %peer, "another node writes under our name: give each node its own");
-                }
-                EngineEvent::Diverged { structure, actor } => {
-                    tracing::error!(%structure, %actor, "rows differ from their owner's, repairing by snapshot");
-                }
-                EngineEvent::Replaced { structure, actor } => tracing::info!(%structure, %actor, "snapshot taken"),
-                EngineEvent::Unasked { peer, actor } => {
-                    tracing::warn!(%peer, %actor, "rows that nobody asked for, ignored")
-                }
-                EngineEvent::KindMismatch { peer, structure } => {
-                    tracing::error!(%peer, %structure, "configured as another kind there, not exchanged");
-                }
-                EngineEvent::ClockOff { peer, by, ahead } => {
-                    let behind = if ahead { "ahead of" } else { "behind" };
-                    tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
-                }
-                EngineEvent::Ahead { peer, structure, actor, by } => {
-                    tracing::error!(
-                        %peer, %structure, %actor, ?by,
-                        "was written too far ahead of this node's clock and is not taken: set the clocks"
-                    );
-                }
-                EngineEvent::Life { node, life } => tracing::info!(%node, ?life, "node"),
-                EngineEvent::Superseded { actor } => tracing::info!(%actor, "superseded by a newer run or forgotten"),
-                EngineEvent::NotRestored(error) => {
-                    tracing::error!(%error, "what had been saved is not taken back, and was to wait until now");
-                }
-                EngineEvent::Forgotten { node } => {
-                    tracing::info!(%node, "forgotten");
-                    self.endpoint.forget(&node);
-                }
-            }
+            let Reach { alive, known, .. } = self.replica.reach();
+            self.reports.event(&event, (alive, known));
         }
+        while let Some(node) = self.replica.poll_forgotten() {
+            self.endpoint.forget(&node);
+        }
+        self.reports.summarize(now);
         let incarnation = self.replica.actor().incarnation;
         if incarnation != self.incarnation {
             self.incarnation = incarnation;

@@ -47,6 +47,7 @@ mod gauge;
 mod limits;
 mod names;
 mod node;
+mod report;
 mod series;
 mod shared;
 pub mod state;

@@ -20,6 +20,7 @@
 )]
 
 mod digest;
+mod events;
 mod feed;
 mod identity;
 mod link;
@@ -32,7 +33,7 @@ mod save;
 mod verify;
 mod windows;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,10 +45,11 @@ use crate::gauge::GaugeCache;
 use crate::random::Random;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
+use events::Events;
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
-pub use report::{Counters, Event, PeerError, StructureError};
+pub use report::{Counters, Event, EventKind, PeerError, StructureError};
 pub use restore::{RestoreError, next_run};
 use retire::Round;
 pub use save::Batch;
@@ -148,7 +150,7 @@ pub struct Replica {
     begun: Incarnation,
     /// By node and the first run that is buried.
     tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
-    events: VecDeque<Event>,
+    events: Events,
     counters: Counters,
     random: Random,
     sweep_at: Time,
@@ -170,9 +172,6 @@ pub struct Replica {
 
 /// Time between two sweeps for idle rows.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Events that wait to be polled; older ones go first, they are for people.
-const EVENTS: usize = 1024;
 
 /// Getters.
 impl Replica {
@@ -211,7 +210,8 @@ impl Replica {
 
     /// Entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
     pub fn link_entries(&self) -> usize {
-        self.links.values().map(|link| link.entries()).sum()
+        let links: usize = self.links.values().map(|link| link.entries()).sum();
+        links + self.passed_on.len() + self.wanted_before.len()
     }
 
     /// Whether a leaving node has told every peer everything, its goodbye included.
@@ -241,7 +241,7 @@ impl Replica {
             wanted_before: BTreeSet::new(),
             begun: incarnation,
             tombstones: BTreeMap::new(),
-            events: VecDeque::new(),
+            events: Events::new(),
             counters: Counters::default(),
             random,
             sweep_at: Time(0),
@@ -442,6 +442,7 @@ impl Replica {
             self.renew(now, self.actor.incarnation);
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
+        self.events.summarize(now.mono);
     }
 
     /// How far all live peers are with our rows of a structure.
@@ -476,16 +477,20 @@ impl Replica {
             .unwrap_or(self.sweep_at)
     }
 
-    /// The next thing that an operator may want to know.
+    /// The next thing that an operator may want to know. What one node causes over and over comes once, and then as
+    /// [`Event::Repeated`] about once a minute.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
+    }
+
+    /// The next node that was forgotten, here or elsewhere. Each one comes, however often nodes are forgotten: whoever
+    /// keeps connections forgets it as well.
+    pub fn poll_forgotten(&mut self) -> Option<NodeName> {
+        self.events.pop_forgotten()
     }
 
     fn event(&mut self, event: Event) {
-        if self.events.len() >= EVENTS {
-            self.events.pop_front();
-        }
-        self.events.push_back(event);
+        self.events.push(self.now, event);
     }
 }
 

@@ -141,6 +141,15 @@ pub const SHARED_NAMES: usize = 1 << 16;
 /// Bytes of the name of a throttle: what a key still holds beside two identities.
 pub const THROTTLE_NAME_BYTES: usize = 253;
 
+/// Events of the replication that wait to be read. When nobody reads them, older ones give way.
+pub const EVENTS: usize = 1024;
+
+/// Requests for rows that wait to be sent to one peer. What finds no room is asked for again later.
+pub const WANTS: usize = 1 << 14;
+
+/// Times within a digest interval that a node asks a peer about a run of the peer's name that others name.
+pub const RUN_QUESTIONS: u32 = 8;
+
 /// Sources of events that a [reporter](crate::reporter) tells apart; events of more sources are only counted.
 pub const REPORT_SOURCES: usize = 1024;
 

@@ -168,8 +168,7 @@ impl Replica {
             return;
         }
         if let Some(link) = self.links.get_mut(&actor.node) {
-            let want = Want { structure, actor: actor.clone(), since: 0, after: 0, snapshot: false };
-            link.wants.insert((structure, actor.clone()), want);
+            link.ask_about_run(structure, actor.clone());
         }
     }
 
@@ -321,7 +320,7 @@ impl Replica {
     }
 
     pub(super) fn diverged(&mut self, peer: &NodeName, part: Part, structure: tallymesh_schemas::StructureName) {
-        let repairing = self.links.get(peer).is_some_and(|link| link.wants.contains_key(&part));
+        let repairing = self.links.get(peer).is_some_and(|link| link.wants(&part));
         if !repairing {
             self.counters.divergences += 1;
             self.event(Event::Diverged { structure, actor: part.1.clone() });
@@ -343,7 +342,7 @@ impl Replica {
                 link.pruned.remove(part);
                 link.prunes.remove(part);
             }
-            link.wants.insert(part.clone(), Want { structure, actor, since, after, snapshot });
+            link.want(Want { structure, actor, since, after, snapshot });
         }
         if !owner && self.needs_parent(&part.1) {
             self.adopt(peer, part);

@@ -24,7 +24,7 @@ impl Replica {
             send(&Message::Probe { nonce }, buf);
             return true;
         }
-        if let Some((part, want)) = link.wants.pop_first() {
+        if let Some((part, want)) = link.next_want() {
             let missing = want.snapshot || link.said.get(&part).is_none_or(|said| said.have > want.after);
             *if missing { &mut self.counters.wants_out } else { &mut self.counters.grafts_out } += 1;
             send(&Message::Want(want), buf);
@@ -157,7 +157,8 @@ impl Replica {
         // It may know of retirements beyond what it has. If that has changed since, it does not take what comes for it.
         let floor = self.links.get(peer).and_then(|link| link.said.get(&part)).map_or(0, |said| said.floor);
         let start = held.structure.start(&want.actor, (want.since, want.after), floor, want.snapshot);
-        let have = held.structure.progress(&want.actor).map_or(0, |have| have.have);
+        // Of what is not here nothing is noted: a peer may ask for runs that nobody has begun.
+        let Some(have) = held.structure.progress(&want.actor).map(|have| have.have) else { return };
         let Some(link) = self.links.get_mut(peer) else { return };
         if let Some(start) = start {
             link.feed(part.clone(), Feed::new(want.since, start));

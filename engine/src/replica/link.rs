@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::message::{DigestEntry, Want};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, limits};
 
 use super::Config;
 use super::retire::Vector;
@@ -108,8 +108,10 @@ pub(super) struct Link {
     pub(super) due: BTreeSet<Part>,
     /// The feed that was served last: the next one's turn is next.
     pub(super) served: Option<Part>,
-    /// Requests to be sent.
-    pub(super) wants: BTreeMap<Part, Want>,
+    /// Requests to be sent, at most [`limits::WANTS`].
+    wants: BTreeMap<Part, Want>,
+    /// Times that the peer was asked about a run of its name since the last digest.
+    run_questions: u32,
     /// Rows that the peer is to be told to send no more.
     pub(super) prunes: BTreeSet<Part>,
     /// Rows that it was told so of: some may be on their way.
@@ -159,6 +161,7 @@ impl Link {
             due: BTreeSet::new(),
             served: None,
             wants: BTreeMap::new(),
+            run_questions: 0,
             prunes: BTreeSet::new(),
             pruned: BTreeSet::new(),
             asked: BTreeSet::new(),
@@ -209,6 +212,37 @@ impl Link {
         self.ahead.retain(keep);
     }
 
+    /// Asks for rows, if there is room. What is not asked for now is missing still, and is asked for later.
+    pub(super) fn want(&mut self, want: Want) {
+        let part = (want.structure, want.actor.clone());
+        if self.wants.len() < limits::WANTS || self.wants.contains_key(&part) {
+            self.wants.insert(part, want);
+        }
+    }
+
+    /// Asks the peer about a run of its name that somebody else names, so that it hears of that run. A peer that is named
+    /// ever new runs of gets few of these questions.
+    pub(super) fn ask_about_run(&mut self, structure: StructureId, actor: Actor) {
+        if self.run_questions < limits::RUN_QUESTIONS {
+            self.run_questions += 1;
+            self.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
+        }
+    }
+
+    /// Whether rows of a part are about to be asked for.
+    pub(super) fn wants(&self, part: &Part) -> bool {
+        self.wants.contains_key(part)
+    }
+
+    /// Rows of a part are not asked for any more.
+    pub(super) fn unwant(&mut self, part: &Part) {
+        self.wants.remove(part);
+    }
+
+    pub(super) fn next_want(&mut self) -> Option<(Part, Want)> {
+        self.wants.pop_first()
+    }
+
     /// Sends a digest soon: there is something that the peer waits to hear.
     pub(super) fn hurry(&mut self) {
         self.digest.get_or_insert_with(DigestRun::default);
@@ -246,6 +280,7 @@ impl Link {
             self.full_at = now.after(random.jitter(config.full_digest_interval));
         }
         self.digest_at = now.after(random.jitter(config.digest_interval));
+        self.run_questions = 0;
         let run = self.digest.get_or_insert_with(DigestRun::default);
         if full && !run.full {
             *run = DigestRun { full, answers: run.answers, last: None };

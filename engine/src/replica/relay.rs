@@ -54,7 +54,7 @@ impl Replica {
     pub(super) fn prune(&mut self, peer: &NodeName, part: &Part) {
         if let Some(link) = self.links.get_mut(peer) {
             link.asked.remove(part);
-            link.wants.remove(part);
+            link.unwant(part);
             link.pruned.insert(part.clone());
             link.prunes.insert(part.clone());
         }

@@ -11,6 +11,7 @@
     )
 )]
 
+use std::fmt;
 use std::time::Duration;
 
 use tallymesh_schemas::message::MessageError;
@@ -139,6 +140,95 @@ pub enum Event {
     },
     /// What had been saved and had to wait cannot be taken back.
     NotRestored(RestoreError),
+    /// Events that were only counted, because a first one of them was reported before.
+    Repeated {
+        /// Who caused them; `None` for those of more nodes and kinds than are told apart.
+        node: Option<NodeName>,
+        /// What they were.
+        kind: Option<EventKind>,
+        /// Where.
+        structure: Option<StructureName>,
+        /// How many.
+        times: u64,
+        /// The time in which they happened.
+        within: Duration,
+    },
+}
+
+/// Kinds of events that a node can cause over and over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventKind {
+    /// [`Event::Diverged`].
+    Diverged,
+    /// [`Event::Replaced`].
+    Replaced,
+    /// [`Event::Unasked`].
+    Unasked,
+    /// [`Event::KindMismatch`].
+    KindMismatch,
+    /// [`Event::ClockOff`].
+    ClockOff,
+    /// [`Event::Ahead`].
+    Ahead,
+    /// [`Event::Life`].
+    Life,
+    /// [`Event::Superseded`].
+    Superseded,
+    /// [`Event::Forgotten`].
+    Forgotten,
+}
+
+impl EventKind {
+    /// What happened, as logs show it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Diverged => "rows differ from their owner's",
+            Self::Replaced => "a snapshot was taken",
+            Self::Unasked => "a peer sent rows that this node did not ask for",
+            Self::KindMismatch => "a peer has another kind for a structure",
+            Self::ClockOff => "a peer's clock is off",
+            Self::Ahead => "a peer sent writes that are ahead of this node's clock",
+            Self::Life => "a node's life changed",
+            Self::Superseded => "a run was superseded or forgotten",
+            Self::Forgotten => "a node was forgotten",
+        }
+    }
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Event {
+    /// The node that causes it and its kind; `None` for an event that is always reported, because this node itself limits
+    /// how often it happens.
+    pub(super) fn cause(&self) -> Option<(&NodeName, EventKind)> {
+        match self {
+            Self::Diverged { actor, .. } => Some((&actor.node, EventKind::Diverged)),
+            Self::Replaced { actor, .. } => Some((&actor.node, EventKind::Replaced)),
+            Self::Unasked { peer, .. } => Some((peer, EventKind::Unasked)),
+            Self::KindMismatch { peer, .. } => Some((peer, EventKind::KindMismatch)),
+            Self::ClockOff { peer, .. } => Some((peer, EventKind::ClockOff)),
+            Self::Ahead { peer, .. } => Some((peer, EventKind::Ahead)),
+            Self::Life { node, .. } => Some((node, EventKind::Life)),
+            Self::Superseded { actor } => Some((&actor.node, EventKind::Superseded)),
+            Self::Forgotten { node } => Some((node, EventKind::Forgotten)),
+            Self::Conflict { .. } | Self::NotRestored(_) | Self::Repeated { .. } => None,
+        }
+    }
+
+    /// Where it happened.
+    pub(super) fn structure(&self) -> Option<&StructureName> {
+        match self {
+            Self::Diverged { structure, .. }
+            | Self::Replaced { structure, .. }
+            | Self::KindMismatch { structure, .. }
+            | Self::Ahead { structure, .. } => Some(structure),
+            _ => None,
+        }
+    }
 }
 
 /// What a replica has done so far.

@@ -64,6 +64,7 @@ impl Cluster {
                 Told::Superseded { .. } => "told: superseded",
                 Told::NotRestored(_) => "told: not restored",
                 Told::Forgotten { .. } => "told: forgotten",
+                Told::Repeated { .. } => "told: repeated",
             };
             self.trace.mark(mark);
             if let Told::Conflict { was, .. } = &event {

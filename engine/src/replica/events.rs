@@ -1,0 +1,94 @@
+//! The events that wait to be polled. Whoever causes an event many times causes few of them: the first one is queued, the
+//! repeated ones are counted and queued as one [`Event::Repeated`] about once a minute.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName, limits};
+
+use super::report::{Event, EventKind};
+use crate::time::Time;
+
+/// Changes of one node's life that are queued one by one before they are counted: a restart causes three or four.
+const LIVES: u32 = 8;
+
+/// Of what a node causes: the kind, and where.
+type Kind = (EventKind, Option<StructureName>);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Events {
+    queue: VecDeque<Event>,
+    reporter: Reporter<NodeName, Kind>,
+    lives: Reporter<NodeName, Kind>,
+    /// Nodes that were forgotten: whoever keeps connections has to act on each.
+    forgotten: BTreeSet<NodeName>,
+}
+
+impl Events {
+    pub(super) fn new() -> Self {
+        let (reporter, lives) = (Reporter::new(1), Reporter::new(LIVES));
+        Self { queue: VecDeque::new(), reporter, lives, forgotten: BTreeSet::new() }
+    }
+
+    /// Queues an event, or counts it.
+    pub(super) fn push(&mut self, now: Time, event: Event) {
+        if let Event::Forgotten { node } = &event {
+            self.forgotten.insert(node.clone());
+        }
+        let queued = match event.cause() {
+            None => true,
+            Some((node, kind)) => {
+                let reporter = if kind == EventKind::Life { &mut self.lives } else { &mut self.reporter };
+                reporter.occurred(since_start(now), node, &(kind, event.structure().cloned()))
+            }
+        };
+        if queued {
+            self.queue(event);
+        }
+    }
+
+    /// Queues what was counted, where it is time.
+    pub(super) fn summarize(&mut self, now: Time) {
+        let now = since_start(now);
+        while let Some(repeated) = self.reporter.poll(now).or_else(|| self.lives.poll(now)) {
+            let Repeated { of, times, within } = repeated;
+            let (node, kind, structure) = match of {
+                Some((node, (kind, structure))) => (Some(node), Some(kind), structure),
+                None => (None, None, None),
+            };
+            self.queue(Event::Repeated { node, kind, structure, times, within });
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        self.queue.pop_front()
+    }
+
+    pub(super) fn pop_forgotten(&mut self) -> Option<NodeName> {
+        self.forgotten.pop_first()
+    }
+
+    /// When nobody polls, older events go first: they are for people.
+    fn queue(&mut self, event: Event) {
+        if self.queue.len() >= limits::EVENTS {
+            self.queue.pop_front();
+        }
+        self.queue.push_back(event);
+    }
+}
+
+fn since_start(now: Time) -> Duration {
+    Duration::from_micros(now.0)
+}

@@ -1,0 +1,139 @@
+//! What the driver logs for operators. Events that a peer causes over and over become few lines: see [`Reporter`].
+
+use std::time::Duration;
+
+use tallymesh_engine::replica::{EventKind, PeerError};
+use tallymesh_engine::{Event, Life, Now};
+use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName};
+
+/// Lines of one kind about one peer that are logged one by one before they are counted.
+const LINES: u32 = 4;
+
+/// Kinds of lines that the driver logs by itself, beside those of the engine's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Line {
+    /// A message of the peer was refused.
+    Refused,
+    /// The peer is no longer one that rows are exchanged with.
+    Unlinked,
+}
+
+impl Line {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "a message of the peer was refused",
+            Self::Unlinked => "other nodes pass on the rows of this peer",
+        }
+    }
+}
+
+/// Decides what is logged, and logs it.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    lines: Reporter<NodeName, Line>,
+    /// Most members that this node knows do not answer.
+    cut_off: bool,
+}
+
+impl Reports {
+    pub(crate) fn new() -> Self {
+        Self { lines: Reporter::new(LINES), cut_off: false }
+    }
+
+    /// A message of a peer was refused, and its link is closed.
+    pub(crate) fn refused(&mut self, now: Now, peer: &NodeName, error: &PeerError) {
+        if self.lines.occurred(since_start(now), peer, &Line::Refused) {
+            tracing::warn!(%peer, %error, "a message of the peer is refused; this node closes the link");
+        }
+    }
+
+    /// Others pass on a peer's rows from now on.
+    pub(crate) fn unlinked(&mut self, now: Now, peer: &NodeName) {
+        if self.lines.occurred(since_start(now), peer, &Line::Unlinked) {
+            tracing::info!(%peer, "other nodes pass on the rows of this peer from now on");
+        }
+    }
+
+    /// Logs what was counted, where it is time.
+    pub(crate) fn summarize(&mut self, now: Now) {
+        while let Some(Repeated { of, times, within }) = self.lines.poll(since_start(now)) {
+            let (peer, what) = of.map_or((None, None), |(peer, line)| (Some(peer), Some(line.as_str())));
+            repeated(peer.as_ref(), what, None, (times, within));
+        }
+    }
+
+    /// An event of the engine; `alive` of `known` nodes answer.
+    pub(crate) fn event(&mut self, event: &Event, (alive, known): (u32, u32)) {
+        match event {
+            Event::Conflict { was, now, peer } => {
+                tracing::error!(%was, %now, %peer, "another node writes under this node's name: give each node its own");
+            }
+            Event::Diverged { structure, actor } => {
+                tracing::error!(%structure, %actor, "rows differ from their owner's; a snapshot repairs them");
+            }
+            Event::Replaced { structure, actor } => tracing::info!(%structure, %actor, "a snapshot was taken"),
+            Event::Unasked { peer, actor } => {
+                tracing::warn!(%peer, %actor, "the peer sent rows that this node did not ask for; they are ignored");
+            }
+            Event::KindMismatch { peer, structure } => {
+                tracing::error!(%peer, %structure, "the peer has another kind for this structure; it is not exchanged");
+            }
+            Event::ClockOff { peer, by, ahead } => {
+                let behind = if *ahead { "ahead of" } else { "behind" };
+                tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
+            }
+            Event::Ahead { peer, structure, actor, by } => {
+                tracing::error!(
+                    %peer, %structure, %actor, ?by,
+                    "was written too far ahead of this node's clock and is not taken: set the clocks"
+                );
+            }
+            Event::Life { node, life } => self.life(node, *life, (alive, known)),
+            Event::Superseded { actor } => tracing::info!(%actor, "the run is superseded by a newer one, or forgotten"),
+            Event::NotRestored(error) => {
+                tracing::error!(%error, "what had been saved is not taken back, and was to wait until now");
+            }
+            Event::Forgotten { node } => tracing::info!(%node, "the node is forgotten"),
+            Event::Repeated { node, kind, structure, times, within } => {
+                let what = kind.map(EventKind::as_str);
+                repeated(node.as_ref(), what, structure.as_ref(), (*times, *within));
+            }
+        }
+    }
+
+    fn life(&mut self, node: &NodeName, life: Life, (alive, known): (u32, u32)) {
+        match life {
+            Life::Alive => tracing::info!(%node, alive, known, "the node is alive"),
+            Life::Suspect => tracing::info!(%node, alive, known, "the node has not answered lately"),
+            Life::Dead => tracing::warn!(%node, alive, known, "the node is dead: it does not answer"),
+            Life::Left => tracing::info!(%node, alive, known, "the node has left"),
+        }
+        let cut_off = alive.saturating_mul(2) <= known && known > 2;
+        if cut_off != std::mem::replace(&mut self.cut_off, cut_off) {
+            if cut_off {
+                tracing::warn!(
+                    alive,
+                    known,
+                    "at least half of the nodes do not answer: they are down, or this node is cut off"
+                );
+            } else {
+                tracing::info!(alive, known, "most nodes answer again");
+            }
+        }
+    }
+}
+
+fn repeated(
+    peer: Option<&NodeName>,
+    what: Option<&'static str>,
+    structure: Option<&StructureName>,
+    (times, within): (u64, Duration),
+) {
+    let (peer, structure) = (peer.map(tracing::field::display), structure.map(tracing::field::display));
+    let what = what.unwrap_or("events of more nodes and kinds than are told apart");
+    tracing::warn!(peer, structure, what, times, within_s = within.as_secs(), "happened again");
+}
+
+fn since_start(now: Now) -> Duration {
+    Duration::from_micros(now.mono.0)
+}
