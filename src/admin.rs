@@ -1,6 +1,7 @@
 //! The admin socket: a Unix socket of mode 0600 on which the `tally` command is served.
 
 mod caches;
+mod holds;
 mod limits;
 mod series;
 mod session;

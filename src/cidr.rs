@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tallymesh_engine::{Count, Counter, Hold, Listing, Structure};
-use tallymesh_schemas::{NodeName, key};
+use tallymesh_engine::{Count, Counter, Hold, HoldError, Listing, Structure};
+use tallymesh_schemas::{MaskLimit, NodeName, key};
 
 use crate::clock::Clock;
 
@@ -23,9 +23,9 @@ impl Cidr {
         Self { structure, clock }
     }
 
-    /// The counter of an address or block, for those that are counted often: it looks nothing up again.
-    pub fn counter(&self, net: impl Into<IpNet>) -> Counter {
-        let (key, n) = key::from_net(net.into());
+    /// The counter of an address, for those that are counted often: it looks nothing up again.
+    pub fn counter(&self, addr: impl Into<IpAddr>) -> Counter {
+        let (key, n) = key::from_net(addr.into().into());
         // The key of an address is a key of the structure's kind by construction.
         self.structure.counter(&key[..n]).unwrap_or_else(|error| unreachable!("{error}"))
     }
@@ -40,15 +40,46 @@ impl Cidr {
 
     /// Counts a connection until the guard is dropped.
     #[must_use]
-    pub fn hold(&self, addr: impl Into<IpNet>) -> Hold {
+    pub fn hold(&self, addr: impl Into<IpAddr>) -> Hold {
         self.counter(addr).hold()
     }
 
     /// Counts a connection until the guard is dropped, if the address then has at most `limit` cluster-wide, as far as
     /// this node knows. Exact among the threads of this node; other nodes may admit at the same time by what they know.
+    /// [`Cidr::try_hold_within`] also limits blocks, and says what was in the way.
     #[must_use]
-    pub fn try_hold(&self, addr: impl Into<IpNet>, limit: i64) -> Option<Hold> {
+    pub fn try_hold(&self, addr: impl Into<IpAddr>, limit: i64) -> Option<Hold> {
         self.counter(addr).try_hold(limit)
+    }
+
+    /// Counts a connection until the guard is dropped, if the address and the blocks that it lies in all have room: each
+    /// limit is a prefix length and what may count under that prefix cluster-wide, as far as this node knows. The connection
+    /// counts once, however many masks are checked, and not at all when it is refused.
+    ///
+    /// A prefix of up to 32 bits is IPv4's, a longer one IPv6's; [`MaskLimit`] also names shorter IPv6 prefixes. So one list
+    /// serves both families. Check and addition are one step among the threads of this node that hold by this method; other
+    /// nodes may admit at the same time by what they know.
+    ///
+    /// ```no_run
+    /// # fn example(node: &tallymesh::Node, peer_ip: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
+    /// let inbound = node.cidr("inbound_cidr")?;
+    /// match inbound.try_hold_within(peer_ip, &[(32, 10), (24, 30), (128, 10), (64, 30)]) {
+    ///     Ok(open) => drop(open), // counts until it is dropped
+    ///     // 192.0.2.0/24: 30 are counted and 30 are allowed
+    ///     Err(refused) => println!("{refused}"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`HoldError::Full`] names the first block without room, its count and its limit. It is also an error when limits are
+    /// given and none of them is of the address's family.
+    pub fn try_hold_within<L>(&self, addr: impl Into<IpAddr>, limits: &[L]) -> Result<Hold, HoldError>
+    where
+        L: Into<MaskLimit> + Copy,
+    {
+        self.structure.try_hold_within(addr.into(), limits.iter().map(|limit| (*limit).into()))
     }
 
     /// The count of an address or under a block. An address costs one look-up; a block takes the structure's lock and a

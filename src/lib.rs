@@ -68,7 +68,9 @@ pub use shared::{Member, ObjectError};
 pub use state::{StateError, StateStanding};
 pub use tallymesh_engine::limits::{Decision, FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_engine::replica::{Finding, Verification};
-pub use tallymesh_engine::{Block, Config as EngineConfig, Count, Counter, Entry, Hold, Life, Listing, Structure};
+pub use tallymesh_engine::{
+    Block, Config as EngineConfig, Count, Counter, Entry, Hold, HoldError, Life, Listing, Structure,
+};
 pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
 pub use tallymesh_schemas::config::{Metric, Monitor};
@@ -85,6 +87,7 @@ pub use tallymesh_schemas::key::KeyError;
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
 /// them as this much.
 pub use tallymesh_schemas::limits::STEP as MAX_STEP;
+pub use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
 pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
 pub use tallymesh_schemas::{Actor, Bounds, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
 pub use tallymesh_schemas::{OnPartition, Rate, Strength, ThrottleSpec};

@@ -5,13 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::IpNet;
-use parking_lot::Mutex;
 use tallymesh_engine::limits::{Decision, Limiter, Throttle};
-use tallymesh_engine::{Hold, Structure};
+use tallymesh_engine::{Hold, HoldError, Structure};
 use tallymesh_schemas::config::{LimitsConfig, OutboundLimits, OutboundScope};
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Class, StructureId, ThrottleSpec};
+use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureId, ThrottleSpec};
 
 use crate::clock::Clock;
 
@@ -54,6 +52,24 @@ pub enum Refusal {
     /// A name cannot be one.
     #[error(transparent)]
     Name(#[from] KeyError),
+    /// A mask of the inbound limits is longer than an address.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+}
+
+impl From<HoldError> for Refusal {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Full { block, count, limit } => {
+                let maximum = u64::try_from(limit).unwrap_or(0);
+                Self::Maximum { scope: format!("inbound {block}"), open: count, maximum }
+            }
+            HoldError::Mask(error) => Self::Mask(error),
+            HoldError::Key(error) => Self::Name(error),
+            // Only where limits are given that do not concern the address.
+            HoldError::NoLimit { addr } => Self::Name(KeyError::Address(addr.to_string())),
+        }
+    }
 }
 
 /// An open connection: it counts in all structures concerned until it is dropped.
@@ -88,8 +104,6 @@ struct Inner {
     by_scope: BTreeMap<OutboundScope, usize>,
     structures: BTreeMap<StructureId, Arc<Structure>>,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
-    /// Held while blocks of inbound addresses are counted and one more is added.
-    accepting: Mutex<()>,
     clock: Clock,
 }
 
@@ -101,7 +115,7 @@ impl Limits {
         clock: Clock,
     ) -> Self {
         let by_scope = config.outbound.iter().enumerate().map(|(at, limits)| (limits.scope.clone(), at)).collect();
-        Self(Arc::new(Inner { config, by_scope, structures, limiters, accepting: Mutex::default(), clock }))
+        Self(Arc::new(Inner { config, by_scope, structures, limiters, clock }))
     }
 
     /// What the limits are.
@@ -146,17 +160,13 @@ impl Limits {
     pub fn try_accept(&self, address: IpAddr) -> Result<Open, Refusal> {
         let inner = &self.0;
         let Some(structure) = inner.structure(Class::InboundCidr) else { return Ok(Open { _holds: Vec::new() }) };
-        let address = key::canonical(address.into()).addr();
-        let _accepting = inner.accepting.lock();
-        for limit in inner.config.inbound.iter().filter(|limit| limit.v6 == address.is_ipv6()) {
-            let Ok(block) = IpNet::new(address, limit.prefix_len).map(|block| block.trunc()) else { continue };
-            let open = structure.count_net(block, inner.clock.time()).total;
-            if u64::try_from(open).unwrap_or(0) >= limit.maximum {
-                return Err(Refusal::Maximum { scope: format!("inbound {block}"), open, maximum: limit.maximum });
-            }
-        }
-        let (key, n) = key::from_net(address.into());
-        Ok(Open { _holds: vec![structure.counter(&key[..n])?.hold()] })
+        let limits = inner.config.inbound.iter().map(|inbound| MaskLimit::from(*inbound));
+        let hold = match structure.try_hold_within(address, limits) {
+            // Addresses of a family that has no limits are counted.
+            Err(HoldError::NoLimit { .. }) => structure.try_hold_within(address, []),
+            other => other,
+        };
+        Ok(Open { _holds: vec![hold?] })
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
+use tallymesh_schemas::HoldLimit;
 
 use crate::maelstrom::Workload;
 use crate::output::Format;
@@ -143,10 +144,15 @@ Examples:
     /// The count is let go when COMMAND ends, and also when tally itself is killed. With --limit, COMMAND runs only if the
     /// cluster has room for it, as far as the asked node knows; otherwise tally ends with 1. SIGTERM, SIGHUP and SIGINT
     /// are passed on to COMMAND. Ends with COMMAND's exit code, or with 128 and the number of the signal that ended it.
+    ///
+    /// In an object of addresses the key is an address. It is counted once, and --limit may be given several times: N limits
+    /// the address, and /MASK=N limits the block around it that has MASK bits. Masks of up to 32 bits concern IPv4 addresses
+    /// and longer ones IPv6 addresses; ipv6/32=N names a short IPv6 mask.
     #[command(after_help = "\
 Examples:
   tally hold outbound_domains example.com -- ./deliver.sh
-  tally hold outbound_domains example.com --limit 20 -- ./deliver.sh")]
+  tally hold outbound_domains example.com --limit 20 -- ./deliver.sh
+  tally hold inbound_cidr 192.0.2.7 --limit 10 --limit /24=30 -- ./serve.sh")]
     Hold(Hold),
     /// Compare what all nodes hold
     ///
@@ -418,11 +424,11 @@ pub(crate) struct Load {
 pub(crate) struct Hold {
     /// The object
     pub(crate) object: String,
-    /// The key
+    /// The key: an address, a domain, or BINDING/DOMAIN
     pub(crate) key: String,
-    /// Run the command only if the cluster then counts at most so many
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<i64>,
+    /// Run the command only if the cluster then counts at most N for the key, or in the block around an address
+    #[arg(long = "limit", value_name = "[/MASK=]N", allow_hyphen_values = true)]
+    pub(crate) limits: Vec<HoldLimit>,
     /// The command and its arguments, after --
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,

@@ -31,6 +31,7 @@
 //! - **I9** A hard limit is never exceeded, in every partition: see [`limits`].
 #![deny(missing_docs)]
 
+mod admission;
 mod cache;
 #[cfg(feature = "canaries")]
 pub mod canary;
@@ -65,6 +66,7 @@ mod table;
 mod time;
 mod watch;
 
+pub use admission::HoldError;
 pub use cache::{Cache, CacheEntry, CacheError};
 pub use gauge::GaugeCache;
 pub use inspect::Held;

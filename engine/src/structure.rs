@@ -171,6 +171,12 @@ impl Structure {
         self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
     }
 
+    /// Writes what a counter's key counts here into its row, whether or not the key is listed as changed.
+    pub(crate) fn commit_cell(&self, ledger: &mut Ledger, counter: &Counter) {
+        self.watchers.tell(|changed| ledger.commit(&mut vec![counter.id], &self.keys, changed));
+        self.note_head(ledger);
+    }
+
     /// The count of a key. O(1).
     pub fn count(&self, key: &[u8], now: Time) -> Count {
         let (totals, others) = self.keys.with(key, |_, cell| (cell.totals(), cell.others())).unwrap_or_default();

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::actor::{Actor, NodeName};
 use crate::limits;
+use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use info::{
@@ -83,10 +84,10 @@ pub enum Request {
     Hold {
         /// The object.
         object: String,
-        /// The key.
+        /// The key; in an object of addresses an address, not a block.
         key: String,
-        /// Only if the cluster-wide count is then at most this.
-        limit: Option<i64>,
+        /// What the cluster-wide counts may be then: at most [`HOLD_LIMITS`](crate::limits::HOLD_LIMITS) limits.
+        limits: Vec<HoldLimit>,
     },
     /// Compares all members: [`Answer::Verified`].
     Verify {

@@ -16,6 +16,7 @@ pub mod frame;
 pub mod gauge;
 pub mod key;
 pub mod limits;
+pub mod mask;
 pub mod message;
 pub mod overlay;
 pub mod rate;
@@ -30,6 +31,7 @@ pub mod varint;
 
 pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
 pub use gauge::GaugeCacheSpec;
+pub use mask::{Family, HoldLimit, MaskError, MaskLimit};
 pub use overlay::Overlay;
 pub use rate::{Rate, RateError};
 pub use reporter::{Repeated, Reporter};

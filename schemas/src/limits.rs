@@ -74,6 +74,9 @@ pub const TOMBSTONES: usize = 4096;
 /// Largest step of one `add`: totals of 64 bits then hold at least 2^24 of the largest steps.
 pub const STEP: i64 = 1 << 40;
 
+/// Limits that one hold may name.
+pub const HOLD_LIMITS: usize = 64;
+
 /// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object: at this size that stays within seconds.
 pub const CONFIG_BYTES: usize = 256 << 10;
 

@@ -9,7 +9,7 @@ use tallymesh_schemas::message::{
     Delta, Digest, DigestEntry, Message, Prune, Seen, SeenEntry, StructureDigest, Tombstone, Want,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, frame, key};
+use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, frame, key};
 
 fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
@@ -103,6 +103,7 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
 
 fn requests() -> Vec<(&'static str, Request)> {
     let (object, key) = (|| "inbound_cidr".to_owned(), || "10.0.0.1".to_owned());
+    let mask = HoldLimit::Mask((24, 30).into());
     vec![
         ("list", Request::List),
         ("show", Request::Show { object: object(), from: Some(name("relay-0-1")) }),
@@ -112,7 +113,7 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("add", Request::Add { object: object(), key: key(), n: -3 }),
         ("count", Request::Count { object: object(), key: key(), from: None }),
         ("load", Request::Load { object: object(), lines: vec![(key(), 2)], skip_bad: true }),
-        ("hold", Request::Hold { object: object(), key: key(), limit: Some(10) }),
+        ("hold", Request::Hold { object: object(), key: key(), limits: vec![HoldLimit::Key(10), mask] }),
         ("verify", Request::Verify { patience: Duration::from_secs(5) }),
         ("watch", Request::Watch { object: object() }),
     ]

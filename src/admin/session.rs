@@ -4,9 +4,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::{Hold, Life, Structure};
+use tallymesh_engine::{Life, Structure};
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
-use tallymesh_schemas::{Kind, NodeName, key, limits};
+use tallymesh_schemas::{HoldLimit, Kind, NodeName, key, limits};
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -107,7 +107,7 @@ impl Session {
         };
         let answer = match request {
             Request::Show { object, from } => return self.show(&object, from.as_ref(), to).await,
-            Request::Hold { object, key, limit } => return self.hold(&object, &key, limit, from, to).await,
+            Request::Hold { object, key, limits } => return self.hold(&object, &key, &limits, from, to).await,
             Request::Watch { object } => return self.watch(&object, from, to).await,
             Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
             Request::CacheShow { cache } => return self.cache_show(&cache, to).await,
@@ -154,7 +154,7 @@ impl Session {
     }
 
     /// An object that counts.
-    fn counting(&self, name: &str) -> Result<Arc<Structure>, Refused> {
+    pub(super) fn counting(&self, name: &str) -> Result<Arc<Structure>, Refused> {
         let structure = self.object(name)?;
         match structure.kind() {
             Kind::Cache => Err(Refused::bad(format!(
@@ -326,28 +326,17 @@ impl Session {
         &self,
         object: &str,
         key: &str,
-        limit: Option<i64>,
+        limits: &[HoldLimit],
         from: &mut OwnedReadHalf,
         to: &mut OwnedWriteHalf,
     ) -> Served {
-        let _hold = match self.take_hold(object, key, limit) {
+        let _hold = match self.take_hold(object, key, limits) {
             Ok(hold) => hold,
             Err(refused) => return Ok(Err(refused)),
         };
         wire::write(to, &Answer::Held).await?;
         closed(from).await;
         Ok(Ok(()))
-    }
-
-    fn take_hold(&self, object: &str, text: &str, limit: Option<i64>) -> Result<Hold, Refused> {
-        let structure = self.counting(object)?;
-        let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
-        let counter = structure.counter(&key).map_err(Refused::bad)?;
-        let Some(limit) = limit else { return Ok(counter.hold()) };
-        counter.try_hold(limit).ok_or_else(|| {
-            let total = counter.count(self.shared.clock.time()).total;
-            Refused(ErrorKind::No, format!("no room: {total} are counted and {limit} are allowed"))
-        })
     }
 
     async fn watch(&self, object: &str, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {

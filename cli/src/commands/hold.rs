@@ -19,13 +19,14 @@ use crate::output::Format;
 use crate::style;
 
 /// Holds one for as long as the command runs, and ends as the command did.
-pub(crate) fn run(Hold { object, key, limit, command }: Hold, target: &Target, format: Format) -> Result<(), Failure> {
+pub(crate) fn run(args: Hold, target: &Target, format: Format) -> Result<(), Failure> {
+    let Hold { object, key, limits, command } = args;
     format.no_csv("hold")?;
     let Some((program, arguments)) = command.split_first() else {
         return Err(Failure::Input("which command? Write it after --".to_owned()));
     };
     let mut client = target.connect()?;
-    client.send(&Request::Hold { object, key, limit })?;
+    client.send(&Request::Hold { object, key, limits })?;
     let Answer::Held = client.receive()? else { return Err(client.unexpected()) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Node(format!("cannot watch over the command: {error}")))?;

@@ -67,6 +67,14 @@ fn what_cannot_be_answered_is_told_with_its_exit_code() {
         (&["add", "outbound_domains", "a.example", "-1099511627777"], "1099511627776 at most"),
         (&["add", "inbound_cidr", "192.0.2.7", "x"], "invalid value 'x'"),
         (&["hold", "inbound_cidr", "nobody", "--", "true"], "is not an address or CIDR block"),
+        (
+            &["hold", "inbound_cidr", "192.0.2.0/24", "--", "true"],
+            "a hold takes an address, and 192.0.2.0/24 is a block",
+        ),
+        (&["hold", "inbound_cidr", "192.0.2.7", "--limit", "24=3", "--", "true"], "is not a limit"),
+        (&["hold", "inbound_cidr", "192.0.2.7", "--limit", "ipv4/33=3", "--", "true"], "an IPv4 address has 32 bits"),
+        (&["hold", "inbound_cidr", "192.0.2.7", "--limit", "/64=3", "--", "true"], "no limit applies to 192.0.2.7"),
+        (&["hold", "outbound_domains", "a.example", "--limit", "/24=3", "--", "true"], "does not count by address"),
         (&["watch", "outbound"], "write more of the name"),
         (&["load", "outbound", "no-such-file"], "cannot read no-such-file"),
         (&["--output", "csv", "add", "inbound_cidr", "192.0.2.7"], "no table to write as CSV"),
@@ -131,7 +139,8 @@ fn loading_streams_and_stops_at_a_bad_line() {
 #[test]
 fn holds_do_not_silence_the_console() {
     let mesh = Mesh::running(&["relay-0-1"]);
-    let hold = Request::Hold { object: "outbound_domains".to_owned(), key: "example.com".to_owned(), limit: None };
+    let hold =
+        Request::Hold { object: "outbound_domains".to_owned(), key: "example.com".to_owned(), limits: Vec::new() };
     let request = admin::encode(&hold).unwrap();
     let held: Vec<_> = (0..100)
         .map(|_| {
@@ -193,6 +202,50 @@ fn a_hold_counts_while_its_command_runs() {
     held.signal(Signal::KILL);
     assert_eq!(held.code(), 137);
     counts(0);
+}
+
+/// One call holds an address and checks the address and the blocks around it; nothing counts twice.
+#[test]
+fn a_hold_is_limited_by_the_address_and_its_blocks() {
+    let mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
+    let hold = |addr: &str| {
+        let limits = ["--limit", "2", "--limit", "/24=3", "--limit", "/64=1"];
+        [&["hold", "inbound_cidr", addr], &limits[..]].concat().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let start = |node: &str, addr: &str| {
+        let hold = hold(addr);
+        let hold: Vec<_> = hold.iter().map(String::as_str).collect();
+        Process::start(mesh.asking(node, &hold).args(["--", "sh", "-c", "read x"]).stdin(Stdio::piped()))
+    };
+    let refused = |node: &str, addr: &str| {
+        let hold = hold(addr);
+        let hold: Vec<_> = hold.iter().map(String::as_str).chain(["--", "true"]).collect();
+        mesh.ask(node, &hold).fails(1)
+    };
+    let counts = |net, total| mesh.counts("relay-0-2", "inbound_cidr", net, total, SOON);
+    let mut open = vec![start("relay-0-1", "192.0.2.7")];
+    counts("192.0.2.7", 1);
+    open.push(start("relay-0-2", "192.0.2.7"));
+    counts("192.0.2.7", 2);
+    let no = refused("relay-0-2", "192.0.2.7");
+    assert!(no.contains("no room: 2 are counted and 2 are allowed"), "{no}");
+    open.push(start("relay-0-2", "192.0.2.8"));
+    counts("192.0.2.0/24", 3);
+    let no = refused("relay-0-2", "192.0.2.9");
+    assert!(no.contains("no room in 192.0.2.0/24: 3 are counted and 3 are allowed"), "{no}");
+    open.push(start("relay-0-2", "2001:db8::7"));
+    counts("2001:db8::/64", 1);
+    let no = refused("relay-0-2", "2001:db8::8");
+    assert!(no.contains("no room in 2001:db8::/64: 1 are counted and 1 are allowed"), "{no}");
+    counts("192.0.2.0/24", 3);
+
+    let mut first = open.remove(0);
+    drop(first.child.stdin.take());
+    first.code();
+    counts("192.0.2.0/24", 2);
+    let hold = hold("192.0.2.9");
+    let hold: Vec<_> = hold.iter().map(String::as_str).chain(["--", "true"]).collect();
+    mesh.ask("relay-0-2", &hold).ok();
 }
 
 #[test]

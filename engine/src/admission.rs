@@ -1,0 +1,113 @@
+//! Holding an address within limits of the address and of the blocks around it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
+
+use crate::structure::{Counter, Hold, Structure};
+
+/// Why an address is not held.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HoldError {
+    /// The address, or a block that it lies in, has no room.
+    #[error("{}: {count} are counted and {limit} are allowed", shown(block))]
+    Full {
+        /// The block; the address itself with all its bits.
+        block: IpNet,
+        /// What it counts, cluster-wide, as far as this node knows.
+        count: i64,
+        /// What is allowed.
+        limit: i64,
+    },
+    /// There are limits, and none of them is of the address's family.
+    #[error("no limit applies to {addr}: name one for {family} addresses", family = Family::of(*addr))]
+    NoLimit {
+        /// The address.
+        addr: IpAddr,
+    },
+    /// A mask is longer than an address.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// The structure does not count by address.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+fn shown(block: &IpNet) -> String {
+    if block.prefix_len() == block.max_prefix_len() { block.addr().to_string() } else { block.to_string() }
+}
+
+impl Structure {
+    /// Counts one for an address until the guard is dropped, if the address and all blocks that `limits` name have room for
+    /// it. The address is counted once, however many masks are checked; when it is refused nothing is counted.
+    ///
+    /// Check and addition are one step among all threads of this node that call this: they never admit more than a limit
+    /// together. Counts from other nodes are as this node knows them. What is held without the mask of a block, or added, is
+    /// seen and not refused. A count below zero makes no room: it counts as zero.
+    ///
+    /// A mask of a block costs the structure's lock and a descent that does not depend on what lies under the block; limits of
+    /// the address alone take no lock.
+    ///
+    /// # Errors
+    /// [`HoldError`] names the first limit that has no room, or says what is wrong with the limits.
+    pub fn try_hold_within(
+        self: &Arc<Self>,
+        addr: IpAddr,
+        limits: impl IntoIterator<Item = MaskLimit>,
+    ) -> Result<Hold, HoldError> {
+        let host = key::canonical(addr.into());
+        let (key, n) = key::from_net(host);
+        let key = &key[..n];
+        key::check(self.kind(), key)?;
+        let (mut named, mut applied, mut own_limit) = (false, false, None);
+        // Held from the first look at a block until the address is counted: nobody else comes in between.
+        let mut ledger = None;
+        for limit in limits {
+            named = true;
+            let Some(block) = limit.block(host.addr())? else { continue };
+            applied = true;
+            let count = if block == host {
+                own_limit = Some(own_limit.map_or(limit.limit, |least: i64| least.min(limit.limit)));
+                self.known(key)
+            } else {
+                let ledger = ledger.get_or_insert_with(|| {
+                    let mut ledger = self.ledger.write();
+                    self.commit_locked(&mut ledger);
+                    ledger
+                });
+                ledger.sum_net(block).all.max(0)
+            };
+            if count >= limit.limit {
+                return Err(HoldError::Full { block, count, limit: limit.limit });
+            }
+        }
+        if named && !applied {
+            return Err(HoldError::NoLimit { addr: host.addr() });
+        }
+        let counter = self.counter(key)?;
+        let hold = hold_one(&counter, host, own_limit)?;
+        if let Some(ledger) = &mut ledger {
+            // Now, and not when the cell's turn comes: a thread that has just changed the same cell may not have listed it yet,
+            // and the next one that looks at the block must see this one.
+            self.commit_cell(ledger, &counter);
+        }
+        Ok(hold)
+    }
+
+    /// What a key counts for limits.
+    fn known(&self, key: &[u8]) -> i64 {
+        self.keys.with(key, |_, cell| cell.own().saturating_add(cell.others())).unwrap_or(0).max(0)
+    }
+}
+
+/// Counts one for the address itself; its own limit is checked in the same step.
+fn hold_one(counter: &Counter, host: IpNet, limit: Option<i64>) -> Result<Hold, HoldError> {
+    let Some(limit) = limit else { return Ok(counter.hold()) };
+    counter.try_hold(limit).ok_or_else(|| {
+        let count = counter.own().saturating_add(counter.others());
+        HoldError::Full { block: host, count, limit }
+    })
+}
