@@ -5,6 +5,13 @@ use tallymesh_schemas::limits::FRAME_BYTES;
 /// Members that a node knows, itself not counted. A dead one gives way to a new one when the table is full.
 pub const MEMBERS: usize = 1024;
 
+/// Members that this node has never had a link with and knows from one and the same member.
+pub const INTRODUCED: usize = 128;
+
+/// Members that this node has never had a link with, all tellers together. Who says hello takes the place of one of them when
+/// the table is full.
+pub const INTRODUCED_ALL: usize = MEMBERS / 2;
+
 /// Bytes of the first frame of a stream, the hello.
 pub const HELLO_BYTES: usize = 512;
 

@@ -37,6 +37,8 @@ pub(crate) struct Known {
     pub(crate) addr: SocketAddr,
     pub(crate) incarnation: Incarnation,
     pub(crate) state: MemberState,
+    /// The latest run that has said hello to this node. What others say does not change it.
+    pub(crate) met: Option<Incarnation>,
     pub(crate) link: Option<Link>,
 }
 

@@ -1,7 +1,7 @@
 //! Membership datagrams as bytes.
 
 use bytes::{Buf, BufMut};
-use foca::{Header, Member, Message, State};
+use foca::{Codec, Header, Member, Message, State};
 use serde::{Deserialize, Serialize};
 
 use super::id::Id;
@@ -45,6 +45,51 @@ enum WireState {
     Down,
 }
 
+/// A membership datagram: who speaks, and what the sender says about members.
+#[derive(Debug, Clone)]
+pub(super) struct Datagram {
+    pub(super) header: Header<Id>,
+    pub(super) members: Vec<Member<Id>>,
+}
+
+impl Datagram {
+    /// Reads a whole datagram. Bytes behind the last member are an error.
+    pub(super) fn read(mut data: &[u8]) -> Result<Self, CodecError> {
+        let header = IdCodec.decode_header(&mut data)?;
+        let mut members = Vec::new();
+        if !data.is_empty() {
+            if header.message == Message::Announce || data.len() < 2 {
+                return Err(CodecError::Trailing(data.len()));
+            }
+            let count = data.get_u16();
+            for _ in 0..count {
+                members.push(IdCodec.decode_member(&mut data)?);
+            }
+            if !data.is_empty() {
+                return Err(CodecError::Trailing(data.len()));
+            }
+        }
+        Ok(Self { header, members })
+    }
+
+    /// The bytes of the header alone.
+    pub(super) fn write_header(header: &Header<Id>) -> Result<Vec<u8>, CodecError> {
+        let mut data = Vec::new();
+        IdCodec.encode_header(header, &mut data)?;
+        Ok(data)
+    }
+
+    /// The bytes of the whole datagram.
+    pub(super) fn write(&self) -> Result<Vec<u8>, CodecError> {
+        let mut data = Self::write_header(&self.header)?;
+        data.put_u16(u16::try_from(self.members.len()).map_err(|_| CodecError::Room(self.members.len()))?);
+        for member in &self.members {
+            IdCodec.encode_member(member, &mut data)?;
+        }
+        Ok(data)
+    }
+}
+
 /// Why bytes are no header or member, or the other way round.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodecError {
@@ -52,6 +97,8 @@ pub(crate) enum CodecError {
     Postcard(#[from] postcard::Error),
     #[error("there is no room for {0} bytes more")]
     Room(usize),
+    #[error("{0} bytes follow where the datagram should end")]
+    Trailing(usize),
     #[error("the identity {0} cannot be one")]
     Impossible(String),
 }
@@ -60,7 +107,7 @@ pub(crate) enum CodecError {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IdCodec;
 
-impl foca::Codec<Id> for IdCodec {
+impl Codec<Id> for IdCodec {
     type Error = CodecError;
 
     fn encode_header(&mut self, header: &Header<Id>, buf: impl BufMut) -> Result<(), CodecError> {

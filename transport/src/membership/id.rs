@@ -9,8 +9,12 @@ use tallymesh_schemas::limits::INCARNATION;
 use super::Peer;
 use crate::hello::can_be_dialed;
 
-/// Highest generation that is believed: a member renews at most once a second or so, for years.
+/// Highest generation that can be read. No member of this build says so high a one of itself.
 const GENERATION: u32 = 1 << 30;
+
+/// Highest generation of a member that others may state, and the last that a run lives: a run that would need a later one
+/// goes on as a new run instead. So no statement of others is ever beyond what the member itself can outbid.
+pub(super) const GENERATION_REPORTED: u32 = 1 << 29;
 
 /// One life of a run in the eyes of the others: a run that was declared dead and is not goes on with the next generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +41,11 @@ impl Id {
     /// Whether an identity that came from outside can be one.
     pub(crate) fn is_possible(&self) -> bool {
         self.incarnation.0 <= INCARNATION && self.generation <= GENERATION && can_be_dialed(self.addr)
+    }
+
+    /// Which life of which run, where: what of the identity only its own node decides.
+    pub(super) fn life(&self) -> (Incarnation, u32, SocketAddr) {
+        (self.incarnation, self.generation, self.addr)
     }
 
     /// Total, so that any two nodes agree: the newer run, its later life, its end. The address only breaks the tie of two

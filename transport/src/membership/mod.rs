@@ -1,8 +1,10 @@
 //! Who is alive: a membership protocol as a pure function of its inputs.
 
 mod codec;
+mod hearsay;
 mod id;
 mod swim;
+mod table;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -46,9 +48,7 @@ pub(crate) enum DatagramError {
     Malformed(String),
     #[error("the datagram says that it is from {said}, which is not the run at the other end of the link")]
     Sender { said: String },
-    #[error("the datagram says that {said} runs, which no node has begun yet")]
-    Run { said: String },
-    #[error("the datagram names more members than the table holds")]
+    #[error("the table of members is full and does not hold the sender")]
     Full,
 }
 
@@ -60,7 +60,7 @@ pub(crate) trait Membership: Send {
     /// A peer can be reached: join it, if it is not a member yet.
     fn link_up(&mut self, now: Time, peer: Peer);
     /// A peer can no longer be reached directly.
-    fn link_down(&mut self, name: &NodeName);
+    fn link_down(&mut self, now: Time, name: &NodeName);
     /// A peer that can be reached has said something.
     fn handle_datagram(&mut self, now: Time, from: &NodeName, data: &[u8]) -> Result<(), DatagramError>;
     /// Time has passed.

@@ -1,21 +1,23 @@
 //! Membership by SWIM: random probes, suspicion, and gossip (Das, Gupta & Motivala 2002), done by `foca`.
 //!
 //! What is ours: identities that let a run that was declared dead come back ([`Id`]), the check of every datagram before
-//! `foca` sees it, joining over links as they come up, and the bound on the table of members.
+//! `foca` sees it, joining over links as they come up, what others' statements about a member are worth (`hearsay.rs`), and
+//! the bound on the table of members (`table.rs`).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
-use foca::{Codec, Foca, NoCustomBroadcast, Notification, PeriodicParams, State, Timer};
+use bytes::Bytes;
+use foca::{Foca, NoCustomBroadcast, Notification, PeriodicParams, State, Timer};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
-use tallymesh_schemas::limits::INCARNATION_REPORTED;
 
-use super::codec::IdCodec;
+use super::codec::{Datagram, IdCodec};
+use super::hearsay::Doubt;
 use super::id::Id;
+use super::table::Known;
 use super::timers::Timers;
 use super::{DatagramError, Membership, MembershipEvent, Peer, Time};
 use crate::MemberState;
@@ -30,40 +32,53 @@ const SUSPICION: Duration = Duration::from_secs(3);
 
 /// SWIM over the links of one node.
 pub(crate) struct Swim {
-    foca: Foca<Id, IdCodec, StdRng, NoCustomBroadcast>,
-    outputs: Outputs,
+    pub(super) foca: Foca<Id, IdCodec, StdRng, NoCustomBroadcast>,
+    pub(super) outputs: Outputs,
     timers: Timers<Timer<Id>>,
-    reachable: BTreeMap<NodeName, Reachable>,
+    pub(super) reachable: BTreeMap<NodeName, Reachable>,
     pub(super) known: BTreeMap<NodeName, Known>,
-    transmits: VecDeque<(NodeName, Bytes)>,
-    events: VecDeque<MembershipEvent>,
+    /// Who introduces the members that are new in this call.
+    pub(super) teller: Option<NodeName>,
+    /// When this run began its present life.
+    pub(super) renewed: Option<Time>,
+    /// When it last answered a suspicion.
+    pub(super) refuted: Option<Time>,
+    pub(super) transmits: VecDeque<(NodeName, Bytes)>,
+    pub(super) events: VecDeque<MembershipEvent>,
     unreachable: u64,
     left: bool,
 }
 
 /// A peer at the other end of a link.
 #[derive(Debug, Clone)]
-struct Reachable {
-    peer: Peer,
+pub(super) struct Reachable {
+    pub(super) peer: Peer,
     /// When it was last asked to let this node join.
-    asked: Time,
+    pub(super) asked: Time,
     /// It has said something: it knows this node, and this node its present life.
-    heard: bool,
+    pub(super) heard: bool,
+    /// The latest that it has said of itself over this link: its life, and the number of its last answer to a suspicion.
+    pub(super) own: Option<(Id, u16)>,
+    /// What others say of it, until it answers.
+    pub(super) doubt: Option<Doubt>,
+    /// What it is to be told that others say of it.
+    pub(super) news: Option<foca::Member<Id>>,
+    /// When it was last told such.
+    pub(super) told: Option<Time>,
 }
 
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    id: Id,
-    state: MemberState,
-    since: Time,
+impl Reachable {
+    fn new(now: Time, peer: Peer) -> Self {
+        Self { peer, asked: now, heard: false, own: None, doubt: None, news: None, told: None }
+    }
 }
 
 /// What foca puts out during one call.
 #[derive(Default)]
-struct Outputs {
+pub(super) struct Outputs {
     messages: Vec<(Id, Bytes)>,
     timers: Vec<(Duration, Timer<Id>)>,
-    rejoined: bool,
+    pub(super) rejoined: bool,
 }
 
 impl foca::Runtime<Id> for Outputs {
@@ -89,6 +104,9 @@ impl Swim {
             timers: Timers::new(),
             reachable: BTreeMap::new(),
             known: BTreeMap::new(),
+            teller: None,
+            renewed: None,
+            refuted: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             unreachable: 0,
@@ -97,7 +115,7 @@ impl Swim {
     }
 
     /// Takes what foca put out in the last call, and compares its view with the one reported.
-    fn settle(&mut self, now: Time, done: Result<(), foca::Error>) {
+    pub(super) fn settle(&mut self, now: Time, done: Result<(), foca::Error>) {
         if let Err(error) = done {
             // None of these is fatal: foca's state stays usable, and the next probe goes on.
             tracing::debug!(%error, "membership");
@@ -108,8 +126,9 @@ impl Swim {
         for (after, timer) in self.outputs.timers.drain(..) {
             self.timers.set(now + after, timer);
         }
-        for (to, data) in self.outputs.messages.drain(..) {
+        for (to, data) in std::mem::take(&mut self.outputs.messages) {
             if self.reachable.contains_key(&to.name) {
+                let data = self.outgoing(data);
                 self.transmits.push_back((to.name, data));
             } else {
                 // A probe of a member without link: others will be asked to reach it.
@@ -135,7 +154,8 @@ impl Swim {
             let since = before.filter(|before| before.state == state).map_or(now, |before| before.since);
             let news = before.is_none_or(|before| before.state != state || before.id.peer() != id.peer());
             if news || before.is_none_or(|before| before.id != *id) {
-                self.known.insert(id.name.clone(), Known { id: id.clone(), state, since });
+                let teller = before.map_or_else(|| self.teller.clone(), |before| before.teller.clone());
+                self.known.insert(id.name.clone(), Known { id: id.clone(), state, since, teller });
             }
             if news {
                 changed = true;
@@ -148,7 +168,7 @@ impl Swim {
     }
 
     /// Asks a peer to let this node join; who is asked by name takes it whatever its generation.
-    fn join(&mut self, now: Time, name: &NodeName) {
+    pub(super) fn join(&mut self, now: Time, name: &NodeName) {
         if self.left {
             return;
         }
@@ -180,137 +200,98 @@ impl Swim {
     }
 
     /// Takes a peer's hello for what it says: that this run is alive. So it is probed from now on, even if none of its
-    /// datagrams ever arrives.
+    /// datagrams ever arrives. What others said of a later run was wrong.
     fn believe_hello(&mut self, now: Time, peer: &Peer) {
-        let known = self.known.get(&peer.name).map(|known| known.id.incarnation);
-        if known >= Some(peer.incarnation) {
-            return;
-        }
-        if known.is_none() && self.known.len() >= MEMBERS {
-            self.make_room(1);
-        }
-        if known.is_some() || self.known.len() < MEMBERS {
-            let alive = std::iter::once(foca::Member::alive(Id::first(peer)));
-            let done = self.foca.apply_many(alive, true, &mut self.outputs);
-            self.settle(now, done);
-        }
-    }
-
-    /// Reads a datagram before foca does: who sent it, whom it names, and what it says about this node's own name.
-    fn inspect(&mut self, from: &NodeName, mut data: &[u8]) -> Result<Option<Id>, DatagramError> {
-        let malformed = |error: super::codec::CodecError| DatagramError::Malformed(error.to_string());
-        let header = IdCodec.decode_header(&mut data).map_err(malformed)?;
-        let run = |peer: &Peer| peer.name == header.src.name && peer.incarnation == header.src.incarnation;
-        match self.reachable.get_mut(from).filter(|reachable| run(&reachable.peer)) {
-            Some(reachable) => reachable.heard = true,
-            None => {
-                let said = format!("{}#{}", header.src.name, header.src.incarnation);
-                return Err(DatagramError::Sender { said });
+        let run = |id: &Id| (id.incarnation, id.addr);
+        match self.record(&peer.name) {
+            Some(record) if run(record.id()) > (peer.incarnation, peer.addr) => {
+                self.replace_record(now, foca::Member::alive(Id::first(peer)));
             }
-        }
-        let us = self.foca.identity();
-        let mut newest = None;
-        let mut strangers = BTreeSet::new();
-        if !self.known.contains_key(&header.src.name) {
-            strangers.insert(header.src.name);
-        }
-        let members = if data.len() >= 2 { data.get_u16() } else { 0 };
-        for _ in 0..members {
-            let member = IdCodec.decode_member(&mut data).map_err(malformed)?;
-            let id = member.id();
-            if !self.can_be_reported(id, from) {
-                return Err(DatagramError::Run { said: format!("{}#{}", id.name, id.incarnation) });
-            }
-            if id.name != us.name {
-                if !self.known.contains_key(&id.name) {
-                    strangers.insert(id.name.clone());
+            Some(record) if record.id().incarnation == peer.incarnation => {}
+            record => {
+                if record.is_some() || self.known.len() < MEMBERS || self.make_room_for_peer() {
+                    let alive = std::iter::once(foca::Member::alive(Id::first(peer)));
+                    let done = self.foca.apply_many(alive, true, &mut self.outputs);
+                    self.settle(now, done);
                 }
-            } else if id.is_newer_than(newest.as_ref().unwrap_or(us)) {
-                newest = Some(id.clone());
             }
         }
-        if self.known.len() + strangers.len() > MEMBERS {
-            self.make_room(strangers.len());
-        }
-        if self.known.len() + strangers.len() > MEMBERS { Err(DatagramError::Full) } else { Ok(newest) }
-    }
-
-    /// Whether a run is one that a peer may tell of: its own, or one that the other is in or may have begun.
-    fn can_be_reported(&self, id: &Id, from: &NodeName) -> bool {
-        let us = self.foca.identity();
-        let said = self.reachable.get(&id.name).map(|reachable| reachable.peer.incarnation);
-        let heard = self.known.get(&id.name).map(|known| known.id.incarnation);
-        let own = (id.name == us.name).then_some(us.incarnation);
-        let known = [said, heard, own].into_iter().flatten().any(|run| id.incarnation <= run);
-        known || id.name == *from || id.incarnation.0 <= INCARNATION_REPORTED
-    }
-
-    /// Drops those who are dead or have left the longest.
-    fn make_room(&mut self, strangers: usize) {
-        let mut gone: Vec<(Time, NodeName)> = self
-            .known
-            .iter()
-            .filter(|(_, known)| !known.state.is_active())
-            .map(|(name, known)| (known.since, name.clone()))
-            .collect();
-        gone.sort();
-        let missing = (self.known.len() + strangers).saturating_sub(MEMBERS);
-        for (_, name) in gone.into_iter().take(missing) {
-            self.drop_member(&name);
+        if let Some(known) = self.known.get_mut(&peer.name) {
+            known.teller = None;
         }
     }
 
-    fn drop_member(&mut self, name: &NodeName) {
-        let Some(known) = self.known.remove(name) else { return };
-        if known.state.is_active() {
-            let down = std::iter::once(foca::Member::down(known.id.clone()));
-            // Not broadcast: that this node forgets it does not mean that others should.
-            let _ = self.foca.apply_many(down, false, &mut self.outputs);
+    /// Whether a datagram is from the run at the other end of the link, and the table holds that.
+    fn check_sender(&mut self, from: &NodeName, src: &Id) -> Result<(), DatagramError> {
+        let run = |peer: &Peer| peer.name == src.name && peer.incarnation == src.incarnation;
+        if !self.reachable.get(from).is_some_and(|reachable| run(&reachable.peer)) {
+            return Err(DatagramError::Sender { said: format!("{}#{}", src.name, src.incarnation) });
         }
-        let _ = self.foca.handle_timer(Timer::RemoveDown(known.id), &mut self.outputs);
-        self.events.push_back(MembershipEvent::Dropped(name.clone()));
+        let room = self.known.contains_key(from) || self.known.len() < MEMBERS || self.make_room_for_peer();
+        if room { Ok(()) } else { Err(DatagramError::Full) }
     }
 
-    /// A newer identity with this node's name: another run, which supersedes this one; or another life of this run, which
-    /// this node did not live and answers with the next.
-    fn answer_newer(&mut self, now: Time, newer: &Id) {
-        let us = self.foca.identity();
-        if newer.incarnation > us.incarnation {
-            self.events.push_back(MembershipEvent::Superseded(newer.incarnation));
-            return;
+    /// A datagram as it leaves: a node tells others only of members that have said hello to it.
+    fn outgoing(&self, data: Bytes) -> Bytes {
+        let never_met = |name: &NodeName| self.known.get(name).is_some_and(|known| known.teller.is_some());
+        if !self.known.values().any(|known| known.teller.is_some()) {
+            return data;
         }
-        let next = Id { generation: newer.generation.saturating_add(1), ..us.clone() };
-        let done = self.foca.change_identity(next, &mut self.outputs);
-        self.outputs.rejoined = true;
-        self.settle(now, done);
+        match Datagram::read(&data) {
+            Ok(mut datagram) if datagram.members.iter().any(|member| never_met(&member.id().name)) => {
+                datagram.members.retain(|member| !never_met(&member.id().name));
+                datagram.write().map_or(data, Bytes::from)
+            }
+            _ => data,
+        }
     }
 }
 
 impl Membership for Swim {
     fn link_up(&mut self, now: Time, peer: Peer) {
         let name = peer.name.clone();
-        self.reachable.insert(name.clone(), Reachable { peer: peer.clone(), asked: now, heard: false });
+        self.reachable.insert(name.clone(), Reachable::new(now, peer.clone()));
         if !self.left {
             self.believe_hello(now, &peer);
         }
         self.join(now, &name);
     }
 
-    fn link_down(&mut self, name: &NodeName) {
-        self.reachable.remove(name);
+    fn link_down(&mut self, now: Time, name: &NodeName) {
+        let doubt = self.reachable.remove(name).and_then(|reachable| reachable.doubt);
+        // Nobody speaks for it any more.
+        self.believe(now, doubt.into_iter().map(|doubt| doubt.said).collect());
     }
 
     fn handle_datagram(&mut self, now: Time, from: &NodeName, data: &[u8]) -> Result<(), DatagramError> {
         if self.left {
             return Ok(());
         }
-        if let Some(newer) = self.inspect(from, data)? {
-            self.answer_newer(now, &newer);
-            return Ok(());
+        let malformed = |error: &dyn std::fmt::Display| DatagramError::Malformed(error.to_string());
+        let mut datagram = Datagram::read(data).map_err(|error| malformed(&error))?;
+        self.check_sender(from, &datagram.header.src)?;
+        self.own_word(now, from, &datagram);
+        let us = self.foca.identity().clone();
+        let to_us = datagram.header.dst == us;
+        let buried = to_us && datagram.header.message == foca::Message::TurnUndead;
+        if buried {
+            // Who has this life dead is answered below, at a bounded rate; foca answers each time.
+            datagram.header.message = foca::Message::Gossip;
         }
-        let done = self.foca.handle_data(data, &mut self.outputs);
-        let read = done.as_ref().copied().map_err(|error| DatagramError::Malformed(error.to_string()));
+        let header = Datagram::write_header(&datagram.header).map_err(|error| malformed(&error))?;
+        let done = self.foca.handle_data(&header, &mut self.outputs);
+        let read = done.as_ref().copied().map_err(|error| malformed(error));
         self.settle(now, done);
+        let (own, others): (Vec<_>, Vec<_>) = datagram.members.into_iter().partition(|m| m.id().name == us.name);
+        let listens = to_us && self.foca.iter_members().any(|member| *member.id() == datagram.header.src);
+        if listens {
+            self.take_members(now, from, others);
+        }
+        own.iter().for_each(|said| self.answer(now, said));
+        if buried {
+            self.next_life(now, us.generation.saturating_add(1));
+        }
+        self.pass_on(now);
         read
     }
 
@@ -318,6 +299,8 @@ impl Membership for Swim {
         self.timers.forgive_stop(now);
         while let Some(timer) = self.timers.pop(now) {
             let done = self.foca.handle_timer(timer, &mut self.outputs);
+            // A probe or a suspicion may be of a life that only others have told of.
+            self.overrule_all(now);
             self.settle(now, done);
         }
         let due = |peer: &Reachable| peer.asked + JOIN_AGAIN <= now && !self.has_joined(peer);
@@ -326,6 +309,9 @@ impl Membership for Swim {
         for name in waiting {
             self.join(now, &name);
         }
+        self.end_doubts(now);
+        self.pass_on(now);
+        self.drop_never_met(now);
     }
 
     fn handle_goodbye(&mut self, now: Time, name: &NodeName, incarnation: Incarnation) {
@@ -337,7 +323,12 @@ impl Membership for Swim {
                 _ => return,
             },
         };
-        let gone = foca::Member::down(Id { left: true, ..id });
+        let last = Id { left: true, ..id };
+        if let Some(reachable) = self.reachable.get_mut(name) {
+            reachable.doubt = None;
+            reachable.own = Some((last.clone(), 0));
+        }
+        let gone = foca::Member::down(last);
         let done = self.foca.apply_many(std::iter::once(gone), true, &mut self.outputs);
         self.settle(now, done);
     }
@@ -373,7 +364,7 @@ impl Membership for Swim {
     }
 
     fn poll_timeout(&self) -> Option<Time> {
-        self.timers.next().into_iter().chain(self.next_join()).min()
+        self.timers.next().into_iter().chain(self.next_join()).chain(self.next_doubt()).min()
     }
 
     fn unreachable(&self) -> u64 {

@@ -40,12 +40,15 @@ impl Mesh {
         }
         let claim = Claim { incarnation: greeted.hello.incarnation, dialed_by_us: *origin != Origin::Incoming };
         let live = self.state.links.get(&peer).filter(|live| live.link.is_live()).map(|live| live.claim);
-        let known = self.shared.members.lock().get(&peer).map(|known| known.incarnation);
-        if known.is_none() && self.state.links.len() >= MEMBERS {
+        let (known, met) = match self.shared.members.lock().get(&peer) {
+            Some(known) => (true, known.met),
+            None => (false, None),
+        };
+        if !known && self.state.links.len() >= MEMBERS {
             self.refuse(&greeted, origin, Refusal::ClusterFull, "the table of members is full", "full");
             return;
         }
-        match settle(&self.shared.name, &peer, known, live, claim) {
+        match settle(&self.shared.name, &peer, met, live, claim) {
             Verdict::Accept => {
                 self.plan.ended(self.now(), origin, Some(&peer));
                 self.link(greeted, claim);
@@ -134,13 +137,16 @@ impl Mesh {
             addr: link.advertised(),
             incarnation: link.incarnation(),
             state: MemberState::Alive,
+            met: None,
             link: None,
         });
-        if link.incarnation() > known.incarnation {
+        // Its own word goes before what others say of it.
+        if link.incarnation() != known.incarnation {
             known.incarnation = link.incarnation();
             known.addr = link.advertised();
             known.state = MemberState::Alive;
         }
+        known.met = known.met.max(Some(link.incarnation()));
         known.link = Some(link.clone());
     }
 
@@ -175,7 +181,7 @@ impl Mesh {
         if left {
             self.plan.member(now, peer, link.advertised(), MemberState::Left);
         }
-        self.membership.link_down(peer);
+        self.membership.link_down(now, peer);
     }
 
     /// Takes a link out of what is listed and reached. The order matters: who says goodbye is still reachable then.

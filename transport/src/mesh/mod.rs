@@ -175,9 +175,10 @@ impl Mesh {
                 tracing::info!(peer = %peer.name, addr = %peer.addr, incarnation = %peer.incarnation, %state, "member");
                 self.plan.member(self.now(), &peer.name, peer.addr, state);
                 let mut members = self.shared.members.lock();
-                let link = members.get_mut(&peer.name).and_then(|known| known.link.take());
+                let before = members.get_mut(&peer.name).map(|known| (known.met, known.link.take()));
+                let (met, link) = before.unwrap_or_default();
                 let (addr, incarnation) = (peer.addr, peer.incarnation);
-                members.insert(peer.name.clone(), Known { addr, incarnation, state, link });
+                members.insert(peer.name.clone(), Known { addr, incarnation, state, met, link });
                 drop(members);
                 self.shared.notices.member(peer.name, state, incarnation, addr);
             }

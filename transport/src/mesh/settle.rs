@@ -22,6 +22,7 @@ pub(crate) enum Verdict {
 
 /// Decides on a new connection between `us` and `peer`.
 ///
+/// `known` is the latest run of the peer that has said hello: what others say of the peer does not count.
 /// Both ends see the same two connections, perhaps in another order, and come to the same end: a newer run wins; of one
 /// run, the connection dialed by the smaller name; of two of those, the later.
 pub(crate) fn settle(

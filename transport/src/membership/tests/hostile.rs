@@ -1,28 +1,36 @@
 //! What others must not be able to do.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use foca::{Codec, State};
 use tallymesh_schemas::actor::Incarnation;
 use tallymesh_schemas::limits::{INCARNATION, INCARNATION_REPORTED};
 
-use super::sim::{name, peer};
-use crate::limits::MEMBERS;
-use crate::membership::codec::IdCodec;
+use super::FIVE;
+use super::sim::{Sim, name, peer, secs};
+use crate::MemberState;
+use crate::limits::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
+use crate::membership::codec::{Datagram, IdCodec};
 use crate::membership::id::Id;
 use crate::membership::{DatagramError, Membership, MembershipEvent, Peer, Swim};
 
 /// A datagram from one run to another that tells of members.
 fn words(from: &Peer, to: &Peer, members: &[foca::Member<Id>]) -> Vec<u8> {
-    let mut data = Vec::new();
-    let message = foca::Message::Gossip;
+    says(foca::Message::Gossip, from, to, members)
+}
+
+fn says(message: foca::Message<Id>, from: &Peer, to: &Peer, members: &[foca::Member<Id>]) -> Vec<u8> {
     let header = foca::Header { src: Id::first(from), src_incarnation: 0, dst: Id::first(to), message };
-    IdCodec.encode_header(&header, &mut data).unwrap();
-    data.extend_from_slice(&(members.len() as u16).to_be_bytes());
-    for member in members {
-        IdCodec.encode_member(member, &mut data).unwrap();
-    }
-    data
+    Datagram { header, members: members.to_vec() }.write().unwrap()
+}
+
+fn told(swim: &mut Swim, now: Duration, from: &Peer, us: &Peer, members: &[foca::Member<Id>]) {
+    swim.handle_datagram(now, &from.name, &words(from, us, members)).unwrap();
+}
+
+fn events(swim: &mut Swim) -> Vec<MembershipEvent> {
+    std::iter::from_fn(|| swim.poll_event()).collect()
 }
 
 #[test]
@@ -75,41 +83,221 @@ fn only_the_run_at_the_other_end_is_believed_and_nonsense_is_not() {
 }
 
 #[test]
-fn runs_that_no_node_has_begun_are_not_believed() {
+fn runs_that_no_node_has_begun_are_ignored_and_the_rest_of_the_datagram_is_not() {
     let (us, from) = (peer("a", 1), peer("b", 1));
     let mut swim = Swim::new(&us, 1);
     swim.link_up(Duration::ZERO, from.clone());
+    let other = foca::Member::alive(Id::first(&peer("e", 1)));
     for victim in ["a", "c"] {
-        let member = |run| foca::Member::alive(Id::first(&peer(victim, run)));
-        let said = swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[member(INCARNATION)]));
-        assert!(matches!(said, Err(DatagramError::Run { .. })));
-        swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[member(INCARNATION_REPORTED)])).unwrap();
+        let beyond = foca::Member::alive(Id::first(&peer(victim, INCARNATION)));
+        told(&mut swim, Duration::ZERO, &from, &us, &[beyond, other.clone()]);
+        assert!(!swim.known.contains_key(&name("c")));
+        assert!(swim.known.contains_key(&name("e")));
+        assert!(!events(&mut swim).iter().any(|event| matches!(event, MembershipEvent::Superseded(_))));
     }
-    // What a peer says at its end of a link goes, and others may repeat it.
-    let late = peer("d", INCARNATION);
-    swim.link_up(Duration::ZERO, late.clone());
-    let repeated = foca::Member::alive(Id::first(&late));
-    swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[repeated])).unwrap();
+    let last = foca::Member::alive(Id::first(&peer("c", INCARNATION_REPORTED)));
+    told(&mut swim, Duration::ZERO, &from, &us, &[last]);
+    assert!(swim.known.contains_key(&name("c")));
 }
 
+/// Of a peer whose table names nobody that this node may believe, the probes are answered all the same.
 #[test]
-fn the_table_is_bounded_and_the_dead_give_way() {
-    let (us, from) = (peer("z", 1), peer("x", 1));
+fn a_probe_is_answered_whatever_it_carries() {
+    let (us, from) = (peer("a", 1), peer("b", 1));
     let mut swim = Swim::new(&us, 1);
     swim.link_up(Duration::ZERO, from.clone());
-    let mut tell = |number: usize, state| {
-        let member = foca::Member::new(Id::first(&peer(&format!("n{number}"), 1)), 0, state);
-        let told = swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[member]));
-        let dropped: Vec<_> = std::iter::from_fn(|| swim.poll_event())
-            .filter(|event| matches!(event, MembershipEvent::Dropped(_)))
-            .collect();
-        (told, dropped, swim.known.len())
-    };
-    for number in 0..MEMBERS - 1 {
-        tell(number, State::Alive).0.unwrap();
+    while swim.poll_transmit().is_some() {}
+    let beyond = foca::Member::alive(Id::first(&peer("c", INCARNATION)));
+    let ping = says(foca::Message::Ping(7), &from, &us, &[beyond]);
+    swim.handle_datagram(Duration::ZERO, &from.name, &ping).unwrap();
+    let answers = std::iter::from_fn(|| swim.poll_transmit());
+    let acks = answers.filter(|(_, data)| {
+        let header = IdCodec.decode_header(&data[..]).unwrap();
+        header.message == foca::Message::Ack(7)
+    });
+    assert_eq!(acks.count(), 1);
+}
+
+/// One member introduces a bounded number of names, all together a bounded number, and whoever says hello is always taken.
+#[test]
+fn the_table_is_bounded_and_who_says_hello_has_a_place() {
+    let us = peer("z", 1);
+    let mut swim = Swim::new(&us, 1);
+    let tellers: Vec<_> = (0..8).map(|n| peer(&format!("teller{n}"), 1)).collect();
+    tellers.iter().for_each(|teller| swim.link_up(Duration::ZERO, teller.clone()));
+    let strangers = |swim: &Swim| swim.known.values().filter(|known| known.teller.is_some()).count();
+    for (n, teller) in tellers.iter().enumerate() {
+        for number in 0..600 {
+            let ghost = foca::Member::alive(Id::first(&peer(&format!("ghost{n}x{number}"), 1)));
+            told(&mut swim, Duration::ZERO, teller, &us, &[ghost]);
+        }
+        assert_eq!(strangers(&swim), ((n + 1) * INTRODUCED).min(INTRODUCED_ALL));
     }
-    assert_eq!(tell(9000, State::Alive), (Err(DatagramError::Full), Vec::new(), MEMBERS));
-    tell(3, State::Down).0.unwrap();
-    let gone = MembershipEvent::Dropped(name("n3"));
-    assert_eq!(tell(9000, State::Alive), (Ok(()), vec![gone], MEMBERS));
+    for number in 0..MEMBERS - tellers.len() {
+        swim.link_up(Duration::ZERO, peer(&format!("real{number}"), 1));
+    }
+    assert_eq!((swim.known.len(), strangers(&swim)), (MEMBERS, 0), "those who said hello took the places");
+    let real = (0..MEMBERS - tellers.len()).all(|number| swim.known.contains_key(&name(&format!("real{number}"))));
+    assert!(real && tellers.iter().all(|teller| swim.known.contains_key(&teller.name)));
+}
+
+/// Names that nobody had a link with are not told on, and do not stay when nobody reaches them.
+#[test]
+fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
+    let mut sim = Sim::new(&["a", "b", "c"]);
+    sim.mesh(&["a", "b", "c"]);
+    sim.run(secs(2));
+    let liar = peer("b", 1);
+    let us = peer("a", 1);
+    let now = sim.now;
+    for number in 0..200 {
+        let ghost = foca::Member::alive(Id::first(&peer(&format!("ghost{number}"), 1)));
+        told(&mut sim.node("a").swim, now, &liar, &us, &[ghost]);
+    }
+    assert_eq!(sim.node("a").swim.known.len(), 2 + INTRODUCED);
+    sim.run(secs(60));
+    assert_eq!(sim.node("c").swim.known.len(), 2, "a told nobody of them");
+    sim.run(secs(240));
+    assert_eq!(sim.node("a").swim.known.len(), 2);
+    sim.assert_whole(&["a", "b", "c"]);
+}
+
+/// What one member may say of another: that it left, is dead, is suspect, or lives another life or run.
+fn lies(of: &Peer) -> Vec<foca::Member<Id>> {
+    let id = Id::first(of);
+    let life = |generation, left| Id { generation, left, ..id.clone() };
+    let later = Peer { incarnation: Incarnation(of.incarnation.0 + 1_000_000), ..of.clone() };
+    let moved = Id { addr: "198.51.100.9:9".parse().unwrap(), ..id.clone() };
+    vec![
+        foca::Member::down(life(0, true)),
+        foca::Member::down(life(0, false)),
+        foca::Member::new(life(0, false), 0, State::Suspect),
+        foca::Member::new(life(0, false), u16::MAX, State::Suspect),
+        foca::Member::new(life(0, false), u16::MAX, State::Alive),
+        foca::Member::alive(life(1 << 30, false)),
+        foca::Member::down(life(1 << 30, true)),
+        foca::Member::alive(life(1 << 29, false)),
+        foca::Member::down(life(1 << 29, false)),
+        foca::Member::alive(Id::first(&later)),
+        foca::Member::down(Id { left: true, ..Id::first(&later) }),
+        foca::Member::alive(moved),
+    ]
+}
+
+/// Number 2 of what a member must not do: with a link to the victim, nobody ever sees it otherwise than alive in its run.
+#[test]
+fn no_lie_about_a_linked_member_is_believed() {
+    for (number, lie) in lies(&peer("b", 1)).into_iter().enumerate() {
+        let mut sim = Sim::new(&FIVE);
+        sim.mesh(&FIVE);
+        sim.run(secs(5));
+        let now = sim.now;
+        let histories: Vec<usize> = ["a", "c", "d"].map(|who| sim.nodes[&name(who)].history.len()).to_vec();
+        for who in ["a", "c", "d"] {
+            let us = peer(who, 1);
+            told(&mut sim.node(who).swim, now, &peer("e", 1), &us, std::slice::from_ref(&lie));
+        }
+        sim.run(secs(60));
+        for (who, before) in ["a", "c", "d"].into_iter().zip(histories) {
+            assert_eq!(sim.sees(who, "b"), Some((1, MemberState::Alive)), "lie {number}: {who}");
+            let since: Vec<_> = sim.nodes[&name(who)].history[before..].iter().collect();
+            assert!(since.is_empty(), "lie {number}: {who} saw {since:?}");
+        }
+    }
+}
+
+/// A lie that is believed while the victim has no link ends with the victim's word. It renews once, or not at all.
+#[test]
+fn a_lie_about_a_member_without_a_link_ends_when_it_speaks() {
+    for (number, lie) in lies(&peer("b", 1)).into_iter().enumerate() {
+        let mut sim = Sim::new(&FIVE[..3]);
+        sim.mesh(&FIVE[..3]);
+        sim.run(secs(5));
+        for other in ["a", "c"] {
+            sim.unlink("b", other);
+        }
+        let (now, us) = (sim.now, peer("a", 1));
+        told(&mut sim.node("a").swim, now, &peer("c", 1), &us, std::slice::from_ref(&lie));
+        sim.run(secs(1));
+        assert_ne!(sim.sees("a", "b").map(|(_, state)| state), Some(MemberState::Left), "nobody leaves for another");
+        sim.link("a", "b");
+        sim.link("b", "c");
+        sim.run(secs(4));
+        for who in ["a", "c"] {
+            assert_eq!(sim.sees(who, "b"), Some((1, MemberState::Alive)), "lie {number}: {who}");
+        }
+        sim.run(secs(60));
+        sim.assert_whole(&FIVE[..3]);
+        assert_eq!(sim.sees("a", "b"), Some((1, MemberState::Alive)), "lie {number}");
+    }
+}
+
+/// A lie about a member reaches it, so that it answers for those who have no link to it.
+#[test]
+fn who_has_no_link_to_the_victim_hears_its_answer_from_others() {
+    for lie in [lies(&peer("b", 1))[1].clone(), lies(&peer("b", 1))[3].clone(), lies(&peer("b", 1))[8].clone()] {
+        let mut sim = Sim::new(&FIVE);
+        sim.mesh(&FIVE);
+        sim.run(secs(5));
+        sim.unlink("a", "b");
+        let (now, us) = (sim.now, peer("a", 1));
+        told(&mut sim.node("a").swim, now, &peer("e", 1), &us, &[lie]);
+        sim.run(secs(30));
+        let seen = sim.sees("a", "b").unwrap();
+        let superseded = sim.nodes[&name("b")].history.iter().any(|(_, e)| matches!(e, MembershipEvent::Superseded(_)));
+        assert!(seen.1 == MemberState::Alive || superseded, "b is {seen:?} for a, and begins no new run");
+    }
+}
+
+/// A member cannot make another one begin life after life: probes of the life before find nobody.
+#[test]
+fn lives_are_begun_at_a_bounded_rate() {
+    let (us, from) = (peer("a", 1), peer("b", 1));
+    let mut swim = Swim::new(&us, 1);
+    swim.link_up(Duration::ZERO, from.clone());
+    let mut lives = BTreeSet::new();
+    for milli in 0..3000 {
+        let now = Duration::from_millis(milli);
+        let id = Id { generation: swim.foca.identity().generation, ..Id::first(&us) };
+        let mut header = Datagram::read(&words(&from, &us, &[])).unwrap().header;
+        (header.dst, header.message) = (id.clone(), foca::Message::TurnUndead);
+        swim.handle_datagram(now, &from.name, &Datagram::write_header(&header).unwrap()).unwrap();
+        told(&mut swim, now, &from, &us, &[foca::Member::down(id)]);
+        lives.insert(swim.foca.identity().generation);
+        while swim.poll_transmit().is_some() {}
+    }
+    assert_eq!(lives.len(), 3, "one a second: {lives:?}");
+}
+
+/// Where lives end, the run goes on as a new one, which outbids whatever was said.
+#[test]
+fn the_last_life_is_followed_by_a_new_run() {
+    let (us, from) = (peer("a", 1), peer("b", 1));
+    for generation in [1 << 29, 1 << 30] {
+        let mut swim = Swim::new(&us, 1);
+        swim.link_up(Duration::ZERO, from.clone());
+        let last = foca::Member::alive(Id { generation, ..Id::first(&us) });
+        told(&mut swim, Duration::ZERO, &from, &us, &[last]);
+        assert_eq!(swim.foca.identity().generation, 0);
+        assert_eq!(events(&mut swim).last(), Some(&MembershipEvent::Superseded(us.incarnation)));
+    }
+}
+/// Hearsay about a linked member that does not answer is taken: it stands still, and the link does not show it yet.
+#[test]
+fn who_does_not_answer_hearsay_is_what_others_say() {
+    let mut sim = Sim::new(&FIVE);
+    sim.mesh(&FIVE);
+    sim.run(secs(5));
+    sim.node("b").stopped = true;
+    sim.run(Duration::from_millis(10));
+    let (now, us) = (sim.now, peer("a", 1));
+    let dead = foca::Member::down(Id::first(&peer("b", 1)));
+    told(&mut sim.node("a").swim, now, &peer("e", 1), &us, &[dead]);
+    sim.run(Duration::from_millis(2900));
+    assert_ne!(sim.sees("a", "b"), Some((1, MemberState::Dead)), "it has time to answer");
+    sim.run(Duration::from_millis(200));
+    assert_eq!(sim.sees("a", "b"), Some((1, MemberState::Dead)));
+    sim.node("b").stopped = false;
+    sim.run(secs(5));
+    sim.assert_whole(&FIVE);
 }

@@ -162,6 +162,10 @@ fn who_leaves_is_not_taken_for_dead() {
     let now = sim.now;
     sim.node("a").swim.leave(now);
     sim.run(secs(2));
+    for other in &FIVE[1..] {
+        let now = sim.now;
+        sim.node(other).swim.handle_goodbye(now, &name("a"), Incarnation(1));
+    }
     sim.kill("a");
     sim.run(secs(30));
     for other in &FIVE[1..] {
@@ -175,7 +179,7 @@ fn who_leaves_is_not_taken_for_dead() {
 }
 
 #[test]
-fn a_goodbye_on_a_link_is_passed_on() {
+fn a_goodbye_counts_where_it_was_said_and_is_a_death_elsewhere() {
     let mut sim = Sim::new(&FIVE);
     sim.mesh(&FIVE);
     sim.run(secs(5));
@@ -183,8 +187,9 @@ fn a_goodbye_on_a_link_is_passed_on() {
     sim.node("b").swim.handle_goodbye(now, &name("a"), Incarnation(1));
     sim.kill("a");
     sim.run(secs(2));
-    for other in &FIVE[1..] {
-        assert_eq!(sim.sees(other, "a"), Some((1, MemberState::Left)), "{other}");
+    assert_eq!(sim.sees("b", "a"), Some((1, MemberState::Left)));
+    for other in &FIVE[2..] {
+        assert_eq!(sim.sees(other, "a"), Some((1, MemberState::Dead)), "{other} has only b's word");
     }
 }
 

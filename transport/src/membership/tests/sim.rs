@@ -91,8 +91,9 @@ impl Sim {
     pub(super) fn unlink(&mut self, a: &str, b: &str) {
         for (from, to) in [(a, b), (b, a)] {
             self.links.remove(&(name(from), name(to)));
+            let now = self.now;
             if let Some(node) = self.nodes.get_mut(&name(from)) {
-                node.swim.link_down(&name(to));
+                node.swim.link_down(now, &name(to));
             }
         }
     }

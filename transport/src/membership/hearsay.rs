@@ -1,0 +1,324 @@
+//! What a member's statements about others are worth.
+//!
+//! Only a node itself says over its own link which run and life it is in, that it lives, and that it leaves. What one member
+//! says about another one is hearsay:
+//!
+//! - About a member that has a link to this node, hearsay changes nothing. When it says that the member is not well or is
+//!   another run, this node passes it on to that member and asks for an answer. Any answer ends the doubt. A member that does
+//!   not answer for [`DOUBT`] is what the hearsay says.
+//! - About a member without a link, this node takes hearsay, since nobody else speaks for that member. It never takes it as a
+//!   goodbye. When the member speaks over a link again, the member's word replaces the hearsay.
+//! - About this node, hearsay is answered: with the next life, or with a new run.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use foca::{Header, Member, Message, State};
+use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tallymesh_schemas::limits::INCARNATION_REPORTED;
+
+use super::codec::Datagram;
+use super::id::{GENERATION_REPORTED, Id};
+use super::swim::Swim;
+use super::{MembershipEvent, Time};
+
+/// How long a linked member has to answer hearsay about itself.
+pub(super) const DOUBT: Duration = Duration::from_secs(3);
+
+/// The least time between two pieces of hearsay that are passed on to one member.
+pub(super) const PASS_ON_PAUSE: Duration = Duration::from_secs(1);
+
+/// The least time between two lives of this run: every life has to go round, and probes of the life before find nobody.
+const LIFE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The least time between two answers to a suspicion.
+const REFUTE_PAUSE: Duration = Duration::from_millis(200);
+
+/// A suspicion with a higher number than this is answered with the next life, because the numbers end.
+const REFUTATION: u16 = 1 << 15;
+
+/// Hearsay about a linked member that has not answered it yet.
+#[derive(Debug, Clone)]
+pub(super) struct Doubt {
+    pub(super) said: Member<Id>,
+    pub(super) since: Time,
+}
+
+/// What this node does with one piece of hearsay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// It takes it and tells others.
+    Take,
+    /// It takes it and tells nobody: it never had a link with that member.
+    Note,
+    /// It asks the member.
+    Ask,
+    /// It ignores it.
+    Ignore,
+}
+
+impl Swim {
+    /// Takes note that a peer has spoken: its word about itself replaces what others have said of it.
+    pub(super) fn own_word(&mut self, now: Time, from: &NodeName, datagram: &Datagram) {
+        let Some(reachable) = self.reachable.get_mut(from) else { return };
+        reachable.heard = true;
+        reachable.doubt = None;
+        let header = (&datagram.header.src, datagram.header.src_incarnation);
+        let listed = datagram.members.iter().filter(|member| member.id().name == *from);
+        let listed = listed.map(|member| (member.id(), member.incarnation()));
+        let run = reachable.peer.incarnation;
+        for (id, refutation) in std::iter::once(header).chain(listed).filter(|(id, _)| id.incarnation == run) {
+            let newer = |(own, said): &(Id, u16)| id.is_newer_than(own) || (id == own && refutation > *said);
+            if reachable.own.as_ref().is_none_or(newer) {
+                reachable.own = Some((id.clone(), refutation));
+            }
+        }
+        if let Some((id, refutation)) = reachable.own.clone() {
+            self.overrule(now, id, refutation);
+        }
+    }
+
+    /// Replaces what foca has of a peer where that is later than anything the peer has said. The peer is told, so that it can
+    /// answer for all who have no link to it.
+    fn overrule(&mut self, now: Time, own: Id, refutation: u16) {
+        let Some(record) = self.record(&own.name) else { return };
+        if (record.id().life(), record.incarnation()) <= (own.life(), refutation) {
+            return;
+        }
+        self.replace_record(now, Member::new(own, refutation, State::Alive));
+        if let Some(reachable) = self.reachable.get_mut(&record.id().name) {
+            reachable.news = Some(record);
+        }
+    }
+
+    /// [Overrules](Self::overrule) what foca has of all peers that have spoken.
+    pub(super) fn overrule_all(&mut self, now: Time) {
+        let records = self.foca.iter_membership_state();
+        let wrong = records.filter_map(|record| {
+            let (own, refutation) = self.reachable.get(&record.id().name)?.own.as_ref()?;
+            let later = (record.id().life(), record.incarnation()) > (own.life(), *refutation);
+            later.then(|| (own.clone(), *refutation))
+        });
+        for (own, refutation) in wrong.collect::<Vec<_>>() {
+            self.overrule(now, own, refutation);
+        }
+    }
+
+    pub(super) fn replace_record(&mut self, now: Time, own: Member<Id>) {
+        self.remove_record(&own.id().name);
+        let done = self.foca.apply_many(std::iter::once(own), true, &mut self.outputs);
+        self.settle(now, done);
+    }
+
+    /// Takes the list of members in a datagram.
+    pub(super) fn take_members(&mut self, now: Time, from: &NodeName, members: Vec<Member<Id>>) {
+        let (mut take, mut note, mut new) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for member in members {
+            let id = member.id();
+            if id.name == *from {
+                // Of a later run its hello tells.
+                let run = self.reachable.get(from).map(|reachable| reachable.peer.incarnation);
+                if run.is_some_and(|run| id.incarnation <= run) {
+                    take.push(member);
+                }
+                continue;
+            }
+            match self.judge(from, &member, &mut new) {
+                Verdict::Take => take.push(hearsay(member)),
+                Verdict::Note => note.push(hearsay(member)),
+                Verdict::Ask => self.ask(now, member),
+                Verdict::Ignore => {}
+            }
+        }
+        self.teller = Some(from.clone());
+        let noted = self.foca.apply_many(note.into_iter(), false, &mut self.outputs);
+        let taken = self.foca.apply_many(take.into_iter(), true, &mut self.outputs);
+        self.settle(now, noted.and(taken));
+        self.teller = None;
+    }
+
+    fn judge(&mut self, from: &NodeName, member: &Member<Id>, new: &mut BTreeSet<NodeName>) -> Verdict {
+        let id = member.id();
+        let record = self.known.get(&id.name);
+        if id.generation > GENERATION_REPORTED || !self.can_be_reported(id) {
+            return Verdict::Ignore;
+        }
+        if self.reachable.contains_key(&id.name) {
+            let older = record.is_some_and(|record| id.life() < record.id.life());
+            let same = record.is_some_and(|record| id.life() == record.id.life());
+            let well = member.state() == State::Alive && !id.left;
+            return if older || (same && well) { Verdict::Ignore } else { Verdict::Ask };
+        }
+        let Some(record) = record else {
+            // Nobody needs to know of a dead member that it never met.
+            if member.state() == State::Down || id.left {
+                return Verdict::Ignore;
+            }
+            if !new.contains(&id.name) {
+                if !self.may_introduce(from, new.len()) {
+                    return Verdict::Ignore;
+                }
+                new.insert(id.name.clone());
+            }
+            return Verdict::Note;
+        };
+        if id.incarnation == record.id.incarnation && id.addr != record.id.addr {
+            // A run does not move.
+            return Verdict::Ignore;
+        }
+        if record.teller.is_some() { Verdict::Note } else { Verdict::Take }
+    }
+
+    /// Whether a run is one that others may tell of: one that the node is in or was in, or may have begun.
+    fn can_be_reported(&self, id: &Id) -> bool {
+        let us = self.foca.identity();
+        let said = self.reachable.get(&id.name).map(|reachable| reachable.peer.incarnation);
+        let heard = self.known.get(&id.name).map(|known| known.id.incarnation);
+        let own = (id.name == us.name).then_some(us.incarnation);
+        let known = [said, heard, own].into_iter().flatten().any(|run| id.incarnation <= run);
+        known || id.incarnation.0 <= INCARNATION_REPORTED
+    }
+
+    /// Asks a linked member about what others say of it.
+    fn ask(&mut self, now: Time, said: Member<Id>) {
+        let Some(reachable) = self.reachable.get_mut(&said.id().name) else { return };
+        let later = |news: &Member<Id>| said.id().is_newer_than(news.id());
+        if reachable.news.as_ref().is_none_or(later) {
+            reachable.news = Some(said.clone());
+        }
+        let said = hearsay(said);
+        match &mut reachable.doubt {
+            None => reachable.doubt = Some(Doubt { said, since: now }),
+            Some(doubt) if weight(&said) > weight(&doubt.said) => doubt.said = said,
+            Some(_) => {}
+        }
+    }
+
+    /// Sends members what others have said of them, and asks for an answer.
+    pub(super) fn pass_on(&mut self, now: Time) {
+        let due = |told: Option<Time>| told.is_none_or(|told| told + PASS_ON_PAUSE <= now);
+        let us = self.foca.identity().clone();
+        let mut asked = Vec::new();
+        for (name, reachable) in self.reachable.iter_mut().filter(|(_, reachable)| due(reachable.told)) {
+            let waits = reachable.doubt.is_some();
+            let Some(news) = reachable.news.take().or_else(|| {
+                let again = reachable.doubt.as_ref().filter(|_| waits);
+                again.map(|doubt| doubt.said.clone())
+            }) else {
+                continue;
+            };
+            reachable.told = Some(now);
+            let dst = reachable.own.as_ref().map_or_else(|| Id::first(&reachable.peer), |(own, _)| own.clone());
+            let header = Header { src: us.clone(), src_incarnation: 0, dst, message: Message::Gossip };
+            match (Datagram { header, members: vec![news] }).write() {
+                Ok(data) => self.transmits.push_back((name.clone(), data.into())),
+                Err(error) => tracing::debug!(%error, "membership"),
+            }
+            asked.push(name.clone());
+        }
+        for name in asked {
+            self.join(now, &name);
+        }
+    }
+
+    /// Whoever has not answered in time is what the others say.
+    pub(super) fn end_doubts(&mut self, now: Time) {
+        let mut unanswered = Vec::new();
+        for reachable in self.reachable.values_mut() {
+            let Some(doubt) = &mut reachable.doubt else { continue };
+            let waited = now.saturating_sub(doubt.since);
+            if waited >= DOUBT * 2 {
+                // This node did not run meanwhile, and the answer may wait to be read.
+                doubt.since = now;
+            } else if waited >= DOUBT {
+                unanswered.extend(reachable.doubt.take().map(|doubt| doubt.said));
+                // It does not speak for itself any more.
+                reachable.own = None;
+            }
+        }
+        self.believe(now, unanswered);
+    }
+
+    /// Takes hearsay about members that nobody has contradicted.
+    pub(super) fn believe(&mut self, now: Time, said: Vec<Member<Id>>) {
+        if !said.is_empty() {
+            let done = self.foca.apply_many(said.into_iter(), true, &mut self.outputs);
+            self.settle(now, done);
+        }
+    }
+
+    /// When the next doubt ends, or the next piece of hearsay may be passed on.
+    pub(super) fn next_doubt(&self) -> Option<Time> {
+        let next = self.reachable.values().filter_map(|reachable| {
+            let ends = reachable.doubt.as_ref().map(|doubt| doubt.since + DOUBT);
+            let waits = reachable.news.is_some() || reachable.doubt.is_some();
+            let told = waits.then(|| reachable.told.map_or(Time::ZERO, |told| told + PASS_ON_PAUSE));
+            ends.into_iter().chain(told).min()
+        });
+        next.min()
+    }
+
+    /// Answers what a datagram says about this node itself.
+    pub(super) fn answer(&mut self, now: Time, said: &Member<Id>) {
+        let (id, us) = (said.id(), self.foca.identity().clone());
+        if id.incarnation > us.incarnation {
+            // Another run, which supersedes this one.
+            if self.can_be_reported(id) {
+                self.events.push_back(MembershipEvent::Superseded(id.incarnation));
+            }
+        } else if id.is_newer_than(&us) {
+            // Another life of this run, which this node did not live.
+            self.next_life(now, id.generation.saturating_add(1));
+        } else if *id == us {
+            match said.state() {
+                State::Alive => {}
+                State::Suspect if said.incarnation() <= REFUTATION => self.refute(now, said.clone()),
+                State::Suspect | State::Down => self.next_life(now, us.generation.saturating_add(1)),
+            }
+        }
+    }
+
+    fn refute(&mut self, now: Time, suspicion: Member<Id>) {
+        if self.refuted.is_some_and(|at| now < at + REFUTE_PAUSE) {
+            return;
+        }
+        self.refuted = Some(now);
+        let done = self.foca.apply_many(std::iter::once(suspicion), true, &mut self.outputs);
+        self.settle(now, done);
+    }
+
+    /// Goes on as a later life of this run, so that those who have it dead take it back; as a new run where lives end.
+    pub(super) fn next_life(&mut self, now: Time, generation: u32) {
+        if self.renewed.is_some_and(|at| now < at + LIFE_PAUSE) {
+            return;
+        }
+        self.renewed = Some(now);
+        let us = self.foca.identity();
+        if generation > GENERATION_REPORTED {
+            self.events.push_back(MembershipEvent::Superseded(us.incarnation));
+            return;
+        }
+        let next = Id { generation, ..us.clone() };
+        let done = self.foca.change_identity(next, &mut self.outputs);
+        self.outputs.rejoined = true;
+        self.settle(now, done);
+    }
+}
+
+/// Which of two pieces of hearsay about a member goes further.
+fn weight(said: &Member<Id>) -> ((Incarnation, u32, SocketAddr), u8) {
+    let state = match said.state() {
+        State::Alive => 0,
+        State::Suspect => 1,
+        State::Down => 2,
+    };
+    (said.id().life(), state)
+}
+
+/// What others say about a member, as far as it can be taken: they do not say goodbye for it.
+fn hearsay(member: Member<Id>) -> Member<Id> {
+    let state = if member.id().left { State::Down } else { member.state() };
+    let id = Id { left: false, ..member.id().clone() };
+    Member::new(id, member.incarnation(), state)
+}

@@ -1,0 +1,102 @@
+//! The table of members: what it holds, who introduced whom, and who gives way when it is full.
+
+use std::time::Duration;
+
+use foca::Timer;
+use tallymesh_schemas::actor::NodeName;
+
+use super::id::Id;
+use super::swim::Swim;
+use super::{MembershipEvent, Time};
+use crate::MemberState;
+use crate::limits::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
+
+/// How long the table holds a dead member that this node never had a link with.
+const NEVER_MET: Duration = Duration::from_secs(30);
+
+/// A member as this node last reported it.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) id: Id,
+    pub(super) state: MemberState,
+    pub(super) since: Time,
+    /// Which member named it first; `None` once it has said hello to this node.
+    pub(super) teller: Option<NodeName>,
+}
+
+impl Swim {
+    /// Whether a member may introduce one more name, when it has introduced `new` names in the same datagram.
+    pub(super) fn may_introduce(&mut self, teller: &NodeName, new: usize) -> bool {
+        let introduced = self.known.values().filter_map(|known| known.teller.as_ref());
+        let (own, all) = introduced.fold((new, new), |(own, all), by| (own + usize::from(by == teller), all + 1));
+        if own >= INTRODUCED || all >= INTRODUCED_ALL {
+            return false;
+        }
+        self.make_room(new + 1);
+        self.known.len() + new < MEMBERS
+    }
+
+    /// Makes room for a member that says hello: a member that is not running gives way, or else one that never said hello.
+    pub(super) fn make_room_for_peer(&mut self) -> bool {
+        self.make_room(1);
+        if self.known.len() >= MEMBERS {
+            let strangers = self.known.iter().filter(|(_, known)| known.teller.is_some());
+            let first = strangers.min_by_key(|(name, known)| (known.since, (*name).clone()));
+            if let Some(name) = first.map(|(name, _)| name.clone()) {
+                self.drop_member(&name);
+            }
+        }
+        self.known.len() < MEMBERS
+    }
+
+    /// Drops those who are dead or have left the longest; first those who never said hello.
+    fn make_room(&mut self, newcomers: usize) {
+        let missing = (self.known.len() + newcomers).saturating_sub(MEMBERS);
+        if missing == 0 {
+            return;
+        }
+        let ended = self.known.iter().filter(|(_, known)| !known.state.is_active());
+        let mut ended: Vec<_> =
+            ended.map(|(name, known)| (known.teller.is_none(), known.since, name.clone())).collect();
+        ended.sort();
+        for (_, _, name) in ended.into_iter().take(missing) {
+            self.drop_member(&name);
+        }
+    }
+
+    /// Drops the dead whom this node knows only from others.
+    pub(super) fn drop_never_met(&mut self, now: Time) {
+        let old = |known: &Known| {
+            known.teller.is_some() && !known.state.is_active() && now.saturating_sub(known.since) >= NEVER_MET
+        };
+        let old: Vec<_> = self.known.iter().filter(|(_, known)| old(known)).map(|(name, _)| name.clone()).collect();
+        for name in old {
+            self.drop_member(&name);
+        }
+    }
+
+    pub(super) fn drop_member(&mut self, name: &NodeName) {
+        if self.known.remove(name).is_none() {
+            return;
+        }
+        self.remove_record(name);
+        self.events.push_back(MembershipEvent::Dropped(name.clone()));
+    }
+
+    /// Takes a name out of foca's table. The other members do not hear of it: that this node has no use for a record does not
+    /// mean that they have none.
+    pub(super) fn remove_record(&mut self, name: &NodeName) {
+        let Some(record) = self.record(name) else { return };
+        let id = record.id().clone();
+        if record.state() != foca::State::Down {
+            let down = std::iter::once(foca::Member::down(id.clone()));
+            let _ = self.foca.apply_many(down, false, &mut self.outputs);
+        }
+        let _ = self.foca.handle_timer(Timer::RemoveDown(id), &mut self.outputs);
+    }
+
+    /// What foca has of a name.
+    pub(super) fn record(&self, name: &NodeName) -> Option<foca::Member<Id>> {
+        self.foca.iter_membership_state().find(|record| record.id().name == *name).cloned()
+    }
+}
