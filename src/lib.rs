@@ -92,4 +92,4 @@ pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
 pub use tallymesh_schemas::{Actor, Bounds, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
 pub use tallymesh_schemas::{OnPartition, Rate, Strength, ThrottleSpec};
 pub use tallymesh_schemas::{SeriesName, SeriesSpec};
-pub use tallymesh_transport::{Gate, Identity, IdentityError, Timings, Traffic};
+pub use tallymesh_transport::{Gate, Identity, IdentityError, Joining, Timings, Traffic};

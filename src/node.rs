@@ -12,7 +12,7 @@ use tallymesh_engine::{Now, Replica, Structure, Time};
 use tallymesh_schemas::config::LimitsConfig;
 use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec};
-use tallymesh_transport::Endpoint;
+use tallymesh_transport::{Endpoint, Joining};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -327,6 +327,15 @@ impl Node {
             Some(status) => self.shared.members(&status),
             None => Vec::new(),
         }
+    }
+
+    /// Waits until this node has found its place: it has a link to another node, it has nobody to join, or it has tried all
+    /// of its seeds once in vain. It goes on trying then. Returns which of these it is.
+    pub async fn settled(&self) -> Joining {
+        let mut joining = self.shared.endpoint.joining();
+        let settled = joining.wait_for(|joining| *joining != Joining::Trying).await.map(|joining| *joining);
+        // The transport has ended, and has no peers.
+        settled.unwrap_or(Joining::Nobody)
     }
 
     /// Compares what all members hold with what each owner has, and asks again for up to `patience` while some lag or do

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Life, Series, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId};
-use tallymesh_transport::{Endpoint, Traffic};
+use tallymesh_transport::{Endpoint, Joining, Traffic};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -172,6 +172,11 @@ impl Shared {
     pub(crate) fn permits(&self) -> Vec<Permits> {
         let pools = self.limiters.values().flat_map(|limiter| limiter.pools());
         pools.map(|pool| Permits::new(pool, self.clock)).collect()
+    }
+
+    /// Whether this node has others to join and a link to none of them.
+    pub(crate) fn is_alone(&self) -> bool {
+        *self.endpoint.joining().borrow() == Joining::Unreachable
     }
 
     pub(crate) fn actor(&self) -> Actor {

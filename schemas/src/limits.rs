@@ -80,6 +80,9 @@ pub const HOLD_LIMITS: usize = 64;
 /// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object: at this size that stays within seconds.
 pub const CONFIG_BYTES: usize = 256 << 10;
 
+/// Bytes of the path of a Unix socket: what the system's address holds, without the zero at its end.
+pub const SOCKET_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
 /// Brackets within brackets of a configuration file. The parser's time doubles with each.
 pub const CONFIG_NESTING: usize = 8;
 

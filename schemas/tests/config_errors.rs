@@ -99,3 +99,45 @@ fn a_file_without_a_node_is_right_but_cannot_run() {
          add one: node { … } with name, listen, seeds and tls; `tally init` writes whole files"
     );
 }
+
+#[test]
+fn seeds_that_the_listener_cannot_dial_are_refused() {
+    let said = |listen: &str, seed: &str| {
+        let advertise = if listen.starts_with("[::]") { "advertise = \"192.0.2.1:4801\"" } else { "" };
+        let text = format!(
+            "node {{\n  name = \"a\"\n  listen = \"{listen}\"\n  {advertise}\n  seeds = [\"{seed}\"]\n  tls {{\n    ca = \"c\"\n    \
+             cert = \"d\"\n    key = \"e\"\n  }}\n}}\n"
+        );
+        Config::parse(&text, "mesh.hcl").map(drop).map_err(|errors| errors.to_string())
+    };
+    let refused = said("127.0.0.1:4801", "[::1]:4802").unwrap_err();
+    let message = "mesh.hcl:5:12: a node that listens on 127.0.0.1:4801 cannot dial the seed \"[::1]:4802\"";
+    assert!(refused.starts_with(message), "{refused}");
+    assert!(said("[::1]:4801", "127.0.0.1:4802").is_err());
+    for (listen, seed) in [
+        ("[::]:4801", "127.0.0.1:4802"),
+        ("[::]:4801", "[::1]:4802"),
+        ("127.0.0.1:4801", "192.0.2.1:4802"),
+        ("[::1]:4801", "[2001:db8::1]:4802"),
+        ("127.0.0.1:4801", "mx.example.net:4802"),
+    ] {
+        assert_eq!(said(listen, seed), Ok(()), "{listen} {seed}");
+    }
+}
+
+#[test]
+fn a_socket_path_longer_than_the_system_takes_is_refused() {
+    let said = |file: &str, bytes: usize| {
+        let text = format!(
+            "node {{\n  name = \"a\"\n  listen = \"127.0.0.1:4801\"\n  admin = \"{}\"\n  tls {{\n    ca = \"c\"\n    \
+             cert = \"d\"\n    key = \"e\"\n  }}\n}}\n",
+            "s".repeat(bytes)
+        );
+        Config::parse(&text, file).map(drop).map_err(|errors| errors.to_string())
+    };
+    let longest = limits::SOCKET_PATH_BYTES;
+    assert_eq!(said("mesh.hcl", longest), Ok(()));
+    // The path counts with the folder before it.
+    let refused = said("mesh/mesh.hcl", longest).unwrap_err();
+    assert!(refused.contains(&format!("the path of the socket has {} bytes", longest + 5)), "{refused}");
+}

@@ -109,7 +109,7 @@ fn every_key_of_the_node() {
     let seeds = ["relay-0-2.example.net:4802", "192.0.2.3:4803", "[2001:db8::4]:4804"];
     let wanted = NodeConfig {
         name: NodeName::new("relay-0-1").unwrap(),
-        listen: "0.0.0.0:4801".parse().unwrap(),
+        listen: "[::]:4801".parse().unwrap(),
         advertise: Some("192.0.2.1:4801".parse().unwrap()),
         seeds: seeds.map(str::to_owned).to_vec(),
         tls,

@@ -12,7 +12,7 @@ fn node() -> NodeConfig {
         name: NodeName::new("relay-0-1").unwrap(),
         listen: "127.0.0.1:4801".parse().unwrap(),
         advertise: None,
-        seeds: vec!["127.0.0.1:4802".to_owned(), "[::1]:4803".to_owned()],
+        seeds: vec!["127.0.0.1:4802".to_owned(), "mx.example.net:4803".to_owned()],
         tls,
         admin: Some("relay-0-1.sock".into()),
         data_dir: None,

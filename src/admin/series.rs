@@ -5,10 +5,9 @@ use std::sync::Arc;
 use tallymesh_engine::{Scope, Series};
 use tallymesh_schemas::admin::{self, Answer, PAGE_ITEMS, SeriesRef};
 use tallymesh_schemas::{Kind, NodeName, key};
-use tokio::net::unix::OwnedWriteHalf;
 
 use super::session::{Refused, Served, Session, check_step, unknown_node};
-use super::wire;
+use super::wire::{self, To};
 
 impl Session {
     fn series(&self, wanted: &SeriesRef) -> Result<Arc<Series>, Refused> {
@@ -72,6 +71,7 @@ impl Session {
                 local: count.local,
                 actors: count.actors,
                 stalest_ms: u64::try_from(count.stalest.as_millis()).unwrap_or(u64::MAX),
+                alone: self.shared().is_alone(),
             };
             if let Some(node) = from {
                 let part = series.count_from(node, scope, start..=end).ok_or_else(|| unknown_node(from))?;
@@ -106,12 +106,7 @@ impl Session {
         Answer::Windows(admin::Windows { series: info(series), began: began_ms / 1000, into_ms, counts })
     }
 
-    pub(super) async fn series_show(
-        &self,
-        wanted: &SeriesRef,
-        from: Option<&NodeName>,
-        to: &mut OwnedWriteHalf,
-    ) -> Served {
+    pub(super) async fn series_show(&self, wanted: &SeriesRef, from: Option<&NodeName>, to: &mut To) -> Served {
         let series = match self.series(wanted) {
             Ok(series) => series,
             Err(refused) => return Ok(Err(refused)),
@@ -126,8 +121,8 @@ impl Session {
                 return Ok(Ok(()));
             }
             let text = |key: &[u8]| key::display(series.spec().kind, key).unwrap_or_else(|error| error.to_string());
-            let rows = rows.into_iter().map(|row| (text(&row.key), row.counts)).collect();
-            wire::write(to, &Answer::SeriesRows(rows)).await?;
+            let rows = rows.into_iter().map(|row| (text(&row.key), row.counts));
+            wire::write_pages(to, rows, Answer::SeriesRows).await?;
         }
     }
 }

@@ -36,15 +36,9 @@ impl Dialer {
     pub(crate) async fn resolve(self, seed: usize, host: String) {
         let looked_up = tokio::time::timeout(self.shared.timings.handshake, tokio::net::lookup_host(&host)).await;
         let addrs = match looked_up {
-            Ok(Ok(addrs)) => addrs.map(canonical).take(SEED_ADDRESSES).collect(),
-            Ok(Err(error)) => {
-                tracing::warn!(seed = host, %error, "a seed cannot be resolved");
-                Vec::new()
-            }
-            Err(_) => {
-                tracing::warn!(seed = host, "a seed cannot be resolved: the name service does not answer");
-                Vec::new()
-            }
+            Ok(Ok(addrs)) => Ok(addrs.map(canonical).take(SEED_ADDRESSES).collect()),
+            Ok(Err(error)) => Err(format!("its addresses cannot be looked up: {error}")),
+            Err(_) => Err("its addresses cannot be looked up: the name service does not answer".to_owned()),
         };
         // An error says that the mesh is gone.
         let _ = self.mesh.send(Input::Resolved { seed, addrs }).await;

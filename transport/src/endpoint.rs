@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quinn::Runtime;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -24,7 +24,7 @@ use crate::mesh::plan::Plan;
 use crate::mesh::{Command, Mesh, State};
 use crate::shared::Shared;
 use crate::tls::TlsError;
-use crate::{Config, Counters, Identity, Member, quic, socket, tls};
+use crate::{Config, Counters, Identity, Joining, Member, quic, socket, tls};
 
 /// The handle to a node's links. Cheap to clone; when the last clone is dropped, everything ends without a goodbye.
 #[derive(Clone)]
@@ -127,6 +127,11 @@ impl Endpoint {
     /// The members known, by name, without this node: O(members).
     pub fn members(&self) -> Vec<Member> {
         self.shared.members()
+    }
+
+    /// Whether this node has found others, now and as it changes.
+    pub fn joining(&self) -> watch::Receiver<Joining> {
+        self.shared.joining.subscribe()
     }
 
     /// What has been counted since the start.

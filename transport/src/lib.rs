@@ -56,4 +56,4 @@ pub use gate::Gate;
 pub use identity::{Identity, IdentityError};
 pub use inbox::Events;
 pub use link::{Link, LinkId, SendError};
-pub use member::{Member, MemberState, Traffic};
+pub use member::{Joining, Member, MemberState, Traffic};

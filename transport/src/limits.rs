@@ -37,6 +37,9 @@ pub const DIALS: usize = 64;
 /// Addresses that one seed may resolve to; the rest is ignored.
 pub const SEED_ADDRESSES: usize = 16;
 
+/// Seeds that a warning names; the rest is counted.
+pub(crate) const SEEDS_NAMED: usize = 16;
+
 /// Cost of a link's queue above which [`Link::has_room`](crate::Link::has_room) says no, on a fast path; on a slower one
 /// it is what the path takes in two round trips, but at least [`OUTBOX_HIGH_MIN`]. A frame costs its bytes and
 /// [`OUTBOX_FRAME`]. What waits here grows old: less of it lets the sender say newer things instead. A link that was full

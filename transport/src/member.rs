@@ -41,6 +41,19 @@ impl std::fmt::Display for MemberState {
     }
 }
 
+/// Whether this node has found others of its cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Joining {
+    /// It has not tried every seed yet.
+    Trying,
+    /// It has a link to another node.
+    Linked,
+    /// There is nobody to join: it has no seeds, or they all lead to itself.
+    Nobody,
+    /// It has no link, and whom it tried did not answer. It goes on trying.
+    Unreachable,
+}
+
 /// A member as [`Endpoint::members`](crate::Endpoint::members) lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tokio::sync::watch;
 
 use crate::counters::Tally;
 use crate::hello::Hello;
 use crate::limits::WARNINGS_PER_SECOND;
 use crate::notices::Notices;
-use crate::{Link, Member, MemberState, Refusal, Timings};
+use crate::{Joining, Link, Member, MemberState, Refusal, Timings};
 
 /// What all parts of an endpoint see. The mesh alone writes the members.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) tally: Tally,
     pub(crate) notices: Notices,
     pub(crate) members: Mutex<BTreeMap<NodeName, Known>>,
+    /// Whether this node has found others.
+    pub(crate) joining: watch::Sender<Joining>,
     /// Set once, when the endpoint leaves.
     pub(crate) leaving: AtomicBool,
     incarnation: AtomicU64,
@@ -59,6 +62,7 @@ impl Shared {
             tally: Tally::default(),
             notices: Notices::default(),
             members: Mutex::new(BTreeMap::new()),
+            joining: watch::Sender::new(Joining::Trying),
             leaving: AtomicBool::new(false),
             incarnation: AtomicU64::new(incarnation.0),
             warnings: Mutex::new((None, 0)),

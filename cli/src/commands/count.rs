@@ -1,11 +1,13 @@
 //! `tally count`: a count with its freshness.
 
+use serde::Serialize;
 use tallymesh_schemas::admin::{Answer, Count, Request};
 
 use crate::args;
 use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
+use crate::style;
 
 /// Asks a node for a count, and writes it.
 pub(crate) fn run(args: args::Count, target: &Target, format: Format) -> Result<(), Failure> {
@@ -20,10 +22,13 @@ pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<
         _ => None,
     })?;
     let mut out = Out::open();
-    let Count { total, local, actors, stalest_ms } = count;
+    let Count { total, local, actors, stalest_ms, alone } = count;
+    if alone && format != Format::Json {
+        style::complain("warning", "the node has no link to any other: what the others count is missing, or old");
+    }
     match format {
         Format::Text => out.text(text(&count))?,
-        Format::Json => out.json(&count)?,
+        Format::Json => out.json(&AsJson { total, local, actors, stalest_ms, alone })?,
         Format::Csv => {
             out.csv(&["total", "local", "actors", "stalest_ms"])?;
             let fields = [total.to_string(), local.to_string(), actors.to_string(), stalest_ms.to_string()];
@@ -33,7 +38,19 @@ pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<
     out.flush()
 }
 
-fn text(Count { total, local, actors, stalest_ms }: &Count) -> String {
+/// A count as JSON shows it.
+#[derive(Serialize)]
+struct AsJson {
+    total: i64,
+    local: i64,
+    actors: u32,
+    stalest_ms: u64,
+    /// Only where it is so: programs know the other four.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    alone: bool,
+}
+
+fn text(Count { total, local, actors, stalest_ms, .. }: &Count) -> String {
     let heading = format!("{:>13}{:>13}{:>10}{:>12}", "total", "this node", "actors", "stalest");
     let stalest = format!("{:.1} s", *stalest_ms as f64 / 1000.0);
     format!("{heading}\n{total:>13}{local:>13}{actors:>10}{stalest:>12}\n")
@@ -45,7 +62,7 @@ mod tests {
 
     #[test]
     fn columns_stand_below_their_headings() {
-        let count = Count { total: 31, local: 5, actors: 3, stalest_ms: 840 };
+        let count = Count { total: 31, local: 5, actors: 3, stalest_ms: 840, alone: false };
         let expected =
             "        total    this node    actors     stalest\n           31            5         3       0.8 s\n";
         assert_eq!(text(&count), expected);

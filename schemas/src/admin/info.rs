@@ -199,6 +199,8 @@ pub struct Count {
     pub actors: u32,
     /// How long ago the stalest of them was last known to be up to date, in milliseconds.
     pub stalest_ms: u64,
+    /// The node that answers has others to join and a link to none of them: what they count is missing here, or old.
+    pub alone: bool,
 }
 
 /// What a verification found.

@@ -34,6 +34,7 @@ use crate::{
     Bounds, Class, GaugeCacheSpec, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec, key,
 };
 
+pub use node::dials;
 pub use render::render_node_file;
 pub use report::{ConfigError, ConfigErrors};
 

@@ -34,8 +34,9 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     {
         reachable(setting, address, true, report);
     }
-    let seeds = seeds.map_or(Vec::new(), |setting| seed_list(setting, report));
-    let admin = admin.and_then(|setting| path(setting, report));
+    let listens = listen.map(|(_, address)| address);
+    let seeds = seeds.map_or(Vec::new(), |setting| seed_list(setting, listens, report));
+    let admin = admin.and_then(|setting| socket(setting, report));
     let data_dir = data_dir.and_then(|setting| path(setting, report));
     let tls = tls.and_then(|block| tls_files(block, report));
     Some(NodeConfig { name: name?, listen: listen?.1, advertise, seeds, tls: tls?, admin, data_dir })
@@ -67,6 +68,19 @@ fn path(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
         return None;
     }
     Some(PathBuf::from(text.text))
+}
+
+/// The path of a Unix socket, which the system takes up to a length. It counts from this file's folder.
+fn socket(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
+    let named = path(setting, report)?;
+    let resolved = report.folder().join(&named);
+    let bytes = resolved.as_os_str().len();
+    if bytes > limits::SOCKET_PATH_BYTES {
+        let message = format!("the path of the socket has {bytes} bytes: {}", quoted(&resolved.to_string_lossy()));
+        report.add(setting.at(), message, format!("the system takes {} at most", limits::SOCKET_PATH_BYTES));
+        return None;
+    }
+    Some(named)
 }
 
 fn address(setting: Setting<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
@@ -102,17 +116,25 @@ fn reachable(setting: Setting<'_>, address: SocketAddr, listens: bool, report: &
     Some(address)
 }
 
-fn seed_list(setting: Setting<'_>, report: &mut Report<'_>) -> Vec<String> {
+fn seed_list(setting: Setting<'_>, listens: Option<SocketAddr>, report: &mut Report<'_>) -> Vec<String> {
     let texts = setting.texts(report, "seeds = [\"127.0.0.1:4802\"]");
     if texts.len() > limits::SEEDS {
         let message = format!("{} seeds, there may be {}", texts.len(), limits::SEEDS);
         report.add(setting.at(), message, "a few are enough: the others are heard of from them");
         return Vec::new();
     }
-    texts.into_iter().filter_map(|text| seed(text, report)).collect()
+    texts.into_iter().filter_map(|text| seed(text, listens, report)).collect()
 }
 
-fn seed(Text { text, at }: Text<'_>, report: &mut Report<'_>) -> Option<String> {
+fn seed(Text { text, at }: Text<'_>, listens: Option<SocketAddr>, report: &mut Report<'_>) -> Option<String> {
+    if let (Some(listens), Ok(seed)) = (listens, text.parse::<SocketAddr>())
+        && !dials(listens, seed)
+    {
+        let message = format!("a node that listens on {listens} cannot dial the seed {}", quoted(text));
+        let help = "write addresses of the same version, or listen = \"[::]:4801\" for both, with advertise";
+        report.add(at - 1, message, help);
+        return None;
+    }
     let help = match text.rsplit_once(':') {
         Some((host, port)) if !port.parse::<u16>().is_ok_and(|port| port != 0) && is_host(host) => {
             "the port is a number from 1 to 65535"
@@ -124,6 +146,13 @@ fn seed(Text { text, at }: Text<'_>, report: &mut Report<'_>) -> Option<String> 
     };
     report.add(at - 1, format!("bad seed {}", quoted(text)), help);
     None
+}
+
+/// Whether a socket that listens on one address can send to the other: both are IPv4 or both are IPv6, or it listens on `[::]`,
+/// which takes both.
+pub fn dials(listens: SocketAddr, to: SocketAddr) -> bool {
+    let [from, to] = [listens, to].map(|address| address.ip().to_canonical());
+    from.is_ipv4() == to.is_ipv4() || from == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
 }
 
 /// Whether the text is a host name, an IPv4 address, or an IPv6 address in brackets.

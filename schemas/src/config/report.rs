@@ -1,6 +1,7 @@
 //! What is wrong with a configuration file: found anywhere, reported together, in the order of the file.
 
 use std::fmt;
+use std::path::Path;
 
 use crate::limits;
 
@@ -97,6 +98,11 @@ impl<'a> Report<'a> {
     /// Notes that something is wrong at a byte offset.
     pub(super) fn add(&mut self, at: usize, message: impl Into<String>, help: impl Into<String>) {
         self.found.push(Finding { at, message: message.into(), help: help.into() });
+    }
+
+    /// The folder of the file, as the caller named it.
+    pub(super) fn folder(&self) -> &'a Path {
+        Path::new(self.file).parent().unwrap_or(Path::new(""))
     }
 
     /// The line, from 1, of a byte offset.

@@ -1,7 +1,7 @@
 # Every block and every key.
 node {
   name = "relay-0-1"
-  listen = "0.0.0.0:4801"
+  listen = "[::]:4801"
   advertise = "192.0.2.1:4801"
   seeds = ["relay-0-2.example.net:4802", "192.0.2.3:4803", "[2001:db8::4]:4804"]
   admin = "relay-0-1.sock"

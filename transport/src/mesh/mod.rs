@@ -2,6 +2,7 @@
 
 mod links;
 pub(crate) mod plan;
+mod search;
 mod settle;
 mod shutdown;
 
@@ -18,6 +19,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use self::plan::{Origin, Plan, Task};
+use self::search::Search;
 use self::settle::Claim;
 use crate::closing::{Code, Ending};
 use crate::counters::count;
@@ -35,8 +37,8 @@ pub(crate) enum Input {
     Greeted { greeted: Box<Greeted>, origin: Origin },
     /// A connection did not get that far.
     Failed { origin: Origin, addr: SocketAddr, name: Option<NodeName>, ending: Ending },
-    /// A seed's addresses; none when it cannot be resolved.
-    Resolved { seed: usize, addrs: Vec<SocketAddr> },
+    /// A seed's addresses, or why they are not known.
+    Resolved { seed: usize, addrs: Result<Vec<SocketAddr>, String> },
     /// A membership datagram.
     Datagram { link: LinkId, data: Bytes },
     /// A link's connection has ended.
@@ -72,6 +74,7 @@ pub(crate) struct State {
     /// Resolve when the latest link of a name has been reported down.
     tails: BTreeMap<NodeName, oneshot::Receiver<()>>,
     last_id: u64,
+    search: Search,
     /// The newest run of this name that has been reported.
     superseded_by: Option<Incarnation>,
     sessions: JoinSet<()>,
@@ -118,7 +121,8 @@ impl Mesh {
     }
 
     fn timeout(&self) -> Option<Instant> {
-        let next = self.membership.poll_timeout().into_iter().chain(self.plan.timeout()).min();
+        let search = self.state.search.timeout().filter(|at| *at > self.now());
+        let next = self.membership.poll_timeout().into_iter().chain(self.plan.timeout()).chain(search).min();
         next.map(|next| self.start + next)
     }
 
@@ -126,7 +130,13 @@ impl Mesh {
         match input {
             Input::Greeted { greeted, origin } => self.greeted(*greeted, &origin),
             Input::Failed { origin, addr, name, ending } => self.failed(&origin, addr, name.as_ref(), &ending),
-            Input::Resolved { seed, addrs } => self.plan.resolved(self.now(), seed, addrs),
+            Input::Resolved { seed, addrs } => {
+                let addrs = addrs.unwrap_or_else(|why| {
+                    self.plan.seed_trouble(seed, &why);
+                    Vec::new()
+                });
+                self.plan.resolved(self.now(), seed, addrs);
+            }
             Input::Datagram { link, data } => self.datagram(link, &data),
             Input::Ended { link, ending } => self.ended(&link, &ending),
         }
@@ -148,6 +158,21 @@ impl Mesh {
         }
         while let Some(task) = self.plan.poll(self.now()) {
             self.spawn(task);
+        }
+        self.search();
+    }
+
+    /// Tells whether this node has joined others, and warns while it cannot.
+    fn search(&mut self) {
+        let now = self.now();
+        let linked = !self.state.links.is_empty();
+        let (joining, warning) = self.state.search.poll(now, linked, &self.plan);
+        self.shared.joining.send_if_modified(|known| std::mem::replace(known, joining) != joining);
+        if let Some(warning) = warning {
+            tracing::warn!(
+                node = %self.shared.name, tried = warning.tried, alone_for = ?warning.alone,
+                "this node has not joined its cluster: no seed leads to another node; it counts alone and keeps trying"
+            );
         }
     }
 
@@ -223,6 +248,7 @@ impl Mesh {
         if let Some(by) = ending.superseded {
             self.superseded(by);
         }
+        self.plan.trouble(origin, &ending.reason);
         if let (Origin::Member(member), Some(Refusal::WrongName)) = (origin, ending.refusal) {
             self.plan.wrong_name(member);
         }

@@ -61,11 +61,13 @@ struct Target {
     dead_since: Option<Time>,
     /// Somebody else answered at the address.
     misnamed: bool,
+    /// Why it is not linked, as far as its last dial says.
+    trouble: Option<String>,
 }
 
 impl Target {
     fn new(addr: SocketAddr, status: Status) -> Self {
-        Self { addr, status, attempts: 0, dead_since: None, misnamed: false }
+        Self { addr, status, attempts: 0, dead_since: None, misnamed: false, trouble: None }
     }
 
     /// Takes the address that the member gives now.
@@ -86,6 +88,10 @@ struct Seed {
     status: Status,
     attempts: u32,
     failed: bool,
+    /// It has been tried once at least.
+    tried: bool,
+    /// Why it led to no link when it was last tried.
+    trouble: Option<String>,
 }
 
 /// Whom to dial, and when.
@@ -110,7 +116,10 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(us: NodeName, seeds: Vec<String>, timings: Timings, rng: u64) -> Self {
-        let seed = |host| Seed { host, status: Status::Waiting(Time::ZERO), attempts: 0, failed: false };
+        let seed = |host| {
+            let status = Status::Waiting(Time::ZERO);
+            Seed { host, status, attempts: 0, failed: false, tried: false, trouble: None }
+        };
         Self {
             us,
             timings,
@@ -220,14 +229,49 @@ impl Plan {
         }
     }
 
+    /// Notes why a dial led to no link. To be called before [`Plan::ended`].
+    pub(crate) fn trouble(&mut self, origin: &Origin, why: &str) {
+        match origin {
+            Origin::Incoming => {}
+            Origin::Seed { seed, .. } => self.seed_trouble(*seed, why),
+            Origin::Member(name) => {
+                if let Some(target) = self.members.get_mut(name) {
+                    target.trouble = Some(why.to_owned());
+                }
+            }
+        }
+    }
+
+    /// Notes why a seed's addresses are not known.
+    pub(crate) fn seed_trouble(&mut self, seed: usize, why: &str) {
+        if let Some(entry) = self.seeds.get_mut(seed) {
+            entry.trouble = Some(why.to_owned());
+        }
+    }
+
+    /// Whether every seed has been tried once at least.
+    pub(crate) fn has_tried_all(&self) -> bool {
+        self.seeds.iter().all(|seed| seed.tried)
+    }
+
+    /// The seeds that led to nobody when they were last tried, and the members without a link: each with the reason.
+    pub(crate) fn troubles(&self) -> impl Iterator<Item = (String, &str)> {
+        let seeds = self.seeds.iter().filter(|seed| seed.attempts > 0);
+        let seeds = seeds.map(|seed| (seed.host.clone(), &seed.trouble));
+        let members = self.members.iter().filter(|(_, target)| target.status != Status::Linked);
+        let members = members.map(|(name, target)| (format!("{name} at {}", target.addr), &target.trouble));
+        seeds.chain(members).map(|(whom, trouble)| (whom, trouble.as_deref().unwrap_or("no link")))
+    }
+
     /// Sets the next time for a seed whose dials are all over.
     fn conclude(&mut self, now: Time, seed: usize) {
         let Some(entry) = self.seeds.get_mut(seed).filter(|entry| entry.status == Status::Busy(0)) else { return };
+        entry.tried = true;
         let pause = if entry.failed {
             entry.attempts = entry.attempts.saturating_add(1);
             backoff(&mut self.rng, &self.timings, entry.attempts, self.timings.backoff_max)
         } else {
-            entry.attempts = 0;
+            (entry.attempts, entry.trouble) = (0, None);
             self.timings.seed_check
         };
         entry.status = Status::Waiting(now + pause);
@@ -246,7 +290,7 @@ impl Plan {
     pub(crate) fn linked(&mut self, name: &NodeName, addr: SocketAddr) {
         let target = self.members.entry(name.clone()).or_insert(Target::new(addr, Status::Linked));
         target.move_to(addr);
-        target.misnamed = false;
+        (target.misnamed, target.trouble) = (false, None);
         target.status = Status::Linked;
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use tallymesh_schemas::NodeName;
-use tallymesh_schemas::config::Config;
+use tallymesh_schemas::config::{Config, dials};
 
 use crate::commands::check;
 use crate::failure::Failure;
@@ -49,6 +49,17 @@ impl Places {
                 Failure::Input(format!("{name} would listen on port {port}: choose a --base-port between 1 and 65535"))
             })?;
             new.push(Place { name, listen: SocketAddr::new(host, port) });
+        }
+        if let (Some(ours), Some(theirs)) = (
+            new.first(),
+            existing.iter().find(|place| {
+                new.first().is_some_and(|ours| !dials(ours.listen, place.listen) || !dials(place.listen, ours.listen))
+            }),
+        ) {
+            let (host, name, listen) = (ours.listen.ip(), &theirs.name, theirs.listen);
+            return Err(Failure::Input(format!(
+                "a node on {host} and {name} on {listen} cannot reach each other: give a --host of the same version of IP"
+            )));
         }
         let taken = new.iter().find_map(|place| existing.iter().find(|other| other.listen == place.listen));
         match taken {
@@ -110,6 +121,13 @@ mod tests {
         assert_eq!(places.new[0].listen.port(), 6002);
         assert_eq!(places.seeds(&name("b")), ["127.0.0.1:6001"]);
         assert!(Places::new(vec![name("b")], existing, Some(6001), host()).is_err());
+    }
+
+    #[test]
+    fn nodes_that_cannot_dial_each_other_are_refused() {
+        let existing = vec![Place { name: name("a"), listen: "127.0.0.1:6001".parse().unwrap() }];
+        let refused = Places::new(vec![name("b")], existing, None, "::1".parse().unwrap()).unwrap_err();
+        assert!(refused.to_string().contains("a node on ::1 and a on 127.0.0.1:6001"), "{refused}");
     }
 
     #[test]
