@@ -3,30 +3,43 @@
 mod caches;
 mod holds;
 mod limits;
+mod places;
 mod series;
 mod session;
+mod socket;
+mod watch;
 mod wire;
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener as StdListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tallymesh_schemas::limits::SOCKET_PATH_BYTES;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, watch as signal};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 
 use crate::command::Command;
 use crate::shared::Shared;
+use places::{Place, Places};
 use session::Session;
+use socket::SocketFile;
+use watch::Feeds;
 
-/// Connections that are served at a time; further ones wait. One that holds or watches gives its place back.
+/// Connections that are served at a time. A further one takes the place of the one whose client has been silent for longest.
+/// A connection that holds, watches or verifies gives its place back.
 const CONNECTIONS: usize = 64;
 
-/// Connections that hold or watch, which they may do for long; further ones are refused.
+/// Connections that hold, watch or verify, which they may do for long; further ones are refused.
 const LONG: usize = 4096;
+
+/// Pause before the next attempt when the system refuses a connection.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two lines of the log about connections that cannot be accepted.
+const REMINDER: Duration = Duration::from_secs(60);
 
 /// Why there is no admin socket.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +50,17 @@ pub enum AdminError {
     /// Something that is no socket is there.
     #[error("{0} is there and is no socket: name another path, or remove it")]
     NotASocket(PathBuf),
+    /// The path is longer than the system takes.
+    #[error(
+        "the path of the admin socket has {bytes} bytes, and the system takes {SOCKET_PATH_BYTES}: name a shorter one \
+         than {path}"
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
     /// The system refuses.
     #[error("cannot open the admin socket {path}: {error}")]
     Io {
@@ -47,97 +71,110 @@ pub enum AdminError {
     },
 }
 
-/// A socket that is bound and not served yet.
+/// A socket that is bound and not served yet. Its file is removed when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Admin {
+    // The order matters: the file goes while somebody still listens, so that no other node takes its place meanwhile.
+    _file: SocketFile,
     listener: UnixListener,
-    path: PathBuf,
 }
 
 /// A socket that is served.
 #[derive(Debug)]
 pub(crate) struct Serving {
-    path: PathBuf,
-    stop: watch::Sender<()>,
+    stop: signal::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Admin {
-    /// Opens the socket. It never exists with a mode that lets others in: it is made under another name and moved.
+    /// Opens the socket.
     pub(crate) fn bind(path: &Path) -> Result<Self, AdminError> {
-        use std::os::unix::fs::FileTypeExt;
-        let io = |error| AdminError::Io { path: path.to_owned(), error };
-        if let Ok(found) = fs::symlink_metadata(path) {
-            if !found.file_type().is_socket() {
-                return Err(AdminError::NotASocket(path.to_owned()));
-            }
-            if UnixStream::connect(path).is_ok() {
-                return Err(AdminError::InUse(path.to_owned()));
-            }
-        }
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(".new");
-        let draft = PathBuf::from(draft);
-        if fs::symlink_metadata(&draft).is_ok() {
-            fs::remove_file(&draft).map_err(io)?;
-        }
-        let listener = StdListener::bind(&draft).map_err(io)?;
-        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).map_err(io)?;
-        fs::rename(&draft, path).map_err(io)?;
-        listener.set_nonblocking(true).map_err(io)?;
-        let listener = UnixListener::from_std(listener).map_err(io)?;
-        Ok(Self { listener, path: path.to_owned() })
+        let (listener, file) = socket::bind(path)?;
+        let listen = || {
+            listener.set_nonblocking(true)?;
+            UnixListener::from_std(listener)
+        };
+        let listener = listen().map_err(|error| AdminError::Io { path: path.to_owned(), error })?;
+        Ok(Self { _file: file, listener })
     }
 
     pub(crate) fn serve(self, shared: Arc<Shared>, commands: mpsc::WeakSender<Command>) -> Serving {
-        let (stop, stopped) = watch::channel(());
-        let task = tokio::spawn(accept(self.listener, shared, commands, stopped));
-        Serving { path: self.path, stop, task }
+        let (stop, stopped) = signal::channel(());
+        let server = Server {
+            shared,
+            commands,
+            places: Places::new(CONNECTIONS),
+            long: Arc::new(Semaphore::new(LONG)),
+            feeds: Arc::default(),
+            sessions: JoinSet::new(),
+            refused: 0,
+            warned_at: None,
+        };
+        let task = tokio::spawn(server.run(self, stopped));
+        Serving { stop, task }
     }
 }
 
 impl Serving {
-    /// Ends all connections and removes the socket.
+    /// Removes the socket and ends all connections.
     pub(crate) async fn close(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the admin socket ended badly");
         }
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "admin socket not removed");
-        }
     }
 }
 
-async fn accept(
-    listener: UnixListener,
+/// What accepts connections.
+struct Server {
     shared: Arc<Shared>,
     commands: mpsc::WeakSender<Command>,
-    mut stopped: watch::Receiver<()>,
-) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let long = Arc::new(Semaphore::new(LONG));
-    let mut sessions = JoinSet::new();
-    loop {
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        tokio::select! {
-            _ = stopped.changed() => break,
-            Some(_) = sessions.join_next() => {}
-            (connection, place) = next => match connection {
-                Ok((stream, _)) => {
-                    let session = Session::new(Arc::clone(&shared), commands.clone(), place.ok(), Arc::clone(&long));
-                    sessions.spawn(session.run(stream));
-                }
-                Err(error) => {
-                    // Out of file descriptors, most likely: others need a moment to close theirs.
-                    tracing::warn!(%error, "admin connection not accepted");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-                }
-            },
+    places: Arc<Places>,
+    long: Arc<Semaphore>,
+    feeds: Arc<Feeds>,
+    sessions: JoinSet<()>,
+    /// Attempts to accept that the system has refused.
+    refused: u64,
+    warned_at: Option<Instant>,
+}
+
+impl Server {
+    async fn run(mut self, admin: Admin, mut stopped: signal::Receiver<()>) {
+        loop {
+            tokio::select! {
+                _ = stopped.changed() => break,
+                () = self.next(&admin.listener) => {}
+            }
         }
+        drop(admin);
+        self.sessions.shutdown().await;
     }
-    sessions.shutdown().await;
+
+    async fn next(&mut self, listener: &UnixListener) {
+        match listener.accept().await {
+            Ok((stream, _)) => self.begin(stream).await,
+            Err(error) => self.cannot_accept(&error).await,
+        }
+        while self.sessions.try_join_next().is_some() {}
+    }
+
+    async fn begin(&mut self, stream: UnixStream) {
+        let place = self.places.take().await;
+        let id = place.id();
+        let (shared, feeds, long) = (Arc::clone(&self.shared), Arc::clone(&self.feeds), Arc::clone(&self.long));
+        let session = Session::new(shared, self.commands.clone(), long, feeds);
+        let task = self.sessions.spawn(session.run(stream, place));
+        Place::served_by(&self.places, id, task);
+    }
+
+    /// Out of file descriptors, most likely: a silent connection gives its own back, and others need a moment to close theirs.
+    async fn cannot_accept(&mut self, error: &io::Error) {
+        self.refused += 1;
+        if self.warned_at.is_none_or(|at| at.elapsed() >= REMINDER) {
+            self.warned_at = Some(Instant::now());
+            tracing::warn!(%error, attempts = self.refused, "admin connections cannot be accepted, others may have to wait");
+        }
+        self.places.end_longest_silent();
+        tokio::time::sleep(PAUSE).await;
+    }
 }

@@ -3,12 +3,15 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
 use tallymesh_schemas::frame;
 
 use crate::failure::Failure;
+
+/// After so long without a request, the next one takes a new connection.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Which node to ask, and how long to wait for it.
 #[derive(Debug)]
@@ -34,6 +37,8 @@ pub(crate) struct Client {
     stream: UnixStream,
     path: PathBuf,
     timeout: Duration,
+    /// When it was last asked.
+    asked: Instant,
 }
 
 impl Client {
@@ -47,7 +52,7 @@ impl Client {
             };
             Failure::Node(format!("cannot reach the node at {}: {why}", path.display()))
         })?;
-        let client = Self { stream, path: path.to_owned(), timeout };
+        let client = Self { stream, path: path.to_owned(), timeout, asked: Instant::now() };
         client.wait_at_most(Some(timeout))?;
         Ok(client)
     }
@@ -63,6 +68,11 @@ impl Client {
         let payload = admin::encode(request).map_err(|error| Failure::Input(format!("too much to ask: {error}")))?;
         let header =
             frame::header(payload.len()).map_err(|error| Failure::Input(format!("too much to ask: {error}")))?;
+        if self.asked.elapsed() > IDLE {
+            // A node with many clients ends the connections of silent ones.
+            *self = Self::connect(&self.path, self.timeout)?;
+        }
+        self.asked = Instant::now();
         let bytes = [header.as_slice(), &payload].concat();
         self.stream.write_all(&bytes).map_err(|error| self.lost(&error))
     }
@@ -91,6 +101,23 @@ impl Client {
         let value = pick(answer).ok_or_else(|| self.unexpected())?;
         self.done()?;
         Ok(value)
+    }
+
+    /// Asks for a list that comes in pages; `pick` takes the items out of a page.
+    pub(crate) fn all<T>(&mut self, request: &Request, pick: fn(Answer) -> Option<Vec<T>>) -> Result<Vec<T>, Failure> {
+        self.send(request)?;
+        self.rest(pick)
+    }
+
+    /// Takes the pages of a list up to the end of the answer.
+    pub(crate) fn rest<T>(&mut self, pick: fn(Answer) -> Option<Vec<T>>) -> Result<Vec<T>, Failure> {
+        let mut items = Vec::new();
+        loop {
+            match self.receive()? {
+                Answer::Done => return Ok(items),
+                page => items.extend(pick(page).ok_or_else(|| self.unexpected())?),
+            }
+        }
     }
 
     /// Asks for something that is answered with no more than that it is done.

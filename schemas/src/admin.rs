@@ -3,7 +3,8 @@
 //! The client sends [`Request`]s and the node [`Answer`]s, each in a [`frame`](crate::frame) and in postcard. One
 //! connection serves one request at a time. An answer is a sequence of frames that ends with [`Answer::Done`] or
 //! [`Answer::Error`]; listings come in pages of a bounded size. A connection that is closed ends what it had asked for: a
-//! [`Request::Hold`] is let go, a [`Request::Watch`] stops.
+//! [`Request::Hold`] is let go, a [`Request::Watch`] stops. The node closes a connection after it has answered a `Hold`, a
+//! `Watch` or a [`Request::Verify`].
 
 mod info;
 
@@ -27,6 +28,9 @@ pub const LOAD_LINES: usize = 1024;
 
 /// Items of a listing in one frame.
 pub const PAGE_ITEMS: usize = 512;
+
+/// Bytes of a listing in one frame. A page that would have more is cut.
+pub const PAGE_BYTES: usize = 256 << 10;
 
 /// Bytes of a value that a listing shows.
 pub const SHOWN_BYTES: usize = 256;
@@ -89,7 +93,7 @@ pub enum Request {
         /// What the cluster-wide counts may be then: at most [`HOLD_LIMITS`](crate::limits::HOLD_LIMITS) limits.
         limits: Vec<HoldLimit>,
     },
-    /// Compares all members: [`Answer::Verified`].
+    /// Compares all members: [`Answer::Verified`] without findings, then pages of [`Answer::Findings`].
     Verify {
         /// How long to wait for members that lag, and for members that do not answer.
         patience: Duration,
@@ -146,7 +150,7 @@ pub enum Request {
         /// The node.
         from: Option<NodeName>,
     },
-    /// The throttles: [`Answer::Throttles`].
+    /// The throttles: pages of [`Answer::Throttles`].
     ThrottleList,
     /// One throttle: [`Answer::Throttles`].
     ThrottleShow {
@@ -167,12 +171,12 @@ pub enum Request {
         /// How many.
         n: u64,
     },
-    /// What a throttle is, in words: [`Answer::Lines`].
+    /// What a throttle is, in words: pages of [`Answer::Lines`].
     ThrottleExplain {
         /// The throttle.
         name: String,
     },
-    /// The limits that are configured, in words: [`Answer::Lines`].
+    /// The limits that are configured, in words: pages of [`Answer::Lines`].
     Limits,
     /// The caches: [`Answer::CacheList`].
     CacheList,
@@ -323,6 +327,8 @@ pub enum Answer {
     CacheItems(Vec<CacheItem>),
     /// The gauge caches.
     GaugeList(Vec<GaugeInfo>),
+    /// Findings of a verification.
+    Findings(Vec<Finding>),
 }
 
 /// Kinds of trouble; the command's exit code follows them.
@@ -347,6 +353,15 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
         return Err(MessageError::Bound { what: "frame", value, max });
     }
     Ok(bytes)
+}
+
+/// The bytes that an item of an answer takes.
+///
+/// # Errors
+/// [`MessageError`] when it cannot be encoded.
+pub fn encoded_len<T: Serialize>(item: &T) -> Result<usize, MessageError> {
+    let size = postcard::ser_flavors::Size::default();
+    postcard::serialize_with_flavor(item, size).map_err(MessageError::Malformed)
 }
 
 /// Decodes a request or an answer.

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use tallymesh_schemas::admin::{Answer, CacheInfo, CacheItem, GaugeInfo, PAGE_ITEMS, SHOWN_BYTES};
 use tallymesh_schemas::{NodeName, key};
-use tokio::net::unix::OwnedWriteHalf;
 
 use super::session::{Refused, Served, Session, check_step};
-use super::wire;
+use super::wire::{self, To};
 use crate::CacheEntry;
 use crate::cache::Cache;
 use crate::gauge::GaugeCache;
@@ -53,18 +52,18 @@ impl Session {
     }
 
     /// The entries, or those that one node tells of, page by page.
-    pub(super) async fn cache_pages(&self, cache: &Cache, from: Option<&NodeName>, to: &mut OwnedWriteHalf) -> Served {
+    pub(super) async fn cache_pages(&self, cache: &Cache, from: Option<&NodeName>, to: &mut To) -> Served {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = cache.entries(after.as_deref(), PAGE_ITEMS);
             let Some(last) = page.last() else { return Ok(Ok(())) };
             after = Some(last.key.clone());
             let page = page.into_iter().filter(|entry| from.is_none_or(|node| entry.actor.node == *node));
-            wire::write(to, &Answer::CacheItems(page.map(|entry| item(entry, SHOWN_BYTES)).collect())).await?;
+            wire::write_pages(to, page.map(|entry| item(entry, SHOWN_BYTES)), Answer::CacheItems).await?;
         }
     }
 
-    pub(super) async fn cache_show(&self, cache: &str, to: &mut OwnedWriteHalf) -> Served {
+    pub(super) async fn cache_show(&self, cache: &str, to: &mut To) -> Served {
         match self.cache(cache) {
             Ok(cache) => self.cache_pages(&cache, None, to).await,
             Err(refused) => Ok(Err(refused)),
@@ -108,7 +107,7 @@ impl Session {
         }
     }
 
-    pub(super) async fn gauge_show(&self, gauge: &str, to: &mut OwnedWriteHalf) -> Served {
+    pub(super) async fn gauge_show(&self, gauge: &str, to: &mut To) -> Served {
         let gauge = match self.gauge(gauge) {
             Ok(gauge) => gauge,
             Err(refused) => return Ok(Err(refused)),
@@ -119,7 +118,7 @@ impl Session {
             let Some(last) = page.last() else { return Ok(Ok(())) };
             after = Some(last.key.clone());
             let page = page.into_iter().map(|entry| (key::display_bytes(&entry.key), entry.count));
-            wire::write(to, &Answer::Entries(page.collect())).await?;
+            wire::write_pages(to, page, Answer::Entries).await?;
         }
     }
 }

@@ -3,13 +3,14 @@
 use tallymesh_engine::limits::{Decision, PoolStanding, UNITS};
 use tallymesh_schemas::admin::{Answer, ThrottleInfo};
 
-use super::session::{Refused, Session};
+use super::session::{Refused, Served, Session};
+use super::wire::{self, To};
 use crate::throttle::Throttle;
 
 impl Session {
-    pub(super) fn throttle_list(&self) -> Answer {
-        let list: Vec<_> = self.shared().throttles().iter().map(info).collect();
-        Answer::Throttles(list)
+    pub(super) async fn throttle_list(&self, to: &mut To) -> Served {
+        let throttles = self.shared().throttles();
+        wire::write_pages(to, throttles.iter().map(info), Answer::Throttles).await.map(Ok)
     }
 
     fn throttle(&self, name: &str) -> Result<Throttle, Refused> {
@@ -30,12 +31,15 @@ impl Session {
         Ok(Answer::Taken { admitted: decision.admitted(), after })
     }
 
-    pub(super) fn throttle_explain(&self, name: &str) -> Result<Answer, Refused> {
-        Ok(Answer::Lines(self.throttle(name)?.explain()))
+    pub(super) async fn throttle_explain(&self, name: &str, to: &mut To) -> Served {
+        match self.throttle(name) {
+            Ok(throttle) => wire::write_pages(to, throttle.explain(), Answer::Lines).await.map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        }
     }
 
     /// The limits of what goes out and comes in, a line each.
-    pub(super) fn limits(&self) -> Answer {
+    pub(super) fn limits(&self) -> Vec<String> {
         let config = self.shared().limits.config();
         let mut lines = Vec::new();
         if !config.founders.is_empty() {
@@ -79,7 +83,7 @@ impl Session {
             let version = if limit.v6 { "IPv6" } else { "IPv4" };
             lines.push(format!("inbound /{} {version}: at most {} open connections", limit.prefix_len, limit.maximum));
         }
-        Answer::Lines(lines)
+        lines
     }
 }
 

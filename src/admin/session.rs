@@ -7,18 +7,18 @@ use std::time::Duration;
 use tallymesh_engine::{Life, Structure};
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
 use tallymesh_schemas::{HoldLimit, Kind, NodeName, key, limits};
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::wire;
+use super::places::Place;
+use super::watch::Feeds;
+use super::wire::{self, From, To};
 use crate::command::{Command, Status, ask};
 use crate::shared::Shared;
 use crate::state::StateStanding;
 
-/// Changes that wait for a watcher.
-const WATCH_CHANGES: usize = 1 << 16;
+/// Bytes of the message of an error: a key that is refused may be as long as a frame.
+const ERROR_BYTES: usize = 1024;
 
 /// Longest patience of a verification.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
@@ -46,36 +46,48 @@ pub(super) type Served = io::Result<Result<(), Refused>>;
 pub(super) struct Session {
     shared: Arc<Shared>,
     commands: mpsc::WeakSender<Command>,
-    /// The connection's place among those that are served, until it turns out to be one that stays.
-    place: Option<OwnedSemaphorePermit>,
-    /// Places of those that stay.
+    /// Places of the connections that hold, watch or verify.
     long: Arc<Semaphore>,
+    feeds: Arc<Feeds>,
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// It waits for the next request.
+    Next,
+    /// It ends: it has given its place among those that are served to another one.
+    End,
 }
 
 impl Session {
     pub(super) fn new(
         shared: Arc<Shared>,
         commands: mpsc::WeakSender<Command>,
-        place: Option<OwnedSemaphorePermit>,
         long: Arc<Semaphore>,
+        feeds: Arc<Feeds>,
     ) -> Self {
-        Self { shared, commands, place, long }
+        Self { shared, commands, long, feeds }
     }
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
     }
 
-    /// Gives back the place of a connection that is served soon, for one of a connection that stays.
-    fn stay(&mut self) -> Result<OwnedSemaphorePermit, Refused> {
-        let long = Arc::clone(&self.long).try_acquire_owned();
-        let stays = long.map_err(|_| Refused(ErrorKind::Failed, "too many connections hold or watch".to_owned()))?;
-        self.place = None;
-        Ok(stays)
+    pub(super) fn feeds(&self) -> &Feeds {
+        &self.feeds
     }
 
-    pub(super) async fn run(mut self, stream: UnixStream) {
-        let (mut from, mut to) = stream.into_split();
+    /// A place of a connection that stays.
+    fn stay(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let long = Arc::clone(&self.long).try_acquire_owned();
+        long.map_err(|_| Refused(ErrorKind::Failed, "too many connections hold, watch or verify".to_owned()))
+    }
+
+    pub(super) async fn run(self, stream: UnixStream, place: Place) {
+        let (from, to) = stream.into_split();
+        let place = Some(Arc::new(place));
+        let (mut from, mut to) = (From { stream: from, place: place.clone() }, To { stream: to, place });
         if let Err(error) = self.serve(&mut from, &mut to).await {
             let bad = error.kind() == io::ErrorKind::InvalidData;
             if bad {
@@ -86,29 +98,43 @@ impl Session {
         }
     }
 
-    async fn serve(&mut self, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> io::Result<()> {
-        while let Some(request) = wire::read::<Request>(from).await? {
-            let end = match self.answer(request, from, to).await? {
+    async fn serve(&self, from: &mut From, to: &mut To) -> io::Result<()> {
+        while let Some(request) = from.read().await? {
+            let (answered, then) = self.take(request, from, to).await?;
+            let end = match answered {
                 Ok(()) => Answer::Done,
-                Err(Refused(kind, message)) => Answer::Error { kind, message },
+                Err(Refused(kind, message)) => Answer::Error { kind, message: shortened(message) },
             };
             wire::write(to, &end).await?;
+            if then == Then::End {
+                return Ok(());
+            }
         }
         Ok(())
     }
 
-    async fn answer(&mut self, request: Request, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {
-        let _stays = match request {
-            Request::Hold { .. } | Request::Watch { .. } => match self.stay() {
-                Ok(stays) => Some(stays),
-                Err(refused) => return Ok(Err(refused)),
-            },
-            _ => None,
+    /// Answers a request. One that may take long gives the connection's place to others meanwhile.
+    async fn take(&self, request: Request, from: &mut From, to: &mut To) -> io::Result<(Result<(), Refused>, Then)> {
+        if !matches!(request, Request::Hold { .. } | Request::Watch { .. } | Request::Verify { .. }) {
+            return Ok((self.answer(request, from, to).await?, Then::Next));
+        }
+        let _stays = match self.stay() {
+            Ok(stays) => stays,
+            Err(refused) => return Ok((Err(refused), Then::Next)),
         };
+        (from.place, to.place) = (None, None);
+        Ok((self.answer(request, from, to).await?, Then::End))
+    }
+
+    async fn answer(&self, request: Request, from: &mut From, to: &mut To) -> Served {
         let answer = match request {
             Request::Show { object, from } => return self.show(&object, from.as_ref(), to).await,
             Request::Hold { object, key, limits } => return self.hold(&object, &key, &limits, from, to).await,
             Request::Watch { object } => return self.watch(&object, from, to).await,
+            Request::Verify { patience } => return self.verify(patience, to).await,
+            Request::ThrottleList => return self.throttle_list(to).await,
+            Request::ThrottleExplain { name } => return self.throttle_explain(&name, to).await,
+            Request::Limits => return wire::write_pages(to, self.limits(), Answer::Lines).await.map(Ok),
             Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
             Request::CacheShow { cache } => return self.cache_show(&cache, to).await,
             Request::GaugeShow { gauge } => return self.gauge_show(&gauge, to).await,
@@ -127,12 +153,9 @@ impl Session {
                 self.series_count(&series, &key, (start, end), from.as_ref()).map(Some)
             }
             Request::SeriesWindows { series, key, from } => self.series_windows(&series, &key, from.as_ref()).map(Some),
-            Request::ThrottleList => Ok(Some(self.throttle_list())),
             Request::ThrottleShow { name } => self.throttle_show(&name).map(Some),
             Request::ThrottleTake { name, n } => self.throttle_take(&name, n, true).map(Some),
             Request::ThrottleCheck { name, n } => self.throttle_take(&name, n, false).map(Some),
-            Request::ThrottleExplain { name } => self.throttle_explain(&name).map(Some),
-            Request::Limits => Ok(Some(self.limits())),
             Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(|o| object_of(o)).collect()))),
             Request::Members => self.members().await.map(Some),
             Request::Info => self.info().await.map(Some),
@@ -140,7 +163,6 @@ impl Session {
             Request::Add { object, key, n } => self.add(&object, &key, n).map(|()| None),
             Request::Count { object, key, from } => self.count(&object, &key, from.as_ref()).map(Some),
             Request::Load { object, lines, skip_bad } => self.load(&object, &lines, skip_bad).map(Some),
-            Request::Verify { patience } => self.verify(patience).await.map(Some),
         };
         match answer {
             Ok(Some(answer)) => wire::write(to, &answer).await.map(Ok),
@@ -149,7 +171,7 @@ impl Session {
         }
     }
 
-    fn object(&self, name: &str) -> Result<Arc<Structure>, Refused> {
+    pub(super) fn object(&self, name: &str) -> Result<Arc<Structure>, Refused> {
         self.shared.object(name).map_err(Refused::bad)
     }
 
@@ -170,7 +192,7 @@ impl Session {
         ask(&commands, command).await.ok_or_else(Refused::gone)
     }
 
-    async fn show(&self, object: &str, from: Option<&NodeName>, to: &mut OwnedWriteHalf) -> Served {
+    async fn show(&self, object: &str, from: Option<&NodeName>, to: &mut To) -> Served {
         let structure = match self.object(object) {
             Ok(structure) => structure,
             Err(refused) => return Ok(Err(refused)),
@@ -182,22 +204,25 @@ impl Session {
             return self.cache_pages(cache, from, to).await;
         }
         loop {
-            let page = match structure.kind() {
+            let written = match structure.kind() {
                 Kind::CidrTree => {
                     let blocks = listing.blocks(PAGE_ITEMS);
-                    Answer::Blocks(blocks.iter().map(|block| (block.net, block.count)).collect())
+                    let blocks: Vec<_> = blocks.iter().map(|block| (block.net, block.count)).collect();
+                    let count = blocks.len();
+                    wire::write_pages(to, blocks, Answer::Blocks).await?;
+                    count
                 }
                 Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => {
                     let entries = listing.entries(PAGE_ITEMS);
-                    Answer::Entries(entries.into_iter().map(|e| (text(&structure, &e.key), e.count)).collect())
+                    let count = entries.len();
+                    let entries = entries.into_iter().map(|entry| (text(&structure, &entry.key), entry.count));
+                    wire::write_pages(to, entries, Answer::Entries).await?;
+                    count
                 }
             };
-            if matches!(&page, Answer::Blocks(items) if items.is_empty())
-                || matches!(&page, Answer::Entries(items) if items.is_empty())
-            {
+            if written == 0 {
                 return Ok(Ok(()));
             }
-            wire::write(to, &page).await?;
         }
     }
 
@@ -264,7 +289,7 @@ impl Session {
             let added = check_step(*n).and(key).and_then(|key| structure.add(&key, *n).map_err(|e| e.to_string()));
             match added {
                 Ok(()) => loaded += 1,
-                Err(error) => bad.push((at, error)),
+                Err(error) => bad.push((at, shortened(error))),
             }
             if !bad.is_empty() && !skip_bad {
                 break;
@@ -287,6 +312,7 @@ impl Session {
             local: count.local,
             actors: count.actors,
             stalest_ms: u64::try_from(count.stalest.as_millis()).unwrap_or(u64::MAX),
+            alone: self.shared.is_alone(),
         };
         if let Some(node) = from {
             let part = match net {
@@ -299,9 +325,12 @@ impl Session {
         Ok(Answer::Count(answer))
     }
 
-    async fn verify(&self, patience: Duration) -> Result<Answer, Refused> {
+    async fn verify(&self, patience: Duration, to: &mut To) -> Served {
         let patience = patience.min(VERIFY_PATIENCE);
-        let found = self.ask(|reply| Command::Verify { patience, reply }).await?;
+        let found = match self.ask(|reply| Command::Verify { patience, reply }).await {
+            Ok(found) => found,
+            Err(refused) => return Ok(Err(refused)),
+        };
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let finding = |finding: tallymesh_engine::replica::Finding| admin::Finding {
             object: finding.structure.to_string(),
@@ -311,69 +340,41 @@ impl Session {
             head: finding.head,
             differs: finding.differs,
         };
-        Ok(Answer::Verified(admin::Verified {
+        let verified = admin::Verified {
             members: found.members,
             silent: found.silent,
             beyond: found.beyond,
             structures: number(found.structures),
             actors: number(found.actors),
             copies: number(found.copies),
-            findings: found.findings.into_iter().map(finding).collect(),
-        }))
+            findings: Vec::new(),
+        };
+        wire::write(to, &Answer::Verified(verified)).await?;
+        wire::write_pages(to, found.findings.into_iter().map(finding), Answer::Findings).await.map(Ok)
     }
 
-    async fn hold(
-        &self,
-        object: &str,
-        key: &str,
-        limits: &[HoldLimit],
-        from: &mut OwnedReadHalf,
-        to: &mut OwnedWriteHalf,
-    ) -> Served {
+    async fn hold(&self, object: &str, key: &str, limits: &[HoldLimit], from: &mut From, to: &mut To) -> Served {
         let _hold = match self.take_hold(object, key, limits) {
             Ok(hold) => hold,
             Err(refused) => return Ok(Err(refused)),
         };
         wire::write(to, &Answer::Held).await?;
-        closed(from).await;
+        from.closed().await;
         Ok(Ok(()))
     }
+}
 
-    async fn watch(&self, object: &str, from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf) -> Served {
-        let structure = match self.object(object) {
-            Ok(structure) => structure,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let changed = Arc::new(Notify::new());
-        let wake = Arc::clone(&changed);
-        let watch = structure.watch(WATCH_CHANGES, Arc::new(move || wake.notify_one()));
-        let end = closed(from);
-        tokio::pin!(end);
-        loop {
-            tokio::select! {
-                () = &mut end => return Ok(Ok(())),
-                () = changed.notified() => {}
-            }
-            let (mut keys, mut lost) = watch.take();
-            keys.sort_unstable();
-            keys.dedup();
-            for page in keys.chunks(PAGE_ITEMS) {
-                let time = self.shared.clock.time();
-                let counts = page.iter().map(|key| (text(&structure, key), structure.count(key, time).total));
-                let keys = counts.collect();
-                wire::write(to, &Answer::Changed { keys, lost: std::mem::take(&mut lost) }).await?;
-            }
-        }
+/// A message, cut to what an answer may carry.
+fn shortened(mut message: String) -> String {
+    if message.len() > ERROR_BYTES {
+        let end = (0..=ERROR_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
     }
+    message
 }
 
-/// Waits until the client closes its end. What it sends instead is nothing that belongs here.
-async fn closed(from: &mut OwnedReadHalf) {
-    let mut byte = [0; 1];
-    let _ = from.read(&mut byte).await;
-}
-
-fn text(structure: &Structure, key: &[u8]) -> String {
+pub(super) fn text(structure: &Structure, key: &[u8]) -> String {
     key::display(structure.kind(), key).unwrap_or_else(|_| String::from_utf8_lossy(key).into_owned())
 }
 

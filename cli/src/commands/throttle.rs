@@ -22,7 +22,7 @@ pub(crate) fn show(name: ThrottleName, target: &Target, format: Format) -> Resul
 }
 
 fn table(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {
-    let list = target.connect()?.one(request, |answer| match answer {
+    let list = target.connect()?.all(request, |answer| match answer {
         Answer::Throttles(list) => Some(list),
         _ => None,
     })?;
@@ -131,7 +131,7 @@ pub(crate) fn limits(target: &Target, format: Format) -> Result<(), Failure> {
 
 fn lines(request: &Request, command: &str, none: &str, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv(command)?;
-    let lines = target.connect()?.one(request, |answer| match answer {
+    let lines = target.connect()?.all(request, |answer| match answer {
         Answer::Lines(lines) => Some(lines),
         _ => None,
     })?;

@@ -14,10 +14,12 @@ use crate::style;
 pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), Failure> {
     let mut client = target.connect()?;
     client.wait_at_most(Some(target.timeout + args.patience))?;
-    let verified = client.one(&Request::Verify { patience: args.patience }, |answer| match answer {
-        Answer::Verified(verified) => Some(verified),
+    client.send(&Request::Verify { patience: args.patience })?;
+    let Answer::Verified(mut verified) = client.receive()? else { return Err(client.unexpected()) };
+    verified.findings.extend(client.rest(|answer| match answer {
+        Answer::Findings(findings) => Some(findings),
         _ => None,
-    })?;
+    })?);
     let mut out = Out::open();
     match format {
         Format::Text => out.text(text(&verified))?,

@@ -306,7 +306,7 @@ fn a_node_serves_on_when_nobody_reads_what_it_says() {
         if said.code == Some(0) { Ok(()) } else { Err(format!("{said:?}, {:?}", node.try_wait())) }
     });
     mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.7"]).ok();
-    let mut node = Process { child: node, lines: std::sync::mpsc::channel().1 };
+    let mut node = Process { child: node, lines: std::sync::mpsc::channel().1, said: String::new() };
     node.signal(Signal::INT);
     assert_eq!(node.code(), 0);
 }

@@ -1,5 +1,6 @@
 //! The `tally` command as a user meets it: real processes, their output to the byte, their exit codes.
 
+mod admin;
 mod bench;
 mod caches;
 mod commands;
@@ -8,6 +9,7 @@ mod faults;
 mod init;
 mod kill;
 mod million;
+mod process;
 mod series;
 mod state;
 mod support;

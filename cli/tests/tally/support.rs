@@ -93,6 +93,8 @@ pub(crate) fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) lines: Receiver<String>,
+    /// What it said first, where that was waited for.
+    pub(crate) said: String,
 }
 
 impl Process {
@@ -108,7 +110,7 @@ impl Process {
                 }
             }
         });
-        Self { child, lines }
+        Self { child, lines, said: String::new() }
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -189,18 +191,45 @@ impl Mesh {
     /// Starts a node and waits until it says that it serves.
     #[track_caller]
     pub(crate) fn start(&mut self, name: &str, arguments: &[&str]) {
-        let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap();
-        let mut node = command();
-        node.args(["node", "--config", self.file(name, "hcl").to_str().unwrap()]).args(arguments).stderr(log);
-        let process = Process::start(&mut node);
-        let Ok(line) = process.lines.recv_timeout(SOON) else {
-            panic!("{name} does not serve:\n{}", fs::read_to_string(self.path(&format!("{name}.log"))).unwrap());
-        };
+        let mut node = self.node(name);
+        node.args(arguments);
+        let process = self.serving(name, &mut node);
         let text = fs::read_to_string(self.file(name, "hcl")).unwrap();
         let listen = text.lines().find_map(|line| line.trim().strip_prefix("listen = \"")).unwrap();
         let (listen, admin) = (listen.trim_end_matches('"'), self.file(name, "sock"));
-        assert_eq!(line, format!("{name} serving on {listen}, admin {}", admin.display()));
+        assert_eq!(process.said, format!("{name} serving on {listen}, admin {}", admin.display()));
         self.nodes.iter_mut().find(|node| node.0 == name).unwrap().1 = Some(process);
+    }
+
+    /// The command that runs a node; it logs to the node's file.
+    pub(crate) fn node(&self, name: &str) -> Command {
+        let log = File::options().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap();
+        let mut node = command();
+        node.args(["node", "--config", self.file(name, "hcl").to_str().unwrap()]).stderr(log);
+        node
+    }
+
+    /// Starts the command that runs a node, and waits until the node says that it serves.
+    #[track_caller]
+    pub(crate) fn serving(&self, name: &str, node: &mut Command) -> Process {
+        let mut process = Process::start(node);
+        let Ok(line) = process.lines.recv_timeout(SOON) else { panic!("{name} does not serve:\n{}", self.log(name)) };
+        process.said = line;
+        process
+    }
+
+    /// What a node has logged so far.
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.path(&format!("{name}.log"))).unwrap()
+    }
+
+    /// Waits until a node has logged a text.
+    #[track_caller]
+    pub(crate) fn logs(&self, name: &str, text: &str) {
+        eventually(&format!("{name} logs {text:?}"), SOON, || {
+            let log = self.log(name);
+            if log.contains(text) { Ok(()) } else { Err(log) }
+        });
     }
 
     /// The running process of a node.

@@ -1,0 +1,248 @@
+//! The file of the admin socket: how a node makes it, and how it removes it.
+//!
+//! A socket is made in a folder that only its owner can enter, gets its mode there, and is then moved into its place. So it
+//! never has a wider mode than 0600 where others could reach it. A node removes a file only if it is the very file that it
+//! made, or a socket on which nobody listens.
+
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use tallymesh_schemas::limits::SOCKET_PATH_BYTES;
+
+use super::AdminError;
+use crate::builder::rand_seed;
+
+/// How often a node looks again when somebody else changes the path at the same moment.
+const ATTEMPTS: usize = 4;
+
+/// Which file it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+}
+
+/// The socket's file while it is in its place. It is removed when this is dropped, unless another file has taken the place.
+#[derive(Debug)]
+pub(super) struct SocketFile {
+    path: PathBuf,
+    id: FileId,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let path = self.path.display();
+        match fs::symlink_metadata(&self.path) {
+            Ok(found) if FileId::of(&found) == self.id => {
+                if let Err(error) = fs::remove_file(&self.path) {
+                    tracing::warn!(%path, %error, "admin socket not removed");
+                }
+            }
+            Ok(_) => tracing::warn!(%path, "another file has taken the admin socket's place; it is left there"),
+            Err(error) => tracing::warn!(%path, %error, "the admin socket is gone already"),
+        }
+    }
+}
+
+/// Opens a socket at a path where nobody listens.
+pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
+    let bytes = path.as_os_str().as_bytes().len();
+    if bytes > SOCKET_PATH_BYTES {
+        return Err(AdminError::TooLong { path: path.to_owned(), bytes });
+    }
+    // Before anything is made: a path that is taken is the usual trouble.
+    look(path)?;
+    let io = |error| AdminError::Io { path: path.to_owned(), error };
+    let draft = Draft::new(path).map_err(io)?;
+    let listener = draft.bind().map_err(io)?;
+    let made = draft.socket();
+    fs::set_permissions(&made, Permissions::from_mode(0o600)).map_err(io)?;
+    let id = FileId::of(&fs::symlink_metadata(&made).map_err(io)?);
+    for _ in 0..ATTEMPTS {
+        let placed = match look(path)? {
+            None => rename(&made, path, RenameFlags::NOREPLACE).map(|()| true),
+            Some(stale) => replace(&made, path, stale),
+        };
+        match placed {
+            Ok(true) => return Ok((listener, SocketFile { path: path.to_owned(), id })),
+            Ok(false) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(io(error)),
+        }
+    }
+    Err(AdminError::InUse(path.to_owned()))
+}
+
+/// What is at the path: nothing, or a socket on which nobody listens.
+fn look(path: &Path) -> Result<Option<FileId>, AdminError> {
+    let io = |error| AdminError::Io { path: path.to_owned(), error };
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    if !found.file_type().is_socket() {
+        return Err(AdminError::NotASocket(path.to_owned()));
+    }
+    match knock(path) {
+        // A full queue does not let us in at once: somebody listens, and is slow.
+        Ok(()) | Err(Errno::AGAIN) => Err(AdminError::InUse(path.to_owned())),
+        Err(Errno::CONNREFUSED) => Ok(Some(FileId::of(&found))),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(io(error.into())),
+    }
+}
+
+/// Connects without waiting.
+fn knock(path: &Path) -> Result<(), Errno> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    connect(&client, &SocketAddrUnix::new(path)?)
+}
+
+/// Puts the new socket in the place of a stale one. `false` when the place held another file by then; that file is put back.
+fn replace(made: &Path, path: &Path, stale: FileId) -> io::Result<bool> {
+    match rename(made, path, RenameFlags::EXCHANGE) {
+        Ok(()) => {}
+        // It has gone meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    }
+    // On a file system that cannot exchange, the stale one is gone.
+    let swapped = fs::symlink_metadata(made).map(|found| FileId::of(&found));
+    if swapped.is_err() || swapped.is_ok_and(|id| id == stale) {
+        return Ok(true);
+    }
+    rename(made, path, RenameFlags::EXCHANGE)?;
+    Ok(false)
+}
+
+/// Renames; a file system that does not know the flags renames as ever.
+fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, flags) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+/// A folder beside the path, for its owner only. It is removed with what is in it when this is dropped.
+#[derive(Debug)]
+struct Draft(PathBuf);
+
+impl Draft {
+    fn new(path: &Path) -> io::Result<Self> {
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let dir = parent.join(format!(".tally-{:08x}", rand_seed() >> 32));
+        DirBuilder::new().mode(0o700).create(&dir)?;
+        Ok(Self(dir))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("s")
+    }
+
+    /// Binds a socket in the folder. The system takes short paths only, so the folder is named by an open file where that
+    /// is possible.
+    fn bind(&self) -> io::Result<UnixListener> {
+        let dir = File::open(&self.0)?;
+        let short = format!("/proc/self/fd/{}/s", dir.as_raw_fd());
+        UnixListener::bind(short).or_else(|_| UnixListener::bind(self.socket()))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // What is left there is the socket that was not placed, or the stale one that it replaced.
+        let _ = fs::remove_file(self.socket());
+        if let Err(error) = fs::remove_dir(&self.0) {
+            tracing::warn!(path = %self.0.display(), %error, "a folder of the admin socket is not removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_socket_is_for_its_owner_only_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n.sock");
+        let (listener, file) = bind(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(names(dir.path()), ["n.sock"]);
+        assert!(matches!(bind(&path), Err(AdminError::InUse(_))));
+        drop(file);
+        drop(listener);
+        assert_eq!(names(dir.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_stale_socket_gives_way_and_other_files_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let bound = bind(&path).unwrap();
+        assert_eq!(names(dir.path()), ["n.sock"]);
+        drop(bound);
+        for (name, text) in [("n.sock", "mine"), ("n.sock.new", "mine too")] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        assert!(matches!(bind(&path), Err(AdminError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        fs::remove_file(&path).unwrap();
+        drop(bind(&path).unwrap());
+        assert_eq!(names(dir.path()), ["n.sock.new"]);
+    }
+
+    #[test]
+    fn a_socket_that_took_the_place_is_left_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n.sock");
+        let (_listener, file) = bind(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let other = bind(&path).unwrap();
+        drop(file);
+        assert_eq!(names(dir.path()), ["n.sock"]);
+        drop(other);
+    }
+
+    #[test]
+    fn a_path_may_be_as_long_as_the_system_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let of_length = |bytes: usize| {
+            let name = "n".repeat(bytes - dir.path().as_os_str().len() - 1);
+            dir.path().join(name)
+        };
+        let longest = of_length(SOCKET_PATH_BYTES);
+        let _bound = bind(&longest).unwrap();
+        std::os::unix::net::UnixStream::connect(&longest).unwrap();
+        assert!(
+            matches!(bind(&of_length(SOCKET_PATH_BYTES + 1)), Err(AdminError::TooLong { bytes, .. }) if bytes == SOCKET_PATH_BYTES + 1)
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! Watching the changes of an object.
+//!
+//! All watchers of an object share one list of what has changed, each key once and with its latest change last. A watcher
+//! keeps its place in the list and nothing else, so one that does not read costs no more than one that does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+use tallymesh_engine::{Structure, Watch};
+use tallymesh_schemas::StructureId;
+use tallymesh_schemas::admin::{Answer, PAGE_ITEMS};
+use tokio::sync::Notify;
+
+use super::session::{Served, Session, text};
+use super::wire::{self, From, To};
+
+/// Changed keys that are kept for the watchers of one object, and changes that wait to get there.
+const CHANGES: usize = 1 << 16;
+
+/// Bytes of keys that a watcher is told at once. It is what the node keeps of a watcher that does not read.
+const PAGE: usize = 16 << 10;
+
+/// The changes of the objects that are watched.
+#[derive(Debug, Default)]
+pub(super) struct Feeds(Mutex<BTreeMap<StructureId, Weak<Feed>>>);
+
+impl Feeds {
+    /// The feed of an object, made if nobody watches it yet.
+    fn of(&self, structure: &Structure) -> Arc<Feed> {
+        let mut feeds = self.0.lock();
+        feeds.retain(|_, feed| feed.strong_count() > 0);
+        if let Some(feed) = feeds.get(&structure.id()).and_then(Weak::upgrade) {
+            return feed;
+        }
+        let feed = Arc::new(Feed::new(structure));
+        feeds.insert(structure.id(), Arc::downgrade(&feed));
+        feed
+    }
+}
+
+#[derive(Debug)]
+struct Feed {
+    watch: Arc<Watch>,
+    changed: Arc<Notify>,
+    list: Mutex<List>,
+}
+
+impl Feed {
+    fn new(structure: &Structure) -> Self {
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        let watch = structure.watch(CHANGES, Arc::new(move || wake.notify_waiters()));
+        Self { watch, changed, list: Mutex::new(List::new(CHANGES)) }
+    }
+
+    /// Where a watcher begins that wants to know what changes from now on.
+    fn begin(&self) -> Cursor {
+        self.list().end()
+    }
+
+    /// The next changed keys behind a watcher's cursor.
+    fn next(&self, cursor: &mut Cursor) -> (Vec<Arc<[u8]>>, u64) {
+        self.list().next(cursor)
+    }
+
+    /// The list, with all that has changed.
+    fn list(&self) -> MutexGuard<'_, List> {
+        let mut list = self.list.lock();
+        let (keys, lost) = self.watch.take();
+        list.lost += lost;
+        for key in keys {
+            list.push(key);
+        }
+        list
+    }
+}
+
+/// How far a watcher has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Cursor {
+    /// The last change that it has read.
+    at: u64,
+    /// What had been dropped from the list by then.
+    dropped: u64,
+    /// What had been lost before the list by then.
+    lost: u64,
+}
+
+/// Keys in the order of their latest changes.
+#[derive(Debug)]
+struct List {
+    capacity: usize,
+    last: u64,
+    /// Keys by the number of their latest change.
+    by_change: BTreeMap<u64, Arc<[u8]>>,
+    latest: BTreeMap<Arc<[u8]>, u64>,
+    /// The highest change that was dropped, and how many were.
+    floor: u64,
+    dropped: u64,
+    /// Changes that came too fast to get here.
+    lost: u64,
+}
+
+impl List {
+    fn new(capacity: usize) -> Self {
+        let (by_change, latest) = (BTreeMap::new(), BTreeMap::new());
+        Self { capacity, last: 0, by_change, latest, floor: 0, dropped: 0, lost: 0 }
+    }
+
+    fn push(&mut self, key: Vec<u8>) {
+        self.last += 1;
+        let key: Arc<[u8]> = key.into();
+        if let Some(earlier) = self.latest.insert(Arc::clone(&key), self.last) {
+            self.by_change.remove(&earlier);
+        }
+        self.by_change.insert(self.last, key);
+        if self.by_change.len() > self.capacity
+            && let Some((change, oldest)) = self.by_change.pop_first()
+        {
+            self.latest.remove(&oldest);
+            (self.floor, self.dropped) = (change, self.dropped + 1);
+        }
+    }
+
+    /// The cursor behind all changes.
+    fn end(&self) -> Cursor {
+        Cursor { at: self.last, dropped: self.dropped, lost: self.lost }
+    }
+
+    /// The next keys behind a place, a page at most, and how many changes before them are lost.
+    fn next(&self, cursor: &mut Cursor) -> (Vec<Arc<[u8]>>, u64) {
+        let dropped = (self.dropped - cursor.dropped).min(self.floor.saturating_sub(cursor.at));
+        let lost = dropped + (self.lost - cursor.lost);
+        (cursor.dropped, cursor.lost) = (self.dropped, self.lost);
+        let (mut keys, mut bytes) = (Vec::new(), 0);
+        for (change, key) in self.by_change.range(cursor.at + 1..) {
+            if !keys.is_empty() && (keys.len() >= PAGE_ITEMS || bytes + key.len() > PAGE) {
+                break;
+            }
+            bytes += key.len();
+            cursor.at = *change;
+            keys.push(Arc::clone(key));
+        }
+        (keys, lost)
+    }
+}
+
+impl Session {
+    /// Tells of every changed key until the client closes its end.
+    pub(super) async fn watch(&self, object: &str, from: &mut From, to: &mut To) -> Served {
+        let structure = match self.object(object) {
+            Ok(structure) => structure,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let feed = self.feeds().of(&structure);
+        let mut cursor = feed.begin();
+        let end = from.closed();
+        tokio::pin!(end);
+        loop {
+            let changed = feed.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed, also one that comes before the waiting.
+            changed.as_mut().enable();
+            let (keys, lost) = feed.next(&mut cursor);
+            if keys.is_empty() && lost == 0 {
+                tokio::select! {
+                    () = &mut end => return Ok(Ok(())),
+                    () = changed => continue,
+                }
+            }
+            let time = self.shared().clock.time();
+            let counts = keys.iter().map(|key| (text(&structure, key), structure.count(key, time).total));
+            let told = Answer::Changed { keys: counts.collect(), lost };
+            tokio::select! {
+                () = &mut end => return Ok(Ok(())),
+                written = wire::write(to, &told) => written?,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(found: (Vec<Arc<[u8]>>, u64)) -> (Vec<String>, u64) {
+        (found.0.iter().map(|key| String::from_utf8(key.to_vec()).unwrap()).collect(), found.1)
+    }
+
+    #[test]
+    fn each_watcher_is_told_of_each_key_once_and_of_what_it_lost() {
+        let mut list = List::new(3);
+        let mut first = list.end();
+        for key in ["a", "b", "a"] {
+            list.push(key.into());
+        }
+        let mut second = list.end();
+        assert_eq!(keys(list.next(&mut first)), (vec!["b".to_owned(), "a".to_owned()], 0));
+        assert_eq!(keys(list.next(&mut first)), (vec![], 0));
+        for key in ["c", "d", "e", "f"] {
+            list.push(key.into());
+        }
+        let kept: Vec<_> = ["d", "e", "f"].map(str::to_owned).into();
+        assert_eq!(keys(list.next(&mut second)), (kept.clone(), 1), "c is lost; a and b were before its time");
+        assert_eq!(keys(list.next(&mut first)), (kept, 1));
+        list.lost += 7;
+        assert_eq!(keys(list.next(&mut first)), (vec![], 7));
+    }
+
+    #[test]
+    fn a_list_holds_no_more_than_its_capacity() {
+        let mut list = List::new(8);
+        for n in 0..10_000_u32 {
+            list.push((n % 100).to_be_bytes().to_vec());
+        }
+        assert_eq!((list.by_change.len(), list.latest.len()), (8, 8));
+    }
+}
