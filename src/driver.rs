@@ -26,6 +26,9 @@ const BATCH: usize = 256;
 /// How long a leaving node waits for its last changes to be sent, and again for them to be delivered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long an ending node waits for its disk.
+const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Pause before members that lag are asked again.
 const VERIFY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -119,7 +122,7 @@ impl Driver {
                 self.gate.close();
                 self.endpoint.close(Duration::ZERO).await;
                 if let Some(saving) = self.saving.take() {
-                    saving.close().await;
+                    saving.close(SAVE_TIMEOUT).await;
                 }
             }
         }
@@ -373,7 +376,7 @@ impl Driver {
         }
         self.endpoint.close(LEAVE_TIMEOUT).await;
         if let Some(saving) = self.saving.take() {
-            saving.finish(&mut self.replica, || self.clock.now()).await;
+            saving.finish(&mut self.replica, || self.clock.now(), SAVE_TIMEOUT).await;
         }
         tracing::info!("left");
     }

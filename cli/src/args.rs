@@ -28,7 +28,8 @@ pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
 /// Every node counts what it sees itself; the nodes exchange their counts; what the cluster as a whole has counted is
 /// computed when it is read, on any node. `tally` makes a cluster, runs its nodes, and asks them.
 ///
-/// Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3 the node cannot be reached or cannot do its work.
+/// Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3 the node cannot be reached or cannot do its work; 4 a node
+/// ended before it had left, because a second signal or the deadline of 20 s ended it.
 /// `tally hold` ends with the exit code of the command that it runs.
 #[derive(Debug, Parser)]
 #[command(
@@ -90,8 +91,9 @@ Examples:
     Init(Init),
     /// Run a node, in the foreground
     ///
-    /// Prints one line on stdout once it serves; what happens goes to stderr. Ctrl-C and SIGTERM make it leave: it sets its
-    /// counts to zero at the others and says goodbye.
+    /// Prints one line on stdout once it serves; what happens goes to stderr. Ctrl-C, SIGTERM and SIGQUIT make it leave: it
+    /// sets its counts to zero at the others and says goodbye. A second one ends it at once, with exit code 4. SIGHUP reloads;
+    /// there is nothing to reload yet. A service manager that sets NOTIFY_SOCKET is told when the node is ready.
     #[command(after_help = "\
 Examples:
   tally node --config mesh/relay-0-1.hcl

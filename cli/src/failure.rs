@@ -29,15 +29,29 @@ impl Failure {
         }
     }
 
-    /// Tells the user, and gives the exit code.
-    pub(crate) fn report(&self) -> ExitCode {
-        let code = match self {
+    /// The exit code.
+    pub(crate) fn code(&self) -> u8 {
+        match self {
             Self::No(_) => 1,
             Self::Input(_) => 2,
             Self::Node(_) => 3,
-            Self::Exit(code) => return ExitCode::from(*code),
-        };
-        crate::style::complain("error", &self.to_string());
-        ExitCode::from(code)
+            Self::Exit(code) => *code,
+        }
+    }
+
+    /// What the user has to be told, if anything.
+    pub(crate) fn message(&self) -> Option<&str> {
+        match self {
+            Self::No(message) | Self::Input(message) | Self::Node(message) => Some(message),
+            Self::Exit(_) => None,
+        }
+    }
+
+    /// Tells the user, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        if let Some(message) = self.message() {
+            crate::style::complain("error", message);
+        }
+        ExitCode::from(self.code())
     }
 }

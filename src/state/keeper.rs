@@ -48,6 +48,9 @@ impl Keeper {
                     return;
                 }
             }
+            // The file first: whoever sees that nothing more is said takes it for closed.
+            drop(writer);
+            drop(says);
         });
         let thread = thread.map_err(|error| StateError::Io { what: "start a thread for", path, error })?;
         Ok(Self { work, done, thread })
@@ -64,10 +67,13 @@ impl Keeper {
         self.done.recv().await
     }
 
-    /// Ends the thread, and closes the file.
-    pub(super) fn close(self) {
-        drop(self.work);
-        if self.thread.join().is_err() {
+    /// Ends the thread, and closes the file. When the caller stops waiting, the thread is left to the disk that it waits for.
+    pub(super) async fn close(self) {
+        let Self { work, mut done, thread } = self;
+        drop(work);
+        while done.recv().await.is_some() {}
+        // It has said its last word, so it ends now.
+        if thread.join().is_err() {
             tracing::error!("the thread that saves ended badly");
         }
     }

@@ -163,8 +163,17 @@ impl Saving {
         self.standing.0.lock().trouble = Some(trouble);
     }
 
-    /// Saves what there is, and closes the file. What cannot be saved is told.
-    pub(crate) async fn finish(mut self, replica: &mut Replica, now: impl Fn() -> Now) {
+    /// Saves what there is, and closes the file, both `within` a time: a disk that hangs does not hold the node. What cannot
+    /// be saved is told.
+    pub(crate) async fn finish(self, replica: &mut Replica, now: impl Fn() -> Now, within: Duration) {
+        let standing = self.standing();
+        let since = |now: Now| standing.read(now.mono).age.as_secs();
+        if tokio::time::timeout(within, self.save_all(replica, &now)).await.is_err() {
+            tracing::error!(unsaved_s = since(now()), "the disk does not answer: what was written last is not saved");
+        }
+    }
+
+    async fn save_all(mut self, replica: &mut Replica, now: impl Fn() -> Now) {
         if self.due == Time::NEVER {
             let outcome = self.done().await;
             self.handle(outcome, replica, now());
@@ -186,14 +195,13 @@ impl Saving {
         if let Some(trouble) = standing.trouble {
             tracing::error!(%trouble, "what was written in the last {} s is not saved", standing.age.as_secs());
         }
-        self.close().await;
+        self.keeper.close().await;
     }
 
-    /// Closes the file as it is.
-    pub(crate) async fn close(self) {
-        let keeper = self.keeper;
-        if tokio::task::spawn_blocking(|| keeper.close()).await.is_err() {
-            tracing::error!("the file of the state was not closed");
+    /// Closes the file as it is, `within` a time.
+    pub(crate) async fn close(self, within: Duration) {
+        if tokio::time::timeout(within, self.keeper.close()).await.is_err() {
+            tracing::error!("the disk does not answer: the file of the state is not closed");
         }
     }
 }
@@ -201,3 +209,31 @@ impl Saving {
 /// What became of a batch.
 #[derive(Debug)]
 pub(crate) struct Outcome(Done);
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
+
+    use super::*;
+
+    /// A file that somebody else writes to for ever is what a disk that hangs looks like to the thread that saves.
+    #[tokio::test]
+    async fn a_hung_disk_does_not_hold_a_leaving_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = NodeName::new("n1").unwrap();
+        let now = Now { mono: Time(1), unix_ms: 1 };
+        let mut replica = Replica::new(tallymesh_engine::Config::default(), name.clone(), Incarnation(1));
+        let cache = StructureName::new("sessions").unwrap();
+        replica.replicate(StructureSpec::new(cache, Class::Cache), Arc::new(|| ())).unwrap();
+        replica.keep_state();
+        let file = StateFile::open_or_create(dir.path(), &name).unwrap();
+        let hangs = file.db.begin_write().unwrap();
+        let keeper = Keeper::start(file).unwrap();
+        let standing = SharedStanding::default();
+        let saving = Saving { keeper, standing, due: now.mono, began: now, whole: false, told_at: None };
+        let (within, begun) = (Duration::from_millis(20), std::time::Instant::now());
+        saving.finish(&mut replica, || now, within).await;
+        assert!(begun.elapsed() >= within, "the disk hung");
+        drop(hangs);
+    }
+}

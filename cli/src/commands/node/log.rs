@@ -1,0 +1,211 @@
+//! The node's log: a bounded queue and a thread that writes it to stderr.
+//!
+//! Whoever reads stderr may stop reading. The node must not wait for that reader, so an event that finds the queue full is
+//! dropped and counted. The thread writes the number of dropped lines when it can write again.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::failure::Failure;
+
+/// Bytes of lines that wait to be written.
+const QUEUE_BYTES: usize = 1 << 20;
+
+/// How long an ending node waits until the last lines are written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// The log of a node. Dropping it waits until the queue is written, for a second at most.
+#[derive(Debug)]
+pub(super) struct Log(Arc<Queue>);
+
+impl Log {
+    /// Starts to log to stderr what the filter lets through: the command line's or TALLY_LOG's, else RUST_LOG's, else `info`.
+    pub(super) fn start(filter: Option<&str>) -> Result<Self, Failure> {
+        let filter = match filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()) {
+            Some(text) => EnvFilter::try_new(&text).map_err(|error| {
+                Failure::Input(format!("\"{text}\" is not a log filter: {error}; try info or debug"))
+            })?,
+            None => EnvFilter::new("info"),
+        };
+        let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let queue = Arc::new(Queue::default());
+        let writing = Arc::clone(&queue);
+        // Its own handle: the lock of `io::stderr` would pass the wait on to everybody who writes there.
+        let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+        let thread = std::thread::Builder::new().name("tally-log".to_owned()).spawn(move || match stderr {
+            Ok(stderr) => writing.write_to(stderr),
+            // Stderr is closed.
+            Err(_) => writing.write_to(io::sink()),
+        });
+        thread.map_err(|error| Failure::Node(format!("cannot start the thread that writes the log: {error}")))?;
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(Lines(Arc::clone(&queue)))
+            .with_ansi(colour)
+            .log_internal_errors(false)
+            .init();
+        let panics = Arc::clone(&queue);
+        // The usual hook writes to stderr itself, and would wait for the reader.
+        std::panic::set_hook(Box::new(move |info| {
+            let thread = std::thread::current();
+            panics.push(format!("thread '{}' {info}\n", thread.name().unwrap_or("unnamed")).into_bytes());
+        }));
+        Ok(Self(queue))
+    }
+
+    /// Writes a message for the user, in its turn among the log's lines.
+    pub(super) fn tell(&self, label: &str, message: &str) {
+        self.0.push(format!("{label}: {message}\n").into_bytes());
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    state: Mutex<State>,
+    /// There is something to write.
+    filled: Condvar,
+    /// Everything is written.
+    written: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: VecDeque<Vec<u8>>,
+    bytes: usize,
+    /// Lines that were dropped and are not reported yet.
+    dropped: u64,
+    /// The thread has taken a line and not written it yet.
+    busy: bool,
+}
+
+impl State {
+    fn append(&mut self, line: Vec<u8>) {
+        self.bytes += line.len();
+        self.lines.push_back(line);
+    }
+
+    /// Puts the number of dropped lines where they are missing.
+    fn report_dropped(&mut self) {
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            self.append(format!("log: {dropped} lines were dropped, because nobody read the log\n").into_bytes());
+        }
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements that could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a line, or drops and counts it. Never waits for the writing.
+    fn push(&self, line: Vec<u8>) {
+        let mut state = self.lock();
+        if state.bytes.saturating_add(line.len()) > QUEUE_BYTES {
+            state.dropped += 1;
+            return;
+        }
+        state.report_dropped();
+        state.append(line);
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Writes lines as they come, for as long as the process runs.
+    fn write_to(&self, mut to: impl Write) {
+        loop {
+            let line = self.next();
+            // A reader that is gone does not come back; later lines are lost like this one.
+            let _ = to.write_all(&line);
+        }
+    }
+
+    /// Waits for the next line to write. The one before is written.
+    fn next(&self) -> Vec<u8> {
+        let mut state = self.lock();
+        state.busy = false;
+        loop {
+            if state.lines.is_empty() {
+                state.report_dropped();
+            }
+            if let Some(line) = state.lines.pop_front() {
+                state.bytes -= line.len();
+                state.busy = true;
+                return line;
+            }
+            self.written.notify_all();
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits until everything is written, but no longer than `patience`.
+    fn flush(&self, patience: Duration) {
+        let unwritten = |state: &mut State| state.busy || !state.lines.is_empty();
+        drop(self.written.wait_timeout_while(self.lock(), patience, unwritten));
+    }
+}
+
+/// Makes a writer for each event of the log.
+#[derive(Debug, Clone)]
+struct Lines(Arc<Queue>);
+
+impl<'a> MakeWriter<'a> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+impl Write for Lines {
+    /// Takes a whole event: the subscriber formats it first, and writes it at once.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.push(event.to_vec());
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_beyond_the_bound_are_dropped_and_their_number_stands_in_their_place() {
+        let queue = Queue::default();
+        let line = vec![b'x'; QUEUE_BYTES / 2];
+        for _ in 0..5 {
+            queue.push(line.clone());
+        }
+        assert_eq!((queue.next(), queue.next()), (line.clone(), line));
+        assert_eq!(queue.next(), b"log: 3 lines were dropped, because nobody read the log\n");
+        queue.push(b"next\n".to_vec());
+        assert_eq!(queue.next(), b"next\n");
+    }
+
+    #[test]
+    fn an_ending_node_waits_for_its_last_lines_but_not_for_ever() {
+        let queue = Queue::default();
+        queue.push(b"last\n".to_vec());
+        // Nobody writes it.
+        queue.flush(Duration::from_millis(1));
+        assert_eq!(queue.lock().lines.len(), 1);
+    }
+}

@@ -1,0 +1,176 @@
+//! `tally node`: runs a node in the foreground until it is told to leave.
+
+mod log;
+mod notify;
+mod signals;
+
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tallymesh::{Builder, Incarnation, Node, StartError};
+use tallymesh_schemas::config::Config;
+
+use self::log::Log;
+use self::notify::Notify;
+use self::signals::{Meaning, Signals};
+use super::check;
+use crate::args;
+use crate::failure::Failure;
+use crate::output::{Format, Out};
+
+/// How long leaving may take in all. Each of its parts has a shorter deadline of its own.
+const LEAVE: Duration = Duration::from_secs(20);
+
+/// How long the runtime's threads may take to end after the node has left.
+const THREADS: Duration = Duration::from_secs(1);
+
+/// The exit code of a node that ended before it had left: a second signal or the deadline ended it.
+const CUT_SHORT: u8 = 4;
+
+/// How the node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The cluster was told, and everything is saved.
+    Left,
+    /// It was not waited for.
+    CutShort,
+}
+
+/// Runs the node.
+pub(crate) fn run(args: &args::Node, format: Format) -> Result<(), Failure> {
+    if format != Format::Text {
+        return Err(Failure::Input("`tally node` writes its one line as text only: leave --output out".to_owned()));
+    }
+    let log = Log::start(args.log.as_deref())?;
+    let end = run_logged(args);
+    let Err(failure) = end else { return Ok(()) };
+    if let Some(message) = failure.message() {
+        // Through the log's queue: stderr may have no reader.
+        log.tell("error", message);
+    }
+    Err(Failure::Exit(failure.code()))
+}
+
+fn run_logged(args: &args::Node) -> Result<(), Failure> {
+    let config = configuration(&args.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Node(format!("cannot start the runtime: {error}")))?;
+    let end = runtime.block_on(serve(config, args.incarnation.map(Incarnation)));
+    // A thread that hangs on a disk does not keep the process.
+    match end {
+        Ok(End::Left) => runtime.shutdown_timeout(THREADS),
+        _ => runtime.shutdown_background(),
+    }
+    match end? {
+        End::Left => Ok(()),
+        End::CutShort => Err(Failure::Exit(CUT_SHORT)),
+    }
+}
+
+/// The checked configuration, its paths relative to its folder.
+fn configuration(path: &Path) -> Result<Config, Failure> {
+    let file = path.display().to_string();
+    let mut config = Config::parse(&check::read(path)?, &file).map_err(|errors| check::wrong(&errors))?;
+    config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+    Ok(config)
+}
+
+async fn serve(config: Config, incarnation: Option<Incarnation>) -> Result<End, Failure> {
+    raise_descriptors();
+    // Before the node serves: a signal that comes early is not lost.
+    let mut signals = Signals::new().map_err(|error| Failure::Node(format!("cannot listen for signals: {error}")))?;
+    let notify = Notify::from_env();
+    let admin = config.node.as_ref().and_then(|node| node.admin.clone());
+    let mut builder = Builder::from_config(&config).map_err(cannot_start)?;
+    if let Some(incarnation) = incarnation {
+        builder = builder.incarnation(incarnation);
+    }
+    let node = tokio::select! {
+        node = builder.start() => node.map_err(cannot_start)?,
+        () = signals.leave() => {
+            tracing::info!("told to leave before the node served");
+            return Ok(End::Left);
+        }
+    };
+    tell(&node, admin.as_deref());
+    attend(&node, &notify, &mut signals).await;
+    notify.stopping();
+    Ok(leave(&node, &mut signals).await)
+}
+
+/// Raises the soft limit of open files to the hard one: connections and files need descriptors.
+fn raise_descriptors() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current == maximum {
+        return;
+    }
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => tracing::debug!(from = ?current, to = ?maximum, "the limit of open files is raised"),
+        Err(error) => tracing::warn!(%error, ?current, ?maximum, "the limit of open files cannot be raised"),
+    }
+}
+
+/// Keeps the service manager informed until the node is told to leave.
+async fn attend(node: &Node, notify: &Notify, signals: &mut Signals) {
+    let manager = async {
+        node.settled().await;
+        notify.ready();
+        notify.watch(node).await;
+    };
+    tokio::pin!(manager);
+    loop {
+        tokio::select! {
+            meaning = signals.next() => match meaning {
+                Meaning::Leave => return,
+                Meaning::Reload => {
+                    tracing::info!("there is nothing to reload: a changed configuration takes a restart");
+                    notify.reloaded();
+                }
+                Meaning::Ignore => {}
+            },
+            () = &mut manager => {}
+        }
+    }
+}
+
+/// Leaves the cluster. A second signal or the deadline ends it.
+async fn leave(node: &Node, signals: &mut Signals) -> End {
+    tracing::info!("leaving; ask again to end at once");
+    tokio::select! {
+        () = node.shutdown() => End::Left,
+        () = signals.leave() => {
+            tracing::warn!("asked again: the node ends before it has left");
+            End::CutShort
+        }
+        () = tokio::time::sleep(LEAVE) => {
+            tracing::error!(seconds = LEAVE.as_secs(), "the node has not left in time, and ends");
+            End::CutShort
+        }
+    }
+}
+
+/// Prints that the node serves, from a thread of its own: whoever reads stdout may have stopped.
+fn tell(node: &Node, admin: Option<&Path>) {
+    let admin = admin.map_or("no admin socket".to_owned(), |path| format!("admin {}", path.display()));
+    let line = format!("{} serving on {}, {admin}", node.name(), node.listen_addr());
+    let print = move || {
+        let mut out = Out::open();
+        out.line(line).and_then(|()| out.flush())
+    };
+    let thread = std::thread::Builder::new().name("tally-stdout".to_owned()).spawn(move || {
+        if let Err(failure) = print() {
+            tracing::debug!(%failure, "nobody reads that this node serves; it serves all the same");
+        }
+    });
+    if let Err(error) = thread {
+        tracing::warn!(%error, "the line that says that this node serves is not printed");
+    }
+}
+
+fn cannot_start(error: StartError) -> Failure {
+    match error {
+        StartError::Config(errors) => check::wrong(&errors),
+        error => Failure::Input(format!("the node does not start: {error}")),
+    }
+}

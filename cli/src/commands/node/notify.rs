@@ -1,0 +1,92 @@
+//! What the node tells a service manager that started it: the protocol of sd_notify(3), over the socket that NOTIFY_SOCKET
+//! names.
+
+use std::env;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tallymesh::Node;
+
+/// The way to the service manager, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Notify {
+    socket: Option<UnixDatagram>,
+    /// How often the manager wants a sign of life, if it does.
+    watchdog: Option<Duration>,
+}
+
+impl Notify {
+    /// Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID.
+    pub(super) fn from_env() -> Self {
+        let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Self::default() };
+        let socket = connect(name.as_encoded_bytes());
+        if let Err(error) = &socket {
+            tracing::warn!(socket = %name.to_string_lossy(), %error, "the service manager cannot be reached");
+        }
+        let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+        let ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+        let watchdog = number("WATCHDOG_USEC").filter(|usec| ours && *usec > 0).map(Duration::from_micros);
+        Self { socket: socket.ok(), watchdog }
+    }
+
+    /// The node has joined its cluster, or has found nobody to join.
+    pub(super) fn ready(&self) {
+        self.send("READY=1");
+    }
+
+    /// The node has been told to reload, and has nothing to reload.
+    pub(super) fn reloaded(&self) {
+        let now = clock_gettime(ClockId::Monotonic);
+        let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
+        self.ready();
+    }
+
+    /// The node leaves.
+    pub(super) fn stopping(&self) {
+        self.send("STOPPING=1");
+    }
+
+    /// Sends signs of life for as long as the node's driver answers, twice as often as the manager wants them.
+    pub(super) async fn watch(&self, node: &Node) {
+        let Some(watchdog) = self.watchdog.filter(|_| self.socket.is_some()) else {
+            return std::future::pending().await;
+        };
+        let mut turns = tokio::time::interval(watchdog / 2);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turns.tick().await;
+            // A driver that does not answer makes this wait, and the manager restarts the node.
+            if !node.members().await.is_empty() {
+                self.send("WATCHDOG=1");
+            }
+        }
+    }
+
+    fn send(&self, message: &str) {
+        let Some(socket) = &self.socket else { return };
+        if let Err(error) = socket.send(message.as_bytes()) {
+            tracing::debug!(message, %error, "the service manager was not told");
+        }
+    }
+}
+
+/// A socket that never waits, connected to a path, or to a name in the abstract namespace when it begins with @.
+fn connect(name: &[u8]) -> std::io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect_addr(&address(name)?)?;
+    Ok(socket)
+}
+
+fn address(name: &[u8]) -> std::io::Result<SocketAddr> {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    #[cfg(target_os = "linux")]
+    if let [b'@', name @ ..] = name {
+        use std::os::linux::net::SocketAddrExt;
+        return SocketAddr::from_abstract_name(name);
+    }
+    SocketAddr::from_pathname(OsStr::from_bytes(name))
+}
