@@ -127,7 +127,9 @@ fn stand_still(nodes: usize, time: Duration) -> Result<Found, Box<dyn Error>> {
     let slow = slow.ok_or("a cluster has nodes")?;
     let wish = holdable(own);
     until("all to be linked", || {
-        let linked = |member: &Member| runtime.block_on(member.node.members()).iter().filter(|m| m.linked).count();
+        let linked = |member: &Member| {
+            runtime.block_on(member.node.members()).unwrap_or_default().iter().filter(|m| m.linked).count()
+        };
         lively.iter().chain([&slow]).all(|member| linked(member) + 1 == nodes)
     })?;
 

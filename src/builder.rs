@@ -8,15 +8,17 @@ use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::limits::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
 use tallymesh_schemas::config::{
-    CacheConfig, Config, ConfigErrors, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle,
+    CacheConfig, Config, ConfigErrors, InboundMaximum, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle,
+    OutboundLimits, OutboundScope,
 };
 use tallymesh_schemas::{
-    Class, GaugeCacheSpec, Incarnation, Kind, NodeName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec,
+    Class, Family, GaugeCacheSpec, Incarnation, Kind, NodeName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec,
 };
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
 use crate::admin::AdminError;
 use crate::clock::unix_ms;
+use crate::declared::DeclaredError;
 use crate::node::Node;
 use crate::state::StateError;
 use crate::topology::Bound;
@@ -51,6 +53,9 @@ pub enum StartError {
     /// A limit cannot be kept.
     #[error(transparent)]
     Limit(#[from] LimitError),
+    /// The limits that were declared cannot be kept.
+    #[error(transparent)]
+    Declared(#[from] DeclaredError),
     /// The address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] tallymesh_transport::BindError),
@@ -156,6 +161,12 @@ impl Builder {
         self.replicate(StructureSpec::new(name, Class::Cache))
     }
 
+    /// A cache to replicate, with its bounds and what a node that joins gets of it.
+    #[must_use]
+    pub fn cache_with(self, config: &CacheConfig) -> Self {
+        self.replicate(config.structure())
+    }
+
     /// A gauge cache to keep.
     #[must_use]
     pub fn gauge_cache(mut self, spec: GaugeCacheSpec) -> Self {
@@ -184,6 +195,60 @@ impl Builder {
     #[must_use]
     pub fn founders(mut self, founders: impl IntoIterator<Item = NodeName>, reclaim_after: Duration) -> Self {
         (self.limits.founders, self.limits.reclaim_after) = (founders.into_iter().collect(), reclaim_after);
+        self
+    }
+
+    /// Founders do not take up the share of one that is gone: `stand_in = false` of a configuration.
+    #[must_use]
+    pub fn without_stand_ins(mut self) -> Self {
+        self.limits.stand_in = false;
+        self
+    }
+
+    /// At most `maximum` open inbound connections from each block of addresses whose prefix has so many bits, checked by
+    /// [`Limits::try_accept`](crate::Limits::try_accept). Up to 32 bits it is of IPv4 addresses, else of IPv6. `inbound_cidr`
+    /// has to be replicated.
+    #[must_use]
+    pub fn inbound_maximum(self, prefix_len: u8, maximum: u64) -> Self {
+        self.inbound_maximum_of(Family::of_mask(prefix_len), prefix_len, maximum)
+    }
+
+    /// As [`Builder::inbound_maximum`], of addresses of a family: for short IPv6 prefixes.
+    #[must_use]
+    pub fn inbound_maximum_of(mut self, family: Family, prefix_len: u8, maximum: u64) -> Self {
+        self.limits.inbound.push(InboundMaximum { prefix_len, v6: family == Family::V6, maximum });
+        self
+    }
+
+    /// At most `maximum` open outbound connections of a scope. `OBTC` has to be replicated.
+    #[must_use]
+    pub fn outbound_maximum(self, scope: OutboundScope, maximum: u64) -> Self {
+        self.outbound(scope, |limits| limits.maximum = Some(maximum))
+    }
+
+    /// A rate of new outbound connections of a scope. `OBTC` has to be replicated.
+    #[must_use]
+    pub fn outbound_connections(self, scope: OutboundScope, spec: ThrottleSpec) -> Self {
+        self.outbound(scope, |limits| limits.connections = Some(spec))
+    }
+
+    /// A rate of outbound messages of a scope. `OBTM` has to be replicated.
+    #[must_use]
+    pub fn outbound_messages(self, scope: OutboundScope, spec: ThrottleSpec) -> Self {
+        self.outbound(scope, |limits| limits.messages = Some(spec))
+    }
+
+    /// Changes the limits of a scope, which are made if there are none.
+    fn outbound(mut self, scope: OutboundScope, set: impl FnOnce(&mut OutboundLimits)) -> Self {
+        let all = &mut self.limits.outbound;
+        match all.iter_mut().find(|limits| limits.scope == scope) {
+            Some(limits) => set(limits),
+            None => {
+                let mut limits = OutboundLimits { scope, messages: None, connections: None, maximum: None };
+                set(&mut limits);
+                all.push(limits);
+            }
+        }
         self
     }
 

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin::Serving;
 use crate::clock::Clock;
 use crate::command::{Command, Status};
+use crate::events::{Announcer, NodeEvent};
 use crate::report::Reports;
 use crate::state::{Outcome, Saving};
 use crate::topology::Topology;
@@ -68,6 +69,7 @@ pub(crate) struct Driver {
     /// `None` where nothing outlives the run.
     saving: Option<Saving>,
     reports: Reports,
+    announcer: Announcer,
 }
 
 impl Driver {
@@ -84,6 +86,7 @@ impl Driver {
         limiters: BTreeMap<StructureId, Arc<Limiter>>,
         saving: Option<Saving>,
         topology: Topology,
+        announcer: Announcer,
     ) -> Self {
         let incarnation = replica.actor().incarnation;
         let (links, verifying) = (BTreeMap::new(), Vec::new());
@@ -103,6 +106,7 @@ impl Driver {
             limiters,
             saving,
             reports: Reports::new(),
+            announcer,
         }
     }
 
@@ -258,6 +262,7 @@ impl Driver {
                     // The connection takes another one's place, over which there was a link.
                     self.replica.handle_link_down(link.peer());
                 }
+                self.announcer.tell(NodeEvent::Linked { node: link.peer().clone() });
                 self.links.insert(link.peer().clone(), link);
             }
             Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
@@ -266,7 +271,7 @@ impl Driver {
             Event::Down { peer, link, reason, goodbye } => {
                 tracing::debug!(%peer, reason, goodbye, "the driver has lost a link");
                 if self.links.get(&peer).is_some_and(|current| current.id() == link) {
-                    self.disconnected(&peer);
+                    self.disconnected(&peer, reason.to_string());
                 }
             }
             Event::Member { name, state, incarnation, addr } => {
@@ -293,11 +298,12 @@ impl Driver {
         if let Err(error) = self.replica.handle_message(now, peer, payload) {
             self.reports.refused(now, peer, &error);
             link.close(&error.to_string());
-            self.disconnected(peer);
+            self.disconnected(peer, error.to_string());
         }
     }
 
-    fn disconnected(&mut self, peer: &NodeName) {
+    fn disconnected(&mut self, peer: &NodeName, reason: String) {
+        self.announcer.tell(NodeEvent::Unlinked { node: peer.clone(), reason });
         self.links.remove(peer);
         self.topology.disconnected(peer);
         self.replica.handle_link_down(peer);
@@ -345,6 +351,9 @@ impl Driver {
         while let Some(event) = self.replica.poll_event() {
             let Reach { alive, known, .. } = self.replica.reach();
             self.reports.event(&event, (alive, known));
+            if let Some(event) = NodeEvent::of(&event) {
+                self.announcer.tell(event);
+            }
         }
         while let Some(node) = self.replica.poll_forgotten() {
             self.endpoint.forget(&node);

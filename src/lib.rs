@@ -7,27 +7,96 @@
 //! use tallymesh::{Class, Identity, Node};
 //!
 //! # async fn example(peer_ip: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
-//! let identity = Identity::from_files("ca.pem".as_ref(), "relay-0-1.pem".as_ref(), "relay-0-1.key".as_ref())?;
 //! let node = Node::builder("relay-0-1")
-//!     .identity(identity)
+//!     .identity(Identity::from_dir("mesh", "relay-0-1")?)
 //!     .listen("192.0.2.1:4801".parse()?)
 //!     .seed("192.0.2.2:4801")
 //!     .replicate(Class::InboundCidr.into())
 //!     .start()
 //!     .await?;
+//! node.joined().await?; // there is a link to another node
 //!
 //! let inbound = node.cidr("inbound_cidr")?;
-//! let open = inbound.hold(peer_ip); // +1 now, −1 when it is dropped
-//! if inbound.count("192.0.2.0/24".parse()?).total > 100 {
-//!     // too many connections from there, cluster-wide
+//! // 10 connections of an IPv4 address, 30 of its /24 block, 30 of an IPv6 /64 block, in the whole cluster.
+//! match inbound.try_hold_within(peer_ip, &[(32, 10), (24, 30), (64, 30)]) {
+//!     Ok(open) => drop(open), // +1 from the hold on, −1 when it is dropped
+//!     Err(refused) => println!("{refused}"),
 //! }
-//! drop(open);
+//! println!("{}", inbound.count("192.0.2.0/24".parse()?)); // 12 (4 here, 3 actors, stalest 0.2 s)
 //! node.shutdown().await;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! Handles are cheap to clone and synchronous, and may be used from any thread, with or without tokio.
+//!
+//! What a configuration file says, a [`Builder`] says as well. [`Node::events`] and [`Node::changes`] tell of what happens:
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tallymesh::{
+//!     Builder, Change, Config, Counters, Decision, EngineConfig, Family, InboundMaximum, LimitsConfig, Member, NamedThrottle,
+//!     Node, NodeEvent, NodeGone, NodeName, OutboundLimits, OutboundScope, Permits, Rate, Reason, Standing, Strength,
+//!     Throttle, ThrottleSpec, Time, Timings, Verification,
+//! };
+//!
+//! fn by_file(path: &str) -> Result<Builder, Box<dyn std::error::Error>> {
+//!     let mut config = Config::parse(&std::fs::read_to_string(path)?, path)?;
+//!     config.resolve_paths(std::path::Path::new("mesh"));
+//!     Ok(Builder::from_config(&config)?)
+//! }
+//!
+//! fn by_program(builder: Builder, founders: Vec<NodeName>) -> Result<Builder, Box<dyn std::error::Error>> {
+//!     let rate: Rate = "300/5m".parse()?;
+//!     Ok(builder
+//!         .founders(founders, Duration::from_secs(30))
+//!         .throttle("campaign", ThrottleSpec::new(rate, Strength::Soft))
+//!         .permits("uploads", 20)
+//!         .inbound_maximum(24, 30) // of an IPv4 block
+//!         .inbound_maximum(64, 30) // of an IPv6 block
+//!         .inbound_maximum_of(Family::V6, 32, 1000)
+//!         .outbound_maximum(OutboundScope::Domain("example.com".to_owned()), 20)
+//!         .outbound_messages(OutboundScope::Global, ThrottleSpec::new(rate, Strength::Hard))
+//!         .timings(Timings::default())
+//!         .engine(EngineConfig::default()))
+//! }
+//!
+//! fn declared(limits: &LimitsConfig) -> (&[NamedThrottle], &[OutboundLimits], &[InboundMaximum]) {
+//!     (&limits.throttles, &limits.outbound, &limits.inbound)
+//! }
+//!
+//! fn ask(throttle: &Throttle, permits: &Permits) -> Option<Reason> {
+//!     let state: Standing = throttle.state();
+//!     println!("{} tokens are here", state.tokens);
+//!     match throttle.take(1) {
+//!         Decision::Admitted => permits.open().err(),
+//!         Decision::Refused { reason, .. } => Some(reason),
+//!     }
+//! }
+//!
+//! async fn look(node: &Node) -> Result<(), NodeGone> {
+//!     let members: Vec<Member> = node.members().await?;
+//!     members.iter().for_each(|member| println!("{member}"));
+//!     let (counters, now): (Counters, Time) = (node.counters().await?, node.time());
+//!     let found: Verification = node.verify(Duration::from_secs(5)).await?;
+//!     println!("{found}; {} deltas in {} µs", counters.deltas_in, now.0);
+//!     let mut events = node.events();
+//!     while let Some(event) = events.next().await {
+//!         if let NodeEvent::Life { node, life } = event {
+//!             println!("{node} is {life}");
+//!         }
+//!     }
+//!     Ok(())
+//! }
+//!
+//! async fn follow(node: &Node) -> Result<(), tallymesh::ObjectError> {
+//!     let mut changes = node.changes("inbound_cidr")?;
+//!     while let Some(Change { key, count, lost }) = changes.next().await {
+//!         println!("{key} {count}, {lost} lost before");
+//!     }
+//!     Ok(())
+//! }
+//! ```
 #![deny(missing_docs)]
 
 /// Compiles the example that the README shows.
@@ -39,10 +108,16 @@ mod admin;
 mod audit;
 mod builder;
 mod cache;
+mod changes;
 mod cidr;
 mod clock;
 mod command;
+mod decision;
+mod declared;
 mod driver;
+mod events;
+#[cfg(test)]
+mod fixtures;
 mod gauge;
 mod limits;
 mod names;
@@ -51,6 +126,8 @@ mod report;
 mod series;
 mod shared;
 pub mod state;
+#[cfg(test)]
+mod surface;
 mod throttle;
 mod topology;
 
@@ -58,7 +135,11 @@ pub use admin::AdminError;
 pub use audit::Audit;
 pub use builder::{Builder, StartError};
 pub use cache::{Cache, Errors, LoadError, Loaded};
+pub use changes::{Change, Changes};
 pub use cidr::Cidr;
+pub use decision::{Decision, Reason};
+pub use declared::DeclaredError;
+pub use events::{Events, NodeEvent, NodeGone};
 pub use gauge::GaugeCache;
 pub use limits::{Limits, Open, Refusal, Scope};
 pub use names::{BindingDomains, Domains};
@@ -66,14 +147,18 @@ pub use node::Node;
 pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
 pub use state::{StateError, StateStanding};
-pub use tallymesh_engine::limits::{Decision, FoundingError, LimitError, PoolStanding, Reach, Standing};
-pub use tallymesh_engine::replica::{Finding, Verification};
+pub use tallymesh_engine::limits::{FoundingError, LimitError, PoolStanding, Reach, Standing};
+pub use tallymesh_engine::replica::{Counters, Finding, StructureError, Verification};
 pub use tallymesh_engine::{
     Block, Config as EngineConfig, Count, Counter, Entry, Hold, HoldError, Life, Listing, Structure,
 };
 pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
+pub use tallymesh_engine::{Now, Time, Wake, Watch};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
-pub use tallymesh_schemas::config::{Metric, Monitor};
+pub use tallymesh_schemas::config::{
+    CacheConfig, Config, ConfigErrors, Metric, MetricsConfig, Monitor, NodeConfig, Pace,
+};
+pub use tallymesh_schemas::config::{InboundMaximum, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
 pub use throttle::{NeverReady, OpenPermit, Permits, Throttle, ThrottleError};
 /// The bytes of a key, as listings give them, as people read them.
 pub fn key_text(kind: Kind, key: &[u8]) -> String {
@@ -90,6 +175,13 @@ pub use tallymesh_schemas::limits::STEP as MAX_STEP;
 pub use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
 pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
 pub use tallymesh_schemas::{Actor, Bounds, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
-pub use tallymesh_schemas::{OnPartition, Rate, Strength, ThrottleSpec};
+pub use tallymesh_schemas::{NameError, StructureId, Version};
+pub use tallymesh_schemas::{OnPartition, Rate, RateError, Strength, ThrottleSpec};
 pub use tallymesh_schemas::{SeriesName, SeriesSpec};
-pub use tallymesh_transport::{Gate, Identity, IdentityError, Joining, Timings, Traffic};
+pub use tallymesh_transport::{BindError, Gate, Identity, IdentityError, Joining, Timings, Traffic};
+// Addresses and blocks, as handles take and give them.
+pub use ipnet::{self, IpNet};
+// What lies below, for those who need more of it: the structures of handles, messages and configuration, links.
+pub use tallymesh_engine as engine;
+pub use tallymesh_schemas as schemas;
+pub use tallymesh_transport as transport;

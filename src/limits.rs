@@ -12,6 +12,7 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureId, ThrottleSpec};
 
 use crate::clock::Clock;
+use crate::decision::{self, Reason};
 
 /// What something that goes out belongs to. What is not said is not limited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,10 +43,12 @@ pub enum Refusal {
         maximum: u64,
     },
     /// A rate is used up.
-    #[error("{scope}: the rate is used up")]
+    #[error("{scope}: {reason}")]
     Rate {
         /// Of what.
         scope: String,
+        /// What is in the way.
+        reason: Reason,
         /// When one more would fit; `None` when that cannot be said.
         after: Option<Duration>,
     },
@@ -246,7 +249,8 @@ impl Inner {
             let Ok(throttle) = limiter.throttle(&name, spec, now) else { continue };
             if let Decision::Refused { after } = throttle.take(now, n) {
                 taken.iter().for_each(|throttle: &Arc<Throttle>| throttle.give_back(now, n));
-                return Err(Refusal::Rate { scope: name, after });
+                let reason = decision::refused(&throttle, limiter, now, n);
+                return Err(Refusal::Rate { scope: name, reason, after });
             }
             taken.push(throttle);
         }
@@ -347,7 +351,7 @@ limits {
         for _ in 0..20 {
             let refusal = limits.try_send(&big, 1).unwrap_err();
             assert!(
-                matches!(&refusal, Refusal::Rate { scope, after: Some(_) } if scope == "domain big.example"),
+                matches!(&refusal, Refusal::Rate { scope, reason: Reason::Empty, after: Some(_) } if scope == "domain big.example"),
                 "{refusal}"
             );
         }

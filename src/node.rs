@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_engine::limits::{Founding, Limiter};
-use tallymesh_engine::replica::{Verification, next_run};
+use tallymesh_engine::replica::{Counters, Verification, next_run};
 use tallymesh_engine::{Now, Replica, Structure, Time};
 use tallymesh_schemas::config::LimitsConfig;
 use tallymesh_schemas::saved::Facts;
@@ -20,10 +20,13 @@ use crate::admin::Admin;
 use crate::audit::Audit;
 use crate::builder::{Builder, StartError, rand_seed};
 use crate::cache::Cache;
+use crate::changes::Changes;
 use crate::cidr::Cidr;
 use crate::clock::Clock;
 use crate::command::{Command, ask};
+use crate::declared;
 use crate::driver::Driver;
+use crate::events::{Events, NodeGone, announcer};
 use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
@@ -55,6 +58,7 @@ impl Node {
         let clock = Clock::start();
         let identity = builder.take_identity()?;
         let name = identity.name().clone();
+        builder.limits = declared::checked(builder.limits, &builder.structures)?;
         let file = match builder.data_dir.take() {
             Some(dir) => Some(
                 blocking({
@@ -114,6 +118,7 @@ impl Node {
         let caches = caches.collect();
         let admin = builder.admin.map(|path| Admin::bind(&path)).transpose()?;
         let gate = builder.transport.gate.clone();
+        let (announcer, announced) = announcer(builder.transport.seeds.is_empty());
         let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let (ours, endpoint_of) = (limiters.clone(), endpoint.clone());
@@ -127,10 +132,12 @@ impl Node {
             limiters: ours,
             limits,
             saving: saving.as_ref().map(Saving::standing),
+            announced,
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
-        let driver =
-            Driver::new(replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving, topology);
+        let driver = Driver::new(
+            replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving, topology, announcer,
+        );
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         Ok(Self { shared, commands, driver })
     }
@@ -300,7 +307,8 @@ impl Node {
     /// As [`Node::create_throttle`], and when there are none or too many, or the name is a throttle's.
     pub fn create_permits(&self, name: &str, maximum: u64) -> Result<Permits, ThrottleError> {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
-        Ok(Permits::new(limiter.pool(name, maximum, self.shared.clock.time())?, self.shared.clock))
+        let pool = limiter.pool(name, maximum, self.shared.clock.time())?;
+        Ok(Permits::new(pool, Arc::clone(limiter), self.shared.clock))
     }
 
     /// The limits that the configuration has of what goes out and comes in.
@@ -321,12 +329,31 @@ impl Node {
 
 /// The cluster.
 impl Node {
+    /// Waits until there is a link to another node. A node without seeds has joined at once: there is nobody to join.
+    ///
+    /// What the others count arrives from then on; [`Node::verify`] waits for it.
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node is shut down before.
+    pub async fn joined(&self) -> Result<(), NodeGone> {
+        self.shared.announced.joined().await
+    }
+
     /// The members that are known, this node included, in order of name.
-    pub async fn members(&self) -> Vec<Member> {
-        match self.ask(Command::Status).await {
-            Some(status) => self.shared.members(&status),
-            None => Vec::new(),
-        }
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node has been shut down.
+    pub async fn members(&self) -> Result<Vec<Member>, NodeGone> {
+        let status = self.ask(Command::Status).await.ok_or(NodeGone)?;
+        Ok(self.shared.members(&status))
+    }
+
+    /// What replication has done so far.
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node has been shut down.
+    pub async fn counters(&self) -> Result<Counters, NodeGone> {
+        self.ask(Command::Status).await.map(|status| status.counters).ok_or(NodeGone)
     }
 
     /// Waits until this node has found its place: it has a link to another node, it has nobody to join, or it has tried all
@@ -339,16 +366,35 @@ impl Node {
     }
 
     /// Compares what all members hold with what each owner has, and asks again for up to `patience` while some lag or do
-    /// not answer. `None` when the node has been shut down.
-    pub async fn verify(&self, patience: Duration) -> Option<Verification> {
-        self.ask(|reply| Command::Verify { patience, reply }).await
+    /// not answer.
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node has been shut down.
+    pub async fn verify(&self, patience: Duration) -> Result<Verification, NodeGone> {
+        self.ask(|reply| Command::Verify { patience, reply }).await.ok_or(NodeGone)
     }
 
     /// Forgets a node: its counts so far are gone everywhere and are not taken back for seven days. One that lives comes
     /// back as a new run. Returns whether anything was known of it.
-    pub async fn forget(&self, node: &NodeName) -> bool {
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node has been shut down.
+    pub async fn forget(&self, node: &NodeName) -> Result<bool, NodeGone> {
         let node = node.clone();
-        self.ask(|reply| Command::Forget { node, reply }).await.unwrap_or(false)
+        self.ask(|reply| Command::Forget { node, reply }).await.ok_or(NodeGone)
+    }
+
+    /// What happens in the cluster from now on, as this node sees it: links, lives, conflicts.
+    pub fn events(&self) -> Events {
+        self.shared.announced.events()
+    }
+
+    /// The keys of a structure whose counts change from now on, whoever changes them.
+    ///
+    /// # Errors
+    /// [`ObjectError`] when there is no structure of that name.
+    pub fn changes(&self, name: &str) -> Result<Changes, ObjectError> {
+        Ok(Changes::new(self.shared.object(name)?, self.shared.announced.clone(), self.shared.clock))
     }
 }
 

@@ -1,10 +1,12 @@
 //! What a node's handles and its admin socket share: the structures, and who is in the cluster.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Life, Series, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId};
@@ -13,6 +15,7 @@ use tallymesh_transport::{Endpoint, Joining, Traffic};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::command::Status;
+use crate::events::Announced;
 use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::state::SharedStanding;
@@ -31,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// How the saving of what outlives a run stands, where it is saved.
     pub(crate) saving: Option<SharedStanding>,
+    /// Whether the node has joined, and what happens.
+    pub(crate) announced: Announced,
 }
 
 /// Why there is no handle.
@@ -93,7 +98,7 @@ fn list(names: &[String]) -> String {
 }
 
 /// A member of the cluster as this node sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Member {
     /// Which run of which node.
     pub actor: Actor,
@@ -109,6 +114,21 @@ pub struct Member {
     pub traffic: Option<Traffic>,
     /// Its build; empty when unknown.
     pub build: String,
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { actor, life, addr, linked, rtt, .. } = self;
+        write!(f, "{} {life}", actor.node)?;
+        if let Some(addr) = addr {
+            write!(f, " at {addr}")?;
+        }
+        match (linked, rtt) {
+            (false, _) => Ok(()),
+            (true, None) => f.write_str(", linked"),
+            (true, Some(rtt)) => write!(f, ", linked, round trip {:.3} ms", rtt.as_secs_f64() * 1000.0),
+        }
+    }
 }
 
 /// What has the name, or else what alone has a name that begins so.
@@ -170,8 +190,9 @@ impl Shared {
 
     /// The permits that are declared or in use, in order of name.
     pub(crate) fn permits(&self) -> Vec<Permits> {
-        let pools = self.limiters.values().flat_map(|limiter| limiter.pools());
-        pools.map(|pool| Permits::new(pool, self.clock)).collect()
+        let pools =
+            self.limiters.values().flat_map(|limiter| limiter.pools().into_iter().map(move |pool| (pool, limiter)));
+        pools.map(|(pool, limiter)| Permits::new(pool, Arc::clone(limiter), self.clock)).collect()
     }
 
     /// Whether this node has others to join and a link to none of them.

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limits::{
-    Begins, Decision, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
+    Begins, Decision as Decided, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
 };
 use tallymesh_schemas::{OnPartition, Strength};
 
 use crate::clock::Clock;
+use crate::decision::{Decision, Reason, explained, no_permit};
 use crate::shared::ObjectError;
 
 /// Longest pause before a refused request is tried again: a share may have come meanwhile.
@@ -55,15 +56,18 @@ impl Throttle {
         self.inner.name()
     }
 
-    /// Takes `n` tokens if they are there; else says after how long they would fit. O(1), no allocation.
+    /// Takes `n` tokens if they are there; else says after how long they would fit, and what is in the way. O(1), no
+    /// allocation.
     #[inline]
     pub fn take(&self, n: u64) -> Decision {
-        self.inner.take(self.clock.time(), n)
+        let now = self.clock.time();
+        explained(self.inner.take(now, n), &self.inner, &self.limiter, now, n)
     }
 
     /// Whether `n` tokens could be taken now; takes none.
     pub fn check(&self, n: u64) -> Decision {
-        self.inner.check(self.clock.time(), n)
+        let now = self.clock.time();
+        explained(self.inner.check(now, n), &self.inner, &self.limiter, now, n)
     }
 
     /// Counts `n` that have happened anyway; whether they were within the limit. A soft throttle owes what was beyond it;
@@ -82,9 +86,9 @@ impl Throttle {
             if n > burst {
                 return Err(NeverReady { wanted: n, burst });
             }
-            match self.take(n) {
-                Decision::Admitted => return Ok(()),
-                Decision::Refused { after } => {
+            match self.inner.take(self.clock.time(), n) {
+                Decided::Admitted => return Ok(()),
+                Decided::Refused { after } => {
                     tokio::time::sleep(after.unwrap_or(PAUSE).clamp(Duration::from_millis(1), PAUSE)).await;
                 }
             }
@@ -244,6 +248,7 @@ pub enum ThrottleError {
 #[derive(Clone, Debug)]
 pub struct Permits {
     pool: Arc<Pool>,
+    limiter: Arc<Limiter>,
     clock: Clock,
 }
 
@@ -263,8 +268,8 @@ impl OpenPermit {
 }
 
 impl Permits {
-    pub(crate) fn new(pool: Arc<Pool>, clock: Clock) -> Self {
-        Self { pool, clock }
+    pub(crate) fn new(pool: Arc<Pool>, limiter: Arc<Limiter>, clock: Clock) -> Self {
+        Self { pool, limiter, clock }
     }
 
     /// Their name.
@@ -277,6 +282,14 @@ impl Permits {
     pub fn try_open(&self) -> Option<OpenPermit> {
         let permit = self.pool.try_open(self.clock.time())?;
         Some(OpenPermit { permit, clock: self.clock })
+    }
+
+    /// As [`Permits::try_open`], with the reason of a refusal.
+    ///
+    /// # Errors
+    /// [`Reason`] says what is in the way.
+    pub fn open(&self) -> Result<OpenPermit, Reason> {
+        self.try_open().ok_or_else(|| no_permit(&self.pool, &self.limiter, self.clock.time()))
     }
 
     /// How it stands.

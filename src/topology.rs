@@ -116,12 +116,11 @@ impl Topology {
 mod tests {
     use std::time::Instant;
 
-    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
     use tallymesh_schemas::Class;
-    use tallymesh_transport::Identity;
 
     use super::*;
     use crate::Node;
+    use crate::fixtures::identities;
 
     const NODES: usize = 8;
 
@@ -129,18 +128,6 @@ mod tests {
 
     /// More than any of this takes.
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    fn identities() -> Vec<Identity> {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let one = |n| {
-            let key = KeyPair::generate().unwrap();
-            let cert = CertificateParams::new([format!("n{n}")]).unwrap().signed_by(&key, &ca).unwrap();
-            Identity::from_pem(ca.pem().as_bytes(), cert.pem().as_bytes(), key.serialize_pem().as_bytes()).unwrap()
-        };
-        (0..NODES).map(one).collect()
-    }
 
     async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
         let begin = Instant::now();
@@ -178,7 +165,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_go_round_in_a_circle_of_real_nodes() {
         let mut nodes: Vec<Node> = Vec::new();
-        for (n, identity) in identities().into_iter().enumerate() {
+        let names: [String; NODES] = std::array::from_fn(|n| format!("n{n}"));
+        for (n, identity) in identities(&names.each_ref().map(String::as_str)).into_iter().enumerate() {
             let mut spec: tallymesh_schemas::StructureSpec = Class::InboundCidr.into();
             spec.on_dead = tallymesh_schemas::OnDead::Hold;
             let mut builder = Node::builder(&format!("n{n}")).identity(identity).replicate(spec);

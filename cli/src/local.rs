@@ -34,7 +34,7 @@ pub(crate) async fn all_linked<'a>(nodes: impl Iterator<Item = &'a Node>) -> Res
     loop {
         let mut linked = true;
         for node in &nodes {
-            let known = node.members().await;
+            let known = node.members().await.map_err(|error| trouble("ask a node for its members", &error))?;
             let alive = known.iter().filter(|other| other.linked && other.life == Life::Alive).count();
             linked &= alive + 1 == nodes.len();
         }

@@ -39,6 +39,7 @@ pub mod canary;
 mod canary;
 mod cell;
 mod cells;
+mod display;
 mod gauge;
 mod index;
 mod inspect;

@@ -16,7 +16,7 @@ use crate::radix::KeyOf;
 use crate::structure::{Entry, Structure};
 
 /// A block of an address tree and the count under it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Block {
     /// The block; a host has the full prefix length.
     pub net: IpNet,

@@ -40,7 +40,7 @@ pub struct Structure {
 }
 
 /// A cluster-wide count as one node knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Count {
     /// Everything: our own part and what the others that count have told.
     pub total: i64,

@@ -20,7 +20,8 @@ pub(crate) async fn cluster(
         nodes.push(builder.start().await?);
     }
     for node in &nodes {
-        while node.members().await.iter().filter(|member| member.linked).count() + 1 < names.len() {
+        node.joined().await?;
+        while node.members().await?.iter().filter(|member| member.linked).count() + 1 < names.len() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }

@@ -19,8 +19,8 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use info::{
-    CacheInfo, CacheItem, Count, Finding, GaugeInfo, Info, Member, Object, SeriesInfo, StateInfo, ThrottleInfo,
-    Verified, Windows,
+    CacheInfo, CacheItem, Count, Finding, GaugeInfo, Info, Member, Object, PermitsInfo, SeriesInfo, StateInfo,
+    ThrottleInfo, Verified, Windows,
 };
 
 /// Lines of a [`Request::Load`] in one frame.
@@ -240,6 +240,13 @@ pub enum Request {
         /// The gauge cache.
         gauge: String,
     },
+    /// The permits that are declared or in use: [`Answer::Permits`].
+    PermitsList,
+    /// The permits of one name: [`Answer::Permits`].
+    PermitsShow {
+        /// The name.
+        name: String,
+    },
 }
 
 /// Which series is meant.
@@ -318,6 +325,8 @@ pub enum Answer {
         admitted: bool,
         /// When they would be, if that can be said.
         after: Option<Duration>,
+        /// What is in the way, in words; `None` when they were there.
+        reason: Option<String>,
     },
     /// For people.
     Lines(Vec<String>),
@@ -329,6 +338,8 @@ pub enum Answer {
     GaugeList(Vec<GaugeInfo>),
     /// Findings of a verification.
     Findings(Vec<Finding>),
+    /// Permits, in order of name.
+    Permits(Vec<PermitsInfo>),
 }
 
 /// Kinds of trouble; the command's exit code follows them.

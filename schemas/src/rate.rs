@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 /// So many in a period, with a burst: what may come at once after a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rate {
@@ -112,6 +114,12 @@ impl FromStr for Rate {
         };
         let tokens = whole(count)?;
         Self::new(tokens, Duration::from_millis(whole(number)?.saturating_mul(millis)), tokens)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

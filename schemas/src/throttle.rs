@@ -1,9 +1,12 @@
 //! What a throttle is to be: rate, strength, and what happens in a partition.
 
+use serde::Serialize;
+
 use crate::Rate;
 
 /// How a limit is kept.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Strength {
     /// Every node decides on what it knows. Off by what others have admitted and has not been heard.
     #[default]
@@ -13,7 +16,8 @@ pub enum Strength {
 }
 
 /// What a node does with a limit while it cannot hear others that it should.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OnPartition {
     /// It goes on with its part: hard, with the share that it holds; soft, with as much of the rate as there are nodes on
     /// its side.
@@ -54,7 +58,7 @@ impl OnPartition {
 }
 
 /// A throttle: a rate that the cluster keeps together.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct ThrottleSpec {
     /// How many in how long, and at once.
     pub rate: Rate,

@@ -116,6 +116,8 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("hold", Request::Hold { object: object(), key: key(), limits: vec![HoldLimit::Key(10), mask] }),
         ("verify", Request::Verify { patience: Duration::from_secs(5) }),
         ("watch", Request::Watch { object: object() }),
+        ("permits-list", Request::PermitsList),
+        ("permits-show", Request::PermitsShow { name: "uploads".to_owned() }),
     ]
 }
 

@@ -1,11 +1,12 @@
 //! Requests about throttles and limits.
 
-use tallymesh_engine::limits::{Decision, PoolStanding, UNITS};
-use tallymesh_schemas::admin::{Answer, ThrottleInfo};
+use tallymesh_engine::limits::{PoolStanding, UNITS};
+use tallymesh_schemas::admin::{Answer, PermitsInfo, ThrottleInfo};
 
 use super::session::{Refused, Served, Session};
 use super::wire::{self, To};
-use crate::throttle::Throttle;
+use crate::decision::Decision;
+use crate::throttle::{Permits, Throttle};
 
 impl Session {
     pub(super) async fn throttle_list(&self, to: &mut To) -> Served {
@@ -24,11 +25,21 @@ impl Session {
     pub(super) fn throttle_take(&self, name: &str, n: u64, take: bool) -> Result<Answer, Refused> {
         let throttle = self.throttle(name)?;
         let decision = if take { throttle.take(n) } else { throttle.check(n) };
-        let after = match decision {
-            Decision::Admitted => None,
-            Decision::Refused { after } => after,
+        let (after, reason) = match decision {
+            Decision::Admitted => (None, None),
+            Decision::Refused { after, reason } => (after, Some(reason.to_string())),
         };
-        Ok(Answer::Taken { admitted: decision.admitted(), after })
+        Ok(Answer::Taken { admitted: decision.admitted(), after, reason })
+    }
+
+    pub(super) async fn permits_list(&self, to: &mut To) -> Served {
+        let permits = self.shared().permits();
+        wire::write_pages(to, permits.iter().map(permits_info), Answer::Permits).await.map(Ok)
+    }
+
+    pub(super) fn permits_show(&self, name: &str) -> Result<Answer, Refused> {
+        let permits = self.shared().permits_named(name).map_err(Refused::bad)?;
+        Ok(Answer::Permits(vec![permits_info(&permits)]))
     }
 
     pub(super) async fn throttle_explain(&self, name: &str, to: &mut To) -> Served {
@@ -100,4 +111,9 @@ fn info(throttle: &Throttle) -> ThrottleInfo {
         admitted: state.admitted,
         local: state.local,
     }
+}
+
+fn permits_info(permits: &Permits) -> PermitsInfo {
+    let PoolStanding { maximum, permits: here, in_use, open } = permits.state();
+    PermitsInfo { name: permits.name().to_owned(), maximum, open, here, in_use }
 }

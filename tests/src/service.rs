@@ -2,13 +2,14 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limits::{Decision, Limiter};
-use tallymesh_engine::{CacheError, Count, Now, Replica, Series, Stamp, Structure, Time};
-use tallymesh_schemas::{NodeName, StructureName, Window};
+use tallymesh_engine::{CacheError, Count, HoldError, Now, Replica, Series, Stamp, Structure, Time};
+use tallymesh_schemas::{MaskLimit, NodeName, StructureName, Window, key};
 
 use crate::caches::{Moment, SimCache};
 use crate::clock::EPOCH_MS;
@@ -120,6 +121,35 @@ impl Context<'_> {
             structure: name.clone(),
             key: key.to_vec(),
         })
+    }
+
+    /// Counts one for an address until the guard is dropped, if the address and all blocks that `limits` name have room for it,
+    /// as far as this node knows.
+    ///
+    /// # Errors
+    /// [`HoldError`] says what is in the way.
+    ///
+    /// # Panics
+    /// When there is no such structure, or when a block counts more than its limit afterwards.
+    pub fn try_hold_within(
+        &mut self,
+        structure: &str,
+        addr: IpAddr,
+        limits: &[MaskLimit],
+    ) -> Result<SimHold, HoldError> {
+        let now = self.now.mono;
+        let (name, structure) = self.find(structure);
+        let hold = structure.try_hold_within(addr, limits.iter().copied())?;
+        for limit in limits {
+            let Some(block) = limit.block(addr)? else { continue };
+            let count = structure.count_net(block, now).total;
+            assert!(count <= limit.limit, "{name}: {count} in {block} after a hold within {}", limit.limit);
+        }
+        let (key, n) = key::from_net(addr.into());
+        let key = key[..n].to_vec();
+        self.truth.borrow_mut().record(self.run, name, &key, 1);
+        let (hold, truth) = (Some(hold), Rc::clone(self.truth));
+        Ok(SimHold { hold, truth, run: self.run, structure: name.clone(), key })
     }
 
     /// Counts one until the guard is dropped.

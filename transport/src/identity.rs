@@ -96,6 +96,15 @@ impl Identity {
         Ok(identity)
     }
 
+    /// The identity of a node from the folder that `tally init --dir DIR` writes: `ca.pem`, `NODE.pem` and `NODE.key`.
+    ///
+    /// # Errors
+    /// As [`Identity::from_files`].
+    pub fn from_dir(dir: impl AsRef<Path>, node: &str) -> Result<Self, IdentityError> {
+        let path = |name: &str| dir.as_ref().join(name);
+        Self::from_files(&path("ca.pem"), &path(&format!("{node}.pem")), &path(&format!("{node}.key")))
+    }
+
     /// As [`Identity::from_pem`] from files.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ pub struct Member {
 }
 
 /// What has passed over a link, as UDP carries it: frames, membership, acknowledgements and what QUIC puts around them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Traffic {
     /// Datagrams sent.
     pub datagrams_out: u64,

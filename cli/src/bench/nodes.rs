@@ -179,7 +179,7 @@ fn agree(sets: &[Vec<String>], first: &Running, second: &Running) -> bool {
 
 /// Bytes that have passed over all links of a node, both ways, IP and UDP headers included.
 fn traffic(runtime: &Runtime, of: &Running) -> Result<u64, Failure> {
-    let members = runtime.block_on(of.node.members());
+    let members = runtime.block_on(of.node.members()).map_err(|error| Failure::Node(error.to_string()))?;
     let links: Vec<Traffic> = members.into_iter().filter_map(|member| member.traffic).collect();
     if links.is_empty() {
         return Err(Failure::Node("the nodes have lost their link".to_owned()));

@@ -59,9 +59,16 @@ fn table(request: &Request, target: &Target, format: Format) -> Result<(), Failu
     out.flush()
 }
 
-fn taken(client: &mut Client, request: &Request) -> Result<(bool, Option<Duration>), Failure> {
+/// What became of a request for tokens.
+struct Taken {
+    admitted: bool,
+    after: Option<Duration>,
+    reason: Option<String>,
+}
+
+fn taken(client: &mut Client, request: &Request) -> Result<Taken, Failure> {
     client.one(request, |answer| match answer {
-        Answer::Taken { admitted, after } => Some((admitted, after)),
+        Answer::Taken { admitted, after, reason } => Some(Taken { admitted, after, reason }),
         _ => None,
     })
 }
@@ -72,8 +79,7 @@ pub(crate) fn take(args: ThrottleTake, target: &Target, format: Format) -> Resul
     let request = Request::ThrottleTake { name: args.name.name, n: args.n };
     let mut client = target.connect()?;
     let Some(seconds) = args.seconds else {
-        let (admitted, after) = taken(&mut client, &request)?;
-        return say(admitted, after, format);
+        return say(taken(&mut client, &request)?, format);
     };
     let (start, mut admitted, mut refused) = (Instant::now(), 0_u64, 0_u64);
     let end = start + Duration::from_secs(seconds.into());
@@ -83,7 +89,7 @@ pub(crate) fn take(args: ThrottleTake, target: &Target, format: Format) -> Resul
             break;
         }
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        let (ok, _) = taken(&mut client, &request)?;
+        let ok = taken(&mut client, &request)?.admitted;
         (admitted, refused) = (admitted + u64::from(ok), refused + u64::from(!ok));
     }
     let mut out = Out::open();
@@ -97,16 +103,15 @@ pub(crate) fn take(args: ThrottleTake, target: &Target, format: Format) -> Resul
 /// Says whether tokens are there.
 pub(crate) fn check(name: ThrottleName, n: u64, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("throttle check")?;
-    let (admitted, after) = taken(&mut target.connect()?, &Request::ThrottleCheck { name: name.name, n })?;
-    say(admitted, after, format)
+    say(taken(&mut target.connect()?, &Request::ThrottleCheck { name: name.name, n })?, format)
 }
 
-fn say(admitted: bool, after: Option<Duration>, format: Format) -> Result<(), Failure> {
+fn say(Taken { admitted, after, reason }: Taken, format: Format) -> Result<(), Failure> {
     let mut out = Out::open();
     match format {
         Format::Json => {
             let after_us = after.map(|after| u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
-            out.json(&json!({ "admitted": admitted, "after_us": after_us }))?;
+            out.json(&json!({ "admitted": admitted, "after_us": after_us, "reason": reason }))?;
         }
         _ if admitted => out.line("admitted")?,
         _ => {}
@@ -115,7 +120,10 @@ fn say(admitted: bool, after: Option<Duration>, format: Format) -> Result<(), Fa
     match after {
         _ if admitted => Ok(()),
         Some(after) => Err(Failure::No(format!("refused: fits after {after:.3?}"))),
-        None => Err(Failure::No("refused: so many do not fit into what this node holds".to_owned())),
+        None => {
+            let reason = reason.unwrap_or_else(|| "so many do not fit into what this node holds".to_owned());
+            Err(Failure::No(format!("refused: {reason}")))
+        }
     }
 }
 

@@ -307,6 +307,11 @@ impl Limiter {
         })
     }
 
+    /// Whether this node is a founder that does not have its own share yet.
+    pub fn is_founding(&self) -> bool {
+        self.sharing.lock().escrow.as_ref().is_some_and(|escrow| escrow.begins().is_some())
+    }
+
     /// This node's units of a limit now, for the checkers of the simulator; zero when it holds none.
     pub fn units(&self, name: &str, now: Time) -> u64 {
         let sharing = self.sharing.lock();

@@ -29,7 +29,7 @@ pub struct Pool {
 }
 
 /// How a pool stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct PoolStanding {
     /// Permits of the whole cluster.
     pub maximum: u64,

@@ -14,7 +14,7 @@ use crate::structure::Counter;
 use crate::time::Time;
 
 /// Whom this node can hear of those that it should.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Reach {
     /// Nodes that live, this one included.
     pub alive: u32,
@@ -70,7 +70,7 @@ pub struct Throttle {
 }
 
 /// How a throttle stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Standing {
     /// What it is.
     pub spec: ThrottleSpec,

@@ -15,7 +15,8 @@ use crate::limits::Reach;
 use crate::time::{Now, Time};
 
 /// Whether a node lives, as the membership sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Life {
     /// It answers.
     Alive,

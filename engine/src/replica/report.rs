@@ -232,7 +232,7 @@ impl Event {
 }
 
 /// What a replica has done so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counters {
     /// Deltas that were sent.
     pub deltas_out: u64,

@@ -9,7 +9,7 @@ use super::{Life, Replica};
 use crate::time::Now;
 
 /// What a round of verification found.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Verification {
     /// Who answered, this node included, in order of name.
     pub members: Vec<NodeName>,
@@ -36,7 +36,7 @@ impl Verification {
 }
 
 /// A copy that is not what its owner has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
     /// Where.
     pub structure: StructureName,

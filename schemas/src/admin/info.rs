@@ -114,6 +114,21 @@ pub struct ThrottleInfo {
     pub local: i64,
 }
 
+/// How permits stand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermitsInfo {
+    /// Their name.
+    pub name: String,
+    /// How many there are in the whole cluster.
+    pub maximum: u64,
+    /// How many are open in the whole cluster, as far as the node knows.
+    pub open: i64,
+    /// How many the node that answers has.
+    pub here: u64,
+    /// How many of those are in use.
+    pub in_use: u64,
+}
+
 /// A replicated structure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Object {

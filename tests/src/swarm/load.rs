@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{GaugeCacheSpec, Kind, SeriesSpec, StructureSpec};
+use tallymesh_schemas::{GaugeCacheSpec, Kind, MaskLimit, SeriesSpec, StructureSpec, key};
 
 use crate::address;
 use crate::cluster::Cluster;
@@ -142,7 +142,12 @@ impl Load {
         let name = spec.name.as_str();
         let held = cluster.with_node(n, |node| {
             if hold {
-                return node.try_hold(name, &key, 50);
+                let limits = [(32, 50), (24, 80), (128, 50), (64, 80)].map(MaskLimit::from);
+                let host = key::to_net(&key).ok().filter(|net| net.prefix_len() == net.max_prefix_len());
+                return match host {
+                    Some(host) => node.try_hold_within(name, host.addr(), &limits).ok(),
+                    None => node.try_hold(name, &key, 50),
+                };
             }
             let n = match () {
                 () if zero => -value,

@@ -1,0 +1,92 @@
+//! How counts and findings read for people.
+
+use std::fmt;
+
+use tallymesh_schemas::NodeName;
+
+use crate::replica::{Finding, Life, Verification};
+use crate::structure::Count;
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { total, local, actors, stalest } = self;
+        write!(f, "{total} ({local} here, {actors} actors, stalest {:.1} s)", stalest.as_secs_f64())
+    }
+}
+
+impl Life {
+    /// The state in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Alive => "alive",
+            Self::Suspect => "suspect",
+            Self::Dead => "dead",
+            Self::Left => "left",
+        }
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { structure, actor, member, have, head, differs } = self;
+        if *differs {
+            write!(f, "{structure}: {member} differs from {actor} at version {have}")
+        } else {
+            write!(f, "{structure}: {member} lags behind {actor}: it has version {have} of {head}")
+        }
+    }
+}
+
+impl fmt::Display for Verification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.converged() { "converged" } else { "not converged" };
+        let Self { members, structures, actors, copies, .. } = self;
+        write!(f, "{verdict}: objects {structures}, actors {actors}, copies {copies}, on {}", list(members))?;
+        if !self.beyond.is_empty() {
+            write!(f, "; not asked, no link: {}", list(&self.beyond))?;
+        }
+        if !self.silent.is_empty() {
+            write!(f, "; no answer: {}", list(&self.silent))?;
+        }
+        self.findings.iter().try_for_each(|finding| write!(f, "; {finding}"))
+    }
+}
+
+fn list(names: &[NodeName]) -> String {
+    names.iter().map(NodeName::as_str).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tallymesh_schemas::{Actor, Incarnation, StructureName};
+
+    use super::*;
+
+    #[test]
+    fn results_read_as_sentences() {
+        let count = Count { total: 31, local: 5, actors: 3, stalest: Duration::from_millis(840) };
+        assert_eq!(count.to_string(), "31 (5 here, 3 actors, stalest 0.8 s)");
+        let node = |name| NodeName::new(name).unwrap();
+        let structure = StructureName::new("inbound_cidr").unwrap();
+        let finding = Finding {
+            structure,
+            actor: Actor::new(node("a"), Incarnation(3)),
+            member: node("b"),
+            have: 2,
+            head: 7,
+            differs: false,
+        };
+        let found = finding.to_string();
+        assert!(found.starts_with("inbound_cidr: b lags behind a"), "{found}");
+        assert!(found.ends_with("it has version 2 of 7"), "{found}");
+        assert_eq!(format!("{:>8}", Life::Dead), "    dead");
+    }
+}

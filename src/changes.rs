@@ -1,0 +1,79 @@
+//! The changes of a structure's counts, as a stream.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use serde::Serialize;
+use tallymesh_engine::{Structure, Watch};
+use tallymesh_schemas::key;
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::events::Announced;
+
+/// Changed keys that wait for a reader; of more the oldest are lost, and their number is told.
+const CHANGES: usize = 1 << 12;
+
+/// A key whose count has changed, whoever changed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Change {
+    /// The key, as people read it.
+    pub key: String,
+    /// What the cluster counts for it now, as far as this node knows.
+    pub count: i64,
+    /// Changes that were lost before this one because the reader was too slow.
+    pub lost: u64,
+}
+
+/// What changes in a structure from the moment of [`Node::changes`](crate::Node::changes) on.
+///
+/// A key that changes several times between two looks is told once, with its count as it is when it is read. Bounded: a reader
+/// that is more than 4,096 changes behind loses the oldest, and [`Change::lost`] says how many.
+#[derive(Debug)]
+pub struct Changes {
+    structure: Arc<Structure>,
+    watch: Arc<Watch>,
+    changed: Arc<Notify>,
+    waiting: VecDeque<Vec<u8>>,
+    lost: u64,
+    node: Announced,
+    clock: Clock,
+}
+
+impl Changes {
+    pub(crate) fn new(structure: Arc<Structure>, node: Announced, clock: Clock) -> Self {
+        let changed = Arc::new(Notify::new());
+        let wake = Arc::clone(&changed);
+        let watch = structure.watch(CHANGES, Arc::new(move || wake.notify_one()));
+        Self { structure, watch, changed, waiting: VecDeque::new(), lost: 0, node, clock }
+    }
+
+    /// The next changed key; `None` when the node has been shut down.
+    pub async fn next(&mut self) -> Option<Change> {
+        loop {
+            if let Some(bytes) = self.waiting.pop_front() {
+                let count = self.structure.count(&bytes, self.clock.time()).total;
+                let key = key::display(self.structure.kind(), &bytes).unwrap_or_default();
+                return Some(Change { key, count, lost: std::mem::take(&mut self.lost) });
+            }
+            let (mut keys, lost) = self.watch.take();
+            self.lost = self.lost.saturating_add(lost);
+            keys.sort_unstable();
+            keys.dedup();
+            self.waiting = keys.into();
+            if self.waiting.is_empty() {
+                tokio::select! {
+                    () = self.changed.notified() => {}
+                    () = self.node.ended() => return None,
+                }
+            }
+        }
+    }
+
+    /// The changes as a [`Stream`].
+    pub fn into_stream(self) -> impl Stream<Item = Change> + Send {
+        unfold(self, |mut changes| async move { changes.next().await.map(|change| (change, changes)) })
+    }
+}

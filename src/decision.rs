@@ -1,0 +1,101 @@
+//! What a throttle says to a request for tokens, with the reason of a refusal.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tallymesh_engine::Time;
+use tallymesh_engine::limits::{Decision as Inner, Limiter, Pool, Throttle, UNITS};
+use tallymesh_schemas::{OnPartition, Strength};
+
+/// What became of a request for tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// They were taken.
+    Admitted,
+    /// They were not taken.
+    Refused {
+        /// When they would fit if nobody else took any and no share moved; `None` when that cannot be said.
+        after: Option<Duration>,
+        /// What is in the way.
+        reason: Reason,
+    },
+}
+
+impl Decision {
+    /// Whether the tokens were taken.
+    pub fn admitted(self) -> bool {
+        self == Self::Admitted
+    }
+}
+
+/// Why a limit refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Reason {
+    /// The tokens, or the permits, are in use or used up.
+    #[error("it is used up")]
+    Empty,
+    /// More were asked for than the burst: they never fit.
+    #[error("so many never fit into the burst")]
+    Burst,
+    /// A hard limit: other nodes hold the shares that are needed. A refusal asks them for more.
+    #[error("this node's share is too small; it has asked for more")]
+    Share,
+    /// A hard limit: this node has started and does not have its share yet. It borrows meanwhile.
+    #[error("the limit is being founded: this node does not have its share yet")]
+    Founding,
+    /// Nodes that the limit needs are not heard.
+    #[error("nodes that it needs are not heard")]
+    Partition,
+}
+
+/// A decision of the engine, with the reason of a refusal.
+pub(crate) fn explained(decision: Inner, throttle: &Throttle, limiter: &Limiter, now: Time, n: u64) -> Decision {
+    match decision {
+        Inner::Admitted => Decision::Admitted,
+        Inner::Refused { after } => Decision::Refused { after, reason: refused(throttle, limiter, now, n) },
+    }
+}
+
+/// Why a throttle has just refused `n` tokens.
+pub(crate) fn refused(throttle: &Throttle, limiter: &Limiter, now: Time, n: u64) -> Reason {
+    let standing = throttle.standing(now);
+    let (spec, reach) = (standing.spec, standing.reach);
+    let burst = spec.rate.burst();
+    if n > burst {
+        return Reason::Burst;
+    }
+    let beyond_share = u128::from(n) * u128::from(UNITS) > u128::from(burst) * u128::from(standing.share);
+    let (missing, no_founder) = (reach.alive < reach.known, !reach.founders);
+    match (spec.strength, spec.on_partition) {
+        (Strength::Soft, OnPartition::FailClosed) if missing => Reason::Partition,
+        (Strength::Soft, OnPartition::FairShare) if missing && beyond_share => Reason::Partition,
+        (Strength::Hard, OnPartition::FailClosed) if no_founder => Reason::Partition,
+        (Strength::Hard, OnPartition::FailOpen) if no_founder => Reason::Empty,
+        (Strength::Hard, _) if standing.share == 0 => no_share(limiter, no_founder),
+        (Strength::Hard, _) if beyond_share => Reason::Share,
+        _ => Reason::Empty,
+    }
+}
+
+fn no_share(limiter: &Limiter, no_founder: bool) -> Reason {
+    match limiter.is_founding() {
+        true => Reason::Founding,
+        false if no_founder => Reason::Partition,
+        false => Reason::Share,
+    }
+}
+
+/// Why there is no permit on this node.
+pub(crate) fn no_permit(pool: &Pool, limiter: &Limiter, now: Time) -> Reason {
+    let standing = pool.standing(now);
+    if u64::try_from(standing.open).unwrap_or(0) >= standing.maximum {
+        Reason::Empty
+    } else if standing.permits == 0 && limiter.is_founding() {
+        Reason::Founding
+    } else {
+        Reason::Share
+    }
+}
