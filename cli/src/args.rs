@@ -2,8 +2,11 @@
 
 mod caches;
 mod from_node;
+mod permits;
 mod series;
 mod state;
+#[cfg(test)]
+mod taught;
 mod throttle;
 
 use std::ffi::OsString;
@@ -19,6 +22,7 @@ use crate::maelstrom::Workload;
 use crate::output::Format;
 pub(crate) use caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
 pub(crate) use from_node::{FromNode, node_name};
+pub(crate) use permits::Permits;
 pub(crate) use series::{AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit};
 pub(crate) use state::State;
 pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
@@ -36,14 +40,18 @@ pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
     name = "tally",
     version,
     propagate_version = true,
-    disable_help_subcommand = true,
     after_help = "\
 Examples:
   tally demo                                          see a cluster count, break and heal
   tally init --dir mesh --nodes relay-0-1,relay-0-2   make a cluster
   tally node --config mesh/relay-0-1.hcl              run a node of it
   tally --at mesh/relay-0-1.sock shared show inbound_cidr
-  tally COMMAND --help                                more about a command"
+  tally help hold                                     more about a command, as tally hold --help
+
+Words in capitals stand for your own: OBJECT is the name of a replicated object, as `tally shared list` lists them; KEY is what is
+counted in it, an address, a domain or a name; NODE is the name of a node; N is a whole number.
+Arguments come in one order: the object, the key, and then what is to be done with it. The examples use the samples that `tally
+init` writes into the configuration of a node: logins, sessions, retries and campaign."
 )]
 pub(crate) struct Cli {
     /// What every command that asks a node takes.
@@ -77,7 +85,8 @@ pub(crate) enum Command {
     /// Make a cluster: its authority, and certificate, key and configuration of each node
     ///
     /// Writes into DIR an authority of its own (ca.pem, ca.key), and for each node a certificate (NODE.pem), a key
-    /// (NODE.key) and a configuration (NODE.hcl) with all classes of objects that are built. Keys have file mode 0600.
+    /// (NODE.key) and a configuration (NODE.hcl). The configuration has all classes of objects, samples of a series, a cache, a
+    /// gauge cache and a throttle, and a folder for what outlives a run (NODE.state). Keys have file mode 0600.
     /// The first node listens on the base port, the next on the port after it, and so on; each has all others as seeds.
     ///
     /// Nothing that exists is overwritten: when a file is in the way, nothing is written at all.
@@ -178,6 +187,7 @@ Examples:
         visible_alias = "audit",
         after_help = "\
 Examples:
+  tally inbound_audit add 192.0.2.7 connect 300,6
   tally inbound_audit show ip 192.0.2.0/24
   tally inbound_audit count_cidr 192.0.2.7 reception 300,6 0 5
   tally inbound_audit show all > audit.csv"
@@ -194,7 +204,19 @@ Examples:
   tally throttle take campaign 10"
     )]
     Throttle(Throttle),
+    /// Look into permits
+    ///
+    /// Permits limit how many may be open at a time in the whole cluster; no partition exceeds them. `limits` in the configuration
+    /// declares them, for the nodes that it names as founders.
+    #[command(
+        subcommand,
+        after_help = "Examples:
+  tally permits list
+  tally permits show uploads"
+    )]
+    Permits(Permits),
     /// List the limits that the asked node keeps
+    #[command(after_help = "Example:\n  tally limits")]
     Limits,
     /// Look into series of events
     #[command(
@@ -228,8 +250,8 @@ Examples:
         after_help = "\
 Examples:
   tally gauge list
-  tally gauge inc logins alice
-  tally gauge get logins alice"
+  tally gauge inc retries alice
+  tally gauge get retries alice"
     )]
     Gauge(Gauge),
     /// Look into what a node has saved, and copy it
@@ -239,8 +261,8 @@ Examples:
         subcommand,
         after_help = "\
 Examples:
-  tally state inspect mesh/state
-  tally state export mesh/state > relay-0-1.jsonl"
+  tally state inspect mesh/relay-0-1.state
+  tally state export mesh/relay-0-1.state > relay-0-1.jsonl"
     )]
     State(State),
     /// See a cluster count, break and heal

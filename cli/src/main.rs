@@ -20,7 +20,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cache, Cli, Cluster, Command, Config, Gauge, InboundAudit, Series, Shared, ShowAudit, State, Throttle};
+use args::{
+    Cache, Cli, Cluster, Command, Config, Gauge, InboundAudit, Permits, Series, Shared, ShowAudit, State, Throttle,
+};
 use client::Target;
 use failure::Failure;
 
@@ -67,6 +69,10 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
             Throttle::Take(args) => commands::throttle::take(args, &target, format),
             Throttle::Check { name, n } => commands::throttle::check(name, n, &target, format),
             Throttle::Explain { name } => commands::throttle::explain(name, &target, format),
+        },
+        Command::Permits(command) => match command {
+            Permits::List => commands::permits::list(&target, format),
+            Permits::Show { name } => commands::permits::show(name, &target, format),
         },
         Command::Limits => commands::throttle::limits(&target, format),
         Command::Series(command) => match command {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tallymesh_schemas::config::{Config, Metric, NodeConfig, Tls, render_node_file};
+use tallymesh_schemas::config::{Config, Metric, NodeConfig, SAMPLES, Tls, render_node_file};
 use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
 
 fn node() -> NodeConfig {
@@ -52,6 +52,21 @@ fn what_is_not_set_stands_there_as_a_comment() {
     {
         assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
     }
+}
+
+/// The objects that the help's examples name are there, and each class is.
+#[test]
+fn the_samples_complete_a_nodes_file() {
+    let text = render_node_file(&node(), &Class::ALL) + SAMPLES;
+    let config = Config::parse(&text, "init.hcl").unwrap_or_else(|errors| panic!("{errors}\n{text}"));
+    let structures: Vec<_> = config.structures.iter().map(|spec| spec.class).collect();
+    assert_eq!(structures, [&Class::ALL[..], &Class::THROTTLES[..]].concat());
+    assert!(config.series.iter().any(|spec| spec.name.as_str() == "logins" && !spec.name.is_metric()));
+    assert_eq!(config.caches.iter().map(|cache| cache.name.as_str()).collect::<Vec<_>>(), ["sessions"]);
+    assert!(config.gauge_caches.iter().any(|spec| spec.name.as_str() == "retries" && spec.replicate));
+    let limits = config.limits.unwrap();
+    assert_eq!(limits.throttles.iter().map(|throttle| throttle.name.as_str()).collect::<Vec<_>>(), ["campaign"]);
+    assert_eq!(limits.inbound.len(), 3);
 }
 
 proptest! {

@@ -8,10 +8,12 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
     /// List the caches
+    #[command(after_help = "Example:\n  tally cache list")]
     List,
     /// Print the value of a key, as it is
     ///
     /// Ends with exit code 1 when there is none.
+    #[command(after_help = "Example:\n  tally cache get sessions user:7")]
     Get(CacheKey),
     /// Write a value, on all nodes
     #[command(after_help = "Examples:
@@ -22,8 +24,10 @@ pub(crate) enum Cache {
     /// Remove a key, on all nodes
     ///
     /// Ends with exit code 1 when there is none.
+    #[command(visible_alias = "remove", after_help = "Example:\n  tally cache del sessions user:7")]
     Del(CacheKey),
     /// Show the entries
+    #[command(after_help = "Example:\n  tally cache show sessions")]
     Show {
         /// The cache
         #[arg(value_name = "CACHE")]
@@ -58,8 +62,10 @@ pub(crate) struct CacheSet {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Gauge {
     /// List the gauge caches
+    #[command(after_help = "Example:\n  tally gauge list")]
     List,
     /// Show the entries
+    #[command(after_help = "Example:\n  tally gauge show retries")]
     Show {
         /// The gauge cache
         #[arg(value_name = "GAUGE")]
@@ -68,8 +74,10 @@ pub(crate) enum Gauge {
     /// Print what a key counts
     ///
     /// Ends with exit code 1 when there is no such entry.
+    #[command(after_help = "Example:\n  tally gauge get retries alice")]
     Get(GaugeKey),
     /// Add to a key, and print what it counts
+    #[command(after_help = "Example:\n  tally gauge inc retries alice 3")]
     Inc {
         /// The gauge cache and the key.
         #[command(flatten)]
@@ -79,6 +87,7 @@ pub(crate) enum Gauge {
         n: i64,
     },
     /// Take from a key, and print what it counts
+    #[command(after_help = "Example:\n  tally gauge dec retries alice")]
     Dec {
         /// The gauge cache and the key.
         #[command(flatten)]
@@ -90,6 +99,7 @@ pub(crate) enum Gauge {
     /// Remove a key, on all nodes
     ///
     /// Ends with exit code 1 when there is none.
+    #[command(visible_alias = "remove", after_help = "Example:\n  tally gauge del retries alice")]
     Del(GaugeKey),
 }
 

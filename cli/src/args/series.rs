@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::FromNode;
+use crate::failure::Failure;
 
 /// `tally inbound_audit`.
 #[derive(Debug, Subcommand)]
@@ -12,10 +13,16 @@ pub(crate) enum InboundAudit {
     #[command(subcommand, after_help = "Example:\n  tally inbound_audit show ip 192.0.2.7 from relay-0-1")]
     Show(ShowAudit),
     /// Add to a metric of an address, in the current window
-    #[command(after_help = "Example:\n  tally inbound_audit add reception 300,6 192.0.2.7 12")]
+    #[command(
+        override_usage = "tally [--at SOCKET] inbound_audit add IP[/MASK] SERIES INTERVAL,WINDOWS [N]",
+        after_help = "Example:\n  tally inbound_audit add 192.0.2.7 reception 300,6 12"
+    )]
     Add(AuditAdd),
     /// Take back from a metric of an address, in the current window
-    #[command(after_help = "Example:\n  tally inbound_audit subtract reception 300,6 192.0.2.7 2")]
+    #[command(
+        override_usage = "tally [--at SOCKET] inbound_audit subtract IP[/MASK] SERIES INTERVAL,WINDOWS [N]",
+        after_help = "Example:\n  tally inbound_audit subtract 192.0.2.7 reception 300,6 2"
+    )]
     Subtract(AuditAdd),
     /// Show the sum of a metric over windows, for an address or block
     ///
@@ -37,7 +44,10 @@ pub(crate) enum InboundAudit {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShowAudit {
     /// Every metric and window of an address or block, a line each
-    #[command(override_usage = "tally [--at SOCKET] inbound_audit show ip IP[/MASK] [from NODE]")]
+    #[command(
+        override_usage = "tally [--at SOCKET] inbound_audit show ip IP[/MASK] [from NODE]",
+        after_help = "Example:\n  tally inbound_audit show ip 192.0.2.0/24"
+    )]
     Ip {
         /// The address or block
         #[arg(value_name = "IP[/MASK]")]
@@ -47,7 +57,10 @@ pub(crate) enum ShowAudit {
         from: FromNode,
     },
     /// Every address with a count, in every metric and window, as CSV
-    #[command(override_usage = "tally [--at SOCKET] inbound_audit show all [from NODE]")]
+    #[command(
+        override_usage = "tally [--at SOCKET] inbound_audit show all [from NODE]",
+        after_help = "Example:\n  tally inbound_audit show all > audit.csv"
+    )]
     All {
         /// Whose view.
         #[command(flatten)]
@@ -55,20 +68,34 @@ pub(crate) enum ShowAudit {
     },
 }
 
-/// `tally inbound_audit add`, `subtract`.
+/// `tally inbound_audit add`, `subtract`: also in Momentum's order, the address behind series and monitor.
 #[derive(Debug, Args)]
 pub(crate) struct AuditAdd {
+    /// The address or block
+    #[arg(value_name = "IP[/MASK]")]
+    first: String,
     /// The metric: connect, reception, rejection, delivery, transfail or permfail
     #[arg(value_name = "SERIES")]
-    pub(crate) metric: String,
-    /// The monitor, as configured
-    #[arg(value_name = "INTERVAL,WINDOWS", value_parser = monitor)]
-    pub(crate) monitor: (u32, u32),
-    /// The address or block
-    pub(crate) ip: String,
+    second: String,
+    /// The monitor, as configured; Momentum's order, SERIES INTERVAL,WINDOWS IP, is understood as well
+    #[arg(value_name = "INTERVAL,WINDOWS")]
+    third: String,
     /// How much
     #[arg(default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) n: i64,
+}
+
+impl AuditAdd {
+    /// The address or block, the metric, and the monitor.
+    pub(crate) fn parts(&self) -> Result<(&str, &str, (u32, u32)), Failure> {
+        let Self { first, second, third, .. } = self;
+        // Only a monitor is two numbers with a comma between them.
+        match (monitor(third), monitor(second)) {
+            (Ok(windows), _) => Ok((first, second, windows)),
+            (_, Ok(windows)) => Ok((third, first, windows)),
+            (Err(error), _) => Err(Failure::Input(format!("\"{third}\" is not a monitor: {error}"))),
+        }
+    }
 }
 
 /// `tally inbound_audit count_cidr`.
@@ -163,7 +190,7 @@ Examples:
         n: i64,
     },
     /// Remove a key from all windows, on all nodes
-    #[command(after_help = "Example:\n  tally series remove logins alice")]
+    #[command(visible_alias = "del", after_help = "Example:\n  tally series remove logins alice")]
     Remove {
         /// Which series.
         #[command(flatten)]

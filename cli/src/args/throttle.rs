@@ -6,8 +6,10 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Subcommand)]
 pub(crate) enum Throttle {
     /// List the throttles that are declared or in use
+    #[command(after_help = "Example:\n  tally throttle list")]
     List,
     /// Show how a throttle stands on the asked node
+    #[command(after_help = "Example:\n  tally throttle show campaign")]
     Show {
         /// The throttle.
         #[command(flatten)]
@@ -21,6 +23,7 @@ pub(crate) enum Throttle {
   tally throttle take campaign --for 10 --rate 500")]
     Take(ThrottleTake),
     /// Say whether tokens are there, and take none
+    #[command(after_help = "Example:\n  tally throttle check campaign 10")]
     Check {
         /// The throttle.
         #[command(flatten)]
@@ -30,6 +33,7 @@ pub(crate) enum Throttle {
         n: u64,
     },
     /// Explain in words what a throttle is, who holds what of it, and how wrong it can be
+    #[command(after_help = "Example:\n  tally throttle explain campaign")]
     Explain {
         /// The throttle.
         #[command(flatten)]

@@ -131,8 +131,9 @@ pub(crate) fn show_all(from: &FromNode, target: &Target, format: Format) -> Resu
 /// Adds, or with a `sign` of -1 takes back.
 pub(crate) fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("inbound_audit add")?;
-    let series = metric(args.metric, args.monitor);
-    target.connect()?.order(&Request::SeriesAdd { series, key: args.ip, n: args.n * sign })
+    let (ip, name, monitor) = args.parts()?;
+    let series = metric(name.to_owned(), monitor);
+    target.connect()?.order(&Request::SeriesAdd { series, key: ip.to_owned(), n: args.n * sign })
 }
 
 /// The sum over windows.

@@ -14,6 +14,7 @@ pub(crate) mod list;
 pub(crate) mod load;
 pub(crate) mod membership;
 pub(crate) mod node;
+pub(crate) mod permits;
 pub(crate) mod series;
 pub(crate) mod show;
 pub(crate) mod state;

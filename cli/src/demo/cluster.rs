@@ -55,7 +55,7 @@ async fn start_one(
     let gate = Gate::default();
     let inbound = StructureSpec { on_dead: OnDead::Drop(DROP_AFTER), ..Class::InboundCidr.into() };
     let engine = EngineConfig { digest_interval: Duration::from_millis(250), ..EngineConfig::default() };
-    let mut builder = local::builder(name, authority)?
+    let mut builder = super::limits::configure(local::builder(name, authority)?)?
         .gate(gate.clone())
         .timings(timings())
         .engine(engine)

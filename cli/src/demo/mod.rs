@@ -1,9 +1,10 @@
 //! `tally demo`: a cluster in one process that counts, breaks and heals.
 //!
-//! The acts are in `story`; `cluster` runs the nodes, `traffic` makes and counts mail, `truth` is the tally that is kept
+//! The acts are in `story`; `cluster` runs the nodes, `limits` shows what they limit, `traffic` makes and counts mail, `truth` is the tally that is kept
 //! apart and compared, `probe` measures how long changes take, `views` and `screen` show it all.
 
 mod cluster;
+mod limits;
 mod probe;
 mod screen;
 mod story;

@@ -6,6 +6,7 @@ use tallymesh::{Life, Node, NodeName};
 use tokio::time::MissedTickBehavior;
 
 use super::cluster::{self, DROP_AFTER, Member};
+use super::limits;
 use super::probe::{Probes, histogram, milliseconds};
 use super::screen::Screen;
 use super::traffic::{STEP, Traffic};
@@ -132,7 +133,7 @@ impl Story {
                 self.screen.say(line)?;
             }
         }
-        Ok(())
+        limits::show(&mut self.screen, &self.members).await
     }
 
     /// Act 3: one node is cut off, and the traffic goes on, on both sides.
@@ -142,6 +143,21 @@ impl Story {
         };
         let name = lost.name().clone();
         self.screen.act(&format!("3. {name} is cut off; both sides go on"))?;
+        for line in [
+            "What happens now: no packet passes between the sides. Each node goes on by itself, and asks nobody:"
+                .to_owned(),
+            "  - it counts its own connections, and goes on reading what it last heard of the other side;".to_owned(),
+            "  - the links fall silent, and each side takes the other for suspect, then for dead;".to_owned(),
+            format!(
+                "  - a dead node's inbound connections stop counting {} s later (on_dead = drop), its outbound ones",
+                DROP_AFTER.as_secs_f64()
+            ),
+            "    go on counting (on_dead = hold); no row is thrown away, so all is exact again when the cut ends;"
+                .to_owned(),
+            "  - limits are kept by what each side knows, so both sides together may pass a soft one.".to_owned(),
+        ] {
+            self.screen.say(format!("  {line}"))?;
+        }
         let start = Instant::now();
         lost.gate.close();
         let watched = tokio::spawn(declared_dead(observer.node.clone(), name, start, time));
@@ -170,6 +186,7 @@ impl Story {
         self.screen.say(format!("  declared dead: {dead}"))?;
         self.screen.say(format!("  its inbound connections count no more: {dropped}"))?;
         self.screen.say("  its outbound connections go on counting, as last heard of (on_dead = hold)")?;
+        self.screen.say(format!("  {} says of its throttle: {}", name, limits::in_a_partition(lost)?))?;
         self.screen.say(format!("  {} packets were lost at the cut; now the sides count:", inwards + outwards))?;
         for line in views::table(&self.members, &self.truth) {
             self.screen.say(line)?;
@@ -209,7 +226,7 @@ impl Story {
         for member in &self.members {
             let found = member.node.verify(VERIFY).await;
             match found {
-                Some(found) if found.converged() && found.members.len() == self.members.len() => {
+                Ok(found) if found.converged() && found.members.len() == self.members.len() => {
                     copies += found.copies;
                 }
                 found => {
@@ -300,7 +317,7 @@ impl Story {
 async fn declared_dead(observer: Node, lost: NodeName, start: Instant, time: Duration) -> Option<Duration> {
     let dead = |member: &tallymesh::Member| member.actor.node == lost && member.life == Life::Dead;
     while start.elapsed() < time {
-        if observer.members().await.iter().any(dead) {
+        if observer.members().await.is_ok_and(|members| members.iter().any(dead)) {
             return Some(start.elapsed());
         }
         tokio::time::sleep(STEP).await;

@@ -58,15 +58,17 @@ impl Cluster {
         cluster
     }
 
-    /// Puts the node's addresses in the place of those that `tally init` chose.
+    /// Puts the node's addresses in the place of those that `tally init` chose, and leaves out its samples and the data_dir.
     fn configure(&self, node: usize, reached: fn(usize) -> SocketAddr) {
         let path = self.file(node, "hcl");
         let text = std::fs::read_to_string(&path).expect("tally init has written it");
         let seeds: Vec<_> = (0..NODES).filter(|other| *other != node).map(|i| format!("\"{}\"", reached(i))).collect();
-        let lines = text.lines().map(|line| match line.split_whitespace().next() {
+        let (own, _) = text.split_once("\n# Samples").expect("tally init writes samples");
+        let lines = own.lines().map(|line| match line.split_whitespace().next() {
             Some("listen") => {
                 format!("listen = \"{}\"\nadvertise = \"{}\"", lab::address(node), reached(node))
             }
+            Some("data_dir") => String::new(),
             Some("seeds") => format!("seeds = [{}]", seeds.join(", ")),
             Some("Replicate") if line.contains("inbound_cidr") => {
                 format!("Replicate \"inbound_cidr\" {{ on_dead = \"drop {}s\" }}", DROP_AFTER.as_secs())

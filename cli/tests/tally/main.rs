@@ -10,6 +10,7 @@ mod init;
 mod kill;
 mod million;
 mod process;
+mod readme;
 mod series;
 mod state;
 mod support;

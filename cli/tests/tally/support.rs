@@ -144,12 +144,27 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Makes the cluster; nothing runs yet.
+    /// Makes the cluster, without the samples and the data_dir that `tally init` writes: each test adds what it is about.
+    /// Nothing runs yet.
     pub(crate) fn new(names: &[&str]) -> Self {
+        let mesh = Self::made_by(names, |mesh| {
+            let folder = mesh.path("mesh");
+            tally(&["init", "--dir", folder.to_str().unwrap(), "--nodes", &names.join(",")]).ok();
+        });
+        for name in names {
+            mesh.edit(name, |text| {
+                let (own, _) = text.split_once("\n# Samples").expect("init writes samples");
+                own.replacen("  data_dir = ", "  # data_dir = ", 1)
+            });
+        }
+        mesh
+    }
+
+    /// The cluster as `init` makes it in the folder `mesh` of the test's own folder, moved to free ports. Nothing runs yet.
+    pub(crate) fn made_by(names: &[&str], init: impl FnOnce(&Self)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mesh = Self { dir, nodes: names.iter().map(|name| ((*name).to_owned(), None)).collect() };
-        let folder = mesh.path("mesh");
-        tally(&["init", "--dir", folder.to_str().unwrap(), "--nodes", &names.join(",")]).ok();
+        init(&mesh);
         let sockets: Vec<_> = names.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         for name in names {
             mesh.edit(name, |mut text| {

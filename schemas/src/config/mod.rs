@@ -35,7 +35,7 @@ use crate::{
 };
 
 pub use node::dials;
-pub use render::render_node_file;
+pub use render::{SAMPLES, render_node_file};
 pub use report::{ConfigError, ConfigErrors};
 
 /// A configuration that passed every check.

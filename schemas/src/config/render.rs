@@ -81,17 +81,14 @@ cluster {{
 inbound_audit {{
   monitors = \"300,6\"
 }}
-
-# A series of its own, as many as need be:
-# audit_series \"logins\" {{
-#   type = \"string\"   or \"cidr\"
-#   interval = 60
-#   windows = 10
-# }}
 "
     );
     file
 }
+
+/// Objects for a first look, to be written behind a node's file: a series, a cache, a gauge cache and limits. The examples of
+/// `tally COMMAND --help` use them. The file of a node that replicates [`Class::ALL`] is whole with them.
+pub const SAMPLES: &str = include_str!("samples.hcl");
 
 fn about(class: Class) -> &'static str {
     match class {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tallymesh::Identity;
-use tallymesh_schemas::config::{NodeConfig, Tls, render_node_file};
+use tallymesh_schemas::config::{NodeConfig, SAMPLES, Tls, render_node_file};
 use tallymesh_schemas::{Class, NodeName};
 
 use crate::args::{self, node_name};
@@ -84,7 +84,7 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
             "{why}; do {CA_CERTIFICATE} and {CA_KEY} belong together, and did tally init make them?"
         ))
     })?;
-    let [pem, key_file, sock] = ["pem", "key", "sock"].map(|suffix| format!("{name}.{suffix}"));
+    let [pem, key_file, sock, state] = ["pem", "key", "sock", "state"].map(|suffix| format!("{name}.{suffix}"));
     let tls = Tls { ca: CA_CERTIFICATE.into(), cert: (&pem).into(), key: (&key_file).into() };
     let config = NodeConfig {
         name: name.clone(),
@@ -93,9 +93,9 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
         seeds: places.seeds(name),
         tls,
         admin: Some(sock.into()),
-        data_dir: None,
+        data_dir: Some(state.into()),
     };
-    let text = render_node_file(&config, &Class::ALL);
+    let text = render_node_file(&config, &Class::ALL) + SAMPLES;
     Ok([
         NewFile::public(pem, certificate),
         NewFile::secret(key_file, key),
