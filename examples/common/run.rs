@@ -35,15 +35,3 @@ fn what_was_read_through_is_read_once() {
     let said = run("read_through");
     assert!(said.ends_with("read from the database 2 times\n"), "{said}");
 }
-
-#[test]
-fn a_service_is_limited_by_address_and_block() {
-    let said = run("limited_service");
-    let expected = "\
-refused: 192.0.2.7: 2 are counted and 2 are allowed
-served 192.0.2.8
-served 2001:db8::7
-served 192.0.2.7
-";
-    assert_eq!(said, expected);
-}
