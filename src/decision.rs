@@ -38,7 +38,7 @@ pub enum Reason {
     #[error("it is used up")]
     Empty,
     /// More were asked for than the burst: they never fit.
-    #[error("so many never fit into the burst")]
+    #[error("so many do not fit into the burst, ever")]
     Burst,
     /// A hard limit: other nodes hold the shares that are needed. A refusal asks them for more.
     #[error("this node's share is too small; it has asked for more")]

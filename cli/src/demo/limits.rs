@@ -24,9 +24,9 @@ const LIMITS: [(u8, i64); 2] = [(32, 4), (24, 6)];
 /// The windows of the audit.
 const MONITOR: Monitor = Monitor { interval: 60, windows: 3 };
 
-/// An address that the traffic of the demonstration does not use.
+/// An address in a block that neither the traffic nor the probes of the demonstration use.
 fn client(host: u8) -> IpAddr {
-    [198, 51, 100, host].into()
+    [198, 18, 0, host].into()
 }
 
 /// Adds what is shown here to a node.
