@@ -18,7 +18,7 @@ pub(crate) fn show(name: String, target: &Target, format: Format) -> Result<(), 
 }
 
 fn table(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {
-    let list = target.connect()?.one(request, |answer| match answer {
+    let list = target.connect()?.all(request, |answer| match answer {
         Answer::Permits(list) => Some(list),
         _ => None,
     })?;
