@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tallymesh_schemas::HoldLimit;
 
@@ -152,9 +152,14 @@ Examples:
     Load(Load),
     /// Count one while a command runs, like flock
     ///
-    /// The count is let go when COMMAND ends, and also when tally itself is killed. With --limit, COMMAND runs only if the
-    /// cluster has room for it, as far as the asked node knows; otherwise tally ends with 1. SIGTERM, SIGHUP and SIGINT
-    /// are passed on to COMMAND. Ends with COMMAND's exit code, or with 128 and the number of the signal that ended it.
+    /// The count is let go when COMMAND ends. With --limit, COMMAND runs only if the cluster has room for it, as far as the
+    /// asked node knows; otherwise tally ends with 1, or with the --conflict-exit-code. All signals are passed on to COMMAND.
+    /// Ends with COMMAND's exit code, or with 128 and the number of the signal that ended it.
+    ///
+    /// When the node goes, COMMAND goes on, and tally tries until the node is back and holds again. This second hold has no
+    /// limit, since COMMAND runs already. With --on-lost kill, COMMAND is told to end instead (SIGTERM, and SIGKILL after 10
+    /// seconds). When tally itself is killed, the count is let go, and on Linux COMMAND is killed too; a process that COMMAND
+    /// has started itself is not.
     ///
     /// In an object of addresses the key is an address. It is counted once, and --limit may be given several times: N limits
     /// the address, and /MASK=N limits the block around it that has MASK bits. Masks of up to 32 bits concern IPv4 addresses
@@ -163,8 +168,12 @@ Examples:
 Examples:
   tally hold outbound_domains example.com -- ./deliver.sh
   tally hold outbound_domains example.com --limit 20 -- ./deliver.sh
+  tally hold outbound_domains example.com --limit 20 -E 75 --on-lost kill -- ./deliver.sh
   tally hold inbound_cidr 192.0.2.7 --limit 10 --limit /24=30 -- ./serve.sh")]
     Hold(Hold),
+    /// Become the command of `tally hold`; not for people
+    #[command(hide = true)]
+    Guarded(Guarded),
     /// Compare what all nodes hold
     ///
     /// Asks every member for fingerprints of all rows, and compares each copy with what its owner has. Copies that lag are
@@ -453,8 +462,35 @@ pub(crate) struct Hold {
     /// Run the command only if the cluster then counts at most N for the key, or in the block around an address
     #[arg(long = "limit", value_name = "[/MASK=]N", allow_hyphen_values = true)]
     pub(crate) limits: Vec<HoldLimit>,
+    /// What becomes of the command when the node goes, and the hold with it
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
+    pub(crate) on_lost: OnLost,
+    /// The exit code when there is no room [default: 1]
+    #[arg(short = 'E', long, value_name = "N")]
+    pub(crate) conflict_exit_code: Option<u8>,
     /// The command and its arguments, after --
     #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+/// What becomes of a command whose hold is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum OnLost {
+    /// It goes on, and is counted again when the node is back
+    #[default]
+    Continue,
+    /// It is told to end
+    Kill,
+}
+
+/// `tally guarded`: the command of `tally hold` before it becomes the command.
+#[derive(Debug, Args)]
+pub(crate) struct Guarded {
+    /// The process of `tally hold`
+    #[arg(long)]
+    pub(crate) parent: u32,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
     pub(crate) command: Vec<OsString>,
 }
 

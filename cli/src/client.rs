@@ -14,7 +14,7 @@ use crate::failure::Failure;
 const IDLE: Duration = Duration::from_secs(5);
 
 /// Which node to ask, and how long to wait for it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// Its admin socket, if one was named.
     pub(crate) at: Option<PathBuf>,

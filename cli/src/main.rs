@@ -14,6 +14,7 @@ mod local;
 mod maelstrom;
 mod output;
 mod samples;
+mod signals;
 mod style;
 
 use std::process::ExitCode;
@@ -53,6 +54,7 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Count(args) => commands::count::run(args, &target, format),
         Command::Load(args) => commands::load::run(&args, &target, format),
         Command::Hold(args) => commands::hold::run(args, &target, format),
+        Command::Guarded(args) => commands::hold::guarded::run(&args),
         Command::Verify(args) => commands::verify::run(&args, &target, format),
         Command::Watch(args) => commands::watch::run(args, &target, format),
         Command::InboundAudit(command) => match command {

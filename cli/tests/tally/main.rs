@@ -6,6 +6,7 @@ mod caches;
 mod commands;
 mod demo;
 mod faults;
+mod hold;
 mod init;
 mod kill;
 mod million;

@@ -1,10 +1,10 @@
 //! The signals that a node handles. None of them kills the node without a goodbye.
 
 use std::io;
-use std::task::{Context, Poll};
 
 use rustix::process::Signal;
-use tokio::signal::unix::{self, SignalKind};
+
+use crate::signals::Arrivals;
 
 /// What the node does when a signal arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,29 +39,20 @@ const HANDLED: &[(Signal, &str, Meaning)] = &[
     (Signal::STKFLT, "STKFLT", Meaning::Ignore),
 ];
 
-struct Stream {
-    name: &'static str,
-    meaning: Meaning,
-    arrivals: unix::Signal,
-}
-
-/// The handled signals, each with its stream of arrivals.
-pub(super) struct Signals(Vec<Stream>);
+/// The handled signals, as they arrive.
+pub(super) struct Signals(Arrivals<(&'static str, Meaning)>);
 
 impl Signals {
     /// Handles the signals from now on. To be called within a runtime, before the node starts.
     pub(super) fn new() -> io::Result<Self> {
-        let stream = |(signal, name, meaning): &(Signal, &'static str, Meaning)| {
-            let arrivals = unix::signal(SignalKind::from_raw(signal.as_raw()))?;
-            Ok(Stream { name, meaning: *meaning, arrivals })
-        };
-        Ok(Self(HANDLED.iter().map(stream).collect::<io::Result<_>>()?))
+        let handled = HANDLED.iter().map(|(signal, name, meaning)| (*signal, (*name, *meaning)));
+        Arrivals::of(handled).map(Self)
     }
 
     /// Waits for the next signal that asks for something. The others are logged.
     pub(super) async fn next(&mut self) -> Meaning {
         loop {
-            let (name, meaning) = std::future::poll_fn(|context| self.poll(context)).await;
+            let (name, meaning) = self.0.next().await;
             if meaning != Meaning::Ignore {
                 tracing::info!(signal = name, "signal received");
                 return meaning;
@@ -73,15 +64,5 @@ impl Signals {
     /// Waits for a signal that tells the node to leave.
     pub(super) async fn leave(&mut self) {
         while self.next().await != Meaning::Leave {}
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(&'static str, Meaning)> {
-        for stream in &mut self.0 {
-            // The stream of a signal has no end.
-            if stream.arrivals.poll_recv(context).is_ready() {
-                return Poll::Ready((stream.name, stream.meaning));
-            }
-        }
-        Poll::Pending
     }
 }
