@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-use tallymesh_engine::replica::{Counters, Verification};
+use tallymesh_engine::replica::{Counters, PeerClock, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,6 +25,17 @@ pub(crate) struct Status {
     pub(crate) nodes: Vec<(NodeName, Incarnation, Life)>,
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
+    pub(crate) clocks: ClockStanding,
+}
+
+/// How this node's clock compares with its peers' clocks.
+#[derive(Debug, Clone)]
+pub(crate) struct ClockStanding {
+    /// By how much clocks may differ; `None` where nothing goes by them.
+    pub(crate) bound: Option<Duration>,
+    pub(crate) peers: Vec<PeerClock>,
+    /// By how much the clock for windows is ahead of the wall clock.
+    pub(crate) windows_ahead: Duration,
 }
 
 /// Asks the driver; `None` when it has ended.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::admin::Serving;
 use crate::clock::Clock;
-use crate::command::{Command, Status};
+use crate::command::{ClockStanding, Command, Status};
 use crate::events::{Announcer, NodeEvent};
 use crate::report::Reports;
 use crate::state::{Outcome, Saving};
@@ -234,12 +234,19 @@ impl Driver {
         None
     }
 
+    fn clock_standing(&self) -> ClockStanding {
+        let now = self.clock.now();
+        let (bound, windows_ahead) = (self.replica.clock_bound(), self.replica.windows_ahead(now));
+        ClockStanding { bound, peers: self.replica.clocks(), windows_ahead }
+    }
+
     fn status(&self) -> Status {
         Status {
             actor: self.replica.actor().clone(),
             nodes: self.replica.nodes().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
+            clocks: self.clock_standing(),
         }
     }
 

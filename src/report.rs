@@ -78,10 +78,18 @@ impl Reports {
             Event::KindMismatch { peer, structure } => {
                 tracing::error!(%peer, %structure, "the peer has another kind for this structure; it is not exchanged");
             }
+            Event::ClockStepped { by, ahead } => {
+                let direction = if *ahead { "ahead" } else { "back" };
+                tracing::warn!(?by, direction, "this node's wall clock was set, or the machine was suspended");
+            }
             Event::ClockOff { peer, by, ahead } => {
                 let behind = if *ahead { "ahead of" } else { "behind" };
-                tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
+                tracing::error!(
+                    %peer, ?by,
+                    "the peer's clock is {behind} ours by more than the caches and series here allow: set the clocks"
+                );
             }
+            Event::ClockRight { peer } => tracing::info!(%peer, "the peer's clock agrees with ours again"),
             Event::Ahead { peer, structure, actor, by } => {
                 tracing::error!(
                     %peer, %structure, %actor, ?by,

@@ -25,12 +25,14 @@ mod feed;
 mod identity;
 mod link;
 mod liveness;
+mod peer_clocks;
 mod relay;
 mod report;
 mod restore;
 mod retire;
 mod save;
 mod verify;
+mod window_clock;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,13 +51,16 @@ use events::Events;
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
+use peer_clocks::ClusterTime;
+pub use peer_clocks::PeerClock;
 pub use report::{Counters, Event, EventKind, PeerError, StructureError};
 pub use restore::{RestoreError, next_run};
 use retire::Round;
 pub use save::Batch;
 use save::Store;
 pub use verify::{Finding, Verification};
-use windows::{HeldSeries, WindowClock};
+use window_clock::WindowClock;
+use windows::HeldSeries;
 
 /// How a replica behaves. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
@@ -135,6 +140,8 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
+    /// What most of the clocks that are known show.
+    cluster_time: Option<ClusterTime>,
     /// In boxes, because they are large and the tree that they are found in should not be.
     links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
@@ -233,6 +240,7 @@ impl Replica {
             series: Vec::new(),
             gauge_caches: Vec::new(),
             clock: WindowClock::default(),
+            cluster_time: None,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
             parents: BTreeMap::new(),
@@ -435,6 +443,7 @@ impl Replica {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
+        self.follow_clocks(now);
         self.restore_waiting(now);
         self.retire(now);
         self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now.mono));

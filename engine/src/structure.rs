@@ -37,6 +37,8 @@ pub struct Structure {
     stalest: AtomicU64,
     /// Whether anything was cleared.
     cleared: AtomicBool,
+    /// Of a cache: by how many milliseconds the cluster's time is ahead of this node's wall clock, if that is far behind.
+    pub(crate) lead: AtomicU64,
 }
 
 /// A cluster-wide count as one node knows it.
@@ -74,6 +76,7 @@ impl Structure {
             counted: AtomicU32::new(1),
             stalest: AtomicU64::new(Time::NEVER.0),
             cleared: AtomicBool::new(false),
+            lead: AtomicU64::new(0),
             spec,
         }
     }

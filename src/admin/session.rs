@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_engine::replica::PeerClock;
 use tallymesh_engine::{Life, Structure};
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
 use tallymesh_schemas::{HoldLimit, Kind, NodeName, key, limits};
@@ -13,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::places::Place;
 use super::watch::Feeds;
 use super::wire::{self, From, To};
-use crate::command::{Command, Status, ask};
+use crate::command::{ClockStanding, Command, Status, ask};
 use crate::shared::Shared;
 use crate::state::StateStanding;
 
@@ -261,6 +262,7 @@ impl Session {
                 let StateStanding { saved_ms, age, trouble } = saving.read(self.shared.clock.time());
                 admin::StateInfo { saved_ms, age, trouble }
             }),
+            clocks: clock_info(&status.clocks),
             counters: counters(&self.shared, &status),
         })))
     }
@@ -350,6 +352,7 @@ impl Session {
             actors: number(found.actors),
             copies: number(found.copies),
             findings: Vec::new(),
+            clocks: found.clocks.iter().map(peer_clock).collect(),
         };
         wire::write(to, &Answer::Verified(verified)).await?;
         wire::write_pages(to, found.findings.into_iter().map(finding), Answer::Findings).await.map(Ok)
@@ -412,6 +415,15 @@ fn life_label(life: Life) -> &'static str {
     }
 }
 
+fn clock_info(clocks: &ClockStanding) -> admin::ClockInfo {
+    let ClockStanding { bound, peers, windows_ahead } = clocks;
+    admin::ClockInfo { bound: *bound, windows_ahead: *windows_ahead, peers: peers.iter().map(peer_clock).collect() }
+}
+
+fn peer_clock(clock: &PeerClock) -> admin::PeerClock {
+    admin::PeerClock { node: clock.peer.clone(), ahead_ms: clock.ahead_ms, beyond: clock.beyond }
+}
+
 fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
     let engine = &status.counters;
     let transport = shared.endpoint.counters();
@@ -429,6 +441,9 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("conflicts", engine.conflicts),
         ("messages_refused", engine.refused),
         ("deltas_unasked", engine.unasked),
+        ("deltas_ahead", engine.ahead),
+        ("clock_steps", engine.clock_steps),
+        ("clocks_off", engine.clocks_off),
     ];
     list.push(("connections_refused", transport.refused_total()));
     list.push(("address_proofs_asked", transport.retries));

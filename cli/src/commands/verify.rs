@@ -4,6 +4,7 @@ use serde_json::json;
 use tallymesh_schemas::NodeName;
 use tallymesh_schemas::admin::{Answer, Finding, Request, Verified};
 
+use super::info::off;
 use crate::args::Verify;
 use crate::client::Target;
 use crate::failure::Failure;
@@ -34,21 +35,26 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
             for member in &verified.silent {
                 out.csv(&["", "", "", member.as_str(), "silent", "", ""])?;
             }
+            for clock in &verified.clocks {
+                let finding = if clock.ahead_ms < 0 { "clock behind" } else { "clock ahead" };
+                out.csv(&["", "", "", clock.node.as_str(), finding, "", ""])?;
+            }
             for member in &verified.beyond {
                 out.csv(&["", "", "", member.as_str(), "not asked", "", ""])?;
             }
         }
     }
     out.flush()?;
-    if verified.converged() { Ok(()) } else { Err(Failure::Exit(1)) }
+    if verified.converged() && verified.clocks.is_empty() { Ok(()) } else { Err(Failure::Exit(1)) }
 }
 
 fn text(verified: &Verified) -> String {
-    let Verified { members, silent, beyond, structures, actors, copies, findings } = verified;
+    let Verified { members, silent, beyond, structures, actors, copies, findings, clocks } = verified;
     let others = if beyond.is_empty() { String::new() } else { format!("; not asked, no link: {}", names(beyond)) };
     let compared = format!("objects {structures}, actors {actors}, copies {copies}, on {}{others}", names(members));
+    let off: String = clocks.iter().map(|clock| format!("  the clock of {}: set the clocks\n", off(clock))).collect();
     if verified.converged() {
-        return format!("{}: {compared}\n", style::good("converged"));
+        return format!("{}: {compared}\n{off}", style::good("converged"));
     }
     let mut text = format!("{}: {compared}\n", style::bad("not converged"));
     for finding in findings {
@@ -61,7 +67,7 @@ fn text(verified: &Verified) -> String {
     for member in silent {
         text += &format!("  {member} does not answer\n");
     }
-    text
+    text + &off
 }
 
 fn names(members: &[NodeName]) -> String {
@@ -93,5 +99,9 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         "actors": verified.actors,
         "copies": verified.copies,
         "findings": findings.collect::<Vec<_>>(),
+        "clocks": verified.clocks.iter().map(|clock| json!({
+            "member": clock.node,
+            "ahead_ms": clock.ahead_ms,
+        })).collect::<Vec<_>>(),
     })
 }

@@ -86,7 +86,7 @@ impl Replica {
         if self.see(now, &sender, peer) < Standing::Current {
             self.correct(peer, digest);
         }
-        self.compare_clocks(now, peer, digest);
+        self.compare_clocks(now, peer, digest.clock_ms);
         let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {
             let until_ms = tombstone.until_ms.min(longest);

@@ -100,7 +100,14 @@ pub enum Event {
         /// Which.
         structure: StructureName,
     },
-    /// A peer's clock is further off ours than the shortest window of a series: what it counts comes in other windows.
+    /// This node's wall clock has made a step of more than a minute: it was set, or the machine was suspended.
+    ClockStepped {
+        /// By how much.
+        by: Duration,
+        /// Whether it went ahead.
+        ahead: bool,
+    },
+    /// A peer's clock is further off ours than [`Replica::clock_bound`](super::Replica::clock_bound) allows.
     ClockOff {
         /// The peer.
         peer: NodeName,
@@ -108,6 +115,11 @@ pub enum Event {
         by: Duration,
         /// Whether it is ahead of ours.
         ahead: bool,
+    },
+    /// A peer's clock that was off is within the bound again.
+    ClockRight {
+        /// The peer.
+        peer: NodeName,
     },
     /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
     /// up to them, or they are written anew: one of the two clocks is wrong.
@@ -168,6 +180,8 @@ pub enum EventKind {
     KindMismatch,
     /// [`Event::ClockOff`].
     ClockOff,
+    /// [`Event::ClockRight`].
+    ClockRight,
     /// [`Event::Ahead`].
     Ahead,
     /// [`Event::Life`].
@@ -187,6 +201,7 @@ impl EventKind {
             Self::Unasked => "a peer sent rows that this node did not ask for",
             Self::KindMismatch => "a peer has another kind for a structure",
             Self::ClockOff => "a peer's clock is off",
+            Self::ClockRight => "a peer's clock is right again",
             Self::Ahead => "a peer sent writes that are ahead of this node's clock",
             Self::Life => "a node's life changed",
             Self::Superseded => "a run was superseded or forgotten",
@@ -211,11 +226,12 @@ impl Event {
             Self::Unasked { peer, .. } => Some((peer, EventKind::Unasked)),
             Self::KindMismatch { peer, .. } => Some((peer, EventKind::KindMismatch)),
             Self::ClockOff { peer, .. } => Some((peer, EventKind::ClockOff)),
+            Self::ClockRight { peer } => Some((peer, EventKind::ClockRight)),
             Self::Ahead { peer, .. } => Some((peer, EventKind::Ahead)),
             Self::Life { node, .. } => Some((node, EventKind::Life)),
             Self::Superseded { actor } => Some((&actor.node, EventKind::Superseded)),
             Self::Forgotten { node } => Some((node, EventKind::Forgotten)),
-            Self::Conflict { .. } | Self::NotRestored(_) | Self::Repeated { .. } => None,
+            Self::Conflict { .. } | Self::ClockStepped { .. } | Self::NotRestored(_) | Self::Repeated { .. } => None,
         }
     }
 
@@ -262,4 +278,8 @@ pub struct Counters {
     pub unasked: u64,
     /// Deltas of caches that were written too far ahead of our clock.
     pub ahead: u64,
+    /// Steps of more than a minute that this node's wall clock has made.
+    pub clock_steps: u64,
+    /// Digests of peers whose clocks were off by more than the bound, the first of each such time not included.
+    pub clocks_off: u64,
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
 use super::link::{DigestRun, Part, Said};
-use super::{Life, Replica};
+use super::{Life, PeerClock, Replica};
 use crate::time::Now;
 
 /// What a round of verification found.
@@ -26,6 +26,9 @@ pub struct Verification {
     pub copies: usize,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
+    /// Peers whose clocks are off by more than [`Replica::clock_bound`]. Rows are compared all the same; but a node with such
+    /// a clock counts in other windows, and its writes in caches may be refused.
+    pub clocks: Vec<PeerClock>,
 }
 
 impl Verification {
@@ -89,6 +92,7 @@ impl Replica {
             actors: 0,
             copies: 0,
             findings: Vec::new(),
+            clocks: self.clocks().into_iter().filter(|clock| clock.beyond).collect(),
         };
         found.members.sort();
         let mut actors: Vec<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
