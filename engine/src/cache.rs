@@ -90,6 +90,12 @@ impl Cache {
         &self.structure
     }
 
+    /// What the time is for this cache where the wall clock shows `unix_ms`: that, or what most other nodes' clocks show where
+    /// the wall clock is far behind.
+    pub fn time(&self, unix_ms: u64) -> u64 {
+        self.structure.time(unix_ms)
+    }
+
     /// The value of a key. O(1), nothing is copied.
     #[inline]
     pub fn get(&self, key: &[u8], unix_ms: u64) -> Option<Arc<[u8]>> {

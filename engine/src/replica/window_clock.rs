@@ -37,7 +37,7 @@ pub(super) struct Step {
 }
 
 /// The most by which the clock may be ahead of the wall clock.
-const MAX_AHEAD_US: u64 = limits::MAX_DRIFT.as_micros() as u64;
+const MAX_AHEAD_US: u64 = limits::MAX_DRIFT.as_secs() * 1_000_000;
 
 impl WindowClock {
     /// Reads the wall clock. Returns the step if the wall clock has made a large one since it was last read.
