@@ -96,6 +96,14 @@ impl Reports {
                     "was written too far ahead of this node's clock and is not taken: set the clocks"
                 );
             }
+            Event::BelowZero { structure, actor, times } => tracing::warn!(
+                %structure, %actor, times,
+                "the node took gauges below zero: its service takes back what it has not added; limits count them as zero"
+            ),
+            Event::TotalFull { structure, times, .. } => tracing::error!(
+                %structure, times,
+                "additions are refused: what this node has added to a key is at its bound"
+            ),
             Event::Life { node, life } => self.life(node, *life, (alive, known)),
             Event::Superseded { actor } => tracing::info!(%actor, "the run is superseded by a newer one, or forgotten"),
             Event::NotRestored(error) => {

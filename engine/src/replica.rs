@@ -443,6 +443,7 @@ impl Replica {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
+        self.report_faults();
         self.follow_clocks(now);
         self.restore_waiting(now);
         self.retire(now);
@@ -452,6 +453,24 @@ impl Replica {
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
         self.events.summarize(now.mono);
+    }
+
+    /// Reports what was counted that could not be.
+    fn report_faults(&mut self) {
+        let faults =
+            self.structures.values().map(|held| (held.structure.spec().name.clone(), held.structure.take_faults()));
+        let faults: Vec<_> = faults.filter(|(_, (refused, below))| *refused > 0 || !below.is_empty()).collect();
+        for (structure, (refused, below)) in faults {
+            self.counters.totals_full = self.counters.totals_full.saturating_add(refused);
+            if refused > 0 {
+                let actor = self.actor.clone();
+                self.event(Event::TotalFull { structure: structure.clone(), actor, times: refused });
+            }
+            for (actor, times) in below {
+                self.counters.below_zero = self.counters.below_zero.saturating_add(times);
+                self.event(Event::BelowZero { structure: structure.clone(), actor, times });
+            }
+        }
     }
 
     /// How far all live peers are with our rows of a structure.

@@ -442,6 +442,8 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("messages_refused", engine.refused),
         ("deltas_unasked", engine.unasked),
         ("deltas_ahead", engine.ahead),
+        ("gauges_below_zero", engine.below_zero),
+        ("totals_full", engine.totals_full),
         ("clock_steps", engine.clock_steps),
         ("clocks_off", engine.clocks_off),
     ];

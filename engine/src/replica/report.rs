@@ -133,6 +133,24 @@ pub enum Event {
         /// By how much.
         by: Duration,
     },
+    /// A node has taken gauges below zero: somebody takes back what was never added. For limits they count as zero.
+    BelowZero {
+        /// Where.
+        structure: StructureName,
+        /// Whose gauges.
+        actor: Actor,
+        /// How many times within a second.
+        times: u64,
+    },
+    /// Additions on this node were refused, because a total was at its bound.
+    TotalFull {
+        /// Where.
+        structure: StructureName,
+        /// This run.
+        actor: Actor,
+        /// How many within a second.
+        times: u64,
+    },
     /// A node's life changed.
     Life {
         /// The node.
@@ -184,6 +202,10 @@ pub enum EventKind {
     ClockRight,
     /// [`Event::Ahead`].
     Ahead,
+    /// [`Event::BelowZero`].
+    BelowZero,
+    /// [`Event::TotalFull`].
+    TotalFull,
     /// [`Event::Life`].
     Life,
     /// [`Event::Superseded`].
@@ -203,6 +225,8 @@ impl EventKind {
             Self::ClockOff => "a peer's clock is off",
             Self::ClockRight => "a peer's clock is right again",
             Self::Ahead => "a peer sent writes that are ahead of this node's clock",
+            Self::BelowZero => "a node took gauges below zero",
+            Self::TotalFull => "additions were refused because a total was at its bound",
             Self::Life => "a node's life changed",
             Self::Superseded => "a run was superseded or forgotten",
             Self::Forgotten => "a node was forgotten",
@@ -228,6 +252,8 @@ impl Event {
             Self::ClockOff { peer, .. } => Some((peer, EventKind::ClockOff)),
             Self::ClockRight { peer } => Some((peer, EventKind::ClockRight)),
             Self::Ahead { peer, .. } => Some((peer, EventKind::Ahead)),
+            Self::BelowZero { actor, .. } => Some((&actor.node, EventKind::BelowZero)),
+            Self::TotalFull { actor, .. } => Some((&actor.node, EventKind::TotalFull)),
             Self::Life { node, .. } => Some((node, EventKind::Life)),
             Self::Superseded { actor } => Some((&actor.node, EventKind::Superseded)),
             Self::Forgotten { node } => Some((node, EventKind::Forgotten)),
@@ -241,7 +267,9 @@ impl Event {
             Self::Diverged { structure, .. }
             | Self::Replaced { structure, .. }
             | Self::KindMismatch { structure, .. }
-            | Self::Ahead { structure, .. } => Some(structure),
+            | Self::Ahead { structure, .. }
+            | Self::BelowZero { structure, .. }
+            | Self::TotalFull { structure, .. } => Some(structure),
             _ => None,
         }
     }
@@ -278,6 +306,10 @@ pub struct Counters {
     pub unasked: u64,
     /// Deltas of caches that were written too far ahead of our clock.
     pub ahead: u64,
+    /// How often a node has taken a gauge below zero.
+    pub below_zero: u64,
+    /// Additions on this node that were refused because a total was at its bound.
+    pub totals_full: u64,
     /// Steps of more than a minute that this node's wall clock has made.
     pub clock_steps: u64,
     /// Digests of peers whose clocks were off by more than the bound, the first of each such time not included.

@@ -62,6 +62,8 @@ impl Cluster {
                 Told::ClockOff { .. } => "told: clock off",
                 Told::ClockRight { .. } => "told: clock right",
                 Told::Ahead { .. } => "told: ahead",
+                Told::BelowZero { .. } => "told: below zero",
+                Told::TotalFull { .. } => "told: total full",
                 Told::Life { .. } => "told: life",
                 Told::Superseded { .. } => "told: superseded",
                 Told::NotRestored(_) => "told: not restored",
