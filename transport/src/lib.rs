@@ -46,6 +46,7 @@ mod shared;
 mod socket;
 mod tls;
 mod verify;
+mod wall_clock;
 mod writer;
 
 pub use config::{Config, Timings};
