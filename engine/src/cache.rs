@@ -195,11 +195,17 @@ fn entry(key: &[u8], register: &Register, unix_ms: u64) -> Option<CacheEntry> {
 impl Structure {
     /// What the time is for a cache: the wall clock, or the cluster's time where the wall clock is far behind that.
     pub(crate) fn time(&self, unix_ms: u64) -> u64 {
-        unix_ms.saturating_add(self.lead.load(Ordering::Relaxed))
+        match self.lead.load(Ordering::Relaxed) {
+            0 => unix_ms,
+            // The wall clock may have been set right since.
+            lead => unix_ms.saturating_add(lead).min(self.lead_upto.load(Ordering::Relaxed)).max(unix_ms),
+        }
     }
 
-    /// Says by how many milliseconds the cluster's time is ahead of the wall clock.
-    pub(crate) fn set_lead(&self, millis: u64) {
+    /// Says by how many milliseconds the cluster's time is ahead of the wall clock, and what it will be at most when it is
+    /// looked at again.
+    pub(crate) fn set_lead(&self, millis: u64, upto: u64) {
+        self.lead_upto.store(upto, Ordering::Relaxed);
         self.lead.store(millis, Ordering::Relaxed);
     }
 

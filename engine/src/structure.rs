@@ -40,6 +40,8 @@ pub struct Structure {
     cleared: AtomicBool,
     /// Of a cache: by how many milliseconds the cluster's time is ahead of this node's wall clock, if that is far behind.
     pub(crate) lead: AtomicU64,
+    /// What the cluster's time is at most until that is looked at again.
+    pub(crate) lead_upto: AtomicU64,
     /// Additions that were refused.
     refused: AtomicU64,
     /// What others owe where their gauges are below zero.
@@ -84,6 +86,7 @@ impl Structure {
             stalest: AtomicU64::new(Time::NEVER.0),
             cleared: AtomicBool::new(false),
             lead: AtomicU64::new(0),
+            lead_upto: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             spec,
         }

@@ -42,6 +42,9 @@ pub(super) struct ClusterTime {
 /// A reading is of no use for the cluster's time after so many digest intervals.
 const STALE: u32 = 10;
 
+/// The cluster's time is looked at more often than that: it is at each sweep.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Clocks without which there is no majority.
 const MAJORITY: usize = 3;
 
@@ -118,9 +121,10 @@ impl Replica {
         {
             self.cluster_time = Some(ClusterTime { unix_ms: *median, at: now.mono });
         }
-        let lead = self.cluster_ms(now).saturating_sub(now.unix_ms);
+        let cluster_ms = self.cluster_ms(now);
+        let (lead, upto) = (cluster_ms.saturating_sub(now.unix_ms), cluster_ms.saturating_add(millis(LOOK)));
         for held in self.structures.values().filter(|held| held.structure.is_cache()) {
-            held.structure.set_lead(lead);
+            held.structure.set_lead(lead, upto);
         }
     }
 
