@@ -22,7 +22,7 @@ pub(super) struct Reading {
 }
 
 /// A peer's clock, compared with this node's wall clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct PeerClock {
     /// The peer.
     pub peer: NodeName,
