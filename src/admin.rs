@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::limits::SOCKET_PATH_BYTES;
+use tallymesh_schemas::limits::{ADMIN_CONNECTIONS, ADMIN_STAYS, SOCKET_PATH_BYTES};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch as signal};
 use tokio::task::{JoinHandle, JoinSet};
@@ -27,13 +27,6 @@ use places::{Place, Places};
 use session::Session;
 use socket::SocketFile;
 use watch::Feeds;
-
-/// Connections that are served at a time. A further one takes the place of the one whose client has been silent for longest.
-/// A connection that holds, watches or verifies gives its place back.
-const CONNECTIONS: usize = 64;
-
-/// Connections that hold, watch or verify, which they may do for long; further ones are refused.
-const LONG: usize = 4096;
 
 /// Pause before the next attempt when the system refuses a connection.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -103,8 +96,8 @@ impl Admin {
         let server = Server {
             shared,
             commands,
-            places: Places::new(CONNECTIONS),
-            long: Arc::new(Semaphore::new(LONG)),
+            places: Places::new(ADMIN_CONNECTIONS),
+            long: Arc::new(Semaphore::new(ADMIN_STAYS)),
             feeds: Arc::default(),
             sessions: JoinSet::new(),
             refused: 0,

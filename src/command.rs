@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-use tallymesh_engine::replica::{Counters, PeerClock, Verification};
+use tallymesh_engine::replica::{Counters, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
+
+use crate::bounds;
 
 /// A command, with where its answer goes.
 #[derive(Debug)]
 pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
-    Forget { node: NodeName, reply: oneshot::Sender<bool> },
+    Forget { node: NodeName, reply: oneshot::Sender<Forgetting> },
     Verify { patience: Duration, reply: oneshot::Sender<Verification> },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),
@@ -25,17 +27,18 @@ pub(crate) struct Status {
     pub(crate) nodes: Vec<(NodeName, Incarnation, Life)>,
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
-    pub(crate) clocks: ClockStanding,
+    /// The bounds that were reached.
+    pub(crate) bounds: Vec<bounds::Entry>,
 }
 
-/// How this node's clock compares with its peers' clocks.
-#[derive(Debug, Clone)]
-pub(crate) struct ClockStanding {
-    /// By how much clocks may differ; `None` where nothing goes by them.
-    pub(crate) bound: Option<Duration>,
-    pub(crate) peers: Vec<PeerClock>,
-    /// By how much the clock for windows is ahead of the wall clock.
-    pub(crate) windows_ahead: Duration,
+/// What became of the wish to forget a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forgetting {
+    Done,
+    /// Nothing is known of it.
+    Unknown,
+    /// It is this node.
+    Ourselves,
 }
 
 /// Asks the driver; `None` when it has ended.

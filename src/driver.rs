@@ -6,16 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limits::{Limiter, Reach};
-use tallymesh_engine::replica::Verification;
+use tallymesh_engine::replica::{Verification, Verifier};
 use tallymesh_engine::{Life, Now, Replica, Time};
-use tallymesh_schemas::{Incarnation, NodeName, StructureId};
+use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, limits};
 use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::admin::Serving;
+use crate::bounds::Bounds;
 use crate::clock::Clock;
-use crate::command::{ClockStanding, Command, Status};
+use crate::command::{Command, Forgetting, Status};
 use crate::events::{Announcer, NodeEvent};
 use crate::report::Reports;
 use crate::state::{Outcome, Saving};
@@ -30,16 +31,10 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an ending node waits for its disk.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pause before members that lag are asked again.
-const VERIFY_PAUSE: Duration = Duration::from_millis(50);
-
 /// A verification under way.
 #[derive(Debug)]
 struct Verifying {
-    nonce: u64,
-    deadline: Time,
-    /// When to ask again.
-    again: Option<Time>,
+    verifier: Verifier,
     reply: oneshot::Sender<Verification>,
 }
 
@@ -68,8 +63,13 @@ pub(crate) struct Driver {
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
     /// `None` where nothing outlives the run.
     saving: Option<Saving>,
+    /// The bounds that handles and the admin socket have reached.
+    tally: Arc<bound::Tally>,
     reports: Reports,
     announcer: Announcer,
+    bounds: Bounds,
+    /// As many events as are taken at once were taken: more may wait.
+    behind: bool,
 }
 
 impl Driver {
@@ -87,6 +87,7 @@ impl Driver {
         saving: Option<Saving>,
         topology: Topology,
         announcer: Announcer,
+        tally: Arc<bound::Tally>,
     ) -> Self {
         let incarnation = replica.actor().incarnation;
         let (links, verifying) = (BTreeMap::new(), Vec::new());
@@ -105,8 +106,11 @@ impl Driver {
             incarnation,
             limiters,
             saving,
+            tally,
             reports: Reports::new(),
             announcer,
+            bounds: Bounds::new(),
+            behind: false,
         }
     }
 
@@ -196,7 +200,7 @@ impl Driver {
     }
 
     fn next_time(&self) -> Time {
-        let again = self.verifying.iter().map(|verifying| verifying.again.unwrap_or(verifying.deadline));
+        let again = self.verifying.iter().map(|verifying| verifying.verifier.poll_timeout());
         let limits = self.limiters.values().map(|limiter| limiter.poll_timeout());
         let saving = self.saving.as_ref().map_or(Time::NEVER, Saving::due);
         again
@@ -222,22 +226,27 @@ impl Driver {
                 let _ = reply.send(self.status());
             }
             Some(Command::Forget { node, reply }) => {
-                let known = self.replica.forget(now, &node);
-                self.endpoint.forget(&node);
-                let _ = reply.send(known);
+                let _ = reply.send(self.forget(now, &node));
             }
             Some(Command::Verify { patience, reply }) => {
-                let (nonce, deadline) = (self.replica.probe(now), now.mono.after(patience));
-                self.verifying.push(Verifying { nonce, deadline, again: None, reply });
+                let verifier = Verifier::new(&mut self.replica, now, patience);
+                self.verifying.push(Verifying { verifier, reply });
             }
         }
         None
     }
 
-    fn clock_standing(&self) -> ClockStanding {
-        let now = self.clock.now();
-        let (bound, windows_ahead) = (self.replica.clock_bound(), self.replica.windows_ahead(now));
-        ClockStanding { bound, peers: self.replica.clocks(), windows_ahead }
+    fn forget(&mut self, now: Now, node: &NodeName) -> Forgetting {
+        if node == self.endpoint.name() {
+            return Forgetting::Ourselves;
+        }
+        let known = self.replica.forget(now, node);
+        let member = self.endpoint.members().iter().any(|member| member.name == *node);
+        if !known && !member {
+            return Forgetting::Unknown;
+        }
+        self.endpoint.forget(node);
+        Forgetting::Done
     }
 
     fn status(&self) -> Status {
@@ -246,17 +255,19 @@ impl Driver {
             nodes: self.replica.nodes().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
-            clocks: self.clock_standing(),
+            bounds: self.bounds.entries(),
         }
     }
 
     fn take_events(&mut self, first: Event) {
         let now = self.clock.now();
         self.handle_event(now, first);
+        self.behind = false;
         for _ in 1..BATCH {
-            let Some(event) = self.events.try_recv() else { break };
+            let Some(event) = self.events.try_recv() else { return };
             self.handle_event(now, event);
         }
+        self.behind = true;
     }
 
     fn handle_event(&mut self, now: Now, event: Event) {
@@ -334,20 +345,17 @@ impl Driver {
     }
 
     fn verify(&mut self, now: Now) {
+        // What has come is read before anybody is called silent.
+        if self.verifying.iter().any(|verifying| verifying.verifier.poll_timeout() <= now.mono)
+            && let Some(event) = self.events.try_recv()
+        {
+            self.take_events(event);
+        }
         for mut verifying in std::mem::take(&mut self.verifying) {
-            let found = self.replica.verification(verifying.nonce);
-            if found.converged() || now.mono >= verifying.deadline {
+            let linked = |name: &NodeName| self.topology.links_to(name);
+            if let Some(found) = verifying.verifier.poll(&mut self.replica, now, linked, self.behind) {
                 let _ = verifying.reply.send(found);
                 continue;
-            }
-            match verifying.again {
-                Some(again) if now.mono >= again => {
-                    verifying.nonce = self.replica.probe(now);
-                    verifying.again = None;
-                }
-                // All have answered and some lag: give them a moment.
-                None if found.silent.is_empty() => verifying.again = Some(now.mono.after(VERIFY_PAUSE)),
-                _ => {}
             }
             self.verifying.push(verifying);
         }
@@ -366,6 +374,15 @@ impl Driver {
             self.endpoint.forget(&node);
         }
         self.reports.summarize(now);
+        let (replica, endpoint, limiters, tally) = (&self.replica, &self.endpoint, &self.limiters, &self.tally);
+        self.bounds.poll(now, || {
+            let limiters = limiters.values().flat_map(|limiter| limiter.bounds());
+            [replica.bounds(), endpoint.bounds(), tally.reports(shared_limit)]
+                .into_iter()
+                .flatten()
+                .chain(limiters)
+                .collect()
+        });
         let incarnation = self.replica.actor().incarnation;
         if incarnation != self.incarnation {
             self.incarnation = incarnation;
@@ -396,6 +413,16 @@ impl Driver {
         }
         tracing::info!("left");
     }
+}
+
+/// The value of a bound that handles and the admin socket count.
+fn shared_limit(bound: Bound) -> u64 {
+    let limit = match bound {
+        Bound::WatchedChanges => limits::WATCHED_CHANGES,
+        Bound::AdminStays => limits::ADMIN_STAYS,
+        _ => 0,
+    };
+    limit as u64
 }
 
 /// Waits for what becomes of what is being saved; for ever where nothing is.

@@ -106,6 +106,7 @@ mod readme {}
 
 mod admin;
 mod audit;
+mod bounds;
 mod builder;
 mod cache;
 mod changes;
@@ -148,7 +149,7 @@ pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
 pub use state::{StateError, StateStanding};
 pub use tallymesh_engine::limits::{FoundingError, LimitError, PoolStanding, Reach, Standing};
-pub use tallymesh_engine::replica::{Counters, Finding, StructureError, Verification};
+pub use tallymesh_engine::replica::{Counters, Fault, Finding, NotHeld, Outcome, StructureError, Verification};
 pub use tallymesh_engine::{
     Block, Config as EngineConfig, Count, Counter, Entry, Hold, HoldError, Life, Listing, Structure,
 };

@@ -11,7 +11,7 @@ use tallymesh_engine::replica::{Counters, Verification, next_run};
 use tallymesh_engine::{Now, Replica, Structure, Time};
 use tallymesh_schemas::config::LimitsConfig;
 use tallymesh_schemas::saved::Facts;
-use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec};
+use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec, bound};
 use tallymesh_transport::{Endpoint, Joining};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ use crate::cache::Cache;
 use crate::changes::Changes;
 use crate::cidr::Cidr;
 use crate::clock::Clock;
-use crate::command::{Command, ask};
+use crate::command::{Command, Forgetting, ask};
 use crate::declared;
 use crate::driver::Driver;
 use crate::events::{Events, NodeGone, announcer};
@@ -122,6 +122,7 @@ impl Node {
         let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let (ours, endpoint_of) = (limiters.clone(), endpoint.clone());
+        let tally = Arc::<bound::Tally>::default();
         let shared = Arc::new(Shared {
             clock,
             endpoint: endpoint_of,
@@ -133,16 +134,18 @@ impl Node {
             limits,
             saving: saving.as_ref().map(Saving::standing),
             announced,
+            tally: Arc::clone(&tally),
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
         let driver = Driver::new(
             replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving, topology, announcer,
+            tally,
         );
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         Ok(Self { shared, commands, driver })
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
         ask(&self.commands, command).await
     }
 
@@ -375,13 +378,14 @@ impl Node {
     }
 
     /// Forgets a node: its counts so far are gone everywhere and are not taken back for seven days. One that lives comes
-    /// back as a new run. Returns whether anything was known of it.
+    /// back as a new run. Returns whether it was done: not when nothing is known of the node, and not when it is this one.
     ///
     /// # Errors
     /// [`NodeGone`] when the node has been shut down.
     pub async fn forget(&self, node: &NodeName) -> Result<bool, NodeGone> {
         let node = node.clone();
-        self.ask(|reply| Command::Forget { node, reply }).await.ok_or(NodeGone)
+        let forgetting = self.ask(|reply| Command::Forget { node, reply }).await.ok_or(NodeGone)?;
+        Ok(forgetting == Forgetting::Done)
     }
 
     /// What happens in the cluster from now on, as this node sees it: links, lives, conflicts.

@@ -78,32 +78,16 @@ impl Reports {
             Event::KindMismatch { peer, structure } => {
                 tracing::error!(%peer, %structure, "the peer has another kind for this structure; it is not exchanged");
             }
-            Event::ClockStepped { by, ahead } => {
-                let direction = if *ahead { "ahead" } else { "back" };
-                tracing::warn!(?by, direction, "this node's wall clock was set, or the machine was suspended");
-            }
             Event::ClockOff { peer, by, ahead } => {
                 let behind = if *ahead { "ahead of" } else { "behind" };
-                tracing::error!(
-                    %peer, ?by,
-                    "the peer's clock is {behind} ours by more than the caches and series here allow: set the clocks"
-                );
+                tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
             }
-            Event::ClockRight { peer } => tracing::info!(%peer, "the peer's clock agrees with ours again"),
             Event::Ahead { peer, structure, actor, by } => {
                 tracing::error!(
                     %peer, %structure, %actor, ?by,
                     "was written too far ahead of this node's clock and is not taken: set the clocks"
                 );
             }
-            Event::BelowZero { structure, actor, times } => tracing::warn!(
-                %structure, %actor, times,
-                "the node took gauges below zero: its service takes back what it has not added; limits count them as zero"
-            ),
-            Event::TotalFull { structure, times, .. } => tracing::error!(
-                %structure, times,
-                "additions are refused: what this node has added to a key is at its bound"
-            ),
             Event::Life { node, life } => self.life(node, *life, (alive, known)),
             Event::Superseded { actor } => tracing::info!(%actor, "the run is superseded by a newer one, or forgotten"),
             Event::NotRestored(error) => {
@@ -124,7 +108,9 @@ impl Reports {
             Life::Dead => tracing::warn!(%node, alive, known, "the node is dead: it does not answer"),
             Life::Left => tracing::info!(%node, alive, known, "the node has left"),
         }
-        let cut_off = alive.saturating_mul(2) <= known && known > 2;
+        // A node that starts has not heard of most nodes yet: only a death cuts it off.
+        let few = alive.saturating_mul(2) <= known && known > 2;
+        let cut_off = few && (self.cut_off || life == Life::Dead);
         if cut_off != std::mem::replace(&mut self.cut_off, cut_off) {
             if cut_off {
                 tracing::warn!(

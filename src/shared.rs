@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Life, Series, Structure};
-use tallymesh_schemas::{Actor, Class, NodeName, StructureId};
+use tallymesh_schemas::{Actor, Class, NodeName, StructureId, bound};
 use tallymesh_transport::{Endpoint, Joining, Traffic};
 
 use crate::cache::Cache;
@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) saving: Option<SharedStanding>,
     /// Whether the node has joined, and what happens.
     pub(crate) announced: Announced,
+    /// The bounds that were reached on the admin socket.
+    pub(crate) tally: Arc<bound::Tally>,
 }
 
 /// Why there is no handle.

@@ -64,6 +64,11 @@ impl Topology {
         wanted
     }
 
+    /// Whether rows are to be exchanged with a member.
+    pub(crate) fn links_to(&self, name: &NodeName) -> bool {
+        self.overlay.links_to(name)
+    }
+
     /// The connection to a peer is gone.
     pub(crate) fn disconnected(&mut self, peer: &NodeName) {
         self.links.remove(peer);

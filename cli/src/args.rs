@@ -33,7 +33,8 @@ pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
 /// computed when it is read, on any node. `tally` makes a cluster, runs its nodes, and asks them.
 ///
 /// Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3 the node cannot be reached or cannot do its work; 4 a node
-/// ended before it had left, because a second signal or the deadline of 20 s ended it.
+/// ended before it had left, because a second signal or the deadline of 20 s ended it; 5 not everything could be compared in
+/// time.
 /// `tally hold` ends with the exit code of the command that it runs.
 #[derive(Debug, Parser)]
 #[command(
@@ -177,7 +178,9 @@ Examples:
     /// Compare what all nodes hold
     ///
     /// Asks every member for fingerprints of all rows, and compares each copy with what its owner has. Copies that lag are
-    /// given the patience to catch up. Ends with 1 if a copy differs or still lags, or if a member does not answer.
+    /// given the patience to catch up. Ends with 1 if a copy differs or still lags, if a member is dead, does not answer or
+    /// has no link to this node, or if this node does not hold something because a bound is reached. Ends with 5 if nothing
+    /// is known to be wrong and not everything could be compared in time.
     #[command(after_help = "Example:\n  tally verify --patience 10")]
     Verify(Verify),
     /// Tell of every key whose count changes

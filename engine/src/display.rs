@@ -4,7 +4,7 @@ use std::fmt;
 
 use tallymesh_schemas::NodeName;
 
-use crate::replica::{Finding, Life, Verification};
+use crate::replica::{Fault, Finding, Life, NotHeld, Outcome, Verification};
 use crate::structure::Count;
 
 impl fmt::Display for Count {
@@ -34,26 +34,54 @@ impl fmt::Display for Life {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { structure, actor, member, have, head, differs } = self;
-        if *differs {
-            write!(f, "{structure}: {member} differs from {actor} at version {have}")
-        } else {
-            write!(f, "{structure}: {member} lags behind {actor}: it has version {have} of {head}")
+        let Self { structure, actor, member, have, head, fault } = self;
+        match fault {
+            Fault::Differs => write!(f, "{structure}: {member} differs from {actor} at version {have}"),
+            Fault::Lags => write!(f, "{structure}: {member} lags behind {actor}: it has version {have} of {head}"),
+            Fault::Changes => {
+                write!(f, "{structure}: {actor} changes too fast to be compared on {member}: {have} of {head}")
+            }
         }
+    }
+}
+
+impl fmt::Display for NotHeld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Run { structure, actor } => write!(f, "{structure}: no place for the rows of {actor}"),
+            Self::Node { node } => write!(f, "no place for {node}"),
+            Self::Untold { structure } => write!(f, "{structure}: the others do not get all that this node counts"),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Converged => "converged",
+            Self::NotConverged => "not converged",
+            Self::NotCompared => "not compared in time",
+        })
     }
 }
 
 impl fmt::Display for Verification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.converged() { "converged" } else { "not converged" };
+        let verdict = self.outcome();
         let Self { members, structures, actors, copies, .. } = self;
         write!(f, "{verdict}: objects {structures}, actors {actors}, copies {copies}, on {}", list(members))?;
         if !self.beyond.is_empty() {
             write!(f, "; not asked, no link: {}", list(&self.beyond))?;
         }
-        if !self.silent.is_empty() {
-            write!(f, "; no answer: {}", list(&self.silent))?;
+        let away =
+            [("no answer", &self.silent), ("late", &self.late), ("dead", &self.dead), ("no link", &self.unlinked)];
+        for (word, members) in away.into_iter().filter(|(_, members)| !members.is_empty()) {
+            write!(f, "; {word}: {}", list(members))?;
         }
+        for (member, structure) in &self.mismatched {
+            write!(f, "; {structure}: {member} has another kind")?;
+        }
+        self.unheld.iter().try_for_each(|unheld| write!(f, "; {unheld}"))?;
         self.findings.iter().try_for_each(|finding| write!(f, "; {finding}"))
     }
 }
@@ -82,7 +110,7 @@ mod tests {
             member: node("b"),
             have: 2,
             head: 7,
-            differs: false,
+            fault: Fault::Lags,
         };
         let found = finding.to_string();
         assert!(found.starts_with("inbound_cidr: b lags behind a"), "{found}");

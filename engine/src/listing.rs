@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
 use crate::cell::CellKey;
-use crate::ledger::{Ledger, within};
+use crate::ledger::Ledger;
 use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::structure::{Entry, Structure};
@@ -46,7 +46,7 @@ impl Ordered for Ledger {
     fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)> {
         let id = self.index().seek(key, or_equal, self.cells())?;
         let (key, cell) = (self.cells().key_of(id), self.cells().get(id));
-        let count = self.own_value(&key, cell.totals()).saturating_add(cell.others());
+        let count = self.own_value(&key, cell.totals()).wrapping_add(cell.others());
         Some((key, count))
     }
 
@@ -59,7 +59,7 @@ impl Ordered for Ledger {
 struct Collected {
     rows: Vec<Entry>,
     /// The sum of the counts before each row.
-    before: Vec<i128>,
+    before: Vec<i64>,
 }
 
 impl Collected {
@@ -73,14 +73,14 @@ impl Collected {
         rows.sort_by(|a, b| a.key.cmp(&b.key));
         rows.dedup_by(|later, first| {
             let same = later.key == first.key;
-            first.count = first.count.saturating_add(if same { later.count } else { 0 });
+            first.count = first.count.wrapping_add(if same { later.count } else { 0 });
             same
         });
-        let mut sum = 0_i128;
+        let mut sum = 0_i64;
         let mut before = Vec::with_capacity(rows.len() + 1);
         for row in &rows {
             before.push(sum);
-            sum += i128::from(row.count);
+            sum = sum.wrapping_add(row.count);
         }
         before.push(sum);
         Self { rows, before }
@@ -100,7 +100,7 @@ impl Ordered for Collected {
         let from = self.rows.partition_point(|row| row.key.as_slice() < &first[..n]);
         let last = beyond(net);
         let to = self.rows.partition_point(|row| row.key.as_slice() <= &last[..n]);
-        within(self.before[to] - self.before[from])
+        self.before[to].wrapping_sub(self.before[from])
     }
 }
 
@@ -142,7 +142,7 @@ impl Listing {
     }
 
     /// The next blocks of an address tree, at most about `limit` of them: every host that counts, and above them every
-    /// block at which rows part, a block before what lies in it, in address order. Empty at the end, and for a structure
+    /// block that counts and at which rows part, a block before what lies in it, in address order. Empty at the end, and for a structure
     /// that is no address tree.
     pub fn blocks(&mut self, limit: usize) -> Vec<Block> {
         if self.structure.kind() != Kind::CidrTree {
@@ -201,9 +201,7 @@ fn blocks_at(rows: &dyn Ordered, key: &[u8], _: i64, before: Option<&[u8]>, page
         let (_, n) = key::from_net(net);
         next = rows.seek(&beyond(block(len))[..n], false);
     }
-    page.extend(lengths.iter().rev().map(|len| Block { net: block(*len), count: rows.sum_net(block(*len)) }));
-    let count = rows.sum_net(net);
-    if count != 0 {
-        page.push(Block { net, count });
-    }
+    let blocks = lengths.iter().rev().map(|len| block(*len)).chain([net]);
+    // What is under a block may add up to zero: then it counts nothing.
+    page.extend(blocks.map(|net| Block { net, count: rows.sum_net(net) }).filter(|block| block.count != 0));
 }

@@ -23,6 +23,8 @@ pub(crate) struct Own {
     /// Rows that last changed up to this version have been looked at for retirement. A row that becomes zero later
     /// gets a later version, so none is missed and none is looked at twice for one change.
     swept: Version,
+    /// Rows that had no room since that was last asked for.
+    without_room: u64,
 }
 
 /// Whether a key needs no row to count what its totals say. A row that clears takes off what it states, also where both
@@ -83,11 +85,18 @@ impl Own {
     fn slot(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
             let slot = self.next;
-            (slot < limits::ROWS_PER_ACTOR).then(|| {
-                self.next += 1;
-                slot
-            })
+            if slot >= limits::ROWS_PER_ACTOR {
+                self.without_room += 1;
+                return None;
+            }
+            self.next += 1;
+            Some(slot)
         })
+    }
+
+    /// How many rows had no room since the last call.
+    pub(crate) fn take_without_room(&mut self) -> u64 {
+        std::mem::take(&mut self.without_room)
     }
 
     /// Retires rows that are zero and have not changed for `idle`. Calls `retired` with each row's cell.
@@ -142,5 +151,21 @@ impl Own {
     fn version_before(&self, now: Time, ago: Duration) -> Option<Version> {
         let spent = self.marks.partition_point(|(at, _)| now.since(*at) >= ago);
         spent.checked_sub(1).and_then(|at| self.marks.get(at)).map(|(_, version)| *version)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The others do not get a row that has no room; that it has none is counted (I14).
+    #[test]
+    fn rows_without_room_are_counted() {
+        let mut own = Own { next: limits::ROWS_PER_ACTOR - 1, ..Own::default() };
+        assert_eq!(own.slot(), Some(limits::ROWS_PER_ACTOR - 1));
+        assert_eq!((own.slot(), own.slot()), (None, None));
+        assert_eq!((own.take_without_room(), own.take_without_room()), (2, 0));
+        own.free.push(7);
+        assert_eq!(own.slot(), Some(7), "a row that was retired leaves its room");
     }
 }

@@ -25,20 +25,20 @@ mod feed;
 mod identity;
 mod link;
 mod liveness;
-mod peer_clocks;
+mod reached;
 mod relay;
 mod report;
 mod restore;
 mod retire;
 mod save;
 mod verify;
-mod window_clock;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::message::{Message, Tombstone};
 use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, Version, limits};
 
@@ -51,16 +51,14 @@ use events::Events;
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
-use peer_clocks::ClusterTime;
-pub use peer_clocks::PeerClock;
+use reached::Unheld;
 pub use report::{Counters, Event, EventKind, PeerError, StructureError};
 pub use restore::{RestoreError, next_run};
 use retire::Round;
 pub use save::Batch;
 use save::Store;
-pub use verify::{Finding, Verification};
-use window_clock::WindowClock;
-use windows::HeldSeries;
+pub use verify::{Fault, Finding, Outcome, Unheld as NotHeld, Verification, Verifier};
+use windows::{HeldSeries, WindowClock};
 
 /// How a replica behaves. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
@@ -140,8 +138,6 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
-    /// What most of the clocks that are known show.
-    cluster_time: Option<ClusterTime>,
     /// In boxes, because they are large and the tree that they are found in should not be.
     links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
@@ -158,6 +154,10 @@ pub struct Replica {
     /// By node and the first run that is buried.
     tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
     events: Events,
+    /// The bounds that were reached, except those of structures, which count theirs themselves.
+    tally: Arc<bound::Tally>,
+    /// What is not held here because a bound was reached.
+    unheld: Unheld,
     counters: Counters,
     random: Random,
     sweep_at: Time,
@@ -217,8 +217,12 @@ impl Replica {
 
     /// Entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
     pub fn link_entries(&self) -> usize {
-        let links: usize = self.links.values().map(|link| link.entries()).sum();
-        links + self.passed_on.len() + self.wanted_before.len()
+        self.links.values().map(|link| link.entries()).sum()
+    }
+
+    /// Entries that the replica keeps about others' rows that peers have asked it for.
+    pub fn relay_entries(&self) -> usize {
+        self.passed_on.len() + self.wanted_before.len()
     }
 
     /// Whether a leaving node has told every peer everything, its goodbye included.
@@ -233,6 +237,7 @@ impl Replica {
     /// wall clock's milliseconds are. If it is not, peers say so and the replica takes a higher one.
     pub fn new(config: Config, node: NodeName, incarnation: Incarnation) -> Self {
         let random = Random::new(config.seed);
+        let tally = Arc::<bound::Tally>::default();
         Self {
             config,
             actor: Actor::new(node, incarnation),
@@ -240,7 +245,6 @@ impl Replica {
             series: Vec::new(),
             gauge_caches: Vec::new(),
             clock: WindowClock::default(),
-            cluster_time: None,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
             parents: BTreeMap::new(),
@@ -249,7 +253,9 @@ impl Replica {
             wanted_before: BTreeSet::new(),
             begun: incarnation,
             tombstones: BTreeMap::new(),
-            events: Events::new(),
+            events: Events::new(Arc::clone(&tally)),
+            tally,
+            unheld: Unheld::default(),
             counters: Counters::default(),
             random,
             sweep_at: Time(0),
@@ -343,7 +349,7 @@ impl Replica {
         if *peer == self.actor.node {
             return;
         }
-        let mut link = Link::new(now.mono);
+        let mut link = Link::new(now.mono, Arc::clone(&self.tally));
         // A verification may be under way; what the link before was asked went down with it.
         link.probe = (self.nonce > 0).then_some(self.nonce);
         self.links.insert(peer.clone(), Box::new(link));
@@ -370,6 +376,9 @@ impl Replica {
             return Err(PeerError::NoLink(peer.clone()));
         }
         self.now = now.mono;
+        if let Some(link) = self.links.get_mut(peer) {
+            link.spoke = true;
+        }
         let result = Message::decode(bytes).map_err(PeerError::from).and_then(|message| {
             match message {
                 Message::Digest(digest) => self.handle_digest(now, peer, &digest),
@@ -443,8 +452,6 @@ impl Replica {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
-        self.report_faults();
-        self.follow_clocks(now);
         self.restore_waiting(now);
         self.retire(now);
         self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now.mono));
@@ -453,24 +460,6 @@ impl Replica {
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
         self.events.summarize(now.mono);
-    }
-
-    /// Reports what was counted that could not be.
-    fn report_faults(&mut self) {
-        let faults =
-            self.structures.values().map(|held| (held.structure.spec().name.clone(), held.structure.take_faults()));
-        let faults: Vec<_> = faults.filter(|(_, (refused, below))| *refused > 0 || !below.is_empty()).collect();
-        for (structure, (refused, below)) in faults {
-            self.counters.totals_full = self.counters.totals_full.saturating_add(refused);
-            if refused > 0 {
-                let actor = self.actor.clone();
-                self.event(Event::TotalFull { structure: structure.clone(), actor, times: refused });
-            }
-            for (actor, times) in below {
-                self.counters.below_zero = self.counters.below_zero.saturating_add(times);
-                self.event(Event::BelowZero { structure: structure.clone(), actor, times });
-            }
-        }
     }
 
     /// How far all live peers are with our rows of a structure.

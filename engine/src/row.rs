@@ -20,11 +20,9 @@ pub struct Row {
 }
 
 impl Row {
-    /// What the actor counts: additions less removals, and at most [`limits::COUNT`](tallymesh_schemas::limits::COUNT) either
-    /// way, whatever a peer says.
-    #[inline]
+    /// What the actor counts: additions less removals. Totals are taken modulo 2^64.
     pub fn value(&self) -> i64 {
-        crate::cell::value((self.added, self.removed))
+        self.added.wrapping_sub(self.removed) as i64
     }
 
     /// Of a cache: when its actor wrote it.

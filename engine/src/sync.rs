@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, RangeInclusive};
 use std::time::Duration;
 
+use tallymesh_schemas::bound;
 use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
 use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::saved::Extent;
@@ -85,17 +86,6 @@ pub(crate) struct Piece {
     pub(crate) anew: bool,
     pub(crate) after: Version,
     pub(crate) rows: Vec<u8>,
-}
-
-/// A delta brings a write that lies too far ahead of our clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ahead {
-    /// By how much.
-    pub(crate) by: Duration,
-    /// The rows before it are of versions up to this one,
-    pub(crate) upto: Version,
-    /// and take so many bytes of the delta's rows.
-    pub(crate) bytes: usize,
 }
 
 /// What is said of an actor; `age` is how long ago its rows here were known to be what there is.
@@ -184,14 +174,13 @@ impl Structure {
         ledger.partials().iter().map(entry).collect()
     }
 
-    /// The first write of a delta that lies further ahead of our clock than any may; `None` when there is none.
-    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Ahead> {
+    /// By how much the latest write of a delta lies further ahead of our wall clock than any may; `None` when it does not.
+    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Duration> {
         if !self.is_cache() || canary::broken(Canary::FutureTaken) {
             return None;
         }
-        let time = self.time(unix_ms);
         let mut rows = RowReader::new(delta.rows, delta.after);
-        let (mut upto, mut bytes) = (delta.after, 0);
+        let mut latest = Stamp::default();
         // What cannot be read is refused where it is joined.
         while let Ok(Some(row)) = rows.next_row() {
             let stamp = match row.state {
@@ -199,13 +188,9 @@ impl Structure {
                 RowState::Content { stamp, .. } => stamp,
                 RowState::Vacant => 0,
             };
-            let version = row.version;
-            if let Some(by) = Stamp(stamp).beyond(time) {
-                return Some(Ahead { by, upto, bytes });
-            }
-            (upto, bytes) = (version, delta.rows.len() - rows.remaining());
+            latest = latest.max(Stamp(stamp));
         }
-        None
+        latest.beyond(unix_ms)
     }
 
     /// Whether what we hold of another actor is everything that it had at one moment.
@@ -226,14 +211,22 @@ impl Structure {
 
     /// Makes room for an actor's rows; whether there was none before.
     pub(crate) fn admit(&self, actor: &Actor, since: Version) -> bool {
-        self.ledger.write().admit(actor, since)
+        self.admit_to(&mut self.ledger.write(), actor, since)
+    }
+
+    fn admit_to(&self, ledger: &mut Ledger, actor: &Actor, since: Version) -> bool {
+        let new = ledger.admit(actor, since);
+        if !new && ledger.partial(actor).is_none() {
+            self.tally.reached(bound::Bound::Actors);
+        }
+        new
     }
 
     /// As [`Structure::admit`], of rows that outlive their run: they count from the first one on, so that whoever watches hears
     /// of each.
     pub(crate) fn admit_saved(&self, actor: &Actor, since: Version) -> bool {
         let mut ledger = self.ledger.write();
-        let new = ledger.admit(actor, since);
+        let new = self.admit_to(&mut ledger, actor, since);
         // There are none yet that it could tell of.
         ledger.set_counts(actor, true, &mut Told::nobody());
         new

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tallymesh_engine::replica::EventKind;
 use tallymesh_engine::{Config, Event, Now, Replica, Time};
-use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Want};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, limits};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
+use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, limits};
 
 struct Target {
     replica: Replica,
@@ -91,6 +91,11 @@ impl Target {
         std::iter::from_fn(|| self.replica.poll_event()).collect()
     }
 
+    /// How often a bound was reached.
+    fn reached(&self, bound: Bound) -> u64 {
+        self.replica.bounds().iter().filter(|report| report.bound == bound).map(|report| report.times).sum()
+    }
+
     /// What is sent to a peer.
     fn drain(&mut self, peer: &str) -> usize {
         std::iter::from_fn(|| self.replica.poll_transmit(&name(peer), &mut Vec::new()).then_some(())).count()
@@ -154,6 +159,33 @@ fn a_peer_does_not_have_us_flood_another_one_with_questions() {
     }
     assert!(sent <= limits::RUN_QUESTIONS as usize, "{sent} messages to q");
     assert!(sent > 0, "it may be true");
+    assert!(target.reached(Bound::RunQuestions) > 90_000, "each question that was not asked is counted");
+}
+
+/// A node that is forgotten when there is no place for another tombstone is reported (I14).
+#[test]
+fn tombstones_that_find_no_place_are_counted() {
+    let mut target = Target::new(Class::OutboundDomains);
+    let until_ms = target.now.unix_ms + 100_000;
+    let grave = |n: usize| Tombstone {
+        node: name(&format!("ghost{n}")),
+        from: Incarnation(0),
+        incarnation: Incarnation(1),
+        until_ms,
+    };
+    let graves: Vec<_> = (0..limits::TOMBSTONES + 10).map(grave).collect();
+    for tombstones in graves.chunks(1000) {
+        let digest = Digest {
+            incarnation: Incarnation(5),
+            clock_ms: target.now.unix_ms,
+            answers: 0,
+            complete: false,
+            structures: Vec::new(),
+            tombstones: tombstones.to_vec(),
+        };
+        target.give("liar", &Message::Digest(digest));
+    }
+    assert_eq!(target.reached(Bound::Tombstones), 10);
 }
 
 /// Nor are they kept while that node's link has no room.
@@ -173,10 +205,11 @@ fn requests_that_wait_are_bounded() {
 fn requests_for_what_is_not_there_leave_nothing_behind() {
     let mut target = Target::new(Class::OutboundDomains);
     let structure = target.spec().name.id();
-    let before = target.replica.link_entries();
+    let entries = |target: &Target| target.replica.link_entries() + target.replica.relay_entries();
+    let before = entries(&target);
     for n in 0..100_000 {
         let want = Want { structure, actor: run(&format!("ghost{n}"), 1), since: 0, after: 0, snapshot: false };
         target.give("liar", &Message::Want(want));
     }
-    assert_eq!(target.replica.link_entries(), before);
+    assert_eq!(entries(&target), before);
 }

@@ -130,3 +130,24 @@ fn a_run_that_is_superseded_goes_on_as_a_later_one() {
     assert_eq!((wire.total(0, "k"), wire.total(1, "k")), (3, 3));
     wire.assert_same(0, 1);
 }
+
+/// A block under which everything adds up to zero counts nothing and is not listed; what lies in it is.
+#[test]
+fn a_block_that_counts_zero_is_not_listed() {
+    let mut replica = Replica::new(config(), name("a"), Incarnation(1));
+    let structure = replica.replicate(StructureSpec::from(Class::InboundCidr), Arc::new(|| ())).unwrap();
+    for (host, n) in [("192.0.2.1/32", 3), ("192.0.2.2/32", -3), ("198.51.100.1/32", 1), ("198.51.100.2/32", 1)] {
+        structure.add(&address(host), n).unwrap();
+    }
+    let blocks = structure.list_all().blocks(100);
+    let listed: Vec<_> = blocks.iter().map(|block| (block.net.to_string(), block.count)).collect();
+    let expected = [
+        ("192.0.0.0/5", 2),
+        ("192.0.2.1/32", 3),
+        ("192.0.2.2/32", -3),
+        ("198.51.100.0/30", 2),
+        ("198.51.100.1/32", 1),
+        ("198.51.100.2/32", 1),
+    ];
+    assert_eq!(listed, expected.map(|(net, count)| (net.to_owned(), count)));
+}

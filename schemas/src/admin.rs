@@ -19,8 +19,8 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use info::{
-    CacheInfo, CacheItem, ClockInfo, Count, Finding, GaugeInfo, Info, Member, Object, PeerClock, PermitsInfo,
-    SeriesInfo, StateInfo, ThrottleInfo, Verified, Windows,
+    BoundInfo, CacheInfo, CacheItem, Count, Fault, Finding, GaugeInfo, Info, Member, Object, Outcome, PermitsInfo,
+    SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
 };
 
 /// Lines of a [`Request::Load`] in one frame.

@@ -11,6 +11,7 @@
 
 pub mod actor;
 pub mod admin;
+pub mod bound;
 pub mod config;
 pub mod frame;
 pub mod gauge;
@@ -30,6 +31,7 @@ pub mod ttl;
 pub mod varint;
 
 pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
+pub use bound::Bound;
 pub use gauge::GaugeCacheSpec;
 pub use mask::{Family, HoldLimit, MaskError, MaskLimit};
 pub use overlay::Overlay;

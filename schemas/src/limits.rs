@@ -31,6 +31,18 @@ pub const WINDOWS: usize = 4096;
 /// Actors that one structure holds rows of. An actor is one run of one node; superseded runs are dropped.
 pub const ACTORS: usize = 4096;
 
+/// Actors of one structure above which a node with many runs gets no further place, so that there is one for the others.
+pub const ACTORS_CONTENDED: usize = ACTORS / 2;
+
+/// Runs of one node in a structure that get a place above [`ACTORS_CONTENDED`].
+pub const RUNS_CONTENDED: usize = 16;
+
+/// Nodes that one node knows, dead ones included.
+pub const NODES: usize = 4096;
+
+/// Nodes of which a node knows from others alone: so many more have a place that have a link to it.
+pub const NODES_HEARD_OF: usize = NODES / 2;
+
 /// Members up to which every node has a link to every other one. A larger cluster's nodes have a bounded number of links, and
 /// pass on what others count.
 pub const MESH: usize = 64;
@@ -71,15 +83,8 @@ pub const DIGEST_ENTRIES: usize = 1024;
 /// Tombstones in one message and in one node's memory.
 pub const TOMBSTONES: usize = 4096;
 
-/// Largest step of one `add`.
+/// Largest step of one `add`: totals of 64 bits then hold at least 2^24 of the largest steps.
 pub const STEP: i64 = 1 << 40;
-
-/// What one node adds to one key, or takes off it, in all: an operation that would go beyond fails. It leaves room for as many
-/// threads as there can be that add at the same time, so that a total never wraps.
-pub const TOTAL: u64 = 1 << 62;
-
-/// The most that one actor counts for one key, either way, whatever its totals say. So the sum of all actors fits into 64 bits.
-pub const COUNT: i64 = 1 << 50;
 
 /// Limits that one hold may name.
 pub const HOLD_LIMITS: usize = 64;
@@ -162,6 +167,22 @@ pub const WANTS: usize = 1 << 14;
 
 /// Times within a digest interval that a node asks a peer about a run of the peer's name that others name.
 pub const RUN_QUESTIONS: u32 = 8;
+
+/// Runs that a node does not hold and remembers the names of, so that a verification can name them.
+pub const UNHELD: usize = 1024;
+
+/// Changes that wait for one watcher. When it does not read, older ones give way.
+pub const WATCHED_CHANGES: usize = 1 << 16;
+
+/// Connections to the admin socket that are served at a time; further ones wait. One that holds or watches gives its place
+/// back.
+pub const ADMIN_CONNECTIONS: usize = 64;
+
+/// Connections to the admin socket that hold or watch; further ones are refused.
+pub const ADMIN_STAYS: usize = 4096;
+
+/// Places in which reached bounds are told apart.
+pub const BOUND_PLACES: usize = 1024;
 
 /// Sources of events that a [reporter](crate::reporter) tells apart; events of more sources are only counted.
 pub const REPORT_SOURCES: usize = 1024;

@@ -4,17 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::replica::PeerClock;
+use tallymesh_engine::replica::{Fault, NotHeld, Outcome, Verification};
 use tallymesh_engine::{Life, Structure};
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
-use tallymesh_schemas::{HoldLimit, Kind, NodeName, key, limits};
+use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, key, limits};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::places::Place;
 use super::watch::Feeds;
 use super::wire::{self, From, To};
-use crate::command::{ClockStanding, Command, Status, ask};
+use crate::bounds;
+use crate::command::{Command, Forgetting, Status, ask};
 use crate::shared::Shared;
 use crate::state::StateStanding;
 
@@ -82,7 +83,10 @@ impl Session {
     /// A place of a connection that stays.
     fn stay(&self) -> Result<OwnedSemaphorePermit, Refused> {
         let long = Arc::clone(&self.long).try_acquire_owned();
-        long.map_err(|_| Refused(ErrorKind::Failed, "too many connections hold, watch or verify".to_owned()))
+        long.map_err(|_| {
+            self.shared.tally.reached(Bound::AdminStays);
+            Refused(ErrorKind::Failed, "too many connections hold, watch or verify".to_owned())
+        })
     }
 
     pub(super) async fn run(self, stream: UnixStream, place: Place) {
@@ -262,17 +266,22 @@ impl Session {
                 let StateStanding { saved_ms, age, trouble } = saving.read(self.shared.clock.time());
                 admin::StateInfo { saved_ms, age, trouble }
             }),
-            clocks: clock_info(&status.clocks),
+            bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared.clock.now().unix_ms)).collect(),
             counters: counters(&self.shared, &status),
         })))
     }
 
     async fn forget(&self, node: NodeName) -> Result<(), Refused> {
         let name = node.clone();
-        if self.ask(|reply| Command::Forget { node, reply }).await? {
-            return Ok(());
+        match self.ask(|reply| Command::Forget { node, reply }).await? {
+            Forgetting::Done => Ok(()),
+            Forgetting::Unknown => {
+                Err(Refused::no(format!("nothing is known of {name}: `cluster membership` lists who is")))
+            }
+            Forgetting::Ourselves => Err(Refused::bad(format!(
+                "{name} is the node that you ask, and it cannot forget itself: ask another node"
+            ))),
         }
-        Err(Refused(ErrorKind::No, format!("nothing is known of {name}: `cluster membership` lists who is")))
     }
 
     fn add(&self, object: &str, text: &str, n: i64) -> Result<(), Refused> {
@@ -335,27 +344,10 @@ impl Session {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let finding = |finding: tallymesh_engine::replica::Finding| admin::Finding {
-            object: finding.structure.to_string(),
-            actor: finding.actor,
-            member: finding.member,
-            have: finding.have,
-            head: finding.head,
-            differs: finding.differs,
-        };
-        let verified = admin::Verified {
-            members: found.members,
-            silent: found.silent,
-            beyond: found.beyond,
-            structures: number(found.structures),
-            actors: number(found.actors),
-            copies: number(found.copies),
-            findings: Vec::new(),
-            clocks: found.clocks.iter().map(peer_clock).collect(),
-        };
+        let mut verified = verified(found);
+        let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
-        wire::write_pages(to, found.findings.into_iter().map(finding), Answer::Findings).await.map(Ok)
+        wire::write_pages(to, findings.into_iter(), Answer::Findings).await.map(Ok)
     }
 
     async fn hold(&self, object: &str, key: &str, limits: &[HoldLimit], from: &mut From, to: &mut To) -> Served {
@@ -406,6 +398,62 @@ fn object_of(structure: &Structure) -> admin::Object {
     }
 }
 
+/// What a verification found, as the admin protocol tells it.
+fn verified(found: Verification) -> admin::Verified {
+    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let outcome = match found.outcome() {
+        Outcome::Converged => admin::Outcome::Converged,
+        Outcome::NotConverged => admin::Outcome::NotConverged,
+        Outcome::NotCompared => admin::Outcome::NotCompared,
+    };
+    let finding = |finding: tallymesh_engine::replica::Finding| admin::Finding {
+        object: finding.structure.to_string(),
+        actor: finding.actor,
+        member: finding.member,
+        have: finding.have,
+        head: finding.head,
+        fault: match finding.fault {
+            Fault::Lags => admin::Fault::Lags,
+            Fault::Changes => admin::Fault::Changes,
+            Fault::Differs => admin::Fault::Differs,
+        },
+    };
+    let unheld = |unheld| match unheld {
+        NotHeld::Run { structure, actor } => admin::Unheld::Run { object: structure.to_string(), actor },
+        NotHeld::Node { node } => admin::Unheld::Node { node },
+        NotHeld::Untold { structure } => admin::Unheld::Untold { object: structure.to_string() },
+    };
+    admin::Verified {
+        outcome,
+        members: found.members,
+        silent: found.silent,
+        late: found.late,
+        dead: found.dead,
+        unlinked: found.unlinked,
+        beyond: found.beyond,
+        mismatched: found.mismatched.into_iter().map(|(member, name)| (member, name.to_string())).collect(),
+        unheld: found.unheld.into_iter().map(unheld).collect(),
+        more_unheld: found.more_unheld,
+        structures: number(found.structures),
+        actors: number(found.actors),
+        copies: number(found.copies),
+        findings: found.findings.into_iter().map(finding).collect(),
+    }
+}
+
+fn bound_info((bound, place, reached): &bounds::Entry, unix_ms: u64) -> admin::BoundInfo {
+    let ago = |at_ms| Duration::from_millis(unix_ms.saturating_sub(at_ms));
+    admin::BoundInfo {
+        name: bound.name().to_owned(),
+        object: place.clone(),
+        limit: reached.limit,
+        times: reached.times,
+        first: ago(reached.first_ms),
+        last: ago(reached.last_ms),
+        effect: bound.effect().to_owned(),
+    }
+}
+
 fn life_label(life: Life) -> &'static str {
     match life {
         Life::Alive => "alive",
@@ -413,15 +461,6 @@ fn life_label(life: Life) -> &'static str {
         Life::Dead => "dead",
         Life::Left => "left",
     }
-}
-
-fn clock_info(clocks: &ClockStanding) -> admin::ClockInfo {
-    let ClockStanding { bound, peers, windows_ahead } = clocks;
-    admin::ClockInfo { bound: *bound, windows_ahead: *windows_ahead, peers: peers.iter().map(peer_clock).collect() }
-}
-
-fn peer_clock(clock: &PeerClock) -> admin::PeerClock {
-    admin::PeerClock { node: clock.peer.clone(), ahead_ms: clock.ahead_ms, beyond: clock.beyond }
 }
 
 fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
@@ -441,11 +480,6 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("conflicts", engine.conflicts),
         ("messages_refused", engine.refused),
         ("deltas_unasked", engine.unasked),
-        ("deltas_ahead", engine.ahead),
-        ("gauges_below_zero", engine.below_zero),
-        ("totals_full", engine.totals_full),
-        ("clock_steps", engine.clock_steps),
-        ("clocks_off", engine.clocks_off),
     ];
     list.push(("connections_refused", transport.refused_total()));
     list.push(("address_proofs_asked", transport.retries));

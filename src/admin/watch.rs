@@ -8,15 +8,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 use tallymesh_engine::{Structure, Watch};
-use tallymesh_schemas::StructureId;
 use tallymesh_schemas::admin::{Answer, PAGE_ITEMS};
+use tallymesh_schemas::{Bound, StructureId, limits};
 use tokio::sync::Notify;
 
 use super::session::{Served, Session, text};
 use super::wire::{self, From, To};
 
 /// Changed keys that are kept for the watchers of one object, and changes that wait to get there.
-const CHANGES: usize = 1 << 16;
+const CHANGES: usize = limits::WATCHED_CHANGES;
 
 /// Bytes of keys that a watcher is told at once. It is what the node keeps of a watcher that does not read.
 const PAGE: usize = 16 << 10;
@@ -169,6 +169,7 @@ impl Session {
                     () = changed => continue,
                 }
             }
+            self.shared().tally.reached_times(Bound::WatchedChanges, lost);
             let time = self.shared().clock.time();
             let counts = keys.iter().map(|key| (text(&structure, key), structure.count(key, time).total));
             let told = Answer::Changed { keys: counts.collect(), lost };

@@ -5,18 +5,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window, limits};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window};
 
 use crate::caches::{SeenWrites, SimCache, TakenBack};
 use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::gauges::SimGauge;
-use crate::limits::References;
 use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::{RunId, Truth};
@@ -68,8 +66,6 @@ pub struct Process {
     pub(crate) replica: Replica,
     pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) limiters: BTreeMap<StructureName, Arc<Limiter>>,
-    /// What its soft throttles may admit at most.
-    pub(crate) references: References,
     pub(crate) caches: BTreeMap<StructureName, SimCache>,
     /// Its gauge caches by name.
     pub(crate) gauges: BTreeMap<StructureName, SimGauge>,
@@ -164,7 +160,7 @@ impl Process {
         check::taken_along(self, &was, truth)
     }
 
-    /// The windows of series may have turned: how many did. None comes back for a small step of the clock.
+    /// The windows of series may have turned: how many did. None comes back.
     pub(crate) fn note_windows(&mut self) -> Result<usize, String> {
         let mut turned = 0;
         let known = self.windows_seen.len();
@@ -174,11 +170,10 @@ impl Process {
                 self.windows_seen.push(current);
                 continue;
             };
-            let back = series.spec().interval_ms().saturating_mul(seen.saturating_sub(current));
-            if current < *seen && Duration::from_millis(back) < limits::MAX_DRIFT {
+            if current < *seen {
                 return Err(format!("{}: window {current} comes a second time, behind {seen}", series.spec().name));
             }
-            turned += usize::from(current != *seen);
+            turned += usize::from(current > *seen);
             *seen = current;
         }
         if turned > 0 || known < self.windows_seen.len() {
@@ -213,7 +208,6 @@ impl Process {
         if self.limits_due() > now.mono {
             return;
         }
-        self.references.learn(&self.structures, now.mono);
         for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
             limiter.handle_timeout(now, self.replica.reach(), &self.replica.forgotten());
         }

@@ -62,7 +62,6 @@ fn swarm() {
         "set",
         "slow",
         "stop",
-        "tokens of late throttles",
         "told: clock off",
         "told: conflict",
         "told: forgotten",

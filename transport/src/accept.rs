@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use quinn::Incoming;
+use tallymesh_schemas::Bound;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::Instrument;
@@ -45,6 +46,7 @@ fn admit(shared: &Arc<Shared>, handshakes: &mut JoinSet<()>, incoming: Incoming,
         let _ = incoming.retry();
     } else if under_way >= HANDSHAKES {
         incoming.refuse();
+        shared.tally.bounds.reached(Bound::Handshakes);
         shared.refuse(addr, None, Refusal::Overload, "as many handshakes are under way as are allowed");
     } else {
         let span = tracing::debug_span!("incoming", %addr);

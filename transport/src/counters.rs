@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tallymesh_schemas::bound;
+
 /// Why a connection was refused, by this node or by the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
@@ -86,6 +88,8 @@ macro_rules! counters {
         /// The counters as they are counted.
         #[derive(Debug, Default)]
         pub(crate) struct Tally {
+            /// The bounds that were reached.
+            pub(crate) bounds: bound::Tally,
             $(pub(crate) $name: AtomicU64,)*
             refused: [AtomicU64; Refusal::ALL.len()],
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_schemas::Bound;
 use tallymesh_schemas::actor::NodeName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -36,9 +37,16 @@ impl Dialer {
     pub(crate) async fn resolve(self, seed: usize, host: String) {
         let looked_up = tokio::time::timeout(self.shared.timings.handshake, tokio::net::lookup_host(&host)).await;
         let addrs = match looked_up {
-            Ok(Ok(addrs)) => Ok(addrs.map(canonical).take(SEED_ADDRESSES).collect()),
-            Ok(Err(error)) => Err(format!("its addresses cannot be looked up: {error}")),
+            Ok(Ok(addrs)) => {
+                let mut addrs: Vec<_> = addrs.map(canonical).take(SEED_ADDRESSES + 1).collect();
+                if addrs.len() > SEED_ADDRESSES {
+                    addrs.truncate(SEED_ADDRESSES);
+                    self.shared.tally.bounds.reached(Bound::SeedAddresses);
+                }
+                Ok(addrs)
+            }
             Err(_) => Err("its addresses cannot be looked up: the name service does not answer".to_owned()),
+            Ok(Err(error)) => Err(format!("its addresses cannot be looked up: {error}")),
         };
         // An error says that the mesh is gone.
         let _ = self.mesh.send(Input::Resolved { seed, addrs }).await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quinn::Runtime;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
+use tallymesh_schemas::bound;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -18,7 +19,7 @@ use crate::dial::Dialer;
 use crate::gate::GatedSocket;
 use crate::hello::can_be_dialed;
 use crate::inbox::{Events, inbox};
-use crate::limits::MESH_INPUTS;
+use crate::limits::{self, MESH_INPUTS};
 use crate::membership::{Peer, Swim};
 use crate::mesh::plan::Plan;
 use crate::mesh::{Command, Mesh, State};
@@ -137,6 +138,11 @@ impl Endpoint {
     /// What has been counted since the start.
     pub fn counters(&self) -> Counters {
         self.shared.tally.snapshot()
+    }
+
+    /// The bounds of the transport that were reached since the start.
+    pub fn bounds(&self) -> Vec<bound::Report> {
+        self.shared.tally.bounds.reports(limits::value)
     }
 
     /// This node continues as a new run, higher than the one before: its links close and come up again as the new run's.

@@ -46,7 +46,6 @@ mod shared;
 mod socket;
 mod tls;
 mod verify;
-mod wall_clock;
 mod writer;
 
 pub use config::{Config, Timings};

@@ -1,5 +1,6 @@
 //! Every bound of the transport, in one place. What both ends must agree on is in [`tallymesh_schemas::limits`].
 
+use tallymesh_schemas::Bound;
 use tallymesh_schemas::limits::FRAME_BYTES;
 
 /// Members that a node knows, itself not counted. A dead one gives way to a new one when the table is full.
@@ -106,3 +107,18 @@ pub(crate) const REASON_BYTES: usize = 200;
 
 /// Refusals of one kind that are logged as warnings within a second; more are logged as debug messages.
 pub(crate) const WARNINGS_PER_SECOND: u32 = 10;
+
+/// The value of a bound that the transport counts when it is reached.
+pub(crate) fn value(bound: Bound) -> u64 {
+    let value = match bound {
+        Bound::Members => MEMBERS,
+        Bound::Introduced => INTRODUCED,
+        Bound::Handshakes => HANDSHAKES,
+        Bound::SeedAddresses => SEED_ADDRESSES,
+        Bound::RefusedEvents => REFUSED_EVENTS,
+        Bound::MeshInputs => MESH_INPUTS,
+        // The engine and the node count these.
+        _ => 0,
+    };
+    value as u64
+}

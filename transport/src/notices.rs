@@ -48,13 +48,16 @@ impl Notices {
         self.changed.notify_one();
     }
 
-    pub(crate) fn refused(&self, addr: SocketAddr, name: Option<NodeName>, reason: Refusal) {
+    /// Whether there was room to note it.
+    pub(crate) fn refused(&self, addr: SocketAddr, name: Option<NodeName>, reason: Refusal) -> bool {
         let mut state = self.state.lock();
-        if state.refused.len() < REFUSED_EVENTS {
+        let room = state.refused.len() < REFUSED_EVENTS;
+        if room {
             state.refused.push_back((addr, name, reason));
         }
         drop(state);
         self.changed.notify_one();
+        room
     }
 
     /// What has waited longest of what matters most.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::SendStream;
+use tallymesh_schemas::Bound;
 use tallymesh_schemas::limits::FRAME_BYTES;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -136,6 +137,7 @@ async fn watch(shared: Arc<Shared>, link: Link, mesh: mpsc::Sender<Input>) {
 fn hand_on(shared: &Arc<Shared>, mesh: &mpsc::Sender<Input>, link: LinkId, data: Bytes) {
     count(&shared.tally.datagrams_in, 1);
     if mesh.try_send(Input::Datagram { link, data }).is_err() {
+        shared.tally.bounds.reached(Bound::MeshInputs);
         count(&shared.tally.datagrams_bad, 1);
     }
 }

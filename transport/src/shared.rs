@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tallymesh_schemas::Bound;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::watch;
 
@@ -116,7 +117,9 @@ impl Shared {
         } else {
             tracing::debug!(%addr, name = name.map(tracing::field::display), %refusal, detail, "connection refused");
         }
-        self.notices.refused(addr, name.cloned(), refusal);
+        if !self.notices.refused(addr, name.cloned(), refusal) {
+            self.tally.bounds.reached(Bound::RefusedEvents);
+        }
     }
 
     fn may_warn(&self) -> bool {

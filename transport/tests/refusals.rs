@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{Authority, Node, Stranger, framed, hello, name, until};
 use rcgen::ExtendedKeyUsagePurpose;
+use tallymesh_schemas::Bound;
 use tallymesh_transport::{Event, Identity, IdentityError, Refusal};
 
 async fn refused(node: &mut Node, wanted: Refusal) -> Option<String> {
@@ -173,6 +174,8 @@ async fn half_open_connections_are_bounded() {
     assert_eq!(counters.retries, (HANDSHAKES - HANDSHAKES_UNPROVEN) as u64, "the later ones proved their address");
     assert!(stranger.connect(&a).await.is_err(), "no place is left");
     refused(&mut a, Refusal::Overload).await;
+    let reached = a.endpoint.bounds();
+    assert!(reached.iter().any(|report| report.bound == Bound::Handshakes), "the bound is reported: {reached:?}");
     // When the silent ones have been thrown out, a node gets in.
     let mut b = Node::start(&authority, "b", 1, &[a.addr()]);
     b.up("a").await;

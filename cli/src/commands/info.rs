@@ -1,7 +1,7 @@
 //! `tally cluster info`, `nodename`, `nodeaddr`: the asked node about itself.
 
 use serde_json::{Map, Value, json};
-use tallymesh_schemas::admin::{Answer, ClockInfo, Info, PeerClock, Request, StateInfo};
+use tallymesh_schemas::admin::{Answer, BoundInfo, Info, Request, StateInfo};
 
 use crate::client::Target;
 use crate::failure::Failure;
@@ -29,15 +29,15 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
                 "age_s": state.age.as_secs_f64(),
                 "trouble": state.trouble,
             })),
-            "clocks": json!({
-                "bound_s": info.clocks.bound.map(|bound| bound.as_secs_f64()),
-                "windows_ahead_s": info.clocks.windows_ahead.as_secs_f64(),
-                "peers": info.clocks.peers.iter().map(|peer| json!({
-                    "node": peer.node,
-                    "ahead_ms": peer.ahead_ms,
-                    "beyond": peer.beyond,
-                })).collect::<Vec<_>>(),
-            }),
+            "bounds": info.bounds.iter().map(|bound| json!({
+                "name": bound.name,
+                "object": bound.object,
+                "limit": bound.limit,
+                "times": bound.times,
+                "first_s": bound.first.as_secs(),
+                "last_s": bound.last.as_secs(),
+                "effect": bound.effect,
+            })).collect::<Vec<_>>(),
             "counters": counters,
         }))?;
         return out.flush();
@@ -53,18 +53,17 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
         ("alive", format!("{} nodes", info.alive)),
         ("links", info.links.to_string()),
         ("state", state(info.state.as_ref())),
-        ("clock", clock(&info.clocks)),
     ];
     let widest = info.counters.iter().map(|(name, _)| name.len()).chain(about.iter().map(|(label, _)| label.len()));
     let width = widest.max().unwrap_or(0) + 2;
     for (label, value) in about {
         out.line(format!("{label:width$}{value}"))?;
     }
-    for peer in &info.clocks.peers {
-        out.line(format!("{:width$}{}", "", off(peer)))?;
-    }
     for (name, value) in &info.counters {
         out.line(format!("{name:width$}{value}"))?;
+    }
+    for bound in &info.bounds {
+        out.line(format!("{:width$}{}", "bound reached", reached(bound)))?;
     }
     out.flush()
 }
@@ -97,6 +96,14 @@ fn say(format: Format, name: &str, value: &str) -> Result<(), Failure> {
     out.flush()
 }
 
+/// Which bound was reached, how often and when, and what is lost.
+fn reached(bound: &BoundInfo) -> String {
+    let BoundInfo { name, object, limit, times, first, last, effect } = bound;
+    let object = object.as_ref().map(|object| format!(" of {object}")).unwrap_or_default();
+    let (first, last) = (duration(first.as_secs()), duration(last.as_secs()));
+    format!("{name}{object}, {limit}: {times} times, first {first} ago, last {last} ago: {effect}")
+}
+
 /// How the saving stands.
 fn state(state: Option<&StateInfo>) -> String {
     match state {
@@ -106,33 +113,6 @@ fn state(state: Option<&StateInfo>) -> String {
             format!("not saved for {}: {trouble}", duration(age.as_secs()))
         }
     }
-}
-
-/// How the clock compares with the peers' clocks.
-fn clock(clocks: &ClockInfo) -> String {
-    let beyond = clocks.peers.iter().filter(|peer| peer.beyond).count();
-    let mut text = match (clocks.bound, clocks.peers.len()) {
-        (_, 0) => "no peer's clock is known".to_owned(),
-        (None, peers) => format!("{peers} peers' clocks are known; nothing here goes by them"),
-        (Some(bound), peers) if beyond == 0 => {
-            format!("agrees with {peers} peers: {} apart at most are allowed", duration(bound.as_secs()))
-        }
-        (Some(bound), peers) => {
-            format!("differs from {beyond} of {peers} peers by more than {}: set the clocks", duration(bound.as_secs()))
-        }
-    };
-    if !clocks.windows_ahead.is_zero() {
-        let by = clocks.windows_ahead.as_secs_f64();
-        text += &format!("; was set back, windows are {by:.1} s ahead of it and wait");
-    }
-    text
-}
-
-/// `n2 is 3600.0 s ahead of this node`.
-pub(super) fn off(peer: &PeerClock) -> String {
-    let way = if peer.ahead_ms < 0 { "behind" } else { "ahead of" };
-    let seconds = std::time::Duration::from_millis(peer.ahead_ms.unsigned_abs()).as_secs_f64();
-    format!("{} is {seconds:.1} s {way} this node", peer.node)
 }
 
 /// `3 d 4 h`, `5 min 6 s`, `7 s`.
@@ -148,21 +128,6 @@ pub(super) fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn clocks_that_differ_are_said() {
-        let peer = |name: &str, ahead_ms, beyond| {
-            let node = tallymesh_schemas::NodeName::new(name).unwrap();
-            PeerClock { node, ahead_ms, beyond }
-        };
-        let peers = vec![peer("n2", -3_600_000, true), peer("n3", 40, false)];
-        let bound = Some(std::time::Duration::from_secs(60));
-        let clocks = ClockInfo { bound, peers, ..ClockInfo::default() };
-        assert_eq!(clock(&clocks), "differs from 1 of 2 peers by more than 1 min 0 s: set the clocks");
-        assert_eq!(off(&clocks.peers[0]), "n2 is 3600.0 s behind this node");
-        assert_eq!(off(&clocks.peers[1]), "n3 is 0.0 s ahead of this node");
-        assert_eq!(clock(&ClockInfo::default()), "no peer's clock is known");
-    }
 
     #[test]
     fn durations_have_two_units_at_most() {

@@ -2,14 +2,16 @@
 
 use serde_json::json;
 use tallymesh_schemas::NodeName;
-use tallymesh_schemas::admin::{Answer, Finding, Request, Verified};
+use tallymesh_schemas::admin::{Answer, Fault, Finding, Outcome, Request, Unheld, Verified};
 
-use super::info::off;
 use crate::args::Verify;
 use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
+
+/// The exit code when nothing is known to be wrong and not everything could be compared.
+const NOT_COMPARED: u8 = 5;
 
 /// Has the members compared, and writes what was found.
 pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), Failure> {
@@ -25,49 +27,100 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
     match format {
         Format::Text => out.text(text(&verified))?,
         Format::Json => out.json(&as_json(&verified))?,
-        Format::Csv => {
-            out.csv(&["object", "node", "incarnation", "member", "finding", "have", "head"])?;
-            for finding in &verified.findings {
-                let Finding { object, actor, member, have, head, .. } = finding;
-                let (incarnation, have, head) = (actor.incarnation.to_string(), have.to_string(), head.to_string());
-                out.csv(&[object, actor.node.as_str(), &incarnation, member.as_str(), word(finding), &have, &head])?;
-            }
-            for member in &verified.silent {
-                out.csv(&["", "", "", member.as_str(), "silent", "", ""])?;
-            }
-            for clock in &verified.clocks {
-                let finding = if clock.ahead_ms < 0 { "clock behind" } else { "clock ahead" };
-                out.csv(&["", "", "", clock.node.as_str(), finding, "", ""])?;
-            }
-            for member in &verified.beyond {
-                out.csv(&["", "", "", member.as_str(), "not asked", "", ""])?;
-            }
-        }
+        Format::Csv => csv(&mut out, &verified)?,
     }
     out.flush()?;
-    if verified.converged() && verified.clocks.is_empty() { Ok(()) } else { Err(Failure::Exit(1)) }
+    match verified.outcome {
+        Outcome::Converged => Ok(()),
+        Outcome::NotConverged => Err(Failure::Exit(1)),
+        Outcome::NotCompared => Err(Failure::Exit(NOT_COMPARED)),
+    }
+}
+
+/// The members that are not in order, with the word for it.
+fn away(verified: &Verified) -> [(&'static str, &[NodeName]); 5] {
+    [
+        ("silent", &verified.silent),
+        ("late", &verified.late),
+        ("dead", &verified.dead),
+        ("unlinked", &verified.unlinked),
+        ("not asked", &verified.beyond),
+    ]
+}
+
+fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
+    out.csv(&["object", "node", "incarnation", "member", "finding", "have", "head"])?;
+    for finding in &verified.findings {
+        let Finding { object, actor, member, have, head, .. } = finding;
+        let (incarnation, have, head) = (actor.incarnation.to_string(), have.to_string(), head.to_string());
+        out.csv(&[object, actor.node.as_str(), &incarnation, member.as_str(), word(finding), &have, &head])?;
+    }
+    for (word, members) in away(verified) {
+        members.iter().try_for_each(|member| out.csv(&["", "", "", member.as_str(), word, "", ""]))?;
+    }
+    for (member, object) in &verified.mismatched {
+        out.csv(&[object, "", "", member.as_str(), "other kind", "", ""])?;
+    }
+    for unheld in &verified.unheld {
+        match unheld {
+            Unheld::Run { object, actor } => {
+                let incarnation = actor.incarnation.to_string();
+                out.csv(&[object, actor.node.as_str(), &incarnation, "", "not held", "", ""])?;
+            }
+            Unheld::Node { node } => out.csv(&["", node.as_str(), "", "", "not held", "", ""])?,
+            Unheld::Untold { object } => out.csv(&[object, "", "", "", "not told", "", ""])?,
+        }
+    }
+    Ok(())
 }
 
 fn text(verified: &Verified) -> String {
-    let Verified { members, silent, beyond, structures, actors, copies, findings, clocks } = verified;
+    let Verified { members, beyond, structures, actors, copies, .. } = verified;
     let others = if beyond.is_empty() { String::new() } else { format!("; not asked, no link: {}", names(beyond)) };
     let compared = format!("objects {structures}, actors {actors}, copies {copies}, on {}{others}", names(members));
-    let off: String = clocks.iter().map(|clock| format!("  the clock of {}: set the clocks\n", off(clock))).collect();
-    if verified.converged() {
-        return format!("{}: {compared}\n{off}", style::good("converged"));
-    }
-    let mut text = format!("{}: {compared}\n", style::bad("not converged"));
-    for finding in findings {
-        let Finding { object, actor, member, have, head, differs } = finding;
-        text += &match differs {
-            true => format!("  {object}: {member} differs from {actor} at version {have}\n"),
-            false => format!("  {object}: {member} lags behind {actor}: it has version {have} of {head}\n"),
+    let outcome = match verified.outcome {
+        Outcome::Converged => style::good("converged"),
+        Outcome::NotConverged => style::bad("not converged"),
+        Outcome::NotCompared => style::bad("not compared in time"),
+    };
+    let mut text = format!("{outcome}: {compared}\n");
+    for finding in &verified.findings {
+        let Finding { object, actor, member, have, head, fault } = finding;
+        text += &match fault {
+            Fault::Differs => format!("  {object}: {member} differs from {actor} at version {have}\n"),
+            Fault::Lags => format!("  {object}: {member} lags behind {actor}: it has version {have} of {head}\n"),
+            Fault::Changes => format!(
+                "  {object}: {actor} changes too fast to be compared on {member}: it has version {have} of {head}\n"
+            ),
         };
     }
-    for member in silent {
-        text += &format!("  {member} does not answer\n");
+    for (word, members) in away(verified) {
+        let what = match word {
+            "silent" => "does not answer",
+            "late" => "has not given its whole answer in time",
+            "dead" => "is dead and was not asked: if it does not come back, `tally cluster forget` it",
+            "unlinked" => "lives and has no link to this node, so it was not asked",
+            _ => continue,
+        };
+        members.iter().for_each(|member| text += &format!("  {member} {what}\n"));
     }
-    text + &off
+    for (member, object) in &verified.mismatched {
+        text += &format!("  {object}: {member} has another kind for it, so it is not exchanged: configure it alike\n");
+    }
+    for unheld in &verified.unheld {
+        text += &match unheld {
+            Unheld::Run { object, actor } => format!("  {object}: this node has no place for the rows of {actor}\n"),
+            Unheld::Node { node } => format!("  this node has no place for {node}, and takes nothing that it counts\n"),
+            Unheld::Untold { object } => format!("  {object}: the others do not get all that this node counts\n"),
+        };
+    }
+    if verified.more_unheld {
+        text += "  there is more that this node has no place for\n";
+    }
+    if !verified.unheld.is_empty() {
+        text += "  a bound is reached: see `tally cluster info`\n";
+    }
+    text
 }
 
 fn names(members: &[NodeName]) -> String {
@@ -75,7 +128,11 @@ fn names(members: &[NodeName]) -> String {
 }
 
 fn word(finding: &Finding) -> &'static str {
-    if finding.differs { "differs" } else { "lags" }
+    match finding.fault {
+        Fault::Lags => "lags",
+        Fault::Changes => "changes",
+        Fault::Differs => "differs",
+    }
 }
 
 fn as_json(verified: &Verified) -> serde_json::Value {
@@ -90,18 +147,33 @@ fn as_json(verified: &Verified) -> serde_json::Value {
             "head": finding.head,
         })
     });
+    let mismatched = verified.mismatched.iter().map(|(member, object)| json!({ "member": member, "object": object }));
+    let unheld = verified.unheld.iter().map(|unheld| match unheld {
+        Unheld::Run { object, actor } => {
+            json!({ "object": object, "node": actor.node, "incarnation": actor.incarnation })
+        }
+        Unheld::Node { node } => json!({ "node": node }),
+        Unheld::Untold { object } => json!({ "object": object }),
+    });
     json!({
-        "converged": verified.converged(),
+        "converged": verified.outcome == Outcome::Converged,
+        "outcome": match verified.outcome {
+            Outcome::Converged => "converged",
+            Outcome::NotConverged => "not converged",
+            Outcome::NotCompared => "not compared in time",
+        },
         "members": verified.members,
         "silent": verified.silent,
+        "late": verified.late,
+        "dead": verified.dead,
+        "unlinked": verified.unlinked,
         "beyond": verified.beyond,
+        "mismatched": mismatched.collect::<Vec<_>>(),
+        "not_held": unheld.collect::<Vec<_>>(),
+        "more_not_held": verified.more_unheld,
         "structures": verified.structures,
         "actors": verified.actors,
         "copies": verified.copies,
         "findings": findings.collect::<Vec<_>>(),
-        "clocks": verified.clocks.iter().map(|clock| json!({
-            "member": clock.node,
-            "ahead_ms": clock.ahead_ms,
-        })).collect::<Vec<_>>(),
     })
 }

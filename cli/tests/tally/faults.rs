@@ -84,8 +84,21 @@ fn a_stopped_node_is_exact_again_without_a_restart() {
     // Nobody who is stopped answers, and a command does not wait for ever.
     let mute = mesh.ask("relay-0-3", &["--timeout", "0.3", "cluster", "nodename"]).fails(3);
     assert!(mute.contains("did not answer within 0.3 s"), "{mute}");
-    let lonely = mesh.ask("relay-0-1", &["verify", "--patience", "1"]).ok();
-    assert!(lonely.ends_with("on relay-0-1, relay-0-2\n"), "{lonely}");
+    // The others have the same, and the dead one was not asked.
+    let lonely = mesh.ask("relay-0-1", &["verify", "--patience", "1"]);
+    assert_eq!(lonely.code, Some(1), "{lonely:?}");
+    let (compared, dead) = lonely.stdout.split_once('\n').unwrap();
+    assert!(compared.starts_with("not converged: ") && compared.ends_with("on relay-0-1, relay-0-2"), "{compared}");
+    let forget = "if it does not come back, `tally cluster forget` it";
+    assert_eq!(dead, format!("  relay-0-3 is dead and was not asked: {forget}\n"));
+    let json = mesh.ask("relay-0-1", &["--output", "json", "verify", "--patience", "1"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["converged"], &json["dead"][0]), (&false.into(), &"relay-0-3".into()));
+    eventually("the death is a warning", SOON, || {
+        let log = mesh.log("relay-0-1");
+        let warned = log.lines().any(|line| line.contains("WARN") && line.contains("the node is dead"));
+        if warned { Ok(()) } else { Err(log) }
+    });
     add(&mesh, "relay-0-1", "-1");
     add(&mesh, "relay-0-2", "4");
     see(&mesh, &["relay-0-1", "relay-0-2"], 4, 34);
@@ -109,4 +122,8 @@ fn a_forgotten_node_counts_no_more_anywhere() {
     see(&mesh, &["relay-0-1", "relay-0-3"], 0, 0);
     let nobody = mesh.ask("relay-0-3", &["cluster", "forget", "relay-0-9"]).fails(1);
     assert!(nobody.contains("nothing is known of relay-0-9"), "{nobody}");
+    let itself = mesh.ask("relay-0-3", &["cluster", "forget", "relay-0-3"]).fails(2);
+    assert!(itself.contains("relay-0-3 is the node that you ask, and it cannot forget itself"), "{itself}");
+    // Nobody misses who is forgotten.
+    mesh.ask("relay-0-1", &["verify"]).ok();
 }

@@ -56,7 +56,7 @@ impl Cleared {
 /// What a row counts when some totals of it were cleared. A row that is not known as far as it was cleared counts nothing.
 pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
     let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
-    crate::cell::value((added, removed))
+    added.wrapping_sub(removed) as i64
 }
 
 impl Ledger {
@@ -81,9 +81,9 @@ impl Ledger {
     #[inline(always)]
     pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
         if self.cleared.is_empty() && !self.is_cache() {
-            return new.value() - old.value();
+            return new.value().wrapping_sub(old.value());
         }
-        self.value(actor, id, new) - self.value(actor, id, old)
+        self.value(actor, id, new).wrapping_sub(self.value(actor, id, old))
     }
 
     /// What of our own totals of a key counts.
@@ -140,17 +140,13 @@ impl Ledger {
             let partial = self.partials.get(&victim).filter(|partial| partial.counts || ours);
             let Some((_, state)) = partial.and_then(|partial| partial.find(id, &self.cells)) else { continue };
             let counted = (state.row.added, state.row.removed);
-            let n = counts(counted, totals) - counts(counted, was);
+            let n = counts(counted, totals).wrapping_sub(counts(counted, was));
             if ours {
                 self.add_own(id, n);
             } else {
                 self.add_others(id, n);
             }
-            if ours {
-                told.changed(|| key);
-            } else {
-                told.moved(n, || key);
-            }
+            told.changed(|| key);
         }
     }
 

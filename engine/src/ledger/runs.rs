@@ -37,13 +37,22 @@ impl Ledger {
 
     /// Makes room for rows of an actor that are known from `since` on; whether there was none before and there is now.
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
-        let new = !self.partials.contains_key(actor) && self.partials.len() < limits::ACTORS;
+        let new = !self.partials.contains_key(actor) && self.has_room_for(&actor.node);
         if new {
             let edition = self.edition();
             self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
             self.journal.note(actor);
         }
         new
+    }
+
+    /// Whether a further run of a node has a place. Where there are few places left, a node that has many has no further
+    /// one: whoever names ever new runs of its own keeps nobody else out.
+    fn has_room_for(&self, node: &NodeName) -> bool {
+        let taken = self.partials.len();
+        let contended = taken >= limits::ACTORS_CONTENDED && *node != self.actor.node;
+        taken < limits::ACTORS
+            && !(contended && self.runs(node).take(limits::RUNS_CONTENDED).count() >= limits::RUNS_CONTENDED)
     }
 
     /// Lets an actor's rows count in what is read, or not (I4).
@@ -62,10 +71,8 @@ impl Ledger {
             if !counts && canary::broken(Canary::DeadFolded) {
                 continue;
             }
-            let by = if counts { value } else { -value };
-            self.add_others(id, by);
-            self.owe_all(id, &row, counts);
-            told.moved(by, || self.cells.key_of(id));
+            self.add_others(id, if counts { value } else { value.wrapping_neg() });
+            told.changed(|| self.cells.key_of(id));
         }
     }
 
@@ -147,7 +154,6 @@ impl Ledger {
             let total = row.added.max(row.removed);
             if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
                 self.add_own(id, self.change(&self.actor, id, &old, &new));
-                self.note_own_below(id, &old, &new);
                 told.changed(|| self.cells.key_of(id));
             }
         }

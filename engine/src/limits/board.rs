@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, Rate, limits};
+use tallymesh_schemas::{Bound, NodeName, Rate, bound, limits};
 
 use super::fact::Seat;
 use crate::time::Time;
@@ -105,14 +105,18 @@ impl Other {
     }
 
     /// What it could use. A row that says nothing ends only what was said of the same rate: rows come in any order.
-    pub(crate) fn demand(&mut self, name: Arc<str>, rate: Option<Rate>, units: u64) {
+    /// Whether there was room to note it.
+    pub(crate) fn demand(&mut self, name: Arc<str>, rate: Option<Rate>, units: u64) -> bool {
         if units == 0 {
             if self.demand.get(&name).is_some_and(|(known, _)| *known == rate) {
                 self.demand.remove(&name);
             }
         } else if self.demand.len() < limits::SHARED_NAMES || self.demand.contains_key(&name) {
             self.demand.insert(name, (rate, units));
+        } else {
+            return false;
         }
+        true
     }
 
     /// How much of a limit it could use.
@@ -130,14 +134,25 @@ impl Other {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Board {
     pub(crate) others: BTreeMap<Seat, Other>,
+    /// The bounds that were reached.
+    pub(crate) tally: Arc<bound::Tally>,
 }
 
 impl Board {
+    /// The bounds that were reached, with their values.
+    pub(crate) fn reports(&self) -> Vec<bound::Report> {
+        self.tally.reports(|bound| match bound {
+            Bound::Seats => SEATS_PER_NODE as u64,
+            _ => limits::SHARED_NAMES as u64,
+        })
+    }
+
     /// The entry of a process, made if need be. Of a node that claims to be many, those that are known stay until they
     /// have been silent for long.
     pub(crate) fn entry(&mut self, now: Time, seat: &Seat) -> Option<&mut Other> {
         if !self.others.contains_key(seat) {
             if self.others.len() >= NODES * SEATS_PER_NODE || self.of(&seat.node).count() >= SEATS_PER_NODE {
+                self.tally.reached(Bound::Seats);
                 return None;
             }
             self.others.insert(seat.clone(), Other { first: now, ..Other::default() });
@@ -161,5 +176,27 @@ impl Board {
         self.others = stay;
         let gone: BTreeMap<_, _> = gone;
         gone.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_and_names_without_a_place_are_counted() {
+        let mut board = Board::default();
+        let node = NodeName::new("n2").unwrap();
+        let seat = |nonce: u64| Seat { node: node.clone(), nonce };
+        for nonce in 0..SEATS_PER_NODE as u64 + 3 {
+            board.entry(Time(1), &seat(nonce));
+        }
+        assert_eq!(board.tally.times(Bound::Seats), 3);
+        let other = board.entry(Time(1), &seat(0)).unwrap();
+        let mut noted = (0..limits::SHARED_NAMES + 1).map(|n| other.demand(n.to_string().into(), None, 1));
+        assert_eq!(noted.by_ref().filter(|noted| !noted).count(), 1);
+        assert!(other.demand("0".into(), None, 2), "who is known stays");
+        let reports = board.reports();
+        assert_eq!((reports.len(), reports[0].limit), (1, SEATS_PER_NODE as u64));
     }
 }

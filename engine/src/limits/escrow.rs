@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, Rate, limits};
+use tallymesh_schemas::{Bound, NodeName, Rate, limits};
 
 use self::founding::Times;
 pub use self::founding::{Founding, FoundingError};
@@ -377,13 +377,20 @@ impl Escrow {
     }
 
     fn learn_demand(&mut self, now: Time, seat: &Seat, rate: Option<Rate>, name: Arc<str>, units: u64) {
-        let Some(other) = self.board.entry(now, seat) else { return };
-        if let Some(rate) = rate.filter(|_| units > 0 && self.rank.is_some() && !self.names.contains_key(&name))
-            && self.asked.len() < limits::SHARED_NAMES
-        {
-            self.asked.insert(name.clone(), rate);
+        if self.board.entry(now, seat).is_none() {
+            return;
         }
-        other.demand(name, rate, units);
+        if let Some(rate) = rate.filter(|_| units > 0 && self.rank.is_some() && !self.names.contains_key(&name)) {
+            if self.asked.len() < limits::SHARED_NAMES {
+                self.asked.insert(name.clone(), rate);
+            } else {
+                self.board.tally.reached(Bound::SharedNames);
+            }
+        }
+        let noted = self.board.entry(now, seat).is_some_and(|other| other.demand(name, rate, units));
+        if !noted {
+            self.board.tally.reached(Bound::SharedNames);
+        }
     }
 
     /// Time has passed, or something was learnt.

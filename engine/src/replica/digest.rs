@@ -86,7 +86,7 @@ impl Replica {
         if self.see(now, &sender, peer) < Standing::Current {
             self.correct(peer, digest);
         }
-        self.compare_clocks(now, peer, digest.clock_ms);
+        self.compare_clocks(now, peer, digest);
         let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {
             let until_ms = tombstone.until_ms.min(longest);
@@ -203,7 +203,10 @@ impl Replica {
         let part = (id, entry.actor.clone());
         let since = if held.joining { entry.have } else { 0 };
         let new = held.structure.admit(&entry.actor, since);
-        let Some(have) = held.structure.progress(&entry.actor) else { return };
+        let Some(have) = held.structure.progress(&entry.actor) else {
+            return self.has_no_place(id, &entry.actor);
+        };
+        self.unheld.parts.remove(&part);
         let owner_linked = owner || (current && self.links.contains_key(&entry.actor.node));
         if new {
             self.life_changed.insert(entry.actor.node.clone());

@@ -13,8 +13,10 @@
 )]
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName, limits};
 
 use super::report::{Event, EventKind};
@@ -34,12 +36,13 @@ pub(super) struct Events {
     lives: Reporter<NodeName, Kind>,
     /// Nodes that were forgotten: whoever keeps connections has to act on each.
     forgotten: BTreeSet<NodeName>,
+    tally: Arc<bound::Tally>,
 }
 
 impl Events {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tally: Arc<bound::Tally>) -> Self {
         let (reporter, lives) = (Reporter::new(1), Reporter::new(LIVES));
-        Self { queue: VecDeque::new(), reporter, lives, forgotten: BTreeSet::new() }
+        Self { queue: VecDeque::new(), reporter, lives, forgotten: BTreeSet::new(), tally }
     }
 
     /// Queues an event, or counts it.
@@ -84,6 +87,7 @@ impl Events {
     fn queue(&mut self, event: Event) {
         if self.queue.len() >= limits::EVENTS {
             self.queue.pop_front();
+            self.tally.reached(Bound::Events);
         }
         self.queue.push_back(event);
     }

@@ -1,12 +1,13 @@
 //! What a replica keeps about one link: cursors and what was said, per structure and actor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::message::{DigestEntry, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, limits};
 
 use super::Config;
-use super::peer_clocks::Reading;
 use super::retire::Vector;
 use crate::journal::Mark;
 use crate::random::Random;
@@ -138,8 +139,8 @@ pub(super) struct Link {
     /// The nonce of the last probe that was answered.
     pub(super) answered: u64,
     pub(super) said_goodbye: bool,
-    /// What its clock showed, as it said last.
-    pub(super) clock: Option<Reading>,
+    /// Digests in a row that showed the peer's clock to be off.
+    pub(super) clock_off: u32,
     /// What the peer has of each cache.
     pub(super) seen: BTreeMap<StructureId, Vector>,
     /// What it was told that we have.
@@ -152,10 +153,13 @@ pub(super) struct Link {
     pub(super) hollow: BTreeSet<Part>,
     /// Parts that were refused because they were written too far ahead of our clock.
     pub(super) ahead: BTreeSet<Part>,
+    /// It has said something since it was last asked for everything.
+    pub(super) spoke: bool,
+    tally: Arc<bound::Tally>,
 }
 
 impl Link {
-    pub(super) fn new(now: Time) -> Self {
+    pub(super) fn new(now: Time, tally: Arc<bound::Tally>) -> Self {
         Self {
             incarnation: None,
             feeds: BTreeMap::new(),
@@ -178,13 +182,15 @@ impl Link {
             probe: None,
             answered: 0,
             said_goodbye: false,
-            clock: None,
+            clock_off: 0,
             seen: BTreeMap::new(),
             seen_told: BTreeMap::new(),
             seen_due: BTreeSet::new(),
             completes: 0,
             hollow: BTreeSet::new(),
             ahead: BTreeSet::new(),
+            spoke: false,
+            tally,
         }
     }
 
@@ -218,6 +224,8 @@ impl Link {
         let part = (want.structure, want.actor.clone());
         if self.wants.len() < limits::WANTS || self.wants.contains_key(&part) {
             self.wants.insert(part, want);
+        } else {
+            self.tally.reached(Bound::Wants);
         }
     }
 
@@ -227,6 +235,8 @@ impl Link {
         if self.run_questions < limits::RUN_QUESTIONS {
             self.run_questions += 1;
             self.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
+        } else {
+            self.tally.reached(Bound::RunQuestions);
         }
     }
 

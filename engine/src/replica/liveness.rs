@@ -4,6 +4,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
@@ -179,6 +180,7 @@ impl Replica {
             }
         }
         if known.is_none() && self.tombstones.len() >= limits::TOMBSTONES {
+            self.tally.reached(Bound::Tombstones);
             return;
         }
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
@@ -234,9 +236,13 @@ impl Replica {
             return Standing::Refused;
         }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
-            if self.nodes.len() >= limits::ACTORS {
+            // Of the places some are for those who have a link: they have proved their names.
+            let linked = self.links.contains_key(&actor.node);
+            if self.nodes.len() >= if linked { limits::NODES } else { limits::NODES_HEARD_OF } {
+                self.knows_no_more(&actor.node);
                 return Standing::Refused;
             }
+            self.unheld.nodes.remove(&actor.node);
             let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
             let node = Node { incarnation: actor.incarnation, life, told: Life::Dead, at: now.mono };
             self.nodes.insert(actor.node.clone(), node);
@@ -303,6 +309,7 @@ impl Replica {
         self.passed_on.retain(|part| !gone(part));
         self.wanted_before.retain(|part| !gone(part));
         self.hollow.retain(|part, _| !gone(part));
+        self.unheld.forget(gone);
         self.life_changed.insert(node.clone());
     }
 

@@ -100,14 +100,7 @@ pub enum Event {
         /// Which.
         structure: StructureName,
     },
-    /// This node's wall clock has made a step of more than a minute: it was set, or the machine was suspended.
-    ClockStepped {
-        /// By how much.
-        by: Duration,
-        /// Whether it went ahead.
-        ahead: bool,
-    },
-    /// A peer's clock is further off ours than [`Replica::clock_bound`](super::Replica::clock_bound) allows.
+    /// A peer's clock is further off ours than the shortest window of a series: what it counts comes in other windows.
     ClockOff {
         /// The peer.
         peer: NodeName,
@@ -115,11 +108,6 @@ pub enum Event {
         by: Duration,
         /// Whether it is ahead of ours.
         ahead: bool,
-    },
-    /// A peer's clock that was off is within the bound again.
-    ClockRight {
-        /// The peer.
-        peer: NodeName,
     },
     /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
     /// up to them, or they are written anew: one of the two clocks is wrong.
@@ -132,24 +120,6 @@ pub enum Event {
         actor: Actor,
         /// By how much.
         by: Duration,
-    },
-    /// A node has taken gauges below zero: somebody takes back what was never added. For limits they count as zero.
-    BelowZero {
-        /// Where.
-        structure: StructureName,
-        /// Whose gauges.
-        actor: Actor,
-        /// How many times within a second.
-        times: u64,
-    },
-    /// Additions on this node were refused, because a total was at its bound.
-    TotalFull {
-        /// Where.
-        structure: StructureName,
-        /// This run.
-        actor: Actor,
-        /// How many within a second.
-        times: u64,
     },
     /// A node's life changed.
     Life {
@@ -198,14 +168,8 @@ pub enum EventKind {
     KindMismatch,
     /// [`Event::ClockOff`].
     ClockOff,
-    /// [`Event::ClockRight`].
-    ClockRight,
     /// [`Event::Ahead`].
     Ahead,
-    /// [`Event::BelowZero`].
-    BelowZero,
-    /// [`Event::TotalFull`].
-    TotalFull,
     /// [`Event::Life`].
     Life,
     /// [`Event::Superseded`].
@@ -223,10 +187,7 @@ impl EventKind {
             Self::Unasked => "a peer sent rows that this node did not ask for",
             Self::KindMismatch => "a peer has another kind for a structure",
             Self::ClockOff => "a peer's clock is off",
-            Self::ClockRight => "a peer's clock is right again",
             Self::Ahead => "a peer sent writes that are ahead of this node's clock",
-            Self::BelowZero => "a node took gauges below zero",
-            Self::TotalFull => "additions were refused because a total was at its bound",
             Self::Life => "a node's life changed",
             Self::Superseded => "a run was superseded or forgotten",
             Self::Forgotten => "a node was forgotten",
@@ -250,14 +211,11 @@ impl Event {
             Self::Unasked { peer, .. } => Some((peer, EventKind::Unasked)),
             Self::KindMismatch { peer, .. } => Some((peer, EventKind::KindMismatch)),
             Self::ClockOff { peer, .. } => Some((peer, EventKind::ClockOff)),
-            Self::ClockRight { peer } => Some((peer, EventKind::ClockRight)),
             Self::Ahead { peer, .. } => Some((peer, EventKind::Ahead)),
-            Self::BelowZero { actor, .. } => Some((&actor.node, EventKind::BelowZero)),
-            Self::TotalFull { actor, .. } => Some((&actor.node, EventKind::TotalFull)),
             Self::Life { node, .. } => Some((node, EventKind::Life)),
             Self::Superseded { actor } => Some((&actor.node, EventKind::Superseded)),
             Self::Forgotten { node } => Some((node, EventKind::Forgotten)),
-            Self::Conflict { .. } | Self::ClockStepped { .. } | Self::NotRestored(_) | Self::Repeated { .. } => None,
+            Self::Conflict { .. } | Self::NotRestored(_) | Self::Repeated { .. } => None,
         }
     }
 
@@ -267,9 +225,7 @@ impl Event {
             Self::Diverged { structure, .. }
             | Self::Replaced { structure, .. }
             | Self::KindMismatch { structure, .. }
-            | Self::Ahead { structure, .. }
-            | Self::BelowZero { structure, .. }
-            | Self::TotalFull { structure, .. } => Some(structure),
+            | Self::Ahead { structure, .. } => Some(structure),
             _ => None,
         }
     }
@@ -306,12 +262,4 @@ pub struct Counters {
     pub unasked: u64,
     /// Deltas of caches that were written too far ahead of our clock.
     pub ahead: u64,
-    /// How often a node has taken a gauge below zero.
-    pub below_zero: u64,
-    /// Additions on this node that were refused because a total was at its bound.
-    pub totals_full: u64,
-    /// Steps of more than a minute that this node's wall clock has made.
-    pub clock_steps: u64,
-    /// Digests of peers whose clocks were off by more than the bound, the first of each such time not included.
-    pub clocks_off: u64,
 }

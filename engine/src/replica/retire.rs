@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::message::{Message, Seen, SeenEntry};
 use tallymesh_schemas::{Actor, NodeName, StructureId, Version, limits};
 
@@ -73,6 +74,7 @@ impl Replica {
             let Some(held) = self.structures.get(&id) else { continue };
             let vector = held.structure.vector();
             if vector.len() > limits::SEEN_ENTRIES {
+                self.tally.reached(Bound::SeenEntries);
                 continue;
             }
             let entries = vector.values().cloned().collect();

@@ -1,59 +1,17 @@
 //! Verification: do all members hold what each owner says it has?
 
+mod found;
+mod rounds;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
+use tallymesh_schemas::{Actor, NodeName};
 
 use super::link::{DigestRun, Part, Said};
-use super::{Life, PeerClock, Replica};
+use super::{Life, Replica};
 use crate::time::Now;
-
-/// What a round of verification found.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Verification {
-    /// Who answered, this node included, in order of name.
-    pub members: Vec<NodeName>,
-    /// Who lives, as far as is known, and has not answered, in order of name.
-    pub silent: Vec<NodeName>,
-    /// Who lives and is heard of through others, in order of name: there is no link to ask it by. Copies of its rows were
-    /// compared with each other; what it holds itself is for those to compare who have a link to it.
-    pub beyond: Vec<NodeName>,
-    /// Structures that were compared.
-    pub structures: usize,
-    /// Actors whose rows were compared.
-    pub actors: usize,
-    /// Copies that were compared with what their owner says, or, where the owner is away, with each other.
-    pub copies: usize,
-    /// What is not as it should be.
-    pub findings: Vec<Finding>,
-    /// Peers whose clocks are off by more than [`Replica::clock_bound`]. Rows are compared all the same; but a node with such
-    /// a clock counts in other windows, and its writes in caches may be refused.
-    pub clocks: Vec<PeerClock>,
-}
-
-impl Verification {
-    /// Whether everybody that there is a link to answered, and holds what every owner has.
-    pub fn converged(&self) -> bool {
-        self.findings.is_empty() && self.silent.is_empty()
-    }
-}
-
-/// A copy that is not what its owner has.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Finding {
-    /// Where.
-    pub structure: StructureName,
-    /// Whose rows.
-    pub actor: Actor,
-    /// Who holds the copy.
-    pub member: NodeName,
-    /// The version that it has.
-    pub have: Version,
-    /// The version that the owner has.
-    pub head: Version,
-    /// At the same version it holds other rows; else it lags.
-    pub differs: bool,
-}
+pub use found::{Fault, Finding, Outcome, Unheld, Verification};
+pub use rounds::Verifier;
 
 impl Replica {
     /// Asks every peer for a digest of everything; returns the number under which the answers come.
@@ -62,6 +20,7 @@ impl Replica {
         self.flush(now);
         for link in self.links.values_mut() {
             link.probe = Some(self.nonce);
+            link.spoke = false;
         }
         self.nonce
     }
@@ -73,40 +32,84 @@ impl Replica {
         }
     }
 
-    /// What a probe has found so far: final once nobody is silent, as the answers come.
+    /// Whether every linked peer has answered a probe.
+    pub(super) fn all_answered(&self, nonce: u64) -> bool {
+        self.links.values().all(|link| link.answered >= nonce)
+    }
+
+    /// Who has answered a probe, this node included.
+    pub(super) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
+        let peers = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
+        peers.chain([&self.actor.node]).cloned().collect()
+    }
+
+    /// What a probe has found so far: final once nobody is silent or late, as the answers come. Only copies of members that
+    /// have answered are compared: what the others said before is old.
     pub fn verification(&self, nonce: u64) -> Verification {
-        let copies = self.copies();
-        let answered = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
-        let members: Vec<_> = answered.chain([&self.actor.node]).cloned().collect();
-        let lives = self.nodes.iter().filter(|(_, node)| matches!(node.life, Life::Alive | Life::Suspect));
-        let said = self.links.values().flat_map(|link| link.said.keys());
-        let heard_of: BTreeSet<&NodeName> =
-            said.filter(|(_, actor)| self.is_current(actor)).map(|(_, actor)| &actor.node).collect();
-        let others = lives.map(|(name, _)| name).filter(|name| !members.contains(name)).cloned();
-        let (beyond, silent) = others.partition(|name| !self.links.contains_key(name) && heard_of.contains(name));
-        let mut found = Verification {
-            silent,
-            beyond,
-            members,
-            structures: self.structures.values().filter(|held| held.shared).count(),
-            actors: 0,
-            copies: 0,
-            findings: Vec::new(),
-            clocks: self.clocks().into_iter().filter(|clock| clock.beyond).collect(),
-        };
-        found.members.sort();
-        let mut actors: Vec<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
-        actors.sort();
-        actors.dedup();
+        self.verification_since(nonce, nonce)
+    }
+
+    /// As [`Replica::verification`]; whoever has answered `first` or a later probe is a member, and is compared once it has
+    /// answered `nonce`.
+    pub(super) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
+        let mut found = self.members_of(first);
+        found.structures = self.structures.values().filter(|held| held.shared).count();
+        let copies = self.copies(nonce);
+        let actors: BTreeSet<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
         found.actors = actors.len();
         for (part, holders) in &copies {
-            self.compare(part, holders, &mut found);
+            self.compare(part, holders, nonce, &mut found);
         }
         found
     }
 
-    /// Every copy of every actor's rows that a linked member or this node has said to hold.
-    fn copies(&self) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
+    /// Who has answered, and who has not and why.
+    fn members_of(&self, nonce: u64) -> Verification {
+        let said = self.links.values().flat_map(|link| link.said.keys());
+        let heard_of: BTreeSet<&NodeName> =
+            said.filter(|(_, actor)| self.is_current(actor)).map(|(_, actor)| &actor.node).collect();
+        let mut found = Verification { members: vec![self.actor.node.clone()], ..Verification::default() };
+        for (peer, link) in &self.links {
+            let list = match (link.answered >= nonce, link.spoke) {
+                (true, _) => &mut found.members,
+                (false, true) => &mut found.late,
+                (false, false) => &mut found.silent,
+            };
+            list.push(peer.clone());
+        }
+        found.members.sort();
+        for (name, node) in self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name)) {
+            let list = match node.life {
+                Life::Left => continue,
+                Life::Dead => &mut found.dead,
+                Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
+                Life::Alive | Life::Suspect => &mut found.unlinked,
+            };
+            list.push(name.clone());
+        }
+        let mismatched = self.links.iter().flat_map(|(peer, link)| link.mismatched.iter().map(move |id| (peer, id)));
+        found.mismatched = mismatched
+            .filter_map(|(peer, id)| Some((peer.clone(), self.structures.get(id)?.structure.spec().name.clone())))
+            .collect();
+        self.note_unheld(&mut found);
+        found
+    }
+
+    fn note_unheld(&self, found: &mut Verification) {
+        let structure = |part: &Part| Some(self.structures.get(&part.0)?.structure.spec().name.clone());
+        let parts = self.unheld.parts.iter();
+        found.unheld = parts
+            .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
+            .chain(self.unheld.nodes.iter().map(|node| Unheld::Node { node: node.clone() }))
+            .collect();
+        let untold = |held: &&super::Held| held.structure.tally.times(super::Bound::Rows) > 0;
+        let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
+        found.unheld.extend(untold.map(|structure| Unheld::Untold { structure }));
+        found.more_unheld = self.unheld.more;
+    }
+
+    /// Every copy of every actor's rows that this node holds or that a member has said to hold when it answered `nonce`.
+    fn copies(&self, nonce: u64) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
         let mut copies: BTreeMap<Part, BTreeMap<NodeName, Said>> = BTreeMap::new();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.shared) {
             held.structure.digest(None, self.now, &mut |entry| {
@@ -115,7 +118,7 @@ impl Replica {
                 true
             });
         }
-        for (peer, link) in &self.links {
+        for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
             for (part, said) in &link.said {
                 if let Some(holders) = copies.get_mut(part) {
                     holders.insert(peer.clone(), *said);
@@ -125,41 +128,34 @@ impl Replica {
         copies
     }
 
-    fn compare(&self, part: &Part, holders: &BTreeMap<NodeName, Said>, found: &mut Verification) {
+    fn compare(&self, part: &Part, holders: &BTreeMap<NodeName, Said>, nonce: u64, found: &mut Verification) {
         let Some(held) = self.structures.get(&part.0) else { return };
         let furthest = holders.values().max_by_key(|said| said.have);
         // Of a run that has ended there is no owner to ask.
         let owner = holders.get(&part.1.node).filter(|_| self.is_current(&part.1));
         let Some(head) = owner.or(furthest) else { return };
+        let finding = |member: &NodeName, have, fault| Finding {
+            structure: held.structure.spec().name.clone(),
+            actor: part.1.clone(),
+            member: member.clone(),
+            have,
+            head: head.have,
+            fault,
+        };
         for (member, said) in holders {
             found.copies += 1;
             let whole = said.since == 0 && head.since == 0;
-            let differs = said.have == head.have && whole && said.fingerprint != head.fingerprint;
-            if differs || said.have != head.have {
-                found.findings.push(Finding {
-                    structure: held.structure.spec().name.clone(),
-                    actor: part.1.clone(),
-                    member: member.clone(),
-                    have: said.have,
-                    head: head.have,
-                    differs,
-                });
+            if said.have != head.have {
+                found.findings.push(finding(member, said.have, Fault::Lags));
+            } else if whole && said.fingerprint != head.fingerprint {
+                found.findings.push(finding(member, said.have, Fault::Differs));
             }
         }
         // A member that replicates the structure and holds nothing of the actor lags as well.
-        for (peer, link) in &self.links {
+        for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
             let replicates = link.said.keys().any(|(id, _)| *id == part.0);
             if replicates && head.have > 0 && !holders.contains_key(peer) {
-                let structure = held.structure.spec().name.clone();
-                let finding = Finding {
-                    structure,
-                    actor: part.1.clone(),
-                    member: peer.clone(),
-                    have: 0,
-                    head: head.have,
-                    differs: false,
-                };
-                found.findings.push(finding);
+                found.findings.push(finding(peer, 0, Fault::Lags));
             }
         }
     }

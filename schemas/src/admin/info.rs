@@ -199,32 +199,29 @@ pub struct Info {
     pub links: u32,
     /// How the saving of what outlives a run stands; `None` where nothing is saved.
     pub state: Option<StateInfo>,
-    /// How its clock compares with its peers' clocks.
-    pub clocks: ClockInfo,
+    /// The bounds that this node has reached.
+    pub bounds: Vec<BoundInfo>,
     /// Named figures: what replication and transport have done so far.
     pub counters: Vec<(String, u64)>,
 }
 
-/// How a node's clock compares with those of the peers that it has links to.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ClockInfo {
-    /// By how much clocks may differ before that has consequences on this node; `None` where nothing goes by them.
-    pub bound: Option<Duration>,
-    /// By how much this node's clock for windows is ahead of its wall clock, because that was set back a little.
-    pub windows_ahead: Duration,
-    /// The peers' clocks.
-    pub peers: Vec<PeerClock>,
-}
-
-/// A peer's clock.
+/// A bound that a node has reached: it has dropped or refused something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerClock {
-    /// The peer.
-    pub node: NodeName,
-    /// By how many milliseconds it is ahead of the clock of the node that answers; negative where it is behind.
-    pub ahead_ms: i64,
-    /// Whether that is more than the bound.
-    pub beyond: bool,
+pub struct BoundInfo {
+    /// Its name, as docs/bounds.md has it.
+    pub name: String,
+    /// The object in which it was reached; `None` where it is one of the whole node.
+    pub object: Option<String>,
+    /// Its value.
+    pub limit: u64,
+    /// How often it was reached.
+    pub times: u64,
+    /// How long ago that was first noticed.
+    pub first: Duration,
+    /// How long ago that was last noticed.
+    pub last: Duration,
+    /// What is lost.
+    pub effect: String,
 }
 
 /// A count with its freshness.
@@ -242,32 +239,81 @@ pub struct Count {
     pub alone: bool,
 }
 
+/// What a verification comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Every member answered, and holds what every owner has.
+    Converged,
+    /// A copy differs or lags, or a member is away, or something is not held.
+    NotConverged,
+    /// Nothing is known to be wrong, and not everything could be compared in the time that there was.
+    NotCompared,
+}
+
 /// What a verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
+    /// What it comes to.
+    pub outcome: Outcome,
     /// Who answered, the asking node included.
     pub members: Vec<NodeName>,
-    /// Members that are alive, as far as is known, and did not answer.
+    /// Members that have a link to the asking node and said nothing.
     pub silent: Vec<NodeName>,
+    /// Members that had not given their whole answer in time.
+    pub late: Vec<NodeName>,
+    /// Members that are dead.
+    pub dead: Vec<NodeName>,
+    /// Members that live and have no link to the asking node, though they should.
+    pub unlinked: Vec<NodeName>,
     /// Members that are alive and have no link to the asking node: they are reached through others, and were not asked.
     pub beyond: Vec<NodeName>,
+    /// Members that have another kind for an object, which is not exchanged with them.
+    pub mismatched: Vec<(NodeName, String)>,
+    /// What is not held because a bound was reached.
+    pub unheld: Vec<Unheld>,
+    /// There is more of that than is named.
+    pub more_unheld: bool,
     /// Structures that were compared.
     pub structures: u32,
     /// Actors whose rows were compared.
     pub actors: u32,
     /// Copies that were compared.
     pub copies: u32,
-    /// What is not as it should be.
+    /// Copies that are not as they should be.
     pub findings: Vec<Finding>,
-    /// Peers whose clocks differ from that of the asking node by more than the bound.
-    pub clocks: Vec<PeerClock>,
 }
 
-impl Verified {
-    /// Whether everybody who was asked answered and holds what every owner has.
-    pub fn converged(&self) -> bool {
-        self.findings.is_empty() && self.silent.is_empty()
-    }
+/// Something that is not held because a bound was reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unheld {
+    /// The asking node has no place for a run's rows in an object.
+    Run {
+        /// The object.
+        object: String,
+        /// The run.
+        actor: Actor,
+    },
+    /// The asking node has no place for a node.
+    Node {
+        /// The node.
+        node: NodeName,
+    },
+    /// The others do not get all that the asking node counts in an object.
+    Untold {
+        /// The object.
+        object: String,
+    },
+}
+
+/// What is wrong with a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Fault {
+    /// It has less than its owner had when it was first asked.
+    Lags,
+    /// It changes too fast to be compared at one version.
+    Changes,
+    /// It has other rows at the same version.
+    Differs,
 }
 
 /// A copy that is not what its owner has.
@@ -283,6 +329,6 @@ pub struct Finding {
     pub have: Version,
     /// The version that the owner has.
     pub head: Version,
-    /// It has other rows at the same version; else it lags.
-    pub differs: bool,
+    /// What is wrong with it.
+    pub fault: Fault,
 }

@@ -81,4 +81,6 @@ pub(crate) trait Membership: Send {
     fn poll_timeout(&self) -> Option<Time>;
     /// Datagrams dropped so far because no link led to their member.
     fn unreachable(&self) -> u64;
+    /// Names that found no place in the table since the last call, because their tellers have introduced too many.
+    fn take_not_introduced(&mut self) -> u64;
 }

@@ -46,6 +46,8 @@ pub(crate) struct Swim {
     pub(super) transmits: VecDeque<(NodeName, Bytes)>,
     pub(super) events: VecDeque<MembershipEvent>,
     unreachable: u64,
+    /// Names that found no place, until they are counted.
+    pub(super) not_introduced: u64,
     left: bool,
 }
 
@@ -110,6 +112,7 @@ impl Swim {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             unreachable: 0,
+            not_introduced: 0,
             left: false,
         }
     }
@@ -369,6 +372,10 @@ impl Membership for Swim {
 
     fn unreachable(&self) -> u64 {
         self.unreachable
+    }
+
+    fn take_not_introduced(&mut self) -> u64 {
+        std::mem::take(&mut self.not_introduced)
     }
 }
 

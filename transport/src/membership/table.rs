@@ -30,6 +30,7 @@ impl Swim {
         let introduced = self.known.values().filter_map(|known| known.teller.as_ref());
         let (own, all) = introduced.fold((new, new), |(own, all), by| (own + usize::from(by == teller), all + 1));
         if own >= INTRODUCED || all >= INTRODUCED_ALL {
+            self.not_introduced += 1;
             return false;
         }
         self.make_room(new + 1);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tallymesh_schemas::Bound;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
@@ -45,6 +46,7 @@ impl Mesh {
             None => (false, None),
         };
         if !known && self.state.links.len() >= MEMBERS {
+            self.shared.tally.bounds.reached(Bound::Members);
             self.refuse(&greeted, origin, Refusal::ClusterFull, "the table of members is full", "full");
             return;
         }

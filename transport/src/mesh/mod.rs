@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tallymesh_schemas::Bound;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -26,7 +27,7 @@ use crate::counters::count;
 use crate::dial::Dialer;
 use crate::greet::Greeted;
 use crate::inbox::Inbox;
-use crate::membership::{Membership, MembershipEvent};
+use crate::membership::{DatagramError, Membership, MembershipEvent};
 use crate::shared::{Known, Shared};
 use crate::{Link, LinkId, Refusal};
 
@@ -232,8 +233,12 @@ impl Mesh {
         let Some(peer) = self.state.by_id.get(&link).cloned() else { return };
         if let Err(error) = self.membership.handle_datagram(self.now(), &peer, data) {
             count(&self.shared.tally.datagrams_bad, 1);
+            if matches!(error, DatagramError::Full) {
+                self.shared.tally.bounds.reached(Bound::Members);
+            }
             tracing::debug!(%peer, %error, "a membership datagram was dropped");
         }
+        self.shared.tally.bounds.reached_times(Bound::Introduced, self.membership.take_not_introduced());
     }
 
     fn failed(&mut self, origin: &Origin, addr: SocketAddr, name: Option<&NodeName>, ending: &Ending) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_schemas::limits;
+use tallymesh_schemas::{Bound, limits};
 
 use super::super::board::{Lending, Other, REMEMBERED};
 use super::super::fact::{Fact, Seat};
@@ -116,6 +116,7 @@ impl Escrow {
             return;
         };
         if lending.loans.len() >= limits::SHARED_NAMES && !lending.loans.contains_key(&name) {
+            self.board.tally.reached(Bound::SharedNames);
             return self.refuse(lender, term, name, lent);
         }
         let loan = lending.loans.entry(name.clone()).or_default();

@@ -1,0 +1,106 @@
+//! The bounds that a replica has reached, and what it does not hold for that reason (I14).
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
+use std::collections::BTreeSet;
+
+use tallymesh_schemas::bound::{self, Bound};
+use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
+
+use super::Replica;
+use super::link::Part;
+
+/// What other nodes have named and this one does not hold, at most [`limits::UNHELD`] of each.
+#[derive(Debug, Default)]
+pub(super) struct Unheld {
+    /// Runs without a place in a structure.
+    pub(super) parts: BTreeSet<Part>,
+    /// Nodes without a place.
+    pub(super) nodes: BTreeSet<NodeName>,
+    /// There is more than is named.
+    pub(super) more: bool,
+}
+
+impl Unheld {
+    /// A run has no place in a structure.
+    pub(super) fn part(&mut self, part: Part) {
+        if self.parts.len() < limits::UNHELD || self.parts.contains(&part) {
+            self.parts.insert(part);
+        } else {
+            self.more = true;
+        }
+    }
+
+    /// A node has no place.
+    pub(super) fn node(&mut self, node: &NodeName) {
+        if self.nodes.len() < limits::UNHELD {
+            self.nodes.insert(node.clone());
+        } else if !self.nodes.contains(node) {
+            self.more = true;
+        }
+    }
+
+    /// Forgets the parts that are `gone`. What had no name is named anew when its peers tell of it again.
+    pub(super) fn forget(&mut self, gone: impl Fn(&Part) -> bool) {
+        let before = self.parts.len();
+        self.parts.retain(|part| !gone(part));
+        self.more &= self.parts.len() == before;
+    }
+}
+
+impl Replica {
+    /// The bounds that were reached since the start: those of the replica, and those of each structure. Of the windows of
+    /// a series all are one place.
+    pub fn bounds(&self) -> Vec<bound::Report> {
+        let mut reports = self.tally.reports(limit);
+        for held in self.structures.values() {
+            let name = held.structure.spec().name.as_str();
+            let place = name.split_once('@').map_or(name, |(series, _)| series);
+            for report in held.structure.tally.reports(limit) {
+                let known =
+                    |other: &&mut bound::Report| other.bound == report.bound && other.place.as_deref() == Some(place);
+                match reports.iter_mut().find(known) {
+                    Some(other) => other.times = other.times.saturating_add(report.times),
+                    None => reports.push(bound::Report { place: Some(place.to_owned()), ..report }),
+                }
+            }
+        }
+        reports
+    }
+
+    /// A peer tells of a run that has no place here.
+    pub(super) fn has_no_place(&mut self, id: StructureId, actor: &Actor) {
+        self.unheld.part((id, actor.clone()));
+    }
+
+    /// A node is told of that has no place here.
+    pub(super) fn knows_no_more(&mut self, node: &NodeName) {
+        self.tally.reached(Bound::Nodes);
+        self.unheld.node(node);
+    }
+}
+
+fn limit(bound: Bound) -> u64 {
+    let limit = match bound {
+        Bound::Actors => limits::ACTORS,
+        Bound::Nodes => limits::NODES,
+        Bound::Rows => limits::ROWS_PER_ACTOR as usize,
+        Bound::Tombstones => limits::TOMBSTONES,
+        Bound::SeenEntries => limits::SEEN_ENTRIES,
+        Bound::Wants => limits::WANTS,
+        Bound::RunQuestions => limits::RUN_QUESTIONS as usize,
+        Bound::Events => limits::EVENTS,
+        // Others count these.
+        _ => 0,
+    };
+    limit as u64
+}

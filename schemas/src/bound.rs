@@ -1,0 +1,226 @@
+//! The bounds at which a running node drops or refuses something (I14). Each one that is reached is logged once, counted, and
+//! shown by `tally cluster info`.
+//!
+//! Whoever meets a bound counts it in a [`Tally`]. The driver of the node reads all tallies about once a second and keeps
+//! a [`Log`] of what was reached, and when.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+macro_rules! bounds {
+    ($($(#[$doc:meta])* $variant:ident => $name:literal, $effect:literal;)*) => {
+        /// A bound at which a running node drops or refuses something.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Bound {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Bound {
+            /// Every bound.
+            pub const ALL: [Self; [$(Self::$variant),*].len()] = [$(Self::$variant),*];
+
+            /// Its name, as logs, `cluster info` and docs/bounds.md show it.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// What is lost when it is reached.
+            pub fn effect(self) -> &'static str {
+                match self { $(Self::$variant => $effect,)* }
+            }
+        }
+    };
+}
+
+bounds! {
+    /// [`limits::ACTORS`] of one structure.
+    Actors => "actors", "this node does not take the rows of further runs in this object";
+    /// [`limits::NODES`].
+    Nodes => "nodes", "this node does not take what further nodes count";
+    /// [`limits::ROWS_PER_ACTOR`], of this node's own rows.
+    Rows => "rows", "what this node counts of further keys stays on this node";
+    /// [`limits::TOMBSTONES`].
+    Tombstones => "tombstones", "this node does not take note that further nodes were forgotten";
+    /// [`limits::SEEN_ENTRIES`].
+    SeenEntries => "seen entries", "this node does not say what it has of this cache, so no node retires its rows";
+    /// [`limits::WANTS`].
+    Wants => "wants", "this node asks for missing rows later";
+    /// [`limits::RUN_QUESTIONS`].
+    RunQuestions => "run questions", "a peer is not asked about runs of its name that other nodes name";
+    /// [`limits::EVENTS`].
+    Events => "events", "older events of the replication are not logged";
+    /// [`limits::SHARED_NAMES`].
+    SharedNames => "shared names", "further hard limits are not asked for, and not lent";
+    /// Processes that shares of limits are exchanged with.
+    Seats => "seats", "this node does not exchange shares of limits with further processes";
+    /// [`limits::WATCHED_CHANGES`].
+    WatchedChanges => "watched changes", "a watcher that reads too slowly does not get older changes";
+    /// [`limits::ADMIN_STAYS`].
+    AdminStays => "admin holds and watches", "the admin socket refuses further holds and watches";
+    /// Members of the transport.
+    Members => "members", "this node does not take further members";
+    /// Names that one member introduces to another.
+    Introduced => "introduced names", "this node does not learn further names from this member";
+    /// Handshakes under way.
+    Handshakes => "handshakes", "this node refuses further connections until one of the handshakes ends";
+    /// Addresses of a seed.
+    SeedAddresses => "seed addresses", "this node does not try further addresses of a seed";
+    /// Refusals that wait to be read.
+    RefusedEvents => "refused events", "refused connections are counted and not told to the driver";
+    /// Messages that wait for the task that owns the links.
+    MeshInputs => "mesh inputs", "membership datagrams are dropped";
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// How often bounds were reached. Any thread may count.
+#[derive(Debug)]
+pub struct Tally([AtomicU64; Bound::ALL.len()]);
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Tally {
+    /// A bound was reached: something was dropped or refused.
+    pub fn reached(&self, bound: Bound) {
+        self.reached_times(bound, 1);
+    }
+
+    /// A bound was reached so many times.
+    pub fn reached_times(&self, bound: Bound, times: u64) {
+        if let Some(count) = self.0.get(bound as usize) {
+            count.fetch_add(times, Ordering::Relaxed);
+        }
+    }
+
+    /// How often a bound was reached.
+    pub fn times(&self, bound: Bound) -> u64 {
+        self.0.get(bound as usize).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// The bounds that were reached, with their `limit`.
+    pub fn reports(&self, limit: impl Fn(Bound) -> u64) -> Vec<Report> {
+        let reached = Bound::ALL.into_iter().map(|bound| (bound, self.times(bound))).filter(|(_, times)| *times > 0);
+        reached.map(|(bound, times)| Report { bound, place: None, limit: limit(bound), times }).collect()
+    }
+}
+
+/// A bound that was reached, as whoever counts it tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Which.
+    pub bound: Bound,
+    /// The object in which it was reached; `None` where it is one of the whole node.
+    pub place: Option<String>,
+    /// Its value.
+    pub limit: u64,
+    /// How often it was reached since the start.
+    pub times: u64,
+}
+
+/// When a bound was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reached {
+    /// The bound's value.
+    pub limit: u64,
+    /// How often.
+    pub times: u64,
+    /// When it was first noticed, in milliseconds since 1970.
+    pub first_ms: u64,
+    /// When it was last noticed.
+    pub last_ms: u64,
+    /// What the last report said.
+    told: u64,
+}
+
+/// The bounds that were reached, by bound and place. At most [`limits::BOUND_PLACES`] entries: what is reached in further
+/// places is counted without its place.
+#[derive(Debug, Clone, Default)]
+pub struct Log(BTreeMap<(Bound, Option<String>), Reached>);
+
+impl Log {
+    /// Takes in a report; whether the bound was reached since the last one.
+    pub fn note(&mut self, unix_ms: u64, report: Report) -> bool {
+        let Report { bound, mut place, limit, times } = report;
+        if self.0.len() >= limits::BOUND_PLACES && !self.0.contains_key(&(bound, place.clone())) {
+            place = None;
+        }
+        let new = Reached { limit, times: 0, first_ms: unix_ms, last_ms: unix_ms, told: 0 };
+        let reached = self.0.entry((bound, place)).or_insert(new);
+        // A count that is lower began anew, with the object that it belongs to.
+        let more = if times < reached.told { times } else { times - reached.told };
+        reached.told = times;
+        if more > 0 {
+            (reached.times, reached.last_ms) = (reached.times.saturating_add(more), unix_ms);
+        }
+        more > 0
+    }
+
+    /// All entries, in order of bound and place.
+    pub fn iter(&self) -> impl Iterator<Item = (Bound, Option<&str>, &Reached)> {
+        self.0.iter().map(|((bound, place), reached)| (*bound, place.as_deref(), reached))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(times: u64) -> Report {
+        Report { bound: Bound::Actors, place: Some("inbound_cidr".to_owned()), limit: 4096, times }
+    }
+
+    #[test]
+    fn names_differ() {
+        let mut names: Vec<_> = Bound::ALL.into_iter().map(Bound::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Bound::ALL.len());
+    }
+
+    #[test]
+    fn a_tally_tells_what_was_reached() {
+        let tally = Tally::default();
+        assert_eq!(tally.reports(|_| 7), []);
+        for (at, bound) in Bound::ALL.into_iter().enumerate() {
+            assert_eq!(bound as usize, at);
+            tally.reached(bound);
+            tally.reached_times(bound, 2);
+            assert_eq!(tally.times(bound), 3);
+        }
+        assert_eq!(tally.reports(|_| 7).len(), Bound::ALL.len());
+    }
+
+    #[test]
+    fn a_log_knows_the_first_and_the_last_time() {
+        let mut log = Log::default();
+        assert!(log.note(1000, report(2)));
+        assert!(!log.note(2000, report(2)), "nothing happened since");
+        assert!(log.note(3000, report(5)));
+        // The object was dropped and made anew.
+        assert!(log.note(4000, report(1)));
+        let all: Vec<_> = log.iter().map(|(bound, place, r)| (bound, place, r.times, r.first_ms, r.last_ms)).collect();
+        assert_eq!(all, [(Bound::Actors, Some("inbound_cidr"), 6, 1000, 4000)]);
+    }
+
+    #[test]
+    fn a_log_is_bounded() {
+        let mut log = Log::default();
+        for place in 0..100_000 {
+            log.note(1, Report { place: Some(place.to_string()), ..report(1) });
+        }
+        assert!(log.0.len() <= limits::BOUND_PLACES + 1);
+    }
+}
