@@ -12,7 +12,8 @@ use tallymesh_schemas::config::{
     OutboundLimits, OutboundScope,
 };
 use tallymesh_schemas::{
-    Class, Family, GaugeCacheSpec, Incarnation, Kind, NodeName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec,
+    Class, Family, GaugeCacheSpec, Incarnation, Kind, NoSuchRun, NodeName, SeriesSpec, StructureName, StructureSpec,
+    ThrottleSpec,
 };
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
@@ -44,6 +45,12 @@ pub enum StartError {
         /// The name in the certificate.
         certified: String,
     },
+    /// The number of the run cannot be.
+    #[error("the incarnation cannot be used: {0}; leave it out to take the wall clock's milliseconds")]
+    Incarnation(#[from] NoSuchRun),
+    /// There is no run behind the one that is saved.
+    #[error("the data_dir was last used by the last run that a node can be in, {0}: move it away")]
+    LastRun(Incarnation),
     /// A structure cannot be replicated.
     #[error(transparent)]
     Structure(#[from] StructureError),

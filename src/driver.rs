@@ -91,6 +91,7 @@ impl Driver {
     ) -> Self {
         let incarnation = replica.actor().incarnation;
         let (links, verifying) = (BTreeMap::new(), Vec::new());
+        let reports = Reports::new(endpoint.advertised());
         Self {
             replica,
             endpoint,
@@ -107,7 +108,7 @@ impl Driver {
             limiters,
             saving,
             tally,
-            reports: Reports::new(),
+            reports,
             announcer,
             bounds: Bounds::new(),
             behind: false,
@@ -297,7 +298,10 @@ impl Driver {
                 self.topology.member(&name, matches!(state, MemberState::Alive | MemberState::Suspect));
                 self.replica.handle_member(now, &name, incarnation, life(state));
             }
-            Event::Superseded { by } => self.replica.handle_superseded(now, by),
+            Event::Superseded { by, peer, addr } => {
+                addr.into_iter().for_each(|addr| self.reports.met_rival(addr));
+                self.replica.handle_superseded(now, by, &peer);
+            }
             Event::Refused { addr, name, reason } => {
                 let name = name.map(|name| name.to_string()).unwrap_or_default();
                 tracing::debug!(%addr, name, ?reason, "connection refused");
@@ -365,7 +369,7 @@ impl Driver {
     fn report(&mut self, now: Now) {
         while let Some(event) = self.replica.poll_event() {
             let Reach { alive, known, .. } = self.replica.reach();
-            self.reports.event(&event, (alive, known));
+            self.reports.event(now, &event, (alive, known));
             if let Some(event) = NodeEvent::of(&event) {
                 self.announcer.tell(event);
             }

@@ -113,6 +113,7 @@ mod changes;
 mod cidr;
 mod clock;
 mod command;
+mod conflicts;
 mod decision;
 mod declared;
 mod driver;

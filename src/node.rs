@@ -56,6 +56,7 @@ impl Node {
 
     pub(crate) async fn start(mut builder: Builder) -> Result<Self, StartError> {
         let clock = Clock::start();
+        builder.transport.incarnation.checked()?;
         let identity = builder.take_identity()?;
         let name = identity.name().clone();
         builder.limits = declared::checked(builder.limits, &builder.structures)?;
@@ -71,7 +72,8 @@ impl Node {
         };
         let facts = file.as_ref().map(StateFile::facts).transpose()?.filter(|facts| facts.incarnation.0 > 0);
         if let Some(facts) = &facts {
-            builder.transport.incarnation = next_run(facts, builder.transport.incarnation.0);
+            let next = next_run(facts, builder.transport.incarnation.0);
+            builder.transport.incarnation = next.map_err(|_| StartError::LastRun(facts.incarnation))?;
         }
         let topology = Topology::new(name.clone(), builder.bound);
         let mut replica = Replica::new(builder.engine, name, builder.transport.incarnation);

@@ -1,10 +1,13 @@
 //! What the driver logs for operators. Events that a peer causes over and over become few lines: see [`Reporter`].
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tallymesh_engine::replica::{EventKind, PeerError};
 use tallymesh_engine::{Event, Life, Now};
 use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName};
+
+use crate::conflicts::NameConflict;
 
 /// Lines of one kind about one peer that are logged one by one before they are counted.
 const LINES: u32 = 4;
@@ -33,11 +36,18 @@ pub(crate) struct Reports {
     lines: Reporter<NodeName, Line>,
     /// Most members that this node knows do not answer.
     cut_off: bool,
+    conflict: NameConflict,
 }
 
 impl Reports {
-    pub(crate) fn new() -> Self {
-        Self { lines: Reporter::new(LINES), cut_off: false }
+    /// Of a node that gives `ours` as its address.
+    pub(crate) fn new(ours: SocketAddr) -> Self {
+        Self { lines: Reporter::new(LINES), cut_off: false, conflict: NameConflict::new(ours) }
+    }
+
+    /// Another process that uses this node's name is at this address.
+    pub(crate) fn met_rival(&mut self, addr: SocketAddr) {
+        self.conflict.met(addr);
     }
 
     /// A message of a peer was refused, and its link is closed.
@@ -60,14 +70,19 @@ impl Reports {
             let (peer, what) = of.map_or((None, None), |(peer, line)| (Some(peer), Some(line.as_str())));
             repeated(peer.as_ref(), what, None, (times, within));
         }
+        self.conflict.poll(since_start(now));
     }
 
     /// An event of the engine; `alive` of `known` nodes answer.
-    pub(crate) fn event(&mut self, event: &Event, (alive, known): (u32, u32)) {
+    pub(crate) fn event(&mut self, at: Now, event: &Event, (alive, known): (u32, u32)) {
+        let at = since_start(at);
         match event {
-            Event::Conflict { was, now, peer } => {
-                tracing::error!(%was, %now, %peer, "another node writes under this node's name: give each node its own");
+            Event::Conflict { was, now, peer } => self.conflict.changed(at, was, now, peer),
+            Event::ConflictWaits { by, peer, pause } => self.conflict.waits(at, *by, peer, *pause),
+            Event::ClaimRefused { by, peer } => {
+                tracing::warn!(run = %by, %peer, "the peer says that this node's name is in a run that no node can have begun; it is not believed");
             }
+            Event::LastRun => tracing::error!("no later run of this node is possible: give it a new name"),
             Event::Diverged { structure, actor } => {
                 tracing::error!(%structure, %actor, "rows differ from their owner's; a snapshot repairs them");
             }

@@ -31,6 +31,7 @@ mod report;
 mod restore;
 mod retire;
 mod save;
+mod succession;
 mod verify;
 mod windows;
 
@@ -57,6 +58,7 @@ pub use restore::{RestoreError, next_run};
 use retire::Round;
 pub use save::Batch;
 use save::Store;
+use succession::Succession;
 pub use verify::{Fault, Finding, Outcome, Unheld as NotHeld, Verification, Verifier};
 use windows::{HeldSeries, WindowClock};
 
@@ -151,6 +153,10 @@ pub struct Replica {
     wanted_before: BTreeSet<Part>,
     /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
     begun: Incarnation,
+    /// When others may make this node go on as another run.
+    succession: Succession,
+    /// That there is no later run has been reported.
+    last_run: bool,
     /// By node and the first run that is buried.
     tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
     events: Events,
@@ -252,6 +258,8 @@ impl Replica {
             hollow: BTreeMap::new(),
             wanted_before: BTreeSet::new(),
             begun: incarnation,
+            succession: Succession::default(),
+            last_run: false,
             tombstones: BTreeMap::new(),
             events: Events::new(Arc::clone(&tally)),
             tally,
@@ -445,6 +453,7 @@ impl Replica {
             link.handle_timeout(now.mono, &self.config, &mut self.random);
         }
         self.outlive_links(now);
+        self.handle_succession(now);
         self.update_life(now);
     }
 
@@ -456,7 +465,10 @@ impl Replica {
         self.retire(now);
         self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now.mono));
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
-            self.renew(now, self.actor.incarnation);
+            let no_later = self.renew(now, self.actor.incarnation).is_err();
+            if no_later && !std::mem::replace(&mut self.last_run, true) {
+                self.event(Event::LastRun);
+            }
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
         self.events.summarize(now.mono);
@@ -489,7 +501,7 @@ impl Replica {
         let links = self.links.values().map(|link| link.due());
         flushes
             .chain(links)
-            .chain([self.sweep_at, self.chase_at, self.death_at, self.next_window()])
+            .chain([self.sweep_at, self.chase_at, self.death_at, self.next_window(), self.succession.due()])
             .min()
             .unwrap_or(self.sweep_at)
     }

@@ -518,7 +518,7 @@ fn a_run_takes_its_entries_along() {
     let stamp = |wire: &Wire, at| cache(wire, at).entry(KEY, wire.now.unix_ms).map(|entry| entry.stamp);
     let before = stamp(&wire, 0);
     let now = wire.now;
-    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(9000));
+    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(9000)).unwrap();
     wire.run(10);
     assert_eq!((stamp(&wire, 0), stamp(&wire, 1)), (before, before));
     assert_eq!(get(&wire, 1, b"gone"), None);

@@ -161,7 +161,7 @@ fn a_run_that_has_ended_counts_on() {
     wire.run(20);
     assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)));
     let now = wire.now;
-    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000));
+    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000)).unwrap();
     wire.run(5);
     assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)), "and is not counted twice");
 }
@@ -198,7 +198,7 @@ fn a_run_that_goes_on_agrees_with_the_others() {
     wire.run(2);
     assert_eq!(all(&wire), [Some(0); 2]);
     let now = wire.now;
-    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000));
+    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000)).unwrap();
     wire.run(5);
     let entries = |at: usize| gauge(&wire, at).entries(None, 9, wire.now.mono);
     assert_eq!(entries(0), entries(1));

@@ -277,7 +277,7 @@ fn what_was_said_about_earlier_runs_is_let_go() {
     let before = wire.replicas.iter().map(|r| r.link_entries()).max();
     for _ in 0..10 {
         let (now, next) = (wire.now, wire.replicas[0].actor().incarnation);
-        wire.replicas[0].renew(now, next);
+        wire.replicas[0].renew(now, next).unwrap();
         wire.run(2);
     }
     wire.assert_same(0, 1);

@@ -458,7 +458,7 @@ fn a_relay_that_goes_on_as_another_run_passes_on() {
     wire.talk();
     assert_eq!(wire.total(2, "x"), 1);
     let (now, run) = (wire.now_at(1), wire.replicas[1].actor().clone());
-    assert!(wire.replicas[1].renew(now, Incarnation(0)) > run);
+    assert!(wire.replicas[1].renew(now, Incarnation(0)).unwrap() > run);
     wire.add_to(0, "x", 1);
     wire.talk();
     assert_eq!(wire.total(2, "x"), 2, "at once");

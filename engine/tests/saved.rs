@@ -8,7 +8,9 @@ use tallymesh_engine::{Cache, Config, Now, Replica, Time};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
-use tallymesh_schemas::{Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::{
+    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, limits,
+};
 
 const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
 
@@ -399,7 +401,10 @@ fn what_is_not_what_was_saved_is_refused() {
 #[test]
 fn each_run_is_later_than_the_one_before() {
     let facts = Facts { incarnation: Incarnation(500), ..Facts::default() };
-    assert_eq!(next_run(&facts, 900), Incarnation(900));
-    assert_eq!(next_run(&facts, 500), Incarnation(501));
-    assert_eq!(next_run(&facts, 3), Incarnation(501));
+    assert_eq!(next_run(&facts, 900), Ok(Incarnation(900)));
+    assert_eq!(next_run(&facts, 500), Ok(Incarnation(501)));
+    assert_eq!(next_run(&facts, 3), Ok(Incarnation(501)));
+    let last = Facts { incarnation: Incarnation(limits::INCARNATION - 1), ..Facts::default() };
+    assert!(next_run(&last, 3).is_err(), "no number is changed into another one");
+    assert!(next_run(&facts, limits::INCARNATION).is_err());
 }

@@ -122,9 +122,9 @@ fn a_run_that_is_superseded_goes_on_as_a_later_one() {
     wire.add_to(0, "k", 3);
     wire.talk();
     let (now, ours) = (wire.now, wire.replicas[0].actor().incarnation);
-    wire.replicas[0].handle_superseded(now, Incarnation(ours.0 - 1));
+    wire.replicas[0].handle_superseded(now, Incarnation(ours.0 - 1), &name("b"));
     assert_eq!(wire.replicas[0].actor().incarnation, ours, "an earlier run is none of our concern");
-    wire.replicas[0].handle_superseded(now, Incarnation(ours.0 + 5));
+    wire.replicas[0].handle_superseded(now, Incarnation(ours.0 + 5), &name("b"));
     assert!(wire.replicas[0].actor().incarnation.0 > ours.0 + 5);
     wire.run(2);
     assert_eq!((wire.total(0, "k"), wire.total(1, "k")), (3, 3));

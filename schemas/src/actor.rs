@@ -167,6 +167,38 @@ impl<'de> Deserialize<'de> for NodeName {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+/// There is no run of that number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is no number of a run: the last one is {last}", last = limits::INCARNATION - 1)]
+pub struct NoSuchRun(pub u64);
+
+/// The bounds of runs. Every path by which a number comes in uses these: `--incarnation`, saved states, hellos, close
+/// reasons, gossip, digests and tombstones. A number beyond a bound is refused and never changed into another one.
+impl Incarnation {
+    /// The run itself, if a node can be in it.
+    ///
+    /// # Errors
+    /// [`NoSuchRun`] for [`limits::INCARNATION`] and what is higher.
+    pub fn checked(self) -> Result<Self, NoSuchRun> {
+        if self.0 < limits::INCARNATION { Ok(self) } else { Err(NoSuchRun(self.0)) }
+    }
+
+    /// The run that supersedes this one.
+    ///
+    /// # Errors
+    /// [`NoSuchRun`] when this one is the last, or beyond.
+    pub fn next(self) -> Result<Self, NoSuchRun> {
+        Self(self.0.saturating_add(1)).checked()
+    }
+
+    /// Whether a node believes others that this is a run of its own name, and begins the next one. The bound moves on with
+    /// the wall clock, faster than a node begins runs: so the node's next run is believed, too, when others report that one
+    /// to a process that has forgotten it.
+    pub fn is_credible(self, unix_ms: u64) -> bool {
+        self.next().is_ok() && self.0 < limits::INCARNATION_REPORTED.saturating_add(unix_ms)
+    }
+}
+
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -229,5 +261,28 @@ mod tests {
             assert_eq!(NodeName::new(bad), Err(NameError::Label(bad.to_owned())));
         }
         assert!(matches!(NodeName::new(&"a".repeat(65)), Err(NameError::TooLong { len: 65, max: 64 })));
+    }
+
+    #[test]
+    fn runs_end_at_their_bound_and_no_number_is_changed_into_another() {
+        let last = Incarnation(limits::INCARNATION - 1);
+        assert_eq!(last.checked(), Ok(last));
+        assert_eq!(last.next(), Err(NoSuchRun(limits::INCARNATION)));
+        for beyond in [limits::INCARNATION, u64::MAX] {
+            assert_eq!(Incarnation(beyond).checked(), Err(NoSuchRun(beyond)));
+            assert!(Incarnation(beyond).next().is_err());
+        }
+    }
+
+    /// Whatever run others drive a node to, they can report it later to a process that does not know of it.
+    #[test]
+    fn the_answer_to_a_credible_claim_is_credible_a_millisecond_later() {
+        for unix_ms in [0, 1, 1_700_000_000_000] {
+            let highest = Incarnation(limits::INCARNATION_REPORTED + unix_ms - u64::from(unix_ms > 0));
+            assert_eq!(highest.is_credible(unix_ms), unix_ms > 0);
+            assert!(!highest.next().unwrap().is_credible(unix_ms));
+            assert!(highest.next().unwrap().is_credible(unix_ms + 2));
+        }
+        assert!(!Incarnation(limits::INCARNATION - 1).is_credible(u64::MAX));
     }
 }

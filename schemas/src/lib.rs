@@ -30,7 +30,7 @@ pub mod throttle;
 pub mod ttl;
 pub mod varint;
 
-pub use actor::{Actor, Incarnation, NameError, NodeName, Version};
+pub use actor::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
 pub use bound::Bound;
 pub use gauge::GaugeCacheSpec;
 pub use mask::{Family, HoldLimit, MaskError, MaskLimit};

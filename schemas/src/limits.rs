@@ -59,13 +59,13 @@ pub const ROW_KEY_BYTES: usize = KEY_BYTES + NODE_NAME_BYTES + 16;
 /// Rows, live and vacant, of one actor in one structure.
 pub const ROWS_PER_ACTOR: u32 = 1 << 26;
 
-/// Highest incarnation: milliseconds since 1970 stay below it for 280,000 years, so a run that has to supersede
-/// another always finds a higher number.
+/// The first number that is no run: [`Incarnation::checked`](crate::Incarnation::checked) refuses it and all that follow.
+/// Milliseconds since 1970 stay below it for 280,000 years.
 pub const INCARNATION: u64 = 1 << 53;
 
-/// Highest incarnation that a node is taken to be in on others' word: milliseconds since 1970 stay below it for two
-/// thousand years. Of itself a node may say a higher one. So a node that others say to be in a run far in the future still
-/// finds a later one, however often they do.
+/// A node takes another one to be in a run of this number at most, unless that node says so itself. Milliseconds since 1970
+/// stay below it for two thousand years. What others say about a node's own name, it believes up to this number plus the
+/// wall clock: see [`Incarnation::is_credible`](crate::Incarnation::is_credible).
 pub const INCARNATION_REPORTED: u64 = 1 << 46;
 
 /// Highest version of a row: an actor that changes a million rows a second takes nine years to get there.

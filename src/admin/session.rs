@@ -478,6 +478,8 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("divergences", engine.divergences),
         ("snapshots_taken", engine.replaced),
         ("conflicts", engine.conflicts),
+        ("conflicts_delayed", engine.claims_delayed),
+        ("conflicts_refused", engine.claims_refused),
         ("messages_refused", engine.refused),
         ("deltas_unasked", engine.unasked),
     ];

@@ -226,6 +226,34 @@ fn two_nodes_of_one_name() {
     play(13, "at 2s twin a; at 6s crash a'", &["twin", "told: conflict"]);
 }
 
+/// I1. Of two processes under one name the others count one all the time, and the runs do not change without end.
+#[test]
+fn of_two_nodes_of_one_name_one_is_counted() {
+    let mut cluster = cluster(21).start();
+    for (label, n) in [("a", 1), ("b", 10)] {
+        cluster.with(label, |node| node.add("outbound_domains", b"k", n));
+    }
+    cluster.run_for(SECOND * 2).unwrap();
+    assert_eq!(cluster.count("c", "outbound_domains", b"k"), 11);
+    cluster.script("at 0s twin a").unwrap();
+    cluster.run_for(SECOND).unwrap();
+    cluster.with("a'", |node| node.add("outbound_domains", b"k", 1));
+    let mut missed = 0;
+    for _ in 0..1200 {
+        cluster.run_for(SECOND / 10).unwrap();
+        missed += u32::from(cluster.count("c", "outbound_domains", b"k") != 11);
+    }
+    assert!(missed < 60, "in {missed} of 1200 looks neither or both of them were counted");
+    let conflicts = cluster.trace().marked("told: conflict");
+    assert!((1..=20).contains(&conflicts), "{conflicts} changes of the run in two minutes");
+    bit(&cluster, &["twin"]);
+    cluster.script("at 0s crash a'").unwrap();
+    cluster.run_for(SECOND * 120).unwrap();
+    if let Err(failure) = cluster.settle() {
+        panic!("{failure}");
+    }
+}
+
 /// I7. Stopped and slow peers hold nothing up, and cost no more than cursors.
 #[test]
 fn stopped_and_slow_peers() {

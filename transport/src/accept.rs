@@ -1,80 +1,125 @@
 //! The task that takes incoming connections.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use quinn::Incoming;
 use tallymesh_schemas::Bound;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
 use crate::Refusal;
-use crate::closing::Ending;
+use crate::closing::{Failure, Proven, Unproven};
 use crate::counters::count;
 use crate::greet::greet;
-use crate::limits::{HANDSHAKES, HANDSHAKES_UNPROVEN};
+use crate::limits::HANDSHAKE_FAILED;
 use crate::mesh::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;
+use crate::slots::{Admission, Caller, SlotId, Slots};
 
-/// Takes incoming connections until the endpoint is closed. A flood of them costs a bounded number of handshakes: while
-/// some are under way, strangers first have to prove their address, which costs nothing here; beyond the bound they are
-/// refused.
+/// Takes incoming connections until the endpoint is closed. A flood of them costs a bounded number of handshakes, shared out
+/// by [`Slots`]. While some are under way, strangers first have to prove their address, which costs nothing here.
 pub(crate) async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, mesh: mpsc::Sender<Input>) {
-    let mut handshakes = JoinSet::new();
+    let mut acceptor =
+        Acceptor { shared, mesh, slots: Slots::default(), tasks: JoinSet::new(), handles: BTreeMap::new() };
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
-                Some(incoming) => admit(&shared, &mut handshakes, incoming, &mesh),
+                Some(incoming) => acceptor.admit(incoming),
                 None => break,
             },
-            Some(_) = handshakes.join_next(), if !handshakes.is_empty() => {}
+            Some(done) = acceptor.tasks.join_next(), if !acceptor.tasks.is_empty() => {
+                // Of one that was thrown out the slot has gone to somebody else.
+                if let Ok(slot) = done {
+                    acceptor.slots.free(slot);
+                    acceptor.handles.remove(&slot);
+                }
+            }
         }
     }
-    handshakes.shutdown().await;
+    acceptor.tasks.shutdown().await;
 }
 
-fn admit(shared: &Arc<Shared>, handshakes: &mut JoinSet<()>, incoming: Incoming, mesh: &mpsc::Sender<Input>) {
-    let addr = incoming.remote_address();
-    let under_way = handshakes.len();
-    if shared.leaving.load(Ordering::Acquire) {
-        incoming.refuse();
-    } else if under_way >= HANDSHAKES_UNPROVEN && !incoming.remote_address_validated() {
-        count(&shared.tally.retries, 1);
-        // Not validated, so a retry is allowed.
-        let _ = incoming.retry();
-    } else if under_way >= HANDSHAKES {
-        incoming.refuse();
-        shared.tally.bounds.reached(Bound::Handshakes);
-        shared.refuse(addr, None, Refusal::Overload, "as many handshakes are under way as are allowed");
-    } else {
-        let span = tracing::debug_span!("incoming", %addr);
-        handshakes.spawn(shake_hands(Arc::clone(shared), incoming, mesh.clone()).instrument(span));
-    }
+/// The handshakes under way.
+struct Acceptor {
+    shared: Arc<Shared>,
+    mesh: mpsc::Sender<Input>,
+    slots: Slots,
+    tasks: JoinSet<SlotId>,
+    handles: BTreeMap<SlotId, AbortHandle>,
 }
 
-async fn shake_hands(shared: Arc<Shared>, incoming: Incoming, mesh: mpsc::Sender<Input>) {
-    let addr = incoming.remote_address();
-    let connected = tokio::time::timeout(shared.timings.handshake, incoming).await;
-    let (name, ending) = match connected {
-        Ok(Ok(conn)) => match greet(&shared, conn).await {
-            Ok(greeted) => {
-                // An error says that the mesh is gone.
-                let _ = mesh.send(Input::Greeted { greeted: Box::new(greeted), origin: Origin::Incoming }).await;
+impl Acceptor {
+    fn admit(&mut self, incoming: Incoming) {
+        if self.shared.leaving.load(Ordering::Acquire) {
+            return incoming.refuse();
+        }
+        let addr = incoming.remote_address();
+        let source = addr.ip().into();
+        let caller = match incoming.remote_address_validated() {
+            false => Caller::Unproven(source),
+            true if self.shared.is_known(addr) => Caller::Known(source),
+            true => Caller::Proven(source),
+        };
+        let slot = match self.slots.admit(caller) {
+            Admission::Slot(slot) => slot,
+            Admission::InPlaceOf(slot, gone) => {
+                self.handles.remove(&gone).into_iter().for_each(|handle| handle.abort());
+                slot
+            }
+            Admission::Prove => {
+                count(&self.shared.tally.retries, 1);
+                // Not validated, so a retry is allowed.
+                let _ = incoming.retry();
                 return;
             }
-            Err(failed) => failed,
-        },
-        Ok(Err(error)) => (None, Ending::of(&error)),
-        Err(_) => (None, Ending::refused(Refusal::Handshake, "the TLS handshake did not end in time")),
-    };
-    if ending.superseded.is_some() {
-        // An error says that the mesh is gone.
-        let _ = mesh.send(Input::Failed { origin: Origin::Incoming, addr, name, ending }).await;
-    } else if let Some(refusal) = ending.refusal {
-        shared.refuse(addr, name.as_ref(), refusal, &ending.reason);
-    } else {
-        tracing::debug!(%addr, reason = ending.reason, "an incoming connection did not become a link");
+            Admission::Refuse => {
+                incoming.refuse();
+                self.shared.tally.bounds.reached(Bound::Handshakes);
+                let detail = "as many handshakes are under way as are allowed";
+                return self.shared.refuse(addr, None, Refusal::Overload, detail);
+            }
+        };
+        let span = tracing::debug_span!("incoming", %addr);
+        let handshake = shake_hands(Arc::clone(&self.shared), incoming, self.mesh.clone(), slot).instrument(span);
+        self.handles.insert(slot, self.tasks.spawn(handshake));
     }
+}
+
+async fn shake_hands(shared: Arc<Shared>, incoming: Incoming, mesh: mpsc::Sender<Input>, slot: SlotId) -> SlotId {
+    let addr = incoming.remote_address();
+    let connected = match tokio::time::timeout(shared.timings.handshake, incoming).await {
+        Ok(Ok(conn)) => Proven::of(conn),
+        Ok(Err(error)) => Err(Unproven::of(&error)),
+        Err(_) => Err(Unproven::refused(Refusal::Handshake, "the TLS handshake did not end in time")),
+    };
+    let greeted = match connected {
+        Ok(conn) => greet(&shared, conn, None).await,
+        Err(unproven) => Err(Failure::Unproven(unproven)),
+    };
+    let (name, reason, refusal) = match greeted {
+        Ok(greeted) => {
+            // An error says that the mesh is gone.
+            let _ = mesh.send(Input::Greeted { greeted: Box::new(greeted), origin: Origin::Incoming }).await;
+            return slot;
+        }
+        Err(Failure::Proven { peer, ending }) if ending.superseded.is_some() => {
+            let failure = Failure::Proven { peer, ending };
+            // An error says that the mesh is gone.
+            let _ = mesh.send(Input::Failed { origin: Origin::Incoming, addr, failure }).await;
+            return slot;
+        }
+        Err(Failure::Proven { peer, ending }) => (Some(peer), ending.reason, ending.refusal),
+        Err(Failure::Unproven(Unproven { reason, refusal })) => (None, reason, refusal),
+    };
+    if let Some(refusal) = refusal {
+        shared.refuse(addr, name.as_ref(), refusal, &reason);
+    } else {
+        tracing::debug!(%addr, reason, "an incoming connection did not become a link");
+    }
+    tokio::time::sleep(HANDSHAKE_FAILED).await;
+    slot
 }

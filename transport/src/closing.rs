@@ -1,11 +1,17 @@
 //! How connections end: the codes that this crate closes with, and what an end means.
+//!
+//! Only [`Proven`] turns the end of a connection into an [`Ending`], which has effects. What the other end of a connection says
+//! before it has proven who it is becomes an [`Unproven`]: a text for the log.
+
+mod proven;
 
 use quinn::{ConnectionError, TransportErrorCode, VarInt};
-use tallymesh_schemas::actor::Incarnation;
-use tallymesh_schemas::limits::INCARNATION;
+use tallymesh_schemas::actor::{Incarnation, NodeName};
 
 use crate::Refusal;
 use crate::limits::REASON_BYTES;
+
+pub(crate) use proven::Proven;
 
 /// A code that a connection is closed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +96,48 @@ impl Code {
     }
 }
 
-/// How a connection ended.
+/// Why a connection did not become a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The other end had not proven who it is.
+    Unproven(Unproven),
+    /// A node of the cluster ended it, or this node did.
+    Proven { peer: NodeName, ending: Ending },
+}
+
+/// The end of a connection whose other end has not proven that it has a key of the cluster. Anybody may have caused it, so it
+/// means only that the connection failed. The texts and the refusal are for the log and the counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unproven {
+    /// For people.
+    pub(crate) reason: String,
+    /// What it looks like.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Unproven {
+    /// An end that this node decided.
+    pub(crate) fn local(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), refusal: None }
+    }
+
+    /// An end that this node decided as the other end does not behave.
+    pub(crate) fn refused(refusal: Refusal, reason: impl Into<String>) -> Self {
+        Self { refusal: Some(refusal), ..Self::local(reason) }
+    }
+
+    /// What QUIC's error looks like.
+    pub(crate) fn of(error: &ConnectionError) -> Self {
+        if let ConnectionError::ApplicationClosed(close) = error {
+            // A node of the cluster closes with a code only after it has proven who it is.
+            return Self::local(format!("closed before the handshake was over: {}", printable(&close.reason)));
+        }
+        let Ending { reason, refusal, .. } = Ending::of(error);
+        Self { reason, refusal }
+    }
+}
+
+/// How a connection to a node of the cluster ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ending {
     /// For people.
@@ -130,8 +177,8 @@ impl Ending {
         Self { goodbye: true, ..Self::local("the peer left") }
     }
 
-    /// What QUIC's error means.
-    pub(crate) fn of(error: &ConnectionError) -> Self {
+    /// What QUIC's error means on a connection whose other end has proven who it is.
+    fn of(error: &ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => Self::closed_by_peer(close.error_code, &close.reason),
             ConnectionError::TransportError(error) => {
@@ -160,8 +207,8 @@ impl Ending {
         let Some(code) = Code::from_var(code) else {
             return Self::local(format!("closed by the peer with the unknown code {code}: {text}"));
         };
-        // A number from outside: one that no run can have is not believed.
-        let by = text.parse().ok().filter(|by| *by <= INCARNATION).map(Incarnation);
+        // A number from outside: one that no run can have is refused.
+        let by = text.parse().ok().and_then(|by| Incarnation(by).checked().ok());
         Self {
             goodbye: code == Code::Goodbye,
             refusal: code.refusal(),
@@ -190,7 +237,7 @@ fn tls_refusal(code: TransportErrorCode) -> Option<Refusal> {
         120 | 70 => Some(Refusal::ProtocolVersion),
         // unknown_ca
         48 => Some(Refusal::Authority),
-        // access_denied: this crate's own verifier, see `verify`
+        // access_denied: earlier builds say so of a certificate with another name
         49 => Some(Refusal::WrongName),
         // bad_certificate to certificate_unknown, decrypt_error, certificate_required
         42..=46 | 51 | 116 => Some(Refusal::Certificate),
@@ -221,9 +268,20 @@ mod tests {
     fn a_superseded_run_learns_by_whom_but_not_nonsense() {
         let by = |text: &str| Ending::closed_by_peer(Code::Superseded.var(), text.as_bytes()).superseded;
         assert_eq!(by("1700000000000"), Some(Incarnation(1_700_000_000_000)));
+        assert_eq!(by("9007199254740991"), Some(Incarnation(9_007_199_254_740_991)));
+        assert_eq!(by("9007199254740992"), None);
         assert_eq!(by("18446744073709551615"), None);
         assert_eq!(by("soon"), None);
         assert_eq!(Ending::closed_by_peer(Code::Closed.var(), b"17").superseded, None);
+    }
+
+    #[test]
+    fn before_the_handshake_is_over_no_code_means_anything() {
+        for code in Code::ALL.into_iter().map(Code::var).chain([VarInt::from_u32(999)]) {
+            let close = quinn::ApplicationClose { error_code: code, reason: bytes::Bytes::from_static(b"17") };
+            let unproven = Unproven::of(&ConnectionError::ApplicationClosed(close));
+            assert_eq!(unproven, Unproven::local("closed before the handshake was over: 17"));
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::Identity;
-use crate::closing::{Code, Ending};
+use crate::closing::{Code, Failure, Proven, Unproven};
 use crate::counters::count;
 use crate::greet::greet;
 use crate::limits::SEED_ADDRESSES;
@@ -55,46 +55,42 @@ impl Dialer {
     /// Dials an address and says hello.
     pub(crate) async fn dial(self, addr: SocketAddr, expected: Option<NodeName>, origin: Origin) {
         count(&self.shared.tally.dials, 1);
-        let (name, ending) = match self.connect(addr, expected.clone()).await {
-            Ok(conn) => match greet(&self.shared, conn).await {
-                Ok(greeted) => {
-                    // An error says that the mesh is gone.
-                    let _ = self.mesh.send(Input::Greeted { greeted: Box::new(greeted), origin }).await;
-                    return;
-                }
-                Err((name, ending)) => (name.or(expected), ending),
-            },
-            Err(ending) => (expected, ending),
+        let greeted = match self.connect(addr).await {
+            Ok(conn) => greet(&self.shared, conn, expected.as_ref()).await,
+            Err(unproven) => Err(Failure::Unproven(unproven)),
         };
         // An error says that the mesh is gone.
-        let _ = self.mesh.send(Input::Failed { origin, addr, name, ending }).await;
+        let _ = match greeted {
+            Ok(greeted) => self.mesh.send(Input::Greeted { greeted: Box::new(greeted), origin }).await,
+            Err(failure) => self.mesh.send(Input::Failed { origin, addr, failure }).await,
+        };
     }
 
     /// Connects; twice if the answer comes late. It may have waited at the other end, because that stood still, and QUIC
     /// takes such a wait for the path's round trip time, by which it paces for seconds. The second answer does not wait.
-    async fn connect(&self, addr: SocketAddr, expected: Option<NodeName>) -> Result<quinn::Connection, Ending> {
+    async fn connect(&self, addr: SocketAddr) -> Result<Proven, Unproven> {
         let begun = Instant::now();
-        let late = self.handshake(addr, expected.clone()).await?;
+        let late = self.handshake(addr).await?;
         if begun.elapsed() < LATE {
             return Ok(late);
         }
-        let Ok(conn) = self.handshake(addr, expected).await else { return Ok(late) };
-        late.close(Code::Replaced.var(), b"answered late");
+        let Ok(conn) = self.handshake(addr).await else { return Ok(late) };
+        late.conn().close(Code::Replaced.var(), b"answered late");
         Ok(conn)
     }
 
-    async fn handshake(&self, addr: SocketAddr, expected: Option<NodeName>) -> Result<quinn::Connection, Ending> {
-        let tls = tls::client(&self.identity, expected).map_err(|error| Ending::local(error.to_string()))?;
+    async fn handshake(&self, addr: SocketAddr) -> Result<Proven, Unproven> {
+        let tls = tls::client(&self.identity).map_err(|error| Unproven::local(error.to_string()))?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::clone(&self.transport));
         let connecting = self
             .endpoint
             .connect_with(config, addr, SERVER_NAME)
-            .map_err(|error| Ending::local(format!("cannot dial {addr}: {error}")))?;
+            .map_err(|error| Unproven::local(format!("cannot dial {addr}: {error}")))?;
         match tokio::time::timeout(self.shared.timings.handshake, connecting).await {
-            Ok(Ok(conn)) => Ok(conn),
-            Ok(Err(error)) => Err(Ending::of(&error)),
-            Err(_) => Err(Ending::local("no answer in time")),
+            Ok(Ok(conn)) => Proven::of(conn),
+            Ok(Err(error)) => Err(Unproven::of(&error)),
+            Err(_) => Err(Unproven::local("no answer in time")),
         }
     }
 }

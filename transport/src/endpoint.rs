@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quinn::Runtime;
+use tallymesh_schemas::NoSuchRun;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::bound;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -52,6 +53,9 @@ pub enum BindError {
     /// Others would not know where to reach this node.
     #[error("{0} is no address under which others reach this node: set advertise to one that is")]
     Advertise(SocketAddr),
+    /// The run cannot be.
+    #[error(transparent)]
+    Incarnation(#[from] NoSuchRun),
     /// TLS refuses the identity.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -64,6 +68,7 @@ impl Endpoint {
     /// [`BindError`] when the address cannot be listened on or advertised, or TLS refuses the identity.
     pub fn bind(identity: Identity, config: Config) -> Result<(Self, Events), BindError> {
         tokio::runtime::Handle::try_current().map_err(|_| BindError::Runtime)?;
+        config.incarnation.checked()?;
         let Config { listen, advertise, seeds, incarnation, gate, timings } = config;
         let refused = |source| BindError::Listen { listen, source };
         let runtime = Arc::new(quinn::TokioRuntime);
@@ -76,7 +81,7 @@ impl Endpoint {
         let transport = Arc::new(quic::transport(&timings));
         let server = quic::server(tls::server(&identity)?, Arc::clone(&transport));
         // Fails here, if it ever does, and not at the first dial.
-        tls::client(&identity, None)?;
+        tls::client(&identity)?;
         let socket = Arc::new(GatedSocket { inner, gate });
         let endpoint = quinn::Endpoint::new_with_abstract_socket(quic::endpoint(), Some(server), socket, runtime)
             .map_err(refused)?;

@@ -56,8 +56,13 @@ pub enum Event {
     },
     /// A newer run with this node's name is known: this run is refused until it [renews](crate::Endpoint::renew).
     Superseded {
-        /// The newest run known.
+        /// The run.
         by: Incarnation,
+        /// Who says so: a member, whose word it is; or this node's own name, when another process has proven to have its
+        /// key, and is that run.
+        peer: NodeName,
+        /// The address of that run, if it is known.
+        addr: Option<SocketAddr>,
     },
     /// A connection was refused, by this node or by the other.
     Refused {

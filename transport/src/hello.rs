@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tallymesh_schemas::NoSuchRun;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
-use tallymesh_schemas::limits::INCARNATION;
 
 use crate::limits::{BUILD_BYTES, HELLO_BYTES};
 
@@ -33,8 +33,8 @@ pub(crate) enum HelloError {
     Trailing(usize),
     #[error("the hello says \"{said}\" and the certificate \"{certificate}\"")]
     Name { said: NodeName, certificate: NodeName },
-    #[error("the hello's incarnation {0} is higher than any may be")]
-    Incarnation(Incarnation),
+    #[error("the hello's incarnation cannot be: {0}")]
+    Incarnation(#[from] NoSuchRun),
     #[error("the hello's address {0} is none that can be dialed")]
     Address(SocketAddr),
     #[error("the hello's build is longer than {BUILD_BYTES} bytes or not plain text")]
@@ -57,9 +57,7 @@ impl Hello {
         if hello.name != *certificate {
             return Err(HelloError::Name { said: hello.name, certificate: certificate.clone() });
         }
-        if hello.incarnation.0 > INCARNATION {
-            return Err(HelloError::Incarnation(hello.incarnation));
-        }
+        hello.incarnation.checked()?;
         if !can_be_dialed(hello.addr) {
             return Err(HelloError::Address(hello.addr));
         }
@@ -78,6 +76,8 @@ pub(crate) fn can_be_dialed(addr: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tallymesh_schemas::limits::INCARNATION;
+
     use super::*;
 
     fn hello() -> Hello {
@@ -103,8 +103,10 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let b = NodeName::new("b").unwrap();
         assert!(matches!(decode(&Hello { name: b, ..hello() }), Err(HelloError::Name { .. })));
-        let high = Incarnation(INCARNATION + 1);
-        assert_eq!(decode(&Hello { incarnation: high, ..hello() }), Err(HelloError::Incarnation(high)));
+        for high in [INCARNATION, INCARNATION + 1] {
+            let refused = Err(HelloError::Incarnation(NoSuchRun(high)));
+            assert_eq!(decode(&Hello { incarnation: Incarnation(high), ..hello() }), refused);
+        }
         let nowhere: SocketAddr = "0.0.0.0:1".parse().unwrap();
         assert_eq!(decode(&Hello { addr: nowhere, ..hello() }), Err(HelloError::Address(nowhere)));
         assert_eq!(decode(&Hello { build: "a\n".to_owned(), ..hello() }), Err(HelloError::Build));

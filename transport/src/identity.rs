@@ -121,8 +121,8 @@ impl Identity {
     }
 
     /// What checks the listeners that this node dials.
-    pub(crate) fn listener_verifier(&self, expected: Option<NodeName>) -> ListenerVerifier {
-        ListenerVerifier { roots: Arc::clone(&self.roots), provider: Arc::clone(&self.provider), expected }
+    pub(crate) fn listener_verifier(&self) -> ListenerVerifier {
+        ListenerVerifier { roots: Arc::clone(&self.roots), provider: Arc::clone(&self.provider) }
     }
 
     /// What checks the dialers that reach this node.
@@ -137,7 +137,7 @@ impl Identity {
         };
         let now = UnixTime::now();
         let name = ServerName::try_from(crate::tls::SERVER_NAME).map_err(|_| IdentityError::Empty("server name"))?;
-        self.listener_verifier(Some(self.name.clone()))
+        self.listener_verifier()
             .verify_server_cert(own, intermediates, &name, &[], now)
             .map_err(|source| IdentityError::Untrusted { role: "server", source })?;
         self.dialer_verifier()?

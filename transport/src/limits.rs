@@ -1,5 +1,7 @@
 //! Every bound of the transport, in one place. What both ends must agree on is in [`tallymesh_schemas::limits`].
 
+use std::time::Duration;
+
 use tallymesh_schemas::Bound;
 use tallymesh_schemas::limits::FRAME_BYTES;
 
@@ -19,8 +21,15 @@ pub const HELLO_BYTES: usize = 512;
 /// Bytes of the build that a hello names.
 pub const BUILD_BYTES: usize = 64;
 
-/// Incoming connections that may be between their first packet and the end of their hello.
+/// Incoming connections that may be between their first packet and the end of their hello, those from addresses of members
+/// not counted.
 pub const HANDSHAKES: usize = 64;
+
+/// Of these, connections from one address, or from one IPv6 network of 64 bits.
+pub const HANDSHAKES_PER_SOURCE: usize = HANDSHAKES / 2;
+
+/// Incoming connections from addresses under which members are known that may be that far, beside the others.
+pub const HANDSHAKES_KNOWN: usize = 64;
 
 /// Handshakes under way above which a stranger first has to prove its address with a retry token. A retry is answered
 /// without keeping anything in memory.
@@ -105,8 +114,11 @@ pub(crate) const UDP_BATCH: usize = 65_507;
 /// Bytes that are kept of the reason that a peer gives for closing.
 pub(crate) const REASON_BYTES: usize = 200;
 
-/// Refusals of one kind that are logged as warnings within a second; more are logged as debug messages.
-pub(crate) const WARNINGS_PER_SECOND: u32 = 10;
+/// Members whose word that this node is superseded waits to be read as an event.
+pub(crate) const SUPERSEDED_EVENTS: usize = 64;
+
+/// How long a handshake that failed keeps its place: so one place costs a few handshakes a second.
+pub(crate) const HANDSHAKE_FAILED: Duration = Duration::from_millis(250);
 
 /// The value of a bound that the transport counts when it is reached.
 pub(crate) fn value(bound: Bound) -> u64 {

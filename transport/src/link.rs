@@ -11,7 +11,7 @@ use quinn::Connection;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::frame::{self, FrameError};
 
-use crate::closing::{Code, Ending};
+use crate::closing::{Code, Ending, Proven};
 use crate::hello::Hello;
 use crate::limits::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
 use crate::member::Traffic;
@@ -63,14 +63,14 @@ struct Inner {
     hello: Hello,
     version: u8,
     introduced_as: Incarnation,
-    conn: Connection,
+    conn: Proven,
     outbox: Outbox,
     /// How this node ended the link, if it did.
     ending: Mutex<Option<Ending>>,
 }
 
 impl Link {
-    pub(crate) fn new(id: LinkId, hello: Hello, version: u8, introduced_as: Incarnation, conn: Connection) -> Self {
+    pub(crate) fn new(id: LinkId, hello: Hello, version: u8, introduced_as: Incarnation, conn: Proven) -> Self {
         let (outbox, ending) = (Outbox::default(), Mutex::new(None));
         Self(Arc::new(Inner { id, hello, version, introduced_as, conn, outbox, ending }))
     }
@@ -107,17 +107,17 @@ impl Link {
 
     /// The address that the peer's packets come from.
     pub fn remote_addr(&self) -> SocketAddr {
-        self.0.conn.remote_address()
+        self.conn().remote_address()
     }
 
     /// The current estimate of the round trip time.
     pub fn rtt(&self) -> Duration {
-        self.0.conn.rtt()
+        self.conn().rtt()
     }
 
     /// What has passed over the link so far.
     pub fn traffic(&self) -> Traffic {
-        let quinn::ConnectionStats { udp_tx, udp_rx, .. } = self.0.conn.stats();
+        let quinn::ConnectionStats { udp_tx, udp_rx, .. } = self.conn().stats();
         Traffic {
             datagrams_out: udp_tx.datagrams,
             bytes_out: udp_tx.bytes,
@@ -155,12 +155,12 @@ impl Link {
     pub(crate) fn end(&self, code: Code, ending: Ending, told: &str) {
         let mut first = self.0.ending.lock();
         // Closing a connection that has ended already would make QUIC forget how it did.
-        match self.0.conn.close_reason() {
-            Some(error) => drop(first.get_or_insert_with(|| Ending::of(&error))),
+        match self.0.conn.ended() {
+            Some(ended) => drop(first.get_or_insert(ended)),
             None => {
                 first.get_or_insert(ending);
                 // Before the queue: a stream that is dropped while it is open ends properly, which reads like a farewell.
-                self.0.conn.close(code.var(), told.as_bytes());
+                self.conn().close(code.var(), told.as_bytes());
             }
         }
         drop(first);
@@ -169,12 +169,12 @@ impl Link {
 
     /// How the link ended; `error` is what QUIC says.
     pub(crate) fn ending(&self, error: &quinn::ConnectionError) -> Ending {
-        self.0.ending.lock().clone().unwrap_or_else(|| Ending::of(error))
+        self.0.ending.lock().clone().unwrap_or_else(|| self.0.conn.ending(error))
     }
 
     /// Whether the connection is still there.
     pub(crate) fn is_live(&self) -> bool {
-        self.0.conn.close_reason().is_none()
+        self.conn().close_reason().is_none()
     }
 
     /// As which run this node introduced itself on this link.
@@ -184,8 +184,8 @@ impl Link {
 
     /// Lets no more wait, here and in QUIC, than the path takes in two round trips each: what waits on a slow path grows old.
     pub(crate) fn follow_path(&self) {
-        let window = self.0.conn.stats().path.cwnd.saturating_mul(2);
-        self.0.conn.set_send_window(window.clamp(SEND_WINDOW_MIN, SEND_WINDOW));
+        let window = self.conn().stats().path.cwnd.saturating_mul(2);
+        self.conn().set_send_window(window.clamp(SEND_WINDOW_MIN, SEND_WINDOW));
         self.0.outbox.follow(usize::try_from(window).unwrap_or(usize::MAX));
     }
 
@@ -194,7 +194,7 @@ impl Link {
     }
 
     pub(crate) fn conn(&self) -> &Connection {
-        &self.0.conn
+        self.0.conn.conn()
     }
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::Notify;
 
-use crate::limits::REFUSED_EVENTS;
+use crate::limits::{REFUSED_EVENTS, SUPERSEDED_EVENTS};
 use crate::{Event, LinkId, MemberState, Refusal};
 
 /// What waits to be reported.
@@ -19,16 +19,21 @@ pub(crate) struct Notices {
 
 #[derive(Debug, Default)]
 struct State {
-    superseded: Option<Incarnation>,
+    /// What each peer says last.
+    superseded: BTreeMap<NodeName, (Incarnation, Option<SocketAddr>)>,
     writable: BTreeSet<(NodeName, LinkId)>,
     members: BTreeMap<NodeName, (MemberState, Incarnation, SocketAddr)>,
     refused: VecDeque<(SocketAddr, Option<NodeName>, Refusal)>,
 }
 
 impl Notices {
-    pub(crate) fn superseded(&self, by: Incarnation) {
+    /// A peer says that this node is superseded. Its last word takes the place of the one before, not of other peers': which
+    /// of them to believe is not decided here.
+    pub(crate) fn superseded(&self, by: Incarnation, peer: &NodeName, addr: Option<SocketAddr>) {
         let mut state = self.state.lock();
-        state.superseded = state.superseded.max(Some(by));
+        if state.superseded.len() < SUPERSEDED_EVENTS || state.superseded.contains_key(peer) {
+            state.superseded.insert(peer.clone(), (by, addr));
+        }
         drop(state);
         self.changed.notify_one();
     }
@@ -63,8 +68,8 @@ impl Notices {
     /// What has waited longest of what matters most.
     pub(crate) fn pop(&self) -> Option<Event> {
         let mut state = self.state.lock();
-        if let Some(by) = state.superseded.take() {
-            return Some(Event::Superseded { by });
+        if let Some((peer, (by, addr))) = state.superseded.pop_first() {
+            return Some(Event::Superseded { by, peer, addr });
         }
         if let Some((peer, link)) = state.writable.pop_first() {
             return Some(Event::Writable { peer, link });
@@ -93,12 +98,15 @@ mod tests {
         for state in [MemberState::Alive, MemberState::Suspect, MemberState::Dead] {
             notices.member(name.clone(), state, Incarnation(1), addr);
         }
-        notices.superseded(Incarnation(3));
-        notices.superseded(Incarnation(2));
+        let liar = NodeName::new("liar").unwrap();
+        notices.superseded(Incarnation(2), &name, None);
+        notices.superseded(Incarnation(9), &liar, None);
+        notices.superseded(Incarnation(3), &name, None);
         for _ in 0..REFUSED_EVENTS + 10 {
             notices.refused(addr, None, Refusal::Authority);
         }
-        assert!(matches!(notices.pop(), Some(Event::Superseded { by: Incarnation(3) })));
+        assert!(matches!(notices.pop(), Some(Event::Superseded { by: Incarnation(3), .. })));
+        assert!(matches!(notices.pop(), Some(Event::Superseded { by: Incarnation(9), .. })));
         assert!(matches!(notices.pop(), Some(Event::Member { state: MemberState::Dead, .. })));
         let mut refused = 0;
         while let Some(Event::Refused { .. }) = notices.pop() {

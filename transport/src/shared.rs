@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tallymesh_schemas::Bound;
@@ -12,8 +11,8 @@ use tokio::sync::watch;
 
 use crate::counters::Tally;
 use crate::hello::Hello;
-use crate::limits::WARNINGS_PER_SECOND;
 use crate::notices::Notices;
+use crate::reports::Reports;
 use crate::{Joining, Link, Member, MemberState, Refusal, Timings};
 
 /// What all parts of an endpoint see. The mesh alone writes the members.
@@ -26,13 +25,13 @@ pub(crate) struct Shared {
     pub(crate) timings: Timings,
     pub(crate) tally: Tally,
     pub(crate) notices: Notices,
+    pub(crate) reports: Reports,
     pub(crate) members: Mutex<BTreeMap<NodeName, Known>>,
     /// Whether this node has found others.
     pub(crate) joining: watch::Sender<Joining>,
     /// Set once, when the endpoint leaves.
     pub(crate) leaving: AtomicBool,
     incarnation: AtomicU64,
-    warnings: Mutex<(Option<Instant>, u32)>,
 }
 
 /// What the mesh knows about a member.
@@ -62,11 +61,11 @@ impl Shared {
             timings,
             tally: Tally::default(),
             notices: Notices::default(),
+            reports: Reports::default(),
             members: Mutex::new(BTreeMap::new()),
             joining: watch::Sender::new(Joining::Trying),
             leaving: AtomicBool::new(false),
             incarnation: AtomicU64::new(incarnation.0),
-            warnings: Mutex::new((None, 0)),
         }
     }
 
@@ -109,27 +108,22 @@ impl Shared {
             .collect()
     }
 
-    /// Counts, logs and reports a refusal. The log gets some of a kind a second; a flood must not fill a disk.
+    /// Counts, logs and reports a refusal.
     pub(crate) fn refuse(&self, addr: SocketAddr, name: Option<&NodeName>, refusal: Refusal, detail: &str) {
+        self.reports.refused(addr, name, refusal, detail);
+        self.count_refusal(addr, name, refusal);
+    }
+
+    /// Counts and reports a refusal that another log line tells of.
+    pub(crate) fn count_refusal(&self, addr: SocketAddr, name: Option<&NodeName>, refusal: Refusal) {
         self.tally.refuse(refusal);
-        if self.may_warn() {
-            tracing::warn!(%addr, name = name.map(tracing::field::display), %refusal, detail, "connection refused");
-        } else {
-            tracing::debug!(%addr, name = name.map(tracing::field::display), %refusal, detail, "connection refused");
-        }
         if !self.notices.refused(addr, name.cloned(), refusal) {
             self.tally.bounds.reached(Bound::RefusedEvents);
         }
     }
 
-    fn may_warn(&self) -> bool {
-        let now = Instant::now();
-        let mut warnings = self.warnings.lock();
-        let (since, given) = &mut *warnings;
-        if since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
-            (*since, *given) = (Some(now), 0);
-        }
-        *given += 1;
-        *given <= WARNINGS_PER_SECOND
+    /// Whether a member is known under an address: O(members).
+    pub(crate) fn is_known(&self, addr: SocketAddr) -> bool {
+        self.members.lock().values().any(|known| known.addr == addr)
     }
 }

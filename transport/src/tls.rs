@@ -5,7 +5,6 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
-use tallymesh_schemas::actor::NodeName;
 use tallymesh_schemas::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 
 use crate::Identity;
@@ -52,12 +51,12 @@ pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
     Ok(QuicServerConfig::try_from(config)?)
 }
 
-/// How this node dials, expecting a certain node or any of the cluster.
-pub(crate) fn client(identity: &Identity, expected: Option<NodeName>) -> Result<QuicClientConfig, TlsError> {
+/// How this node dials any node of the cluster.
+pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> {
     let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&identity.provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(identity.listener_verifier(expected)))
+        .with_custom_certificate_verifier(Arc::new(identity.listener_verifier()))
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
     config.alpn_protocols = protocols();
     // As for the server; besides, tickets are kept by server name, and all nodes are dialed under the same one.

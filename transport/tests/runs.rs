@@ -8,7 +8,7 @@ use tallymesh_transport::{Event, Refusal};
 
 async fn superseded(node: &mut Node) -> u64 {
     node.expect("superseded", |event| match event {
-        Event::Superseded { by } => Some(by.0),
+        Event::Superseded { by, .. } => Some(by.0),
         _ => None,
     })
     .await

@@ -45,39 +45,75 @@ impl Initials {
 
     /// The first datagram of a connection that calls the node's end `theirs`, with a token if the node has sent one.
     pub(crate) fn datagram(&self, theirs: &[u8], token: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0xc0 | (PACKET_NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
-        for name in [theirs, &OURS] {
-            packet.push(u8::try_from(name.len()).expect("a connection's name is short"));
-            packet.extend_from_slice(name);
-        }
-        put_length(&mut packet, token.len());
-        packet.extend_from_slice(token);
-        let rest = DATAGRAM - packet.len() - 2;
-        put_length(&mut packet, rest);
-        let at = packet.len();
-        packet.extend_from_slice(&[0; PACKET_NUMBER_BYTES]);
-        let mut payload = vec![0x06, 0];
-        put_length(&mut payload, self.hello.len());
-        payload.extend_from_slice(&self.hello);
-        payload.resize(rest - PACKET_NUMBER_BYTES - TAG_BYTES, 0);
-        let keys = self.keys(theirs);
-        let tag = keys.local.packet.encrypt_in_place(0, &packet, &mut payload).expect("it is short enough");
-        packet.extend_from_slice(&payload);
-        packet.extend_from_slice(tag.as_ref());
-        let (head, protected) = packet.split_at_mut(at);
-        let (number, sample) = protected.split_at_mut(PACKET_NUMBER_BYTES);
-        let first = head.first_mut().expect("the header has a first byte");
-        let sample = &sample[..keys.local.header.sample_len()];
-        keys.local.header.encrypt_in_place(sample, first, number).expect("the sample is long enough");
-        packet
+        seal(theirs, token, self.client_hello(), &self.keys(theirs, Side::Client))
     }
 
-    fn keys(&self, theirs: &[u8]) -> Keys {
+    /// The first datagram of a connection, which closes it at once with an application's code.
+    pub(crate) fn closing(&self, theirs: &[u8], code: usize, reason: &str) -> Vec<u8> {
+        let frames = [self.client_hello(), close(code, reason)].concat();
+        seal(theirs, &[], frames, &self.keys(theirs, Side::Client))
+    }
+
+    /// What a server answers to the first datagram of a connection to close it with an application's code, before it has shown
+    /// any certificate.
+    pub(crate) fn refusal(&self, asked: &[u8], code: usize, reason: &str) -> Option<Vec<u8>> {
+        if asked.first()? & 0xf0 != 0xc0 {
+            return None;
+        }
+        let (ours, rest) = asked.get(5..)?.split_first()?;
+        let (ours, rest) = rest.split_at_checked(usize::from(*ours))?;
+        let (theirs, rest) = rest.split_first()?;
+        let theirs = rest.get(..usize::from(*theirs))?;
+        Some(seal(theirs, &[], close(code, reason), &self.keys(ours, Side::Server)))
+    }
+
+    fn client_hello(&self) -> Vec<u8> {
+        let mut frame = vec![0x06, 0];
+        put_length(&mut frame, self.hello.len());
+        frame.extend_from_slice(&self.hello);
+        frame
+    }
+
+    fn keys(&self, connection: &[u8], side: Side) -> Keys {
         let suites = &self.provider.cipher_suites;
         let suite = suites.iter().find(|suite| suite.suite() == CipherSuite::TLS13_AES_128_GCM_SHA256);
         let Some(SupportedCipherSuite::Tls13(suite)) = suite else { panic!("every QUIC has this suite") };
-        Keys::initial(Version::V1, suite, suite.quic.expect("it is QUIC's own"), theirs, Side::Client)
+        Keys::initial(Version::V1, suite, suite.quic.expect("it is QUIC's own"), connection, side)
     }
+}
+
+/// CONNECTION_CLOSE with a code of the application: it has no place in an Initial packet, and anybody can put it there.
+fn close(code: usize, reason: &str) -> Vec<u8> {
+    let mut frame = vec![0x1d];
+    put_length(&mut frame, code);
+    put_length(&mut frame, reason.len());
+    frame.extend_from_slice(reason.as_bytes());
+    frame
+}
+
+/// An Initial packet that calls the other end `theirs`, as long as a datagram, with these frames.
+fn seal(theirs: &[u8], token: &[u8], mut payload: Vec<u8>, keys: &Keys) -> Vec<u8> {
+    let mut packet = vec![0xc0 | (PACKET_NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
+    for name in [theirs, &OURS] {
+        packet.push(u8::try_from(name.len()).expect("a connection's name is short"));
+        packet.extend_from_slice(name);
+    }
+    put_length(&mut packet, token.len());
+    packet.extend_from_slice(token);
+    let rest = DATAGRAM - packet.len() - 2;
+    put_length(&mut packet, rest);
+    let at = packet.len();
+    packet.extend_from_slice(&[0; PACKET_NUMBER_BYTES]);
+    payload.resize(rest - PACKET_NUMBER_BYTES - TAG_BYTES, 0);
+    let tag = keys.local.packet.encrypt_in_place(0, &packet, &mut payload).expect("it is short enough");
+    packet.extend_from_slice(&payload);
+    packet.extend_from_slice(tag.as_ref());
+    let (head, protected) = packet.split_at_mut(at);
+    let (number, sample) = protected.split_at_mut(PACKET_NUMBER_BYTES);
+    let first = head.first_mut().expect("the header has a first byte");
+    let sample = &sample[..keys.local.header.sample_len()];
+    keys.local.header.encrypt_in_place(sample, first, number).expect("the sample is long enough");
+    packet
 }
 
 /// What a Retry asks for: the name that the node gives its end now, and the token that proves our address.
@@ -92,7 +128,7 @@ pub(crate) fn retry(packet: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((theirs, rest.get(..rest.len().checked_sub(TAG_BYTES)?)?))
 }
 
-/// A length below 2^14 as QUIC writes it.
+/// A number below 2^14 as QUIC writes it.
 fn put_length(packet: &mut Vec<u8>, length: usize) {
     let length = u16::try_from(length).expect("it fits a datagram");
     packet.extend_from_slice(&(0x4000 | length).to_be_bytes());

@@ -12,6 +12,7 @@ mod cluster;
 mod crash;
 mod flood;
 mod hostile;
+#[allow(dead_code, reason = "each test crate uses its part")]
 mod initial;
 mod lab;
 mod lies;

@@ -8,12 +8,16 @@ mod demo;
 mod faults;
 mod hold;
 mod init;
+#[path = "../network/initial.rs"]
+mod initial;
 mod kill;
 mod million;
 mod process;
 mod readme;
+mod rivals;
 mod series;
 mod state;
 mod support;
 mod throttle;
+mod unproven;
 mod views;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -312,6 +312,22 @@ impl Mesh {
         let members = self.ask(name, &["--output", "csv", "cluster", "membership"]).ok();
         let line = members.lines().find(|line| line.starts_with(&format!("{other},")));
         line.map(|line| line.split(',').map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// The UDP address that a node listens on.
+    #[track_caller]
+    pub(crate) fn listens(&self, name: &str) -> SocketAddr {
+        let text = fs::read_to_string(self.file(name, "hcl")).unwrap();
+        let listen = text.lines().find_map(|line| line.trim().strip_prefix("listen = \"")).unwrap();
+        listen.trim_end_matches('"').parse().unwrap()
+    }
+
+    /// One of the counters of `cluster info`.
+    #[track_caller]
+    pub(crate) fn counter(&self, name: &str, counter: &str) -> u64 {
+        let info = self.ask(name, &["--output", "json", "cluster", "info"]).ok();
+        let info: serde_json::Value = serde_json::from_str(&info).unwrap();
+        info["counters"][counter].as_u64().unwrap_or_else(|| panic!("no {counter} in {info}"))
     }
 
     /// Waits until every running node has a link to every other one.

@@ -11,25 +11,30 @@
     )
 )]
 
-use tallymesh_schemas::{Actor, Incarnation, NodeName, limits};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
 use super::link::Part;
+use super::succession::Claim;
 use super::{Event, Replica};
 use crate::structure::Structure;
 use crate::time::Now;
 
 impl Replica {
-    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. In the last
-    /// run that there is, it stays: no run is ever begun twice.
-    pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Actor {
+    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it.
+    ///
+    /// # Errors
+    /// [`NoSuchRun`] when the last run there is has been reached: no run is ever begun twice. Nothing is changed then.
+    pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Result<Actor, NoSuchRun> {
         self.renew_with(now, at_least, Structure::renew)
     }
 
-    fn renew_with(&mut self, now: Now, at_least: Incarnation, renew: impl Fn(&Structure, Actor)) -> Actor {
-        let incarnation = Incarnation(at_least.0.max(self.actor.incarnation.0 + 1).min(limits::INCARNATION));
-        if incarnation == self.actor.incarnation {
-            return self.actor.clone();
-        }
+    fn renew_with(
+        &mut self,
+        now: Now,
+        at_least: Incarnation,
+        renew: impl Fn(&Structure, Actor),
+    ) -> Result<Actor, NoSuchRun> {
+        let incarnation = self.actor.incarnation.next()?.max(at_least).checked()?;
         let run = Actor::new(self.actor.node.clone(), incarnation);
         let was = std::mem::replace(&mut self.actor, run);
         for held in self.structures.values_mut() {
@@ -52,35 +57,92 @@ impl Replica {
             // What lies between may be another process's.
             self.begun = incarnation;
         }
-        self.actor.clone()
+        Ok(self.actor.clone())
     }
 
     /// Whether an actor is a later run of our own name, which somebody else has begun.
     pub(super) fn is_later_run(&self, actor: &Actor) -> bool {
-        actor.node == self.actor.node && actor.incarnation > self.actor.incarnation && self.can_be_reported(actor)
+        actor.node == self.actor.node && actor.incarnation > self.actor.incarnation
+    }
+
+    /// Somebody else runs under our name, as `by`: if that is no earlier run than ours, we go on as a later one (I1). `peer`
+    /// says so: a member, which is believed within bounds, or our own name, when it is whoever has our key.
+    pub fn handle_superseded(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
+        if by >= self.actor.incarnation {
+            let credible = if *peer == self.actor.node { by.next().is_ok() } else { self.is_credible(now, by) };
+            self.claim(now, credible, Claim { by, peer: peer.clone(), forgotten: None });
+        }
     }
 
     /// Somebody else writes under our name: report it and go on as a higher run (I1).
-    pub(super) fn conflict(&mut self, now: Now, other: Incarnation, peer: &NodeName) {
-        self.conflict_with(now, other, peer, Structure::renew);
+    pub(super) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
+        self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: None });
     }
 
     /// We were forgotten, and live: the caches start over, because the others have not waited for us with what they retire.
     /// A run that is later than those that were forgotten keeps what it has written.
-    pub(super) fn come_back(&mut self, now: Now, forgotten: Incarnation, peer: &NodeName) {
-        let keep = self.actor.incarnation > forgotten;
-        self.conflict_with(now, forgotten, peer, |structure, actor| {
-            if structure.is_cache() { structure.start_over(actor, keep) } else { structure.renew(actor) }
-        });
+    pub(super) fn come_back(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
+        self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: Some(by) });
     }
 
-    fn conflict_with(&mut self, now: Now, other: Incarnation, peer: &NodeName, renew: impl Fn(&Structure, Actor)) {
-        let was = self.actor.clone();
-        let run = self.renew_with(now, Incarnation(other.0.saturating_add(1)), renew);
-        if run == was {
-            return;
+    /// Whether others are believed about a run of our name.
+    pub(super) fn is_credible(&self, now: Now, by: Incarnation) -> bool {
+        by <= self.actor.incarnation || by.is_credible(now.unix_ms)
+    }
+
+    /// The one way by which others make this node go on as another run.
+    fn claim(&mut self, now: Now, credible: bool, claim: Claim) {
+        let pause = self.succession.pause(now.mono);
+        if !credible {
+            self.refuse_claim(now, claim);
+        } else if pause.is_zero() {
+            let claim = self.succession.take_with(claim);
+            self.supersede(now, claim);
+        } else {
+            self.counters.claims_delayed += 1;
+            let (by, peer) = (claim.by, claim.peer.clone());
+            if self.succession.wait(now.mono, claim) {
+                self.event(Event::ConflictWaits { by, peer, pause });
+            }
         }
-        self.counters.conflicts += 1;
-        self.event(Event::Conflict { was, now: run, peer: peer.clone() });
+    }
+
+    /// Acts on a claim that has waited long enough.
+    pub(super) fn handle_succession(&mut self, now: Now) {
+        if now.mono >= self.succession.due()
+            && let Some(claim) = self.succession.take()
+            && (claim.by >= self.actor.incarnation || claim.forgotten.is_some())
+        {
+            self.supersede(now, claim);
+        }
+    }
+
+    fn supersede(&mut self, now: Now, claim: Claim) {
+        let was = self.actor.clone();
+        let at_least = Incarnation(claim.by.0.saturating_add(1));
+        let renewed = match claim.forgotten {
+            None => self.renew_with(now, at_least, Structure::renew),
+            Some(forgotten) => {
+                let keep = was.incarnation > forgotten;
+                self.renew_with(now, at_least, |structure, actor| {
+                    if structure.is_cache() { structure.start_over(actor, keep) } else { structure.renew(actor) }
+                })
+            }
+        };
+        match renewed {
+            Ok(run) => {
+                self.succession.changed(now.mono);
+                self.counters.conflicts += 1;
+                self.event(Event::Conflict { was, now: run, peer: claim.peer });
+            }
+            Err(_) => self.refuse_claim(now, claim),
+        }
+    }
+
+    fn refuse_claim(&mut self, now: Now, claim: Claim) {
+        self.counters.claims_refused += 1;
+        if self.succession.refuse(now.mono) {
+            self.event(Event::ClaimRefused { by: claim.by, peer: claim.peer });
+        }
     }
 }

@@ -112,14 +112,6 @@ impl Replica {
         }
     }
 
-    /// Somebody else runs under our name, as `by`: if that is no earlier run than ours, we go on as a later one.
-    pub fn handle_superseded(&mut self, now: Now, by: Incarnation) {
-        if by >= self.actor.incarnation {
-            let name = self.actor.node.clone();
-            self.conflict(now, by, &name);
-        }
-    }
-
     /// Forgets a node: its runs so far count no more, here and everywhere, and are not taken back. A node that lives
     /// comes back as a new run. Returns whether anything was known of it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
@@ -162,11 +154,11 @@ impl Replica {
         let grave = (tombstone.node.clone(), tombstone.from);
         let known = self.tombstones.get(&grave).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
-        let credible = self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
-        if !new || !credible || tombstone.until_ms <= now.unix_ms {
+        let ours = tombstone.node == self.actor.node;
+        let credible = || self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
+        if !new || tombstone.until_ms <= now.unix_ms || !(ours || credible()) {
             return;
         }
-        let ours = tombstone.node == self.actor.node;
         let forgotten = ours && whole && away && self.was_forgotten(&tombstone);
         if ours && (forgotten || tombstone.incarnation >= self.actor.incarnation) {
             if whole {
@@ -175,7 +167,7 @@ impl Replica {
                 self.conflict(now, tombstone.incarnation, peer);
             }
             if tombstone.incarnation >= self.actor.incarnation {
-                // There is no later run to go on as.
+                // Not yet: whoever told it tells it again.
                 return;
             }
         }
@@ -276,8 +268,7 @@ impl Replica {
 
     /// Whether a run is one that others than its node may tell us of: one that the node may have begun, or is in (I6).
     pub(super) fn can_be_reported(&self, actor: &Actor) -> bool {
-        let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
-        let known = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
+        let known = self.nodes.get(&actor.node).map(|known| known.incarnation);
         known.is_some_and(|known| actor.incarnation <= known) || actor.incarnation.0 <= limits::INCARNATION_REPORTED
     }
 

@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 use tallymesh_schemas::message::MessageError;
-use tallymesh_schemas::{Actor, NodeName, SeriesName, StructureName, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, SeriesName, StructureName, limits};
 
 use super::{Life, RestoreError};
 use crate::ledger::ApplyError;
@@ -72,6 +72,26 @@ pub enum Event {
         /// Who told us.
         peer: NodeName,
     },
+    /// Others say again that somebody else runs under our name. We go on as a new run when the pause is over, and until then
+    /// the others do not count us. Reported once a minute at most.
+    ConflictWaits {
+        /// The run that they name.
+        by: Incarnation,
+        /// Who told us.
+        peer: NodeName,
+        /// The rest of the pause.
+        pause: Duration,
+    },
+    /// Somebody says that a run of our name exists which no node can have begun; we do not believe it. Reported once a minute
+    /// at most.
+    ClaimRefused {
+        /// That run.
+        by: Incarnation,
+        /// Who told us.
+        peer: NodeName,
+    },
+    /// We had to go on as a new run, and there is none left. Reported once.
+    LastRun,
     /// Our copy of an actor's rows was not what its owner has; a snapshot is on its way.
     Diverged {
         /// Where.
@@ -215,7 +235,12 @@ impl Event {
             Self::Life { node, .. } => Some((node, EventKind::Life)),
             Self::Superseded { actor } => Some((&actor.node, EventKind::Superseded)),
             Self::Forgotten { node } => Some((node, EventKind::Forgotten)),
-            Self::Conflict { .. } | Self::NotRestored(_) | Self::Repeated { .. } => None,
+            Self::Conflict { .. }
+            | Self::ConflictWaits { .. }
+            | Self::ClaimRefused { .. }
+            | Self::LastRun
+            | Self::NotRestored(_)
+            | Self::Repeated { .. } => None,
         }
     }
 
@@ -256,6 +281,10 @@ pub struct Counters {
     pub replaced: u64,
     /// Identity conflicts.
     pub conflicts: u64,
+    /// Claims that our name is another process's that came during the pause behind a change of the run.
+    pub claims_delayed: u64,
+    /// Claims that our name is another process's that were not believed.
+    pub claims_refused: u64,
     /// Messages that were refused.
     pub refused: u64,
     /// Deltas that nobody had asked for.

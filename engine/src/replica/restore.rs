@@ -3,7 +3,7 @@
 use tallymesh_schemas::message::{Delta, Tombstone};
 use tallymesh_schemas::rows::RowsError;
 use tallymesh_schemas::saved::{self, Facts, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, Window, limits};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Window};
 
 use super::Replica;
 use super::liveness::{Life, Standing};
@@ -58,11 +58,14 @@ enum Fate {
 }
 
 /// The run to begin after one that knew these facts: that of the wall clock, and later than any that is known of the name.
-pub fn next_run(facts: &Facts, unix_ms: u64) -> Incarnation {
+///
+/// # Errors
+/// [`NoSuchRun`] when the one that knew them was the last there is.
+pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
     if canary::broken(Canary::RunTakenUp) {
-        return facts.incarnation;
+        return Ok(facts.incarnation);
     }
-    Incarnation(unix_ms.max(facts.incarnation.0.saturating_add(1)).min(limits::INCARNATION))
+    facts.incarnation.next()?.max(Incarnation(unix_ms)).checked()
 }
 
 /// Taking back. To be called before anything comes in or is counted: first the facts, then the rows, then the end.

@@ -53,7 +53,7 @@ fn to_clear_what_counts_nothing_clears_it() {
     everywhere(&wire, "k", &[0, 0, 0]);
     // So it does in a run that takes over what it has cleared.
     let (now, run) = (wire.now, wire.replicas[1].actor().incarnation);
-    wire.replicas[1].renew(now, run);
+    wire.replicas[1].renew(now, run).unwrap();
     wire.run(2);
     everywhere(&wire, "k", &[0, 0, 0]);
 }

@@ -226,7 +226,7 @@ proptest! {
                 Step::Talk => drop(wire.talk()),
                 Step::Renew(at) => {
                     let (now, run) = (wire.now, wire.replicas[at].actor().incarnation);
-                    wire.replicas[at].renew(now, run);
+                    wire.replicas[at].renew(now, run).unwrap();
                 }
                 Step::Pass(seconds) => wire.wait(seconds),
             }

@@ -45,7 +45,7 @@ fn a_renewed_run_takes_its_counts_along() {
     // c hears of it from b alone.
     wire.down(0, 2);
     let (now, run) = (wire.now, wire.replicas[0].actor().incarnation);
-    wire.replicas[0].renew(now, run);
+    wire.replicas[0].renew(now, run).unwrap();
     add(&mut wire, 0, "k", 20);
     wire.run(12);
     everywhere(&wire, "k", &[0, 22, 0]);
@@ -74,7 +74,7 @@ fn a_renewed_run_voids_no_other_process() {
     assert!(wire.replicas[0].actor().incarnation > Incarnation(1000));
     for _ in 0..2 {
         let (now, run) = (wire.now, wire.replicas[0].actor().incarnation);
-        wire.replicas[0].renew(now, run);
+        wire.replicas[0].renew(now, run).unwrap();
         wire.run(2);
     }
     everywhere(&wire, "k", &[15, 0, 0]);

@@ -47,7 +47,11 @@ impl Cluster {
         let node = &mut self.nodes[n];
         let saved = self.save_every.and(node.disk.saved()).cloned();
         let wall = node.clock.read(self.now).unix_ms;
-        let later = || saved.as_ref().map_or(Incarnation(wall), |saved| next_run(&saved.facts, wall));
+        let later = || {
+            saved
+                .as_ref()
+                .map_or(Incarnation(wall), |saved| next_run(&saved.facts, wall).expect("runs do not end here"))
+        };
         let incarnation = incarnation.unwrap_or_else(later);
         let config = Config { seed, ..self.config.clone() };
         let mut replica = Replica::new(config, node.name.clone(), incarnation);

@@ -54,6 +54,9 @@ impl Cluster {
         while let Some(event) = process.replica.poll_event() {
             let mark = match event {
                 Told::Conflict { .. } => "told: conflict",
+                Told::ConflictWaits { .. } => "told: conflict waits",
+                Told::ClaimRefused { .. } => "told: claim refused",
+                Told::LastRun => "told: last run",
                 Told::Diverged { .. } => "told: diverged",
                 Told::Replaced { .. } => "told: replaced",
                 Told::Unasked { .. } => "told: unasked",

@@ -265,7 +265,7 @@ impl Swim {
         if id.incarnation > us.incarnation {
             // Another run, which supersedes this one.
             if self.can_be_reported(id) {
-                self.events.push_back(MembershipEvent::Superseded(id.incarnation));
+                self.events.push_back(MembershipEvent::Superseded { by: id.incarnation, addr: Some(id.addr) });
             }
         } else if id.is_newer_than(&us) {
             // Another life of this run, which this node did not live.
@@ -296,7 +296,7 @@ impl Swim {
         self.renewed = Some(now);
         let us = self.foca.identity();
         if generation > GENERATION_REPORTED {
-            self.events.push_back(MembershipEvent::Superseded(us.incarnation));
+            self.events.push_back(MembershipEvent::Superseded { by: us.incarnation, addr: None });
             return;
         }
         let next = Id { generation, ..us.clone() };

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 use tallymesh_schemas::actor::{Incarnation, NodeName};
-use tallymesh_schemas::limits::INCARNATION;
 
 use super::Peer;
 use crate::hello::can_be_dialed;
@@ -40,7 +39,7 @@ impl Id {
 
     /// Whether an identity that came from outside can be one.
     pub(crate) fn is_possible(&self) -> bool {
-        self.incarnation.0 <= INCARNATION && self.generation <= GENERATION && can_be_dialed(self.addr)
+        self.incarnation.checked().is_ok() && self.generation <= GENERATION && can_be_dialed(self.addr)
     }
 
     /// Which life of which run, where: what of the identity only its own node decides.

@@ -37,8 +37,8 @@ pub(crate) enum MembershipEvent {
     Changed { peer: Peer, state: MemberState },
     /// A member was dropped: forgotten, or dead and in the way of a new one.
     Dropped(NodeName),
-    /// A newer run of this node is known.
-    Superseded(Incarnation),
+    /// A newer run of this node is known, or this run cannot go on; and the address of that run, if it is another process.
+    Superseded { by: Incarnation, addr: Option<SocketAddr> },
 }
 
 /// Why a datagram was dropped.

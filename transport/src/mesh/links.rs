@@ -4,17 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tallymesh_schemas::Bound;
+use tallymesh_schemas::actor::Incarnation;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
 use super::plan::Origin;
 use super::settle::{Claim, Verdict, settle};
 use super::{Live, Mesh};
-use crate::closing::{Code, Ending};
+use crate::closing::{Code, Ending, Failure};
 use crate::counters::count;
 use crate::greet::Greeted;
 use crate::limits::MEMBERS;
 use crate::membership::Peer;
+use crate::reports::{Change, Rival};
 use crate::session::Session;
 use crate::shared::Known;
 use crate::{Link, LinkId, MemberState, Refusal};
@@ -22,7 +24,7 @@ use crate::{Link, LinkId, MemberState, Refusal};
 impl Mesh {
     /// Both ends have said hello: the connection becomes a link, or is told why not.
     pub(super) fn greeted(&mut self, greeted: Greeted, origin: &Origin) {
-        let addr = greeted.conn.remote_address();
+        let addr = greeted.conn.conn().remote_address();
         let peer = greeted.hello.name.clone();
         if peer == self.shared.name {
             self.met_ourselves(&greeted, origin, addr);
@@ -30,13 +32,13 @@ impl Mesh {
         }
         if greeted.introduced_as != self.shared.incarnation() {
             // This node has renewed since it said hello.
-            greeted.conn.close(Code::Renewed.var(), b"renewed");
+            greeted.conn.conn().close(Code::Renewed.var(), b"renewed");
             self.plan.ended(self.now(), origin, None);
             return;
         }
-        if let Some(error) = greeted.conn.close_reason() {
+        if let Some(ending) = greeted.conn.ended() {
             // The peer has thought otherwise since its hello.
-            self.failed(origin, addr, Some(&peer), &Ending::of(&error));
+            self.failed(origin, addr, &Failure::Proven { peer, ending });
             return;
         }
         let claim = Claim { incarnation: greeted.hello.incarnation, dialed_by_us: *origin != Origin::Incoming };
@@ -57,37 +59,60 @@ impl Mesh {
             }
             Verdict::Duplicate => {
                 tracing::debug!(%peer, %addr, "a second connection to a linked peer was closed");
-                greeted.conn.close(Code::Replaced.var(), b"linked already");
+                greeted.conn.conn().close(Code::Replaced.var(), b"linked already");
                 self.plan.ended(self.now(), origin, Some(&peer));
             }
-            Verdict::Stale(newest) => {
-                let detail = format!("it is run {} of the node, and run {newest} is known", claim.incarnation);
-                self.refuse(&greeted, origin, Refusal::Stale, &detail, &newest.to_string());
+            Verdict::Stale(newest) => self.refuse_stale(&greeted, origin, newest),
+        }
+    }
+
+    /// A peer is an older run of its node than one that is known: a process whose clock was set back, or one of two that use
+    /// one name.
+    fn refuse_stale(&mut self, greeted: &Greeted, origin: &Origin, newest: Incarnation) {
+        let name = &greeted.hello.name;
+        let other = Rival { addr: greeted.conn.conn().remote_address(), incarnation: greeted.hello.incarnation };
+        let linked = self.state.links.get(name).map(|live| live.link.remote_addr());
+        let known = || self.shared.members.lock().get(name).map(|known| known.addr);
+        match linked.or_else(known).filter(|addr| *addr != other.addr) {
+            Some(addr) => self.refuse_rival(greeted, origin, Rival { addr, incarnation: newest }, other),
+            None => {
+                let detail = format!("it is run {} of the node, and run {newest} is known", other.incarnation);
+                self.refuse(greeted, origin, Refusal::Stale, &detail, &newest.to_string());
             }
         }
     }
 
-    fn refuse(&mut self, greeted: &Greeted, origin: &Origin, refusal: Refusal, detail: &str, told: &str) {
-        self.shared.refuse(greeted.conn.remote_address(), Some(&greeted.hello.name), refusal, detail);
-        greeted.conn.close(Code::of(refusal).var(), told.as_bytes());
+    /// Refuses one of two processes that use one name.
+    fn refuse_rival(&mut self, greeted: &Greeted, origin: &Origin, current: Rival, other: Rival) {
+        let name = &greeted.hello.name;
+        self.shared.reports.rivals(name, current, other);
+        self.shared.count_refusal(other.addr, Some(name), Refusal::Stale);
+        greeted.conn.conn().close(Code::Superseded.var(), current.incarnation.to_string().as_bytes());
         self.plan.ended(self.now(), origin, None);
     }
 
-    /// The other end has this node's name: it is this node, or another run that claims to be.
+    fn refuse(&mut self, greeted: &Greeted, origin: &Origin, refusal: Refusal, detail: &str, told: &str) {
+        let conn = greeted.conn.conn();
+        self.shared.refuse(conn.remote_address(), Some(&greeted.hello.name), refusal, detail);
+        conn.close(Code::of(refusal).var(), told.as_bytes());
+        self.plan.ended(self.now(), origin, None);
+    }
+
+    /// The other end has this node's name: it is this node, or another process that has its key.
     fn met_ourselves(&mut self, greeted: &Greeted, origin: &Origin, addr: SocketAddr) {
         let theirs = (greeted.hello.incarnation, greeted.hello.nonce);
         let ours = (self.shared.incarnation(), self.shared.nonce);
+        let us = self.shared.name.clone();
         if theirs.1 == ours.1 {
-            greeted.conn.close(Code::Ourselves.var(), b"this node itself");
-            let us = self.shared.name.clone();
+            greeted.conn.conn().close(Code::Ourselves.var(), b"this node itself");
             self.plan.ended(self.now(), origin, Some(&us));
         } else if theirs > ours {
-            greeted.conn.close(Code::Closed.var(), b"the older of two runs of one node");
+            greeted.conn.conn().close(Code::Closed.var(), b"the older of two runs of one node");
             self.plan.ended(self.now(), origin, None);
-            self.superseded(theirs.0);
+            self.superseded(theirs.0, &us, Some(addr));
         } else {
-            let detail = format!("another run, {}, has the name of this node, run {}", theirs.0, ours.0);
-            self.refuse(greeted, origin, Refusal::Stale, &detail, &ours.0.to_string());
+            let here = Rival { addr: self.shared.advertised, incarnation: ours.0 };
+            self.refuse_rival(greeted, origin, here, Rival { addr, incarnation: theirs.0 });
         }
         tracing::debug!(%addr, "a connection to this node's own name");
     }
@@ -108,8 +133,10 @@ impl Mesh {
         self.state.last_id += 1;
         let link = Link::new(LinkId(self.state.last_id), hello, version, introduced_as, conn);
         let addr = link.advertised();
-        tracing::info!(%peer, %addr, remote = %link.remote_addr(), incarnation = %link.incarnation(), link = %link.id(),
-            dialed = claim.dialed_by_us, version, build = link.build(), "link up");
+        if self.shared.reports.link(&peer, Change::Up) {
+            tracing::info!(%peer, %addr, remote = %link.remote_addr(), incarnation = %link.incarnation(), link = %link.id(),
+                dialed = claim.dialed_by_us, version, build = link.build(), "link up");
+        }
         count(&self.shared.tally.links_up, 1);
         let (done, tail) = oneshot::channel();
         let session = Session {
@@ -162,13 +189,15 @@ impl Mesh {
             self.shared.refuse(link.remote_addr(), Some(peer), refusal, &ending.reason);
         }
         if let Some(by) = ending.superseded.filter(|_| current) {
-            self.superseded(by);
+            self.superseded(by, peer, None);
         }
         let Some(live) = self.state.links.get(peer).filter(|live| live.link.id() == link.id()) else { return };
         let held = self.now().saturating_sub(live.since);
         self.state.links.remove(peer);
         self.unlink(link);
-        tracing::info!(%peer, link = %link.id(), reason = ending.reason, goodbye = ending.goodbye, "link down");
+        if self.shared.reports.link(peer, Change::Down) {
+            tracing::info!(%peer, link = %link.id(), reason = ending.reason, goodbye = ending.goodbye, "link down");
+        }
         let now = self.now();
         self.plan.unlinked(now, peer, held);
         if ending.goodbye {

@@ -22,7 +22,7 @@ use tracing::Instrument;
 use self::plan::{Origin, Plan, Task};
 use self::search::Search;
 use self::settle::Claim;
-use crate::closing::{Code, Ending};
+use crate::closing::{Code, Ending, Failure};
 use crate::counters::count;
 use crate::dial::Dialer;
 use crate::greet::Greeted;
@@ -37,7 +37,7 @@ pub(crate) enum Input {
     /// A connection's ends have said hello.
     Greeted { greeted: Box<Greeted>, origin: Origin },
     /// A connection did not get that far.
-    Failed { origin: Origin, addr: SocketAddr, name: Option<NodeName>, ending: Ending },
+    Failed { origin: Origin, addr: SocketAddr, failure: Failure },
     /// A seed's addresses, or why they are not known.
     Resolved { seed: usize, addrs: Result<Vec<SocketAddr>, String> },
     /// A membership datagram.
@@ -76,8 +76,8 @@ pub(crate) struct State {
     tails: BTreeMap<NodeName, oneshot::Receiver<()>>,
     last_id: u64,
     search: Search,
-    /// The newest run of this name that has been reported.
-    superseded_by: Option<Incarnation>,
+    /// Whose membership datagram was read last.
+    teller: Option<NodeName>,
     sessions: JoinSet<()>,
     tasks: JoinSet<()>,
 }
@@ -124,13 +124,14 @@ impl Mesh {
     fn timeout(&self) -> Option<Instant> {
         let search = self.state.search.timeout().filter(|at| *at > self.now());
         let next = self.membership.poll_timeout().into_iter().chain(self.plan.timeout()).chain(search).min();
-        next.map(|next| self.start + next)
+        let next = next.map(|next| self.start + next);
+        next.into_iter().chain(self.shared.reports.due().map(Instant::from_std)).min()
     }
 
     fn handle(&mut self, input: Input) {
         match input {
             Input::Greeted { greeted, origin } => self.greeted(*greeted, &origin),
-            Input::Failed { origin, addr, name, ending } => self.failed(&origin, addr, name.as_ref(), &ending),
+            Input::Failed { origin, addr, failure } => self.failed(&origin, addr, &failure),
             Input::Resolved { seed, addrs } => {
                 let addrs = addrs.unwrap_or_else(|why| {
                     self.plan.seed_trouble(seed, &why);
@@ -161,6 +162,7 @@ impl Mesh {
             self.spawn(task);
         }
         self.search();
+        self.shared.reports.poll();
     }
 
     /// Tells whether this node has joined others, and warns while it cannot.
@@ -214,23 +216,24 @@ impl Mesh {
                     self.shared.members.lock().remove(&name);
                 }
             }
-            MembershipEvent::Superseded(by) => self.superseded(by),
+            MembershipEvent::Superseded { by, addr } => {
+                if let Some(teller) = &self.state.teller {
+                    self.superseded(by, teller, addr);
+                }
+            }
         }
     }
 
-    /// Reports a newer run of this name, once. One with the same incarnation is another process that claims to be it.
-    fn superseded(&mut self, by: Incarnation) {
-        if by < self.shared.incarnation() || self.state.superseded_by >= Some(by) {
-            return;
+    /// Reports that `peer` says that a later run of this name is known, or that another process has proven to be one.
+    fn superseded(&self, by: Incarnation, peer: &NodeName, addr: Option<SocketAddr>) {
+        if by >= self.shared.incarnation() {
+            self.shared.notices.superseded(by, peer, addr);
         }
-        tracing::warn!(node = %self.shared.name, ours = %self.shared.incarnation(), %by,
-            "a newer run with this node's name is known: either the clock went back or two nodes share a name");
-        self.state.superseded_by = Some(by);
-        self.shared.notices.superseded(by);
     }
 
     fn datagram(&mut self, link: LinkId, data: &[u8]) {
         let Some(peer) = self.state.by_id.get(&link).cloned() else { return };
+        self.state.teller = Some(peer.clone());
         if let Err(error) = self.membership.handle_datagram(self.now(), &peer, data) {
             count(&self.shared.tally.datagrams_bad, 1);
             if matches!(error, DatagramError::Full) {
@@ -241,24 +244,40 @@ impl Mesh {
         self.shared.tally.bounds.reached_times(Bound::Introduced, self.membership.take_not_introduced());
     }
 
-    fn failed(&mut self, origin: &Origin, addr: SocketAddr, name: Option<&NodeName>, ending: &Ending) {
-        if *origin != Origin::Incoming && !ending.replaced {
-            count(&self.shared.tally.dials_failed, 1);
+    /// A connection did not become a link. Only what a node of the cluster said has an effect beyond that.
+    fn failed(&mut self, origin: &Origin, addr: SocketAddr, failure: &Failure) {
+        let dialed = *origin != Origin::Incoming;
+        match failure {
+            Failure::Unproven(unproven) => {
+                count(&self.shared.tally.dials_failed, usize::from(dialed));
+                self.log_failure(addr, None, unproven.refusal, &unproven.reason);
+                self.plan.trouble(origin, &unproven.reason);
+                self.plan.ended(self.now(), origin, None);
+            }
+            Failure::Proven { peer, ending } => {
+                count(&self.shared.tally.dials_failed, usize::from(dialed && !ending.replaced));
+                self.log_failure(addr, Some(peer), ending.refusal, &ending.reason);
+                self.plan.trouble(origin, &ending.reason);
+                if let Some(by) = ending.superseded {
+                    self.superseded(by, peer, None);
+                }
+                if let Origin::Member(member) = origin
+                    && member != peer
+                {
+                    self.plan.wrong_name(member);
+                }
+                let ourselves = ending.ourselves && *peer == self.shared.name;
+                let met = ourselves || ending.replaced;
+                self.plan.ended(self.now(), origin, Some(peer).filter(|_| met));
+            }
         }
-        if let Some(refusal) = ending.refusal {
-            self.shared.refuse(addr, name, refusal, &ending.reason);
-        } else {
-            tracing::debug!(%addr, peer = name.map(tracing::field::display), reason = ending.reason, "a dial failed");
+    }
+
+    fn log_failure(&self, addr: SocketAddr, peer: Option<&NodeName>, refusal: Option<Refusal>, reason: &str) {
+        match refusal {
+            Some(refusal) => self.shared.refuse(addr, peer, refusal, reason),
+            None => tracing::debug!(%addr, peer = peer.map(tracing::field::display), reason, "a dial failed"),
         }
-        if let Some(by) = ending.superseded {
-            self.superseded(by);
-        }
-        self.plan.trouble(origin, &ending.reason);
-        if let (Origin::Member(member), Some(Refusal::WrongName)) = (origin, ending.refusal) {
-            self.plan.wrong_name(member);
-        }
-        let met = if ending.ourselves { Some(self.shared.name.clone()) } else { None };
-        self.plan.ended(self.now(), origin, met.as_ref().or(name.filter(|_| ending.replaced)));
     }
 
     fn renew(&mut self, incarnation: Incarnation) {
@@ -266,7 +285,11 @@ impl Mesh {
             tracing::warn!(now = %self.shared.incarnation(), asked = %incarnation, "a renewed run needs a higher incarnation");
             return;
         }
-        tracing::info!(node = %self.shared.name, %incarnation, "this node continues as a new run");
+        if let Err(error) = incarnation.checked() {
+            tracing::error!(%error, "this node stays in its run");
+            return;
+        }
+        tracing::debug!(node = %self.shared.name, %incarnation, "this node continues as a new run");
         self.shared.renew(incarnation);
         let now = self.now();
         self.membership.renew(now, incarnation);

@@ -50,7 +50,7 @@ impl Mesh {
         while !self.state.links.is_empty() {
             match self.inputs.recv().await {
                 Some(Input::Ended { link, ending }) => self.ended(&link, &ending),
-                Some(Input::Greeted { greeted, .. }) => greeted.conn.close(Code::Goodbye.var(), b"leaving"),
+                Some(Input::Greeted { greeted, .. }) => greeted.conn.conn().close(Code::Goodbye.var(), b"leaving"),
                 Some(_) => {}
                 None => return,
             }

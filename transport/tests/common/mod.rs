@@ -192,6 +192,11 @@ pub struct Stranger {
 impl Stranger {
     /// A client with a certificate of `own` that trusts `authority`.
     pub fn new(authority: &Authority, own: (String, String), alpn: &str) -> Self {
+        Self::at("127.0.0.1:0", authority, own, alpn)
+    }
+
+    /// As [`Stranger::new`], from a certain address.
+    pub fn at(local: &str, authority: &Authority, own: (String, String), alpn: &str) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
@@ -206,7 +211,7 @@ impl Stranger {
             .unwrap();
         tls.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
-        let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut endpoint = quinn::Endpoint::client(local.parse().unwrap()).unwrap();
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));
         Self { endpoint }
     }

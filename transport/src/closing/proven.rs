@@ -1,0 +1,55 @@
+//! Connections whose other end has proven who it is.
+
+use quinn::{Connection, ConnectionError};
+use rustls::pki_types::CertificateDer;
+use tallymesh_schemas::actor::NodeName;
+
+use super::{Ending, Unproven};
+use crate::Refusal;
+use crate::verify::certificate_name;
+
+/// A connection whose handshake is over: the other end has a certificate of the cluster and its key.
+#[derive(Debug, Clone)]
+pub(crate) struct Proven {
+    conn: Connection,
+    peer: NodeName,
+}
+
+impl Proven {
+    /// The connection with the name that its certificate proves. QUIC hands out a connection when its handshake is over, and
+    /// TLS has verified the certificate and the key then.
+    pub(crate) fn of(conn: Connection) -> Result<Self, Unproven> {
+        let chain = conn.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
+        let named = match chain.as_ref().and_then(|chain| chain.first()) {
+            Some(own) => certificate_name(own).map_err(|error| error.to_string()),
+            None => Err("the peer showed no certificate".to_owned()),
+        };
+        match named {
+            Ok(peer) => Ok(Self { conn, peer }),
+            Err(reason) => {
+                conn.close(super::Code::of(Refusal::Certificate).var(), reason.as_bytes());
+                Err(Unproven::refused(Refusal::Certificate, reason))
+            }
+        }
+    }
+
+    /// The name in the certificate.
+    pub(crate) fn peer(&self) -> &NodeName {
+        &self.peer
+    }
+
+    /// The connection.
+    pub(crate) fn conn(&self) -> &Connection {
+        &self.conn
+    }
+
+    /// What the end of the connection means.
+    pub(crate) fn ending(&self, error: &ConnectionError) -> Ending {
+        Ending::of(error)
+    }
+
+    /// What the end of the connection means, if it has ended.
+    pub(crate) fn ended(&self) -> Option<Ending> {
+        self.conn.close_reason().map(|error| Ending::of(&error))
+    }
+}

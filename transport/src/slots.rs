@@ -1,0 +1,171 @@
+//! Who may shake hands: the slots of handshakes under way, and how they are shared out.
+//!
+//! A stranger from one address has a share of the slots at most. When all are taken, a newcomer gets one of whoever has the
+//! most. The address under which a member is known has slots of its own, so that no stranger keeps a member out.
+
+use crate::limits::{HANDSHAKES, HANDSHAKES_KNOWN, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
+use crate::source::Source;
+
+/// Who wants to shake hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Somebody whose address may be made up.
+    Unproven(Source),
+    /// Somebody who has proven the address.
+    Proven(Source),
+    /// Somebody who has proven an address under which a member is known.
+    Known(Source),
+}
+
+impl Caller {
+    fn source(self) -> Source {
+        match self {
+            Self::Unproven(source) | Self::Proven(source) | Self::Known(source) => source,
+        }
+    }
+}
+
+/// What becomes of a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It has a slot.
+    Slot(SlotId),
+    /// It has a slot, and the handshake that had it is to end.
+    InPlaceOf(SlotId, SlotId),
+    /// It has to prove its address first.
+    Prove,
+    /// There is no slot for it.
+    Refuse,
+}
+
+/// Tells slots apart; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SlotId(u64);
+
+#[derive(Debug)]
+struct Slot {
+    id: SlotId,
+    caller: Caller,
+}
+
+/// The slots that are taken, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    taken: Vec<Slot>,
+    last: u64,
+}
+
+impl Slots {
+    /// Gives a caller a slot, if there is one for it.
+    pub(crate) fn admit(&mut self, caller: Caller) -> Admission {
+        let known = self.taken.iter().filter(|slot| matches!(slot.caller, Caller::Known(_))).count();
+        match caller {
+            Caller::Unproven(_) if self.taken.len() >= HANDSHAKES_UNPROVEN => return Admission::Prove,
+            Caller::Known(_) if known < HANDSHAKES_KNOWN => return Admission::Slot(self.take(caller)),
+            _ => {}
+        }
+        // One more of a known address, beyond the slots for those, counts as anybody's.
+        let caller = Caller::Proven(caller.source());
+        let held = self.held_by(caller.source());
+        if held >= HANDSHAKES_PER_SOURCE {
+            return Admission::Refuse;
+        }
+        if self.taken.len() - known < HANDSHAKES {
+            return Admission::Slot(self.take(caller));
+        }
+        match self.oldest_of_the_greediest().filter(|(_, most)| *most > held + 1) {
+            Some((oldest, _)) => {
+                self.free(oldest);
+                Admission::InPlaceOf(self.take(caller), oldest)
+            }
+            None => Admission::Refuse,
+        }
+    }
+
+    /// A handshake is over.
+    pub(crate) fn free(&mut self, id: SlotId) {
+        self.taken.retain(|slot| slot.id != id);
+    }
+
+    fn take(&mut self, caller: Caller) -> SlotId {
+        self.last += 1;
+        let id = SlotId(self.last);
+        self.taken.push(Slot { id, caller });
+        id
+    }
+
+    /// Slots that a source has, those of known addresses not counted.
+    fn held_by(&self, source: Source) -> usize {
+        self.taken.iter().filter(|slot| slot.caller == Caller::Proven(source)).count()
+    }
+
+    fn oldest_of_the_greediest(&self) -> Option<(SlotId, usize)> {
+        let strangers = self.taken.iter().filter(|slot| !matches!(slot.caller, Caller::Known(_)));
+        let held = strangers.map(|slot| (slot.id, self.held_by(slot.caller.source())));
+        // Of equals the first.
+        held.reduce(|best, next| if next.1 > best.1 { next } else { best })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(n: usize) -> Source {
+        Source::from(std::net::IpAddr::from([10, 0, (n >> 8) as u8, n as u8]))
+    }
+
+    /// How many get a slot when that many ask.
+    fn admitted(slots: &mut Slots, caller: Caller, times: usize) -> usize {
+        (0..times).filter(|_| matches!(slots.admit(caller), Admission::Slot(_) | Admission::InPlaceOf(..))).count()
+    }
+
+    #[test]
+    fn strangers_prove_their_address_when_some_are_there() {
+        let mut slots = Slots::default();
+        assert_eq!(admitted(&mut slots, Caller::Unproven(source(1)), 100), HANDSHAKES_UNPROVEN);
+        assert_eq!(slots.admit(Caller::Unproven(source(2))), Admission::Prove);
+        assert!(matches!(slots.admit(Caller::Proven(source(2))), Admission::Slot(_)));
+    }
+
+    #[test]
+    fn one_source_has_a_share() {
+        let mut slots = Slots::default();
+        assert_eq!(admitted(&mut slots, Caller::Proven(source(1)), 1000), HANDSHAKES_PER_SOURCE);
+        assert_eq!(admitted(&mut slots, Caller::Proven(source(2)), 1000), HANDSHAKES_PER_SOURCE);
+        assert_eq!(slots.taken.len(), HANDSHAKES);
+        assert_eq!(slots.admit(Caller::Proven(source(1))), Admission::Refuse);
+    }
+
+    #[test]
+    fn a_newcomer_gets_the_oldest_slot_of_whoever_has_the_most() {
+        let mut slots = Slots::default();
+        let Admission::Slot(first) = slots.admit(Caller::Proven(source(1))) else { panic!("there is room") };
+        admitted(&mut slots, Caller::Proven(source(2)), HANDSHAKES_PER_SOURCE);
+        admitted(&mut slots, Caller::Proven(source(1)), HANDSHAKES_PER_SOURCE);
+        let Admission::InPlaceOf(_, gone) = slots.admit(Caller::Proven(source(3))) else { panic!("it is let in") };
+        assert_eq!(gone, first);
+        assert_eq!(slots.taken.len(), HANDSHAKES);
+    }
+
+    #[test]
+    fn where_all_have_one_nobody_is_thrown_out() {
+        let mut slots = Slots::default();
+        assert_eq!(
+            (0..HANDSHAKES).map(|n| admitted(&mut slots, Caller::Proven(source(n)), 1)).sum::<usize>(),
+            HANDSHAKES
+        );
+        assert_eq!(slots.admit(Caller::Proven(source(HANDSHAKES))), Admission::Refuse);
+        assert!(matches!(slots.admit(Caller::Known(source(HANDSHAKES))), Admission::Slot(_)), "but a member gets in");
+    }
+
+    #[test]
+    fn known_addresses_are_bounded_too() {
+        let mut slots = Slots::default();
+        let all = admitted(&mut slots, Caller::Known(source(1)), 1000);
+        assert_eq!(all, HANDSHAKES_KNOWN + HANDSHAKES_PER_SOURCE);
+        let Some(slot) = slots.taken.first().map(|slot| slot.id) else { panic!("they are there") };
+        slots.free(slot);
+        assert!(matches!(slots.admit(Caller::Known(source(1))), Admission::Slot(_)));
+    }
+}
