@@ -8,7 +8,8 @@ use tallymesh_schemas::key::{self, KeyError};
 
 use crate::clock::Clock;
 
-/// Counts by domain: `outbound_domains` and others of its class. Domains count in lower case.
+/// Counts by domain: `outbound_domains` and others of its class. A domain is one key however it is written: see
+/// [`key::domain`].
 ///
 /// Cheap to clone; usable from any thread.
 #[derive(Clone, Debug)]

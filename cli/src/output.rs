@@ -4,6 +4,7 @@ use std::io::{self, BufWriter, StdoutLock, Write};
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tallymesh_schemas::visible;
 
 use crate::failure::Failure;
 
@@ -41,8 +42,13 @@ impl Out {
         Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
     }
 
-    /// Writes a text as it is.
+    /// Writes a text for people: what nobody sees in it, such as a mark that turns the order of what follows, is escaped.
     pub(crate) fn text(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
+        self.raw(visible::escaped_beyond_ascii(text.as_ref()))
+    }
+
+    /// Writes a text for programs, to the byte.
+    pub(crate) fn raw(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
         self.0.write_all(text.as_ref().as_bytes()).map_err(|error| Failure::output(&error))
     }
 
@@ -54,13 +60,15 @@ impl Out {
 
     /// Writes a value as JSON, on one line.
     pub(crate) fn json(&mut self, value: &impl Serialize) -> Result<(), Failure> {
-        self.line(json(value)?)
+        self.raw(json(value)?)?;
+        self.raw("\n")
     }
 
     /// Writes a line of CSV.
     pub(crate) fn csv(&mut self, fields: &[&str]) -> Result<(), Failure> {
         let fields: Vec<_> = fields.iter().map(|field| quoted(field)).collect();
-        self.line(fields.join(","))
+        self.raw(fields.join(","))?;
+        self.raw("\n")
     }
 
     /// Hands everything on to whoever reads.

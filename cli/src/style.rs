@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use tallymesh_schemas::visible;
+
 /// Whether colour may be used on a stream: it is a terminal, and the user has not said `NO_COLOR`.
 fn coloured(stream: &impl IsTerminal) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -24,11 +26,12 @@ pub(crate) fn strong(text: &str) -> String {
     paint(text, "1", coloured(&io::stdout()))
 }
 
-/// A line on stderr: `error: …`, `warning: …`. A stderr that is gone is no reason to stop.
+/// A line on stderr: `error: …`, `warning: …`, with what a terminal would obey in it escaped. A stderr that is gone is no
+/// reason to stop.
 pub(crate) fn complain(label: &str, text: &str) {
     let colour = if label == "error" { "1;31" } else { "1;33" };
     let label = paint(label, colour, coloured(&io::stderr()));
-    let _ = writeln!(io::stderr(), "{label}: {text}");
+    let _ = writeln!(io::stderr(), "{label}: {}", visible::escaped_lines(text));
 }
 
 fn paint(text: &str, colour: &str, coloured: bool) -> String {

@@ -59,6 +59,10 @@ fn main() -> io::Result<()> {
         "b1/Aol.com",
         "relay-0-1",
         "inbound_cidr",
+        "m\u{fc}nchen\u{3002}Example.",
+        "XN--MNCHEN-3YA.example",
+        "exam\u{200b}ple.com:25",
+        "[IPv6:2001:db8::1]",
     ];
     for (at, text) in texts.iter().enumerate() {
         write("keys", &format!("text-{at}"), text.as_bytes())?;

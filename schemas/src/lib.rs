@@ -29,6 +29,7 @@ pub mod structure;
 pub mod throttle;
 pub mod ttl;
 pub mod varint;
+pub mod visible;
 
 pub use actor::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
 pub use bound::Bound;

@@ -53,6 +53,12 @@ pub const RINGS: u8 = 5;
 /// Bytes of a key as it travels and as the engine stores it.
 pub const KEY_BYTES: usize = 512;
 
+/// Bytes of a domain in its ASCII form, without a dot at the end (RFC 1035).
+pub const DOMAIN_BYTES: usize = 253;
+
+/// Bytes of a label of a domain in its ASCII form (RFC 1035).
+pub const DOMAIN_LABEL_BYTES: usize = 63;
+
 /// Bytes of a row's key: a key, or the note that an actor's count of a key was cleared.
 pub const ROW_KEY_BYTES: usize = KEY_BYTES + NODE_NAME_BYTES + 16;
 

@@ -95,7 +95,7 @@ pub(crate) fn show_all(from: &FromNode, target: &Target, format: Format) -> Resu
     let audit = audited(&mut client)?;
     let mut first = true;
     match format {
-        Format::Json => out.text("[")?,
+        Format::Json => out.raw("[")?,
         Format::Text | Format::Csv => out.csv(&["metric", "interval", "window", "prefix", "count"])?,
     }
     for series in audit {
@@ -110,8 +110,8 @@ pub(crate) fn show_all(from: &FromNode, target: &Target, format: Format) -> Resu
             for (prefix, counts) in rows {
                 for (age, count) in counts.iter().enumerate().filter(|(_, count)| **count != 0) {
                     if format == Format::Json {
-                        out.text(if std::mem::take(&mut first) { "" } else { "," })?;
-                        out.text(json(&json!({
+                        out.raw(if std::mem::take(&mut first) { "" } else { "," })?;
+                        out.raw(json(&json!({
                             "metric": series.name, "interval": series.interval, "window": age, "prefix": prefix, "count": count,
                         }))?)?;
                         continue;

@@ -119,8 +119,8 @@ fn show_all(series: &SeriesName, from: &FromNode, target: &Target, format: Forma
             let whole = json(&json!({
                 "series": windows.series, "began": ages.map(|age| began(&windows, age)).collect::<Vec<_>>(),
             }))?;
-            out.text(whole.strip_suffix('}').unwrap_or(&whole))?;
-            out.text(",\"rows\":[")?;
+            out.raw(whole.strip_suffix('}').unwrap_or(&whole))?;
+            out.raw(",\"rows\":[")?;
         }
         Format::Csv => {
             let ages: Vec<_> = ages.map(|age| age.to_string()).collect();
@@ -140,8 +140,8 @@ fn show_all(series: &SeriesName, from: &FromNode, target: &Target, format: Forma
             let fields: Vec<_> = counts.iter().map(i64::to_string).collect();
             match format {
                 Format::Json => {
-                    out.text(if std::mem::take(&mut first) { "" } else { "," })?;
-                    out.text(json(&json!({ "key": key, "counts": counts }))?)?;
+                    out.raw(if std::mem::take(&mut first) { "" } else { "," })?;
+                    out.raw(json(&json!({ "key": key, "counts": counts }))?)?;
                 }
                 Format::Csv => {
                     let row: Vec<_> = std::iter::once(key.as_str()).chain(fields.iter().map(String::as_str)).collect();

@@ -59,8 +59,8 @@ impl View {
                     "incarnation": actor.map(|actor| actor.incarnation.0),
                 });
                 let whole = json(&view)?;
-                self.out.text(whole.strip_suffix('}').unwrap_or(&whole))?;
-                self.out.text(",\"rows\":[")
+                self.out.raw(whole.strip_suffix('}').unwrap_or(&whole))?;
+                self.out.raw(",\"rows\":[")
             }
         }
     }
@@ -85,10 +85,10 @@ impl View {
             Format::Csv => caches::csv(&mut self.out, item),
             Format::Json => {
                 if !std::mem::take(&mut self.first) {
-                    self.out.text(",")?;
+                    self.out.raw(",")?;
                 }
                 let row = json(&caches::as_json(item))?;
-                self.out.text(row)
+                self.out.raw(row)
             }
         }
     }
@@ -98,10 +98,10 @@ impl View {
             return self.out.csv(&[key, &count.to_string()]);
         }
         if !std::mem::take(&mut self.first) {
-            self.out.text(",")?;
+            self.out.raw(",")?;
         }
         let row = json(&json!({ self.column(): key, "count": count }))?;
-        self.out.text(row)
+        self.out.raw(row)
     }
 
     fn end(mut self) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ mod bench;
 mod caches;
 mod commands;
 mod demo;
+mod domains;
 mod faults;
 mod hold;
 mod init;

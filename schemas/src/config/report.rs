@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::limits;
+use crate::visible::is_hidden;
 
 /// Everything that is wrong with one configuration file, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,7 +158,7 @@ fn excerpt(before: &str, after: &str) -> Option<(String, usize)> {
 fn printable(character: char) -> char {
     match character {
         '\t' => ' ',
-        c if c.is_control() => '\u{fffd}',
+        c if is_hidden(c) => '\u{fffd}',
         c => c,
     }
 }
