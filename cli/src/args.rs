@@ -18,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tallymesh_schemas::HoldLimit;
 
+use crate::commands::load::LoadFormat;
 use crate::maelstrom::Workload;
 use crate::output::Format;
 pub(crate) use caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
@@ -145,11 +146,15 @@ Examples:
     /// Add many keys from a file or from stdin
     ///
     /// Each line is a key and, after a blank, how much (1 unless it is said; may be negative). Empty lines and lines that
-    /// begin with # are passed over. A bad line ends the loading with its number; what stands before it has been counted.
+    /// begin with # are passed over. With --format, load reads access logs, HAProxy's tables, and what --output csv writes.
+    /// A bad line ends the loading with its number; what stands before it has been counted.
     #[command(after_help = "\
 Examples:
   tally load inbound_cidr addresses.txt
-  zcat addresses.gz | tally load inbound_cidr --skip-bad")]
+  zcat addresses.gz | tally load inbound_cidr --skip-bad
+  tally load inbound_cidr --format log access.log
+  echo 'show table per_ip' | socat - /run/haproxy.sock | tally load inbound_cidr --format haproxy
+  tally --output csv shared show inbound_cidr | tally load further_cidr")]
     Load(Load),
     /// Count one while a command runs, like flock
     ///
@@ -450,9 +455,16 @@ pub(crate) struct Load {
     pub(crate) object: String,
     /// The file; - or none is stdin
     pub(crate) file: Option<PathBuf>,
-    /// Pass over bad lines, and count them
+    /// Pass over bad lines: the first 20 are named with the reason, all are counted
     #[arg(long)]
     pub(crate) skip_bad: bool,
+    /// How the lines are written; without it KEY N, or a table if the first line is the heading of one
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<LoadFormat>,
+    /// Which counter of HAProxy to take, such as conn_cnt; without it conn_cur, or else the first of conn_cnt, sess_cnt,
+    /// http_req_cnt, gpc0
+    #[arg(long, value_name = "NAME")]
+    pub(crate) counter: Option<String>,
 }
 
 /// `tally hold`.

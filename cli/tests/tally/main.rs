@@ -12,6 +12,7 @@ mod init;
 #[path = "../network/initial.rs"]
 mod initial;
 mod kill;
+mod load;
 mod million;
 mod process;
 mod readme;

@@ -1,29 +1,22 @@
-//! The lines of a load: `KEY [N]`, read one at a time in bounded memory.
+//! The lines of a load, read one at a time in bounded memory.
 
 use std::io::{self, BufRead, Read};
 
 /// Bytes of one line: more than any key and number take, and so few that a batch of lines fits a frame.
 const LINE_BYTES: usize = 600;
 
-/// A line that is not empty and no comment.
+/// What an editor may write before the text to say that it is UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A line, without its end and the blanks around it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
-    /// A key, and how much.
-    Entry {
-        /// The number of the line, from 1.
-        number: u64,
-        /// The key as it stands there.
-        key: String,
-        /// How much.
-        n: i64,
-    },
-    /// Something else.
-    Bad {
-        /// The number of the line, from 1.
-        number: u64,
-        /// What is wrong, and how it is right.
-        why: String,
-    },
+pub(super) struct Line<'a> {
+    /// Its number, from 1.
+    pub(super) number: u64,
+    /// The line, or the beginning of a long one.
+    pub(super) text: &'a [u8],
+    /// There is more of it than is kept.
+    pub(super) cut: bool,
 }
 
 /// Reads lines.
@@ -37,7 +30,7 @@ pub(super) struct Lines<R> {
 
 impl<R: BufRead> Lines<R> {
     pub(super) fn new(source: R) -> Self {
-        Self { source, buffer: Vec::with_capacity(LINE_BYTES + 2), number: 0, bytes: 0 }
+        Self { source, buffer: Vec::with_capacity(LINE_BYTES + BYTE_ORDER_MARK.len() + 2), number: 0, bytes: 0 }
     }
 
     /// Bytes that were read so far.
@@ -45,79 +38,71 @@ impl<R: BufRead> Lines<R> {
         self.bytes
     }
 
-    /// The next line; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Line>> {
+    /// The next line that is not empty; `None` at the end. A byte-order mark before the first line is passed over.
+    pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         loop {
             self.buffer.clear();
-            // One byte more than a line may have, and the line's end.
-            let read = (&mut self.source).take(LINE_BYTES as u64 + 2).read_until(b'\n', &mut self.buffer)?;
+            self.number += 1;
+            let mark = if self.number == 1 { BYTE_ORDER_MARK.len() } else { 0 };
+            // The line's end, and one byte more than a line may have.
+            let most = LINE_BYTES + mark + 2;
+            let read = (&mut self.source).take(most as u64).read_until(b'\n', &mut self.buffer)?;
             if read == 0 {
                 return Ok(None);
             }
             self.bytes += read as u64;
-            self.number += 1;
-            let whole = self.buffer.ends_with(b"\n");
-            if !whole && read > LINE_BYTES {
+            let mut cut = false;
+            if !self.buffer.ends_with(b"\n") && read == most {
                 self.bytes += self.source.skip_until(b'\n')? as u64;
+                cut = true;
             }
-            let number = self.number;
-            let text = self.buffer.trim_ascii();
-            if text.len() > LINE_BYTES {
-                let why = format!("a line of more than {LINE_BYTES} bytes: write KEY or KEY N");
-                return Ok(Some(Line::Bad { number, why }));
+            let skipped = if mark > 0 && self.buffer.starts_with(BYTE_ORDER_MARK) { mark } else { 0 };
+            let range = trimmed(&self.buffer, skipped);
+            cut |= range.len() > LINE_BYTES;
+            if !range.is_empty() {
+                return Ok(Some(Line { number: self.number, text: &self.buffer[range], cut }));
             }
-            if text.is_empty() || text.starts_with(b"#") {
-                continue;
-            }
-            return Ok(Some(match entry(text) {
-                Ok((key, n)) => Line::Entry { number, key: key.to_owned(), n },
-                Err(why) => Line::Bad { number, why },
-            }));
         }
     }
 }
 
-fn entry(text: &[u8]) -> Result<(&str, i64), String> {
-    let text = std::str::from_utf8(text).map_err(|_| "not UTF-8: write KEY or KEY N".to_owned())?;
-    let mut words = text.split_whitespace();
-    let key = words.next().unwrap_or_default();
-    let n = match words.next() {
-        None => 1,
-        Some(n) => n.parse().map_err(|_| format!("\"{n}\" is not a whole number: write KEY or KEY N"))?,
-    };
-    match words.next() {
-        None => Ok((key, n)),
-        Some(more) => Err(format!("\"{more}\" is one word too many: write KEY or KEY N")),
-    }
+/// Where the text lies that is left of a line, from `start`, without the blanks around it.
+fn trimmed(line: &[u8], start: usize) -> std::ops::Range<usize> {
+    let text = line[start..].trim_ascii_end();
+    let blanks = text.len() - text.trim_ascii_start().len();
+    start + blanks..start + text.len()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn all(text: &[u8]) -> Vec<Line> {
+    fn all(text: &[u8]) -> Vec<(u64, Vec<u8>, bool)> {
         let mut lines = Lines::new(text);
-        std::iter::from_fn(|| lines.next().unwrap()).collect()
-    }
-
-    fn good(number: u64, key: &str, n: i64) -> Line {
-        Line::Entry { number, key: key.to_owned(), n }
-    }
-
-    #[test]
-    fn keys_and_numbers_are_read_and_the_rest_passed_over() {
-        let text = b"10.0.0.1\n\n# a comment\n  10.0.0.2\t-3  \r\n10.0.0.3 +4";
-        assert_eq!(all(text), [good(1, "10.0.0.1", 1), good(4, "10.0.0.2", -3), good(5, "10.0.0.3", 4)]);
+        let mut all = Vec::new();
+        while let Some(Line { number, text, cut }) = lines.next().unwrap() {
+            all.push((number, text.to_vec(), cut));
+        }
+        all
     }
 
     #[test]
-    fn bad_lines_are_told_with_their_number() {
-        let lines = all(b"a 1\nb x\nc 1 2\n\xff\xfe\nd 99999999999999999999\n");
-        let numbers: Vec<_> = lines
-            .iter()
-            .filter_map(|line| if let Line::Bad { number, .. } = line { Some(*number) } else { None })
-            .collect();
-        assert_eq!(numbers, [2, 3, 4, 5]);
+    fn empty_lines_are_passed_over_and_counted() {
+        let lines = all(b"10.0.0.1\n\n  10.0.0.2\t-3  \r\n10.0.0.3 +4");
+        let expected = [
+            (1, b"10.0.0.1".to_vec(), false),
+            (3, b"10.0.0.2\t-3".to_vec(), false),
+            (4, b"10.0.0.3 +4".to_vec(), false),
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over_at_the_beginning_only() {
+        assert_eq!(all(b"\xef\xbb\xbf10.0.0.1\n"), [(1, b"10.0.0.1".to_vec(), false)]);
+        assert_eq!(all(b"\xef\xbb\xbf\nb"), [(2, b"b".to_vec(), false)]);
+        assert_eq!(all(b"\xef\xbb\xbf"), []);
+        assert_eq!(all(b"a\n\xef\xbb\xbfb"), [(1, b"a".to_vec(), false), (2, b"\xef\xbb\xbfb".to_vec(), false)]);
     }
 
     #[test]
@@ -125,9 +110,9 @@ mod tests {
         let mut text = vec![b'x'; 10 << 20];
         text.extend(b"\nnext\n");
         let mut lines = Lines::new(text.as_slice());
-        assert!(matches!(lines.next().unwrap(), Some(Line::Bad { number: 1, .. })));
+        assert!(matches!(lines.next().unwrap(), Some(Line { number: 1, cut: true, .. })));
         assert!(lines.buffer.capacity() < 4 * LINE_BYTES);
-        assert_eq!(lines.next().unwrap(), Some(good(2, "next", 1)));
+        assert_eq!(lines.next().unwrap(), Some(Line { number: 2, text: b"next", cut: false }));
         assert_eq!(lines.next().unwrap(), None);
         assert_eq!(lines.bytes(), text.len() as u64);
     }
@@ -135,12 +120,13 @@ mod tests {
     #[test]
     fn the_longest_line_is_read() {
         let key = "k".repeat(LINE_BYTES);
-        for end in ["", "\n", "\r\n"] {
-            assert_eq!(all(format!("{key}{end}").as_bytes()), [good(1, &key, 1)]);
+        for mark in ["", "\u{feff}"] {
+            for end in ["", "\n", "\r\n"] {
+                let lines = all(format!("{mark}{key}{end}").as_bytes());
+                assert_eq!(lines, [(1, key.clone().into_bytes(), false)], "{mark:?} {end:?}");
+            }
+            let lines = all(format!("{mark}{key}k\nb").as_bytes());
+            assert!(lines[0].2 && lines[1] == (2, b"b".to_vec(), false), "{mark:?}");
         }
-        assert!(matches!(
-            all(format!("{key}k\nb").as_bytes()).as_slice(),
-            [Line::Bad { .. }, Line::Entry { number: 2, .. }]
-        ));
     }
 }

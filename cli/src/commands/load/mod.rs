@@ -1,5 +1,6 @@
 //! `tally load`: many keys from a file or from stdin, streamed to the node in batches.
 
+mod entries;
 mod lines;
 
 use std::fs::File;
@@ -16,7 +17,12 @@ use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
-use lines::{Line, Lines};
+pub(crate) use entries::LoadFormat;
+use entries::{Entry, Reader};
+use lines::Lines;
+
+/// Bad lines that are told one by one; further ones are counted.
+const BAD_TOLD: usize = 20;
 
 /// Loads what FILE or stdin holds, and says how much that was.
 pub(crate) fn run(args: &Load, target: &Target, format: Format) -> Result<(), Failure> {
@@ -25,10 +31,11 @@ pub(crate) fn run(args: &Load, target: &Target, format: Format) -> Result<(), Fa
     let client = target.connect()?;
     let progress = progress(bytes);
     let start = Instant::now();
-    let mut load = Loading { client, args, name, batch: Vec::with_capacity(LOAD_LINES), loaded: 0, bad: 0 };
+    let mut load = Loading::new(client, args, name);
     let mut lines = Lines::new(reader);
     let result = load.all(&mut lines, &progress);
     progress.finish_and_clear();
+    load.tell_bad();
     result?;
     report(&load, start.elapsed(), format)
 }
@@ -46,7 +53,7 @@ impl Source {
     fn open(file: Option<&Path>) -> Result<Self, Failure> {
         let Some(path) = file.filter(|path| *path != Path::new("-")) else {
             if io::stdin().is_terminal() {
-                style::complain("note", "reading lines \"KEY [N]\" from the terminal; end with Ctrl-D");
+                style::complain("note", "reading lines from the terminal; end with Ctrl-D");
             }
             let reader = Box::new(BufReader::with_capacity(64 << 10, io::stdin()));
             return Ok(Self { reader, name: "stdin".to_owned(), bytes: None });
@@ -81,66 +88,106 @@ struct Loading<'a> {
     client: Client,
     args: &'a Load,
     name: String,
-    /// Keys that wait to be sent, each with the number of its line.
-    batch: Vec<(u64, (String, i64))>,
+    reader: Reader,
+    /// Keys that wait to be sent.
+    batch: Vec<Entry>,
+    /// Bad lines among those.
+    passed: Vec<BadLine>,
     loaded: u64,
     bad: u64,
+    /// The first of the bad lines.
+    told: Vec<BadLine>,
 }
 
-impl Loading<'_> {
+/// A line that was passed over.
+#[derive(Debug)]
+struct BadLine {
+    number: u64,
+    why: String,
+}
+
+impl<'a> Loading<'a> {
+    fn new(client: Client, args: &'a Load, name: String) -> Self {
+        let reader = Reader::new(args.format, args.counter.clone());
+        let (batch, passed, told) = (Vec::with_capacity(LOAD_LINES), Vec::new(), Vec::new());
+        Self { client, args, name, reader, batch, passed, loaded: 0, bad: 0, told }
+    }
+
     fn all(&mut self, lines: &mut Lines<Box<dyn BufRead>>, progress: &ProgressBar) -> Result<(), Failure> {
-        while let Some(line) =
-            lines.next().map_err(|error| Failure::Input(format!("cannot read {}: {error}", self.name)))?
-        {
-            match line {
-                Line::Entry { number, key, n } => self.batch.push((number, (key, n))),
-                Line::Bad { number, why } => {
-                    if !self.args.skip_bad {
-                        self.send()?;
-                    }
-                    self.bad_line(number, &why)?;
+        loop {
+            let next = lines.next().map_err(|error| Failure::Input(format!("cannot read {}: {error}", self.name)));
+            let Some(line) = next? else { break };
+            let number = line.number;
+            match self.reader.read(&line, &mut self.batch) {
+                Ok(()) => {}
+                Err(why) if self.args.skip_bad && !self.reader.is_lost() => self.passed.push(BadLine { number, why }),
+                Err(why) => {
+                    self.reader.end(&mut self.batch);
+                    self.send()?;
+                    return Err(self.stopped(number, &why));
                 }
             }
-            if self.batch.len() == LOAD_LINES {
+            if self.batch.len() >= LOAD_LINES || self.passed.len() >= LOAD_LINES {
                 self.send()?;
                 progress.set_position(lines.bytes());
             }
         }
+        self.reader.end(&mut self.batch);
         self.send()
     }
 
     /// Sends the batch, and looks at what the node made of it.
     fn send(&mut self) -> Result<(), Failure> {
-        if self.batch.is_empty() {
-            return Ok(());
+        let mut passed = std::mem::take(&mut self.passed);
+        while !self.batch.is_empty() {
+            let part = self.batch.drain(..self.batch.len().min(LOAD_LINES));
+            let (numbers, lines): (Vec<_>, Vec<_>) = part.map(|entry| (entry.number, (entry.key, entry.n))).unzip();
+            for BadLine { number, why } in self.load(&numbers, lines)? {
+                if !self.args.skip_bad {
+                    return Err(self.stopped(number, &why));
+                }
+                passed.push(BadLine { number, why });
+            }
         }
-        let (numbers, lines): (Vec<_>, Vec<_>) = self.batch.drain(..).unzip();
+        passed.sort_by_key(|line| line.number);
+        self.bad += passed.len() as u64;
+        let room = BAD_TOLD.saturating_sub(self.told.len());
+        self.told.extend(passed.into_iter().take(room));
+        Ok(())
+    }
+
+    /// Has the node count lines; those that it did not take.
+    fn load(&mut self, numbers: &[u64], lines: Vec<(String, i64)>) -> Result<Vec<BadLine>, Failure> {
         let (object, skip_bad) = (self.args.object.clone(), self.args.skip_bad);
         let (lines, bad) = self.client.one(&Request::Load { object, lines, skip_bad }, |answer| match answer {
             Answer::Loaded { lines, bad } => Some((lines, bad)),
             _ => None,
         })?;
         self.loaded += lines;
-        for (index, why) in bad {
-            let number = numbers.get(index as usize).copied().ok_or_else(|| self.client.unexpected())?;
-            self.bad_line(number, &why)?;
-        }
-        Ok(())
+        let named = bad.into_iter().map(|(index, why)| Some(BadLine { number: *numbers.get(index as usize)?, why }));
+        named.collect::<Option<_>>().ok_or_else(|| self.client.unexpected())
     }
 
-    /// A bad line ends the loading, or is counted.
-    fn bad_line(&mut self, number: u64, why: &str) -> Result<(), Failure> {
-        if self.args.skip_bad {
-            self.bad += 1;
-            return Ok(());
-        }
+    /// A bad line ends the loading.
+    fn stopped(&self, number: u64, why: &str) -> Failure {
         let (name, loaded) = (&self.name, self.loaded);
         let before = match loaded {
             1 => "1 line before it has been counted".to_owned(),
             loaded => format!("{loaded} lines before it have been counted"),
         };
         let help = "mend it and load the rest, or pass over bad lines with --skip-bad";
-        Err(Failure::Input(format!("{name}:{number}: {why}\n{before}; {help}")))
+        Failure::Input(format!("{name}:{number}: {why}\n{before}; {help}"))
+    }
+
+    /// Says which lines were passed over, and why.
+    fn tell_bad(&self) {
+        for BadLine { number, why } in &self.told {
+            style::complain("warning", &format!("{}:{number}: {why}", self.name));
+        }
+        let more = self.bad - self.told.len() as u64;
+        if more > 0 {
+            style::complain("warning", &format!("{more} more bad lines"));
+        }
     }
 }
 
@@ -150,7 +197,7 @@ fn report(load: &Loading<'_>, took: Duration, format: Format) -> Result<(), Fail
     let rate = load.loaded as f64 / seconds.max(1e-9);
     if format == Format::Json {
         out.json(&json!({
-            "lines": load.loaded, "bad": load.bad, "seconds": seconds, "lines_per_second": rate.round(),
+            "lines": load.loaded, "bad": load.bad, "bad_lines": bad_lines(load), "seconds": seconds, "lines_per_second": rate.round(),
         }))?;
     } else {
         out.line(format!("{} lines in {seconds:.3} s, {rate:.0} lines/s", load.loaded))?;
@@ -159,4 +206,9 @@ fn report(load: &Loading<'_>, took: Duration, format: Format) -> Result<(), Fail
         }
     }
     out.flush()
+}
+
+/// The first bad lines, for programs.
+fn bad_lines(load: &Loading<'_>) -> Vec<serde_json::Value> {
+    load.told.iter().map(|line| json!({ "line": line.number, "reason": line.why })).collect()
 }

@@ -106,5 +106,7 @@ pub(super) fn next(from: &mut impl BufRead, line: &mut String) -> Result<Option<
     if !line.ends_with('\n') && read as u64 == LINE_BYTES {
         return Err(format!("it is longer than {LINE_BYTES} bytes"));
     }
-    serde_json::from_str(line).map(Some).map_err(|error| error.to_string())
+    // An editor may have put a byte-order mark before the first line.
+    let text = line.strip_prefix('\u{feff}').unwrap_or(line);
+    serde_json::from_str(text).map(Some).map_err(|error| error.to_string())
 }
