@@ -32,7 +32,7 @@ use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
 use crate::series::Series;
 use crate::shared::{Member, ObjectError, Shared};
-use crate::state::{Saving, StateError, StateFile, StateStanding};
+use crate::state::{NotTaken, Saving, StateError, StateFile, StateStanding};
 use crate::throttle::{Permits, Throttle, ThrottleError};
 use crate::topology::Topology;
 
@@ -425,9 +425,10 @@ fn restore(
     if let Some(facts) = facts {
         replica.restore_facts(now, facts);
         let path = file.path().to_owned();
-        file.each_part(|part| {
-            let restored = replica.restore(now, part);
-            restored.map_err(|error| StateError::Restore { path: path.clone(), error })
+        let taken = file.each_head(|head, rows| replica.restore_rows(now, head, &rows));
+        taken.map_err(|error| match error {
+            NotTaken::File(error) => error,
+            NotTaken::Rows(error) => StateError::Restore { path, error },
         })?;
         replica.restored(now);
     }

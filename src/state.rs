@@ -20,6 +20,7 @@ use tallymesh_engine::replica::RestoreError;
 pub use archive::{Archive, PartInfo};
 pub(crate) use file::StateFile;
 pub use file::{FORMAT, Header};
+pub(crate) use read::NotTaken;
 pub use saving::StateStanding;
 pub(crate) use saving::{Outcome, Saving, SharedStanding};
 pub use tallymesh_schemas::saved::{Extent, Facts, Known, Part, Row, Shape};

@@ -115,6 +115,17 @@ pub struct Row {
     pub bytes: Vec<u8>,
 }
 
+/// What was saved of an actor's rows in a structure, beside the rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The structure.
+    pub shape: Shape,
+    /// Whose rows.
+    pub actor: Actor,
+    /// How much of them.
+    pub extent: Extent,
+}
+
 /// An actor's rows in a structure as they were saved, in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
@@ -193,7 +204,7 @@ impl Part {
 }
 
 /// Bytes of rows after which another one may still follow in a piece, whatever it holds.
-const PIECE_BYTES: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
+pub const PIECE_BYTES: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
 
 #[cfg(test)]
 mod tests {

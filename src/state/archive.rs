@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use redb::WriteTransaction;
-use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Shape};
+use tallymesh_schemas::saved::{Change, Extent, Facts, Head, Part, Shape};
 use tallymesh_schemas::{Actor, NodeName};
 
 use super::file::{StateFile, create};
@@ -80,9 +80,10 @@ impl Archive {
     /// [`StateError`].
     pub fn parts(&self) -> Result<Vec<PartInfo>, StateError> {
         let mut all = Vec::new();
-        self.each_part(|Part { shape, actor, extent, rows }| {
-            let bytes = rows.iter().map(|row| row.bytes.len() as u64).sum();
-            all.push(PartInfo { shape, actor, extent, rows: rows.len() as u64, bytes });
+        self.file.each_head(|Head { shape, actor, extent }, stored| -> Result<(), StateError> {
+            let (mut rows, mut bytes) = (0, 0);
+            stored.each(&mut |_, _, row| (rows, bytes) = (rows + 1, bytes + row.len() as u64))?;
+            all.push(PartInfo { shape, actor, extent, rows, bytes });
             Ok(())
         })?;
         all.sort_by(|a, b| (&a.shape.name, &a.actor).cmp(&(&b.shape.name, &b.actor)));

@@ -1,8 +1,9 @@
 //! What is in the file.
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::de::DeserializeOwned;
-use tallymesh_schemas::saved::{Facts, Part, Row, Shape};
+use tallymesh_engine::replica::{RestoreError, SavedRows};
+use tallymesh_schemas::saved::{Facts, Head, Part, Row, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 
 use super::StateError;
@@ -28,8 +29,20 @@ impl StateFile {
         decoded(self, &bytes.unwrap_or_default(), "what it says of the node")
     }
 
-    /// Hands every part to `each`, with its rows, in order of structure and actor.
+    /// Hands every part to `each`, with its rows, in order of structure and actor. One part at a time is in memory.
     pub(crate) fn each_part(&self, mut each: impl FnMut(Part) -> Result<(), StateError>) -> Result<(), StateError> {
+        self.each_head(|Head { shape, actor, extent }, stored| {
+            let mut rows = Vec::new();
+            stored.each(&mut |slot, version, bytes| rows.push(Row { slot, version, bytes: bytes.to_vec() }))?;
+            each(Part { shape, actor, extent, rows })
+        })
+    }
+
+    /// Hands on what is known of every part, and where its rows are, in order of structure and actor.
+    pub(crate) fn each_head<E: From<StateError>>(
+        &self,
+        mut each: impl FnMut(Head, StoredRows<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let read = self.read()?;
         let wrong = |error: redb::Error| self.damaged(error);
         let parts = read.open_table(PARTS).map_err(|error| wrong(error.into()))?;
@@ -38,9 +51,10 @@ impl StateFile {
             let (id, node, run) = key.value();
             let node = NodeName::new(node).map_err(|error| self.damaged(format!("a part of \"{node}\": {error}")))?;
             let part: SavedPart = decoded(self, value.value(), "a part")?;
-            let shape = self.shape(&read, id)?;
-            let rows = rows(&read, part.number).map_err(wrong)?;
-            each(Part { shape, actor: Actor::new(node, Incarnation(run)), extent: part.extent, rows })?;
+            let table = read.open_table(ROWS).map_err(|error| wrong(error.into()))?;
+            let rows = StoredRows { file: self, table, number: part.number };
+            let (shape, actor) = (self.shape(&read, id)?, Actor::new(node, Incarnation(run)));
+            each(Head { shape, actor, extent: part.extent }, rows)?;
         }
         Ok(())
     }
@@ -58,13 +72,62 @@ impl StateFile {
     }
 }
 
-fn rows(read: &ReadTransaction, number: u64) -> Result<Vec<Row>, redb::Error> {
-    let all = read.open_table(ROWS)?;
-    let mut rows = Vec::new();
-    for found in all.range((number, 0)..=(number, u32::MAX))? {
-        let (key, value) = found?;
-        let (version, bytes) = value.value();
-        rows.push(Row { slot: key.value().1, version, bytes: bytes.to_vec() });
+/// The rows of a part, in the file.
+pub(crate) struct StoredRows<'a> {
+    file: &'a StateFile,
+    table: ReadOnlyTable<(u64, u32), (u64, &'static [u8])>,
+    number: u64,
+}
+
+impl StoredRows<'_> {
+    /// Hands on every row: its slot, its version, and its bytes.
+    pub(super) fn each(&self, each: &mut dyn FnMut(u32, u64, &[u8])) -> Result<(), StateError> {
+        let mut read = || -> Result<(), redb::Error> {
+            for found in self.table.range((self.number, 0)..=(self.number, u32::MAX))? {
+                let (key, value) = found?;
+                let (version, bytes) = value.value();
+                each(key.value().1, version, bytes);
+            }
+            Ok(())
+        };
+        read().map_err(|error| self.file.damaged(error))
     }
-    Ok(rows)
+}
+
+/// Why saved rows are not taken back.
+#[derive(Debug)]
+pub(crate) enum NotTaken {
+    /// They cannot be read.
+    File(StateError),
+    /// They do not fit.
+    Rows(RestoreError),
+}
+
+impl From<StateError> for NotTaken {
+    fn from(error: StateError) -> Self {
+        Self::File(error)
+    }
+}
+
+impl From<RestoreError> for NotTaken {
+    fn from(error: RestoreError) -> Self {
+        Self::Rows(error)
+    }
+}
+
+impl SavedRows for StoredRows<'_> {
+    type Error = NotTaken;
+
+    fn each_row(&self, each: &mut dyn FnMut(u32, u64, &[u8])) -> Result<(), NotTaken> {
+        Ok(self.each(each)?)
+    }
+
+    fn row(&self, slot: u32, take: &mut dyn FnMut(u64, &[u8])) -> Result<(), NotTaken> {
+        let found = self.table.get((self.number, slot)).map_err(|error| self.file.damaged(error))?;
+        if let Some(found) = found {
+            let (version, bytes) = found.value();
+            take(version, bytes);
+        }
+        Ok(())
+    }
 }

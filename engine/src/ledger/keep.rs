@@ -140,22 +140,24 @@ impl Ledger {
     /// before any of them.
     pub(crate) fn settle_registers(&mut self, now: Time) {
         self.restored_at = now;
-        let mut latest: BTreeMap<CellId, ((Stamp, bool, u64), &Actor)> = BTreeMap::new();
+        let mut latest = Stamp::default();
+        // Nearly all rows are read as they are: only the others take memory.
+        let mut beyond: BTreeMap<CellId, ((Stamp, bool, u64), &Actor)> = BTreeMap::new();
         for (actor, partial) in &self.partials {
             for (_, Slot { row, cell, .. }) in partial.live() {
                 let says = (row.stamp(), row.content() == 0, row.content());
-                latest.entry(cell).and_modify(|known| *known = (says, actor).max(*known)).or_insert((says, actor));
+                latest = latest.max(says.0);
+                let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
+                if self.registers.get(cell).is_none_or(outdone) {
+                    beyond.entry(cell).and_modify(|known| *known = (says, actor).max(*known)).or_insert((says, actor));
+                }
             }
         }
-        let latest: Vec<_> = latest.into_iter().map(|(id, (says, actor))| (id, says, actor.clone())).collect();
-        for (id, says, actor) in latest {
-            let (stamp, _, content) = says;
-            self.registers.clock.observe(stamp);
-            self.restored = self.restored.max(stamp);
-            let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
-            if self.registers.get(id).is_none_or(outdone) {
-                self.offer(id, Register::without_value(stamp, content, actor));
-            }
+        self.registers.clock.observe(latest);
+        self.restored = self.restored.max(latest);
+        let beyond: Vec<_> = beyond.into_iter().map(|(id, (says, actor))| (id, says, actor.clone())).collect();
+        for (id, (stamp, _, content), actor) in beyond {
+            self.offer(id, Register::without_value(stamp, content, actor));
         }
     }
 

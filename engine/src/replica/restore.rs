@@ -1,12 +1,12 @@
 //! What outlived a run, taken back: joined as what a peer sends, as rows of the actor that wrote them.
 
 use tallymesh_schemas::message::{Delta, Tombstone};
-use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::saved::{self, Facts, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Window};
+use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
 
 use super::Replica;
 use super::liveness::{Life, Standing};
+use super::stored::{self, InMemory, SavedRows};
 use crate::canary::{self, Canary};
 use crate::ledger::ApplyError;
 use crate::sync::Copied;
@@ -93,38 +93,50 @@ impl Replica {
         store.met.insert(name);
     }
 
-    /// Takes back an actor's rows in a structure. Rows of structures that are not configured are left where they are, those of
-    /// windows that are over are dropped.
+    /// Takes back an actor's rows in a structure, which are all in memory; see [`Replica::restore_rows`].
     ///
     /// # Errors
-    /// [`RestoreError`] when they are not what was saved, or the structure is of another class now.
+    /// As [`Replica::restore_rows`].
     pub fn restore(&mut self, now: Now, part: saved::Part) -> Result<(), RestoreError> {
-        let key = (part.shape.id(), part.actor.clone());
-        let mut store = self.store.take().unwrap_or_default();
+        let saved::Part { shape, actor, extent, rows } = part;
+        self.restore_rows(now, Head { shape, actor, extent }, &InMemory::new(rows))
+    }
+
+    /// Takes back an actor's rows in a structure. Rows of structures that are not configured are left where they are, those of
+    /// windows that are over are dropped. The rows are fetched a piece at a time: in memory are a piece, and 16 bytes a row. Only
+    /// what cannot be joined yet is read as a whole, and waits.
+    ///
+    /// # Errors
+    /// The rows cannot be read, are not what was saved, or the structure is of another class now.
+    pub fn restore_rows<R: SavedRows>(&mut self, now: Now, head: Head, rows: &R) -> Result<(), R::Error> {
+        if self.take_back(now, &head, rows)? == Taken::Waits {
+            let rows = InMemory::read(rows)?;
+            self.wait(head, rows);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, Head { shape, actor, extent }: Head, rows: InMemory) {
+        let part = saved::Part { shape, actor, extent, rows: rows.into_rows() };
+        self.store.get_or_insert_default().waiting.push(part);
+    }
+
+    fn take_back<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Taken, R::Error> {
         // Until it is joined, and where it is not, it is something that was saved and is not there.
-        let saved = Copied::of(&part.extent);
-        let result = match self.fate(&part.shape) {
-            Fate::Joins => self.join_saved(now, &part).map(|joined| match joined {
-                Joined::As(copied) => drop(store.copies.insert(key, copied)),
-                Joined::Not => drop(store.copies.insert(key, saved)),
-                Joined::Ahead => {
-                    store.copies.insert(key, saved);
-                    store.waiting.push(part);
-                }
-            }),
-            Fate::Waits => {
-                store.copies.insert(key, saved);
-                store.waiting.push(part);
-                Ok(())
-            }
-            Fate::Over => {
-                store.copies.insert(key, saved);
-                Ok(())
-            }
-            Fate::Stays => Ok(()),
+        let saved = Copied::of(&head.extent);
+        let (copied, taken) = match self.fate(&head.shape) {
+            Fate::Joins => match self.join_saved(now, head, rows)? {
+                Joined::As(copied) => (copied, Taken::Done),
+                Joined::Not => (saved, Taken::Done),
+                Joined::Ahead => (saved, Taken::Waits),
+            },
+            Fate::Waits => (saved, Taken::Waits),
+            Fate::Over => (saved, Taken::Done),
+            Fate::Stays => return Ok(Taken::Done),
         };
-        self.store = Some(store);
-        result
+        let part = (head.shape.id(), head.actor.clone());
+        self.store.get_or_insert_default().copies.insert(part, copied);
+        Ok(taken)
     }
 
     /// Everything was taken back.
@@ -144,9 +156,12 @@ impl Replica {
     /// Tries again to join what waits.
     pub(super) fn restore_waiting(&mut self, now: Now) {
         let waiting = self.store.as_mut().map(|store| std::mem::take(&mut store.waiting)).unwrap_or_default();
-        for part in waiting {
-            if let Err(error) = self.restore(now, part) {
-                self.event(super::Event::NotRestored(error));
+        for saved::Part { shape, actor, extent, rows } in waiting {
+            let (head, rows) = (Head { shape, actor, extent }, InMemory::new(rows));
+            match self.take_back(now, &head, &rows) {
+                Ok(Taken::Done) => {}
+                Ok(Taken::Waits) => self.wait(head, rows),
+                Err(error) => self.event(super::Event::NotRestored(error)),
             }
         }
     }
@@ -166,50 +181,62 @@ impl Replica {
         if later { Fate::Waits } else { Fate::Over }
     }
 
-    fn join_saved(&mut self, now: Now, part: &saved::Part) -> Result<Joined, RestoreError> {
-        let (id, name, actor) = (part.shape.id(), &part.shape.name, &part.actor);
+    fn join_saved<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Joined, R::Error> {
+        let (id, name, actor, extent) = (head.shape.id(), &head.shape.name, &head.actor, &head.extent);
         let Some(held) = self.structures.get(&id).filter(|held| held.is_saved()) else { return Ok(Joined::Not) };
         let spec = held.structure.spec();
-        if spec.name.as_str() != name || spec.class != part.shape.class {
-            let (saved, configured) = (part.shape.class.name(), spec.class.name());
-            return Err(RestoreError::Class { name: name.clone(), saved, configured });
+        if spec.name.as_str() != name || spec.class != head.shape.class {
+            let (saved, configured) = (head.shape.class.name(), spec.class.name());
+            return Err(RestoreError::Class { name: name.clone(), saved, configured }.into());
         }
         let us = self.actor.node.clone();
         if self.see(now, actor, &us) < Standing::Earlier {
             return Ok(Joined::Not);
         }
-        let wrong = |error| RestoreError::Rows { name: name.clone(), actor: actor.clone(), error };
-        let pieces = part.clone().pieces().map_err(|error: RowsError| wrong(error.into()))?;
         let Some(held) = self.structures.get(&id) else { return Ok(Joined::Not) };
-        let deltas = pieces.iter().map(|piece| Delta {
-            structure: id,
-            actor: actor.clone(),
-            since: part.extent.since,
-            known: part.extent.since,
-            after: piece.after,
-            upto: piece.upto,
-            floor: part.extent.floor,
-            snapshot: false,
-            fingerprint: None,
-            rows: &piece.rows,
-        });
-        let deltas: Vec<_> = deltas.collect();
-        if deltas.iter().any(|delta| held.structure.ahead(delta, now.unix_ms).is_some()) {
+        let mut ahead = false;
+        let order = stored::order(rows, |version: Version, bytes: &[u8]| {
+            let row = as_told(head, (version.saturating_sub(1), version), bytes);
+            ahead |= held.structure.ahead(&row, now.unix_ms).is_some();
+        })?;
+        if ahead {
             return Ok(Joined::Ahead);
         }
-        let alone = held.structure.admit_saved(actor, part.extent.since);
+        let alone = held.structure.admit_saved(actor, extent.since);
         self.life_changed.insert(actor.node.clone());
-        for delta in &deltas {
-            // Where it does not follow, somebody has told more of these rows.
-            held.structure.apply(delta, false, now.mono).map_err(wrong)?;
-        }
-        match held.structure.restored(actor, &part.extent) {
+        let wrong = |error| RestoreError::Rows { name: name.clone(), actor: actor.clone(), error };
+        stored::each_piece(
+            rows,
+            &order,
+            extent,
+            |error| wrong(error.into()),
+            |piece| {
+                // Where it does not follow, somebody has told more of these rows.
+                let delta = as_told(head, (piece.after, piece.upto), &piece.rows);
+                held.structure.apply(&delta, false, now.mono).map(drop).map_err(wrong)
+            },
+        )?;
+        match held.structure.restored(actor, extent) {
             Some(copied) => Ok(Joined::As(copied)),
             // Somebody has told of them as well.
             None if !alone => Ok(Joined::Not),
-            None => Err(RestoreError::Differs { name: name.clone(), actor: actor.clone() }),
+            None => Err(RestoreError::Differs { name: name.clone(), actor: actor.clone() }.into()),
         }
     }
+}
+
+/// Saved rows of `(after, upto]` as a peer tells rows.
+fn as_told<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
+    let Extent { since, floor, .. } = head.extent;
+    let (structure, actor) = (head.shape.id(), head.actor.clone());
+    Delta { structure, actor, since, known: since, after, upto, floor, snapshot: false, fingerprint: None, rows }
+}
+
+/// Whether saved rows need to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Done,
+    Waits,
 }
 
 /// What became of saved rows.

@@ -227,7 +227,9 @@ mod tests {
         ] {
             assert_eq!(domain(text).unwrap(), "xn--mnchen-3ya.example", "{text}");
         }
-        for text in ["example.com", "EXAMPLE.com.", "ｅｘａｍｐｌｅ.com", "example。com", "example.com。", "𝐞xample.com"] {
+        for text in
+            ["example.com", "EXAMPLE.com.", "ｅｘａｍｐｌｅ.com", "example。com", "example.com。", "𝐞xample.com"]
+        {
             assert_eq!(domain(text).unwrap(), "example.com", "{text}");
         }
         // No transitional mapping: these are names of their own.
