@@ -9,7 +9,7 @@ use tallymesh_engine::limits::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
 use tallymesh_schemas::config::{
     CacheConfig, Config, ConfigErrors, InboundMaximum, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle,
-    OutboundLimits, OutboundScope,
+    OnFullDisk, OutboundLimits, OutboundScope,
 };
 use tallymesh_schemas::{
     Class, Family, GaugeCacheSpec, Incarnation, Kind, NoSuchRun, NodeName, SeriesSpec, StructureName, StructureSpec,
@@ -88,6 +88,7 @@ pub struct Builder {
     pub(crate) limits: LimitsConfig,
     pub(crate) admin: Option<PathBuf>,
     pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) on_full_disk: OnFullDisk,
 }
 
 impl Builder {
@@ -104,6 +105,7 @@ impl Builder {
             limits: LimitsConfig::default(),
             admin: None,
             data_dir: None,
+            on_full_disk: OnFullDisk::default(),
         }
     }
 
@@ -124,6 +126,7 @@ impl Builder {
         builder.limits = config.limits.clone().unwrap_or_default();
         builder.admin.clone_from(&node.admin);
         builder.data_dir.clone_from(&node.data_dir);
+        builder.on_full_disk = node.on_full_disk;
         Ok(builder)
     }
 
@@ -293,6 +296,13 @@ impl Builder {
     #[must_use]
     pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.data_dir = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// What the node does when there is no room for its state as it starts: it refuses to start unless this says otherwise.
+    #[must_use]
+    pub fn on_full_disk(mut self, on_full_disk: OnFullDisk) -> Self {
+        self.on_full_disk = on_full_disk;
         self
     }
 

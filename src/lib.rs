@@ -148,7 +148,7 @@ pub use names::{BindingDomains, Domains};
 pub use node::Node;
 pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
-pub use state::{StateError, StateStanding};
+pub use state::{RolledBack, StateError, StateStanding};
 pub use tallymesh_engine::limits::{FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_engine::replica::{Counters, Fault, Finding, NotHeld, Outcome, StructureError, Verification};
 pub use tallymesh_engine::{
@@ -157,6 +157,7 @@ pub use tallymesh_engine::{
 pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
 pub use tallymesh_engine::{Now, Time, Wake, Watch};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
+pub use tallymesh_schemas::config::OnFullDisk;
 pub use tallymesh_schemas::config::{
     CacheConfig, Config, ConfigErrors, Metric, MetricsConfig, Monitor, NodeConfig, Pace,
 };
@@ -170,7 +171,7 @@ pub fn key_text(kind: Kind, key: &[u8]) -> String {
 
 pub use tallymesh_schemas::GaugeCacheSpec;
 pub use tallymesh_schemas::config::LimitsConfig;
-pub use tallymesh_schemas::key::KeyError;
+pub use tallymesh_schemas::key::{DomainFault, KeyError};
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
 /// them as this much.
 pub use tallymesh_schemas::limits::STEP as MAX_STEP;

@@ -32,7 +32,7 @@ use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
 use crate::series::Series;
 use crate::shared::{Member, ObjectError, Shared};
-use crate::state::{NotTaken, Saving, StateError, StateFile, StateStanding};
+use crate::state::{NotTaken, Opened, Saving, StateError, StateStanding};
 use crate::throttle::{Permits, Throttle, ThrottleError};
 use crate::topology::Topology;
 
@@ -60,17 +60,14 @@ impl Node {
         let identity = builder.take_identity()?;
         let name = identity.name().clone();
         builder.limits = declared::checked(builder.limits, &builder.structures)?;
-        let file = match builder.data_dir.take() {
-            Some(dir) => Some(
-                blocking({
-                    let name = name.clone();
-                    move || StateFile::open_or_create(&dir, &name)
-                })
-                .await?,
-            ),
+        let state = match builder.data_dir.take() {
+            Some(dir) => {
+                let (name, full) = (name.clone(), builder.on_full_disk);
+                Some(blocking(move || Opened::open(&dir, &name, full)).await?)
+            }
             None => None,
         };
-        let facts = file.as_ref().map(StateFile::facts).transpose()?.filter(|facts| facts.incarnation.0 > 0);
+        let facts = state.as_ref().map(Opened::facts).transpose()?.flatten();
         if let Some(facts) = &facts {
             let next = next_run(facts, builder.transport.incarnation.0);
             builder.transport.incarnation = next.map_err(|_| StartError::LastRun(facts.incarnation))?;
@@ -98,14 +95,14 @@ impl Node {
         }
         let mut levels = BTreeMap::new();
         let limited = structures.values().filter(|structure| Class::THROTTLES.contains(&structure.spec().class));
-        for structure in limited.filter(|_| file.is_some()) {
+        for structure in limited.filter(|_| state.is_some()) {
             let (spec, changed) = (StructureSpec::levels(&structure.spec().name), Arc::clone(&changed));
             let kept = replica.keep(spec, Arc::new(move || changed.notify_one()))?;
             levels.extend(tallymesh_engine::Cache::of(&kept).map(|cache| (structure.id(), cache)));
         }
-        let saving = match file {
-            Some(file) => {
-                let (restored, saving) = blocking(move || restore(replica, file, facts, clock.now())).await?;
+        let saving = match state {
+            Some(state) => {
+                let (restored, saving) = blocking(move || restore(replica, state, facts, clock.now())).await?;
                 replica = restored;
                 Some(saving)
             }
@@ -417,22 +414,22 @@ async fn blocking<T: Send + 'static>(
 /// Takes back what an earlier run has saved, and notes durably that this one has begun.
 fn restore(
     mut replica: Replica,
-    file: StateFile,
+    state: Opened,
     facts: Option<Facts>,
     now: Now,
 ) -> Result<(Replica, Saving), StateError> {
     replica.keep_state();
-    if let Some(facts) = facts {
+    if let Some((facts, file)) = facts.zip(state.file()) {
         replica.restore_facts(now, facts);
         let path = file.path().to_owned();
         let taken = file.each_head(|head, rows| replica.restore_rows(now, head, &rows));
         taken.map_err(|error| match error {
             NotTaken::File(error) => error,
-            NotTaken::Rows(error) => StateError::Restore { path, error },
+            NotTaken::Rows(error) => StateError::Restore { path, error: Box::new(error) },
         })?;
         replica.restored(now);
     }
-    let saving = Saving::start(file, &replica, now)?;
+    let saving = Saving::start(state, &replica, now)?;
     Ok((replica, saving))
 }
 

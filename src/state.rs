@@ -1,16 +1,21 @@
 //! What outlives a run: a file in the node's `data_dir`, and who writes it.
 //!
-//! `file` opens and makes it, `read` and `write` know what is in it, `keeper` is the thread that writes, `saving` what the
-//! driver has to do with it. `archive` is for whoever looks at the state of a node that does not run.
+//! `opening` is how a node begins with it, `file` opens and makes it, `shrink` makes it smaller, `read` and `write` know what is
+//! in it, `writer` writes as long as it is in its place, `seal` notes the last commit, `keeper` is the thread that does that,
+//! `saving` what the driver has to do with it. `archive` is for whoever looks at the state of a node that does not run.
 
 mod archive;
 mod file;
 mod keeper;
+mod opening;
 mod read;
 mod saving;
+mod seal;
+mod shrink;
 #[cfg(test)]
 mod tests;
 mod write;
+mod writer;
 
 use std::io;
 use std::path::PathBuf;
@@ -18,11 +23,12 @@ use std::path::PathBuf;
 use tallymesh_engine::replica::RestoreError;
 
 pub use archive::{Archive, PartInfo};
-pub(crate) use file::StateFile;
 pub use file::{FORMAT, Header};
+pub(crate) use opening::Opened;
 pub(crate) use read::NotTaken;
 pub use saving::StateStanding;
 pub(crate) use saving::{Outcome, Saving, SharedStanding};
+pub use seal::RolledBack;
 pub use tallymesh_schemas::saved::{Extent, Facts, Known, Part, Row, Shape};
 
 /// Why a state cannot be used. Nothing of it was changed.
@@ -37,6 +43,16 @@ pub enum StateError {
         /// On which file.
         path: PathBuf,
         /// Why not.
+        error: io::Error,
+    },
+    /// There is no room to write.
+    #[error(
+        "{path} cannot be written ({error}): make room and start again, or set on_full_disk = \"serve\" in the node block: the node then serves, and saves when there is room"
+    )]
+    Full {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
         error: io::Error,
     },
     /// There is none.
@@ -94,6 +110,26 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
         /// What does not fit.
-        error: RestoreError,
+        error: Box<RestoreError>,
     },
+}
+
+impl StateError {
+    /// Whether it is that there is no room to write.
+    fn is_full(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        let kinds = [FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+        matches!(self, Self::Io { error, .. } if kinds.contains(&error.kind()))
+    }
+
+    /// With what to do, if there is no room to write.
+    fn of_full_disk(self) -> Self {
+        match self {
+            full @ Self::Io { .. } if full.is_full() => match full {
+                Self::Io { path, error, .. } => Self::Full { path, error },
+                other => other,
+            },
+            other => other,
+        }
+    }
 }

@@ -20,7 +20,7 @@ use crate::message::MessageError;
 
 pub use info::{
     BoundInfo, CacheInfo, CacheItem, Count, Fault, Finding, GaugeInfo, Info, Member, Object, Outcome, PermitsInfo,
-    SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
+    RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
 };
 
 /// Lines of a [`Request::Load`] in one frame.

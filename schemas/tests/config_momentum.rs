@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tallymesh_schemas::config::{
-    CacheConfig, Config, Metric, MetricsConfig, Monitor, NodeConfig, Pace, ThrottleClass, ThrottleConfig, Tls,
+    CacheConfig, Config, Metric, MetricsConfig, Monitor, NodeConfig, OnFullDisk, Pace, ThrottleClass, ThrottleConfig,
+    Tls,
 };
 use tallymesh_schemas::{Bounds, Class, Kind, NodeName, OnDead, StructureName, StructureSpec};
 
@@ -115,6 +116,7 @@ fn every_key_of_the_node() {
         tls,
         admin: Some("relay-0-1.sock".into()),
         data_dir: Some("/var/lib/tallymesh".into()),
+        on_full_disk: OnFullDisk::default(),
     };
     assert_eq!(whole().require_node(), Ok(&wanted));
 }

@@ -29,6 +29,7 @@ fn every_key_class_and_parameter_is_there() {
         "interval",
         "windows",
         "replicate",
+        "on_full_disk",
         "persist",
     ];
     let parameters = ["snapshot", "audit_series", "gauge_cache", "metrics"];

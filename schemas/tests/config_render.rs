@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tallymesh_schemas::config::{Config, Metric, NodeConfig, SAMPLES, Tls, render_node_file};
+use tallymesh_schemas::config::{Config, Metric, NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
 use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
 
 fn node() -> NodeConfig {
@@ -16,6 +16,7 @@ fn node() -> NodeConfig {
         tls,
         admin: Some("relay-0-1.sock".into()),
         data_dir: None,
+        on_full_disk: OnFullDisk::default(),
     }
 }
 
@@ -39,6 +40,7 @@ fn a_node_with_all_classes_reads_back() {
         advertise: Some("[2001:db8::1]:4801".parse().unwrap()),
         admin: None,
         data_dir: Some("state".into()),
+        on_full_disk: OnFullDisk::Serve,
         ..node()
     };
     read_back(&everything, &Class::ALL);

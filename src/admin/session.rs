@@ -17,7 +17,7 @@ use super::wire::{self, From, To};
 use crate::bounds;
 use crate::command::{Command, Forgetting, Status, ask};
 use crate::shared::Shared;
-use crate::state::StateStanding;
+use crate::state::{RolledBack, StateStanding};
 
 /// Bytes of the message of an error: a key that is refused may be as long as a frame.
 const ERROR_BYTES: usize = 1024;
@@ -263,8 +263,13 @@ impl Session {
             alive: u32::try_from(alive).unwrap_or(u32::MAX),
             links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
             state: self.shared.saving.as_ref().map(|saving| {
-                let StateStanding { saved_ms, age, trouble } = saving.read(self.shared.clock.time());
-                admin::StateInfo { saved_ms, age, trouble }
+                let StateStanding { saved_ms, age, trouble, rolled_back } = saving.read(self.shared.clock.time());
+                let rolled_back = rolled_back.map(|RolledBack { restored_ms, last_ms, commits }| admin::RolledBack {
+                    restored_ms,
+                    last_ms,
+                    commits,
+                });
+                admin::StateInfo { saved_ms, age, trouble, rolled_back }
             }),
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared.clock.now().unix_ms)).collect(),
             counters: counters(&self.shared, &status),

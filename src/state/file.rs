@@ -9,6 +9,10 @@ use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinit
 use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{NodeName, limits};
 
+use crate::builder::rand_seed;
+
+use super::seal::Seal;
+use super::shrink::shrink;
 use super::{StateError, write};
 
 /// The latest format that this version reads, and the one that it writes.
@@ -17,11 +21,16 @@ pub const FORMAT: u32 = 1;
 /// The file's name in the folder.
 const NAME: &str = "state.redb";
 
+/// Where the file of a folder is.
+pub(super) fn path_in(dir: &Path) -> PathBuf {
+    dir.join(NAME)
+}
+
 /// What the file says that it is.
 const KIND: &[u8] = b"tallymesh state";
 
 /// Memory that the database keeps of the file.
-const CACHE_BYTES: usize = 16 << 20;
+pub(super) const CACHE_BYTES: usize = 16 << 20;
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Structures by id.
@@ -57,7 +66,7 @@ impl StateFile {
         let exists =
             path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })?;
         if !exists {
-            match create(dir, node, |_| Ok(())) {
+            match Self::create(dir, node) {
                 // Another process was quicker: then that one has it.
                 Ok(()) | Err(StateError::Exists(_)) => {}
                 Err(error) => return Err(error),
@@ -69,7 +78,12 @@ impl StateFile {
             let (found, node) = (header.node.to_string(), node.to_string());
             return Err(StateError::Node { path, found, node });
         }
-        Ok(file)
+        shrink(file, dir)
+    }
+
+    /// Makes the state of a node that knows nothing.
+    pub(super) fn create(dir: &Path, node: &NodeName) -> Result<(), StateError> {
+        create(dir, node, |_| Ok(()))
     }
 
     /// Opens the state of any node.
@@ -126,6 +140,25 @@ impl StateFile {
         let node = node.ok_or_else(|| self.damaged("it does not say whose it is"))?;
         let saved_ms = value("saved")?.try_into().map(u64::from_le_bytes).unwrap_or_default();
         Ok(Header { node, format, protocol, saved_ms })
+    }
+
+    /// What it says of its last commit.
+    pub(super) fn seal(&self) -> Result<Seal, StateError> {
+        let read = || -> Result<Seal, redb::Error> {
+            let meta = self.db.begin_read()?.open_table(META)?;
+            let number = |key: &str| -> Result<u64, redb::Error> {
+                let found = meta.get(key)?;
+                Ok(found.and_then(|found| found.value().try_into().map(u64::from_le_bytes).ok()).unwrap_or_default())
+            };
+            Ok(Seal {
+                lineage: number("lineage")?,
+                commit: number("commit")?,
+                at_ms: number("committed")?,
+                incarnation: 0,
+            })
+        };
+        let seal = read().map_err(|error| self.damaged(error))?;
+        Ok(Seal { incarnation: self.facts()?.incarnation.0, ..seal })
     }
 
     pub(super) fn damaged(&self, what: impl ToString) -> StateError {
@@ -207,6 +240,7 @@ fn begin(write: &WriteTransaction, node: &NodeName) -> Result<(), redb::Error> {
     meta.insert("format", &FORMAT.to_le_bytes()[..])?;
     meta.insert("protocol", &[limits::PROTOCOL_VERSION][..])?;
     meta.insert("node", node.as_str().as_bytes())?;
+    meta.insert("lineage", &rand_seed().max(1).to_le_bytes()[..])?;
     drop(meta);
     write.open_table(SHAPES)?;
     write.open_table(PARTS)?;

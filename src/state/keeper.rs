@@ -1,32 +1,33 @@
 //! The thread that writes: one transaction for what belongs together, and never in the driver's way.
 
-use std::path::PathBuf;
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
 
-use redb::WriteTransaction;
 use tallymesh_engine::replica::Batch;
 use tokio::sync::mpsc;
 
-use super::file::StateFile;
-use super::{StateError, write};
+use super::StateError;
+use super::writer::Writer;
 
-/// A batch to be written, and up to when all is in the file when it is.
+/// What the thread is to do.
 #[derive(Debug)]
-pub(super) struct Work {
-    pub(super) batch: Batch,
-    pub(super) upto_ms: u64,
+pub(super) enum Work {
+    /// Write a batch; `upto_ms` is up to when all is in the file when it is.
+    Write { batch: Batch, upto_ms: u64 },
+    /// Look whether the file is still in its place.
+    Look,
 }
 
-/// What became of a batch.
+/// What became of it.
 #[derive(Debug)]
-pub(super) struct Done {
-    pub(super) result: Result<(), String>,
-    pub(super) commit: bool,
-    pub(super) complete: bool,
+pub(super) enum Done {
+    /// A batch was written, or not.
+    Written { result: Result<(), String>, commit: bool, complete: bool },
+    /// The file is in its place, or not.
+    Looked(Result<(), String>),
 }
 
-/// Where batches go, and where it is said what became of them.
+/// Where work goes, and where it is said what became of it.
 #[derive(Debug)]
 pub(super) struct Keeper {
     work: blocking::Sender<Work>,
@@ -35,16 +36,21 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn start(file: StateFile) -> Result<Self, StateError> {
+    pub(super) fn start(mut writer: Writer) -> Result<Self, StateError> {
         let (work, works) = blocking::channel();
         let (says, done) = mpsc::unbounded_channel();
-        let path = file.path.clone();
-        let mut writer = Writer { file: Some(file), path: path.clone(), open: None };
+        let path = writer.path().to_owned();
         let thread = std::thread::Builder::new().name("tallymesh-state".to_owned()).spawn(move || {
-            while let Ok(Work { batch, upto_ms }) = works.recv() {
-                let result = writer.write(&batch, upto_ms);
-                let Batch { commit, complete, .. } = batch;
-                if says.send(Done { result, commit, complete }).is_err() {
+            while let Ok(work) = works.recv() {
+                let done = match work {
+                    Work::Look => Done::Looked(writer.look()),
+                    Work::Write { batch, upto_ms } => {
+                        let result = writer.write(&batch, upto_ms);
+                        let Batch { commit, complete, .. } = batch;
+                        Done::Written { result, commit, complete }
+                    }
+                };
+                if says.send(done).is_err() {
                     return;
                 }
             }
@@ -56,13 +62,13 @@ impl Keeper {
         Ok(Self { work, done, thread })
     }
 
-    /// Hands on a batch. At most one is on its way.
-    pub(super) fn write(&self, work: Work) {
+    /// Hands on work. At most one piece is on its way.
+    pub(super) fn give(&self, work: Work) {
         // A thread that has ended says so where its word is waited for.
         let _ = self.work.send(work);
     }
 
-    /// What became of the batch; `None` when the thread has ended.
+    /// What became of the work; `None` when the thread has ended.
     pub(super) async fn done(&mut self) -> Option<Done> {
         self.done.recv().await
     }
@@ -75,51 +81,6 @@ impl Keeper {
         // It has said its last word, so it ends now.
         if thread.join().is_err() {
             tracing::error!("the thread that saves ended badly");
-        }
-    }
-}
-
-struct Writer {
-    file: Option<StateFile>,
-    path: PathBuf,
-    /// What belongs together and is not all there yet.
-    open: Option<WriteTransaction>,
-}
-
-impl Writer {
-    fn write(&mut self, batch: &Batch, upto_ms: u64) -> Result<(), String> {
-        let written = self.try_write(batch, upto_ms);
-        if written.is_err() {
-            self.open = None;
-            // After an error of the system the database takes nothing more until it is opened again.
-            self.file = self.file.take().and_then(|file| file.reopen().ok());
-        }
-        written
-    }
-
-    fn try_write(&mut self, batch: &Batch, upto_ms: u64) -> Result<(), String> {
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => StateFile::open_at(self.path.clone()).map_err(|error| error.to_string())?,
-        };
-        let file = self.file.insert(file);
-        let said = |error: redb::Error| match error {
-            redb::Error::Io(error) => error.to_string(),
-            error => error.to_string(),
-        };
-        let open = match self.open.take() {
-            Some(open) => open,
-            None => file.db.begin_write().map_err(|error| said(error.into()))?,
-        };
-        write::batch(&open, batch).map_err(said)?;
-        if batch.complete {
-            write::saved_upto(&open, upto_ms).map_err(said)?;
-        }
-        if batch.commit {
-            open.commit().map_err(|error| said(error.into()))
-        } else {
-            self.open = Some(open);
-            Ok(())
         }
     }
 }

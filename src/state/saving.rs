@@ -6,9 +6,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tallymesh_engine::{Now, Replica, Time};
 
-use super::file::StateFile;
+use tallymesh_schemas::config::OnFullDisk;
+
+use super::StateError;
 use super::keeper::{Done, Keeper, Work};
-use super::{StateError, write};
+use super::opening::Opened;
+use super::seal::RolledBack;
+use super::writer::Writer;
 
 /// Between two looks at what has changed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -28,6 +32,8 @@ pub struct StateStanding {
     pub age: Duration,
     /// What is in the way, if anything is.
     pub trouble: Option<String>,
+    /// The node has started with an earlier commit than the last one that was done.
+    pub rolled_back: Option<RolledBack>,
 }
 
 /// What is known of it, for whoever asks.
@@ -36,6 +42,7 @@ struct Known {
     saved_ms: u64,
     saved_at: Time,
     trouble: Option<String>,
+    rolled_back: Option<RolledBack>,
 }
 
 /// How the saving stands, as the driver tells and others read it.
@@ -45,7 +52,8 @@ pub(crate) struct SharedStanding(Arc<Mutex<Known>>);
 impl SharedStanding {
     pub(crate) fn read(&self, now: Time) -> StateStanding {
         let known = self.0.lock();
-        StateStanding { saved_ms: known.saved_ms, age: now.since(known.saved_at), trouble: known.trouble.clone() }
+        let Known { saved_ms, saved_at, ref trouble, rolled_back } = *known;
+        StateStanding { saved_ms, age: now.since(saved_at), trouble: trouble.clone(), rolled_back }
     }
 }
 
@@ -63,25 +71,31 @@ pub(crate) struct Saving {
 }
 
 impl Saving {
-    /// Notes durably in which run the node is, and takes over the file. What is in it has been taken back.
-    pub(crate) fn start(file: StateFile, replica: &Replica, now: Now) -> Result<Self, StateError> {
-        let note = || -> Result<(), redb::Error> {
-            let open = file.db.begin_write()?;
-            write::facts(&open, &replica.facts())?;
-            Ok(open.commit()?)
+    /// Notes durably in which run the node is, and takes over the file. What is in it has been taken back. Where there is no
+    /// room for that and the node is to serve all the same, it is tried again.
+    pub(crate) fn start(opened: Opened, replica: &Replica, now: Now) -> Result<Self, StateError> {
+        let Opened { file, place, full, mut trouble, rolled_back, latest } = opened;
+        let mut writer = match file {
+            Some(file) => Writer::new(place, file, latest)?,
+            None => Writer::without_file(place),
         };
-        note().map_err(|error| StateError::Io {
-            what: "write to",
-            path: file.path.clone(),
-            error: match error {
-                redb::Error::Io(error) => error,
-                error => std::io::Error::other(error),
-            },
-        })?;
+        if trouble.is_none()
+            && let Err(error) = writer.write_facts(replica.facts())
+        {
+            if full == OnFullDisk::Refuse || !error.is_full() {
+                return Err(error.of_full_disk());
+            }
+            trouble = Some(error.to_string());
+        }
         let standing = SharedStanding::default();
-        *standing.0.lock() = Known { saved_ms: now.unix_ms, saved_at: now.mono, trouble: None };
-        let keeper = Keeper::start(file)?;
-        Ok(Self { keeper, standing, due: now.mono, began: now, whole: false, told_at: None })
+        *standing.0.lock() = Known { saved_ms: now.unix_ms, saved_at: now.mono, trouble: None, rolled_back };
+        let mut saving =
+            Self { keeper: Keeper::start(writer)?, standing, due: now.mono, began: now, whole: false, told_at: None };
+        if let Some(trouble) = trouble {
+            saving.due = now.mono.after(RETRY);
+            saving.failed(trouble, now.mono);
+        }
+        Ok(saving)
     }
 
     pub(crate) fn standing(&self) -> SharedStanding {
@@ -103,27 +117,30 @@ impl Saving {
         }
         match replica.poll_save() {
             Some(batch) => {
-                self.keeper.write(Work { batch, upto_ms: self.began.unix_ms });
-                self.due = Time::NEVER;
+                self.keeper.give(Work::Write { batch, upto_ms: self.began.unix_ms });
             }
-            None => {
-                self.whole = false;
-                self.saved();
-                self.due = now.mono.after(INTERVAL);
-            }
+            // Everything is in the file, if the file is where it was.
+            None => self.keeper.give(Work::Look),
         }
+        self.due = Time::NEVER;
     }
 
-    /// Waits until it is known what became of a batch.
+    /// Waits until it is known what became of what the thread was given.
     pub(crate) async fn done(&mut self) -> Outcome {
-        let ended = Done { result: Err("the thread that saves has ended".to_owned()), commit: true, complete: true };
+        let ended = Err("the thread that saves has ended".to_owned());
+        let ended = Done::Written { result: ended, commit: true, complete: true };
         Outcome(self.keeper.done().await.unwrap_or(ended))
     }
 
-    /// Takes in what became of a batch.
+    /// Takes in what became of it.
     pub(crate) fn handle(&mut self, outcome: Outcome, replica: &mut Replica, now: Now) {
-        let Done { result, commit, complete } = outcome.0;
-        replica.handle_saved(result.is_ok(), commit);
+        let (result, complete) = match outcome.0 {
+            Done::Looked(result) => (result, true),
+            Done::Written { result, commit, complete } => {
+                replica.handle_saved(result.is_ok(), commit);
+                (result, complete)
+            }
+        };
         match result {
             Ok(()) => {
                 // More of the same whole, at once.
@@ -185,9 +202,9 @@ impl Saving {
                 break;
             }
             let outcome = self.done().await;
-            let failed = outcome.0.result.is_err();
+            let over = matches!(&outcome.0, Done::Looked(_) | Done::Written { result: Err(_), .. });
             self.handle(outcome, replica, now());
-            if failed {
+            if over {
                 break;
             }
         }
@@ -206,7 +223,7 @@ impl Saving {
     }
 }
 
-/// What became of a batch.
+/// What became of what the thread was given.
 #[derive(Debug)]
 pub(crate) struct Outcome(Done);
 

@@ -7,6 +7,7 @@ use tallymesh_schemas::saved::{self, Change, Extent, Facts, Shape};
 use tallymesh_schemas::{Actor, StructureId};
 
 use super::file::{META, PARTS, ROWS, SHAPES};
+use super::seal::Seal;
 
 /// What the file has of an actor's rows in a structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +31,15 @@ pub(super) fn facts(write: &WriteTransaction, facts: &Facts) -> Result<(), redb:
 /// Notes up to when everything is in the file.
 pub(super) fn saved_upto(write: &WriteTransaction, unix_ms: u64) -> Result<(), redb::Error> {
     write.open_table(META)?.insert("saved", &unix_ms.to_le_bytes()[..])?;
+    Ok(())
+}
+
+/// Notes which commit this is.
+pub(super) fn seal(write: &WriteTransaction, seal: &Seal) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    for (key, number) in [("lineage", seal.lineage), ("commit", seal.commit), ("committed", seal.at_ms)] {
+        meta.insert(key, &number.to_le_bytes()[..])?;
+    }
     Ok(())
 }
 

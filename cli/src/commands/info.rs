@@ -1,8 +1,9 @@
 //! `tally cluster info`, `nodename`, `nodeaddr`: the asked node about itself.
 
 use serde_json::{Map, Value, json};
-use tallymesh_schemas::admin::{Answer, BoundInfo, Info, Request, StateInfo};
+use tallymesh_schemas::admin::{Answer, BoundInfo, Info, Request, RolledBack, StateInfo};
 
+use super::series::moment;
 use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
@@ -28,6 +29,7 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
                 "saved_ms": state.saved_ms,
                 "age_s": state.age.as_secs_f64(),
                 "trouble": state.trouble,
+                "rolled_back": state.rolled_back,
             })),
             "bounds": info.bounds.iter().map(|bound| json!({
                 "name": bound.name,
@@ -54,6 +56,9 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
         ("links", info.links.to_string()),
         ("state", state(info.state.as_ref())),
     ];
+    let rolled_back = info.state.as_ref().and_then(|state| state.rolled_back.as_ref());
+    let about = about.into_iter().chain(rolled_back.map(|rolled_back| ("state is older", older(rolled_back))));
+    let about: Vec<_> = about.collect();
     let widest = info.counters.iter().map(|(name, _)| name.len()).chain(about.iter().map(|(label, _)| label.len()));
     let width = widest.max().unwrap_or(0) + 2;
     for (label, value) in about {
@@ -113,6 +118,12 @@ fn state(state: Option<&StateInfo>) -> String {
             format!("not saved for {}: {trouble}", duration(age.as_secs()))
         }
     }
+}
+
+/// Which commit the node has started with, in place of which.
+fn older(RolledBack { restored_ms, last_ms, commits }: &RolledBack) -> String {
+    let (restored, last) = (moment(restored_ms / 1000), moment(last_ms / 1000));
+    format!("started with the commit of {restored}; {commits} later ones up to {last} are damaged or missing")
 }
 
 /// `3 d 4 h`, `5 min 6 s`, `7 s`.

@@ -227,7 +227,7 @@ fn began(windows: &Windows, age: usize) -> u64 {
 }
 
 /// A moment as people read it: `2026-11-22 14:05:00Z`.
-fn moment(unix: u64) -> String {
+pub(super) fn moment(unix: u64) -> String {
     let time = i64::try_from(unix).ok().and_then(|unix| OffsetDateTime::from_unix_timestamp(unix).ok());
     time.map_or_else(
         || unix.to_string(),

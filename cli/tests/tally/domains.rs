@@ -44,7 +44,7 @@ fn what_is_no_domain_is_refused_with_the_reason() {
     for (key, reason) in [
         ("exam\u{200b}ple.com", "\"exam\\u{200b}ple.com\" is not a domain: it has the invisible character U+200B"),
         ("\u{202e}moc.elpmaxe", "\"\\u{202e}moc.elpmaxe\" is not a domain: it has the invisible character U+202E"),
-        ("example.com:25", "it has a port: write example.com alone"),
+        ("example.com:25", "it has a port: write the name alone"),
         ("192.0.2.7", "it is an address: count it in an object of addresses"),
         ("[IPv6:2001:db8::1]", "it is an address"),
         ("*.example.com", "it has the character \"*\""),

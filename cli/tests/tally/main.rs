@@ -18,6 +18,7 @@ mod process;
 mod readme;
 mod rivals;
 mod series;
+mod starting;
 mod state;
 mod support;
 mod throttle;

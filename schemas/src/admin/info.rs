@@ -174,6 +174,19 @@ pub struct StateInfo {
     pub age: Duration,
     /// What is in the way, if anything is.
     pub trouble: Option<String>,
+    /// The node has started with an earlier commit than the last one that was done.
+    pub rolled_back: Option<RolledBack>,
+}
+
+/// A state that is older than the last commit that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RolledBack {
+    /// When the commit was done that the node has started with, in milliseconds since 1970.
+    pub restored_ms: u64,
+    /// When the last commit was done, in milliseconds since 1970.
+    pub last_ms: u64,
+    /// Commits between them.
+    pub commits: u64,
 }
 
 /// A node about itself.

@@ -181,7 +181,13 @@ impl<'a> Keys<'a> {
     }
 }
 
-fn word<T: Copy>(setting: Setting<'_>, all: &[T], name: fn(T) -> &'static str, report: &mut Report<'_>) -> Option<T> {
+/// A word of a few.
+pub(super) fn word<T: Copy>(
+    setting: Setting<'_>,
+    all: &[T],
+    name: fn(T) -> &'static str,
+    report: &mut Report<'_>,
+) -> Option<T> {
     let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
     let text = setting.text(report, &format!("{} = \"{}\"", setting.key, names[0]))?.text;
     let found = all.iter().copied().find(|value| name(*value) == text);

@@ -217,6 +217,28 @@ pub struct NodeConfig {
     pub admin: Option<PathBuf>,
     /// The folder of what outlives a run.
     pub data_dir: Option<PathBuf>,
+    /// What to do when there is no room for it at the start.
+    pub on_full_disk: OnFullDisk,
+}
+
+/// What a node does when there is no room for its state as it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFullDisk {
+    /// It does not start, and says what to do.
+    #[default]
+    Refuse,
+    /// It serves, and saves when there is room.
+    Serve,
+}
+
+impl OnFullDisk {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::Serve => "serve",
+        }
+    }
 }
 
 /// The files of a node's identity, PEM.

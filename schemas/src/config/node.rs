@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use hcl::edit::structure::Block;
 
+use super::limits::word;
 use super::report::{Report, quoted};
 use super::scope::{Scope, no_label};
 use super::value::{Setting, Text};
-use super::{NodeConfig, Tls};
+use super::{NodeConfig, OnFullDisk, Tls};
 use crate::{NodeName, limits};
 
 pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig> {
@@ -20,6 +21,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let seeds = scope.take("seeds");
     let admin = scope.take("admin");
     let data_dir = scope.take("data_dir");
+    let on_full_disk = scope.take("on_full_disk");
     let tls = scope.take_block("tls", report, "a node has one identity: keep one");
     if tls.is_none() {
         scope.missing_block(report, "tls", "add one: tls { … } with ca, cert and key; `tally init` makes the files");
@@ -38,8 +40,11 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let seeds = seeds.map_or(Vec::new(), |setting| seed_list(setting, listens, report));
     let admin = admin.and_then(|setting| socket(setting, report));
     let data_dir = data_dir.and_then(|setting| path(setting, report));
+    let on_full_disk = on_full_disk
+        .and_then(|setting| word(setting, &[OnFullDisk::Refuse, OnFullDisk::Serve], OnFullDisk::name, report));
+    let on_full_disk = on_full_disk.unwrap_or_default();
     let tls = tls.and_then(|block| tls_files(block, report));
-    Some(NodeConfig { name: name?, listen: listen?.1, advertise, seeds, tls: tls?, admin, data_dir })
+    Some(NodeConfig { name: name?, listen: listen?.1, advertise, seeds, tls: tls?, admin, data_dir, on_full_disk })
 }
 
 fn tls_files(block: &Block, report: &mut Report<'_>) -> Option<Tls> {

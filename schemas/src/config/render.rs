@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Metric, NodeConfig};
+use super::{Metric, NodeConfig, OnFullDisk};
 use crate::{Class, StructureSpec};
 
 /// The file of a node that replicates one object of each class and audits all metrics, with a comment at every key. It parses back to the same
 /// node and the classes' defaults, paths being UTF-8.
 pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
-    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir } = node;
+    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk } = node;
     let optional = |key: &str, value: Option<String>, example: &str| match value {
         Some(value) => format!("{key} = {value}"),
         None => format!("# {key} = {example}"),
@@ -17,6 +17,10 @@ pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
     let advertise = optional("advertise", advertise.map(|address| quote(&address.to_string())), "\"192.0.2.1:4801\"");
     let admin = optional("admin", admin.as_deref().map(quote_path), &quote(&format!("{name}.sock")));
     let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), &quote(&format!("{name}.state")));
+    let on_full_disk = match on_full_disk {
+        OnFullDisk::Refuse => "",
+        OnFullDisk::Serve => "\n  on_full_disk = \"serve\"",
+    };
     let listen = quote(&listen.to_string());
     let seeds = seeds.iter().map(|seed| quote(seed)).collect::<Vec<_>>().join(", ");
     let [ca, cert, key] = [&tls.ca, &tls.cert, &tls.key].map(|path| quote_path(path));
@@ -44,7 +48,7 @@ node {{
   {admin}
 
   # The folder for what outlives a run.
-  {data_dir}
+  {data_dir}{on_full_disk}
 
   # Who this node is, and whom it trusts: PEM files. The key is nobody else's business: mode 0600.
   tls {{

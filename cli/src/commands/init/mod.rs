@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tallymesh::Identity;
-use tallymesh_schemas::config::{NodeConfig, SAMPLES, Tls, render_node_file};
+use tallymesh_schemas::config::{NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
 use tallymesh_schemas::{Class, NodeName};
 
 use crate::args::{self, node_name};
@@ -94,6 +94,7 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
         tls,
         admin: Some(sock.into()),
         data_dir: Some(state.into()),
+        on_full_disk: OnFullDisk::default(),
     };
     let text = render_node_file(&config, &Class::ALL) + SAMPLES;
     Ok([

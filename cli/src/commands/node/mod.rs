@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tallymesh::{Builder, Incarnation, Node, StartError};
+use tallymesh::{Builder, Incarnation, Node, StartError, StateStanding};
 use tallymesh_schemas::config::Config;
 
 use self::log::Log;
@@ -96,7 +96,20 @@ async fn serve(config: Config, incarnation: Option<Incarnation>) -> Result<End, 
     tell(&node, admin.as_deref());
     attend(&node, &notify, &mut signals).await;
     notify.stopping();
-    Ok(leave(&node, &mut signals).await)
+    match leave(&node, &mut signals).await {
+        End::Left => saved(&node).map(|()| End::Left),
+        End::CutShort => Ok(End::CutShort),
+    }
+}
+
+/// Whether everything that outlives the run is saved, where anything is.
+fn saved(node: &Node) -> Result<(), Failure> {
+    match node.state() {
+        Some(StateStanding { trouble: Some(trouble), age, .. }) => {
+            Err(Failure::Node(format!("what was written in the last {} s is not saved: {trouble}", age.as_secs())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Raises the soft limit of open files to the hard one: connections and files need descriptors.

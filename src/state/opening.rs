@@ -1,0 +1,78 @@
+//! How a node begins with its state: it opens it, makes it, or does without while the disk is full.
+
+use std::path::Path;
+
+use tallymesh_schemas::config::OnFullDisk;
+use tallymesh_schemas::saved::Facts;
+use tallymesh_schemas::{Incarnation, NodeName};
+
+use super::StateError;
+use super::file::{StateFile, path_in};
+use super::seal::{self, RolledBack, Seal};
+use super::writer::Place;
+use crate::builder::rand_seed;
+
+/// A state that is opened and not yet written to.
+pub(crate) struct Opened {
+    /// `None` while there is no room to make one.
+    pub(super) file: Option<StateFile>,
+    pub(super) place: Place,
+    pub(super) full: OnFullDisk,
+    /// Why there is none.
+    pub(super) trouble: Option<String>,
+    pub(super) rolled_back: Option<RolledBack>,
+    /// Of the latest commit that is known.
+    pub(super) latest: Seal,
+}
+
+impl Opened {
+    pub(crate) fn open(dir: &Path, node: &NodeName, full: OnFullDisk) -> Result<Self, StateError> {
+        let place = Place { dir: dir.to_owned(), path: path_in(dir), node: node.clone() };
+        let mut opened = Self { file: None, place, full, trouble: None, rolled_back: None, latest: Seal::default() };
+        match StateFile::open_or_create(dir, node) {
+            Ok(file) => opened.compare(file)?,
+            // What is there cannot be read: a node that starts without it would write over it.
+            Err(error) if full == OnFullDisk::Serve && error.is_full() && !opened.place.path.exists() => {
+                opened.trouble = Some(error.to_string());
+            }
+            Err(error) => return Err(error.of_full_disk()),
+        }
+        Ok(opened)
+    }
+
+    /// Compares the file with the note of the last commit.
+    fn compare(&mut self, file: StateFile) -> Result<(), StateError> {
+        let has = file.seal()?;
+        let noted = seal::read(&self.place.dir, has.lineage)?;
+        self.rolled_back = noted.and_then(|noted| RolledBack::between(&has, &noted));
+        self.latest = noted.filter(|noted| noted.commit > has.commit).unwrap_or(has);
+        if self.latest.lineage == 0 {
+            self.latest.lineage = rand_seed().max(1);
+        }
+        if let Some(RolledBack { restored_ms, last_ms, commits }) = self.rolled_back {
+            tracing::error!(
+                path = %self.place.path.display(),
+                restored = seal::utc(restored_ms),
+                last = seal::utc(last_ms),
+                commits,
+                "the newest commits of the state are damaged, or an older file was put in its place: the node starts with an earlier \
+                 commit, and what only this node had written since then is lost"
+            );
+        }
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// What the node knew beside rows; `None` where no run has been before. The run is the latest that is known.
+    pub(crate) fn facts(&self) -> Result<Option<Facts>, StateError> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let mut facts = file.facts()?;
+        facts.incarnation = facts.incarnation.max(Incarnation(self.latest.incarnation));
+        Ok(Some(facts).filter(|facts| facts.incarnation.0 > 0))
+    }
+
+    /// The file; `None` while there is no room to make one.
+    pub(crate) fn file(&self) -> Option<&StateFile> {
+        self.file.as_ref()
+    }
+}

@@ -1,0 +1,180 @@
+//! Writes batches into the file, as long as it is the one that the node has opened.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use redb::WriteTransaction;
+use tallymesh_engine::replica::Batch;
+use tallymesh_schemas::NodeName;
+use tallymesh_schemas::saved::{Change, Facts};
+
+use super::file::StateFile;
+use super::seal::{Note, Seal};
+use super::{StateError, write};
+use crate::clock::unix_ms;
+
+/// Which file is meant, whatever its path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Inode {
+    device: u64,
+    number: u64,
+}
+
+impl Inode {
+    /// The one that a path leads to.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        fs::metadata(path).map(|found| Self { device: found.dev(), number: found.ino() })
+    }
+}
+
+/// Where a state is, or is to be.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    pub(super) path: PathBuf,
+    pub(super) node: NodeName,
+}
+
+pub(super) struct Writer {
+    place: Place,
+    /// `None` after an error of the system, until it is opened again.
+    file: Option<StateFile>,
+    /// The file that was opened; `None` where there has been none yet.
+    inode: Option<Inode>,
+    /// What belongs together and is not all there yet.
+    open: Option<WriteTransaction>,
+    /// The last commit.
+    seal: Seal,
+    note: Option<Note>,
+}
+
+impl Writer {
+    /// For a file that was read; `seal` is of the latest commit that is known.
+    pub(super) fn new(place: Place, file: StateFile, seal: Seal) -> Result<Self, StateError> {
+        let path = place.path.clone();
+        let inode = Inode::of(&path).map_err(|error| StateError::Io { what: "look for", path, error })?;
+        Ok(Self { place, file: Some(file), inode: Some(inode), open: None, seal, note: None })
+    }
+
+    /// For a file that could not be made yet.
+    pub(super) fn without_file(place: Place) -> Self {
+        Self { place, file: None, inode: None, open: None, seal: Seal::default(), note: None }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Notes facts durably, before anything is said with them.
+    pub(super) fn write_facts(&mut self, facts: Facts) -> Result<(), StateError> {
+        let batch = Batch { changes: vec![Change::Facts(facts)], commit: true, complete: false };
+        let written = self.try_write(&batch, 0);
+        if written.is_err() {
+            self.give_up();
+        }
+        written.map_err(|error| StateError::Io { what: "write to", path: self.place.path.clone(), error })
+    }
+
+    /// Writes a batch.
+    pub(super) fn write(&mut self, batch: &Batch, upto_ms: u64) -> Result<(), String> {
+        if let Err(trouble) = self.look() {
+            // What is open stays so: the file may come back, as when a disk is mounted again.
+            self.open = None;
+            return Err(trouble);
+        }
+        let written = self.try_write(batch, upto_ms);
+        if written.is_err() {
+            self.give_up();
+        }
+        written.map_err(|error| error.to_string())
+    }
+
+    /// Whether the file's path leads to the file. A node goes on writing into one that nobody finds any more, and would not
+    /// notice.
+    pub(super) fn look(&self) -> Result<(), String> {
+        let Some(opened) = self.inode else { return Ok(()) };
+        let path = self.place.path.display();
+        match Inode::of(&self.place.path) {
+            Ok(found) if found == opened => Ok(()),
+            Ok(_) => Err(format!(
+                "{path} is another file than the one that this node opened: put that one back, or restart the node"
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
+                "{path} is gone: its folder was deleted, moved, or is not mounted; put it back, or restart the node"
+            )),
+            Err(error) => Err(format!("{path} cannot be found: {error}")),
+        }
+    }
+
+    /// After an error of the system the database takes nothing more until it is opened again.
+    fn give_up(&mut self) {
+        (self.open, self.file) = (None, None);
+    }
+
+    fn try_write(&mut self, batch: &Batch, upto_ms: u64) -> io::Result<()> {
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => self.reopen()?,
+        };
+        let file = self.file.insert(file);
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => file.db.begin_write().map_err(|error| plain(error.into()))?,
+        };
+        write::batch(&open, batch).map_err(plain)?;
+        if batch.complete {
+            write::saved_upto(&open, upto_ms).map_err(plain)?;
+        }
+        let facts = batch
+            .changes
+            .iter()
+            .filter_map(|change| if let Change::Facts(facts) = change { Some(facts) } else { None });
+        if let Some(facts) = facts.last() {
+            self.seal.incarnation = facts.incarnation.0;
+        }
+        if !batch.commit {
+            self.open = Some(open);
+            return Ok(());
+        }
+        let seal = self.seal.next(unix_ms());
+        write::seal(&open, &seal).map_err(plain)?;
+        open.commit().map_err(|error| plain(error.into()))?;
+        self.seal = seal;
+        let note = match self.note.take() {
+            Some(note) => note,
+            None => Note::open(&self.place.dir).map_err(io::Error::other)?,
+        };
+        self.note.insert(note).write(&seal)
+    }
+
+    /// Opens the file again, or makes it if there has been none.
+    fn reopen(&mut self) -> io::Result<StateFile> {
+        let Place { dir, path, node } = &self.place;
+        if self.inode.is_none() {
+            StateFile::create(dir, node).map_err(cause)?;
+        }
+        let file = StateFile::open_at(path.clone()).map_err(cause)?;
+        if self.inode.is_none() {
+            self.inode = Some(Inode::of(path)?);
+            self.seal = Seal { incarnation: self.seal.incarnation, ..file.seal().map_err(cause)? };
+        }
+        Ok(file)
+    }
+}
+
+/// The system's own word, where there is one.
+fn plain(error: redb::Error) -> io::Error {
+    match error {
+        redb::Error::Io(error) => error,
+        error => io::Error::other(error),
+    }
+}
+
+fn cause(error: StateError) -> io::Error {
+    match error {
+        StateError::Io { error, .. } => error,
+        error => io::Error::other(error),
+    }
+}
