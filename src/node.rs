@@ -333,7 +333,7 @@ impl Node {
 impl Node {
     /// Waits until there is a link to another node. A node without seeds has joined at once: there is nobody to join.
     ///
-    /// What the others count arrives from then on; [`Node::verify`] waits for it.
+    /// What the others count arrives from then on; [`Node::verify`] waits for it. [`Node::settled`] also returns when no seed answers.
     ///
     /// # Errors
     /// [`NodeGone`] when the node is shut down before.
