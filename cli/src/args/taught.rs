@@ -5,10 +5,10 @@ use clap::{Command, CommandFactory, Parser};
 
 use super::Cli;
 
-/// Calls `look` with every command and how it is called.
+/// Calls `look` with every command that people give, and how it is called.
 fn each(command: &Command, called: &str, look: &mut impl FnMut(&Command, &str)) {
     look(command, called);
-    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
         each(sub, &format!("{called} {}", sub.get_name()), look);
     }
 }

@@ -50,6 +50,10 @@ impl Notify {
 
     /// Sends signs of life for as long as the node's driver answers, twice as often as the manager wants them.
     pub(super) async fn watch(&self, node: &Node) {
+        self.watch_while(async || node.members().await.is_ok()).await;
+    }
+
+    async fn watch_while(&self, answers: impl AsyncFn() -> bool) {
         let Some(watchdog) = self.watchdog.filter(|_| self.socket.is_some()) else {
             return std::future::pending().await;
         };
@@ -58,7 +62,7 @@ impl Notify {
         loop {
             turns.tick().await;
             // A driver that does not answer makes this wait, and the manager restarts the node.
-            if node.members().await.is_ok() {
+            if answers().await {
                 self.send("WATCHDOG=1");
             }
         }
@@ -89,4 +93,41 @@ fn address(name: &[u8]) -> std::io::Result<SocketAddr> {
         return SocketAddr::from_abstract_name(name);
     }
     SocketAddr::from_pathname(OsStr::from_bytes(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    fn manager() -> (UnixDatagram, Notify) {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (theirs, Notify { socket: Some(ours), watchdog: Some(Duration::from_millis(2)) })
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_answers_is_a_sign_of_life_and_one_that_does_not_is_none() {
+        let ((manager, notify), while_it_watches) = (manager(), Duration::from_millis(50));
+        let _ = tokio::time::timeout(while_it_watches, notify.watch_while(pending)).await;
+        assert_eq!(manager.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let _ = tokio::time::timeout(while_it_watches, notify.watch_while(async || false)).await;
+        assert_eq!(manager.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+        let _ = tokio::time::timeout(while_it_watches, notify.watch_while(async || true)).await;
+        let mut message = [0; 32];
+        let len = manager.recv(&mut message).unwrap();
+        assert_eq!(&message[..len], b"WATCHDOG=1");
+    }
+
+    #[test]
+    fn names_are_paths_or_abstract() {
+        assert_eq!(address(b"/run/notify").unwrap().as_pathname(), Some(std::path::Path::new("/run/notify")));
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::linux::net::SocketAddrExt;
+            assert_eq!(address(b"@manager").unwrap().as_abstract_name(), Some(b"manager".as_slice()));
+        }
+    }
 }
