@@ -127,12 +127,9 @@ impl Writer {
         if batch.complete {
             write::saved_upto(&open, upto_ms).map_err(plain)?;
         }
-        let facts = batch
-            .changes
-            .iter()
-            .filter_map(|change| if let Change::Facts(facts) = change { Some(facts) } else { None });
-        if let Some(facts) = facts.last() {
-            self.seal.incarnation = facts.incarnation.0;
+        let facts = |change: &'_ Change| if let Change::Facts(facts) = change { Some(facts.incarnation) } else { None };
+        if let Some(run) = batch.changes.iter().rev().find_map(facts) {
+            self.seal.incarnation = run.0;
         }
         if !batch.commit {
             self.open = Some(open);
