@@ -82,22 +82,50 @@ pub fn domain(text: &str) -> Result<Cow<'_, str>, KeyError> {
     mapped(text).map_err(|fault| KeyError::Domain { text: text.to_owned(), fault })
 }
 
+/// What a byte may be in a name that is looked at once: nothing, or one of these bits.
+const LETTER: u8 = 1;
+const DOT: u8 = 2;
+const HYPHEN: u8 = 4;
+
+/// What each byte is.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < kinds.len() {
+        kinds[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'_' => LETTER,
+            b'.' => DOT,
+            b'-' => HYPHEN,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
 /// Whether a name is a domain, in its one form, of the letters that nearly all are written in: one look at each byte tells.
+/// Two hyphens may begin an A-label, and a last label that begins or ends like a number may be of an address: these are left to
+/// the mapping.
 fn is_plain(name: &[u8]) -> bool {
-    let mut before = b'.';
-    let plain = name.iter().all(|byte| match (*byte, std::mem::replace(&mut before, *byte)) {
-        (b'.', before) => before != b'.',
-        (b'-', before) => before != b'-',
-        (b'a'..=b'z' | b'0'..=b'9' | b'_', _) => true,
-        _ => false,
+    let mut before = DOT;
+    let plain = name.iter().all(|byte| {
+        let kind = KINDS[usize::from(*byte)];
+        let twice = kind & std::mem::replace(&mut before, kind) & (DOT | HYPHEN);
+        kind != 0 && twice == 0
     });
-    plain && before != b'.' && name.len() <= PLAIN_BYTES && !ends_like_number(name)
+    plain && before != DOT && name.len() <= PLAIN_BYTES && !ends_like_number(name)
 }
 
-/// Whether the last label begins with a digit: then it may be the end of an address.
+/// Whether the last label may be a number, which ends with a digit of some base.
 fn ends_like_number(name: &[u8]) -> bool {
-    let last = name.rsplit(|byte| *byte == b'.').next().and_then(|label| label.first());
-    last.is_none_or(u8::is_ascii_digit)
+    match name.last() {
+        Some(b'0'..=b'9') | None => true,
+        Some(b'a'..=b'f' | b'x') => {
+            let label = name.rsplit(|byte| *byte == b'.').next().and_then(|label| label.first());
+            label.is_none_or(u8::is_ascii_digit)
+        }
+        Some(_) => false,
+    }
 }
 
 fn mapped(text: &str) -> Result<Cow<'_, str>, DomainFault> {
