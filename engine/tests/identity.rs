@@ -74,7 +74,8 @@ fn two_processes_of_one_name_slow_down() {
         }
     }
     assert!((8..=24).contains(&changes.len()), "{} changes in an hour", changes.len());
-    let [.., before, last] = changes[..] else { panic!("there are some") };
+    // Their pauses end at nearly the same time, so one change follows another; the next two come much later.
+    let [.., before, _, last] = changes[..] else { panic!("there are some") };
     assert!(last.since(before) >= Duration::from_secs(300), "they change ever more rarely");
 }
 
