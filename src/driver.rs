@@ -377,6 +377,12 @@ impl Driver {
         while let Some(node) = self.replica.poll_forgotten() {
             self.endpoint.forget(&node);
         }
+        let (replica, topology) = (&self.replica, &self.topology);
+        self.reports.cuts(now, || {
+            let lives = replica.nodes().filter(|(_, _, life)| matches!(life, Life::Alive | Life::Suspect));
+            let linked = |name: &NodeName| replica.is_linked(name) || !topology.links_to(name);
+            lives.map(|(name, ..)| name).filter(|name| !linked(name)).cloned().collect()
+        });
         self.reports.summarize(now);
         let (replica, endpoint, limiters, tally) = (&self.replica, &self.endpoint, &self.limiters, &self.tally);
         self.bounds.poll(now, || {

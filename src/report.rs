@@ -1,13 +1,17 @@
 //! What the driver logs for operators. Events that a peer causes over and over become few lines: see [`Reporter`].
 
+mod cuts;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tallymesh_engine::replica::{EventKind, PeerError};
-use tallymesh_engine::{Event, Life, Now};
+use tallymesh_engine::{Event, Life, Now, Time};
 use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName};
 
 use crate::conflicts::NameConflict;
+use cuts::{Cuts, News};
 
 /// Lines of one kind about one peer that are logged one by one before they are counted.
 const LINES: u32 = 4;
@@ -19,6 +23,8 @@ enum Line {
     Refused,
     /// The peer is no longer one that rows are exchanged with.
     Unlinked,
+    /// The peer lives, and there is no link to it.
+    Cut,
 }
 
 impl Line {
@@ -26,6 +32,7 @@ impl Line {
         match self {
             Self::Refused => "a message of the peer was refused",
             Self::Unlinked => "other nodes pass on the rows of this peer",
+            Self::Cut => "the node lives and had no link to this one",
         }
     }
 }
@@ -37,12 +44,19 @@ pub(crate) struct Reports {
     /// Most members that this node knows do not answer.
     cut_off: bool,
     conflict: NameConflict,
+    cuts: Cuts,
+    /// When to look again at who has no link.
+    look_at: Time,
 }
+
+/// Time between two looks at who has no link.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Reports {
     /// Of a node that gives `ours` as its address.
     pub(crate) fn new(ours: SocketAddr) -> Self {
-        Self { lines: Reporter::new(LINES), cut_off: false, conflict: NameConflict::new(ours) }
+        let (lines, conflict) = (Reporter::new(LINES), NameConflict::new(ours));
+        Self { lines, cut_off: false, conflict, cuts: Cuts::default(), look_at: Time(0) }
     }
 
     /// Another process that uses this node's name is at this address.
@@ -61,6 +75,27 @@ impl Reports {
     pub(crate) fn unlinked(&mut self, now: Now, peer: &NodeName) {
         if self.lines.occurred(since_start(now), peer, &Line::Unlinked) {
             tracing::info!(%peer, "other nodes pass on the rows of this peer from now on");
+        }
+    }
+
+    /// Looks at who lives without a link, if it is time.
+    pub(crate) fn cuts(&mut self, now: Now, unlinked: impl FnOnce() -> BTreeSet<NodeName>) {
+        if now.mono < self.look_at {
+            return;
+        }
+        self.look_at = now.mono.after(LOOK);
+        for news in self.cuts.update(now.mono, &unlinked()) {
+            let (News::Cut(node, _) | News::Over(node)) = &news;
+            if !self.lines.occurred(since_start(now), node, &Line::Cut) {
+                continue;
+            }
+            match news {
+                News::Cut(node, lasts) => {
+                    let for_s = lasts.as_secs();
+                    tracing::warn!(%node, for_s, "the node lives and has no link to this one: the network may be cut");
+                }
+                News::Over(node) => tracing::info!(%node, "the node has a link again, or does not live"),
+            }
         }
     }
 
