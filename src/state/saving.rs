@@ -187,6 +187,8 @@ impl Saving {
         let since = |now: Now| standing.read(now.mono).age.as_secs();
         if tokio::time::timeout(within, self.save_all(replica, &now)).await.is_err() {
             tracing::error!(unsaved_s = since(now()), "the disk does not answer: what was written last is not saved");
+            // Whoever asks after the end is told so: the command's exit code depends on it.
+            standing.0.lock().trouble = Some("the disk does not answer".to_owned());
         }
     }
 
@@ -231,6 +233,7 @@ pub(crate) struct Outcome(Done);
 mod tests {
     use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
 
+    use super::super::file::StateFile;
     use super::*;
 
     /// A file that somebody else writes to for ever is what a disk that hangs looks like to the thread that saves.
@@ -249,8 +252,10 @@ mod tests {
         let standing = SharedStanding::default();
         let saving = Saving { keeper, standing, due: now.mono, began: now, whole: false, told_at: None };
         let (within, begun) = (Duration::from_millis(20), std::time::Instant::now());
+        let known = saving.standing();
         saving.finish(&mut replica, || now, within).await;
         assert!(begun.elapsed() >= within, "the disk hung");
+        assert_eq!(known.read(now.mono).trouble.as_deref(), Some("the disk does not answer"));
         drop(hangs);
     }
 }
