@@ -234,6 +234,8 @@ mod tests {
     use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
 
     use super::super::file::StateFile;
+    use super::super::seal::Seal;
+    use super::super::writer::Place;
     use super::*;
 
     /// A file that somebody else writes to for ever is what a disk that hangs looks like to the thread that saves.
@@ -248,7 +250,8 @@ mod tests {
         replica.keep_state();
         let file = StateFile::open_or_create(dir.path(), &name).unwrap();
         let hangs = file.db.begin_write().unwrap();
-        let keeper = Keeper::start(file).unwrap();
+        let place = Place { dir: dir.path().to_owned(), path: file.path().to_owned(), node: name };
+        let keeper = Keeper::start(Writer::new(place, file, Seal::default()).unwrap()).unwrap();
         let standing = SharedStanding::default();
         let saving = Saving { keeper, standing, due: now.mono, began: now, whole: false, told_at: None };
         let (within, begun) = (Duration::from_millis(20), std::time::Instant::now());
