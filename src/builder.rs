@@ -18,7 +18,7 @@ use tallymesh_schemas::{
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
 use crate::admin::AdminError;
-use crate::clock::unix_ms;
+use crate::clock;
 use crate::declared::DeclaredError;
 use crate::node::Node;
 use crate::state::StateError;
@@ -96,7 +96,7 @@ impl Builder {
         Self {
             name: name.to_owned(),
             identity: None,
-            transport: TransportConfig::loopback(Incarnation(unix_ms())),
+            transport: TransportConfig::loopback(clock::first_run()),
             engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
             bound: Bound::default(),
             structures: Vec::new(),

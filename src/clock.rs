@@ -3,6 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::{Now, Time};
+use tallymesh_schemas::{Incarnation, limits};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -31,6 +32,29 @@ impl Clock {
 
 /// Milliseconds since 1970; 0 when the wall clock is set before that.
 pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since_1970(SystemTime::now())
+}
+
+/// The run of a node that knows of no earlier one: that of the wall clock. The lowest numbers stand for something else.
+pub(crate) fn first_run() -> Incarnation {
+    Incarnation(unix_ms().clamp(2, limits::INCARNATION))
+}
+
+fn since_1970(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_is_taken_for_1970() {
+        let hour = Duration::from_secs(3600);
+        assert_eq!(since_1970(UNIX_EPOCH + hour), 3_600_000);
+        assert_eq!(since_1970(UNIX_EPOCH - hour), 0);
+    }
 }

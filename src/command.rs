@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-use tallymesh_engine::replica::{Counters, Verification};
+use tallymesh_engine::replica::{Counters, PeerClock, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
@@ -29,6 +29,7 @@ pub(crate) struct Status {
     pub(crate) counters: Counters,
     /// The bounds that were reached.
     pub(crate) bounds: Vec<bounds::Entry>,
+    pub(crate) clocks: ClockStanding,
 }
 
 /// What became of the wish to forget a node.
@@ -39,6 +40,16 @@ pub(crate) enum Forgetting {
     Unknown,
     /// It is this node.
     Ourselves,
+}
+
+/// How this node's clock compares with its peers' clocks.
+#[derive(Debug, Clone)]
+pub(crate) struct ClockStanding {
+    /// By how much clocks may differ; `None` where nothing goes by them.
+    pub(crate) bound: Option<Duration>,
+    pub(crate) peers: Vec<PeerClock>,
+    /// By how much the clock for windows is ahead of the wall clock.
+    pub(crate) windows_ahead: Duration,
 }
 
 /// Asks the driver; `None` when it has ended.

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin::Serving;
 use crate::bounds::Bounds;
 use crate::clock::Clock;
-use crate::command::{Command, Forgetting, Status};
+use crate::command::{ClockStanding, Command, Forgetting, Status};
 use crate::events::{Announcer, NodeEvent};
 use crate::report::Reports;
 use crate::state::{Outcome, Saving};
@@ -250,6 +250,12 @@ impl Driver {
         Forgetting::Done
     }
 
+    fn clock_standing(&self) -> ClockStanding {
+        let now = self.clock.now();
+        let (bound, windows_ahead) = (self.replica.clock_bound(), self.replica.windows_ahead(now));
+        ClockStanding { bound, peers: self.replica.clocks(), windows_ahead }
+    }
+
     fn status(&self) -> Status {
         Status {
             actor: self.replica.actor().clone(),
@@ -257,6 +263,7 @@ impl Driver {
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
             bounds: self.bounds.entries(),
+            clocks: self.clock_standing(),
         }
     }
 

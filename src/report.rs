@@ -128,16 +128,32 @@ impl Reports {
             Event::KindMismatch { peer, structure } => {
                 tracing::error!(%peer, %structure, "the peer has another kind for this structure; it is not exchanged");
             }
+            Event::ClockStepped { by, ahead } => {
+                let direction = if *ahead { "ahead" } else { "back" };
+                tracing::warn!(?by, direction, "this node's wall clock was set, or the machine was suspended");
+            }
             Event::ClockOff { peer, by, ahead } => {
                 let behind = if *ahead { "ahead of" } else { "behind" };
-                tracing::error!(%peer, ?by, "the peer's clock is {behind} ours by more than a window: set the clocks");
+                tracing::error!(
+                    %peer, ?by,
+                    "the peer's clock is {behind} ours by more than the caches and series here allow: set the clocks"
+                );
             }
+            Event::ClockRight { peer } => tracing::info!(%peer, "the peer's clock agrees with ours again"),
             Event::Ahead { peer, structure, actor, by } => {
                 tracing::error!(
                     %peer, %structure, %actor, ?by,
                     "was written too far ahead of this node's clock and is not taken: set the clocks"
                 );
             }
+            Event::BelowZero { structure, actor, times } => tracing::warn!(
+                %structure, %actor, times,
+                "the node took gauges below zero: its service takes back what it has not added; limits count them as zero"
+            ),
+            Event::TotalFull { structure, times, .. } => tracing::error!(
+                %structure, times,
+                "additions are refused: what this node has added to a key is at its bound"
+            ),
             Event::Life { node, life } => self.life(node, *life, (alive, known)),
             Event::Superseded { actor } => tracing::info!(%actor, "the run is superseded by a newer one, or forgotten"),
             Event::NotRestored(error) => {

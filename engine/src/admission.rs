@@ -46,7 +46,7 @@ impl Structure {
     ///
     /// Check and addition are one step among all threads of this node that call this: they never admit more than a limit
     /// together. Counts from other nodes are as this node knows them. What is held without the mask of a block, or added, is
-    /// seen and not refused. A count below zero makes no room: it counts as zero.
+    /// seen and not refused. What a node has taken below zero makes no room: it counts as zero.
     ///
     /// A mask of a block costs the structure's lock and a descent that does not depend on what lies under the block; limits of
     /// the address alone take no lock.
@@ -71,14 +71,14 @@ impl Structure {
             applied = true;
             let count = if block == host {
                 own_limit = Some(own_limit.map_or(limit.limit, |least: i64| least.min(limit.limit)));
-                self.known(key)
+                self.taken(key)
             } else {
                 let ledger = ledger.get_or_insert_with(|| {
                     let mut ledger = self.ledger.write();
                     self.commit_locked(&mut ledger);
                     ledger
                 });
-                ledger.sum_net(block).all.max(0)
+                ledger.sum_net(block).all.saturating_add(ledger.owed_in(block))
             };
             if count >= limit.limit {
                 return Err(HoldError::Full { block, count, limit: limit.limit });
@@ -96,18 +96,13 @@ impl Structure {
         }
         Ok(hold)
     }
-
-    /// What a key counts for limits.
-    fn known(&self, key: &[u8]) -> i64 {
-        self.keys.with(key, |_, cell| cell.own().saturating_add(cell.others())).unwrap_or(0).max(0)
-    }
 }
 
 /// Counts one for the address itself; its own limit is checked in the same step.
 fn hold_one(counter: &Counter, host: IpNet, limit: Option<i64>) -> Result<Hold, HoldError> {
     let Some(limit) = limit else { return Ok(counter.hold()) };
     counter.try_hold(limit).ok_or_else(|| {
-        let count = counter.own().saturating_add(counter.others());
+        let count = counter.own().max(0).saturating_add(counter.others());
         HoldError::Full { block: host, count, limit }
     })
 }

@@ -18,7 +18,8 @@ use crate::structure::Structure;
 ///
 /// Cheap to clone. All methods may be called from any number of threads: a read takes the structure's ledger lock and that
 /// of one of 128 shards of the keys for reading, a write the ledger's for writing. All of them take the wall clock, in
-/// milliseconds since 1970, because the engine has none.
+/// milliseconds since 1970, because the engine has none. Where that is far behind the clocks of most other nodes, the cache
+/// goes by theirs.
 #[derive(Clone)]
 pub struct Cache {
     structure: Arc<Structure>,
@@ -60,7 +61,7 @@ pub enum CacheError {
         /// Their bytes.
         len: usize,
     },
-    /// The wall clock has gone back.
+    /// The wall clock has gone back, or is behind the other nodes' clocks and there is no majority of them to go by.
     #[error(
         "this node's wall clock is {by:?} behind what it has already written or taken, more than {max:?}: set the clock right",
         max = limits::MAX_DRIFT
@@ -89,15 +90,23 @@ impl Cache {
         &self.structure
     }
 
+    /// What the time is for this cache where the wall clock shows `unix_ms`: that, or what most other nodes' clocks show where
+    /// the wall clock is far behind.
+    pub fn time(&self, unix_ms: u64) -> u64 {
+        self.structure.time(unix_ms)
+    }
+
     /// The value of a key. O(1), nothing is copied.
     #[inline]
     pub fn get(&self, key: &[u8], unix_ms: u64) -> Option<Arc<[u8]>> {
-        self.structure.read(key, |register| register.value.clone().filter(|_| !register.expired(unix_ms)))
+        let time = self.structure.time(unix_ms);
+        self.structure.read(key, |register| register.value.clone().filter(|_| !register.expired(time)))
     }
 
     /// The entry of a key.
     pub fn entry(&self, key: &[u8], unix_ms: u64) -> Option<CacheEntry> {
-        self.structure.read(key, |register| entry(key, register, unix_ms))
+        let time = self.structure.time(unix_ms);
+        self.structure.read(key, |register| entry(key, register, time))
     }
 
     /// Writes a value, which expires after `ttl`; never, if that is zero. Returns its stamp. O(1), and up to 64 removals
@@ -119,7 +128,7 @@ impl Cache {
         }
         let expires_ms = match u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) {
             0 if ttl.is_zero() => 0,
-            millis => unix_ms.saturating_add(millis.max(1)).min(limits::UNIX_MS),
+            millis => self.structure.time(unix_ms).saturating_add(millis.max(1)).min(limits::UNIX_MS),
         };
         if !self.structure.ledger.read().registers().fits(key.len(), value.len()) {
             return Err(CacheError::Bound { len });
@@ -141,12 +150,13 @@ impl Cache {
 
     /// Entries behind `after` in order of key, at most `limit`. O(limit), and of those that are passed over.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: u64) -> Vec<CacheEntry> {
+        let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
         let mut page = Vec::new();
         let mut next = ledger.index().seek(after.unwrap_or_default(), after.is_none(), ledger.cells());
         while let Some(id) = next.filter(|_| page.len() < limit) {
             let key = ledger.cells().key_of(id);
-            page.extend(ledger.registers().get(id).and_then(|register| entry(&key, register, unix_ms)));
+            page.extend(ledger.registers().get(id).and_then(|register| entry(&key, register, time)));
             next = ledger.index().seek(&key, false, ledger.cells());
         }
         page
@@ -154,8 +164,9 @@ impl Cache {
 
     /// Entries that there are to be read. O(1), and of those that have expired within the last minute.
     pub fn len(&self, unix_ms: u64) -> usize {
+        let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
-        (ledger.registers().size().0 as usize).saturating_sub(ledger.registers().expired(unix_ms))
+        (ledger.registers().size().0 as usize).saturating_sub(ledger.registers().expired(time))
     }
 
     /// Whether there is none.
@@ -182,6 +193,22 @@ fn entry(key: &[u8], register: &Register, unix_ms: u64) -> Option<CacheEntry> {
 }
 
 impl Structure {
+    /// What the time is for a cache: the wall clock, or the cluster's time where the wall clock is far behind that.
+    pub(crate) fn time(&self, unix_ms: u64) -> u64 {
+        match self.lead.load(Ordering::Relaxed) {
+            0 => unix_ms,
+            // The wall clock may have been set right since.
+            lead => unix_ms.saturating_add(lead).min(self.lead_upto.load(Ordering::Relaxed)).max(unix_ms),
+        }
+    }
+
+    /// Says by how many milliseconds the cluster's time is ahead of the wall clock, and what it will be at most when it is
+    /// looked at again.
+    pub(crate) fn set_lead(&self, millis: u64, upto: u64) {
+        self.lead_upto.store(upto, Ordering::Relaxed);
+        self.lead.store(millis, Ordering::Relaxed);
+    }
+
     fn read<R>(&self, key: &[u8], read: impl FnOnce(&Register) -> Option<R>) -> Option<R> {
         // The ledger first: while it is held, the number stays the key's.
         let ledger = self.ledger.read();
@@ -194,7 +221,8 @@ impl Structure {
         let before = {
             let mut ledger = self.ledger.write();
             let keys = &self.keys;
-            let written = self.watchers.tell(|changed| ledger.write_register(keys, key, value, unix_ms, changed));
+            let time = self.time(unix_ms);
+            let written = self.watchers.tell(|changed| ledger.write_register(keys, key, value, time, changed));
             let written = written.map_err(CacheError::from)?;
             self.note_head(&ledger);
             (written, self.pending.fetch_add(1, Ordering::SeqCst))
@@ -213,13 +241,13 @@ impl Structure {
     /// Looks after a cache by the wall clock.
     pub(crate) fn look_after(&self, unix_ms: u64) {
         let mut ledger = self.ledger.write();
-        ledger.look_after(unix_ms, &self.keys);
+        ledger.look_after(self.time(unix_ms), &self.keys);
         self.note_head(&ledger);
     }
 
     /// Our own rows that nobody needs here and that were not named before.
     pub(crate) fn take_needless(&self, unix_ms: u64, most: usize) -> Needless {
-        self.ledger.write().take_needless(unix_ms, most)
+        self.ledger.write().take_needless(self.time(unix_ms), most)
     }
 
     /// Retires those of our rows that are as they were; of `over` those that are the only one of their key, and returns the

@@ -6,12 +6,28 @@ use std::ops::Deref;
 use tallymesh_schemas::limits;
 
 use crate::canary::{self, Canary};
-use crate::primitive::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::row::key_hash_of_words;
 use crate::slots::EMPTY;
 
 /// Keys up to this length lie in the cell itself.
 const SHORT: usize = 24;
+
+/// What an addition has done to a cell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Added {
+    /// The caller has to put the cell on its shard's dirty list.
+    First,
+    /// The cell is on that list.
+    Again,
+    /// Nothing: the total is at its bound.
+    Refused,
+}
+
+/// The marks of a cell. All but the first are written under the ledger's lock only.
+const PARKED: u8 = 1;
+const IN_DEBT: u8 = 2;
 
 /// The length that stands for a longer key.
 const LONG: u8 = u8::MAX;
@@ -110,8 +126,8 @@ pub(crate) struct Cell {
     dirty: AtomicBool,
     /// Whether it is in the ledger's index. Written under the ledger's lock only.
     indexed: AtomicBool,
-    /// Whether the ledger has it on its list of cells without rows. Written under the ledger's lock only.
-    parked: AtomicBool,
+    /// Whether the ledger has it on its list of cells without rows, and whether it has rows below zero.
+    marks: AtomicU8,
 }
 
 impl Default for Cell {
@@ -127,13 +143,20 @@ impl Default for Cell {
             len: std::sync::atomic::AtomicU8::new(0),
             dirty: AtomicBool::new(false),
             indexed: AtomicBool::new(false),
-            parked: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
         }
     }
 }
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Cell>() == 64, "a cell is a cache line");
+
+/// What totals count: additions less removals, within [`limits::COUNT`].
+#[inline(always)]
+pub(crate) fn value((added, removed): (u64, u64)) -> i64 {
+    let by = i64::try_from(added.abs_diff(removed)).unwrap_or(i64::MAX).min(limits::COUNT);
+    if added < removed { -by } else { by }
+}
 
 impl Cell {
     /// Gives a cell that nobody knows its key; of a long one the place where it lies.
@@ -178,28 +201,34 @@ impl Cell {
         (len != LONG).then(|| key_hash_of_words(&words, usize::from(len)))
     }
 
-    /// Adds `n`, or removes `-n`. Returns whether the caller has to put the cell on its shard's dirty list.
+    /// Adds `n`, or removes `-n`, if the total stays within [`limits::TOTAL`].
     ///
     /// The adder writes a total and then reads the flag; the committer clears the flag and then reads the totals. All
     /// four are sequentially consistent, so either the committer sees the addition, or the adder sees the flag cleared
     /// and the cell is listed again: no change is missed (I5).
-    #[must_use]
     #[inline]
-    pub(crate) fn add(&self, n: i64) -> bool {
+    pub(crate) fn add(&self, n: i64) -> Added {
         let n = n.clamp(-limits::STEP, limits::STEP);
         let total = if n < 0 { &self.removed } else { &self.added };
+        // Threads that look at the same time go beyond the bound by a step each: that is far from the end of the range.
+        if total.load(Ordering::Relaxed) > limits::TOTAL - n.unsigned_abs() {
+            return Added::Refused;
+        }
         total.fetch_add(n.unsigned_abs(), Ordering::SeqCst);
         self.mark()
     }
 
     #[inline]
-    fn mark(&self) -> bool {
-        !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst)
+    fn mark(&self) -> Added {
+        if !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst) {
+            Added::First
+        } else {
+            Added::Again
+        }
     }
 
-    /// Raises the totals to at least those given; returns what [`Cell::add`] returns.
-    #[must_use]
-    pub(crate) fn raise(&self, added: u64, removed: u64) -> bool {
+    /// Raises the totals to at least those given.
+    pub(crate) fn raise(&self, added: u64, removed: u64) -> Added {
         self.added.fetch_max(added, Ordering::SeqCst);
         self.removed.fetch_max(removed, Ordering::SeqCst);
         self.mark()
@@ -211,24 +240,24 @@ impl Cell {
         self.removed.fetch_sub(removed, Ordering::SeqCst);
     }
 
-    /// Adds `n` > 0 if the cluster-wide count, as far as this node knows it, is then at most `limit`. Atomic among the
-    /// threads of this node: the addition happens only if no other one came between it and the check.
-    ///
-    /// `None` when there is no room; else what [`Cell::add`] returns.
-    pub(crate) fn add_within(&self, n: i64, limit: i64) -> Option<bool> {
+    /// Adds `n` > 0 if the cluster-wide count, as far as this node knows it, is then at most `limit`. `others` says what the
+    /// others count for a limit. Atomic among the threads of this node: the addition happens only if no other one came
+    /// between it and the check. [`Added::Refused`] when there is no room.
+    pub(crate) fn add_within(&self, n: i64, limit: i64, others: impl Fn(&Self) -> i64) -> Added {
         let n = n.clamp(0, limits::STEP);
         let mut added = self.added.load(Ordering::SeqCst);
         loop {
             // A removal that comes in between only makes more room.
             let removed = self.removed.load(Ordering::SeqCst);
-            let own = added.wrapping_sub(removed) as i64;
-            let total = own.saturating_add(self.others.load(Ordering::SeqCst));
-            if total.saturating_add(n) > limit {
-                return None;
+            // What was taken below zero makes no room for others.
+            let own = added.saturating_sub(removed);
+            let total = i64::try_from(own).unwrap_or(i64::MAX).saturating_add(others(self));
+            if total.saturating_add(n) > limit || added > limits::TOTAL - n.unsigned_abs() {
+                return Added::Refused;
             }
-            let more = added.wrapping_add(n.unsigned_abs());
+            let more = added + n.unsigned_abs();
             match self.added.compare_exchange_weak(added, more, Ordering::SeqCst, Ordering::SeqCst) {
-                Ok(_) => return Some(self.mark()),
+                Ok(_) => return self.mark(),
                 Err(now) => added = now,
             }
         }
@@ -259,17 +288,38 @@ impl Cell {
 
     /// This node's own part.
     pub(crate) fn own(&self) -> i64 {
-        let (added, removed) = self.totals();
-        added.wrapping_sub(removed) as i64
+        value(self.totals())
+    }
+
+    /// Whether others have rows of it that are below zero.
+    #[inline]
+    pub(crate) fn is_in_debt(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) & IN_DEBT != 0
+    }
+
+    pub(crate) fn set_in_debt(&self, in_debt: bool) {
+        self.set_mark(IN_DEBT, in_debt);
+    }
+
+    fn set_mark(&self, mark: u8, set: bool) {
+        if set {
+            self.marks.fetch_or(mark, Ordering::Relaxed);
+        } else {
+            self.marks.fetch_and(!mark, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn others(&self) -> i64 {
         self.others.load(Ordering::SeqCst)
     }
 
-    /// Adds to what the others count. Under the ledger's lock, so no other addition comes in between.
-    pub(crate) fn add_others(&self, n: i64) {
-        self.others.store(self.others.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
+    /// Adds to what the others count, and returns that. Under the ledger's lock, so no other addition comes in between.
+    #[inline]
+    pub(crate) fn add_others(&self, n: i64) -> i64 {
+        // Each of them counts so little that the sum does not wrap: see `limits::COUNT`.
+        let others = self.others.load(Ordering::Relaxed).saturating_add(n);
+        self.others.store(others, Ordering::Release);
+        others
     }
 
     /// The slot of our own row, [`EMPTY`] when there is none.
@@ -313,7 +363,7 @@ impl Cell {
     pub(crate) fn reset(&self) {
         self.added.store(0, Ordering::Relaxed);
         self.removed.store(0, Ordering::Relaxed);
-        self.set_parked(false);
+        self.marks.store(0, Ordering::Relaxed);
     }
 
     pub(crate) fn is_indexed(&self) -> bool {
@@ -325,11 +375,11 @@ impl Cell {
     }
 
     pub(crate) fn is_parked(&self) -> bool {
-        self.parked.load(Ordering::Relaxed)
+        self.marks.load(Ordering::Relaxed) & PARKED != 0
     }
 
     /// Notes whether the ledger has it on its list of cells without rows.
     pub(crate) fn set_parked(&self, parked: bool) {
-        self.parked.store(parked, Ordering::Relaxed);
+        self.set_mark(PARKED, parked);
     }
 }

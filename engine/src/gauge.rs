@@ -2,20 +2,24 @@
 //!
 //! The counts are those of a [`Structure`] of events: rows of all runs count, and to remove an entry is to clear what is
 //! known of it, so that what is counted at the same time stays. When an entry last changed is for each node to say, by what
-//! came to it.
+//! came to it; of rows that come late, [marks](crate::ledger) say how old they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod ages;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_schemas::GaugeCacheSpec;
 use tallymesh_schemas::key::KeyError;
+use tallymesh_schemas::{Actor, GaugeCacheSpec, Version};
 
+use self::ages::{Ages, Moment};
+use crate::ledger::RowLeft;
 use crate::row::key_hash;
 use crate::structure::{Entry, Structure};
-use crate::time::Time;
+use crate::time::{Now, Time};
 use crate::watch::Watch;
 
 /// Changes that wait to be looked at. When there are more, all entries are taken to have changed.
@@ -27,6 +31,12 @@ const EVICTED: usize = 64;
 /// By how much later each next node clears what has expired. Who is first is another one for each key.
 const TURN: Duration = Duration::from_secs(5);
 
+/// An entry stays longer by this part of its time to live at most, on nodes that have restarted or joined.
+const MARKS_PER_TTL: u32 = 8;
+
+/// Rows are marked once a second at most.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A gauge cache: names, each with a count that all nodes add to and that expires after its last change anywhere.
 ///
 /// All methods may be called from any number of threads. They take a lock of the gauge cache and the ledger's.
@@ -35,28 +45,6 @@ pub struct GaugeCache {
     structure: Arc<Structure>,
     watch: Arc<Watch>,
     ages: Mutex<Ages>,
-}
-
-/// When the entries last changed, as was seen here.
-#[derive(Default)]
-struct Ages {
-    by_key: BTreeMap<Vec<u8>, Time>,
-    by_age: BTreeSet<(Time, Vec<u8>)>,
-}
-
-impl Ages {
-    fn set(&mut self, key: Vec<u8>, changed: Option<Time>) {
-        let was = match changed {
-            Some(now) => self.by_key.insert(key.clone(), now),
-            None => self.by_key.remove(&key),
-        };
-        if let Some(was) = was {
-            self.by_age.remove(&(was, key.clone()));
-        }
-        if let Some(now) = changed {
-            self.by_age.insert((now, key));
-        }
-    }
 }
 
 impl GaugeCache {
@@ -86,11 +74,11 @@ impl GaugeCache {
         self.observe(&mut ages, now);
         let Some(most) = self.spec.max_elements else { return Ok(()) };
         for _ in 0..EVICTED {
-            if ages.by_key.len() as u64 <= most.get() {
+            if ages.len() as u64 <= most.get() {
                 break;
             }
             // The one that is added to is as young as any other that has changed in the same moment.
-            let oldest = ages.by_age.iter().map(|(_, oldest)| oldest).find(|oldest| *oldest != key).cloned();
+            let oldest = ages.oldest().map(|(_, oldest)| oldest).find(|oldest| *oldest != key).cloned();
             let Some(oldest) = oldest else { break };
             self.structure.clear(&oldest)?;
             self.observe(&mut ages, now);
@@ -102,7 +90,7 @@ impl GaugeCache {
     pub fn get(&self, key: &[u8], now: Time) -> Option<i64> {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
-        let changed = *ages.by_key.get(key)?;
+        let changed = ages.get(key)?;
         (!self.expired(changed, now)).then(|| self.structure.count(key, now).total)
     }
 
@@ -120,11 +108,9 @@ impl GaugeCache {
 
     /// Entries behind `after` in order of key, at most `limit`.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize, now: Time) -> Vec<Entry> {
-        use std::ops::Bound;
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let there = ages.by_key.range::<[u8], _>((from, Bound::Unbounded)).filter(|(_, at)| !self.expired(**at, now));
+        let there = ages.behind(after).filter(|(_, at)| !self.expired(*at, now));
         let entry = |key: &Vec<u8>| Entry { key: key.clone(), count: self.structure.count(key, now).total };
         there.take(limit).map(|(key, _)| entry(key)).collect()
     }
@@ -133,7 +119,7 @@ impl GaugeCache {
     pub fn len(&self, now: Time) -> usize {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
-        ages.by_key.len()
+        ages.len()
     }
 
     /// Whether there are none.
@@ -141,50 +127,73 @@ impl GaugeCache {
         self.len(now) == 0
     }
 
-    fn expired(&self, changed: Time, now: Time) -> bool {
-        !self.spec.ttl.is_zero() && now.since(changed) >= self.spec.ttl
+    fn expired(&self, changed: Moment, now: Time) -> bool {
+        !self.spec.ttl.is_zero() && changed.age(now) >= self.spec.ttl
     }
 
     /// What has expired does not come back with the next change.
     fn expire(&self, key: &[u8], now: Time) -> Result<(), KeyError> {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
-        if ages.by_key.get(key).is_some_and(|changed| self.expired(*changed, now)) {
+        if ages.get(key).is_some_and(|changed| self.expired(changed, now)) {
             self.structure.clear(key)?;
             self.observe(&mut ages, now);
         }
         Ok(())
     }
 
-    /// Takes note of what has changed since the last look: it changed now.
+    /// Takes note of what has changed since the last look.
     fn observe(&self, ages: &mut Ages, now: Time) {
         self.structure.commit();
         let (mut changed, lost) = self.watch.take();
         if lost > 0 {
             // What is there, and what may be no more.
             changed = self.structure.keys_under(&[]);
-            changed.extend(ages.by_key.keys().cloned());
+            changed.extend(ages.behind(None).map(|(key, _)| key.clone()));
         }
         changed.sort_unstable();
         changed.dedup();
         for key in changed {
-            let there = self.structure.is_there(&key);
-            ages.set(key, there.then_some(now));
+            let rows = self.structure.rows_left(&key);
+            ages.note(key, &rows, now);
         }
     }
 
-    /// Clears what has expired, each node in its turn: whoever is first does it for all, and if he is gone, the next one.
-    pub(crate) fn look_after(&self, now: Time) {
+    /// Clears what has expired, each node in its turn: whoever is first does it for all, and if that node is gone, the next one.
+    /// Says how old the rows are, for those that get them later. `cluster_ms` is what the clock of the cluster shows, if that is
+    /// certain.
+    pub(crate) fn look_after(&self, now: Now, cluster_ms: Option<u64>) {
         let mut ages = self.ages.lock();
+        let Now { mono: now, .. } = now;
         self.observe(&mut ages, now);
-        let expired = ages.by_age.iter().take_while(|(changed, _)| self.expired(*changed, now));
-        let due = expired.filter(|(changed, key)| now.since(*changed) >= self.spec.ttl + self.turn(key));
+        for key in ages.doubtful() {
+            let rows = self.structure.rows_left(&key);
+            ages.settle(key, &rows, cluster_ms, now);
+        }
+        let expired = ages.oldest().take_while(|(changed, _)| self.expired(*changed, now));
+        let due = expired.filter(|(changed, key)| changed.age(now) >= self.spec.ttl + self.turn(key));
         let due: Vec<_> = due.map(|(_, key)| key.clone()).collect();
         for key in due {
             // A key that is there is a key.
             let _ = self.structure.clear(&key);
         }
         self.observe(&mut ages, now);
+        if let Some(cluster_ms) = cluster_ms.filter(|_| !self.spec.ttl.is_zero()) {
+            self.mark(&mut ages, now, cluster_ms);
+        }
+    }
+
+    /// Marks our own rows where they have changed, and those of others that do not do it themselves.
+    fn mark(&self, ages: &mut Ages, now: Time, cluster_ms: u64) {
+        let interval = (self.spec.ttl / MARKS_PER_TTL).max(LEAST_INTERVAL);
+        let (ours, place) = (self.structure.actor(), self.structure.place().0);
+        let others = interval * 2 + TURN * u32::try_from(place).unwrap_or(u32::MAX);
+        let patience = |actor: &Actor| if *actor == ours { Duration::ZERO } else { others };
+        ages.retain(|actor| self.structure.progress(actor).is_some());
+        let covered = |actor: &Actor, version| self.structure.marked(actor, version).is_some();
+        for (actor, upto) in ages.unmarked(now, (interval, patience), covered) {
+            self.structure.mark(&actor, upto, cluster_ms);
+        }
     }
 
     /// How long after the first node this one clears a key.
@@ -202,9 +211,25 @@ impl fmt::Debug for GaugeCache {
 }
 
 impl Structure {
-    /// Whether anything is counted for a key that was not cleared, be it zero.
-    fn is_there(&self, key: &[u8]) -> bool {
-        self.ledger.read().is_there(key, &self.keys)
+    /// The rows of a key that were not cleared, also those that count zero.
+    fn rows_left(&self, key: &[u8]) -> Vec<RowLeft> {
+        self.ledger.read().rows_left(key, &self.keys)
+    }
+
+    fn actor(&self) -> Actor {
+        self.ledger.read().actor().clone()
+    }
+
+    fn marked(&self, actor: &Actor, version: Version) -> Option<u64> {
+        self.ledger.read().marked(actor, version)
+    }
+
+    /// Says that the rows of an actor up to a version have changed before that time.
+    fn mark(&self, actor: &Actor, upto: Version, unix_ms: u64) {
+        let mut ledger = self.ledger.write();
+        let mark = ledger.next_mark(actor);
+        self.raise(&mark, upto, unix_ms);
+        self.commit_locked(&mut ledger);
     }
 
     /// This node's place among those that rows are known of, in order of name, and how many these are.

@@ -3,8 +3,10 @@
 
 mod apply;
 mod audit;
+mod below;
 mod cleared;
 mod keep;
+mod marks;
 mod registers;
 mod runs;
 mod snapshot;
@@ -19,7 +21,10 @@ use tallymesh_schemas::{Actor, Bounds, Class, Kind, Version, key};
 
 pub(crate) use apply::Applied;
 pub use apply::ApplyError;
+use below::Below;
+pub(crate) use below::Debts;
 use cleared::Cleared;
+pub(crate) use marks::RowLeft;
 pub(crate) use registers::{Register, Registers};
 pub(crate) use writes::{Needless, OwnRow, Refused};
 
@@ -60,6 +65,12 @@ pub(crate) struct Ledger {
     unused: Vec<CellId>,
     /// The number of the last edition of a partial.
     editions: u64,
+    /// Gauges that nodes have taken below zero.
+    below: Below,
+    /// The most that we, or all others together, have ever counted for one key.
+    most: u64,
+    /// Keys in the index.
+    indexed: u64,
     /// Our gauges are zero from now on, whatever the cells say: this node leaves.
     closed: bool,
 }
@@ -83,6 +94,9 @@ impl Ledger {
             blocks: 0,
             unused: Vec::new(),
             editions: 0,
+            below: Below::default(),
+            most: 0,
+            indexed: 0,
             closed: false,
         }
     }
@@ -113,6 +127,11 @@ impl Ledger {
         let first = hollow.iter().filter_map(|id| Some(row(partial, *id)?.version)).min();
         partial.hollow = hollow;
         first
+    }
+
+    /// What rows of others owe that are below zero, for whoever does not hold the ledger.
+    pub(crate) fn debts(&self) -> &Arc<Debts> {
+        self.below.debts()
     }
 
     /// What has changed since it was told, our own rows included.
@@ -218,6 +237,8 @@ impl Ledger {
                 return;
             }
             self.add_own(id, self.change(&self.actor, id, &old, &new));
+            self.most = self.most.max(new.value().unsigned_abs());
+            self.note_own_below(id, &old, &new);
             told.changed(|| self.cells.key_of(id));
         }
         self.drop_if_unused(id, keys);
@@ -230,6 +251,7 @@ impl Ledger {
             self.cells.get(id).set_indexed(true);
             if !self.clears(id) {
                 self.index.insert(id, &*self.cells);
+                self.indexed += 1;
                 self.blocks += usize::from(is_block(self.class.kind(), &self.cells.key_of(id)));
             }
         }
@@ -249,7 +271,8 @@ impl Ledger {
     #[inline(always)]
     fn add_others(&mut self, id: CellId, n: i64) {
         if n != 0 {
-            self.cells.get(id).add_others(n);
+            let others = self.cells.get(id).add_others(n);
+            self.most = self.most.max(others.unsigned_abs());
             self.add_sum(id, Sum { all: n, own: 0 });
         }
     }
@@ -267,6 +290,7 @@ impl Ledger {
         if !self.clears(id) {
             let key = self.cells.key_of(id);
             self.index.remove(&key);
+            self.indexed -= 1;
             self.blocks -= usize::from(is_block(self.class.kind(), &key));
         }
         if self.is_cache() {
@@ -331,6 +355,34 @@ impl Ledger {
 
     /// The sum of the keys that lie in a block.
     pub(crate) fn sum_net(&self, net: IpNet) -> Sum {
+        let most = self.most.saturating_mul(2).saturating_mul(self.indexed);
+        // As a rule no sum can wrap, however the keys lie.
+        if most > i64::MAX as u64 { self.sum_net_slowly(net) } else { self.sum_net_of_tree(net) }
+    }
+
+    /// The same, key by key, where counts are so large that sums of 64 bits may have wrapped. O(keys in the block).
+    fn sum_net_slowly(&self, net: IpNet) -> Sum {
+        let (first, n) = key::from_net(net);
+        let (mut all, mut own) = (0_i128, 0_i128);
+        let mut next = self.index.seek(&first[..n - 1], true, &*self.cells);
+        while let Some(id) = next {
+            let key = self.cells.key_of(id);
+            match key::to_net(&key) {
+                Ok(host) if net.contains(&host) => {
+                    let part = self.own_value(&key, self.cells.get(id).totals());
+                    (all, own) =
+                        (all + i128::from(part) + i128::from(self.cells.get(id).others()), own + i128::from(part));
+                }
+                // A larger block that begins where this one does.
+                Ok(host) if host.contains(&net) => {}
+                _ => break,
+            }
+            next = self.index.seek(&key, false, &*self.cells);
+        }
+        Sum { all: within(all), own: within(own) }
+    }
+
+    fn sum_net_of_tree(&self, net: IpNet) -> Sum {
         let (key, n) = key::from_net(net);
         let mut sum = self.sum(&key[..n], 8 + usize::from(net.prefix_len()));
         if self.blocks > 0 {
@@ -349,7 +401,7 @@ impl Ledger {
         let inside = partial
             .live()
             .filter(|(_, state)| key::to_net(&self.cells.key_of(state.cell)).is_ok_and(|key| net.contains(&key)));
-        inside.fold(0, |sum, (_, state)| sum.wrapping_add(self.value(actor, state.cell, &state.row)))
+        within(inside.map(|(_, state)| i128::from(self.value(actor, state.cell, &state.row))).sum())
     }
 
     /// Bytes of rows, logs and index; the cells are counted by their table.
@@ -357,6 +409,11 @@ impl Ledger {
         let partials: usize = self.partials.values().map(Partial::bytes).sum();
         partials + self.index.bytes() + self.cleared.bytes() + self.registers.heap_bytes()
     }
+}
+
+/// A sum as it is read: at the end of the range where it is beyond that.
+pub(crate) fn within(sum: i128) -> i64 {
+    i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
 }
 
 fn is_block(kind: Kind, key: &[u8]) -> bool {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
 use crate::cell::CellKey;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, within};
 use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::structure::{Entry, Structure};
@@ -46,7 +46,7 @@ impl Ordered for Ledger {
     fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)> {
         let id = self.index().seek(key, or_equal, self.cells())?;
         let (key, cell) = (self.cells().key_of(id), self.cells().get(id));
-        let count = self.own_value(&key, cell.totals()).wrapping_add(cell.others());
+        let count = self.own_value(&key, cell.totals()).saturating_add(cell.others());
         Some((key, count))
     }
 
@@ -59,7 +59,7 @@ impl Ordered for Ledger {
 struct Collected {
     rows: Vec<Entry>,
     /// The sum of the counts before each row.
-    before: Vec<i64>,
+    before: Vec<i128>,
 }
 
 impl Collected {
@@ -73,14 +73,14 @@ impl Collected {
         rows.sort_by(|a, b| a.key.cmp(&b.key));
         rows.dedup_by(|later, first| {
             let same = later.key == first.key;
-            first.count = first.count.wrapping_add(if same { later.count } else { 0 });
+            first.count = first.count.saturating_add(if same { later.count } else { 0 });
             same
         });
-        let mut sum = 0_i64;
+        let mut sum = 0_i128;
         let mut before = Vec::with_capacity(rows.len() + 1);
         for row in &rows {
             before.push(sum);
-            sum = sum.wrapping_add(row.count);
+            sum += i128::from(row.count);
         }
         before.push(sum);
         Self { rows, before }
@@ -100,7 +100,7 @@ impl Ordered for Collected {
         let from = self.rows.partition_point(|row| row.key.as_slice() < &first[..n]);
         let last = beyond(net);
         let to = self.rows.partition_point(|row| row.key.as_slice() <= &last[..n]);
-        self.before[to].wrapping_sub(self.before[from])
+        within(self.before[to] - self.before[from])
     }
 }
 

@@ -9,7 +9,7 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, key};
 
-use crate::cell::Cell;
+use crate::cell::{Added, Cell};
 use crate::keys::Keys;
 use crate::slots::CellId;
 use crate::structure::Structure;
@@ -61,7 +61,7 @@ fn cell(keys: &Keys, id: CellId) -> &Cell {
 }
 
 fn add(keys: &Keys, id: CellId, n: i64) {
-    if cell(keys, id).add(n) {
+    if cell(keys, id).add(n) == Added::First {
         keys.list(id);
     }
 }
@@ -136,7 +136,9 @@ fn holders_stay_within_the_limit() {
         let holder = |keys: Arc<Keys>, inside: Arc<AtomicUsize>| {
             move || {
                 let cell = cell(&keys, id);
-                let Some(_) = cell.add_within(1, 1) else { return false };
+                if cell.add_within(1, 1, Cell::others) == Added::Refused {
+                    return false;
+                }
                 assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0, "one is in at a time");
                 inside.fetch_sub(1, Ordering::SeqCst);
                 let _ = cell.add(-1);

@@ -39,6 +39,8 @@ pub(crate) struct Partial {
     pub(crate) whole: Version,
     /// What it has up to this version was taken back from what was saved.
     pub(crate) restored: Version,
+    /// Rows up to this version were there before they could come here: they may be older than that.
+    pub(crate) inherited: Version,
     /// The probe whose answer tells whether it is what its owner has, when the owner has stated something else; 0 for none.
     pub(crate) doubted: u64,
     /// Whether its rows count in what is read (I4).

@@ -10,7 +10,7 @@ pub(crate) use self::tried::*;
 
 #[cfg(not(loom))]
 mod shipped {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
     pub(crate) use parking_lot::{Mutex, RwLock};
 }
@@ -19,7 +19,7 @@ mod shipped {
 mod tried {
     use std::sync::PoisonError;
 
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
     /// With the methods of `parking_lot`'s.

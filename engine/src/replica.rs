@@ -25,6 +25,7 @@ mod feed;
 mod identity;
 mod link;
 mod liveness;
+mod peer_clocks;
 mod reached;
 mod relay;
 mod report;
@@ -34,6 +35,7 @@ mod save;
 mod stored;
 mod succession;
 mod verify;
+mod window_clock;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +55,8 @@ use events::Events;
 use link::{Link, Part};
 pub use liveness::Life;
 use liveness::Node;
+use peer_clocks::ClusterTime;
+pub use peer_clocks::PeerClock;
 use reached::Unheld;
 pub use report::{Counters, Event, EventKind, PeerError, StructureError};
 pub use restore::{RestoreError, next_run};
@@ -62,7 +66,8 @@ use save::Store;
 pub use stored::SavedRows;
 use succession::Succession;
 pub use verify::{Fault, Finding, Outcome, Unheld as NotHeld, Verification, Verifier};
-use windows::{HeldSeries, WindowClock};
+use window_clock::WindowClock;
+use windows::HeldSeries;
 
 /// How a replica behaves. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
@@ -142,6 +147,8 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
+    /// What most of the clocks that are known show.
+    cluster_time: Option<ClusterTime>,
     /// In boxes, because they are large and the tree that they are found in should not be.
     links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
@@ -253,6 +260,7 @@ impl Replica {
             series: Vec::new(),
             gauge_caches: Vec::new(),
             clock: WindowClock::default(),
+            cluster_time: None,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
             parents: BTreeMap::new(),
@@ -463,9 +471,12 @@ impl Replica {
         for (id, held) in &self.structures {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
+        self.report_faults();
+        self.follow_clocks(now);
         self.restore_waiting(now);
         self.retire(now);
-        self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now.mono));
+        let cluster_ms = self.certain_ms(now);
+        self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now, cluster_ms));
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
             let no_later = self.renew(now, self.actor.incarnation).is_err();
             if no_later && !std::mem::replace(&mut self.last_run, true) {
@@ -474,6 +485,24 @@ impl Replica {
         }
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
         self.events.summarize(now.mono);
+    }
+
+    /// Reports what was counted that could not be.
+    fn report_faults(&mut self) {
+        let faults =
+            self.structures.values().map(|held| (held.structure.spec().name.clone(), held.structure.take_faults()));
+        let faults: Vec<_> = faults.filter(|(_, (refused, below))| *refused > 0 || !below.is_empty()).collect();
+        for (structure, (refused, below)) in faults {
+            self.counters.totals_full = self.counters.totals_full.saturating_add(refused);
+            if refused > 0 {
+                let actor = self.actor.clone();
+                self.event(Event::TotalFull { structure: structure.clone(), actor, times: refused });
+            }
+            for (actor, times) in below {
+                self.counters.below_zero = self.counters.below_zero.saturating_add(times);
+                self.event(Event::BelowZero { structure: structure.clone(), actor, times });
+            }
+        }
     }
 
     /// How far all live peers are with our rows of a structure.

@@ -20,9 +20,11 @@ pub struct Row {
 }
 
 impl Row {
-    /// What the actor counts: additions less removals. Totals are taken modulo 2^64.
+    /// What the actor counts: additions less removals, and at most [`limits::COUNT`](tallymesh_schemas::limits::COUNT) either
+    /// way, whatever a peer says.
+    #[inline]
     pub fn value(&self) -> i64 {
-        self.added.wrapping_sub(self.removed) as i64
+        crate::cell::value((self.added, self.removed))
     }
 
     /// Of a cache: when its actor wrote it.

@@ -92,8 +92,8 @@ impl Series {
     pub fn count(&self, scope: Scope<'_>, ages: RangeInclusive<u32>, now: Time) -> Count {
         let none = Count { total: 0, local: 0, actors: 1, stalest: Duration::ZERO };
         self.ages(ages).map(|window| scope.count(&window, now)).fold(none, |sum, count| Count {
-            total: sum.total.wrapping_add(count.total),
-            local: sum.local.wrapping_add(count.local),
+            total: sum.total.saturating_add(count.total),
+            local: sum.local.saturating_add(count.local),
             actors: sum.actors.max(count.actors),
             stalest: sum.stalest.max(count.stalest),
         })
@@ -104,7 +104,7 @@ impl Series {
     pub fn count_from(&self, node: &NodeName, scope: Scope<'_>, ages: RangeInclusive<u32>) -> Option<i64> {
         let counts = self.ages(ages).map(|window| scope.count_from(&window, node));
         counts.fold(None, |sum, count| match (sum, count) {
-            (Some(sum), Some(count)) => Some(i64::wrapping_add(sum, count)),
+            (Some(sum), Some(count)) => Some(i64::saturating_add(sum, count)),
             (sum, count) => sum.or(count),
         })
     }

@@ -1,5 +1,6 @@
 //! A replicated structure as handles and driver share it: counting and reading from any thread.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,9 @@ use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Cell as CellKind, Kind, NodeName, StructureId, StructureSpec};
 
-use crate::cell::Cell;
+use crate::cell::{self, Added, Cell};
 use crate::keys::Keys;
-use crate::ledger::Ledger;
+use crate::ledger::{Debts, Ledger};
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::radix::KeyOf;
 use crate::slots::CellId;
@@ -40,6 +41,14 @@ pub struct Structure {
     cleared: AtomicBool,
     /// The bounds that were reached in it.
     pub(crate) tally: bound::Tally,
+    /// Of a cache: by how many milliseconds the cluster's time is ahead of this node's wall clock, if that is far behind.
+    pub(crate) lead: AtomicU64,
+    /// What the cluster's time is at most until that is looked at again.
+    pub(crate) lead_upto: AtomicU64,
+    /// Additions that were refused.
+    refused: AtomicU64,
+    /// What others owe where their gauges are below zero.
+    debts: Arc<Debts>,
 }
 
 /// A cluster-wide count as one node knows it.
@@ -67,8 +76,10 @@ pub struct Entry {
 impl Structure {
     pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
         let keys = Keys::new(seed);
+        let ledger = Ledger::new(spec.class, spec.bounds, actor, Arc::clone(keys.cells()));
         Self {
-            ledger: RwLock::new(Ledger::new(spec.class, spec.bounds, actor, Arc::clone(keys.cells()))),
+            debts: Arc::clone(ledger.debts()),
+            ledger: RwLock::new(ledger),
             keys,
             watchers: Watchers::default(),
             pending: AtomicUsize::new(0),
@@ -78,6 +89,9 @@ impl Structure {
             stalest: AtomicU64::new(Time::NEVER.0),
             cleared: AtomicBool::new(false),
             tally: bound::Tally::default(),
+            lead: AtomicU64::new(0),
+            lead_upto: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             spec,
         }
     }
@@ -102,13 +116,20 @@ impl Structure {
     /// is no error. Who takes `n` from outside checks it first. O(1); no allocation for a key that is there.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind; nothing is counted then.
+    /// [`KeyError`] when `key` is not a key of the structure's kind, or all that this node has added to it, or taken off it, is
+    /// at its bound, [`limits::TOTAL`](tallymesh_schemas::limits::TOTAL); nothing is counted then.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
-        let known = self.keys.with(key, |id, cell| self.touch(id, cell.add(n)));
-        if known.is_none() {
-            key::check(self.kind(), key)?;
-            self.keys.with_or_new(key, |id, cell| self.touch(id, cell.add(n)));
+        let counted = match self.keys.with(key, |id, cell| self.touch(id, cell.add(n))) {
+            Some(counted) => counted,
+            None => {
+                key::check(self.kind(), key)?;
+                self.keys.with_or_new(key, |id, cell| self.touch(id, cell.add(n)))
+            }
+        };
+        if !counted {
+            self.refused();
+            return Err(KeyError::Total);
         }
         Ok(())
     }
@@ -133,9 +154,10 @@ impl Structure {
         (self.wake)();
     }
 
+    /// Takes note of what an addition has done. Whether it has counted.
     #[inline]
-    fn touch(&self, id: CellId, newly_changed: bool) {
-        if newly_changed {
+    fn touch(&self, id: CellId, added: Added) -> bool {
+        if added == Added::First {
             // Counted before it is listed: what a commit takes off the list is never more than what is pending.
             let before = self.pending.fetch_add(1, Ordering::SeqCst);
             self.keys.list(id);
@@ -143,6 +165,19 @@ impl Structure {
                 (self.wake)();
             }
         }
+        added != Added::Refused
+    }
+
+    /// Counts an addition that was refused because a total is at its bound.
+    #[cold]
+    fn refused(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Additions that were refused since this was asked last, because a total was at its bound, and who has taken gauges below
+    /// zero how often.
+    pub(crate) fn take_faults(&self) -> (u64, BTreeMap<Actor, u64>) {
+        (self.refused.swap(0, Ordering::Relaxed), self.debts.take_falls())
     }
 
     /// Changed keys that wait to be committed.
@@ -186,7 +221,20 @@ impl Structure {
     pub fn count(&self, key: &[u8], now: Time) -> Count {
         let (totals, others) = self.keys.with(key, |_, cell| (cell.totals(), cell.others())).unwrap_or_default();
         let local = self.local(key, totals);
-        self.with_freshness(local.wrapping_add(others), local, now)
+        self.with_freshness(local.saturating_add(others), local, now)
+    }
+
+    /// What a key counts for a limit: as [`Structure::count`], but that every node's row below zero counts as zero. O(1).
+    pub fn taken(&self, key: &[u8]) -> i64 {
+        let taken = |id, cell: &Cell| cell.own().max(0).saturating_add(self.others_taken(id, cell));
+        self.keys.with(key, taken).unwrap_or(0)
+    }
+
+    /// What others count for a limit.
+    #[inline]
+    fn others_taken(&self, id: CellId, cell: &Cell) -> i64 {
+        let owed = if cell.is_in_debt() { self.debts.of(id) } else { 0 };
+        cell.others().saturating_add(owed)
     }
 
     /// The sum of all counts under an address block. O(key length) and one run over neighbouring sums, whatever lies
@@ -208,7 +256,7 @@ impl Structure {
         if self.cleared.load(Ordering::Relaxed) {
             self.ledger.read().own_value(key, totals)
         } else {
-            totals.0.wrapping_sub(totals.1) as i64
+            cell::value(totals)
         }
     }
 
@@ -227,10 +275,15 @@ impl Structure {
         self.commit_locked(&mut ledger);
         for (actor, row) in ledger.rows_of_key(key, &self.keys) {
             let note = key::cleared(&actor, key);
-            self.keys.with_or_new(&note, |id, cell| self.touch(id, cell.raise(row.added, row.removed)));
+            self.raise(&note, row.added, row.removed);
         }
         self.commit_locked(&mut ledger);
         Ok(())
+    }
+
+    /// Raises our totals of a key to at least those given.
+    pub(crate) fn raise(&self, key: &[u8], added: u64, removed: u64) {
+        self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(added, removed)));
     }
 
     fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {
@@ -248,7 +301,7 @@ impl Structure {
         let rows = ledger
             .counted_runs(node)
             .filter_map(|(actor, partial)| Some((actor, id?, partial.find(id?, ledger.cells())?.1)));
-        Some(rows.fold(0, |sum, (actor, id, state)| sum.wrapping_add(ledger.value(actor, id, &state.row))))
+        Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.value(actor, id, &state.row))))
     }
 
     /// The sum of what one node counts under an address block. O(rows of that node).
@@ -257,7 +310,7 @@ impl Structure {
         let ledger = self.ledger.read();
         ledger.latest(node)?;
         let runs = ledger.counted_runs(node);
-        Some(runs.fold(0, |sum, (actor, partial)| sum.wrapping_add(ledger.sum_net_of(actor, partial, net))))
+        Some(runs.fold(0, |sum, (actor, partial)| sum.saturating_add(ledger.sum_net_of(actor, partial, net))))
     }
 
     /// The latest run of a node that rows are known of here.
@@ -348,19 +401,22 @@ impl Counter {
     }
 
     /// Adds `n` to this node's own part; a negative `n` removes. A step beyond 2^40 either way counts as that much, as
-    /// with [`Structure::add`].
+    /// with [`Structure::add`]. At the bound of that it counts nothing, and the replica's counters say so.
     #[inline]
     pub fn add(&self, n: i64) {
-        self.structure.touch(self.id, self.cell().add(n));
+        if !self.structure.touch(self.id, self.cell().add(n)) {
+            self.structure.refused();
+        }
     }
 
     /// Adds `n` > 0 if the cluster-wide count as known here is then at most `limit`. Whether it did. Exact among the
     /// threads of this node; other nodes may admit at the same time, by what they know. An `n` below zero counts as zero,
-    /// and one above 2^40 as that much.
+    /// and one above 2^40 as that much. Where a node has taken the count below zero, its part counts as zero.
     #[must_use]
     pub fn add_within(&self, n: i64, limit: i64) -> bool {
-        let added = self.cell().add_within(n, limit);
-        added.inspect(|newly_changed| self.structure.touch(self.id, *newly_changed)).is_some()
+        let others = |cell: &Cell| self.structure.others_taken(self.id, cell);
+        let added = self.cell().add_within(n, limit, others);
+        self.structure.touch(self.id, added)
     }
 
     /// Counts one from now until the guard is dropped.
@@ -381,17 +437,17 @@ impl Counter {
         self.cell().own()
     }
 
-    /// What the others count.
+    /// What the others count, for limits: rows below zero count as zero.
     #[inline]
     pub(crate) fn others(&self) -> i64 {
-        self.cell().others()
+        self.structure.others_taken(self.id, self.cell())
     }
 
     /// The count. O(1), no lock.
     pub fn count(&self, now: Time) -> Count {
         let (cell, key) = (self.cell(), self.structure.keys.cells().key_of(self.id));
         let local = self.structure.local(&key, cell.totals());
-        self.structure.with_freshness(local.wrapping_add(cell.others()), local, now)
+        self.structure.with_freshness(local.saturating_add(cell.others()), local, now)
     }
 }
 

@@ -88,6 +88,17 @@ pub(crate) struct Piece {
     pub(crate) rows: Vec<u8>,
 }
 
+/// A delta brings a write that lies too far ahead of our clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    /// By how much.
+    pub(crate) by: Duration,
+    /// The rows before it are of versions up to this one,
+    pub(crate) upto: Version,
+    /// and take so many bytes of the delta's rows.
+    pub(crate) bytes: usize,
+}
+
 /// What is said of an actor; `age` is how long ago its rows here were known to be what there is.
 fn digest_entry(actor: &Actor, partial: &Partial, age: Option<Duration>) -> DigestEntry {
     DigestEntry {
@@ -174,13 +185,14 @@ impl Structure {
         ledger.partials().iter().map(entry).collect()
     }
 
-    /// By how much the latest write of a delta lies further ahead of our wall clock than any may; `None` when it does not.
-    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Duration> {
+    /// The first write of a delta that lies further ahead of our clock than any may; `None` when there is none.
+    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Ahead> {
         if !self.is_cache() || canary::broken(Canary::FutureTaken) {
             return None;
         }
+        let time = self.time(unix_ms);
         let mut rows = RowReader::new(delta.rows, delta.after);
-        let mut latest = Stamp::default();
+        let (mut upto, mut bytes) = (delta.after, 0);
         // What cannot be read is refused where it is joined.
         while let Ok(Some(row)) = rows.next_row() {
             let stamp = match row.state {
@@ -188,9 +200,13 @@ impl Structure {
                 RowState::Content { stamp, .. } => stamp,
                 RowState::Vacant => 0,
             };
-            latest = latest.max(Stamp(stamp));
+            let version = row.version;
+            if let Some(by) = Stamp(stamp).beyond(time) {
+                return Some(Ahead { by, upto, bytes });
+            }
+            (upto, bytes) = (version, delta.rows.len() - rows.remaining());
         }
-        latest.beyond(unix_ms)
+        None
     }
 
     /// Whether what we hold of another actor is everything that it had at one moment.
@@ -230,6 +246,13 @@ impl Structure {
         // There are none yet that it could tell of.
         ledger.set_counts(actor, true, &mut Told::nobody());
         new
+    }
+
+    /// Rows of an actor up to a version were there before they could come here.
+    pub(crate) fn inherit(&self, actor: &Actor, have: Version) {
+        if let Some(partial) = self.ledger.write().partial_mut(actor) {
+            partial.inherited = partial.inherited.max(have);
+        }
     }
 
     /// Where to begin for a replica that has `(since, after]` of an actor and knows retirements up to `floor`, or wants a
@@ -333,7 +356,7 @@ impl Structure {
     pub(crate) fn restored(&self, actor: &Actor, extent: &Extent) -> Option<Copied> {
         let mut ledger = self.ledger.write();
         let partial = ledger.partial_mut(actor)?;
-        partial.restored = extent.have;
+        (partial.restored, partial.inherited) = (extent.have, extent.have);
         let same = (partial.since, partial.have) == (extent.since, extent.have)
             && extent.fingerprint.is_none_or(|fingerprint| fingerprint == partial.fingerprint());
         partial.whole = partial.whole.max(if same { extent.whole } else { 0 });

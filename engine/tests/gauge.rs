@@ -7,9 +7,9 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::GaugeCache;
-use tallymesh_schemas::GaugeCacheSpec;
+use tallymesh_engine::{GaugeCache, Replica};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{GaugeCacheSpec, Incarnation};
 use wire::Wire;
 
 const KEY: &[u8] = b"k";
@@ -161,7 +161,7 @@ fn a_run_that_has_ended_counts_on() {
     wire.run(20);
     assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)));
     let now = wire.now;
-    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000)).unwrap();
+    wire.replicas[0].renew(now, Incarnation(5000)).unwrap();
     wire.run(5);
     assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)), "and is not counted twice");
 }
@@ -198,7 +198,7 @@ fn a_run_that_goes_on_agrees_with_the_others() {
     wire.run(2);
     assert_eq!(all(&wire), [Some(0); 2]);
     let now = wire.now;
-    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(5000)).unwrap();
+    wire.replicas[0].renew(now, Incarnation(5000)).unwrap();
     wire.run(5);
     let entries = |at: usize| gauge(&wire, at).entries(None, 9, wire.now.mono);
     assert_eq!(entries(0), entries(1));
@@ -213,7 +213,9 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
     add(&mut wire, 0, KEY, 3);
     add(&mut wire, 0, b"other", 1);
     wire.run(4);
-    let bytes = wire.told_by(0, gauge(&wire, 0).structure().id(), (2, 2), Some(7), &[]);
+    let (owner, held) = (wire.replicas[0].actor().clone(), gauge(&wire, 0).structure().held());
+    let head = held.iter().find(|held| held.actor == owner).unwrap().have;
+    let bytes = wire.told_by(0, gauge(&wire, 0).structure().id(), (head, head), Some(7), &[]);
     wire.give(0, 1, &bytes).unwrap();
     assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");
     wire.run(4);
@@ -255,4 +257,83 @@ fn two_histories_of_a_run_that_has_ended_become_one() {
     let [a, b] = rows.map(sorted);
     assert_eq!(a, b);
     assert_eq!(a, [(KEY.to_vec(), 2), (b"l".to_vec(), 1), (b"m".to_vec(), 3), (b"o".to_vec(), 4)]);
+}
+
+/// A node restarts without its memory, and has links to all others again.
+fn restart(wire: &mut Wire, at: usize) {
+    let others: Vec<_> = (0..wire.replicas.len()).filter(|other| *other != at).collect();
+    others.iter().for_each(|other| wire.down(at, *other));
+    let (spec, was) = (gauge(wire, at).spec().clone(), wire.replicas[at].actor().clone());
+    let mut replica = Replica::new(wire::config(), was.node, Incarnation(was.incarnation.0 + 100));
+    replica.replicate_gauge_cache(spec, Arc::new(|| ())).unwrap();
+    wire.replicas[at] = replica;
+    others.iter().for_each(|other| wire.up(at, *other));
+}
+
+/// An entry is as old as it is on all nodes, whichever of them have restarted since: it goes when its time is over.
+#[test]
+fn rolling_restarts_keep_no_entry() {
+    let mut wire = gauges(&["a", "b", "c"], 40, 0);
+    add(&mut wire, 0, KEY, 5);
+    wire.run(1);
+    for second in 1..70 {
+        if second % 6 == 0 {
+            restart(&mut wire, second / 6 % 3);
+        }
+        wire.run(1);
+        let all = all(&wire);
+        if second < 38 && second % 6 > 2 {
+            assert_eq!(all, [Some(5); 3], "after {second} s");
+        }
+        if second > 40 + 5 + 2 {
+            assert_eq!(all, [None; 3], "after {second} s");
+        }
+    }
+    add(&mut wire, 1, KEY, 1);
+    wire.run(2);
+    assert_eq!(all(&wire), [Some(1); 3], "it begins again at zero");
+}
+
+/// Whoever counted is gone before it has said anything of the age of its rows. Who has seen them come says it.
+#[test]
+fn the_age_of_rows_outlives_their_owner() {
+    let mut wire = gauges(&["a", "b", "c"], 40, 0);
+    add(&mut wire, 2, KEY, 5);
+    wire.talk();
+    wire.down(0, 2);
+    wire.down(1, 2);
+    wire.run(25);
+    restart(&mut wire, 0);
+    wire.down(0, 2);
+    wire.run(5);
+    assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)));
+    restart(&mut wire, 1);
+    wire.down(1, 2);
+    wire.run(5);
+    assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)));
+    wire.run(25);
+    assert_eq!((get(&wire, 0), get(&wire, 1)), (None, None));
+}
+
+/// What changes goes on living, also on a node that has just come.
+#[test]
+fn what_changes_on_stays() {
+    let mut wire = gauges(&["a", "b", "c"], 10, 0);
+    for second in 0..40 {
+        if second % 7 == 0 {
+            restart(&mut wire, second / 7 % 3);
+        }
+        add(&mut wire, second % 2, KEY, 1);
+        wire.run(1);
+        assert!(get(&wire, second % 2).is_some(), "after {second} s");
+    }
+    wire.run(4);
+    assert!(all(&wire).iter().all(|count| count.is_some() && *count == get(&wire, 0)));
+    // Who is idle writes nothing.
+    wire.run(30);
+    assert_eq!(all(&wire), [None; 3]);
+    let sent = |wire: &Wire| wire.replicas.iter().map(|replica| replica.counters().deltas_out).sum::<u64>();
+    let before = sent(&wire);
+    wire.run(60);
+    assert_eq!(sent(&wire), before, "nothing is written while nothing changes");
 }

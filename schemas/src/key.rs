@@ -61,6 +61,9 @@ pub enum KeyError {
     /// Gauges cannot be cleared.
     #[error("a gauge cannot be cleared: it is zero when what it counts is closed")]
     Gauge,
+    /// What one node has added to the key, or taken off it, is at its bound.
+    #[error("this node has added to this key, or taken off it, as much as it may: nothing is counted")]
+    Total,
     /// The bytes are not a key of the structure's kind.
     #[error("{len} bytes that are not a key of a {kind}", kind = kind.label())]
     Encoding {

@@ -89,8 +89,15 @@ pub const DIGEST_ENTRIES: usize = 1024;
 /// Tombstones in one message and in one node's memory.
 pub const TOMBSTONES: usize = 4096;
 
-/// Largest step of one `add`: totals of 64 bits then hold at least 2^24 of the largest steps.
+/// Largest step of one `add`.
 pub const STEP: i64 = 1 << 40;
+
+/// What one node adds to one key, or takes off it, in all: an operation that would go beyond fails. It leaves room for as many
+/// threads as there can be that add at the same time, so that a total never wraps.
+pub const TOTAL: u64 = 1 << 62;
+
+/// The most that one actor counts for one key, either way, whatever its totals say. So the sum of all actors fits into 64 bits.
+pub const COUNT: i64 = 1 << 50;
 
 /// Limits that one hold may name.
 pub const HOLD_LIMITS: usize = 64;

@@ -188,6 +188,11 @@ impl<'a> RowReader<'a> {
         Self { input, key: Vec::new(), slot: -1, version: after }
     }
 
+    /// Bytes that are still to be read.
+    pub fn remaining(&self) -> usize {
+        self.input.len()
+    }
+
     /// The next row, `None` at the end.
     ///
     /// # Errors

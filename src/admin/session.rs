@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::replica::{Fault, NotHeld, Outcome, Verification};
+use tallymesh_engine::replica::{Fault, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_engine::{Life, Structure};
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
 use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, key, limits};
@@ -15,7 +15,7 @@ use super::places::Place;
 use super::watch::Feeds;
 use super::wire::{self, From, To};
 use crate::bounds;
-use crate::command::{Command, Forgetting, Status, ask};
+use crate::command::{ClockStanding, Command, Forgetting, Status, ask};
 use crate::shared::Shared;
 use crate::state::{RolledBack, StateStanding};
 
@@ -272,6 +272,7 @@ impl Session {
                 admin::StateInfo { saved_ms, age, trouble, rolled_back }
             }),
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared.clock.now().unix_ms)).collect(),
+            clocks: clock_info(&status.clocks),
             counters: counters(&self.shared, &status),
         })))
     }
@@ -443,6 +444,7 @@ fn verified(found: Verification) -> admin::Verified {
         actors: number(found.actors),
         copies: number(found.copies),
         findings: found.findings.into_iter().map(finding).collect(),
+        clocks: found.clocks.iter().map(peer_clock).collect(),
     }
 }
 
@@ -468,6 +470,15 @@ fn life_label(life: Life) -> &'static str {
     }
 }
 
+fn clock_info(clocks: &ClockStanding) -> admin::ClockInfo {
+    let ClockStanding { bound, peers, windows_ahead } = clocks;
+    admin::ClockInfo { bound: *bound, windows_ahead: *windows_ahead, peers: peers.iter().map(peer_clock).collect() }
+}
+
+fn peer_clock(clock: &PeerClock) -> admin::PeerClock {
+    admin::PeerClock { node: clock.peer.clone(), ahead_ms: clock.ahead_ms, beyond: clock.beyond }
+}
+
 fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
     let engine = &status.counters;
     let transport = shared.endpoint.counters();
@@ -487,6 +498,11 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("conflicts_refused", engine.claims_refused),
         ("messages_refused", engine.refused),
         ("deltas_unasked", engine.unasked),
+        ("deltas_ahead", engine.ahead),
+        ("gauges_below_zero", engine.below_zero),
+        ("totals_full", engine.totals_full),
+        ("clock_steps", engine.clock_steps),
+        ("clocks_off", engine.clocks_off),
     ];
     list.push(("connections_refused", transport.refused_total()));
     list.push(("address_proofs_asked", transport.retries));

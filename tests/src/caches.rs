@@ -186,7 +186,7 @@ impl SimCache {
     ) -> Result<Stamp, CacheError> {
         let unix_ms = now.unix_ms;
         let stamp = self.cache.set(key, value, ttl, unix_ms)?;
-        let expires_ms = if ttl.is_zero() { 0 } else { unix_ms + ttl.as_millis() as u64 };
+        let expires_ms = if ttl.is_zero() { 0 } else { self.cache.time(unix_ms) + ttl.as_millis() as u64 };
         let written = Written { run, stamp, value: Some(value.to_vec()), expires_ms, ahead: now.is_before(stamp) };
         self.writes.borrow_mut().record(self.name(), key, written);
         Ok(stamp)

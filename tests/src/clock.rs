@@ -11,8 +11,9 @@ pub struct Clock {
     pub drift_ppm: i64,
     /// What the monotonic clock showed at the beginning, and every forward jump since.
     pub offset: Duration,
-    /// What the wall clock showed at the beginning, and every jump since, in milliseconds since 1970.
-    pub wall_ms: u64,
+    /// What the wall clock showed at the beginning, and every jump since, in milliseconds since 1970. Before that it is read
+    /// as 0, as a node of a service reads it.
+    pub wall_ms: i64,
 }
 
 /// The wall clock of a simulation begins here: 2025-01-01T00:00:00Z.
@@ -20,7 +21,7 @@ pub const EPOCH_MS: u64 = 1_735_689_600_000;
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { drift_ppm: 0, offset: Duration::ZERO, wall_ms: EPOCH_MS }
+        Self { drift_ppm: 0, offset: Duration::ZERO, wall_ms: EPOCH_MS as i64 }
     }
 }
 
@@ -29,7 +30,8 @@ impl Clock {
     pub fn read(&self, at: Time) -> Now {
         let drift = i128::from(at.0) * i128::from(self.drift_ppm) / 1_000_000;
         let run = u64::try_from(i128::from(at.0) + drift).unwrap_or(0);
-        Now { mono: Time(run).after(self.offset), unix_ms: self.wall_ms + run / 1000 }
+        let unix_ms = u64::try_from(self.wall_ms.saturating_add_unsigned(run / 1000)).unwrap_or(0);
+        Now { mono: Time(run).after(self.offset), unix_ms }
     }
 
     /// The moment of the simulation, not before `at`, at which the monotonic clock shows `mono` or a little more.
@@ -48,7 +50,7 @@ impl Clock {
 
     /// The wall clock is set, forwards or backwards; the monotonic one does not notice.
     pub fn step_wall(&mut self, by_ms: i64) {
-        self.wall_ms = self.wall_ms.saturating_add_signed(by_ms).max(1);
+        self.wall_ms = self.wall_ms.saturating_add(by_ms);
     }
 }
 

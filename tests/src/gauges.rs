@@ -63,6 +63,8 @@ pub(crate) struct Look<'a> {
     pub(crate) run: RunId,
     pub(crate) truth: &'a RefCell<Truth>,
     pub(crate) now: Time,
+    /// The same moment by the simulation's time.
+    pub(crate) at: Time,
     /// Whether rows may be there that nobody ever had, or none of what is counted, because the process leaves, or what was removed of
     /// another process of the same name.
     pub(crate) unsettled: bool,
@@ -81,6 +83,7 @@ impl SimGauge {
         self.look(look)?;
         self.gauge.add(key, n, look.now).map_err(|error: KeyError| error.to_string())?;
         look.truth.borrow_mut().record_events(look.run, self.name(), key, n);
+        look.truth.borrow_mut().note_change(self.name(), key, look.at);
         self.observe(look, Due::Full(key))
     }
 
@@ -112,7 +115,7 @@ impl SimGauge {
         });
         let removed = self.note_removals(look, &mut ages.noted, &ages.rows);
         if !look.unsettled {
-            self.all_due(ages, &removed, look.now, due)?;
+            self.all_due(ages, &removed, look, due)?;
         }
         note_changes(ages, &changed, look.now);
         if look.unsettled {
@@ -120,7 +123,17 @@ impl SimGauge {
         }
         let all = ages.looks.is_multiple_of(READ_ALL).then(|| ages.rows.keys());
         let mut keys = changed.iter().map(Vec::as_slice).chain(all.into_iter().flatten());
-        keys.try_for_each(|key| self.reads(ages, key, look.now))
+        keys.try_for_each(|key| self.reads(ages, key, look))
+    }
+
+    /// Whether nobody has changed an entry within its time to live, whatever has come here when.
+    fn is_old(&self, key: &[u8], look: &Look<'_>) -> bool {
+        let ttl = self.gauge.spec().ttl;
+        let truth = look.truth.borrow();
+        // Rows that come late are dated by wall clocks, and the others by a clock that may run a little faster.
+        let may_be_off = truth.clock_error();
+        let since = truth.changed(self.name(), key).map(|changed| look.at.since(changed).mul_f64(1.05));
+        !ttl.is_zero() && since.is_some_and(|since| since.saturating_add(may_be_off) >= ttl)
     }
 
     /// Puts what this process has removed since the last look into the ledger. Of which keys that was.
@@ -146,7 +159,8 @@ impl SimGauge {
     }
 
     /// Whether what was removed was to go.
-    fn all_due(&self, ages: &Ages, removed: &[Vec<u8>], now: Time, due: Due<'_>) -> Result<(), String> {
+    fn all_due(&self, ages: &Ages, removed: &[Vec<u8>], look: &Look<'_>, due: Due<'_>) -> Result<(), String> {
+        let now = look.now;
         if removed.is_empty() {
             return Ok(());
         }
@@ -158,7 +172,7 @@ impl SimGauge {
         for key in removed {
             let Some(age) = ages.entries.get(key) else { continue };
             let is_due = match due {
-                _ if expired(age) => true,
+                _ if expired(age) || self.is_old(key, look) => true,
                 Due::Expired => false,
                 Due::Asked(asked) => asked == key,
                 Due::Full(added) => {
@@ -176,7 +190,8 @@ impl SimGauge {
     }
 
     /// What is read is what is left of what all have counted, until it has expired.
-    fn reads(&self, ages: &Ages, key: &[u8], now: Time) -> Result<(), String> {
+    fn reads(&self, ages: &Ages, key: &[u8], look: &Look<'_>) -> Result<(), String> {
+        let now = look.now;
         let ttl = self.gauge.spec().ttl;
         let expired = |changed: Time| !ttl.is_zero() && now.since(changed) >= ttl;
         let read = self.gauge.get(key, now);
@@ -186,7 +201,7 @@ impl SimGauge {
         });
         let right = match (read, age) {
             (Some(read), Some(age)) => read == count && !expired(age.touched),
-            (None, Some(age)) => expired(age.added),
+            (None, Some(age)) => expired(age.added) || self.is_old(key, look),
             (None, None) => true,
             (Some(_), None) => false,
         };

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tallymesh_engine::limits::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window, limits};
 
 use crate::caches::{SeenWrites, SimCache, TakenBack};
 use crate::check::{self, Looked, Seen};
@@ -160,7 +161,7 @@ impl Process {
         check::taken_along(self, &was, truth)
     }
 
-    /// The windows of series may have turned: how many did. None comes back.
+    /// The windows of series may have turned: how many did. None comes back for a small step of the clock.
     pub(crate) fn note_windows(&mut self) -> Result<usize, String> {
         let mut turned = 0;
         let known = self.windows_seen.len();
@@ -170,10 +171,11 @@ impl Process {
                 self.windows_seen.push(current);
                 continue;
             };
-            if current < *seen {
+            let back = series.spec().interval_ms().saturating_mul(seen.saturating_sub(current).saturating_add(1));
+            if current < *seen && Duration::from_millis(back) < limits::MAX_DRIFT {
                 return Err(format!("{}: window {current} comes a second time, behind {seen}", series.spec().name));
             }
-            turned += usize::from(current > *seen);
+            turned += usize::from(current != *seen);
             *seen = current;
         }
         if turned > 0 || known < self.windows_seen.len() {

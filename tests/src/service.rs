@@ -210,6 +210,7 @@ impl Context<'_> {
             run: self.run,
             truth: self.truth,
             now: self.now.mono,
+            at: self.at,
             unsettled: self.unsettled,
         }
     }

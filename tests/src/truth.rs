@@ -4,8 +4,9 @@
 mod track;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use tallymesh_engine::Row;
+use tallymesh_engine::{Row, Time};
 use tallymesh_schemas::{Actor, NodeName, StructureName, key};
 
 pub use track::Track;
@@ -103,6 +104,9 @@ pub struct Truth {
     conflicted: BTreeSet<NodeName>,
     /// The last run of each that was forgotten.
     forgotten: BTreeSet<Actor>,
+    /// When entries of gauge caches were changed last.
+    changes: BTreeMap<(StructureName, Vec<u8>), Time>,
+    clock_error: Duration,
 }
 
 impl Truth {
@@ -206,6 +210,26 @@ impl Truth {
         let Some(run) = self.runs.get_mut(run).filter(|run| !run.over) else { return };
         self.operations += 1;
         track_in(&mut run.windows, window, key).push(n);
+    }
+
+    /// A clock was set, or began, off by so much.
+    pub fn clock_off(&mut self, by: Duration) {
+        self.clock_error = self.clock_error.saturating_add(by);
+    }
+
+    /// By how much any two clocks may differ.
+    pub fn clock_error(&self) -> Duration {
+        self.clock_error
+    }
+
+    /// Somebody has changed an entry of a gauge cache.
+    pub fn note_change(&mut self, window: &StructureName, key: &[u8], at: Time) {
+        self.changes.insert((window.clone(), key.to_vec()), at);
+    }
+
+    /// When an entry of a gauge cache was changed last, wherever that was.
+    pub fn changed(&self, window: &StructureName, key: &[u8]) -> Option<Time> {
+        self.changes.get(&(window.clone(), key.to_vec())).copied()
     }
 
     /// A key was removed in a window by somebody who had seen these totals of an actor.

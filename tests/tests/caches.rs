@@ -311,3 +311,45 @@ fn what_a_node_has_written_outlives_it() {
         assert_eq!(rows(&cluster, label, "kept"), 1, "who took it over first, or last, agrees with the others");
     }
 }
+
+/// Clocks that are far behind, one at a time: their nodes read what wins, take what the others write, and write behind it.
+#[test]
+fn clocks_that_are_behind_by_more_than_a_minute() {
+    for (seed, by) in [(60, 61), (61, 3600), (62, 60 * 365 * 86_400)] {
+        let mut cluster = cluster(seed, &["a", "b", "c"]).start();
+        play(cluster.run_for(SECOND * 3));
+        cluster.fault(&Fault::Set("b".to_owned(), -1000 * by));
+        play(cluster.run_for(SECOND * 3));
+        for round in 0..10 {
+            set(&mut cluster, "b", "k", &format!("of b, {round}"));
+            play(cluster.run_for(SECOND / 2));
+            set(&mut cluster, "a", "k", &format!("of a, {round}"));
+            play(cluster.run_for(SECOND / 2));
+            for label in ["a", "b", "c"] {
+                assert_eq!(get(&cluster, label, "k"), Some(format!("of a, {round}")), "{by} s, {label}");
+            }
+        }
+        set(&mut cluster, "b", "k", "of b, the last");
+        play(cluster.run_for(SECOND));
+        cluster.fault(&Fault::Set("b".to_owned(), 1000 * by));
+        play(cluster.run_for(SECOND * 4));
+        play(cluster.settle());
+        for label in ["a", "b", "c"] {
+            assert_eq!(get(&cluster, label, "k").as_deref(), Some("of b, the last"), "{by} s, {label}");
+        }
+        assert!(cluster.trace().marked("told: clock off") > 0);
+    }
+}
+
+/// Traffic while clocks are wrong for a moment: ahead by an hour, years ahead, behind by a minute, before 1970.
+#[test]
+fn clocks_that_are_wrong_for_a_moment() {
+    for seed in 0..4 {
+        let hour = "at 2s set a 3600s; at 5s set a -3600s";
+        let (years, back) = ("at 1s set b 100000000s; at 3s set b -100000000s", "at 2s set c -61s; at 7s set c 61s");
+        let epoch = "at 3s set d -900000000s; at 3s set d -900000000s; at 6s set d 900000000s; at 6s set d 900000000s";
+        for (at, script) in [hour, years, back, epoch].into_iter().enumerate() {
+            faulty(700 + 10 * seed + at as u64, script, &["set", "told: clock stepped"]);
+        }
+    }
+}

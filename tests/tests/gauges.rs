@@ -173,3 +173,24 @@ fn whatever_happens_on_the_way() {
         faulty(300 + seed, spec, "at 1s set a 20s; at 3s set a -20s; at 4s jump b 15s; at 5s stop c", &["set", "jump"]);
     }
 }
+
+/// Every node restarts in turn, again and again, and nobody remembers: an entry goes when its time is over all the same.
+#[test]
+fn rolling_restarts_keep_no_entry() {
+    for seed in 0..3 {
+        let mut cluster = cluster(900 + seed, &["a", "b", "c"], GaugeCacheSpec { ttl: SECOND * 30, ..gauge() });
+        add(&mut cluster, "a", "k", 5);
+        play(cluster.run_for(SECOND * 5));
+        for round in 0..12 {
+            let label = ["a", "b", "c"][round % 3];
+            cluster.fault(&Fault::Restart(vec![label.to_owned()]));
+            play(cluster.run_for(SECOND * 5));
+            if round < 3 {
+                assert_eq!(all(&cluster, "k"), [Some(5); 3], "seed {seed}, after {} s", 5 * (round + 2));
+            }
+        }
+        // Clocks differ by five seconds at most, and marks are four seconds apart.
+        assert_eq!(all(&cluster, "k"), [None; 3], "seed {seed}");
+        play(cluster.settle());
+    }
+}

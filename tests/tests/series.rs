@@ -426,3 +426,37 @@ fn two_nodes_of_one_name() {
     }
     assert!(lost > 0, "nothing was ever lost, so more could be demanded");
 }
+
+/// A clock that is wrong for three seconds, an hour or years ahead, an hour behind or before 1970: its node is back in the present
+/// window as soon as the clock is right. Nothing is lost that was counted before, and what it counts then is shared.
+#[test]
+fn a_clock_that_is_wrong_for_a_moment() {
+    const HOUR: i64 = 3_600_000;
+    const YEAR: i64 = 365 * 24 * HOUR;
+    for (seed, by) in [(40, HOUR), (41, 3 * YEAR), (42, -HOUR), (43, -60 * YEAR)] {
+        let mut cluster = started(seed, INTERVAL, 30, &["a", "b", "c"]);
+        let mut expected: BTreeMap<Window, i64> = BTreeMap::new();
+        let mut count =
+            |cluster: &mut Cluster, label: &str, n: i64| *expected.entry(add(cluster, label, n)).or_insert(0) += n;
+        count(&mut cluster, "b", 5);
+        cluster.run_for(SECOND * 10).unwrap();
+        count(&mut cluster, "b", 6);
+        cluster.run_for(SECOND).unwrap();
+        cluster.fault(&Fault::Set("b".to_owned(), by));
+        cluster.run_for(SECOND).unwrap();
+        assert_ne!(current(&cluster, "b"), current(&cluster, "a"), "{by}");
+        count(&mut cluster, "a", 10);
+        cluster.run_for(SECOND * 2).unwrap();
+        cluster.fault(&Fault::Set("b".to_owned(), -by));
+        cluster.run_for(SECOND).unwrap();
+        assert_eq!(current(&cluster, "b"), current(&cluster, "a"), "{by}: it is back");
+        count(&mut cluster, "b", 1);
+        cluster.run_for(SECOND * 2).unwrap();
+        let expected: Vec<_> = expected.into_iter().collect();
+        everywhere(&cluster, &expected);
+        cluster.settle().unwrap();
+        everywhere(&cluster, &expected);
+        bit(&cluster, &["set", "told: clock stepped", "told: clock off", "told: clock right"]);
+        assert_eq!(cluster.trace().marked("told: conflict"), 0);
+    }
+}

@@ -8,11 +8,12 @@ use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::danger::ClientCertVerifier;
 use tallymesh_schemas::actor::NodeName;
 
 use crate::verify::{CertificateNameError, DialerVerifier, ListenerVerifier, certificate_name};
+use crate::wall_clock::WallClock;
 
 /// The cluster's authority, this node's certificate chain and its key.
 ///
@@ -135,7 +136,7 @@ impl Identity {
         let Some((own, intermediates)) = self.chain.split_first() else {
             return Err(IdentityError::Empty("node's certificate chain"));
         };
-        let now = UnixTime::now();
+        let now = WallClock::now();
         let name = ServerName::try_from(crate::tls::SERVER_NAME).map_err(|_| IdentityError::Empty("server name"))?;
         self.listener_verifier()
             .verify_server_cert(own, intermediates, &name, &[], now)

@@ -49,6 +49,7 @@ mod socket;
 mod source;
 mod tls;
 mod verify;
+mod wall_clock;
 mod writer;
 
 pub use config::{Config, Timings};

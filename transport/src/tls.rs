@@ -8,6 +8,7 @@ use rustls::server::NoServerSessionStorage;
 use tallymesh_schemas::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 
 use crate::Identity;
+use crate::wall_clock::WallClock;
 
 /// What a dialer names in its TLS hello: nothing depends on it and it is not sent, but TLS wants a name.
 pub(crate) const SERVER_NAME: &str = "node.tallymesh.invalid";
@@ -39,7 +40,7 @@ pub(crate) fn version_of(protocol: &[u8]) -> Option<u8> {
 
 /// How this node answers dialers.
 pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> {
-    let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&identity.provider))
+    let mut config = rustls::ServerConfig::builder_with_details(Arc::clone(&identity.provider), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(identity.dialer_verifier()?))
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
@@ -53,7 +54,7 @@ pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> 
 
 /// How this node dials any node of the cluster.
 pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> {
-    let mut config = rustls::ClientConfig::builder_with_provider(Arc::clone(&identity.provider))
+    let mut config = rustls::ClientConfig::builder_with_details(Arc::clone(&identity.provider), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(identity.listener_verifier()))

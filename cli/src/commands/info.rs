@@ -1,7 +1,7 @@
 //! `tally cluster info`, `nodename`, `nodeaddr`: the asked node about itself.
 
 use serde_json::{Map, Value, json};
-use tallymesh_schemas::admin::{Answer, BoundInfo, Info, Request, RolledBack, StateInfo};
+use tallymesh_schemas::admin::{Answer, BoundInfo, ClockInfo, Info, PeerClock, Request, RolledBack, StateInfo};
 
 use super::series::moment;
 use crate::client::Target;
@@ -40,6 +40,15 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
                 "last_s": bound.last.as_secs(),
                 "effect": bound.effect,
             })).collect::<Vec<_>>(),
+            "clocks": json!({
+                "bound_s": info.clocks.bound.map(|bound| bound.as_secs_f64()),
+                "windows_ahead_s": info.clocks.windows_ahead.as_secs_f64(),
+                "peers": info.clocks.peers.iter().map(|peer| json!({
+                    "node": peer.node,
+                    "ahead_ms": peer.ahead_ms,
+                    "beyond": peer.beyond,
+                })).collect::<Vec<_>>(),
+            }),
             "counters": counters,
         }))?;
         return out.flush();
@@ -55,6 +64,7 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
         ("alive", format!("{} nodes", info.alive)),
         ("links", info.links.to_string()),
         ("state", state(info.state.as_ref())),
+        ("clock", clock(&info.clocks)),
     ];
     let rolled_back = info.state.as_ref().and_then(|state| state.rolled_back.as_ref());
     let about = about.into_iter().chain(rolled_back.map(|rolled_back| ("state is older", older(rolled_back))));
@@ -63,6 +73,9 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
     let width = widest.max().unwrap_or(0) + 2;
     for (label, value) in about {
         out.line(format!("{label:width$}{value}"))?;
+    }
+    for peer in &info.clocks.peers {
+        out.line(format!("{:width$}{}", "", off(peer)))?;
     }
     for (name, value) in &info.counters {
         out.line(format!("{name:width$}{value}"))?;
@@ -126,6 +139,33 @@ fn older(RolledBack { restored_ms, last_ms, commits }: &RolledBack) -> String {
     format!("started with the commit of {restored}; {commits} later ones up to {last} are damaged or missing")
 }
 
+/// How the clock compares with the peers' clocks.
+fn clock(clocks: &ClockInfo) -> String {
+    let beyond = clocks.peers.iter().filter(|peer| peer.beyond).count();
+    let mut text = match (clocks.bound, clocks.peers.len()) {
+        (_, 0) => "no peer's clock is known".to_owned(),
+        (None, peers) => format!("{peers} peers' clocks are known; nothing here goes by them"),
+        (Some(bound), peers) if beyond == 0 => {
+            format!("agrees with {peers} peers: {} apart at most are allowed", duration(bound.as_secs()))
+        }
+        (Some(bound), peers) => {
+            format!("differs from {beyond} of {peers} peers by more than {}: set the clocks", duration(bound.as_secs()))
+        }
+    };
+    if !clocks.windows_ahead.is_zero() {
+        let by = clocks.windows_ahead.as_secs_f64();
+        text += &format!("; was set back, windows are {by:.1} s ahead of it and wait");
+    }
+    text
+}
+
+/// `n2 is 3600.0 s ahead of this node`.
+pub(super) fn off(peer: &PeerClock) -> String {
+    let way = if peer.ahead_ms < 0 { "behind" } else { "ahead of" };
+    let seconds = std::time::Duration::from_millis(peer.ahead_ms.unsigned_abs()).as_secs_f64();
+    format!("{} is {seconds:.1} s {way} this node", peer.node)
+}
+
 /// `3 d 4 h`, `5 min 6 s`, `7 s`.
 pub(super) fn duration(seconds: u64) -> String {
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
@@ -139,6 +179,21 @@ pub(super) fn duration(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_differ_are_said() {
+        let peer = |name: &str, ahead_ms, beyond| {
+            let node = tallymesh_schemas::NodeName::new(name).unwrap();
+            PeerClock { node, ahead_ms, beyond }
+        };
+        let peers = vec![peer("n2", -3_600_000, true), peer("n3", 40, false)];
+        let bound = Some(std::time::Duration::from_secs(60));
+        let clocks = ClockInfo { bound, peers, ..ClockInfo::default() };
+        assert_eq!(clock(&clocks), "differs from 1 of 2 peers by more than 1 min 0 s: set the clocks");
+        assert_eq!(off(&clocks.peers[0]), "n2 is 3600.0 s behind this node");
+        assert_eq!(off(&clocks.peers[1]), "n3 is 0.0 s ahead of this node");
+        assert_eq!(clock(&ClockInfo::default()), "no peer's clock is known");
+    }
 
     #[test]
     fn durations_have_two_units_at_most() {

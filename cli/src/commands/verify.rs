@@ -4,6 +4,7 @@ use serde_json::json;
 use tallymesh_schemas::NodeName;
 use tallymesh_schemas::admin::{Answer, Fault, Finding, Outcome, Request, Unheld, Verified};
 
+use super::info::off;
 use crate::args::Verify;
 use crate::client::Target;
 use crate::failure::Failure;
@@ -31,8 +32,8 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
     }
     out.flush()?;
     match verified.outcome {
-        Outcome::Converged => Ok(()),
-        Outcome::NotConverged => Err(Failure::Exit(1)),
+        Outcome::Converged if verified.clocks.is_empty() => Ok(()),
+        Outcome::Converged | Outcome::NotConverged => Err(Failure::Exit(1)),
         Outcome::NotCompared => Err(Failure::Exit(NOT_COMPARED)),
     }
 }
@@ -58,6 +59,10 @@ fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
     for (word, members) in away(verified) {
         members.iter().try_for_each(|member| out.csv(&["", "", "", member.as_str(), word, "", ""]))?;
     }
+    for clock in &verified.clocks {
+        let finding = if clock.ahead_ms < 0 { "clock behind" } else { "clock ahead" };
+        out.csv(&["", "", "", clock.node.as_str(), finding, "", ""])?;
+    }
     for (member, object) in &verified.mismatched {
         out.csv(&[object, "", "", member.as_str(), "other kind", "", ""])?;
     }
@@ -78,6 +83,8 @@ fn text(verified: &Verified) -> String {
     let Verified { members, beyond, structures, actors, copies, .. } = verified;
     let others = if beyond.is_empty() { String::new() } else { format!("; not asked, no link: {}", names(beyond)) };
     let compared = format!("objects {structures}, actors {actors}, copies {copies}, on {}{others}", names(members));
+    let clocks = verified.clocks.iter();
+    let off: String = clocks.map(|clock| format!("  the clock of {}: set the clocks\n", off(clock))).collect();
     let outcome = match verified.outcome {
         Outcome::Converged => style::good("converged"),
         Outcome::NotConverged => style::bad("not converged"),
@@ -120,7 +127,7 @@ fn text(verified: &Verified) -> String {
     if !verified.unheld.is_empty() {
         text += "  a bound is reached: see `tally cluster info`\n";
     }
-    text
+    text + &off
 }
 
 fn names(members: &[NodeName]) -> String {
@@ -175,5 +182,9 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         "actors": verified.actors,
         "copies": verified.copies,
         "findings": findings.collect::<Vec<_>>(),
+        "clocks": verified.clocks.iter().map(|clock| json!({
+            "member": clock.node,
+            "ahead_ms": clock.ahead_ms,
+        })).collect::<Vec<_>>(),
     })
 }

@@ -199,6 +199,7 @@ impl Ledger {
             joining.cleared.push(self.cells.key_of(id));
         } else if counts {
             self.add_others(id, self.change(joining.actor, id, old, new));
+            self.note_below(joining.actor, id, old, new);
             joining.told.changed(|| self.cells.key_of(id));
         }
     }

@@ -23,7 +23,7 @@ impl Ledger {
                 *rows += 1;
                 fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
                 if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
-                    *others = others.wrapping_add(self.value(actor, state.cell, &state.row));
+                    *others += self.value(actor, state.cell, &state.row);
                 }
             }
             if fingerprint != partial.fingerprint() {
@@ -46,7 +46,7 @@ impl Ledger {
                 let own = self.partials.get(&self.actor).and_then(|own| own.find(id, &self.cells));
                 let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
                 let cached = self.sum(key, key.len() * 8);
-                let all = own.wrapping_add(sum);
+                let all = own + sum;
                 if cached != (Sum { all, own }) {
                     return Err(format!("{key:?}: tree says {cached:?}, rows say {all} and {own}"));
                 }
@@ -58,6 +58,7 @@ impl Ledger {
         if self.is_cache() {
             self.audit_registers()?;
         }
+        self.audit_below()?;
         self.audit_cleared()
     }
 }

@@ -28,7 +28,7 @@ pub(crate) struct Cleared {
 }
 
 impl Cleared {
-    fn of(&self, key: &[u8], actor: &Actor) -> Totals {
+    pub(super) fn of(&self, key: &[u8], actor: &Actor) -> Totals {
         self.by_key.get(key).and_then(|actors| actors.get(actor)).copied().unwrap_or_default()
     }
 
@@ -56,7 +56,7 @@ impl Cleared {
 /// What a row counts when some totals of it were cleared. A row that is not known as far as it was cleared counts nothing.
 pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
     let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
-    added.wrapping_sub(removed) as i64
+    crate::cell::value((added, removed))
 }
 
 impl Ledger {
@@ -81,9 +81,9 @@ impl Ledger {
     #[inline(always)]
     pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
         if self.cleared.is_empty() && !self.is_cache() {
-            return new.value().wrapping_sub(old.value());
+            return new.value() - old.value();
         }
-        self.value(actor, id, new).wrapping_sub(self.value(actor, id, old))
+        self.value(actor, id, new) - self.value(actor, id, old)
     }
 
     /// What of our own totals of a key counts.
@@ -104,15 +104,6 @@ impl Ledger {
     #[inline(always)]
     pub(super) fn clears(&self, id: CellId) -> bool {
         self.counts_events() && key::is_cleared(&self.cells.key_of(id))
-    }
-
-    /// Whether any actor's row of a key has totals that were not cleared.
-    pub(crate) fn is_there(&self, key: &[u8], keys: &Keys) -> bool {
-        let left = |actor: &Actor, row: &Row| {
-            let cleared = self.cleared.of(key, actor);
-            row.added > cleared.0 || row.removed > cleared.1
-        };
-        self.rows_of_key(key, keys).iter().any(|(actor, row)| left(actor, row))
     }
 
     /// The rows of all actors for a key, those that are cleared already included: who cleared them may be forgotten.
@@ -140,7 +131,7 @@ impl Ledger {
             let partial = self.partials.get(&victim).filter(|partial| partial.counts || ours);
             let Some((_, state)) = partial.and_then(|partial| partial.find(id, &self.cells)) else { continue };
             let counted = (state.row.added, state.row.removed);
-            let n = counts(counted, totals).wrapping_sub(counts(counted, was));
+            let n = counts(counted, totals) - counts(counted, was);
             if ours {
                 self.add_own(id, n);
             } else {

@@ -71,7 +71,8 @@ impl Ledger {
             if !counts && canary::broken(Canary::DeadFolded) {
                 continue;
             }
-            self.add_others(id, if counts { value } else { value.wrapping_neg() });
+            self.add_others(id, if counts { value } else { -value });
+            self.owe_all(id, &row, counts);
             told.changed(|| self.cells.key_of(id));
         }
     }
@@ -154,6 +155,7 @@ impl Ledger {
             let total = row.added.max(row.removed);
             if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
                 self.add_own(id, self.change(&self.actor, id, &old, &new));
+                self.note_own_below(id, &old, &new);
                 told.changed(|| self.cells.key_of(id));
             }
         }

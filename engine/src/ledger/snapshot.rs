@@ -109,7 +109,7 @@ impl Ledger {
             self.keep_newer(partial, &mut new, joining);
         }
         // From here on; what was kept counts already, and what came did not.
-        (new.counts, new.confirmed) = (partial.counts, partial.confirmed);
+        (new.counts, new.confirmed, new.inherited) = (partial.counts, partial.confirmed, partial.inherited);
         let old = std::mem::replace(partial, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {
             self.disown(joining.actor, &old, partial, losing);

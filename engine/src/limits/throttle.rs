@@ -103,11 +103,10 @@ impl Throttle {
         ground: Ground,
         now: Time,
     ) -> Self {
-        let count = counter.count(now);
         let base = *ground.read();
         let state = State {
             spec,
-            soft: Soft::new(spec.rate, u64::from(spec.epsilon), count.total.wrapping_sub(count.local), now),
+            soft: Soft::new(spec.rate, u64::from(spec.epsilon), counter.others(), now),
             hard: Bucket::since(spec.rate, base, now),
             reach: Reach::ALONE,
             asked: 0,

@@ -86,7 +86,7 @@ impl Replica {
         if self.see(now, &sender, peer) < Standing::Current {
             self.correct(peer, digest);
         }
-        self.compare_clocks(now, peer, digest);
+        self.compare_clocks(now, peer, digest.clock_ms);
         let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {
             let until_ms = tombstone.until_ms.min(longest);
@@ -220,6 +220,7 @@ impl Replica {
         let Some(link) = self.links.get_mut(peer) else { return };
         link.said.insert(part.clone(), Said::from(entry));
         if new {
+            held.structure.inherit(&entry.actor, entry.have);
             link.hurry();
         }
         let follows = have.have == have.since || entry.floor <= have.have.max(have.floor);

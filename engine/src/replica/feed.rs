@@ -14,6 +14,16 @@ use crate::canary::{self, Canary};
 use crate::ledger::Applied;
 use crate::time::Now;
 
+/// What a delta brings, and why it was sent.
+#[derive(Debug, Clone)]
+struct Sent {
+    part: Part,
+    /// By the owner of the rows.
+    owner: bool,
+    /// By whoever passes these rows on to us.
+    parent: bool,
+}
+
 /// Bytes of rows after which another one may still follow, whatever it holds.
 const LARGEST: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
 
@@ -197,11 +207,25 @@ impl Replica {
         if !owner && !asked {
             return self.unasked(peer, part);
         }
+        let sent = Sent { part, owner, parent };
+        let Some(ahead) = held.structure.ahead(delta, now.unix_ms) else {
+            return self.join_delta(now, peer, delta, sent);
+        };
         let name = held.structure.spec().name.clone();
-        if let Some(by) = held.structure.ahead(delta, now.unix_ms) {
-            self.refuse_ahead(peer, part, name, by);
-            return Ok(());
+        if ahead.upto > delta.after {
+            let rows = delta.rows.get(..ahead.bytes).unwrap_or_default();
+            let before = Delta { upto: ahead.upto, fingerprint: None, rows, ..delta.clone() };
+            self.join_delta(now, peer, &before, sent.clone())?;
         }
+        self.refuse_ahead(peer, sent.part, name, ahead.by);
+        Ok(())
+    }
+
+    /// Joins a delta that was sent for good reason.
+    fn join_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>, sent: Sent) -> Result<(), PeerError> {
+        let Sent { part, owner, parent } = sent;
+        let Some(held) = self.structures.get(&delta.structure) else { return Ok(()) };
+        let name = held.structure.spec().name.clone();
         let applied = held.structure.apply(delta, owner, now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
         if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.lives(&delta.actor)) {

@@ -8,6 +8,7 @@ use tallymesh_schemas::message::{DigestEntry, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, limits};
 
 use super::Config;
+use super::peer_clocks::Reading;
 use super::retire::Vector;
 use crate::journal::Mark;
 use crate::random::Random;
@@ -139,8 +140,8 @@ pub(super) struct Link {
     /// The nonce of the last probe that was answered.
     pub(super) answered: u64,
     pub(super) said_goodbye: bool,
-    /// Digests in a row that showed the peer's clock to be off.
-    pub(super) clock_off: u32,
+    /// What its clock showed, as it said last.
+    pub(super) clock: Option<Reading>,
     /// What the peer has of each cache.
     pub(super) seen: BTreeMap<StructureId, Vector>,
     /// What it was told that we have.
@@ -182,7 +183,7 @@ impl Link {
             probe: None,
             answered: 0,
             said_goodbye: false,
-            clock_off: 0,
+            clock: None,
             seen: BTreeMap::new(),
             seen_told: BTreeMap::new(),
             seen_due: BTreeSet::new(),

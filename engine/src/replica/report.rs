@@ -120,7 +120,14 @@ pub enum Event {
         /// Which.
         structure: StructureName,
     },
-    /// A peer's clock is further off ours than the shortest window of a series: what it counts comes in other windows.
+    /// This node's wall clock has made a step of more than a minute: it was set, or the machine was suspended.
+    ClockStepped {
+        /// By how much.
+        by: Duration,
+        /// Whether it went ahead.
+        ahead: bool,
+    },
+    /// A peer's clock is further off ours than [`Replica::clock_bound`](super::Replica::clock_bound) allows.
     ClockOff {
         /// The peer.
         peer: NodeName,
@@ -128,6 +135,11 @@ pub enum Event {
         by: Duration,
         /// Whether it is ahead of ours.
         ahead: bool,
+    },
+    /// A peer's clock that was off is within the bound again.
+    ClockRight {
+        /// The peer.
+        peer: NodeName,
     },
     /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
     /// up to them, or they are written anew: one of the two clocks is wrong.
@@ -140,6 +152,24 @@ pub enum Event {
         actor: Actor,
         /// By how much.
         by: Duration,
+    },
+    /// A node has taken gauges below zero: somebody takes back what was never added. For limits they count as zero.
+    BelowZero {
+        /// Where.
+        structure: StructureName,
+        /// Whose gauges.
+        actor: Actor,
+        /// How many times within a second.
+        times: u64,
+    },
+    /// Additions on this node were refused, because a total was at its bound.
+    TotalFull {
+        /// Where.
+        structure: StructureName,
+        /// This run.
+        actor: Actor,
+        /// How many within a second.
+        times: u64,
     },
     /// A node's life changed.
     Life {
@@ -188,8 +218,14 @@ pub enum EventKind {
     KindMismatch,
     /// [`Event::ClockOff`].
     ClockOff,
+    /// [`Event::ClockRight`].
+    ClockRight,
     /// [`Event::Ahead`].
     Ahead,
+    /// [`Event::BelowZero`].
+    BelowZero,
+    /// [`Event::TotalFull`].
+    TotalFull,
     /// [`Event::Life`].
     Life,
     /// [`Event::Superseded`].
@@ -207,7 +243,10 @@ impl EventKind {
             Self::Unasked => "a peer sent rows that this node did not ask for",
             Self::KindMismatch => "a peer has another kind for a structure",
             Self::ClockOff => "a peer's clock is off",
+            Self::ClockRight => "a peer's clock is right again",
             Self::Ahead => "a peer sent writes that are ahead of this node's clock",
+            Self::BelowZero => "a node took gauges below zero",
+            Self::TotalFull => "additions were refused because a total was at its bound",
             Self::Life => "a node's life changed",
             Self::Superseded => "a run was superseded or forgotten",
             Self::Forgotten => "a node was forgotten",
@@ -231,11 +270,15 @@ impl Event {
             Self::Unasked { peer, .. } => Some((peer, EventKind::Unasked)),
             Self::KindMismatch { peer, .. } => Some((peer, EventKind::KindMismatch)),
             Self::ClockOff { peer, .. } => Some((peer, EventKind::ClockOff)),
+            Self::ClockRight { peer } => Some((peer, EventKind::ClockRight)),
             Self::Ahead { peer, .. } => Some((peer, EventKind::Ahead)),
+            Self::BelowZero { actor, .. } => Some((&actor.node, EventKind::BelowZero)),
+            Self::TotalFull { actor, .. } => Some((&actor.node, EventKind::TotalFull)),
             Self::Life { node, .. } => Some((node, EventKind::Life)),
             Self::Superseded { actor } => Some((&actor.node, EventKind::Superseded)),
             Self::Forgotten { node } => Some((node, EventKind::Forgotten)),
             Self::Conflict { .. }
+            | Self::ClockStepped { .. }
             | Self::ConflictWaits { .. }
             | Self::ClaimRefused { .. }
             | Self::LastRun
@@ -250,7 +293,9 @@ impl Event {
             Self::Diverged { structure, .. }
             | Self::Replaced { structure, .. }
             | Self::KindMismatch { structure, .. }
-            | Self::Ahead { structure, .. } => Some(structure),
+            | Self::Ahead { structure, .. }
+            | Self::BelowZero { structure, .. }
+            | Self::TotalFull { structure, .. } => Some(structure),
             _ => None,
         }
     }
@@ -291,4 +336,12 @@ pub struct Counters {
     pub unasked: u64,
     /// Deltas of caches that were written too far ahead of our clock.
     pub ahead: u64,
+    /// How often a node has taken a gauge below zero.
+    pub below_zero: u64,
+    /// Additions on this node that were refused because a total was at its bound.
+    pub totals_full: u64,
+    /// Steps of more than a minute that this node's wall clock has made.
+    pub clock_steps: u64,
+    /// Digests of peers whose clocks were off by more than the bound, the first of each such time not included.
+    pub clocks_off: u64,
 }

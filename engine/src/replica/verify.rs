@@ -53,6 +53,7 @@ impl Replica {
     /// answered `nonce`.
     pub(super) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
         let mut found = self.members_of(first);
+        found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
         found.structures = self.structures.values().filter(|held| held.shared).count();
         let copies = self.copies(nonce);
         let actors: BTreeSet<&Actor> = copies.keys().map(|(_, actor)| actor).collect();

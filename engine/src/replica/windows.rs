@@ -1,58 +1,65 @@
-//! The windows of series: which there are, by a clock that never goes back.
+//! The windows of series: which there are, by the [clock for windows](super::window_clock).
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::message::Digest;
-use tallymesh_schemas::{NodeName, SeriesName, SeriesSpec, StructureId, Window, limits};
+use tallymesh_schemas::{SeriesName, SeriesSpec, StructureId, Window, limits};
 
 use super::{Event, Held, Replica, StructureError};
-use crate::canary::{self, Canary};
 use crate::series::{Ring, Series};
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
-
-/// The node's clock for windows: the wall clock, but that it never goes back. When the wall clock does, this one goes on
-/// at half its pace until the wall clock has caught up, so no window comes a second time and none lasts more than twice as
-/// long as it should.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct WindowClock {
-    /// Microseconds since 1970.
-    unix_us: u64,
-    /// By how much that is ahead of the wall clock.
-    ahead_us: u64,
-    at: Time,
-}
-
-impl WindowClock {
-    pub(super) fn advance(&mut self, now: Now) {
-        let elapsed = u64::try_from(now.mono.since(self.at).as_micros()).unwrap_or(u64::MAX);
-        let slow = self.unix_us.saturating_add(elapsed / 2);
-        let wall = now.unix_ms.saturating_mul(1000);
-        if canary::broken(Canary::ClockGoesBack) {
-            (self.unix_us, self.at) = (wall, now.mono);
-        } else if wall >= slow || elapsed >= 2 {
-            // Of a step that is too small to halve, nothing is lost: it is part of the next one.
-            (self.unix_us, self.at) = (wall.max(slow), self.at.max(now.mono));
-            self.ahead_us = self.unix_us - wall;
-        }
-    }
-
-    pub(super) fn unix_ms(&self) -> u64 {
-        self.unix_us / 1000
-    }
-
-    /// When it will show `unix_ms` if the wall clock keeps its pace: at half pace until that one has caught up.
-    fn when(&self, unix_ms: u64) -> Time {
-        let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
-        self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
-    }
-}
 
 /// A series with what makes its next window.
 pub(super) struct HeldSeries {
     series: Arc<Series>,
     wake: Wake,
+    /// Windows with counts that a large step of the clock has taken out of the ring: they come back with the clock.
+    aside: Vec<Aside>,
+    /// Windows that were dropped with counts of this node in them, the oldest first. Others may still hold these counts. So a
+    /// window that comes a second time is not shared: its new rows would have the versions of the old ones.
+    spent: VecDeque<Window>,
+}
+
+/// A window that is kept for the case that the clock comes back.
+struct Aside {
+    number: Window,
+    window: Arc<Structure>,
+    /// By then it would have aged out whatever the clock shows.
+    until: Time,
+}
+
+/// Windows that are remembered as spent: as many as another node may still hold.
+const SPENT: usize = *limits::MONITOR_WINDOWS.end() as usize;
+
+impl HeldSeries {
+    fn new(series: Arc<Series>, wake: Wake) -> Self {
+        Self { series, wake, aside: Vec::new(), spent: VecDeque::new() }
+    }
+
+    /// Notes that a window is dropped.
+    fn note_dropped(&mut self, number: Window, window: &Structure) {
+        if window.head() > 0 && number <= self.series.current() {
+            if self.spent.len() == SPENT {
+                self.spent.pop_front();
+            }
+            self.spent.push_back(number);
+        }
+    }
+
+    /// For how long a window is kept aside.
+    fn life(&self) -> Duration {
+        let spec = self.series.spec();
+        Duration::from_millis(spec.interval_ms().saturating_mul(u64::from(spec.windows) + 1))
+    }
+
+    /// Whether the way from one window to another may be a step from which the clock comes back. For a small step it never goes
+    /// back.
+    fn is_step(&self, from: Window, to: Window) -> bool {
+        let longest = self.series.spec().interval_ms().saturating_mul(from.abs_diff(to).saturating_add(1));
+        to < from || (to - from > 1 && Duration::from_millis(longest) > limits::MAX_DRIFT)
+    }
 }
 
 impl std::fmt::Debug for HeldSeries {
@@ -61,13 +68,20 @@ impl std::fmt::Debug for HeldSeries {
     }
 }
 
+/// What there is already of a series when its ring turns.
+#[derive(Default)]
+struct Known {
+    windows: Vec<Arc<Structure>>,
+    spent: BTreeSet<Window>,
+}
+
 impl Replica {
     /// Counts events in windows. `wake` as for [`Replica::replicate`].
     ///
     /// # Errors
     /// [`StructureError`] when there is such a series already, or there are too many windows.
     pub fn replicate_series(&mut self, now: Now, spec: SeriesSpec, wake: Wake) -> Result<Arc<Series>, StructureError> {
-        self.clock.advance(now);
+        self.read_clock(now);
         if self.series_named(&spec.name, spec.interval).is_some() {
             return Err(StructureError::DuplicateSeries(spec.name, spec.interval));
         }
@@ -76,9 +90,9 @@ impl Replica {
             return Err(StructureError::TooManyWindows);
         }
         let current = spec.window_at(self.clock.unix_ms());
-        let ring = self.ring(&spec, &wake, current, &[]);
+        let ring = self.ring(&spec, &wake, current, &Known::default());
         let series = Arc::new(Series::new(spec, ring));
-        self.series.push(HeldSeries { series: Arc::clone(&series), wake });
+        self.series.push(HeldSeries::new(Arc::clone(&series), wake));
         Ok(series)
     }
 
@@ -92,19 +106,20 @@ impl Replica {
         self.series().find(|series| series.spec().name == *name && series.spec().interval == interval)
     }
 
-    /// The windows around `current`, those that are in `old` taken from there.
-    fn ring(&mut self, spec: &SeriesSpec, wake: &Wake, current: Window, old: &[Arc<Structure>]) -> Ring {
+    /// The windows around `current`, those that are known taken from there.
+    fn ring(&mut self, spec: &SeriesSpec, wake: &Wake, current: Window, known: &Known) -> Ring {
         let oldest = current.saturating_sub(u64::from(spec.windows.saturating_sub(1)));
-        let windows = (oldest..=current + 1).rev().map(|window| {
+        let windows = (oldest..=current.saturating_add(1)).rev().map(|window| {
             let structure = spec.structure(window);
-            let held = old.iter().find(|held| held.spec().name == structure.name);
+            let held = known.windows.iter().find(|held| held.spec().name == structure.name);
             held.cloned().unwrap_or_else(|| {
                 let made =
                     Arc::new(Structure::new(structure, self.actor.clone(), self.random.next(), Arc::clone(wake)));
                 if self.leaving {
                     made.close();
                 }
-                let held = Held { persists: spec.persist, ..Held::new(Arc::clone(&made), false, spec.replicate) };
+                let shared = spec.replicate && !known.spent.contains(&window);
+                let held = Held { persists: spec.persist, ..Held::new(Arc::clone(&made), false, shared) };
                 // An id that is taken is one chance in 2^64: the window is then counted, and not shared.
                 self.structures.entry(made.id()).or_insert(held);
                 made
@@ -113,39 +128,91 @@ impl Replica {
         Ring { current, windows: windows.collect() }
     }
 
+    /// Reads the wall clock, and reports a large step of it.
+    pub(super) fn read_clock(&mut self, now: Now) {
+        let Some(step) = self.clock.advance(now) else { return };
+        self.counters.clock_steps += 1;
+        if step.is_told {
+            self.event(Event::ClockStepped { by: step.by, ahead: step.ahead });
+        }
+    }
+
     /// Makes the windows whose time comes, and drops those that have aged out.
     pub(super) fn turn_windows(&mut self, now: Now) {
-        self.clock.advance(now);
+        self.read_clock(now);
         let unix_ms = self.clock.unix_ms();
-        let list = std::mem::take(&mut self.series);
-        let mut turned = false;
-        for HeldSeries { series, wake } in &list {
-            let ring = series.ring();
-            let current = series.spec().window_at(unix_ms);
-            if current == ring.current {
-                continue;
+        let mut list = std::mem::take(&mut self.series);
+        let mut dropped = false;
+        for held in &mut list {
+            let current = held.series.spec().window_at(unix_ms);
+            if current != held.series.current() {
+                self.turn(now, held, current);
+                dropped = true;
             }
-            turned = true;
-            let next = self.ring(series.spec(), wake, current, &ring.windows);
-            for old in ring.windows.iter().filter(|old| !next.windows.iter().any(|kept| Arc::ptr_eq(old, kept))) {
-                self.drop_structure(old);
-            }
-            series.turn(next);
+            dropped |= self.drop_expired(now, held);
         }
         self.series = list;
-        if turned {
-            let structures = &self.structures;
-            for link in self.links.values_mut() {
-                link.forget(|(id, _)| !structures.contains_key(id));
-                link.told.retain(|id, _| structures.contains_key(id));
-                link.hurry();
-            }
-            self.parents.retain(|(id, _), _| structures.contains_key(id));
-            self.passed_on.retain(|(id, _)| structures.contains_key(id));
-            self.wanted_before.retain(|(id, _)| structures.contains_key(id));
-            self.hollow.retain(|(id, _), _| structures.contains_key(id));
-            self.unheld.forget(|(id, _)| !structures.contains_key(id));
+        if dropped {
+            self.forget_windows();
         }
+    }
+
+    /// Turns the ring of one series to another window.
+    fn turn(&mut self, now: Now, held: &mut HeldSeries, current: Window) {
+        let (series, wake) = (Arc::clone(&held.series), Arc::clone(&held.wake));
+        let ring = series.ring();
+        let spec = series.spec();
+        let (was, until) = (ring.current, now.mono.after(held.life()));
+        let step = held.is_step(was, current);
+        let windows = ring.windows.iter().chain(held.aside.iter().map(|aside| &aside.window)).cloned().collect();
+        let next = self.ring(spec, &wake, current, &Known { windows, spent: held.spent.iter().copied().collect() });
+        let is_kept = |window: &Arc<Structure>| next.windows.iter().any(|kept| Arc::ptr_eq(window, kept));
+        held.aside.retain(|aside| !is_kept(&aside.window));
+        // The next window is the first of the ring.
+        let numbered =
+            ring.windows.iter().enumerate().map(|(at, window)| ((was + 1).saturating_sub(at as u64), window));
+        let gone: Vec<_> = numbered.filter(|(_, window)| !is_kept(window)).collect();
+        series.turn(next);
+        if step {
+            // Peers have told already how far they are with windows that come a second time, and we have forgotten it.
+            for link in self.links.values_mut() {
+                link.probe.get_or_insert(self.nonce);
+            }
+        }
+        for (number, window) in gone {
+            let counts = window.held().iter().any(|held| held.have > 0) || window.pending() > 0;
+            if step && counts && held.aside.len() <= spec.windows as usize {
+                held.aside.push(Aside { number, window: Arc::clone(window), until });
+            } else {
+                held.note_dropped(number, window);
+                self.drop_structure(window);
+            }
+        }
+    }
+
+    /// Drops the windows that were kept aside for long enough. Whether there were any.
+    fn drop_expired(&mut self, now: Now, held: &mut HeldSeries) -> bool {
+        let expired: Vec<_> = held.aside.extract_if(.., |aside| aside.until <= now.mono).collect();
+        for Aside { number, window, .. } in &expired {
+            held.note_dropped(*number, window);
+            self.drop_structure(window);
+        }
+        !expired.is_empty()
+    }
+
+    /// Windows are gone: nothing is to be remembered about them.
+    fn forget_windows(&mut self) {
+        let structures = &self.structures;
+        for link in self.links.values_mut() {
+            link.forget(|(id, _)| !structures.contains_key(id));
+            link.told.retain(|id, _| structures.contains_key(id));
+            link.hurry();
+        }
+        self.parents.retain(|(id, _), _| structures.contains_key(id));
+        self.passed_on.retain(|(id, _)| structures.contains_key(id));
+        self.wanted_before.retain(|(id, _)| structures.contains_key(id));
+        self.hollow.retain(|(id, _), _| structures.contains_key(id));
+        self.unheld.forget(|(id, _)| !structures.contains_key(id));
     }
 
     fn drop_structure(&mut self, structure: &Arc<Structure>) {
@@ -157,96 +224,8 @@ impl Replica {
 
     /// When the next window begins.
     pub(super) fn next_window(&self) -> Time {
-        let begins = self.series().map(|series| (series.current() + 1).saturating_mul(series.spec().interval_ms()));
+        let begins =
+            self.series().map(|series| series.current().saturating_add(1).saturating_mul(series.spec().interval_ms()));
         begins.min().map_or(Time::NEVER, |begins| self.clock.when(begins))
-    }
-
-    /// Compares a peer's clock with ours. What lies further apart than the shortest interval is counted in windows that
-    /// the others take for other ones, and may be refused.
-    pub(super) fn compare_clocks(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
-        self.clock.advance(now);
-        let shared = self.series().map(|series| series.spec()).filter(|spec| spec.replicate);
-        let Some(interval) = shared.map(SeriesSpec::interval_ms).min() else { return };
-        let (theirs, ours) = (digest.clock_ms, self.clock.unix_ms());
-        let off = theirs.abs_diff(ours) > interval;
-        let Some(link) = self.links.get_mut(peer) else { return };
-        link.clock_off = if off { link.clock_off.saturating_add(1) } else { 0 };
-        // One digest may have been on its way for long.
-        if link.clock_off == 2 {
-            let by = Duration::from_millis(theirs.abs_diff(ours));
-            self.event(Event::ClockOff { peer: peer.clone(), by, ahead: theirs > ours });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        /// Whatever the wall clock does: it never goes back, never falls behind the wall clock, and where it is ahead it
-        /// goes on at half the pace of time.
-        #[test]
-        fn the_clock_never_goes_back(steps in prop::collection::vec((0_u64..5_000_000, -10_000_i64..10_000), 1..100)) {
-            let mut clock = WindowClock::default();
-            let (mut mono, mut wall) = (0, 1_000_000_u64);
-            clock.advance(Now { mono: Time(mono), unix_ms: wall });
-            for (elapsed, jump) in steps {
-                let was = clock.unix_us;
-                mono += elapsed;
-                wall = wall.saturating_add(elapsed / 1000).saturating_add_signed(jump);
-                clock.advance(Now { mono: Time(mono), unix_ms: wall });
-                prop_assert!(clock.unix_us >= was && clock.unix_ms() >= wall);
-                prop_assert!(clock.unix_us == wall * 1000 || clock.unix_us <= was + elapsed / 2 + 1);
-            }
-        }
-    }
-
-    proptest! {
-        /// A timer for a moment is after now, the clock shows the moment when it is due, and not long before: whoever waits
-        /// for a window wakes once.
-        #[test]
-        fn a_timer_is_due_when_the_clock_shows_its_moment(
-            steps in prop::collection::vec((0_u64..3_000_000, -5_000_i64..1_000), 1..20),
-            last in 0_u64..3,
-            ahead in 1_u64..20_000,
-        ) {
-            let mut clock = WindowClock::default();
-            let (mut mono, mut jumps) = (0_u64, 1_000_000_i64);
-            let wall = |mono: u64, jumps: i64| Now { mono: Time(mono), unix_ms: (mono / 1000).saturating_add_signed(jumps) };
-            for (elapsed, jump) in steps.into_iter().chain([(last, 0)]) {
-                mono += elapsed;
-                jumps = (jumps + jump).max(0);
-                clock.advance(wall(mono, jumps));
-            }
-            for ahead in [ahead, 1] {
-                let (moment, mut before) = (clock.unix_ms() + ahead, clock);
-                let due = clock.when(moment);
-                prop_assert!(due > Time(mono), "{due:?} is not after {mono}");
-                if due.0 > mono + 1001 {
-                    before.advance(wall(due.0 - 1001, jumps));
-                    prop_assert!(before.unix_ms() < moment);
-                }
-                let mut then = clock;
-                then.advance(wall(due.0, jumps));
-                prop_assert!(then.unix_ms() >= moment, "{} at {due:?}, not {moment}", then.unix_ms());
-            }
-        }
-    }
-
-    #[test]
-    fn a_clock_that_is_ahead_meets_the_wall_clock() {
-        let mut clock = WindowClock::default();
-        clock.advance(Now { mono: Time(0), unix_ms: 100_000 });
-        // The wall clock goes back by ten seconds; after twenty it has caught up, however often one looks.
-        for micros in (0..=20_000_000).step_by(997) {
-            clock.advance(Now { mono: Time(micros), unix_ms: 90_000 + micros / 1000 });
-        }
-        clock.advance(Now { mono: Time(20_000_000), unix_ms: 110_000 });
-        assert_eq!(clock.unix_ms(), 110_000);
-        clock.advance(Now { mono: Time(21_000_000), unix_ms: 111_000 });
-        assert_eq!(clock.unix_ms(), 111_000);
     }
 }

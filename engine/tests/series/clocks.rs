@@ -109,3 +109,111 @@ fn rows_of_a_window_that_a_peer_has_dropped_are_not_asked_for_for_ever() {
     assert!(held > 3, "b keeps it still");
     assert_eq!(wants(&wire), after, "after {} more", after - before);
 }
+
+/// A clock that was an hour ahead for three seconds costs its node nothing of what it had counted, and it counts with the others as
+/// soon as its clock is right.
+#[test]
+fn a_clock_that_was_an_hour_ahead_is_back_with_the_others_at_once() {
+    for by in [3_600_000, 3 * 365 * 86_400_000, -3_600_000, -3 * 365 * 86_400_000] {
+        let mut wire = wire(&["a", "b"]);
+        add(&mut wire, 0, "k", 5);
+        wire.run(10);
+        add(&mut wire, 0, "k", 6);
+        wire.run(1);
+        wire.clock_off = Some((0, by));
+        for _ in 0..3 {
+            wire.run(1);
+            add(&mut wire, 0, "k", 100);
+        }
+        assert_ne!(series(&wire, 0).current(), series(&wire, 1).current(), "{by}: it is elsewhere");
+        add(&mut wire, 1, "k", 10);
+        wire.clock_off = None;
+        wire.run(2);
+        assert_eq!(series(&wire, 0).current(), series(&wire, 1).current(), "{by}");
+        add(&mut wire, 0, "k", 1);
+        wire.run(1);
+        everywhere(&wire, "k", &[17, 5, 0]);
+        let counters = [0, 1].map(|at| wire.replicas[at].counters());
+        assert_eq!(counters.map(|counters| counters.conflicts), [0, 0], "{by}: nobody else writes its rows");
+        assert_eq!(counters.map(|counters| counters.clock_steps), [2, 0], "{by}: there and back");
+        wire.run(50);
+        assert_eq!(wire.replicas[0].structures().len(), 1 + 4, "{by}: what was kept aside is gone");
+        everywhere(&wire, "k", &[0, 0, 0]);
+    }
+}
+
+/// What was counted on a clock that was ahead is in the window that the clock said, when its time comes.
+#[test]
+fn what_was_counted_ahead_is_there_when_its_window_comes() {
+    let mut wire = wire(&["a", "b"]);
+    wire.run(1);
+    wire.clock_off = Some((0, 70_000));
+    wire.run(1);
+    assert_eq!(series(&wire, 0).current(), series(&wire, 1).current() + 7);
+    add(&mut wire, 0, "k", 100);
+    wire.clock_off = None;
+    wire.run(1);
+    everywhere(&wire, "k", &[0, 0, 0]);
+    add(&mut wire, 0, "k", 1);
+    wire.run(30);
+    everywhere(&wire, "k", &[0, 0, 0]);
+    wire.run(40);
+    assert_eq!(counts(&wire, 0, "k"), counts(&wire, 1, "k"));
+}
+
+/// A clock that goes back behind windows that were dropped: others may still hold this node's rows of these, so it does not write
+/// them a second time.
+#[test]
+fn a_window_that_was_dropped_is_not_written_anew() {
+    let mut wire = wire(&["a", "b"]);
+    // b keeps more windows than a.
+    let long = SeriesSpec {
+        max_delay: Duration::ZERO,
+        ..SeriesSpec::new(SeriesName::new("long").unwrap(), Kind::GaugeTable, 10, 30)
+    };
+    let short = SeriesSpec { windows: 3, ..long.clone() };
+    let now = wire.now;
+    let kept: Vec<_> = [short, long]
+        .into_iter()
+        .enumerate()
+        .map(|(at, spec)| wire.replicas[at].replicate_series(now, spec, Arc::new(|| ())).unwrap())
+        .collect();
+    for _ in 0..12 {
+        kept[0].add(b"k", 1).unwrap();
+        wire.run(10);
+    }
+    let total = |wire: &Wire| kept[1].count(Scope::Key(b"k"), 0..=30, wire.now.mono).total;
+    assert_eq!(total(&wire), 12);
+    wire.clock_off = Some((0, -90_000));
+    wire.run(2);
+    kept[0].add(b"k", 1).unwrap();
+    wire.run(5);
+    wire.clock_off = None;
+    wire.run(2);
+    kept[0].add(b"k", 1).unwrap();
+    wire.run(2);
+    assert_eq!(total(&wire), 13);
+    assert_eq!(wire.replicas[0].counters().conflicts, 0);
+}
+
+/// Every digest says what its sender's clock shows: offsets are known, and while one is beyond the bound it is counted.
+#[test]
+fn the_clocks_of_peers_are_known() {
+    let mut wire = wire(&["a", "b"]);
+    assert_eq!(wire.replicas[0].clock_bound(), Some(Duration::from_secs(10)), "the shortest window");
+    wire.clock_off = Some((0, 12_000));
+    wire.run(5);
+    let clocks = wire.replicas[1].clocks();
+    assert_eq!(clocks.len(), 1);
+    assert!(clocks[0].beyond && (11_000..=13_000).contains(&clocks[0].ahead_ms), "{clocks:?}");
+    let counted = wire.replicas[1].counters().clocks_off;
+    assert!(counted > 1);
+    wire.clock_off = None;
+    // Its clock for windows goes at half pace until it is right.
+    wire.run(5);
+    assert!(wire.replicas[0].windows_ahead(wire.now) > Duration::from_secs(5));
+    wire.run(30);
+    let clocks = wire.replicas[1].clocks();
+    assert!(!clocks[0].beyond && clocks[0].ahead_ms.abs() < 1500, "{clocks:?}");
+    assert!(events(&mut wire, 1).iter().any(|event| matches!(event, Event::ClockRight { .. })));
+}

@@ -214,6 +214,8 @@ pub struct Info {
     pub state: Option<StateInfo>,
     /// The bounds that this node has reached.
     pub bounds: Vec<BoundInfo>,
+    /// How its clock compares with its peers' clocks.
+    pub clocks: ClockInfo,
     /// Named figures: what replication and transport have done so far.
     pub counters: Vec<(String, u64)>,
 }
@@ -235,6 +237,28 @@ pub struct BoundInfo {
     pub last: Duration,
     /// What is lost.
     pub effect: String,
+}
+
+/// How a node's clock compares with those of the peers that it has links to.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClockInfo {
+    /// By how much clocks may differ before that has consequences on this node; `None` where nothing goes by them.
+    pub bound: Option<Duration>,
+    /// By how much this node's clock for windows is ahead of its wall clock, because that was set back a little.
+    pub windows_ahead: Duration,
+    /// The peers' clocks.
+    pub peers: Vec<PeerClock>,
+}
+
+/// A peer's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerClock {
+    /// The peer.
+    pub node: NodeName,
+    /// By how many milliseconds it is ahead of the clock of the node that answers; negative where it is behind.
+    pub ahead_ms: i64,
+    /// Whether that is more than the bound.
+    pub beyond: bool,
 }
 
 /// A count with its freshness.
@@ -294,6 +318,8 @@ pub struct Verified {
     pub copies: u32,
     /// Copies that are not as they should be.
     pub findings: Vec<Finding>,
+    /// Peers whose clocks differ from that of the asking node by more than the bound.
+    pub clocks: Vec<PeerClock>,
 }
 
 /// Something that is not held because a bound was reached.

@@ -46,7 +46,7 @@ fn copies(cluster: &Cluster, process: &Process, sim: &SimCache, say: &mut impl F
 
 fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(String)) {
     let writes = sim.writes.borrow();
-    let unix_ms = node.read_clock(cluster.now()).unix_ms;
+    let unix_ms = sim.cache.time(node.read_clock(cluster.now()).unix_ms);
     let entries = sim.cache.entries(None, usize::MAX, 0);
     let entries: BTreeMap<&[u8], &CacheEntry> = entries.iter().map(|entry| (entry.key.as_slice(), entry)).collect();
     for key in writes.keys(sim.name()) {

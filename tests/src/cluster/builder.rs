@@ -247,6 +247,7 @@ impl Builder {
             events: 0,
             sent: Sent::default(),
         };
+        cluster.truth.borrow_mut().clock_off(self.skew);
         for n in 0..cluster.nodes.len() {
             cluster.start(n, None);
         }

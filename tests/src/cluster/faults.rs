@@ -78,6 +78,7 @@ impl Cluster {
             Fault::Jump(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
+                self.truth.borrow_mut().clock_off(*by);
                 self.admissions.borrow_mut().jump(*by);
                 self.trace.mark("jump");
                 // Whoever waited for a moment that has passed now is woken.
@@ -87,6 +88,7 @@ impl Cluster {
             Fault::Set(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.step_wall(*by);
+                self.truth.borrow_mut().clock_off(std::time::Duration::from_millis(by.unsigned_abs()));
                 self.trace.mark("set");
             }
             Fault::Lose(share) => self.conditions.lose = *share,

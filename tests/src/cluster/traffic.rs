@@ -61,8 +61,12 @@ impl Cluster {
                 Told::Replaced { .. } => "told: replaced",
                 Told::Unasked { .. } => "told: unasked",
                 Told::KindMismatch { .. } => "told: kind mismatch",
+                Told::ClockStepped { .. } => "told: clock stepped",
                 Told::ClockOff { .. } => "told: clock off",
+                Told::ClockRight { .. } => "told: clock right",
                 Told::Ahead { .. } => "told: ahead",
+                Told::BelowZero { .. } => "told: below zero",
+                Told::TotalFull { .. } => "told: total full",
                 Told::Life { .. } => "told: life",
                 Told::Superseded { .. } => "told: superseded",
                 Told::NotRestored(_) => "told: not restored",
@@ -96,7 +100,7 @@ impl Cluster {
         let Some(process) = self.nodes[n].process.as_ref().filter(|process| process.leaving.is_none()) else { return };
         let actor = process.replica.actor();
         let unsettled = self.spoilt || self.truth.borrow().contested(actor);
-        let look = Look { actor, run: process.run, truth: &self.truth, now, unsettled };
+        let look = Look { actor, run: process.run, truth: &self.truth, now, at: self.now, unsettled };
         let looked = process.gauges.values().try_for_each(|gauge| gauge.look(&look));
         if let Err(what) = looked {
             self.fail(format!("{}: {what}", self.nodes[n].label));

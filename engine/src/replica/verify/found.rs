@@ -2,6 +2,8 @@
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
+use crate::replica::PeerClock;
+
 /// What a verification found. All lists of members are in order of name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Verification {
@@ -32,6 +34,9 @@ pub struct Verification {
     pub copies: usize,
     /// Copies that are not as they should be.
     pub findings: Vec<Finding>,
+    /// Peers whose clocks are off by more than [`Replica::clock_bound`](crate::Replica::clock_bound). Rows are compared all the
+    /// same; but a node with such a clock counts in other windows, and its writes in caches may be refused.
+    pub clocks: Vec<PeerClock>,
 }
 
 /// What a verification comes to.

@@ -1,0 +1,177 @@
+//! The clock by which a node numbers the windows of series.
+
+use std::time::Duration;
+
+use tallymesh_schemas::limits;
+
+use crate::canary::{self, Canary};
+use crate::time::{Now, Time};
+
+/// The node's clock for windows: the wall clock, except that it does not follow small steps back.
+///
+/// When the wall clock goes back by at most [`limits::MAX_DRIFT`], this clock goes on at half its pace until the wall clock
+/// has caught up. So no window comes a second time, and none lasts more than twice as long as it should. When the wall clock
+/// goes back by more, it was wrong before, and this clock follows it at once.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct WindowClock {
+    /// Microseconds since 1970.
+    unix_us: u64,
+    /// By how much that is ahead of the wall clock.
+    ahead_us: u64,
+    at: Time,
+    /// The wall clock when it was last read, in microseconds since 1970, and when that was.
+    read: Option<(u64, Time)>,
+    /// When a step was reported.
+    told: Option<Time>,
+}
+
+/// The wall clock was set, or the machine was suspended: the wall clock shows something else than the time that has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Step {
+    /// By how much.
+    pub(super) by: Duration,
+    /// Whether it went ahead.
+    pub(super) ahead: bool,
+    /// Whether it is to be reported: of a clock that goes to and fro only the first step in a minute is.
+    pub(super) is_told: bool,
+}
+
+/// The most by which the clock may be ahead of the wall clock.
+const MAX_AHEAD_US: u64 = limits::MAX_DRIFT.as_secs() * 1_000_000;
+
+impl WindowClock {
+    /// Reads the wall clock. Returns the step if the wall clock has made a large one since it was last read.
+    pub(super) fn advance(&mut self, now: Now) -> Option<Step> {
+        let elapsed = micros(now.mono.since(self.at));
+        let slow = self.unix_us.saturating_add(elapsed / 2);
+        let wall = now.unix_ms.saturating_mul(1000);
+        let step = self.step(wall, now.mono);
+        if canary::broken(Canary::ClockGoesBack) || slow.saturating_sub(wall) > MAX_AHEAD_US {
+            (self.unix_us, self.at, self.ahead_us) = (wall, self.at.max(now.mono), 0);
+        } else if wall >= slow || elapsed >= 2 {
+            // Of a step that is too small to halve, nothing is lost: it is part of the next one.
+            (self.unix_us, self.at) = (wall.max(slow), self.at.max(now.mono));
+            self.ahead_us = self.unix_us - wall;
+        }
+        step
+    }
+
+    /// The difference between what the wall clock shows and what it should show, if that is large.
+    fn step(&mut self, wall: u64, at: Time) -> Option<Step> {
+        let (was, read) = self.read.replace((wall, at))?;
+        let expected = was.saturating_add(micros(at.since(read)));
+        let by = Duration::from_micros(wall.abs_diff(expected));
+        if by <= limits::MAX_DRIFT {
+            return None;
+        }
+        let is_told = self.told.is_none_or(|told| at.since(told) > limits::MAX_DRIFT);
+        if is_told {
+            self.told = Some(at);
+        }
+        Some(Step { by, ahead: wall > expected, is_told })
+    }
+
+    pub(super) fn unix_ms(&self) -> u64 {
+        self.unix_us / 1000
+    }
+
+    /// When it will show `unix_ms` if the wall clock keeps its pace: at half pace until that one has caught up.
+    pub(super) fn when(&self, unix_ms: u64) -> Time {
+        let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
+        self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// It follows small steps of the wall clock at half pace, and never goes back for them. It is never more than a
+        /// minute ahead of the wall clock, and never behind it.
+        #[test]
+        fn the_clock_goes_back_for_large_steps_only(
+            steps in prop::collection::vec((0_u64..5_000_000, -30_000_i64..10_000), 1..100),
+        ) {
+            let mut clock = WindowClock::default();
+            let (mut mono, mut wall) = (0, 1_000_000_u64);
+            clock.advance(Now { mono: Time(mono), unix_ms: wall });
+            for (elapsed, jump) in steps {
+                let was = clock.unix_us;
+                mono += elapsed;
+                wall = wall.saturating_add(elapsed / 1000).saturating_add_signed(jump);
+                clock.advance(Now { mono: Time(mono), unix_ms: wall });
+                prop_assert!(clock.unix_ms() >= wall && clock.unix_us <= wall * 1000 + MAX_AHEAD_US);
+                prop_assert!(clock.unix_us >= was || was > wall * 1000 + MAX_AHEAD_US - elapsed);
+                prop_assert!(clock.unix_us == wall * 1000 || clock.unix_us <= was + elapsed / 2 + 1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_is_right_at_once() {
+        let mut clock = WindowClock::default();
+        let at = |seconds: u64, wall_s: u64| Now { mono: Time(seconds * 1_000_000), unix_ms: wall_s * 1000 };
+        assert_eq!(clock.advance(at(1, 10_000)), None);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(clock.advance(at(2, 13_601)), Some(Step { by: hour, ahead: true, is_told: true }));
+        assert_eq!(clock.advance(at(5, 13_604)), None);
+        assert_eq!(clock.advance(at(6, 10_005)), Some(Step { by: hour, ahead: false, is_told: false }));
+        assert_eq!(clock.unix_ms(), 10_005_000);
+        // A wall clock that shows a time before 1970 is taken for 1970.
+        assert_eq!(clock.advance(at(7, 0)).map(|step| step.ahead), Some(false));
+        assert_eq!((clock.unix_ms(), clock.when(5000)), (0, Time(12_000_000)));
+    }
+
+    proptest! {
+        /// A timer for a moment is after now, the clock shows the moment when it is due, and not long before: whoever waits
+        /// for a window wakes once.
+        #[test]
+        fn a_timer_is_due_when_the_clock_shows_its_moment(
+            steps in prop::collection::vec((0_u64..3_000_000, -5_000_i64..1_000), 1..20),
+            last in 0_u64..3,
+            ahead in 1_u64..20_000,
+        ) {
+            let mut clock = WindowClock::default();
+            let (mut mono, mut jumps) = (0_u64, 1_000_000_i64);
+            let wall = |mono: u64, jumps: i64| Now { mono: Time(mono), unix_ms: (mono / 1000).saturating_add_signed(jumps) };
+            for (elapsed, jump) in steps.into_iter().chain([(last, 0)]) {
+                mono += elapsed;
+                jumps = (jumps + jump).max(0);
+                clock.advance(wall(mono, jumps));
+            }
+            for ahead in [ahead, 1] {
+                let (moment, mut before) = (clock.unix_ms() + ahead, clock);
+                let due = clock.when(moment);
+                prop_assert!(due > Time(mono), "{due:?} is not after {mono}");
+                if due.0 > mono + 1001 {
+                    before.advance(wall(due.0 - 1001, jumps));
+                    prop_assert!(before.unix_ms() < moment);
+                }
+                let mut then = clock;
+                then.advance(wall(due.0, jumps));
+                prop_assert!(then.unix_ms() >= moment, "{} at {due:?}, not {moment}", then.unix_ms());
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_meets_the_wall_clock() {
+        let mut clock = WindowClock::default();
+        clock.advance(Now { mono: Time(0), unix_ms: 100_000 });
+        // The wall clock goes back by ten seconds; after twenty it has caught up, however often one looks.
+        for micros in (0..=20_000_000).step_by(997) {
+            clock.advance(Now { mono: Time(micros), unix_ms: 90_000 + micros / 1000 });
+        }
+        clock.advance(Now { mono: Time(20_000_000), unix_ms: 110_000 });
+        assert_eq!(clock.unix_ms(), 110_000);
+        clock.advance(Now { mono: Time(21_000_000), unix_ms: 111_000 });
+        assert_eq!(clock.unix_ms(), 111_000);
+    }
+}
