@@ -101,10 +101,31 @@ pub struct Open {
 #[derive(Clone, Debug)]
 pub struct Limits(Arc<Inner>);
 
+/// What the configuration says of each scope.
 #[derive(Debug)]
-struct Inner {
+struct Scopes {
     config: LimitsConfig,
     by_scope: BTreeMap<OutboundScope, usize>,
+}
+
+impl Scopes {
+    /// The limits of a scope: its own, or those of each one alike.
+    fn of(&self, scope: &OutboundScope) -> Option<&OutboundLimits> {
+        let candidates = [scope.clone()].into_iter().chain(alike(scope));
+        candidates.filter_map(|scope| self.by_scope.get(&scope)).next().and_then(|at| self.config.outbound.get(*at))
+    }
+
+    /// The throttle of a name that stands for a scope in its one form.
+    fn throttle(&self, name: &str, class: Class) -> Option<ThrottleSpec> {
+        let scope = OutboundScope::parse(name).filter(|scope| !scope.is_pattern())?;
+        let canonical = scope.canonical().ok().filter(|scope| scope.to_string() == name)?;
+        throttle_of(self.of(&canonical)?, class)
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    scopes: Arc<Scopes>,
     structures: BTreeMap<StructureId, Arc<Structure>>,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
     clock: Clock,
@@ -118,12 +139,18 @@ impl Limits {
         clock: Clock,
     ) -> Self {
         let by_scope = config.outbound.iter().enumerate().map(|(at, limits)| (limits.scope.clone(), at)).collect();
-        Self(Arc::new(Inner { config, by_scope, structures, limiters, clock }))
+        let scopes = Arc::new(Scopes { config, by_scope });
+        for class in [Class::OutboundMessages, Class::OutboundConnections] {
+            let Some(limiter) = limiters.get(&StructureId::of(class.name())) else { continue };
+            let scopes = Arc::clone(&scopes);
+            limiter.scopes(Box::new(move |name| scopes.throttle(name, class)));
+        }
+        Self(Arc::new(Inner { scopes, structures, limiters, clock }))
     }
 
     /// What the limits are.
     pub fn config(&self) -> &LimitsConfig {
-        &self.0.config
+        &self.0.scopes.config
     }
 
     /// Opens an outbound connection if every maximum and every connection rate that applies has room: a guard that counts
@@ -136,7 +163,7 @@ impl Limits {
         let scopes = scopes(scope)?;
         let mut holds = Vec::new();
         for at in &scopes {
-            let maximum = inner.of(at).and_then(|limits| limits.maximum);
+            let maximum = inner.scopes.of(at).and_then(|limits| limits.maximum);
             holds.extend(inner.hold(at, maximum)?);
         }
         if let (Some(address), Some(structure)) = (scope.address, inner.structure(Class::OutboundCidr)) {
@@ -163,7 +190,7 @@ impl Limits {
     pub fn try_accept(&self, address: IpAddr) -> Result<Open, Refusal> {
         let inner = &self.0;
         let Some(structure) = inner.structure(Class::InboundCidr) else { return Ok(Open { _holds: Vec::new() }) };
-        let limits = inner.config.inbound.iter().map(|inbound| MaskLimit::from(*inbound));
+        let limits = inner.scopes.config.inbound.iter().map(|inbound| MaskLimit::from(*inbound));
         let hold = match structure.try_hold_within(address, limits) {
             // Addresses of a family that has no limits are counted.
             Err(HoldError::NoLimit { .. }) => structure.try_hold_within(address, []),
@@ -208,12 +235,6 @@ impl Inner {
         self.structures.get(&StructureId::of(class.name()))
     }
 
-    /// The limits of a scope: its own, or those of each one alike.
-    fn of(&self, scope: &OutboundScope) -> Option<&OutboundLimits> {
-        let candidates = [scope.clone()].into_iter().chain(alike(scope));
-        candidates.filter_map(|scope| self.by_scope.get(&scope)).next().and_then(|at| self.config.outbound.get(*at))
-    }
-
     /// Counts an open connection where the scope is counted, if there is room for it.
     fn hold(&self, scope: &OutboundScope, maximum: Option<u64>) -> Result<Option<Hold>, Refusal> {
         let (class, key) = match scope {
@@ -243,7 +264,7 @@ impl Inner {
         let now = self.clock.time();
         let mut taken = Vec::new();
         for scope in scopes {
-            let Some(spec) = self.of(scope).and_then(|limits| throttle_of(limits, class)) else { continue };
+            let Some(spec) = self.scopes.of(scope).and_then(|limits| throttle_of(limits, class)) else { continue };
             let name = scope.to_string();
             // Hard ones have their founders: the configuration was checked.
             let Ok(throttle) = limiter.throttle(&name, spec, now) else { continue };
@@ -391,6 +412,20 @@ limits {
             }
         });
         assert_eq!(open.into_inner().unwrap().len(), 3);
+    }
+
+    /// A throttle of a scope is there before anybody on this node asks for it.
+    #[test]
+    fn a_scope_says_what_the_throttle_of_its_name_is() {
+        let limits = limits();
+        let limiter = &limits.0.limiters[&StructureId::of(Class::OutboundMessages.name())];
+        let of =
+            |name: &str| limiter.resolve(name, limits.0.clock.time()).map(|throttle| throttle.spec().rate.tokens());
+        assert_eq!((of("domain big.example"), of("global")), (Some(4), Some(10)));
+        for none in ["domain a.example", "domain BIG.example", "domain *", "binding_group bulk", "open global", "other"]
+        {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

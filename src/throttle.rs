@@ -6,7 +6,7 @@ use std::time::Duration;
 use tallymesh_engine::limits::{
     Begins, Decision as Decided, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
 };
-use tallymesh_schemas::{OnPartition, Strength};
+use tallymesh_schemas::{OnPartition, Rate, Strength};
 
 use crate::clock::Clock;
 use crate::decision::{Decision, Reason, explained, no_permit};
@@ -106,7 +106,10 @@ impl Throttle {
         let mut lines = vec![self.headline(&state)];
         let part = |units: u64| format!("{}.{:02} %", units * 100 / UNITS, units * 10_000 / UNITS % 100);
         match state.spec.strength {
-            Strength::Soft => soft(&state, &mut lines),
+            Strength::Soft => {
+                let earlier_run = self.limiter.earlier_run(&state.spec, self.clock.time());
+                soft(&state, earlier_run, &mut lines);
+            }
             Strength::Hard => {
                 lines.push(format!(
                     "this node's share is {}, it could use {}; {} tokens are there",
@@ -187,22 +190,47 @@ fn founding(begins: &Begins) -> String {
     )
 }
 
-fn soft(state: &Standing, lines: &mut Vec<String>) {
-    let (rate, others) = (state.spec.rate, u64::from(state.actors.saturating_sub(1)));
+fn soft(state: &Standing, earlier_run: u64, lines: &mut Vec<String>) {
+    let (rate, others) = (state.spec.rate, state.others());
     lines.push(format!(
         "{} tokens are there; {} were admitted since it was idle, {} of them here",
         state.tokens, state.admitted, state.local
     ));
+    if state.assumed > 0 {
+        lines.push(format!(
+            "others have admitted {} tokens at a time that this node does not know; they count as admitted {:.1?} ago, the last \
+             moment at which it can have been: this node admits too little until the bucket is full, and not too much",
+            state.assumed, state.assumed_ago
+        ));
+    }
     let unheard = state.heard_rate.saturating_mul(state.stalest.as_millis() as u64).div_ceil(1000);
     lines.push(format!(
         "bound now: {unheard} tokens, what {others} others admit ({} a second) in the {:?} since the stalest was heard",
         state.heard_rate, state.stalest
     ));
-    let worst = others.saturating_mul(rate.burst().saturating_add(rate.within(state.stalest)));
+    let worst = state.unheard_at_worst().saturating_add(earlier_run);
     lines.push(format!(
         "bound at worst: {worst} tokens, if each of the others begins to use a full burst at this moment"
     ));
+    if earlier_run > 0 {
+        lines.push(format!(
+            "of these, {earlier_run} are what an earlier run of this node may have admitted without this run knowing it, until {} \
+             have passed since the start",
+            Seconds(rate)
+        ));
+    }
     lines.push(in_a_partition(state));
+}
+
+/// How long a bucket takes from empty to full.
+struct Seconds(Rate);
+
+impl std::fmt::Display for Seconds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = self.0;
+        let micros = u128::from(rate.burst()) * u128::from(rate.period_us()) / u128::from(rate.tokens().max(1));
+        write!(f, "{:.1?}", Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
+    }
 }
 
 fn in_a_partition(state: &Standing) -> String {

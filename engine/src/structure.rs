@@ -17,7 +17,7 @@ use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, 
 use crate::radix::KeyOf;
 use crate::slots::CellId;
 use crate::time::Time;
-use crate::watch::{Watch, Watchers};
+use crate::watch::{Growth, Watch, Watchers};
 
 /// Called when something changed that the driver should look at; from any thread, and it must not block.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
@@ -332,6 +332,16 @@ impl Structure {
     /// As [`Structure::watch`], of keys that begin with `prefix` only.
     pub(crate) fn watch_under(&self, prefix: &[u8], capacity: usize, wake: Wake) -> Arc<Watch> {
         self.watchers.add(capacity, prefix, wake)
+    }
+
+    /// Collects how much the others count more of each key, the rows by which limits are shared excepted.
+    pub(crate) fn growth(&self, capacity: usize) -> Arc<Growth> {
+        self.watchers.growth(capacity, key::SHARING)
+    }
+
+    /// What the others count of a key, as this node knows it. O(1).
+    pub fn others(&self, key: &[u8]) -> i64 {
+        self.keys.with(key, |id, cell| self.others_taken(id, cell)).unwrap_or(0)
     }
 
     /// Recomputes every cached aggregate from the rows.

@@ -22,7 +22,7 @@ pub use sent::Sent;
 use crate::caches::Writes;
 use crate::check;
 use crate::fault::Fault;
-use crate::limits::{Admissions, Limits};
+use crate::limits::{self as kept, Admissions, Limits};
 use crate::network::{Conditions, Fate, Links};
 use crate::node::Node;
 use crate::random::Random;
@@ -357,13 +357,16 @@ impl Cluster {
         let now = self.nodes[n].read_clock(self.now);
         let node = &self.nodes[n];
         let process = node.process.as_ref().filter(|_| !node.stopped)?;
-        let mut failures = Vec::new();
+        let (mut failures, mut took) = (Vec::new(), BTreeSet::new());
         let result = work(&mut Context {
             now,
             name: &node.name,
             structures: &process.structures,
             replica: &process.replica,
             limiters: &process.limiters,
+            references: &process.references,
+            limits: self.limits.as_ref(),
+            took: &mut took,
             caches: &process.caches,
             gauges: &process.gauges,
             unsettled: self.spoilt || process.leaving.is_some() || self.truth.borrow().contested(&process.actor),
@@ -374,6 +377,7 @@ impl Cluster {
             run: process.run,
             random: &mut self.work_random,
         });
+        failures.extend(took.iter().filter_map(|(table, name)| kept::bounded(self, n, table, name).err()));
         for what in failures {
             let label = self.nodes[n].label.clone();
             self.fail(format!("{label}: {what}"));

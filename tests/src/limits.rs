@@ -1,12 +1,12 @@
 //! Limits on simulated nodes, and the checker of all admissions of all nodes.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{Bucket, Founding, Limiter, UNITS};
+use tallymesh_engine::limits::{Bucket, Founding, Limiter, Soft, UNITS};
 use tallymesh_engine::{Structure, Time, Wake};
 use tallymesh_schemas::{NodeName, Rate, Strength, StructureName, ThrottleSpec};
 
@@ -19,6 +19,8 @@ pub struct Limits {
     pub throttles: Vec<(String, String, ThrottleSpec)>,
     /// The pools of permits: in which structure, name, and how many.
     pub pools: Vec<(String, String, u64)>,
+    /// Throttles that no node knows before a service asks for them, and that nobody holds in between.
+    pub late: BTreeSet<String>,
 }
 
 impl Limits {
@@ -29,7 +31,7 @@ impl Limits {
     pub fn founded(founders: &[&str], reclaim_after: Duration) -> Self {
         let names = founders.iter().map(|name| NodeName::new(name).unwrap_or_else(|error| panic!("{name}: {error}")));
         let founding = Founding::new(names, reclaim_after).unwrap_or_else(|error| panic!("{error}"));
-        Self { founding, throttles: Vec::new(), pools: Vec::new() }
+        Self { founding, throttles: Vec::new(), pools: Vec::new(), late: BTreeSet::new() }
     }
 
     /// Adds a throttle.
@@ -37,6 +39,20 @@ impl Limits {
     pub fn throttle(mut self, structure: &str, name: &str, spec: ThrottleSpec) -> Self {
         self.throttles.push((structure.to_owned(), name.to_owned(), spec));
         self
+    }
+
+    /// Adds a throttle that each node makes when its service first asks for it, as a program does, and lets go of when it is
+    /// idle.
+    #[must_use]
+    pub fn late_throttle(mut self, structure: &str, name: &str, spec: ThrottleSpec) -> Self {
+        self.late.insert(name.to_owned());
+        self.throttle(structure, name, spec)
+    }
+
+    /// What a late throttle is.
+    pub(crate) fn late_spec(&self, name: &str) -> Option<ThrottleSpec> {
+        let of_name = |(_, throttle, _): &&(String, String, ThrottleSpec)| throttle == name;
+        self.throttles.iter().find(of_name).filter(|_| self.late.contains(name)).map(|(.., spec)| *spec)
     }
 
     /// Adds a pool of permits.
@@ -72,7 +88,10 @@ impl Limits {
         for (name, structure) in structures.iter().filter(|(name, _)| self.limited(name)) {
             let founding = Some(self.founding.clone());
             let limiter = Limiter::new(Arc::clone(structure), founding, node.clone(), nonce, now, Arc::clone(wake));
-            for (_, throttle, spec) in self.throttles.iter().filter(|(of, ..)| of == name.as_str()) {
+            let declared = |(of, throttle, _): &&(String, String, ThrottleSpec)| {
+                of == name.as_str() && !self.late.contains(throttle)
+            };
+            for (_, throttle, spec) in self.throttles.iter().filter(declared) {
                 limiter.declare(throttle, *spec, now).unwrap_or_else(|error| panic!("{error}"));
             }
             for (_, pool, permits) in self.pools.iter().filter(|(of, ..)| of == name.as_str()) {
@@ -110,6 +129,7 @@ pub struct Admissions {
     /// Permits that are out, by pool, with the permits that there are.
     open: BTreeMap<String, (u64, u64)>,
     opened: u64,
+    late: BTreeSet<String>,
 }
 
 /// The bucket that sees everything counts in thousandths of tokens, and its clock is as fast as the fastest node's.
@@ -118,7 +138,7 @@ const MILLI: u64 = 1000;
 impl Admissions {
     /// For these limits, under clocks that run fast by up to so many parts in a million.
     pub(crate) fn new(limits: &Limits, drift_ppm: u64, now: Time) -> Rc<RefCell<Self>> {
-        let mut all = Self::default();
+        let mut all = Self { late: limits.late.clone(), ..Self::default() };
         for (_, name, spec) in &limits.throttles {
             let rate = spec.rate;
             let fast = Rate::new(rate.tokens() * (1_000_000 + drift_ppm), rate.period() * 1000, rate.burst() * MILLI);
@@ -135,13 +155,14 @@ impl Admissions {
     }
 
     /// What was admitted and refused in all, and permits that were opened.
-    pub(crate) fn totals(&self) -> [(&'static str, u64); 4] {
+    pub(crate) fn totals(&self) -> [(&'static str, u64); 5] {
         let sum =
             |strong: bool| self.tallies.values().filter(|tally| tally.hard == strong).map(|tally| tally.admitted).sum();
         let refused = self.tallies.values().map(|tally| tally.refused).sum();
         [
             ("tokens of hard limits", sum(true)),
             ("tokens of soft limits", sum(false)),
+            ("tokens of late throttles", self.late.iter().filter_map(|name| Some(self.of(name)?.admitted)).sum()),
             ("tokens refused", refused),
             ("permits opened", self.opened),
         ]
@@ -223,6 +244,82 @@ fn all_shares(limits: &Limits, cluster: &mut crate::Cluster, anew: bool) -> Resu
         let sum: u64 = cluster.nodes.iter().filter_map(|node| node.units.as_ref()?.get(at)).sum();
         if sum > whole {
             return Err(format!("I9: {name}: the shares of all nodes are {sum} of {whole}"));
+        }
+    }
+    Ok(())
+}
+
+/// Soft throttles that have existed since their process began and have heard everything when it came. No throttle may admit
+/// what these would not (I11).
+#[derive(Debug, Default)]
+pub(crate) struct References(RefCell<BTreeMap<String, (StructureName, Soft)>>);
+
+impl References {
+    /// The references of a process that begins now.
+    pub(crate) fn start(
+        limits: Option<&Limits>,
+        structures: &BTreeMap<StructureName, Arc<Structure>>,
+        now: Time,
+    ) -> Self {
+        let mut all = BTreeMap::new();
+        let soft =
+            limits.iter().flat_map(|limits| &limits.throttles).filter(|(.., spec)| spec.strength == Strength::Soft);
+        for (of, name, spec) in soft {
+            let Some((table, structure)) = structures.iter().find(|(table, _)| table.as_str() == of) else { continue };
+            let reference = Soft::new(spec.rate, u64::from(spec.epsilon), structure.others(name.as_bytes()), now);
+            all.insert(name.clone(), (table.clone(), reference));
+        }
+        Self(RefCell::new(all))
+    }
+
+    /// Takes in what has come.
+    pub(crate) fn learn(&self, structures: &BTreeMap<StructureName, Arc<Structure>>, now: Time) {
+        for (name, (table, reference)) in self.0.borrow_mut().iter_mut() {
+            let others = structures.get(table).map_or(0, |structure| structure.others(name.as_bytes()));
+            reference.learn(now, others);
+        }
+    }
+
+    /// I11: a throttle has admitted `n` tokens.
+    pub(crate) fn admitted(&self, name: &str, now: Time, n: u64) -> Result<(), String> {
+        let mut all = self.0.borrow_mut();
+        let Some((_, reference)) = all.get_mut(name) else { return Ok(()) };
+        let there = reference.tokens(now);
+        reference.owe(now, n);
+        if u64::try_from(there).is_ok_and(|there| there >= n) {
+            return Ok(());
+        }
+        Err(format!("I11: {name}: {n} admitted where a throttle that was always there has {there}"))
+    }
+}
+
+/// How late a row may be after the moment for which its owner is taken for heard, on the networks of the swarm.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+
+/// The bound that a node states for a soft throttle is true: no other node has admitted more that it has not received.
+pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName, name: &str) -> Result<(), String> {
+    let node = &cluster.nodes[at];
+    let Some(process) = &node.process else { return Ok(()) };
+    let (Some(limiter), Some(structure)) = (process.limiters.get(table), process.structures.get(table)) else {
+        return Ok(());
+    };
+    let now = node.clock.read(cluster.now()).mono;
+    let Some(throttle) = limiter.find(name) else { return Ok(()) };
+    let standing = throttle.standing(now);
+    if standing.spec.strength == Strength::Hard {
+        return Ok(());
+    }
+    for other in cluster.nodes.iter().filter(|other| other.name != node.name) {
+        let Some(process) = &other.process else { continue };
+        // Of whom it has never heard it can say nothing.
+        let Some(latest) = structure.latest(&other.name) else { continue };
+        let Some(theirs) = process.structures.get(table) else { continue };
+        let own = theirs.count(name.as_bytes(), now).local;
+        let known = if latest == process.actor { structure.count_from(&other.name, name.as_bytes()) } else { None };
+        let unheard = u64::try_from(own - known.unwrap_or(0)).unwrap_or(0);
+        let bound = standing.unheard_at_worst().saturating_add(standing.spec.rate.within(ON_ITS_WAY));
+        if unheard > bound {
+            return Err(format!("{name}: {} has admitted {unheard} unheard, and the bound says {bound}", other.label));
         }
     }
     Ok(())

@@ -16,6 +16,7 @@ use crate::check::{self, Looked, Seen};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::gauges::SimGauge;
+use crate::limits::References;
 use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::{RunId, Truth};
@@ -67,6 +68,8 @@ pub struct Process {
     pub(crate) replica: Replica,
     pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) limiters: BTreeMap<StructureName, Arc<Limiter>>,
+    /// What its soft throttles may admit at most.
+    pub(crate) references: References,
     pub(crate) caches: BTreeMap<StructureName, SimCache>,
     /// Its gauge caches by name.
     pub(crate) gauges: BTreeMap<StructureName, SimGauge>,
@@ -210,6 +213,7 @@ impl Process {
         if self.limits_due() > now.mono {
             return;
         }
+        self.references.learn(&self.structures, now.mono);
         for limiter in self.limiters.values().filter(|limiter| limiter.poll_timeout() <= now.mono) {
             limiter.handle_timeout(now, self.replica.reach(), &self.replica.forgotten());
         }

@@ -1,7 +1,7 @@
 //! Service logic on simulated nodes: what users put under test.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tallymesh_schemas::{MaskLimit, NodeName, StructureName, Window, key};
 use crate::caches::{Moment, SimCache};
 use crate::clock::EPOCH_MS;
 use crate::gauges::{Look, SimGauge};
-use crate::limits::{Admissions, SimPermit};
+use crate::limits::{Admissions, Limits, References, SimPermit};
 use crate::node::SimHold;
 use crate::random::Random;
 use crate::truth::{RunId, Truth};
@@ -41,6 +41,10 @@ pub struct Context<'a> {
     pub(crate) structures: &'a BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) replica: &'a Replica,
     pub(crate) limiters: &'a BTreeMap<StructureName, Arc<Limiter>>,
+    pub(crate) references: &'a References,
+    pub(crate) limits: Option<&'a Limits>,
+    /// Throttles that have admitted something.
+    pub(crate) took: &'a mut BTreeSet<(StructureName, String)>,
     pub(crate) caches: &'a BTreeMap<StructureName, SimCache>,
     pub(crate) gauges: &'a BTreeMap<StructureName, SimGauge>,
     pub(crate) unsettled: bool,
@@ -249,11 +253,19 @@ impl Context<'_> {
     /// # Panics
     /// When there is no such throttle.
     pub fn take(&mut self, structure: &str, name: &str, n: u64) -> Decision {
-        let throttle = self
-            .limiter(structure)
-            .resolve(name, self.now.mono)
-            .unwrap_or_else(|| panic!("there is no throttle \"{name}\""));
-        let decision = throttle.take(self.now.mono, n);
+        let (limiter, now) = (self.limiter(structure), self.now.mono);
+        let late = self.limits.and_then(|limits| limits.late_spec(name));
+        let throttle = match late {
+            Some(spec) => limiter.throttle(name, spec, now).ok(),
+            None => limiter.resolve(name, now),
+        };
+        let throttle = throttle.unwrap_or_else(|| panic!("there is no throttle \"{name}\""));
+        self.references.learn(self.structures, now);
+        let decision = throttle.take(now, n);
+        if decision.admitted() {
+            self.failures.extend(self.references.admitted(name, now, n).err());
+            self.took.insert((self.find(structure).0.clone(), name.to_owned()));
+        }
         let mut admissions = self.admissions.borrow_mut();
         if decision.admitted() {
             self.failures.extend(admissions.admit(name, self.at, n).err());

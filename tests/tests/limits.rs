@@ -1,6 +1,9 @@
 //! Limits on whole clusters (I9): the engine that ships, on a network that misbehaves, under a checker that sees every
 //! admission of every node and every share at every step.
 
+#[path = "limits/late.rs"]
+mod late;
+
 use std::time::Duration;
 
 use tallymesh_harness::{Builder, Cluster, Conditions, Failure, Limits, quick_config, spec};

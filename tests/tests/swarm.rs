@@ -62,6 +62,7 @@ fn swarm() {
         "set",
         "slow",
         "stop",
+        "tokens of late throttles",
         "told: clock off",
         "told: conflict",
         "told: forgotten",

@@ -24,6 +24,12 @@ limits {
     burst = 10
   }
   permits "sessions" { maximum = 20 }
+  throttle "idle" {
+    rate = "100/1h"
+  }
+  domain "*" {
+    cluster_outbound_throttle_messages = "100/1h"
+  }
   domain "example.com" {
     cluster_outbound_throttle_messages = "5/1s"
     cluster_max_outbound_connections = 3
@@ -82,6 +88,25 @@ fn a_hard_limit_holds_under_five_times_the_rate() {
     assert!(said.contains("was lent") && said.contains("0 beyond"), "{said}");
 }
 
+/// A throttle that a node does not use, and one of a scope that it has never heard of, decide by what the others have admitted
+/// (I11).
+#[test]
+fn throttles_that_nobody_uses_hear_of_what_others_take() {
+    let mesh = mesh();
+    for name in ["idle", "domain never-seen.example"] {
+        assert_eq!(mesh.ask("relay-0-1", &["throttle", "take", name, "90"]).ok(), "admitted\n");
+        for node in &NODES[1..] {
+            eventually(&format!("{node} has received it"), SOON, || {
+                let shown = mesh.ask(node, &["throttle", "show", name]).ok();
+                if shown.contains("90") { Ok(()) } else { Err(shown) }
+            });
+            assert!(mesh.ask(node, &["throttle", "take", name, "90"]).fails(1).contains("refused: fits after"));
+            let said = mesh.ask(node, &["throttle", "explain", name]).ok();
+            assert!(said.contains("10 tokens are there") && said.contains("an earlier run of this node"), "{said}");
+        }
+    }
+}
+
 #[test]
 fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
     let mesh = mesh();
@@ -116,7 +141,9 @@ fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
 founders relay-0-1, relay-0-2, relay-0-3, reclaim_after 2s, a missing one is stood in for
 throttle hard: 300/1s, burst 300, hard, in a partition fair_share
 throttle soft: 20/1h, burst 10, soft, in a partition fail_open
+throttle idle: 100/1h, burst 100, soft, in a partition fail_open
 permits sessions: 20 in all, 6 of them here with 0 in use; 0 are open in the cluster
+domain *: messages 100/1h, burst 100, soft
 domain example.com: messages 5/1s, burst 5, soft
 domain example.com: at most 3 open connections
 inbound /24 IPv4: at most 20 open connections

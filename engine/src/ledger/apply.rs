@@ -198,9 +198,10 @@ impl Ledger {
         if self.clears(id) {
             joining.cleared.push(self.cells.key_of(id));
         } else if counts {
-            self.add_others(id, self.change(joining.actor, id, old, new));
+            let by = self.change(joining.actor, id, old, new);
+            self.add_others(id, by);
             self.note_below(joining.actor, id, old, new);
-            joining.told.changed(|| self.cells.key_of(id));
+            joining.told.moved(by, || self.cells.key_of(id));
         }
     }
 

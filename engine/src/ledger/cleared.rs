@@ -137,7 +137,11 @@ impl Ledger {
             } else {
                 self.add_others(id, n);
             }
-            told.changed(|| key);
+            if ours {
+                told.changed(|| key);
+            } else {
+                told.moved(n, || key);
+            }
         }
     }
 

@@ -71,9 +71,10 @@ impl Ledger {
             if !counts && canary::broken(Canary::DeadFolded) {
                 continue;
             }
-            self.add_others(id, if counts { value } else { -value });
+            let by = if counts { value } else { -value };
+            self.add_others(id, by);
             self.owe_all(id, &row, counts);
-            told.changed(|| self.cells.key_of(id));
+            told.moved(by, || self.cells.key_of(id));
         }
     }
 

@@ -1,7 +1,8 @@
 //! How full soft throttles are, over restarts: what has been admitted is not admitted once more.
 //!
-//! What is kept of a throttle is when it will be full again, as an entry of its name without a value that expires then, in a
-//! cache of this node's own. So it is saved as caches are, goes by itself, and needs no rate to be understood: a bucket lacks
+//! What is kept of a throttle is when it will be full again, as an entry of its name that expires then, in a cache of this
+//! node's own. The value is what the throttle had heard of the others, so that it takes off what their rows say beyond that. (An
+//! older build wrote no value.) So it is saved as caches are, goes by itself, and needs no rate to be understood: a bucket lacks
 //! what it fills in the time that is left. A state that is old has less of that time left: a bucket is as full as time has filled
 //! it since. Behind a wall clock that was set back it is emptier, by a burst at most, or full where that was by more than a cache
 //! believes ([`MAX_DRIFT`](tallymesh_schemas::limits::MAX_DRIFT)).
@@ -20,6 +21,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Throttles that one look takes up, so that nobody waits long for it.
 const AT_ONCE: usize = 4096;
+
+/// How a throttle stood when it was kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Level {
+    /// When it is full.
+    pub(super) full_at: Time,
+    /// What it had heard of the others.
+    pub(super) heard: Option<i64>,
+}
 
 #[derive(Debug)]
 pub(super) struct Levels {
@@ -41,11 +51,13 @@ impl Levels {
         self.clocks.unix_ms.saturating_add(passed)
     }
 
-    /// When the throttle of a name is full, as it was kept; `None` when it is. O(1).
-    pub(super) fn full_at(&self, name: &str, now: Time) -> Option<Time> {
+    /// How the throttle of a name stood; `None` when it was full. O(1).
+    pub(super) fn of(&self, name: &str, now: Time) -> Option<Level> {
         let unix_ms = self.unix_ms(now);
         let entry = self.cache.entry(name.as_bytes(), unix_ms).filter(|_| !canary::broken(Canary::LevelsForgotten))?;
-        Some(now.after(Duration::from_millis(entry.expires_ms.saturating_sub(unix_ms))))
+        let full_at = now.after(Duration::from_millis(entry.expires_ms.saturating_sub(unix_ms)));
+        let heard = <[u8; 8]>::try_from(&*entry.value).ok().map(i64::from_le_bytes);
+        Some(Level { full_at, heard })
     }
 
     /// A throttle is let go of: it is full.
@@ -61,21 +73,21 @@ impl Levels {
         self.due = Time(0);
     }
 
-    /// Takes note of throttles that were used, and once a second of how full they are.
-    pub(super) fn handle_timeout(&mut self, used: &[Arc<Throttle>], now: Now) {
+    /// Takes note of throttles that were used here or elsewhere, and once a second of how full they are.
+    pub(super) fn handle_timeout<'a>(&mut self, used: impl Iterator<Item = &'a Arc<Throttle>>, now: Now) {
         self.clocks = now;
-        self.used.extend(used.iter().map(|throttle| (Arc::clone(throttle.name()), Arc::clone(throttle))));
+        self.used.extend(used.map(|throttle| (Arc::clone(throttle.name()), Arc::clone(throttle))));
         if now.mono < self.due {
             return;
         }
         for _ in 0..AT_ONCE {
             let Some((name, throttle)) = self.used.pop_first() else { break };
-            let full_at = throttle.full_at(now.mono).filter(|at| *at > now.mono.after(INTERVAL));
+            let level = throttle.level(now.mono).filter(|(at, _)| *at > now.mono.after(INTERVAL));
             // A node whose wall clock was set back says so where its caches are written. It keeps nothing meanwhile.
-            let _ = match full_at {
-                Some(at) => {
+            let _ = match level {
+                Some((at, heard)) => {
                     let left = at.since(now.mono) + Duration::from_millis(1);
-                    self.cache.set(name.as_bytes(), &[][..], left, now.unix_ms).map(drop)
+                    self.cache.set(name.as_bytes(), &heard.to_le_bytes()[..], left, now.unix_ms).map(drop)
                 }
                 None => self.cache.remove(name.as_bytes(), now.unix_ms).map(drop),
             };

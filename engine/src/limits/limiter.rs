@@ -6,7 +6,7 @@ mod sharing;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use foldhash::quality::FixedState;
@@ -18,12 +18,14 @@ use tallymesh_schemas::{Bound, NodeName, Strength, ThrottleSpec, limits};
 
 use self::sharing::{LOOK, Sharing};
 use super::escrow::{Begins, Escrow, Founding};
-use super::levels::Levels;
+use super::heard::{Heard, Past};
+use super::levels::{Level, Levels};
 use super::pool::Pool;
-use super::throttle::{Ground, Listed, Reach, Throttle};
+use super::throttle::{Born, Ground, Listed, Reach, Throttle};
 use crate::cache::Cache;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
+use crate::watch::Grown;
 
 /// Tables of names, so that threads that use different ones rarely meet.
 const SHARDS: usize = 64;
@@ -58,6 +60,15 @@ pub enum LimitError {
     Permits(u64),
 }
 
+/// Throttles that exist because others use them, beyond which a name that only others use has a history.
+const THROTTLES: usize = 1 << 20;
+
+/// What was admitted in that time before a kill may not be in the state: a look at levels, and a save.
+const UNWRITTEN: Duration = Duration::from_secs(2);
+
+/// What a scope says of each name alike.
+pub type Scopes = Box<dyn Fn(&str) -> Option<ThrottleSpec> + Send + Sync>;
+
 /// Throttles by the hash of their name.
 type Shard = RwLock<HashTable<Arc<Throttle>>>;
 
@@ -69,6 +80,9 @@ pub struct Limiter {
     hasher: FixedState,
     sharing: Mutex<Sharing>,
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
+    scopes: RwLock<Option<Scopes>>,
+    count: AtomicUsize,
+    started: Time,
     woken: Arc<AtomicBool>,
     listed: Arc<Listed>,
     ground: Ground,
@@ -125,7 +139,8 @@ impl Limiter {
         let sharing = Sharing {
             escrow,
             watch,
-            used: structure.watch(WATCHED, Arc::new(|| ())),
+            grown: structure.growth(WATCHED),
+            heard: Heard::new(now),
             pools: BTreeMap::new(),
             hard: BTreeMap::new(),
             ground: Arc::clone(&ground),
@@ -147,6 +162,9 @@ impl Limiter {
             hasher,
             sharing: Mutex::new(sharing),
             declared,
+            scopes: RwLock::default(),
+            count: AtomicUsize::new(0),
+            started: now,
             woken,
             listed: Arc::default(),
             ground,
@@ -160,11 +178,35 @@ impl Limiter {
         let levels = Levels::new(cache, now);
         let mut sharing = self.sharing.lock();
         for throttle in self.throttles() {
-            if let Some(at) = levels.full_at(throttle.name(), now.mono) {
-                throttle.fill_until(now.mono, at);
+            if let Some(level) = levels.of(throttle.name(), now.mono) {
+                let past = sharing.heard.take(throttle.name().as_bytes(), throttle.others());
+                throttle.resume(now.mono, level.full_at, &beyond(past, level));
             }
         }
         sharing.levels = Some(levels);
+    }
+
+    /// What an earlier run of this node may have admitted of a soft throttle without this run knowing it: a burst where no state
+    /// is kept; else what was not yet written when that run ended. Zero once a bucket that was empty at the start would be full.
+    pub fn earlier_run(&self, spec: &ThrottleSpec, now: Time) -> u64 {
+        let rate = spec.rate;
+        if rate.within(now.since(self.started)) >= rate.burst() {
+            return 0;
+        }
+        let unwritten = self.sharing.lock().levels.is_some().then(|| rate.within(UNWRITTEN).saturating_add(1));
+        unwritten.unwrap_or(u64::MAX).min(rate.burst())
+    }
+
+    /// Says what the throttles are of names that nobody has declared one by one, those of scopes. Such a throttle is there from
+    /// the moment at which anybody in the cluster uses it.
+    pub fn scopes(&self, of: Scopes) {
+        *self.scopes.write() = Some(of);
+    }
+
+    /// What the configuration says of a name.
+    fn configured(&self, name: &str) -> Option<ThrottleSpec> {
+        let declared = self.declared.read().get(name).copied();
+        declared.or_else(|| self.scopes.read().as_ref().and_then(|of| of(name)))
     }
 
     /// The structure.
@@ -189,16 +231,16 @@ impl Limiter {
     /// # Errors
     /// As [`Limiter::throttle`].
     pub fn declare(&self, name: &str, spec: ThrottleSpec, now: Time) -> Result<(), LimitError> {
-        self.throttle(name, spec, now)?;
+        self.throttle(name, spec, now)?.declare();
         self.declared.write().insert(name.into(), spec);
         Ok(())
     }
 
-    /// The throttle of a name that was declared, or is there.
+    /// The throttle of a name that was declared, or has a scope, or is there.
     #[inline]
     pub fn resolve(&self, name: &str, now: Time) -> Option<Arc<Throttle>> {
         self.find(name).or_else(|| {
-            let spec = self.declared.read().get(name).copied()?;
+            let spec = self.configured(name)?;
             self.throttle(name, spec, now).ok()
         })
     }
@@ -213,36 +255,49 @@ impl Limiter {
             return Ok(found);
         }
         key::throttle(name)?;
-        let sharing = self.sharing.lock();
+        let mut sharing = self.sharing.lock();
         if spec.strength == Strength::Hard && sharing.escrow.is_none() {
             return Err(LimitError::NoFounders(name.to_owned()));
         }
         if sharing.pools.contains_key(name) {
             return Err(LimitError::Taken(name.to_owned()));
         }
-        let throttle = self.made(&sharing, name, spec, now)?;
+        let throttle = self.made(&mut sharing, name, spec, now)?;
         throttle.set_spec(now, spec);
         Ok(throttle)
     }
 
-    /// The throttle of a good name, made if need be. A hard one rests until somebody asks for it.
-    fn made(&self, sharing: &Sharing, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, KeyError> {
+    /// The throttle of a good name, made if need be, as if it had always been there. A hard one rests until somebody asks for it.
+    fn made(
+        &self,
+        sharing: &mut Sharing,
+        name: &str,
+        spec: ThrottleSpec,
+        now: Time,
+    ) -> Result<Arc<Throttle>, KeyError> {
+        if let Some(throttle) = self.find(name) {
+            return Ok(throttle);
+        }
+        let counter = self.structure.counter(name.as_bytes())?;
+        let (listed, ground) = (Arc::downgrade(&self.listed), Arc::clone(&self.ground));
+        // What came since the last look is in the samples before the sum is read, so that nothing is in neither.
+        let grown = sharing.grown.take_of(name.as_bytes());
+        if grown > 0 {
+            sharing.heard.note(name.as_bytes().to_vec(), now, grown);
+        }
+        let heard = counter.others();
+        let past = sharing.heard.take(name.as_bytes(), heard);
+        let level = sharing.levels.as_ref().and_then(|levels| levels.of(name, now));
+        let born = Born { now, heard, past: &past };
+        let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, born));
+        if let Some(level) = level {
+            throttle.resume(now, level.full_at, &beyond(past, level));
+        }
+        throttle.exchanged(now, sharing.reach);
         let (shard, hash) = self.shard(name);
-        let mut shard = shard.write();
-        let throttle = match shard.find(hash, |throttle| **throttle.name() == *name) {
-            Some(throttle) => Arc::clone(throttle),
-            None => {
-                let counter = self.structure.counter(name.as_bytes())?;
-                let (listed, ground) = (Arc::downgrade(&self.listed), Arc::clone(&self.ground));
-                let throttle = Arc::new(Throttle::new(name.into(), spec, counter, listed, ground, now));
-                if let Some(at) = sharing.levels.as_ref().and_then(|levels| levels.full_at(name, now)) {
-                    throttle.fill_until(now, at);
-                }
-                throttle.exchanged(now, sharing.reach);
-                shard.insert_unique(hash, Arc::clone(&throttle), |throttle| self.hasher.hash_one(&**throttle.name()));
-                throttle
-            }
-        };
+        let hasher = |throttle: &Arc<Throttle>| self.hasher.hash_one(&**throttle.name());
+        shard.write().insert_unique(hash, Arc::clone(&throttle), hasher);
+        self.count.fetch_add(1, Ordering::Relaxed);
         Ok(throttle)
     }
 
@@ -374,26 +429,48 @@ impl Limiter {
         let founders = sharing.escrow.as_ref().is_none_or(Escrow::hears_founders);
         let reach = Reach { founders, ..reach };
         let changed = std::mem::replace(&mut sharing.reach, reach) != reach;
-        let (names, lost) = sharing.used.take();
-        for name in names.iter().filter_map(|name| std::str::from_utf8(name).ok()) {
-            // Taken off when it is heard: later, the bucket would have been full in the meantime.
-            if let Some(throttle) = self.find(name) {
-                throttle.hear(now);
-            }
-        }
+        let (heard, lost) = self.hear(&mut sharing, now);
         used.iter().for_each(|throttle| throttle.exchanged(now, reach));
         if let Some(levels) = &mut sharing.levels {
-            levels.handle_timeout(&used, clocks);
+            levels.handle_timeout(used.iter().chain(&heard), clocks);
         }
-        if changed || lost > 0 {
+        if changed || lost {
             self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
         }
-        let used = !used.is_empty() || !names.is_empty();
+        let used = !used.is_empty() || !heard.is_empty();
         self.sweep(&mut sharing, now);
         let hard = sharing.hard.values().any(|throttle| throttle.is_wanted()) || !sharing.pools.is_empty();
         let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
         let due = sharing.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
         sharing.tick_at = next.min(due);
+    }
+
+    /// Takes off what others have admitted when it is heard: later, the bucket would have been full in the meantime. A throttle
+    /// whose rate is known is made if need be; of another name the history is kept. Says of which throttles something was heard,
+    /// and whether something was lost.
+    fn hear(&self, sharing: &mut Sharing, now: Time) -> (Vec<Arc<Throttle>>, bool) {
+        let Grown { keys, lost } = sharing.grown.take();
+        if lost {
+            sharing.heard.lost(now);
+        }
+        let mut heard = Vec::new();
+        for (key, grown) in keys {
+            let Ok(name) = std::str::from_utf8(&key) else { continue };
+            if let Some(throttle) = self.find(name) {
+                throttle.hear(now, grown);
+                heard.push(throttle);
+                continue;
+            }
+            if grown == 0 {
+                continue;
+            }
+            sharing.heard.note(key.clone(), now, grown);
+            let room = self.count.load(Ordering::Relaxed) < THROTTLES && !sharing.pools.contains_key(name);
+            if let Some(spec) = self.configured(name).filter(|_| room && key::throttle(name).is_ok()) {
+                heard.extend(self.made(sharing, name, spec, now).ok());
+            }
+        }
+        (heard, lost)
     }
 
     /// Makes the throttles that others ask this founder for, so that it can lend of them.
@@ -408,7 +485,7 @@ impl Limiter {
             if taken || full || key::throttle(&name).is_err() {
                 continue;
             }
-            let spec = self.declared.read().get(&*name).copied();
+            let spec = self.configured(&name);
             let spec = spec.unwrap_or_else(|| ThrottleSpec::new(rate, Strength::Hard));
             if let Ok(throttle) = self.made(sharing, &name, spec, now) {
                 sharing.wake(&throttle, now);
@@ -417,21 +494,30 @@ impl Limiter {
     }
 
     /// Lets go of idle throttles, some at a time: held by the table only, and nothing to remember. Whoever asks for one
-    /// again finds it as new.
+    /// again finds it as it would be. Those that the configuration names stay.
     fn sweep(&self, sharing: &mut Sharing, now: Time) {
         sharing.shard = (sharing.shard + 1) % SHARDS;
         let shard = &self.shards[sharing.shard];
         if !shard.read().is_empty() {
-            let levels = &mut sharing.levels;
+            let Sharing { levels, .. } = &mut *sharing;
             shard.write().retain(|throttle| {
-                let goes = Arc::strong_count(throttle) == 1 && throttle.is_idle(now);
+                let goes = throttle.is_idle(now) && Arc::strong_count(throttle) == 1 && !throttle.is_declared();
                 if let Some(levels) = levels.as_mut().filter(|_| goes) {
                     levels.forget(throttle.name(), now);
                 }
+                self.count.fetch_sub(usize::from(goes), Ordering::Relaxed);
                 !goes
             });
         }
+        sharing.heard.sweep(now, |name| self.structure.others(name));
     }
+}
+
+/// What others have admitted since a level was kept.
+fn beyond(past: Past, level: Level) -> Past {
+    // An older build did not keep what it had heard; it had heard all that its state says.
+    let known = level.heard.map_or(past.before, |heard| u64::try_from(heard).unwrap_or(0));
+    Past { before: past.before.saturating_sub(known), ..past }
 }
 
 impl std::fmt::Debug for Limiter {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tallymesh_schemas::Rate;
 
 use super::bucket::Decision;
+use super::heard::{Past, Sample};
 use crate::time::Time;
 
 /// A bucket of the whole rate on one node, from which what others admit is taken as it is heard.
@@ -23,6 +24,10 @@ pub struct Soft {
     at: Time,
     /// What the others have admitted in all, as it was heard last.
     heard: i64,
+    /// What was taken off since the last exact figure because that sum grew.
+    learnt: u64,
+    /// Tokens of which it is not known when others admitted them. They are taken for admitted at that moment.
+    assumed: Sample,
     /// Admitted here since the last exchange.
     unshared: u64,
     /// What was heard in the present second, and how much a second it was on the average.
@@ -44,6 +49,8 @@ impl Soft {
             part: THOUSAND,
             at: now,
             heard,
+            learnt: 0,
+            assumed: (now, 0),
             unshared: 0,
             heard_now: 0,
             heard_since: now,
@@ -51,6 +58,40 @@ impl Soft {
         };
         soft.level = soft.cap();
         soft
+    }
+
+    /// The bucket that would be there now if it had been there all the time, and had heard of `past` when it came. `heard` is
+    /// what the others' rows say now.
+    pub(super) fn since(rate: Rate, epsilon: u64, heard: i64, past: &Past, now: Time) -> Self {
+        let began = past.began.min(now);
+        let mut soft = Self::new(rate, epsilon, heard, began);
+        soft.go_through(past, now);
+        soft
+    }
+
+    /// Takes off what others admitted before this bucket was made. It is as of `past.began`.
+    fn go_through(&mut self, past: &Past, now: Time) {
+        self.assumed = (self.at, past.before);
+        self.charge(past.before);
+        for (at, n) in &past.samples {
+            self.settle((*at).min(now));
+            self.charge(*n);
+        }
+        self.settle(now);
+        (self.heard_since, self.heard_now) = (now, 0);
+    }
+
+    /// Goes on as a bucket that an earlier run has kept: it is full at `full_at` but for what others have admitted since.
+    pub(super) fn resume(&mut self, now: Time, full_at: Time, past: &Past) {
+        let mut soft = Self::new(self.rate, self.epsilon, self.heard, past.began.min(now));
+        soft.fill_until(soft.at, full_at);
+        soft.go_through(past, now);
+        soft.set_part(now, self.part);
+        *self = soft;
+    }
+
+    fn charge(&mut self, n: u64) {
+        self.level = self.level.saturating_sub(i128::from(n).saturating_mul(self.token())).max(-self.cap());
     }
 
     fn token(&self) -> i128 {
@@ -81,13 +122,31 @@ impl Soft {
         // Rows that go, because their node restarts or its count is idle, give nothing back.
         let more = u64::try_from(all.saturating_sub(self.heard)).unwrap_or(0);
         self.heard = all;
-        self.level = (self.level - i128::from(more) * self.token()).max(-self.cap());
+        self.learnt = self.learnt.saturating_add(more);
+        self.charge(more);
         self.heard_now = self.heard_now.saturating_add(more);
+    }
+
+    /// As [`Soft::learn`], and `grown` is by how much the others' rows have grown since the last call of this: also where
+    /// another row went at the same time, so that their sum does not show it. O(1).
+    pub fn hear(&mut self, now: Time, all: i64, grown: u64) {
+        self.learn(now, all);
+        let hidden = grown.saturating_sub(std::mem::take(&mut self.learnt));
+        if hidden > 0 {
+            self.settle(now);
+            self.charge(hidden);
+            self.heard_now = self.heard_now.saturating_add(hidden);
+        }
     }
 
     /// What was admitted here has been told to the others.
     pub fn exchanged(&mut self, now: Time) {
         self.unshared = 0;
+        self.rate_heard(now);
+    }
+
+    /// Works out how much the others admit in a second.
+    fn rate_heard(&mut self, now: Time) {
         let passed = now.since(self.heard_since);
         if passed >= Duration::from_secs(1) {
             let micros = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX);
@@ -200,8 +259,27 @@ impl Soft {
     }
 
     /// What the others admit in a second, as it is heard.
-    pub fn heard_rate(&self) -> u64 {
-        self.heard_rate
+    pub fn heard_rate(&mut self, now: Time) -> u64 {
+        self.rate_heard(now);
+        // Of the present second, what there is of it.
+        self.heard_rate.max(self.heard_now)
+    }
+
+    /// What the others have admitted in all, as it was heard last.
+    pub(super) fn heard(&self) -> i64 {
+        self.heard
+    }
+
+    /// Tokens of which it is not known when others admitted them, and the moment for which they are counted. Nothing once the
+    /// bucket would be full again even so.
+    pub(super) fn assumed(&mut self, now: Time) -> Sample {
+        let whole = i128::from(self.rate.burst()) * self.token();
+        let refilled =
+            i128::from(now.since(self.assumed.0).as_micros() as u64) * i128::from(self.rate.tokens() * THOUSAND);
+        if refilled >= whole * 2 {
+            self.assumed.1 = 0;
+        }
+        self.assumed
     }
 }
 
@@ -282,6 +360,17 @@ mod tests {
         soft.exchanged(Time(0));
         assert!(soft.take(Time(0), 1, false).admitted());
         assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, true).admitted()).count(), 74);
+    }
+
+    /// A row that goes does not hide another one that grows.
+    #[test]
+    fn what_is_hidden_in_a_sum_is_taken_off() {
+        let mut soft = Soft::new(rate("10/1h", 10), 1000, 8, Time(0));
+        soft.hear(Time(0), 8, 8);
+        assert_eq!(soft.tokens(Time(0)), 2);
+        soft.learn(Time(0), 10);
+        soft.hear(Time(0), 10, 2);
+        assert_eq!(soft.tokens(Time(0)), 0, "what was learnt meanwhile is taken off once");
     }
 
     #[test]

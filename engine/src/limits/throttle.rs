@@ -8,6 +8,7 @@ use tallymesh_schemas::{OnPartition, Strength, ThrottleSpec, limits};
 
 use super::bucket::{Bucket, Decision, UNITS};
 use super::escrow::{Base, Share};
+use super::heard::Past;
 use super::soft::Soft;
 use super::target::Quota;
 use crate::structure::Counter;
@@ -50,6 +51,8 @@ struct State {
     rests: Option<u64>,
     /// Tokens were taken since it rests.
     taken: bool,
+    /// The configuration names it: it stays when it is idle.
+    declared: bool,
 }
 
 /// Throttles that were used since the last exchange.
@@ -86,12 +89,40 @@ pub struct Standing {
     pub local: i64,
     /// What others admit in a second, as it is heard.
     pub heard_rate: u64,
+    /// Tokens that others admitted at a moment that this node does not know, because it was not there or kept no history. They
+    /// count for the latest moment at which it can have been, so that this node admits too little and never too much.
+    pub assumed: u64,
+    /// How long ago that moment was.
+    pub assumed_ago: Duration,
     /// Nodes whose counts are known, this one included.
     pub actors: u32,
     /// How old the oldest of what is known may be.
     pub stalest: Duration,
     /// Whom this node hears.
     pub reach: Reach,
+}
+
+/// With what a throttle begins.
+pub(super) struct Born<'a> {
+    /// When it is made.
+    pub(super) now: Time,
+    /// What the rows of the others say.
+    pub(super) heard: i64,
+    /// What is known of how that came.
+    pub(super) past: &'a Past,
+}
+
+impl Standing {
+    /// Other nodes that are known, whether or not anything of theirs has come.
+    pub fn others(&self) -> u64 {
+        u64::from(self.actors.max(self.reach.known).saturating_sub(1))
+    }
+
+    /// What the others can have admitted of a soft throttle and this node has not received: a burst each, and what the rate
+    /// gave since the stalest of them was heard.
+    pub fn unheard_at_worst(&self) -> u64 {
+        self.others().saturating_mul(self.spec.rate.burst().saturating_add(self.spec.rate.within(self.stalest)))
+    }
 }
 
 impl Throttle {
@@ -101,12 +132,12 @@ impl Throttle {
         counter: Counter,
         list: Weak<Listed>,
         ground: Ground,
-        now: Time,
+        born: Born<'_>,
     ) -> Self {
-        let base = *ground.read();
+        let (now, base) = (born.now, *ground.read());
         let state = State {
             spec,
-            soft: Soft::new(spec.rate, u64::from(spec.epsilon), counter.others(), now),
+            soft: Soft::since(spec.rate, u64::from(spec.epsilon), born.heard, born.past, now),
             hard: Bucket::since(spec.rate, base, now),
             reach: Reach::ALONE,
             asked: 0,
@@ -115,6 +146,7 @@ impl Throttle {
             listed: false,
             rests: Some(base.epoch),
             taken: false,
+            declared: false,
         };
         Self { name, counter, state: Mutex::new(state), list, ground }
     }
@@ -201,6 +233,7 @@ impl Throttle {
         self.learn(&mut state, now);
         state.stand_on(now, &self.ground.read());
         let hard = state.spec.strength == Strength::Hard;
+        let (assumed_at, assumed) = state.soft.assumed(now);
         let tokens =
             if hard { i64::try_from(state.hard.tokens(now)).unwrap_or(i64::MAX) } else { state.soft.tokens(now) };
         Standing {
@@ -210,16 +243,33 @@ impl Throttle {
             demand: state.demand,
             admitted: count.total,
             local: count.local,
-            heard_rate: state.soft.heard_rate(),
+            heard_rate: state.soft.heard_rate(now),
+            assumed,
+            assumed_ago: now.since(assumed_at),
             actors: count.actors,
             stalest: count.stalest,
             reach: state.reach,
         }
     }
 
-    /// Takes off what others have admitted.
-    pub(super) fn hear(&self, now: Time) {
-        self.learn(&mut self.state.lock(), now);
+    /// Takes off what others have admitted. Their rows have grown by `grown` since this was called last.
+    pub(super) fn hear(&self, now: Time, grown: u64) {
+        self.state.lock().soft.hear(now, self.counter.others(), grown);
+    }
+
+    /// The configuration names it.
+    pub(super) fn declare(&self) {
+        self.state.lock().declared = true;
+    }
+
+    /// Whether the table lets go of it when it is idle and nobody has it.
+    pub(super) fn is_declared(&self) -> bool {
+        self.state.lock().declared
+    }
+
+    /// What the rows of the others say.
+    pub(super) fn others(&self) -> i64 {
+        self.counter.others()
     }
 
     /// Sets what it is. What was counted stays counted.
@@ -308,27 +358,29 @@ impl Throttle {
         }
     }
 
-    /// When it is full; `None` where its bucket is not what limits.
-    pub(super) fn full_at(&self, now: Time) -> Option<Time> {
+    /// When it is full, and what it had heard of the others then; `None` where its bucket is not what limits.
+    pub(super) fn level(&self, now: Time) -> Option<(Time, i64)> {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
-        state.is_soft().then(|| state.soft.full_at(now))
+        state.is_soft().then(|| (state.soft.full_at(now), state.soft.heard()))
     }
 
-    /// It is full only then: an earlier run has admitted some.
-    pub(super) fn fill_until(&self, now: Time, full_at: Time) {
-        self.state.lock().soft.fill_until(now, full_at);
+    /// It goes on where an earlier run has ended.
+    pub(super) fn resume(&self, now: Time, full_at: Time, past: &Past) {
+        self.state.lock().soft.resume(now, full_at, past);
     }
 
-    /// Whether nothing of it has to be remembered; then its count goes to zero, and its row is retired.
+    /// Whether nothing of it has to be remembered; then its count goes to zero, and its row is retired. Also where somebody has
+    /// its handle: the count of a throttle is what was admitted since it was idle.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
         let hard = state.spec.strength == Strength::Hard;
         let shared = hard && (!state.rests() || state.taken);
         let idle = !state.listed && state.demand == 0 && !shared && state.soft.is_full(now);
-        if idle {
-            self.counter.add(self.counter.own().saturating_neg());
+        let own = self.counter.own();
+        if idle && own != 0 {
+            self.counter.add(own.saturating_neg());
         }
         idle
     }

@@ -153,6 +153,22 @@ impl OutboundScope {
 }
 
 impl OutboundScope {
+    /// The scope that is written like that, as [`Display`](fmt::Display) writes it; `None` when there is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let Some((kind, name)) = text.split_once(' ') else { return (text == "global").then_some(Self::Global) };
+        let name = name.to_owned();
+        match kind {
+            "domain" => Some(Self::Domain(name)),
+            "binding_group" => Some(Self::BindingGroup(name)),
+            "binding" => Some(match name.split_once('/') {
+                Some((binding, domain)) => Self::BindingDomain(binding.to_owned(), domain.to_owned()),
+                None => Self::Binding(name),
+            }),
+            "host" => Some(Self::Host(name)),
+            _ => None,
+        }
+    }
+
     /// Whether it is each one alike.
     pub fn is_pattern(&self) -> bool {
         match self {

@@ -16,6 +16,7 @@ use crate::caches::{self, SimCache, TakenBack};
 use crate::check::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
+use crate::limits::References;
 use crate::node::{Node, Process, events};
 
 /// Lets a replica take back what was saved, and looks whether it has.
@@ -106,6 +107,7 @@ impl Cluster {
         let limits = self.limits.as_ref();
         let limiters =
             limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
+        let references = References::start(limits, &structures, now.mono);
         levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
         let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
         let run = self.truth.borrow_mut().begin(actor.clone());
@@ -123,6 +125,7 @@ impl Cluster {
             replica,
             structures,
             limiters,
+            references,
             caches,
             gauges,
             taken_back: saved.map(|_| TakenBack { seen: cache_seen.clone(), tombstones }),

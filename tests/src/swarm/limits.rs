@@ -1,5 +1,6 @@
 //! Limits in a swarm run: throttles soft and hard and a pool of permits, and a service that asks for them on every node.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_schemas::{NodeName, Strength, ThrottleSpec};
@@ -14,6 +15,7 @@ pub(crate) const TABLE: &str = "shared_named_throttles";
 
 const SOFT: &str = "soft";
 const HARD: &str = "hard";
+const LATE: &str = "late";
 const PERMITS: &str = "permits";
 
 /// Between two looks at what is overdue: less than a 24th of the shortest `reclaim_after` that permits are drawn with.
@@ -30,6 +32,17 @@ pub struct Asked {
     pub hot: Option<String>,
     /// How long a permit is used.
     pub use_for: Duration,
+    /// When each node begins to ask for the late throttle, and when it pauses: so long, and again and again.
+    pub late: BTreeMap<String, Turns>,
+}
+
+/// A node asks for so long after a pause of so long.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    /// How long it does not ask.
+    pub pause: Duration,
+    /// How long it asks.
+    pub ask: Duration,
 }
 
 /// Draws limits for half of the runs. Faults that hard limits are not promised to bear are taken out of the script or made
@@ -79,13 +92,25 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
     let rate = *random.pick(&[5, 50, 300]);
     let hot = random.chance(4000).then(|| random.pick(nodes).clone());
     let use_for = random.duration(Duration::from_millis(20), Duration::from_secs(2));
-    Some(Asked { limits, rate, hot, use_for })
+    // Made on each node when that node first asks, which is after others have taken; and let go of in pauses.
+    let mut late = BTreeMap::new();
+    if random.chance(7000) {
+        let slow = random.pick(&["20/2s", "100/10m", "40/10s"]).parse().unwrap_or_else(|error| panic!("{error}"));
+        limits = limits.late_throttle(TABLE, LATE, ThrottleSpec::new(slow, Strength::Soft));
+        for node in nodes {
+            let pause = random.duration(Duration::ZERO, Duration::from_secs(8));
+            let ask = random.duration(Duration::from_millis(100), Duration::from_secs(3));
+            late.insert(node.clone(), Turns { pause, ask });
+        }
+    }
+    Some(Asked { limits, rate, hot, use_for, late })
 }
 
 /// Asks for what there is on one node.
 pub(super) struct Asking {
     asked: Asked,
     asks: bool,
+    turns: Option<Turns>,
     turn: u64,
     open: Vec<(u64, SimPermit)>,
 }
@@ -93,7 +118,19 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) fn new(asked: &Asked, node: &NodeName) -> Self {
         let asks = asked.hot.as_ref().is_none_or(|hot| hot == node.as_str());
-        Self { asked: asked.clone(), asks, turn: 0, open: Vec::new() }
+        let turns = asked.late.get(node.as_str()).copied();
+        Self { asked: asked.clone(), asks, turns, turn: 0, open: Vec::new() }
+    }
+
+    /// Whether it asks for a throttle now.
+    fn asks_for(&self, name: &str) -> bool {
+        if !self.asked.limits.late.contains(name) {
+            return self.asks;
+        }
+        self.turns.is_some_and(|Turns { pause, ask }| {
+            let period = (pause + ask).as_micros().max(1);
+            u128::from(self.turn) * LOOK.as_micros() % period >= pause.as_micros()
+        })
     }
 }
 
@@ -111,10 +148,13 @@ impl Service for Asking {
         let (turn, lasts) = (self.turn, (self.asked.use_for.as_millis() / LOOK.as_millis()) as u64);
         self.open.retain(|(since, permit)| turn - since < lasts && !permit.is_overdue(node));
         let before = (turn - 1) * self.asked.rate / 100;
-        let requests = if self.asks { turn * self.asked.rate / 100 - before } else { 0 };
+        let requests = turn * self.asked.rate / 100 - before;
         for _ in 0..requests {
-            for (structure, name, _) in &self.asked.limits.throttles {
+            for (structure, name, _) in self.asked.limits.throttles.iter().filter(|(_, name, _)| self.asks_for(name)) {
                 node.take(structure, name, 1);
+            }
+            if !self.asks {
+                continue;
             }
             for (structure, name, _) in &self.asked.limits.pools {
                 self.open.extend(node.open(structure, name).map(|permit| (turn, permit)));

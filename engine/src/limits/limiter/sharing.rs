@@ -8,12 +8,13 @@ use std::time::Duration;
 use tallymesh_schemas::{NodeName, Strength, key};
 
 use crate::limits::escrow::{Escrow, Release};
+use crate::limits::heard::Heard;
 use crate::limits::levels::Levels;
 use crate::limits::pool::Pool;
 use crate::limits::throttle::{Ground, Reach, Throttle};
 use crate::structure::Structure;
 use crate::time::Time;
-use crate::watch::Watch;
+use crate::watch::{Growth, Watch};
 
 /// Between two looks at what was asked for.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
@@ -22,8 +23,10 @@ pub(super) const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Sharing {
     pub(super) escrow: Option<Escrow>,
     pub(super) watch: Option<Arc<Watch>>,
-    /// What others have admitted, name by name.
-    pub(super) used: Arc<Watch>,
+    /// What others have admitted since the last look, name by name.
+    pub(super) grown: Arc<Growth>,
+    /// What others have admitted under names without a throttle.
+    pub(super) heard: Heard,
     pub(super) pools: BTreeMap<Box<str>, Arc<Pool>>,
     /// The hard throttles that are shared out now: those that somebody asks for. The others rest, and cost no time.
     pub(super) hard: BTreeMap<Box<str>, Arc<Throttle>>,
