@@ -281,6 +281,7 @@ impl Driver {
     fn handle_event(&mut self, now: Now, event: Event) {
         match event {
             Event::Up(link) => {
+                self.replica.handle_hello(now, link.peer(), link.incarnation());
                 tracing::debug!(peer = %link.peer(), incarnation = %link.incarnation(), "the driver has a link");
                 if self.topology.connected(link.peer()) {
                     self.replica.handle_link_up(now, link.peer());
@@ -335,6 +336,7 @@ impl Driver {
         self.announcer.tell(NodeEvent::Unlinked { node: peer.clone(), reason });
         self.links.remove(peer);
         self.topology.disconnected(peer);
+        self.replica.handle_hangup(peer);
         self.replica.handle_link_down(peer);
     }
 

@@ -37,6 +37,7 @@ mod succession;
 mod verify;
 mod window_clock;
 mod windows;
+mod word;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -68,6 +69,7 @@ use succession::Succession;
 pub use verify::{Fault, Finding, Outcome, Unheld as NotHeld, Verification, Verifier};
 use window_clock::WindowClock;
 use windows::HeldSeries;
+use word::Contested;
 
 /// How a replica behaves. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
@@ -152,6 +154,10 @@ pub struct Replica {
     /// In boxes, because they are large and the tree that they are found in should not be.
     links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
+    /// The runs that nodes say to be in, over connections that are up.
+    hellos: BTreeMap<NodeName, Incarnation>,
+    /// Tombstones of nodes that speak.
+    contested: BTreeMap<NodeName, Contested>,
     /// Who passes rows on to us whose owner has no link to us.
     parents: BTreeMap<Part, NodeName>,
     /// Others' rows that somebody has asked us for.
@@ -263,6 +269,8 @@ impl Replica {
             cluster_time: None,
             links: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            hellos: BTreeMap::new(),
+            contested: BTreeMap::new(),
             parents: BTreeMap::new(),
             passed_on: BTreeSet::new(),
             hollow: BTreeMap::new(),
@@ -370,6 +378,7 @@ impl Replica {
         let mut link = Link::new(now.mono, Arc::clone(&self.tally));
         // A verification may be under way; what the link before was asked went down with it.
         link.probe = (self.nonce > 0).then_some(self.nonce);
+        link.untold = self.contested.get(peer).map(|contested| contested.tombstone.clone());
         self.links.insert(peer.clone(), Box::new(link));
         self.meet_owner(peer);
         self.ask_again_for_values();

@@ -261,6 +261,8 @@ fn a_node_that_goes_on_as_another_run_is_not_forgotten() {
     let mut target = Target::new();
     target.rows("q", 1, &[live(0, 1, "a.example", 3)]);
     let run = actor("q").incarnation;
+    // While it speaks, nobody else says that it is gone.
+    target.replica.handle_link_down(&name("q"));
     for (from, forgotten) in [(run, vec![]), (Incarnation(0), vec![name("q")])] {
         let until_ms = target.now.unix_ms + 100_000;
         let digest = Digest {

@@ -43,6 +43,9 @@ pub const NODES: usize = 4096;
 /// Nodes of which a node knows from others alone: so many more have a place that have a link to it.
 pub const NODES_HEARD_OF: usize = NODES / 2;
 
+/// Nodes that a node knows from one other node alone.
+pub const NODES_TOLD: usize = NODES / 4;
+
 /// Members up to which every node has a link to every other one. A larger cluster's nodes have a bounded number of links, and
 /// pass on what others count.
 pub const MESH: usize = 64;

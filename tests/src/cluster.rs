@@ -2,6 +2,7 @@
 
 mod builder;
 mod faults;
+mod lies;
 mod membership;
 mod process;
 mod sent;

@@ -40,6 +40,8 @@ pub enum Fault {
     Slow(Vec<String>),
     /// `forget a at b`: an operator forgets a on b.
     Forget(String, String),
+    /// `lie a dead b`: a tells all others, and b, what is not so of b; see [`Lie`].
+    Lie(String, Lie, String),
     /// `renew a`: it takes a new incarnation by command.
     Renew(Vec<String>),
     /// `reload a`: its process ends, and another one begins with all that it knew, in a new incarnation.
@@ -84,6 +86,7 @@ impl Fault {
             Self::Resume(_) => "resume",
             Self::Slow(_) => "slow",
             Self::Forget(..) => "forget",
+            Self::Lie(..) => "lie",
             Self::Renew(_) => "renew",
             Self::Reload(_) => "reload",
             Self::Restore(..) => "restore",
@@ -97,6 +100,34 @@ impl Fault {
             Self::Reorder(_) => "reorder",
             Self::Truncate(_) => "truncate",
             Self::Corrupt(_) => "corrupt",
+        }
+    }
+}
+
+/// What a member says of another one that is not so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lie {
+    /// `left`: it has said goodbye.
+    Left,
+    /// `dead`: it does not answer.
+    Dead,
+    /// `run`: it has begun a later run.
+    Run,
+    /// `life`: it has lived all the lives that its run can have.
+    Life,
+}
+
+impl Lie {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Left, Self::Dead, Self::Run, Self::Life];
+
+    /// It in one word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Dead => "dead",
+            Self::Run => "run",
+            Self::Life => "life",
         }
     }
 }
@@ -195,6 +226,10 @@ fn fault(words: &[&str]) -> Result<Fault, String> {
         ["renew", a] => Fault::Renew(names(a)),
         ["reload", a] => Fault::Reload(names(a)),
         ["forget", a, "at", b] => Fault::Forget((*a).to_owned(), (*b).to_owned()),
+        ["lie", a, lie, b] => {
+            let lie = Lie::ALL.into_iter().find(|known| known.as_str() == *lie).ok_or("no such lie; see Lie")?;
+            Fault::Lie((*a).to_owned(), lie, (*b).to_owned())
+        }
         ["restore", a, age] => Fault::Restore((*a).to_owned(), time(age)?),
         ["reboot", a] => Fault::Reboot(names(a)),
         ["rewind", a, age] => Fault::Rewind((*a).to_owned(), time(age)?),
@@ -251,6 +286,7 @@ impl fmt::Display for Fault {
             | Self::Full(a) => {
                 write!(f, "{} {}", self.kind(), side(a))
             }
+            Self::Lie(a, lie, b) => write!(f, "lie {a} {} {b}", lie.as_str()),
             Self::Forget(a, b) => write!(f, "forget {a} at {b}"),
             Self::Restore(a, age) => write!(f, "restore {a} {}", Span(*age)),
             Self::Rewind(a, age) => write!(f, "rewind {a} {}", Span(*age)),
@@ -275,10 +311,10 @@ mod tests {
         let text = "at 1s cut a,b from c\nat 1.5s cut a to rest\nat 2s heal\nat 3s crash a\nat 3s restart a\nat 3s reuse a\n\
                     at 3s twin b\nat 3s leave b'\nat 3s stop a\nat 3s resume a\nat 3s slow a\nat 3s renew c\n\
                     at 3s reload c\nat 3s restore c 1500ms\nat 3s reboot a,b\n\
-                    at 3s rewind c 2s\nat 3s full b\nat 3s forget a at b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
+                    at 3s rewind c 2s\nat 3s full b\nat 3s forget a at b\nat 3s lie a left b\nat 3s lie a life b\nat 4s jump a 1h\nat 5s set a -90s\nat 6s lose 12.5%\nat 6s double 5%\n\
                     at 6s reorder 5%\nat 6s truncate 1%\nat 250001us corrupt 0.01%";
         let steps = script(text).unwrap();
-        assert_eq!(steps.len(), 25);
+        assert_eq!(steps.len(), 27);
         assert_eq!(script(&write_script(&steps)).unwrap(), steps);
         assert_eq!(script("at 2s heal; at 1s crash a # both").unwrap()[0].fault, Fault::Crash(vec!["a".to_owned()]));
     }

@@ -43,7 +43,7 @@ pub mod trace;
 pub mod truth;
 
 pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, series, spec};
-pub use fault::{Fault, Step};
+pub use fault::{Fault, Lie, Step};
 pub use limits::Limits;
 pub use network::Conditions;
 pub use node::SimHold;

@@ -48,6 +48,8 @@ pub struct Node {
     pub(crate) slow: bool,
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) contacts: BTreeMap<NodeName, Contact>,
+    /// The nodes that it has a connection to, with the run that each said in its hello.
+    pub(crate) hellos: BTreeMap<usize, Incarnation>,
     /// Whom it is to have links to.
     pub(crate) overlay: Overlay,
     /// Whom it has links to.
@@ -103,6 +105,7 @@ impl Node {
             slow: false,
             waiting: VecDeque::new(),
             contacts: BTreeMap::new(),
+            hellos: BTreeMap::new(),
             overlay,
             linked: BTreeSet::new(),
             timer_at: Time::NEVER,

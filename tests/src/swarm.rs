@@ -1,6 +1,7 @@
 //! Swarm runs: each seed draws its own cluster, faults and load (Groce et al., "Swarm Testing", 2012).
 
 mod draw;
+mod lies;
 mod limits;
 mod load;
 mod run;

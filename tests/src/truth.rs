@@ -329,6 +329,11 @@ impl Truth {
         tracks.into_iter().flat_map(|tracks| &tracks.by_key).map(|(key, track)| (key.as_slice(), track.value()))
     }
 
+    /// A liar has made up a run: replicas may name it, and nobody ever counts as it.
+    pub(crate) fn rumour(&mut self, actor: Actor) {
+        self.actors.entry(actor).or_default();
+    }
+
     /// Whether more than one process has called itself so.
     pub fn contested(&self, actor: &Actor) -> bool {
         !self.sharing(actor).is_empty()

@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, limits};
 
 use crate::cluster::{Cluster, NODES, STRANGER, name};
-use crate::lies::{address_key, delta, digest, forgotten, rows};
+use crate::lab;
+use crate::lies::{State, address_key, delta, digest, forgotten, gossip, rows};
 use crate::peer::{Papers, Peer, Talk};
 use crate::report::Row;
 use crate::truth::{INBOUND, Load, Random};
@@ -171,6 +172,37 @@ impl Liar {
         talk.close();
     }
 
+    /// What it says of other members: that they have left, are dead or suspect, or live another life or run; and six hundred members
+    /// that do not exist. Nobody sees anything of it: each node has a link to each, and asks.
+    async fn forged_membership(&self) {
+        let mut talk = self.link(0).await;
+        let runs = self.runs(&talk).await;
+        let named = |actor: &Actor, address| (actor.node.clone(), address, actor.incarnation.0, 0, false);
+        let from = named(&self.actor(), lab::address(STRANGER));
+        let to = named(&runs[&name(0)], lab::address(0));
+        for victim in 1..NODES {
+            let id = named(&runs[&name(victim)], lab::address(victim));
+            let life = |generation, left| (id.0.clone(), id.1, id.2, generation, left);
+            let lies = [
+                (life(0, true), 0, State::Down),
+                (life(0, false), 0, State::Down),
+                (life(0, false), u16::MAX, State::Suspect),
+                (life(1 << 29, false), 0, State::Alive),
+                (life(1 << 30, true), 0, State::Down),
+            ];
+            for lie in lies {
+                talk.datagram(gossip(&from, &to, &[lie]));
+            }
+        }
+        for ghost in 0..600_u16 {
+            let ghost_name = NodeName::new(&format!("ghost-{ghost}")).expect("a good name");
+            let nowhere = ([198, 51, 100, 1], 1000 + ghost).into();
+            talk.datagram(gossip(&from, &to, &[((ghost_name, nowhere, 1, 0, false), 0, State::Alive)]));
+        }
+        talk.heard_out("forged membership").await;
+        talk.close();
+    }
+
     /// Runs at the end of all runs: of the nodes, which it says to have seen, and to have been told to forget.
     async fn last_runs(&self) {
         let mut talk = self.link(3).await;
@@ -210,6 +242,7 @@ fn a_peer_that_lies() {
             liar.too_much().await;
             liar.made_up_nodes().await;
             liar.last_runs().await;
+            liar.forged_membership().await;
         });
     });
     attacks.join().expect("every lie was told, and answered as it should be");
@@ -232,6 +265,11 @@ fn a_peer_that_lies() {
         })
     });
     let exact = cluster.exact();
+    for (node, of) in (0..NODES).flat_map(|node| (0..NODES).filter(move |of| *of != node).map(move |of| (node, of))) {
+        assert_eq!(cluster.state(node, of), "alive", "{} of {}", name(node), name(of));
+    }
+    let ghosts = cluster.admin(0).members().expect("the node answers").len();
+    assert!(ghosts <= NODES + 128, "node-0 lists {ghosts} members");
     let peak_mib = cluster.sound();
     assert!(peak_mib < MEMORY, "a node had {peak_mib} MiB");
     let bit = format!(

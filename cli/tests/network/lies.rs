@@ -1,5 +1,7 @@
 //! Messages that no node of ours would send.
 
+use std::net::SocketAddr;
+
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, key, limits};
@@ -81,4 +83,29 @@ pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeNa
         })
         .collect();
     Message::Digest(digest)
+}
+
+/// A life of a run as the membership names it: node, address, run, life, and whether it has left.
+pub(crate) type Named = (NodeName, SocketAddr, u64, u32, bool);
+
+/// What a member says of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Alive = 0,
+    Suspect = 1,
+    Down = 2,
+}
+
+/// A membership datagram from one node to another that says this of others.
+pub(crate) fn gossip(from: &Named, to: &Named, said: &[(Named, u16, State)]) -> Vec<u8> {
+    const GOSSIP: u8 = 8;
+    let written = |parts: Result<Vec<u8>, postcard::Error>| parts.expect("it can be written");
+    let mut data = written(postcard::to_stdvec(&(from, 0u16, to)));
+    data.push(GOSSIP);
+    data.extend_from_slice(&(said.len() as u16).to_be_bytes());
+    for (named, refutation, state) in said {
+        data.extend(written(postcard::to_stdvec(&(named, refutation))));
+        data.push(*state as u8);
+    }
+    data
 }

@@ -58,12 +58,14 @@ impl Replica {
             }
         }
         let done = left > 0;
-        let tombstones = if done && (run.full || link.new_tombstone) {
+        let mut tombstones = Vec::new();
+        if done && (run.full || link.new_tombstone) {
             link.new_tombstone = false;
-            self.tombstones.values().cloned().collect()
-        } else {
-            Vec::new()
-        };
+            tombstones.extend(self.tombstones.values().cloned());
+        }
+        if done && let Some(untold) = link.untold.take().filter(|_| tombstones.len() < limits::TOMBSTONES) {
+            tombstones.push(untold);
+        }
         let (answers, incarnation) = (run.answers, self.actor.incarnation);
         let complete = done && run.full;
         let digest = Digest { incarnation, clock_ms: self.clock.unix_ms(), answers, complete, structures, tombstones };
@@ -80,12 +82,15 @@ impl Replica {
     pub(super) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
         let run = self.actor.clone();
         let sender = Actor::new(peer.clone(), digest.incarnation);
-        if let Some(link) = self.links.get_mut(peer) {
-            link.incarnation = Some(digest.incarnation);
-        }
-        if self.see(now, &sender, peer) < Standing::Current {
+        let before = self.links.get_mut(peer).and_then(|link| link.incarnation.replace(digest.incarnation));
+        let standing = match before {
+            Some(before) if before >= digest.incarnation => self.see(now, &sender, peer),
+            _ => self.introduce(now, peer, digest.incarnation),
+        };
+        if standing < Standing::Current {
             self.correct(peer, digest);
         }
+        self.ask_about_rumour(peer, digest);
         self.compare_clocks(now, peer, digest.clock_ms);
         let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {

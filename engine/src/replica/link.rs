@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallymesh_schemas::bound::{self, Bound};
-use tallymesh_schemas::message::{DigestEntry, Want};
+use tallymesh_schemas::message::{DigestEntry, Tombstone, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, limits};
 
 use super::Config;
@@ -142,6 +142,10 @@ pub(super) struct Link {
     pub(super) said_goodbye: bool,
     /// What its clock showed, as it said last.
     pub(super) clock: Option<Reading>,
+    /// The peer has said goodbye.
+    pub(super) heard_goodbye: bool,
+    /// A tombstone of the peer itself, which it is to be told.
+    pub(super) untold: Option<Tombstone>,
     /// What the peer has of each cache.
     pub(super) seen: BTreeMap<StructureId, Vector>,
     /// What it was told that we have.
@@ -184,6 +188,8 @@ impl Link {
             answered: 0,
             said_goodbye: false,
             clock: None,
+            heard_goodbye: false,
+            untold: None,
             seen: BTreeMap::new(),
             seen_told: BTreeMap::new(),
             seen_due: BTreeSet::new(),

@@ -10,6 +10,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limit
 
 use super::link::Part;
 use super::restore::BURIED_BEFORE;
+use super::word::Contested;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::limits::Reach;
@@ -58,13 +59,28 @@ pub(super) struct Node {
     /// Its latest run.
     pub(super) incarnation: Incarnation,
     pub(super) life: Life,
-    /// What the membership last said about that run; dead until it has said something.
-    pub(super) told: Life,
+    /// What the membership last said, and about which run.
+    pub(super) told: (Incarnation, Life),
+    /// The latest run that it has said itself to be in.
+    pub(super) said: Option<Incarnation>,
+    /// The latest run that others have told of and that it did not say to be in.
+    pub(super) rumour: Option<Incarnation>,
+    /// Who told of it first; `None` once the node itself or the membership has.
+    pub(super) teller: Option<NodeName>,
     /// Since when.
     pub(super) at: Time,
 }
 
 impl Node {
+    fn new(incarnation: Incarnation, life: Life, at: Time) -> Self {
+        Self { incarnation, life, told: (incarnation, Life::Dead), said: None, rumour: None, teller: None, at }
+    }
+
+    /// What the membership last said about its latest run; dead until it has said something.
+    fn told(&self) -> Life {
+        if self.told.0 == self.incarnation { self.told.1 } else { Life::Dead }
+    }
+
     /// When its rows stop counting; [`Time::NEVER`] while nothing happens.
     fn hidden_at(&self, on_dead: OnDead) -> Time {
         match (self.life, on_dead) {
@@ -95,10 +111,12 @@ impl Replica {
             return;
         }
         let Some(known) = self.nodes.get_mut(node) else { return };
-        known.told = life;
-        let left = known.life == Life::Left;
-        // A goodbye is the node's own word; that it is gone afterwards is no news.
-        if !left {
+        known.told = (incarnation, life);
+        known.teller = None;
+        // A goodbye is the node's own word; that it is gone afterwards is no news. That it is alive is, once the link over which it
+        // said goodbye is gone.
+        let leaves = self.links.get(node).is_some_and(|link| link.heard_goodbye);
+        if known.life != Life::Left || (life == Life::Alive && !leaves) {
             self.set_life(now, node, life);
         }
         self.update_life(now);
@@ -108,6 +126,9 @@ impl Replica {
     pub(super) fn handle_goodbye(&mut self, now: Now, peer: &NodeName) {
         let speaks = self.links.get(peer).and_then(|link| link.incarnation);
         if speaks.is_some_and(|run| self.is_current(&Actor::new(peer.clone(), run))) {
+            if let Some(link) = self.links.get_mut(peer) {
+                link.heard_goodbye = true;
+            }
             self.set_life(now, peer, Life::Left);
         }
     }
@@ -150,7 +171,12 @@ impl Replica {
     }
 
     pub(super) fn bury(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
-        let (whole, away) = (tombstone.from <= BURIED_BEFORE, self.was_away(peer));
+        let away = self.was_away(peer);
+        self.bury_as(now, tombstone, peer, away);
+    }
+
+    pub(super) fn bury_as(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName, away: bool) {
+        let whole = tombstone.from <= BURIED_BEFORE;
         let grave = (tombstone.node.clone(), tombstone.from);
         let known = self.tombstones.get(&grave).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
@@ -159,6 +185,11 @@ impl Replica {
         if !new || tombstone.until_ms <= now.unix_ms || !(ours || credible()) {
             return;
         }
+        let contested = Contested { tombstone, teller: peer.clone(), away };
+        if self.contest(&contested) {
+            return;
+        }
+        let tombstone = contested.tombstone;
         let forgotten = ours && whole && away && self.was_forgotten(&tombstone);
         if ours && (forgotten || tombstone.incarnation >= self.actor.incarnation) {
             if whole {
@@ -228,15 +259,17 @@ impl Replica {
             return Standing::Refused;
         }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
-            // Of the places some are for those who have a link: they have proved their names.
-            let linked = self.links.contains_key(&actor.node);
-            if self.nodes.len() >= if linked { limits::NODES } else { limits::NODES_HEARD_OF } {
+            // Of the places some are for those who have a link: they have proved their names. Of the others no member fills all.
+            let linked = self.links.contains_key(&actor.node) || self.hellos.contains_key(&actor.node);
+            let told = *teller != actor.node && *teller != self.actor.node;
+            let full = self.nodes.len() >= if linked { limits::NODES } else { limits::NODES_HEARD_OF };
+            if full || (told && !linked && !self.may_tell_of_another(teller)) {
                 self.knows_no_more(&actor.node);
                 return Standing::Refused;
             }
             self.unheld.nodes.remove(&actor.node);
             let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
-            let node = Node { incarnation: actor.incarnation, life, told: Life::Dead, at: now.mono };
+            let node = Node { teller: told.then(|| teller.clone()), ..Node::new(actor.incarnation, life, now.mono) };
             self.nodes.insert(actor.node.clone(), node);
             self.life_changed.insert(actor.node.clone());
             return Standing::Current;
@@ -248,22 +281,37 @@ impl Replica {
             return Standing::Current;
         }
         // While a node speaks for itself, nobody else tells us which run it is in (I6).
-        let speaks = self.links.get(&actor.node).is_some_and(|link| link.incarnation.is_some());
+        let speaks = self.speaks(&actor.node).is_some();
         if speaks && *teller != actor.node {
             return Standing::Refused;
         }
+        let earlier = Incarnation(0)..=Incarnation(actor.incarnation.0.saturating_sub(1));
+        self.go_on_as(now, actor, &earlier);
+        Standing::Current
+    }
+
+    /// A node is in another run than was known: the gauges of these other runs of it are superseded.
+    fn go_on_as(&mut self, now: Now, actor: &Actor, others: &RangeInclusive<Incarnation>) {
+        let Some(known) = self.nodes.get_mut(&actor.node) else { return };
         known.incarnation = actor.incarnation;
-        // The life of a run says nothing about the next one.
-        (known.life, known.told, known.at) = (Life::Dead, Life::Dead, now.mono);
+        // The life of a run says nothing about another one.
+        (known.life, known.at) = (Life::Dead, now.mono);
         self.life_changed.insert(actor.node.clone());
         if !canary::broken(Canary::IncarnationIgnored) {
-            let earlier = Incarnation(0)..=Incarnation(actor.incarnation.0.saturating_sub(1));
-            self.drop_runs(&actor.node, &earlier, Drop::Superseded);
+            self.drop_runs(&actor.node, others, Drop::Superseded);
         }
         if self.links.contains_key(&actor.node) {
             self.set_life(now, &actor.node, Life::Alive);
         }
-        Standing::Current
+    }
+
+    /// A node says itself that it is in a run, and others have told of a `later` one.
+    pub(super) fn take_back(&mut self, now: Now, actor: &Actor, later: Incarnation) {
+        let rumoured = Incarnation(actor.incarnation.0.saturating_add(1))..=later;
+        self.go_on_as(now, actor, &rumoured);
+        if let Some(known) = self.nodes.get_mut(&actor.node) {
+            known.rumour = known.rumour.max(Some(later));
+        }
     }
 
     /// Whether a run is one that others than its node may tell us of: one that the node may have begun, or is in (I6).
@@ -305,18 +353,16 @@ impl Replica {
     }
 
     pub(super) fn set_life(&mut self, now: Now, node: &NodeName, life: Life) {
-        let known = self.nodes.entry(node.clone()).or_insert(Node {
-            incarnation: Incarnation(0),
-            life: Life::Dead,
-            told: Life::Dead,
-            at: now.mono,
-        });
+        let known = self.nodes.entry(node.clone()).or_insert(Node::new(Incarnation(0), Life::Dead, now.mono));
         if known.life == life {
             return;
         }
         (known.life, known.at) = (life, now.mono);
         self.life_changed.insert(node.clone());
         self.event(Event::Life { node: node.clone(), life });
+        if matches!(life, Life::Dead | Life::Left) {
+            self.end_contest(now, node);
+        }
         self.update_life(now);
     }
 
@@ -327,8 +373,8 @@ impl Replica {
             return;
         }
         let unlinked = self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name));
-        let gone = unlinked.filter(|(_, node)| node.life == Life::Alive && node.told != Life::Alive);
-        let gone: Vec<_> = gone.map(|(name, node)| (name.clone(), node.told)).collect();
+        let gone = unlinked.filter(|(_, node)| node.life == Life::Alive && node.told() != Life::Alive);
+        let gone: Vec<_> = gone.map(|(name, node)| (name.clone(), node.told())).collect();
         for (name, told) in gone {
             self.set_life(now, &name, told);
         }

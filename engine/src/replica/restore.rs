@@ -84,7 +84,7 @@ impl Replica {
         for node in facts.nodes {
             self.see(now, &Actor::new(node.name.clone(), node.incarnation), &name);
             if let Some(known) = self.nodes.get_mut(&node.name).filter(|_| node.left) {
-                (known.life, known.told) = (Life::Left, Life::Left);
+                (known.life, known.told) = (Life::Left, (node.incarnation, Life::Left));
             }
         }
         let store = self.store.get_or_insert_default();

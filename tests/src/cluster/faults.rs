@@ -47,6 +47,7 @@ impl Cluster {
                 cluster.trace.mark("slow");
             }),
             Fault::Forget(name, at) => self.forget(name, at),
+            Fault::Lie(by, lie, about) => self.lie(by, *lie, about),
             Fault::Renew(names) => self.each(names, Self::renew),
             Fault::Reload(names) => self.each(names, |cluster, n| {
                 // Whoever leaves does not come back with its state.

@@ -90,7 +90,10 @@ impl Cluster {
         for (end, other) in [(a, b), (b, a)] {
             let now = self.nodes[end].read_clock(self.now);
             let peer = self.nodes[other].name.clone();
+            let run = self.nodes[other].process.as_ref().map(|process| process.replica.actor().incarnation);
+            self.nodes[end].hellos.extend(run.map(|run| (other, run)));
             if let Some(process) = &mut self.nodes[end].process {
+                run.iter().for_each(|run| process.replica.handle_hello(now, &peer, *run));
                 process.replica.handle_link_up(now, &peer);
             }
         }
@@ -130,7 +133,7 @@ impl Cluster {
     }
 
     /// Whether what `from` sends arrives at `to`, and somebody is there to send and to read it.
-    fn reaches(&self, from: usize, to: usize) -> bool {
+    pub(super) fn reaches(&self, from: usize, to: usize) -> bool {
         let (pair, direction) = way(from, to);
         let open = self.links.get(pair).is_some_and(|link| link.ways[direction].cut.is_none());
         open && self.nodes[from].is_working() && self.nodes[to].is_working()
@@ -146,6 +149,7 @@ impl Cluster {
         if !self.nodes[n].is_working() {
             return;
         }
+        self.greet(n);
         let mut heard: Vec<(NodeName, Incarnation)> = Vec::new();
         for other in 0..self.nodes.len() {
             let node = &self.nodes[other];
@@ -183,7 +187,7 @@ impl Cluster {
         }
     }
 
-    fn tell_member(&mut self, n: usize, name: &NodeName, incarnation: Incarnation, life: Life) {
+    pub(super) fn tell_member(&mut self, n: usize, name: &NodeName, incarnation: Incarnation, life: Life) {
         let now = self.nodes[n].read_clock(self.now);
         self.trace.mark(match life {
             Life::Alive => "member alive",

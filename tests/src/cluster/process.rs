@@ -117,6 +117,7 @@ impl Cluster {
         node.stopped = false;
         node.waiting.clear();
         node.contacts.clear();
+        node.hellos.clear();
         self.trace.note(self.now, &[b"start", node.label.as_bytes(), &incarnation.0.to_le_bytes()], || {
             format!("{} starts as {actor}", node.label)
         });
@@ -195,8 +196,12 @@ impl Cluster {
         process.caches.values_mut().for_each(|sim| sim.writes = Rc::clone(&self.writes));
         let links: Vec<_> = process.replica.links().cloned().collect();
         links.iter().for_each(|peer| process.replica.handle_link_down(peer));
+        for other in std::mem::take(&mut copy.hellos).into_keys() {
+            process.replica.handle_hangup(&earlier.nodes[other].name);
+        }
         let node = &mut self.nodes[n];
         node.starts += 1;
+        node.hellos.clear();
         (node.contacts, node.timer_at) = (contacts, Time::NEVER);
         (node.process, node.disk) = (Some(process), disk);
         let start = node.starts;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tallymesh_engine::{Config, Time};
 use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, OnDead, SeriesSpec, StructureSpec};
 
+use super::lies;
 use super::limits::{self, Asked};
 use super::load::Load;
 use crate::cluster::{Timing, quick_config, series, spec};
@@ -92,6 +93,7 @@ pub fn draw(seed: u64) -> Plan {
         script.push(Step { at, fault: Fault::Restore(whom, age) });
         script.sort_by_key(|step| step.at);
     }
+    lies::draw(seed, &nodes, length, &mut script);
     // A memory that is restored has the shares that it has lent since: limits do not promise to bear that.
     let restored = script.iter().any(|step| matches!(step.fault, Fault::Restore(..)));
     let asked = limits::draw(seed, &nodes, &mut script).filter(|_| !restored);

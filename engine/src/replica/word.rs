@@ -1,0 +1,127 @@
+//! A node's own word about itself, which goes before what others say of it (I12).
+//!
+//! A node says in its hello, and in the first digest of a link, which run it is in. Others also tell of its runs, and their word is
+//! taken where the node does not speak: somebody has to say that a node that is not linked has begun another run. When the node
+//! speaks again, its word takes the place of theirs, also where theirs is of a later run. The node is then asked about that run:
+//! if another process has had its name, it goes on as a later run itself.
+//!
+//! The same holds for tombstones: that a node is forgotten waits as long as the node speaks as a run that is said to be. The node
+//! is told, comes back as a new run, and then the earlier ones are forgotten.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
+
+use tallymesh_schemas::message::{Digest, Tombstone, Want};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, limits};
+
+use super::Replica;
+use super::liveness::{Life, Standing};
+use crate::time::Now;
+
+/// A tombstone of a node that speaks: it waits for the node's next run or its end.
+#[derive(Debug, Clone)]
+pub(super) struct Contested {
+    pub(super) tombstone: Tombstone,
+    pub(super) teller: NodeName,
+    /// This node was away when it heard of it.
+    pub(super) away: bool,
+}
+
+/// What comes in from connections.
+impl Replica {
+    /// A node says over its own connection which run it is in. Its word goes before what others say of it, until
+    /// [`Replica::handle_hangup`].
+    pub fn handle_hello(&mut self, now: Now, node: &NodeName, incarnation: Incarnation) {
+        if *node == self.actor.node {
+            return;
+        }
+        self.hellos.insert(node.clone(), incarnation);
+        self.introduce(now, node, incarnation);
+        self.update_life(now);
+    }
+
+    /// The connection to a node has ended.
+    pub fn handle_hangup(&mut self, node: &NodeName) {
+        self.hellos.remove(node);
+    }
+
+    /// The run that a node says it is in, over a link or connection that is up.
+    pub(super) fn speaks(&self, node: &NodeName) -> Option<Incarnation> {
+        let linked = self.links.get(node).and_then(|link| link.incarnation);
+        linked.or_else(|| self.hellos.get(node).copied())
+    }
+
+    /// A link or connection begins with a node's word of which run it is in. A later run that only others have told of gives way.
+    pub(super) fn introduce(&mut self, now: Now, node: &NodeName, run: Incarnation) -> Standing {
+        let actor = Actor::new(node.clone(), run);
+        let told = self.nodes.get(node).map(|known| (known.incarnation, known.said));
+        if let Some((later, said)) = told
+            && run < later
+            && said.is_none_or(|said| said <= run)
+            && !self.is_buried(&actor)
+        {
+            self.take_back(now, &actor, later);
+        }
+        let standing = self.see(now, &actor, node);
+        if standing == Standing::Current
+            && let Some(known) = self.nodes.get_mut(node)
+        {
+            known.said = known.said.max(Some(run));
+            known.teller = None;
+            if known.rumour.is_some_and(|rumour| rumour <= run) {
+                known.rumour = None;
+            }
+        }
+        self.end_contest(now, node);
+        standing
+    }
+
+    /// Asks a peer about the later run of its name that others have told of, by one of the structures that it has.
+    pub(super) fn ask_about_rumour(&mut self, peer: &NodeName, digest: &Digest<'_>) {
+        let rumour = self.nodes.get(peer).and_then(|known| known.rumour).filter(|rumour| *rumour > digest.incarnation);
+        let ids = digest.structures.iter().map(|part| part.structure);
+        let structure = ids.into_iter().find(|id| self.structures.get(id).is_some_and(|held| held.shared));
+        let (Some(rumour), Some(structure), Some(link)) = (rumour, structure, self.links.get_mut(peer)) else { return };
+        let actor = Actor::new(peer.clone(), rumour);
+        link.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
+    }
+
+    /// Whether a tombstone that a peer tells of has to wait, because the node that it is of says itself that it is in such a run,
+    /// and lives.
+    pub(super) fn contest(&mut self, contested: &Contested) -> bool {
+        let Contested { tombstone, teller, .. } = contested;
+        let node = &tombstone.node;
+        let lives = self.nodes.get(node).is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect));
+        let run = self.speaks(node).filter(|_| lives && teller != node && *teller != self.actor.node);
+        if !run.is_some_and(|run| (tombstone.from..=tombstone.incarnation).contains(&run)) {
+            return false;
+        }
+        if let Some(link) = self.links.get_mut(node) {
+            link.untold = Some(tombstone.clone());
+            link.hurry();
+        }
+        self.contested.insert(node.clone(), contested.clone());
+        true
+    }
+
+    /// A node has gone on as another run, or is gone: what was said of its earlier runs need not wait any more.
+    pub(super) fn end_contest(&mut self, now: Now, node: &NodeName) {
+        if let Some(Contested { tombstone, teller, away }) = self.contested.remove(node) {
+            self.bury_as(now, tombstone, &teller, away);
+        }
+    }
+
+    /// Whether a member may tell of one more node that nobody has heard of, so that made-up names leave room for those who speak.
+    pub(super) fn may_tell_of_another(&self, teller: &NodeName) -> bool {
+        let told = self.nodes.values().filter(|known| known.teller.as_ref() == Some(teller));
+        told.count() < limits::NODES_TOLD
+    }
+}

@@ -1,0 +1,226 @@
+//! What a member says about another one never replaces that one's own word (I12).
+
+#[allow(dead_code)]
+mod wire;
+
+use tallymesh_engine::Life;
+use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Tombstone};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, limits};
+
+use wire::{NAME, Wire, name, spec};
+
+/// Three nodes, each linked with each other; the first has counted.
+fn three() -> Wire {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        up(&mut wire, one, other);
+    }
+    wire.add_to(0, "k", 3);
+    wire.talk();
+    assert_eq!(wire.total(1, "k"), 3);
+    wire
+}
+
+/// A connection and a link over it.
+fn up(wire: &mut Wire, a: usize, b: usize) {
+    for (at, of) in [(a, b), (b, a)] {
+        let (now, of) = (wire.now_at(at), wire.replicas[of].actor().clone());
+        wire.replicas[at].handle_hello(now, &of.node, of.incarnation);
+    }
+    wire.up(a, b);
+}
+
+fn down(wire: &mut Wire, a: usize, b: usize) {
+    wire.down(a, b);
+    for (at, of) in [(a, b), (b, a)] {
+        let of = wire.node(of);
+        wire.replicas[at].handle_hangup(&of);
+    }
+}
+
+/// A digest of the third node to the second, which tells of these runs and tombstones.
+fn tell(wire: &mut Wire, actors: Vec<Actor>, tombstones: Vec<Tombstone>) {
+    let entry = |actor| DigestEntry { actor, since: 0, have: 7, floor: 0, fingerprint: 0, age_ms: None };
+    let part = StructureDigest {
+        structure: StructureId::of(NAME),
+        name: NAME,
+        kind: spec().class.kind(),
+        entries: actors.into_iter().map(entry).collect(),
+    };
+    let message = Message::Digest(Digest {
+        incarnation: wire.replicas[2].actor().incarnation,
+        clock_ms: wire.now.unix_ms,
+        answers: 0,
+        complete: false,
+        structures: vec![part],
+        tombstones,
+    });
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes).unwrap();
+    wire.give(2, 1, &bytes).unwrap();
+}
+
+/// What the second node has of the first.
+fn seen(wire: &Wire) -> (Incarnation, Life) {
+    let a = wire.node(0);
+    wire.replicas[1].nodes().find(|(node, ..)| **node == a).map(|(_, run, life)| (run, life)).unwrap()
+}
+
+/// A member tells of a later run of a node that has no link for a moment. With the first word over the new link the node
+/// counts again, in the run that it is in.
+#[test]
+fn a_later_run_that_others_tell_of_gives_way_to_the_nodes_own_word() {
+    for run in [limits::INCARNATION_REPORTED, 1001] {
+        let mut wire = three();
+        down(&mut wire, 0, 1);
+        let a = wire.replicas[0].actor().clone();
+        tell(&mut wire, vec![Actor::new(a.node.clone(), Incarnation(run))], Vec::new());
+        assert_eq!(seen(&wire).0, Incarnation(run), "nobody else speaks for it");
+        up(&mut wire, 0, 1);
+        assert_eq!(seen(&wire), (a.incarnation, Life::Alive));
+        for bytes in wire.take(0, 1) {
+            wire.give(0, 1, &bytes).unwrap();
+        }
+        let mut wire = settle(wire);
+        assert_eq!(wire.total(1, "k"), 3);
+        wire.assert_same(0, 1);
+        wire.run(1);
+    }
+}
+
+fn settle(mut wire: Wire) -> Wire {
+    wire.talk();
+    wire.run(2);
+    wire
+}
+
+/// The same where no hello is told, as long as the first digest of the link says it; nothing of the peer has to be answered.
+#[test]
+fn the_first_digest_of_a_link_is_a_nodes_own_word() {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    wire.up(1, 2);
+    wire.add_to(0, "k", 3);
+    let a = wire.replicas[0].actor().clone();
+    tell(&mut wire, vec![Actor::new(a.node.clone(), Incarnation(1_000_000))], Vec::new());
+    assert_eq!(seen(&wire).0, Incarnation(1_000_000));
+    wire.up(0, 1);
+    for bytes in wire.take(0, 1) {
+        wire.give(0, 1, &bytes).unwrap();
+    }
+    assert_eq!(seen(&wire), (a.incarnation, Life::Alive));
+    let asked = wire.take(1, 0);
+    assert!(!asked.is_empty());
+    wire.talk();
+    wire.run(2);
+    assert_eq!(wire.total(1, "k"), 3);
+}
+
+/// Two processes may have had one name: a node hears of the later run that others have told of, and outbids it.
+#[test]
+fn a_node_is_asked_about_the_later_run_that_others_have_told_of() {
+    let mut wire = three();
+    down(&mut wire, 0, 1);
+    let a = wire.node(0);
+    let later = Incarnation(1_000_000);
+    tell(&mut wire, vec![Actor::new(a, later)], Vec::new());
+    up(&mut wire, 0, 1);
+    let mut wire = settle(wire);
+    assert!(wire.replicas[0].actor().incarnation > later);
+    wire.run(2);
+    assert_eq!((wire.total(1, "k"), wire.total(2, "k")), (3, 3));
+}
+
+/// In a large cluster a node speaks over a connection over which no rows are exchanged.
+#[test]
+fn a_connection_without_a_link_is_a_nodes_own_word() {
+    let mut wire = three();
+    let a = wire.replicas[0].actor().clone();
+    wire.down(0, 1);
+    tell(&mut wire, vec![Actor::new(a.node.clone(), Incarnation(1_000_000))], Vec::new());
+    assert_eq!(seen(&wire).0, a.incarnation);
+    assert_eq!(wire.total(1, "k"), 3);
+}
+
+/// When the membership has a node back, so have reads.
+#[test]
+fn a_node_that_had_left_counts_when_the_membership_has_it_back() {
+    let mut wire = three();
+    let (a, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Alive);
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Left);
+    assert_eq!((seen(&wire).1, wire.total(1, "k")), (Life::Left, 0));
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Alive);
+    assert_eq!((seen(&wire).1, wire.total(1, "k")), (Life::Alive, 3));
+}
+
+/// While a node says goodbye, that it was alive a moment ago is no news.
+#[test]
+fn a_goodbye_holds_while_its_link_is_up() {
+    let mut wire = three();
+    let (a, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    wire.replicas[0].leave(now);
+    for bytes in wire.take(0, 1) {
+        wire.give(0, 1, &bytes).unwrap();
+    }
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Alive);
+    assert_eq!(seen(&wire).1, Life::Left);
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Dead);
+    assert_eq!(seen(&wire).1, Life::Left, "a goodbye is the node's own word");
+}
+
+fn forgotten(wire: &Wire, run: Incarnation) -> Tombstone {
+    let until_ms = wire.now.unix_ms + 600_000;
+    Tombstone { node: wire.node(0), from: Incarnation(0), incarnation: run, until_ms }
+}
+
+/// A member says that a node is forgotten which speaks: it counts on, hears of it, and comes back as a new run. Then the
+/// earlier one is forgotten.
+#[test]
+fn a_node_that_speaks_is_not_forgotten_on_a_members_word() {
+    let mut wire = three();
+    let run = wire.replicas[0].actor().incarnation;
+    let tombstone = forgotten(&wire, run);
+    tell(&mut wire, Vec::new(), vec![tombstone]);
+    assert_eq!((seen(&wire), wire.total(1, "k")), ((run, Life::Alive), 3));
+    let mut wire = settle(wire);
+    let next = wire.replicas[0].actor().clone();
+    assert!(next.incarnation > run, "it has heard of it");
+    assert!(wire.replicas[1].is_buried(&Actor::new(next.node.clone(), run)));
+    assert_eq!((seen(&wire).0, wire.total(1, "k"), wire.total(2, "k")), (next.incarnation, 3, 3));
+    wire.run(1);
+}
+
+/// A node that is gone is forgotten once this node sees that it is.
+#[test]
+fn a_node_that_is_gone_is_forgotten_as_the_others_say() {
+    let mut wire = three();
+    let a = wire.replicas[0].actor().clone();
+    let tombstone = forgotten(&wire, a.incarnation);
+    tell(&mut wire, Vec::new(), vec![tombstone]);
+    down(&mut wire, 0, 1);
+    let now = wire.now_at(1);
+    assert_eq!(wire.total(1, "k"), 3);
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Dead);
+    assert!(wire.replicas[1].is_buried(&a));
+    assert_eq!(wire.total(1, "k"), 0);
+}
+
+/// Names that a member makes up leave room for those who speak for themselves.
+#[test]
+fn made_up_names_leave_room_for_real_nodes() {
+    let mut wire = Wire::new(&["a", "b", "c"]);
+    wire.up(1, 2);
+    for batch in 0..6 {
+        let made_up = |n| Actor::new(NodeName::new(&format!("made-up-{batch}-{n}")).unwrap(), Incarnation(1));
+        tell(&mut wire, (0..limits::DIGEST_ENTRIES).map(made_up).collect(), Vec::new());
+    }
+    let told = wire.replicas[1].nodes().filter(|(node, ..)| **node != name("c")).count();
+    assert_eq!(told, limits::NODES_TOLD);
+    wire.add_to(0, "k", 3);
+    wire.up(0, 1);
+    for bytes in wire.take(0, 1) {
+        wire.give(0, 1, &bytes).unwrap();
+    }
+    let a = wire.node(0);
+    assert!(wire.replicas[1].nodes().any(|(node, ..)| *node == a));
+}

@@ -1,0 +1,110 @@
+//! Connections, over which a node says hello, and members that lie about others.
+//!
+//! Every two nodes that reach each other have a connection, whether or not rows are exchanged over it. The membership that ships
+//! believes nothing about a node with a connection but what that node says; what it believes of the others ends with their hello.
+//! Its own tests show that; here it is how lies reach the replicas.
+
+use tallymesh_engine::Life;
+use tallymesh_schemas::{Actor, Incarnation};
+
+use super::Cluster;
+use crate::fault::Lie;
+
+/// How much later the runs are that liars make up.
+const LATER: u64 = 1_000_000;
+
+impl Cluster {
+    /// Opens the connections of a node to all whom it reaches, and closes the others.
+    pub(super) fn greet(&mut self, n: usize) {
+        for other in 0..self.nodes.len() {
+            let (us, node) = (&self.nodes[n], &self.nodes[other]);
+            if us.name == node.name {
+                continue;
+            }
+            // Of two processes of one name the one has a connection that has a link.
+            let mut twins = self.nodes.iter().enumerate().filter(|(at, twin)| *at != other && twin.name == node.name);
+            let alone = twins.all(|(_, twin)| twin.process.is_none());
+            let direct = self.reaches(n, other) && self.reaches(other, n);
+            let run = node.process.as_ref().filter(|process| direct && process.leaving.is_none());
+            let run = run.map(|process| process.replica.actor().incarnation);
+            let (said, name) = (us.hellos.get(&other).copied(), node.name.clone());
+            let now = us.read_clock(self.now);
+            match run {
+                Some(run) if alone && said != Some(run) => {
+                    self.nodes[n].hellos.insert(other, run);
+                    if let Some(process) = &mut self.nodes[n].process {
+                        process.replica.handle_hello(now, &name, run);
+                    }
+                    let contact = self.nodes[n].contacts.get_mut(&name).filter(|contact| contact.incarnation > run);
+                    if let Some(contact) = contact {
+                        // Its own word goes before what others have said; the membership says so at once.
+                        (contact.incarnation, contact.life) = (run, Life::Alive);
+                        self.tell_member(n, &name, run, Life::Alive);
+                    }
+                }
+                None if said.is_some() => {
+                    self.nodes[n].hellos.remove(&other);
+                    if let Some(process) = &mut self.nodes[n].process {
+                        process.replica.handle_hangup(&name);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A member tells everybody whom it reaches a lie about another one.
+    pub(super) fn lie(&mut self, by: &str, lie: Lie, about: &str) {
+        let find = |label: &str| self.nodes.iter().position(|node| node.label == *label);
+        // In a script that was made smaller a twin may not have been born.
+        let (Some(liar), Some(victim)) = (find(by), find(about)) else { return };
+        if self.nodes[liar].name == self.nodes[victim].name {
+            return;
+        }
+        self.trace.mark("lie");
+        for n in 0..self.nodes.len() {
+            let hears = n != liar && self.reaches(liar, n) && self.reaches(n, liar);
+            if hears && n == victim {
+                self.hear_of_oneself(n, lie);
+            } else if hears && self.nodes[n].name != self.nodes[victim].name {
+                self.hear_lie(n, lie, victim);
+            }
+        }
+    }
+
+    /// What a member hears of itself it answers: with a new run where nothing less is later.
+    fn hear_of_oneself(&mut self, n: usize, lie: Lie) {
+        let now = self.nodes[n].read_clock(self.now);
+        let Some(process) = &mut self.nodes[n].process else { return };
+        let run = process.replica.actor().incarnation;
+        match lie {
+            Lie::Left | Lie::Dead => return,
+            Lie::Run => process.replica.handle_superseded(now, Incarnation(run.0 + LATER)),
+            Lie::Life => process.replica.handle_superseded(now, run),
+        }
+        self.trace.mark("lie answered by a new run");
+        self.pump(n);
+    }
+
+    fn hear_lie(&mut self, n: usize, lie: Lie, victim: usize) {
+        let name = self.nodes[victim].name.clone();
+        if self.nodes[n].hellos.contains_key(&victim) {
+            return self.trace.mark("lie not believed");
+        }
+        let now = self.now;
+        let Some(contact) = self.nodes[n].contacts.get_mut(&name) else { return };
+        let life = match lie {
+            Lie::Left | Lie::Dead => Life::Dead,
+            Lie::Run => Life::Alive,
+            Lie::Life => return,
+        };
+        if lie == Lie::Run {
+            (contact.incarnation, contact.at) = (Incarnation(contact.incarnation.0 + LATER), now);
+        }
+        contact.life = life;
+        let run = contact.incarnation;
+        self.truth.borrow_mut().rumour(Actor::new(name.clone(), run));
+        self.trace.mark("lie believed");
+        self.tell_member(n, &name, run, life);
+    }
+}
