@@ -306,7 +306,7 @@ impl Replica {
     }
 
     /// A node says itself that it is in a run, and others have told of a `later` one.
-    pub(super) fn take_back(&mut self, now: Now, actor: &Actor, later: Incarnation) {
+    pub(super) fn believe_itself(&mut self, now: Now, actor: &Actor, later: Incarnation) {
         let rumoured = Incarnation(actor.incarnation.0.saturating_add(1))..=later;
         self.go_on_as(now, actor, &rumoured);
         if let Some(known) = self.nodes.get_mut(&actor.node) {

@@ -68,7 +68,7 @@ impl Replica {
             && said.is_none_or(|said| said <= run)
             && !self.is_buried(&actor)
         {
-            self.take_back(now, &actor, later);
+            self.believe_itself(now, &actor, later);
         }
         let standing = self.see(now, &actor, node);
         if standing == Standing::Current
