@@ -65,7 +65,7 @@ impl Cluster {
         for n in 0..self.nodes.len() {
             let hears = n != liar && self.reaches(liar, n) && self.reaches(n, liar);
             if hears && n == victim {
-                self.hear_of_oneself(n, lie);
+                self.hear_of_oneself(n, lie, liar);
             } else if hears && self.nodes[n].name != self.nodes[victim].name {
                 self.hear_lie(n, lie, victim);
             }
@@ -73,14 +73,15 @@ impl Cluster {
     }
 
     /// What a member hears of itself it answers: with a new run where nothing less is later.
-    fn hear_of_oneself(&mut self, n: usize, lie: Lie) {
+    fn hear_of_oneself(&mut self, n: usize, lie: Lie, liar: usize) {
+        let liar = self.nodes[liar].name.clone();
         let now = self.nodes[n].read_clock(self.now);
         let Some(process) = &mut self.nodes[n].process else { return };
         let run = process.replica.actor().incarnation;
         match lie {
             Lie::Left | Lie::Dead => return,
-            Lie::Run => process.replica.handle_superseded(now, Incarnation(run.0 + LATER)),
-            Lie::Life => process.replica.handle_superseded(now, run),
+            Lie::Run => process.replica.handle_superseded(now, Incarnation(run.0 + LATER), &liar),
+            Lie::Life => process.replica.handle_superseded(now, run, &liar),
         }
         self.trace.mark("lie answered by a new run");
         self.pump(n);
