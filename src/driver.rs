@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{Limiter, Reach};
+use tallymesh_engine::limits::{Difference, Limiter, Reach};
 use tallymesh_engine::replica::{Verification, Verifier};
 use tallymesh_engine::{Life, Now, Replica, Time};
 use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, limits};
@@ -175,6 +175,13 @@ impl Driver {
     fn turn_limits(&self, now: Now, due: impl Fn(&Limiter) -> bool) {
         for limiter in self.limiters.values().filter(|limiter| due(limiter)) {
             limiter.handle_timeout(now, self.replica.reach(), &self.replica.forgotten());
+            for Difference { node, what, here, there } in limiter.take_differences(now.mono) {
+                tracing::warn!(
+                    %node, limit = what, here, there,
+                    "another node has another configuration of hard limits: make all nodes alike; limits of different \
+                     configurations do not mix"
+                );
+            }
         }
     }
 

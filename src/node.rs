@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tallymesh_engine::limits::{Founding, Limiter};
 use tallymesh_engine::replica::{Counters, Verification, next_run};
 use tallymesh_engine::{Now, Replica, Structure, Time};
-use tallymesh_schemas::config::LimitsConfig;
+use tallymesh_schemas::config::{LimitsConfig, OutboundLimits};
 use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec, bound};
 use tallymesh_transport::{Endpoint, Joining};
@@ -476,6 +476,14 @@ fn limiters(
                 limiter.declare(&limits.scope.to_string(), spec, now)?;
             }
         }
+        let patterns = config.outbound.iter().filter(|limits| limits.scope.is_pattern());
+        let spec = |limits: &OutboundLimits| match class {
+            Class::OutboundMessages => limits.messages,
+            Class::OutboundConnections => limits.connections,
+            _ => None,
+        };
+        let scopes: Vec<_> = patterns.filter_map(|limits| Some((limits.scope.to_string(), spec(limits)?))).collect();
+        limiter.seal(&scopes);
         limiters.insert(id, Arc::new(limiter));
     }
     Ok(limiters)

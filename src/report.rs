@@ -125,8 +125,8 @@ impl Reports {
             Event::Unasked { peer, actor } => {
                 tracing::warn!(%peer, %actor, "the peer sent rows that this node did not ask for; they are ignored");
             }
-            Event::KindMismatch { peer, structure } => {
-                tracing::error!(%peer, %structure, "the peer has another kind for this structure; it is not exchanged");
+            Event::KindMismatch { peer, structure, here, there } => {
+                tracing::warn!(%peer, %structure, here, there, "the peer has another kind for this structure; it is not exchanged");
             }
             Event::ClockStepped { by, ahead } => {
                 let direction = if *ahead { "ahead" } else { "back" };

@@ -160,6 +160,9 @@ impl Throttle {
         for (node, units) in &holding.borrowed {
             lines.push(format!("was lent {} by {node}", part(*units)));
         }
+        for difference in self.limiter.differences() {
+            lines.push(format!("differs: {difference}; what has another configuration is not shared with"));
+        }
         if holding.strangers > 0 {
             lines.push(
                 "some nodes have other founders or another reclaim_after: make the limits of all nodes alike"

@@ -247,6 +247,8 @@ pub enum Request {
         /// The name.
         name: String,
     },
+    /// How the limits of other nodes differ from this node's, in words: pages of [`Answer::Lines`].
+    Differences,
 }
 
 /// Which series is meant.

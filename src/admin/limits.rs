@@ -49,6 +49,13 @@ impl Session {
         }
     }
 
+    /// How the limits of other nodes differ, a line each.
+    pub(super) fn differences(&self) -> Vec<String> {
+        let all = self.shared().limiters.values().flat_map(|limiter| limiter.differences());
+        let lines: std::collections::BTreeSet<_> = all.map(|difference| difference.to_string()).collect();
+        lines.into_iter().collect()
+    }
+
     /// The limits of what goes out and comes in, a line each.
     pub(super) fn limits(&self) -> Vec<String> {
         let config = self.shared().limits.config();

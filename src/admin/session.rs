@@ -140,6 +140,7 @@ impl Session {
             Request::ThrottleList => return self.throttle_list(to).await,
             Request::PermitsList => return self.permits_list(to).await,
             Request::ThrottleExplain { name } => return self.throttle_explain(&name, to).await,
+            Request::Differences => return wire::write_pages(to, self.differences(), Answer::Lines).await.map(Ok),
             Request::Limits => return wire::write_pages(to, self.limits(), Answer::Lines).await.map(Ok),
             Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
             Request::CacheShow { cache } => return self.cache_show(&cache, to).await,

@@ -15,7 +15,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tallymesh_engine::{Cache, Config, Now, Scope, Series, Structure, Time};
-use tallymesh_schemas::{Actor, GaugeCacheSpec, NodeName, SeriesSpec, StructureSpec, Window, limits};
+use tallymesh_schemas::{
+    Actor, GaugeCacheSpec, NodeName, Rate, SeriesSpec, StructureSpec, ThrottleSpec, Window, limits,
+};
 
 pub use builder::{Builder, quick_config, series, spec};
 pub use sent::Sent;
@@ -425,6 +427,19 @@ impl Cluster {
             process.service = Some(service);
         }
         self.schedule(at, Event::Service { node: n, start });
+    }
+
+    /// The configuration of a node is another one when it begins the next time.
+    pub fn configure(&mut self, node: &str, throttle: &str, spec: ThrottleSpec) {
+        if let Some(limits) = &mut self.limits {
+            limits.elsewhere.insert((node.to_owned(), throttle.to_owned()), spec);
+        }
+    }
+
+    /// From now on the checker demands another rate of a throttle, under clocks that run fast by so many parts in a million: all
+    /// nodes have it.
+    pub fn demand_rate(&mut self, throttle: &str, rate: Rate, drift_ppm: u64) {
+        self.admissions.borrow_mut().change(throttle, rate, drift_ppm, self.now);
     }
 
     /// Ends all limits, and the services that ask for them, so that the cluster can come to rest.

@@ -21,6 +21,8 @@ pub struct Limits {
     pub pools: Vec<(String, String, u64)>,
     /// Throttles that no node knows before a service asks for them, and that nobody holds in between.
     pub late: BTreeSet<String>,
+    /// What a throttle is on one node, where its configuration is another one: by node and throttle.
+    pub elsewhere: BTreeMap<(String, String), ThrottleSpec>,
 }
 
 impl Limits {
@@ -31,7 +33,26 @@ impl Limits {
     pub fn founded(founders: &[&str], reclaim_after: Duration) -> Self {
         let names = founders.iter().map(|name| NodeName::new(name).unwrap_or_else(|error| panic!("{name}: {error}")));
         let founding = Founding::new(names, reclaim_after).unwrap_or_else(|error| panic!("{error}"));
-        Self { founding, throttles: Vec::new(), pools: Vec::new(), late: BTreeSet::new() }
+        Self { founding, throttles: Vec::new(), pools: Vec::new(), late: BTreeSet::new(), elsewhere: BTreeMap::new() }
+    }
+
+    /// One node has another configuration of a throttle. The checker demands the smallest one.
+    #[must_use]
+    pub fn but_on(mut self, node: &str, name: &str, spec: ThrottleSpec) -> Self {
+        self.elsewhere.insert((node.to_owned(), name.to_owned()), spec);
+        self
+    }
+
+    /// What a throttle is on a node.
+    fn spec_on(&self, node: &NodeName, name: &str, spec: ThrottleSpec) -> ThrottleSpec {
+        self.elsewhere.get(&(node.as_str().to_owned(), name.to_owned())).copied().unwrap_or(spec)
+    }
+
+    /// The smallest rate that any node has for a throttle.
+    fn smallest(&self, name: &str, rate: Rate) -> Rate {
+        let others = self.elsewhere.iter().filter(|((_, throttle), _)| throttle == name).map(|(_, spec)| spec.rate);
+        let speed = |rate: &Rate| u128::from(rate.tokens()) * 1_000_000_000 / u128::from(rate.period_us());
+        others.chain([rate]).min_by_key(speed).unwrap_or(rate)
     }
 
     /// Adds a throttle.
@@ -92,11 +113,14 @@ impl Limits {
                 of == name.as_str() && !self.late.contains(throttle)
             };
             for (_, throttle, spec) in self.throttles.iter().filter(declared) {
-                limiter.declare(throttle, *spec, now).unwrap_or_else(|error| panic!("{error}"));
+                limiter
+                    .declare(throttle, self.spec_on(node, throttle, *spec), now)
+                    .unwrap_or_else(|error| panic!("{error}"));
             }
             for (_, pool, permits) in self.pools.iter().filter(|(of, ..)| of == name.as_str()) {
                 limiter.pool(pool, *permits, now).unwrap_or_else(|error| panic!("{error}"));
             }
+            limiter.seal(&[]);
             limiters.insert(name.clone(), Arc::new(limiter));
         }
         limiters
@@ -140,7 +164,7 @@ impl Admissions {
     pub(crate) fn new(limits: &Limits, drift_ppm: u64, now: Time) -> Rc<RefCell<Self>> {
         let mut all = Self { late: limits.late.clone(), ..Self::default() };
         for (_, name, spec) in &limits.throttles {
-            let rate = spec.rate;
+            let rate = limits.smallest(name, spec.rate);
             let fast = Rate::new(rate.tokens() * (1_000_000 + drift_ppm), rate.period() * 1000, rate.burst() * MILLI);
             let fast = fast.unwrap_or_else(|error| panic!("{name} cannot be checked: {error}"));
             let whole = Bucket::whole(fast, now);
@@ -152,6 +176,14 @@ impl Admissions {
             all.open.insert(name.clone(), (0, *permits));
         }
         Rc::new(RefCell::new(all))
+    }
+
+    /// From now on all nodes have another configuration of a throttle.
+    pub(crate) fn change(&mut self, name: &str, rate: Rate, drift_ppm: u64, now: Time) {
+        let Some(tally) = self.tallies.get_mut(name) else { return };
+        let fast = Rate::new(rate.tokens() * (1_000_000 + drift_ppm), rate.period() * 1000, rate.burst() * MILLI);
+        tally.whole.set_rate(now, fast.unwrap_or_else(|error| panic!("{name} cannot be checked: {error}")));
+        tally.rate = rate;
     }
 
     /// What was admitted and refused in all, and permits that were opened.

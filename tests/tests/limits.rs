@@ -1,6 +1,8 @@
 //! Limits on whole clusters (I9): the engine that ships, on a network that misbehaves, under a checker that sees every
 //! admission of every node and every share at every step.
 
+#[path = "limits/differ.rs"]
+mod differ;
 #[path = "limits/late.rs"]
 mod late;
 

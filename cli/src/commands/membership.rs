@@ -23,6 +23,9 @@ pub(crate) fn run(target: &Target, format: Format) -> Result<(), Failure> {
                 out.text(if index == 0 { "" } else { "\n" })?;
                 block(&mut out, member)?;
             }
+            for difference in super::verify::differences(target)? {
+                out.line(format!("\nconfigurations differ: {difference}"))?;
+            }
         }
         Format::Json => out.json(&members.iter().map(as_json).collect::<Vec<_>>())?,
         Format::Csv => {

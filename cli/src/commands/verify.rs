@@ -24,15 +24,26 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
         Answer::Findings(findings) => Some(findings),
         _ => None,
     })?);
+    let differences = differences(target)?;
     let mut out = Out::open();
     match format {
-        Format::Text => out.text(text(&verified))?,
-        Format::Json => out.json(&as_json(&verified))?,
-        Format::Csv => csv(&mut out, &verified)?,
+        Format::Text => {
+            out.text(text(&verified))?;
+            differences.iter().try_for_each(|difference| out.line(format!("  configurations differ: {difference}")))?;
+        }
+        Format::Json => {
+            let mut json = as_json(&verified);
+            json["differences"] = json!(differences);
+            out.json(&json)?;
+        }
+        Format::Csv => {
+            csv(&mut out, &verified)?;
+            differences.iter().try_for_each(|difference| out.csv(&["", "", "", "", difference, "", ""]))?;
+        }
     }
     out.flush()?;
     match verified.outcome {
-        Outcome::Converged if verified.clocks.is_empty() => Ok(()),
+        Outcome::Converged if verified.clocks.is_empty() && differences.is_empty() => Ok(()),
         Outcome::Converged | Outcome::NotConverged => Err(Failure::Exit(1)),
         Outcome::NotCompared => Err(Failure::Exit(NOT_COMPARED)),
     }
@@ -77,6 +88,16 @@ fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// How the limits of other nodes differ from those of the asked one.
+pub(super) fn differences(target: &Target) -> Result<Vec<String>, Failure> {
+    let mut client = target.connect()?;
+    client.send(&Request::Differences)?;
+    client.rest(|answer| match answer {
+        Answer::Lines(lines) => Some(lines),
+        _ => None,
+    })
 }
 
 fn text(verified: &Verified) -> String {

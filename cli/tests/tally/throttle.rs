@@ -88,6 +88,33 @@ fn a_hard_limit_holds_under_five_times_the_rate() {
     assert!(said.contains("was lent") && said.contains("0 beyond"), "{said}");
 }
 
+/// One of three nodes has five times the rate: nobody uses it, and every node says what differs.
+#[test]
+fn limits_that_differ_are_not_used_and_named() {
+    let mut mesh = Mesh::new(&NODES);
+    for name in NODES {
+        let limits = if name == NODES[2] { LIMITS.replace("300/1s", "1500/1s") } else { LIMITS.to_owned() };
+        mesh.edit(name, |text| text + &limits);
+        mesh.start(name, &[]);
+    }
+    mesh.wait_for_links();
+    for node in NODES {
+        let said = eventually(&format!("{node} says what differs"), SOON, || {
+            let said = mesh.ask(node, &["throttle", "explain", "hard"]).ok();
+            if said.contains("differs: throttle hard is ") { Ok(said) } else { Err(said) }
+        });
+        assert!(said.contains("300/1000ms,burst=300") && said.contains("1500/1000ms,burst=1500"), "{said}");
+        let verified = mesh.ask(node, &["verify"]);
+        assert!(
+            verified.code == Some(1) && verified.stdout.contains("configurations differ: throttle hard"),
+            "{verified:?}"
+        );
+        let members = mesh.ask(node, &["cluster", "membership"]).ok();
+        assert!(members.contains("configurations differ: throttle hard"), "{members}");
+        mesh.ask(node, &["throttle", "take", "hard"]).fails(1);
+    }
+}
+
 /// A throttle that a node does not use, and one of a scope that it has never heard of, decide by what the others have admitted
 /// (I11).
 #[test]

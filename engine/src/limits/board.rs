@@ -119,9 +119,14 @@ impl Other {
         true
     }
 
-    /// How much of a limit it could use.
-    pub(crate) fn wants(&self, name: &str) -> u64 {
-        self.demand.get(name).map_or(0, |(_, units)| *units)
+    /// How much of a limit it could use, if it means the same one: another rate is another limit.
+    pub(crate) fn wants(&self, name: &str, rate: Option<Rate>) -> u64 {
+        self.demand.get(name).filter(|(theirs, _)| *theirs == rate).map_or(0, |(_, units)| *units)
+    }
+
+    /// The rate at which it could use a limit.
+    pub(crate) fn rate_of(&self, name: &str) -> Option<Rate> {
+        self.demand.get(name).and_then(|(rate, _)| *rate)
     }
 
     pub(crate) fn claim(&mut self, founder: usize, claim: u64, stage: Stage) {

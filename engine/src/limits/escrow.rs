@@ -23,6 +23,7 @@ use self::rows::Rows;
 pub use self::rows::Write;
 pub use self::tenure::Begins;
 use self::tenure::{Claim, Epoch, Vote};
+use super::agreement::{Agreement, Configurations, Difference};
 use super::board::{Board, Stage};
 use super::bucket::UNITS;
 use super::fact::{self, Fact, Seat};
@@ -51,6 +52,12 @@ impl Release for ReleaseAll {
     fn in_use(&self, _: &str) -> u64 {
         0
     }
+}
+
+/// Whether a rate admits less than another one: by what it gives in the long run, then by its burst.
+fn is_smaller(rate: Rate, than: Rate) -> bool {
+    let speed = |rate: Rate, other: Rate| u128::from(rate.tokens()) * u128::from(other.period_us());
+    (speed(rate, than), rate.burst()) < (speed(than, rate), than.burst())
 }
 
 /// What a node may use of one limit.
@@ -123,6 +130,11 @@ pub struct Escrow {
     pub(crate) forgotten: Vec<NodeName>,
     rows: Rows,
     strangers: u64,
+    agreement: Agreement,
+    fingerprint: u64,
+    configurations: Configurations,
+    /// Somebody has another configuration: ours is told limit by limit.
+    tells: bool,
     pub(crate) leaving: bool,
 }
 
@@ -142,6 +154,32 @@ impl Escrow {
     /// to be looked at.
     pub fn strangers(&self) -> u64 {
         self.strangers
+    }
+
+    /// How the configurations of other nodes differ from ours.
+    pub fn differences(&self) -> Vec<Difference> {
+        let mut all = self.configurations.differences(&self.agreement);
+        for (name, named) in &self.names {
+            let Some(ours) = named.rate else { continue };
+            let others = self.board.others.iter().filter(|(_, other)| other.is_fresh(self.now, self.times.loan));
+            let theirs =
+                others.filter_map(|(seat, other)| Some((seat, other.rate_of(name).filter(|rate| *rate != ours)?)));
+            let text = |rate: Rate| format!("{rate},burst={}", rate.burst());
+            all.extend(theirs.map(|(seat, rate)| Difference {
+                node: seat.node.clone(),
+                what: format!("throttle {name}"),
+                here: text(ours),
+                there: text(rate),
+            }));
+        }
+        all
+    }
+
+    /// Whether a node that uses the limit of this name has a smaller one in mind: then ours is not used. O(processes).
+    fn gives_way(&self, name: &str, rate: Option<Rate>) -> bool {
+        let Some(ours) = rate else { return false };
+        let fresh = self.board.others.values().filter(|other| other.is_fresh(self.now, self.times.loan));
+        fresh.filter_map(|other| other.rate_of(name)).any(|theirs| is_smaller(theirs, ours))
     }
 
     /// How many limits are shared out.
@@ -186,7 +224,12 @@ impl Escrow {
         let now = self.now;
         let mut until = Time::NEVER;
         let mut units = 0_u64;
-        let Some(quota) = self.names.get(name).map(|named| named.quota) else { return Share { units, until } };
+        let Some((quota, rate)) = self.names.get(name).map(|named| (named.quota, named.rate)) else {
+            return Share { units, until };
+        };
+        if self.gives_way(name, rate) {
+            return Share { units, until };
+        }
         for (founder, end) in self.held_claims() {
             units += self.founded(founder, quota.whole);
             until = until.min(end);
@@ -240,6 +283,7 @@ impl Escrow {
     /// A process that holds nothing yet. `nonce` is a number that no other process of the node draws; `now` a reading of
     /// its monotonic clock.
     pub fn new(founding: Founding, node: NodeName, nonce: u64, now: Time) -> Self {
+        let agreement = Agreement::new(&founding);
         let (universe, times, rank) = (founding.universe(), Times::of(&founding), founding.index(&node));
         Self {
             founding,
@@ -265,12 +309,22 @@ impl Escrow {
             forgotten: Vec::new(),
             rows: Rows::default(),
             strangers: 0,
+            fingerprint: agreement.fingerprint(),
+            agreement,
+            configurations: Configurations::default(),
+            tells: false,
             leaving: false,
         }
     }
 
-    /// Shares a limit, or changes what is shared: the whole of a rate, or permits. A whole that differs between nodes is each
-    /// node's own matter: the sum of what is used is at most the largest.
+    /// Says what the configuration is. To be called before time passes: all facts of this process stand for it.
+    pub fn agree(&mut self, agreement: Agreement) {
+        self.fingerprint = agreement.fingerprint();
+        self.agreement = agreement;
+    }
+
+    /// Shares a limit, or changes what is shared: the whole of a rate, or permits. While nodes have different rates in mind, only
+    /// those that have the smallest one use it.
     pub fn share_out(&mut self, name: &str, quota: Quota, rate: Option<Rate>) {
         let Some(named) = self.names.get_mut(name) else {
             self.names.insert(name.into(), Named { quota, rate, demand: 0, told: 0, round: 0 });
@@ -333,11 +387,18 @@ impl Escrow {
         if *node == self.seat.node && by == self.seat.nonce {
             return;
         }
-        if universe != self.universe {
-            self.strangers = self.strangers.saturating_add(1);
+        let seat = Seat { node: node.clone(), nonce: by };
+        if self.learn_configuration(now, &seat, &fact, added > removed) {
             return;
         }
-        let seat = Seat { node: node.clone(), nonce: by };
+        if universe != self.universe {
+            self.strangers = self.strangers.saturating_add(1);
+            self.tells = true;
+            return;
+        }
+        if self.configurations.differs(&seat, self.fingerprint) {
+            return;
+        }
         let founder = self.founding.founders.contains(node);
         let closed = removed >= added;
         if matches!(fact, Fact::Support { .. } | Fact::Echo { .. }) {
@@ -376,6 +437,43 @@ impl Escrow {
         }
     }
 
+    /// Takes in what a process says of its configuration; whether that is what the fact is about.
+    fn learn_configuration(&mut self, now: Time, seat: &Seat, fact: &Fact, holds: bool) -> bool {
+        match fact {
+            Fact::Agreement { fingerprint } if holds => {
+                self.configurations.note(seat, now, *fingerprint);
+                if *fingerprint != self.fingerprint {
+                    self.tells = true;
+                    // Nothing of it counts, also not what was heard before.
+                    self.board.others.remove(seat);
+                }
+                true
+            }
+            Fact::Value { value, name } if holds => {
+                self.configurations.note_value(seat, now, name, value);
+                true
+            }
+            Fact::Agreement { .. } | Fact::Value { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Tells our configuration: before anything else, and one by one when somebody has another one.
+    fn tell_configuration(&mut self) {
+        if self.beat == 0 {
+            self.write(&Fact::Agreement { fingerprint: self.fingerprint }, 1);
+        }
+        self.configurations.forget(self.now, self.times.tenure);
+        let facts: Vec<Fact> = if self.tells {
+            let values = self.agreement.told().map(|(name, value)| (name.as_str(), value.clone()));
+            let end = (super::agreement::END, "end".to_owned());
+            values.chain([end]).map(|(name, value)| Fact::Value { value, name: name.into() }).collect()
+        } else {
+            Vec::new()
+        };
+        facts.iter().for_each(|fact| self.write(fact, 1));
+    }
+
     fn learn_demand(&mut self, now: Time, seat: &Seat, rate: Option<Rate>, name: Arc<str>, units: u64) {
         if self.board.entry(now, seat).is_none() {
             return;
@@ -397,6 +495,7 @@ impl Escrow {
     pub fn handle_timeout(&mut self, now: Time, release: &mut dyn Release) {
         self.now = self.now.max(now);
         self.forget_silent();
+        self.tell_configuration();
         if self.now >= self.beat_at {
             self.tell_beat();
         }

@@ -22,6 +22,10 @@ pub struct Seat {
 /// What a row says. The writer is the node that the row's actor belongs to, and the process `by` of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Fact {
+    /// The fingerprint of the writer's hard limits. Sorts before all others, and is written before them.
+    Agreement { fingerprint: u64 },
+    /// One of the writer's limits, for whoever has others.
+    Value { value: String, name: Arc<str> },
     /// A reading of the writer's clock.
     Beat,
     /// The writer's claim to a founder's share: how far it has come.
@@ -47,6 +51,8 @@ pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
     let head = |tag: char| format!("{MARK}{tag}{universe:016x} {by:x}");
     let seat = |seat: &Seat| format!("{} {:x}", seat.node, seat.nonce);
     match fact {
+        Fact::Agreement { fingerprint } => format!("{} {fingerprint:x}", head('a')),
+        Fact::Value { value, name } => format!("{} {value} {name}", head('v')),
         Fact::Beat => head('b'),
         Fact::Claim { founder, claim } => format!("{} {founder} {claim}", head('h')),
         Fact::Support { founder, to, claim, vote } => {
@@ -73,6 +79,8 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
     let by = u64::from_str_radix(by, 16).ok()?;
     let mut rest = Words(rest);
     let fact = match tag {
+        'a' => Fact::Agreement { fingerprint: u64::from_str_radix(rest.next()?, 16).ok()? },
+        'v' => Fact::Value { value: rest.next()?.to_owned(), name: rest.name()? },
         'b' => Fact::Beat,
         'h' => Fact::Claim { founder: rest.number()?, claim: rest.number()? as u64 },
         'p' => Fact::Support {
@@ -148,6 +156,8 @@ mod tests {
         let n = || 0..1_u64 << 60;
         prop_oneof![
             Just(Fact::Beat),
+            any::<u64>().prop_map(|fingerprint| Fact::Agreement { fingerprint }),
+            ("[a-z0-9=/,.]{1,20}", name()).prop_map(|(value, name)| Fact::Value { value, name }),
             (0..64_usize, n()).prop_map(|(founder, claim)| Fact::Claim { founder, claim }),
             (0..64_usize, seat(), n(), n()).prop_map(|(founder, to, claim, vote)| Fact::Support {
                 founder,

@@ -3,7 +3,7 @@
 
 mod sharing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,6 +17,7 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Bound, NodeName, Strength, ThrottleSpec, limits};
 
 use self::sharing::{LOOK, Sharing};
+use super::agreement::{Agreement, Difference};
 use super::escrow::{Begins, Escrow, Founding};
 use super::heard::{Heard, Past};
 use super::levels::{Level, Levels};
@@ -62,6 +63,12 @@ pub enum LimitError {
 
 /// Throttles that exist because others use them, beyond which a name that only others use has a history.
 const THROTTLES: usize = 1 << 20;
+
+/// Between two looks at what differs from the configurations of others.
+const COMPARE: Duration = Duration::from_secs(1);
+
+/// Differences that are known to be reported.
+const REPORTED: usize = 1024;
 
 /// What was admitted in that time before a kill may not be in the state: a look at levels, and a save.
 const UNWRITTEN: Duration = Duration::from_secs(2);
@@ -141,6 +148,8 @@ impl Limiter {
             watch,
             grown: structure.growth(WATCHED),
             heard: Heard::new(now),
+            reported: BTreeSet::new(),
+            compare_at: now,
             pools: BTreeMap::new(),
             hard: BTreeMap::new(),
             ground: Arc::clone(&ground),
@@ -386,6 +395,46 @@ impl Limiter {
         }
         let base = escrow.base();
         if now < base.until { base.units } else { 0 }
+    }
+
+    /// Says that the configuration is complete: what hard limits there are now, declared and of permits, and those of `scopes`
+    /// that are patterns, is what other nodes have to have as well. To be called before time passes; what a program makes later is
+    /// compared by those who use it.
+    pub fn seal(&self, scopes: &[(String, ThrottleSpec)]) {
+        let mut sharing = self.sharing.lock();
+        let declared = self.declared.read();
+        let Sharing { escrow: Some(escrow), pools, .. } = &mut *sharing else { return };
+        let mut agreement = Agreement::new(escrow.founding());
+        let scopes = scopes.iter().map(|(name, spec)| (name.as_str(), spec));
+        let all = declared.iter().map(|(name, spec)| (&**name, spec)).chain(scopes);
+        for (name, spec) in all.filter(|(_, spec)| spec.strength == Strength::Hard) {
+            agreement.throttle(name, spec);
+        }
+        for (name, pool) in pools.iter() {
+            agreement.permits(name, pool.quota().whole);
+        }
+        escrow.agree(agreement);
+    }
+
+    /// How the hard limits of other nodes differ from ours.
+    pub fn differences(&self) -> Vec<Difference> {
+        self.sharing.lock().escrow.as_ref().map(Escrow::differences).unwrap_or_default()
+    }
+
+    /// Those of [`Limiter::differences`] that were not taken yet: each is reported once. Looks once a second.
+    pub fn take_differences(&self, now: Time) -> Vec<Difference> {
+        let mut sharing = self.sharing.lock();
+        if now < sharing.compare_at {
+            return Vec::new();
+        }
+        sharing.compare_at = now.after(COMPARE);
+        let all = sharing.escrow.as_ref().map(Escrow::differences).unwrap_or_default();
+        let new: Vec<_> = all.into_iter().filter(|difference| !sharing.reported.contains(difference)).collect();
+        if sharing.reported.len() + new.len() > REPORTED {
+            sharing.reported.clear();
+        }
+        sharing.reported.extend(new.iter().cloned());
+        new
     }
 
     /// Begins to give everything back; [`Limiter::has_left`] says when that is done.

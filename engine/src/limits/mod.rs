@@ -73,6 +73,7 @@
 //! its claims, supports and loans are not looked at; it can ask for more than it needs, up to what max-min fairness gives, and use
 //! what it was lent beyond the limit by itself.
 
+mod agreement;
 mod board;
 mod bucket;
 mod escrow;
@@ -85,6 +86,7 @@ mod soft;
 mod target;
 mod throttle;
 
+pub use agreement::{Agreement, Difference};
 pub use bucket::{Bucket, Decision, UNITS};
 pub use escrow::{Base, Begins, Escrow, Founding, FoundingError, Release, ReleaseAll, Share, Write};
 pub use fact::Seat;

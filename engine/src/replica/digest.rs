@@ -101,7 +101,9 @@ impl Replica {
             let Some(held) = self.structures.get(&part.structure).filter(|held| held.shared) else { continue };
             let spec = held.structure.spec();
             if spec.name.as_str() != part.name || spec.class.kind() != part.kind {
-                let event = Event::KindMismatch { peer: peer.clone(), structure: spec.name.clone() };
+                let here = format!("{} ({})", spec.name, spec.class.kind().label());
+                let there = format!("{} ({})", part.name, part.kind.label());
+                let event = Event::KindMismatch { peer: peer.clone(), structure: spec.name.clone(), here, there };
                 let first = self.links.get_mut(peer).is_some_and(|link| link.mismatched.insert(part.structure));
                 if first {
                     self.event(event);

@@ -119,6 +119,10 @@ pub enum Event {
         peer: NodeName,
         /// Which.
         structure: StructureName,
+        /// What it is here.
+        here: String,
+        /// What it is there.
+        there: String,
     },
     /// This node's wall clock has made a step of more than a minute: it was set, or the machine was suspended.
     ClockStepped {

@@ -61,6 +61,11 @@ impl Founding {
         self.reclaim_after
     }
 
+    /// Whether founders take up the share of one that is gone.
+    pub fn stands_in(&self) -> bool {
+        self.stand_in
+    }
+
     /// The id that all facts of nodes with these terms carry.
     pub fn universe(&self) -> u64 {
         let names = self.founders.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");

@@ -76,7 +76,8 @@ impl Escrow {
 
     /// Whether anybody else could use a limit.
     pub(super) fn is_asked_for(&self, name: &str) -> bool {
-        self.board.others.values().any(|other| other.wants(name) > 0)
+        let rate = self.names.get(name).and_then(|named| named.rate);
+        self.board.others.values().any(|other| other.wants(name, rate) > 0)
     }
 
     /// Whether anything of a limit is lent to us and not given back.
@@ -244,7 +245,7 @@ impl Escrow {
         for (seat, other) in self.board.others.iter().filter(|(_, other)| other.is_fresh(self.now, self.times.loan)) {
             let holds = other.claims.iter().filter(|(_, (_, stage))| *stage == super::Stage::Holding);
             let held: u64 = holds.map(|(founder, _)| self.founded(*founder, whole)).sum();
-            let demand = other.wants(name).min(whole);
+            let demand = other.wants(name, named.rate).min(whole);
             if held > 0 || demand > 0 {
                 seats.push(seat.clone());
                 parties.push(Party { held, demand });

@@ -1,12 +1,13 @@
 //! What is shared out, and what a turn of the driver does about it: rows that others wrote come in, demand goes to escrow,
 //! shares go to throttles and pools, and what escrow has to say goes into the structure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::{NodeName, Strength, key};
 
+use crate::limits::agreement::Difference;
 use crate::limits::escrow::{Escrow, Release};
 use crate::limits::heard::Heard;
 use crate::limits::levels::Levels;
@@ -25,6 +26,10 @@ pub(super) struct Sharing {
     pub(super) watch: Option<Arc<Watch>>,
     /// What others have admitted since the last look, name by name.
     pub(super) grown: Arc<Growth>,
+    /// Differences of configuration that were reported.
+    pub(super) reported: BTreeSet<Difference>,
+    /// When to look for more of them.
+    pub(super) compare_at: Time,
     /// What others have admitted under names without a throttle.
     pub(super) heard: Heard,
     pub(super) pools: BTreeMap<Box<str>, Arc<Pool>>,
