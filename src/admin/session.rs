@@ -354,7 +354,7 @@ impl Session {
         let mut verified = verified(found);
         let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
-        wire::write_pages(to, findings.into_iter(), Answer::Findings).await.map(Ok)
+        wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
     }
 
     async fn hold(&self, object: &str, key: &str, limits: &[HoldLimit], from: &mut From, to: &mut To) -> Served {
