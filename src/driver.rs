@@ -266,7 +266,7 @@ impl Driver {
     fn status(&self) -> Status {
         Status {
             actor: self.replica.actor().clone(),
-            nodes: self.replica.nodes().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
+            nodes: self.replica.members().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
             bounds: self.bounds.entries(),

@@ -173,6 +173,8 @@ fn what_the_forgotten_have_told_since_is_taken_over() {
     let rows = rows.finish();
     tell(&mut replica, &gone, (1, 2), &rows);
     assert_eq!(read().len(), 2);
+    // While it speaks, its own word goes before the tombstone.
+    replica.handle_link_down(&gone.node);
     hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
     let entries = read();
     assert_eq!(entries.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"new"]);

@@ -277,6 +277,19 @@ fn a_node_with_many_runs_leaves_places_for_others() {
     assert_eq!((found.unheld.len(), found.more_unheld), (0, false));
 }
 
+/// A name that one member has made up is no member: nobody misses it, and nobody lists it.
+#[test]
+fn a_made_up_name_is_no_member() {
+    let mut wire = Wire::new(&["a", "liar"]);
+    wire.up(0, 1);
+    wire.talk();
+    names_runs(&mut wire, 0, 1, &ghosts(5));
+    assert_eq!(wire.replicas[0].nodes().count(), 6);
+    assert_eq!(wire.replicas[0].members().count(), 1);
+    let nonce = wire.replicas[0].probe(wire.now);
+    assert_eq!(wire.replicas[0].verification(nonce).dead, []);
+}
+
 /// Nodes that others tell of leave places for those who have a link.
 #[test]
 fn nodes_that_are_heard_of_leave_places_for_those_with_a_link() {
@@ -294,4 +307,9 @@ fn nodes_that_are_heard_of_leave_places_for_those_with_a_link() {
     wire.add_to(2, "k", 5);
     wire.talk();
     assert_eq!(wire.total(0, "k"), 5, "what it counts is taken");
+    // What only the liar told of is not missed when it is forgotten.
+    wire.replicas[0].forget(now, &name("liar"));
+    let nonce = wire.replicas[0].probe(wire.now);
+    let found = wire.replicas[0].verification(nonce);
+    assert_eq!((found.unheld.len(), found.more_unheld), (0, false));
 }

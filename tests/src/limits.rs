@@ -342,12 +342,15 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
         return Ok(());
     }
     for other in cluster.nodes.iter().filter(|other| other.name != node.name) {
-        let Some(process) = &other.process else { continue };
+        // A node that leaves takes its counts back, and others have taken its admissions off already.
+        let Some(process) = other.process.as_ref().filter(|process| process.leaving.is_none()) else { continue };
         // Of whom it has never heard it can say nothing.
         let Some(latest) = structure.latest(&other.name) else { continue };
         let Some(theirs) = process.structures.get(table) else { continue };
         let own = theirs.count(name.as_bytes(), now).local;
-        let known = if latest == process.actor { structure.count_from(&other.name, name.as_bytes()) } else { None };
+        // A process that goes on as another run takes its counts along: what was heard of the run before is in them.
+        let same = cluster.truth.borrow().run_of(&latest) == Some(process.run);
+        let known = if same { structure.count_from(&other.name, name.as_bytes()) } else { None };
         let unheard = u64::try_from(own - known.unwrap_or(0)).unwrap_or(0);
         let bound = standing.unheard_at_worst().saturating_add(standing.spec.rate.within(ON_ITS_WAY));
         if unheard > bound {

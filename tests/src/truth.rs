@@ -334,6 +334,13 @@ impl Truth {
         self.actors.entry(actor).or_default();
     }
 
+    /// Whether a later run of the actor's node has begun, or a liar has made one up. Replicas that hear of it drop the actor's
+    /// gauges, and take them again when the node says itself that it is in the earlier run.
+    pub(crate) fn has_later_run(&self, actor: &Actor) -> bool {
+        let later = |other: &Actor| other.node == actor.node && other.incarnation > actor.incarnation;
+        self.actors.keys().any(later)
+    }
+
     /// Whether more than one process has called itself so.
     pub fn contested(&self, actor: &Actor) -> bool {
         !self.sharing(actor).is_empty()

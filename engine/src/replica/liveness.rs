@@ -165,7 +165,14 @@ impl Replica {
         whole.filter(|node| !known(node)).cloned().collect()
     }
 
-    /// What is known of the nodes: name, latest run, life.
+    /// The nodes that have spoken to this node, or that the membership has told of: name, latest run, life. A name that only
+    /// other members' digests have told of is none of them.
+    pub fn members(&self) -> impl Iterator<Item = (&NodeName, Incarnation, Life)> {
+        let members = self.nodes.iter().filter(|(_, node)| node.teller.is_none());
+        members.map(|(name, node)| (name, node.incarnation, node.life))
+    }
+
+    /// What is known of the nodes, also of those that only others have told of: name, latest run, life.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, Incarnation, Life)> {
         self.nodes.iter().map(|(name, node)| (name, node.incarnation, node.life))
     }
@@ -218,6 +225,7 @@ impl Replica {
             link.hurry();
         }
         if whole {
+            self.unheld.forget_teller(&node);
             self.event(Event::Forgotten { node });
         }
     }
@@ -264,7 +272,7 @@ impl Replica {
             let told = *teller != actor.node && *teller != self.actor.node;
             let full = self.nodes.len() >= if linked { limits::NODES } else { limits::NODES_HEARD_OF };
             if full || (told && !linked && !self.may_tell_of_another(teller)) {
-                self.knows_no_more(&actor.node);
+                self.knows_no_more(&actor.node, teller);
                 return Standing::Refused;
             }
             self.unheld.nodes.remove(&actor.node);

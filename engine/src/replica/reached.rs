@@ -11,7 +11,7 @@
     )
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
@@ -24,8 +24,8 @@ use super::link::Part;
 pub(super) struct Unheld {
     /// Runs without a place in a structure.
     pub(super) parts: BTreeSet<Part>,
-    /// Nodes without a place.
-    pub(super) nodes: BTreeSet<NodeName>,
+    /// Nodes without a place, each with the node that told of it last.
+    pub(super) nodes: BTreeMap<NodeName, NodeName>,
     /// There is more than is named.
     pub(super) more: bool,
 }
@@ -40,13 +40,21 @@ impl Unheld {
         }
     }
 
-    /// A node has no place.
-    pub(super) fn node(&mut self, node: &NodeName) {
-        if self.nodes.len() < limits::UNHELD {
-            self.nodes.insert(node.clone());
-        } else if !self.nodes.contains(node) {
+    /// A node that `teller` tells of has no place.
+    pub(super) fn node(&mut self, node: &NodeName, teller: &NodeName) {
+        if self.nodes.len() < limits::UNHELD || self.nodes.contains_key(node) {
+            self.nodes.insert(node.clone(), teller.clone());
+        } else {
             self.more = true;
         }
+    }
+
+    /// An operator forgets a node: what only it told of is not missed any more. What had no name is named anew when others
+    /// tell of it again.
+    pub(super) fn forget_teller(&mut self, node: &NodeName) {
+        let before = self.nodes.len();
+        self.nodes.retain(|_, teller| teller != node);
+        self.more &= self.nodes.len() == before;
     }
 
     /// Forgets the parts that are `gone`. What had no name is named anew when its peers tell of it again.
@@ -82,10 +90,10 @@ impl Replica {
         self.unheld.part((id, actor.clone()));
     }
 
-    /// A node is told of that has no place here.
-    pub(super) fn knows_no_more(&mut self, node: &NodeName) {
+    /// `teller` tells of a node that has no place here.
+    pub(super) fn knows_no_more(&mut self, node: &NodeName, teller: &NodeName) {
         self.tally.reached(Bound::Nodes);
-        self.unheld.node(node);
+        self.unheld.node(node, teller);
     }
 }
 

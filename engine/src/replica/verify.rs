@@ -82,6 +82,8 @@ impl Replica {
         for (name, node) in self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name)) {
             let list = match node.life {
                 Life::Left => continue,
+                // A name that only one member's digests have told of, and the membership does not know, is no member.
+                Life::Dead if node.teller.is_some() => continue,
                 Life::Dead => &mut found.dead,
                 Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
                 Life::Alive | Life::Suspect => &mut found.unlinked,
@@ -101,7 +103,7 @@ impl Replica {
         let parts = self.unheld.parts.iter();
         found.unheld = parts
             .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
-            .chain(self.unheld.nodes.iter().map(|node| Unheld::Node { node: node.clone() }))
+            .chain(self.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
             .collect();
         let untold = |held: &&super::Held| held.structure.tally.times(super::Bound::Rows) > 0;
         let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
