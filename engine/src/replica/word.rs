@@ -94,20 +94,20 @@ impl Replica {
         link.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
     }
 
-    /// Whether a tombstone that a peer tells of has to wait, because the node that it is of says itself that it is in such a run,
-    /// and lives.
+    /// Whether a tombstone that a peer tells of has to wait, because the node that it is of says over its link to this node that
+    /// it is in such a run, and lives. Without a link this node could not tell the node of the tombstone, so it passes the
+    /// tombstone on instead.
     pub(super) fn contest(&mut self, contested: &Contested) -> bool {
         let Contested { tombstone, teller, .. } = contested;
         let node = &tombstone.node;
         let lives = self.nodes.get(node).is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect));
-        let run = self.speaks(node).filter(|_| lives && teller != node && *teller != self.actor.node);
+        let Some(link) = self.links.get_mut(node) else { return false };
+        let run = link.incarnation.filter(|_| lives && teller != node && *teller != self.actor.node);
         if !run.is_some_and(|run| (tombstone.from..=tombstone.incarnation).contains(&run)) {
             return false;
         }
-        if let Some(link) = self.links.get_mut(node) {
-            link.untold = Some(tombstone.clone());
-            link.hurry();
-        }
+        link.untold = Some(tombstone.clone());
+        link.hurry();
         self.contested.insert(node.clone(), contested.clone());
         true
     }
