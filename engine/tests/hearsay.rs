@@ -190,6 +190,17 @@ fn a_node_that_speaks_is_not_forgotten_on_a_members_word() {
     wire.run(1);
 }
 
+/// Without a link this node cannot tell the node that it was forgotten, so it passes the tombstone on to those who can.
+#[test]
+fn a_tombstone_of_a_node_without_a_link_is_passed_on() {
+    let mut wire = three();
+    let a = wire.replicas[0].actor().clone();
+    wire.down(0, 1);
+    let tombstone = forgotten(&wire, a.incarnation);
+    tell(&mut wire, Vec::new(), vec![tombstone]);
+    assert!(wire.replicas[1].is_buried(&a));
+}
+
 /// A node that is gone is forgotten once this node sees that it is.
 #[test]
 fn a_node_that_is_gone_is_forgotten_as_the_others_say() {
