@@ -266,9 +266,12 @@ fn a_peer_that_lies() {
         })
     });
     let exact = cluster.shows_the_truth();
-    // For people who read this test's output: made-up names that found no place are named until they are forgotten.
-    let verified = (0..NODES).filter(|node| cluster.tally(*node, &["verify"]).is_ok()).count();
-    println!("{verified} of {NODES} nodes say that all has converged");
+    // Not asserted: a node names what it has no place for, and which made-up names found one depends on the order of messages.
+    for node in 0..NODES {
+        if let Err(answer) = cluster.tally(node, &["verify"]) {
+            println!("{} does not say that all has converged: {answer}", name(node));
+        }
+    }
     for (node, of) in (0..NODES).flat_map(|node| (0..NODES).filter(move |of| *of != node).map(move |of| (node, of))) {
         assert_eq!(cluster.state(node, of), "alive", "{} of {}", name(node), name(of));
     }
