@@ -3,11 +3,13 @@
 #[allow(dead_code)]
 mod wire;
 
+use std::time::Duration;
+
 use tallymesh_engine::Life;
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Tombstone};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
-use wire::{NAME, Wire, name, spec};
+use wire::{NAME, Wire, config, name, spec};
 
 /// Three nodes, each linked with each other; the first has counted.
 fn three() -> Wire {
@@ -139,6 +141,54 @@ fn a_connection_without_a_link_is_a_nodes_own_word() {
     tell(&mut wire, vec![Actor::new(a.node.clone(), Incarnation(1_000_000))], Vec::new());
     assert_eq!(seen(&wire).0, a.incarnation);
     assert_eq!(wire.total(1, "k"), 3);
+}
+
+/// Two processes have one name, and both end. The membership holds one run of a name: since it has named the earlier run, it does
+/// not say of the later one that it lives or that it is dead.
+#[test]
+fn a_later_run_ends_when_the_membership_names_an_earlier_one() {
+    let mut drop = spec();
+    drop.on_dead = OnDead::Drop(Duration::from_secs(3));
+    for (life, linked) in [(Life::Alive, false), (Life::Alive, true), (Life::Suspect, false), (Life::Suspect, true)] {
+        let mut wire = Wire::with(&["a", "b"], &config(), &drop);
+        let (later, now) = (wire.replicas[0].actor().clone(), wire.now);
+        up(&mut wire, 0, 1);
+        wire.add_to(0, "k", 3);
+        wire.talk();
+        for said in [Life::Alive, life] {
+            wire.replicas[1].handle_member(now, &later.node, later.incarnation, said);
+        }
+        if !linked {
+            down(&mut wire, 0, 1);
+        }
+        assert_eq!((seen(&wire), wire.total(1, "k")), ((later.incarnation, life), 3));
+        let earlier = Incarnation(later.incarnation.0 - 1);
+        wire.replicas[1].handle_hello(now, &later.node, earlier);
+        wire.replicas[1].handle_member(now, &later.node, earlier, Life::Alive);
+        if linked {
+            assert_eq!(seen(&wire).1, life, "its link is up");
+            down(&mut wire, 0, 1);
+        }
+        wire.replicas[1].handle_hangup(&later.node);
+        wire.replicas[1].handle_member(now, &later.node, earlier, Life::Dead);
+        wire.wait(5);
+        assert_eq!((seen(&wire), wire.total(1, "k")), ((later.incarnation, Life::Dead), 0));
+        let now = wire.now;
+        wire.replicas[1].handle_member(now, &later.node, later.incarnation, Life::Alive);
+        assert_eq!((seen(&wire).1, wire.total(1, "k")), (Life::Alive, 3), "the later run was there all the time");
+    }
+}
+
+/// The membership may have the run that a node says to be in before the node's hello comes here.
+#[test]
+fn a_run_that_the_membership_names_first_lives_when_its_node_says_hello() {
+    let mut wire = three();
+    let (a, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    down(&mut wire, 0, 1);
+    tell(&mut wire, vec![Actor::new(a.node.clone(), Incarnation(1_000_000))], Vec::new());
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Alive);
+    wire.replicas[1].handle_hello(now, &a.node, a.incarnation);
+    assert_eq!(seen(&wire), (a.incarnation, Life::Alive));
 }
 
 /// When the membership has a node back, so have reads.

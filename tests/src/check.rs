@@ -6,10 +6,13 @@ mod converged;
 mod windows;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::{Held, Row, Structure};
-use tallymesh_schemas::{Actor, Cell, Kind, OnDead, StructureId, StructureName, Version, limits};
+use tallymesh_schemas::{
+    Actor, Cell, Incarnation, Kind, NodeName, OnDead, StructureId, StructureName, Version, limits,
+};
 
 pub use converged::pending;
 pub(crate) use windows::{Rows, taken_along};
@@ -151,6 +154,22 @@ pub(crate) fn after_delta(
     }
     seen.rows.retain(|_, last| last.look == seen.looks);
     Ok(())
+}
+
+/// A node has said itself which run it is in. That replaces later runs that a process knew from others only, and their gauges go
+/// with them: when they come again, they come from the beginning.
+pub(crate) fn after_hello(process: &mut Process, node: &NodeName, run: Incarnation) {
+    let said = process.said.entry(node.clone()).or_insert(run);
+    *said = run.max(*said);
+    let said = *said;
+    let replaced = |actor: &Actor| actor.node == *node && actor.incarnation > said;
+    let mut seen = std::mem::take(&mut process.seen);
+    seen.0.retain(|(id, actor), _| {
+        let gauges = |structure: &Arc<Structure>| structure.spec().class.cell() != Cell::Events;
+        let structure = process.structure_of(*id).filter(|structure| replaced(actor) && gauges(structure));
+        structure.is_none_or(|structure| structure.held().iter().any(|held| held.actor == *actor))
+    });
+    process.seen = seen;
 }
 
 /// What must hold of a process at every moment: its aggregates equal its rows (I10), its own part is what it was told, what

@@ -87,6 +87,8 @@ pub struct Process {
     pub(crate) leaving: Option<Time>,
     pub(crate) service: Option<Box<dyn Service>>,
     pub(crate) seen: Seen,
+    /// The latest run that each other node has said itself to be in.
+    pub(crate) said: BTreeMap<NodeName, Incarnation>,
     pub(crate) looked: Looked,
     /// The current window of each series when last looked at.
     pub(crate) windows_seen: Vec<Window>,

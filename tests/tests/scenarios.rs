@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_engine::Config;
-use tallymesh_harness::{Builder, Cluster, Failure, address, quick_config, spec};
+use tallymesh_harness::{Builder, Cluster, Conditions, Failure, Fault, address, quick_config, spec};
 use tallymesh_schemas::Class;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -252,6 +252,35 @@ fn of_two_nodes_of_one_name_one_is_counted() {
     if let Err(failure) = cluster.settle() {
         panic!("{failure}");
     }
+}
+
+/// A node's own word of an earlier run replaces the later run that others have told of, and the gauges of that run go. When the
+/// node is gone and others tell of the later run again, its rows come again, from the beginning and in pieces.
+#[test]
+fn rows_of_a_later_run_come_again_when_the_node_is_gone() {
+    let domains = spec("outbound_domains", Class::OutboundDomains);
+    let config = Config { delta_bytes: 24, ..quick_config() };
+    let conditions = Conditions { latency: SECOND / 50, ..Conditions::default() };
+    let builder = Builder::new(21).nodes(["a", "b", "c"]).structures([domains]).config(config);
+    let mut cluster = builder.conditions(conditions).start();
+    let count = |cluster: &Cluster| cluster.count("a", "outbound_domains", b"d5.example");
+    cluster.script("at 0s cut c from a; at 0s set c 90s; at 0s restart c").unwrap();
+    cluster.run_for(SECOND / 10).unwrap();
+    for i in 0..6 {
+        cluster.with("c", |node| node.add("outbound_domains", format!("d{i}.example").as_bytes(), 1));
+    }
+    cluster.run_for(SECOND * 3).unwrap();
+    assert_eq!(count(&cluster), 1, "a has no link to c, and b has told it");
+    cluster.script("at 0s cut c from rest; at 0s set c -90s; at 0s restart c; at 50ms heal").unwrap();
+    // It says hello, and ends before it has heard of its later run.
+    cluster.run_for(SECOND / 10).unwrap();
+    cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
+    assert_eq!(count(&cluster), 0, "c says itself that it is in another run");
+    assert_eq!(cluster.trace().marked("told: conflict"), 0);
+    if let Err(failure) = cluster.settle() {
+        panic!("{failure}");
+    }
+    assert_eq!(count(&cluster), 1, "b has what c itself had said");
 }
 
 /// I7. Stopped and slow peers hold nothing up, and cost no more than cursors.

@@ -98,7 +98,7 @@ pub(super) fn millis(duration: Duration) -> u64 {
 
 /// Commands and what comes in from the membership.
 impl Replica {
-    /// The membership says how a node is. What is said about an earlier run than the latest is ignored.
+    /// The membership says how a node is. It holds one run of each name, so this replaces what it said of another run.
     pub fn handle_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life) {
         if *node == self.actor.node {
             if incarnation > self.actor.incarnation {
@@ -107,10 +107,16 @@ impl Replica {
             return;
         }
         let actor = Actor::new(node.clone(), incarnation);
-        if self.see(now, &actor, node) < Standing::Current {
-            return;
-        }
+        let standing = self.see(now, &actor, node);
         let Some(known) = self.nodes.get_mut(node) else { return };
+        if standing < Standing::Current {
+            // Another process has the name, in an earlier run. The membership no longer says that the latest run lives.
+            if incarnation < known.incarnation {
+                known.told = (incarnation, life);
+                self.end_unlinked(now, node);
+            }
+            return self.update_life(now);
+        }
         known.told = (incarnation, life);
         known.teller = None;
         // A goodbye is the node's own word; that it is gone afterwards is no news. That it is alive is, once the link over which it
@@ -303,7 +309,7 @@ impl Replica {
         let Some(known) = self.nodes.get_mut(&actor.node) else { return };
         known.incarnation = actor.incarnation;
         // The life of a run says nothing about another one.
-        (known.life, known.at) = (Life::Dead, now.mono);
+        (known.life, known.at) = (known.told(), now.mono);
         self.life_changed.insert(actor.node.clone());
         if !canary::broken(Canary::IncarnationIgnored) {
             self.drop_runs(&actor.node, others, Drop::Superseded);
@@ -380,11 +386,16 @@ impl Replica {
         if !std::mem::take(&mut self.unlinked) {
             return;
         }
-        let unlinked = self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name));
-        let gone = unlinked.filter(|(_, node)| node.life == Life::Alive && node.told() != Life::Alive);
-        let gone: Vec<_> = gone.map(|(name, node)| (name.clone(), node.told())).collect();
-        for (name, told) in gone {
-            self.set_life(now, &name, told);
+        let names: Vec<_> = self.nodes.keys().cloned().collect();
+        names.iter().for_each(|name| self.end_unlinked(now, name));
+    }
+
+    /// A node without a link is what the membership says.
+    fn end_unlinked(&mut self, now: Now, name: &NodeName) {
+        let Some(known) = self.nodes.get(name).filter(|_| !self.links.contains_key(name)) else { return };
+        let told = known.told();
+        if matches!(known.life, Life::Alive | Life::Suspect) && known.life != told {
+            self.set_life(now, name, told);
         }
     }
 

@@ -8,6 +8,7 @@ use tallymesh_engine::Life;
 use tallymesh_schemas::{Actor, Incarnation};
 
 use super::Cluster;
+use crate::check;
 use crate::fault::Lie;
 
 /// How much later the runs are that liars make up.
@@ -28,13 +29,9 @@ impl Cluster {
             let run = node.process.as_ref().filter(|process| direct && process.leaving.is_none());
             let run = run.map(|process| process.replica.actor().incarnation);
             let (said, name) = (us.hellos.get(&other).copied(), node.name.clone());
-            let now = us.read_clock(self.now);
             match run {
                 Some(run) if alone && said != Some(run) => {
-                    self.nodes[n].hellos.insert(other, run);
-                    if let Some(process) = &mut self.nodes[n].process {
-                        process.replica.handle_hello(now, &name, run);
-                    }
+                    self.hello(n, other, run);
                     let contact = self.nodes[n].contacts.get_mut(&name).filter(|contact| contact.incarnation > run);
                     if let Some(contact) = contact {
                         // Its own word goes before what others have said; the membership says so at once.
@@ -50,6 +47,18 @@ impl Cluster {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// A node hears over a connection to another one which run that one is in.
+    pub(super) fn hello(&mut self, n: usize, other: usize, run: Incarnation) {
+        let name = self.nodes[other].name.clone();
+        let node = &mut self.nodes[n];
+        let now = node.read_clock(self.now);
+        node.hellos.insert(other, run);
+        if let Some(process) = &mut node.process {
+            process.replica.handle_hello(now, &name, run);
+            check::after_hello(process, &name, run);
         }
     }
 

@@ -91,9 +91,8 @@ impl Cluster {
             let now = self.nodes[end].read_clock(self.now);
             let peer = self.nodes[other].name.clone();
             let run = self.nodes[other].process.as_ref().map(|process| process.replica.actor().incarnation);
-            self.nodes[end].hellos.extend(run.map(|run| (other, run)));
+            run.iter().for_each(|run| self.hello(end, other, *run));
             if let Some(process) = &mut self.nodes[end].process {
-                run.iter().for_each(|run| process.replica.handle_hello(now, &peer, *run));
                 process.replica.handle_link_up(now, &peer);
             }
         }

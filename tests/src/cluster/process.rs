@@ -138,6 +138,7 @@ impl Cluster {
             leaving: None,
             service: self.new_service.as_ref().map(|new| new(&node.name)),
             seen: Seen::default(),
+            said: BTreeMap::new(),
             looked: Looked::default(),
             windows_seen: Vec::new(),
         });
