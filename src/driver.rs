@@ -308,10 +308,19 @@ impl Driver {
                     self.disconnected(&peer, reason.to_string());
                 }
             }
-            Event::Member { name, state, incarnation, addr } => {
+            Event::Member { name, state, incarnation, addr, teller } => {
                 tracing::debug!(member = %name, %state, %incarnation, %addr, "the membership tells of a member");
-                self.topology.member(&name, matches!(state, MemberState::Alive | MemberState::Suspect));
-                self.replica.handle_member(now, &name, incarnation, life(state));
+                // A name that nobody has met takes no place among those with whom rows are exchanged.
+                let lives = matches!(state, MemberState::Alive | MemberState::Suspect);
+                self.topology.member(&name, lives && teller.is_none());
+                match teller {
+                    Some(teller) => self.replica.handle_introduced(now, &name, incarnation, life(state), &teller),
+                    None => self.replica.handle_member(now, &name, incarnation, life(state)),
+                }
+            }
+            Event::Dropped { name } => {
+                self.topology.member(&name, false);
+                self.replica.handle_dropped(now, &name);
             }
             Event::Superseded { by, peer, addr } => {
                 addr.into_iter().for_each(|addr| self.reports.met_rival(addr));

@@ -462,6 +462,11 @@ impl Structure {
         }
     }
 
+    /// Whether there is nothing that any run of a node has counted.
+    pub(crate) fn has_nothing_of(&self, node: &NodeName) -> bool {
+        self.ledger.read().runs(node).all(|(_, partial)| partial.have <= partial.since && partial.shadow.is_none())
+    }
+
     /// Drops some runs of a node, and says which there were. `away` says that it was done while this node was away: see
     /// [`Ledger::drop_actor`](crate::ledger::Ledger::drop_actor).
     pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, away: bool) -> Vec<Actor> {

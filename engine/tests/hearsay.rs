@@ -6,7 +6,9 @@ mod wire;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Tombstone};
+use tallymesh_engine::replica::Verification;
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
 use wire::{NAME, Wire, config, name, spec};
@@ -284,4 +286,104 @@ fn made_up_names_leave_room_for_real_nodes() {
     }
     let a = wire.node(0);
     assert!(wire.replicas[1].nodes().any(|(node, ..)| *node == a));
+}
+
+/// What the second node finds when it asks all.
+fn verified(wire: &mut Wire) -> Verification {
+    let nonce = wire.replicas[1].probe(wire.now);
+    wire.talk();
+    wire.replicas[1].verification(nonce)
+}
+
+fn made_up(n: usize) -> NodeName {
+    name(&format!("made-up-{n}"))
+}
+
+fn tell_of_made_up(wire: &mut Wire, count: usize) {
+    tell(wire, (0..count).map(|n| Actor::new(made_up(n), Incarnation(1))).collect(), Vec::new());
+}
+
+/// A name that a member makes up goes no further than to those whom it tells it: who is honest does not pass it on.
+#[test]
+fn a_made_up_name_is_not_passed_on() {
+    let mut wire = three();
+    down(&mut wire, 0, 2);
+    tell_of_made_up(&mut wire, 5);
+    assert_eq!(wire.replicas[1].nodes().count(), 2 + 5);
+    let mut wire = settle(wire);
+    wire.run(5);
+    assert_eq!(wire.replicas[0].nodes().count(), 2);
+    // As soon as there are rows, they go on.
+    let mut writer = RowWriter::new(0);
+    let state = RowState::Live { key: Some(b"made up"), added: 1, removed: 0 };
+    writer.push(WireRow { slot: 0, version: 7, state });
+    let delta = Delta {
+        structure: StructureId::of(NAME),
+        actor: Actor::new(made_up(3), Incarnation(1)),
+        since: 0,
+        known: 0,
+        after: 0,
+        upto: 7,
+        floor: 0,
+        snapshot: false,
+        fingerprint: None,
+        rows: &writer.finish(),
+    };
+    let mut bytes = Vec::new();
+    Message::Delta(delta).encode(&mut bytes).unwrap();
+    wire.give(2, 1, &bytes).unwrap();
+    let wire = settle(wire);
+    assert_eq!(wire.replicas[0].nodes().count(), 3);
+}
+
+/// When an operator forgets the member that made names up, nothing is left of them, and they do not come back.
+#[test]
+fn made_up_names_end_with_the_member_that_told_of_them() {
+    let mut wire = three();
+    for from in [0, limits::NODES_TOLD] {
+        let told = (from..from + limits::DIGEST_ENTRIES).map(|n| Actor::new(made_up(n), Incarnation(1)));
+        tell(&mut wire, told.collect(), Vec::new());
+    }
+    assert_eq!(wire.replicas[1].nodes().count(), 2 + limits::NODES_TOLD);
+    let mut wire = settle(wire);
+    down(&mut wire, 1, 2);
+    down(&mut wire, 0, 2);
+    let (liar, now) = (wire.node(2), wire.now_at(0));
+    wire.replicas[0].forget(now, &liar);
+    let mut wire = settle(wire);
+    for at in [0, 1] {
+        assert_eq!(wire.replicas[at].nodes().count(), 1, "{at}");
+        assert_eq!(wire.structure(at).held().len(), 2, "{at}");
+    }
+    let found = verified(&mut wire);
+    assert!(found.converged(), "{found}");
+}
+
+/// The membership knows a name from one member alone. When that one is forgotten, nobody misses the name.
+#[test]
+fn a_member_that_only_a_forgotten_one_introduced_is_not_missed() {
+    let mut wire = three();
+    let (liar, now) = (wire.node(2), wire.now_at(1));
+    for (n, life) in [(0, Life::Alive), (1, Life::Suspect), (2, Life::Dead)] {
+        wire.replicas[1].handle_introduced(now, &made_up(n), Incarnation(1), life, &liar);
+    }
+    assert_eq!(verified(&mut wire).unlinked, [made_up(0), made_up(1)]);
+    assert_eq!(wire.replicas[1].members().count(), 2, "a name is no member until the node speaks");
+    down(&mut wire, 1, 2);
+    down(&mut wire, 0, 2);
+    wire.replicas[1].forget(now, &liar);
+    let found = verified(&mut wire);
+    assert!(found.converged(), "{found}");
+}
+
+/// What the membership drops, because nobody reaches it, the replica does not know any more. What has counted stays.
+#[test]
+fn a_name_that_the_membership_drops_is_not_known_any_more() {
+    let mut wire = three();
+    let (a, liar, now) = (wire.node(0), wire.node(2), wire.now_at(1));
+    wire.replicas[1].handle_introduced(now, &made_up(0), Incarnation(1), Life::Dead, &liar);
+    for node in [&made_up(0), &a] {
+        wire.replicas[1].handle_dropped(now, node);
+    }
+    assert_eq!((wire.replicas[1].nodes().count(), wire.total(1, "k")), (2, 3));
 }

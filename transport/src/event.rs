@@ -11,7 +11,7 @@ use crate::{Link, LinkId, MemberState, Refusal};
 ///
 /// `Up`, `Frame` and `Down` of a peer come in the order in which they happened, and a frame is never lost between two
 /// frames of one link. The others are notices: they may overtake, and a reader that falls behind sees the latest
-/// `Member` of a name only.
+/// `Member` or `Dropped` of a name only.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A link is up. There is one link a name: the `Down` of an earlier one has been reported.
@@ -53,6 +53,13 @@ pub enum Event {
         incarnation: Incarnation,
         /// The address that it gives as its own.
         addr: SocketAddr,
+        /// Who alone has told of it, if it has never said hello to this node.
+        teller: Option<NodeName>,
+    },
+    /// The membership does not hold a member any more: it was forgotten, or it is dead and this node has never met it.
+    Dropped {
+        /// The member.
+        name: NodeName,
     },
     /// A newer run with this node's name is known: this run is refused until it [renews](crate::Endpoint::renew).
     Superseded {

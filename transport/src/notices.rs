@@ -17,12 +17,23 @@ pub(crate) struct Notices {
     changed: Notify,
 }
 
+/// How the membership sees a member.
+#[derive(Debug)]
+pub(crate) struct SeenMember {
+    pub(crate) state: MemberState,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) addr: SocketAddr,
+    /// Who alone has told of it, if it has never said hello to this node.
+    pub(crate) teller: Option<NodeName>,
+}
+
 #[derive(Debug, Default)]
 struct State {
     /// What each peer says last.
     superseded: BTreeMap<NodeName, (Incarnation, Option<SocketAddr>)>,
     writable: BTreeSet<(NodeName, LinkId)>,
-    members: BTreeMap<NodeName, (MemberState, Incarnation, SocketAddr)>,
+    /// Of a member that was dropped there is nothing to say.
+    members: BTreeMap<NodeName, Option<SeenMember>>,
     refused: VecDeque<(SocketAddr, Option<NodeName>, Refusal)>,
 }
 
@@ -48,8 +59,13 @@ impl Notices {
         self.state.lock().writable.remove(&(peer.clone(), link));
     }
 
-    pub(crate) fn member(&self, name: NodeName, state: MemberState, incarnation: Incarnation, addr: SocketAddr) {
-        self.state.lock().members.insert(name, (state, incarnation, addr));
+    pub(crate) fn member(&self, name: NodeName, seen: SeenMember) {
+        self.state.lock().members.insert(name, Some(seen));
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn dropped(&self, name: NodeName) {
+        self.state.lock().members.insert(name, None);
         self.changed.notify_one();
     }
 
@@ -74,8 +90,12 @@ impl Notices {
         if let Some((peer, link)) = state.writable.pop_first() {
             return Some(Event::Writable { peer, link });
         }
-        if let Some((name, (state, incarnation, addr))) = state.members.pop_first() {
-            return Some(Event::Member { name, state, incarnation, addr });
+        match state.members.pop_first() {
+            Some((name, Some(SeenMember { state, incarnation, addr, teller }))) => {
+                return Some(Event::Member { name, state, incarnation, addr, teller });
+            }
+            Some((name, None)) => return Some(Event::Dropped { name }),
+            None => {}
         }
         state.refused.pop_front().map(|(addr, name, reason)| Event::Refused { addr, name, reason })
     }
@@ -96,7 +116,7 @@ mod tests {
         let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
         let name = NodeName::new("a").unwrap();
         for state in [MemberState::Alive, MemberState::Suspect, MemberState::Dead] {
-            notices.member(name.clone(), state, Incarnation(1), addr);
+            notices.member(name.clone(), SeenMember { state, incarnation: Incarnation(1), addr, teller: None });
         }
         let liar = NodeName::new("liar").unwrap();
         notices.superseded(Incarnation(2), &name, None);

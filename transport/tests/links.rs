@@ -43,7 +43,7 @@ async fn a_link_lists_its_member_alive_with_its_round_trip() {
     let mut a = Node::start(&authority, "a", 1, &[]);
     let b = Node::start(&authority, "b", 7, &[a.addr()]);
     a.expect("b alive", |event| match event {
-        Event::Member { name, state: MemberState::Alive, incarnation, addr } => {
+        Event::Member { name, state: MemberState::Alive, incarnation, addr, .. } => {
             assert_eq!((name.as_str(), incarnation.0, addr), ("b", 7, b.addr()));
             Some(())
         }

@@ -181,14 +181,6 @@ impl Cluster {
     /// As [`Cluster::shown`]; and every node shows for each node exactly what that one has counted, and `tally verify` says
     /// of all that they have converged.
     pub(crate) fn exact(&self) -> Duration {
-        let took = self.shows_the_truth();
-        self.verify();
-        took
-    }
-
-    /// Every node shows for each node exactly what that one has counted. `tally verify` is not asked: it names what a liar has made
-    /// up and a node has no place for, as it should.
-    pub(crate) fn shows_the_truth(&self) -> Duration {
         let all: Vec<_> = (0..NODES).collect();
         let took = self.shown();
         for (node, from) in all.iter().flat_map(|node| all.iter().map(move |from| (*node, *from))) {
@@ -198,6 +190,7 @@ impl Cluster {
                 counted.unwrap_or_else(|lack| panic!("{}, {object} from {}: {lack}", name(node), name(from)));
             }
         }
+        self.verify();
         took
     }
 

@@ -236,6 +236,9 @@ fn a_peer_that_lies() {
         runtime.block_on(async {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
             let liar = Liar { peer: Peer::new(papers), run: now.as_millis() as u64 };
+            // First, while all take it to be alive and hear what it says of others. The nodes answer within some seconds, and one
+            // that it says lives its last life answers with a new run, whose rows the others lack for a moment.
+            liar.forged_membership().await;
             liar.noise().await;
             liar.rows_of_others().await;
             liar.lure().await;
@@ -243,7 +246,6 @@ fn a_peer_that_lies() {
             liar.too_much().await;
             liar.made_up_nodes().await;
             liar.last_runs().await;
-            liar.forged_membership().await;
         });
     });
     attacks.join().expect("every lie was told, and answered as it should be");
@@ -265,13 +267,7 @@ fn a_peer_that_lies() {
             made_up == [0, 0] && cluster.total(node, RESTING, "10.200.0.9") == 4
         })
     });
-    let exact = cluster.shows_the_truth();
-    // Not asserted: a node names what it has no place for, and which made-up names found one depends on the order of messages.
-    for node in 0..NODES {
-        if let Err(answer) = cluster.tally(node, &["verify"]) {
-            println!("{} does not say that all has converged: {answer}", name(node));
-        }
-    }
+    let exact = cluster.exact();
     for (node, of) in (0..NODES).flat_map(|node| (0..NODES).filter(move |of| *of != node).map(move |of| (node, of))) {
         assert_eq!(cluster.state(node, of), "alive", "{} of {}", name(node), name(of));
     }

@@ -29,7 +29,10 @@ impl Replica {
         let from = run.last.as_ref().map_or(StructureId(0), |(id, _)| *id);
         for (id, held) in self.structures.range(from..).filter(|(_, held)| held.shared) {
             let mut entries = Vec::new();
-            let mut tell = |entry| {
+            let mut tell = |entry: DigestEntry| {
+                if self.keeps_to_itself(&entry) {
+                    return true;
+                }
                 if left == 0 {
                     return false;
                 }

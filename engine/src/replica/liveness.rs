@@ -1,6 +1,7 @@
 //! Who lives, and what that hides: liveness filters what is read and never changes what is stored (I4). What does change
 //! what is stored are two facts that are final: a newer run supersedes an older one, and a forgotten node is buried.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -100,6 +101,22 @@ pub(super) fn millis(duration: Duration) -> u64 {
 impl Replica {
     /// The membership says how a node is. It holds one run of each name, so this replaces what it said of another run.
     pub fn handle_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life) {
+        self.hear_of_member(now, node, incarnation, life, node);
+    }
+
+    /// As [`Replica::handle_member`], of a node that has never said hello to this one: the membership knows it from `teller` alone.
+    pub fn handle_introduced(
+        &mut self,
+        now: Now,
+        node: &NodeName,
+        incarnation: Incarnation,
+        life: Life,
+        teller: &NodeName,
+    ) {
+        self.hear_of_member(now, node, incarnation, life, teller);
+    }
+
+    fn hear_of_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life, teller: &NodeName) {
         if *node == self.actor.node {
             if incarnation > self.actor.incarnation {
                 self.conflict(now, incarnation, node);
@@ -107,7 +124,7 @@ impl Replica {
             return;
         }
         let actor = Actor::new(node.clone(), incarnation);
-        let standing = self.see(now, &actor, node);
+        let standing = self.see(now, &actor, teller);
         let Some(known) = self.nodes.get_mut(node) else { return };
         if standing < Standing::Current {
             // Another process has the name, in an earlier run. The membership no longer says that the latest run lives.
@@ -118,7 +135,9 @@ impl Replica {
             return self.update_life(now);
         }
         known.told = (incarnation, life);
-        known.teller = None;
+        if teller == node {
+            known.teller = None;
+        }
         // A goodbye is the node's own word; that it is gone afterwards is no news. That it is alive is, once the link over which it
         // said goodbye is gone.
         let leaves = self.links.get(node).is_some_and(|link| link.heard_goodbye);
@@ -232,6 +251,7 @@ impl Replica {
         }
         if whole {
             self.unheld.forget_teller(&node);
+            self.forget_names_told_by(&node);
             self.event(Event::Forgotten { node });
         }
     }
@@ -350,20 +370,23 @@ impl Replica {
         for actor in dropped {
             self.event(Event::Superseded { actor });
         }
-        let structures = &self.structures;
-        let keeps_runs = |id: &StructureId| structures.get(id).is_some_and(|held| held.structure.keeps_runs());
-        let gone = |(id, actor): &Part| {
-            actor.node == *node && runs.contains(&actor.incarnation) && (forgotten || !keeps_runs(id))
-        };
+        let kept = self.structures.iter().filter(|(_, held)| !forgotten && held.structure.keeps_runs());
+        let kept: BTreeSet<StructureId> = kept.map(|(id, _)| *id).collect();
+        let gone = |(id, actor): &Part| actor.node == *node && runs.contains(&actor.incarnation) && !kept.contains(id);
+        self.forget_parts(gone);
+        self.life_changed.insert(node.clone());
+    }
+
+    /// Forgets all that is known of these parts besides their rows.
+    pub(super) fn forget_parts(&mut self, gone: impl Fn(&Part) -> bool) {
         for link in self.links.values_mut() {
-            link.forget(gone);
+            link.forget(&gone);
         }
         self.parents.retain(|part, _| !gone(part));
         self.passed_on.retain(|part| !gone(part));
         self.wanted_before.retain(|part| !gone(part));
         self.hollow.retain(|part, _| !gone(part));
         self.unheld.forget(gone);
-        self.life_changed.insert(node.clone());
     }
 
     pub(super) fn set_life(&mut self, now: Now, node: &NodeName, life: Life) {

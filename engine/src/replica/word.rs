@@ -19,11 +19,13 @@
     )
 )]
 
-use tallymesh_schemas::message::{Digest, Tombstone, Want};
+use std::collections::BTreeSet;
+
+use tallymesh_schemas::message::{Digest, DigestEntry, Tombstone, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, limits};
 
 use super::Replica;
-use super::liveness::{Life, Standing};
+use super::liveness::{Life, Node, Standing};
 use crate::time::Now;
 
 /// A tombstone of a node that speaks: it waits for the node's next run or its end.
@@ -117,6 +119,51 @@ impl Replica {
         if let Some(Contested { tombstone, teller, away }) = self.contested.remove(node) {
             self.bury_as(now, tombstone, &teller, away);
         }
+    }
+
+    /// The membership has dropped a node: nobody has reached it. If only others have told of it, and nothing that it counts is here,
+    /// this node does not know it any more (I13).
+    pub fn handle_dropped(&mut self, now: Now, node: &NodeName) {
+        if !self.nodes.get(node).is_some_and(|known| known.teller.is_some()) {
+            return;
+        }
+        if self.has_nothing_of(node) {
+            self.forget_names(&BTreeSet::from([node.clone()]));
+        } else {
+            self.set_life(now, node, Life::Dead);
+        }
+    }
+
+    /// An operator forgets a node: this node does not know the names any more that only that one has told of, and of which nothing
+    /// is here (I13). A node that has one of these names is heard of again when it speaks, or when others tell of it.
+    pub(super) fn forget_names_told_by(&mut self, teller: &NodeName) {
+        let told = self.nodes.iter().filter(|(_, known)| known.teller.as_ref() == Some(teller)).map(|(name, _)| name);
+        let empty: BTreeSet<_> = told.filter(|name| self.has_nothing_of(name)).cloned().collect();
+        self.forget_names(&empty);
+    }
+
+    fn has_nothing_of(&self, node: &NodeName) -> bool {
+        self.structures.values().all(|held| held.structure.has_nothing_of(node))
+    }
+
+    fn forget_names(&mut self, names: &BTreeSet<NodeName>) {
+        if names.is_empty() {
+            return;
+        }
+        let all = Incarnation(0)..=Incarnation(u64::MAX);
+        for name in names {
+            self.nodes.remove(name);
+            self.life_changed.insert(name.clone());
+            self.structures.values().for_each(|held| drop(held.structure.drop_runs(name, &all, false)));
+        }
+        self.forget_parts(|(_, actor)| names.contains(&actor.node));
+    }
+
+    /// Whether to keep a run from the others: only one member has told of its node, and nothing that it counts is here. So a name
+    /// that a member makes up goes no further than to those whom it tells it.
+    pub(super) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
+        let hearsay = |known: &Node| known.teller.is_some();
+        entry.have <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
     }
 
     /// Whether a member may tell of one more node that nobody has heard of, so that made-up names leave room for those who speak.

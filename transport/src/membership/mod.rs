@@ -33,8 +33,8 @@ pub(crate) struct Peer {
 /// What the membership reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MembershipEvent {
-    /// A member is seen differently than before.
-    Changed { peer: Peer, state: MemberState },
+    /// A member is seen differently than before. One that has never said hello to this node is known from `teller` alone.
+    Changed { peer: Peer, state: MemberState, teller: Option<NodeName> },
     /// A member was dropped: forgotten, or dead and in the way of a new one.
     Dropped(NodeName),
     /// A newer run of this node is known, or this run cannot go on; and the address of that run, if it is another process.

@@ -162,7 +162,8 @@ impl Swim {
             }
             if news {
                 changed = true;
-                self.events.push_back(MembershipEvent::Changed { peer: id.peer(), state });
+                let teller = self.known.get(&id.name).and_then(|known| known.teller.clone());
+                self.events.push_back(MembershipEvent::Changed { peer: id.peer(), state, teller });
             }
         }
         if changed && let Err(error) = self.foca.set_config(config(self.foca.num_members())) {
@@ -219,8 +220,11 @@ impl Swim {
                 }
             }
         }
-        if let Some(known) = self.known.get_mut(&peer.name) {
-            known.teller = None;
+        if let Some(known) = self.known.get_mut(&peer.name)
+            && known.teller.take().is_some()
+        {
+            let (peer, state) = (known.id.peer(), known.state);
+            self.events.push_back(MembershipEvent::Changed { peer, state, teller: None });
         }
     }
 
@@ -345,6 +349,7 @@ impl Membership for Swim {
 
     fn forget(&mut self, now: Time, name: &NodeName) {
         self.drop_member(name);
+        self.drop_introduced_by(name);
         self.settle(now, Ok(()));
     }
 

@@ -76,6 +76,13 @@ impl Swim {
         }
     }
 
+    /// Drops the members that only a forgotten one has told of.
+    pub(super) fn drop_introduced_by(&mut self, teller: &NodeName) {
+        let introduced = self.known.iter().filter(|(_, known)| known.teller.as_ref() == Some(teller));
+        let introduced: Vec<_> = introduced.map(|(name, _)| name.clone()).collect();
+        introduced.iter().for_each(|name| self.drop_member(name));
+    }
+
     pub(super) fn drop_member(&mut self, name: &NodeName) {
         if self.known.remove(name).is_none() {
             return;

@@ -28,6 +28,7 @@ use crate::dial::Dialer;
 use crate::greet::Greeted;
 use crate::inbox::Inbox;
 use crate::membership::{DatagramError, Membership, MembershipEvent};
+use crate::notices::SeenMember;
 use crate::shared::{Known, Shared};
 use crate::{Link, LinkId, Refusal};
 
@@ -199,7 +200,7 @@ impl Mesh {
 
     fn member(&mut self, event: MembershipEvent) {
         match event {
-            MembershipEvent::Changed { peer, state } => {
+            MembershipEvent::Changed { peer, state, teller } => {
                 tracing::info!(peer = %peer.name, addr = %peer.addr, incarnation = %peer.incarnation, %state, "member");
                 self.plan.member(self.now(), &peer.name, peer.addr, state);
                 let mut members = self.shared.members.lock();
@@ -208,12 +209,13 @@ impl Mesh {
                 let (addr, incarnation) = (peer.addr, peer.incarnation);
                 members.insert(peer.name.clone(), Known { addr, incarnation, state, met, link });
                 drop(members);
-                self.shared.notices.member(peer.name, state, incarnation, addr);
+                self.shared.notices.member(peer.name, SeenMember { state, incarnation, addr, teller });
             }
             MembershipEvent::Dropped(name) => {
                 if !self.state.links.contains_key(&name) {
                     self.plan.forget(&name);
                     self.shared.members.lock().remove(&name);
+                    self.shared.notices.dropped(name);
                 }
             }
             MembershipEvent::Superseded { by, addr } => {

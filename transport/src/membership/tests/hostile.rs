@@ -162,6 +162,35 @@ fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
     sim.assert_whole(&["a", "b", "c"]);
 }
 
+/// When an operator forgets a member, the names that only that member has told of are gone as well. A name that says hello is no
+/// hearsay any more, and the node hears so.
+#[test]
+fn names_end_with_the_forgotten_member_that_told_of_them() {
+    let (us, liar) = (peer("a", 1), peer("b", 1));
+    let mut swim = Swim::new(&us, 1);
+    swim.link_up(Duration::ZERO, liar.clone());
+    let names = ["ghost0", "ghost1", "real"];
+    let members = names.map(|who| foca::Member::alive(Id::first(&peer(who, 1))));
+    told(&mut swim, Duration::ZERO, &liar, &us, &members);
+    let tellers = |events: Vec<MembershipEvent>| -> Vec<_> {
+        let changed = events.into_iter().filter_map(|event| match event {
+            MembershipEvent::Changed { peer, teller, .. } => Some((peer.name.to_string(), teller)),
+            _ => None,
+        });
+        changed.filter(|(who, _)| names.contains(&who.as_str())).collect()
+    };
+    let hearsay = |who: &str| (who.to_owned(), Some(liar.name.clone()));
+    let mut seen = tellers(events(&mut swim));
+    seen.sort();
+    assert_eq!(seen, names.map(hearsay));
+    swim.link_up(Duration::ZERO, peer("real", 1));
+    assert_eq!(tellers(events(&mut swim)), [("real".to_owned(), None)]);
+    swim.forget(Duration::ZERO, &liar.name);
+    assert_eq!(swim.known.keys().collect::<Vec<_>>(), [&name("real")]);
+    let dropped = ["b", "ghost0", "ghost1"].map(|who| MembershipEvent::Dropped(name(who)));
+    assert_eq!(events(&mut swim), dropped);
+}
+
 /// What one member may say of another: that it left, is dead, is suspect, or lives another life or run.
 fn lies(of: &Peer) -> Vec<foca::Member<Id>> {
     let id = Id::first(of);

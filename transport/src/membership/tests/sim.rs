@@ -160,7 +160,7 @@ impl Sim {
                 self.wires.insert((self.now + DELAY, self.sent), (from.clone(), to, data));
             }
             while let Some(event) = node.swim.poll_event() {
-                if let MembershipEvent::Changed { peer, state } = &event {
+                if let MembershipEvent::Changed { peer, state, .. } = &event {
                     node.view.insert(peer.name.clone(), (peer.incarnation, *state));
                 }
                 node.history.push((self.now, event));
@@ -175,7 +175,7 @@ impl Sim {
     /// When `who` last began to see `whom` so.
     pub(super) fn since(&self, who: &str, whom: &str, wanted: MemberState) -> Option<Time> {
         self.nodes[&name(who)].history.iter().rev().find_map(|(at, event)| match event {
-            MembershipEvent::Changed { peer, state } if peer.name == name(whom) && *state == wanted => Some(*at),
+            MembershipEvent::Changed { peer, state, .. } if peer.name == name(whom) && *state == wanted => Some(*at),
             _ => None,
         })
     }
