@@ -166,8 +166,6 @@ pub struct Replica {
     hollow: BTreeMap<Part, u32>,
     /// Others' rows that somebody has asked us for, from before where we began.
     wanted_before: BTreeSet<Part>,
-    /// The first of this process's runs that follow on each other: what the later ones have taken over is void.
-    begun: Incarnation,
     /// When others may make this node go on as another run.
     succession: Succession,
     /// That there is no later run has been reported.
@@ -275,7 +273,6 @@ impl Replica {
             passed_on: BTreeSet::new(),
             hollow: BTreeMap::new(),
             wanted_before: BTreeSet::new(),
-            begun: incarnation,
             succession: Succession::default(),
             last_run: false,
             tombstones: BTreeMap::new(),

@@ -102,14 +102,16 @@ fn one_change_satisfies_all_claims_that_wait() {
     wire.talk();
     let now = wire.now;
     wire.replicas[0].handle_superseded(now, Incarnation(2000), &name("b"));
-    assert_eq!(wire.replicas[0].actor().incarnation, Incarnation(2001), "the first has its effect at once");
-    for by in [5000, 9000, 7000] {
+    let first = wire.replicas[0].actor().incarnation;
+    assert!(first > Incarnation(2000), "the first has its effect at once");
+    let highest = first.0 + 9000;
+    for by in [first.0 + 5000, highest, first.0 + 7000] {
         wire.replicas[0].handle_superseded(now, Incarnation(by), &name("b"));
     }
-    assert_eq!(wire.replicas[0].actor().incarnation, Incarnation(2001));
+    assert_eq!(wire.replicas[0].actor().incarnation, first);
     assert!(wire.replicas[0].poll_timeout() <= now.mono.after(Duration::from_secs(1)));
     wire.run(2);
-    assert_eq!(wire.replicas[0].actor().incarnation, Incarnation(9001));
+    assert!(wire.replicas[0].actor().incarnation > Incarnation(highest));
     assert_eq!(wire.replicas[0].counters().conflicts, 2);
 }
 
@@ -154,5 +156,31 @@ fn a_node_gets_back_from_the_highest_run_that_others_can_claim() {
     wire.now.unix_ms += 1000;
     let now = wire.now;
     wire.replicas[forgetful].handle_superseded(now, driven_to, &name("b"));
-    assert_eq!(wire.replicas[forgetful].actor().incarnation.0, driven_to.0 + 1);
+    assert!(wire.replicas[forgetful].actor().incarnation > driven_to);
+}
+
+/// I1. A process that knows nothing hears of a run of its name, and an earlier process has heard of the same run before: they
+/// continue as different runs, so nobody takes the rows of the one for those of the other.
+#[test]
+fn processes_that_hear_of_the_same_run_continue_as_different_runs() {
+    let mut wire = Wire::new(&["a", "b"]);
+    let (config, spec) = (wire::config(), wire::spec());
+    let heard_of = Incarnation(wire.now.unix_ms + 1_000_000);
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        let at = wire.add("a", &config, &spec);
+        wire.now.unix_ms += 1;
+        let now = wire.now;
+        wire.replicas[at].handle_superseded(now, heard_of, &name("b"));
+        runs.push(wire.replicas[at].actor().incarnation);
+        // It tells of itself once more, and again nobody knows of it.
+        wire.now.unix_ms += 1000;
+        let now = wire.now;
+        wire.replicas[at].renew(now, Incarnation(0)).unwrap();
+        runs.push(wire.replicas[at].actor().incarnation);
+    }
+    let all = runs.len();
+    runs.sort();
+    runs.dedup();
+    assert_eq!(runs.len(), all, "{runs:?}");
 }

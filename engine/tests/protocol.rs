@@ -440,7 +440,7 @@ fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {
     wire.add_to(0, "k", 3);
     wire.up(0, 1);
     wire.run(2);
-    assert_eq!(wire.replicas[0].actor().incarnation.0, a.incarnation.0 + 6);
+    assert!(wire.replicas[0].actor().incarnation.0 > a.incarnation.0 + 5);
     assert_eq!(wire.total(1, "k"), 3);
     wire.assert_same(0, 1);
 }

@@ -404,9 +404,17 @@ fn what_is_not_what_was_saved_is_refused() {
 fn each_run_is_later_than_the_one_before() {
     let facts = Facts { incarnation: Incarnation(500), ..Facts::default() };
     assert_eq!(next_run(&facts, 900), Ok(Incarnation(900)));
-    assert_eq!(next_run(&facts, 500), Ok(Incarnation(501)));
-    assert_eq!(next_run(&facts, 3), Ok(Incarnation(501)));
+    assert!(next_run(&facts, 500).unwrap() > Incarnation(500));
+    assert!(next_run(&facts, 3).unwrap() > Incarnation(500));
     let last = Facts { incarnation: Incarnation(limits::INCARNATION - 1), ..Facts::default() };
     assert!(next_run(&last, 3).is_err(), "no number is changed into another one");
     assert!(next_run(&facts, limits::INCARNATION).is_err());
+}
+
+/// I1. The clock is behind the run that was saved, and twice a process begins with the same facts, because the disk was set back
+/// in between: the two are different runs.
+#[test]
+fn processes_that_begin_with_the_same_facts_are_different_runs() {
+    let facts = Facts { incarnation: Incarnation(1_000_000), ..Facts::default() };
+    assert_ne!(next_run(&facts, 5000), next_run(&facts, 9000));
 }

@@ -162,8 +162,8 @@ impl<'de> Deserialize<'de> for NodeName {
     }
 }
 
-/// Which run of a node: the wall clock's milliseconds since 1970 at its start, or one more than any run of that name
-/// that it has heard of.
+/// Which run of a node: the wall clock's milliseconds since 1970 at its start, or a number that is higher than any run of that
+/// name that it has heard of: see [`Incarnation::successor`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
@@ -191,11 +191,33 @@ impl Incarnation {
         Self(self.0.saturating_add(1)).checked()
     }
 
-    /// Whether a node believes others that this is a run of its own name, and begins the next one. The bound moves on with
-    /// the wall clock, faster than a node begins runs: so the node's next run is believed, too, when others report that one
+    /// The run that a process begins at a moment of its wall clock when it has heard of this one: the first later number that
+    /// equals the clock's milliseconds modulo [`limits::INCARNATION_STEP`]. So two processes of one name that hear of the same run
+    /// begin different runs, although neither of them knows of the other one. Where others have to believe the number, it stays
+    /// within what they believe a millisecond later.
+    ///
+    /// # Errors
+    /// [`NoSuchRun`] when this one is the last, or beyond.
+    pub fn successor(self, unix_ms: u64) -> Result<Self, NoSuchRun> {
+        let least = self.next()?;
+        let last = limits::INCARNATION - 1;
+        let highest = if self.is_credible(unix_ms) { Self::reported(unix_ms).min(last) } else { last };
+        // No less than one: what is credible lies below what is reported, and this is not the last one.
+        let step = (highest - self.0).min(limits::INCARNATION_STEP);
+        let further = (unix_ms % step + step - least.0 % step) % step;
+        Self(least.0 + further).checked()
+    }
+
+    /// The first number that a node does not believe of its own name.
+    fn reported(unix_ms: u64) -> u64 {
+        limits::INCARNATION_REPORTED.saturating_add(unix_ms)
+    }
+
+    /// Whether a node believes others that this is a run of its own name, and begins a later one. The bound moves on with
+    /// the wall clock, faster than a node begins runs: so the node's later run is believed, too, when others report that one
     /// to a process that has forgotten it.
     pub fn is_credible(self, unix_ms: u64) -> bool {
-        self.next().is_ok() && self.0 < limits::INCARNATION_REPORTED.saturating_add(unix_ms)
+        self.next().is_ok() && self.0 < Self::reported(unix_ms)
     }
 }
 
@@ -277,12 +299,42 @@ mod tests {
     /// Whatever run others drive a node to, they can report it later to a process that does not know of it.
     #[test]
     fn the_answer_to_a_credible_claim_is_credible_a_millisecond_later() {
-        for unix_ms in [0, 1, 1_700_000_000_000] {
-            let highest = Incarnation(limits::INCARNATION_REPORTED + unix_ms - u64::from(unix_ms > 0));
-            assert_eq!(highest.is_credible(unix_ms), unix_ms > 0);
-            assert!(!highest.next().unwrap().is_credible(unix_ms));
-            assert!(highest.next().unwrap().is_credible(unix_ms + 2));
+        assert!(!Incarnation(limits::INCARNATION_REPORTED).is_credible(0));
+        for unix_ms in [1, 1_700_000_000_000] {
+            let highest = Incarnation(limits::INCARNATION_REPORTED + unix_ms - 1);
+            assert!(highest.is_credible(unix_ms));
+            let answer = highest.successor(unix_ms).unwrap();
+            assert!(!answer.is_credible(unix_ms));
+            assert!(answer.is_credible(unix_ms + 2));
         }
         assert!(!Incarnation(limits::INCARNATION - 1).is_credible(u64::MAX));
+    }
+
+    #[test]
+    fn processes_that_hear_of_the_same_run_begin_different_ones() {
+        let heard = Incarnation(1_735_690_601_237);
+        let begun = |unix_ms| heard.successor(unix_ms).unwrap();
+        for unix_ms in [0, 1, heard.0 - 1, heard.0, heard.0 + 1, heard.0 + 60_000, heard.0 * 2] {
+            assert!(begun(unix_ms) > heard);
+            assert!(begun(unix_ms).0 <= heard.0 + limits::INCARNATION_STEP);
+            for later in [1, 1_000, 60_000, limits::INCARNATION_STEP - 1] {
+                assert_ne!(begun(unix_ms), begun(unix_ms + later), "{later} ms after {unix_ms}");
+            }
+        }
+        assert_eq!(begun(heard.0 + 60_000).0, heard.0 + 60_000, "that of the clock, if it is ahead by little");
+    }
+
+    #[test]
+    fn a_successor_is_a_run_wherever_there_is_a_later_one() {
+        for unix_ms in [0, 1, 1_700_000_000_000, limits::INCARNATION, u64::MAX] {
+            let beyond = limits::INCARNATION_REPORTED.saturating_add(unix_ms).min(limits::INCARNATION - 1);
+            for run in [0, 1, beyond - 1, beyond, limits::INCARNATION - 3, limits::INCARNATION - 2] {
+                let run = Incarnation(run);
+                let Ok(next) = run.next() else { continue };
+                let successor = run.successor(unix_ms).unwrap();
+                assert!(successor >= next && successor.checked().is_ok(), "{successor} of {run} at {unix_ms}");
+            }
+            assert!(Incarnation(limits::INCARNATION - 1).successor(unix_ms).is_err());
+        }
     }
 }

@@ -460,3 +460,22 @@ fn a_clock_that_is_wrong_for_a_moment() {
         assert_eq!(cluster.trace().marked("told: conflict"), 0);
     }
 }
+
+/// I1. A member says that c is in a later run, which is far ahead of c's clock. c starts twice behind that, and knows nothing each
+/// time; each time the others tell it of that run. It is never in a run in which an earlier process of it has counted: nobody
+/// has to replace what it holds of it, and everything is counted once.
+#[test]
+fn a_node_that_hears_of_the_same_run_in_each_process() {
+    let mut cluster = cluster(17);
+    let window = add(&mut cluster, "c", 1);
+    cluster.script("at 0s lie a run c; at 2s restart c; at 4s restart c").unwrap();
+    for n in [10, 100, 1000] {
+        cluster.run_for(SECOND).unwrap();
+        assert_eq!(add(&mut cluster, "c", n), window);
+        cluster.run_for(SECOND).unwrap();
+    }
+    cluster.settle().unwrap();
+    everywhere(&cluster, &[(window, 1111)]);
+    bit(&cluster, &["lie answered by a new run", "restart", "told: conflict"]);
+    assert_eq!(cluster.trace().marked("told: diverged"), 0);
+}

@@ -20,7 +20,9 @@ use crate::structure::Structure;
 use crate::time::Now;
 
 impl Replica {
-    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it.
+    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. An earlier process
+    /// of this node may have been in any run that this one has not heard of; the clock keeps this one from beginning the same
+    /// run: see [`Incarnation::successor`].
     ///
     /// # Errors
     /// [`NoSuchRun`] when the last run there is has been reached: no run is ever begun twice. Nothing is changed then.
@@ -34,7 +36,8 @@ impl Replica {
         at_least: Incarnation,
         renew: impl Fn(&Structure, Actor),
     ) -> Result<Actor, NoSuchRun> {
-        let incarnation = self.actor.incarnation.next()?.max(at_least).checked()?;
+        let heard_of = self.actor.incarnation.max(Incarnation(at_least.0.saturating_sub(1)));
+        let incarnation = heard_of.successor(now.unix_ms)?;
         let run = Actor::new(self.actor.node.clone(), incarnation);
         let was = std::mem::replace(&mut self.actor, run);
         for held in self.structures.values_mut() {
@@ -51,11 +54,8 @@ impl Replica {
         }
         if self.structures.values().any(|held| held.structure.keeps_runs()) {
             // Others keep the events of earlier runs. These count in the new run now.
-            self.bury_runs(now, &was.node, self.begun, was.incarnation);
-        }
-        if incarnation.0 > was.incarnation.0 + 1 {
-            // What lies between may be another process's.
-            self.begun = incarnation;
+            // What lies between the two may be another process's.
+            self.bury_runs(now, &was.node, was.incarnation, was.incarnation);
         }
         Ok(self.actor.clone())
     }

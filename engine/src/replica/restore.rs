@@ -57,7 +57,8 @@ enum Fate {
     Stays,
 }
 
-/// The run to begin after one that knew these facts: that of the wall clock, and later than any that is known of the name.
+/// The run to begin after one that knew these facts: that of the wall clock, or a later one where that is not later than the one
+/// that knew them. The facts may be older than what was saved last, so a run that they do not name may have been begun as well.
 ///
 /// # Errors
 /// [`NoSuchRun`] when the one that knew them was the last there is.
@@ -65,7 +66,8 @@ pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
     if canary::broken(Canary::RunTakenUp) {
         return Ok(facts.incarnation);
     }
-    facts.incarnation.next()?.max(Incarnation(unix_ms)).checked()
+    let run = Incarnation(unix_ms).checked()?;
+    if run > facts.incarnation { Ok(run) } else { facts.incarnation.successor(unix_ms) }
 }
 
 /// Taking back. To be called before anything comes in or is counted: first the facts, then the rows, then the end.
