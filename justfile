@@ -38,9 +38,10 @@ canaries:
 loom:
     RUSTFLAGS="--cfg loom" cargo test -p tallymesh-engine --lib --release --target-dir target/loom models:: -- --nocapture
 
-# fuzzes one target for some seconds; needs cargo-fuzz and a C++ compiler: just fuzz messages 600
+# fuzzes one target, into a folder below target/; needs cargo-fuzz and a C++ compiler: just fuzz messages 600
 fuzz TARGET SECONDS="60":
-    cargo fuzz run -s none --features libfuzzer {{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192 -timeout=10 -rss_limit_mb=1500
+    mkdir -p target/fuzz/{{TARGET}}
+    cargo fuzz run -s none --features libfuzzer {{TARGET}} target/fuzz/{{TARGET}} fuzz/corpus/{{TARGET}} -- -max_total_time={{SECONDS}} -max_len=8192 -timeout=10 -rss_limit_mb=1500
 
 # compares the costs with other products, and counts the instructions of the hot paths
 bench:
