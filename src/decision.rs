@@ -49,6 +49,9 @@ pub enum Reason {
     /// Nodes that the limit needs are not heard.
     #[error("nodes that it needs are not heard")]
     Partition,
+    /// A hard limit: another node has another configuration of it, so no node shares it with that one.
+    #[error("another node has another configuration of hard limits: make all nodes alike")]
+    Differs,
 }
 
 /// A decision of the engine, with the reason of a refusal.
@@ -74,14 +77,15 @@ pub(crate) fn refused(throttle: &Throttle, limiter: &Limiter, now: Time, n: u64)
         (Strength::Soft, OnPartition::FairShare) if missing && beyond_share => Reason::Partition,
         (Strength::Hard, OnPartition::FailClosed) if no_founder => Reason::Partition,
         (Strength::Hard, OnPartition::FailOpen) if no_founder => Reason::Empty,
-        (Strength::Hard, _) if standing.share == 0 => no_share(limiter, no_founder),
+        (Strength::Hard, _) if standing.share == 0 => no_share(limiter, throttle.name(), no_founder),
         (Strength::Hard, _) if beyond_share => Reason::Share,
         _ => Reason::Empty,
     }
 }
 
-fn no_share(limiter: &Limiter, no_founder: bool) -> Reason {
+fn no_share(limiter: &Limiter, name: &str, no_founder: bool) -> Reason {
     match limiter.is_founding() {
+        _ if limiter.differs(name) => Reason::Differs,
         true => Reason::Founding,
         false if no_founder => Reason::Partition,
         false => Reason::Share,
@@ -93,6 +97,8 @@ pub(crate) fn no_permit(pool: &Pool, limiter: &Limiter, now: Time) -> Reason {
     let standing = pool.standing(now);
     if u64::try_from(standing.open).unwrap_or(0) >= standing.maximum {
         Reason::Empty
+    } else if standing.permits == 0 && limiter.differs(pool.name()) {
+        Reason::Differs
     } else if standing.permits == 0 && limiter.is_founding() {
         Reason::Founding
     } else {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{Difference, Limiter, Reach};
+use tallymesh_engine::limits::{Limiter, Reach};
 use tallymesh_engine::replica::{Verification, Verifier};
-use tallymesh_engine::{Life, Now, Replica, Time};
+use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time};
 use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, limits};
 use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -61,6 +61,7 @@ pub(crate) struct Driver {
     verifying: Vec<Verifying>,
     incarnation: Incarnation,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    settings: Arc<Settings>,
     /// `None` where nothing outlives the run.
     saving: Option<Saving>,
     /// The bounds that handles and the admin socket have reached.
@@ -84,6 +85,7 @@ impl Driver {
         clock: Clock,
         admin: Option<Serving>,
         limiters: BTreeMap<StructureId, Arc<Limiter>>,
+        settings: Arc<Settings>,
         saving: Option<Saving>,
         topology: Topology,
         announcer: Announcer,
@@ -106,6 +108,7 @@ impl Driver {
             verifying,
             incarnation,
             limiters,
+            settings,
             saving,
             tally,
             reports,
@@ -161,6 +164,7 @@ impl Driver {
             self.replica.handle_changes(now);
         }
         self.save(now, outcome);
+        self.compare(now);
         self.verify(now);
         self.transmit();
         self.report(now);
@@ -182,6 +186,14 @@ impl Driver {
                      configurations do not mix"
                 );
             }
+        }
+    }
+
+    /// Reports where other nodes are configured differently.
+    fn compare(&self, now: Now) {
+        let live = self.replica.nodes().filter(|(.., life)| matches!(life, Life::Alive | Life::Suspect));
+        for Difference { node, what, here, there } in self.settings.poll(now.mono, live.map(|(name, ..)| name)) {
+            tracing::warn!(%node, what, here, there, "another node has another configuration: make all nodes alike");
         }
     }
 
@@ -213,7 +225,7 @@ impl Driver {
         let saving = self.saving.as_ref().map_or(Time::NEVER, Saving::due);
         again
             .chain(limits)
-            .chain([self.replica.poll_timeout(), saving, self.topology.due()])
+            .chain([self.replica.poll_timeout(), self.settings.poll_timeout(), saving, self.topology.due()])
             .min()
             .unwrap_or(Time::NEVER)
     }
@@ -410,9 +422,10 @@ impl Driver {
         });
         self.reports.summarize(now);
         let (replica, endpoint, limiters, tally) = (&self.replica, &self.endpoint, &self.limiters, &self.tally);
+        let settings = &self.settings;
         self.bounds.poll(now, || {
             let limiters = limiters.values().flat_map(|limiter| limiter.bounds());
-            [replica.bounds(), endpoint.bounds(), tally.reports(shared_limit)]
+            [replica.bounds(), endpoint.bounds(), tally.reports(shared_limit), settings.bounds()]
                 .into_iter()
                 .flatten()
                 .chain(limiters)

@@ -126,6 +126,7 @@ mod names;
 mod node;
 mod report;
 mod series;
+mod settings;
 mod shared;
 pub mod state;
 #[cfg(test)]
@@ -154,7 +155,7 @@ pub use tallymesh_engine::replica::{Counters, Fault, Finding, NotHeld, Outcome, 
 pub use tallymesh_engine::{
     Block, Config as EngineConfig, Count, Counter, Entry, Hold, HoldError, Life, Listing, Structure,
 };
-pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
+pub use tallymesh_engine::{CacheEntry, CacheError, Difference, Stamp};
 pub use tallymesh_engine::{Now, Time, Wake, Watch};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
 pub use tallymesh_schemas::config::OnFullDisk;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tallymesh_engine::limits::{Decision, Limiter, Throttle};
 use tallymesh_engine::{Hold, HoldError, Structure};
 use tallymesh_schemas::config::{LimitsConfig, OutboundLimits, OutboundScope};
@@ -30,7 +31,8 @@ pub struct Scope<'a> {
 }
 
 /// Which limit was in the way.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// A maximum of open connections is reached.
     #[error("{scope}: {open} are open and {maximum} are allowed")]
@@ -54,10 +56,22 @@ pub enum Refusal {
     },
     /// A name cannot be one.
     #[error(transparent)]
-    Name(#[from] KeyError),
+    Name(
+        #[from]
+        #[serde(serialize_with = "as_text")]
+        KeyError,
+    ),
     /// A mask of the inbound limits is longer than an address.
     #[error(transparent)]
-    Mask(#[from] MaskError),
+    Mask(
+        #[from]
+        #[serde(serialize_with = "as_text")]
+        MaskError,
+    ),
+}
+
+fn as_text<T: ToString, S: serde::Serializer>(error: &T, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&error.to_string())
 }
 
 impl From<HoldError> for Refusal {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tallymesh_engine::limits::{Founding, Limiter};
 use tallymesh_engine::replica::{Counters, Verification, next_run};
-use tallymesh_engine::{Now, Replica, Structure, Time};
+use tallymesh_engine::{Difference, Now, Replica, Settings, Structure, Time};
 use tallymesh_schemas::config::{LimitsConfig, OutboundLimits};
 use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec, bound};
@@ -31,6 +31,7 @@ use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::names::{BindingDomains, Domains};
 use crate::series::Series;
+use crate::settings;
 use crate::shared::{Member, ObjectError, Shared};
 use crate::state::{NotTaken, Opened, Saving, StateError, StateStanding};
 use crate::throttle::{Permits, Throttle, ThrottleError};
@@ -75,6 +76,12 @@ impl Node {
         let topology = Topology::new(name.clone(), builder.bound);
         let mut replica = Replica::new(builder.engine, name, builder.transport.incarnation);
         let changed = Arc::new(Notify::new());
+        let settings = {
+            let changed = Arc::clone(&changed);
+            Arc::new(Settings::replicate(&mut replica, Arc::new(move || changed.notify_one()))?)
+        };
+        settings::state_objects(&settings, &builder.structures, &builder.series, &builder.gauge_caches);
+        settings::state_limits(&settings, &builder.limits);
         let mut structures = BTreeMap::new();
         for spec in builder.structures {
             let changed = Arc::clone(&changed);
@@ -131,14 +138,15 @@ impl Node {
             gauge_caches,
             limiters: ours,
             limits,
+            settings: Arc::clone(&settings),
             saving: saving.as_ref().map(Saving::standing),
             announced,
             tally: Arc::clone(&tally),
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
         let driver = Driver::new(
-            replica, endpoint, gate, events, received, changed, clock, admin, limiters, saving, topology, announcer,
-            tally,
+            replica, endpoint, gate, events, received, changed, clock, admin, limiters, settings, saving, topology,
+            announcer, tally,
         );
         let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
         Ok(Self { shared, commands, driver })
@@ -310,7 +318,14 @@ impl Node {
     pub fn create_permits(&self, name: &str, maximum: u64) -> Result<Permits, ThrottleError> {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
         let pool = limiter.pool(name, maximum, self.shared.clock.time())?;
+        settings::state_permits(&self.shared.settings, name, maximum);
         Ok(Permits::new(pool, Arc::clone(limiter), self.shared.clock))
+    }
+
+    /// How the configurations of other live nodes differ from this node's, in order of node and setting; empty where all are
+    /// alike. Compared once a second. Throttles that programs make are compared while they are used, and if they are hard.
+    pub fn differences(&self) -> Vec<Difference> {
+        settings::differences(&self.shared)
     }
 
     /// The limits that the configuration has of what goes out and comes in.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tallymesh_engine::limits::Limiter;
-use tallymesh_engine::{Life, Series, Structure};
+use tallymesh_engine::{Life, Series, Settings, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId, bound};
 use tallymesh_transport::{Endpoint, Joining, Traffic};
 
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
     pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
     pub(crate) limits: Limits,
+    /// What this node is configured for, compared with other nodes.
+    pub(crate) settings: Arc<Settings>,
     /// How the saving of what outlives a run stands, where it is saved.
     pub(crate) saving: Option<SharedStanding>,
     /// Whether the node has joined, and what happens.
@@ -198,6 +200,11 @@ impl Shared {
     }
 
     /// Whether this node has others to join and a link to none of them.
+    /// Whether there are others to join and there is no link to any of them yet.
+    pub(crate) fn searches(&self) -> bool {
+        matches!(*self.endpoint.joining().borrow(), Joining::Trying | Joining::Unreachable)
+    }
+
     pub(crate) fn is_alone(&self) -> bool {
         *self.endpoint.joining().borrow() == Joining::Unreachable
     }

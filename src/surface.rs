@@ -149,4 +149,11 @@ fn results_can_be_written_as_json() {
     serialize::<NodeEvent>();
     serialize::<crate::Change>();
     serialize::<crate::Block>();
+    serialize::<crate::Entry>();
+    serialize::<crate::CacheEntry>();
+    serialize::<crate::SeriesEntry>();
+    serialize::<crate::Refusal>();
+    serialize::<crate::Joining>();
+    serialize::<crate::StateStanding>();
+    serialize::<crate::Difference>();
 }

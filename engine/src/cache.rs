@@ -26,7 +26,7 @@ pub struct Cache {
 }
 
 /// An entry of a cache.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct CacheEntry {
     /// The key; [`key::display_bytes`] makes it readable.
     pub key: Vec<u8>,

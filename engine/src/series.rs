@@ -161,7 +161,7 @@ struct Ahead {
 }
 
 /// A key and its count in each window, the current one first.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct SeriesEntry {
     /// The key's bytes; [`key::display`] makes them readable.
     pub key: Vec<u8>,

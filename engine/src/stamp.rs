@@ -11,7 +11,7 @@ use tallymesh_schemas::limits;
 const COUNTER_BITS: u32 = 16;
 
 /// When something was written: milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize)]
 pub struct Stamp(pub u64);
 
 impl Stamp {

@@ -65,7 +65,7 @@ pub struct Count {
 }
 
 /// A key and its count.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Entry {
     /// The key's bytes; [`key::display`] makes them readable.
     pub key: Vec<u8>,

@@ -74,6 +74,8 @@ bounds! {
     RefusedEvents => "refused events", "refused connections are counted and not told to the driver";
     /// Messages that wait for the task that owns the links.
     MeshInputs => "mesh inputs", "membership datagrams are dropped";
+    /// [`limits::SETTINGS`].
+    Settings => "settings", "this node does not compare further settings with other nodes";
 }
 
 impl fmt::Display for Bound {

@@ -153,7 +153,7 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
             let (binding, name) = text.split_once('/').ok_or_else(|| KeyError::BindingDomain(text.to_owned()))?;
             Ok(binding_domain(binding, name)?.into_bytes())
         }
-        Class::NamedEvents | Class::GaugeCache => {
+        Class::NamedEvents | Class::GaugeCache | Class::Settings => {
             check(Kind::GaugeTable, text.as_bytes()).map_err(|_| KeyError::Name(text.to_owned()))?;
             Ok(text.as_bytes().to_vec())
         }

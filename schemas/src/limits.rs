@@ -176,6 +176,9 @@ pub const PERMITS: RangeInclusive<u64> = 1..=1 << 32;
 /// Names of limits that one node may ask others for, or lend another one of, at a time.
 pub const SHARED_NAMES: usize = 1 << 16;
 
+/// Settings that a node states to the others, and reads of another one.
+pub const SETTINGS: usize = 4096;
+
 /// Bytes of the name of a throttle: what a key still holds beside two identities.
 pub const THROTTLE_NAME_BYTES: usize = 253;
 

@@ -55,8 +55,8 @@ impl fmt::Display for SeriesName {
     }
 }
 
-/// One series as a node is configured for it. Nodes that give one series different intervals keep two series; the number
-/// of windows that each keeps is its own matter.
+/// One series as a node is configured for it. Nodes that give one series different intervals keep two series. A node that
+/// keeps fewer windows reads fewer of them; nodes report that difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SeriesSpec {
     /// Its name.

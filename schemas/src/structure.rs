@@ -136,6 +136,8 @@ pub enum Class {
     Cache,
     /// Counters by name, of a gauge cache.
     GaugeCache,
+    /// What the nodes are configured for, one row for each setting.
+    Settings,
 }
 
 impl Class {
@@ -160,6 +162,7 @@ impl Class {
             Self::OutboundConnections => "OBTC",
             Self::Cache => "cache",
             Self::GaugeCache => "gauge_cache",
+            Self::Settings => "settings",
         }
     }
 
@@ -177,9 +180,11 @@ impl Class {
     pub fn kind(self) -> Kind {
         match self {
             Self::InboundCidr | Self::OutboundCidr | Self::AddressEvents => Kind::CidrTree,
-            Self::OutboundDomains | Self::OutboundBindingDomains | Self::NamedEvents | Self::GaugeCache => {
-                Kind::GaugeTable
-            }
+            Self::OutboundDomains
+            | Self::OutboundBindingDomains
+            | Self::NamedEvents
+            | Self::GaugeCache
+            | Self::Settings => Kind::GaugeTable,
             Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Kind::ThrottleTable,
             Self::Cache => Kind::Cache,
         }
@@ -191,6 +196,7 @@ impl Class {
             Self::InboundCidr | Self::OutboundCidr | Self::OutboundDomains | Self::OutboundBindingDomains => {
                 Cell::Gauge
             }
+            Self::Settings => Cell::Gauge,
             Self::AddressEvents | Self::NamedEvents | Self::GaugeCache => Cell::Events,
             // What a throttle has admitted matters to those who hear it as it grows; its rows go when it is idle.
             Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Cell::Gauge,
@@ -275,6 +281,12 @@ impl StructureSpec {
     /// The cache in which a node keeps how full the throttles are that are counted in a structure. It is not replicated.
     pub fn levels(of: &StructureName) -> Self {
         Self::new(StructureName::derived(format!("level:{of}")), Class::Cache)
+    }
+
+    /// The structure in which each node states what it is configured for. No name that is given has a colon.
+    pub fn settings() -> Self {
+        let name = StructureName::derived("node:settings".to_owned());
+        Self { on_dead: OnDead::Drop(Duration::ZERO), ..Self::new(name, Class::Settings) }
     }
 
     /// As the console lists it: `lazy, cidrtree w/ snapshots`.

@@ -6,6 +6,7 @@ use tallymesh_schemas::admin::{Answer, PermitsInfo, ThrottleInfo};
 use super::session::{Refused, Served, Session};
 use super::wire::{self, To};
 use crate::decision::Decision;
+use crate::settings;
 use crate::throttle::{Permits, Throttle};
 
 impl Session {
@@ -49,11 +50,9 @@ impl Session {
         }
     }
 
-    /// How the limits of other nodes differ, a line each.
+    /// How the configurations of other nodes differ, a line each.
     pub(super) fn differences(&self) -> Vec<String> {
-        let all = self.shared().limiters.values().flat_map(|limiter| limiter.differences());
-        let lines: std::collections::BTreeSet<_> = all.map(|difference| difference.to_string()).collect();
-        lines.into_iter().collect()
+        settings::differences(self.shared()).iter().map(ToString::to_string).collect()
     }
 
     /// The limits of what goes out and comes in, a line each.

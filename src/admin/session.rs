@@ -351,7 +351,7 @@ impl Session {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
-        let mut verified = verified(found);
+        let mut verified = verified(found, self.shared.searches());
         let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
         wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
@@ -406,12 +406,13 @@ fn object_of(structure: &Structure) -> admin::Object {
 }
 
 /// What a verification found, as the admin protocol tells it.
-fn verified(found: Verification) -> admin::Verified {
+fn verified(found: Verification, alone: bool) -> admin::Verified {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let outcome = match found.outcome() {
-        Outcome::Converged => admin::Outcome::Converged,
         Outcome::NotConverged => admin::Outcome::NotConverged,
-        Outcome::NotCompared => admin::Outcome::NotCompared,
+        // A node that has nobody to compare with knows nothing of the cluster.
+        Outcome::Converged if !alone => admin::Outcome::Converged,
+        Outcome::Converged | Outcome::NotCompared => admin::Outcome::NotCompared,
     };
     let finding = |finding: tallymesh_engine::replica::Finding| admin::Finding {
         object: finding.structure.to_string(),
@@ -432,6 +433,7 @@ fn verified(found: Verification) -> admin::Verified {
     };
     admin::Verified {
         outcome,
+        alone,
         members: found.members,
         silent: found.silent,
         late: found.late,

@@ -24,7 +24,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// How the saving of what outlives a run stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StateStanding {
     /// What was written up to then is saved, in milliseconds since 1970 by this node's clock.
     pub saved_ms: u64,

@@ -120,7 +120,7 @@ pub(super) fn read(dir: &Path, lineage: u64) -> Result<Option<Seal>, StateError>
 }
 
 /// The file is older than the last commit that was done: newer ones are damaged, or a backup was put in its place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct RolledBack {
     /// When the commit was done that the node has started with, in milliseconds since 1970.
     pub restored_ms: u64,

@@ -42,7 +42,8 @@ impl std::fmt::Display for MemberState {
 }
 
 /// Whether this node has found others of its cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Joining {
     /// It has not tried every seed yet.
     Trying,

@@ -109,9 +109,13 @@ fn text(verified: &Verified) -> String {
     let outcome = match verified.outcome {
         Outcome::Converged => style::good("converged"),
         Outcome::NotConverged => style::bad("not converged"),
+        Outcome::NotCompared if verified.alone => style::bad("not compared"),
         Outcome::NotCompared => style::bad("not compared in time"),
     };
     let mut text = format!("{outcome}: {compared}\n");
+    if verified.alone {
+        text += "  this node has a link to no other node: its seeds do not answer\n";
+    }
     for finding in &verified.findings {
         let Finding { object, actor, member, have, head, fault } = finding;
         text += &match fault {
@@ -188,8 +192,10 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         "outcome": match verified.outcome {
             Outcome::Converged => "converged",
             Outcome::NotConverged => "not converged",
+            Outcome::NotCompared if verified.alone => "not compared",
             Outcome::NotCompared => "not compared in time",
         },
+        "alone": verified.alone,
         "members": verified.members,
         "silent": verified.silent,
         "late": verified.late,

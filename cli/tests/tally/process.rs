@@ -98,6 +98,12 @@ fn a_node_that_finds_nobody_is_ready_and_says_that_it_is_alone() {
     let said = mesh.ask("relay-0-1", &count);
     assert!(said.stderr.contains("warning: the node has no link to any other"), "{said:?}");
     assert_eq!(mesh.count("relay-0-1", "inbound_cidr", "192.0.2.7")["alone"], true);
+    let verified = mesh.ask("relay-0-1", &["verify"]);
+    assert_eq!(verified.code, Some(5), "{verified:?}");
+    assert!(
+        verified.stdout.starts_with("not compared:") && verified.stdout.contains("seeds do not answer"),
+        "{verified:?}"
+    );
 
     // Nothing of it is left where all is well.
     mesh.start("relay-0-2", &[]);

@@ -111,7 +111,43 @@ fn limits_that_differ_are_not_used_and_named() {
         );
         let members = mesh.ask(node, &["cluster", "membership"]).ok();
         assert!(members.contains("configurations differ: throttle hard"), "{members}");
-        mesh.ask(node, &["throttle", "take", "hard"]).fails(1);
+        let refused = mesh.ask(node, &["throttle", "take", "hard"]).fails(1);
+        assert!(refused.contains("another configuration"), "{refused}");
+    }
+}
+
+/// Each object that one of three nodes configures differently is named on all nodes, with both values.
+#[test]
+fn objects_that_differ_are_named() {
+    let mut mesh = Mesh::new(&NODES);
+    let series = |windows: u32| {
+        format!("audit_series \"hits\" {{\n  type = \"cidr\"\n  interval = 60\n  windows = {windows}\n}}\n")
+    };
+    for name in NODES {
+        let other = name == NODES[2];
+        mesh.edit(name, |text| {
+            let limits = if other { LIMITS.replace("burst = 10", "burst = 11") } else { LIMITS.to_owned() };
+            text + &limits + &series(if other { 5 } else { 6 })
+        });
+        mesh.start(name, &[]);
+    }
+    mesh.wait_for_links();
+    for (at, node) in NODES.iter().enumerate() {
+        let verified = eventually(&format!("{node} names both"), SOON, || {
+            let verified = mesh.ask(node, &["verify"]);
+            let named = ["throttle soft is 20/3600000ms,burst=1", "series hits of 60 s is address_events,windows="];
+            if named.iter().all(|named| verified.stdout.contains(named)) {
+                Ok(verified)
+            } else {
+                Err(format!("{verified:?}"))
+            }
+        });
+        assert_eq!(verified.code, Some(1), "{verified:?}");
+        let members = mesh.ask(node, &["cluster", "membership"]).ok();
+        let lines = members.lines().filter(|line| line.starts_with("configurations differ: ")).count();
+        assert_eq!(lines, if at == 2 { 4 } else { 2 }, "{members}");
+        let log = mesh.log(node);
+        assert!(log.contains("WARN") && log.contains("another node has another configuration"), "{log}");
     }
 }
 

@@ -13,6 +13,7 @@ use tallymesh_schemas::{NodeName, StructureId, ThrottleSpec};
 
 use super::escrow::Founding;
 use super::fact::Seat;
+use crate::settings::Difference;
 use crate::time::Time;
 
 /// Limits that one process tells and that are kept of another one.
@@ -74,27 +75,6 @@ impl Agreement {
     }
 }
 
-/// A difference between this node's configuration and another one's.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Difference {
-    /// The other node.
-    pub node: NodeName,
-    /// What differs.
-    pub what: String,
-    /// What it is here; nothing where there is none.
-    pub here: String,
-    /// What it is there; nothing where there is none, or it is not known yet.
-    pub there: String,
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { node, what, here, there } = self;
-        let or_none = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
-        write!(f, "{what} is {} here and {} on {node}", or_none(here), or_none(there))
-    }
-}
-
 #[derive(Clone, Debug)]
 struct Other {
     fingerprint: Option<u64>,
@@ -139,6 +119,11 @@ impl Configurations {
     /// Whether a process is known to have another configuration. One of an older build does not say.
     pub(super) fn differs(&self, seat: &Seat, ours: u64) -> bool {
         self.others.get(seat).and_then(|other| other.fingerprint).is_some_and(|theirs| theirs != ours)
+    }
+
+    /// Whether any process is known to have another configuration.
+    pub(super) fn any_differs(&self, ours: u64) -> bool {
+        self.others.values().filter_map(|other| other.fingerprint).any(|theirs| theirs != ours)
     }
 
     /// Forgets processes whose rows are gone.

@@ -23,12 +23,13 @@ use self::rows::Rows;
 pub use self::rows::Write;
 pub use self::tenure::Begins;
 use self::tenure::{Claim, Epoch, Vote};
-use super::agreement::{Agreement, Configurations, Difference};
+use super::agreement::{Agreement, Configurations};
 use super::board::{Board, Stage};
 use super::bucket::UNITS;
 use super::fact::{self, Fact, Seat};
 use super::target::Quota;
 use crate::canary::{self, Canary};
+use crate::settings::Difference;
 use crate::time::Time;
 
 /// Lets go of what is idle. Asked before a share leaves: what it answers is no longer used here.
@@ -173,6 +174,12 @@ impl Escrow {
             }));
         }
         all
+    }
+
+    /// Whether another process has another configuration of all hard limits, or of this one. O(processes).
+    pub(super) fn is_in_conflict(&self, name: &str) -> bool {
+        let rate = self.names.get(name).and_then(|named| named.rate);
+        self.configurations.any_differs(self.fingerprint) || self.gives_way(name, rate)
     }
 
     /// Whether a node that uses the limit of this name has a smaller one in mind: then ours is not used. O(processes).

@@ -17,13 +17,14 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Bound, NodeName, Strength, ThrottleSpec, limits};
 
 use self::sharing::{LOOK, Sharing};
-use super::agreement::{Agreement, Difference};
+use super::agreement::Agreement;
 use super::escrow::{Begins, Escrow, Founding};
 use super::heard::{Heard, Past};
 use super::levels::{Level, Levels};
 use super::pool::Pool;
 use super::throttle::{Born, Ground, Listed, Reach, Throttle};
 use crate::cache::Cache;
+use crate::settings::Difference;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
 use crate::watch::Grown;
@@ -419,6 +420,11 @@ impl Limiter {
     /// How the hard limits of other nodes differ from ours.
     pub fn differences(&self) -> Vec<Difference> {
         self.sharing.lock().escrow.as_ref().map(Escrow::differences).unwrap_or_default()
+    }
+
+    /// Whether the share of a hard limit is out of use because another node has another configuration. O(processes).
+    pub fn differs(&self, name: &str) -> bool {
+        self.sharing.lock().escrow.as_ref().is_some_and(|escrow| escrow.is_in_conflict(name))
     }
 
     /// Those of [`Limiter::differences`] that were not taken yet: each is reported once. Looks once a second.

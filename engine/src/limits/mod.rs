@@ -86,7 +86,7 @@ mod soft;
 mod target;
 mod throttle;
 
-pub use agreement::{Agreement, Difference};
+pub use agreement::Agreement;
 pub use bucket::{Bucket, Decision, UNITS};
 pub use escrow::{Base, Begins, Escrow, Founding, FoundingError, Release, ReleaseAll, Share, Write};
 pub use fact::Seat;

@@ -292,6 +292,8 @@ pub enum Outcome {
 pub struct Verified {
     /// What it comes to.
     pub outcome: Outcome,
+    /// The asking node has others to join and a link to none of them, so nothing was compared.
+    pub alone: bool,
     /// Who answered, the asking node included.
     pub members: Vec<NodeName>,
     /// Members that have a link to the asking node and said nothing.

@@ -106,6 +106,7 @@ fn about(class: Class) -> &'static str {
         Class::OutboundMessages => "Throttles of outbound messages",
         Class::OutboundConnections => "Throttles of outbound connections",
         Class::GaugeCache => "Counters of a gauge cache by name",
+        Class::Settings => "Settings of nodes",
         Class::Cache => "Values by key; the last writer wins",
     }
 }

@@ -1,0 +1,199 @@
+//! Settings: each node states what it is configured for, and every node names what differs.
+//!
+//! Objects, series, throttles and permits mean the same on all nodes only if all nodes are configured alike. Each node writes
+//! one row for each of its settings into a replicated structure. The key of the row is the setting's name and value. Settings
+//! are compared with those of nodes that live. Nothing is enforced here: hard limits compare what their proof needs by
+//! themselves, before they share anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tallymesh_schemas::bound::{self, Bound};
+use tallymesh_schemas::{NodeName, StructureId, StructureSpec, limits};
+
+use crate::replica::{Replica, StructureError};
+use crate::structure::{Structure, Wake};
+use crate::time::Time;
+use crate::watch::Watch;
+
+/// Time between two comparisons.
+const COMPARE: Duration = Duration::from_secs(1);
+
+/// Differences that are named.
+const DIFFERENCES: usize = 64;
+
+/// Reported differences that are remembered.
+const REPORTED: usize = 1024;
+
+/// The longest value, in bytes. A longer one is replaced by its hash.
+const VALUE_BYTES: usize = 192;
+
+/// A difference between this node's configuration and another node's.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+pub struct Difference {
+    /// The other node.
+    pub node: NodeName,
+    /// What differs.
+    pub what: String,
+    /// The value here; empty where there is none.
+    pub here: String,
+    /// The value there; empty where there is none, or it is not known yet.
+    pub there: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { node, what, here, there } = self;
+        let or_none = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
+        write!(f, "{what} is {} here and {} on {node}", or_none(here), or_none(there))
+    }
+}
+
+/// This node's settings, and the comparison with those of other nodes.
+pub struct Settings {
+    node: NodeName,
+    structure: Arc<Structure>,
+    watch: Arc<Watch>,
+    /// A row has changed since the last comparison.
+    changed: Arc<AtomicBool>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// This node's settings: value by name.
+    ours: BTreeMap<String, String>,
+    /// The differences of the last comparison.
+    found: Vec<Difference>,
+    reported: BTreeSet<Difference>,
+    /// The nodes of the last comparison.
+    compared: Vec<NodeName>,
+    compare_at: Time,
+    tally: bound::Tally,
+}
+
+impl Settings {
+    /// Replicates the structure of the settings. `wake` as for [`Replica::replicate`].
+    ///
+    /// # Errors
+    /// As [`Replica::replicate`].
+    pub fn replicate(replica: &mut Replica, wake: Wake) -> Result<Self, StructureError> {
+        let structure = replica.replicate(StructureSpec::settings(), Arc::clone(&wake))?;
+        let changed = Arc::new(AtomicBool::new(true));
+        let flag = Arc::clone(&changed);
+        let watch = structure.watch(
+            1,
+            Arc::new(move || {
+                flag.store(true, Ordering::Release);
+                wake();
+            }),
+        );
+        let node = replica.actor().node.clone();
+        Ok(Self { node, structure, watch, changed, state: Mutex::default() })
+    }
+
+    /// States a setting, in place of an earlier value of its name. O(log settings).
+    pub fn set(&self, name: &str, value: &str) {
+        let value = one_word(value);
+        let mut state = self.state.lock();
+        if state.ours.get(name) == Some(&value) {
+            return;
+        }
+        if state.ours.len() >= limits::SETTINGS && !state.ours.contains_key(name) {
+            state.tally.reached(Bound::Settings);
+            return;
+        }
+        // Every key that `encode` makes is one of the structure's kind; a total is far from its bound.
+        let _ = self.structure.add(encode(name, &value).as_bytes(), 1);
+        if let Some(before) = state.ours.insert(name.to_owned(), value) {
+            let _ = self.structure.add(encode(name, &before).as_bytes(), -1);
+        }
+        self.changed.store(true, Ordering::Release);
+    }
+
+    /// Compares, where a row or a node has changed and the last comparison is a second ago. `live` are the nodes that live, in
+    /// order of name. Returns the differences that were not returned before. O(settings of all nodes) for a comparison.
+    pub fn poll<'a>(&self, now: Time, live: impl Iterator<Item = &'a NodeName>) -> Vec<Difference> {
+        let mut state = self.state.lock();
+        if now < state.compare_at {
+            return Vec::new();
+        }
+        let live: Vec<_> = live.filter(|node| **node != self.node).cloned().collect();
+        if !self.changed.swap(false, Ordering::AcqRel) && state.compared == live {
+            return Vec::new();
+        }
+        let _ = self.watch.take();
+        state.compare_at = now.after(COMPARE);
+        state.found = self.compare(&state.ours, &live);
+        state.compared = live;
+        let new: Vec<_> = state.found.iter().filter(|found| !state.reported.contains(found)).cloned().collect();
+        if state.reported.len() + new.len() > REPORTED {
+            state.reported.clear();
+        }
+        state.reported.extend(new.iter().cloned());
+        new
+    }
+
+    /// When to call [`Settings::poll`].
+    pub fn poll_timeout(&self) -> Time {
+        if self.changed.load(Ordering::Acquire) { self.state.lock().compare_at } else { Time::NEVER }
+    }
+
+    /// The differences of the last comparison, in order, at most 64.
+    pub fn differences(&self) -> Vec<Difference> {
+        self.state.lock().found.clone()
+    }
+
+    /// The bounds that were reached since the start.
+    pub fn bounds(&self) -> Vec<bound::Report> {
+        self.state.lock().tally.reports(|_| limits::SETTINGS as u64)
+    }
+
+    /// Compares what this node and another one both have: an object that only one of them has is not an error.
+    fn compare(&self, ours: &BTreeMap<String, String>, live: &[NodeName]) -> Vec<Difference> {
+        let mut all = Vec::new();
+        for node in live {
+            let Some(mut listing) = self.structure.list(Some(node)) else { continue };
+            // Between two values of a setting both rows may be here: only the one that is left differs.
+            let mut theirs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+            for entry in listing.entries(limits::SETTINGS) {
+                if let Some((name, value)) = decode(&entry.key).filter(|_| entry.count > 0) {
+                    theirs.entry(name.to_owned()).or_default().insert(value.to_owned());
+                }
+            }
+            for (name, values) in theirs {
+                let Some(here) = ours.get(&name).filter(|here| !values.contains(*here)) else { continue };
+                let there = values.into_iter().next_back().unwrap_or_default();
+                all.push(Difference { node: node.clone(), what: name, here: here.clone(), there });
+                if all.len() == DIFFERENCES {
+                    return all;
+                }
+            }
+        }
+        all
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("ours", &self.state.lock().ours).finish_non_exhaustive()
+    }
+}
+
+/// A value without spaces and control characters, of bounded length.
+fn one_word(value: &str) -> String {
+    let good = value.len() <= VALUE_BYTES && value.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    if good && !value.is_empty() { value.to_owned() } else { format!("#{:016x}", StructureId::of(value).0) }
+}
+
+/// The key of a setting. A name may have spaces; a value has none.
+fn encode(name: &str, value: &str) -> String {
+    format!("{name} {value}")
+}
+
+fn decode(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.rsplit_once(' ')
+}

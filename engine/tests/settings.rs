@@ -1,0 +1,81 @@
+//! Settings of nodes that differ: each node names the difference once, with both values.
+
+#[allow(dead_code, reason = "each test crate uses its part")]
+mod wire;
+
+use std::sync::Arc;
+
+use tallymesh_engine::Settings;
+use tallymesh_schemas::{NodeName, limits};
+use wire::Wire;
+
+fn nodes(names: &[&str]) -> (Wire, Vec<Settings>) {
+    let mut wire = Wire::new(names);
+    for a in 0..names.len() {
+        (a + 1..names.len()).for_each(|b| wire.up(a, b));
+    }
+    let settings = wire.replicas.iter_mut().map(|replica| Settings::replicate(replica, Arc::new(|| ())).unwrap());
+    let settings = settings.collect();
+    (wire, settings)
+}
+
+/// What a node reports now, of all nodes that it has a link to.
+fn reported(wire: &mut Wire, settings: &[Settings], at: usize) -> Vec<String> {
+    wire.run(3);
+    let live: Vec<NodeName> = wire.replicas[at].links().cloned().collect();
+    settings[at].poll(wire.now.mono, live.iter()).iter().map(ToString::to_string).collect()
+}
+
+/// Both nodes report the difference once, with both values; what only one node has is no difference.
+#[test]
+fn a_difference_is_reported_once_by_each_node() {
+    let (mut wire, settings) = nodes(&["a", "b", "c"]);
+    settings[0].set("throttle soft one", "10/1000ms");
+    settings[1].set("throttle soft one", "50/1000ms");
+    settings[2].set("throttle soft one", "10/1000ms");
+    settings[2].set("series of c", "6");
+    settings.iter().for_each(|of| of.set("object x", "hold"));
+    let found = "throttle soft one is 10/1000ms here and 50/1000ms on b";
+    assert_eq!(reported(&mut wire, &settings, 0), [found]);
+    assert_eq!(reported(&mut wire, &settings, 2), [found]);
+    let there = |node| format!("throttle soft one is 50/1000ms here and 10/1000ms on {node}");
+    assert_eq!(reported(&mut wire, &settings, 1), [there("a"), there("c")]);
+    assert_eq!(reported(&mut wire, &settings, 0), [""; 0]);
+    assert_eq!(settings[0].differences().len(), 1, "it is still so");
+}
+
+/// A difference ends when the setting is changed, and when the node is gone.
+#[test]
+fn a_difference_ends() {
+    let (mut wire, settings) = nodes(&["a", "b"]);
+    settings[0].set("founders", "a,b");
+    settings[1].set("founders", "a");
+    assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
+    settings[1].set("founders", "a,b");
+    assert_eq!(reported(&mut wire, &settings, 0), [""; 0]);
+    assert_eq!(settings[0].differences(), []);
+    settings[1].set("founders", "b");
+    assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
+    wire.run(3);
+    assert_eq!(settings[0].poll(wire.now.mono, [].iter()), []);
+    assert_eq!(settings[0].differences(), [], "b does not live");
+}
+
+/// A node states so many settings and no more; that is reported. A value of any length and form can be compared.
+#[test]
+fn settings_are_bounded() {
+    let (mut wire, settings) = nodes(&["a", "b"]);
+    for n in 0..=limits::SETTINGS {
+        settings[0].set(&format!("throttle {n}"), "1");
+    }
+    assert_eq!(settings[0].bounds().len(), 1);
+    let long = |end: &str| format!("{}\n {end}", "x".repeat(1000));
+    settings[1].set("throttle 7", &long("1"));
+    let found = reported(&mut wire, &settings, 0);
+    assert!(matches!(&found[..], [found] if found.starts_with("throttle 7 is 1 here and #")), "{found:?}");
+    settings[0].set("throttle 7", &long("1"));
+    reported(&mut wire, &settings, 0);
+    assert_eq!(settings[0].differences(), []);
+    settings[0].set("throttle 7", &long("2"));
+    assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
+}
