@@ -45,6 +45,8 @@ struct Total {
     operations: u64,
     marks: BTreeMap<&'static str, u64>,
     slowest: Duration,
+    /// The sum of what each seed's trace hash is mixed with its number: the same for the same seeds, in any order.
+    hash: u64,
 }
 
 impl Total {
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
                     total.failed += u64::from(outcome.failure.is_some());
                     total.operations += outcome.operations;
                     total.slowest = total.slowest.max(outcome.settled);
+                    total.hash = total.hash.wrapping_add((outcome.hash ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15));
                     for (mark, n) in outcome.marks {
                         *total.marks.entry(mark).or_default() += n;
                     }
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
     }
     println!("{:>12}  operations", total.operations);
     println!("slowest convergence after healing: {:.1} virtual seconds", total.slowest.as_secs_f64());
+    println!("hash of all traces: {:016x}", total.hash);
     println!("{} seeds in {seconds:.1} s: {:.1} seeds/s", total.seeds, total.seeds as f64 / seconds);
     match failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
         None => ExitCode::SUCCESS,

@@ -77,8 +77,8 @@ impl Cluster {
             if let Told::Conflict { was, .. } = &event {
                 self.truth.borrow_mut().conflict(was.node.clone());
             }
-            let line = format!("{event:?}");
-            self.trace.note(self.now, &[node.label.as_bytes(), line.as_bytes()], || format!("{}: {line}", node.label));
+            // The kind is in the hash and the words are not: a renamed field is no other behaviour.
+            self.trace.note(self.now, &[node.label.as_bytes(), mark.as_bytes()], || format!("{}: {event:?}", node.label));
         }
         let turned = process.note_windows();
         let noted = process.note_actor(&mut self.truth.borrow_mut()).and(turned);
