@@ -12,7 +12,7 @@ use crate::wait::{PATIENCE, until};
 const STORM: Weather = Weather { loss: 30, delay: Duration::from_millis(100) };
 
 /// How long the cluster counts in the storm.
-const LASTS: Duration = Duration::from_secs(8);
+const LASTS: Duration = Duration::from_secs(20);
 
 /// Makes the weather: the kernel's netem where there is one, else the relay.
 enum Maker {

@@ -20,7 +20,7 @@ limits {
     strength = "hard"
   }
   throttle "soft" {
-    rate = "20/1h"
+    rate = "20/1m"
     burst = 10
   }
   permits "sessions" { maximum = 20 }
@@ -191,7 +191,7 @@ fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
     );
     let listed = mesh.ask("relay-0-3", &["--output", "csv", "throttle", "list"]).ok();
     assert!(listed.starts_with("name,rate,burst,strength,on_partition,tokens,share_ppm,admitted,local\n"), "{listed}");
-    assert!(listed.contains("\nsoft,20/1h,10,soft,fail_open,"), "{listed}");
+    assert!(listed.contains("\nsoft,20/1m,10,soft,fail_open,"), "{listed}");
     assert!(listed.contains("\ndomain example.com,5/1s,5,soft,"), "{listed}");
     let said = mesh.ask("relay-0-3", &["throttle", "explain", "soft"]).ok();
     assert!(said.contains("bound now") && said.contains("bound at worst"), "{said}");
@@ -203,7 +203,7 @@ fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
     let expected = "\
 founders relay-0-1, relay-0-2, relay-0-3, reclaim_after 2s, a missing one is stood in for
 throttle hard: 300/1s, burst 300, hard, in a partition fair_share
-throttle soft: 20/1h, burst 10, soft, in a partition fail_open
+throttle soft: 20/1m, burst 10, soft, in a partition fail_open
 throttle idle: 100/1h, burst 100, soft, in a partition fail_open
 permits sessions: 20 in all, 6 of them here with 0 in use; 0 are open in the cluster
 domain *: messages 100/1h, burst 100, soft

@@ -124,7 +124,7 @@ impl Replica {
     /// The membership has dropped a node: nobody has reached it. If only others have told of it, and nothing that it counts is here,
     /// this node does not know it any more (I13).
     pub fn handle_dropped(&mut self, now: Now, node: &NodeName) {
-        if !self.nodes.get(node).is_some_and(|known| known.teller.is_some()) {
+        if self.nodes.get(node).is_none_or(|known| known.teller.is_none()) {
             return;
         }
         if self.has_nothing_of(node) {
