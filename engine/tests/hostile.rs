@@ -226,7 +226,7 @@ fn no_claim_takes_the_last_run() {
     let reported = Actor::new(name("us"), Incarnation(limits::INCARNATION_REPORTED));
     target.digest("p", reported.clone(), 7);
     let answer = target.replica.actor().clone();
-    assert!(answer > reported && answer.incarnation.0 <= limits::INCARNATION_REPORTED + limits::INCARNATION_STEP);
+    assert!(answer > reported && answer.incarnation.0 <= limits::INCARNATION_REPORTED + Incarnation::STEP);
     target.digest("p", reported, 7);
     assert_eq!(*target.replica.actor(), answer);
 }

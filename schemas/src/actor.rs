@@ -175,6 +175,9 @@ pub struct NoSuchRun(pub u64);
 /// The bounds of runs. Every path by which a number comes in uses these: `--incarnation`, saved states, hellos, close
 /// reasons, gossip, digests and tombstones. A number beyond a bound is refused and never changed into another one.
 impl Incarnation {
+    /// The successor of a run is later by this at most. Among so many numbers the wall clock's millisecond decides.
+    pub const STEP: u64 = 1 << 20;
+
     /// The run itself, if a node can be in it.
     ///
     /// # Errors
@@ -192,7 +195,7 @@ impl Incarnation {
     }
 
     /// The run that a process begins at a moment of its wall clock when it has heard of this one: the first later number that
-    /// equals the clock's milliseconds modulo [`limits::INCARNATION_STEP`]. So two processes of one name that hear of the same run
+    /// equals the clock's milliseconds modulo [`Self::STEP`]. So two processes of one name that hear of the same run
     /// begin different runs, although neither of them knows of the other one. Where others have to believe the number, it stays
     /// within what they believe a millisecond later.
     ///
@@ -203,7 +206,7 @@ impl Incarnation {
         let last = limits::INCARNATION - 1;
         let highest = if self.is_credible(unix_ms) { Self::reported(unix_ms).min(last) } else { last };
         // No less than one: what is credible lies below what is reported, and this is not the last one.
-        let step = (highest - self.0).min(limits::INCARNATION_STEP);
+        let step = (highest - self.0).min(Self::STEP);
         let further = (unix_ms % step + step - least.0 % step) % step;
         Self(least.0 + further).checked()
     }
@@ -316,8 +319,8 @@ mod tests {
         let begun = |unix_ms| heard.successor(unix_ms).unwrap();
         for unix_ms in [0, 1, heard.0 - 1, heard.0, heard.0 + 1, heard.0 + 60_000, heard.0 * 2] {
             assert!(begun(unix_ms) > heard);
-            assert!(begun(unix_ms).0 <= heard.0 + limits::INCARNATION_STEP);
-            for later in [1, 1_000, 60_000, limits::INCARNATION_STEP - 1] {
+            assert!(begun(unix_ms).0 <= heard.0 + Incarnation::STEP);
+            for later in [1, 1_000, 60_000, Incarnation::STEP - 1] {
                 assert_ne!(begun(unix_ms), begun(unix_ms + later), "{later} ms after {unix_ms}");
             }
         }

@@ -72,10 +72,6 @@ pub const ROWS_PER_ACTOR: u32 = 1 << 26;
 /// Milliseconds since 1970 stay below it for 280,000 years.
 pub const INCARNATION: u64 = 1 << 53;
 
-/// A run that supersedes another one is later by this at most. Among so many numbers the millisecond of the wall clock in which it
-/// begins decides: see [`Incarnation::successor`](crate::Incarnation::successor).
-pub const INCARNATION_STEP: u64 = 1 << 20;
-
 /// A node takes another one to be in a run of this number at most, unless that node says so itself. Milliseconds since 1970
 /// stay below it for two thousand years. What others say about a node's own name, it believes up to this number plus the
 /// wall clock: see [`Incarnation::is_credible`](crate::Incarnation::is_credible).
