@@ -58,6 +58,13 @@ impl Structure {
         let partial = ledger.partial(actor).into_iter();
         partial.flat_map(Partial::live).for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
     }
+
+    /// The row that is held of an actor for one key. O(1).
+    pub fn row_of(&self, actor: &Actor, key: &[u8]) -> Option<Row> {
+        let ledger = self.ledger.read();
+        let partial = ledger.partial(actor)?;
+        Some(partial.find(self.keys.find(key)?, ledger.cells())?.1.row)
+    }
 }
 
 /// The rows by which nodes share throttles out.

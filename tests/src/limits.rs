@@ -344,20 +344,33 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
     for other in cluster.nodes.iter().filter(|other| other.name != node.name) {
         // A node that leaves takes its counts back, and others have taken its admissions off already.
         let Some(process) = other.process.as_ref().filter(|process| process.leaving.is_none()) else { continue };
-        // Of whom it has never heard it can say nothing.
-        let Some(latest) = structure.latest(&other.name) else { continue };
         let Some(theirs) = process.structures.get(table) else { continue };
+        let Some(known) = heard_of(cluster, structure, other, name) else { continue };
         let own = theirs.count(name.as_bytes(), now).local;
-        // A process that goes on as another run takes its counts along: what was heard of the run before is in them.
-        let same = cluster.truth.borrow().run_of(&latest) == Some(process.run);
-        let known = if same { structure.count_from(&other.name, name.as_bytes()) } else { None };
-        let unheard = u64::try_from(own - known.unwrap_or(0)).unwrap_or(0);
+        let unheard = u64::try_from(own - known).unwrap_or(0);
         let bound = standing.unheard_at_worst().saturating_add(standing.spec.rate.within(ON_ITS_WAY));
         if unheard > bound {
             return Err(format!("{name}: {} has admitted {unheard} unheard, and the bound says {bound}", other.label));
         }
     }
     Ok(())
+}
+
+/// How much of what a node has admitted is in another one's copy of a structure; `None` where the other one can say nothing of that
+/// node, since it has never heard of it.
+///
+/// Of two machines under one name, a copy is as fresh as the one says whose run is the latest; the other one goes unheard.
+fn heard_of(cluster: &crate::Cluster, structure: &Structure, node: &crate::node::Node, name: &str) -> Option<i64> {
+    let latest = structure.latest(&node.name)?;
+    let truth = cluster.truth.borrow();
+    let actors = truth.actors_of(node.process.as_ref()?.run);
+    let alone = cluster.nodes.iter().filter(|other| other.name == node.name).count() == 1;
+    if !alone && !actors.contains(&latest) {
+        return None;
+    }
+    // A process that goes on as another run takes its counts along: what was heard of the run before is in them.
+    let rows = actors.iter().filter_map(|actor| structure.row_of(actor, name.as_bytes()));
+    Some(rows.map(|row| row.value()).max().unwrap_or(0))
 }
 
 /// A permit that the checker knows of.

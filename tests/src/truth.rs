@@ -195,6 +195,11 @@ impl Truth {
         self.actors.get(actor).filter(|runs| runs.len() == 1).and_then(|runs| runs.first().copied())
     }
 
+    /// Who a process has been, in order.
+    pub(crate) fn actors_of(&self, run: RunId) -> &[Actor] {
+        self.runs.get(run).map_or(&[], |run| &run.actors)
+    }
+
     /// Runs that there have been.
     pub(crate) fn runs(&self) -> usize {
         self.actors.len()

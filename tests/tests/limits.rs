@@ -420,3 +420,25 @@ fn what_is_saved_brings_no_share_back() {
         play_on(cluster, 4, script, &["reboot", "rewind", "forget", "saved", "cut"]);
     }
 }
+
+/// The bound of a soft throttle counts what was heard of a process, also where it has the run of another one that is gone.
+#[test]
+fn what_is_heard_of_a_run_that_two_have_had_is_heard() {
+    let soft = Limits::founded(&["n00"], RECLAIM).throttle(TABLE, "t", soft("20/1s"));
+    let mut cluster = limited(24, 3, soft);
+    let demand = |_: usize, _: u64| 1000;
+    cluster.script("at 1s reuse n00").unwrap();
+    ask(&mut cluster, SECOND * 15, &demand).unwrap();
+    bit(&cluster, &["reuse"]);
+}
+
+/// Of two machines under one name the bound says nothing of the one that was never heard.
+#[test]
+fn the_bound_is_of_the_machine_that_was_heard() {
+    let soft = Limits::founded(&["n01"], RECLAIM).throttle(TABLE, "t", soft("20/1s"));
+    let mut cluster = limited(25, 2, soft);
+    cluster.script("at 0s cut n00 from rest; at 8s twin n00").unwrap();
+    ask(&mut cluster, SECOND * 9, &|_, _| 1000).unwrap();
+    ask(&mut cluster, SECOND * 9, &|_, _| 1000).unwrap();
+    bit(&cluster, &["twin", "cut"]);
+}
