@@ -47,6 +47,11 @@ impl Seen {
     fn parts_of(&self, structure: StructureId) -> impl Iterator<Item = (&(StructureId, Actor), &SeenPart)> {
         self.0.iter().filter(move |((of, _), _)| *of == structure)
     }
+
+    /// Forgets what was seen in structures that are gone: a window that is dropped and comes a second time begins anew.
+    pub(crate) fn forget(&mut self, is_there: impl Fn(StructureId) -> bool) {
+        self.0.retain(|(structure, _), _| is_there(*structure));
+    }
 }
 
 /// What a structure held when it was last found right, and what its process had counted in it.

@@ -188,6 +188,8 @@ impl Process {
         }
         if turned > 0 || known < self.windows_seen.len() {
             self.windows = events(&self.replica);
+            let there: BTreeSet<_> = self.replica.structures().iter().map(|structure| structure.id()).collect();
+            self.seen.forget(|structure| there.contains(&structure));
         }
         Ok(turned)
     }
