@@ -238,10 +238,10 @@ impl Structure {
         self.spec().class.cell() == tallymesh_schemas::Cell::Register
     }
 
-    /// Looks after a cache by the wall clock.
-    pub(crate) fn look_after(&self, unix_ms: u64) {
+    /// Looks after a cache by the wall clock; `certain` says that no other clock speaks against it.
+    pub(crate) fn look_after(&self, unix_ms: u64, certain: bool) {
         let mut ledger = self.ledger.write();
-        ledger.look_after(self.time(unix_ms), &self.keys);
+        ledger.look_after(self.time(unix_ms), certain, &self.keys);
         self.note_head(&ledger);
     }
 

@@ -131,10 +131,18 @@ impl Writes {
         self.writes.keys().filter(move |(of, _)| of == cache).map(|(_, key)| key.as_slice())
     }
 
-    /// The latest write of a key by those who still run.
-    pub(crate) fn latest_of_the_living(&self, cache: &StructureName, key: &[u8]) -> Option<Stamp> {
-        let living = self.of(cache, key).iter().filter(|written| !written.ahead && !self.void.contains(&written.run));
-        living.map(|written| written.stamp).max()
+    /// The latest write of a key by those who still run. What a process wrote before its clock went ahead may be with nobody else,
+    /// where it has written the same key since: its row tells of the later write alone, which waits while the clock `is_ahead`.
+    pub(crate) fn latest_of_the_living(
+        &self,
+        cache: &StructureName,
+        key: &[u8],
+        is_ahead: impl Fn(RunId) -> bool,
+    ) -> Option<Stamp> {
+        let all = self.of(cache, key);
+        let waits = |run: RunId| is_ahead(run) && all.iter().any(|written| written.ahead && written.run == run);
+        let living = all.iter().filter(|written| !written.ahead && !self.void.contains(&written.run));
+        living.filter(|written| !waits(written.run)).map(|written| written.stamp).max()
     }
 }
 

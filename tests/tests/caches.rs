@@ -353,3 +353,56 @@ fn clocks_that_are_wrong_for_a_moment() {
         }
     }
 }
+
+/// A clock that goes wrong and stays so: what its node writes waits where it is far ahead, and all else agrees.
+#[test]
+fn a_clock_that_stays_wrong() {
+    for seed in 0..3 {
+        faulty(900 + seed, "at 2s set a 3600s", &["set", "told: ahead"]);
+        faulty(910 + seed, "at 2s set c -3600s", &["set", "told: clock off"]);
+    }
+}
+
+/// Of two clocks that differ nobody can tell which is wrong. The node that is behind takes back nothing that it has written, and writes
+/// nothing that would come before it.
+#[test]
+fn a_clock_far_behind_takes_nothing_back_where_two_differ() {
+    let mut cluster = cluster(1, &["a", "b"]).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "a", "k", "of a");
+    play(cluster.run_for(SECOND));
+    remove(&mut cluster, "a", "k");
+    play(cluster.run_for(SECOND));
+    set(&mut cluster, "b", "k", "of b");
+    play(cluster.run_for(SECOND));
+    play(cluster.script("at 0s set b -3600s"));
+    play(cluster.run_for(SECOND * 5));
+    let refused = cluster.with("b", |node| node.set("sessions", b"k", b"of the past", NEVER)).unwrap();
+    assert!(matches!(refused, Err(CacheError::Clock { .. })), "{refused:?}");
+    for label in ["a", "b"] {
+        assert_eq!(get(&cluster, label, "k").as_deref(), Some("of b"), "{label}");
+    }
+    play(cluster.script("at 0s set b 3600s"));
+    play(cluster.run_for(SECOND));
+    set(&mut cluster, "b", "k", "of b, and later");
+    play(cluster.settle());
+    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("of b, and later"));
+}
+
+/// A node that hears nobody takes its clock for right. What it tells anew then comes before a removal that it had outdone, and is not
+/// read.
+#[test]
+fn what_is_told_anew_before_a_removal_is_not_read() {
+    let mut cluster = cluster(2, &["a", "b"]).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "a", "k", "of a");
+    play(cluster.run_for(SECOND));
+    remove(&mut cluster, "a", "k");
+    play(cluster.run_for(SECOND));
+    set(&mut cluster, "b", "k", "of b");
+    play(cluster.run_for(SECOND));
+    play(cluster.script("at 0s cut b from rest; at 30s set b -3600s"));
+    play(cluster.run_for(SECOND * 35));
+    assert_eq!(get(&cluster, "b", "k"), None);
+    tallymesh_harness::check::always(&cluster).unwrap();
+}

@@ -23,14 +23,15 @@ impl Ledger {
     pub(super) fn take_back(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
         let taken = self.registers.get(id).is_some_and(|register| register.is_of(actor, old));
         if taken && (new.stamp(), new.content() == 0) < (old.stamp(), old.content() == 0) {
-            self.let_go(id);
+            self.let_go(id, None);
         }
     }
 
-    /// What is read of a cell is read no more. Removals that rows tell of it go on outdoing what was written before them.
-    fn let_go(&mut self, id: CellId) {
-        let rows =
-            self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
+    /// What is read of a cell is read no more. Removals that rows tell of it go on outdoing what was written before them; those of
+    /// `besides` do not, since it is about to tell something else.
+    pub(super) fn let_go(&mut self, id: CellId, besides: Option<&Actor>) {
+        let others = self.partials.iter().filter(|(actor, _)| Some(*actor) != besides);
+        let rows = others.filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
         let removals = rows.filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), actor));
         let removal = removals.max().map(|(stamp, actor)| Register::without_value(stamp, 0, actor.clone()));
         let len = self.key_len(id);
@@ -52,7 +53,7 @@ impl Ledger {
             if read.is_none_or(|register| told.is_some_and(|told| register.says(&told))) {
                 continue;
             }
-            self.let_go(cell);
+            self.let_go(cell, None);
             let lost = losing.remove(&cell).filter(|lost| told.is_some_and(|told| lost.says(&told)));
             if let Some(register) = lost {
                 self.offer(cell, register);

@@ -136,15 +136,15 @@ impl Ledger {
     }
 
     /// Looks after a cache by the wall clock: lets go of values that have expired, and tells anew what was written while
-    /// the clock was too far ahead, which nobody has taken, once it is right again.
-    pub(crate) fn look_after(&mut self, unix_ms: u64, keys: &Keys) {
+    /// the clock was too far ahead, which nobody has taken, once it is `certain` that it is right again.
+    pub(crate) fn look_after(&mut self, unix_ms: u64, certain: bool, keys: &Keys) {
         let cells = &self.cells;
         for id in self.registers.spend(unix_ms, |id| cells.key_of(id).len()) {
             self.note_need(id);
         }
         self.adopt();
         self.note_lost();
-        if !self.registers.clock.is_beyond(unix_ms) {
+        if !certain || !self.registers.clock.is_beyond(unix_ms) {
             return;
         }
         let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
@@ -159,10 +159,11 @@ impl Ledger {
         for (row, id) in future {
             let Ok(stamp) = self.registers.clock.next(unix_ms) else { return };
             let won = self.registers.get(id).filter(|register| register.is_of(&self.actor, &row)).cloned();
-            let len = self.key_len(id);
             match won {
                 Some(register) => {
-                    self.registers.put(id, len, None);
+                    // A removal of another node may lie behind the new stamp: it wins here, as it does where the row is taken.
+                    let us = self.actor.clone();
+                    self.let_go(id, Some(&us));
                     self.tell(id, Register { stamp, ..register });
                 }
                 // Outdone by a write that is still further ahead.

@@ -239,7 +239,10 @@ impl Replica {
         match applied {
             Applied::Gap { since, after, snapshot } => {
                 self.counters.gaps += 1;
-                self.want(peer, &part, since, after, snapshot);
+                // What lies too far ahead opens the gap again as often as it comes: it is asked for with the next look.
+                if self.links.get(peer).is_none_or(|link| !link.ahead.contains(&part)) {
+                    self.want(peer, &part, since, after, snapshot);
+                }
             }
             Applied::Diverged => self.diverged(peer, part.clone(), name),
             Applied::Doubted => self.contradicted(peer, part.clone(), 0),

@@ -136,10 +136,14 @@ impl Replica {
 
     /// What [`Replica::cluster_ms`] says, unless two clocks disagree and there is no third one to tell which is right.
     pub(super) fn certain_ms(&self, now: Now) -> Option<u64> {
+        self.clocks_agree(now, FOLLOW).then(|| self.cluster_ms(now))
+    }
+
+    /// Whether most of the clocks decide, or the two that there are do not differ by more than this.
+    pub(super) fn clocks_agree(&self, now: Now, within: Duration) -> bool {
         let clocks = self.fresh_clocks(now);
         let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
-        let agree = clocks.len() >= MAJORITY || Duration::from_millis(spread) <= FOLLOW;
-        agree.then(|| self.cluster_ms(now))
+        clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
     }
 
     /// The wall clock, or the cluster's time if the wall clock is far off that.

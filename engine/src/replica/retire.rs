@@ -98,10 +98,12 @@ impl Replica {
     pub(super) fn retire(&mut self, now: Now) {
         let caches = self.structures.iter().filter(|(_, held)| held.structure.is_cache());
         let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
+        // One peer's clock against ours: ours may be the wrong one, and what it calls the future the present.
+        let certain = caches.is_empty() || self.clocks_agree(now, limits::MAX_DRIFT);
         for id in caches {
             let Some(held) = self.structures.get_mut(&id) else { continue };
             let others = if held.shared { vectors(&self.nodes, &self.links, id) } else { Some(Vec::new()) };
-            held.structure.look_after(now.unix_ms);
+            held.structure.look_after(now.unix_ms, certain);
             let round = held.round.take();
             held.round = match others {
                 Some(others) => next(&held.structure, round, &others, now.unix_ms),

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::{CacheEntry, Stamp};
-use tallymesh_schemas::StructureName;
+use tallymesh_engine::{CacheEntry, Held, Stamp};
+use tallymesh_schemas::{StructureName, StructureSpec, limits};
 
 use super::converged::{Open, compare};
 use crate::caches::{SimCache, Written};
+use crate::clock::EPOCH_MS;
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 
@@ -19,12 +20,13 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 /// Of each key every replica reads the last write that was acknowledged by a process that still runs, or that anybody who
 /// still runs was seen to have; or a later one, of a process that has ended; or nothing, where that one's value is lost. Where
 /// two processes have had one name, the others keep what one of them has: what the other's writes had outdone may have gone with them.
+/// Nobody takes what a process writes whose clock is far ahead, nor what comes behind that, until the clock is right again.
 pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {
             let sim = &process.caches[&spec.name];
             let mut say = |what: String| open.say(|| format!("{} in {}: {what}", node.label, spec.name));
-            copies(cluster, process, sim, &mut say);
+            copies(cluster, process, (sim, node.read_clock(cluster.now()).unix_ms), &mut say);
             if spec.snapshot {
                 reads(cluster, node, sim, &mut say);
             }
@@ -33,26 +35,61 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
 }
 
 /// Every copy of a running owner's rows is what the owner has.
-fn copies(cluster: &Cluster, process: &Process, sim: &SimCache, say: &mut impl FnMut(String)) {
+fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u64), say: &mut impl FnMut(String)) {
     let structure = sim.cache.structure();
     let held = structure.held();
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
         match held.iter().find(|held| held.actor == owner.actor) {
             None => say(format!("knows nothing of {}", owner.actor)),
+            Some(held) if waits(sim, held, owner, reader_ms) => {}
             Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
         }
     }
 }
 
+/// How many peers of how many nodes may be asked for rows that wait until a clock comes up to them.
+pub(super) fn waiting(cluster: &Cluster) -> usize {
+    let copies = cluster.cache_specs.iter().flat_map(|spec| running(cluster).map(move |reader| (spec, reader)));
+    let waits = |spec: &StructureSpec, (node, process): (&Node, &Process)| {
+        let sim = &process.caches[&spec.name];
+        let held = sim.cache.structure().held();
+        let reader_ms = node.read_clock(cluster.now()).unix_ms;
+        let owners = running(cluster).filter(|(_, owner)| owner.actor != process.actor);
+        let waits = owners.filter(|(_, owner)| {
+            held.iter().any(|held| held.actor == owner.actor && waits(sim, held, owner, reader_ms))
+        });
+        waits.count()
+    };
+    let all: usize = copies.map(|(spec, reader)| waits(spec, reader)).sum();
+    all * running(cluster).count()
+}
+
+/// Whether the first of an owner's rows that is not in a copy lies too far ahead of the clock of the copy's node.
+fn waits(sim: &SimCache, held: &Held, owner: &Process, reader_ms: u64) -> bool {
+    let rows = owner.caches[sim.name()].cache.structure().rows_of(&owner.actor);
+    let missing = rows.into_iter().map(|(_, row)| row).filter(|row| row.version > held.have);
+    let first = missing.min_by_key(|row| row.version);
+    first.is_some_and(|row| is_ahead(row.stamp(), sim.cache.time(reader_ms)))
+}
+
+fn is_ahead(stamp: Stamp, unix_ms: u64) -> bool {
+    stamp.unix_ms() > unix_ms + limits::MAX_DRIFT.as_millis() as u64
+}
+
 fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(String)) {
     let writes = sim.writes.borrow();
+    let true_ms = EPOCH_MS + cluster.now().0 / 1000;
+    let ahead = |node: &Node| is_ahead(Stamp::at(node.read_clock(cluster.now()).unix_ms), true_ms);
+    let ahead: Vec<_> = running(cluster).filter(|(node, _)| ahead(node)).map(|(_, process)| process.run).collect();
     let unix_ms = sim.cache.time(node.read_clock(cluster.now()).unix_ms);
     let entries = sim.cache.entries(None, usize::MAX, 0);
     let entries: BTreeMap<&[u8], &CacheEntry> = entries.iter().map(|entry| (entry.key.as_slice(), entry)).collect();
     for key in writes.keys(sim.name()) {
         let at = (sim.name().clone(), key.to_vec());
-        let seen = running(cluster).filter_map(|(_, process)| process.cache_seen.get(&at)).max();
-        let due = writes.latest_of_the_living(sim.name(), key).max(seen.copied()).unwrap_or_default();
+        let seen = running(cluster).filter_map(|(_, process)| process.cache_seen.get(&at));
+        let seen = seen.filter(|stamp| !is_ahead(**stamp, true_ms)).max();
+        let latest = writes.latest_of_the_living(sim.name(), key, |run| ahead.contains(&run));
+        let due = latest.max(seen.copied()).unwrap_or_default();
         if writes.is_contested(sim.name(), key, due) {
             continue;
         }
