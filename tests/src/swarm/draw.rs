@@ -102,6 +102,7 @@ pub fn draw(seed: u64) -> Plan {
     let gauges = draw_gauges(seed);
     let load = load.with_gauges(seed, &gauges);
     let saves = draw_disks(random, &nodes, length, &mut script, &mut series);
+    draw_glitches(seed, &nodes, length, &mut script);
     Plan {
         saves,
         seed,
@@ -227,6 +228,29 @@ fn draw_disks(
     }
     script.sort_by_key(|step| step.at);
     Some(Duration::from_millis(*random.pick(&[50, 300, 1000])))
+}
+
+/// Draws in one of four runs a wall clock that jumps by an hour or by years, ahead or behind. Mostly it returns after some
+/// seconds; else it stays wrong. It is one node's: where most clocks are wrong, nobody can tell.
+fn draw_glitches(seed: u64, nodes: &[String], length: Duration, script: &mut Vec<Step>) {
+    const HOUR_MS: i64 = 3_600_000;
+    const YEARS_MS: i64 = 3 * 365 * 24 * HOUR_MS;
+    // Chance of its own, so that the rest of the plan is what it would be without them.
+    let random = &mut Random::new(seed ^ 0xc10c_c5f0_77e5_0fa2);
+    if !random.chance(2500) {
+        return;
+    }
+    let whom = random.pick(nodes);
+    for _ in 0..random.between(1, 2) {
+        let by = *random.pick(&[HOUR_MS, HOUR_MS, YEARS_MS, -HOUR_MS]);
+        let at = Time(random.below(length.as_micros() as u64));
+        let lasts = random.duration(Duration::from_millis(50), Duration::from_secs(6));
+        script.push(Step { at, fault: Fault::Set(whom.clone(), by) });
+        if random.chance(8000) {
+            script.push(Step { at: at.after(lasts), fault: Fault::Set(whom.clone(), -by) });
+        }
+    }
+    script.sort_by_key(|step| step.at);
 }
 
 /// Draws which kinds of fault a run has at all, and then when they strike.
