@@ -238,16 +238,17 @@ impl Structure {
         self.spec().class.cell() == tallymesh_schemas::Cell::Register
     }
 
-    /// Looks after a cache by the wall clock; `certain` says that no other clock speaks against it.
-    pub(crate) fn look_after(&self, unix_ms: u64, certain: bool) {
+    /// Looks after a cache by the wall clock; entries end by `expiry_ms`. `certain` says that no other clock speaks against the wall
+    /// clock.
+    pub(crate) fn look_after(&self, unix_ms: u64, expiry_ms: u64, certain: bool) {
         let mut ledger = self.ledger.write();
-        ledger.look_after(self.time(unix_ms), certain, &self.keys);
+        ledger.look_after(self.time(unix_ms), expiry_ms, certain, &self.keys);
         self.note_head(&ledger);
     }
 
-    /// Our own rows that nobody needs here and that were not named before.
-    pub(crate) fn take_needless(&self, unix_ms: u64, most: usize) -> Needless {
-        self.ledger.write().take_needless(self.time(unix_ms), most)
+    /// Our own rows that nobody needs here and that were not named before; `expiry_ms` as for [`Structure::look_after`].
+    pub(crate) fn take_needless(&self, expiry_ms: u64, most: usize) -> Needless {
+        self.ledger.write().take_needless(expiry_ms, most)
     }
 
     /// Retires those of our rows that are as they were; of `over` those that are the only one of their key, and returns the

@@ -45,7 +45,9 @@ use std::time::Duration;
 
 use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::message::{Message, Tombstone};
-use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, Version, limits};
+use tallymesh_schemas::{
+    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, Version, limits,
+};
 
 use crate::canary::{self, Canary};
 use crate::gauge::GaugeCache;
@@ -129,6 +131,11 @@ struct Held {
 impl Held {
     fn new(structure: Arc<Structure>, joining: bool, shared: bool) -> Self {
         Self { structure, flushed: 0, flushed_at: None, joining, shared, persists: false, round: None }
+    }
+
+    /// Whether a verification compares its copies. The settings of nodes are no object of a service.
+    fn is_compared(&self) -> bool {
+        self.shared && self.structure.spec().class != Class::Settings
     }
 
     fn waits(&self) -> bool {

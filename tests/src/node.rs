@@ -170,7 +170,7 @@ impl Process {
     }
 
     /// The windows of series may have turned: how many did. None comes back for a small step of the clock.
-    pub(crate) fn note_windows(&mut self) -> Result<usize, String> {
+    pub(crate) fn note_windows(&mut self, truth: &mut Truth) -> Result<usize, String> {
         let mut turned = 0;
         let known = self.windows_seen.len();
         for (at, series) in self.replica.series().enumerate() {
@@ -187,7 +187,12 @@ impl Process {
             *seen = current;
         }
         if turned > 0 || known < self.windows_seen.len() {
-            self.windows = events(&self.replica);
+            let before = std::mem::replace(&mut self.windows, events(&self.replica));
+            for window in &self.windows {
+                if !before.iter().any(|known| Arc::ptr_eq(known, window)) {
+                    truth.begin_anew(self.run, &window.spec().name);
+                }
+            }
             let there: BTreeSet<_> = self.replica.structures().iter().map(|structure| structure.id()).collect();
             self.seen.forget(|structure| there.contains(&structure));
         }

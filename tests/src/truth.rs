@@ -46,6 +46,8 @@ struct Run {
     tracks: ByStructure<Tracks>,
     /// What it has counted in windows of series, and, under [`key::cleared`], what its removals had seen.
     windows: ByStructure<Tracks>,
+    /// What it had counted in windows that it dropped and that came a second time, with what each actor had left behind.
+    dropped: ByStructure<Vec<(Tracks, BTreeMap<Actor, Bases>)>>,
     /// What each actor has left behind of the totals, because it was removed when the run took its counts along.
     bases: BTreeMap<Actor, ByStructure<Bases>>,
     /// What comes now is not counted any more: the process has left, or is gone.
@@ -140,6 +142,15 @@ impl Truth {
         let Some(actor) = run.actors.last() else { return };
         let bases = run.bases.entry(actor.clone()).or_default().entry(structure.clone()).or_default();
         bases.insert(key.to_vec(), base);
+    }
+
+    /// A process has dropped a window, and now it has the window a second time: it begins anew. Others may hold what it was before.
+    pub(crate) fn begin_anew(&mut self, run: RunId, window: &StructureName) {
+        let Some(run) = self.runs.get_mut(run) else { return };
+        let Some(tracks) = run.windows.remove(window) else { return };
+        let bases = run.bases.iter_mut().filter_map(|(actor, bases)| Some((actor.clone(), bases.remove(window)?)));
+        let bases = bases.collect();
+        run.dropped.entry(window.clone()).or_default().push((tracks, bases));
     }
 
     /// What an actor has left behind of its process's totals of a key.
@@ -381,10 +392,12 @@ impl Truth {
     /// What an actor has counted in a structure, for many rows of it.
     pub(crate) fn history<'a>(&'a self, actor: &'a Actor, structure: &'a StructureName) -> Result<History<'a>, String> {
         let runs = self.actors.get(actor).ok_or_else(|| format!("nobody was ever {actor}"))?;
-        let counted = runs.iter().filter_map(|run| {
-            let run = self.runs.get(*run)?;
+        let runs = runs.iter().filter_map(|run| self.runs.get(*run));
+        let counted = runs.flat_map(|run| {
             let bases = run.bases.get(actor).and_then(|bases| bases.get(structure));
-            Some((run.tracks(structure)?, bases))
+            let dropped = run.dropped.get(structure).into_iter().flatten();
+            let dropped = dropped.map(|(tracks, bases)| (tracks, bases.get(actor)));
+            run.tracks(structure).map(|tracks| (tracks, bases)).into_iter().chain(dropped)
         });
         Ok(History { actor, structure, runs: counted.collect() })
     }

@@ -363,6 +363,26 @@ fn a_clock_that_stays_wrong() {
     }
 }
 
+/// A clock that is years ahead for some seconds ends no entry that lives, whether most clocks decide or none does.
+#[test]
+fn a_clock_that_is_years_ahead_for_a_moment_ends_no_entry() {
+    for names in [&["a", "b", "c"][..], &["a", "b"]] {
+        let mut cluster = cluster(3, names).start();
+        play(cluster.run_for(SECOND * 3));
+        let written = cluster.with("b", |node| node.set("sessions", b"k", b"of b", SECOND * 3600)).unwrap();
+        written.unwrap();
+        play(cluster.run_for(SECOND * 3));
+        play(cluster.script("at 0s set b 94608000s; at 5s set b -94608000s"));
+        play(cluster.run_for(SECOND * 8));
+        play(cluster.settle());
+        play(cluster.run_for(SECOND * 180));
+        for label in names {
+            assert_eq!(get(&cluster, label, "k").as_deref(), Some("of b"), "{label} of {names:?}");
+        }
+        assert!(cluster.trace().marked("set") > 1);
+    }
+}
+
 /// Of two clocks that differ nobody can tell which is wrong. The node that is behind takes back nothing that it has written, and writes
 /// nothing that would come before it.
 #[test]

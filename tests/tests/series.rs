@@ -486,12 +486,16 @@ fn a_node_that_hears_of_the_same_run_in_each_process() {
 fn windows_that_come_a_second_time_begin_anew() {
     let mut cluster = started(77, 2, 4, &["a", "b", "c"]);
     for _ in 0..10 {
-        ["a", "b", "c"].iter().for_each(|label| drop(add(&mut cluster, label, 1)));
+        for label in ["a", "b", "c"] {
+            add(&mut cluster, label, 1);
+        }
         cluster.run_for(SECOND).unwrap();
     }
     cluster.script("at 0s set b -16s; at 2s set b 3600s; at 5s set b -3600s").unwrap();
     for _ in 0..10 {
-        ["a", "b", "c"].iter().for_each(|label| drop(add(&mut cluster, label, 1)));
+        for label in ["a", "b", "c"] {
+            add(&mut cluster, label, 1);
+        }
         cluster.run_for(SECOND).unwrap();
     }
     cluster.settle().unwrap();

@@ -135,7 +135,7 @@ fn objects_that_differ_are_named() {
     for (at, node) in NODES.iter().enumerate() {
         let verified = eventually(&format!("{node} names both"), SOON, || {
             let verified = mesh.ask(node, &["verify"]);
-            let named = ["throttle soft is 20/3600000ms,burst=1", "series hits of 60 s is address_events,windows="];
+            let named = ["throttle soft is 20/60000ms,burst=1", "series hits of 60 s is address_events,windows="];
             if named.iter().all(|named| verified.stdout.contains(named)) {
                 Ok(verified)
             } else {

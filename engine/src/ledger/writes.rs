@@ -137,9 +137,9 @@ impl Ledger {
 
     /// Looks after a cache by the wall clock: lets go of values that have expired, and tells anew what was written while
     /// the clock was too far ahead, which nobody has taken, once it is `certain` that it is right again.
-    pub(crate) fn look_after(&mut self, unix_ms: u64, certain: bool, keys: &Keys) {
+    pub(crate) fn look_after(&mut self, unix_ms: u64, expiry_ms: u64, certain: bool, keys: &Keys) {
         let cells = &self.cells;
-        for id in self.registers.spend(unix_ms, |id| cells.key_of(id).len()) {
+        for id in self.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
             self.note_need(id);
         }
         self.adopt();

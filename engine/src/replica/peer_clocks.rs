@@ -139,6 +139,15 @@ impl Replica {
         self.clocks_agree(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
+    /// By which time entries of caches end for good: the cluster's time, or the earliest clock where two disagree and no third one
+    /// decides. A clock that is ahead for a moment must not end what lives.
+    pub(super) fn expiry_ms(&self, now: Now) -> u64 {
+        if self.clocks_agree(now, limits::MAX_DRIFT) {
+            return self.cluster_ms(now);
+        }
+        self.fresh_clocks(now).first().copied().unwrap_or(now.unix_ms)
+    }
+
     /// Whether most of the clocks decide, or the two that there are do not differ by more than this.
     pub(super) fn clocks_agree(&self, now: Now, within: Duration) -> bool {
         let clocks = self.fresh_clocks(now);

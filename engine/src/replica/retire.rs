@@ -100,13 +100,14 @@ impl Replica {
         let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
         // One peer's clock against ours: ours may be the wrong one, and what it calls the future the present.
         let certain = caches.is_empty() || self.clocks_agree(now, limits::MAX_DRIFT);
+        let expiry_ms = self.expiry_ms(now);
         for id in caches {
             let Some(held) = self.structures.get_mut(&id) else { continue };
             let others = if held.shared { vectors(&self.nodes, &self.links, id) } else { Some(Vec::new()) };
-            held.structure.look_after(now.unix_ms, certain);
+            held.structure.look_after(now.unix_ms, expiry_ms, certain);
             let round = held.round.take();
             held.round = match others {
-                Some(others) => next(&held.structure, round, &others, now.unix_ms),
+                Some(others) => next(&held.structure, round, &others, expiry_ms),
                 None => round,
             };
         }
@@ -152,7 +153,7 @@ fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) ->
 }
 
 /// Ends a round, if it is over, and begins the next one, if there is something to retire.
-fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], unix_ms: u64) -> Option<Round> {
+fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], expiry_ms: u64) -> Option<Round> {
     let ours = structure.vector();
     let (mut known, mut alone) = (Vec::new(), Vec::new());
     if let Some(round) = round {
@@ -169,7 +170,7 @@ fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], unix_ms
     }
     // What was retired just now is part of what the next round waits for.
     let ours = structure.vector();
-    let needless = structure.take_needless(unix_ms, ROWS);
+    let needless = structure.take_needless(expiry_ms, ROWS);
     let mut cut: BTreeMap<Actor, Version> = BTreeMap::new();
     for entry in std::iter::once(&ours).chain(others.iter().copied()).flat_map(BTreeMap::values) {
         let most = cut.entry(entry.actor.clone()).or_default();

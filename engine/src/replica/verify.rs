@@ -54,7 +54,7 @@ impl Replica {
     pub(super) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
         let mut found = self.members_of(first);
         found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
-        found.structures = self.structures.values().filter(|held| held.shared).count();
+        found.structures = self.structures.values().filter(|held| held.is_compared()).count();
         let copies = self.copies(nonce);
         let actors: BTreeSet<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
         found.actors = actors.len();
@@ -114,7 +114,7 @@ impl Replica {
     /// Every copy of every actor's rows that this node holds or that a member has said to hold when it answered `nonce`.
     fn copies(&self, nonce: u64) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
         let mut copies: BTreeMap<Part, BTreeMap<NodeName, Said>> = BTreeMap::new();
-        for (id, held) in self.structures.iter().filter(|(_, held)| held.shared) {
+        for (id, held) in self.structures.iter().filter(|(_, held)| held.is_compared()) {
             held.structure.digest(None, self.now, &mut |entry| {
                 let said = Said::from(&entry);
                 copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);

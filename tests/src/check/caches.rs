@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::{CacheEntry, Held, Stamp};
-use tallymesh_schemas::{StructureName, StructureSpec, limits};
+use tallymesh_engine::{CacheEntry, Stamp};
+use tallymesh_schemas::{Actor, StructureName, Version, limits};
 
 use super::converged::{Open, compare};
 use crate::caches::{SimCache, Written};
@@ -41,33 +41,38 @@ fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u6
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
         match held.iter().find(|held| held.actor == owner.actor) {
             None => say(format!("knows nothing of {}", owner.actor)),
-            Some(held) if waits(sim, held, owner, reader_ms) => {}
+            Some(held) if waits(sim, held.have, owner, &owner.actor, reader_ms) => {}
             Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
         }
     }
 }
 
-/// How many peers of how many nodes may be asked for rows that wait until a clock comes up to them.
+/// How many requests of how many nodes may wait until a clock comes up to the rows that are asked for: for each run of which somebody
+/// has rows that lie too far ahead for a reader, its owner or, where it has ended, another holder.
 pub(super) fn waiting(cluster: &Cluster) -> usize {
     let copies = cluster.cache_specs.iter().flat_map(|spec| running(cluster).map(move |reader| (spec, reader)));
-    let waits = |spec: &StructureSpec, (node, process): (&Node, &Process)| {
+    let all = copies.map(|(spec, (node, process))| {
         let sim = &process.caches[&spec.name];
         let held = sim.cache.structure().held();
         let reader_ms = node.read_clock(cluster.now()).unix_ms;
-        let owners = running(cluster).filter(|(_, owner)| owner.actor != process.actor);
-        let waits = owners.filter(|(_, owner)| {
-            held.iter().any(|held| held.actor == owner.actor && waits(sim, held, owner, reader_ms))
+        let holders = running(cluster).filter(|(_, holder)| holder.run != process.run);
+        let waits = holders.map(|(_, holder)| {
+            let theirs = holder.caches[sim.name()].cache.structure();
+            let theirs = theirs.held().into_iter().filter(|theirs| {
+                let have = held.iter().find(|held| held.actor == theirs.actor).map_or(0, |held| held.have);
+                theirs.actor != process.actor && waits(sim, have, holder, &theirs.actor, reader_ms)
+            });
+            theirs.count()
         });
-        waits.count()
-    };
-    let all: usize = copies.map(|(spec, reader)| waits(spec, reader)).sum();
-    all * running(cluster).count()
+        waits.sum::<usize>()
+    });
+    all.sum::<usize>() * running(cluster).count()
 }
 
-/// Whether the first of an owner's rows that is not in a copy lies too far ahead of the clock of the copy's node.
-fn waits(sim: &SimCache, held: &Held, owner: &Process, reader_ms: u64) -> bool {
-    let rows = owner.caches[sim.name()].cache.structure().rows_of(&owner.actor);
-    let missing = rows.into_iter().map(|(_, row)| row).filter(|row| row.version > held.have);
+/// Whether the first of a holder's rows of a run that is not in a copy lies too far ahead of the clock of the copy's node.
+fn waits(sim: &SimCache, have: Version, holder: &Process, actor: &Actor, reader_ms: u64) -> bool {
+    let rows = holder.caches[sim.name()].cache.structure().rows_of(actor);
+    let missing = rows.into_iter().map(|(_, row)| row).filter(|row| row.version > have);
     let first = missing.min_by_key(|row| row.version);
     first.is_some_and(|row| is_ahead(row.stamp(), sim.cache.time(reader_ms)))
 }

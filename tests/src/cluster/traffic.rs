@@ -78,9 +78,10 @@ impl Cluster {
                 self.truth.borrow_mut().conflict(was.node.clone());
             }
             // The kind is in the hash and the words are not: a renamed field is no other behaviour.
-            self.trace.note(self.now, &[node.label.as_bytes(), mark.as_bytes()], || format!("{}: {event:?}", node.label));
+            self.trace
+                .note(self.now, &[node.label.as_bytes(), mark.as_bytes()], || format!("{}: {event:?}", node.label));
         }
-        let turned = process.note_windows();
+        let turned = process.note_windows(&mut self.truth.borrow_mut());
         let noted = process.note_actor(&mut self.truth.borrow_mut()).and(turned);
         let due = process.limits_due().max(Time(now.mono.0 + 1)).min(process.replica.poll_timeout());
         let at = node.clock.when(self.now, due);
