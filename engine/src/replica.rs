@@ -177,6 +177,8 @@ pub struct Replica {
     succession: Succession,
     /// That there is no later run has been reported.
     last_run: bool,
+    /// When a peer's clock was heard last, or time first passed.
+    clock_heard_at: Option<Time>,
     /// By node and the first run that is buried.
     tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
     events: Events,
@@ -282,6 +284,7 @@ impl Replica {
             wanted_before: BTreeSet::new(),
             succession: Succession::default(),
             last_run: false,
+            clock_heard_at: None,
             tombstones: BTreeMap::new(),
             events: Events::new(Arc::clone(&tally)),
             tally,
@@ -387,6 +390,10 @@ impl Replica {
         self.meet_owner(peer);
         self.ask_again_for_values();
         self.set_life(now, peer, Life::Alive);
+        // Whoever has a link is no name that others made up.
+        if let Some(known) = self.nodes.get_mut(peer) {
+            known.teller = None;
+        }
     }
 
     /// A link is down. Whether the peer is dead is for the membership to say.
@@ -496,7 +503,8 @@ impl Replica {
                 self.event(Event::LastRun);
             }
         }
-        self.tombstones.retain(|_, tombstone| tombstone.until_ms > now.unix_ms);
+        let expiry_ms = self.expiry_ms(now);
+        self.tombstones.retain(|_, tombstone| tombstone.until_ms > expiry_ms);
         self.events.summarize(now.mono);
     }
 

@@ -188,12 +188,13 @@ impl Process {
         }
         if turned > 0 || known < self.windows_seen.len() {
             let before = std::mem::replace(&mut self.windows, events(&self.replica));
+            let mut there: BTreeSet<_> = self.replica.structures().iter().map(|structure| structure.id()).collect();
             for window in &self.windows {
                 if !before.iter().any(|known| Arc::ptr_eq(known, window)) {
                     truth.begin_anew(self.run, &window.spec().name);
+                    there.remove(&window.id());
                 }
             }
-            let there: BTreeSet<_> = self.replica.structures().iter().map(|structure| structure.id()).collect();
             self.seen.forget(|structure| there.contains(&structure));
         }
         Ok(turned)

@@ -95,7 +95,7 @@ impl Replica {
         }
         self.ask_about_rumour(peer, digest);
         self.compare_clocks(now, peer, digest.clock_ms);
-        let longest = now.unix_ms.saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
+        let longest = self.cluster_ms(now).saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {
             let until_ms = tombstone.until_ms.min(longest);
             self.bury(now, Tombstone { until_ms, ..tombstone.clone() }, peer);

@@ -169,7 +169,8 @@ impl Replica {
     }
 
     pub(super) fn bury_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
-        let until_ms = now.unix_ms.saturating_add(millis(self.config.tombstone_life));
+        let clock_ms = self.cluster_ms(now);
+        let until_ms = clock_ms.saturating_add(millis(self.config.tombstone_life));
         let peer = self.actor.node.clone();
         self.bury(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, &peer);
     }
@@ -208,13 +209,14 @@ impl Replica {
     }
 
     pub(super) fn bury_as(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName, away: bool) {
+        let expiry_ms = self.expiry_ms(now);
         let whole = tombstone.from <= BURIED_BEFORE;
         let grave = (tombstone.node.clone(), tombstone.from);
         let known = self.tombstones.get(&grave).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
         let ours = tombstone.node == self.actor.node;
         let credible = || self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
-        if !new || tombstone.until_ms <= now.unix_ms || !(ours || credible()) {
+        if !new || tombstone.until_ms <= expiry_ms || !(ours || credible()) {
             return;
         }
         let contested = Contested { tombstone, teller: peer.clone(), away };

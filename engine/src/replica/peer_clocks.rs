@@ -99,6 +99,7 @@ impl Replica {
         let before = link.clock.map_or(0, |reading| reading.beyond);
         let beyond = if off { before.saturating_add(1) } else { 0 };
         let ahead_ms = difference(unix_ms, now.unix_ms);
+        self.clock_heard_at = Some(now.mono);
         link.clock = Some(Reading { unix_ms, at: now.mono, ahead_ms, beyond });
         self.counters.clocks_off += u64::from(beyond >= OFF);
         if beyond == OFF {
@@ -139,13 +140,20 @@ impl Replica {
         self.clocks_agree(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
-    /// By which time entries of caches end for good: the cluster's time, or the earliest clock where two disagree and no third one
-    /// decides. A clock that is ahead for a moment must not end what lives.
-    pub(super) fn expiry_ms(&self, now: Now) -> u64 {
-        if self.clocks_agree(now, limits::MAX_DRIFT) {
-            return self.cluster_ms(now);
+    /// By which time entries of caches and tombstones end for good: the cluster's time, or the earliest clock where two disagree and no
+    /// third one decides. A clock that is ahead for a moment must not end what lives. A node that has heard no other
+    /// clock for less than a minute, or has run for less, ends nothing.
+    pub(super) fn expiry_ms(&mut self, now: Now) -> u64 {
+        let heard_at = *self.clock_heard_at.get_or_insert(now.mono);
+        let clocks = self.fresh_clocks(now);
+        let alone = clocks.len() < 2 && self.cluster_time.is_none();
+        if alone && now.mono.since(heard_at) <= limits::MAX_DRIFT {
+            return 0;
         }
-        self.fresh_clocks(now).first().copied().unwrap_or(now.unix_ms)
+        match clocks.first() {
+            Some(earliest) if !self.clocks_agree(now, limits::MAX_DRIFT) => *earliest,
+            _ => self.cluster_ms(now),
+        }
     }
 
     /// Whether most of the clocks decide, or the two that there are do not differ by more than this.

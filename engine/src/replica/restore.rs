@@ -79,9 +79,7 @@ impl Replica {
             // An operator's word of an earlier life: it buries the same runs, but what may have come back since is not to be
             // left out when limits are divided.
             tombstone.from = tombstone.from.max(BURIED_BEFORE);
-            if tombstone.until_ms > now.unix_ms {
-                self.bury(now, tombstone, &name);
-            }
+            self.bury(now, tombstone, &name);
         }
         for node in facts.nodes {
             self.see(now, &Actor::new(node.name.clone(), node.incarnation), &name);

@@ -160,12 +160,10 @@ impl Replica {
     }
 
     /// Whether to keep a run from the others: only one member has told of its node, and nothing that it counts is here. So a name
-    /// that a member makes up goes no further than to those whom it tells it. A node with a connection to this one is no such name.
+    /// that a member makes up goes no further than to those whom it tells it.
     pub(super) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
-        let node = &entry.actor.node;
-        let proven = self.links.contains_key(node) || self.hellos.contains_key(node);
         let hearsay = |known: &Node| known.teller.is_some();
-        entry.have <= entry.since && !proven && self.nodes.get(node).is_some_and(hearsay)
+        entry.have <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
     }
 
     /// Whether a member may tell of one more node that nobody has heard of, so that made-up names leave room for those who speak.
