@@ -258,14 +258,15 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
     let entries = cache.entries(None, usize::MAX, 0);
     for entry in &entries {
         let written = writes.of(name, &entry.key).iter();
-        // Told anew by a node whose clock had been ahead, it has an earlier stamp than it was acknowledged with.
-        let mut same = written.filter(|written| written.value.as_deref() == Some(&entry.value[..]));
-        if !same.any(|written| written.stamp >= entry.stamp && written.expires_ms == entry.expires_ms) {
+        // Told anew by a node whose clock had been ahead, or seemed to have been, it has an earlier stamp than it was acknowledged with.
+        let same = written.filter(|written| written.value.as_deref() == Some(&entry.value[..]));
+        let same = same.filter(|written| written.stamp >= entry.stamp && written.expires_ms == entry.expires_ms);
+        let Some(written) = same.map(|written| written.stamp).max() else {
             return Err(format!("{name}: nobody wrote what {:02x?} reads: {entry:?}", entry.key));
-        }
+        };
         let latest = seen.get(&(name.clone(), entry.key.clone())).filter(|stamp| believable(stamp));
         let contested = |stamp: Stamp| writes.is_contested(name, &entry.key, stamp);
-        if let Some(latest) = latest.filter(|latest| **latest > entry.stamp && !contested(**latest)) {
+        if let Some(latest) = latest.filter(|latest| **latest > written && !contested(**latest)) {
             return Err(format!(
                 "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",
                 entry.key, entry.stamp
