@@ -257,8 +257,8 @@ impl Member {
             ["memory"] => memory(),
             ["prints"] => {
                 let held = self.cache.structure().held();
-                let held = held.iter().filter(|held| held.have > 0);
-                Ok(held.map(|held| format!("{} {} {:x}", held.actor, held.have, held.fingerprint)).collect())
+                let held = held.iter().filter(|held| held.applied > 0);
+                Ok(held.map(|held| format!("{} {} {:x}", held.actor, held.applied, held.fingerprint)).collect())
             }
             ["check", first, second] => Ok(self.check([first.parse()?, second.parse()?])),
             _ => Err(format!("cannot \"{wish}\"").into()),
@@ -268,7 +268,7 @@ impl Member {
     /// The version up to which it has an actor's rows.
     fn have(&self, actor: &str) -> u64 {
         let held = self.cache.structure().held();
-        held.iter().find(|held| held.actor.to_string() == actor).map_or(0, |held| held.have)
+        held.iter().find(|held| held.actor.to_string() == actor).map_or(0, |held| held.applied)
     }
 
     /// Compares every entry with the last write of its key, of which there were so many by the first two nodes.

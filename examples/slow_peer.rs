@@ -50,7 +50,7 @@ impl Member {
     fn have(&self, of: &Self) -> u64 {
         let held = self.domains.structure().held();
         let actor = of.node.actor();
-        held.iter().find(|held| held.actor == actor).map_or(0, |held| held.have)
+        held.iter().find(|held| held.actor == actor).map_or(0, |held| held.applied)
     }
 
     /// Whether it has everything that the others have counted.

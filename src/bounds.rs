@@ -87,8 +87,8 @@ mod tests {
             let entry = |actor: &Actor| DigestEntry {
                 actor: actor.clone(),
                 since: 0,
-                have: 7,
-                floor: 0,
+                applied: 7,
+                low_water: 0,
                 fingerprint: 1,
                 age_ms: None,
             };

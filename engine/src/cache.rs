@@ -222,7 +222,7 @@ impl Structure {
             let mut ledger = self.ledger.write();
             let keys = &self.keys;
             let time = self.time(unix_ms);
-            let written = self.watchers.tell(|changed| ledger.write_register(keys, key, value, time, changed));
+            let written = self.watchers.with_sink(|changed| ledger.write_register(keys, key, value, time, changed));
             let written = written.map_err(CacheError::from)?;
             self.note_head(&ledger);
             (written, self.pending.fetch_add(1, Ordering::SeqCst))
@@ -240,13 +240,13 @@ impl Structure {
 
     /// Looks after a cache by the wall clock; entries end by `expiry_ms`. `certain` says that no other clock speaks against the wall
     /// clock.
-    pub(crate) fn look_after(&self, unix_ms: u64, expiry_ms: u64, certain: bool) {
+    pub(crate) fn maintain(&self, unix_ms: u64, expiry_ms: u64, certain: bool) {
         let mut ledger = self.ledger.write();
-        ledger.look_after(self.time(unix_ms), expiry_ms, certain, &self.keys);
+        ledger.maintain(self.time(unix_ms), expiry_ms, certain, &self.keys);
         self.note_head(&ledger);
     }
 
-    /// Our own rows that nobody needs here and that were not named before; `expiry_ms` as for [`Structure::look_after`].
+    /// Our own rows that nobody needs here and that were not named before; `expiry_ms` as for [`Structure::maintain`].
     pub(crate) fn take_needless(&self, expiry_ms: u64, most: usize) -> Needless {
         self.ledger.write().take_needless(expiry_ms, most)
     }

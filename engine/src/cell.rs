@@ -349,7 +349,7 @@ impl Cell {
     }
 
     /// Whoever let it go did so after its last addition.
-    pub(crate) fn let_go(&self) {
+    pub(crate) fn unpin(&self) {
         self.holders.fetch_sub(1, Ordering::Release);
     }
 

@@ -34,7 +34,7 @@ impl fmt::Display for Life {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { structure, actor, member, have, head, fault } = self;
+        let Self { structure, actor, member, applied: have, head, fault } = self;
         match fault {
             Fault::Differs => write!(f, "{structure}: {member} differs from {actor} at version {have}"),
             Fault::Lags => write!(f, "{structure}: {member} lags behind {actor}: it has version {have} of {head}"),
@@ -108,7 +108,7 @@ mod tests {
             structure,
             actor: Actor::new(node("a"), Incarnation(3)),
             member: node("b"),
-            have: 2,
+            applied: 2,
             head: 7,
             fault: Fault::Lags,
         };

@@ -162,7 +162,7 @@ impl GaugeCache {
     /// Clears what has expired, each node in its turn: whoever is first does it for all, and if that node is gone, the next one.
     /// Says how old the rows are, for those that get them later. `cluster_ms` is what the clock of the cluster shows, if that is
     /// certain.
-    pub(crate) fn look_after(&self, now: Now, cluster_ms: Option<u64>) {
+    pub(crate) fn maintain(&self, now: Now, cluster_ms: Option<u64>) {
         let mut ages = self.ages.lock();
         let Now { mono: now, .. } = now;
         self.observe(&mut ages, now);
@@ -235,7 +235,7 @@ impl Structure {
     /// This node's place among those that rows are known of, in order of name, and how many these are.
     fn place(&self) -> (usize, usize) {
         let ledger = self.ledger.read();
-        let nodes: BTreeSet<_> = ledger.partials().keys().map(|actor| &actor.node).collect();
+        let nodes: BTreeSet<_> = ledger.all_actor_rows().keys().map(|actor| &actor.node).collect();
         let place = nodes.iter().position(|node| **node == ledger.actor().node);
         (place.unwrap_or(0), nodes.len().max(1))
     }

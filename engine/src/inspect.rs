@@ -2,7 +2,7 @@
 
 use tallymesh_schemas::{Actor, Version};
 
-use crate::partial::Partial;
+use crate::actor_rows::ActorRows;
 use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::structure::Structure;
@@ -15,9 +15,9 @@ pub struct Held {
     /// They are known from this version on (exclusive).
     pub since: Version,
     /// And up to this one (inclusive).
-    pub have: Version,
+    pub applied: Version,
     /// Every retirement up to this version is known, though it may have been purged.
-    pub floor: Version,
+    pub low_water: Version,
     /// The sum of the hashes of the live rows.
     pub fingerprint: u64,
     /// Whether they count in what is read.
@@ -32,15 +32,15 @@ impl Structure {
     /// What is held of each actor, our own rows as they were last committed included, in order of actor.
     pub fn held(&self) -> Vec<Held> {
         let ledger = self.ledger.read();
-        let held = ledger.partials().iter().map(|(actor, partial)| Held {
+        let held = ledger.all_actor_rows().iter().map(|(actor, actor_rows)| Held {
             actor: actor.clone(),
-            since: partial.since,
-            have: partial.have,
-            floor: partial.floor,
-            fingerprint: partial.fingerprint(),
-            counts: partial.counts,
-            rows: partial.len(),
-            replacing: partial.shadow.is_some(),
+            since: actor_rows.since,
+            applied: actor_rows.applied,
+            low_water: actor_rows.floor,
+            fingerprint: actor_rows.fingerprint(),
+            counts: actor_rows.counts,
+            rows: actor_rows.len(),
+            replacing: actor_rows.staging.is_some(),
         });
         held.collect()
     }
@@ -55,15 +55,17 @@ impl Structure {
     /// As [`Structure::rows_of`], row by row, without a copy of the keys. `each` must not use the structure.
     pub fn each_row_of(&self, actor: &Actor, mut each: impl FnMut(&[u8], &Row)) {
         let ledger = self.ledger.read();
-        let partial = ledger.partial(actor).into_iter();
-        partial.flat_map(Partial::live).for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
+        let actor_rows = ledger.actor_rows(actor).into_iter();
+        actor_rows
+            .flat_map(ActorRows::live)
+            .for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
     }
 
     /// The row that is held of an actor for one key. O(1).
     pub fn row_of(&self, actor: &Actor, key: &[u8]) -> Option<Row> {
         let ledger = self.ledger.read();
-        let partial = ledger.partial(actor)?;
-        Some(partial.find(self.keys.find(key)?, ledger.cells())?.1.row)
+        let actor_rows = ledger.actor_rows(actor)?;
+        Some(actor_rows.find(self.keys.find(key)?, ledger.cells())?.1.row)
     }
 }
 
@@ -74,9 +76,9 @@ impl Structure {
         let ledger = self.ledger.read();
         let Some(id) = self.keys.find(key) else { return Vec::new() };
         let rows = ledger
-            .partials()
+            .all_actor_rows()
             .iter()
-            .filter_map(|(actor, partial)| Some((actor, partial.find(id, ledger.cells())?.1.row)));
+            .filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, ledger.cells())?.1.row)));
         rows.map(|(actor, row)| (actor.clone(), row)).collect()
     }
 

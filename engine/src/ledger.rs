@@ -28,18 +28,18 @@ pub(crate) use marks::RowLeft;
 pub(crate) use registers::{Register, Registers};
 pub(crate) use writes::{Needless, OwnRow, Refused};
 
+use crate::actor_rows::ActorRows;
 use crate::cell::CellKey;
 use crate::cells::Cells;
 use crate::index::Index;
 use crate::journal::{Journal, Mark};
 use crate::keys::Keys;
-use crate::own::{Own, counts_nothing};
-use crate::partial::Partial;
+use crate::own_rows::{OwnRowWriter, counts_nothing};
 use crate::radix::{KeyOf, Sum};
 use crate::slots::{CellId, EMPTY};
 use crate::stamp::Stamp;
 use crate::time::Time;
-use crate::watch::Told;
+use crate::watch::ChangeSink;
 
 /// Rows that are looked at together before they are written one by one, so that they wait for memory together.
 const TOGETHER: usize = 32;
@@ -48,8 +48,8 @@ const TOGETHER: usize = 32;
 pub(crate) struct Ledger {
     class: Class,
     actor: Actor,
-    own: Own,
-    partials: BTreeMap<Actor, Partial>,
+    own: OwnRowWriter,
+    actors: BTreeMap<Actor, ActorRows>,
     cells: Arc<Cells>,
     index: Index,
     cleared: Cleared,
@@ -63,7 +63,7 @@ pub(crate) struct Ledger {
     blocks: usize,
     /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
     unused: Vec<CellId>,
-    /// The number of the last edition of a partial.
+    /// The number of the last edition of the rows of an actor.
     editions: u64,
     /// Gauges that nodes have taken below zero.
     below: Below,
@@ -77,13 +77,13 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new(class: Class, bounds: Bounds, actor: Actor, cells: Arc<Cells>) -> Self {
-        let mut partials = BTreeMap::new();
-        partials.insert(actor.clone(), Partial::ours());
+        let mut all_rows = BTreeMap::new();
+        all_rows.insert(actor.clone(), ActorRows::ours());
         Self {
             class,
             actor,
-            own: Own::default(),
-            partials,
+            own: OwnRowWriter::default(),
+            actors: all_rows,
             cells,
             index: Index::new(class.kind()),
             cleared: Cleared::default(),
@@ -105,27 +105,27 @@ impl Ledger {
         &self.actor
     }
 
-    pub(crate) fn partials(&self) -> &BTreeMap<Actor, Partial> {
-        &self.partials
+    pub(crate) fn all_actor_rows(&self) -> &BTreeMap<Actor, ActorRows> {
+        &self.actors
     }
 
-    pub(crate) fn partial(&self, actor: &Actor) -> Option<&Partial> {
-        self.partials.get(actor)
+    pub(crate) fn actor_rows(&self, actor: &Actor) -> Option<&ActorRows> {
+        self.actors.get(actor)
     }
 
-    pub(crate) fn partial_mut(&mut self, actor: &Actor) -> Option<&mut Partial> {
-        self.partials.get_mut(actor)
+    pub(crate) fn actor_rows_mut(&mut self, actor: &Actor) -> Option<&mut ActorRows> {
+        self.actors.get_mut(actor)
     }
 
     /// The first row of an actor, by version, that says that there is a value that is neither here nor outdone.
-    pub(crate) fn lacking(&mut self, actor: &Actor) -> Option<Version> {
+    pub(crate) fn missing_value(&mut self, actor: &Actor) -> Option<Version> {
         let (cells, registers) = (&self.cells, &self.registers);
-        let partial = self.partials.get_mut(actor)?;
-        let mut hollow = std::mem::take(&mut partial.hollow);
-        let row = |partial: &Partial, id: CellId| partial.find(id, cells).map(|(_, state)| state.row);
-        hollow.retain(|id| row(partial, *id).is_some_and(|row| registers.lacks(*id, &row)));
-        let first = hollow.iter().filter_map(|id| Some(row(partial, *id)?.version)).min();
-        partial.hollow = hollow;
+        let actor_rows = self.actors.get_mut(actor)?;
+        let mut hollow = std::mem::take(&mut actor_rows.without_value);
+        let row = |actor_rows: &ActorRows, id: CellId| actor_rows.find(id, cells).map(|(_, state)| state.row);
+        hollow.retain(|id| row(actor_rows, *id).is_some_and(|row| registers.lacks(*id, &row)));
+        let first = hollow.iter().filter_map(|id| Some(row(actor_rows, *id)?.version)).min();
+        actor_rows.without_value = hollow;
         first
     }
 
@@ -136,8 +136,8 @@ impl Ledger {
 
     /// What has changed since it was told, our own rows included.
     pub(crate) fn journal(&mut self) -> &mut Journal {
-        if let Some(own) = self.partials.get(&self.actor) {
-            self.journal.note_own(&self.actor, (own.have, own.fingerprint()));
+        if let Some(own) = self.actors.get(&self.actor) {
+            self.journal.note_own(&self.actor, (own.applied, own.fingerprint()));
         }
         &mut self.journal
     }
@@ -148,11 +148,11 @@ impl Ledger {
     }
 
     /// How long ago an actor's rows here were known to be what there is; `None` when they never were, or some are still to come.
-    pub(crate) fn age(&self, actor: &Actor, partial: &Partial, now: Time) -> Option<Duration> {
+    pub(crate) fn age(&self, actor: &Actor, actor_rows: &ActorRows, now: Time) -> Option<Duration> {
         if *actor == self.actor {
             return Some(Duration::ZERO);
         }
-        (partial.confirmed > Time(0) && partial.is_whole()).then(|| now.since(partial.confirmed))
+        (actor_rows.confirmed > Time(0) && actor_rows.is_complete()).then(|| now.since(actor_rows.confirmed))
     }
 
     /// Takes note that what is known of another actor has changed.
@@ -170,7 +170,7 @@ impl Ledger {
 
     /// The highest version of our own rows.
     pub(crate) fn head(&self) -> Version {
-        self.partials.get(&self.actor).map_or(0, |own| own.have)
+        self.actors.get(&self.actor).map_or(0, |own| own.applied)
     }
 
     /// How often one of our own rows had no room since the last call.
@@ -179,12 +179,12 @@ impl Ledger {
     }
 
     /// Our own rows with their writer and the cells.
-    fn own_parts(&mut self) -> Option<(&mut Own, &mut Partial, &Cells)> {
-        Some((&mut self.own, self.partials.get_mut(&self.actor)?, &self.cells))
+    fn own_parts(&mut self) -> Option<(&mut OwnRowWriter, &mut ActorRows, &Cells)> {
+        Some((&mut self.own, self.actors.get_mut(&self.actor)?, &self.cells))
     }
 
     /// Writes the rows of the cells that have changed here, in order of slot, so that their batch is short on the wire.
-    pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, told: &mut Told<'_>) {
+    pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, sink: &mut ChangeSink<'_>) {
         let mut batch = Vec::with_capacity(dirty.len());
         for id in dirty.drain(..) {
             let cell = self.cells.get(id);
@@ -204,34 +204,34 @@ impl Ledger {
         }
         batch.sort_unstable();
         // Taken out while it is written to, so that cells and sums can be as well.
-        let Some(mut partial) = self.partials.remove(&self.actor) else { return };
+        let Some(mut actor_rows) = self.actors.remove(&self.actor) else { return };
         let mut cleared = Vec::new();
         for together in batch.chunks(TOGETHER) {
-            partial.warm(together.iter().map(|at| (at >> 32) as u32).filter(|slot| *slot != EMPTY));
+            actor_rows.warm(together.iter().map(|at| (at >> 32) as u32).filter(|slot| *slot != EMPTY));
             for at in together {
-                self.commit_cell(&mut partial, *at as CellId, keys, &mut cleared, told);
+                self.commit_cell(&mut actor_rows, *at as CellId, keys, &mut cleared, sink);
             }
         }
-        self.partials.insert(self.actor.clone(), partial);
-        self.reclear(cleared, keys, told);
+        self.actors.insert(self.actor.clone(), actor_rows);
+        self.reclear(cleared, keys, sink);
         self.index.settle();
     }
 
     /// Writes the row of a cell that has changed.
     fn commit_cell(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         id: CellId,
         keys: &Keys,
         cleared: &mut Vec<CellKey>,
-        told: &mut Told<'_>,
+        sink: &mut ChangeSink<'_>,
     ) {
         let totals = self.cells.get(id).take();
         if !self.cells.get(id).is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {
             return self.park(id);
         }
         self.enter(id);
-        if let Some((old, new)) = self.own.write(partial, &self.cells, id, totals) {
+        if let Some((old, new)) = self.own.write(actor_rows, &self.cells, id, totals) {
             if self.clears(id) {
                 cleared.push(self.cells.key_of(id));
                 return;
@@ -239,7 +239,7 @@ impl Ledger {
             self.add_own(id, self.change(&self.actor, id, &old, &new));
             self.most = self.most.max(new.value().unsigned_abs());
             self.note_own_below(id, &old, &new);
-            told.changed(|| self.cells.key_of(id));
+            sink.changed(|| self.cells.key_of(id));
         }
         self.drop_if_unused(id, keys);
     }
@@ -316,9 +316,9 @@ impl Ledger {
         let mut retired = Vec::new();
         // Rows of events go with their structure.
         if !self.keeps_runs()
-            && let Some((own, partial, cells)) = self.own_parts()
+            && let Some((own, actor_rows, cells)) = self.own_parts()
         {
-            own.retire(partial, cells, now, idle, |id| retired.push(id));
+            own.retire(actor_rows, cells, now, idle, |id| retired.push(id));
         }
         for id in retired {
             self.drop_if_unused(id, keys);
@@ -335,14 +335,14 @@ impl Ledger {
         });
     }
 
-    /// Purges what everybody has seen: see [`Own::raise_floor`].
-    pub(crate) fn raise_floor(&mut self, acked: Version, now: Time, retention: Duration) {
-        if let Some((own, partial, _)) = self.own_parts() {
-            own.raise_floor(partial, acked, now, retention);
+    /// Purges what everybody has seen: see [`OwnRowWriter::raise_low_water`].
+    pub(crate) fn raise_low_water(&mut self, acked: Version, now: Time, retention: Duration) {
+        if let Some((own, actor_rows, _)) = self.own_parts() {
+            own.raise_low_water(actor_rows, acked, now, retention);
         }
     }
 
-    /// A number that no partial here has had.
+    /// A number that no edition here has had.
     fn edition(&mut self) -> u64 {
         self.editions += 1;
         self.editions
@@ -397,8 +397,8 @@ impl Ledger {
     }
 
     /// The sum of one actor's rows that lie in a block. O(its rows).
-    pub(crate) fn sum_net_of(&self, actor: &Actor, partial: &Partial, net: IpNet) -> i64 {
-        let inside = partial
+    pub(crate) fn sum_net_of(&self, actor: &Actor, actor_rows: &ActorRows, net: IpNet) -> i64 {
+        let inside = actor_rows
             .live()
             .filter(|(_, state)| key::to_net(&self.cells.key_of(state.cell)).is_ok_and(|key| net.contains(&key)));
         within(inside.map(|(_, state)| i128::from(self.value(actor, state.cell, &state.row))).sum())
@@ -406,8 +406,8 @@ impl Ledger {
 
     /// Bytes of rows, logs and index; the cells are counted by their table.
     pub(crate) fn bytes(&self) -> usize {
-        let partials: usize = self.partials.values().map(Partial::bytes).sum();
-        partials + self.index.bytes() + self.cleared.bytes() + self.registers.heap_bytes()
+        let all_rows: usize = self.actors.values().map(ActorRows::bytes).sum();
+        all_rows + self.index.bytes() + self.cleared.bytes() + self.registers.heap_bytes()
     }
 }
 

@@ -5,8 +5,8 @@
 //!
 //! # The way of an increment
 //! [`Structure::add`] finds the key's cell (`keys`, `cell`) and adds to it, without a lock that keys share. `commit`
-//! (`own`) writes the changed cells into our rows under the next versions. [`Replica::poll_transmit`] cuts a delta from
-//! the log (`partial`, `log`) for each peer. [`Replica::handle_message`] joins a peer's delta row by row
+//! (`own_rows`) writes the changed cells into our rows under the next versions. [`Replica::poll_transmit`] cuts a delta from
+//! the log (`actor_rows`, `log`) for each peer. [`Replica::handle_message`] joins a peer's delta row by row
 //! (`ledger/apply`) and moves the cached aggregates with it. Reads ([`Structure::count`], [`Structure::count_net`],
 //! [`Structure::list`]) look at those.
 //!
@@ -31,6 +31,7 @@
 //! - **I9** A hard limit is never exceeded, in every partition: see [`limits`].
 #![deny(missing_docs)]
 
+mod actor_rows;
 mod admission;
 mod cache;
 #[cfg(feature = "canaries")]
@@ -51,8 +52,7 @@ mod listing;
 mod log;
 #[cfg(all(test, loom))]
 mod models;
-mod own;
-mod partial;
+mod own_rows;
 mod primitive;
 mod radix;
 mod random;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
+use crate::actor_rows::ActorRows;
 use crate::cell::CellKey;
 use crate::ledger::{Ledger, within};
-use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::structure::{Entry, Structure};
 
@@ -63,8 +63,8 @@ struct Collected {
 }
 
 impl Collected {
-    fn new<'a>(ledger: &Ledger, runs: impl Iterator<Item = (&'a Actor, &'a Partial)>) -> Self {
-        let rows = runs.flat_map(|(actor, partial)| partial.live().map(move |(_, state)| (actor, state)));
+    fn new<'a>(ledger: &Ledger, runs: impl Iterator<Item = (&'a Actor, &'a ActorRows)>) -> Self {
+        let rows = runs.flat_map(|(actor, actor_rows)| actor_rows.live().map(move |(_, state)| (actor, state)));
         let rows = rows.map(|(actor, state)| {
             let count = ledger.value(actor, state.cell, &state.row);
             Entry { key: ledger.cells().key_of(state.cell).to_vec(), count }

@@ -55,7 +55,7 @@ use crate::random::Random;
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
 use events::Events;
-use link::{Link, Part};
+use link::{Link, StreamId};
 pub use liveness::Life;
 use liveness::Node;
 use peer_clocks::ClusterTime;
@@ -166,13 +166,13 @@ pub struct Replica {
     /// Tombstones of nodes that speak.
     contested: BTreeMap<NodeName, Contested>,
     /// Who passes rows on to us whose owner has no link to us.
-    parents: BTreeMap<Part, NodeName>,
+    parents: BTreeMap<StreamId, NodeName>,
     /// Others' rows that somebody has asked us for.
-    passed_on: BTreeSet<Part>,
+    forwarded: BTreeSet<StreamId>,
     /// Rows of caches of which whoever told them without a value is gone, and since how many digest intervals.
-    hollow: BTreeMap<Part, u32>,
+    awaiting_values: BTreeMap<StreamId, u32>,
     /// Others' rows that somebody has asked us for, from before where we began.
-    wanted_before: BTreeSet<Part>,
+    wanted_history: BTreeSet<StreamId>,
     /// When others may make this node go on as another run.
     succession: Succession,
     /// That there is no later run has been reported.
@@ -250,7 +250,7 @@ impl Replica {
 
     /// Entries that the replica keeps about others' rows that peers have asked it for.
     pub fn relay_entries(&self) -> usize {
-        self.passed_on.len() + self.wanted_before.len()
+        self.forwarded.len() + self.wanted_history.len()
     }
 
     /// Whether a leaving node has told every peer everything, its goodbye included.
@@ -279,9 +279,9 @@ impl Replica {
             hellos: BTreeMap::new(),
             contested: BTreeMap::new(),
             parents: BTreeMap::new(),
-            passed_on: BTreeSet::new(),
-            hollow: BTreeMap::new(),
-            wanted_before: BTreeSet::new(),
+            forwarded: BTreeSet::new(),
+            awaiting_values: BTreeMap::new(),
+            wanted_history: BTreeSet::new(),
             succession: Succession::default(),
             last_run: false,
             clock_heard_at: None,
@@ -385,14 +385,14 @@ impl Replica {
         let mut link = Link::new(now.mono, Arc::clone(&self.tally));
         // A verification may be under way; what the link before was asked went down with it.
         link.probe = (self.nonce > 0).then_some(self.nonce);
-        link.untold = self.contested.get(peer).map(|contested| contested.tombstone.clone());
+        link.unsent_tombstone = self.contested.get(peer).map(|contested| contested.tombstone.clone());
         self.links.insert(peer.clone(), Box::new(link));
-        self.meet_owner(peer);
+        self.take_from_owner(peer);
         self.ask_again_for_values();
         self.set_life(now, peer, Life::Alive);
         // Whoever has a link is no name that others made up.
         if let Some(known) = self.nodes.get_mut(peer) {
-            known.teller = None;
+            known.reported_by = None;
         }
     }
 
@@ -400,8 +400,8 @@ impl Replica {
     pub fn handle_link_down(&mut self, peer: &NodeName) {
         if let Some(link) = self.links.remove(peer) {
             self.unlinked = true;
-            self.hollow.extend(link.hollow.into_iter().map(|part| (part, 0)));
-            self.orphan(peer);
+            self.awaiting_values.extend(link.without_values.into_iter().map(|part| (part, 0)));
+            self.replace_parents(peer);
         }
     }
 
@@ -476,13 +476,13 @@ impl Replica {
         if now.mono >= self.chase_at {
             self.chase_at = now.mono.after(self.config.digest_interval);
             self.chase(now.mono);
-            self.begin_earlier();
+            self.fetch_history();
             self.ask_for_values();
         }
         for link in self.links.values_mut().filter(|link| link.due() <= now.mono) {
             link.handle_timeout(now.mono, &self.config, &mut self.random);
         }
-        self.outlive_links(now);
+        self.apply_membership(now);
         self.handle_succession(now);
         self.update_life(now);
     }
@@ -496,7 +496,7 @@ impl Replica {
         self.restore_waiting(now);
         self.retire(now);
         let cluster_ms = self.certain_ms(now);
-        self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.look_after(now, cluster_ms));
+        self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.maintain(now, cluster_ms));
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
             let no_later = self.renew(now, self.actor.incarnation).is_err();
             if no_later && !std::mem::replace(&mut self.last_run, true) {

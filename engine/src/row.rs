@@ -1,11 +1,11 @@
-//! The replicated cell: one actor's partial count for one key, and the hash that fingerprints are made of.
+//! The replicated cell: one actor's count for one key, and the hash that fingerprints are made of.
 
 use crdts::CvRDT;
 use tallymesh_schemas::Version;
 
 use crate::stamp::Stamp;
 
-/// One actor's partial for one key: two totals that only grow, and the version at which they last changed.
+/// What one actor counts for one key: two totals that only grow, and the version at which they last changed.
 ///
 /// The actor is the only writer, so of two states of a row the one with the higher version is the newer one, and the
 /// join is to keep it.

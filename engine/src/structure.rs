@@ -205,7 +205,7 @@ impl Structure {
         } else {
             self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
         }
-        self.watchers.tell(|changed| ledger.commit(&mut dirty, &self.keys, changed));
+        self.watchers.with_sink(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.tally.reached_times(Bound::Rows, ledger.take_rows_without_room());
         self.note_head(ledger);
         self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
@@ -213,7 +213,7 @@ impl Structure {
 
     /// Writes what a counter's key counts here into its row, whether or not the key is listed as changed.
     pub(crate) fn commit_cell(&self, ledger: &mut Ledger, counter: &Counter) {
-        self.watchers.tell(|changed| ledger.commit(&mut vec![counter.id], &self.keys, changed));
+        self.watchers.with_sink(|changed| ledger.commit(&mut vec![counter.id], &self.keys, changed));
         self.note_head(ledger);
     }
 
@@ -300,7 +300,7 @@ impl Structure {
         let id = self.keys.find(key);
         let rows = ledger
             .counted_runs(node)
-            .filter_map(|(actor, partial)| Some((actor, id?, partial.find(id?, ledger.cells())?.1)));
+            .filter_map(|(actor, actor_rows)| Some((actor, id?, actor_rows.find(id?, ledger.cells())?.1)));
         Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.value(actor, id, &state.row))))
     }
 
@@ -310,7 +310,7 @@ impl Structure {
         let ledger = self.ledger.read();
         ledger.latest(node)?;
         let runs = ledger.counted_runs(node);
-        Some(runs.fold(0, |sum, (actor, partial)| sum.saturating_add(ledger.sum_net_of(actor, partial, net))))
+        Some(runs.fold(0, |sum, (actor, actor_rows)| sum.saturating_add(ledger.sum_net_of(actor, actor_rows, net))))
     }
 
     /// The latest run of a node that rows are known of here.
@@ -363,13 +363,13 @@ impl Structure {
     pub(crate) fn refresh(&self) {
         let ledger = self.ledger.read();
         let (mut counted, mut stalest) = (0, Time::NEVER);
-        let mut parts = ledger.partials().iter().peekable();
-        while let Some((actor, partial)) = parts.next() {
+        let mut parts = ledger.all_actor_rows().iter().peekable();
+        while let Some((actor, actor_rows)) = parts.next() {
             // An earlier run counts nothing any more, so its rows cannot be out of date. The next one of its node follows.
             let earlier = parts.peek().is_some_and(|(next, _)| next.node == actor.node);
-            counted += u32::from(partial.counts);
-            if partial.counts && !earlier && actor != ledger.actor() {
-                stalest = stalest.min(partial.confirmed);
+            counted += u32::from(actor_rows.counts);
+            if actor_rows.counts && !earlier && actor != ledger.actor() {
+                stalest = stalest.min(actor_rows.confirmed);
             }
         }
         self.counted.store(counted, Ordering::Relaxed);
@@ -400,7 +400,7 @@ impl Clone for Counter {
 
 impl Drop for Counter {
     fn drop(&mut self) {
-        self.cell().let_go();
+        self.cell().unpin();
     }
 }
 

@@ -10,15 +10,15 @@ use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::saved::Extent;
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
 
+use crate::actor_rows::{ActorRows, Cut};
 use crate::canary::{self, Canary};
 use crate::journal::Mark;
 use crate::ledger::{Applied, ApplyError, Ledger};
-use crate::partial::{Cut, Partial};
 use crate::primitive::Ordering;
 use crate::stamp::Stamp;
 use crate::structure::Structure;
 use crate::time::Time;
-use crate::watch::Told;
+use crate::watch::ChangeSink;
 
 /// How far we are with an actor's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) struct Progress {
     pub(crate) floor: Version,
     pub(crate) fingerprint: u64,
     /// Where a snapshot begins that is being received, and how far it has come.
-    pub(crate) shadow: Option<(Version, Version)>,
+    pub(crate) staging: Option<(Version, Version)>,
 }
 
 /// Where to begin with sending rows to a replica.
@@ -40,48 +40,57 @@ pub(crate) struct Start {
 
 /// How much of an actor's rows was copied elsewhere, or is here to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Copied {
+pub(crate) struct PersistedExtent {
     pub(crate) since: Version,
-    pub(crate) have: Version,
-    pub(crate) floor: Version,
-    pub(crate) whole: Version,
+    pub(crate) applied: Version,
+    pub(crate) low_water: Version,
+    pub(crate) complete: Version,
     /// Set where it is all that there was.
     pub(crate) fingerprint: Option<u64>,
     edition: u64,
 }
 
-impl Copied {
+impl PersistedExtent {
     /// What was copied by an earlier process, of which nothing is here.
     pub(crate) fn of(extent: &Extent) -> Self {
-        let Extent { since, have, floor, whole, fingerprint } = *extent;
-        Self { since, have, floor, whole, fingerprint, edition: u64::MAX }
+        let Extent { since, applied: have, low_water: floor, complete: whole, fingerprint } = *extent;
+        Self { since, applied: have, low_water: floor, complete: whole, fingerprint, edition: u64::MAX }
     }
 
     pub(crate) fn extent(&self) -> Extent {
-        let Self { since, have, floor, whole, fingerprint, .. } = *self;
-        Extent { since, have, floor, whole, fingerprint }
+        let Self { since, applied: have, low_water: floor, complete: whole, fingerprint, .. } = *self;
+        Extent { since, applied: have, low_water: floor, complete: whole, fingerprint }
     }
 
-    fn now(partial: &Partial, ours: bool) -> Self {
-        let (since, have, floor, edition) = (partial.since, partial.have, partial.floor, partial.edition);
-        let whole = if ours { have } else { partial.known.max(partial.whole).min(have) };
-        Self { since, have, floor, whole, fingerprint: Some(partial.fingerprint()), edition }
+    fn now(actor_rows: &ActorRows, ours: bool) -> Self {
+        let (since, have, floor, edition) =
+            (actor_rows.since, actor_rows.applied, actor_rows.floor, actor_rows.edition);
+        let whole = if ours { have } else { actor_rows.keys_complete.max(actor_rows.complete).min(have) };
+        Self {
+            since,
+            applied: have,
+            low_water: floor,
+            complete: whole,
+            fingerprint: Some(actor_rows.fingerprint()),
+            edition,
+        }
     }
 
     /// Whether there is something to be copied that was not.
     pub(crate) fn differs(&self, now: &Self) -> bool {
-        (self.edition, self.have, self.whole) != (now.edition, now.have, now.whole) || self.fingerprint.is_none()
+        (self.edition, self.applied, self.complete) != (now.edition, now.applied, now.complete)
+            || self.fingerprint.is_none()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.have == self.since
+        self.applied == self.since
     }
 }
 
 /// Rows to be copied, and how much was copied with them.
 #[derive(Debug)]
-pub(crate) struct Piece {
-    pub(crate) copied: Copied,
+pub(crate) struct PersistChunk {
+    pub(crate) extent: PersistedExtent,
     /// They do not follow on what was copied before.
     pub(crate) anew: bool,
     pub(crate) after: Version,
@@ -100,13 +109,13 @@ pub(crate) struct Ahead {
 }
 
 /// What is said of an actor; `age` is how long ago its rows here were known to be what there is.
-fn digest_entry(actor: &Actor, partial: &Partial, age: Option<Duration>) -> DigestEntry {
+fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) -> DigestEntry {
     DigestEntry {
         actor: actor.clone(),
-        since: partial.since,
-        have: partial.have,
-        floor: partial.floor,
-        fingerprint: partial.fingerprint(),
+        since: actor_rows.since,
+        applied: actor_rows.applied,
+        low_water: actor_rows.floor,
+        fingerprint: actor_rows.fingerprint(),
         age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
     }
 }
@@ -125,8 +134,8 @@ impl Structure {
     pub(crate) fn digest(&self, after: Option<&Actor>, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) {
         let ledger = self.ledger.read();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        for (actor, partial) in ledger.partials().range((from, Bound::Unbounded)) {
-            if !tell(digest_entry(actor, partial, ledger.age(actor, partial, now))) {
+        for (actor, actor_rows) in ledger.all_actor_rows().range((from, Bound::Unbounded)) {
+            if !tell(digest_entry(actor, actor_rows, ledger.age(actor, actor_rows, now))) {
                 return;
             }
         }
@@ -144,45 +153,49 @@ impl Structure {
             return mark;
         }
         let ledger = self.ledger.read();
-        let mut told = mark;
+        let mut reached = mark;
         for (mark, actor) in ledger.changed_behind(mark) {
-            if let Some(partial) = ledger.partial(actor)
-                && !tell(digest_entry(actor, partial, ledger.age(actor, partial, now)))
+            if let Some(actor_rows) = ledger.actor_rows(actor)
+                && !tell(digest_entry(actor, actor_rows, ledger.age(actor, actor_rows, now)))
             {
-                return told;
+                return reached;
             }
-            told = mark;
+            reached = mark;
         }
-        told
+        reached
     }
 
     /// An actor is to be told of once more.
-    pub(crate) fn tell_again(&self, actor: &Actor) {
+    pub(crate) fn list_again(&self, actor: &Actor) {
         self.ledger.write().note(actor);
     }
 
     /// How far we are with one actor's rows; `None` when we hold none.
     pub(crate) fn progress(&self, actor: &Actor) -> Option<Progress> {
         let ledger = self.ledger.read();
-        let partial = ledger.partial(actor)?;
+        let actor_rows = ledger.actor_rows(actor)?;
         Some(Progress {
-            since: partial.since,
-            have: partial.have,
-            floor: partial.floor,
-            fingerprint: partial.fingerprint(),
-            shadow: partial.shadow.as_ref().map(|shadow| (shadow.since, shadow.have)),
+            since: actor_rows.since,
+            have: actor_rows.applied,
+            floor: actor_rows.floor,
+            fingerprint: actor_rows.fingerprint(),
+            staging: actor_rows.staging.as_ref().map(|shadow| (shadow.since, shadow.applied)),
         })
     }
 
     /// What we have of every actor's rows, all of it at this moment.
     pub(crate) fn vector(&self) -> BTreeMap<Actor, SeenEntry> {
         let ledger = self.ledger.read();
-        let entry = |(actor, partial): (&Actor, &Partial)| {
-            let (have, fingerprint) = (partial.have, partial.fingerprint());
-            let whole = if actor == ledger.actor() { have } else { partial.known.max(partial.whole).min(have) };
-            (actor.clone(), SeenEntry { actor: actor.clone(), have, whole, fingerprint })
+        let entry = |(actor, actor_rows): (&Actor, &ActorRows)| {
+            let (have, fingerprint) = (actor_rows.applied, actor_rows.fingerprint());
+            let whole = if actor == ledger.actor() {
+                have
+            } else {
+                actor_rows.keys_complete.max(actor_rows.complete).min(have)
+            };
+            (actor.clone(), SeenEntry { actor: actor.clone(), applied: have, complete: whole, fingerprint })
         };
-        ledger.partials().iter().map(entry).collect()
+        ledger.all_actor_rows().iter().map(entry).collect()
     }
 
     /// The first write of a delta that lies further ahead of our clock than any may; `None` when there is none.
@@ -210,18 +223,18 @@ impl Structure {
     }
 
     /// Whether what we hold of another actor is everything that it had at one moment.
-    pub(crate) fn is_whole(&self, actor: &Actor) -> bool {
-        self.ledger.read().partial(actor).is_some_and(Partial::is_whole)
+    pub(crate) fn is_complete(&self, actor: &Actor) -> bool {
+        self.ledger.read().actor_rows(actor).is_some_and(ActorRows::is_complete)
     }
 
-    /// Somebody who has everything up to `have` has this fingerprint there: if we do, we have everything as well.
-    pub(crate) fn note_whole(&self, actor: &Actor, have: Version, fingerprint: u64) {
-        if let Some(partial) = self.ledger.write().partial_mut(actor)
-            && partial.have == have
-            && (partial.since > 0 || partial.fingerprint() == fingerprint)
+    /// Somebody who has everything up to `applied` has this fingerprint there: if we do, we have everything as well.
+    pub(crate) fn note_complete(&self, actor: &Actor, have: Version, fingerprint: u64) {
+        if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor)
+            && actor_rows.applied == have
+            && (actor_rows.since > 0 || actor_rows.fingerprint() == fingerprint)
         {
-            partial.whole = have;
-            partial.agrees();
+            actor_rows.complete = have;
+            actor_rows.agrees();
         }
     }
 
@@ -232,7 +245,7 @@ impl Structure {
 
     fn admit_to(&self, ledger: &mut Ledger, actor: &Actor, since: Version) -> bool {
         let new = ledger.admit(actor, since);
-        if !new && ledger.partial(actor).is_none() {
+        if !new && ledger.actor_rows(actor).is_none() {
             self.tally.reached(bound::Bound::Actors);
         }
         new
@@ -244,18 +257,18 @@ impl Structure {
         let mut ledger = self.ledger.write();
         let new = self.admit_to(&mut ledger, actor, since);
         // There are none yet that it could tell of.
-        ledger.set_counts(actor, true, &mut Told::nobody());
+        ledger.set_counts(actor, true, &mut ChangeSink::discard());
         new
     }
 
     /// Rows of an actor up to a version were there before they could come here.
     pub(crate) fn inherit(&self, actor: &Actor, have: Version) {
-        if let Some(partial) = self.ledger.write().partial_mut(actor) {
-            partial.inherited = partial.inherited.max(have);
+        if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor) {
+            actor_rows.inherited = actor_rows.inherited.max(have);
         }
     }
 
-    /// Where to begin for a replica that has `(since, after]` of an actor and knows retirements up to `floor`, or wants a
+    /// Where to begin for a replica that has `(since, after]` of an actor and knows retirements up to `low_water`, or wants a
     /// snapshot; `None` when we do not know enough ourselves.
     pub(crate) fn start(
         &self,
@@ -265,102 +278,110 @@ impl Structure {
         snapshot: bool,
     ) -> Option<Start> {
         let ledger = self.ledger.read();
-        let partial = ledger.partial(actor)?;
-        let below = after > since && partial.floor > after.max(floor) && !canary::broken(Canary::FloorIgnored);
+        let actor_rows = ledger.actor_rows(actor)?;
+        let below = after > since && actor_rows.floor > after.max(floor) && !canary::broken(Canary::FloorIgnored);
         let start = match (snapshot, below) {
             (false, true) => Start { cursor: since, snapshot: true },
             (snapshot, _) => Start { cursor: after, snapshot },
         };
         let from = if start.snapshot { since } else { start.cursor };
-        if from < partial.since {
+        if from < actor_rows.since {
             return None;
         }
-        if !partial.has_log() {
+        if !actor_rows.has_log() {
             drop(ledger);
-            self.ledger.write().partial_mut(actor)?.make_log();
+            self.ledger.write().actor_rows_mut(actor)?.make_log();
         }
         Some(start)
     }
 
     /// Of a cache: the actors of which there may be rows without their values.
-    pub(crate) fn hollow(&self) -> Vec<Actor> {
+    pub(crate) fn actors_without_values(&self) -> Vec<Actor> {
         let ledger = self.ledger.read();
-        let hollow = ledger.partials().iter().filter(|(_, partial)| !partial.hollow.is_empty());
+        let hollow = ledger.all_actor_rows().iter().filter(|(_, actor_rows)| !actor_rows.without_value.is_empty());
         hollow.map(|(actor, _)| actor.clone()).collect()
     }
 
     /// Of a cache: the version before the first row of an actor that says that there is a value that is neither here nor outdone.
-    pub(crate) fn lacking(&self, actor: &Actor) -> Option<Version> {
-        self.ledger.write().lacking(actor).map(|first| first - 1)
+    pub(crate) fn missing_value(&self, actor: &Actor) -> Option<Version> {
+        self.ledger.write().missing_value(actor).map(|first| first - 1)
     }
 
     /// Whether there may be rows of an actor without their values, also of those that come anew, and the version before the first one
     /// of which the value has come only now. O(1).
-    pub(crate) fn take_filled(&self, actor: &Actor) -> (bool, Option<Version>) {
+    pub(crate) fn take_arrived_values(&self, actor: &Actor) -> (bool, Option<Version>) {
         let mut ledger = self.ledger.write();
-        let Some(partial) = ledger.partial_mut(actor) else { return (false, None) };
-        let anew = partial.shadow.as_ref().is_some_and(|shadow| !shadow.hollow.is_empty());
-        (anew || !partial.hollow.is_empty(), partial.filled.take().map(|first| first - 1))
+        let Some(actor_rows) = ledger.actor_rows_mut(actor) else { return (false, None) };
+        let anew = actor_rows.staging.as_ref().is_some_and(|shadow| !shadow.without_value.is_empty());
+        (anew || !actor_rows.without_value.is_empty(), actor_rows.value_arrived.take().map(|first| first - 1))
     }
 
     /// Makes room for everything that an actor has, where we began in the middle: it comes as a snapshot.
-    pub(crate) fn begin_earlier(&self, actor: &Actor) {
-        if let Some(partial) = self.ledger.write().partial_mut(actor)
-            && partial.since > 0
+    pub(crate) fn stage_history(&self, actor: &Actor) {
+        if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor)
+            && actor_rows.since > 0
         {
-            partial.shadow.get_or_insert_with(|| Box::new(Partial::shadow(0)));
+            actor_rows.staging.get_or_insert_with(|| Box::new(ActorRows::staging(0)));
         }
     }
 
     /// Cuts rows above `after` for a replica that knows the keys of rows born in `(since, known]`.
     pub(crate) fn cut(&self, actor: &Actor, known: (Version, Version), after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
-        ledger.partial(actor)?.cut(known, after, budget, (ledger.cells(), ledger.registers()))
+        ledger.actor_rows(actor)?.cut(known, after, budget, (ledger.cells(), ledger.registers()))
     }
 
     /// Tells how much there is of each actor's rows, in order.
-    pub(crate) fn each_part(&self, each: &mut dyn FnMut(&Actor, Copied)) {
+    pub(crate) fn each_extent(&self, each: &mut dyn FnMut(&Actor, PersistedExtent)) {
         let ledger = self.ledger.read();
-        for (actor, partial) in ledger.partials() {
-            each(actor, Copied::now(partial, actor == ledger.actor()));
+        for (actor, actor_rows) in ledger.all_actor_rows() {
+            each(actor, PersistedExtent::now(actor_rows, actor == ledger.actor()));
         }
     }
 
     /// Cuts the next rows for a copy, each with its key; `None` when there are none of that actor any more.
-    pub(crate) fn copy(&self, actor: &Actor, copied: Option<Copied>, budget: usize) -> Option<Piece> {
+    pub(crate) fn copy(&self, actor: &Actor, copied: Option<PersistedExtent>, budget: usize) -> Option<PersistChunk> {
         let mut ledger = self.ledger.write();
         let ours = actor == ledger.actor();
-        let partial = ledger.partial_mut(actor)?;
-        partial.make_log();
-        let now = Copied::now(partial, ours);
-        let follows = |copied: &Copied| {
-            copied.edition == now.edition && now.floor <= copied.have.max(copied.floor) && copied.since == now.since
+        let actor_rows = ledger.actor_rows_mut(actor)?;
+        actor_rows.make_log();
+        let now = PersistedExtent::now(actor_rows, ours);
+        let follows = |copied: &PersistedExtent| {
+            copied.edition == now.edition
+                && now.low_water <= copied.applied.max(copied.low_water)
+                && copied.since == now.since
         };
         let copied = copied.filter(follows);
-        let from = copied.unwrap_or(Copied { have: now.since, floor: 0, whole: now.since, ..now });
+        let from = copied.unwrap_or(PersistedExtent { applied: now.since, low_water: 0, complete: now.since, ..now });
         let (cells, registers) = (ledger.cells(), ledger.registers());
-        let cut = ledger.partial(actor)?.cut((now.since, now.since), from.have, budget, (cells, registers))?;
-        let mut reader = RowReader::new(&cut.rows, from.have);
-        let mut floor = from.floor.max(cut.floor);
+        let cut = ledger.actor_rows(actor)?.cut((now.since, now.since), from.applied, budget, (cells, registers))?;
+        let mut reader = RowReader::new(&cut.rows, from.applied);
+        let mut floor = from.low_water.max(cut.low_water);
         while let Ok(Some(row)) = reader.next_row() {
             // A copy keeps nothing of what was retired.
             floor = if row.state == RowState::Vacant { floor.max(row.version) } else { floor };
         }
-        let whole = if cut.fingerprint.is_some() { now.whole } else { from.whole };
-        let copied = Copied { have: cut.upto.max(from.have), floor, whole, fingerprint: cut.fingerprint, ..now };
-        Some(Piece { copied, anew: copied.since == from.have, after: from.have, rows: cut.rows })
+        let whole = if cut.fingerprint.is_some() { now.complete } else { from.complete };
+        let copied = PersistedExtent {
+            applied: cut.upto.max(from.applied),
+            low_water: floor,
+            complete: whole,
+            fingerprint: cut.fingerprint,
+            ..now
+        };
+        Some(PersistChunk { extent: copied, anew: copied.since == from.applied, after: from.applied, rows: cut.rows })
     }
 
     /// Rows of an actor were taken back that had been copied as `extent` says: what of them is copied, if they are all here and
     /// nothing else is.
-    pub(crate) fn restored(&self, actor: &Actor, extent: &Extent) -> Option<Copied> {
+    pub(crate) fn restored(&self, actor: &Actor, extent: &Extent) -> Option<PersistedExtent> {
         let mut ledger = self.ledger.write();
-        let partial = ledger.partial_mut(actor)?;
-        (partial.restored, partial.inherited) = (extent.have, extent.have);
-        let same = (partial.since, partial.have) == (extent.since, extent.have)
-            && extent.fingerprint.is_none_or(|fingerprint| fingerprint == partial.fingerprint());
-        partial.whole = partial.whole.max(if same { extent.whole } else { 0 });
-        same.then(|| Copied { edition: partial.edition, ..Copied::of(extent) })
+        let actor_rows = ledger.actor_rows_mut(actor)?;
+        (actor_rows.restored, actor_rows.inherited) = (extent.applied, extent.applied);
+        let same = (actor_rows.since, actor_rows.applied) == (extent.since, extent.applied)
+            && extent.fingerprint.is_none_or(|fingerprint| fingerprint == actor_rows.fingerprint());
+        actor_rows.complete = actor_rows.complete.max(if same { extent.complete } else { 0 });
+        same.then(|| PersistedExtent { edition: actor_rows.edition, ..PersistedExtent::of(extent) })
     }
 
     /// The rows of a cache were taken back: see [`Ledger::settle_registers`].
@@ -375,8 +396,8 @@ impl Structure {
 
     /// Whoever passes an actor's rows on to us has other ones: a snapshot takes the place of what is here.
     pub(crate) fn distrust(&self, actor: &Actor) {
-        if let Some(partial) = self.ledger.write().partial_mut(actor) {
-            partial.diverged = true;
+        if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor) {
+            actor_rows.diverged = true;
         }
     }
 
@@ -384,18 +405,18 @@ impl Structure {
     /// diverged; while what we have may be newer than that statement, the answer to probe `next` will tell.
     pub(crate) fn contradicted(&self, actor: &Actor, answers: u64, next: u64) -> bool {
         let mut ledger = self.ledger.write();
-        let Some(partial) = ledger.partial_mut(actor) else { return false };
-        let answered = partial.doubted > 0 && answers >= partial.doubted;
-        partial.diverged |= answered || !partial.may_be_newer();
-        if partial.doubted == 0 {
-            partial.doubted = next;
+        let Some(actor_rows) = ledger.actor_rows_mut(actor) else { return false };
+        let answered = actor_rows.doubted > 0 && answers >= actor_rows.doubted;
+        actor_rows.diverged |= answered || !actor_rows.may_be_newer();
+        if actor_rows.doubted == 0 {
+            actor_rows.doubted = next;
         }
-        partial.diverged
+        actor_rows.diverged
     }
 
     /// Joins a delta. `from_owner` says that what it states is its owner's word.
     pub(crate) fn apply(&self, delta: &Delta<'_>, from_owner: bool, now: Time) -> Result<Applied, ApplyError> {
-        let applied = self.watchers.tell(|changed| {
+        let applied = self.watchers.with_sink(|changed| {
             let mut ledger = self.ledger.write();
             let applied = ledger.apply(delta, from_owner, &self.keys, changed);
             ledger.note(&delta.actor);
@@ -403,9 +424,9 @@ impl Structure {
             if current
                 && from_owner
                 && delta.fingerprint.is_some()
-                && let Some(partial) = ledger.partial_mut(&delta.actor)
+                && let Some(actor_rows) = ledger.actor_rows_mut(&delta.actor)
             {
-                partial.confirmed = now;
+                actor_rows.confirmed = now;
             }
             applied
         });
@@ -416,19 +437,21 @@ impl Structure {
     /// An actor's owner has just said that its head is `head`.
     pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
         let mut ledger = self.ledger.write();
-        let Some(partial) = ledger.partial_mut(owner).filter(|partial| partial.have >= head) else { return };
-        partial.confirmed = now;
+        let Some(actor_rows) = ledger.actor_rows_mut(owner).filter(|actor_rows| actor_rows.applied >= head) else {
+            return;
+        };
+        actor_rows.confirmed = now;
         drop(ledger);
         self.refresh();
     }
 
     /// Somebody has known `head` to be an actor's head at some moment.
-    pub(crate) fn hear(&self, actor: &Actor, head: Version, at: Time) {
+    pub(crate) fn note_head_at(&self, actor: &Actor, head: Version, at: Time) {
         let mut ledger = self.ledger.write();
-        if let Some(partial) =
-            ledger.partial_mut(actor).filter(|partial| partial.have >= head && partial.confirmed < at)
+        if let Some(actor_rows) =
+            ledger.actor_rows_mut(actor).filter(|actor_rows| actor_rows.applied >= head && actor_rows.confirmed < at)
         {
-            partial.confirmed = at;
+            actor_rows.confirmed = at;
         }
     }
 
@@ -447,14 +470,15 @@ impl Structure {
     pub(crate) fn set_counts(&self, nodes: Option<&BTreeSet<NodeName>>, counts: impl Fn(&Actor) -> bool) {
         let counts = |actor: &Actor| self.keeps_runs() || counts(actor);
         let mut ledger = self.ledger.write();
-        let turns = |(actor, partial): &(&Actor, &Partial)| partial.counts != counts(actor);
+        let turns = |(actor, actor_rows): &(&Actor, &ActorRows)| actor_rows.counts != counts(actor);
         let changed: Vec<_> = match nodes {
             Some(nodes) => nodes.iter().flat_map(|node| ledger.runs(node)).filter(turns).collect(),
-            None => ledger.partials().iter().filter(turns).collect(),
+            None => ledger.all_actor_rows().iter().filter(turns).collect(),
         };
-        let changed: Vec<_> = changed.into_iter().map(|(actor, partial)| (actor.clone(), !partial.counts)).collect();
-        self.watchers.tell(|told| {
-            changed.iter().for_each(|(actor, counts)| ledger.set_counts(actor, *counts, told));
+        let changed: Vec<_> =
+            changed.into_iter().map(|(actor, actor_rows)| (actor.clone(), !actor_rows.counts)).collect();
+        self.watchers.with_sink(|sink| {
+            changed.iter().for_each(|(actor, counts)| ledger.set_counts(actor, *counts, sink));
         });
         drop(ledger);
         if !changed.is_empty() {
@@ -464,7 +488,10 @@ impl Structure {
 
     /// Whether there is nothing that any run of a node has counted.
     pub(crate) fn has_nothing_of(&self, node: &NodeName) -> bool {
-        self.ledger.read().runs(node).all(|(_, partial)| partial.have <= partial.since && partial.shadow.is_none())
+        self.ledger
+            .read()
+            .runs(node)
+            .all(|(_, actor_rows)| actor_rows.applied <= actor_rows.since && actor_rows.staging.is_none())
     }
 
     /// Drops some runs of a node, and says which there were. `away` says that it was done while this node was away: see
@@ -473,8 +500,8 @@ impl Structure {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
-        self.watchers.tell(|told| {
-            old.iter().for_each(|actor| ledger.drop_actor(actor, away, &self.keys, told));
+        self.watchers.with_sink(|sink| {
+            old.iter().for_each(|actor| ledger.drop_actor(actor, away, &self.keys, sink));
         });
         self.note_head(&ledger);
         drop(ledger);
@@ -486,7 +513,7 @@ impl Structure {
     pub(crate) fn renew(&self, actor: Actor) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
-        self.watchers.tell(|changed| ledger.renew(actor, &self.keys, changed));
+        self.watchers.with_sink(|changed| ledger.renew(actor, &self.keys, changed));
         self.note_head(&ledger);
         drop(ledger);
         self.refresh();
@@ -496,7 +523,7 @@ impl Structure {
     pub(crate) fn close(&self) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
-        self.watchers.tell(|changed| ledger.close(changed));
+        self.watchers.with_sink(|changed| ledger.close(changed));
         self.note_head(&ledger);
     }
 
@@ -506,7 +533,7 @@ impl Structure {
         self.commit_locked(&mut ledger);
         ledger.sweep(&self.keys, now, idle);
         let acked = acked.min(ledger.head());
-        ledger.raise_floor(acked, now, retention);
+        ledger.raise_low_water(acked, now, retention);
         self.note_head(&ledger);
     }
 }

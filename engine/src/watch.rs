@@ -117,13 +117,13 @@ impl std::fmt::Debug for Watch {
 }
 
 /// Whom to tell of changed keys, if anybody.
-pub(crate) struct Told<'a>(Option<Tell<'a>>);
+pub(crate) struct ChangeSink<'a>(Option<OnChange<'a>>);
 
-type Tell<'a> = &'a mut dyn FnMut(&[u8], Option<i64>);
+type OnChange<'a> = &'a mut dyn FnMut(&[u8], Option<i64>);
 
-impl Told<'_> {
+impl ChangeSink<'_> {
     /// For changes that nobody is told of.
-    pub(crate) fn nobody() -> Self {
+    pub(crate) fn discard() -> Self {
         Self(None)
     }
 
@@ -178,21 +178,21 @@ impl Watchers {
     }
 
     /// Runs `f` with whom it has to tell of every changed key, which costs nothing when nobody watches.
-    pub(crate) fn tell<R>(&self, f: impl FnOnce(&mut Told<'_>) -> R) -> R {
+    pub(crate) fn with_sink<R>(&self, f: impl FnOnce(&mut ChangeSink<'_>) -> R) -> R {
         if !self.any.load(Ordering::Acquire) {
-            return f(&mut Told::nobody());
+            return f(&mut ChangeSink::discard());
         }
         let mut list = self.list.lock();
         list.retain(|watch| watch.strong_count() > 0);
         self.any.store(!list.is_empty(), Ordering::Release);
         let watching: Vec<_> = list.iter().filter_map(Weak::upgrade).collect();
         drop(list);
-        let mut told = vec![false; watching.len()];
+        let mut pushed = vec![false; watching.len()];
         let mut push = |key: &[u8], others: Option<i64>| {
-            watching.iter().zip(&mut told).for_each(|(watch, told)| *told |= watch.push(key, others));
+            watching.iter().zip(&mut pushed).for_each(|(watch, pushed)| *pushed |= watch.push(key, others));
         };
-        let result = f(&mut Told(Some(&mut push)));
-        watching.iter().zip(told).filter(|(_, told)| *told).for_each(|(watch, _)| watch.wake());
+        let result = f(&mut ChangeSink(Some(&mut push)));
+        watching.iter().zip(pushed).filter(|(_, pushed)| *pushed).for_each(|(watch, _)| watch.wake());
         result
     }
 }

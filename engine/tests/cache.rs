@@ -121,7 +121,7 @@ fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
     let its_own = |bytes: &[u8]| matches!(read(bytes), Message::Delta(delta) if delta.actor == relay);
     pass_but(&mut wire, &[(1, 2), (2, 1), (2, 3), (3, 2)], its_own);
     let have = |wire: &Wire, at: usize| {
-        wire.structure(at).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.have)
+        wire.structure(at).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.applied)
     };
     assert_eq!((have(&wire, 2), have(&wire, 3), get(&wire, 2, KEY), get(&wire, 3, KEY)), (1, 1, None, None));
     wire.down(1, 2);
@@ -228,7 +228,18 @@ fn a_value_that_the_first_sender_of_a_snapshot_kept_to_itself_comes_from_who_has
     let told = |wire: &Wire, after: u64, upto: u64, snapshot: bool, rows: &[u8]| {
         let (structure, actor, floor) = (wire.structure(0).id(), owner.clone(), hollow.version);
         let (since, known, fingerprint) = (0, after, None);
-        let delta = Delta { structure, actor, since, known, after, upto, floor, snapshot, fingerprint, rows };
+        let delta = Delta {
+            structure,
+            actor,
+            since,
+            keys_complete: known,
+            after,
+            upto,
+            low_water: floor,
+            snapshot,
+            fingerprint,
+            rows,
+        };
         let mut bytes = Vec::new();
         Message::Delta(delta).encode(&mut bytes).unwrap();
         bytes
@@ -355,7 +366,18 @@ fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
         let piece = |wire: &Wire, upto: u64, floor: u64, rows: &[u8]| {
             let (structure, actor) = (wire.structure(0).id(), wire.replicas[0].actor().clone());
             let (since, known, after, snapshot, fingerprint) = (0, 0, 0, true, None);
-            let delta = Delta { structure, actor, since, known, after, upto, floor, snapshot, fingerprint, rows };
+            let delta = Delta {
+                structure,
+                actor,
+                since,
+                keys_complete: known,
+                after,
+                upto,
+                low_water: floor,
+                snapshot,
+                fingerprint,
+                rows,
+            };
             let mut bytes = Vec::new();
             Message::Delta(delta).encode(&mut bytes).unwrap();
             bytes
@@ -416,10 +438,10 @@ fn what_a_further_copy_lacks_is_told_by_who_reads_it() {
         structure,
         actor: actor.clone(),
         since: 0,
-        known: 0,
+        keys_complete: 0,
         after: 0,
         upto: 5,
-        floor: 3,
+        low_water: 3,
         snapshot: false,
         fingerprint: None,
         rows: &rows,

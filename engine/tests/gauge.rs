@@ -214,7 +214,7 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
     add(&mut wire, 0, b"other", 1);
     wire.run(4);
     let (owner, held) = (wire.replicas[0].actor().clone(), gauge(&wire, 0).structure().held());
-    let head = held.iter().find(|held| held.actor == owner).unwrap().have;
+    let head = held.iter().find(|held| held.actor == owner).unwrap().applied;
     let bytes = wire.told_by(0, gauge(&wire, 0).structure().id(), (head, head), Some(7), &[]);
     wire.give(0, 1, &bytes).unwrap();
     assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");

@@ -44,7 +44,7 @@ fn down(wire: &mut Wire, a: usize, b: usize) {
 
 /// A digest of the third node to the second, which tells of these runs and tombstones.
 fn tell(wire: &mut Wire, actors: Vec<Actor>, tombstones: Vec<Tombstone>) {
-    let entry = |actor| DigestEntry { actor, since: 0, have: 7, floor: 0, fingerprint: 0, age_ms: None };
+    let entry = |actor| DigestEntry { actor, since: 0, applied: 7, low_water: 0, fingerprint: 0, age_ms: None };
     let part = StructureDigest {
         structure: StructureId::of(NAME),
         name: NAME,
@@ -237,7 +237,7 @@ fn a_node_that_speaks_is_not_forgotten_on_a_members_word() {
     let mut wire = settle(wire);
     let next = wire.replicas[0].actor().clone();
     assert!(next.incarnation > run, "it has heard of it");
-    assert!(wire.replicas[1].is_buried(&Actor::new(next.node.clone(), run)));
+    assert!(wire.replicas[1].is_void(&Actor::new(next.node.clone(), run)));
     assert_eq!((seen(&wire).0, wire.total(1, "k"), wire.total(2, "k")), (next.incarnation, 3, 3));
     wire.run(1);
 }
@@ -250,7 +250,7 @@ fn a_tombstone_of_a_node_without_a_link_is_passed_on() {
     wire.down(0, 1);
     let tombstone = forgotten(&wire, a.incarnation);
     tell(&mut wire, Vec::new(), vec![tombstone]);
-    assert!(wire.replicas[1].is_buried(&a));
+    assert!(wire.replicas[1].is_void(&a));
 }
 
 /// A node that is gone is forgotten once this node sees that it is.
@@ -264,7 +264,7 @@ fn a_node_that_is_gone_is_forgotten_as_the_others_say() {
     let now = wire.now_at(1);
     assert_eq!(wire.total(1, "k"), 3);
     wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Dead);
-    assert!(wire.replicas[1].is_buried(&a));
+    assert!(wire.replicas[1].is_void(&a));
     assert_eq!(wire.total(1, "k"), 0);
 }
 
@@ -321,10 +321,10 @@ fn a_made_up_name_is_not_passed_on() {
         structure: StructureId::of(NAME),
         actor: Actor::new(made_up(3), Incarnation(1)),
         since: 0,
-        known: 0,
+        keys_complete: 0,
         after: 0,
         upto: 7,
-        floor: 0,
+        low_water: 0,
         snapshot: false,
         fingerprint: None,
         rows: &writer.finish(),

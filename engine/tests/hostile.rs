@@ -49,7 +49,7 @@ impl Target {
     }
 
     fn digest(&mut self, peer: &str, about: Actor, have: u64) {
-        let entry = DigestEntry { actor: about, since: 0, have, floor: 0, fingerprint: 0, age_ms: None };
+        let entry = DigestEntry { actor: about, since: 0, applied: have, low_water: 0, fingerprint: 0, age_ms: None };
         let spec = self.structure.spec().clone();
         let part = StructureDigest {
             structure: spec.name.id(),
@@ -93,10 +93,10 @@ impl Target {
             structure: self.structure.id(),
             actor: actor(peer),
             since: 0,
-            known: 0,
+            keys_complete: 0,
             after,
             upto,
-            floor,
+            low_water: floor,
             snapshot: false,
             fingerprint,
             rows: &writer.finish(),
@@ -320,5 +320,5 @@ fn a_late_piece_does_not_bring_back_what_is_gone() {
     assert_eq!(target.replica.counters().divergences, 0);
     let held = target.structure.held();
     let held = held.iter().find(|held| held.actor == actor("p")).unwrap();
-    assert!(held.have < 4 || held.fingerprint == fingerprint, "{held:?}");
+    assert!(held.applied < 4 || held.fingerprint == fingerprint, "{held:?}");
 }

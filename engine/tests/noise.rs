@@ -52,8 +52,8 @@ impl Target {
         let entry = |actor: &Actor| DigestEntry {
             actor: actor.clone(),
             since: 0,
-            have: 7,
-            floor: 0,
+            applied: 7,
+            low_water: 0,
             fingerprint: 1,
             age_ms: None,
         };
@@ -76,10 +76,10 @@ impl Target {
             structure,
             actor: run("q", 5),
             since: 0,
-            known: 0,
+            keys_complete: 0,
             after: 0,
             upto: 1,
-            floor: 0,
+            low_water: 0,
             snapshot: false,
             fingerprint: None,
             rows: &[],

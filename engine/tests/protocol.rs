@@ -69,7 +69,7 @@ fn a_transfer_in_pieces_below_the_floor_ends() {
     wire.add_to(0, "gone", 1);
     wire.add_to(0, "gone", -1);
     wire.wait(15);
-    assert!(wire.structure(0).held()[0].floor > 4, "the floor lies above the first piece");
+    assert!(wire.structure(0).held()[0].low_water > 4, "the floor lies above the first piece");
     wire.up(0, 1);
     let took = wire.talk();
     wire.assert_same(0, 1);

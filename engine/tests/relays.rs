@@ -52,7 +52,7 @@ fn an_owners_statement_that_is_older_than_a_relays_rows_shows_no_divergence() {
         let owner = wire.replicas[0].actor().clone();
         let held = wire.structure(2).held().into_iter().find(|held| held.actor == owner).unwrap();
         assert_eq!(
-            (held.have, held.rows, stated.is_empty()),
+            (held.applied, held.rows, stated.is_empty()),
             (3, 2, false),
             "it has what b had, and lacks what moved on"
         );
@@ -86,7 +86,7 @@ fn a_statement_that_comes_again_shows_no_divergence() {
     wire.give(0, 1, &first).unwrap();
     wire.add_to(0, "moves", 1);
     let owner = wire.replicas[0].actor().clone();
-    let have = |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map(|held| held.have);
+    let have = |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map(|held| held.applied);
     while have(&wire) < Some(3) {
         wire.wait_a_little();
         for bytes in wire.take(1, 0) {
@@ -225,8 +225,18 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
         rows.into_iter().for_each(|row| writer.push(row));
         let rows = writer.finish();
         let (actor, since, known, after, fingerprint) = (owner.clone(), 0, 0, 0, None);
-        let delta =
-            Delta { structure, actor, since, known, after, upto, floor, snapshot: false, fingerprint, rows: &rows };
+        let delta = Delta {
+            structure,
+            actor,
+            since,
+            keys_complete: known,
+            after,
+            upto,
+            low_water: floor,
+            snapshot: false,
+            fingerprint,
+            rows: &rows,
+        };
         wire.give(0, at, &encoded(&Message::Delta(delta))).unwrap();
         wire.down(0, at);
     }
@@ -353,7 +363,7 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
     wire.talk();
     let held = |wire: &Wire, at: usize| {
         let held = wire.structure(at).held().into_iter().find(|held| held.actor == owner).unwrap();
-        (held.since, held.have, held.floor)
+        (held.since, held.applied, held.low_water)
     };
     let (since, have, floor) = held(&wire, c);
     assert!(since > 0 && floor > since, "c began in the middle, {since}, and what went behind it is purged, {floor}");
@@ -369,10 +379,10 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
         structure,
         actor,
         since: 0,
-        known: 0,
+        keys_complete: 0,
         after: 0,
         upto: since,
-        floor,
+        low_water: floor,
         snapshot: false,
         fingerprint,
         rows: &rows,
@@ -477,7 +487,8 @@ fn who_is_written_for_hears_of_it() {
     wire.add_to(1, "x", 1);
     wire.run(6);
     let (b, c) = (wire.replicas[1].actor().clone(), wire.replicas[2].actor().clone());
-    let entry = DigestEntry { actor: b.clone(), since: 0, have: NEVER_ISSUED, floor: 0, fingerprint: 7, age_ms: None };
+    let entry =
+        DigestEntry { actor: b.clone(), since: 0, applied: NEVER_ISSUED, low_water: 0, fingerprint: 7, age_ms: None };
     let structures = vec![StructureDigest {
         structure: wire.structure(0).id(),
         name: NAME,
@@ -504,10 +515,10 @@ fn who_is_written_for_hears_of_it() {
         structure: wire.structure(0).id(),
         actor: b.clone(),
         since: 0,
-        known: 0,
+        keys_complete: 0,
         after,
         upto: NEVER_ISSUED,
-        floor: 0,
+        low_water: 0,
         snapshot: false,
         fingerprint: Some(1),
         rows: &rows.finish(),

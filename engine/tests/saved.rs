@@ -90,7 +90,7 @@ fn what_has_changed_is_handed_out() {
     let [Change::Rows { anew: false, after: 1, extent, .. }] = batches[0].changes.as_slice() else {
         panic!("{batches:?}")
     };
-    assert_eq!((extent.have, extent.whole), (2, 2));
+    assert_eq!((extent.applied, extent.complete), (2, 2));
 }
 
 /// What was not saved is handed out again, and all that its whole had before it.
@@ -238,13 +238,14 @@ fn what_the_forgotten_had_is_told_if_it_outdoes_an_ended_run() {
         let entry = |actor: Actor, have: u64, fingerprint: u64| DigestEntry {
             actor,
             since: 0,
-            have,
-            floor: 0,
+            applied: have,
+            low_water: 0,
             fingerprint,
             age_ms: None,
         };
         let now = Actor::new(ended.node.clone(), Incarnation(8));
-        let entries = vec![entry(now, 0, 0), entry(ended.clone(), known.have, known.fingerprint ^ u64::from(!still))];
+        let entries =
+            vec![entry(now, 0, 0), entry(ended.clone(), known.applied, known.fingerprint ^ u64::from(!still))];
         let structures =
             vec![StructureDigest { structure: structure.id(), name: "sessions", kind: Kind::Cache, entries }];
         let (incarnation, clock_ms) = (Incarnation(8), NOW.unix_ms);
@@ -319,7 +320,8 @@ fn what_waits_stays_saved() {
 fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &[u8]) {
     replica.handle_link_up(NOW, &actor.node);
     let structure = replica.structure("sessions").unwrap().id();
-    let entry = DigestEntry { actor: actor.clone(), since: 0, have: upto, floor: 0, fingerprint: 0, age_ms: None };
+    let entry =
+        DigestEntry { actor: actor.clone(), since: 0, applied: upto, low_water: 0, fingerprint: 0, age_ms: None };
     let structures = vec![StructureDigest { structure, name: "sessions", kind: Kind::Cache, entries: vec![entry] }];
     let digest = Digest {
         incarnation: actor.incarnation,
@@ -333,10 +335,10 @@ fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &
         structure,
         actor: actor.clone(),
         since: 0,
-        known: 0,
+        keys_complete: 0,
         after,
         upto,
-        floor: 0,
+        low_water: 0,
         snapshot: false,
         fingerprint: None,
         rows,
@@ -383,7 +385,7 @@ fn what_is_not_what_was_saved_is_refused() {
     lacking.rows.pop();
     assert!(matches!(refused(lacking), RestoreError::Differs { .. }));
     let mut beyond = whole.clone();
-    beyond.extent = Extent { have: 1, ..beyond.extent };
+    beyond.extent = Extent { applied: 1, ..beyond.extent };
     assert!(matches!(refused(beyond), RestoreError::Rows { .. }));
     let mut other = whole.clone();
     other.shape.class = Class::GaugeCache;

@@ -206,8 +206,8 @@ fn names_runs(wire: &mut Wire, at: usize, from: usize, runs: &[Actor]) {
         let entry = |actor: &Actor| DigestEntry {
             actor: actor.clone(),
             since: 0,
-            have: 7,
-            floor: 0,
+            applied: 7,
+            low_water: 0,
             fingerprint: 1,
             age_ms: None,
         };

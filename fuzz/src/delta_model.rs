@@ -160,10 +160,10 @@ impl Owner {
             structure: StructureId::of(STRUCTURE),
             actor: owner(),
             since,
-            known,
+            keys_complete: known,
             after,
             upto,
-            floor: self.floor,
+            low_water: self.floor,
             snapshot,
             fingerprint: complete.then(|| self.fingerprint()),
             rows: &writer.finish(),
@@ -187,8 +187,8 @@ impl Owner {
         let entry = DigestEntry {
             actor: owner(),
             since: 0,
-            have: self.head,
-            floor: self.floor,
+            applied: self.head,
+            low_water: self.floor,
             fingerprint: self.fingerprint(),
             age_ms: Some(0),
         };
@@ -358,9 +358,9 @@ impl Model {
     fn check(&mut self) {
         self.structure.audit().unwrap_or_else(|error| panic!("{error}"));
         let Some(held) = self.held() else { return };
-        assert!(held.have <= self.owner.head && held.have <= limits::VERSION);
-        assert!(held.have >= self.have, "what is known is not unlearned");
-        self.have = held.have;
+        assert!(held.applied <= self.owner.head && held.applied <= limits::VERSION);
+        assert!(held.applied >= self.have, "what is known is not unlearned");
+        self.have = held.applied;
         let rows = self.rows();
         for (key, row) in &rows {
             let state = (key.clone(), row.added, row.removed, row.version);
@@ -368,7 +368,7 @@ impl Model {
             let count = self.structure.count(key, self.now.mono);
             assert_eq!(count.total, row.value());
         }
-        if held.have == self.owner.head && !held.replacing {
+        if held.applied == self.owner.head && !held.replacing {
             assert_eq!(rows, self.owner.live(), "at the owner's head there are the owner's rows");
             assert_eq!(held.fingerprint, self.owner.fingerprint());
         }
@@ -394,7 +394,7 @@ impl Model {
             }
             self.pass(1000);
             let held = self.held();
-            if held.is_some_and(|held| held.have == self.owner.head && !held.replacing)
+            if held.is_some_and(|held| held.applied == self.owner.head && !held.replacing)
                 && self.rows() == self.owner.live()
             {
                 return;

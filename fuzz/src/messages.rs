@@ -23,19 +23,23 @@ fn check_bounds(message: &Message<'_>, len: usize) {
             let entries: usize = structures.iter().map(|structure| structure.entries.len()).sum();
             assert!(entries <= limits::DIGEST_ENTRIES.min(len));
             for entry in structures.iter().flat_map(|structure| &structure.entries) {
-                assert!(entry.since <= entry.have && entry.have <= limits::VERSION && entry.floor <= limits::VERSION);
+                assert!(
+                    entry.since <= entry.applied
+                        && entry.applied <= limits::VERSION
+                        && entry.low_water <= limits::VERSION
+                );
                 assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
             }
         }
         Message::Want(want) => assert!(want.since <= want.after && want.after <= limits::VERSION),
-        Message::Delta(Delta { since, after, upto, floor, rows, .. }) => {
+        Message::Delta(Delta { since, after, upto, low_water: floor, rows, .. }) => {
             assert!(since <= after && after <= upto && *upto <= limits::VERSION && *floor <= limits::VERSION);
             assert!(rows.len() <= len);
         }
         Message::Seen(seen) => {
             assert!(seen.entries.len() <= limits::SEEN_ENTRIES.min(len));
             for entry in &seen.entries {
-                assert!(entry.whole <= entry.have && entry.have <= limits::VERSION);
+                assert!(entry.complete <= entry.applied && entry.applied <= limits::VERSION);
                 assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
             }
         }

@@ -58,9 +58,9 @@ pub struct SeenEntry {
     /// Whose rows.
     pub actor: Actor,
     /// The rows are known up to this version, those that have moved on in between aside.
-    pub have: Version,
+    pub applied: Version,
     /// Everything that the actor had at one moment up to this version is known.
-    pub whole: Version,
+    pub complete: Version,
     /// Sum of the hashes of the live rows.
     pub fingerprint: u64,
 }
@@ -104,9 +104,9 @@ pub struct DigestEntry {
     /// The rows are known from this version on (exclusive); 0 for all of them.
     pub since: Version,
     /// The rows are known up to this version (inclusive).
-    pub have: Version,
+    pub applied: Version,
     /// Vacant rows up to this version are no longer kept: who lies below it needs a snapshot.
-    pub floor: Version,
+    pub low_water: Version,
     /// Sum of the hashes of the live rows, see the engine's `fingerprint`.
     pub fingerprint: u64,
     /// How long ago, in milliseconds, this was known to be the owner's head; `None` when it never was.
@@ -148,13 +148,13 @@ pub struct Delta<'a> {
     /// Keys are left out of rows that came to be above this version
     pub since: Version,
     /// and up to this one: the receiver is taken to know them.
-    pub known: Version,
+    pub keys_complete: Version,
     /// The rows are above this version.
     pub after: Version,
     /// And up to this one.
     pub upto: Version,
     /// The owner's floor.
-    pub floor: Version,
+    pub low_water: Version,
     /// The rows build up a snapshot that replaces what the receiver has when it is complete.
     pub snapshot: bool,
     /// Where `upto` is all that the sender has: the fingerprint of its rows.
@@ -243,10 +243,10 @@ impl<'a> Message<'a> {
             }
             Self::Delta(delta) => {
                 check_actor(&delta.actor)?;
-                check_span(delta.since, delta.known)?;
-                check_span(delta.known, delta.after)?;
+                check_span(delta.since, delta.keys_complete)?;
+                check_span(delta.keys_complete, delta.after)?;
                 check_span(delta.after, delta.upto)?;
-                bound("floor", delta.floor, delta.upto.max(delta.floor).min(limits::VERSION))?;
+                bound("floor", delta.low_water, delta.upto.max(delta.low_water).min(limits::VERSION))?;
                 bound("rows", delta.rows.len() as u64, limits::FRAME_BYTES as u64)
             }
             Self::Prune(prune) => check_actor(&prune.actor),
@@ -254,7 +254,7 @@ impl<'a> Message<'a> {
                 bound("seen entries", seen.entries.len() as u64, limits::SEEN_ENTRIES as u64)?;
                 seen.entries.iter().try_for_each(|entry| {
                     check_actor(&entry.actor)?;
-                    check_span(entry.whole, entry.have)
+                    check_span(entry.complete, entry.applied)
                 })
             }
             Self::Probe { .. } | Self::Goodbye => Ok(()),
@@ -273,8 +273,8 @@ impl Digest<'_> {
             bound("structure name", structure.name.len() as u64, limits::STRUCTURE_NAME_BYTES as u64)?;
             for entry in &structure.entries {
                 check_actor(&entry.actor)?;
-                check_span(entry.since, entry.have)?;
-                bound("floor", entry.floor, limits::VERSION)?;
+                check_span(entry.since, entry.applied)?;
+                bound("floor", entry.low_water, limits::VERSION)?;
             }
         }
         self.tombstones.iter().try_for_each(|t| {
@@ -322,10 +322,10 @@ mod tests {
             structure: StructureId(1),
             actor: actor(),
             since: 0,
-            known: 2,
+            keys_complete: 2,
             after: 3,
             upto: 9,
-            floor: 2,
+            low_water: 2,
             snapshot: false,
             fingerprint: Some(5),
             rows,

@@ -1,6 +1,6 @@
 //! What a node saves of what it knows: rows as they travel, how much of each actor's rows there is, and a few facts.
 //!
-//! The engine hands out [`Change`]s and takes back [`Part`]s; whoever keeps them in between needs to know no more than is
+//! The engine hands out [`Change`]s and takes back [`StreamId`]s; whoever keeps them in between needs to know no more than is
 //! here. A saved row is a batch of one row ([`rows`](crate::rows)) with its key, under the slot that its owner gave it.
 #![cfg_attr(
     not(test),
@@ -66,11 +66,11 @@ pub struct Extent {
     /// Rows are known from this version on (exclusive).
     pub since: Version,
     /// And up to this one (inclusive).
-    pub have: Version,
+    pub applied: Version,
     /// Rows that were retired up to this version are not there.
-    pub floor: Version,
+    pub low_water: Version,
     /// Everything that the actor had at one moment up to this version is there.
-    pub whole: Version,
+    pub complete: Version,
     /// The sum of the hashes of the rows; `None` while more of them are to come.
     pub fingerprint: Option<u64>,
 }
@@ -182,7 +182,7 @@ impl Part {
         let mut last = after;
         let mut writer = RowWriter::new(after);
         for row in &self.rows {
-            if row.version <= last || row.version > self.extent.have {
+            if row.version <= last || row.version > self.extent.applied {
                 return Err(RowsError::Bounds("version"));
             }
             if writer.len() >= PIECE_BYTES {
@@ -198,7 +198,7 @@ impl Part {
             writer.push(read);
             last = row.version;
         }
-        pieces.push(Piece { after, upto: self.extent.have, rows: writer.finish() });
+        pieces.push(Piece { after, upto: self.extent.applied, rows: writer.finish() });
         Ok(pieces)
     }
 }
@@ -214,7 +214,7 @@ mod tests {
     fn part(rows: Vec<Row>, have: Version) -> Part {
         let actor = Actor::new(NodeName::new("a").unwrap(), Incarnation(7));
         let shape = Shape { name: "sessions".to_owned(), class: Class::Cache };
-        Part { shape, actor, extent: Extent { have, ..Extent::default() }, rows }
+        Part { shape, actor, extent: Extent { applied: have, ..Extent::default() }, rows }
     }
 
     #[test]

@@ -52,7 +52,7 @@ fn cache_rows() -> Vec<u8> {
 fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let structure = StructureId::of("inbound_cidr");
     let fingerprint = 0x0123_4567_89ab_cdef;
-    let entry = DigestEntry { actor: actor(), since: 0, have: 51, floor: 12, fingerprint, age_ms: Some(300) };
+    let entry = DigestEntry { actor: actor(), since: 0, applied: 51, low_water: 12, fingerprint, age_ms: Some(300) };
     let part = StructureDigest { structure, name: "inbound_cidr", kind: Kind::CidrTree, entries: vec![entry] };
     let tombstone = Tombstone {
         node: name("relay-0-9"),
@@ -79,10 +79,10 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
                 structure,
                 actor: actor(),
                 since: 0,
-                known: 30,
+                keys_complete: 30,
                 after: 40,
                 upto: 51,
-                floor: 12,
+                low_water: 12,
                 snapshot: false,
                 fingerprint: Some(0x0123_4567_89ab_cdef),
                 rows,
@@ -95,7 +95,12 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
             "seen",
             Message::Seen(Seen {
                 structure: StructureId::of("mycache"),
-                entries: vec![SeenEntry { actor: actor(), have: 51, whole: 50, fingerprint: 0x0123_4567_89ab_cdef }],
+                entries: vec![SeenEntry {
+                    actor: actor(),
+                    applied: 51,
+                    complete: 50,
+                    fingerprint: 0x0123_4567_89ab_cdef,
+                }],
             }),
         ),
     ]

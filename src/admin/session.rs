@@ -418,7 +418,7 @@ fn verified(found: Verification, alone: bool) -> admin::Verified {
         object: finding.structure.to_string(),
         actor: finding.actor,
         member: finding.member,
-        have: finding.have,
+        have: finding.applied,
         head: finding.head,
         fault: match finding.fault {
             Fault::Lags => admin::Fault::Lags,

@@ -27,7 +27,7 @@ fn part(structure: &str, run: u64, rows: u32) -> Part {
     Part {
         shape: Shape { name: structure.to_owned(), class: Class::Cache },
         actor: Actor::new(name("a"), Incarnation(run)),
-        extent: Extent { have: rows.into(), ..Extent::default() },
+        extent: Extent { applied: rows.into(), ..Extent::default() },
         rows: (0..rows).map(row).collect(),
     }
 }

@@ -110,14 +110,14 @@ pub(crate) fn after_delta(
         return Ok(());
     };
     let seen = process.seen.0.entry(part).or_default();
-    if held.have < seen.have && truth.has_later_run(actor) {
+    if held.applied < seen.have && truth.has_later_run(actor) {
         // Its rows went when somebody told of that run, and come again since the node says that it is in this one.
         *seen = SeenPart::default();
     }
-    if held.have < seen.have {
-        return Err(format!("{name}: of {actor} it knew up to {}, now {}", seen.have, held.have));
+    if held.applied < seen.have {
+        return Err(format!("{name}: of {actor} it knew up to {}, now {}", seen.have, held.applied));
     }
-    let known = std::mem::replace(&mut seen.have, held.have);
+    let known = std::mem::replace(&mut seen.have, held.applied);
     let contested = truth.contested(actor);
     let history = truth.history(actor, name)?;
     if contested {

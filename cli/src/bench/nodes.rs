@@ -80,7 +80,7 @@ impl Running {
     /// The version up to which it has the rows of an actor.
     fn have(&self, actor: &Actor) -> u64 {
         let held = self.domains.structure().held();
-        held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.have)
+        held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.applied)
     }
 
     /// Waits until everything that was counted here has its version, and returns the last one.

@@ -34,10 +34,10 @@ pub(crate) fn delta<'a>(object: &str, actor: &Actor, after: u64, upto: u64, rows
         structure: StructureId::of(object),
         actor: actor.clone(),
         since: 0,
-        known: 0,
+        keys_complete: 0,
         after,
         upto,
-        floor: 0,
+        low_water: 0,
         snapshot: false,
         fingerprint: Some(1),
         rows,
@@ -49,8 +49,8 @@ pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<I
     let entries = actors.into_iter().map(|(actor, have)| DigestEntry {
         actor,
         since: 0,
-        have,
-        floor: 0,
+        applied: have,
+        low_water: 0,
         fingerprint: 1,
         age_ms: None,
     });

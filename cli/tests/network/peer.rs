@@ -176,7 +176,7 @@ async fn hear(mut stream: RecvStream, heard: Arc<Mutex<Heard>>) {
             Message::Digest(digest) => {
                 heard.answered = heard.answered.max(digest.answers);
                 for part in digest.structures {
-                    heard.heads.extend(part.entries.into_iter().map(|e| ((part.structure, e.actor), e.have)));
+                    heard.heads.extend(part.entries.into_iter().map(|e| ((part.structure, e.actor), e.applied)));
                 }
             }
             Message::Want(want) => heard.wants.push(want),

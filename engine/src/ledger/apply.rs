@@ -1,4 +1,4 @@
-//! The writer of other actors' rows: joins a delta into the partial of the actor whose rows it brings.
+//! The writer of other actors' rows: joins a delta into the actor's rows.
 #![cfg_attr(
     not(test),
     deny(
@@ -20,14 +20,14 @@ use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
 
 use super::{Ledger, Register, TOGETHER};
+use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
 use crate::cell::CellKey;
 use crate::keys::Keys;
-use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::row::{Row, content_hash};
 use crate::slots::{CellId, Slot, VACANT};
-use crate::watch::Told;
+use crate::watch::ChangeSink;
 
 /// What became of a delta. In all of these the ledger is sound; an [`ApplyError`] leaves it sound as well, with the rows
 /// joined that came before the fault.
@@ -80,7 +80,7 @@ pub(super) struct Joining<'a, 'b> {
     /// Its fingerprint is the owner's own statement.
     pub(super) verify: bool,
     pub(super) keys: &'a Keys,
-    told: &'a mut Told<'b>,
+    sink: &'a mut ChangeSink<'b>,
     /// Keys of rows that clear and have changed.
     cleared: Vec<CellKey>,
 }
@@ -111,83 +111,83 @@ impl Ledger {
         delta: &Delta<'_>,
         verify: bool,
         keys: &Keys,
-        told: &mut Told<'_>,
+        sink: &mut ChangeSink<'_>,
     ) -> Result<Applied, ApplyError> {
         debug_assert_ne!(delta.actor, self.actor, "our rows have one writer, and it is not a peer");
         // Taken out while it is written to, so that cells and sums can be as well.
-        let Some(mut partial) = self.partials.remove(&delta.actor) else { return Ok(Applied::Stale) };
-        let mut joining = Joining { actor: &delta.actor, verify, keys, told, cleared: Vec::new() };
+        let Some(mut actor_rows) = self.actors.remove(&delta.actor) else { return Ok(Applied::Stale) };
+        let mut joining = Joining { actor: &delta.actor, verify, keys, sink, cleared: Vec::new() };
         let applied = if delta.snapshot {
-            self.apply_snapshot(&mut partial, delta, &mut joining)
+            self.apply_snapshot(&mut actor_rows, delta, &mut joining)
         } else {
-            self.apply_next(&mut partial, delta, &mut joining)
+            self.apply_next(&mut actor_rows, delta, &mut joining)
         };
         self.index.settle();
-        let Joining { cleared, told, .. } = joining;
-        self.partials.insert(delta.actor.clone(), partial);
-        self.reclear(cleared, keys, told);
+        let Joining { cleared, sink, .. } = joining;
+        self.actors.insert(delta.actor.clone(), actor_rows);
+        self.reclear(cleared, keys, sink);
         applied
     }
 
     pub(super) fn apply_next(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         delta: &Delta<'_>,
         joining: &mut Joining<'_, '_>,
     ) -> Result<Applied, ApplyError> {
-        let (since, have) = (partial.since, partial.have);
+        let (since, have) = (actor_rows.since, actor_rows.applied);
         if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
             if canary::broken(Canary::HaveBeyondJoined) {
-                partial.have = delta.after;
+                actor_rows.applied = delta.after;
             }
             return Ok(Applied::Gap { since, after: have, snapshot: false });
         }
-        if !partial.follows(delta.floor) {
+        if !actor_rows.follows(delta.low_water) {
             return Ok(Applied::Gap { since, after: since, snapshot: true });
         }
-        if delta.known > delta.since.max(partial.known) && !canary::broken(Canary::GapApplied) {
+        if delta.keys_complete > delta.since.max(actor_rows.keys_complete) && !canary::broken(Canary::GapApplied) {
             // Asked for from here on, with no key known before, they come with their keys.
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         // Of a run that has ended others may have rows that we have not, though we are as far.
-        let again = self.keeps_runs() && (!joining.verify || !partial.hollow.is_empty());
+        let again = self.keeps_runs() && (!joining.verify || !actor_rows.without_value.is_empty());
         if delta.upto > have || again {
             if !joining.verify {
                 // No answer that is under way is about these.
-                partial.doubted = 0;
+                actor_rows.doubted = 0;
             }
-            let joined = self.join(partial, delta, joining);
-            partial.mix(delta.upto.max(delta.floor));
+            let joined = self.join(actor_rows, delta, joining);
+            actor_rows.mix(delta.upto.max(delta.low_water));
             joined?;
         }
-        partial.raise(delta.floor);
+        actor_rows.raise_low_water(delta.low_water);
         if joining.verify
-            && delta.upto == partial.have
+            && delta.upto == actor_rows.applied
             && let Some(fingerprint) = delta.fingerprint
         {
-            return Ok(self.compare(partial, fingerprint, joining).unwrap_or(applied(delta, have)));
+            return Ok(self.compare(actor_rows, fingerprint, joining).unwrap_or(applied(delta, have)));
         }
         Ok(applied(delta, have))
     }
 
-    /// A partial is at its owner's head, with the fingerprint that the owner states: is it what the owner has?
+    /// The rows are at their owner's head, with the fingerprint that the owner states: are they what the owner has?
     pub(super) fn compare(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         fingerprint: u64,
         joining: &Joining<'_, '_>,
     ) -> Option<Applied> {
-        let checked = partial.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
-        if checked && fingerprint != partial.fingerprint() {
-            partial.diverged |= !partial.may_be_newer();
-            return Some(if partial.diverged { Applied::Diverged } else { Applied::Doubted });
+        let checked = actor_rows.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
+        if checked && fingerprint != actor_rows.fingerprint() {
+            actor_rows.diverged |= !actor_rows.may_be_newer();
+            return Some(if actor_rows.diverged { Applied::Diverged } else { Applied::Doubted });
         }
-        partial.agrees();
-        partial.known = partial.have;
-        let since = partial.since;
-        if let Some(shadow) = partial.shadow.take_if(|shadow| shadow.since >= since) {
+        actor_rows.agrees();
+        actor_rows.keys_complete = actor_rows.applied;
+        let since = actor_rows.since;
+        if let Some(shadow) = actor_rows.staging.take_if(|shadow| shadow.since >= since) {
             // It was begun when this was not known to be right.
-            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
+            self.drop_copy(joining.actor, &shadow, Some(actor_rows), joining.keys);
         }
         None
     }
@@ -201,13 +201,13 @@ impl Ledger {
             let by = self.change(joining.actor, id, old, new);
             self.add_others(id, by);
             self.note_below(joining.actor, id, old, new);
-            joining.told.moved(by, || self.cells.key_of(id));
+            joining.sink.moved(by, || self.cells.key_of(id));
         }
     }
 
     pub(super) fn join(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         delta: &Delta<'_>,
         joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
@@ -224,31 +224,31 @@ impl Ledger {
             if let RowState::Live { key: None, added, removed } = row.state {
                 known.push((row.slot, Row { added, removed, version: row.version }));
                 if known.len() == TOGETHER {
-                    self.join_known(partial, &mut known, joining)?;
+                    self.join_known(actor_rows, &mut known, joining)?;
                 }
             } else {
-                self.join_known(partial, &mut known, joining)?;
-                self.join_next(partial, row, joining)?;
+                self.join_known(actor_rows, &mut known, joining)?;
+                self.join_next(actor_rows, row, joining)?;
             }
         };
-        self.join_known(partial, &mut known, joining)?;
+        self.join_known(actor_rows, &mut known, joining)?;
         read?;
-        partial.have = partial.have.max(delta.upto);
+        actor_rows.applied = actor_rows.applied.max(delta.upto);
         Ok(())
     }
 
     fn join_known(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         rows: &mut Known,
         joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
-        let cells: SmallVec<[CellId; TOGETHER]> = rows.iter().map(|(slot, _)| partial.cell(*slot)).collect();
+        let cells: SmallVec<[CellId; TOGETHER]> = rows.iter().map(|(slot, _)| actor_rows.cell(*slot)).collect();
         self.warm(&cells);
         for (slot, row) in rows.drain(..) {
-            if !self.advance(partial, slot, &row, joining) {
+            if !self.advance(actor_rows, slot, &row, joining) {
                 let state = RowState::Live { key: None, added: row.added, removed: row.removed };
-                self.join_next(partial, WireRow { slot, version: row.version, state }, joining)?;
+                self.join_next(actor_rows, WireRow { slot, version: row.version, state }, joining)?;
             }
         }
         Ok(())
@@ -256,14 +256,14 @@ impl Ledger {
 
     /// Joins a row that goes on under its key, if there is no more to it: most are like that. Whether it was.
     #[inline]
-    fn advance(&mut self, partial: &mut Partial, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
+    fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
         // One that comes late makes another edition.
-        if broken || self.is_cache() || row.version <= partial.have {
+        if broken || self.is_cache() || row.version <= actor_rows.applied {
             return false;
         }
-        let Some((cell, old)) = partial.advance(slot, row, &self.cells) else { return false };
-        self.count(cell, &old, row, partial.counts, joining);
+        let Some((cell, old)) = actor_rows.advance(slot, row, &self.cells) else { return false };
+        self.count(cell, &old, row, actor_rows.counts, joining);
         true
     }
 
@@ -276,17 +276,17 @@ impl Ledger {
     #[inline]
     fn join_next(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         row: WireRow<'_>,
         joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
-        let old = partial.get(row.slot);
+        let old = actor_rows.get(row.slot);
         if row.version > old.row.version || self.decides(&old, &row, joining) {
-            self.join_row(partial, &old, row, joining)?;
-        } else if partial.hollow.contains(&old.cell)
+            self.join_row(actor_rows, &old, row, joining)?;
+        } else if actor_rows.without_value.contains(&old.cell)
             && key_and_totals(&row.state).is_some_and(|said| said.1 == (old.row.added, old.row.removed))
         {
-            self.offer_row(partial, &old, &row.state, joining);
+            self.offer_row(actor_rows, &old, &row.state, joining);
         }
         Ok(())
     }
@@ -313,7 +313,7 @@ impl Ledger {
     #[inline]
     fn join_row(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         old: &Slot,
         row: WireRow<'_>,
         joining: &mut Joining<'_, '_>,
@@ -340,25 +340,25 @@ impl Ledger {
             born: if cell == old.cell { old.born } else { row.version },
             cell,
         };
-        if !self.displace(partial, row.slot, &new, cell != old.cell, joining) {
+        if !self.displace(actor_rows, row.slot, &new, cell != old.cell, joining) {
             return Ok(());
         }
-        if row.version <= partial.have {
+        if row.version <= actor_rows.applied {
             // Whoever is past that version has not seen it.
-            partial.edition = self.edition();
+            actor_rows.edition = self.edition();
         }
-        partial.put(row.slot, new, &self.cells);
+        actor_rows.put(row.slot, new, &self.cells);
         if cell == old.cell {
             if self.is_cache() && new.is_live() {
-                self.take_back(cell, joining.actor, &old.row, &new.row);
+                self.replace_newer(cell, joining.actor, &old.row, &new.row);
             } else if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
-                self.count(cell, &old.row, &new.row, partial.counts, joining);
+                self.count(cell, &old.row, &new.row, actor_rows.counts, joining);
             }
         } else {
-            self.move_row(old, &new, partial.counts, joining);
+            self.move_row(old, &new, actor_rows.counts, joining);
         }
         if self.is_cache() && new.is_live() {
-            self.offer_row(partial, &new, &row.state, joining);
+            self.offer_row(actor_rows, &new, &row.state, joining);
         }
         Ok(())
     }
@@ -368,16 +368,16 @@ impl Ledger {
     /// whether the new one takes their place.
     pub(super) fn displace(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         at: u32,
         new: &Slot,
         moves: bool,
         joining: &mut Joining<'_, '_>,
     ) -> bool {
         let decided = self.is_decided(joining);
-        let of_key = (moves && new.is_live()).then(|| partial.find(new.cell, &self.cells)).flatten();
-        let late = decided && new.row.version <= partial.have;
-        let of_version = late.then(|| partial.find_version(new.row.version)).flatten();
+        let of_key = (moves && new.is_live()).then(|| actor_rows.find(new.cell, &self.cells)).flatten();
+        let late = decided && new.row.version <= actor_rows.applied;
+        let of_version = late.then(|| actor_rows.find_version(new.row.version)).flatten();
         let of_version = of_version.filter(|(slot, _)| of_key.is_none_or(|(same, _)| same != *slot));
         let mut others: SmallVec<[(u32, Slot); 2]> = of_key.into_iter().chain(of_version).collect();
         others.retain(|(slot, _)| *slot != at);
@@ -395,9 +395,9 @@ impl Ledger {
         let cell = new.is_live().then_some(new.cell);
         cell.inspect(|cell| self.cells.get(*cell).count_row(true));
         for (slot, other) in others {
-            partial.clear(slot, &self.cells);
-            partial.edition = self.edition();
-            self.move_row(&other, &Slot::NONE, partial.counts, joining);
+            actor_rows.clear(slot, &self.cells);
+            actor_rows.edition = self.edition();
+            self.move_row(&other, &Slot::NONE, actor_rows.counts, joining);
         }
         cell.inspect(|cell| self.cells.get(*cell).count_row(false));
         true
@@ -413,27 +413,34 @@ impl Ledger {
 
     /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
     /// it stands for nothing here, until its value comes, or that one does.
-    fn offer_row(&mut self, partial: &mut Partial, new: &Slot, state: &RowState<'_>, joining: &mut Joining<'_, '_>) {
+    fn offer_row(
+        &mut self,
+        actor_rows: &mut ActorRows,
+        new: &Slot,
+        state: &RowState<'_>,
+        joining: &mut Joining<'_, '_>,
+    ) {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
             _ => {
-                partial.hollow.insert(new.cell);
+                actor_rows.without_value.insert(new.cell);
                 return;
             }
         };
-        if partial.hollow.remove(&new.cell) {
-            partial.filled = Some(partial.filled.map_or(new.row.version, |first| first.min(new.row.version)));
-            partial.edition = self.edition();
+        if actor_rows.without_value.remove(&new.cell) {
+            actor_rows.value_arrived =
+                Some(actor_rows.value_arrived.map_or(new.row.version, |first| first.min(new.row.version)));
+            actor_rows.edition = self.edition();
         }
         let (stamp, content) = (new.row.stamp(), new.row.content());
         let register = Register { stamp, content, actor: joining.actor.clone(), expires_ms, value };
-        if let Some(losing) = &mut partial.losing
+        if let Some(losing) = &mut actor_rows.losing
             && self.registers.loses_to_its_actor(new.cell, &register)
         {
             losing.insert(new.cell, register);
         } else if self.offer(new.cell, register) {
-            joining.told.changed(|| self.cells.key_of(new.cell));
+            joining.sink.changed(|| self.cells.key_of(new.cell));
         }
     }
 

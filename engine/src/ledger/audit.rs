@@ -15,21 +15,21 @@ impl Ledger {
         // Of each cell how many rows there are, and what those of others come to.
         let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
         let with_shadows =
-            self.partials.iter().flat_map(|(a, p)| [Some((a, p, false)), p.shadow.as_deref().map(|s| (a, s, true))]);
-        for (actor, partial, shadow) in with_shadows.flatten() {
+            self.actors.iter().flat_map(|(a, p)| [Some((a, p, false)), p.staging.as_deref().map(|s| (a, s, true))]);
+        for (actor, actor_rows, shadow) in with_shadows.flatten() {
             let mut fingerprint = 0_u64;
-            for (_, state) in partial.live() {
+            for (_, state) in actor_rows.live() {
                 let (rows, others) = sums.entry(state.cell).or_default();
                 *rows += 1;
                 fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
-                if !shadow && partial.counts && *actor != self.actor && !self.clears(state.cell) {
+                if !shadow && actor_rows.counts && *actor != self.actor && !self.clears(state.cell) {
                     *others += self.value(actor, state.cell, &state.row);
                 }
             }
-            if fingerprint != partial.fingerprint() {
+            if fingerprint != actor_rows.fingerprint() {
                 return Err(format!(
                     "fingerprint of {actor} is {:x}, its rows say {fingerprint:x}",
-                    partial.fingerprint()
+                    actor_rows.fingerprint()
                 ));
             }
         }
@@ -43,7 +43,7 @@ impl Ledger {
                 return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
             }
             if self.class.kind() == Kind::CidrTree && !self.clears(id) {
-                let own = self.partials.get(&self.actor).and_then(|own| own.find(id, &self.cells));
+                let own = self.actors.get(&self.actor).and_then(|own| own.find(id, &self.cells));
                 let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
                 let cached = self.sum(key, key.len() * 8);
                 let all = own + sum;

@@ -129,10 +129,11 @@ impl Ledger {
             return Ok(());
         }
         let (mut others, mut own): (BTreeMap<CellId, i64>, BTreeMap<CellId, i64>) = Default::default();
-        for (actor, partial) in self.partials.iter().filter(|(actor, partial)| partial.counts || **actor == self.actor)
+        for (actor, actor_rows) in
+            self.actors.iter().filter(|(actor, actor_rows)| actor_rows.counts || **actor == self.actor)
         {
             let debts = if *actor == self.actor { &mut own } else { &mut others };
-            for (_, state) in partial.live().filter(|(_, state)| debt(&state.row) > 0) {
+            for (_, state) in actor_rows.live().filter(|(_, state)| debt(&state.row) > 0) {
                 *debts.entry(state.cell).or_default() += debt(&state.row);
             }
         }

@@ -16,7 +16,7 @@ use crate::keys::Keys;
 use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::slots::CellId;
-use crate::watch::Told;
+use crate::watch::ChangeSink;
 
 /// Totals, `(added, removed)`.
 pub(crate) type Totals = (u64, u64);
@@ -110,14 +110,14 @@ impl Ledger {
     pub(crate) fn rows_of_key(&self, key: &[u8], keys: &Keys) -> Vec<(Actor, Row)> {
         let Some(id) = keys.find(key) else { return Vec::new() };
         let rows =
-            self.partials.iter().filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
+            self.actors.iter().filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, &self.cells)?.1.row)));
         rows.filter(|(_, row)| (row.added, row.removed) != Totals::default())
             .map(|(actor, row)| (actor.clone(), row))
             .collect()
     }
 
     /// The rows that clear have changed: takes off what all of them together say, no more and no less.
-    pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, told: &mut Told<'_>) {
+    pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, sink: &mut ChangeSink<'_>) {
         for row in rows {
             let Ok((victim, key)) = key::to_cleared(self.class.kind(), &row) else { continue };
             let totals = self.stated(&row, keys);
@@ -128,8 +128,8 @@ impl Ledger {
             self.cleared.set(key, victim.clone(), totals);
             let Some(id) = keys.find(key) else { continue };
             let ours = victim == self.actor;
-            let partial = self.partials.get(&victim).filter(|partial| partial.counts || ours);
-            let Some((_, state)) = partial.and_then(|partial| partial.find(id, &self.cells)) else { continue };
+            let actor_rows = self.actors.get(&victim).filter(|actor_rows| actor_rows.counts || ours);
+            let Some((_, state)) = actor_rows.and_then(|actor_rows| actor_rows.find(id, &self.cells)) else { continue };
             let counted = (state.row.added, state.row.removed);
             let n = counts(counted, totals) - counts(counted, was);
             if ours {
@@ -138,9 +138,9 @@ impl Ledger {
                 self.add_others(id, n);
             }
             if ours {
-                told.changed(|| key);
+                sink.changed(|| key);
             } else {
-                told.moved(n, || key);
+                sink.moved(n, || key);
             }
         }
     }
@@ -148,7 +148,7 @@ impl Ledger {
     /// The highest totals that any actor's row states.
     pub(super) fn stated(&self, row: &[u8], keys: &Keys) -> Totals {
         let Some(id) = keys.find(row) else { return Totals::default() };
-        let rows = self.partials.values().filter_map(|partial| partial.find(id, &self.cells));
+        let rows = self.actors.values().filter_map(|actor_rows| actor_rows.find(id, &self.cells));
         if canary::broken(Canary::ClearAdded) {
             return rows
                 .fold(Totals::default(), |sum, (_, state)| (sum.0 + state.row.added, sum.1 + state.row.removed));
@@ -157,18 +157,18 @@ impl Ledger {
     }
 
     /// Every row that clears, of the actors' rows as they are.
-    pub(super) fn clearing_rows(&self, partial: &crate::partial::Partial) -> Vec<CellKey> {
+    pub(super) fn clearing_rows(&self, actor_rows: &crate::actor_rows::ActorRows) -> Vec<CellKey> {
         if !self.counts_events() {
             return Vec::new();
         }
-        let keys = partial.live().map(|(_, state)| self.cells.key_of(state.cell));
+        let keys = actor_rows.live().map(|(_, state)| self.cells.key_of(state.cell));
         keys.filter(|key| key::is_cleared(key)).collect()
     }
 
     /// What is taken off, against the rows (I10).
     pub(super) fn audit_cleared(&self) -> Result<(), String> {
         let mut stated: BTreeMap<(Vec<u8>, Actor), Totals> = BTreeMap::new();
-        for state in self.partials.values().flat_map(|partial| partial.live().map(|(_, state)| state)) {
+        for state in self.actors.values().flat_map(|actor_rows| actor_rows.live().map(|(_, state)| state)) {
             if !self.clears(state.cell) {
                 continue;
             }

@@ -7,9 +7,9 @@ use tallymesh_schemas::{Actor, Version};
 
 use super::Ledger;
 use super::registers::Register;
+use crate::actor_rows::ActorRows;
 use crate::keys::Keys;
-use crate::own::Own;
-use crate::partial::Partial;
+use crate::own_rows::OwnRowWriter;
 use crate::row::Row;
 use crate::slots::{CellId, EMPTY, Slot};
 use crate::stamp::Stamp;
@@ -20,18 +20,18 @@ const LOST_AFTER: u32 = 10;
 
 impl Ledger {
     /// A row of an actor was taken back for an earlier write. Only a node whose clock was wrong does that.
-    pub(super) fn take_back(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
+    pub(super) fn replace_newer(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
         let taken = self.registers.get(id).is_some_and(|register| register.is_of(actor, old));
         if taken && (new.stamp(), new.content() == 0) < (old.stamp(), old.content() == 0) {
-            self.let_go(id, None);
+            self.stop_reading(id, None);
         }
     }
 
     /// What is read of a cell is read no more. Removals that rows tell of it go on outdoing what was written before them; those of
     /// `besides` do not, since it is about to tell something else.
-    pub(super) fn let_go(&mut self, id: CellId, besides: Option<&Actor>) {
-        let others = self.partials.iter().filter(|(actor, _)| Some(*actor) != besides);
-        let rows = others.filter_map(|(actor, partial)| Some((actor, partial.find(id, &self.cells)?.1.row)));
+    pub(super) fn stop_reading(&mut self, id: CellId, besides: Option<&Actor>) {
+        let others = self.actors.iter().filter(|(actor, _)| Some(*actor) != besides);
+        let rows = others.filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, &self.cells)?.1.row)));
         let removals = rows.filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), actor));
         let removal = removals.max().map(|(stamp, actor)| Register::without_value(stamp, 0, actor.clone()));
         let len = self.key_len(id);
@@ -43,18 +43,18 @@ impl Ledger {
     pub(super) fn disown(
         &mut self,
         actor: &Actor,
-        old: &Partial,
-        new: &Partial,
+        old: &ActorRows,
+        new: &ActorRows,
         mut losing: BTreeMap<CellId, Register>,
     ) {
         for (_, Slot { row, cell, .. }) in old.live() {
-            let told = new.find(cell, &self.cells).map(|(_, state)| state.row);
+            let sink = new.find(cell, &self.cells).map(|(_, state)| state.row);
             let read = self.registers.get(cell).filter(|register| register.is_of(actor, &row));
-            if read.is_none_or(|register| told.is_some_and(|told| register.says(&told))) {
+            if read.is_none_or(|register| sink.is_some_and(|sink| register.says(&sink))) {
                 continue;
             }
-            self.let_go(cell, None);
-            let lost = losing.remove(&cell).filter(|lost| told.is_some_and(|told| lost.says(&told)));
+            self.stop_reading(cell, None);
+            let lost = losing.remove(&cell).filter(|lost| sink.is_some_and(|sink| lost.says(&sink)));
             if let Some(register) = lost {
                 self.offer(cell, register);
             } else {
@@ -64,13 +64,13 @@ impl Ledger {
     }
 
     /// Takes over what is read of an actor whose rows are about to go, of those above `after`, so that it is read on.
-    pub(super) fn take_over(&mut self, actor: &Actor, partial: &Partial, after: Version) {
+    pub(super) fn republish_lost(&mut self, actor: &Actor, actor_rows: &ActorRows, after: Version) {
         if !self.is_cache() || self.closed {
             return;
         }
-        for (_, Slot { row, cell, .. }) in partial.live().filter(|(_, state)| state.row.version > after) {
+        for (_, Slot { row, cell, .. }) in actor_rows.live().filter(|(_, state)| state.row.version > after) {
             let register = self.registers.get(cell).filter(|register| register.is_of(actor, &row)).cloned();
-            if register.is_some_and(|register| self.tell_as_ours(cell, register)) {
+            if register.is_some_and(|register| self.republish(cell, register)) {
                 self.note_need(cell);
             }
         }
@@ -78,15 +78,15 @@ impl Ledger {
 
     /// Notes which writes are read on though the rows of their actor are gone, or are others now, because other rows of their key
     /// are there.
-    pub(super) fn note_orphans(&mut self, actor: &Actor, old: &Partial, new: Option<&Partial>) {
+    pub(super) fn note_unowned(&mut self, actor: &Actor, old: &ActorRows, new: Option<&ActorRows>) {
         if !self.is_cache() {
             return;
         }
         for (_, Slot { row, cell, .. }) in old.live() {
-            let told = new
+            let sink = new
                 .and_then(|new| new.find(cell, &self.cells))
-                .is_some_and(|(_, told)| told.row.stamp() == row.stamp());
-            if !told && self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
+                .is_some_and(|(_, sink)| sink.row.stamp() == row.stamp());
+            if !sink && self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
                 self.registers.orphans.insert(cell);
             }
         }
@@ -95,43 +95,43 @@ impl Ledger {
     /// Takes over what is read without a row where that outdoes a row that its owner, or we, have now. Had something outdone
     /// both, they would have been retired before that was. Where there is no such row, none may have it any more, and it waits: with the
     /// last row of its key it goes.
-    pub(super) fn adopt(&mut self) {
+    pub(super) fn republish_unowned(&mut self) {
         if self.closed {
             return;
         }
         let orphans: Vec<_> = self.registers.orphans.iter().copied().collect();
         for id in orphans {
             let Some(register) = self.registers.get(id).cloned() else { continue };
-            let rows = self.partials.iter().filter_map(|(actor, partial)| {
-                let current = *actor == self.actor || partial.confirmed > self.restored_at;
-                Some((current, partial.find(id, &self.cells)?.1.row))
+            let rows = self.actors.iter().filter_map(|(actor, actor_rows)| {
+                let current = *actor == self.actor || actor_rows.confirmed > self.restored_at;
+                Some((current, actor_rows.find(id, &self.cells)?.1.row))
             });
-            let (mut known, mut told) = (false, false);
+            let (mut known, mut sink) = (false, false);
             for (current, row) in rows {
-                told |= register.says(&row);
+                sink |= register.says(&row);
                 known |= current;
             }
-            if told || (known && self.tell_as_ours(id, register)) {
+            if sink || (known && self.republish(id, register)) {
                 self.note_need(id);
                 self.registers.orphans.remove(&id);
             }
         }
     }
 
-    fn tell_as_ours(&mut self, id: CellId, register: Register) -> bool {
-        let Some((own, partial, cells)) = self.own_parts() else { return false };
-        let told = own.put(partial, cells, id, (register.stamp.0, register.content)).is_some();
-        if told {
+    fn republish(&mut self, id: CellId, register: Register) -> bool {
+        let Some((own, actor_rows, cells)) = self.own_parts() else { return false };
+        let sink = own.put(actor_rows, cells, id, (register.stamp.0, register.content)).is_some();
+        if sink {
             let actor = self.actor.clone();
             self.registers.set_actor(id, actor);
         }
-        told
+        sink
     }
 
     /// Goes on as another run with what is read of the old one's.
     pub(super) fn renew_register(&mut self, id: CellId, was: &Actor, row: &Row) {
         if let Some(register) = self.registers.get(id).filter(|register| register.is_of(was, row)).cloned() {
-            self.tell_as_ours(id, register);
+            self.republish(id, register);
         }
         self.note_need(id);
     }
@@ -144,8 +144,8 @@ impl Ledger {
         let mut latest = Stamp::default();
         // Nearly all rows are read as they are: only the others take memory.
         let mut beyond: BTreeMap<CellId, ((Stamp, bool, u64), &Actor)> = BTreeMap::new();
-        for (actor, partial) in &self.partials {
-            for (_, Slot { row, cell, .. }) in partial.live() {
+        for (actor, actor_rows) in &self.actors {
+            for (_, Slot { row, cell, .. }) in actor_rows.live() {
                 let says = (row.stamp(), row.content() == 0, row.content());
                 latest = latest.max(says.0);
                 let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
@@ -165,13 +165,13 @@ impl Ledger {
     /// Starts over as another run that knows nothing of what was known; `keep` says that what this run has written itself,
     /// since it took back what was saved, is its own to tell, and stays.
     pub(crate) fn start_over(&mut self, actor: Actor, keep: bool, keys: &Keys) {
-        let partials = std::mem::take(&mut self.partials);
+        let all_rows = std::mem::take(&mut self.actors);
         let was = std::mem::replace(&mut self.actor, actor.clone());
-        self.own = Own::default();
+        self.own = OwnRowWriter::default();
         let edition = self.edition();
-        self.partials.insert(actor, Partial::ours().of_edition(edition));
-        partials.keys().for_each(|actor| self.journal.forget(actor));
-        if let Some(old) = partials.get(&was) {
+        self.actors.insert(actor, ActorRows::ours().of_edition(edition));
+        all_rows.keys().for_each(|actor| self.journal.forget(actor));
+        if let Some(old) = all_rows.get(&was) {
             for (_, state) in old.live() {
                 self.cells.get(state.cell).set_own_slot(EMPTY);
                 if keep && state.row.stamp() > self.restored {
@@ -179,11 +179,11 @@ impl Ledger {
                 }
             }
         }
-        for mut partial in partials.into_values() {
-            if let Some(shadow) = partial.shadow.take() {
+        for mut actor_rows in all_rows.into_values() {
+            if let Some(shadow) = actor_rows.staging.take() {
                 self.drop_rows(&shadow, keys);
             }
-            self.drop_rows(&partial, keys);
+            self.drop_rows(&actor_rows, keys);
         }
     }
 
@@ -191,20 +191,23 @@ impl Ledger {
     /// for long, it was lost with who had it: the row is the last write then, and nothing is read.
     pub(super) fn note_lost(&mut self) {
         let actors: Vec<Actor> = self
-            .partials
+            .actors
             .iter()
-            .filter(|(_, partial)| !partial.hollow.is_empty())
+            .filter(|(_, actor_rows)| !actor_rows.without_value.is_empty())
             .map(|(actor, _)| actor.clone())
             .collect();
         for actor in actors {
-            let lacks = self.lacking(&actor).is_some();
-            let Some(partial) = self.partials.get_mut(&actor) else { continue };
-            partial.lacked = if lacks { partial.lacked.saturating_add(1) } else { 0 };
-            if partial.lacked < LOST_AFTER {
+            let lacks = self.missing_value(&actor).is_some();
+            let Some(actor_rows) = self.actors.get_mut(&actor) else { continue };
+            actor_rows.rounds_without_value = if lacks { actor_rows.rounds_without_value.saturating_add(1) } else { 0 };
+            if actor_rows.rounds_without_value < LOST_AFTER {
                 continue;
             }
-            let lost: Vec<_> =
-                partial.hollow.iter().filter_map(|id| Some((*id, partial.find(*id, &self.cells)?.1.row))).collect();
+            let lost: Vec<_> = actor_rows
+                .without_value
+                .iter()
+                .filter_map(|id| Some((*id, actor_rows.find(*id, &self.cells)?.1.row)))
+                .collect();
             for (id, row) in lost {
                 self.offer(id, Register::without_value(row.stamp(), row.content(), actor.clone()));
             }

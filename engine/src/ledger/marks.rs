@@ -61,7 +61,7 @@ impl Ledger {
             row.added > cleared.0 || row.removed > cleared.1
         });
         let left = rows.map(|(actor, row)| {
-            let inherited = self.partial(&actor).is_some_and(|partial| row.version <= partial.inherited);
+            let inherited = self.actor_rows(&actor).is_some_and(|actor_rows| row.version <= actor_rows.inherited);
             let marked = if inherited { self.marked(&actor, row.version) } else { None };
             RowLeft { actor, version: row.version, inherited, marked }
         });

@@ -3,29 +3,29 @@
 use tallymesh_schemas::{Actor, Cell as CellKind, Incarnation, NodeName, Version, limits};
 
 use super::Ledger;
+use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
 use crate::keys::Keys;
-use crate::own::Own;
-use crate::partial::Partial;
+use crate::own_rows::OwnRowWriter;
 use crate::radix::KeyOf;
 use crate::slots::EMPTY;
-use crate::watch::Told;
+use crate::watch::ChangeSink;
 
 impl Ledger {
     /// The latest run of a node that rows are known of.
-    pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &Partial)> {
+    pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &ActorRows)> {
         self.runs(node).next_back()
     }
 
     /// The runs of a node that rows are known of, in order. Of gauges the latest one alone is what the node counts.
-    pub(crate) fn runs(&self, node: &NodeName) -> impl DoubleEndedIterator<Item = (&Actor, &Partial)> + Clone {
+    pub(crate) fn runs(&self, node: &NodeName) -> impl DoubleEndedIterator<Item = (&Actor, &ActorRows)> + Clone {
         let first = Actor::new(node.clone(), Incarnation(0));
         let last = Actor::new(node.clone(), Incarnation(u64::MAX));
-        self.partials.range(first..=last)
+        self.actors.range(first..=last)
     }
 
     /// The runs of a node whose rows make up what it counts.
-    pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &Partial)> {
+    pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &ActorRows)> {
         let skip = if self.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
         self.runs(node).skip(skip)
     }
@@ -37,10 +37,10 @@ impl Ledger {
 
     /// Makes room for rows of an actor that are known from `since` on; whether there was none before and there is now.
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
-        let new = !self.partials.contains_key(actor) && self.has_room_for(&actor.node);
+        let new = !self.actors.contains_key(actor) && self.has_room_for(&actor.node);
         if new {
             let edition = self.edition();
-            self.partials.insert(actor.clone(), Partial::new(since).of_edition(edition));
+            self.actors.insert(actor.clone(), ActorRows::new(since).of_edition(edition));
             self.journal.note(actor);
         }
         new
@@ -49,20 +49,20 @@ impl Ledger {
     /// Whether a further run of a node has a place. Where there are few places left, a node that has many has no further
     /// one: whoever names ever new runs of its own keeps nobody else out.
     fn has_room_for(&self, node: &NodeName) -> bool {
-        let taken = self.partials.len();
+        let taken = self.actors.len();
         let contended = taken >= limits::ACTORS_CONTENDED && *node != self.actor.node;
         taken < limits::ACTORS
             && !(contended && self.runs(node).take(limits::RUNS_CONTENDED).count() >= limits::RUNS_CONTENDED)
     }
 
     /// Lets an actor's rows count in what is read, or not (I4).
-    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, told: &mut Told<'_>) {
-        let Some(partial) = self.partials.get_mut(actor) else { return };
-        if partial.counts == counts {
+    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, sink: &mut ChangeSink<'_>) {
+        let Some(actor_rows) = self.actors.get_mut(actor) else { return };
+        if actor_rows.counts == counts {
             return;
         }
-        partial.counts = counts;
-        let rows: Vec<_> = partial.live().map(|(_, state)| (state.cell, state.row)).collect();
+        actor_rows.counts = counts;
+        let rows: Vec<_> = actor_rows.live().map(|(_, state)| (state.cell, state.row)).collect();
         for (id, row) in rows {
             if self.clears(id) {
                 continue;
@@ -74,34 +74,34 @@ impl Ledger {
             let by = if counts { value } else { -value };
             self.add_others(id, by);
             self.owe_all(id, &row, counts);
-            told.moved(by, || self.cells.key_of(id));
+            sink.moved(by, || self.cells.key_of(id));
         }
     }
 
     /// Drops an actor with all its rows: it was superseded or forgotten. What is read of a cache's rows is kept, as ours; `away`
     /// says that this was done while we were, so that only what came behind what we have taken back is ours to keep.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, told: &mut Told<'_>) {
-        self.set_counts(actor, false, told);
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, sink: &mut ChangeSink<'_>) {
+        self.set_counts(actor, false, sink);
         self.journal.forget(actor);
-        if let Some(mut partial) = self.partials.remove(actor) {
-            self.take_over(actor, &partial, if away { partial.restored } else { 0 });
-            self.reclear(self.clearing_rows(&partial), keys, told);
-            if let Some(shadow) = partial.shadow.take() {
+        if let Some(mut actor_rows) = self.actors.remove(actor) {
+            self.republish_lost(actor, &actor_rows, if away { actor_rows.restored } else { 0 });
+            self.reclear(self.clearing_rows(&actor_rows), keys, sink);
+            if let Some(shadow) = actor_rows.staging.take() {
                 self.drop_copy(actor, &shadow, None, keys);
             }
-            self.drop_copy(actor, &partial, None, keys);
+            self.drop_copy(actor, &actor_rows, None, keys);
         }
     }
 
     /// Drops rows of an actor, of which it has others now, or none. What is read of them may be told by nobody any more.
-    pub(super) fn drop_copy(&mut self, actor: &Actor, rows: &Partial, others: Option<&Partial>, keys: &Keys) {
+    pub(super) fn drop_copy(&mut self, actor: &Actor, rows: &ActorRows, others: Option<&ActorRows>, keys: &Keys) {
         self.drop_rows(rows, keys);
-        self.note_orphans(actor, rows, others);
+        self.note_unowned(actor, rows, others);
     }
 
-    /// Takes the rows of a partial that is no longer part of the ledger off their cells.
-    pub(super) fn drop_rows(&mut self, partial: &Partial, keys: &Keys) {
-        for (_, state) in partial.live() {
+    /// Takes the rows of an actor that the ledger no longer holds off their cells.
+    pub(super) fn drop_rows(&mut self, actor_rows: &ActorRows, keys: &Keys) {
+        for (_, state) in actor_rows.live() {
             self.cells.get(state.cell).count_row(false);
             self.drop_if_unused(state.cell, keys);
         }
@@ -109,14 +109,14 @@ impl Ledger {
 
     /// Goes on as another run: what is open now becomes that run's, the old one's rows are dropped here as they are
     /// everywhere else.
-    pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, told: &mut Told<'_>) {
-        let Some(old) = self.partials.remove(&self.actor) else { return };
+    pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, sink: &mut ChangeSink<'_>) {
+        let Some(old) = self.actors.remove(&self.actor) else { return };
         let was = std::mem::replace(&mut self.actor, actor.clone());
         self.journal.forget(&was);
         let cleared = self.clearing_rows(&old);
-        self.own = Own::default();
+        self.own = OwnRowWriter::default();
         let edition = self.edition();
-        self.partials.insert(actor, Partial::ours().of_edition(edition));
+        self.actors.insert(actor, ActorRows::ours().of_edition(edition));
         for (_, state) in old.live() {
             let cell = self.cells.get(state.cell);
             cell.set_own_slot(EMPTY);
@@ -131,33 +131,33 @@ impl Ledger {
             let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
             self.cells.get(state.cell).lower(added, removed);
             let totals = (state.row.added - added, state.row.removed - removed);
-            if let Some((own, partial, cells)) = self.own_parts() {
-                own.write(partial, cells, state.cell, totals);
+            if let Some((own, actor_rows, cells)) = self.own_parts() {
+                own.write(actor_rows, cells, state.cell, totals);
             }
             // Totals that count nothing are not carried on.
             if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
-                told.changed(|| self.cells.key_of(state.cell));
+                sink.changed(|| self.cells.key_of(state.cell));
             }
             self.drop_if_unused(state.cell, keys);
         }
-        self.reclear(cleared, keys, told);
+        self.reclear(cleared, keys, sink);
     }
 
     /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.
-    pub(crate) fn close(&mut self, told: &mut Told<'_>) {
+    pub(crate) fn close(&mut self, sink: &mut ChangeSink<'_>) {
         self.closed = true;
         if self.keeps_runs() {
             return;
         }
-        let Some(own) = self.partials.get(&self.actor) else { return };
+        let Some(own) = self.actors.get(&self.actor) else { return };
         let rows: Vec<_> = own.live().map(|(_, state)| (state.cell, state.row)).collect();
         for (id, row) in rows {
-            let Some((own, partial, cells)) = self.own_parts() else { return };
+            let Some((own, actor_rows, cells)) = self.own_parts() else { return };
             let total = row.added.max(row.removed);
-            if let Some((old, new)) = own.write(partial, cells, id, (total, total)) {
+            if let Some((old, new)) = own.write(actor_rows, cells, id, (total, total)) {
                 self.add_own(id, self.change(&self.actor, id, &old, &new));
                 self.note_own_below(id, &old, &new);
-                told.changed(|| self.cells.key_of(id));
+                sink.changed(|| self.cells.key_of(id));
             }
         }
     }

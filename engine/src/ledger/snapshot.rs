@@ -16,10 +16,10 @@ use tallymesh_schemas::message::Delta;
 
 use super::Ledger;
 use super::apply::{Applied, ApplyError, Joining};
+use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
 use crate::keys::Keys;
-use crate::partial::Partial;
 use crate::row::Row;
 use crate::slots::Slot;
 
@@ -27,42 +27,45 @@ impl Ledger {
     /// Takes in a part of a snapshot. What was known is read on until all of it is here.
     pub(super) fn apply_snapshot(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         delta: &Delta<'_>,
         joining: &mut Joining<'_, '_>,
     ) -> Result<Applied, ApplyError> {
-        let since = partial.shadow.as_ref().map_or(partial.since, |shadow| shadow.since);
-        if since == partial.since && !partial.diverged && partial.follows(delta.floor) {
+        let since = actor_rows.staging.as_ref().map_or(actor_rows.since, |shadow| shadow.since);
+        if since == actor_rows.since && !actor_rows.diverged && actor_rows.follows(delta.low_water) {
             // No snapshot is needed, or not any more: it is a delta like any other.
-            return self.apply_next(partial, delta, joining);
+            return self.apply_next(actor_rows, delta, joining);
         }
-        let mut shadow = partial.shadow.take().unwrap_or_else(|| Box::new(Partial::shadow(since)));
-        if !shadow.follows(delta.floor) {
-            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
-            shadow = Box::new(Partial::shadow(since));
+        let mut shadow = actor_rows.staging.take().unwrap_or_else(|| Box::new(ActorRows::staging(since)));
+        if !shadow.follows(delta.low_water) {
+            self.drop_copy(joining.actor, &shadow, Some(actor_rows), joining.keys);
+            shadow = Box::new(ActorRows::staging(since));
         }
-        if delta.after > shadow.have || delta.since < since || delta.known > delta.since.max(shadow.known) {
-            let after = shadow.have;
-            partial.shadow = Some(shadow);
+        if delta.after > shadow.applied
+            || delta.since < since
+            || delta.keys_complete > delta.since.max(shadow.keys_complete)
+        {
+            let after = shadow.applied;
+            actor_rows.staging = Some(shadow);
             return Ok(Applied::Gap { since, after, snapshot: true });
         }
         let mut joined = Ok(());
-        if delta.upto > shadow.have {
+        if delta.upto > shadow.applied {
             joined = self.join(&mut shadow, delta, joining);
-            shadow.mix(delta.upto.max(delta.floor));
+            shadow.mix(delta.upto.max(delta.low_water));
         }
-        shadow.raise(delta.floor);
+        shadow.raise_low_water(delta.low_water);
         let early = canary::broken(Canary::SnapshotSwappedEarly);
         let fingerprint = delta.fingerprint.or(early.then(|| shadow.fingerprint()));
-        let complete = fingerprint.filter(|_| joined.is_ok() && (early || shadow.have >= partial.have));
+        let complete = fingerprint.filter(|_| joined.is_ok() && (early || shadow.applied >= actor_rows.applied));
         let Some(fingerprint) = complete else {
-            if joined.is_ok() && since < partial.since && self.covers(&shadow, partial) {
+            if joined.is_ok() && since < actor_rows.since && self.covers(&shadow, actor_rows) {
                 // Nobody says that it is all there is, but it is more than there was.
-                self.replace(partial, *shadow, joining);
+                self.replace(actor_rows, *shadow, joining);
                 return Ok(Applied::Replaced);
             }
             // A sender that has no more may still have less than we do: what is newer is to come from somebody else.
-            partial.shadow = Some(shadow);
+            actor_rows.staging = Some(shadow);
             return joined.map(|()| Applied::Part);
         };
         let anew = Applied::Gap { since, after: since, snapshot: true };
@@ -72,81 +75,81 @@ impl Ledger {
             (since == 0 && fingerprint != shadow.fingerprint()).then_some(Applied::Doubted)
         };
         if let Some(differs) = differs {
-            self.drop_copy(joining.actor, &shadow, Some(partial), joining.keys);
+            self.drop_copy(joining.actor, &shadow, Some(actor_rows), joining.keys);
             // Pieces from more than one sender may lack together what moved on in between: it is begun again.
             return Ok(if differs == Applied::Doubted { anew } else { differs });
         }
-        self.replace(partial, *shadow, joining);
+        self.replace(actor_rows, *shadow, joining);
         Ok(Applied::Replaced)
     }
 
     /// Nobody has what is missing of rows that were coming anew.
     pub(crate) fn give_up_snapshot(&mut self, actor: &Actor, keys: &Keys) {
-        let Some(mut partial) = self.partials.remove(actor) else { return };
-        if let Some(shadow) = partial.shadow.take() {
-            self.drop_copy(actor, &shadow, Some(&partial), keys);
+        let Some(mut actor_rows) = self.actors.remove(actor) else { return };
+        if let Some(shadow) = actor_rows.staging.take() {
+            self.drop_copy(actor, &shadow, Some(&actor_rows), keys);
             self.index.settle();
         }
-        self.partials.insert(actor.clone(), partial);
+        self.actors.insert(actor.clone(), actor_rows);
     }
 
     /// Whether rows that came anew tell all that these do, so that nothing is lost when they take their place. O(rows).
-    fn covers(&self, new: &Partial, old: &Partial) -> bool {
+    fn covers(&self, new: &ActorRows, old: &ActorRows) -> bool {
         let covered = |state: &Slot| {
             let found = new.find(state.cell, &self.cells);
             found.is_some_and(|(_, found)| found.row.version >= state.row.version)
         };
-        new.have >= old.have && !old.diverged && old.live().all(|(_, state)| covered(&state))
+        new.applied >= old.applied && !old.diverged && old.live().all(|(_, state)| covered(&state))
     }
 
     /// Puts rows that came anew in the place of what was known, in one step.
-    fn replace(&mut self, partial: &mut Partial, mut new: Partial, joining: &mut Joining<'_, '_>) {
-        if partial.has_log() {
+    fn replace(&mut self, actor_rows: &mut ActorRows, mut new: ActorRows, joining: &mut Joining<'_, '_>) {
+        if actor_rows.has_log() {
             new.make_log();
         }
         let losing = new.losing.take().unwrap_or_default();
-        if !joining.verify && !partial.diverged {
-            self.keep_newer(partial, &mut new, joining);
+        if !joining.verify && !actor_rows.diverged {
+            self.keep_newer(actor_rows, &mut new, joining);
         }
         // From here on; what was kept counts already, and what came did not.
-        (new.counts, new.confirmed, new.inherited) = (partial.counts, partial.confirmed, partial.inherited);
-        let old = std::mem::replace(partial, new.of_edition(self.edition()));
+        (new.counts, new.confirmed, new.inherited) = (actor_rows.counts, actor_rows.confirmed, actor_rows.inherited);
+        let old = std::mem::replace(actor_rows, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {
-            self.disown(joining.actor, &old, partial, losing);
+            self.disown(joining.actor, &old, actor_rows, losing);
         }
         // What is as it was has not changed, and nobody is told that it has.
-        let row_of = |partial: &Partial, id, cells: &Cells| partial.find(id, cells).map(|(_, state)| state.row);
-        for (_, state) in partial.live() {
+        let row_of = |actor_rows: &ActorRows, id, cells: &Cells| actor_rows.find(id, cells).map(|(_, state)| state.row);
+        for (_, state) in actor_rows.live() {
             let was = row_of(&old, state.cell, &self.cells).unwrap_or_default();
             if (was.added, was.removed) != (state.row.added, state.row.removed) {
                 self.count(state.cell, &was, &state.row, old.counts, joining);
             }
         }
         for (_, state) in old.live() {
-            if row_of(partial, state.cell, &self.cells).is_none() {
+            if row_of(actor_rows, state.cell, &self.cells).is_none() {
                 self.count(state.cell, &state.row, &Row::default(), old.counts, joining);
             }
         }
-        self.drop_copy(joining.actor, &old, Some(partial), joining.keys);
+        self.drop_copy(joining.actor, &old, Some(actor_rows), joining.keys);
     }
 
     /// Rows that came from somebody else than their owner lack what moved on before its turn came, and what is known here may be
     /// later. O(slots).
-    fn keep_newer(&mut self, old: &Partial, new: &mut Partial, joining: &mut Joining<'_, '_>) {
+    fn keep_newer(&mut self, old: &ActorRows, new: &mut ActorRows, joining: &mut Joining<'_, '_>) {
         for (slot, state) in old.used() {
-            let told = new.get(slot);
+            let sink = new.get(slot);
             // What is not told at all was retired, unless that would have been told.
-            let retired = told.row.version == 0 && state.row.version <= new.floor;
-            if state.row.version <= told.row.version || retired {
+            let retired = sink.row.version == 0 && state.row.version <= new.floor;
+            if state.row.version <= sink.row.version || retired {
                 continue;
             }
-            if self.displace(new, slot, &state, state.cell != told.cell, joining) {
+            if self.displace(new, slot, &state, state.cell != sink.cell, joining) {
                 new.put(slot, state, &self.cells);
-                if state.cell != told.cell {
-                    self.move_row(&told, &state, new.counts, joining);
+                if state.cell != sink.cell {
+                    self.move_row(&sink, &state, new.counts, joining);
                 }
-                if old.hollow.contains(&state.cell) {
-                    new.hollow.insert(state.cell);
+                if old.without_value.contains(&state.cell) {
+                    new.without_value.insert(state.cell);
                 }
             }
         }

@@ -12,7 +12,7 @@ use crate::radix::KeyOf;
 use crate::row::content_hash;
 use crate::slots::{CellId, EMPTY};
 use crate::stamp::Stamp;
-use crate::watch::Told;
+use crate::watch::ChangeSink;
 
 /// Why nothing was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,14 +85,14 @@ impl Ledger {
     }
 
     /// Puts a write into our own row of a key.
-    fn tell(&mut self, id: CellId, register: Register) -> bool {
+    fn write_own(&mut self, id: CellId, register: Register) -> bool {
         let totals = (register.stamp.0, register.content);
-        let Some((own, partial, cells)) = self.own_parts() else { return false };
-        let told = own.put(partial, cells, id, totals).is_some();
-        if told {
+        let Some((own, actor_rows, cells)) = self.own_parts() else { return false };
+        let sink = own.put(actor_rows, cells, id, totals).is_some();
+        if sink {
             self.offer(id, register);
         }
-        told
+        sink
     }
 
     /// Writes a value, or with none removes what is there. An entry that is too much is removed at its own stamp, so that
@@ -103,7 +103,7 @@ impl Ledger {
         key: &[u8],
         value: Option<(u64, Arc<[u8]>)>,
         unix_ms: u64,
-        told: &mut Told<'_>,
+        sink: &mut ChangeSink<'_>,
     ) -> Result<Stamp, Refused> {
         if self.closed {
             return Err(Refused::Closed);
@@ -114,17 +114,17 @@ impl Ledger {
         let content = value.as_ref().map_or(0, |(expires_ms, value)| content_hash(*expires_ms, value));
         let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
         let actor = self.actor.clone();
-        if !self.tell(id, Register { stamp, content, actor, expires_ms, value }) {
+        if !self.write_own(id, Register { stamp, content, actor, expires_ms, value }) {
             self.drop_if_unused(id, keys);
             return Err(Refused::Full);
         }
-        told.changed(|| key);
+        sink.changed(|| key);
         for _ in 0..EVICTED {
             let Some(excess) = self.registers.excess(unix_ms).filter(|excess| *excess != id) else { break };
             if !self.evict(excess) {
                 break;
             }
-            told.changed(|| self.cells.key_of(excess));
+            sink.changed(|| self.cells.key_of(excess));
         }
         Ok(stamp)
     }
@@ -132,27 +132,27 @@ impl Ledger {
     fn evict(&mut self, id: CellId) -> bool {
         let Some(stamp) = self.registers.get(id).map(|register| register.stamp) else { return false };
         let actor = self.actor.clone();
-        self.tell(id, Register::without_value(stamp, 0, actor))
+        self.write_own(id, Register::without_value(stamp, 0, actor))
     }
 
     /// Looks after a cache by the wall clock: lets go of values that have expired, and tells anew what was written while
     /// the clock was too far ahead, which nobody has taken, once it is `certain` that it is right again.
-    pub(crate) fn look_after(&mut self, unix_ms: u64, expiry_ms: u64, certain: bool, keys: &Keys) {
+    pub(crate) fn maintain(&mut self, unix_ms: u64, expiry_ms: u64, certain: bool, keys: &Keys) {
         let cells = &self.cells;
         for id in self.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
             self.note_need(id);
         }
-        self.adopt();
+        self.republish_unowned();
         self.note_lost();
         if !certain || !self.registers.clock.is_beyond(unix_ms) {
             return;
         }
         let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
         // Of all rows: one that loses to what is told anew has to go on losing.
-        let rows = self.partials.values().flat_map(|partial| partial.live().map(|(_, state)| state.row.stamp()));
+        let rows = self.actors.values().flat_map(|actor_rows| actor_rows.live().map(|(_, state)| state.row.stamp()));
         let latest = rows.filter(|stamp| !beyond(*stamp)).max();
         self.registers.clock.set_back(latest.unwrap_or_default());
-        let Some(own) = self.partials.get(&self.actor) else { return };
+        let Some(own) = self.actors.get(&self.actor) else { return };
         let future = own.live().map(|(_, state)| (state.row, state.cell)).filter(|(row, _)| beyond(row.stamp()));
         let mut future: Vec<_> = future.collect();
         future.sort_unstable_by_key(|(row, _)| row.stamp());
@@ -163,8 +163,8 @@ impl Ledger {
                 Some(register) => {
                     // A removal of another node may lie behind the new stamp: it wins here, as it does where the row is taken.
                     let us = self.actor.clone();
-                    self.let_go(id, Some(&us));
-                    self.tell(id, Register { stamp, ..register });
+                    self.stop_reading(id, Some(&us));
+                    self.write_own(id, Register { stamp, ..register });
                 }
                 // Outdone by a write that is still further ahead.
                 None => self.retire_cell(id, keys),
@@ -177,7 +177,7 @@ impl Ledger {
     pub(crate) fn take_needless(&mut self, unix_ms: u64, most: usize) -> Needless {
         let mut named = Needless::default();
         let mut ids = Vec::new();
-        let Some(own) = self.partials.get(&self.actor) else { return named };
+        let Some(own) = self.actors.get(&self.actor) else { return named };
         for id in &self.registers.needless {
             let slot = self.cells.get(*id).own_slot();
             let row = OwnRow { slot, version: own.get(slot).row.version };
@@ -214,7 +214,7 @@ impl Ledger {
     }
 
     fn unchanged(&self, row: &OwnRow) -> Option<CellId> {
-        let state = self.partials.get(&self.actor)?.get(row.slot);
+        let state = self.actors.get(&self.actor)?.get(row.slot);
         (state.is_live() && state.row.version == row.version).then_some(state.cell)
     }
 
@@ -227,8 +227,8 @@ impl Ledger {
 
     fn retire_cell(&mut self, id: CellId, keys: &Keys) {
         let slot = self.cells.get(id).own_slot();
-        if let Some((own, partial, cells)) = self.own_parts() {
-            own.vacate(partial, cells, slot);
+        if let Some((own, actor_rows, cells)) = self.own_parts() {
+            own.vacate(actor_rows, cells, slot);
         }
         self.registers.needless.remove(&id);
         self.drop_if_unused(id, keys);
@@ -240,8 +240,11 @@ impl Ledger {
         self.registers.audit(|id| cells.key_of(id).len())?;
         for (id, _) in self.cells.indexed() {
             let register = self.registers.get(id);
-            let rows =
-                self.partials.values().filter_map(|partial| partial.find(id, &self.cells)).map(|(_, state)| state.row);
+            let rows = self
+                .actors
+                .values()
+                .filter_map(|actor_rows| actor_rows.find(id, &self.cells))
+                .map(|(_, state)| state.row);
             let removal = rows.filter(|row| row.content() == 0).map(|row| row.stamp()).max();
             let read = register.filter(|register| register.content != 0).map(|register| register.stamp);
             if removal.is_some() && read.is_some() && removal >= read {

@@ -70,7 +70,7 @@ impl Agreement {
     }
 
     /// What is told one by one.
-    pub(super) fn told(&self) -> impl Iterator<Item = (&String, &String)> {
+    pub(super) fn published(&self) -> impl Iterator<Item = (&String, &String)> {
         self.values.iter().take(VALUES)
     }
 }

@@ -92,7 +92,7 @@ pub(crate) struct Named {
     /// What the whole is of, unless it is permits.
     pub(crate) rate: Option<Rate>,
     pub(crate) demand: u64,
-    pub(crate) told: u64,
+    pub(crate) published: u64,
     pub(crate) round: u64,
 }
 
@@ -100,7 +100,7 @@ pub(crate) struct Named {
 #[derive(Debug)]
 pub struct Escrow {
     pub(crate) founding: Founding,
-    pub(crate) universe: u64,
+    pub(crate) config_fingerprint: u64,
     pub(crate) times: Times,
     pub(crate) seat: Seat,
     /// Our place among the founders.
@@ -108,8 +108,8 @@ pub struct Escrow {
     pub(crate) started: Time,
     pub(crate) now: Time,
     /// The last reading of our clock that we told.
-    pub(crate) beat: u64,
-    beat_at: Time,
+    pub(crate) heartbeat: u64,
+    heartbeat_at: Time,
     pub(crate) board: Board,
     /// Whom we support for each founder's share, our own excepted.
     pub(crate) votes: BTreeMap<usize, Vote>,
@@ -291,17 +291,17 @@ impl Escrow {
     /// its monotonic clock.
     pub fn new(founding: Founding, node: NodeName, nonce: u64, now: Time) -> Self {
         let agreement = Agreement::new(&founding);
-        let (universe, times, rank) = (founding.universe(), Times::of(&founding), founding.index(&node));
+        let (universe, times, rank) = (founding.config_fingerprint(), Times::of(&founding), founding.index(&node));
         Self {
             founding,
-            universe,
+            config_fingerprint: universe,
             times,
             seat: Seat { node, nonce },
             rank,
             started: now,
             now,
-            beat: 0,
-            beat_at: now,
+            heartbeat: 0,
+            heartbeat_at: now,
             board: Board::default(),
             votes: BTreeMap::new(),
             claims: BTreeMap::new(),
@@ -334,19 +334,19 @@ impl Escrow {
     /// those that have the smallest one use it.
     pub fn share_out(&mut self, name: &str, quota: Quota, rate: Option<Rate>) {
         let Some(named) = self.names.get_mut(name) else {
-            self.names.insert(name.into(), Named { quota, rate, demand: 0, told: 0, round: 0 });
+            self.names.insert(name.into(), Named { quota, rate, demand: 0, published: 0, round: 0 });
             return;
         };
         named.quota = quota;
         let was = std::mem::replace(&mut named.rate, rate);
-        if was != rate && std::mem::take(&mut named.told) > 0 {
+        if was != rate && std::mem::take(&mut named.published) > 0 {
             self.write_gauge(&Fact::Demand { rate: was, name: name.into() }, 0);
         }
     }
 
     /// Whether nobody asks for a limit, and nothing of it is lent or borrowed.
     pub fn rests(&self, name: &str) -> bool {
-        let wanted = self.names.get(name).is_some_and(|named| named.demand > 0 || named.told > 0);
+        let wanted = self.names.get(name).is_some_and(|named| named.demand > 0 || named.published > 0);
         !wanted && self.outstanding(name) == 0 && !self.is_asked_for(name) && !self.is_borrowed(name)
     }
 
@@ -398,7 +398,7 @@ impl Escrow {
         if self.learn_configuration(now, &seat, &fact, added > removed) {
             return;
         }
-        if universe != self.universe {
+        if universe != self.config_fingerprint {
             self.strangers = self.strangers.saturating_add(1);
             self.tells = true;
             return;
@@ -408,14 +408,14 @@ impl Escrow {
         }
         let founder = self.founding.founders.contains(node);
         let closed = removed >= added;
-        if matches!(fact, Fact::Support { .. } | Fact::Echo { .. }) {
+        if matches!(fact, Fact::Support { .. } | Fact::Ack { .. }) {
             // What has run out is over before anything is heard that might make it last longer.
             self.now = self.now.max(now);
             self.lapse();
             self.end_lendings();
         }
         match fact {
-            Fact::Beat => {
+            Fact::Heartbeat => {
                 let Some(other) = self.board.entry(now, &seat) else { return };
                 if added > other.beat {
                     if other.beat > 0 {
@@ -434,7 +434,7 @@ impl Escrow {
                     other.support(of, claim, vote, added);
                 }
             }
-            Fact::Echo { to, term } if founder && to == self.seat => self.learn_echo(now, &seat, term, added, closed),
+            Fact::Ack { to, term } if founder && to == self.seat => self.learn_ack(now, &seat, term, added, closed),
             Fact::Lent { to, term, name } if founder && to == self.seat => {
                 self.learn_lent(now, &seat, term, name, added, closed);
             }
@@ -466,13 +466,13 @@ impl Escrow {
     }
 
     /// Tells our configuration: before anything else, and one by one when somebody has another one.
-    fn tell_configuration(&mut self) {
-        if self.beat == 0 {
+    fn publish_configuration(&mut self) {
+        if self.heartbeat == 0 {
             self.write(&Fact::Agreement { fingerprint: self.fingerprint }, 1);
         }
-        self.configurations.forget(self.now, self.times.tenure);
+        self.configurations.forget(self.now, self.times.lease);
         let facts: Vec<Fact> = if self.tells {
-            let values = self.agreement.told().map(|(name, value)| (name.as_str(), value.clone()));
+            let values = self.agreement.published().map(|(name, value)| (name.as_str(), value.clone()));
             let end = (super::agreement::END, "end".to_owned());
             values.chain([end]).map(|(name, value)| Fact::Value { value, name: name.into() }).collect()
         } else {
@@ -502,11 +502,11 @@ impl Escrow {
     pub fn handle_timeout(&mut self, now: Time, release: &mut dyn Release) {
         self.now = self.now.max(now);
         self.forget_silent();
-        self.tell_configuration();
-        if self.now >= self.beat_at {
-            self.tell_beat();
+        self.publish_configuration();
+        if self.now >= self.heartbeat_at {
+            self.publish_heartbeat();
         }
-        self.tell_demand();
+        self.publish_demand();
         self.lapse();
         self.vote();
         self.claim(release);
@@ -522,32 +522,32 @@ impl Escrow {
 
     /// The moment at which our clock showed a reading, or a little before.
     pub(crate) fn moment(&self, beat: u64) -> Time {
-        self.started.after(Duration::from_millis(beat.min(self.beat).saturating_sub(1)))
+        self.started.after(Duration::from_millis(beat.min(self.heartbeat).saturating_sub(1)))
     }
 
     /// Tells the time. A reading is told once only: what answers it was written afterwards.
-    pub(crate) fn tell_beat(&mut self) {
+    pub(crate) fn publish_heartbeat(&mut self) {
         let reading = self.reading();
-        if reading <= self.beat {
-            self.beat_at = self.now.after(Duration::from_millis(1));
+        if reading <= self.heartbeat {
+            self.heartbeat_at = self.now.after(Duration::from_millis(1));
             return;
         }
-        self.beat = reading;
-        self.beat_at = self.now.after(self.times.beat);
-        self.write(&Fact::Beat, reading);
+        self.heartbeat = reading;
+        self.heartbeat_at = self.now.after(self.times.heartbeat);
+        self.write(&Fact::Heartbeat, reading);
     }
 
-    fn tell_demand(&mut self) {
+    fn publish_demand(&mut self) {
         let changed = |named: &Named| {
-            let change = named.demand.abs_diff(named.told);
-            change > 0 && (change > named.quota.whole / 64 || named.demand == 0 || named.told == 0)
+            let change = named.demand.abs_diff(named.published);
+            change > 0 && (change > named.quota.whole / 64 || named.demand == 0 || named.published == 0)
         };
         let changed = self.names.iter().filter(|(_, named)| changed(named));
         let changed: Vec<_> = changed.map(|(name, named)| (name.clone(), named.rate, named.demand)).collect();
         for (name, rate, demand) in changed {
             self.write_gauge(&Fact::Demand { rate, name: name.clone() }, demand);
             if let Some(named) = self.names.get_mut(&name) {
-                named.told = demand;
+                named.published = demand;
             }
         }
     }

@@ -27,14 +27,14 @@ pub(crate) enum Fact {
     /// One of the writer's limits, for whoever has others.
     Value { value: String, name: Arc<str> },
     /// A reading of the writer's clock.
-    Beat,
+    Heartbeat,
     /// The writer's claim to a founder's share: how far it has come.
     Claim { founder: usize, claim: u64 },
     /// The writer has heard the claimant's clock at this reading, and has supported its claim and no other ever since it
     /// began to, with this number.
     Support { founder: usize, to: Seat, claim: u64, vote: u64 },
     /// The writer has heard the borrower's clock at this reading; all loans of the term stand on it.
-    Echo { to: Seat, term: u64 },
+    Ack { to: Seat, term: u64 },
     /// So much the writer has lent in this term.
     Lent { to: Seat, term: u64, name: Arc<str> },
     /// So much the writer has given back of what it was lent in this term.
@@ -53,12 +53,12 @@ pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
     match fact {
         Fact::Agreement { fingerprint } => format!("{} {fingerprint:x}", head('a')),
         Fact::Value { value, name } => format!("{} {value} {name}", head('v')),
-        Fact::Beat => head('b'),
+        Fact::Heartbeat => head('b'),
         Fact::Claim { founder, claim } => format!("{} {founder} {claim}", head('h')),
         Fact::Support { founder, to, claim, vote } => {
             format!("{} {founder} {} {claim} {vote}", head('p'), seat(to))
         }
-        Fact::Echo { to, term } => format!("{} {} {term}", head('e'), seat(to)),
+        Fact::Ack { to, term } => format!("{} {} {term}", head('e'), seat(to)),
         Fact::Lent { to, term, name } => format!("{} {} {term} {name}", head('l'), seat(to)),
         Fact::Returned { to, term, name } => format!("{} {} {term} {name}", head('r'), seat(to)),
         Fact::Demand { rate: Some(rate), name } => {
@@ -81,7 +81,7 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
     let fact = match tag {
         'a' => Fact::Agreement { fingerprint: u64::from_str_radix(rest.next()?, 16).ok()? },
         'v' => Fact::Value { value: rest.next()?.to_owned(), name: rest.name()? },
-        'b' => Fact::Beat,
+        'b' => Fact::Heartbeat,
         'h' => Fact::Claim { founder: rest.number()?, claim: rest.number()? as u64 },
         'p' => Fact::Support {
             founder: rest.number()?,
@@ -89,7 +89,7 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
             claim: rest.number()? as u64,
             vote: rest.number()? as u64,
         },
-        'e' => Fact::Echo { to: rest.seat()?, term: rest.number()? as u64 },
+        'e' => Fact::Ack { to: rest.seat()?, term: rest.number()? as u64 },
         'l' => Fact::Lent { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
         'r' => Fact::Returned { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
         'd' => Fact::Demand { rate: rest.rate()?, name: rest.name()? },
@@ -155,7 +155,7 @@ mod tests {
         let name = || "[a-z ]{0,10}[a-z]".prop_map(|name: String| Arc::from(name.as_str()));
         let n = || 0..1_u64 << 60;
         prop_oneof![
-            Just(Fact::Beat),
+            Just(Fact::Heartbeat),
             any::<u64>().prop_map(|fingerprint| Fact::Agreement { fingerprint }),
             ("[a-z0-9=/,.]{1,20}", name()).prop_map(|(value, name)| Fact::Value { value, name }),
             (0..64_usize, n()).prop_map(|(founder, claim)| Fact::Claim { founder, claim }),
@@ -165,7 +165,7 @@ mod tests {
                 claim,
                 vote
             }),
-            (seat(), n()).prop_map(|(to, term)| Fact::Echo { to, term }),
+            (seat(), n()).prop_map(|(to, term)| Fact::Ack { to, term }),
             (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Lent { to, term, name }),
             (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Returned { to, term, name }),
             (rate(), name()).prop_map(|(rate, name)| Fact::Demand { rate, name }),

@@ -484,7 +484,7 @@ impl Limiter {
         let founders = sharing.escrow.as_ref().is_none_or(Escrow::hears_founders);
         let reach = Reach { founders, ..reach };
         let changed = std::mem::replace(&mut sharing.reach, reach) != reach;
-        let (heard, lost) = self.hear(&mut sharing, now);
+        let (heard, lost) = self.apply_growth(&mut sharing, now);
         used.iter().for_each(|throttle| throttle.exchanged(now, reach));
         if let Some(levels) = &mut sharing.levels {
             levels.handle_timeout(used.iter().chain(&heard), clocks);
@@ -503,7 +503,7 @@ impl Limiter {
     /// Takes off what others have admitted when it is heard: later, the bucket would have been full in the meantime. A throttle
     /// whose rate is known is made if need be; of another name the history is kept. Says of which throttles something was heard,
     /// and whether something was lost.
-    fn hear(&self, sharing: &mut Sharing, now: Time) -> (Vec<Arc<Throttle>>, bool) {
+    fn apply_growth(&self, sharing: &mut Sharing, now: Time) -> (Vec<Arc<Throttle>>, bool) {
         let Grown { keys, lost } = sharing.grown.take();
         if lost {
             sharing.heard.lost(now);

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
-use super::link::{Behind, DigestRun, Feed, Link, Part, Said, TRIES};
-use super::liveness::{Life, Standing, millis};
+use super::link::{Behind, DigestRun, Feed, Link, PeerProgress, StreamId, TRIES};
+use super::liveness::{Life, RunStatus, millis};
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
@@ -44,12 +44,12 @@ impl Replica {
                 let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor);
                 if after.is_none() {
                     // What changes from now on is told once more.
-                    link.told.insert(*id, held.structure.last_change());
+                    link.digest_marks.insert(*id, held.structure.last_change());
                 }
                 held.structure.digest(after, self.now, &mut tell);
             } else {
-                let told = link.told.entry(*id).or_default();
-                *told = held.structure.changes(*told, self.now, &mut tell);
+                let mark = link.digest_marks.entry(*id).or_default();
+                *mark = held.structure.changes(*mark, self.now, &mut tell);
             }
             if let Some(entry) = entries.last() {
                 last = run.full.then(|| (*id, entry.actor.clone()));
@@ -66,14 +66,14 @@ impl Replica {
             link.new_tombstone = false;
             tombstones.extend(self.tombstones.values().cloned());
         }
-        if done && let Some(untold) = link.untold.take().filter(|_| tombstones.len() < limits::TOMBSTONES) {
+        if done && let Some(untold) = link.unsent_tombstone.take().filter(|_| tombstones.len() < limits::TOMBSTONES) {
             tombstones.push(untold);
         }
         let (answers, incarnation) = (run.answers, self.actor.incarnation);
         let complete = done && run.full;
         let digest = Digest { incarnation, clock_ms: self.clock.unix_ms(), answers, complete, structures, tombstones };
         if done {
-            self.owe_seen(link, run.full);
+            self.schedule_seen(link, run.full);
         } else {
             link.digest = Some(DigestRun { last, ..run.clone() });
         }
@@ -87,18 +87,18 @@ impl Replica {
         let sender = Actor::new(peer.clone(), digest.incarnation);
         let before = self.links.get_mut(peer).and_then(|link| link.incarnation.replace(digest.incarnation));
         let standing = match before {
-            Some(before) if before >= digest.incarnation => self.see(now, &sender, peer),
+            Some(before) if before >= digest.incarnation => self.note_run(now, &sender, peer),
             _ => self.introduce(now, peer, digest.incarnation),
         };
-        if standing < Standing::Current {
+        if standing < RunStatus::Current {
             self.correct(peer, digest);
         }
-        self.ask_about_rumour(peer, digest);
+        self.ask_about_reported_run(peer, digest);
         self.compare_clocks(now, peer, digest.clock_ms);
         let longest = self.cluster_ms(now).saturating_add(millis(self.config.tombstone_life).saturating_mul(2));
         for tombstone in &digest.tombstones {
             let until_ms = tombstone.until_ms.min(longest);
-            self.bury(now, Tombstone { until_ms, ..tombstone.clone() }, peer);
+            self.add_tombstone(now, Tombstone { until_ms, ..tombstone.clone() }, peer);
         }
         for part in &digest.structures {
             let Some(held) = self.structures.get(&part.structure).filter(|held| held.shared) else { continue };
@@ -127,7 +127,7 @@ impl Replica {
         {
             link.answered = link.answered.max(digest.answers);
             link.completes = link.completes.saturating_add(1);
-            for (id, _) in link.said.keys() {
+            for (id, _) in link.peer_progress.keys() {
                 if let Some(held) = self.structures.get_mut(id) {
                     held.joining = false;
                 }
@@ -144,14 +144,14 @@ impl Replica {
     fn correct(&mut self, peer: &NodeName, digest: &Digest<'_>) {
         let latest = self.nodes.get(peer).map(|known| Actor::new(peer.clone(), known.incarnation));
         // Of one that is void itself the tombstone says enough.
-        let latest = latest.filter(|latest| latest.incarnation > digest.incarnation && !self.is_buried(latest));
+        let latest = latest.filter(|latest| latest.incarnation > digest.incarnation && !self.is_void(latest));
         let Some(link) = self.links.get_mut(peer) else { return };
         for part in &digest.structures {
             if let (Some(held), Some(latest)) = (self.structures.get(&part.structure), &latest) {
                 if held.structure.admit(latest, 0) {
                     self.life_changed.insert(peer.clone());
                 }
-                held.structure.tell_again(latest);
+                held.structure.list_again(latest);
             }
         }
         link.new_tombstone = true;
@@ -163,7 +163,7 @@ impl Replica {
     fn name_latest(&mut self, peer: &NodeName, id: StructureId, node: &NodeName) {
         let (Some(held), Some(known)) = (self.structures.get(&id), self.nodes.get(node)) else { return };
         let latest = Actor::new(node.clone(), known.incarnation);
-        if !self.is_buried(&latest) && held.structure.admit(&latest, 0) {
+        if !self.is_void(&latest) && held.structure.admit(&latest, 0) {
             self.life_changed.insert(node.clone());
             if let Some(link) = self.links.get_mut(peer) {
                 link.hurry();
@@ -174,7 +174,7 @@ impl Replica {
     /// Somebody tells of a later run of a node that says itself that it is in an earlier one. It may not know that another process
     /// has had its name: it is asked for the rows of that run.
     fn ask_which_run(&mut self, structure: StructureId, actor: &Actor) {
-        if self.is_buried(actor) || !self.can_be_reported(actor) {
+        if self.is_void(actor) || !self.can_be_reported(actor) {
             return;
         }
         if let Some(link) = self.links.get_mut(&actor.node) {
@@ -197,21 +197,21 @@ impl Replica {
         if entry.actor.node == self.actor.node && !(earlier && (keeps_runs || canary::broken(Canary::OwnRunsTaken))) {
             return self.handle_entry_of_ours(now, peer, id, entry);
         }
-        let standing = self.see(now, &entry.actor, peer);
+        let standing = self.note_run(now, &entry.actor, peer);
         if standing
-            < if keeps_runs || canary::broken(Canary::OwnRunsTaken) { Standing::Earlier } else { Standing::Current }
+            < if keeps_runs || canary::broken(Canary::OwnRunsTaken) { RunStatus::Earlier } else { RunStatus::Current }
         {
             match standing {
-                Standing::Earlier => self.name_latest(peer, id, &entry.actor.node),
+                RunStatus::Earlier => self.name_latest(peer, id, &entry.actor.node),
                 _ => self.ask_which_run(id, &entry.actor),
             }
             return;
         }
         let Some(held) = self.structures.get(&id) else { return };
-        let current = standing == Standing::Current;
+        let current = standing == RunStatus::Current;
         let owner = current && entry.actor.node == *peer;
         let part = (id, entry.actor.clone());
-        let since = if held.joining { entry.have } else { 0 };
+        let since = if held.joining { entry.applied } else { 0 };
         let new = held.structure.admit(&entry.actor, since);
         let Some(have) = held.structure.progress(&entry.actor) else {
             return self.has_no_place(id, &entry.actor);
@@ -228,22 +228,22 @@ impl Replica {
         }
         let Some(held) = self.structures.get(&id) else { return };
         let Some(link) = self.links.get_mut(peer) else { return };
-        link.said.insert(part.clone(), Said::from(entry));
+        link.peer_progress.insert(part.clone(), PeerProgress::from(entry));
         if new {
-            held.structure.inherit(&entry.actor, entry.have);
+            held.structure.inherit(&entry.actor, entry.applied);
             link.hurry();
         }
-        let follows = have.have == have.since || entry.floor <= have.have.max(have.floor);
-        let cannot_help = entry.have > have.have && entry.since > if follows { have.have } else { have.since };
+        let follows = have.have == have.since || entry.low_water <= have.have.max(have.floor);
+        let cannot_help = entry.applied > have.have && entry.since > if follows { have.have } else { have.since };
         if cannot_help && (owner_linked || ended) {
             // It began in the middle, behind where we are.
             link.behind.remove(&part);
             return;
         }
-        if entry.have > have.have {
-            let behind = Behind { noticed: now.mono, progress: have, target: entry.have, tries: 0 };
+        if entry.applied > have.have {
+            let behind = Behind { noticed: now.mono, progress: have, target: entry.applied, tries: 0 };
             let known = link.behind.contains_key(&part);
-            link.behind.entry(part.clone()).or_insert(behind).target = entry.have;
+            link.behind.entry(part.clone()).or_insert(behind).target = entry.applied;
             // Whoever passes its rows on to us has them under way. If nobody does who can, the peer asks for what was before.
             let fed = owner_linked || (self.needs_parent(&part.1) && self.parent(&part).is_some());
             if !known && !fed && !cannot_help {
@@ -252,36 +252,36 @@ impl Replica {
             return;
         }
         link.behind.remove(&part);
-        let stuck = ended && have.shadow.is_some();
+        let stuck = ended && have.staging.is_some();
         if stuck && !self.links.values().any(|link| link.said_have(id, &entry.actor) > have.have) {
             held.structure.give_up_snapshot(&entry.actor);
         }
         if let Some(age) = entry.age_ms.filter(|_| !owner) {
             let at = Time(now.mono.0.saturating_sub(age.saturating_mul(1000)));
-            held.structure.hear(&entry.actor, entry.have, at);
+            held.structure.note_head_at(&entry.actor, entry.applied, at);
         } else if !current
             && held.structure.is_cache()
-            && (entry.have, entry.fingerprint) == (have.have, have.fingerprint)
+            && (entry.applied, entry.fingerprint) == (have.have, have.fingerprint)
         {
             // Of a run that has ended its owner says nothing any more. Its rows stay as long as its node is not forgotten.
-            held.structure.hear(&entry.actor, entry.have, now.mono);
+            held.structure.note_head_at(&entry.actor, entry.applied, now.mono);
         }
         self.find_parent(peer, &part, &have);
         let (Some(held), Some(link)) = (self.structures.get(&id), self.links.get_mut(peer)) else { return };
         let comparable = !canary::broken(Canary::FingerprintUnchecked)
             && owner
-            && entry.have == have.have
+            && entry.applied == have.have
             && entry.since == 0
             && have.since == 0;
         if comparable && entry.fingerprint != have.fingerprint {
             return self.contradicted(peer, part, answers);
         }
         if comparable {
-            held.structure.note_whole(&entry.actor, entry.have, entry.fingerprint);
+            held.structure.note_complete(&entry.actor, entry.applied, entry.fingerprint);
         }
         // Copies that are equally far can differ: of events that have ended below the owner's head, and nobody will come to tell more;
         // of a run that was begun twice, and only those who have a link to its owner hear from it which rows are right.
-        let whole = entry.have == have.have && entry.since == 0 && have.since == 0;
+        let whole = entry.applied == have.have && entry.since == 0 && have.since == 0;
         let differs = whole && !owner_linked && entry.fingerprint != have.fingerprint;
         let passes_on = self.parents.get(&part) == Some(peer) && entry.age_ms.is_some();
         if differs && if ended { keeps_runs } else { passes_on } {
@@ -300,29 +300,29 @@ impl Replica {
     /// What a peer says about our own rows: where to go on sending, or that somebody else writes them.
     fn handle_entry_of_ours(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
         let Some(held) = self.structures.get(&id) else { return };
-        let ahead = entry.actor == self.actor && entry.have > held.structure.head();
+        let ahead = entry.actor == self.actor && entry.applied > held.structure.head();
         if ahead || self.is_later_run(&entry.actor) {
             return self.conflict(now, entry.actor.incarnation, peer);
         }
         if entry.actor != self.actor {
             return;
         }
-        let start = held.structure.start(&entry.actor, (entry.since, entry.have), entry.floor, false);
+        let start = held.structure.start(&entry.actor, (entry.since, entry.applied), entry.low_water, false);
         let Some(link) = self.links.get_mut(peer) else { return };
         let part = (id, entry.actor.clone());
-        link.said.insert(part.clone(), Said::from(entry));
+        link.peer_progress.insert(part.clone(), PeerProgress::from(entry));
         if let Some(start) = start {
             link.due.insert(part.clone());
             let current = link.feeds.entry(part).or_insert(Feed::new(entry.since, start));
-            if !current.snapshot && entry.have > current.cursor {
-                current.cursor = entry.have;
+            if !current.snapshot && entry.applied > current.cursor {
+                current.cursor = entry.applied;
             }
         }
     }
 
     /// An actor's owner states something else of the version that we have. If what we have may be newer than that, we ask
     /// again: the answer comes behind all rows that the owner had when it gave it.
-    pub(super) fn contradicted(&mut self, peer: &NodeName, part: Part, answers: u64) {
+    pub(super) fn contradicted(&mut self, peer: &NodeName, part: StreamId, answers: u64) {
         let Some(held) = self.structures.get(&part.0) else { return };
         if held.structure.contradicted(&part.1, answers, self.nonce + 1) {
             let name = held.structure.spec().name.clone();
@@ -333,7 +333,7 @@ impl Replica {
         }
     }
 
-    pub(super) fn diverged(&mut self, peer: &NodeName, part: Part, structure: tallymesh_schemas::StructureName) {
+    pub(super) fn diverged(&mut self, peer: &NodeName, part: StreamId, structure: tallymesh_schemas::StructureName) {
         let repairing = self.links.get(peer).is_some_and(|link| link.wants(&part));
         if !repairing {
             self.counters.divergences += 1;
@@ -343,7 +343,7 @@ impl Replica {
     }
 
     /// Asks a peer for rows.
-    pub(super) fn want(&mut self, peer: &NodeName, part: &Part, since: u64, after: u64, snapshot: bool) {
+    pub(super) fn want(&mut self, peer: &NodeName, part: &StreamId, since: u64, after: u64, snapshot: bool) {
         let (structure, actor) = part.clone();
         let owner = actor.node == *peer && self.is_current(&actor);
         let other_parent = !owner && self.parent(part).is_some_and(|parent| parent != peer);
@@ -359,7 +359,7 @@ impl Replica {
             link.want(Want { structure, actor, since, after, snapshot });
         }
         if !owner && self.needs_parent(&part.1) {
-            self.adopt(peer, part);
+            self.set_parent(peer, part);
         }
     }
 
@@ -403,8 +403,8 @@ impl Replica {
         }
         for (peer, part, have) in missing {
             // A snapshot that got stuck goes on where it is.
-            let (since, after) = have.shadow.unwrap_or((have.since, have.have));
-            self.want(&peer, &part, since, after, have.shadow.is_some());
+            let (since, after) = have.staging.unwrap_or((have.since, have.have));
+            self.want(&peer, &part, since, after, have.staging.is_some());
         }
     }
 }

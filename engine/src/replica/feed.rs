@@ -7,8 +7,8 @@ use tallymesh_schemas::message::{Delta, Message, Prune, Want};
 use tallymesh_schemas::{NodeName, StructureName, limits};
 
 use super::digest::send;
-use super::link::{Feed, Link, Part};
-use super::liveness::Standing;
+use super::link::{Feed, Link, StreamId};
+use super::liveness::RunStatus;
 use super::{Event, PeerError, Replica};
 use crate::canary::{self, Canary};
 use crate::ledger::Applied;
@@ -17,7 +17,7 @@ use crate::time::Now;
 /// What a delta brings, and why it was sent.
 #[derive(Debug, Clone)]
 struct Sent {
-    part: Part,
+    part: StreamId,
     /// By the owner of the rows.
     owner: bool,
     /// By whoever passes these rows on to us.
@@ -35,7 +35,7 @@ impl Replica {
             return true;
         }
         if let Some((part, want)) = link.next_want() {
-            let missing = want.snapshot || link.said.get(&part).is_none_or(|said| said.have > want.after);
+            let missing = want.snapshot || link.peer_progress.get(&part).is_none_or(|said| said.applied > want.after);
             *if missing { &mut self.counters.wants_out } else { &mut self.counters.grafts_out } += 1;
             send(&Message::Want(want), buf);
             return true;
@@ -79,7 +79,7 @@ impl Replica {
         };
         for (from, to) in turns.into_iter().flatten() {
             let mut from = from.cloned();
-            while let Some(part) = link.due.range::<Part, _>((from.as_ref(), to)).next().cloned() {
+            while let Some(part) = link.due.range::<StreamId, _>((from.as_ref(), to)).next().cloned() {
                 if self.serve(link, &part, buf) {
                     link.served = Some(part);
                     return true;
@@ -91,7 +91,7 @@ impl Replica {
     }
 
     /// Cuts the next delta of a feed, if there is one, and drops the feed if it is at its end.
-    fn serve(&mut self, link: &mut Link, part: &Part, buf: &mut Vec<u8>) -> bool {
+    fn serve(&mut self, link: &mut Link, part: &StreamId, buf: &mut Vec<u8>) -> bool {
         let Some(feed) = link.feeds.get_mut(part) else {
             link.due.remove(part);
             return false;
@@ -108,7 +108,7 @@ impl Replica {
     }
 
     /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.
-    fn cut(&mut self, part: &Part, feed: &mut Feed, buf: &mut Vec<u8>) -> (bool, bool) {
+    fn cut(&mut self, part: &StreamId, feed: &mut Feed, buf: &mut Vec<u8>) -> (bool, bool) {
         let (id, actor) = part;
         let Some(held) = self.structures.get(id) else { return (false, false) };
         let ours = *actor == self.actor;
@@ -118,10 +118,14 @@ impl Replica {
             return (false, true);
         }
         let budget = self.config.delta_bytes.min(LARGEST);
-        let known = (feed.since, feed.known);
+        let known = (feed.since, feed.keys_complete);
         let Some(mut cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
         let at_end = cut.fingerprint.is_some();
-        if !ours && self.lives(actor) && !held.structure.is_whole(actor) && !canary::broken(Canary::PiecesTakenForAll) {
+        if !ours
+            && self.lives(actor)
+            && !held.structure.is_complete(actor)
+            && !canary::broken(Canary::PiecesTakenForAll)
+        {
             // While the owner lives, nobody takes what may lack rows for all there is.
             cut.fingerprint = None;
         }
@@ -133,10 +137,10 @@ impl Replica {
             structure: *id,
             actor: actor.clone(),
             since: feed.since,
-            known: feed.known,
+            keys_complete: feed.keys_complete,
             after: feed.cursor,
             upto: cut.upto.max(feed.cursor),
-            floor: cut.floor,
+            low_water: cut.low_water,
             snapshot: feed.snapshot,
             fingerprint: cut.fingerprint,
             rows: &cut.rows,
@@ -148,7 +152,7 @@ impl Replica {
         feed.snapshot &= cut.fingerprint.is_none();
         if ours && at_end {
             // Everything that there is has been sent. A copy that we pass on may lack keys itself.
-            feed.known = feed.cursor;
+            feed.keys_complete = feed.cursor;
         }
         (true, stands || !at_end || feed.snapshot)
     }
@@ -165,7 +169,8 @@ impl Replica {
         }
         let part = (want.structure, want.actor.clone());
         // It may know of retirements beyond what it has. If that has changed since, it does not take what comes for it.
-        let floor = self.links.get(peer).and_then(|link| link.said.get(&part)).map_or(0, |said| said.floor);
+        let floor =
+            self.links.get(peer).and_then(|link| link.peer_progress.get(&part)).map_or(0, |said| said.low_water);
         let start = held.structure.start(&want.actor, (want.since, want.after), floor, want.snapshot);
         // Of what is not here nothing is noted: a peer may ask for runs that nobody has begun.
         let Some(have) = held.structure.progress(&want.actor).map(|have| have.have) else { return };
@@ -174,8 +179,8 @@ impl Replica {
             link.feed(part.clone(), Feed::new(want.since, start));
         }
         if part.1 != self.actor {
-            self.part_from(peer, want, have);
-            if start.is_some() { &mut self.passed_on } else { &mut self.wanted_before }.insert(part);
+            self.break_cycle(peer, want, have);
+            if start.is_some() { &mut self.forwarded } else { &mut self.wanted_history }.insert(part);
         }
     }
 
@@ -198,12 +203,12 @@ impl Replica {
             // What we count now is ours to tell (I1).
             return self.unasked(peer, part);
         }
-        let standing = self.see(now, &delta.actor, peer);
+        let standing = self.note_run(now, &delta.actor, peer);
         let Some(held) = self.structures.get(&delta.structure).filter(|held| held.shared) else { return Ok(()) };
-        if standing < if held.structure.keeps_runs() { Standing::Earlier } else { Standing::Current } {
+        if standing < if held.structure.keeps_runs() { RunStatus::Earlier } else { RunStatus::Current } {
             return Ok(());
         }
-        let owner = standing == Standing::Current && delta.actor.node == *peer;
+        let owner = standing == RunStatus::Current && delta.actor.node == *peer;
         if !owner && !asked {
             return self.unasked(peer, part);
         }
@@ -230,12 +235,12 @@ impl Replica {
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
         if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.lives(&delta.actor)) {
             // Whoever says that it is all there is, has had it all.
-            held.structure.note_whole(&delta.actor, delta.upto, fingerprint);
+            held.structure.note_complete(&delta.actor, delta.upto, fingerprint);
         }
         self.counters.deltas_in += 1;
         self.counters.row_bytes_in += delta.rows.len() as u64;
         self.note_values(peer, &part);
-        self.pass_on(&part);
+        self.forward(&part);
         match applied {
             Applied::Gap { since, after, snapshot } => {
                 self.counters.gaps += 1;
@@ -266,7 +271,7 @@ impl Replica {
     }
 
     /// What is not taken is missing here, and so it is asked for again, as anything that was lost.
-    fn refuse_ahead(&mut self, peer: &NodeName, part: Part, structure: StructureName, by: Duration) {
+    fn refuse_ahead(&mut self, peer: &NodeName, part: StreamId, structure: StructureName, by: Duration) {
         self.counters.ahead += 1;
         let actor = part.1.clone();
         if self.links.get_mut(peer).is_some_and(|link| link.ahead.insert(part)) {
@@ -274,7 +279,7 @@ impl Replica {
         }
     }
 
-    fn unasked(&mut self, peer: &NodeName, part: Part) -> Result<(), PeerError> {
+    fn unasked(&mut self, peer: &NodeName, part: StreamId) -> Result<(), PeerError> {
         self.counters.unasked += 1;
         self.event(Event::Unasked { peer: peer.clone(), actor: part.1 });
         Ok(())

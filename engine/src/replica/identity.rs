@@ -13,7 +13,7 @@
 
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
-use super::link::Part;
+use super::link::StreamId;
 use super::succession::Claim;
 use super::{Event, Replica};
 use crate::structure::Structure;
@@ -47,7 +47,7 @@ impl Replica {
             held.round = None;
             held.flushed = held.structure.head();
         }
-        let earlier = |(_, actor): &Part| actor.node == was.node && actor.incarnation < incarnation;
+        let earlier = |(_, actor): &StreamId| actor.node == was.node && actor.incarnation < incarnation;
         for link in self.links.values_mut() {
             link.forget(earlier);
             link.start_over(&was.node);
@@ -55,7 +55,7 @@ impl Replica {
         if self.structures.values().any(|held| held.structure.keeps_runs()) {
             // Others keep the events of earlier runs. These count in the new run now.
             // What lies between the two may be another process's.
-            self.bury_runs(now, &was.node, was.incarnation, was.incarnation);
+            self.void_runs(now, &was.node, was.incarnation, was.incarnation);
         }
         Ok(self.actor.clone())
     }
@@ -81,7 +81,7 @@ impl Replica {
 
     /// We were forgotten, and live: the caches start over, because the others have not waited for us with what they retire.
     /// A run that is later than those that were forgotten keeps what it has written.
-    pub(super) fn come_back(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
+    pub(super) fn renew_after_forget(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
         self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: Some(by) });
     }
 

@@ -16,20 +16,20 @@ use crate::sync::{Progress, Start};
 use crate::time::Time;
 
 /// A structure and an actor in it.
-pub(super) type Part = (StructureId, Actor);
+pub(super) type StreamId = (StructureId, Actor);
 
 /// How far a peer is with an actor's rows, as it says itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct PeerProgress {
     pub(super) since: Version,
-    pub(super) have: Version,
-    pub(super) floor: Version,
+    pub(super) applied: Version,
+    pub(super) low_water: Version,
     pub(super) fingerprint: u64,
 }
 
-impl From<&DigestEntry> for Said {
+impl From<&DigestEntry> for PeerProgress {
     fn from(entry: &DigestEntry) -> Self {
-        Self { since: entry.since, have: entry.have, floor: entry.floor, fingerprint: entry.fingerprint }
+        Self { since: entry.since, applied: entry.applied, low_water: entry.low_water, fingerprint: entry.fingerprint }
     }
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Feed {
     /// The peer knows the keys of rows that came to be above this version
     pub(super) since: Version,
     /// and up to this one.
-    pub(super) known: Version,
+    pub(super) keys_complete: Version,
     /// It has been sent rows up to this version.
     pub(super) cursor: Version,
     /// It builds up a snapshot.
@@ -49,7 +49,7 @@ pub(super) struct Feed {
 impl Feed {
     /// A feed to a peer that is taken to know no keys yet.
     pub(super) fn new(since: Version, start: Start) -> Self {
-        Self { since, known: since, cursor: start.cursor, snapshot: start.snapshot }
+        Self { since, keys_complete: since, cursor: start.cursor, snapshot: start.snapshot }
     }
 }
 
@@ -99,35 +99,35 @@ pub(super) struct DigestRun {
     /// The probe that it answers.
     pub(super) answers: u64,
     /// What was named last.
-    pub(super) last: Option<Part>,
+    pub(super) last: Option<StreamId>,
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
     /// The run that the peer says it is in.
     pub(super) incarnation: Option<Incarnation>,
-    pub(super) feeds: BTreeMap<Part, Feed>,
+    pub(super) feeds: BTreeMap<StreamId, Feed>,
     /// Feeds that may have something to send.
-    pub(super) due: BTreeSet<Part>,
+    pub(super) due: BTreeSet<StreamId>,
     /// The feed that was served last: the next one's turn is next.
-    pub(super) served: Option<Part>,
+    pub(super) served: Option<StreamId>,
     /// Requests to be sent, at most [`limits::WANTS`].
-    wants: BTreeMap<Part, Want>,
+    wants: BTreeMap<StreamId, Want>,
     /// Times that the peer was asked about a run of its name since the last digest.
     run_questions: u32,
     /// Rows that the peer is to be told to send no more.
-    pub(super) prunes: BTreeSet<Part>,
+    pub(super) prunes: BTreeSet<StreamId>,
     /// Rows that it was told so of: some may be on their way.
-    pub(super) pruned: BTreeSet<Part>,
+    pub(super) pruned: BTreeSet<StreamId>,
     /// Other actors' rows that we asked this peer for.
-    pub(super) asked: BTreeSet<Part>,
+    pub(super) asked: BTreeSet<StreamId>,
     /// How far our digests have told of the changes in each structure.
-    pub(super) told: BTreeMap<StructureId, Mark>,
+    pub(super) digest_marks: BTreeMap<StructureId, Mark>,
     /// What the peer's digests have told.
-    pub(super) said: BTreeMap<Part, Said>,
-    pub(super) behind: BTreeMap<Part, Behind>,
+    pub(super) peer_progress: BTreeMap<StreamId, PeerProgress>,
+    pub(super) behind: BTreeMap<StreamId, Behind>,
     /// Copies of runs that have ended that differ from ours.
-    pub(super) compared: BTreeMap<Part, Compared>,
+    pub(super) compared: BTreeMap<StreamId, Compared>,
     /// Structures that the peer takes for another kind.
     pub(super) mismatched: BTreeSet<StructureId>,
     pub(super) digest: Option<DigestRun>,
@@ -145,19 +145,19 @@ pub(super) struct Link {
     /// The peer has said goodbye.
     pub(super) heard_goodbye: bool,
     /// A tombstone of the peer itself, which it is to be told.
-    pub(super) untold: Option<Tombstone>,
+    pub(super) unsent_tombstone: Option<Tombstone>,
     /// What the peer has of each cache.
     pub(super) seen: BTreeMap<StructureId, Vector>,
     /// What it was told that we have.
-    pub(super) seen_told: BTreeMap<StructureId, Vector>,
+    pub(super) seen_sent: BTreeMap<StructureId, Vector>,
     /// Caches of which it is to be told.
     pub(super) seen_due: BTreeSet<StructureId>,
     /// Digests of everything that have come.
     pub(super) completes: u32,
     /// Rows of caches that it has told without some of their values: it knew what outdoes them.
-    pub(super) hollow: BTreeSet<Part>,
+    pub(super) without_values: BTreeSet<StreamId>,
     /// Parts that were refused because they were written too far ahead of our clock.
-    pub(super) ahead: BTreeSet<Part>,
+    pub(super) ahead: BTreeSet<StreamId>,
     /// It has said something since it was last asked for everything.
     pub(super) spoke: bool,
     tally: Arc<bound::Tally>,
@@ -175,8 +175,8 @@ impl Link {
             prunes: BTreeSet::new(),
             pruned: BTreeSet::new(),
             asked: BTreeSet::new(),
-            told: BTreeMap::new(),
-            said: BTreeMap::new(),
+            digest_marks: BTreeMap::new(),
+            peer_progress: BTreeMap::new(),
             behind: BTreeMap::new(),
             compared: BTreeMap::new(),
             mismatched: BTreeSet::new(),
@@ -189,12 +189,12 @@ impl Link {
             said_goodbye: false,
             clock: None,
             heard_goodbye: false,
-            untold: None,
+            unsent_tombstone: None,
             seen: BTreeMap::new(),
-            seen_told: BTreeMap::new(),
+            seen_sent: BTreeMap::new(),
             seen_due: BTreeSet::new(),
             completes: 0,
-            hollow: BTreeSet::new(),
+            without_values: BTreeSet::new(),
             ahead: BTreeSet::new(),
             spoke: false,
             tally,
@@ -205,24 +205,24 @@ impl Link {
     pub(super) fn start_over(&mut self, node: &NodeName) {
         self.feeds.retain(|(_, actor), _| actor.node != *node);
         self.due.retain(|(_, actor)| actor.node != *node);
-        self.told.clear();
-        self.seen_told.clear();
+        self.digest_marks.clear();
+        self.seen_sent.clear();
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
     }
 
     /// Forgets what concerns the parts that are `gone`.
-    pub(super) fn forget(&mut self, gone: impl Fn(&Part) -> bool) {
-        let keep = |part: &Part| !gone(part);
+    pub(super) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
+        let keep = |part: &StreamId| !gone(part);
         self.feeds.retain(|part, _| keep(part));
         self.due.retain(keep);
         self.prunes.retain(keep);
         self.pruned.retain(keep);
         self.wants.retain(|part, _| keep(part));
         self.asked.retain(keep);
-        self.said.retain(|part, _| keep(part));
+        self.peer_progress.retain(|part, _| keep(part));
         self.behind.retain(|part, _| keep(part));
         self.compared.retain(|part, _| keep(part));
-        self.hollow.retain(keep);
+        self.without_values.retain(keep);
         self.ahead.retain(keep);
     }
 
@@ -248,16 +248,16 @@ impl Link {
     }
 
     /// Whether rows of a part are about to be asked for.
-    pub(super) fn wants(&self, part: &Part) -> bool {
+    pub(super) fn wants(&self, part: &StreamId) -> bool {
         self.wants.contains_key(part)
     }
 
     /// Rows of a part are not asked for any more.
-    pub(super) fn unwant(&mut self, part: &Part) {
+    pub(super) fn unwant(&mut self, part: &StreamId) {
         self.wants.remove(part);
     }
 
-    pub(super) fn next_want(&mut self) -> Option<(Part, Want)> {
+    pub(super) fn next_want(&mut self) -> Option<(StreamId, Want)> {
         self.wants.pop_first()
     }
 
@@ -279,14 +279,14 @@ impl Link {
     }
 
     /// Rows of a part have changed.
-    pub(super) fn touch(&mut self, part: &Part) {
+    pub(super) fn touch(&mut self, part: &StreamId) {
         if self.feeds.contains_key(part) {
             self.due.insert(part.clone());
         }
     }
 
     /// Begins to send rows.
-    pub(super) fn feed(&mut self, part: Part, feed: Feed) {
+    pub(super) fn feed(&mut self, part: StreamId, feed: Feed) {
         self.due.insert(part.clone());
         self.feeds.insert(part, feed);
     }
@@ -311,15 +311,15 @@ impl Link {
 
     /// How far the peer says it is.
     pub(super) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
-        self.said.get(&(id, actor.clone())).map_or(0, |said| said.have)
+        self.peer_progress.get(&(id, actor.clone())).map_or(0, |said| said.applied)
     }
 
     /// Entries of all maps.
     pub(super) fn entries(&self) -> usize {
-        let told = self.told.len() + self.said.len() + self.behind.len() + self.compared.len();
+        let digests = self.digest_marks.len() + self.peer_progress.len() + self.behind.len() + self.compared.len();
         let seen = |vectors: &BTreeMap<StructureId, Vector>| vectors.values().map(Vector::len).sum::<usize>();
-        let seen = seen(&self.seen) + seen(&self.seen_told) + self.ahead.len() + self.hollow.len();
+        let seen = seen(&self.seen) + seen(&self.seen_sent) + self.ahead.len() + self.without_values.len();
         let fed = self.feeds.len() + self.due.len() + self.wants.len() + self.asked.len();
-        fed + self.prunes.len() + self.pruned.len() + told + seen
+        fed + self.prunes.len() + self.pruned.len() + digests + seen
     }
 }

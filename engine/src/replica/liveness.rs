@@ -9,8 +9,8 @@ use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
-use super::link::Part;
-use super::restore::BURIED_BEFORE;
+use super::link::StreamId;
+use super::restore::FORGOTTEN_BEFORE;
 use super::word::Contested;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
@@ -33,7 +33,7 @@ pub enum Life {
 
 /// What a run is to us.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Standing {
+pub(super) enum RunStatus {
     /// It is forgotten, or not to be believed.
     Refused,
     /// Its node is in a later run: its gauges are superseded, its events have happened.
@@ -44,7 +44,7 @@ pub(super) enum Standing {
 
 /// Why runs of a node are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Drop {
+enum DropReason {
     /// A later run supersedes them: their gauges are dropped.
     Superseded,
     /// They are forgotten: all their rows are dropped, and what is read of their caches is ours from then on.
@@ -61,25 +61,33 @@ pub(super) struct Node {
     pub(super) incarnation: Incarnation,
     pub(super) life: Life,
     /// What the membership last said, and about which run.
-    pub(super) told: (Incarnation, Life),
+    pub(super) reported: (Incarnation, Life),
     /// The latest run that it has said itself to be in.
     pub(super) said: Option<Incarnation>,
     /// The latest run that others have told of and that it did not say to be in.
-    pub(super) rumour: Option<Incarnation>,
+    pub(super) reported_run: Option<Incarnation>,
     /// Who told of it first; `None` once the node itself or the membership has.
-    pub(super) teller: Option<NodeName>,
+    pub(super) reported_by: Option<NodeName>,
     /// Since when.
     pub(super) at: Time,
 }
 
 impl Node {
     fn new(incarnation: Incarnation, life: Life, at: Time) -> Self {
-        Self { incarnation, life, told: (incarnation, Life::Dead), said: None, rumour: None, teller: None, at }
+        Self {
+            incarnation,
+            life,
+            reported: (incarnation, Life::Dead),
+            said: None,
+            reported_run: None,
+            reported_by: None,
+            at,
+        }
     }
 
     /// What the membership last said about its latest run; dead until it has said something.
-    fn told(&self) -> Life {
-        if self.told.0 == self.incarnation { self.told.1 } else { Life::Dead }
+    fn reported_life(&self) -> Life {
+        if self.reported.0 == self.incarnation { self.reported.1 } else { Life::Dead }
     }
 
     /// When its rows stop counting; [`Time::NEVER`] while nothing happens.
@@ -104,7 +112,7 @@ impl Replica {
         self.hear_of_member(now, node, incarnation, life, node);
     }
 
-    /// As [`Replica::handle_member`], of a node that has never said hello to this one: the membership knows it from `teller` alone.
+    /// As [`Replica::handle_member`], of a node that has never said hello to this one: the membership knows it from `reported_by` alone.
     pub fn handle_introduced(
         &mut self,
         now: Now,
@@ -124,19 +132,19 @@ impl Replica {
             return;
         }
         let actor = Actor::new(node.clone(), incarnation);
-        let standing = self.see(now, &actor, teller);
+        let standing = self.note_run(now, &actor, teller);
         let Some(known) = self.nodes.get_mut(node) else { return };
-        if standing < Standing::Current {
+        if standing < RunStatus::Current {
             // Another process has the name, in an earlier run. The membership no longer says that the latest run lives.
             if incarnation < known.incarnation {
-                known.told = (incarnation, life);
+                known.reported = (incarnation, life);
                 self.end_unlinked(now, node);
             }
             return self.update_life(now);
         }
-        known.told = (incarnation, life);
+        known.reported = (incarnation, life);
         if teller == node {
-            known.teller = None;
+            known.reported_by = None;
         }
         // A goodbye is the node's own word; that it is gone afterwards is no news. That it is alive is, once the link over which it
         // said goodbye is gone.
@@ -161,18 +169,18 @@ impl Replica {
     /// Forgets a node: its runs so far count no more, here and everywhere, and are not taken back. A node that lives
     /// comes back as a new run. Returns whether anything was known of it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
-        let before = || self.tombstones.get(&(node.clone(), BURIED_BEFORE)).map(|tombstone| tombstone.incarnation);
+        let before = || self.tombstones.get(&(node.clone(), FORGOTTEN_BEFORE)).map(|tombstone| tombstone.incarnation);
         let known = self.nodes.get(node).map(|known| known.incarnation);
         let Some(incarnation) = known.or_else(before) else { return false };
-        self.bury_runs(now, node, Incarnation(0), incarnation);
+        self.void_runs(now, node, Incarnation(0), incarnation);
         true
     }
 
-    pub(super) fn bury_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
+    pub(super) fn void_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
         let clock_ms = self.cluster_ms(now);
         let until_ms = clock_ms.saturating_add(millis(self.config.tombstone_life));
         let peer = self.actor.node.clone();
-        self.bury(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, &peer);
+        self.add_tombstone(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, &peer);
     }
 
     /// Whom this node hears, as the membership says.
@@ -194,7 +202,7 @@ impl Replica {
     /// The nodes that have spoken to this node, or that the membership has told of: name, latest run, life. A name that only
     /// other members' digests have told of is none of them.
     pub fn members(&self) -> impl Iterator<Item = (&NodeName, Incarnation, Life)> {
-        let members = self.nodes.iter().filter(|(_, node)| node.teller.is_none());
+        let members = self.nodes.iter().filter(|(_, node)| node.reported_by.is_none());
         members.map(|(name, node)| (name, node.incarnation, node.life))
     }
 
@@ -203,14 +211,14 @@ impl Replica {
         self.nodes.iter().map(|(name, node)| (name, node.incarnation, node.life))
     }
 
-    pub(super) fn bury(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
+    pub(super) fn add_tombstone(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
         let away = self.was_away(peer);
-        self.bury_as(now, tombstone, peer, away);
+        self.apply_tombstone(now, tombstone, peer, away);
     }
 
-    pub(super) fn bury_as(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName, away: bool) {
+    pub(super) fn apply_tombstone(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName, away: bool) {
         let expiry_ms = self.expiry_ms(now);
-        let whole = tombstone.from <= BURIED_BEFORE;
+        let whole = tombstone.from <= FORGOTTEN_BEFORE;
         let grave = (tombstone.node.clone(), tombstone.from);
         let known = self.tombstones.get(&grave).map(|known| known.incarnation);
         let new = known.is_none_or(|known| known < tombstone.incarnation);
@@ -227,7 +235,7 @@ impl Replica {
         let forgotten = ours && whole && away && self.was_forgotten(&tombstone);
         if ours && (forgotten || tombstone.incarnation >= self.actor.incarnation) {
             if whole {
-                self.come_back(now, tombstone.incarnation, peer);
+                self.renew_after_forget(now, tombstone.incarnation, peer);
             } else {
                 self.conflict(now, tombstone.incarnation, peer);
             }
@@ -242,7 +250,7 @@ impl Replica {
         }
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
         self.tombstones.insert(grave, tombstone);
-        self.drop_runs(&node, &runs, if away { Drop::ForgottenBefore } else { Drop::Forgotten });
+        self.drop_runs(&node, &runs, if away { DropReason::ForgottenBefore } else { DropReason::Forgotten });
         // A node that has gone on as another run lives as it did.
         if whole && self.nodes.get(&node).is_some_and(|known| runs.contains(&known.incarnation)) {
             self.nodes.remove(&node);
@@ -252,14 +260,14 @@ impl Replica {
             link.hurry();
         }
         if whole {
-            self.unheld.forget_teller(&node);
+            self.unheld.forget_reporter(&node);
             self.forget_names_told_by(&node);
             self.event(Event::Forgotten { node });
         }
     }
 
     /// Whether a run is known to be void: an operator has forgotten it, or a later one has taken over what it counted.
-    pub fn is_buried(&self, actor: &Actor) -> bool {
+    pub fn is_void(&self, actor: &Actor) -> bool {
         let graves = (actor.node.clone(), Incarnation(0))..=(actor.node.clone(), actor.incarnation);
         let mut candidates = self.tombstones.range(graves);
         candidates.any(|(_, tombstone)| tombstone.incarnation >= actor.incarnation)
@@ -280,61 +288,62 @@ impl Replica {
     pub(super) fn is_over(&self, actor: &Actor) -> bool {
         let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
         let latest = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
-        latest.is_some_and(|latest| actor.incarnation < latest) || self.is_buried(actor)
+        latest.is_some_and(|latest| actor.incarnation < latest) || self.is_void(actor)
     }
 
     /// Takes note of a run, of another node or an earlier one of ours.
-    pub(super) fn see(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> Standing {
-        if self.is_buried(actor) && !canary::broken(Canary::TombstoneIgnored) {
-            return Standing::Refused;
+    pub(super) fn note_run(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> RunStatus {
+        if self.is_void(actor) && !canary::broken(Canary::TombstoneIgnored) {
+            return RunStatus::Refused;
         }
         if actor.node == self.actor.node {
-            return if actor.incarnation < self.actor.incarnation { Standing::Earlier } else { Standing::Refused };
+            return if actor.incarnation < self.actor.incarnation { RunStatus::Earlier } else { RunStatus::Refused };
         }
         if *teller != actor.node && !self.can_be_reported(actor) {
-            return Standing::Refused;
+            return RunStatus::Refused;
         }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
             // Of the places some are for those who have a link: they have proved their names. Of the others no member fills all.
             let linked = self.links.contains_key(&actor.node) || self.hellos.contains_key(&actor.node);
-            let told = *teller != actor.node && *teller != self.actor.node;
+            let reported = *teller != actor.node && *teller != self.actor.node;
             let full = self.nodes.len() >= if linked { limits::NODES } else { limits::NODES_HEARD_OF };
-            if full || (told && !linked && !self.may_tell_of_another(teller)) {
-                self.knows_no_more(&actor.node, teller);
-                return Standing::Refused;
+            if full || (reported && !linked && !self.may_report_another(teller)) {
+                self.note_unheld_node(&actor.node, teller);
+                return RunStatus::Refused;
             }
             self.unheld.nodes.remove(&actor.node);
             let life = if self.links.contains_key(&actor.node) { Life::Alive } else { Life::Dead };
-            let node = Node { teller: told.then(|| teller.clone()), ..Node::new(actor.incarnation, life, now.mono) };
+            let node =
+                Node { reported_by: reported.then(|| teller.clone()), ..Node::new(actor.incarnation, life, now.mono) };
             self.nodes.insert(actor.node.clone(), node);
             self.life_changed.insert(actor.node.clone());
-            return Standing::Current;
+            return RunStatus::Current;
         };
         if actor.incarnation < known.incarnation {
-            return Standing::Earlier;
+            return RunStatus::Earlier;
         }
         if actor.incarnation == known.incarnation {
-            return Standing::Current;
+            return RunStatus::Current;
         }
         // While a node speaks for itself, nobody else tells us which run it is in (I6).
         let speaks = self.speaks(&actor.node).is_some();
         if speaks && *teller != actor.node {
-            return Standing::Refused;
+            return RunStatus::Refused;
         }
         let earlier = Incarnation(0)..=Incarnation(actor.incarnation.0.saturating_sub(1));
-        self.go_on_as(now, actor, &earlier);
-        Standing::Current
+        self.change_run(now, actor, &earlier);
+        RunStatus::Current
     }
 
     /// A node is in another run than was known: the gauges of these other runs of it are superseded.
-    fn go_on_as(&mut self, now: Now, actor: &Actor, others: &RangeInclusive<Incarnation>) {
+    fn change_run(&mut self, now: Now, actor: &Actor, others: &RangeInclusive<Incarnation>) {
         let Some(known) = self.nodes.get_mut(&actor.node) else { return };
         known.incarnation = actor.incarnation;
         // The life of a run says nothing about another one.
-        (known.life, known.at) = (known.told(), now.mono);
+        (known.life, known.at) = (known.reported_life(), now.mono);
         self.life_changed.insert(actor.node.clone());
         if !canary::broken(Canary::IncarnationIgnored) {
-            self.drop_runs(&actor.node, others, Drop::Superseded);
+            self.drop_runs(&actor.node, others, DropReason::Superseded);
         }
         if self.links.contains_key(&actor.node) {
             self.set_life(now, &actor.node, Life::Alive);
@@ -342,11 +351,11 @@ impl Replica {
     }
 
     /// A node says itself that it is in a run, and others have told of a `later` one.
-    pub(super) fn believe_itself(&mut self, now: Now, actor: &Actor, later: Incarnation) {
+    pub(super) fn follow_own_statement(&mut self, now: Now, actor: &Actor, later: Incarnation) {
         let rumoured = Incarnation(actor.incarnation.0.saturating_add(1))..=later;
-        self.go_on_as(now, actor, &rumoured);
+        self.change_run(now, actor, &rumoured);
         if let Some(known) = self.nodes.get_mut(&actor.node) {
-            known.rumour = known.rumour.max(Some(later));
+            known.reported_run = known.reported_run.max(Some(later));
         }
     }
 
@@ -357,8 +366,8 @@ impl Replica {
     }
 
     /// Drops the rows of some runs of a node.
-    fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, drop: Drop) {
-        let (forgotten, away) = (drop != Drop::Superseded, drop == Drop::ForgottenBefore);
+    fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, drop: DropReason) {
+        let (forgotten, away) = (drop != DropReason::Superseded, drop == DropReason::ForgottenBefore);
         let mut dropped = Vec::new();
         for held in self
             .structures
@@ -374,20 +383,21 @@ impl Replica {
         }
         let kept = self.structures.iter().filter(|(_, held)| !forgotten && held.structure.keeps_runs());
         let kept: BTreeSet<StructureId> = kept.map(|(id, _)| *id).collect();
-        let gone = |(id, actor): &Part| actor.node == *node && runs.contains(&actor.incarnation) && !kept.contains(id);
+        let gone =
+            |(id, actor): &StreamId| actor.node == *node && runs.contains(&actor.incarnation) && !kept.contains(id);
         self.forget_parts(gone);
         self.life_changed.insert(node.clone());
     }
 
     /// Forgets all that is known of these parts besides their rows.
-    pub(super) fn forget_parts(&mut self, gone: impl Fn(&Part) -> bool) {
+    pub(super) fn forget_parts(&mut self, gone: impl Fn(&StreamId) -> bool) {
         for link in self.links.values_mut() {
             link.forget(&gone);
         }
         self.parents.retain(|part, _| !gone(part));
-        self.passed_on.retain(|part| !gone(part));
-        self.wanted_before.retain(|part| !gone(part));
-        self.hollow.retain(|part, _| !gone(part));
+        self.forwarded.retain(|part| !gone(part));
+        self.wanted_history.retain(|part| !gone(part));
+        self.awaiting_values.retain(|part, _| !gone(part));
         self.unheld.forget(gone);
     }
 
@@ -407,7 +417,7 @@ impl Replica {
 
     /// A link says that a node lives as long as it is up; from then on it is what the membership says. That may have been
     /// said before the link was up, and then it is not said again.
-    pub(super) fn outlive_links(&mut self, now: Now) {
+    pub(super) fn apply_membership(&mut self, now: Now) {
         if !std::mem::take(&mut self.unlinked) {
             return;
         }
@@ -418,9 +428,9 @@ impl Replica {
     /// A node without a link is what the membership says.
     fn end_unlinked(&mut self, now: Now, name: &NodeName) {
         let Some(known) = self.nodes.get(name).filter(|_| !self.links.contains_key(name)) else { return };
-        let told = known.told();
-        if matches!(known.life, Life::Alive | Life::Suspect) && known.life != told {
-            self.set_life(now, name, told);
+        let reported = known.reported_life();
+        if matches!(known.life, Life::Alive | Life::Suspect) && known.life != reported {
+            self.set_life(now, name, reported);
         }
     }
 

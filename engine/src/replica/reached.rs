@@ -17,13 +17,13 @@ use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
 use super::Replica;
-use super::link::Part;
+use super::link::StreamId;
 
 /// What other nodes have named and this one does not hold, at most [`limits::UNHELD`] of each.
 #[derive(Debug, Default)]
 pub(super) struct Unheld {
     /// Runs without a place in a structure.
-    pub(super) parts: BTreeSet<Part>,
+    pub(super) parts: BTreeSet<StreamId>,
     /// Nodes without a place, each with the node that told of it last.
     pub(super) nodes: BTreeMap<NodeName, NodeName>,
     /// There is more than is named.
@@ -32,7 +32,7 @@ pub(super) struct Unheld {
 
 impl Unheld {
     /// A run has no place in a structure.
-    pub(super) fn part(&mut self, part: Part) {
+    pub(super) fn part(&mut self, part: StreamId) {
         if self.parts.len() < limits::UNHELD || self.parts.contains(&part) {
             self.parts.insert(part);
         } else {
@@ -40,7 +40,7 @@ impl Unheld {
         }
     }
 
-    /// A node that `teller` tells of has no place.
+    /// A node that `reported_by` tells of has no place.
     pub(super) fn node(&mut self, node: &NodeName, teller: &NodeName) {
         if self.nodes.len() < limits::UNHELD || self.nodes.contains_key(node) {
             self.nodes.insert(node.clone(), teller.clone());
@@ -51,14 +51,14 @@ impl Unheld {
 
     /// An operator forgets a node: what only it told of is not missed any more. What had no name is named anew when others
     /// tell of it again.
-    pub(super) fn forget_teller(&mut self, node: &NodeName) {
+    pub(super) fn forget_reporter(&mut self, node: &NodeName) {
         let before = self.nodes.len();
         self.nodes.retain(|_, teller| teller != node);
         self.more &= self.nodes.len() == before;
     }
 
     /// Forgets the parts that are `gone`. What had no name is named anew when its peers tell of it again.
-    pub(super) fn forget(&mut self, gone: impl Fn(&Part) -> bool) {
+    pub(super) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
         let before = self.parts.len();
         self.parts.retain(|part| !gone(part));
         self.more &= self.parts.len() == before;
@@ -90,8 +90,8 @@ impl Replica {
         self.unheld.part((id, actor.clone()));
     }
 
-    /// `teller` tells of a node that has no place here.
-    pub(super) fn knows_no_more(&mut self, node: &NodeName, teller: &NodeName) {
+    /// `reported_by` tells of a node that has no place here.
+    pub(super) fn note_unheld_node(&mut self, node: &NodeName, teller: &NodeName) {
         self.tally.reached(Bound::Nodes);
         self.unheld.node(node, teller);
     }

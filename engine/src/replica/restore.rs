@@ -5,11 +5,11 @@ use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
 
 use super::Replica;
-use super::liveness::{Life, Standing};
+use super::liveness::{Life, RunStatus};
 use super::stored::{self, InMemory, SavedRows};
 use crate::canary::{self, Canary};
 use crate::ledger::ApplyError;
-use crate::sync::Copied;
+use crate::sync::PersistedExtent;
 use crate::time::Now;
 
 /// Why what was saved is not taken back.
@@ -78,13 +78,13 @@ impl Replica {
         for mut tombstone in facts.tombstones {
             // An operator's word of an earlier life: it buries the same runs, but what may have come back since is not to be
             // left out when limits are divided.
-            tombstone.from = tombstone.from.max(BURIED_BEFORE);
-            self.bury(now, tombstone, &name);
+            tombstone.from = tombstone.from.max(FORGOTTEN_BEFORE);
+            self.add_tombstone(now, tombstone, &name);
         }
         for node in facts.nodes {
-            self.see(now, &Actor::new(node.name.clone(), node.incarnation), &name);
+            self.note_run(now, &Actor::new(node.name.clone(), node.incarnation), &name);
             if let Some(known) = self.nodes.get_mut(&node.name).filter(|_| node.left) {
-                (known.life, known.told) = (Life::Left, (node.incarnation, Life::Left));
+                (known.life, known.reported) = (Life::Left, (node.incarnation, Life::Left));
             }
         }
         let store = self.store.get_or_insert_default();
@@ -109,7 +109,7 @@ impl Replica {
     /// # Errors
     /// The rows cannot be read, are not what was saved, or the structure is of another class now.
     pub fn restore_rows<R: SavedRows>(&mut self, now: Now, head: Head, rows: &R) -> Result<(), R::Error> {
-        if self.take_back(now, &head, rows)? == Taken::Waits {
+        if self.restore_stream(now, &head, rows)? == Taken::Waits {
             let rows = InMemory::read(rows)?;
             self.wait(head, rows);
         }
@@ -121,9 +121,9 @@ impl Replica {
         self.store.get_or_insert_default().waiting.push(part);
     }
 
-    fn take_back<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Taken, R::Error> {
+    fn restore_stream<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Taken, R::Error> {
         // Until it is joined, and where it is not, it is something that was saved and is not there.
-        let saved = Copied::of(&head.extent);
+        let saved = PersistedExtent::of(&head.extent);
         let (copied, taken) = match self.fate(&head.shape) {
             Fate::Joins => match self.join_saved(now, head, rows)? {
                 Joined::As(copied) => (copied, Taken::Done),
@@ -158,7 +158,7 @@ impl Replica {
         let waiting = self.store.as_mut().map(|store| std::mem::take(&mut store.waiting)).unwrap_or_default();
         for saved::Part { shape, actor, extent, rows } in waiting {
             let (head, rows) = (Head { shape, actor, extent }, InMemory::new(rows));
-            match self.take_back(now, &head, &rows) {
+            match self.restore_stream(now, &head, &rows) {
                 Ok(Taken::Done) => {}
                 Ok(Taken::Waits) => self.wait(head, rows),
                 Err(error) => self.event(super::Event::NotRestored(error)),
@@ -190,13 +190,13 @@ impl Replica {
             return Err(RestoreError::Class { name: name.clone(), saved, configured }.into());
         }
         let us = self.actor.node.clone();
-        if self.see(now, actor, &us) < Standing::Earlier {
+        if self.note_run(now, actor, &us) < RunStatus::Earlier {
             return Ok(Joined::Not);
         }
         let Some(held) = self.structures.get(&id) else { return Ok(Joined::Not) };
         let mut ahead = false;
         let order = stored::order(rows, |version: Version, bytes: &[u8]| {
-            let row = as_told(head, (version.saturating_sub(1), version), bytes);
+            let row = as_delta(head, (version.saturating_sub(1), version), bytes);
             ahead |= held.structure.ahead(&row, now.unix_ms).is_some();
         })?;
         if ahead {
@@ -212,7 +212,7 @@ impl Replica {
             |error| wrong(error.into()),
             |piece| {
                 // Where it does not follow, somebody has told more of these rows.
-                let delta = as_told(head, (piece.after, piece.upto), &piece.rows);
+                let delta = as_delta(head, (piece.after, piece.upto), &piece.rows);
                 held.structure.apply(&delta, false, now.mono).map(drop).map_err(wrong)
             },
         )?;
@@ -226,10 +226,21 @@ impl Replica {
 }
 
 /// Saved rows of `(after, upto]` as a peer tells rows.
-fn as_told<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
-    let Extent { since, floor, .. } = head.extent;
+fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
+    let Extent { since, low_water: floor, .. } = head.extent;
     let (structure, actor) = (head.shape.id(), head.actor.clone());
-    Delta { structure, actor, since, known: since, after, upto, floor, snapshot: false, fingerprint: None, rows }
+    Delta {
+        structure,
+        actor,
+        since,
+        keys_complete: since,
+        after,
+        upto,
+        low_water: floor,
+        snapshot: false,
+        fingerprint: None,
+        rows,
+    }
 }
 
 /// Whether saved rows need to be looked at again.
@@ -242,7 +253,7 @@ enum Taken {
 /// What became of saved rows.
 enum Joined {
     /// They are here as they are saved.
-    As(Copied),
+    As(PersistedExtent),
     /// They are not here: they are forgotten, or of no use any more.
     Not,
     /// They were written too far ahead of our clock.
@@ -251,7 +262,7 @@ enum Joined {
 
 /// The first run of a node that is said to be forgotten where that is known from what was saved: it stands for all of them,
 /// as 0 does, and no run is the first one.
-pub(super) const BURIED_BEFORE: Incarnation = Incarnation(1);
+pub(super) const FORGOTTEN_BEFORE: Incarnation = Incarnation(1);
 
 /// What was forgotten while we were away.
 impl Replica {

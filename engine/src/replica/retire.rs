@@ -42,7 +42,7 @@ pub(super) struct Round {
     cut: BTreeMap<Actor, Version>,
     dominated: Vec<OwnRow>,
     /// Rows that are over, which everybody will have at its end.
-    told: Vec<OwnRow>,
+    final_rows: Vec<OwnRow>,
     /// Everybody has them; at its end everything that they outdo will be known here.
     known: Vec<OwnRow>,
     /// They were alone here; at its end they are so everywhere.
@@ -51,7 +51,7 @@ pub(super) struct Round {
 
 impl Round {
     fn is_idle(&self) -> bool {
-        [&self.dominated, &self.told, &self.known, &self.alone].iter().all(|rows| rows.is_empty())
+        [&self.dominated, &self.final_rows, &self.known, &self.alone].iter().all(|rows| rows.is_empty())
     }
 }
 
@@ -78,7 +78,7 @@ impl Replica {
                 continue;
             }
             let entries = vector.values().cloned().collect();
-            link.seen_told.insert(id, vector);
+            link.seen_sent.insert(id, vector);
             send(&Message::Seen(Seen { structure: id, entries }), buf);
             return true;
         }
@@ -86,9 +86,9 @@ impl Replica {
     }
 
     /// Notes which caches a peer is to be told of: those that have changed, or all.
-    pub(super) fn owe_seen(&self, link: &mut Link, all: bool) {
+    pub(super) fn schedule_seen(&self, link: &mut Link, all: bool) {
         for (id, held) in self.structures.iter().filter(|(_, held)| held.shared && held.structure.is_cache()) {
-            if all || link.seen_told.get(id) != Some(&held.structure.vector()) {
+            if all || link.seen_sent.get(id) != Some(&held.structure.vector()) {
                 link.seen_due.insert(*id);
             }
         }
@@ -104,7 +104,7 @@ impl Replica {
         for id in caches {
             let Some(held) = self.structures.get_mut(&id) else { continue };
             let others = if held.shared { vectors(&self.nodes, &self.links, id) } else { Some(Vec::new()) };
-            held.structure.look_after(now.unix_ms, expiry_ms, certain);
+            held.structure.maintain(now.unix_ms, expiry_ms, certain);
             let round = held.round.take();
             held.round = match others {
                 Some(others) => next(&held.structure, round, &others, expiry_ms),
@@ -128,7 +128,7 @@ fn vectors<'a>(
         let link = links.get(node)?;
         match link.seen.get(&id) {
             Some(vector) => vectors.push(vector),
-            None if link.completes < SILENT || link.said.keys().any(|(of, _)| *of == id) => return None,
+            None if link.completes < SILENT || link.peer_progress.keys().any(|(of, _)| *of == id) => return None,
             None => {}
         }
     }
@@ -138,15 +138,16 @@ fn vectors<'a>(
 /// Whether everybody has everything up to the cut.
 fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) -> bool {
     cut.iter().all(|(actor, cut)| {
-        let whole = |entry: &SeenEntry| entry.whole >= *cut;
+        let whole = |entry: &SeenEntry| entry.complete >= *cut;
         let Some(own) = ours.get(actor) else {
             // Forgotten: it has to be by all.
             return others.iter().all(|vector| !vector.contains_key(actor));
         };
-        let same =
-            |entry: &SeenEntry| entry.have >= *cut && (entry.have, entry.fingerprint) == (own.have, own.fingerprint);
+        let same = |entry: &SeenEntry| {
+            entry.applied >= *cut && (entry.applied, entry.fingerprint) == (own.applied, own.fingerprint)
+        };
         let entries = || others.iter().map(|vector| vector.get(actor));
-        let all_same = || own.have >= *cut && entries().all(|entry| entry.is_some_and(same));
+        let all_same = || own.applied >= *cut && entries().all(|entry| entry.is_some_and(same));
         let all_whole = || whole(own) && entries().all(|entry| entry.is_some_and(|entry| whole(entry) || same(entry)));
         *cut == 0 || all_whole() || all_same()
     })
@@ -161,12 +162,12 @@ fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], expiry_
             return Some(round);
         }
         if canary::broken(Canary::RoundsSkipped) {
-            structure.retire(&[], &round.told);
+            structure.retire(&[], &round.final_rows);
         }
         let still = structure.retire(&round.dominated, &round.alone);
         (alone, known) = structure.part_alone(round.known);
         known.extend(still);
-        known.extend(round.told);
+        known.extend(round.final_rows);
     }
     // What was retired just now is part of what the next round waits for.
     let ours = structure.vector();
@@ -174,8 +175,8 @@ fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], expiry_
     let mut cut: BTreeMap<Actor, Version> = BTreeMap::new();
     for entry in std::iter::once(&ours).chain(others.iter().copied()).flat_map(BTreeMap::values) {
         let most = cut.entry(entry.actor.clone()).or_default();
-        *most = (*most).max(entry.have);
+        *most = (*most).max(entry.applied);
     }
-    let round = Round { cut, dominated: needless.dominated, told: needless.over, known, alone };
+    let round = Round { cut, dominated: needless.dominated, final_rows: needless.over, known, alone };
     (!round.is_idle()).then_some(round)
 }

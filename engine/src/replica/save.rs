@@ -10,10 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tallymesh_schemas::saved::{self, Change, Facts, Known, Shape};
 use tallymesh_schemas::{Incarnation, NodeName};
 
-use super::link::Part;
+use super::link::StreamId;
 use super::liveness::Life;
 use super::{Held, Replica};
-use crate::sync::Copied;
+use crate::sync::PersistedExtent;
 
 /// Bytes of rows in a batch, about: as long as cutting them takes, nothing else is done.
 const BATCH_BYTES: usize = 1 << 20;
@@ -37,14 +37,14 @@ pub struct Batch {
 #[derive(Debug, Default)]
 pub(super) struct Store {
     /// How far rows were handed out.
-    pub(super) copies: BTreeMap<Part, Copied>,
+    pub(super) copies: BTreeMap<StreamId, PersistedExtent>,
     /// How far those are saved that were handed out since: none at all where there is none.
-    before: BTreeMap<Part, Option<Copied>>,
+    before: BTreeMap<StreamId, Option<PersistedExtent>>,
     facts: Facts,
     facts_before: Option<Facts>,
     /// What is left of the whole that is being handed out.
-    due: VecDeque<Part>,
-    gone: Vec<Part>,
+    due: VecDeque<StreamId>,
+    gone: Vec<StreamId>,
     facts_due: bool,
     /// The part that is being saved anew: it is not whole until it is done.
     anew: bool,
@@ -61,7 +61,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    fn note(&mut self, part: &Part, copied: Option<Copied>) {
+    fn note(&mut self, part: &StreamId, copied: Option<PersistedExtent>) {
         let was = match copied {
             Some(copied) => self.copies.insert(part.clone(), copied),
             None => self.copies.remove(part),
@@ -185,7 +185,7 @@ impl Replica {
         let mut there: BTreeSet<_> = waiting.collect();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.is_saved()) {
             held.structure.commit();
-            held.structure.each_part(&mut |actor, now| {
+            held.structure.each_extent(&mut |actor, now| {
                 let part = (*id, actor.clone());
                 let new = there.insert(part.clone());
                 if new && store.copies.get(&part).is_none_or(|copied| copied.differs(&now)) && !now.is_empty() {
@@ -198,7 +198,7 @@ impl Replica {
     }
 
     /// Cuts the next piece of a part; returns its bytes. A part that is at its end is not due any more.
-    fn save_part(&self, store: &mut Store, part: &Part, changes: &mut Vec<Change>) -> usize {
+    fn save_part(&self, store: &mut Store, part: &StreamId, changes: &mut Vec<Change>) -> usize {
         let copied = store.copies.get(part).copied();
         let held = self.structures.get(&part.0);
         let piece = held.and_then(|held| Some((held, held.structure.copy(&part.1, copied, self.config.delta_bytes)?)));
@@ -207,9 +207,9 @@ impl Replica {
             store.anew = false;
             return 0;
         };
-        store.note(part, Some(piece.copied));
-        store.anew = (piece.anew && copied.is_some() || store.anew) && piece.copied.fingerprint.is_none();
-        if piece.copied.fingerprint.is_some() {
+        store.note(part, Some(piece.extent));
+        store.anew = (piece.anew && copied.is_some() || store.anew) && piece.extent.fingerprint.is_none();
+        if piece.extent.fingerprint.is_some() {
             store.due.pop_front();
         }
         let bytes = piece.rows.len();
@@ -217,7 +217,7 @@ impl Replica {
             shape: held.shape(),
             actor: part.1.clone(),
             anew: piece.anew,
-            extent: piece.copied.extent(),
+            extent: piece.extent.extent(),
             after: piece.after,
             rows: piece.rows,
         });

@@ -92,7 +92,7 @@ pub(super) fn each_piece<R: SavedRows>(
     let (mut after, mut last) = (extent.since, extent.since);
     let mut writer = RowWriter::new(after);
     for (version, slot) in order.iter().copied() {
-        if version <= last || version > extent.have {
+        if version <= last || version > extent.applied {
             return Err(wrong(RowsError::Bounds("version")).into());
         }
         if writer.len() >= PIECE_BYTES {
@@ -110,7 +110,7 @@ pub(super) fn each_piece<R: SavedRows>(
         pushed.map_err(&wrong)?;
         last = version;
     }
-    each(&Piece { after, upto: extent.have, rows: writer.finish() })?;
+    each(&Piece { after, upto: extent.applied, rows: writer.finish() })?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::{Actor, NodeName};
 
-use super::link::{DigestRun, Part, Said};
+use super::link::{DigestRun, PeerProgress, StreamId};
 use super::{Life, Replica};
 use crate::time::Now;
 pub use found::{Fault, Finding, Outcome, Unheld, Verification};
@@ -66,7 +66,7 @@ impl Replica {
 
     /// Who has answered, and who has not and why.
     fn members_of(&self, nonce: u64) -> Verification {
-        let said = self.links.values().flat_map(|link| link.said.keys());
+        let said = self.links.values().flat_map(|link| link.peer_progress.keys());
         let heard_of: BTreeSet<&NodeName> =
             said.filter(|(_, actor)| self.is_current(actor)).map(|(_, actor)| &actor.node).collect();
         let mut found = Verification { members: vec![self.actor.node.clone()], ..Verification::default() };
@@ -83,7 +83,7 @@ impl Replica {
             let list = match node.life {
                 Life::Left => continue,
                 // A name that only one member's digests have told of, and the membership does not know, is no member.
-                Life::Dead if node.teller.is_some() => continue,
+                Life::Dead if node.reported_by.is_some() => continue,
                 Life::Dead => &mut found.dead,
                 Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
                 Life::Alive | Life::Suspect => &mut found.unlinked,
@@ -99,7 +99,7 @@ impl Replica {
     }
 
     fn note_unheld(&self, found: &mut Verification) {
-        let structure = |part: &Part| Some(self.structures.get(&part.0)?.structure.spec().name.clone());
+        let structure = |part: &StreamId| Some(self.structures.get(&part.0)?.structure.spec().name.clone());
         let parts = self.unheld.parts.iter();
         found.unheld = parts
             .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
@@ -112,17 +112,17 @@ impl Replica {
     }
 
     /// Every copy of every actor's rows that this node holds or that a member has said to hold when it answered `nonce`.
-    fn copies(&self, nonce: u64) -> BTreeMap<Part, BTreeMap<NodeName, Said>> {
-        let mut copies: BTreeMap<Part, BTreeMap<NodeName, Said>> = BTreeMap::new();
+    fn copies(&self, nonce: u64) -> BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> {
+        let mut copies: BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> = BTreeMap::new();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.is_compared()) {
             held.structure.digest(None, self.now, &mut |entry| {
-                let said = Said::from(&entry);
+                let said = PeerProgress::from(&entry);
                 copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);
                 true
             });
         }
         for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
-            for (part, said) in &link.said {
+            for (part, said) in &link.peer_progress {
                 if let Some(holders) = copies.get_mut(part) {
                     holders.insert(peer.clone(), *said);
                 }
@@ -131,9 +131,15 @@ impl Replica {
         copies
     }
 
-    fn compare(&self, part: &Part, holders: &BTreeMap<NodeName, Said>, nonce: u64, found: &mut Verification) {
+    fn compare(
+        &self,
+        part: &StreamId,
+        holders: &BTreeMap<NodeName, PeerProgress>,
+        nonce: u64,
+        found: &mut Verification,
+    ) {
         let Some(held) = self.structures.get(&part.0) else { return };
-        let furthest = holders.values().max_by_key(|said| said.have);
+        let furthest = holders.values().max_by_key(|said| said.applied);
         // Of a run that has ended there is no owner to ask.
         let owner = holders.get(&part.1.node).filter(|_| self.is_current(&part.1));
         let Some(head) = owner.or(furthest) else { return };
@@ -141,23 +147,23 @@ impl Replica {
             structure: held.structure.spec().name.clone(),
             actor: part.1.clone(),
             member: member.clone(),
-            have,
-            head: head.have,
+            applied: have,
+            head: head.applied,
             fault,
         };
         for (member, said) in holders {
             found.copies += 1;
             let whole = said.since == 0 && head.since == 0;
-            if said.have != head.have {
-                found.findings.push(finding(member, said.have, Fault::Lags));
+            if said.applied != head.applied {
+                found.findings.push(finding(member, said.applied, Fault::Lags));
             } else if whole && said.fingerprint != head.fingerprint {
-                found.findings.push(finding(member, said.have, Fault::Differs));
+                found.findings.push(finding(member, said.applied, Fault::Differs));
             }
         }
         // A member that replicates the structure and holds nothing of the actor lags as well.
         for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
-            let replicates = link.said.keys().any(|(id, _)| *id == part.0);
-            if replicates && head.have > 0 && !holders.contains_key(peer) {
+            let replicates = link.peer_progress.keys().any(|(id, _)| *id == part.0);
+            if replicates && head.applied > 0 && !holders.contains_key(peer) {
                 found.findings.push(finding(peer, 0, Fault::Lags));
             }
         }

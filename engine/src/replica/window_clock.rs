@@ -22,7 +22,7 @@ pub(super) struct WindowClock {
     /// The wall clock when it was last read, in microseconds since 1970, and when that was.
     read: Option<(u64, Time)>,
     /// When a step was reported.
-    told: Option<Time>,
+    reported_at: Option<Time>,
 }
 
 /// The wall clock was set, or the machine was suspended: the wall clock shows something else than the time that has passed.
@@ -64,9 +64,9 @@ impl WindowClock {
         if by <= limits::MAX_DRIFT {
             return None;
         }
-        let is_told = self.told.is_none_or(|told| at.since(told) > limits::MAX_DRIFT);
+        let is_told = self.reported_at.is_none_or(|reported_at| at.since(reported_at) > limits::MAX_DRIFT);
         if is_told {
-            self.told = Some(at);
+            self.reported_at = Some(at);
         }
         Some(Step { by, ahead: wall > expected, is_told })
     }

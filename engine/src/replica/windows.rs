@@ -180,7 +180,7 @@ impl Replica {
             }
         }
         for (number, window) in gone {
-            let counts = window.held().iter().any(|held| held.have > 0) || window.pending() > 0;
+            let counts = window.held().iter().any(|held| held.applied > 0) || window.pending() > 0;
             if step && counts && held.aside.len() <= spec.windows as usize {
                 held.aside.push(Aside { number, window: Arc::clone(window), until });
             } else {
@@ -205,13 +205,13 @@ impl Replica {
         let structures = &self.structures;
         for link in self.links.values_mut() {
             link.forget(|(id, _)| !structures.contains_key(id));
-            link.told.retain(|id, _| structures.contains_key(id));
+            link.digest_marks.retain(|id, _| structures.contains_key(id));
             link.hurry();
         }
         self.parents.retain(|(id, _), _| structures.contains_key(id));
-        self.passed_on.retain(|(id, _)| structures.contains_key(id));
-        self.wanted_before.retain(|(id, _)| structures.contains_key(id));
-        self.hollow.retain(|(id, _), _| structures.contains_key(id));
+        self.forwarded.retain(|(id, _)| structures.contains_key(id));
+        self.wanted_history.retain(|(id, _)| structures.contains_key(id));
+        self.awaiting_values.retain(|(id, _), _| structures.contains_key(id));
         self.unheld.forget(|(id, _)| !structures.contains_key(id));
     }
 

@@ -25,7 +25,7 @@ use tallymesh_schemas::message::{Digest, DigestEntry, Tombstone, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, limits};
 
 use super::Replica;
-use super::liveness::{Life, Node, Standing};
+use super::liveness::{Life, Node, RunStatus};
 use crate::time::Now;
 
 /// A tombstone of a node that speaks: it waits for the node's next run or its end.
@@ -62,24 +62,24 @@ impl Replica {
     }
 
     /// A link or connection begins with a node's word of which run it is in. A later run that only others have told of gives way.
-    pub(super) fn introduce(&mut self, now: Now, node: &NodeName, run: Incarnation) -> Standing {
+    pub(super) fn introduce(&mut self, now: Now, node: &NodeName, run: Incarnation) -> RunStatus {
         let actor = Actor::new(node.clone(), run);
-        let told = self.nodes.get(node).map(|known| (known.incarnation, known.said));
-        if let Some((later, said)) = told
+        let named = self.nodes.get(node).map(|known| (known.incarnation, known.said));
+        if let Some((later, said)) = named
             && run < later
             && said.is_none_or(|said| said <= run)
-            && !self.is_buried(&actor)
+            && !self.is_void(&actor)
         {
-            self.believe_itself(now, &actor, later);
+            self.follow_own_statement(now, &actor, later);
         }
-        let standing = self.see(now, &actor, node);
-        if standing == Standing::Current
+        let standing = self.note_run(now, &actor, node);
+        if standing == RunStatus::Current
             && let Some(known) = self.nodes.get_mut(node)
         {
             known.said = known.said.max(Some(run));
-            known.teller = None;
-            if known.rumour.is_some_and(|rumour| rumour <= run) {
-                known.rumour = None;
+            known.reported_by = None;
+            if known.reported_run.is_some_and(|rumour| rumour <= run) {
+                known.reported_run = None;
             }
         }
         self.end_contest(now, node);
@@ -87,8 +87,9 @@ impl Replica {
     }
 
     /// Asks a peer about the later run of its name that others have told of, by one of the structures that it has.
-    pub(super) fn ask_about_rumour(&mut self, peer: &NodeName, digest: &Digest<'_>) {
-        let rumour = self.nodes.get(peer).and_then(|known| known.rumour).filter(|rumour| *rumour > digest.incarnation);
+    pub(super) fn ask_about_reported_run(&mut self, peer: &NodeName, digest: &Digest<'_>) {
+        let rumour =
+            self.nodes.get(peer).and_then(|known| known.reported_run).filter(|rumour| *rumour > digest.incarnation);
         let ids = digest.structures.iter().map(|part| part.structure);
         let structure = ids.into_iter().find(|id| self.structures.get(id).is_some_and(|held| held.shared));
         let (Some(rumour), Some(structure), Some(link)) = (rumour, structure, self.links.get_mut(peer)) else { return };
@@ -108,7 +109,7 @@ impl Replica {
         if !run.is_some_and(|run| (tombstone.from..=tombstone.incarnation).contains(&run)) {
             return false;
         }
-        link.untold = Some(tombstone.clone());
+        link.unsent_tombstone = Some(tombstone.clone());
         link.hurry();
         self.contested.insert(node.clone(), contested.clone());
         true
@@ -117,14 +118,14 @@ impl Replica {
     /// A node has gone on as another run, or is gone: what was said of its earlier runs need not wait any more.
     pub(super) fn end_contest(&mut self, now: Now, node: &NodeName) {
         if let Some(Contested { tombstone, teller, away }) = self.contested.remove(node) {
-            self.bury_as(now, tombstone, &teller, away);
+            self.apply_tombstone(now, tombstone, &teller, away);
         }
     }
 
     /// The membership has dropped a node: nobody has reached it. If only others have told of it, and nothing that it counts is here,
     /// this node does not know it any more (I13).
     pub fn handle_dropped(&mut self, now: Now, node: &NodeName) {
-        if self.nodes.get(node).is_none_or(|known| known.teller.is_none()) {
+        if self.nodes.get(node).is_none_or(|known| known.reported_by.is_none()) {
             return;
         }
         if self.has_nothing_of(node) {
@@ -137,8 +138,9 @@ impl Replica {
     /// An operator forgets a node: this node does not know the names any more that only that one has told of, and of which nothing
     /// is here (I13). A node that has one of these names is heard of again when it speaks, or when others tell of it.
     pub(super) fn forget_names_told_by(&mut self, teller: &NodeName) {
-        let told = self.nodes.iter().filter(|(_, known)| known.teller.as_ref() == Some(teller)).map(|(name, _)| name);
-        let empty: BTreeSet<_> = told.filter(|name| self.has_nothing_of(name)).cloned().collect();
+        let named =
+            self.nodes.iter().filter(|(_, known)| known.reported_by.as_ref() == Some(teller)).map(|(name, _)| name);
+        let empty: BTreeSet<_> = named.filter(|name| self.has_nothing_of(name)).cloned().collect();
         self.forget_names(&empty);
     }
 
@@ -162,13 +164,13 @@ impl Replica {
     /// Whether to keep a run from the others: only one member has told of its node, and nothing that it counts is here. So a name
     /// that a member makes up goes no further than to those whom it tells it.
     pub(super) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
-        let hearsay = |known: &Node| known.teller.is_some();
-        entry.have <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
+        let hearsay = |known: &Node| known.reported_by.is_some();
+        entry.applied <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
     }
 
     /// Whether a member may tell of one more node that nobody has heard of, so that made-up names leave room for those who speak.
-    pub(super) fn may_tell_of_another(&self, teller: &NodeName) -> bool {
-        let told = self.nodes.values().filter(|known| known.teller.as_ref() == Some(teller));
-        told.count() < limits::NODES_TOLD
+    pub(super) fn may_report_another(&self, teller: &NodeName) -> bool {
+        let named = self.nodes.values().filter(|known| known.reported_by.as_ref() == Some(teller));
+        named.count() < limits::NODES_TOLD
     }
 }

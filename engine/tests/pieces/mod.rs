@@ -21,9 +21,9 @@ pub(crate) fn passed_on() -> (Wire, i64) {
     wire.wait(15);
     wire.add_to(0, "last", 1);
     wire.up(0, 1);
-    let (b, owner, head) = (wire.node(1), wire.replicas[0].actor().clone(), wire.structure(0).held()[0].have);
+    let (b, owner, head) = (wire.node(1), wire.replicas[0].actor().clone(), wire.structure(0).held()[0].applied);
     let have =
-        |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.have);
+        |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.applied);
     while have(&wire) < head {
         let mut bytes = Vec::new();
         assert!(wire.replicas[0].poll_transmit(&b, &mut bytes));

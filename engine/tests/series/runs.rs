@@ -119,7 +119,7 @@ fn copies_of_the_dead_become_equal() {
     wire.down(0, 2);
     let have = |wire: &Wire, at: usize| {
         let held = series(wire, at).windows()[0].held();
-        held.into_iter().find(|held| held.actor == a).map(|held| (held.have, held.rows))
+        held.into_iter().find(|held| held.actor == a).map(|held| (held.applied, held.rows))
     };
     assert_eq!((have(&wire, 1), have(&wire, 2)), (Some((2, 2)), Some((2, 1))));
     let now = wire.now;

@@ -127,7 +127,18 @@ impl Wire {
         let mut bytes = Vec::new();
         let actor = self.replicas[at].actor().clone();
         let (since, known, floor, snapshot) = (0, 0, 0, false);
-        let delta = Delta { structure, actor, since, known, after, upto, floor, snapshot, fingerprint, rows };
+        let delta = Delta {
+            structure,
+            actor,
+            since,
+            keys_complete: known,
+            after,
+            upto,
+            low_water: floor,
+            snapshot,
+            fingerprint,
+            rows,
+        };
         Message::Delta(delta).encode(&mut bytes).unwrap();
         bytes
     }

@@ -36,7 +36,7 @@ impl Driven {
     fn version(&self, which: Which, actor: &Actor, at: At) -> u64 {
         let held = || self.structures[Self::at(which)].held().into_iter().find(|held| held.actor == *actor);
         match at {
-            At::Held => held().map_or(0, |held| held.have),
+            At::Held => held().map_or(0, |held| held.applied),
             At::Start => 0,
             At::Any(number) => number.of(limits::VERSION),
         }
@@ -66,8 +66,8 @@ impl Driven {
         let since = entry.since.of(limits::VERSION);
         DigestEntry {
             since,
-            have: since.saturating_add(entry.more.of(limits::VERSION)),
-            floor: entry.floor.of(limits::VERSION),
+            applied: since.saturating_add(entry.more.of(limits::VERSION)),
+            low_water: entry.floor.of(limits::VERSION),
             fingerprint: self.fingerprint(which, &actor, entry.fingerprint).unwrap_or(0),
             age_ms: None,
             actor,
@@ -115,10 +115,10 @@ impl Driven {
                 Message::Delta(Delta {
                     structure: self.id(*which),
                     since: since.min(known).min(after),
-                    known: known.min(after),
+                    keys_complete: known.min(after),
                     after,
                     upto: after.saturating_add(more.of(limits::VERSION)),
-                    floor,
+                    low_water: floor,
                     snapshot: *snapshot,
                     fingerprint: self.fingerprint(*which, &actor, *fingerprint),
                     rows: &rows_bytes,
@@ -138,10 +138,10 @@ impl Driven {
                     structure,
                     actor,
                     since,
-                    known,
+                    keys_complete: known,
                     after,
                     upto,
-                    floor,
+                    low_water: floor,
                     snapshot,
                     fingerprint,
                     rows: &rows_bytes,
@@ -165,7 +165,8 @@ impl Driven {
     /// A digest by which a peer tells its own head.
     fn announce(&mut self, peer: &NodeName, which: Which, actor: &Actor, have: u64) {
         let structure = &self.structures[Self::at(which)];
-        let entry = DigestEntry { actor: actor.clone(), since: 0, have, floor: 0, fingerprint: 0, age_ms: None };
+        let entry =
+            DigestEntry { actor: actor.clone(), since: 0, applied: have, low_water: 0, fingerprint: 0, age_ms: None };
         let spec = structure.spec();
         let (name, kind) = (spec.name.as_str(), structure.kind());
         let structures = vec![StructureDigest { structure: structure.id(), name, kind, entries: vec![entry] }];

@@ -41,7 +41,7 @@ fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u6
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
         match held.iter().find(|held| held.actor == owner.actor) {
             None => say(format!("knows nothing of {}", owner.actor)),
-            Some(held) if waits(sim, held.have, owner, &owner.actor, reader_ms) => {}
+            Some(held) if waits(sim, held.applied, owner, &owner.actor, reader_ms) => {}
             Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
         }
     }
@@ -59,7 +59,7 @@ pub(super) fn waiting(cluster: &Cluster) -> usize {
         let waits = holders.map(|(_, holder)| {
             let theirs = holder.caches[sim.name()].cache.structure();
             let theirs = theirs.held().into_iter().filter(|theirs| {
-                let have = held.iter().find(|held| held.actor == theirs.actor).map_or(0, |held| held.have);
+                let have = held.iter().find(|held| held.actor == theirs.actor).map_or(0, |held| held.applied);
                 theirs.actor != process.actor && waits(sim, have, holder, &theirs.actor, reader_ms)
             });
             theirs.count()

@@ -88,8 +88,8 @@ fn structures(cluster: &Cluster, open: &mut Open) {
             for (actor, held) in held.iter().filter(|(actor, _)| !alive.contains_key(actor)) {
                 match dead.get(&actor.node) {
                     Some((last, _)) if last != actor => say(format!("still has {actor}, {last} came after it")),
-                    Some((_, have)) if held.have < *have && spec.snapshot => {
-                        say(format!("has {} of the dead {actor}, others have {have}", held.have));
+                    Some((_, have)) if held.applied < *have && spec.snapshot => {
+                        say(format!("has {} of the dead {actor}, others have {have}", held.applied));
                     }
                     Some(_) => {}
                     None => say(format!("still has {actor}, which is superseded or forgotten")),
@@ -119,12 +119,12 @@ fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<Nod
             let name = held.actor.node.clone();
             let lives = running(cluster).any(|(node, _)| node.name == name);
             let forgotten = cluster.forgotten.iter().any(|f| f.node == name && f.incarnation >= held.actor.incarnation)
-                && running(cluster).any(|(_, other)| other.replica.is_buried(&held.actor));
+                && running(cluster).any(|(_, other)| other.replica.is_void(&held.actor));
             if lives || forgotten {
                 continue;
             }
-            let entry = last.entry(name).or_insert_with(|| (held.actor.clone(), held.have));
-            *entry = entry.clone().max((held.actor, held.have));
+            let entry = last.entry(name).or_insert_with(|| (held.actor.clone(), held.applied));
+            *entry = entry.clone().max((held.actor, held.applied));
         }
     }
     last
@@ -133,8 +133,8 @@ fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<Nod
 /// A copy against its owner's rows.
 pub(super) fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mut impl FnMut(String)) {
     let Some(own) = owner.held().into_iter().find(|own| own.actor == held.actor) else { return };
-    if held.have != own.have {
-        return say(format!("has {} up to {}, it is at {}", held.actor, held.have, own.have));
+    if held.applied != own.applied {
+        return say(format!("has {} up to {}, it is at {}", held.actor, held.applied, own.applied));
     }
     let sorted = |structure: &Structure| -> BTreeMap<Vec<u8>, Row> {
         structure.rows_of(&held.actor).into_iter().filter(|(_, row)| row.version > held.since).collect()

@@ -84,8 +84,8 @@ impl Rows {
         // Where only versions were added, no row is gone.
         let grown = |is: &Held| {
             let Some(was) = before.get(&is.actor) else { return !is.replacing };
-            let same = |held: &Held| (held.since, held.floor, held.counts, held.replacing);
-            same(was) == same(is) && was.have <= is.have && was.rows <= is.rows
+            let same = |held: &Held| (held.since, held.low_water, held.counts, held.replacing);
+            same(was) == same(is) && was.applied <= is.applied && was.rows <= is.rows
         };
         let there = is.iter().filter(|is| before.contains_key(&is.actor)).count();
         let mut changed = BTreeSet::new();
@@ -185,7 +185,7 @@ pub(super) fn window(
 pub(super) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Result<(), String> {
     let held = window.held();
     for ((_, actor), SeenPart { have, .. }) in process.seen.parts_of(window.id()) {
-        let has = held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.have);
+        let has = held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.applied);
         if has < *have && !truth.may_be_void(actor) {
             let name = &window.spec().name;
             return Err(format!("{name}: of {actor} it knew up to {have}, now {has}, and the window still lasts"));
@@ -327,15 +327,15 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     let truth = cluster.truth.borrow();
     let ours = &keeper.held;
     // What was forgotten at a node that then ended before it told anybody is not: nobody who lives knows of it.
-    let buries = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_buried(actor);
+    let buries = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_void(actor);
     let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| buries(other, actor));
     let mut furthest: BTreeMap<&Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
     for other in keepers {
-        for (actor, held) in other.held.iter().filter(|(_, held)| held.have > 0) {
+        for (actor, held) in other.held.iter().filter(|(_, held)| held.applied > 0) {
             let owner = other.process.actor == *actor;
             let known = furthest.get(actor);
-            if owner || known.is_none_or(|(have, by)| by.process.actor != *actor && *have < held.have) {
-                furthest.insert(actor, (held.have, other));
+            if owner || known.is_none_or(|(have, by)| by.process.actor != *actor && *have < held.applied) {
+                furthest.insert(actor, (held.applied, other));
             }
         }
     }
@@ -346,8 +346,8 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
         match ours.get(actor) {
             None => say(format!("knows nothing of {actor}, {} does", by.node.label)),
             Some(held) if by.process.actor == *actor => compare(&keeper.window, held, &by.window, say),
-            Some(held) if held.have != have => {
-                say(format!("has {} of {actor}, {} has {have}", held.have, by.node.label));
+            Some(held) if held.applied != have => {
+                say(format!("has {} of {actor}, {} has {have}", held.applied, by.node.label));
             }
             Some(_) if cluster.spoilt => {}
             Some(held) => {

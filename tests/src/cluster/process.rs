@@ -27,11 +27,11 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
     }
     replica.restored(now);
     for Part { shape, actor, extent, .. } in saved.parts() {
-        let Some(structure) = replica.structure(&shape.name).filter(|_| !replica.is_buried(&actor)) else { continue };
+        let Some(structure) = replica.structure(&shape.name).filter(|_| !replica.is_void(&actor)) else { continue };
         // What a clock has written that was ahead of ours has to wait.
         let waits = shape.class == Class::Cache;
         let held = structure.held().into_iter().find(|held| held.actor == actor);
-        let same = held.as_ref().is_some_and(|held| (held.since, held.have) == (extent.since, extent.have));
+        let same = held.as_ref().is_some_and(|held| (held.since, held.applied) == (extent.since, extent.applied));
         let fingerprint = held.as_ref().map(|held| held.fingerprint);
         if (held.is_some() || !waits) && !(same && extent.fingerprint.is_none_or(|saved| Some(saved) == fingerprint)) {
             return Err(format!("{}: of {actor} {extent:?} was saved, taken back is {held:?}", shape.name));

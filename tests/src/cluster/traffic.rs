@@ -339,7 +339,7 @@ fn show(message: &Message<'_>) -> String {
                 d.since,
                 d.after,
                 d.upto,
-                d.floor,
+                d.low_water,
                 d.rows.len()
             )
         }
@@ -351,7 +351,14 @@ fn show(message: &Message<'_>) -> String {
             let entries = d.structures.iter().flat_map(|s| s.entries.iter().map(|e| (s.structure.0, e)));
             let entries: Vec<_> = entries
                 .map(|(id, e)| {
-                    format!("{id:x} {} {}..{} f{} {:04x}", e.actor, e.since, e.have, e.floor, e.fingerprint & 0xffff)
+                    format!(
+                        "{id:x} {} {}..{} f{} {:04x}",
+                        e.actor,
+                        e.since,
+                        e.applied,
+                        e.low_water,
+                        e.fingerprint & 0xffff
+                    )
                 })
                 .collect();
             format!("digest of {}{}: {}", d.incarnation, if d.complete { " complete" } else { "" }, entries.join(", "))

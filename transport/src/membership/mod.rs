@@ -33,7 +33,7 @@ pub(crate) struct Peer {
 /// What the membership reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MembershipEvent {
-    /// A member is seen differently than before. One that has never said hello to this node is known from `teller` alone.
+    /// A member is seen differently than before. One that has never said hello to this node is known from `reported_by` alone.
     Changed { peer: Peer, state: MemberState, teller: Option<NodeName> },
     /// A member was dropped: forgotten, or dead and in the way of a new one.
     Dropped(NodeName),

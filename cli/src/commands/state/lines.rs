@@ -90,7 +90,7 @@ pub(super) fn to_row(class: Class, line: &RowLine) -> Result<Row, String> {
 
 /// A part of which no rows have come yet.
 pub(super) fn part(structure: String, class: Class, actor: Actor, extent: Extent) -> Result<Part, String> {
-    if extent.since > extent.have || extent.whole > extent.have {
+    if extent.since > extent.applied || extent.complete > extent.applied {
         return Err("the versions of the part do not rise".to_owned());
     }
     Ok(Part { shape: Shape { name: structure, class }, actor, extent, rows: Vec::new() })

@@ -48,7 +48,7 @@ pub(crate) fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
         Format::Csv => {
             out.csv(&["structure", "class", "node", "incarnation", "have", "rows", "bytes"])?;
             for PartInfo { shape, actor, extent, rows, bytes } in &parts {
-                let [run, have] = [actor.incarnation.0, extent.have].map(|number| number.to_string());
+                let [run, have] = [actor.incarnation.0, extent.applied].map(|number| number.to_string());
                 let [rows, bytes] = [rows, bytes].map(ToString::to_string);
                 out.csv(&[&shape.name, shape.class.name(), actor.node.as_str(), &run, &have, &rows, &bytes])?;
             }
@@ -100,7 +100,7 @@ fn as_json(part: &PartInfo) -> serde_json::Value {
         "node": part.actor.node,
         "incarnation": part.actor.incarnation,
         "since": part.extent.since,
-        "have": part.extent.have,
+        "have": part.extent.applied,
         "complete": part.extent.fingerprint.is_some(),
         "rows": part.rows,
         "bytes": part.bytes,

@@ -67,7 +67,7 @@ impl Founding {
     }
 
     /// The id that all facts of nodes with these terms carry.
-    pub fn universe(&self) -> u64 {
+    pub fn config_fingerprint(&self) -> u64 {
         let names = self.founders.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
         let text = format!("{names} {} {}", self.reclaim_after.as_millis(), self.stand_in);
         StructureId::of(&text).0
@@ -82,14 +82,14 @@ impl Founding {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     /// A tenure lasts so long from a beat that was heard, on the holder's clock.
-    pub(super) tenure: Duration,
+    pub(super) lease: Duration,
     /// And is taken for lost after so long, on a supporter's.
-    pub(super) tenure_over: Duration,
+    pub(super) lease_over: Duration,
     /// The same for loans.
     pub(super) loan: Duration,
     pub(super) loan_over: Duration,
     /// Between two beats.
-    pub(super) beat: Duration,
+    pub(super) heartbeat: Duration,
     /// Within that time whoever is asked to closes what is overdue.
     pub(super) closing: Duration,
 }
@@ -101,6 +101,6 @@ impl Times {
         let tenure = founding.reclaim_after;
         let loan = tenure / 3;
         let (beat, closing) = (loan / 4, tenure / 24);
-        Self { tenure, tenure_over: over(tenure), loan, loan_over: over(loan), beat, closing }
+        Self { lease: tenure, lease_over: over(tenure), loan, loan_over: over(loan), heartbeat: beat, closing }
     }
 }

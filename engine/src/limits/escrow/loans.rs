@@ -102,7 +102,7 @@ impl Escrow {
         }
     }
 
-    pub(super) fn learn_echo(&mut self, now: Time, lender: &Seat, term: u64, beat: u64, closed: bool) {
+    pub(super) fn learn_ack(&mut self, now: Time, lender: &Seat, term: u64, beat: u64, closed: bool) {
         if let Some(lending) = self.lending(now, lender, term) {
             lending.beat = lending.beat.max(beat);
             lending.called |= closed;
@@ -182,7 +182,7 @@ impl Escrow {
 
     /// Forgets processes that have been silent for long. Their terms are over.
     pub(super) fn forget_silent(&mut self) {
-        for (seat, other) in self.board.forget(self.now, self.times.tenure_over * 3) {
+        for (seat, other) in self.board.forget(self.now, self.times.lease_over * 3) {
             if let Some((last, _)) = other.lendings.last_key_value() {
                 self.ended.insert(seat.clone(), *last);
             }
@@ -201,7 +201,7 @@ impl Escrow {
             }
         }
         for (to, term) in ending {
-            self.close(&Fact::Echo { to, term });
+            self.close(&Fact::Ack { to, term });
         }
     }
 
@@ -222,7 +222,7 @@ impl Escrow {
         }
         self.lent.retain(|_, terms| !terms.is_empty());
         for (to, term) in ended {
-            self.close(&Fact::Echo { to: to.clone(), term: term.id });
+            self.close(&Fact::Ack { to: to.clone(), term: term.id });
             for name in term.loans.into_keys() {
                 self.close(&Fact::Lent { to: to.clone(), term: term.id, name });
             }
@@ -389,7 +389,7 @@ impl Escrow {
             used: self.now,
             loans: BTreeMap::new(),
         });
-        self.write(&Fact::Echo { to: borrower.clone(), term: id }, beat);
+        self.write(&Fact::Ack { to: borrower.clone(), term: id }, beat);
         id
     }
 
@@ -406,7 +406,7 @@ impl Escrow {
             }
         }
         for (to, term, beat) in answers {
-            self.write(&Fact::Echo { to, term }, beat);
+            self.write(&Fact::Ack { to, term }, beat);
         }
     }
 }

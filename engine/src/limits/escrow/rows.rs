@@ -35,12 +35,12 @@ impl Escrow {
     /// When to call [`Escrow::handle_timeout`] at the latest, for beats and lapses; [`Escrow::share`] says when shares end.
     pub fn poll_timeout(&self) -> Time {
         let ends = self.held_claims().map(|(_, until)| until);
-        ends.chain([self.beat_at]).min().unwrap_or(self.beat_at)
+        ends.chain([self.heartbeat_at]).min().unwrap_or(self.heartbeat_at)
     }
 
     /// Brings a row of ours up to a total.
     pub(crate) fn write(&mut self, fact: &Fact, total: u64) {
-        let key = fact::encode(self.universe, self.seat.nonce, fact);
+        let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
         let row = self.rows.known.entry(key.clone()).or_default();
         let more = total.saturating_sub(row.0);
         if more > 0 {
@@ -51,7 +51,7 @@ impl Escrow {
 
     /// Sets a row of ours to a value that goes up and down.
     pub(crate) fn write_gauge(&mut self, fact: &Fact, value: u64) {
-        let key = fact::encode(self.universe, self.seat.nonce, fact);
+        let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
         let row = self.rows.known.entry(key.clone()).or_default();
         let shown = row.0 - row.1;
         let (added, removed) = (value.saturating_sub(shown), shown.saturating_sub(value));
@@ -77,7 +77,7 @@ impl Escrow {
 
     /// Closes a row of ours for good: it becomes zero, and is retired in time.
     pub(crate) fn close(&mut self, fact: &Fact) {
-        let key = fact::encode(self.universe, self.seat.nonce, fact);
+        let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
         if let Some((added, removed)) = self.rows.known.remove(&key) {
             self.rows.writes.push_back(Write { key, added: 0, removed: added - removed });
         }

@@ -72,11 +72,11 @@ impl Escrow {
     /// The claims that are held now, with their ends.
     pub(crate) fn held_claims(&self) -> impl Iterator<Item = (usize, Time)> + '_ {
         let held = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Holding);
-        held.map(|(founder, claim)| (*founder, self.tenure_end(*founder, claim.id))).filter(|(_, end)| self.now < *end)
+        held.map(|(founder, claim)| (*founder, self.lease_end(*founder, claim.id))).filter(|(_, end)| self.now < *end)
     }
 
     /// Until when a claim holds: so long after the last reading of our clock that another founder has answered.
-    fn tenure_end(&self, founder: usize, claim: u64) -> Time {
+    fn lease_end(&self, founder: usize, claim: u64) -> Time {
         if self.voters(founder).next().is_none() {
             // There is nobody who could give the share to another one, or take it over.
             return Time::NEVER;
@@ -85,7 +85,7 @@ impl Escrow {
             .voters(founder)
             .filter_map(|voter| self.best_support(voter, founder, claim))
             .map(|support| support.beat);
-        heard.max().map_or(Time(0), |beat| self.moment(beat).after(self.times.tenure))
+        heard.max().map_or(Time(0), |beat| self.moment(beat).after(self.times.lease))
     }
 
     /// The founders whose support a claim of ours needs.
@@ -124,7 +124,7 @@ impl Escrow {
         };
         let alone = voters.is_empty().then(|| self.now.since(self.started));
         let ran = voters.iter().filter_map(ran).chain(alone).min().unwrap_or_default();
-        Some(Begins { after: self.times.tenure_over.saturating_sub(ran), missing })
+        Some(Begins { after: self.times.lease_over.saturating_sub(ran), missing })
     }
 
     /// Whether no founder is missing but those that are forgotten.
@@ -135,7 +135,7 @@ impl Escrow {
 
     /// Whether we have run for so long that nothing which an earlier process of ours supported can still be held.
     fn is_mature(&self) -> bool {
-        self.now >= self.started.after(self.times.tenure_over) || canary::broken(Canary::UnprovenRestart)
+        self.now >= self.started.after(self.times.lease_over) || canary::broken(Canary::UnprovenRestart)
     }
 
     /// Supports claims of others: answers each new reading of their clocks.
@@ -164,7 +164,7 @@ impl Escrow {
             let known = self.board.others.get(&vote.to).and_then(|other| other.claims.get(&founder));
             let said = known
                 .is_some_and(|(claim, stage)| *claim > vote.claim || (*claim == vote.claim && *stage == Stage::Over));
-            said || self.now >= vote.at.after(self.times.tenure_over)
+            said || self.now >= vote.at.after(self.times.lease_over)
         };
         if over && let Some(vote) = self.votes.remove(&founder) {
             self.close(&Fact::Support { founder, to: vote.to, claim: vote.claim, vote: vote.id });
@@ -247,7 +247,7 @@ impl Escrow {
         match stage {
             Stage::Asking => {
                 let pointless = !own && self.is_around(founder);
-                if pointless || self.leaving || self.now >= since.after(self.times.tenure_over * 3) {
+                if pointless || self.leaving || self.now >= since.after(self.times.lease_over * 3) {
                     return self.end_claim(founder);
                 }
                 self.confirm(founder, id);
@@ -305,8 +305,8 @@ impl Escrow {
                 }
             }
             _ => {
-                claim.confirm = Some((self.beat + 1, votes));
-                self.tell_beat();
+                claim.confirm = Some((self.heartbeat + 1, votes));
+                self.publish_heartbeat();
             }
         }
     }

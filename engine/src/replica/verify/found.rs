@@ -101,7 +101,7 @@ pub struct Finding {
     /// Who holds the copy.
     pub member: NodeName,
     /// The version that it has.
-    pub have: Version,
+    pub applied: Version,
     /// The version that the owner has.
     pub head: Version,
     /// What is wrong with it.

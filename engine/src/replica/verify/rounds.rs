@@ -116,7 +116,7 @@ impl Verifier {
             if first.is_none() && rounds.iter().any(|round| compared(round, finding)) {
                 return false;
             }
-            if finding.have >= first.unwrap_or(finding.head) {
+            if finding.applied >= first.unwrap_or(finding.head) {
                 finding.fault = Fault::Changes;
             }
             true

@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Version, key, limits};
 
+use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
-use crate::partial::Partial;
 use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::slots::{CellId, EMPTY, Slot, VACANT};
 use crate::time::Time;
 
-/// What the owner of a partial knows beyond its rows.
+/// What the owner of rows knows beyond them.
 #[derive(Debug, Default)]
-pub(crate) struct Own {
+pub(crate) struct OwnRowWriter {
     free: Vec<u32>,
     next: u32,
     /// What the head was when: to tell how long a row has been idle. One a sweep.
@@ -33,46 +33,46 @@ pub(crate) fn counts_nothing(key: &[u8], (added, removed): (u64, u64)) -> bool {
     added == removed && (added == 0 || !key::is_cleared(key))
 }
 
-impl Own {
+impl OwnRowWriter {
     /// Writes the totals of a cell's own row under the next version. Returns the row as it was and as it is, `None` when the
     /// totals are as they were.
     pub(crate) fn write(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         cells: &Cells,
         id: CellId,
         (added, removed): (u64, u64),
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot();
-        let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
+        let old = if slot == EMPTY { Slot::NONE } else { actor_rows.get(slot) };
         let unchanged = (old.row.added, old.row.removed) == (added, removed);
         if unchanged || (slot == EMPTY && counts_nothing(&cells.key_of(id), (added, removed))) {
             return None;
         }
-        self.put(partial, cells, id, (added, removed))
+        self.put(actor_rows, cells, id, (added, removed))
     }
 
     /// Writes a cell's own row under the next version, whatever it was; `None` when there is no room for another row.
     pub(crate) fn put(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         cells: &Cells,
         id: CellId,
         (added, removed): (u64, u64),
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot();
-        let row = Row { added, removed, version: partial.have + 1 };
+        let row = Row { added, removed, version: actor_rows.applied + 1 };
         if slot != EMPTY
-            && let Some((_, old)) = partial.advance(slot, &row, cells)
+            && let Some((_, old)) = actor_rows.advance(slot, &row, cells)
         {
-            partial.have = row.version;
+            actor_rows.applied = row.version;
             return Some((old, row));
         }
-        let old = if slot == EMPTY { Slot::NONE } else { partial.get(slot) };
+        let old = if slot == EMPTY { Slot::NONE } else { actor_rows.get(slot) };
         let slot = if slot == EMPTY { self.slot()? } else { slot };
         let born = if old.is_live() { old.born } else { row.version };
-        partial.have = row.version;
-        partial.put(slot, Slot { row, born, cell: id }, cells);
+        actor_rows.applied = row.version;
+        actor_rows.put(slot, Slot { row, born, cell: id }, cells);
         if !old.is_live() {
             cells.get(id).set_own_slot(slot);
             cells.get(id).count_row(true);
@@ -102,17 +102,17 @@ impl Own {
     /// Retires rows that are zero and have not changed for `idle`. Calls `retired` with each row's cell.
     pub(crate) fn retire(
         &mut self,
-        partial: &mut Partial,
+        actor_rows: &mut ActorRows,
         cells: &Cells,
         now: Time,
         idle: Duration,
         mut retired: impl FnMut(CellId),
     ) {
-        if self.marks.back().is_none_or(|(_, version)| *version < partial.have) {
-            self.marks.push_back((now, partial.have));
+        if self.marks.back().is_none_or(|(_, version)| *version < actor_rows.applied) {
+            self.marks.push_back((now, actor_rows.applied));
         }
         let Some(upto) = self.version_before(now, idle).filter(|upto| *upto > self.swept) else { return };
-        let idle_rows = partial.changed(self.swept).take_while(|(_, state)| state.row.version <= upto);
+        let idle_rows = actor_rows.changed(self.swept).take_while(|(_, state)| state.row.version <= upto);
         let zero: Vec<_> = idle_rows
             .filter(|(_, state)| state.is_live() && (state.row.value() == 0 || canary::broken(Canary::CountRetired)))
             .collect();
@@ -121,26 +121,32 @@ impl Own {
             if cells.get(state.cell).is_dirty() {
                 continue;
             }
-            self.vacate(partial, cells, slot);
+            self.vacate(actor_rows, cells, slot);
             retired(state.cell);
         }
     }
 
     /// Retires a row.
-    pub(crate) fn vacate(&self, partial: &mut Partial, cells: &Cells, slot: u32) {
-        let cell = cells.get(partial.get(slot).cell);
-        let row = Row { version: partial.have + 1, ..Row::default() };
-        partial.have = row.version;
-        partial.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
+    pub(crate) fn vacate(&self, actor_rows: &mut ActorRows, cells: &Cells, slot: u32) {
+        let cell = cells.get(actor_rows.get(slot).cell);
+        let row = Row { version: actor_rows.applied + 1, ..Row::default() };
+        actor_rows.applied = row.version;
+        actor_rows.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
         cell.set_own_slot(EMPTY);
         cell.count_row(false);
     }
 
     /// Purges vacant rows that every live peer has seen, or that became vacant longer than `retention` ago.
-    pub(crate) fn raise_floor(&mut self, partial: &mut Partial, acked: Version, now: Time, retention: Duration) {
+    pub(crate) fn raise_low_water(
+        &mut self,
+        actor_rows: &mut ActorRows,
+        acked: Version,
+        now: Time,
+        retention: Duration,
+    ) {
         let floor = self.version_before(now, retention).unwrap_or(0).max(acked);
         let free = &mut self.free;
-        partial.purge(floor, |slot| free.push(slot));
+        actor_rows.purge(floor, |slot| free.push(slot));
         // Marks older than both ages are spent but for the newest of them.
         while self.marks.get(1).is_some_and(|(at, version)| now.since(*at) > retention && *version <= self.swept) {
             self.marks.pop_front();
@@ -161,7 +167,7 @@ mod tests {
     /// The others do not get a row that has no room; that it has none is counted (I14).
     #[test]
     fn rows_without_room_are_counted() {
-        let mut own = Own { next: limits::ROWS_PER_ACTOR - 1, ..Own::default() };
+        let mut own = OwnRowWriter { next: limits::ROWS_PER_ACTOR - 1, ..OwnRowWriter::default() };
         assert_eq!(own.slot(), Some(limits::ROWS_PER_ACTOR - 1));
         assert_eq!((own.slot(), own.slot()), (None, None));
         assert_eq!((own.take_without_room(), own.take_without_room()), (2, 0));

@@ -17,7 +17,7 @@ use crate::time::Time;
 
 /// What is known of one actor's rows: everything that changed in `(since, have]`.
 #[derive(Debug, Default)]
-pub(crate) struct Partial {
+pub(crate) struct ActorRows {
     slots: Slots,
     /// What changed when. Our own rows always have one; of others' rows it is made when somebody asks us for them, which
     /// happens while their owner cannot be reached.
@@ -29,14 +29,14 @@ pub(crate) struct Partial {
     live: usize,
     fingerprint: u64,
     pub(crate) since: Version,
-    pub(crate) have: Version,
+    pub(crate) applied: Version,
     /// Retirements up to this version may have been purged; none of the rows here is one that was.
     pub(crate) floor: Version,
     /// The keys of all rows that came to be up to this version are known: the owner said so once that it had sent all.
     /// Above it a slot may have another key than it has here, or one that is not known here.
-    pub(crate) known: Version,
+    pub(crate) keys_complete: Version,
     /// Everything that its owner had at one moment up to this version is here, as somebody says who had it all.
-    pub(crate) whole: Version,
+    pub(crate) complete: Version,
     /// What it has up to this version was taken back from what was saved.
     pub(crate) restored: Version,
     /// Rows up to this version were there before they could come here: they may be older than that.
@@ -45,31 +45,31 @@ pub(crate) struct Partial {
     pub(crate) doubted: u64,
     /// Whether its rows count in what is read (I4).
     pub(crate) counts: bool,
-    /// When its owner last confirmed that `have` is the head; of a cache's run that has ended, when somebody last had the same.
+    /// When its owner last confirmed that `applied` is the head; of a cache's run that has ended, when somebody last had the same.
     pub(crate) confirmed: Time,
     /// At its owner's head it had another fingerprint: only a snapshot helps.
     pub(crate) diverged: bool,
-    /// Another number whenever it becomes something else than what it was and rows above `have`: whoever has copied it
+    /// Another number whenever it becomes something else than what it was and rows above `applied`: whoever has copied it
     /// copies it anew then.
     pub(crate) edition: u64,
     /// Of a cache: cells of rows that others than their owner have told without the value. What outdid them there may be lost.
-    pub(crate) hollow: BTreeSet<CellId>,
+    pub(crate) without_value: BTreeSet<CellId>,
     /// For how many looks some of them have been lacking.
-    pub(crate) lacked: u32,
+    pub(crate) rounds_without_value: u32,
     /// The first of those of which the value has come since this was last asked for.
-    pub(crate) filled: Option<Version>,
-    /// A snapshot that is being received and will take this partial's place.
-    pub(crate) shadow: Option<Box<Partial>>,
+    pub(crate) value_arrived: Option<Version>,
+    /// A snapshot that is being received and will replace these rows.
+    pub(crate) staging: Option<Box<ActorRows>>,
     /// Of a shadow: writes that lose to what its actor's rows have told here so far, by cell. What they lose to may be
     /// nothing that the owner has.
     pub(crate) losing: Option<BTreeMap<CellId, Register>>,
 }
 
-/// Rows cut from a partial: those of `(after, upto]` that have not moved on.
+/// Rows cut for a peer: those of `(after, upto]` that have not moved on.
 #[derive(Debug)]
 pub(crate) struct Cut {
     pub(crate) upto: Version,
-    pub(crate) floor: Version,
+    pub(crate) low_water: Version,
     /// Set when `upto` is all there is.
     pub(crate) fingerprint: Option<u64>,
     pub(crate) rows: Vec<u8>,
@@ -79,14 +79,14 @@ fn hash_id(id: CellId) -> u64 {
     u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-impl Partial {
+impl ActorRows {
     /// Nothing known yet of what changed after `since`.
     pub(crate) fn new(since: Version) -> Self {
-        Self { since, have: since, known: since, by_cell: Some(HashTable::new()), ..Self::default() }
+        Self { since, applied: since, keys_complete: since, by_cell: Some(HashTable::new()), ..Self::default() }
     }
 
     /// A snapshot that is about to be received.
-    pub(crate) fn shadow(since: Version) -> Self {
+    pub(crate) fn staging(since: Version) -> Self {
         Self { losing: Some(BTreeMap::new()), ..Self::new(since) }
     }
 
@@ -151,16 +151,16 @@ impl Partial {
         noted.map(|(_, slot)| (slot, self.slots.get(slot))).filter(|(_, state)| state.row.version == version)
     }
 
-    /// Whether everything that its owner had at one moment up to `have` is here. Rows that came in pieces may lack some that
+    /// Whether everything that its owner had at one moment up to `applied` is here. Rows that came in pieces may lack some that
     /// moved on before their turn came.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.known.max(self.whole) >= self.have
+    pub(crate) fn is_complete(&self) -> bool {
+        self.keys_complete.max(self.complete) >= self.applied
     }
 
     /// Whether it may be newer than what its owner states of the same version: a statement that is under way for longer than
     /// rows in pieces, which others pass on, or which came twice. What has moved on since is in neither.
     pub(crate) fn may_be_newer(&self) -> bool {
-        !self.is_whole()
+        !self.is_complete()
     }
 
     /// Takes note that it is what its owner has.
@@ -253,10 +253,10 @@ impl Partial {
         }
     }
 
-    /// Whether rows cut by one who has purged retirements up to `floor` follow on what is here. If not, rows may be here
+    /// Whether rows cut by one who has purged retirements up to `low_water` follow on what is here. If not, rows may be here
     /// that were retired since, and nobody would say so.
     pub(crate) fn follows(&self, floor: Version) -> bool {
-        self.have == self.since || floor <= self.have.max(self.floor) || canary::broken(Canary::FloorIgnored)
+        self.applied == self.since || floor <= self.applied.max(self.floor) || canary::broken(Canary::FloorIgnored)
     }
 
     /// Takes note that rows were joined whose sender knew retirements at least up to `upto`: one that knew fewer than we do
@@ -266,12 +266,12 @@ impl Partial {
     }
 
     /// Takes note of the floor of whoever sent rows that follow on what is here.
-    pub(crate) fn raise(&mut self, floor: Version) {
+    pub(crate) fn raise_low_water(&mut self, floor: Version) {
         self.purge(floor, |_| ());
         self.floor = self.floor.max(floor);
     }
 
-    /// Purges vacant slots up to `floor`, and tells each that is free now.
+    /// Purges vacant slots up to `low_water`, and tells each that is free now.
     pub(crate) fn purge(&mut self, floor: Version, mut freed: impl FnMut(u32)) {
         while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= floor) {
             self.vacated.pop_front();
@@ -290,7 +290,7 @@ impl Partial {
         self.log.is_some()
     }
 
-    /// Makes the log that [`Partial::cut`] needs, if there is none. O(rows log rows).
+    /// Makes the log that [`ActorRows::cut`] needs, if there is none. O(rows log rows).
     pub(crate) fn make_log(&mut self) {
         let slots = &self.slots;
         self.log.get_or_insert_with(|| slots.used().map(|(slot, state)| (state.row.version, slot)).collect());
@@ -320,7 +320,7 @@ impl Partial {
         let mut upto = after;
         let mut complete = true;
         for (slot, state) in self.changed(after) {
-            if state.row.version > self.have {
+            if state.row.version > self.applied {
                 break;
             }
             if rows.len() >= budget {
@@ -333,8 +333,8 @@ impl Partial {
             rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref(), registers) });
         }
         Some(Cut {
-            upto: if complete { self.have } else { upto },
-            floor: self.floor,
+            upto: if complete { self.applied } else { upto },
+            low_water: self.floor,
             fingerprint: complete.then_some(self.fingerprint),
             rows: rows.finish(),
         })
@@ -346,7 +346,7 @@ impl Partial {
             + self.log.as_ref().map_or(0, Log::bytes)
             + self.by_cell.as_ref().map_or(0, HashTable::allocation_size)
             + self.vacated.capacity() * 16
-            + self.hollow.len() * size_of::<CellId>()
+            + self.without_value.len() * size_of::<CellId>()
     }
 }
 
