@@ -1,6 +1,6 @@
 //! What a node saves of what it knows: rows as they travel, how much of each actor's rows there is, and a few facts.
 //!
-//! The engine hands out [`Change`]s and takes back [`StreamId`]s; whoever keeps them in between needs to know no more than is
+//! The engine hands out [`Change`]s and takes back [`Part`]s; whoever keeps them in between needs to know no more than is
 //! here. A saved row is a batch of one row ([`rows`](crate::rows)) with its key, under the slot that its owner gave it.
 #![cfg_attr(
     not(test),
