@@ -1,4 +1,4 @@
-//! Which run of its name a node is in, and how it goes on as another one.
+//! The run that a node is in under its name, and how it renews as another run.
 #![cfg_attr(
     not(test),
     deny(
@@ -20,12 +20,12 @@ use crate::structure::Structure;
 use crate::time::Now;
 
 impl Replica {
-    /// Goes on as another run, `at_least` or later: what is open, and what has happened, is told anew under it. An earlier process
-    /// of this node may have been in any run that this one has not heard of; the clock keeps this one from beginning the same
-    /// run: see [`Incarnation::successor`].
+    /// Renews this node as another run, `at_least` or later. The node states its gauges and events again under it. An earlier
+    /// process of this node may have been in any run that this one does not know. The clock keeps this process from beginning
+    /// the same run: see [`Incarnation::successor`].
     ///
     /// # Errors
-    /// [`NoSuchRun`] when the last run there is has been reached: no run is ever begun twice. Nothing is changed then.
+    /// [`NoSuchRun`] when the last possible run has been reached: no run is ever begun twice. Nothing is changed then.
     pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Result<Actor, NoSuchRun> {
         self.renew_with(now, at_least, Structure::renew)
     }
@@ -41,7 +41,7 @@ impl Replica {
         let run = Actor::new(self.actor.node.clone(), incarnation);
         let was = std::mem::replace(&mut self.actor, run);
         for held in self.structures.values_mut() {
-            // What is this node's own nobody else can have retired.
+            // Another node cannot have retired rows of a structure that is not shared.
             let renew: &dyn Fn(&Structure, Actor) = if held.shared { &renew } else { &Structure::renew };
             renew(&held.structure, self.actor.clone());
             held.round = None;
@@ -53,20 +53,21 @@ impl Replica {
             link.start_over(&was.node);
         }
         if self.structures.values().any(|held| held.structure.keeps_runs()) {
-            // Others keep the events of earlier runs. These count in the new run now.
-            // What lies between the two may be another process's.
+            // Other nodes keep the events of earlier runs. These events count in the new run now. Runs between the two may
+            // belong to another process, so only the previous run becomes void.
             self.void_runs(now, &was.node, was.incarnation, was.incarnation);
         }
         Ok(self.actor.clone())
     }
 
-    /// Whether an actor is a later run of our own name, which somebody else has begun.
+    /// Whether an actor is a later run of this node's name, which another process has begun.
     pub(super) fn is_later_run(&self, actor: &Actor) -> bool {
         actor.node == self.actor.node && actor.incarnation > self.actor.incarnation
     }
 
-    /// Somebody else runs under our name, as `by`: if that is no earlier run than ours, we go on as a later one (I1). `peer`
-    /// says so: a member, which is believed within bounds, or our own name, when it is whoever has our key.
+    /// Another process runs under this node's name, as `by`. If `by` is not earlier than this run, this node renews as a later
+    /// run (I1). `peer` reports it: a member, which is credible within bounds, or this node's own name, if the process holds
+    /// its key.
     pub fn handle_superseded(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
         if by >= self.actor.incarnation {
             let credible = if *peer == self.actor.node { by.next().is_ok() } else { self.is_credible(now, by) };
@@ -74,23 +75,23 @@ impl Replica {
         }
     }
 
-    /// Somebody else writes under our name: report it and go on as a higher run (I1).
+    /// Another process writes under this node's name: reports it and renews as a higher run (I1).
     pub(super) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
         self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: None });
     }
 
-    /// We were forgotten, and live: the caches start over, because the others have not waited for us with what they retire.
-    /// A run that is later than those that were forgotten keeps what it has written.
+    /// Another node has forgotten this node, which is alive. Its caches start over, because the others retired rows without
+    /// waiting for it. A run that is later than the forgotten ones keeps what it has written.
     pub(super) fn renew_after_forget(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
         self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: Some(by) });
     }
 
-    /// Whether others are believed about a run of our name.
+    /// Whether this node believes other members' reports about a run of its name.
     pub(super) fn is_credible(&self, now: Now, by: Incarnation) -> bool {
         by <= self.actor.incarnation || by.is_credible(now.unix_ms)
     }
 
-    /// The one way by which others make this node go on as another run.
+    /// The only way in which others make this node renew as another run.
     fn claim(&mut self, now: Now, credible: bool, claim: Claim) {
         let pause = self.succession.pause(now.mono);
         if !credible {

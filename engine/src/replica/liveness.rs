@@ -1,5 +1,5 @@
-//! Who lives, and what that hides: liveness filters what is read and never changes what is stored (I4). What does change
-//! what is stored are two facts that are final: a newer run supersedes an older one, and a forgotten node is buried.
+//! Liveness of nodes. The liveness filter hides the rows of a dead node from reads and never changes stored rows (I4). Only two
+//! final facts change stored rows: a newer run supersedes an older run, and a tombstone voids the runs of a forgotten node.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -17,58 +17,58 @@ use crate::canary::{self, Canary};
 use crate::limits::Reach;
 use crate::time::{Now, Time};
 
-/// Whether a node lives, as the membership sees it.
+/// The state of a node, as the membership reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Life {
-    /// It answers.
+    /// The node answers probes.
     Alive,
-    /// It has not answered lately. Its rows grow stale; nothing else changes.
+    /// The node has not answered lately. Its rows become stale; nothing else changes.
     Suspect,
-    /// It was declared dead, or it was never seen alive from here.
+    /// The membership declared the node dead, or this node never saw it alive.
     Dead,
-    /// It said goodbye.
+    /// The node said goodbye.
     Left,
 }
 
-/// What a run is to us.
+/// The status of a run on this node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum RunStatus {
-    /// It is forgotten, or not to be believed.
+    /// The run is forgotten, or the report about it is not credible.
     Refused,
-    /// Its node is in a later run: its gauges are superseded, its events have happened.
+    /// The node is in a later run: the gauges of this run are superseded, its events stay counted.
     Earlier,
-    /// It is the run that its node is in.
+    /// The node is in this run.
     Current,
 }
 
-/// Why runs of a node are dropped.
+/// The reason why this node drops runs of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum DropReason {
-    /// A later run supersedes them: their gauges are dropped.
+    /// A later run supersedes them: this node drops their gauges.
     Superseded,
-    /// They are forgotten: all their rows are dropped, and what is read of their caches is ours from then on.
+    /// They are forgotten: this node drops all their rows and republishes the visible values of their caches as its own.
     Forgotten,
-    /// They were forgotten while this node was away; what was read of their caches then, others have taken over. What came
-    /// since is taken over here.
+    /// They were forgotten while this node was away. Other nodes already republished the visible cache values of that time.
+    /// This node republishes only the values that came since.
     ForgottenBefore,
 }
 
-/// What is known of a node.
+/// What this node knows about another node.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    /// Its latest run.
+    /// The latest known run of the node.
     pub(super) incarnation: Incarnation,
     pub(super) life: Life,
-    /// What the membership last said, and about which run.
+    /// The last report of the membership, and the run that it is about.
     pub(super) reported: (Incarnation, Life),
-    /// The latest run that it has said itself to be in.
+    /// The latest run that the node itself stated.
     pub(super) said: Option<Incarnation>,
-    /// The latest run that others have told of and that it did not say to be in.
+    /// The latest run that only other members reported and that the node itself did not state.
     pub(super) reported_run: Option<Incarnation>,
-    /// Who told of it first; `None` once the node itself or the membership has.
+    /// The member that reported the node first; `None` once the node itself or the membership has reported it.
     pub(super) reported_by: Option<NodeName>,
-    /// Since when.
+    /// The time since when `life` holds.
     pub(super) at: Time,
 }
 
@@ -85,12 +85,12 @@ impl Node {
         }
     }
 
-    /// What the membership last said about its latest run; dead until it has said something.
+    /// The last report of the membership about the latest run; dead until there is a report.
     fn reported_life(&self) -> Life {
         if self.reported.0 == self.incarnation { self.reported.1 } else { Life::Dead }
     }
 
-    /// When its rows stop counting; [`Time::NEVER`] while nothing happens.
+    /// The time when the node's rows stop counting; [`Time::NEVER`] while no such time is set.
     fn hidden_at(&self, on_dead: OnDead) -> Time {
         match (self.life, on_dead) {
             _ if canary::broken(Canary::DeadCounted) => Time::NEVER,
@@ -105,14 +105,15 @@ pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Commands and what comes in from the membership.
+/// Commands and input from the membership.
 impl Replica {
-    /// The membership says how a node is. It holds one run of each name, so this replaces what it said of another run.
+    /// The membership reports the state of a node. It holds one run per name, so this replaces its report about another run.
     pub fn handle_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life) {
         self.hear_of_member(now, node, incarnation, life, node);
     }
 
-    /// As [`Replica::handle_member`], of a node that has never said hello to this one: the membership knows it from `reported_by` alone.
+    /// As [`Replica::handle_member`], for a node that has never said hello to this one: the membership knows it only from
+    /// `teller`.
     pub fn handle_introduced(
         &mut self,
         now: Now,
@@ -135,7 +136,7 @@ impl Replica {
         let standing = self.note_run(now, &actor, teller);
         let Some(known) = self.nodes.get_mut(node) else { return };
         if standing < RunStatus::Current {
-            // Another process has the name, in an earlier run. The membership no longer says that the latest run lives.
+            // Another process uses the name in an earlier run. The membership no longer reports the latest run as alive.
             if incarnation < known.incarnation {
                 known.reported = (incarnation, life);
                 self.end_unlinked(now, node);
@@ -146,8 +147,8 @@ impl Replica {
         if teller == node {
             known.reported_by = None;
         }
-        // A goodbye is the node's own word; that it is gone afterwards is no news. That it is alive is, once the link over which it
-        // said goodbye is gone.
+        // A goodbye is the node's own statement. A later report that the node is gone adds nothing. A report that it is alive
+        // counts once the link that carried the goodbye is down.
         let leaves = self.links.get(node).is_some_and(|link| link.heard_goodbye);
         if known.life != Life::Left || (life == Life::Alive && !leaves) {
             self.set_life(now, node, life);
@@ -155,7 +156,7 @@ impl Replica {
         self.update_life(now);
     }
 
-    /// A peer leaves. The run that says so is the one that has spoken on the link, and a later one may have begun elsewhere.
+    /// A peer leaves. The goodbye is of the run that the peer stated on this link; a later run may have begun elsewhere.
     pub(super) fn handle_goodbye(&mut self, now: Now, peer: &NodeName) {
         let speaks = self.links.get(peer).and_then(|link| link.incarnation);
         if speaks.is_some_and(|run| self.is_current(&Actor::new(peer.clone(), run))) {
@@ -166,8 +167,8 @@ impl Replica {
         }
     }
 
-    /// Forgets a node: its runs so far count no more, here and everywhere, and are not taken back. A node that lives
-    /// comes back as a new run. Returns whether anything was known of it.
+    /// Forgets a node: its runs so far stop counting on all nodes, and no node accepts them again. If the node is alive, it
+    /// renews as a new run. Returns whether this node knew anything about it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
         let before = || self.tombstones.get(&(node.clone(), FORGOTTEN_BEFORE)).map(|tombstone| tombstone.incarnation);
         let known = self.nodes.get(node).map(|known| known.incarnation);
@@ -183,7 +184,7 @@ impl Replica {
         self.add_tombstone(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, &peer);
     }
 
-    /// Whom this node hears, as the membership says.
+    /// How many nodes this node reaches, as the membership reports.
     pub fn reach(&self) -> Reach {
         let known = self.nodes.values().filter(|node| node.life != Life::Left);
         let count = |alive: bool| known.clone().filter(|node| !alive || node.life != Life::Dead).count();
@@ -191,22 +192,22 @@ impl Replica {
         Reach { alive: number(count(true)), known: number(count(false)), founders: true }
     }
 
-    /// Nodes that an operator has forgotten, and of which no later run is known. A node that has gone on as another run is
-    /// not one of them.
+    /// Nodes that an operator has forgotten and of which no later run is known. A node that has renewed as a later run is not
+    /// in the list.
     pub fn forgotten(&self) -> Vec<NodeName> {
         let known = |node: &NodeName| *node == self.actor.node || self.nodes.contains_key(node);
         let whole = self.tombstones.keys().filter(|(_, from)| *from == Incarnation(0)).map(|(node, _)| node);
         whole.filter(|node| !known(node)).cloned().collect()
     }
 
-    /// The nodes that have spoken to this node, or that the membership has told of: name, latest run, life. A name that only
-    /// other members' digests have told of is none of them.
+    /// The nodes that spoke to this node or that the membership reported: name, latest run, life. A name that appears only in
+    /// digests of other members is not included.
     pub fn members(&self) -> impl Iterator<Item = (&NodeName, Incarnation, Life)> {
         let members = self.nodes.iter().filter(|(_, node)| node.reported_by.is_none());
         members.map(|(name, node)| (name, node.incarnation, node.life))
     }
 
-    /// What is known of the nodes, also of those that only others have told of: name, latest run, life.
+    /// All known nodes: name, latest run, life. Includes nodes that only other members reported.
     pub fn nodes(&self) -> impl Iterator<Item = (&NodeName, Incarnation, Life)> {
         self.nodes.iter().map(|(name, node)| (name, node.incarnation, node.life))
     }
@@ -240,7 +241,7 @@ impl Replica {
                 self.conflict(now, tombstone.incarnation, peer);
             }
             if tombstone.incarnation >= self.actor.incarnation {
-                // Not yet: whoever told it tells it again.
+                // Not applied yet: the sender repeats the tombstone.
                 return;
             }
         }
@@ -251,7 +252,7 @@ impl Replica {
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
         self.tombstones.insert(grave, tombstone);
         self.drop_runs(&node, &runs, if away { DropReason::ForgottenBefore } else { DropReason::Forgotten });
-        // A node that has gone on as another run lives as it did.
+        // A node that has renewed as another run keeps its life.
         if whole && self.nodes.get(&node).is_some_and(|known| runs.contains(&known.incarnation)) {
             self.nodes.remove(&node);
         }
@@ -266,32 +267,32 @@ impl Replica {
         }
     }
 
-    /// Whether a run is known to be void: an operator has forgotten it, or a later one has taken over what it counted.
+    /// Whether a run is void: an operator has forgotten it, or a later run has taken over its counts.
     pub fn is_void(&self, actor: &Actor) -> bool {
         let graves = (actor.node.clone(), Incarnation(0))..=(actor.node.clone(), actor.incarnation);
         let mut candidates = self.tombstones.range(graves);
         candidates.any(|(_, tombstone)| tombstone.incarnation >= actor.incarnation)
     }
 
-    /// Whether it is the run that its node is in, as far as is known.
+    /// Whether the actor is the current run of its node, as far as this node knows.
     pub(super) fn is_current(&self, actor: &Actor) -> bool {
         *actor == self.actor || self.nodes.get(&actor.node).is_some_and(|known| known.incarnation == actor.incarnation)
     }
 
-    /// Whether it is the run that its node is in, and that node is not known to be gone: it may yet tell what it has.
+    /// Whether the actor is the current run of a node that is alive or suspect, so that it may still send rows.
     pub(super) fn lives(&self, actor: &Actor) -> bool {
         let known = self.nodes.get(&actor.node).filter(|known| known.incarnation == actor.incarnation);
         known.is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect))
     }
 
-    /// Whether a run has ended for good: it is forgotten, or its node is in a later one.
+    /// Whether a run has ended for good: it is forgotten, or its node is in a later run.
     pub(super) fn is_over(&self, actor: &Actor) -> bool {
         let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
         let latest = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
         latest.is_some_and(|latest| actor.incarnation < latest) || self.is_void(actor)
     }
 
-    /// Takes note of a run, of another node or an earlier one of ours.
+    /// Records a run of another node, or checks an earlier run of this node. `teller` is the source of the report.
     pub(super) fn note_run(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> RunStatus {
         if self.is_void(actor) && !canary::broken(Canary::TombstoneIgnored) {
             return RunStatus::Refused;
@@ -303,7 +304,8 @@ impl Replica {
             return RunStatus::Refused;
         }
         let Some(known) = self.nodes.get_mut(&actor.node) else {
-            // Of the places some are for those who have a link: they have proved their names. Of the others no member fills all.
+            // Some places are reserved for nodes with a link: these have proved their names. No member can fill all the other
+            // places.
             let linked = self.links.contains_key(&actor.node) || self.hellos.contains_key(&actor.node);
             let reported = *teller != actor.node && *teller != self.actor.node;
             let full = self.nodes.len() >= if linked { limits::NODES } else { limits::NODES_HEARD_OF };
@@ -325,7 +327,7 @@ impl Replica {
         if actor.incarnation == known.incarnation {
             return RunStatus::Current;
         }
-        // While a node speaks for itself, nobody else tells us which run it is in (I6).
+        // While a node states its own run, this node accepts no other source for it (I6).
         let speaks = self.speaks(&actor.node).is_some();
         if speaks && *teller != actor.node {
             return RunStatus::Refused;
@@ -335,11 +337,11 @@ impl Replica {
         RunStatus::Current
     }
 
-    /// A node is in another run than was known: the gauges of these other runs of it are superseded.
+    /// A node is in a run other than the known one: the new run supersedes the gauges of the `others`.
     fn change_run(&mut self, now: Now, actor: &Actor, others: &RangeInclusive<Incarnation>) {
         let Some(known) = self.nodes.get_mut(&actor.node) else { return };
         known.incarnation = actor.incarnation;
-        // The life of a run says nothing about another one.
+        // The life of one run says nothing about another run.
         (known.life, known.at) = (known.reported_life(), now.mono);
         self.life_changed.insert(actor.node.clone());
         if !canary::broken(Canary::IncarnationIgnored) {
@@ -350,7 +352,7 @@ impl Replica {
         }
     }
 
-    /// A node says itself that it is in a run, and others have told of a `later` one.
+    /// A node states its own run, and other members have reported a `later` one.
     pub(super) fn follow_own_statement(&mut self, now: Now, actor: &Actor, later: Incarnation) {
         let rumoured = Incarnation(actor.incarnation.0.saturating_add(1))..=later;
         self.change_run(now, actor, &rumoured);
@@ -359,7 +361,7 @@ impl Replica {
         }
     }
 
-    /// Whether a run is one that others than its node may tell us of: one that the node may have begun, or is in (I6).
+    /// Whether this node accepts a run from members other than its node: the node may have begun it, or is in it (I6).
     pub(super) fn can_be_reported(&self, actor: &Actor) -> bool {
         let known = self.nodes.get(&actor.node).map(|known| known.incarnation);
         known.is_some_and(|known| actor.incarnation <= known) || actor.incarnation.0 <= limits::INCARNATION_REPORTED
@@ -389,7 +391,7 @@ impl Replica {
         self.life_changed.insert(node.clone());
     }
 
-    /// Forgets all that is known of these parts besides their rows.
+    /// Removes all bookkeeping about these streams except their rows.
     pub(super) fn forget_parts(&mut self, gone: impl Fn(&StreamId) -> bool) {
         for link in self.links.values_mut() {
             link.forget(&gone);
@@ -415,8 +417,8 @@ impl Replica {
         self.update_life(now);
     }
 
-    /// A link says that a node lives as long as it is up; from then on it is what the membership says. That may have been
-    /// said before the link was up, and then it is not said again.
+    /// A node counts as alive while a link to it is up. After that, the report of the membership decides. The membership may
+    /// have sent that report before the link was up, and does not repeat it.
     pub(super) fn apply_membership(&mut self, now: Now) {
         if !std::mem::take(&mut self.unlinked) {
             return;
@@ -425,7 +427,7 @@ impl Replica {
         names.iter().for_each(|name| self.end_unlinked(now, name));
     }
 
-    /// A node without a link is what the membership says.
+    /// A node without a link takes the state that the membership reports.
     fn end_unlinked(&mut self, now: Now, name: &NodeName) {
         let Some(known) = self.nodes.get(name).filter(|_| !self.links.contains_key(name)) else { return };
         let reported = known.reported_life();
@@ -434,7 +436,7 @@ impl Replica {
         }
     }
 
-    /// Lets rows count, or not, as their nodes live: those of the nodes that have changed, or all when time has told.
+    /// Updates which rows count, from the life of their nodes: for the nodes that changed, or for all nodes when a time is due.
     pub(super) fn update_life(&mut self, now: Now) {
         let due = now.mono >= self.death_at;
         if self.life_changed.is_empty() && !due {
@@ -456,7 +458,7 @@ impl Replica {
         self.death_at = self.death_at.min(self.next_death(changed));
     }
 
-    /// When the rows of the next of these nodes stop counting.
+    /// The next time when the rows of one of these nodes stop counting.
     fn next_death<'a>(&self, nodes: impl Iterator<Item = &'a Node> + Clone) -> Time {
         let deaths = self.structures.values().flat_map(|held| {
             let on_dead = held.structure.spec().on_dead;

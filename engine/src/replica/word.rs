@@ -1,12 +1,12 @@
-//! A node's own word about itself, which goes before what others say of it (I12).
+//! A node's own statement about itself takes precedence over hearsay, the statements of other members about it (I12).
 //!
-//! A node says in its hello, and in the first digest of a link, which run it is in. Others also tell of its runs, and their word is
-//! taken where the node does not speak: somebody has to say that a node that is not linked has begun another run. When the node
-//! speaks again, its word takes the place of theirs, also where theirs is of a later run. The node is then asked about that run:
-//! if another process has had its name, it goes on as a later run itself.
+//! A node states its run in its hello and in the first digest of a link. Other members also report its runs. This node accepts
+//! their reports while it has no connection to the node: another member must report that an unlinked node has begun another
+//! run. When the node speaks again, its statement replaces theirs, even if they reported a later run. This node then asks the
+//! node about that later run. If another process has used its name, the node renews as a still later run.
 //!
-//! The same holds for tombstones: that a node is forgotten waits as long as the node speaks as a run that is said to be. The node
-//! is told, comes back as a new run, and then the earlier ones are forgotten.
+//! The same holds for tombstones. A tombstone waits while the node states a run that the tombstone covers. This node sends the
+//! tombstone to the node, the node renews as a new run, and then this node forgets the earlier runs.
 #![cfg_attr(
     not(test),
     deny(
@@ -28,18 +28,18 @@ use super::Replica;
 use super::liveness::{Life, Node, RunStatus};
 use crate::time::Now;
 
-/// A tombstone of a node that speaks: it waits for the node's next run or its end.
+/// A tombstone of a node that has a link to this node. It waits until the node is in its next run or has ended.
 #[derive(Debug, Clone)]
 pub(super) struct Contested {
     pub(super) tombstone: Tombstone,
     pub(super) teller: NodeName,
-    /// This node was away when it heard of it.
+    /// This node was away when it received the tombstone.
     pub(super) away: bool,
 }
 
-/// What comes in from connections.
+/// Input from connections.
 impl Replica {
-    /// A node says over its own connection which run it is in. Its word goes before what others say of it, until
+    /// A node states its run over its own connection. Its statement takes precedence over hearsay until
     /// [`Replica::handle_hangup`].
     pub fn handle_hello(&mut self, now: Now, node: &NodeName, incarnation: Incarnation) {
         if *node == self.actor.node {
@@ -55,13 +55,14 @@ impl Replica {
         self.hellos.remove(node);
     }
 
-    /// The run that a node says it is in, over a link or connection that is up.
+    /// The run that a node states over a link or connection that is up.
     pub(super) fn speaks(&self, node: &NodeName) -> Option<Incarnation> {
         let linked = self.links.get(node).and_then(|link| link.incarnation);
         linked.or_else(|| self.hellos.get(node).copied())
     }
 
-    /// A link or connection begins with a node's word of which run it is in. A later run that only others have told of gives way.
+    /// A link or connection begins with the node's statement of its run. It replaces a later run that only other members
+    /// reported.
     pub(super) fn introduce(&mut self, now: Now, node: &NodeName, run: Incarnation) -> RunStatus {
         let actor = Actor::new(node.clone(), run);
         let named = self.nodes.get(node).map(|known| (known.incarnation, known.said));
@@ -86,7 +87,7 @@ impl Replica {
         standing
     }
 
-    /// Asks a peer about the later run of its name that others have told of, by one of the structures that it has.
+    /// Asks a peer about the later run of its name that other members reported. Uses one of the structures that the peer has.
     pub(super) fn ask_about_reported_run(&mut self, peer: &NodeName, digest: &Digest<'_>) {
         let rumour =
             self.nodes.get(peer).and_then(|known| known.reported_run).filter(|rumour| *rumour > digest.incarnation);
@@ -97,9 +98,9 @@ impl Replica {
         link.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
     }
 
-    /// Whether a tombstone that a peer tells of has to wait, because the node that it is of says over its link to this node that
-    /// it is in such a run, and lives. Without a link this node could not tell the node of the tombstone, so it passes the
-    /// tombstone on instead.
+    /// Whether a peer's tombstone has to wait: its node is alive and states, over its link to this node, a run that the
+    /// tombstone covers. Without such a link this node cannot send the tombstone to that node, so it applies it and passes it
+    /// on.
     pub(super) fn contest(&mut self, contested: &Contested) -> bool {
         let Contested { tombstone, teller, .. } = contested;
         let node = &tombstone.node;
@@ -115,15 +116,15 @@ impl Replica {
         true
     }
 
-    /// A node has gone on as another run, or is gone: what was said of its earlier runs need not wait any more.
+    /// A node has renewed as another run, or is gone: the waiting tombstone of its earlier runs takes effect.
     pub(super) fn end_contest(&mut self, now: Now, node: &NodeName) {
         if let Some(Contested { tombstone, teller, away }) = self.contested.remove(node) {
             self.apply_tombstone(now, tombstone, &teller, away);
         }
     }
 
-    /// The membership has dropped a node: nobody has reached it. If only others have told of it, and nothing that it counts is here,
-    /// this node does not know it any more (I13).
+    /// The membership has dropped a node that no member reached. If only other members reported the node and no rows of it are
+    /// here, this node removes it from the known nodes (I13).
     pub fn handle_dropped(&mut self, now: Now, node: &NodeName) {
         if self.nodes.get(node).is_none_or(|known| known.reported_by.is_none()) {
             return;
@@ -135,8 +136,8 @@ impl Replica {
         }
     }
 
-    /// An operator forgets a node: this node does not know the names any more that only that one has told of, and of which nothing
-    /// is here (I13). A node that has one of these names is heard of again when it speaks, or when others tell of it.
+    /// An operator forgets a node: this node removes the names that only that node reported and of which it holds no rows
+    /// (I13). A node with such a name is added again when it speaks or when other members report it.
     pub(super) fn forget_names_told_by(&mut self, teller: &NodeName) {
         let named =
             self.nodes.iter().filter(|(_, known)| known.reported_by.as_ref() == Some(teller)).map(|(name, _)| name);
@@ -161,14 +162,14 @@ impl Replica {
         self.forget_parts(|(_, actor)| names.contains(&actor.node));
     }
 
-    /// Whether to keep a run from the others: only one member has told of its node, and nothing that it counts is here. So a name
-    /// that a member makes up goes no further than to those whom it tells it.
+    /// Whether to leave a run out of digests: only another member reported its node, and no rows of it are here. So an invented
+    /// name spreads no further than to the receivers of the member that invented it.
     pub(super) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
         let hearsay = |known: &Node| known.reported_by.is_some();
         entry.applied <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
     }
 
-    /// Whether a member may tell of one more node that nobody has heard of, so that made-up names leave room for those who speak.
+    /// Whether a member may report one more unknown node. This bound keeps room for nodes that speak for themselves.
     pub(super) fn may_report_another(&self, teller: &NodeName) -> bool {
         let named = self.nodes.values().filter(|known| known.reported_by.as_ref() == Some(teller));
         named.count() < limits::NODES_TOLD
