@@ -1,4 +1,5 @@
-//! Anti-entropy: saying how far we are, and finding out from what others say what is missing or wrong here.
+//! Anti-entropy: a node reports in digests how far its copies reach, and finds from its peers' digests what it lacks or has
+//! wrong.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +12,13 @@ use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
 
-/// Digest intervals that an owner has to send what we miss before we ask it; what it sent may be lost.
+/// Digest intervals that an owner has to send missing rows before this node asks it: a sent delta may be lost.
 pub(super) const PATIENCE: u32 = 2;
 
-/// Digest intervals before we ask somebody else than an owner that we have a link to.
+/// Digest intervals before this node asks another peer than a linked owner.
 const PATIENCE_WITH_OWNER: u32 = 5;
 
-/// New actors are told of within this part of a digest interval where not everybody hears of them by themselves.
+/// A node without links to all live nodes announces a new actor within a digest interval divided by this number.
 const SPREAD: u32 = 10;
 
 impl Replica {
@@ -43,7 +44,7 @@ impl Replica {
             if run.full {
                 let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor);
                 if after.is_none() {
-                    // What changes from now on is told once more.
+                    // Changes from now on are reported again.
                     link.digest_marks.insert(*id, held.structure.last_change());
                 }
                 held.structure.digest(after, self.now, &mut tell);
@@ -81,7 +82,7 @@ impl Replica {
         send(&Message::Digest(digest), buf);
     }
 
-    /// Compares what a peer says with what is here.
+    /// Compares a peer's digest with the state of this node.
     pub(super) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
         let run = self.actor.clone();
         let sender = Actor::new(peer.clone(), digest.incarnation);
@@ -116,7 +117,8 @@ impl Replica {
             for entry in &part.entries {
                 self.handle_entry(now, peer, (part.structure, digest.answers), entry);
                 if self.actor != run {
-                    // We are another run now: the rest was said to the old one, and the peer will say it anew.
+                    // This node is another run now. The remaining entries refer to the old run, and the peer will send them
+                    // again.
                     return self.update_life(now);
                 }
             }
@@ -139,11 +141,11 @@ impl Replica {
         self.update_life(now);
     }
 
-    /// The peer does not know that its run is superseded or forgotten. We may have no rows of the newer run and so have
-    /// never named it: now we do, and at once.
+    /// The peer does not know that its run is superseded or forgotten. This node may hold no rows of the newer run and so may
+    /// never have reported it. It now reports that run, and at once.
     fn correct(&mut self, peer: &NodeName, digest: &Digest<'_>) {
         let latest = self.nodes.get(peer).map(|known| Actor::new(peer.clone(), known.incarnation));
-        // Of one that is void itself the tombstone says enough.
+        // If that run is void itself, its tombstone is enough.
         let latest = latest.filter(|latest| latest.incarnation > digest.incarnation && !self.is_void(latest));
         let Some(link) = self.links.get_mut(peer) else { return };
         for part in &digest.structures {
@@ -158,8 +160,8 @@ impl Replica {
         link.hurry();
     }
 
-    /// The peer has rows of a run that is superseded. If nobody has rows of the later one, nobody has named it to the peer:
-    /// we do, as a run of which nothing is known yet.
+    /// The peer has rows of a superseded run. If no node has rows of the later run, no digest has named it to the peer. This
+    /// node names it, as a run of which nothing is known yet.
     fn name_latest(&mut self, peer: &NodeName, id: StructureId, node: &NodeName) {
         let (Some(held), Some(known)) = (self.structures.get(&id), self.nodes.get(node)) else { return };
         let latest = Actor::new(node.clone(), known.incarnation);
@@ -171,8 +173,8 @@ impl Replica {
         }
     }
 
-    /// Somebody tells of a later run of a node that says itself that it is in an earlier one. It may not know that another process
-    /// has had its name: it is asked for the rows of that run.
+    /// A peer reports a later run of a node that states an earlier run itself. The node may not know that another process has
+    /// used its name, so this node asks it for the rows of that run.
     fn ask_which_run(&mut self, structure: StructureId, actor: &Actor) {
         if self.is_void(actor) || !self.can_be_reported(actor) {
             return;
@@ -182,7 +184,7 @@ impl Replica {
         }
     }
 
-    /// There is a new actor: who has no link to it hears of it before long.
+    /// There is a new actor: sends digests early, for the nodes that have no link to it.
     fn spread(&mut self, now: Now) {
         let alive = self.nodes.values().filter(|node| matches!(node.life, Life::Alive | Life::Suspect));
         if alive.count() > self.links.len() {
@@ -236,7 +238,7 @@ impl Replica {
         let follows = have.have == have.since || entry.low_water <= have.have.max(have.floor);
         let cannot_help = entry.applied > have.have && entry.since > if follows { have.have } else { have.since };
         if cannot_help && (owner_linked || ended) {
-            // It began in the middle, behind where we are.
+            // The peer's copy begins after the version that this node has reached.
             link.behind.remove(&part);
             return;
         }
@@ -244,7 +246,7 @@ impl Replica {
             let behind = Behind { noticed: now.mono, progress: have, target: entry.applied, tries: 0 };
             let known = link.behind.contains_key(&part);
             link.behind.entry(part.clone()).or_insert(behind).target = entry.applied;
-            // Whoever passes its rows on to us has them under way. If nobody does who can, the peer asks for what was before.
+            // The owner or the parent already sends these rows. If there is neither, this node asks the peer.
             let fed = owner_linked || (self.needs_parent(&part.1) && self.parent(&part).is_some());
             if !known && !fed && !cannot_help {
                 self.want(peer, &part, have.since, have.have, false);
@@ -263,7 +265,7 @@ impl Replica {
             && held.structure.is_cache()
             && (entry.applied, entry.fingerprint) == (have.have, have.fingerprint)
         {
-            // Of a run that has ended its owner says nothing any more. Its rows stay as long as its node is not forgotten.
+            // The owner of a run that has ended reports nothing any more. The rows stay until its node is forgotten.
             held.structure.note_head_at(&entry.actor, entry.applied, now.mono);
         }
         self.find_parent(peer, &part, &have);
@@ -279,8 +281,8 @@ impl Replica {
         if comparable {
             held.structure.note_complete(&entry.actor, entry.applied, entry.fingerprint);
         }
-        // Copies that are equally far can differ: of events that have ended below the owner's head, and nobody will come to tell more;
-        // of a run that was begun twice, and only those who have a link to its owner hear from it which rows are right.
+        // Copies with the same applied version can differ. Case 1: events that ended below the owner's head, and no peer will
+        // send more. Case 2: a run that was begun twice, and only nodes linked to its owner learn from it which rows are right.
         let whole = entry.applied == have.have && entry.since == 0 && have.since == 0;
         let differs = whole && !owner_linked && entry.fingerprint != have.fingerprint;
         let passes_on = self.parents.get(&part) == Some(peer) && entry.age_ms.is_some();
@@ -297,7 +299,7 @@ impl Replica {
         }
     }
 
-    /// What a peer says about our own rows: where to go on sending, or that somebody else writes them.
+    /// A peer's entry about this node's own rows: where to continue sending, or that another process writes them.
     fn handle_entry_of_ours(&mut self, now: Now, peer: &NodeName, id: StructureId, entry: &DigestEntry) {
         let Some(held) = self.structures.get(&id) else { return };
         let ahead = entry.actor == self.actor && entry.applied > held.structure.head();
@@ -320,8 +322,8 @@ impl Replica {
         }
     }
 
-    /// An actor's owner states something else of the version that we have. If what we have may be newer than that, we ask
-    /// again: the answer comes behind all rows that the owner had when it gave it.
+    /// The owner states another fingerprint for the version that this node has. If this node's copy may be newer than that
+    /// statement, it probes the owner again: the answer comes after all rows that the owner had when it answered.
     pub(super) fn contradicted(&mut self, peer: &NodeName, part: StreamId, answers: u64) {
         let Some(held) = self.structures.get(&part.0) else { return };
         if held.structure.contradicted(&part.1, answers, self.nonce + 1) {
@@ -363,7 +365,7 @@ impl Replica {
         }
     }
 
-    /// The owner of these rows has told all its heads: where we are there, that is fresh.
+    /// The owner of these rows has reported all its heads: copies that reach the owner's head are confirmed as fresh.
     fn confirm(&mut self, now: Now, owner: &Actor) {
         let Some(link) = self.links.get(&owner.node) else { return };
         for (id, held) in &self.structures {
@@ -372,7 +374,7 @@ impl Replica {
         }
     }
 
-    /// Asks for what has been missing for too long.
+    /// Asks for rows that have been missing for too long.
     pub(super) fn chase(&mut self, now: Time) {
         if canary::broken(Canary::NothingChased) {
             return;
@@ -402,14 +404,14 @@ impl Replica {
             });
         }
         for (peer, part, have) in missing {
-            // A snapshot that got stuck goes on where it is.
+            // A snapshot that is stuck continues where it stopped.
             let (since, after) = have.staging.unwrap_or((have.since, have.have));
             self.want(&peer, &part, since, after, have.staging.is_some());
         }
     }
 }
 
-/// Encodes one of our own messages.
+/// Encodes a message of this node.
 pub(super) fn send(message: &Message<'_>, buf: &mut Vec<u8>) {
     let encoded = message.encode(buf);
     debug_assert!(encoded.is_ok(), "our own messages keep the bounds: {encoded:?}");

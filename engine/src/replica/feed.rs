@@ -1,4 +1,4 @@
-//! Rows on their way: deltas cut for those who are behind, and deltas taken in.
+//! Deltas: cutting them for peers that are behind, and applying the received ones.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use crate::canary::{self, Canary};
 use crate::ledger::Applied;
 use crate::time::Now;
 
-/// What a delta brings, and why it was sent.
+/// A received delta's stream, and why the peer sent it.
 #[derive(Debug, Clone)]
 struct Sent {
     part: StreamId,
-    /// By the owner of the rows.
+    /// The sender is the owner of the rows.
     owner: bool,
-    /// By whoever passes these rows on to us.
+    /// The sender is the parent, which relays these rows to this node.
     parent: bool,
 }
 
-/// Bytes of rows after which another one may still follow, whatever it holds.
+/// After this many bytes of rows, one more row of any size still fits.
 const LARGEST: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
 
 impl Replica {
@@ -45,7 +45,7 @@ impl Replica {
             send(&Message::Prune(Prune { structure, actor }), buf);
             return true;
         }
-        // An answer to a probe comes behind the rows that it speaks of.
+        // The answer to a probe must follow the rows that it reports.
         let answering = link.digest.as_ref().is_some_and(|run| run.answers != 0);
         if answering && self.transmit_delta(link, buf) {
             return true;
@@ -68,7 +68,7 @@ impl Replica {
         false
     }
 
-    /// The feeds that have something to send take turns: first those behind the one that was served last, then the others.
+    /// Feeds with rows to send take turns: first those after the feed that was served last, then the others.
     fn transmit_delta(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
         let last = link.served.take();
         let turns = match &last {
@@ -90,14 +90,14 @@ impl Replica {
         false
     }
 
-    /// Cuts the next delta of a feed, if there is one, and drops the feed if it is at its end.
+    /// Cuts the next delta of a feed, if there is one, and drops the feed if it has ended.
     fn serve(&mut self, link: &mut Link, part: &StreamId, buf: &mut Vec<u8>) -> bool {
         let Some(feed) = link.feeds.get_mut(part) else {
             link.due.remove(part);
             return false;
         };
         let (sent, keep) = self.cut(part, feed, buf);
-        // A snapshot may wait for what does not come with rows.
+        // A snapshot may wait for something that does not arrive with rows.
         if !keep || !(sent || feed.snapshot) {
             link.due.remove(part);
         }
@@ -107,12 +107,12 @@ impl Replica {
         sent
     }
 
-    /// Cuts the next delta of a feed. Whether there was one, and whether the feed goes on.
+    /// Cuts the next delta of a feed. Returns whether there was one, and whether the feed continues.
     fn cut(&mut self, part: &StreamId, feed: &mut Feed, buf: &mut Vec<u8>) -> (bool, bool) {
         let (id, actor) = part;
         let Some(held) = self.structures.get(id) else { return (false, false) };
         let ours = *actor == self.actor;
-        // A run that is over has nothing more to tell.
+        // A run that is over has no more rows to send.
         let stands = ours || self.lives(actor);
         if ours && !feed.snapshot && feed.cursor >= held.flushed {
             return (false, true);
@@ -126,7 +126,7 @@ impl Replica {
             && !held.structure.is_complete(actor)
             && !canary::broken(Canary::PiecesTakenForAll)
         {
-            // While the owner lives, nobody takes what may lack rows for all there is.
+            // While the owner is alive, a receiver must not take a copy that may lack rows as complete.
             cut.fingerprint = None;
         }
         if cut.upto <= feed.cursor && (!feed.snapshot || cut.fingerprint.is_none()) {
@@ -151,7 +151,7 @@ impl Replica {
         feed.cursor = cut.upto.max(feed.cursor);
         feed.snapshot &= cut.fingerprint.is_none();
         if ours && at_end {
-            // Everything that there is has been sent. A copy that we pass on may lack keys itself.
+            // This node has sent all its own rows. A relayed copy may lack keys itself.
             feed.keys_complete = feed.cursor;
         }
         (true, stands || !at_end || feed.snapshot)
@@ -168,11 +168,12 @@ impl Replica {
             return;
         }
         let part = (want.structure, want.actor.clone());
-        // It may know of retirements beyond what it has. If that has changed since, it does not take what comes for it.
+        // The peer may know of retirements beyond its applied version. If the low-water mark has risen since, the peer rejects
+        // the delta.
         let floor =
             self.links.get(peer).and_then(|link| link.peer_progress.get(&part)).map_or(0, |said| said.low_water);
         let start = held.structure.start(&want.actor, (want.since, want.after), floor, want.snapshot);
-        // Of what is not here nothing is noted: a peer may ask for runs that nobody has begun.
+        // This node records nothing for actors that it does not hold: a peer may ask for runs that do not exist.
         let Some(have) = held.structure.progress(&want.actor).map(|have| have.have) else { return };
         let Some(link) = self.links.get_mut(peer) else { return };
         if let Some(start) = start {
@@ -184,23 +185,23 @@ impl Replica {
         }
     }
 
-    /// A peer sends rows: its own, or others' that we asked it for.
+    /// A peer sends rows: its own, or rows of other actors that this node asked for.
     pub(super) fn handle_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>) -> Result<(), PeerError> {
         let part = (delta.structure, delta.actor.clone());
         let parent = self.parent(&part) == Some(peer);
         let asked = parent || self.links.get(peer).is_some_and(|link| link.asked.contains(&part));
         if !asked && delta.actor != self.actor && self.links.get(peer).is_some_and(|link| link.pruned.contains(&part)) {
-            // It has not heard yet that the rows come from somebody else.
+            // The peer has not received the prune yet. The rows come from another peer.
             self.prune(peer, &part);
             return Ok(());
         }
         if !asked && delta.actor.node != *peer && self.is_over(&delta.actor) {
-            // Nor that there is a later run; it was asked for when there was none.
+            // The peer does not know yet that there is a later run. This node asked when there was none.
             self.refuse(peer, part);
             return Ok(());
         }
         if delta.actor == self.actor || (delta.actor.node != *peer && !asked) {
-            // What we count now is ours to tell (I1).
+            // Only this node may send its current counts (I1).
             return self.unasked(peer, part);
         }
         let standing = self.note_run(now, &delta.actor, peer);
@@ -226,7 +227,7 @@ impl Replica {
         Ok(())
     }
 
-    /// Joins a delta that was sent for good reason.
+    /// Applies a delta that the peer had reason to send.
     fn join_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>, sent: Sent) -> Result<(), PeerError> {
         let Sent { part, owner, parent } = sent;
         let Some(held) = self.structures.get(&delta.structure) else { return Ok(()) };
@@ -234,7 +235,7 @@ impl Replica {
         let applied = held.structure.apply(delta, owner, now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
         if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.lives(&delta.actor)) {
-            // Whoever says that it is all there is, has had it all.
+            // A peer that marks its copy as complete has held all rows.
             held.structure.note_complete(&delta.actor, delta.upto, fingerprint);
         }
         self.counters.deltas_in += 1;
@@ -244,7 +245,7 @@ impl Replica {
         match applied {
             Applied::Gap { since, after, snapshot } => {
                 self.counters.gaps += 1;
-                // What lies too far ahead opens the gap again as often as it comes: it is asked for with the next look.
+                // Rows too far ahead reopen the gap each time they come. This node asks for them at the next check instead.
                 if self.links.get(peer).is_none_or(|link| !link.ahead.contains(&part)) {
                     self.want(peer, &part, since, after, snapshot);
                 }
@@ -263,14 +264,14 @@ impl Replica {
         {
             link.ahead.remove(&part);
             if link.asked.remove(&part) && !parent {
-                // It was asked once; what is to come comes from the owner, or is asked for then.
+                // This was a single request. Later rows come from the owner, or on a new request.
                 self.prune(peer, &part);
             }
         }
         Ok(())
     }
 
-    /// What is not taken is missing here, and so it is asked for again, as anything that was lost.
+    /// The refused rows remain missing, so this node asks for them again, as for lost rows.
     fn refuse_ahead(&mut self, peer: &NodeName, part: StreamId, structure: StructureName, by: Duration) {
         self.counters.ahead += 1;
         let actor = part.1.clone();

@@ -1,4 +1,4 @@
-//! What a replica keeps about one link: cursors and what was said, per structure and actor.
+//! The state that a replica keeps for one link: cursors and the peer's reports, per structure and actor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::time::Time;
 /// A structure and an actor in it.
 pub(super) type StreamId = (StructureId, Actor);
 
-/// How far a peer is with an actor's rows, as it says itself.
+/// How far a peer's copy of an actor's rows reaches, as the peer reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PeerProgress {
     pub(super) since: Version,
@@ -33,46 +33,46 @@ impl From<&DigestEntry> for PeerProgress {
     }
 }
 
-/// What is sent to a peer of one actor's rows.
+/// The progress of sending one actor's rows to a peer.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Feed {
-    /// The peer knows the keys of rows that came to be above this version
+    /// The peer knows the keys of the rows that were created above this version
     pub(super) since: Version,
     /// and up to this one.
     pub(super) keys_complete: Version,
-    /// It has been sent rows up to this version.
+    /// The version up to which rows were sent to the peer.
     pub(super) cursor: Version,
-    /// It builds up a snapshot.
+    /// The peer receives a snapshot.
     pub(super) snapshot: bool,
 }
 
 impl Feed {
-    /// A feed to a peer that is taken to know no keys yet.
+    /// A feed to a peer that is assumed to know no keys yet.
     pub(super) fn new(since: Version, start: Start) -> Self {
         Self { since, keys_complete: since, cursor: start.cursor, snapshot: start.snapshot }
     }
 }
 
-/// We have less than the peer: since when, what we had then, and what the peer has.
+/// This node's copy is behind the peer's: since when, the progress at that time, and the peer's version.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Behind {
     pub(super) noticed: Time,
     pub(super) progress: Progress,
     pub(super) target: Version,
-    /// How often we have asked without getting any further.
+    /// How often this node has asked without progress.
     pub(super) tries: u32,
 }
 
-/// A peer's copy of a run that is as far as ours and differs.
+/// A peer's copy of a run that has the same applied version as this node's copy and another fingerprint.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Compared {
-    /// Our fingerprint and the peer's.
+    /// The fingerprints of this node and of the peer.
     fingerprints: (u64, u64),
     tries: u32,
 }
 
-/// How often a peer is asked for the same thing without getting any further, until it names it again: it may not have it
-/// any more.
+/// How often this node asks a peer for the same rows without progress, until the peer reports them again. The peer may have
+/// lost them.
 pub(super) const TRIES: u32 = 5;
 
 impl Compared {
@@ -85,80 +85,80 @@ impl Compared {
         self.tries <= TRIES
     }
 
-    /// Whether they have differed before in this way: rows that are under way would have come meanwhile.
+    /// Whether the copies differed in this way before. Rows that were in transit would have arrived since.
     pub(super) fn again(&self) -> bool {
         self.tries > 1
     }
 }
 
-/// A digest on its way out.
+/// A digest that is being sent.
 #[derive(Debug, Clone, Default)]
 pub(super) struct DigestRun {
-    /// It names everything.
+    /// It lists all entries.
     pub(super) full: bool,
-    /// The probe that it answers.
+    /// The nonce of the probe that it answers.
     pub(super) answers: u64,
-    /// What was named last.
+    /// The last entry that was sent.
     pub(super) last: Option<StreamId>,
 }
 
 #[derive(Debug)]
 pub(super) struct Link {
-    /// The run that the peer says it is in.
+    /// The run that the peer states.
     pub(super) incarnation: Option<Incarnation>,
     pub(super) feeds: BTreeMap<StreamId, Feed>,
-    /// Feeds that may have something to send.
+    /// Feeds that may have rows to send.
     pub(super) due: BTreeSet<StreamId>,
-    /// The feed that was served last: the next one's turn is next.
+    /// The feed that was served last. The feed after it is served next.
     pub(super) served: Option<StreamId>,
-    /// Requests to be sent, at most [`limits::WANTS`].
+    /// Requests to send, at most [`limits::WANTS`].
     wants: BTreeMap<StreamId, Want>,
-    /// Times that the peer was asked about a run of its name since the last digest.
+    /// How often this node asked the peer about a run of its name since the last digest.
     run_questions: u32,
-    /// Rows that the peer is to be told to send no more.
+    /// Rows that the peer is to stop sending: the prunes that are still to be sent.
     pub(super) prunes: BTreeSet<StreamId>,
-    /// Rows that it was told so of: some may be on their way.
+    /// Rows for which this node has decided on a prune. Some rows may still be in transit.
     pub(super) pruned: BTreeSet<StreamId>,
-    /// Other actors' rows that we asked this peer for.
+    /// Rows of other actors that this node asked the peer for.
     pub(super) asked: BTreeSet<StreamId>,
-    /// How far our digests have told of the changes in each structure.
+    /// How far this node's digests have reported the changes of each structure.
     pub(super) digest_marks: BTreeMap<StructureId, Mark>,
-    /// What the peer's digests have told.
+    /// What the peer's digests have reported.
     pub(super) peer_progress: BTreeMap<StreamId, PeerProgress>,
     pub(super) behind: BTreeMap<StreamId, Behind>,
-    /// Copies of runs that have ended that differ from ours.
+    /// Copies whose applied version equals ours and whose fingerprint differs.
     pub(super) compared: BTreeMap<StreamId, Compared>,
-    /// Structures that the peer takes for another kind.
+    /// Structures for which the peer has another kind or name.
     pub(super) mismatched: BTreeSet<StructureId>,
     pub(super) digest: Option<DigestRun>,
     digest_at: Time,
     full_at: Time,
-    /// There is a tombstone that the peer has not been told.
+    /// There is a tombstone that was not sent to the peer.
     pub(super) new_tombstone: bool,
-    /// The nonce of a probe to be sent.
+    /// The nonce of a probe to send.
     pub(super) probe: Option<u64>,
-    /// The nonce of the last probe that was answered.
+    /// The nonce of the last probe that the peer answered.
     pub(super) answered: u64,
     pub(super) said_goodbye: bool,
-    /// What its clock showed, as it said last.
+    /// The last reading of the peer's clock.
     pub(super) clock: Option<Reading>,
     /// The peer has said goodbye.
     pub(super) heard_goodbye: bool,
-    /// A tombstone of the peer itself, which it is to be told.
+    /// A tombstone of the peer itself that is to be sent to it.
     pub(super) unsent_tombstone: Option<Tombstone>,
-    /// What the peer has of each cache.
+    /// How far the peer is with each cache.
     pub(super) seen: BTreeMap<StructureId, Vector>,
-    /// What it was told that we have.
+    /// How far this node is with each cache, as last reported to the peer.
     pub(super) seen_sent: BTreeMap<StructureId, Vector>,
-    /// Caches of which it is to be told.
+    /// Caches whose progress is to be reported to the peer.
     pub(super) seen_due: BTreeSet<StructureId>,
-    /// Digests of everything that have come.
+    /// Complete digests that have come from the peer.
     pub(super) completes: u32,
-    /// Rows of caches that it has told without some of their values: it knew what outdoes them.
+    /// Cache rows that the peer sent without some of their values, because it knew the writes that superseded them.
     pub(super) without_values: BTreeSet<StreamId>,
-    /// Parts that were refused because they were written too far ahead of our clock.
+    /// Streams with rows refused because they were written too far ahead of this node's clock.
     pub(super) ahead: BTreeSet<StreamId>,
-    /// It has said something since it was last asked for everything.
+    /// The peer has sent a message since this node last asked it for everything.
     pub(super) spoke: bool,
     tally: Arc<bound::Tally>,
 }
@@ -201,7 +201,7 @@ impl Link {
         }
     }
 
-    /// We are another run now: what we said and sent as an earlier run of `node` is void. What others have is passed on as before.
+    /// This node is another run now: everything sent as an earlier run of `node` is void. Feeds of other actors continue.
     pub(super) fn start_over(&mut self, node: &NodeName) {
         self.feeds.retain(|(_, actor), _| actor.node != *node);
         self.due.retain(|(_, actor)| actor.node != *node);
@@ -210,7 +210,7 @@ impl Link {
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
     }
 
-    /// Forgets what concerns the parts that are `gone`.
+    /// Removes the state of the streams that are `gone`.
     pub(super) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
         let keep = |part: &StreamId| !gone(part);
         self.feeds.retain(|part, _| keep(part));
@@ -226,7 +226,7 @@ impl Link {
         self.ahead.retain(keep);
     }
 
-    /// Asks for rows, if there is room. What is not asked for now is missing still, and is asked for later.
+    /// Asks for rows, if there is room. Otherwise the rows remain missing, and this node asks for them later.
     pub(super) fn want(&mut self, want: Want) {
         let part = (want.structure, want.actor.clone());
         if self.wants.len() < limits::WANTS || self.wants.contains_key(&part) {
@@ -236,8 +236,8 @@ impl Link {
         }
     }
 
-    /// Asks the peer about a run of its name that somebody else names, so that it hears of that run. A peer that is named
-    /// ever new runs of gets few of these questions.
+    /// Asks the peer about a run of its name that another node reports, so that the peer learns of that run. The number of
+    /// these questions is bounded, so endless reports of new runs cause only a few.
     pub(super) fn ask_about_run(&mut self, structure: StructureId, actor: Actor) {
         if self.run_questions < limits::RUN_QUESTIONS {
             self.run_questions += 1;
@@ -247,12 +247,12 @@ impl Link {
         }
     }
 
-    /// Whether rows of a part are about to be asked for.
+    /// Whether a request for these rows is waiting to be sent.
     pub(super) fn wants(&self, part: &StreamId) -> bool {
         self.wants.contains_key(part)
     }
 
-    /// Rows of a part are not asked for any more.
+    /// Cancels the request for these rows.
     pub(super) fn unwant(&mut self, part: &StreamId) {
         self.wants.remove(part);
     }
@@ -261,31 +261,31 @@ impl Link {
         self.wants.pop_first()
     }
 
-    /// Sends a digest soon: there is something that the peer waits to hear.
+    /// Sends a digest as soon as possible: the peer waits for its content.
     pub(super) fn hurry(&mut self) {
         self.digest.get_or_insert_with(DigestRun::default);
     }
 
-    /// Whether there may be something to be sent, when the node is `leaving` or not.
+    /// Whether there may be a message to send. `leaving`: whether the node leaves.
     pub(super) fn has_something(&self, leaving: bool) -> bool {
         let asks = self.probe.is_some() || !self.wants.is_empty() || !self.prunes.is_empty();
         let tells = self.digest.is_some() || !self.seen_due.is_empty() || !self.due.is_empty();
         asks || tells || (leaving && !self.said_goodbye)
     }
 
-    /// Sends a digest before long: there is something that the peer may not have heard of.
+    /// Sends a digest by `at`: it holds news that the peer may not have received.
     pub(super) fn hurry_by(&mut self, at: Time) {
         self.digest_at = self.digest_at.min(at);
     }
 
-    /// Rows of a part have changed.
+    /// The rows of a stream have changed.
     pub(super) fn touch(&mut self, part: &StreamId) {
         if self.feeds.contains_key(part) {
             self.due.insert(part.clone());
         }
     }
 
-    /// Begins to send rows.
+    /// Starts sending rows.
     pub(super) fn feed(&mut self, part: StreamId, feed: Feed) {
         self.due.insert(part.clone());
         self.feeds.insert(part, feed);
@@ -309,12 +309,12 @@ impl Link {
         self.digest_at
     }
 
-    /// How far the peer says it is.
+    /// The applied version that the peer reports.
     pub(super) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
         self.peer_progress.get(&(id, actor.clone())).map_or(0, |said| said.applied)
     }
 
-    /// Entries of all maps.
+    /// The number of entries in all maps.
     pub(super) fn entries(&self) -> usize {
         let digests = self.digest_marks.len() + self.peer_progress.len() + self.behind.len() + self.compared.len();
         let seen = |vectors: &BTreeMap<StructureId, Vector>| vectors.values().map(Vector::len).sum::<usize>();

@@ -1,7 +1,7 @@
-//! The clocks of the peers: how far they are off ours, and what the cluster takes the time to be.
+//! The clocks of the peers: their clock offsets, and the cluster's time.
 //!
-//! Every digest says what its sender's clock shows. A node cannot know by itself that its wall clock is wrong. Where at least
-//! three clocks are known, our own included, their median is right unless most of them are wrong.
+//! Every digest carries its sender's wall clock. A node cannot detect by itself that its wall clock is wrong. When at least
+//! three clocks are known, including this node's own, their median is right unless most of them are wrong.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use tallymesh_schemas::{NodeName, SeriesSpec, limits};
 use super::{Event, Replica};
 use crate::time::{Now, Time};
 
-/// What a peer's clock showed when it was last read.
+/// The last reading of a peer's clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
     unix_ms: u64,
     at: Time,
-    /// By how much it was ahead of our wall clock.
+    /// How far it was ahead of this node's wall clock.
     ahead_ms: i64,
-    /// Readings in a row that were beyond the bound.
+    /// How many readings in a row exceeded the bound.
     beyond: u32,
 }
 
@@ -26,33 +26,33 @@ pub(super) struct Reading {
 pub struct PeerClock {
     /// The peer.
     pub peer: NodeName,
-    /// By how many milliseconds its clock is ahead of ours; negative where it is behind.
+    /// Milliseconds by which the peer's clock is ahead of this node's clock; negative if it is behind.
     pub ahead_ms: i64,
-    /// Whether that is more than [`Replica::clock_bound`], and was so more than once.
+    /// Whether the offset exceeds [`Replica::clock_bound`], and did so more than once.
     pub beyond: bool,
 }
 
-/// The time of the cluster, as it was last known, and when that was.
+/// The last known time of the cluster, and when it was determined.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClusterTime {
     unix_ms: u64,
     at: Time,
 }
 
-/// A reading is of no use for the cluster's time after so many digest intervals.
+/// After so many digest intervals a reading is stale: the cluster's time does not use it.
 const STALE: u32 = 10;
 
-/// The cluster's time is looked at more often than that: it is at each sweep.
+/// This node determines the cluster's time more often than that: at each sweep.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Clocks without which there is no majority.
+/// The number of clocks that make a majority possible.
 const MAJORITY: usize = 3;
 
-/// A node whose clock is behind the cluster's time by more than this goes by the cluster's time in its caches. It is half of
-/// what the others' stamps may be ahead, so that no stamp of the others is refused before that.
+/// If a node's clock is behind the cluster's time by more than this, its caches use the cluster's time. It is half of the bound
+/// on stamps from the future, so that the node switches before it refuses stamps of other nodes.
 const FOLLOW: Duration = Duration::from_secs(limits::MAX_DRIFT.as_secs() / 2);
 
-/// One digest may have been on its way for long: a clock is off when two in a row say so.
+/// One digest may have been delayed for long: a clock counts as off when two in a row show it.
 const OFF: u32 = 2;
 
 impl Reading {
@@ -62,9 +62,9 @@ impl Reading {
 }
 
 impl Replica {
-    /// By how much the clocks of two nodes may differ before that has consequences: the least of what applies to what this
-    /// node shares. Caches take no write that lies further ahead than [`limits::MAX_DRIFT`]. Of a series, what is counted
-    /// on a clock that is off by a whole window comes in other windows. `None` where nothing goes by the wall clock.
+    /// How far the clocks of two nodes may differ without consequences: the least of the bounds of the structures that this
+    /// node shares. Caches refuse a write that lies further ahead than [`limits::MAX_DRIFT`]. In a series, a node whose clock
+    /// is off by a whole window counts in other windows. `None` if nothing depends on the wall clock.
     pub fn clock_bound(&self) -> Option<Duration> {
         let shared = self.series().map(|series| series.spec()).filter(|spec| spec.replicate);
         let windows = shared.map(|spec: &SeriesSpec| Duration::from_millis(spec.interval_ms()));
@@ -72,7 +72,7 @@ impl Replica {
         windows.chain(caches.next().map(|_| limits::MAX_DRIFT)).min()
     }
 
-    /// The clocks of all peers that have said what theirs shows, as they were when they said it last, in order of name.
+    /// The clocks of all peers that have reported theirs, as of their last report, in order of name.
     pub fn clocks(&self) -> Vec<PeerClock> {
         let readings = self.links.iter().filter_map(|(peer, link)| Some((peer, link.clock?)));
         let clock = |(peer, reading): (&NodeName, Reading)| PeerClock {
@@ -83,12 +83,12 @@ impl Replica {
         readings.map(clock).collect()
     }
 
-    /// By how much this node's clock for windows is ahead of its wall clock, because that has gone back by a little.
+    /// How far this node's window clock is ahead of its wall clock, because the wall clock has gone back a little.
     pub fn windows_ahead(&self, now: Now) -> Duration {
         Duration::from_millis(self.clock.unix_ms().saturating_sub(now.unix_ms))
     }
 
-    /// Takes in what a peer's clock shows, and reports a clock that is off, once.
+    /// Records a peer's clock reading, and reports a clock that is off, once.
     pub(super) fn compare_clocks(&mut self, now: Now, peer: &NodeName, unix_ms: u64) {
         self.read_clock(now);
         let bound = self.clock_bound();
@@ -109,8 +109,8 @@ impl Replica {
         }
     }
 
-    /// Looks anew what the time of the cluster is. Where too few clocks are known, it goes on from what it was: whoever
-    /// followed the others must not fall back because some of them cannot be heard.
+    /// Determines the cluster's time again. If too few clocks are known, it continues from the last known time: a node that
+    /// followed the others must not fall back because it cannot reach some of them.
     pub(super) fn follow_clocks(&mut self, now: Now) {
         let clocks = self.fresh_clocks(now);
         if clocks.len() >= MAJORITY
@@ -125,7 +125,7 @@ impl Replica {
         }
     }
 
-    /// What the clocks show that are known, ours included, in order.
+    /// The current times of all clocks with a fresh reading, including this node's own, in order.
     fn fresh_clocks(&self, now: Now) -> Vec<u64> {
         let stale = self.config.digest_interval.saturating_mul(STALE);
         let readings = self.links.values().filter_map(|link| link.clock);
@@ -135,14 +135,14 @@ impl Replica {
         clocks
     }
 
-    /// What [`Replica::cluster_ms`] says, unless two clocks disagree and there is no third one to tell which is right.
+    /// The value of [`Replica::cluster_ms`], unless two clocks disagree and no third one decides.
     pub(super) fn certain_ms(&self, now: Now) -> Option<u64> {
         self.clocks_agree(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
-    /// By which time entries of caches and tombstones end for good: the cluster's time, or the earliest clock where two disagree and no
-    /// third one decides. A clock that is ahead for a moment must not end what lives. A node that has heard no other
-    /// clock for less than a minute, or has run for less, ends nothing.
+    /// The time that decides when cache entries and tombstones expire: the cluster's time, or the earliest clock if two
+    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. The result is 0, so
+    /// nothing expires, if this node knows no other clock, and it heard the last one, or started, less than a minute ago.
     pub(super) fn expiry_ms(&mut self, now: Now) -> u64 {
         let heard_at = *self.clock_heard_at.get_or_insert(now.mono);
         let clocks = self.fresh_clocks(now);
@@ -156,14 +156,14 @@ impl Replica {
         }
     }
 
-    /// Whether most of the clocks decide, or the two that there are do not differ by more than this.
+    /// Whether there are enough clocks for a majority, or the known clocks differ by no more than `within`.
     pub(super) fn clocks_agree(&self, now: Now, within: Duration) -> bool {
         let clocks = self.fresh_clocks(now);
         let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
         clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
     }
 
-    /// The wall clock, or the cluster's time if the wall clock is far off that.
+    /// The wall clock, or the cluster's time if the wall clock is far off it.
     pub(super) fn cluster_ms(&self, now: Now) -> u64 {
         let known = self.cluster_time.map(|time| time.unix_ms.saturating_add(millis(now.mono.since(time.at))));
         let off = |time: &u64| Duration::from_millis(time.abs_diff(now.unix_ms)) > FOLLOW;

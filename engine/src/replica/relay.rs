@@ -1,11 +1,11 @@
-//! Rows of those to whom there is no link, passed on from node to node.
+//! Relaying: nodes pass on the rows of actors to peers that have no link to the owner.
 //!
-//! For each actor whose node lives and has no link to us, we take the rows from one peer, the actor's **parent** here, which
-//! sends what it gets as it gets it. All parents of an actor together make a tree with its owner at the root, so a change
-//! takes one message to each node. The others send nothing of it but the entries of their digests, and by these we find
-//! another parent: when the link to this one goes down, or when somebody else has more for too long. This is Plumtree
-//! (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", 2007) with a tree for each actor: `Want` grafts, `Prune`
-//! prunes, digests are the lazy push. What a peer is owed is a cursor (I7), so there is no message to be kept for it.
+//! For each actor whose node is alive and has no link to this node, this node takes the rows from one peer, the actor's
+//! **parent** here. The parent forwards rows as it receives them. All parents of an actor form a tree with the owner at the
+//! root, so a change takes one message per node. The other peers send only the entries of their digests. This node uses these
+//! entries to find another parent: when the link to the parent goes down, or when another peer has more rows for too long. This
+//! is Plumtree (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", 2007) with one tree per actor: `Want` grafts,
+//! `Prune` prunes, digests are the lazy push. A cursor records what to send to a peer (I7), so no messages are stored.
 #![cfg_attr(
     not(test),
     deny(
@@ -28,17 +28,17 @@ use crate::canary::{self, Canary};
 use crate::sync::Progress;
 
 impl Replica {
-    /// Whether rows of a run have to be passed on to us: its node lives, and we have no link to it.
+    /// Whether this node needs a relay for the rows of a run: its node is alive, and there is no link to it.
     pub(super) fn needs_parent(&self, actor: &Actor) -> bool {
         self.lives(actor) && !self.links.contains_key(&actor.node)
     }
 
-    /// Whom we take rows from.
+    /// The peer from which this node takes these rows.
     pub(super) fn parent(&self, part: &StreamId) -> Option<&NodeName> {
         self.parents.get(part)
     }
 
-    /// Takes rows from a peer from now on, and from no other.
+    /// Takes these rows from this peer from now on, and prunes the previous parent.
     pub(super) fn set_parent(&mut self, peer: &NodeName, part: &StreamId) {
         if let Some(link) = self.links.get_mut(peer) {
             link.pruned.remove(part);
@@ -50,7 +50,7 @@ impl Replica {
         }
     }
 
-    /// Tells a peer to send no more of these rows.
+    /// Asks a peer to stop sending these rows.
     pub(super) fn prune(&mut self, peer: &NodeName, part: &StreamId) {
         if let Some(link) = self.links.get_mut(peer) {
             link.asked.remove(part);
@@ -60,14 +60,15 @@ impl Replica {
         }
     }
 
-    /// Tells a peer to send no more of the rows of a run that is over.
+    /// Asks a peer to stop sending rows of a run that is over.
     pub(super) fn refuse(&mut self, peer: &NodeName, part: StreamId) {
         if let Some(link) = self.links.get_mut(peer).filter(|link| link.prunes.len() < limits::ACTORS) {
             link.prunes.insert(part);
         }
     }
 
-    /// A peer says that it has some of an actor's rows, and nobody sends them to us: it does from now on.
+    /// A peer reports that it has rows of an actor. If this node needs a parent for them and has none, the peer becomes the
+    /// parent.
     pub(super) fn find_parent(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
         let free = self.needs_parent(&part.1) && !self.parents.contains_key(part);
         if free && self.links.get(peer).is_some_and(|link| !link.feeds.contains_key(part)) {
@@ -75,15 +76,15 @@ impl Replica {
         }
     }
 
-    /// Asks another than before for what is not here. Also for values of earlier rows that the one before did not have.
+    /// Asks a new parent for the missing rows, and for values of earlier rows that the previous parent did not have.
     fn graft(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
         let lacking = self.structures.get(&part.0).and_then(|held| held.structure.missing_value(&part.1));
         let after = lacking.map_or(have.have, |before| before.max(have.since).min(have.have));
         self.want(peer, part, have.since, after, false);
     }
 
-    /// Rows that came from a peer, which is not linked any more or cannot help, are taken from the one that says to have most.
-    /// Not from one that takes them from us.
+    /// Replaces a parent that has no link any more or cannot help: the peer that reports the highest version becomes the
+    /// parent. A peer that takes these rows from this node cannot be the parent.
     fn replace_parent(&mut self, part: &StreamId) {
         if !self.needs_parent(&part.1) || canary::broken(Canary::PrunedForGood) {
             return;
@@ -99,7 +100,7 @@ impl Replica {
         }
     }
 
-    /// The link to a peer is down: what came over it comes from others.
+    /// The link to a peer is down: finds other parents for the rows that came over it.
     pub(super) fn replace_parents(&mut self, peer: &NodeName) {
         let children = self.parents.iter().filter(|(_, parent)| *parent == peer).map(|(part, _)| part.clone());
         let mut parts: Vec<_> = children.collect();
@@ -116,7 +117,7 @@ impl Replica {
         parts.iter().for_each(|part| self.replace_parent(part));
     }
 
-    /// A link to an owner is up: its rows come from itself.
+    /// A link to an owner is up: the owner sends its rows itself from now on.
     pub(super) fn take_from_owner(&mut self, owner: &NodeName) {
         let theirs = self.parents.iter().filter(|((_, actor), _)| actor.node == *owner);
         let theirs: Vec<_> = theirs.map(|(part, parent)| (part.clone(), parent.clone())).collect();
@@ -126,8 +127,8 @@ impl Replica {
         }
     }
 
-    /// A peer takes rows from us that we take from it: of the two that are equally far, the one with the smaller name finds
-    /// somebody else.
+    /// Two peers take the same rows from each other. The peer that is behind finds another parent. At equal versions, the peer
+    /// with the smaller name does.
     pub(super) fn break_cycle(&mut self, peer: &NodeName, want: &Want, have: u64) {
         let part = (want.structure, want.actor.clone());
         let each_other = self.parents.get(&part) == Some(peer);
@@ -138,8 +139,8 @@ impl Replica {
         }
     }
 
-    /// Somebody has asked for rows from before where we began, whose owner has no link to him: we ask for all there is in our turn,
-    /// whoever is next on the way to the owner.
+    /// A peer without a link to the owner has asked for rows from before the start of this node's copy. This node in turn asks
+    /// the owner, or its parent towards the owner, for the whole history.
     pub(super) fn fetch_history(&mut self) {
         for part in std::mem::take(&mut self.wanted_history) {
             let source = if self.needs_parent(&part.1) { self.parent(&part) } else { Some(&part.1.node) };
@@ -152,8 +153,9 @@ impl Replica {
         }
     }
 
-    /// Rows of a cache have come from a peer. What it knows to be outdone it tells without the value; what outdoes it may be lost
-    /// with the peer before it comes here. Values that come only now are passed on to whoever had the row without.
+    /// Cache rows have come from a peer. The peer sends a superseded write without its value, and the write that supersedes it
+    /// may be lost with the peer before it arrives here. This node sends values that come late to the peers that got the row
+    /// without.
     pub(super) fn note_values(&mut self, peer: &NodeName, part: &StreamId) {
         let Some(held) = self.structures.get(&part.0).filter(|held| held.structure.is_cache()) else { return };
         let (hollow, filled) = held.structure.take_arrived_values(&part.1);
@@ -167,7 +169,7 @@ impl Replica {
         }
     }
 
-    /// Somebody has come who may have values that are not here.
+    /// A new link is up: its peer may have values that are missing here.
     pub(super) fn ask_again_for_values(&mut self) {
         for (id, held) in self.structures.iter().filter(|(_, held)| held.structure.is_cache()) {
             self.awaiting_values
@@ -175,14 +177,14 @@ impl Replica {
         }
     }
 
-    /// Asks for values that are not here, though nothing here outdoes their rows, where whoever told them so is gone: the owner, or
-    /// whoever is next on the way to it, or one who is linked after the other.
+    /// Asks for missing values of rows that no write here supersedes, if the peer that sent the rows without values is gone.
+    /// Asks the owner, or the parent, or else one linked peer after another.
     pub(super) fn ask_for_values(&mut self) {
         let mut asks = Vec::new();
         self.awaiting_values.retain(|part, waited| {
             let Some(held) = self.structures.get(&part.0) else { return false };
             let Some(have) = held.structure.progress(&part.1) else { return false };
-            // What comes anew, of a snapshot that others go on with, is looked at when all of it is here.
+            // If the actor has a staging copy, this node checks it when the snapshot is complete.
             let Some(before) = held.structure.missing_value(&part.1) else { return have.staging.is_some() };
             *waited += 1;
             asks.push((part.clone(), have.since, before, *waited));
@@ -198,7 +200,7 @@ impl Replica {
         }
     }
 
-    /// A peer has these rows from somebody else.
+    /// The peer takes these rows from another node.
     pub(super) fn handle_prune(&mut self, peer: &NodeName, prune: Prune) {
         let part = (prune.structure, prune.actor);
         if part.1 == self.actor {
@@ -210,7 +212,7 @@ impl Replica {
         }
     }
 
-    /// Rows have come of a part: those who take them from us are to get them.
+    /// New rows of a stream have come: schedules them for the peers that take them from this node.
     pub(super) fn forward(&mut self, part: &StreamId) {
         if self.forwarded.contains(part) {
             self.links.values_mut().for_each(|link| link.touch(part));

@@ -1,4 +1,4 @@
-//! What a replica says of itself: why it refuses something, what an operator may want to know, what it has done.
+//! A replica's reports about itself: errors, events for the operator, and counters.
 #![cfg_attr(
     not(test),
     deny(
@@ -23,36 +23,36 @@ use crate::ledger::ApplyError;
 /// Why a structure was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StructureError {
-    /// The name is taken.
+    /// The name is in use.
     #[error("there is a structure \"{0}\" already: give each its own name")]
     Duplicate(StructureName),
-    /// Two names have one id.
+    /// Two names have the same id.
     #[error("the names \"{0}\" and \"{1}\" have the same id on the wire: rename one of them")]
     Collision(StructureName, StructureName),
-    /// There is such a series.
+    /// A series with this name and interval exists.
     #[error("there is a series \"{0}\" of {1} seconds already: give each its own name or interval")]
     DuplicateSeries(SeriesName, u32),
-    /// Too many windows.
+    /// There are too many windows.
     #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = limits::WINDOWS)]
     TooManyWindows,
-    /// Too many.
+    /// There are too many structures.
     #[error("a node replicates at most {max} structures", max = limits::STRUCTURES)]
     TooMany,
 }
 
-/// Why a peer's message was refused. Its rows up to the fault may have been joined, each a state that is sound by itself;
-/// the link should be closed.
+/// Why this node refused a peer's message. Rows before the fault may have been applied; each of them is a valid state by
+/// itself. The caller should close the link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
-    /// Not a message, or beyond a bound.
+    /// Not a message, or it exceeds a bound.
     #[error(transparent)]
     Message(#[from] MessageError),
     /// A delta that no node of this protocol sends.
     #[error("delta of {actor}: {error}")]
     Delta {
-        /// Whose rows it claims to have.
+        /// The actor whose rows it claims to hold.
         actor: Actor,
-        /// What is wrong with it.
+        /// The fault.
         error: ApplyError,
     },
     /// A message on a link that is not up.
@@ -60,84 +60,84 @@ pub enum PeerError {
     NoLink(NodeName),
 }
 
-/// Something that an operator may want to know.
+/// An event that an operator may want to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Somebody else wrote, or writes, under our name; we go on as a new run (I1).
+    /// Another process wrote, or writes, under this node's name. This node renews as a new run (I1).
     Conflict {
-        /// The run that we were in.
+        /// The run before.
         was: Actor,
-        /// The run that we are in now.
+        /// The run now.
         now: Actor,
-        /// Who told us.
+        /// The peer that reported it.
         peer: NodeName,
     },
-    /// Others say again that somebody else runs under our name. We go on as a new run when the pause is over, and until then
-    /// the others do not count us. Reported once a minute at most.
+    /// Peers report again that another process runs under this node's name. This node renews as a new run when the pause is
+    /// over. Until then the peers do not count its rows. Reported once a minute at most.
     ConflictWaits {
-        /// The run that they name.
+        /// The run that they report.
         by: Incarnation,
-        /// Who told us.
+        /// The peer that reported it.
         peer: NodeName,
         /// The rest of the pause.
         pause: Duration,
     },
-    /// Somebody says that a run of our name exists which no node can have begun; we do not believe it. Reported once a minute
-    /// at most.
+    /// A peer reports a run of this node's name that no node can have begun. This node does not believe it. Reported once a
+    /// minute at most.
     ClaimRefused {
         /// That run.
         by: Incarnation,
-        /// Who told us.
+        /// The peer that reported it.
         peer: NodeName,
     },
-    /// We had to go on as a new run, and there is none left. Reported once.
+    /// This node had to renew as a new run, and there is none left. Reported once.
     LastRun,
-    /// Our copy of an actor's rows was not what its owner has; a snapshot is on its way.
+    /// This node's copy of an actor's rows diverged from its owner's. A snapshot is on its way.
     Diverged {
-        /// Where.
+        /// The structure.
         structure: StructureName,
-        /// Whose rows.
+        /// The actor that owns the rows.
         actor: Actor,
     },
-    /// A snapshot has replaced what we had of an actor.
+    /// A snapshot has replaced this node's copy of an actor's rows.
     Replaced {
-        /// Where.
+        /// The structure.
         structure: StructureName,
-        /// Whose rows.
+        /// The actor that owns the rows.
         actor: Actor,
     },
-    /// A peer sent rows that it had no business to send; they were ignored.
+    /// A peer sent rows that it may not send. This node ignored them.
     Unasked {
         /// The peer.
         peer: NodeName,
-        /// Whose rows.
+        /// The actor that owns the rows.
         actor: Actor,
     },
-    /// A peer takes a structure for another kind than we do; it is not exchanged with it.
+    /// A peer has another kind for a structure. The two nodes do not exchange it.
     KindMismatch {
         /// The peer.
         peer: NodeName,
-        /// Which.
+        /// The structure.
         structure: StructureName,
-        /// What it is here.
+        /// The structure on this node.
         here: String,
-        /// What it is there.
+        /// The structure on the peer.
         there: String,
     },
-    /// This node's wall clock has made a step of more than a minute: it was set, or the machine was suspended.
+    /// This node's wall clock made a step of more than a minute: it was set, or the machine was suspended.
     ClockStepped {
-        /// By how much.
+        /// The size of the step.
         by: Duration,
-        /// Whether it went ahead.
+        /// Whether the clock went ahead.
         ahead: bool,
     },
-    /// A peer's clock is further off ours than [`Replica::clock_bound`](super::Replica::clock_bound) allows.
+    /// A peer's clock differs from this node's clock by more than [`Replica::clock_bound`](super::Replica::clock_bound) allows.
     ClockOff {
         /// The peer.
         peer: NodeName,
-        /// By how much.
+        /// The clock offset.
         by: Duration,
-        /// Whether it is ahead of ours.
+        /// Whether the peer's clock is ahead of this node's clock.
         ahead: bool,
     },
     /// A peer's clock that was off is within the bound again.
@@ -145,30 +145,30 @@ pub enum Event {
         /// The peer.
         peer: NodeName,
     },
-    /// A peer sent writes of a cache whose stamps are too far ahead of our clock. They are not taken until our clock has come
-    /// up to them, or they are written anew: one of the two clocks is wrong.
+    /// A peer sent cache writes whose stamps are too far ahead of this node's clock. One of the two clocks is wrong. This node
+    /// accepts the writes when its clock has reached their stamps, or when their owner writes them again.
     Ahead {
         /// The peer.
         peer: NodeName,
-        /// Where.
+        /// The structure.
         structure: StructureName,
-        /// Who wrote them.
+        /// The actor that wrote them.
         actor: Actor,
-        /// By how much.
+        /// How far they are ahead.
         by: Duration,
     },
-    /// A node has taken gauges below zero: somebody takes back what was never added. For limits they count as zero.
+    /// A node has taken gauges below zero: a caller removed more than was added. Limits count them as zero.
     BelowZero {
-        /// Where.
+        /// The structure.
         structure: StructureName,
-        /// Whose gauges.
+        /// The actor that owns the gauges.
         actor: Actor,
         /// How many times within a second.
         times: u64,
     },
-    /// Additions on this node were refused, because a total was at its bound.
+    /// This node refused additions, because a total was at its bound.
     TotalFull {
-        /// Where.
+        /// The structure.
         structure: StructureName,
         /// This run.
         actor: Actor,
@@ -179,37 +179,37 @@ pub enum Event {
     Life {
         /// The node.
         node: NodeName,
-        /// What it is now.
+        /// Its new state.
         life: Life,
     },
-    /// A newer run of a node has taken the place of an older one.
+    /// A newer run of a node has superseded an older one.
     Superseded {
         /// The older run.
         actor: Actor,
     },
-    /// A node was forgotten, here or elsewhere.
+    /// A node was forgotten, by an operator of this node or of another one.
     Forgotten {
         /// The node.
         node: NodeName,
     },
-    /// What had been saved and had to wait cannot be taken back.
+    /// Saved rows that had to wait cannot be restored.
     NotRestored(RestoreError),
-    /// Events that were only counted, because a first one of them was reported before.
+    /// Events that were only counted, because the first of them was reported before.
     Repeated {
-        /// Who caused them; `None` for those of more nodes and kinds than are told apart.
+        /// The node that caused them; `None` for those beyond the number of nodes and kinds that are listed separately.
         node: Option<NodeName>,
-        /// What they were.
+        /// Their kind.
         kind: Option<EventKind>,
-        /// Where.
+        /// The structure.
         structure: Option<StructureName>,
         /// How many.
         times: u64,
-        /// The time in which they happened.
+        /// The time span in which they happened.
         within: Duration,
     },
 }
 
-/// Kinds of events that a node can cause over and over.
+/// Kinds of events that a node can cause repeatedly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum EventKind {
     /// [`Event::Diverged`].
@@ -239,7 +239,7 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// What happened, as logs show it.
+    /// The text of the kind in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Diverged => "rows differ from their owner's",
@@ -265,8 +265,8 @@ impl fmt::Display for EventKind {
 }
 
 impl Event {
-    /// The node that causes it and its kind; `None` for an event that is always reported, because this node itself limits
-    /// how often it happens.
+    /// The node that causes the event, and its kind; `None` for an event that is always reported, because this node itself
+    /// limits how often it happens.
     pub(super) fn cause(&self) -> Option<(&NodeName, EventKind)> {
         match self {
             Self::Diverged { actor, .. } => Some((&actor.node, EventKind::Diverged)),
@@ -291,7 +291,7 @@ impl Event {
         }
     }
 
-    /// Where it happened.
+    /// The structure of the event.
     pub(super) fn structure(&self) -> Option<&StructureName> {
         match self {
             Self::Diverged { structure, .. }
@@ -305,47 +305,47 @@ impl Event {
     }
 }
 
-/// What a replica has done so far.
+/// Counters of a replica's work so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Counters {
-    /// Deltas that were sent.
+    /// Deltas sent.
     pub deltas_out: u64,
-    /// Deltas that were taken in.
+    /// Deltas applied.
     pub deltas_in: u64,
-    /// Bytes of rows that were sent.
+    /// Bytes of rows sent.
     pub row_bytes_out: u64,
-    /// Bytes of rows that were taken in.
+    /// Bytes of rows applied.
     pub row_bytes_in: u64,
-    /// Deltas that did not follow on what we have.
+    /// Deltas with a gap: they began after the applied version.
     pub gaps: u64,
-    /// Requests for rows that were sent.
+    /// Requests for rows sent.
     pub wants_out: u64,
-    /// Requests for rows to come that were sent, where none were missing.
+    /// Grafts sent: requests for future rows, where no rows were missing.
     pub grafts_out: u64,
-    /// Digests that were sent.
+    /// Digests sent.
     pub digests_out: u64,
     /// Divergences found.
     pub divergences: u64,
-    /// Snapshots that replaced what we had.
+    /// Snapshots that replaced a copy.
     pub replaced: u64,
     /// Identity conflicts.
     pub conflicts: u64,
-    /// Claims that our name is another process's that came during the pause behind a change of the run.
+    /// Claims of another process under this node's name that came during the pause after a change of the run.
     pub claims_delayed: u64,
-    /// Claims that our name is another process's that were not believed.
+    /// Claims of another process under this node's name that this node did not believe.
     pub claims_refused: u64,
-    /// Messages that were refused.
+    /// Messages refused.
     pub refused: u64,
-    /// Deltas that nobody had asked for.
+    /// Deltas that this node had not asked for.
     pub unasked: u64,
-    /// Deltas of caches that were written too far ahead of our clock.
+    /// Deltas of caches that were written too far ahead of this node's clock.
     pub ahead: u64,
     /// How often a node has taken a gauge below zero.
     pub below_zero: u64,
-    /// Additions on this node that were refused because a total was at its bound.
+    /// Additions that this node refused because a total was at its bound.
     pub totals_full: u64,
-    /// Steps of more than a minute that this node's wall clock has made.
+    /// Steps of more than a minute of this node's wall clock.
     pub clock_steps: u64,
-    /// Digests of peers whose clocks were off by more than the bound, the first of each such time not included.
+    /// Digests from peers whose clocks were off by more than the bound, not counting the first digest of each such period.
     pub clocks_off: u64,
 }

@@ -1,7 +1,7 @@
-//! Saved rows as they are read back: in order of version, a piece at a time, however they are kept.
+//! Reading saved rows: in order of version, one piece at a time, independent of the storage format.
 //!
-//! A part may be larger than the memory that is free. So a reader of it first learns the order of its rows, at 16 bytes a row,
-//! and then fetches row after row into a piece of the size of a delta.
+//! A saved part may be larger than free memory. So a reader first collects the order of its rows, at 16 bytes per row, and then
+//! fetches row after row into a piece of the size of a delta.
 
 use tallymesh_schemas::Version;
 use tallymesh_schemas::rows::{RowReader, RowWriter, RowsError};
@@ -9,21 +9,21 @@ use tallymesh_schemas::saved::{Extent, PIECE_BYTES, Piece, Row};
 
 use super::RestoreError;
 
-/// The rows of one saved part, wherever they are.
+/// The rows of one saved part, in any storage.
 pub trait SavedRows {
-    /// What may go wrong.
+    /// The error type.
     type Error: From<RestoreError>;
 
-    /// Hands on every row, in any order: its slot, its version, and its bytes.
+    /// Passes every row to `each`, in any order: its slot, its version, and its bytes.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The rows cannot be read.
     fn each_row(&self, each: &mut dyn FnMut(u32, Version, &[u8])) -> Result<(), Self::Error>;
 
-    /// Hands on the row of a slot, if there is one: its version and its bytes.
+    /// Passes the row of a slot to `take`, if there is one: its version and its bytes.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The row cannot be read.
     fn row(&self, slot: u32, take: &mut dyn FnMut(Version, &[u8])) -> Result<(), Self::Error>;
 }
 
@@ -80,8 +80,8 @@ pub(super) fn order<R: SavedRows>(
     Ok(order)
 }
 
-/// Hands on the rows in this order, in pieces that fit into a delta. There is one piece at least, and the last one is up to
-/// all that the extent says. `wrong` says where an error of the rows is.
+/// Passes the rows to `each` in this order, in pieces that fit into a delta. There is at least one piece, and the last one ends
+/// at the extent's applied version. `wrong` adds the location to an error of the rows.
 pub(super) fn each_piece<R: SavedRows>(
     rows: &R,
     order: &[(Version, u32)],
@@ -114,7 +114,7 @@ pub(super) fn each_piece<R: SavedRows>(
     Ok(())
 }
 
-/// Adds a row that has to be what was saved under its slot and version.
+/// Adds a row, which must have the slot and version under which it was saved.
 fn push(writer: &mut RowWriter, (version, slot): (Version, u32), bytes: &[u8]) -> Result<(), RowsError> {
     let mut reader = RowReader::new(bytes, version.saturating_sub(1));
     let row = reader.next_row()?.ok_or(RowsError::Malformed(0))?;
