@@ -1,4 +1,4 @@
-//! The events that wait to be polled. Whoever causes an event many times causes few of them: the first one is queued, the
+//! The queue of events to poll. A node that causes an event many times causes few entries: the first event is queued, and the
 //! repeated ones are counted and queued as one [`Event::Repeated`] about once a minute.
 #![cfg_attr(
     not(test),
@@ -25,7 +25,7 @@ use crate::time::Time;
 /// Changes of one node's life that are queued one by one before they are counted: a restart causes three or four.
 const LIVES: u32 = 8;
 
-/// Of what a node causes: the kind, and where.
+/// The kind of an event that a node causes, and its structure.
 type Kind = (EventKind, Option<StructureName>);
 
 /// See the [module](self).
@@ -34,7 +34,7 @@ pub(super) struct Events {
     queue: VecDeque<Event>,
     reporter: Reporter<NodeName, Kind>,
     lives: Reporter<NodeName, Kind>,
-    /// Nodes that were forgotten: whoever keeps connections has to act on each.
+    /// Forgotten nodes: the caller that keeps connections has to act on each.
     forgotten: BTreeSet<NodeName>,
     tally: Arc<bound::Tally>,
 }
@@ -62,7 +62,7 @@ impl Events {
         }
     }
 
-    /// Queues what was counted, where it is time.
+    /// Queues the summaries of counted events that are due.
     pub(super) fn summarize(&mut self, now: Time) {
         let now = since_start(now);
         while let Some(repeated) = self.reporter.poll(now).or_else(|| self.lives.poll(now)) {
@@ -83,7 +83,7 @@ impl Events {
         self.forgotten.pop_first()
     }
 
-    /// When nobody polls, older events go first: they are for people.
+    /// If the caller does not poll, the oldest events are dropped first: events are meant for people.
     fn queue(&mut self, event: Event) {
         if self.queue.len() >= limits::EVENTS {
             self.queue.pop_front();

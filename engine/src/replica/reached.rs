@@ -19,19 +19,19 @@ use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 use super::Replica;
 use super::link::StreamId;
 
-/// What other nodes have named and this one does not hold, at most [`limits::UNHELD`] of each.
+/// Runs and nodes that other nodes reported and this node does not hold, at most [`limits::UNHELD`] of each.
 #[derive(Debug, Default)]
 pub(super) struct Unheld {
     /// Runs without a place in a structure.
     pub(super) parts: BTreeSet<StreamId>,
-    /// Nodes without a place, each with the node that told of it last.
+    /// Nodes without a place, each with the node that reported it last.
     pub(super) nodes: BTreeMap<NodeName, NodeName>,
-    /// There is more than is named.
+    /// There are more than these lists hold.
     pub(super) more: bool,
 }
 
 impl Unheld {
-    /// A run has no place in a structure.
+    /// Records a run that has no place in a structure.
     pub(super) fn part(&mut self, part: StreamId) {
         if self.parts.len() < limits::UNHELD || self.parts.contains(&part) {
             self.parts.insert(part);
@@ -40,7 +40,7 @@ impl Unheld {
         }
     }
 
-    /// A node that `reported_by` tells of has no place.
+    /// Records a node, reported by `teller`, that has no place.
     pub(super) fn node(&mut self, node: &NodeName, teller: &NodeName) {
         if self.nodes.len() < limits::UNHELD || self.nodes.contains_key(node) {
             self.nodes.insert(node.clone(), teller.clone());
@@ -49,15 +49,15 @@ impl Unheld {
         }
     }
 
-    /// An operator forgets a node: what only it told of is not missed any more. What had no name is named anew when others
-    /// tell of it again.
+    /// An operator forgets a node: removes the nodes that only it reported. Unlisted ones are added when other nodes report
+    /// them again.
     pub(super) fn forget_reporter(&mut self, node: &NodeName) {
         let before = self.nodes.len();
         self.nodes.retain(|_, teller| teller != node);
         self.more &= self.nodes.len() == before;
     }
 
-    /// Forgets the parts that are `gone`. What had no name is named anew when its peers tell of it again.
+    /// Removes the streams that are `gone`. Unlisted ones are added when peers report them again.
     pub(super) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
         let before = self.parts.len();
         self.parts.retain(|part| !gone(part));
@@ -66,8 +66,8 @@ impl Unheld {
 }
 
 impl Replica {
-    /// The bounds that were reached since the start: those of the replica, and those of each structure. Of the windows of
-    /// a series all are one place.
+    /// The bounds reached since the start: those of the replica, and those of each structure. All windows of a series count as
+    /// one place.
     pub fn bounds(&self) -> Vec<bound::Report> {
         let mut reports = self.tally.reports(limit);
         for held in self.structures.values() {
@@ -85,12 +85,12 @@ impl Replica {
         reports
     }
 
-    /// A peer tells of a run that has no place here.
+    /// A peer reports a run that has no place here.
     pub(super) fn has_no_place(&mut self, id: StructureId, actor: &Actor) {
         self.unheld.part((id, actor.clone()));
     }
 
-    /// `reported_by` tells of a node that has no place here.
+    /// `teller` reports a node that has no place here.
     pub(super) fn note_unheld_node(&mut self, node: &NodeName, teller: &NodeName) {
         self.tally.reached(Bound::Nodes);
         self.unheld.node(node, teller);
@@ -107,7 +107,7 @@ fn limit(bound: Bound) -> u64 {
         Bound::Wants => limits::WANTS,
         Bound::RunQuestions => limits::RUN_QUESTIONS as usize,
         Bound::Events => limits::EVENTS,
-        // Others count these.
+        // Other components count these.
         _ => 0,
     };
     limit as u64

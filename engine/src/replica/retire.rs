@@ -1,15 +1,15 @@
-//! When a cache's rows may go: in rounds, at whose end everybody has what anybody had at their beginning.
+//! Retirement of cache rows, in rounds. At the end of a round, every node has the rows that any node had at its start.
 //!
-//! Who owns a row retires it, and only when that can bring back nothing that it outdoes:
+//! The owner of a row retires it, and only when no write that the row supersedes can become visible again:
 //!
-//! - A row over which another write wins goes when everybody has that one: at the end of a round that began when it was
-//!   known here. So what is read somewhere is never less than what was read before.
-//! - A row that wins and says that there is nothing, because the entry was removed or has expired, goes in three rounds. At
-//!   the end of the first everybody has it; whatever is written from then on is later. So all that it outdoes was written
-//!   by then, and at the end of the second everything of that is known here. If no other row of its key is left here then,
-//!   the third makes sure that none is anywhere.
+//! - A superseded row is retired when every node has the winner: at the end of a round that began when the winner was known
+//!   here. So a read on any node never returns an older write than an earlier read did.
+//! - A winner without a live value, because the entry was removed or has expired, is retired after three rounds. At the end of
+//!   the first round every node has the row, and later writes have later stamps. So all writes that it supersedes exist by
+//!   then, and at the end of the second round this node has all of them. If no other row of the key is left here then, the
+//!   third round makes sure that no node has one.
 //!
-//! A node that is known and not forgotten and says nothing stops the rounds: it may have anything.
+//! A known node that is not forgotten and does not report stops the rounds: it may have any rows.
 
 use std::collections::BTreeMap;
 
@@ -26,26 +26,26 @@ use crate::ledger::OwnRow;
 use crate::structure::Structure;
 use crate::time::Now;
 
-/// What a node has of each actor's rows in a cache, all of it at one moment.
+/// A node's progress for each actor in a cache, all of it at one moment.
 pub(super) type Vector = BTreeMap<Actor, SeenEntry>;
 
-/// Rows that one round takes up at most.
+/// The maximum number of rows in one round.
 const ROWS: usize = 1 << 16;
 
-/// Digests of everything in which a peer names nothing of a cache before it is taken not to have it.
+/// After so many complete digests without an entry of a cache, a peer counts as not having the cache.
 const SILENT: u32 = 2;
 
-/// A round that is under way, and the rows that wait for its end.
+/// A round in progress, and the rows that wait for its end.
 #[derive(Debug)]
 pub(super) struct Round {
-    /// What anybody had of each actor when it began.
+    /// The highest applied version of each actor on any node when the round began.
     cut: BTreeMap<Actor, Version>,
     dominated: Vec<OwnRow>,
-    /// Rows that are over, which everybody will have at its end.
+    /// Winners without a live value. Every node has them at the end of the round.
     final_rows: Vec<OwnRow>,
-    /// Everybody has them; at its end everything that they outdo will be known here.
+    /// Every node has these rows. At the end of the round this node has every row that they supersede.
     known: Vec<OwnRow>,
-    /// They were alone here; at its end they are so everywhere.
+    /// The only rows of their keys on this node. At the end of the round that holds on all nodes.
     alone: Vec<OwnRow>,
 }
 
@@ -56,7 +56,7 @@ impl Round {
 }
 
 impl Replica {
-    /// Takes note of what a peer has.
+    /// Records what a peer has of a cache.
     pub(super) fn handle_seen(&mut self, peer: &NodeName, seen: Seen) {
         let Some(held) = self.structures.get(&seen.structure) else { return };
         if !held.shared || !held.structure.is_cache() {
@@ -68,7 +68,7 @@ impl Replica {
         }
     }
 
-    /// Appends to `buf` what we have of a cache; whether there is something to tell.
+    /// Appends this node's progress in a cache to `buf`. Returns whether there was something to report.
     pub(super) fn transmit_seen(&self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
         while let Some(id) = link.seen_due.pop_first() {
             let Some(held) = self.structures.get(&id) else { continue };
@@ -85,7 +85,7 @@ impl Replica {
         false
     }
 
-    /// Notes which caches a peer is to be told of: those that have changed, or all.
+    /// Schedules reports to a peer about the caches that have changed, or about all.
     pub(super) fn schedule_seen(&self, link: &mut Link, all: bool) {
         for (id, held) in self.structures.iter().filter(|(_, held)| held.shared && held.structure.is_cache()) {
             if all || link.seen_sent.get(id) != Some(&held.structure.vector()) {
@@ -94,11 +94,11 @@ impl Replica {
         }
     }
 
-    /// Goes on with the rounds of all caches.
+    /// Continues the rounds of all caches.
     pub(super) fn retire(&mut self, now: Now) {
         let caches = self.structures.iter().filter(|(_, held)| held.structure.is_cache());
         let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
-        // One peer's clock against ours: ours may be the wrong one, and what it calls the future the present.
+        // With one peer's clock against this node's, this node's may be the wrong one, and its future may be the present.
         let certain = caches.is_empty() || self.clocks_agree(now, limits::MAX_DRIFT);
         let expiry_ms = self.expiry_ms(now);
         for id in caches {
@@ -114,7 +114,7 @@ impl Replica {
     }
 }
 
-/// What everybody else has of a cache; `None` when somebody does not say.
+/// The reports of all other nodes about a cache; `None` if one of them is missing.
 fn vectors<'a>(
     nodes: &BTreeMap<NodeName, Node>,
     links: &'a BTreeMap<NodeName, Box<Link>>,
@@ -135,12 +135,12 @@ fn vectors<'a>(
     Some(vectors)
 }
 
-/// Whether everybody has everything up to the cut.
+/// Whether every node has everything up to the cut.
 fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) -> bool {
     cut.iter().all(|(actor, cut)| {
         let whole = |entry: &SeenEntry| entry.complete >= *cut;
         let Some(own) = ours.get(actor) else {
-            // Forgotten: it has to be by all.
+            // The actor is forgotten here: all nodes have to forget it.
             return others.iter().all(|vector| !vector.contains_key(actor));
         };
         let same = |entry: &SeenEntry| {
@@ -153,7 +153,7 @@ fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) ->
     })
 }
 
-/// Ends a round, if it is over, and begins the next one, if there is something to retire.
+/// Ends a round, if it is over, and begins the next one, if there are rows to retire.
 fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], expiry_ms: u64) -> Option<Round> {
     let ours = structure.vector();
     let (mut known, mut alone) = (Vec::new(), Vec::new());
@@ -169,7 +169,7 @@ fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], expiry_
         known.extend(still);
         known.extend(round.final_rows);
     }
-    // What was retired just now is part of what the next round waits for.
+    // The next round also waits for the retirements made just now.
     let ours = structure.vector();
     let needless = structure.take_needless(expiry_ms, ROWS);
     let mut cut: BTreeMap<Actor, Version> = BTreeMap::new();

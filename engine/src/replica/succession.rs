@@ -1,11 +1,11 @@
-//! How often a node goes on as another run because others say that another process has its name.
+//! Limits how often a node renews as another run because peers claim that another process has its name.
 //!
-//! Each such change ends the node's links and moves what it counts, so others must not cause many of them. The first claim
-//! has its effect at once. After that the node pauses; it remembers the highest claim that comes meanwhile, and acts on it
-//! when the pause is over. The pause doubles with every change, and is halved again for every [`CALM`] without one.
+//! Each such change ends the node's links and moves its counts, so peers must not cause many of them. The first claim takes
+//! effect at once. After that the node pauses. It remembers the highest claim that comes during the pause, and acts on it when
+//! the pause is over. The pause doubles with every change, and halves again for every [`CALM`] without one.
 //!
-//! Two processes that have one name supersede each other in turn. By the pauses both slow down, and the others go on
-//! counting the one that changed last.
+//! Two processes with one name supersede each other in turn. The pauses slow both down, and the other nodes continue to count
+//! the one that changed last.
 
 use std::time::Duration;
 
@@ -19,25 +19,25 @@ pub(super) const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest pause.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
-/// Time without a change, behind the pause, after which the pause is halved.
+/// Time without a change, counted from the end of the pause, after which the pause is halved.
 const CALM: Duration = Duration::from_secs(600);
 
 /// Time between two reports of the same thing.
 const REPORT: Duration = Duration::from_secs(60);
 
-/// That another process is, or was, in a run of this node's name.
+/// A claim that another process is, or was, in a run of this node's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Claim {
     /// That run.
     pub(super) by: Incarnation,
-    /// Who says so; this node's own name for whoever has its key.
+    /// The peer that reports it; this node's own name if the reporter is a process that holds its key.
     pub(super) peer: NodeName,
-    /// Up to which run this node was forgotten, if that is what makes it go on.
+    /// The run up to which this node was forgotten, if that is the reason for the claim.
     pub(super) forgotten: Option<Incarnation>,
 }
 
 impl Claim {
-    /// Both claims in one: a run that is later than both satisfies both.
+    /// Joins two claims: a run that is later than both satisfies both.
     fn join(self, other: Self) -> Self {
         let forgotten = self.forgotten.max(other.forgotten);
         let higher = if other.by > self.by { other } else { self };
@@ -45,7 +45,7 @@ impl Claim {
     }
 }
 
-/// A report that is made the first time, and then once a minute at most.
+/// Reports a repeated fact the first time, and then at most once a minute.
 #[derive(Debug, Default)]
 struct Report(Option<Time>);
 
@@ -59,10 +59,10 @@ impl Report {
     }
 }
 
-/// When the next change may be, and which claim waits for it.
+/// The time of the next change, and the claim that waits for it.
 #[derive(Debug, Default)]
 pub(super) struct Succession {
-    /// When the last change was, and how long the pause behind it is.
+    /// The time of the last change, and the length of the pause after it.
     last: Option<(Time, Duration)>,
     waiting: Option<Claim>,
     waits: Report,
@@ -70,18 +70,18 @@ pub(super) struct Succession {
 }
 
 impl Succession {
-    /// How long the next change has to wait; zero when it may be now.
+    /// How long the next change has to wait; zero when it may happen now.
     pub(super) fn pause(&self, now: Time) -> Duration {
         self.last.map_or(Duration::ZERO, |(at, pause)| at.after(pause).since(now))
     }
 
-    /// When the claim that waits may have its effect; [`Time::NEVER`] when none waits.
+    /// The time when the waiting claim may take effect; [`Time::NEVER`] if none waits.
     pub(super) fn due(&self) -> Time {
         let free = self.last.map_or(Time(0), |(at, pause)| at.after(pause));
         if self.waiting.is_some() { free } else { Time::NEVER }
     }
 
-    /// Keeps a claim until the pause is over; whether that is to be reported.
+    /// Keeps a claim until the pause is over. Returns whether to report it.
     pub(super) fn wait(&mut self, now: Time, claim: Claim) -> bool {
         self.waiting = Some(match self.waiting.take() {
             Some(before) => before.join(claim),
@@ -90,12 +90,12 @@ impl Succession {
         self.waits.is_due(now)
     }
 
-    /// The claim that waits, if there is one, which waits no longer.
+    /// Takes the waiting claim, if there is one.
     pub(super) fn take(&mut self) -> Option<Claim> {
         self.waiting.take()
     }
 
-    /// The claim that waits joined with one that comes now.
+    /// Takes the waiting claim and joins it with a new one.
     pub(super) fn take_with(&mut self, claim: Claim) -> Claim {
         match self.waiting.take() {
             Some(before) => before.join(claim),
@@ -103,12 +103,12 @@ impl Succession {
         }
     }
 
-    /// A claim was refused; whether that is to be reported.
+    /// Records a refused claim. Returns whether to report it.
     pub(super) fn refuse(&mut self, now: Time) -> bool {
         self.refusals.is_due(now)
     }
 
-    /// The node has gone on as another run: the next one has to wait.
+    /// The node has renewed as another run: the next change has to wait.
     pub(super) fn changed(&mut self, now: Time) {
         let pause = self.last.map_or(SHORTEST, |(at, pause)| {
             let calm = now.since(at.after(pause)).as_secs() / CALM.as_secs();
@@ -128,7 +128,7 @@ mod tests {
         Claim { by: Incarnation(by), peer, forgotten: forgotten.map(Incarnation) }
     }
 
-    /// When changes happen if there is a claim at every moment.
+    /// The times of changes if there is a claim at every moment.
     fn changes_until(succession: &mut Succession, mut now: Time, end: Time) -> Vec<Time> {
         let mut changes = Vec::new();
         loop {
@@ -163,7 +163,7 @@ mod tests {
         assert!(changes_until(&mut succession, later, later.after(end.since(Time(0)))).len() >= busy - 1);
     }
 
-    /// Whoever waits just long enough for the pause to be short again does not cause more than some changes an hour.
+    /// A peer that always waits until the pause is short again causes only a few changes an hour.
     #[test]
     fn patience_does_not_pay() {
         let (mut succession, mut now, mut changes) = (Succession::default(), Time(0), 0);

@@ -1,4 +1,4 @@
-//! The clock by which a node numbers the windows of series.
+//! The clock that a node uses to number the windows of series.
 
 use std::time::Duration;
 
@@ -9,38 +9,38 @@ use crate::time::{Now, Time};
 
 /// The node's clock for windows: the wall clock, except that it does not follow small steps back.
 ///
-/// When the wall clock goes back by at most [`limits::MAX_DRIFT`], this clock goes on at half its pace until the wall clock
-/// has caught up. So no window comes a second time, and none lasts more than twice as long as it should. When the wall clock
-/// goes back by more, it was wrong before, and this clock follows it at once.
+/// When the wall clock goes back by at most [`limits::MAX_DRIFT`], this clock runs at half speed until the wall clock has
+/// caught up. So no window comes a second time, and none lasts more than twice its length. When the wall clock goes back by
+/// more, it was wrong before, and this clock follows it at once.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct WindowClock {
     /// Microseconds since 1970.
     unix_us: u64,
-    /// By how much that is ahead of the wall clock.
+    /// How far that is ahead of the wall clock.
     ahead_us: u64,
     at: Time,
-    /// The wall clock when it was last read, in microseconds since 1970, and when that was.
+    /// The last reading of the wall clock, in microseconds since 1970, and its time.
     read: Option<(u64, Time)>,
-    /// When a step was reported.
+    /// The time of the last reported step.
     reported_at: Option<Time>,
 }
 
-/// The wall clock was set, or the machine was suspended: the wall clock shows something else than the time that has passed.
+/// A step of the wall clock against the elapsed time: the clock was set, or the machine was suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Step {
-    /// By how much.
+    /// The size of the step.
     pub(super) by: Duration,
-    /// Whether it went ahead.
+    /// Whether the clock went ahead.
     pub(super) ahead: bool,
-    /// Whether it is to be reported: of a clock that goes to and fro only the first step in a minute is.
+    /// Whether to report it: of a clock that steps to and fro, only the first step in a minute is reported.
     pub(super) is_told: bool,
 }
 
-/// The most by which the clock may be ahead of the wall clock.
+/// The maximum by which the clock may be ahead of the wall clock.
 const MAX_AHEAD_US: u64 = limits::MAX_DRIFT.as_secs() * 1_000_000;
 
 impl WindowClock {
-    /// Reads the wall clock. Returns the step if the wall clock has made a large one since it was last read.
+    /// Reads the wall clock. Returns the step if the wall clock has made a large one since the last reading.
     pub(super) fn advance(&mut self, now: Now) -> Option<Step> {
         let elapsed = micros(now.mono.since(self.at));
         let slow = self.unix_us.saturating_add(elapsed / 2);
@@ -49,14 +49,14 @@ impl WindowClock {
         if canary::broken(Canary::ClockGoesBack) || slow.saturating_sub(wall) > MAX_AHEAD_US {
             (self.unix_us, self.at, self.ahead_us) = (wall, self.at.max(now.mono), 0);
         } else if wall >= slow || elapsed >= 2 {
-            // Of a step that is too small to halve, nothing is lost: it is part of the next one.
+            // An elapsed time too short to halve is not lost: the next reading includes it.
             (self.unix_us, self.at) = (wall.max(slow), self.at.max(now.mono));
             self.ahead_us = self.unix_us - wall;
         }
         step
     }
 
-    /// The difference between what the wall clock shows and what it should show, if that is large.
+    /// The difference between the wall clock and its expected value, if it is large.
     fn step(&mut self, wall: u64, at: Time) -> Option<Step> {
         let (was, read) = self.read.replace((wall, at))?;
         let expected = was.saturating_add(micros(at.since(read)));
@@ -75,7 +75,7 @@ impl WindowClock {
         self.unix_us / 1000
     }
 
-    /// When it will show `unix_ms` if the wall clock keeps its pace: at half pace until that one has caught up.
+    /// When this clock will show `unix_ms` if the wall clock keeps its speed: at half speed until the wall clock has caught up.
     pub(super) fn when(&self, unix_ms: u64) -> Time {
         let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
         self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// It follows small steps of the wall clock at half pace, and never goes back for them. It is never more than a
+        /// The clock follows small steps of the wall clock at half speed, and never goes back for them. It is never more than a
         /// minute ahead of the wall clock, and never behind it.
         #[test]
         fn the_clock_goes_back_for_large_steps_only(
@@ -124,14 +124,14 @@ mod tests {
         assert_eq!(clock.advance(at(5, 13_604)), None);
         assert_eq!(clock.advance(at(6, 10_005)), Some(Step { by: hour, ahead: false, is_told: false }));
         assert_eq!(clock.unix_ms(), 10_005_000);
-        // A wall clock that shows a time before 1970 is taken for 1970.
+        // A wall clock before 1970 counts as 1970.
         assert_eq!(clock.advance(at(7, 0)).map(|step| step.ahead), Some(false));
         assert_eq!((clock.unix_ms(), clock.when(5000)), (0, Time(12_000_000)));
     }
 
     proptest! {
-        /// A timer for a moment is after now, the clock shows the moment when it is due, and not long before: whoever waits
-        /// for a window wakes once.
+        /// A timer for a moment is after now. The clock shows the moment when the timer is due, and not long before. So a
+        /// caller that waits for a window wakes once.
         #[test]
         fn a_timer_is_due_when_the_clock_shows_its_moment(
             steps in prop::collection::vec((0_u64..3_000_000, -5_000_i64..1_000), 1..20),
@@ -165,7 +165,7 @@ mod tests {
     fn a_clock_that_is_ahead_meets_the_wall_clock() {
         let mut clock = WindowClock::default();
         clock.advance(Now { mono: Time(0), unix_ms: 100_000 });
-        // The wall clock goes back by ten seconds; after twenty it has caught up, however often one looks.
+        // The wall clock goes back by ten seconds. After twenty seconds it has caught up, however often the clock is read.
         for micros in (0..=20_000_000).step_by(997) {
             clock.advance(Now { mono: Time(micros), unix_ms: 90_000 + micros / 1000 });
         }
