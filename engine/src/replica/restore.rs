@@ -1,4 +1,4 @@
-//! What outlived a run, taken back: joined as what a peer sends, as rows of the actor that wrote them.
+//! Restoring saved state: rows are joined like rows from a peer, as rows of the actor that wrote them.
 
 use tallymesh_schemas::message::{Delta, Tombstone};
 use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
@@ -12,56 +12,56 @@ use crate::ledger::ApplyError;
 use crate::sync::PersistedExtent;
 use crate::time::Now;
 
-/// Why what was saved is not taken back.
+/// Why saved rows are not restored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// The structure is another one now.
+    /// The structure has another class now.
     #[error(
         "\"{name}\" was saved as {saved} and is configured as {configured}: give it another name, or make it what it was"
     )]
     Class {
-        /// Which.
+        /// The structure.
         name: String,
-        /// The class that it was saved as.
+        /// The class in the saved state.
         saved: &'static str,
-        /// The class that it has.
+        /// The configured class.
         configured: &'static str,
     },
     /// The rows cannot be read.
     #[error("the rows of {actor} in \"{name}\" cannot be read: {error}")]
     Rows {
-        /// Where.
+        /// The structure.
         name: String,
-        /// Whose.
+        /// The actor that owns the rows.
         actor: Actor,
-        /// What is wrong.
+        /// The fault.
         error: ApplyError,
     },
-    /// The rows are not all there, or not what they were.
+    /// Rows are missing or changed.
     #[error("the rows of {actor} in \"{name}\" are not those that were saved")]
     Differs {
-        /// Where.
+        /// The structure.
         name: String,
-        /// Whose.
+        /// The actor that owns the rows.
         actor: Actor,
     },
 }
 
-/// What is to become of saved rows.
+/// What to do with saved rows.
 enum Fate {
     Joins,
     Waits,
-    /// Their window is over, or its series is not saved any more.
+    /// Their window is over, or their series is not saved any more.
     Over,
-    /// Nothing of that name is configured: they stay saved as they are.
+    /// No structure of that name is configured: they stay saved as they are.
     Stays,
 }
 
-/// The run to begin after one that knew these facts: that of the wall clock, or a later one where that is not later than the one
-/// that knew them. The facts may be older than what was saved last, so a run that they do not name may have been begun as well.
+/// The run to begin after the run that saved these facts: that of the wall clock, or the run's successor if the wall clock is
+/// not later. The facts may be older than the last saved state, so a run that they do not contain may have begun as well.
 ///
 /// # Errors
-/// [`NoSuchRun`] when the one that knew them was the last there is.
+/// [`NoSuchRun`] when the run that saved them was the last possible one.
 pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
     if canary::broken(Canary::RunTakenUp) {
         return Ok(facts.incarnation);
@@ -70,14 +70,14 @@ pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
     if run > facts.incarnation { Ok(run) } else { facts.incarnation.successor(unix_ms) }
 }
 
-/// Taking back. To be called before anything comes in or is counted: first the facts, then the rows, then the end.
+/// Restoring. Call these before any input or counting: first the facts, then the rows, then the end.
 impl Replica {
-    /// Takes back what was known beside rows. The replica's own run has to be later than the one in there.
+    /// Restores the saved facts that are not rows. This replica's run has to be later than the run in them.
     pub fn restore_facts(&mut self, now: Now, facts: Facts) {
         let name = self.actor.node.clone();
         for mut tombstone in facts.tombstones {
-            // An operator's word of an earlier life: it buries the same runs, but what may have come back since is not to be
-            // left out when limits are divided.
+            // This tombstone is an operator's statement from an earlier run. It voids the same runs, but the division of limits
+            // must not leave out a node that has come back since.
             tombstone.from = tombstone.from.max(FORGOTTEN_BEFORE);
             self.add_tombstone(now, tombstone, &name);
         }
@@ -89,11 +89,11 @@ impl Replica {
         }
         let store = self.store.get_or_insert_default();
         store.last = Some(facts.incarnation);
-        // What an operator says here is said now.
+        // A statement of an operator of this node is of now, not of the time while it was away.
         store.met.insert(name);
     }
 
-    /// Takes back an actor's rows in a structure, which are all in memory; see [`Replica::restore_rows`].
+    /// Restores an actor's rows in a structure, all of them in memory; see [`Replica::restore_rows`].
     ///
     /// # Errors
     /// As [`Replica::restore_rows`].
@@ -102,12 +102,12 @@ impl Replica {
         self.restore_rows(now, Head { shape, actor, extent }, &InMemory::new(rows))
     }
 
-    /// Takes back an actor's rows in a structure. Rows of structures that are not configured are left where they are, those of
-    /// windows that are over are dropped. The rows are fetched a piece at a time: in memory are a piece, and 16 bytes a row. Only
-    /// what cannot be joined yet is read as a whole, and waits.
+    /// Restores an actor's rows in a structure. Rows of structures that are not configured stay saved. Rows of windows that are
+    /// over are dropped. The rows are read one piece at a time: a piece, and 16 bytes per row, are in memory. Only rows that
+    /// cannot be joined yet are read completely, and wait.
     ///
     /// # Errors
-    /// The rows cannot be read, are not what was saved, or the structure is of another class now.
+    /// The rows cannot be read, are not what was saved, or the structure has another class now.
     pub fn restore_rows<R: SavedRows>(&mut self, now: Now, head: Head, rows: &R) -> Result<(), R::Error> {
         if self.restore_stream(now, &head, rows)? == Taken::Waits {
             let rows = InMemory::read(rows)?;
@@ -122,7 +122,7 @@ impl Replica {
     }
 
     fn restore_stream<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Taken, R::Error> {
-        // Until it is joined, and where it is not, it is something that was saved and is not there.
+        // Until the rows are joined, or if they are not, they count as saved and not present.
         let saved = PersistedExtent::of(&head.extent);
         let (copied, taken) = match self.fate(&head.shape) {
             Fate::Joins => match self.join_saved(now, head, rows)? {
@@ -139,12 +139,12 @@ impl Replica {
         Ok(taken)
     }
 
-    /// Everything was taken back.
+    /// All saved state was restored.
     pub fn restored(&mut self, now: Now) {
         for held in self.structures.values().filter(|held| held.structure.is_cache()) {
             held.structure.settle_registers(now.mono);
             if !held.shared {
-                // Nobody else has what the earlier runs had.
+                // No other node has what the earlier runs had.
                 let before = Incarnation(0)..=Incarnation(self.actor.incarnation.0.saturating_sub(1));
                 held.structure.drop_runs(&self.actor.node, &before, false);
             }
@@ -153,7 +153,7 @@ impl Replica {
         self.update_life(now);
     }
 
-    /// Tries again to join what waits.
+    /// Tries again to join the rows that wait.
     pub(super) fn restore_waiting(&mut self, now: Now) {
         let waiting = self.store.as_mut().map(|store| std::mem::take(&mut store.waiting)).unwrap_or_default();
         for saved::Part { shape, actor, extent, rows } in waiting {
@@ -211,21 +211,21 @@ impl Replica {
             extent,
             |error| wrong(error.into()),
             |piece| {
-                // Where it does not follow, somebody has told more of these rows.
+                // If a piece has a gap, a peer has already sent later rows of this actor.
                 let delta = as_delta(head, (piece.after, piece.upto), &piece.rows);
                 held.structure.apply(&delta, false, now.mono).map(drop).map_err(wrong)
             },
         )?;
         match held.structure.restored(actor, extent) {
             Some(copied) => Ok(Joined::As(copied)),
-            // Somebody has told of them as well.
+            // A peer has sent rows of this actor as well.
             None if !alone => Ok(Joined::Not),
             None => Err(RestoreError::Differs { name: name.clone(), actor: actor.clone() }.into()),
         }
     }
 }
 
-/// Saved rows of `(after, upto]` as a peer tells rows.
+/// Saved rows of `(after, upto]` in the form in which a peer sends rows.
 fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
     let Extent { since, low_water: floor, .. } = head.extent;
     let (structure, actor) = (head.shape.id(), head.actor.clone());
@@ -243,43 +243,43 @@ fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) 
     }
 }
 
-/// Whether saved rows need to be looked at again.
+/// Whether saved rows have to be tried again later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Done,
     Waits,
 }
 
-/// What became of saved rows.
+/// The result of joining saved rows.
 enum Joined {
     /// They are here as they are saved.
     As(PersistedExtent),
     /// They are not here: they are forgotten, or of no use any more.
     Not,
-    /// They were written too far ahead of our clock.
+    /// They were written too far ahead of this node's clock.
     Ahead,
 }
 
-/// The first run of a node that is said to be forgotten where that is known from what was saved: it stands for all of them,
-/// as 0 does, and no run is the first one.
+/// The first run in a tombstone that comes from saved state: it stands for all runs of the node, as 0 does, because no run has
+/// the number 1.
 pub(super) const FORGOTTEN_BEFORE: Incarnation = Incarnation(1);
 
-/// What was forgotten while we were away.
+/// Forgetting that happened while this node was away.
 impl Replica {
-    /// Whether what a peer says of the forgotten may be of a time when this node was away, and what it has was saved before: the
-    /// others have not waited for it with what they retire since.
+    /// Whether a peer's tombstone may be from the time when this node was away, so that this node's rows come from saved state.
+    /// The other nodes have retired rows since then without waiting for this node.
     pub(super) fn was_away(&self, peer: &NodeName) -> bool {
         let restored = self.store.as_ref().filter(|store| store.last.is_some());
         restored.is_some_and(|store| !store.met.contains(peer)) && !canary::broken(Canary::StaleTakenOver)
     }
 
-    /// Whether a tombstone says that this node was forgotten while it was away.
+    /// Whether a tombstone shows that this node was forgotten while it was away.
     pub(super) fn was_forgotten(&self, tombstone: &Tombstone) -> bool {
         let last = self.store.as_ref().and_then(|store| store.last);
         tombstone.node == self.actor.node && last.is_some_and(|last| tombstone.incarnation >= last)
     }
 
-    /// A peer has told everything that it knows.
+    /// A peer has sent a complete digest.
     pub(super) fn meet(&mut self, peer: &NodeName) {
         if let Some(store) = self.store.as_mut().filter(|store| store.last.is_some() && !store.met.contains(peer)) {
             store.met.insert(peer.clone());

@@ -3,7 +3,7 @@
 //! The owner of a row retires it, and only when no write that the row supersedes can become visible again:
 //!
 //! - A superseded row is retired when every node has the winner: at the end of a round that began when the winner was known
-//!   here. So a read on any node never returns an older write than an earlier read did.
+//!   here. So on no node the visible write of a key goes back to an older one.
 //! - A winner without a live value, because the entry was removed or has expired, is retired after three rounds. At the end of
 //!   the first round every node has the row, and later writes have later stamps. So all writes that it supersedes exist by
 //!   then, and at the end of the second round this node has all of them. If no other row of the key is left here then, the
@@ -98,7 +98,7 @@ impl Replica {
     pub(super) fn retire(&mut self, now: Now) {
         let caches = self.structures.iter().filter(|(_, held)| held.structure.is_cache());
         let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
-        // With one peer's clock against this node's, this node's may be the wrong one, and its future may be the present.
+        // With only two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
         let certain = caches.is_empty() || self.clocks_agree(now, limits::MAX_DRIFT);
         let expiry_ms = self.expiry_ms(now);
         for id in caches {

@@ -1,9 +1,9 @@
-//! What outlives a run: handed out to be saved, and taken back by the next one.
+//! Saved state: the replica hands it out to be saved, and the next run restores it.
 //!
-//! Whoever saves is a peer of a kind. For each actor's rows, ours and all others', the replica keeps how far they are saved,
-//! and cuts what is missing from the same logs that deltas are cut from. What is taken back is joined as what a peer sends:
-//! as rows of the actor that wrote them, which is an earlier run where it was this node. So nobody writes what another run
-//! has written, and what is stale loses.
+//! The code that saves acts like a peer. For each actor's rows, of this node and of all others, the replica keeps the persisted
+//! extent, and cuts the missing rows from the same logs from which it cuts deltas. Restored rows are joined like rows from a
+//! peer: as rows of the actor that wrote them, which is an earlier run if it was this node. So no run writes rows of another
+//! run, and stale rows lose.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,48 +15,48 @@ use super::liveness::Life;
 use super::{Held, Replica};
 use crate::sync::PersistedExtent;
 
-/// Bytes of rows in a batch, about: as long as cutting them takes, nothing else is done.
+/// The approximate bytes of rows in a batch. While the replica cuts a batch, it does nothing else.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Bytes of rows after which what was handed out is saved, though there is more.
+/// After this many bytes of rows, the replica commits what it handed out, even if there is more.
 const SAVED_BYTES: usize = 8 << 20;
 
-/// Changes that are to be saved, in order.
+/// Changes to save, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Batch {
     /// The changes.
     pub changes: Vec<Change>,
-    /// What was handed out since the last such batch is one whole, saved together or not at all. Without it more is to come
-    /// first.
+    /// The changes handed out since the last commit form one unit, which is saved completely or not at all. If false, more of
+    /// the unit follows first.
     pub commit: bool,
-    /// It is all that there was when its whole was begun.
+    /// The saved state then holds everything that existed when its unit was begun.
     pub complete: bool,
 }
 
-/// What is known of what is saved.
+/// What the replica knows about the saved state.
 #[derive(Debug, Default)]
 pub(super) struct Store {
     /// How far rows were handed out.
     pub(super) copies: BTreeMap<StreamId, PersistedExtent>,
-    /// How far those are saved that were handed out since: none at all where there is none.
+    /// For rows handed out since the last commit: how far they were saved before; `None` if nothing was saved.
     before: BTreeMap<StreamId, Option<PersistedExtent>>,
     facts: Facts,
     facts_before: Option<Facts>,
-    /// What is left of the whole that is being handed out.
+    /// The rest of the unit that is being handed out.
     due: VecDeque<StreamId>,
     gone: Vec<StreamId>,
     facts_due: bool,
-    /// The part that is being saved anew: it is not whole until it is done.
+    /// The stream that is being saved again from the start: its saved rows are incomplete until it is done.
     anew: bool,
     /// Bytes since the last commit.
     bytes: usize,
-    /// A batch is on its way.
+    /// The outcome of a batch is not known yet.
     out: bool,
-    /// What was taken back and cannot be joined yet: it was written ahead of our clock, or its window has not come.
+    /// Restored rows that cannot be joined yet: they were written ahead of this node's clock, or their window has not come.
     pub(super) waiting: Vec<saved::Part>,
-    /// The last run of this node that is known from what was saved, if anything was.
+    /// The last run of this node in the saved state, if there was any.
     pub(super) last: Option<Incarnation>,
-    /// Peers that have told everything since then.
+    /// Peers that have sent a complete digest since then.
     pub(super) met: BTreeSet<NodeName>,
 }
 
@@ -96,7 +96,7 @@ impl Store {
 }
 
 impl Held {
-    /// Whether its rows outlive the run.
+    /// Whether its rows are saved and so remain after the run.
     pub(super) fn is_saved(&self) -> bool {
         self.structure.keeps_runs() && (!self.structure.is_window() || self.persists)
     }
@@ -109,14 +109,14 @@ impl Held {
 
 /// Saving.
 impl Replica {
-    /// From now on what outlives a run is handed out to be saved: caches, gauge caches, windows of series that persist.
+    /// Turns on saving: the replica hands out caches, gauge caches, and the windows of persistent series.
     pub fn keep_state(&mut self) {
         self.store.get_or_insert_default();
     }
 
-    /// The next changes to be saved; `None` when there are none, or what becomes of the last ones has not been said. What
-    /// one batch that completes a whole says is what there was here at one moment, and nothing of it is later than what
-    /// was there when the first batch of that whole was handed out. O(actors of the structures), and of the rows.
+    /// The next changes to save; `None` when there are none, or [`Replica::handle_saved`] was not called for the last batch. A
+    /// batch that completes a unit describes the state of this node at one moment. Nothing in it is later than the state when
+    /// the first batch of that unit was handed out. O(actors of the structures) plus O(rows).
     pub fn poll_save(&mut self) -> Option<Batch> {
         let mut store = self.store.take()?;
         let batch = if store.out { None } else { self.next_batch(&mut store) };
@@ -149,7 +149,7 @@ impl Replica {
                 store.facts_before.get_or_insert(was);
             }
         }
-        // What takes the place of something else, or goes with it, is saved together with it.
+        // Changes that replace or belong to other changes are saved together with them.
         let calm = store.gone.is_empty() && !store.facts_due && !store.anew;
         batch.complete = store.is_handed_out();
         batch.commit = batch.complete || (calm && store.bytes >= SAVED_BYTES);
@@ -157,7 +157,8 @@ impl Replica {
         Some(batch)
     }
 
-    /// Says what has become of the last batch. What was not saved is handed out again, with all that its whole had before it.
+    /// Reports the outcome of the last batch. The replica hands out again what was not saved, with everything before it in its
+    /// unit.
     pub fn handle_saved(&mut self, saved: bool, commit: bool) {
         let Some(store) = &mut self.store else { return };
         store.out = false;
@@ -166,7 +167,7 @@ impl Replica {
         }
     }
 
-    /// What is known beside rows.
+    /// Saved facts that are not rows: this run, the known nodes, and the tombstones.
     pub fn facts(&self) -> Facts {
         let nodes = self.nodes.iter().map(|(name, node)| Known {
             name: name.clone(),
@@ -178,9 +179,9 @@ impl Replica {
         Facts { incarnation: self.actor.incarnation, nodes, tombstones }
     }
 
-    /// Compares what there is with what is saved.
+    /// Compares the current state with the saved state.
     fn look_for_changes(&self, store: &mut Store) {
-        // What waits to be taken back stays saved as it is.
+        // Rows that wait to be restored stay saved as they are.
         let waiting = store.waiting.iter().map(|part| (part.shape.id(), part.actor.clone()));
         let mut there: BTreeSet<_> = waiting.collect();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.is_saved()) {
@@ -197,7 +198,7 @@ impl Replica {
         store.facts_due = self.facts() != store.facts;
     }
 
-    /// Cuts the next piece of a part; returns its bytes. A part that is at its end is not due any more.
+    /// Cuts the next piece of a stream; returns its bytes. A stream that has reached its end is not due any more.
     fn save_part(&self, store: &mut Store, part: &StreamId, changes: &mut Vec<Change>) -> usize {
         let copied = store.copies.get(part).copied();
         let held = self.structures.get(&part.0);

@@ -1,4 +1,4 @@
-//! Verification: do all members hold what each owner says it has?
+//! Verification: compares the copies of all members with each owner's rows.
 
 mod found;
 mod rounds;
@@ -14,7 +14,7 @@ pub use found::{Fault, Finding, Outcome, Unheld, Verification};
 pub use rounds::Verifier;
 
 impl Replica {
-    /// Asks every peer for a digest of everything; returns the number under which the answers come.
+    /// Asks every peer for a complete digest. Returns the nonce that the answers carry.
     pub fn probe(&mut self, now: Now) -> u64 {
         self.nonce += 1;
         self.flush(now);
@@ -37,20 +37,20 @@ impl Replica {
         self.links.values().all(|link| link.answered >= nonce)
     }
 
-    /// Who has answered a probe, this node included.
+    /// The nodes that have answered a probe, including this node.
     pub(super) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
         let peers = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
         peers.chain([&self.actor.node]).cloned().collect()
     }
 
-    /// What a probe has found so far: final once nobody is silent or late, as the answers come. Only copies of members that
-    /// have answered are compared: what the others said before is old.
+    /// The result of a probe so far: final once no member is silent or late. Only copies of members that have answered are
+    /// compared, because earlier reports of the others are old.
     pub fn verification(&self, nonce: u64) -> Verification {
         self.verification_since(nonce, nonce)
     }
 
-    /// As [`Replica::verification`]; whoever has answered `first` or a later probe is a member, and is compared once it has
-    /// answered `nonce`.
+    /// As [`Replica::verification`]. A node that has answered `first` or a later probe is a member. Its copies are compared
+    /// once it has answered `nonce`.
     pub(super) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
         let mut found = self.members_of(first);
         found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
@@ -64,7 +64,7 @@ impl Replica {
         found
     }
 
-    /// Who has answered, and who has not and why.
+    /// The members that have answered, and those that have not, with the reason.
     fn members_of(&self, nonce: u64) -> Verification {
         let said = self.links.values().flat_map(|link| link.peer_progress.keys());
         let heard_of: BTreeSet<&NodeName> =
@@ -82,7 +82,7 @@ impl Replica {
         for (name, node) in self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name)) {
             let list = match node.life {
                 Life::Left => continue,
-                // A name that only one member's digests have told of, and the membership does not know, is no member.
+                // A name that only another member's digests contain, and that the membership does not know, is not a member.
                 Life::Dead if node.reported_by.is_some() => continue,
                 Life::Dead => &mut found.dead,
                 Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
@@ -111,7 +111,7 @@ impl Replica {
         found.more_unheld = self.unheld.more;
     }
 
-    /// Every copy of every actor's rows that this node holds or that a member has said to hold when it answered `nonce`.
+    /// Every copy of an actor's rows that this node holds, or that a member reported when it answered `nonce`.
     fn copies(&self, nonce: u64) -> BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> {
         let mut copies: BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> = BTreeMap::new();
         for (id, held) in self.structures.iter().filter(|(_, held)| held.is_compared()) {
@@ -140,7 +140,7 @@ impl Replica {
     ) {
         let Some(held) = self.structures.get(&part.0) else { return };
         let furthest = holders.values().max_by_key(|said| said.applied);
-        // Of a run that has ended there is no owner to ask.
+        // A run that has ended has no owner to ask.
         let owner = holders.get(&part.1.node).filter(|_| self.is_current(&part.1));
         let Some(head) = owner.or(furthest) else { return };
         let finding = |member: &NodeName, have, fault| Finding {
@@ -160,7 +160,7 @@ impl Replica {
                 found.findings.push(finding(member, said.applied, Fault::Differs));
             }
         }
-        // A member that replicates the structure and holds nothing of the actor lags as well.
+        // A member that replicates the structure and holds no rows of the actor lags as well.
         for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
             let replicates = link.peer_progress.keys().any(|(id, _)| *id == part.0);
             if replicates && head.applied > 0 && !holders.contains_key(peer) {

@@ -1,57 +1,57 @@
-//! What a verification found.
+//! The result of a verification.
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
 use crate::replica::PeerClock;
 
-/// What a verification found. All lists of members are in order of name.
+/// The result of a verification. All lists of members are in order of name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Verification {
-    /// Who answered, this node included.
+    /// The nodes that answered, including this node.
     pub members: Vec<NodeName>,
-    /// Who has a link to this node and said nothing at all since it was asked.
+    /// Nodes with a link to this node that sent nothing at all since the probe.
     pub silent: Vec<NodeName>,
-    /// Who said something since it was asked, but has not given its whole answer.
+    /// Nodes that sent a message since the probe, but have not sent their complete answer.
     pub late: Vec<NodeName>,
-    /// Who does not answer the membership either, and has not left.
+    /// Nodes that do not answer the membership either, and have not left.
     pub dead: Vec<NodeName>,
-    /// Who lives and has no link to this node, though it should have one.
+    /// Live nodes without a link to this node that should have one.
     pub unlinked: Vec<NodeName>,
-    /// Who lives and is heard of through others, as is usual in large clusters. Copies of its rows were compared with each
-    /// other; what it holds itself is for those to compare who have a link to it.
+    /// Live nodes that this node reaches through other nodes, as is usual in large clusters. Copies of their rows were compared
+    /// with each other. Only nodes with a link to them can check what they hold themselves.
     pub beyond: Vec<NodeName>,
-    /// Members that have another kind for a structure, which is not exchanged with them.
+    /// Members that have another kind for a structure. The nodes do not exchange it.
     pub mismatched: Vec<(NodeName, StructureName)>,
-    /// What is not held because a bound was reached.
+    /// What this node does not hold because a bound was reached.
     pub unheld: Vec<Unheld>,
-    /// There is more of that than is named.
+    /// There is more of that than `unheld` lists.
     pub more_unheld: bool,
     /// Structures that were compared.
     pub structures: usize,
     /// Actors whose rows were compared.
     pub actors: usize,
-    /// Copies that were compared with what their owner says, or, where the owner is away, with each other.
+    /// Copies that were compared with their owner's rows, or, if the owner is away, with each other.
     pub copies: usize,
-    /// Copies that are not as they should be.
+    /// Copies that differ, lag or could not be compared.
     pub findings: Vec<Finding>,
-    /// Peers whose clocks are off by more than [`Replica::clock_bound`](crate::Replica::clock_bound). Rows are compared all the
-    /// same; but a node with such a clock counts in other windows, and its writes in caches may be refused.
+    /// Peers whose clocks are off by more than [`Replica::clock_bound`](crate::Replica::clock_bound). Their rows are compared
+    /// anyway. But a node with such a clock counts in other windows, and other nodes may refuse its cache writes.
     pub clocks: Vec<PeerClock>,
 }
 
-/// What a verification comes to.
+/// The outcome of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Outcome {
-    /// Every member answered, and holds what every owner has.
+    /// Every member answered, and holds all rows of every owner.
     Converged,
     /// A copy differs or lags, or a member is away, or something is not held.
     NotConverged,
-    /// Nothing is known to be wrong, and not everything could be compared in the time that there was.
+    /// No fault is known, and not everything could be compared in the available time.
     NotCompared,
 }
 
 impl Verification {
-    /// What it comes to.
+    /// The outcome of this verification.
     pub fn outcome(&self) -> Outcome {
         let away = [&self.silent, &self.dead, &self.unlinked].iter().any(|members| !members.is_empty());
         let unheld = !self.unheld.is_empty() || self.more_unheld || !self.mismatched.is_empty();
@@ -65,12 +65,12 @@ impl Verification {
         }
     }
 
-    /// Whether every member answered, and holds what every owner has.
+    /// Whether every member answered, and holds all rows of every owner.
     pub fn converged(&self) -> bool {
         self.outcome() == Outcome::Converged
     }
 
-    /// Takes those who are reached through others and should have a link (`linked`) for unlinked.
+    /// Moves the members that should have a link (`linked`) from `beyond` to `unlinked`.
     pub(super) fn expect_links(&mut self, linked: impl Fn(&NodeName) -> bool) {
         let (unlinked, beyond) = std::mem::take(&mut self.beyond).into_iter().partition(|name| linked(name));
         self.beyond = beyond;
@@ -79,32 +79,32 @@ impl Verification {
     }
 }
 
-/// What is wrong with a copy.
+/// The fault of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum Fault {
-    /// It has less than its owner had when it was first asked.
+    /// It has less than its owner had at the first probe.
     Lags,
-    /// It has what its owner had when it was first asked, and the owner has changed more since: the two could not be
-    /// compared at the same version.
+    /// It has what its owner had at the first probe, and the owner has changed more since. The two could not be compared at the
+    /// same version.
     Changes,
-    /// At the same version as its owner it holds other rows.
+    /// It holds other rows than its owner at the same version.
     Differs,
 }
 
-/// A copy that is not what its owner has.
+/// A copy that is not equal to its owner's rows.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Finding {
-    /// Where.
+    /// The structure.
     pub structure: StructureName,
-    /// Whose rows.
+    /// The actor that owns the rows.
     pub actor: Actor,
-    /// Who holds the copy.
+    /// The member that holds the copy.
     pub member: NodeName,
-    /// The version that it has.
+    /// The applied version of the copy.
     pub applied: Version,
-    /// The version that the owner has.
+    /// The owner's version.
     pub head: Version,
-    /// What is wrong with it.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -123,7 +123,7 @@ pub enum Unheld {
         /// The node.
         node: NodeName,
     },
-    /// The other nodes do not get all that this one counts in a structure: it has more rows than one run may have.
+    /// The other nodes do not receive all counts of this node in a structure: it has more rows than one run may have.
     Untold {
         /// The structure.
         structure: StructureName,

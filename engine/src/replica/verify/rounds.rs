@@ -1,7 +1,7 @@
 //! A verification in rounds: copies that lag get time to catch up, and counts that change meanwhile are no fault.
 //!
-//! Each round asks all peers. A copy was compared when, in one of the rounds, it was at the version of its owner, with the
-//! owner's fingerprint. What is counted after that is not part of the verification.
+//! Each round probes all peers. A copy counts as compared when, in one of the rounds, it was at its owner's version with the
+//! owner's fingerprint. Later counts are not part of the verification.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,20 +12,19 @@ use super::super::Replica;
 use super::{Fault, Finding, Verification};
 use crate::time::{Now, Time};
 
-/// Pause before members that lag are asked again.
+/// The pause before members that lag are asked again.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a round waits for members that do not answer before the others are asked again.
 const ROUND: Duration = Duration::from_secs(1);
 
-/// How much longer a node waits that has not come to read all answers in time.
+/// The extra time for a node that has not yet read all answers at the deadline.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// A copy: where, whose rows, and who holds it.
+/// A copy: its structure, its actor, and the member that holds it.
 type Copy = (StructureName, Actor, NodeName);
 
-/// A verification under way. Call [`Verifier::poll`] after everything that happens, and no later than
-/// [`Verifier::poll_timeout`] says.
+/// A verification in progress. Call [`Verifier::poll`] after every event, and no later than [`Verifier::poll_timeout`] says.
 #[derive(Debug)]
 pub struct Verifier {
     /// The first probe, and that of this round.
@@ -33,19 +32,18 @@ pub struct Verifier {
     nonce: u64,
     round_ends: Time,
     deadline: Time,
-    /// The deadline was put off.
+    /// The deadline was extended.
     extended: bool,
-    /// When the next round begins.
+    /// The time when the next round begins.
     again: Option<Time>,
-    /// Who had answered at the end of each earlier round.
+    /// The nodes that had answered at the end of each earlier round.
     rounds: BTreeSet<BTreeSet<NodeName>>,
-    /// Copies that have not been compared yet, as they were when they were last asked for, with the version that their owner
-    /// had when it was first asked.
+    /// Copies that have not been compared yet, as of the last probe, with their owner's version at the first probe.
     open: BTreeMap<Copy, Finding>,
 }
 
 impl Verifier {
-    /// Begins to compare; members have the `patience` to answer and to catch up.
+    /// Begins to compare. The members have the time `patience` to answer and to catch up.
     pub fn new(replica: &mut Replica, now: Now, patience: Duration) -> Self {
         let nonce = replica.probe(now);
         let (round_ends, deadline) = (now.mono.after(ROUND), now.mono.after(patience));
@@ -58,8 +56,8 @@ impl Verifier {
         self.again.unwrap_or(self.round_ends).min(self.deadline)
     }
 
-    /// What was found, once all is well or the patience is at its end. `linked` says which members should have a link to
-    /// this node; `busy` that there are messages that this node has not read yet: it does not blame others for that.
+    /// The result, once everything is equal or `patience` is over. `linked` says which members should have a link to this node.
+    /// `busy`: there are messages that this node has not read yet, so a silent member is not at fault.
     pub fn poll(
         &mut self,
         replica: &mut Replica,
@@ -98,11 +96,11 @@ impl Verifier {
         None
     }
 
-    /// Takes off what was compared in an earlier round, adds what could not be compared in this one, and tells copies that
-    /// lag from those that merely change.
+    /// Removes findings about copies that were compared in an earlier round, and adds copies that could not be compared in this
+    /// round. Distinguishes copies that lag from copies that merely change.
     fn judge(&mut self, replica: &Replica, found: &mut Verification) {
         let answered = replica.answered(self.nonce);
-        // Of an owner without a link the copies are compared with each other.
+        // If an owner has no link, its copies are compared with each other.
         let compared = |round: &BTreeSet<NodeName>, of: &Finding| {
             let owner = &of.actor.node;
             round.contains(&of.member) && (round.contains(owner) || !replica.is_linked(owner))
