@@ -1,12 +1,11 @@
 //! The replication state machine of one node.
 //!
-//! It is driven from outside and does no I/O. Its methods come in the groups that `quinn-proto` has made customary:
-//! getters; commands; `handle_*` for what comes in; `poll_*` for what goes out. After a command or a `handle_*`, poll
-//! [`Replica::poll_transmit`] for every link that has room, then [`Replica::poll_event`], and call
-//! [`Replica::handle_timeout`] no later than [`Replica::poll_timeout`] says.
+//! The caller drives it; it does no I/O. Its methods are grouped as in `quinn-proto`: getters; commands; `handle_*` for input;
+//! `poll_*` for output. After a command or a `handle_*`, poll [`Replica::poll_transmit`] for every link that has room, then
+//! [`Replica::poll_event`]. Call [`Replica::handle_timeout`] no later than [`Replica::poll_timeout`] says.
 //!
-//! Counting and reading go past it, by the [`Structure`]s that it hands out; when they change, they call the `wake` they
-//! were made with, and the driver calls [`Replica::handle_changes`].
+//! Counting and reading bypass it: callers use the [`Structure`]s that it returns. When a structure changes, it calls the
+//! `wake` that it was made with, and the driver calls [`Replica::handle_changes`].
 #![cfg_attr(
     not(test),
     deny(
@@ -73,25 +72,26 @@ use window_clock::WindowClock;
 use windows::HeldSeries;
 use word::Contested;
 
-/// How a replica behaves. The defaults suit clusters of up to 64 nodes.
+/// The configuration of a replica. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Time between two digests on a link, jittered by a fifth. Shorter notices losses sooner and costs a message each.
+    /// Time between two digests on a link, with a jitter of a fifth. A shorter time detects losses sooner and costs more
+    /// messages.
     pub digest_interval: Duration,
-    /// Time between two digests that name everything.
+    /// Time between two full digests, which list all entries.
     pub full_digest_interval: Duration,
-    /// Bytes of rows in one delta: larger ones cost less each, smaller ones let others through sooner.
+    /// Bytes of rows in one delta. Larger deltas cost less per row. Smaller deltas delay the other streams less.
     pub delta_bytes: usize,
     /// How long a row stays zero before it is retired.
     pub idle_after: Duration,
-    /// How long retired rows are remembered for peers that have not seen them go. A peer that is away for longer takes a
-    /// snapshot when it is back.
+    /// How long the replica remembers retired rows for peers that have not applied the retirement. A peer that is away for
+    /// longer needs a snapshot when it is back.
     pub retention: Duration,
-    /// How long a forgotten node's runs are refused: longer than the longest partition.
+    /// How long the runs of a forgotten node are refused: longer than the longest partition.
     pub tombstone_life: Duration,
-    /// The version above which this node goes on as a new run, which starts at 1 again.
+    /// The version above which this node renews as a new run, whose versions start at 1 again.
     pub last_version: Version,
-    /// Where jitter and hash seeds come from.
+    /// The seed of jitter and hash seeds.
     pub seed: u64,
 }
 
@@ -110,7 +110,7 @@ impl Default for Config {
     }
 }
 
-/// A structure with what the replica keeps about it.
+/// A structure and the replica's state for it.
 #[derive(Debug)]
 struct Held {
     structure: Arc<Structure>,
@@ -118,13 +118,13 @@ struct Held {
     flushed: Version,
     /// When changes were last released to be sent.
     flushed_at: Option<Time>,
-    /// No peer has told yet what there was before us: for structures without snapshot.
+    /// No peer has yet reported what existed before this run: for structures without snapshot.
     joining: bool,
-    /// Whether it is exchanged with others.
+    /// Whether the node exchanges it with peers.
     shared: bool,
-    /// Of a window: whether it outlives the run.
+    /// For a window: whether it remains after the run.
     persists: bool,
-    /// Of a cache: what is being retired.
+    /// For a cache: the current round of retirement.
     round: Option<Round>,
 }
 
@@ -133,7 +133,7 @@ impl Held {
         Self { structure, flushed: 0, flushed_at: None, joining, shared, persists: false, round: None }
     }
 
-    /// Whether a verification compares its copies. The settings of nodes are no object of a service.
+    /// Whether a verification compares its copies. The settings of nodes are not data of a service.
     fn is_compared(&self) -> bool {
         self.shared && self.structure.spec().class != Class::Settings
     }
@@ -156,33 +156,33 @@ pub struct Replica {
     series: Vec<HeldSeries>,
     gauge_caches: Vec<Arc<GaugeCache>>,
     clock: WindowClock,
-    /// What most of the clocks that are known show.
+    /// The time that most of the known clocks show.
     cluster_time: Option<ClusterTime>,
-    /// In boxes, because they are large and the tree that they are found in should not be.
+    /// Boxed because links are large and the nodes of the map should be small.
     links: BTreeMap<NodeName, Box<Link>>,
     nodes: BTreeMap<NodeName, Node>,
-    /// The runs that nodes say to be in, over connections that are up.
+    /// The runs that nodes state over connections that are up.
     hellos: BTreeMap<NodeName, Incarnation>,
-    /// Tombstones of nodes that speak.
+    /// Tombstones that wait because their node states a run that they cover.
     contested: BTreeMap<NodeName, Contested>,
-    /// Who passes rows on to us whose owner has no link to us.
+    /// The parents: the peers that relay rows whose owner has no link to this node.
     parents: BTreeMap<StreamId, NodeName>,
-    /// Others' rows that somebody has asked us for.
+    /// Rows of other actors that a peer has asked this node for.
     forwarded: BTreeSet<StreamId>,
-    /// Rows of caches of which whoever told them without a value is gone, and since how many digest intervals.
+    /// Cache rows whose sender sent them without a value and is gone, and for how many digest intervals.
     awaiting_values: BTreeMap<StreamId, u32>,
-    /// Others' rows that somebody has asked us for, from before where we began.
+    /// Rows of other actors, from before the start of this node's copy, that a peer has asked this node for.
     wanted_history: BTreeSet<StreamId>,
-    /// When others may make this node go on as another run.
+    /// When claims of peers may make this node renew as another run.
     succession: Succession,
-    /// That there is no later run has been reported.
+    /// [`Event::LastRun`] has been reported.
     last_run: bool,
-    /// When a peer's clock was heard last, or time first passed.
+    /// The time of the last reading of a peer's clock, or else the first time that was known.
     clock_heard_at: Option<Time>,
-    /// By node and the first run that is buried.
+    /// By node and the first run that is void.
     tombstones: BTreeMap<(NodeName, Incarnation), Tombstone>,
     events: Events,
-    /// The bounds that were reached, except those of structures, which count theirs themselves.
+    /// The bounds that were reached, except those of structures, which count their own.
     tally: Arc<bound::Tally>,
     /// What is not held here because a bound was reached.
     unheld: Unheld,
@@ -190,18 +190,18 @@ pub struct Replica {
     random: Random,
     sweep_at: Time,
     chase_at: Time,
-    /// Whose life changed, or who is new: whether they count is to be looked at.
+    /// Nodes that are new or whose life changed: whether their rows count has to be updated.
     life_changed: BTreeSet<NodeName>,
-    /// A link went down: whether its node lives is for the membership to say from now on.
+    /// A link went down: from now on the membership decides whether its node is alive.
     unlinked: bool,
     life_updated: Time,
-    /// When the next node's rows stop counting, as of then.
+    /// When the next node's rows stop counting, as of `life_updated`.
     death_at: Time,
-    /// The time when it was last told.
+    /// The time of the last input.
     now: Time,
     nonce: u64,
     leaving: bool,
-    /// What is known of what is saved, where it is.
+    /// The bookkeeping of saved state, if saving is on.
     store: Option<Box<Store>>,
 }
 
@@ -215,7 +215,7 @@ impl Replica {
         &self.actor
     }
 
-    /// The structures in order of name, the windows of series included.
+    /// The structures in order of name, including the windows of series.
     pub fn structures(&self) -> Vec<Arc<Structure>> {
         let mut list: Vec<_> = self.structures.values().map(|held| Arc::clone(&held.structure)).collect();
         list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
@@ -228,7 +228,7 @@ impl Replica {
         (held.structure.spec().name.as_str() == name).then_some(&held.structure)
     }
 
-    /// The peers that there are links to.
+    /// The peers with a link to this node.
     pub fn links(&self) -> impl Iterator<Item = &NodeName> {
         self.links.keys()
     }
@@ -238,22 +238,22 @@ impl Replica {
         self.links.contains_key(peer)
     }
 
-    /// What it has done so far.
+    /// Counters of the work so far.
     pub fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
+    /// The number of entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
     pub fn link_entries(&self) -> usize {
         self.links.values().map(|link| link.entries()).sum()
     }
 
-    /// Entries that the replica keeps about others' rows that peers have asked it for.
+    /// The number of entries that the replica keeps about other actors' rows that peers have asked it for.
     pub fn relay_entries(&self) -> usize {
         self.forwarded.len() + self.wanted_history.len()
     }
 
-    /// Whether a leaving node has told every peer everything, its goodbye included.
+    /// Whether a leaving node has sent everything to every peer, including its goodbye.
     pub fn has_left(&self) -> bool {
         self.leaving && self.links.values().all(|link| link.said_goodbye)
     }
@@ -261,8 +261,8 @@ impl Replica {
 
 /// Commands.
 impl Replica {
-    /// A node that knows nothing yet. The incarnation has to be higher than that of any earlier run of the name; the
-    /// wall clock's milliseconds are. If it is not, peers say so and the replica takes a higher one.
+    /// A node without any state. The incarnation has to be higher than that of any earlier run of the name, as the wall clock's
+    /// milliseconds are. If it is not, peers report that, and the replica takes a higher one.
     pub fn new(config: Config, node: NodeName, incarnation: Incarnation) -> Self {
         let random = Random::new(config.seed);
         let tally = Arc::<bound::Tally>::default();
@@ -304,7 +304,7 @@ impl Replica {
         }
     }
 
-    /// Replicates a structure. `wake` is called, from whichever thread counts, when [`Replica::handle_changes`] should be.
+    /// Replicates a structure. It calls `wake`, from whichever thread counts, when [`Replica::handle_changes`] is to be called.
     ///
     /// # Errors
     /// [`StructureError`] when the name is taken or there are too many.
@@ -325,12 +325,12 @@ impl Replica {
         let structure = Arc::new(Structure::new(spec, self.actor.clone(), self.random.next(), wake));
         let held = Held::new(Arc::clone(&structure), joining, true);
         self.structures.insert(id, held);
-        // When nodes stop counting depends on the structures that there are.
+        // The structures determine when nodes stop counting.
         self.death_at = Time(0);
         Ok(structure)
     }
 
-    /// Has a structure of this node's own, which is saved as others are, and which no other node hears of. `wake` as for
+    /// Makes a structure of this node's own. It is saved like others, and no other node receives it. `wake` as for
     /// [`Replica::replicate`].
     ///
     /// # Errors
@@ -343,7 +343,7 @@ impl Replica {
         Ok(structure)
     }
 
-    /// Keeps a gauge cache. `wake` as for [`Replica::replicate`].
+    /// Makes a gauge cache. `wake` as for [`Replica::replicate`].
     ///
     /// # Errors
     /// As [`Replica::replicate`].
@@ -359,12 +359,12 @@ impl Replica {
         Ok(gauge_cache)
     }
 
-    /// The gauge caches in the order in which they were made.
+    /// The gauge caches in the order of their creation.
     pub fn gauge_caches(&self) -> &[Arc<GaugeCache>] {
         &self.gauge_caches
     }
 
-    /// Leaves: our gauges become zero, and once that is sent each link gets a goodbye. Counting afterwards has no effect.
+    /// Leaves: this node's gauges become zero. Once that is sent, each link gets a goodbye. Counting afterwards has no effect.
     pub fn leave(&mut self, now: Now) {
         self.leaving = true;
         for held in self.structures.values_mut() {
@@ -374,29 +374,29 @@ impl Replica {
     }
 }
 
-/// What comes in.
+/// Input.
 impl Replica {
-    /// A link to a peer is up. One to our own name is none: whoever is there is no peer, and what it says about our runs
-    /// comes to us by the others.
+    /// A link to a peer is up. A link to this node's own name is ignored: that process is not a peer. Reports about this node's
+    /// runs come from the other peers.
     pub fn handle_link_up(&mut self, now: Now, peer: &NodeName) {
         if *peer == self.actor.node {
             return;
         }
         let mut link = Link::new(now.mono, Arc::clone(&self.tally));
-        // A verification may be under way; what the link before was asked went down with it.
+        // A verification may be in progress. The probe on the previous link was lost with that link.
         link.probe = (self.nonce > 0).then_some(self.nonce);
         link.unsent_tombstone = self.contested.get(peer).map(|contested| contested.tombstone.clone());
         self.links.insert(peer.clone(), Box::new(link));
         self.take_from_owner(peer);
         self.ask_again_for_values();
         self.set_life(now, peer, Life::Alive);
-        // Whoever has a link is no name that others made up.
+        // A node with a link is not an invented name.
         if let Some(known) = self.nodes.get_mut(peer) {
             known.reported_by = None;
         }
     }
 
-    /// A link is down. Whether the peer is dead is for the membership to say.
+    /// A link is down. The membership decides whether the peer is dead.
     pub fn handle_link_down(&mut self, peer: &NodeName) {
         if let Some(link) = self.links.remove(peer) {
             self.unlinked = true;
@@ -408,7 +408,7 @@ impl Replica {
     /// A message from a peer.
     ///
     /// # Errors
-    /// [`PeerError`] when it is not one that a node of this protocol sends.
+    /// [`PeerError`] when it is not a message that a node of this protocol sends.
     pub fn handle_message(&mut self, now: Now, peer: &NodeName, bytes: &[u8]) -> Result<(), PeerError> {
         if !self.links.contains_key(peer) {
             return Err(PeerError::NoLink(peer.clone()));
@@ -448,7 +448,7 @@ impl Replica {
         });
     }
 
-    /// Releases what has changed in the structures that are `due`: all who have a link get it.
+    /// Releases the changes in the structures that are `due`, so that all linked peers get them.
     fn release(&mut self, now: Time, due: impl Fn(&mut Held) -> bool) {
         for (id, held) in &mut self.structures {
             if due(held) && held.flush(now) {
@@ -458,7 +458,7 @@ impl Replica {
         }
     }
 
-    /// Releases everything that has changed.
+    /// Releases all changes.
     fn flush(&mut self, now: Now) {
         self.release(now.mono, |_| true);
     }
@@ -471,7 +471,7 @@ impl Replica {
             self.sweep_at = now.mono.after(SWEEP_INTERVAL);
             self.sweep(now);
         }
-        // Behind the sweep: what it retires is a change as well.
+        // After the sweep, because the rows that it retires are changes as well.
         self.handle_changes(now);
         if now.mono >= self.chase_at {
             self.chase_at = now.mono.after(self.config.digest_interval);
@@ -508,7 +508,7 @@ impl Replica {
         self.events.summarize(now.mono);
     }
 
-    /// Reports what was counted that could not be.
+    /// Reports counting calls that failed: additions above a bound, and removals below zero.
     fn report_faults(&mut self) {
         let faults =
             self.structures.values().map(|held| (held.structure.spec().name.clone(), held.structure.take_faults()));
@@ -526,7 +526,7 @@ impl Replica {
         }
     }
 
-    /// How far all live peers are with our rows of a structure.
+    /// The lowest applied version of this node's rows on all live peers.
     fn acked(&self, id: StructureId) -> Version {
         let live = self.nodes.iter().filter(|(_, node)| matches!(node.life, Life::Alive | Life::Suspect));
         let acks = live.map(|(name, _)| self.links.get(name).map_or(0, |link| link.said_have(id, &self.actor)));
@@ -534,10 +534,10 @@ impl Replica {
     }
 }
 
-/// What goes out.
+/// Output.
 impl Replica {
-    /// Appends the next message for a peer to `buf`; `false` when there is none. Call it only while the link has room:
-    /// what waits is not messages but cursors, and a peer that takes long gets newer states, fewer of them.
+    /// Appends the next message for a peer to `buf`; `false` when there is none. Call it only while the link has room: the
+    /// replica queues cursors, not messages, so a slow peer gets newer states, and fewer of them.
     pub fn poll_transmit(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
         // Nothing that is sent to one peer depends on the links to the others.
         let mut links = std::mem::take(&mut self.links);
@@ -547,7 +547,7 @@ impl Replica {
         sent
     }
 
-    /// When to call [`Replica::handle_timeout`] at the latest.
+    /// The latest time to call [`Replica::handle_timeout`].
     pub fn poll_timeout(&self) -> Time {
         let flushes = self.structures.values().filter(|held| held.waits()).map(Held::due);
         let links = self.links.values().map(|link| link.due());
@@ -558,14 +558,14 @@ impl Replica {
             .unwrap_or(self.sweep_at)
     }
 
-    /// The next thing that an operator may want to know. What one node causes over and over comes once, and then as
-    /// [`Event::Repeated`] about once a minute.
+    /// The next event for the operator. If one node causes an event repeatedly, it comes once, and then as [`Event::Repeated`]
+    /// about once a minute.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()
     }
 
-    /// The next node that was forgotten, here or elsewhere. Each one comes, however often nodes are forgotten: whoever
-    /// keeps connections forgets it as well.
+    /// The next node that was forgotten, by an operator of this node or of another one. Every such node is returned, however
+    /// many there are: the caller that keeps connections has to forget it as well.
     pub fn poll_forgotten(&mut self) -> Option<NodeName> {
         self.events.pop_forgotten()
     }

@@ -1,4 +1,4 @@
-//! The windows of series: which there are, by the [clock for windows](super::window_clock).
+//! The windows of series. The [clock for windows](super::window_clock) decides which exist.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use crate::series::{Ring, Series};
 use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
 
-/// A series with what makes its next window.
+/// A series and the data to make its next window.
 pub(super) struct HeldSeries {
     series: Arc<Series>,
     wake: Wake,
-    /// Windows with counts that a large step of the clock has taken out of the ring: they come back with the clock.
+    /// Windows with counts that a large step of the clock has removed from the ring. They return if the clock steps back.
     aside: Vec<Aside>,
-    /// Windows that were dropped with counts of this node in them, the oldest first. Others may still hold these counts. So a
+    /// Windows that were dropped with counts of this node, the oldest first. Other nodes may still hold these counts. So a
     /// window that comes a second time is not shared: its new rows would have the versions of the old ones.
     spent: VecDeque<Window>,
 }
 
-/// A window that is kept for the case that the clock comes back.
+/// A window that this node keeps in case the clock steps back.
 struct Aside {
     number: Window,
     window: Arc<Structure>,
-    /// By then it would have aged out whatever the clock shows.
+    /// The time by which the window has aged out, whatever the clock shows.
     until: Time,
 }
 
-/// Windows that are remembered as spent: as many as another node may still hold.
+/// How many windows are remembered as spent: as many as another node may still hold.
 const SPENT: usize = *limits::MONITOR_WINDOWS.end() as usize;
 
 impl HeldSeries {
@@ -38,7 +38,7 @@ impl HeldSeries {
         Self { series, wake, aside: Vec::new(), spent: VecDeque::new() }
     }
 
-    /// Notes that a window is dropped.
+    /// Records that a window is dropped.
     fn note_dropped(&mut self, number: Window, window: &Structure) {
         if window.head() > 0 && number <= self.series.current() {
             if self.spent.len() == SPENT {
@@ -48,14 +48,14 @@ impl HeldSeries {
         }
     }
 
-    /// For how long a window is kept aside.
+    /// How long a window outside the ring is kept.
     fn life(&self) -> Duration {
         let spec = self.series.spec();
         Duration::from_millis(spec.interval_ms().saturating_mul(u64::from(spec.windows) + 1))
     }
 
-    /// Whether the way from one window to another may be a step from which the clock comes back. For a small step it never goes
-    /// back.
+    /// Whether the change between two windows may be a clock step that can be reversed. The clock never goes back after a small
+    /// step.
     fn is_step(&self, from: Window, to: Window) -> bool {
         let longest = self.series.spec().interval_ms().saturating_mul(from.abs_diff(to).saturating_add(1));
         to < from || (to - from > 1 && Duration::from_millis(longest) > limits::MAX_DRIFT)
@@ -68,7 +68,7 @@ impl std::fmt::Debug for HeldSeries {
     }
 }
 
-/// What there is already of a series when its ring turns.
+/// The existing windows of a series when its ring turns.
 #[derive(Default)]
 struct Known {
     windows: Vec<Arc<Structure>>,
@@ -79,7 +79,7 @@ impl Replica {
     /// Counts events in windows. `wake` as for [`Replica::replicate`].
     ///
     /// # Errors
-    /// [`StructureError`] when there is such a series already, or there are too many windows.
+    /// [`StructureError`] when the series exists, or there are too many windows.
     pub fn replicate_series(&mut self, now: Now, spec: SeriesSpec, wake: Wake) -> Result<Arc<Series>, StructureError> {
         self.read_clock(now);
         if self.series_named(&spec.name, spec.interval).is_some() {
@@ -96,7 +96,7 @@ impl Replica {
         Ok(series)
     }
 
-    /// The series in the order in which they were made.
+    /// The series in the order of their creation.
     pub fn series(&self) -> impl Iterator<Item = &Arc<Series>> {
         self.series.iter().map(|held| &held.series)
     }
@@ -106,7 +106,7 @@ impl Replica {
         self.series().find(|series| series.spec().name == *name && series.spec().interval == interval)
     }
 
-    /// The windows around `current`, those that are known taken from there.
+    /// The windows around `current`. Existing ones are taken from `known`.
     fn ring(&mut self, spec: &SeriesSpec, wake: &Wake, current: Window, known: &Known) -> Ring {
         let oldest = current.saturating_sub(u64::from(spec.windows.saturating_sub(1)));
         let windows = (oldest..=current.saturating_add(1)).rev().map(|window| {
@@ -120,7 +120,7 @@ impl Replica {
                 }
                 let shared = spec.replicate && !known.spent.contains(&window);
                 let held = Held { persists: spec.persist, ..Held::new(Arc::clone(&made), false, shared) };
-                // An id that is taken is one chance in 2^64: the window is then counted, and not shared.
+                // The chance that the id is taken is 1 in 2^64. The window then counts, and is not shared.
                 self.structures.entry(made.id()).or_insert(held);
                 made
             })
@@ -174,7 +174,7 @@ impl Replica {
         let gone: Vec<_> = numbered.filter(|(_, window)| !is_kept(window)).collect();
         series.turn(next);
         if step {
-            // Peers have told already how far they are with windows that come a second time, and we have forgotten it.
+            // Peers have already reported their progress in returning windows, and this node has dropped those reports.
             for link in self.links.values_mut() {
                 link.probe.get_or_insert(self.nonce);
             }
@@ -190,7 +190,7 @@ impl Replica {
         }
     }
 
-    /// Drops the windows that were kept aside for long enough. Whether there were any.
+    /// Drops the windows outside the ring whose time is over. Returns whether there were any.
     fn drop_expired(&mut self, now: Now, held: &mut HeldSeries) -> bool {
         let expired: Vec<_> = held.aside.extract_if(.., |aside| aside.until <= now.mono).collect();
         for Aside { number, window, .. } in &expired {
@@ -200,7 +200,7 @@ impl Replica {
         !expired.is_empty()
     }
 
-    /// Windows are gone: nothing is to be remembered about them.
+    /// Removes all bookkeeping about windows that no longer exist.
     fn forget_windows(&mut self) {
         let structures = &self.structures;
         for link in self.links.values_mut() {
@@ -222,7 +222,7 @@ impl Replica {
         }
     }
 
-    /// When the next window begins.
+    /// The time when the next window begins.
     pub(super) fn next_window(&self) -> Time {
         let begins =
             self.series().map(|series| series.current().saturating_add(1).saturating_mul(series.spec().interval_ms()));
