@@ -246,7 +246,8 @@ impl Replica {
             let behind = Behind { noticed: now.mono, progress: have, target: entry.applied, tries: 0 };
             let known = link.behind.contains_key(&part);
             link.behind.entry(part.clone()).or_insert(behind).target = entry.applied;
-            // The owner or the parent already sends these rows. If there is neither, this node asks the peer.
+            // If the owner or the parent already sends these rows, this node does not ask. Otherwise it asks the peer, if the
+            // peer can help. If the peer cannot, `chase` asks it later, and the peer then fetches the earlier rows itself.
             let fed = owner_linked || (self.needs_parent(&part.1) && self.parent(&part).is_some());
             if !known && !fed && !cannot_help {
                 self.want(peer, &part, have.since, have.have, false);

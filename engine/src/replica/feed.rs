@@ -97,7 +97,7 @@ impl Replica {
             return false;
         };
         let (sent, keep) = self.cut(part, feed, buf);
-        // A snapshot may wait for something that does not arrive with rows.
+        // A snapshot may wait until this node's copy is complete, and a digest can report that without rows.
         if !keep || !(sent || feed.snapshot) {
             link.due.remove(part);
         }

@@ -126,7 +126,7 @@ pub(super) struct Link {
     /// What the peer's digests have reported.
     pub(super) peer_progress: BTreeMap<StreamId, PeerProgress>,
     pub(super) behind: BTreeMap<StreamId, Behind>,
-    /// Copies whose applied version equals ours and whose fingerprint differs.
+    /// Copies with the same applied version as this node's copy and another fingerprint.
     pub(super) compared: BTreeMap<StreamId, Compared>,
     /// Structures for which the peer has another kind or name.
     pub(super) mismatched: BTreeSet<StructureId>,

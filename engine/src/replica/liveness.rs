@@ -341,7 +341,7 @@ impl Replica {
     fn change_run(&mut self, now: Now, actor: &Actor, others: &RangeInclusive<Incarnation>) {
         let Some(known) = self.nodes.get_mut(&actor.node) else { return };
         known.incarnation = actor.incarnation;
-        // The life of one run says nothing about another run.
+        // The life of one run does not apply to another run.
         (known.life, known.at) = (known.reported_life(), now.mono);
         self.life_changed.insert(actor.node.clone());
         if !canary::broken(Canary::IncarnationIgnored) {

@@ -45,7 +45,7 @@ const STALE: u32 = 10;
 /// This node determines the cluster's time more often than that: at each sweep.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// The number of clocks that make a majority possible.
+/// The minimum number of clocks for a majority decision.
 const MAJORITY: usize = 3;
 
 /// If a node's clock is behind the cluster's time by more than this, its caches use the cluster's time. It is half of the bound
@@ -141,8 +141,9 @@ impl Replica {
     }
 
     /// The time that decides when cache entries and tombstones expire: the cluster's time, or the earliest clock if two
-    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. The result is 0, so
-    /// nothing expires, if this node knows no other clock, and it heard the last one, or started, less than a minute ago.
+    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. While this node
+    /// knows no other clock, nothing expires until a minute after its start or after the last reading of another clock: the
+    /// result is 0.
     pub(super) fn expiry_ms(&mut self, now: Now) -> u64 {
         let heard_at = *self.clock_heard_at.get_or_insert(now.mono);
         let clocks = self.fresh_clocks(now);

@@ -127,8 +127,8 @@ impl Replica {
         }
     }
 
-    /// Two peers take the same rows from each other. The peer that is behind finds another parent. At equal versions, the peer
-    /// with the smaller name does.
+    /// Two peers take the same rows from each other. The peer that is further ahead finds another parent. At equal versions,
+    /// the peer with the smaller name does.
     pub(super) fn break_cycle(&mut self, peer: &NodeName, want: &Want, have: u64) {
         let part = (want.structure, want.actor.clone());
         let each_other = self.parents.get(&part) == Some(peer);

@@ -70,7 +70,7 @@ pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
     if run > facts.incarnation { Ok(run) } else { facts.incarnation.successor(unix_ms) }
 }
 
-/// Restoring. Call these before any input or counting: first the facts, then the rows, then the end.
+/// Restoring. Call these methods before any input or counting, in this order: the facts, the rows, [`Replica::restored`].
 impl Replica {
     /// Restores the saved facts that are not rows. This replica's run has to be later than the run in them.
     pub fn restore_facts(&mut self, now: Now, facts: Facts) {

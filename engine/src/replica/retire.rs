@@ -1,4 +1,5 @@
-//! Retirement of cache rows, in rounds. At the end of a round, every node has the rows that any node had at its start.
+//! Retirement of cache rows that are causally stable, in rounds. At the end of a round, every node has the rows that any node
+//! had at its start.
 //!
 //! The owner of a row retires it, and only when no write that the row supersedes can become visible again:
 //!

@@ -174,7 +174,8 @@ impl Replica {
         let gone: Vec<_> = numbered.filter(|(_, window)| !is_kept(window)).collect();
         series.turn(next);
         if step {
-            // Peers have already reported their progress in returning windows, and this node has dropped those reports.
+            // Peers have already reported their progress in returning windows, and this node has dropped those reports: asks
+            // again.
             for link in self.links.values_mut() {
                 link.probe.get_or_insert(self.nonce);
             }
