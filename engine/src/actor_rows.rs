@@ -1,4 +1,4 @@
-//! One actor's part of a structure: its rows by slot, their log, and how far they are known.
+//! One actor's rows in a structure: the rows by slot, their log, and the versions up to which they are known.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,62 +15,66 @@ use crate::row::{Row, row_hash};
 use crate::slots::{CellId, EMPTY, Slot, Slots, VACANT};
 use crate::time::Time;
 
-/// What is known of one actor's rows: everything that changed in `(since, have]`.
+/// One actor's rows as this replica knows them: everything that changed in `(since, applied]`.
 #[derive(Debug, Default)]
 pub(crate) struct ActorRows {
     slots: Slots,
-    /// What changed when. Our own rows always have one; of others' rows it is made when somebody asks us for them, which
-    /// happens while their owner cannot be reached.
+    /// The order of changes. Own rows always have a log. The log of another actor's rows is made when a peer asks this node
+    /// for them, which happens while their owner is unreachable.
     log: Option<Log>,
-    /// Slots by the number of their cell. Our own are found by the cell, which names its slot.
+    /// Slots by cell number. `None` for own rows: there the cell itself stores its slot.
     by_cell: Option<HashTable<u32>>,
-    /// Vacant slots in the order in which they became so.
+    /// Vacant slots, in the order in which they became vacant.
     vacated: VecDeque<(Version, u32)>,
     live: usize,
     fingerprint: u64,
     pub(crate) since: Version,
     pub(crate) applied: Version,
-    /// Retirements up to this version may have been purged; none of the rows here is one that was.
+    /// The low-water mark. Retirements up to this version may have been purged. No row here is one of those purged rows.
     pub(crate) floor: Version,
-    /// The keys of all rows that came to be up to this version are known: the owner said so once that it had sent all.
-    /// Above it a slot may have another key than it has here, or one that is not known here.
+    /// The keys of all rows created up to this version are known: the owner stated this after it had sent all of them. Above
+    /// this version a slot may have another key at the owner, or a key that is unknown here.
     pub(crate) keys_complete: Version,
-    /// Everything that its owner had at one moment up to this version is here, as somebody says who had it all.
+    /// Complete up to: everything that the owner had at one moment up to this version is here, according to a replica whose
+    /// copy was complete.
     pub(crate) complete: Version,
-    /// What it has up to this version was taken back from what was saved.
+    /// Rows up to this version were restored from saved state.
     pub(crate) restored: Version,
-    /// Rows up to this version were there before they could come here: they may be older than that.
+    /// Rows up to this version existed before they could reach this node, so they may be older than their arrival.
     pub(crate) inherited: Version,
-    /// The probe whose answer tells whether it is what its owner has, when the owner has stated something else; 0 for none.
+    /// The probe whose answer decides whether this copy equals the owner's rows after the owner stated something different;
+    /// 0 for none.
     pub(crate) doubted: u64,
-    /// Whether its rows count in what is read (I4).
+    /// Whether these rows count in the views (I4).
     pub(crate) counts: bool,
-    /// When its owner last confirmed that `applied` is the head; of a cache's run that has ended, when somebody last had the same.
+    /// When the owner last confirmed that `applied` is its head. For an ended run of a cache: when a peer last had the same
+    /// rows.
     pub(crate) confirmed: Time,
-    /// At its owner's head it had another fingerprint: only a snapshot helps.
+    /// At the owner's head this copy had a different fingerprint. Only a snapshot repairs that.
     pub(crate) diverged: bool,
-    /// Another number whenever it becomes something else than what it was and rows above `applied`: whoever has copied it
-    /// copies it anew then.
+    /// Changes whenever the rows become anything other than the previous rows plus rows above `applied`. A copy of an older
+    /// edition has to start over.
     pub(crate) edition: u64,
-    /// Of a cache: cells of rows that others than their owner have told without the value. What outdid them there may be lost.
+    /// For a cache: cells of rows without value, received from replicas other than the owner. The write that superseded them
+    /// there may be lost.
     pub(crate) without_value: BTreeSet<CellId>,
-    /// For how many looks some of them have been lacking.
+    /// For how many rounds some of those values have been missing.
     pub(crate) rounds_without_value: u32,
-    /// The first of those of which the value has come since this was last asked for.
+    /// The first of those rows whose value has arrived since the last call that took this field.
     pub(crate) value_arrived: Option<Version>,
-    /// A snapshot that is being received and will replace these rows.
+    /// The staging copy: a snapshot that is being received and will replace these rows.
     pub(crate) staging: Option<Box<ActorRows>>,
-    /// Of a shadow: writes that lose to what its actor's rows have told here so far, by cell. What they lose to may be
-    /// nothing that the owner has.
+    /// In a staging copy: writes that lose to another row that this replica received from the same actor, by cell. The owner
+    /// may not have the winning row.
     pub(crate) losing: Option<BTreeMap<CellId, Register>>,
 }
 
-/// Rows cut for a peer: those of `(after, upto]` that have not moved on.
+/// Rows cut for a peer: the rows of `(after, upto]` that have not changed again since.
 #[derive(Debug)]
 pub(crate) struct Cut {
     pub(crate) upto: Version,
     pub(crate) low_water: Version,
-    /// Set when `upto` is all there is.
+    /// Set when `upto` is the end of the rows.
     pub(crate) fingerprint: Option<u64>,
     pub(crate) rows: Vec<u8>,
 }
@@ -80,22 +84,22 @@ fn hash_id(id: CellId) -> u64 {
 }
 
 impl ActorRows {
-    /// Nothing known yet of what changed after `since`.
+    /// Actor rows of which nothing is known yet after `since`.
     pub(crate) fn new(since: Version) -> Self {
         Self { since, applied: since, keys_complete: since, by_cell: Some(HashTable::new()), ..Self::default() }
     }
 
-    /// A snapshot that is about to be received.
+    /// The staging copy of a snapshot that is about to be received.
     pub(crate) fn staging(since: Version) -> Self {
         Self { losing: Some(BTreeMap::new()), ..Self::new(since) }
     }
 
-    /// The beginning of our own rows.
+    /// This node's own rows, empty.
     pub(crate) fn ours() -> Self {
         Self { counts: true, log: Some(Log::default()), ..Self::default() }
     }
 
-    /// The same, as another edition.
+    /// The same rows under another edition number.
     pub(crate) fn of_edition(self, edition: u64) -> Self {
         Self { edition, ..self }
     }
@@ -110,18 +114,18 @@ impl ActorRows {
         self.slots.cell(slot)
     }
 
-    /// Looks at slots that are about to be written to, all at once, so that they are at hand one by one.
+    /// Reads slots that are about to be written, all at once, so that their memory accesses overlap.
     #[inline]
     pub(crate) fn warm(&self, slots: impl Iterator<Item = u32>) {
         std::hint::black_box(slots.fold(0, |sum, slot| sum ^ self.slots.version(slot)));
     }
 
-    /// Live rows.
+    /// Number of live rows.
     pub(crate) fn len(&self) -> usize {
         self.live
     }
 
-    /// The sum of the hashes of its live rows.
+    /// The sum of the hashes of the live rows.
     pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -130,7 +134,7 @@ impl ActorRows {
         self.slots.live()
     }
 
-    /// Live rows, and slots of which it is known that they are vacant.
+    /// Live rows, and slots that are known to be vacant.
     pub(crate) fn used(&self) -> impl Iterator<Item = (u32, Slot)> + '_ {
         self.slots.used()
     }
@@ -144,32 +148,33 @@ impl ActorRows {
         Some((slot, self.slots.get(slot)))
     }
 
-    /// The row of a version, with its slot. Makes the log that this needs, if there is none.
+    /// The row of a version, with its slot. Makes the log if there is none.
     pub(crate) fn find_version(&mut self, version: Version) -> Option<(u32, Slot)> {
         self.make_log();
         let noted = self.log.as_ref()?.above(version.saturating_sub(1)).next().filter(|(at, _)| *at == version);
         noted.map(|(_, slot)| (slot, self.slots.get(slot))).filter(|(_, state)| state.row.version == version)
     }
 
-    /// Whether everything that its owner had at one moment up to `applied` is here. Rows that came in pieces may lack some that
-    /// moved on before their turn came.
+    /// Returns whether everything that the owner had at one moment up to `applied` is here. Rows received in pieces may lack
+    /// rows that changed before their piece was cut.
     pub(crate) fn is_complete(&self) -> bool {
         self.keys_complete.max(self.complete) >= self.applied
     }
 
-    /// Whether it may be newer than what its owner states of the same version: a statement that is under way for longer than
-    /// rows in pieces, which others pass on, or which came twice. What has moved on since is in neither.
+    /// Returns whether this copy may be newer than what the owner states about the same version. The statement can travel
+    /// longer than rows that arrive in pieces, through relays, or twice. Rows that have changed since are in neither of the
+    /// two.
     pub(crate) fn may_be_newer(&self) -> bool {
         !self.is_complete()
     }
 
-    /// Takes note that it is what its owner has.
+    /// Records that this copy equals the owner's rows.
     pub(crate) fn agrees(&mut self) {
         (self.doubted, self.diverged) = (0, false);
     }
 
-    /// Lets a live row go on to its next state, which is what nearly all changes are. Returns its cell, and the row as it
-    /// was; `None` when it is not that simple, and nothing has changed.
+    /// Moves a live row to its next state; nearly all changes are of this kind. Returns its cell and the previous row.
+    /// Returns `None`, without a change, when the change is of another kind.
     #[inline]
     pub(crate) fn advance(&mut self, slot: u32, next: &Row, cells: &Cells) -> Option<(CellId, Row)> {
         let (cell, old) = self.slots.advance(slot, next)?;
@@ -179,7 +184,7 @@ impl ActorRows {
         Some((cell, old))
     }
 
-    /// Puts a state into a slot, keeping log, fingerprint and finders in step. Returns the state that was there.
+    /// Writes a state into a slot and updates log, fingerprint and lookup tables. Returns the previous state.
     pub(crate) fn put(&mut self, slot: u32, new: Slot, cells: &Cells) -> Slot {
         let old = self.slots.get(slot);
         if old.cell != new.cell && old.is_live() {
@@ -219,8 +224,8 @@ impl ActorRows {
         }
     }
 
-    /// Notes that a slot became vacant. Before the list grows, by a quarter, what has moved on since goes: so it stays within
-    /// that of the vacant slots, whatever a peer says how often.
+    /// Notes that a slot became vacant. Before the list grows (by a quarter), it drops entries of slots that have changed
+    /// since. So the list never exceeds the number of vacant slots by more than that, whatever a peer sends.
     fn vacate(&mut self, version: Version, slot: u32) {
         if self.vacated.len() == self.vacated.capacity() {
             let slots = &self.slots;
@@ -234,7 +239,7 @@ impl ActorRows {
         self.vacated.push_back((version, slot));
     }
 
-    /// Empties a slot without a trace.
+    /// Empties a slot and keeps no record of it.
     pub(crate) fn clear(&mut self, slot: u32, cells: &Cells) {
         let old = self.slots.get(slot);
         if old.is_live() {
@@ -253,25 +258,25 @@ impl ActorRows {
         }
     }
 
-    /// Whether rows cut by one who has purged retirements up to `low_water` follow on what is here. If not, rows may be here
-    /// that were retired since, and nobody would say so.
+    /// Returns whether rows from a sender that has purged retirements up to `low_water` can follow the rows held here. If
+    /// not, this copy may hold rows that were retired since, and no peer would report that.
     pub(crate) fn follows(&self, floor: Version) -> bool {
         self.applied == self.since || floor <= self.applied.max(self.floor) || canary::broken(Canary::FloorIgnored)
     }
 
-    /// Takes note that rows were joined whose sender knew retirements at least up to `upto`: one that knew fewer than we do
-    /// may have sent rows that were retired since.
+    /// Lowers the low-water mark after a join of rows whose sender knew retirements at least up to `upto`. A sender that
+    /// knew fewer retirements than this replica may have sent rows that were retired since.
     pub(crate) fn mix(&mut self, upto: Version) {
         self.floor = self.floor.min(upto);
     }
 
-    /// Takes note of the floor of whoever sent rows that follow on what is here.
+    /// Adopts the low-water mark of a sender whose rows follow the rows held here.
     pub(crate) fn raise_low_water(&mut self, floor: Version) {
         self.purge(floor, |_| ());
         self.floor = self.floor.max(floor);
     }
 
-    /// Purges vacant slots up to `low_water`, and tells each that is free now.
+    /// Purges vacant slots up to the low-water mark `floor` and passes each freed slot to `freed`.
     pub(crate) fn purge(&mut self, floor: Version, mut freed: impl FnMut(u32)) {
         while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= floor) {
             self.vacated.pop_front();
@@ -285,7 +290,7 @@ impl ActorRows {
         }
     }
 
-    /// Whether rows can be cut from it.
+    /// Returns whether rows can be cut from these rows.
     pub(crate) fn has_log(&self) -> bool {
         self.log.is_some()
     }
@@ -296,18 +301,18 @@ impl ActorRows {
         self.log.get_or_insert_with(|| slots.used().map(|(slot, state)| (state.row.version, slot)).collect());
     }
 
-    /// What changed above `after`, in order of version. Needs the log.
+    /// The rows that changed above `after`, in order of version. Needs the log.
     pub(crate) fn changed(&self, after: Version) -> impl Iterator<Item = (u32, Slot)> + '_ {
         let entries = self.log.iter().flat_map(move |log| log.above(after));
         let states = entries.map(|(version, slot)| (version, slot, self.slots.get(slot)));
         states.filter(|(version, _, state)| state.row.version == *version).map(|(_, slot, state)| (slot, state))
     }
 
-    /// Cuts the rows above `after` for a replica that knows the keys of rows born in `(since, known]`, up to about `budget`
-    /// bytes of them; `None` without a log.
+    /// Cuts the rows above `after`, up to about `budget` bytes, for a replica that knows the keys of the rows created in
+    /// `(since, known]`; `None` without a log.
     ///
-    /// A row that moves on before its turn comes is left out of the piece that it would have been in, so to have all
-    /// versions up to some point is not to know all keys up to there. To have had everything at one moment is.
+    /// A row that changes again before its piece is cut is left out of that piece. So a replica that holds all versions up
+    /// to some point does not necessarily know all keys up to it. A replica that held everything at one moment does.
     pub(crate) fn cut(
         &self,
         (since, known): (Version, Version),
@@ -340,7 +345,7 @@ impl ActorRows {
         })
     }
 
-    /// Bytes that it takes.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.slots.bytes()
             + self.log.as_ref().map_or(0, Log::bytes)
@@ -354,7 +359,7 @@ fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>, registers: &'a Registers)
     if !state.is_live() {
         return RowState::Vacant;
     }
-    // What another write wins over travels without its value: that is read nowhere any more.
+    // A superseded write travels without its value: no replica reads that value any more.
     if let Some((expires_ms, value)) = registers.content(state.cell, &state.row) {
         return RowState::Content { key, stamp: state.row.added, expires_ms, value };
     }

@@ -1,4 +1,4 @@
-//! A cache as handles and driver share it: values by key, of which the last write wins.
+//! A cache, shared by handles and driver: values by key; the last write wins.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use crate::radix::KeyOf;
 use crate::stamp::Stamp;
 use crate::structure::Structure;
 
-/// A cache: keys and values of any bytes, the same on all nodes. Of two writes of a key the later one wins, by hybrid
-/// logical clock; of two at the same moment, one that all nodes agree on.
+/// A cache: keys and values of any bytes, the same on all nodes. Of two writes of a key, the later one by hybrid logical
+/// clock wins. Of two writes with the same stamp, all nodes choose the same one.
 ///
-/// Cheap to clone. All methods may be called from any number of threads: a read takes the structure's ledger lock and that
-/// of one of 128 shards of the keys for reading, a write the ledger's for writing. All of them take the wall clock, in
-/// milliseconds since 1970, because the engine has none. Where that is far behind the clocks of most other nodes, the cache
-/// goes by theirs.
+/// Cheap to clone. All methods may be called from any number of threads. A read takes the structure's ledger lock and the
+/// lock of one of 128 key shards for reading; a write takes the ledger lock for writing. The engine has no clock, so all
+/// methods take the wall clock time, in milliseconds since 1970. When that is far behind the clocks of most other nodes, the
+/// cache uses the time of those nodes instead.
 #[derive(Clone)]
 pub struct Cache {
     structure: Arc<Structure>,
@@ -34,43 +34,43 @@ pub struct CacheEntry {
     pub value: Arc<[u8]>,
     /// When it was written.
     pub stamp: Stamp,
-    /// Who tells of it: who wrote it, or who has taken it over from a run that is gone.
+    /// The actor whose row states the entry: the writer, or the node that republished it from a run that is gone.
     pub actor: Actor,
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub expires_ms: u64,
 }
 
-/// Why a cache was not written to. Nothing has changed then.
+/// Why a write to a cache failed. A failed write changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {
-    /// The key is none.
+    /// The key is not valid.
     #[error("a key of {len} bytes: a cache takes keys of 1 to {max} bytes", max = limits::KEY_BYTES)]
     Key {
-        /// Its bytes.
+        /// Its length in bytes.
         len: usize,
     },
     /// The value is too long.
     #[error("a value of {len} bytes: a cache takes values of up to {max} bytes", max = limits::VALUE_BYTES)]
     Value {
-        /// Its bytes.
+        /// Its length in bytes.
         len: usize,
     },
     /// The value does not fit into the cache.
     #[error("key and value of {len} bytes are more than the whole cache may hold: raise its max_bytes")]
     Bound {
-        /// Their bytes.
+        /// Length of key and value in bytes.
         len: usize,
     },
-    /// The wall clock has gone back, or is behind the other nodes' clocks and there is no majority of them to go by.
+    /// The wall clock has gone back, or it is behind the other nodes' clocks and these have no majority to follow.
     #[error(
         "this node's wall clock is {by:?} behind what it has already written or taken, more than {max:?}: set the clock right",
         max = limits::MAX_DRIFT
     )]
     Clock {
-        /// By how much.
+        /// How far the clock is behind.
         by: Duration,
     },
-    /// The node leaves.
+    /// This node is leaving.
     #[error("this node is leaving the cluster: write on another one")]
     Leaving,
     /// Too many rows.
@@ -79,38 +79,38 @@ pub enum CacheError {
 }
 
 impl Cache {
-    /// The cache that a structure is; `None` when it is none.
+    /// Returns the structure as a cache; `None` when it is not a cache.
     pub fn of(structure: &Arc<Structure>) -> Option<Self> {
         let cache = structure.ledger.read().is_cache();
         cache.then(|| Self { structure: Arc::clone(structure) })
     }
 
-    /// The structure that it is.
+    /// The structure that holds this cache.
     pub fn structure(&self) -> &Arc<Structure> {
         &self.structure
     }
 
-    /// What the time is for this cache where the wall clock shows `unix_ms`: that, or what most other nodes' clocks show where
-    /// the wall clock is far behind.
+    /// Returns the cache's time when the wall clock shows `unix_ms`: the same value, or the time of most other nodes' clocks
+    /// when the wall clock is far behind them.
     pub fn time(&self, unix_ms: u64) -> u64 {
         self.structure.time(unix_ms)
     }
 
-    /// The value of a key. O(1), nothing is copied.
+    /// Returns the value of a key. O(1), without a copy.
     #[inline]
     pub fn get(&self, key: &[u8], unix_ms: u64) -> Option<Arc<[u8]>> {
         let time = self.structure.time(unix_ms);
         self.structure.read(key, |register| register.value.clone().filter(|_| !register.expired(time)))
     }
 
-    /// The entry of a key.
+    /// Returns the entry of a key.
     pub fn entry(&self, key: &[u8], unix_ms: u64) -> Option<CacheEntry> {
         let time = self.structure.time(unix_ms);
         self.structure.read(key, |register| entry(key, register, time))
     }
 
-    /// Writes a value, which expires after `ttl`; never, if that is zero. Returns its stamp. O(1), and up to 64 removals
-    /// where the cache is bounded and full.
+    /// Writes a value that expires after `ttl`, or never if `ttl` is zero. Returns its stamp. O(1), plus up to 64 removals
+    /// when the cache is bounded and full.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -136,8 +136,8 @@ impl Cache {
         self.structure.write(key, Some((expires_ms, value)), unix_ms)
     }
 
-    /// Removes an entry, on all nodes; its stamp, or `None` when there is none to be read here. What is written elsewhere
-    /// at the same time and is not known here wins or loses by its stamp.
+    /// Removes an entry on all nodes. Returns the removal's stamp, or `None` when this node reads no entry. A concurrent
+    /// write on another node that is not known here wins or loses by its stamp.
     ///
     /// # Errors
     /// [`CacheError`].
@@ -148,7 +148,7 @@ impl Cache {
         }
     }
 
-    /// Entries behind `after` in order of key, at most `limit`. O(limit), and of those that are passed over.
+    /// Returns at most `limit` entries behind `after`, in order of key. O(limit), plus the entries skipped.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: u64) -> Vec<CacheEntry> {
         let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
@@ -162,19 +162,19 @@ impl Cache {
         page
     }
 
-    /// Entries that there are to be read. O(1), and of those that have expired within the last minute.
+    /// Number of readable entries. O(1), plus the entries that have expired within the last minute.
     pub fn len(&self, unix_ms: u64) -> usize {
         let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
         (ledger.registers().size().0 as usize).saturating_sub(ledger.registers().expired(time))
     }
 
-    /// Whether there is none.
+    /// Whether the cache has no readable entry.
     pub fn is_empty(&self, unix_ms: u64) -> bool {
         self.len(unix_ms) == 0
     }
 
-    /// Bytes of all keys and values, those included that have expired within the last minute.
+    /// Bytes of all keys and values, including entries that have expired within the last minute.
     pub fn value_bytes(&self) -> u64 {
         self.structure.ledger.read().registers().size().1
     }
@@ -193,24 +193,24 @@ fn entry(key: &[u8], register: &Register, unix_ms: u64) -> Option<CacheEntry> {
 }
 
 impl Structure {
-    /// What the time is for a cache: the wall clock, or the cluster's time where the wall clock is far behind that.
+    /// The time of a cache: the wall clock, or the cluster's time when the wall clock is far behind it.
     pub(crate) fn time(&self, unix_ms: u64) -> u64 {
         match self.lead.load(Ordering::Relaxed) {
             0 => unix_ms,
-            // The wall clock may have been set right since.
+            // The wall clock may have been corrected since.
             lead => unix_ms.saturating_add(lead).min(self.lead_upto.load(Ordering::Relaxed)).max(unix_ms),
         }
     }
 
-    /// Says by how many milliseconds the cluster's time is ahead of the wall clock, and what it will be at most when it is
-    /// looked at again.
+    /// Sets by how many milliseconds the cluster's time is ahead of the wall clock, and an upper limit of that time until
+    /// the next comparison.
     pub(crate) fn set_lead(&self, millis: u64, upto: u64) {
         self.lead_upto.store(upto, Ordering::Relaxed);
         self.lead.store(millis, Ordering::Relaxed);
     }
 
     fn read<R>(&self, key: &[u8], read: impl FnOnce(&Register) -> Option<R>) -> Option<R> {
-        // The ledger first: while it is held, the number stays the key's.
+        // The ledger lock comes first: while it is held, the cell number stays assigned to the key.
         let ledger = self.ledger.read();
         let id = self.keys.find(key)?;
         read(ledger.registers().get(id)?)
@@ -233,26 +233,27 @@ impl Structure {
         Ok(before.0)
     }
 
-    /// Whether it is a cache.
+    /// Returns whether this structure is a cache.
     pub(crate) fn is_cache(&self) -> bool {
         self.spec().class.cell() == tallymesh_schemas::Cell::Register
     }
 
-    /// Looks after a cache by the wall clock; entries end by `expiry_ms`. `certain` says that no other clock speaks against the wall
-    /// clock.
+    /// Maintains a cache by the wall clock; entries expire by `expiry_ms`. `certain` says that no other clock contradicts
+    /// the wall clock.
     pub(crate) fn maintain(&self, unix_ms: u64, expiry_ms: u64, certain: bool) {
         let mut ledger = self.ledger.write();
         ledger.maintain(self.time(unix_ms), expiry_ms, certain, &self.keys);
         self.note_head(&ledger);
     }
 
-    /// Our own rows that nobody needs here and that were not named before; `expiry_ms` as for [`Structure::maintain`].
+    /// Returns own rows that are not needed on this node and were not returned before; `expiry_ms` as for
+    /// [`Structure::maintain`].
     pub(crate) fn take_needless(&self, expiry_ms: u64, most: usize) -> Needless {
         self.ledger.write().take_needless(expiry_ms, most)
     }
 
-    /// Retires those of our rows that are as they were; of `over` those that are the only one of their key, and returns the
-    /// others.
+    /// Retires those of the given own rows that are unchanged. Of `over` it retires only the rows that are the only one of
+    /// their key, and it returns the others.
     pub(crate) fn retire(&self, dominated: &[OwnRow], over: &[OwnRow]) -> Vec<OwnRow> {
         let mut ledger = self.ledger.write();
         dominated.iter().for_each(|row| ledger.retire_register(row, &self.keys));
@@ -262,14 +263,14 @@ impl Structure {
         stay
     }
 
-    /// Parts rows into those that are the only one of their key and those that are not.
+    /// Splits rows into those that are the only row of their key and the others.
     pub(crate) fn part_alone(&self, rows: Vec<OwnRow>) -> (Vec<OwnRow>, Vec<OwnRow>) {
         let ledger = self.ledger.read();
         rows.into_iter().partition(|row| ledger.is_alone(row))
     }
 
-    /// Goes on as another run that knows nothing, or with `keep` only what it has written itself: what this node knew may
-    /// have been retired by all others.
+    /// Continues as a new run without any rows, or with `keep` only with the rows that this node has written itself. All
+    /// other nodes may have retired the rest of what this node held.
     pub(crate) fn start_over(&self, actor: Actor, keep: bool) {
         let mut ledger = self.ledger.write();
         Ledger::start_over(&mut ledger, actor, keep, &self.keys);

@@ -1,5 +1,5 @@
-//! The rows of a structure, actor by actor, and the aggregates that follow them. Behind one lock; the way in is
-//! `commit` for our own rows and [`Ledger::apply`] for everybody else's.
+//! The rows of a structure by actor, and the aggregates derived from them, behind one lock. The entry points are `commit`
+//! for this node's own rows and [`Ledger::apply`] for all other rows.
 
 mod apply;
 mod audit;
@@ -41,7 +41,7 @@ use crate::stamp::Stamp;
 use crate::time::Time;
 use crate::watch::ChangeSink;
 
-/// Rows that are looked at together before they are written one by one, so that they wait for memory together.
+/// Number of rows that are read together before they are written one by one, so that their memory accesses overlap.
 const TOGETHER: usize = 32;
 
 #[derive(Debug)]
@@ -55,23 +55,23 @@ pub(crate) struct Ledger {
     cleared: Cleared,
     registers: Registers,
     journal: Journal,
-    /// The latest write of a cache that was taken back from what was saved.
+    /// The latest write of a cache that was restored from saved state.
     restored: Stamp,
-    /// When that was.
+    /// When the restore happened.
     restored_at: Time,
-    /// Keys that are blocks rather than single hosts.
+    /// Number of keys that are blocks rather than single hosts.
     blocks: usize,
-    /// Cells without rows that somebody still held when their last row went; tried again at each sweep.
+    /// Cells that were still pinned when their last row was dropped. Each sweep tries again to remove them.
     unused: Vec<CellId>,
-    /// The number of the last edition of the rows of an actor.
+    /// The last edition number given to any actor's rows.
     editions: u64,
     /// Gauges that nodes have taken below zero.
     below: Below,
-    /// The most that we, or all others together, have ever counted for one key.
+    /// The highest count that this node, or all other nodes together, ever had for one key.
     most: u64,
-    /// Keys in the index.
+    /// Number of keys in the index.
     indexed: u64,
-    /// Our gauges are zero from now on, whatever the cells say: this node leaves.
+    /// This node is leaving: its gauges are zero from now on, whatever the cells say.
     closed: bool,
 }
 
@@ -117,7 +117,7 @@ impl Ledger {
         self.actors.get_mut(actor)
     }
 
-    /// The first row of an actor, by version, that says that there is a value that is neither here nor outdone.
+    /// Returns the version of an actor's first row whose value is neither held here nor superseded.
     pub(crate) fn missing_value(&mut self, actor: &Actor) -> Option<Version> {
         let (cells, registers) = (&self.cells, &self.registers);
         let actor_rows = self.actors.get_mut(actor)?;
@@ -129,12 +129,12 @@ impl Ledger {
         first
     }
 
-    /// What rows of others owe that are below zero, for whoever does not hold the ledger.
+    /// By how much other actors' rows are below zero, readable without the ledger lock.
     pub(crate) fn debts(&self) -> &Arc<Debts> {
         self.below.debts()
     }
 
-    /// What has changed since it was told, our own rows included.
+    /// The journal of changed actors, including this node's own rows.
     pub(crate) fn journal(&mut self) -> &mut Journal {
         if let Some(own) = self.actors.get(&self.actor) {
             self.journal.note_own(&self.actor, (own.applied, own.fingerprint()));
@@ -147,7 +147,8 @@ impl Ledger {
         self.journal.behind(mark)
     }
 
-    /// How long ago an actor's rows here were known to be what there is; `None` when they never were, or some are still to come.
+    /// How long ago this copy of an actor's rows was last confirmed as current; `None` when it never was, or when rows are
+    /// still missing.
     pub(crate) fn age(&self, actor: &Actor, actor_rows: &ActorRows, now: Time) -> Option<Duration> {
         if *actor == self.actor {
             return Some(Duration::ZERO);
@@ -155,7 +156,7 @@ impl Ledger {
         (actor_rows.confirmed > Time(0) && actor_rows.is_complete()).then(|| now.since(actor_rows.confirmed))
     }
 
-    /// Takes note that what is known of another actor has changed.
+    /// Notes that this replica's knowledge of another actor has changed.
     pub(crate) fn note(&mut self, actor: &Actor) {
         self.journal.note(actor);
     }
@@ -168,22 +169,22 @@ impl Ledger {
         &self.index
     }
 
-    /// The highest version of our own rows.
+    /// The highest version of this node's own rows.
     pub(crate) fn head(&self) -> Version {
         self.actors.get(&self.actor).map_or(0, |own| own.applied)
     }
 
-    /// How often one of our own rows had no room since the last call.
+    /// How many own rows found no free slot since the last call.
     pub(crate) fn take_rows_without_room(&mut self) -> u64 {
         self.own.take_without_room()
     }
 
-    /// Our own rows with their writer and the cells.
+    /// This node's own rows with their writer and the cells.
     fn own_parts(&mut self) -> Option<(&mut OwnRowWriter, &mut ActorRows, &Cells)> {
         Some((&mut self.own, self.actors.get_mut(&self.actor)?, &self.cells))
     }
 
-    /// Writes the rows of the cells that have changed here, in order of slot, so that their batch is short on the wire.
+    /// Writes the own rows of the cells that have changed, in order of slot, so that the batch is short on the wire.
     pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, sink: &mut ChangeSink<'_>) {
         let mut batch = Vec::with_capacity(dirty.len());
         for id in dirty.drain(..) {
@@ -191,19 +192,19 @@ impl Ledger {
             if self.closed {
                 cell.take();
             } else if self.is_cache() {
-                // Nothing is counted in a cache.
+                // Caches do not count.
                 let totals = cell.take();
                 cell.lower(totals.0, totals.1);
                 if !cell.is_indexed() {
                     self.park(id);
                 }
             } else {
-                // As one number they are sorted in half the time.
+                // Sorting by one packed number takes half the time.
                 batch.push(u64::from(cell.own_slot()) << 32 | u64::from(id));
             }
         }
         batch.sort_unstable();
-        // Taken out while it is written to, so that cells and sums can be as well.
+        // Taken out of the map during the write, so that cells and sums can be changed as well.
         let Some(mut actor_rows) = self.actors.remove(&self.actor) else { return };
         let mut cleared = Vec::new();
         for together in batch.chunks(TOGETHER) {
@@ -217,7 +218,7 @@ impl Ledger {
         self.index.settle();
     }
 
-    /// Writes the row of a cell that has changed.
+    /// Writes the own row of a cell that has changed.
     fn commit_cell(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -244,7 +245,7 @@ impl Ledger {
         self.drop_if_unused(id, keys);
     }
 
-    /// Gives a cell its place in the index, if it has none.
+    /// Adds a cell to the index if it is not in it.
     #[inline]
     fn enter(&mut self, id: CellId) {
         if !self.cells.get(id).is_indexed() {
@@ -262,12 +263,12 @@ impl Ledger {
         self.index.add(id, n, &*self.cells);
     }
 
-    /// Adds to what we count ourselves.
+    /// Adds to this node's own count.
     fn add_own(&mut self, id: CellId, n: i64) {
         self.add_sum(id, Sum { all: n, own: n });
     }
 
-    /// Adds to what the others count.
+    /// Adds to the other actors' count.
     #[inline(always)]
     fn add_others(&mut self, id: CellId, n: i64) {
         if n != 0 {
@@ -296,13 +297,13 @@ impl Ledger {
         if self.is_cache() {
             self.forget_register(id);
         }
-        // What is listed for the sweep is the sweep's to remove.
+        // The sweep removes cells that are on its list.
         if self.cells.get(id).is_parked() || !keys.remove_unused(id) {
             self.park(id);
         }
     }
 
-    /// Lists a cell without rows for the next sweep, once.
+    /// Puts a cell without rows on the list of the next sweep, once.
     fn park(&mut self, id: CellId) {
         let cell = self.cells.get(id);
         if !cell.is_parked() {
@@ -311,10 +312,10 @@ impl Ledger {
         }
     }
 
-    /// Retires our idle zero rows and lets go of cells that nobody holds any more.
+    /// Retires this node's idle zero rows and removes cells that are no longer pinned.
     pub(crate) fn sweep(&mut self, keys: &Keys, now: Time, idle: Duration) {
         let mut retired = Vec::new();
-        // Rows of events go with their structure.
+        // Rows of events stay until their structure is removed.
         if !self.keeps_runs()
             && let Some((own, actor_rows, cells)) = self.own_parts()
         {
@@ -326,7 +327,7 @@ impl Ledger {
         let cells = &self.cells;
         self.unused.retain(|id| {
             let cell = cells.get(*id);
-            // A cell that counts again has rows again, and is let go of with the last of them.
+            // A cell that counts again has rows again. It is removed together with the last of them.
             if cell.is_indexed() || cell.own() != 0 {
                 cell.set_parked(false);
                 return false;
@@ -335,14 +336,14 @@ impl Ledger {
         });
     }
 
-    /// Purges what everybody has seen: see [`OwnRowWriter::raise_low_water`].
+    /// Purges retired rows that all peers have seen: see [`OwnRowWriter::raise_low_water`].
     pub(crate) fn raise_low_water(&mut self, acked: Version, now: Time, retention: Duration) {
         if let Some((own, actor_rows, _)) = self.own_parts() {
             own.raise_low_water(actor_rows, acked, now, retention);
         }
     }
 
-    /// A number that no edition here has had.
+    /// Returns an edition number that was not used in this ledger before.
     fn edition(&mut self) -> u64 {
         self.editions += 1;
         self.editions
@@ -353,14 +354,14 @@ impl Ledger {
         self.index.sum(prefix, bits, &*self.cells)
     }
 
-    /// The sum of the keys that lie in a block.
+    /// The sum of the keys inside a block.
     pub(crate) fn sum_net(&self, net: IpNet) -> Sum {
         let most = self.most.saturating_mul(2).saturating_mul(self.indexed);
-        // As a rule no sum can wrap, however the keys lie.
+        // As a rule no sum can wrap, whatever the distribution of the keys.
         if most > i64::MAX as u64 { self.sum_net_slowly(net) } else { self.sum_net_of_tree(net) }
     }
 
-    /// The same, key by key, where counts are so large that sums of 64 bits may have wrapped. O(keys in the block).
+    /// The same sum, computed key by key when counts are so large that 64-bit sums may have wrapped. O(keys in the block).
     fn sum_net_slowly(&self, net: IpNet) -> Sum {
         let (first, n) = key::from_net(net);
         let (mut all, mut own) = (0_i128, 0_i128);
@@ -373,7 +374,7 @@ impl Ledger {
                     (all, own) =
                         (all + i128::from(part) + i128::from(self.cells.get(id).others()), own + i128::from(part));
                 }
-                // A larger block that begins where this one does.
+                // A larger block that begins at the same address as this one.
                 Ok(host) if host.contains(&net) => {}
                 _ => break,
             }
@@ -386,7 +387,7 @@ impl Ledger {
         let (key, n) = key::from_net(net);
         let mut sum = self.sum(&key[..n], 8 + usize::from(net.prefix_len()));
         if self.blocks > 0 {
-            // Larger blocks that begin at the same address have the same bytes up to their length, but lie around it.
+            // Larger blocks that begin at the same address share the bytes up to their length, but they enclose the block.
             for len in 0..net.prefix_len() {
                 let mut larger = key;
                 larger[n - 1] = len;
@@ -396,7 +397,7 @@ impl Ledger {
         sum
     }
 
-    /// The sum of one actor's rows that lie in a block. O(its rows).
+    /// The sum of one actor's rows inside a block. O(rows of the actor).
     pub(crate) fn sum_net_of(&self, actor: &Actor, actor_rows: &ActorRows, net: IpNet) -> i64 {
         let inside = actor_rows
             .live()
@@ -404,14 +405,14 @@ impl Ledger {
         within(inside.map(|(_, state)| i128::from(self.value(actor, state.cell, &state.row))).sum())
     }
 
-    /// Bytes of rows, logs and index; the cells are counted by their table.
+    /// Bytes of rows, logs and index. The table of cells counts the cells.
     pub(crate) fn bytes(&self) -> usize {
         let all_rows: usize = self.actors.values().map(ActorRows::bytes).sum();
         all_rows + self.index.bytes() + self.cleared.bytes() + self.registers.heap_bytes()
     }
 }
 
-/// A sum as it is read: at the end of the range where it is beyond that.
+/// The sum as readers see it: clamped to the range of `i64`.
 pub(crate) fn within(sum: i128) -> i64 {
     i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX })
 }

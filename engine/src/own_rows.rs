@@ -1,4 +1,4 @@
-//! The writer of our own rows: the only code that gives them versions (I1).
+//! The writer of this node's own rows: the only code that gives them versions (I1).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -13,29 +13,29 @@ use crate::row::Row;
 use crate::slots::{CellId, EMPTY, Slot, VACANT};
 use crate::time::Time;
 
-/// What the owner of rows knows beyond them.
+/// What the owner keeps beside its rows.
 #[derive(Debug, Default)]
 pub(crate) struct OwnRowWriter {
     free: Vec<u32>,
     next: u32,
-    /// What the head was when: to tell how long a row has been idle. One a sweep.
+    /// The head at past times, to find how long a row has been idle. One mark per sweep.
     marks: VecDeque<(Time, Version)>,
-    /// Rows that last changed up to this version have been looked at for retirement. A row that becomes zero later
-    /// gets a later version, so none is missed and none is looked at twice for one change.
+    /// Rows that last changed up to this version were already considered for retirement. A row that becomes zero later gets
+    /// a later version. So no row is missed, and no row is considered twice for one change.
     swept: Version,
-    /// Rows that had no room since that was last asked for.
+    /// Number of rows that found no free slot since the last call that took it.
     without_room: u64,
 }
 
-/// Whether a key needs no row to count what its totals say. A row that clears takes off what it states, also where both
-/// of its totals are the same.
+/// Returns whether a key needs no row to express its totals. A row that clears always needs one: it subtracts the totals
+/// that it states, also when both totals are equal.
 pub(crate) fn counts_nothing(key: &[u8], (added, removed): (u64, u64)) -> bool {
     added == removed && (added == 0 || !key::is_cleared(key))
 }
 
 impl OwnRowWriter {
-    /// Writes the totals of a cell's own row under the next version. Returns the row as it was and as it is, `None` when the
-    /// totals are as they were.
+    /// Writes the totals of a cell's own row under the next version. Returns the previous and the new row, or `None` when
+    /// the totals are unchanged.
     pub(crate) fn write(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -52,7 +52,8 @@ impl OwnRowWriter {
         self.put(actor_rows, cells, id, (added, removed))
     }
 
-    /// Writes a cell's own row under the next version, whatever it was; `None` when there is no room for another row.
+    /// Writes a cell's own row under the next version, whatever its previous state; `None` when there is no free slot for
+    /// another row.
     pub(crate) fn put(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -80,8 +81,8 @@ impl OwnRowWriter {
         Some((old.row, row))
     }
 
-    /// A slot for a new row; `None` when this node has as many as one actor may have. The count is then kept on this
-    /// node and not told to the others.
+    /// Finds a slot for a new row; `None` when this node has the maximum number of rows per actor. The count then stays on
+    /// this node and is not sent to the other nodes.
     fn slot(&mut self) -> Option<u32> {
         self.free.pop().or_else(|| {
             let slot = self.next;
@@ -94,7 +95,7 @@ impl OwnRowWriter {
         })
     }
 
-    /// How many rows had no room since the last call.
+    /// How many rows found no free slot since the last call.
     pub(crate) fn take_without_room(&mut self) -> u64 {
         std::mem::take(&mut self.without_room)
     }
@@ -147,13 +148,13 @@ impl OwnRowWriter {
         let floor = self.version_before(now, retention).unwrap_or(0).max(acked);
         let free = &mut self.free;
         actor_rows.purge(floor, |slot| free.push(slot));
-        // Marks older than both ages are spent but for the newest of them.
+        // Marks older than both ages are not needed, except the newest of them.
         while self.marks.get(1).is_some_and(|(at, version)| now.since(*at) > retention && *version <= self.swept) {
             self.marks.pop_front();
         }
     }
 
-    /// The head as it was `ago`.
+    /// The head at the time `ago` before `now`.
     fn version_before(&self, now: Time, ago: Duration) -> Option<Version> {
         let spent = self.marks.partition_point(|(at, _)| now.since(*at) >= ago);
         spent.checked_sub(1).and_then(|at| self.marks.get(at)).map(|(_, version)| *version)
@@ -164,7 +165,7 @@ impl OwnRowWriter {
 mod tests {
     use super::*;
 
-    /// The others do not get a row that has no room; that it has none is counted (I14).
+    /// A row without a free slot does not reach the other nodes, and the node counts such rows (I14).
     #[test]
     fn rows_without_room_are_counted() {
         let mut own = OwnRowWriter { next: limits::ROWS_PER_ACTOR - 1, ..OwnRowWriter::default() };

@@ -1,4 +1,4 @@
-//! A replicated structure as handles and driver share it: counting and reading from any thread.
+//! A replicated structure, shared by handles and driver: counting and reading from any thread.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,48 +19,49 @@ use crate::slots::CellId;
 use crate::time::Time;
 use crate::watch::{Growth, Watch, Watchers};
 
-/// Called when something changed that the driver should look at; from any thread, and it must not block.
+/// Called from any thread when there is work for the driver. It must not block.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
-/// A structure: keys, each with a count that is this node's own part and what the other nodes have told.
+/// A structure: a set of keys, each with a count. The count is this node's own part plus the rows received from other nodes.
 ///
 /// All methods may be called from any number of threads. Counting takes the lock of one of 128 shards of the keys for
-/// reading, or none with a [`Counter`]; whatever has to look at the rows takes the structure's one ledger lock.
+/// reading, or no lock with a [`Counter`]. Every method that reads the rows takes the structure's single ledger lock.
 pub struct Structure {
     spec: StructureSpec,
     pub(crate) keys: Keys,
     pub(crate) ledger: RwLock<Ledger>,
     pub(crate) watchers: Watchers,
-    /// Cells that are listed as changed and not committed yet.
+    /// Number of cells that are listed as changed and not committed yet.
     pub(crate) pending: AtomicUsize,
     wake: Wake,
     pub(crate) head: AtomicU64,
     counted: AtomicU32,
     stalest: AtomicU64,
-    /// Whether anything was cleared.
+    /// Whether any key was reset.
     cleared: AtomicBool,
-    /// The bounds that were reached in it.
+    /// The bounds that this structure has reached.
     pub(crate) tally: bound::Tally,
-    /// Of a cache: by how many milliseconds the cluster's time is ahead of this node's wall clock, if that is far behind.
+    /// For a cache: how many milliseconds the cluster's time is ahead of this node's wall clock, if that clock is far
+    /// behind.
     pub(crate) lead: AtomicU64,
-    /// What the cluster's time is at most until that is looked at again.
+    /// An upper limit of the cluster's time until the next comparison of the clocks.
     pub(crate) lead_upto: AtomicU64,
     /// Additions that were refused.
     refused: AtomicU64,
-    /// What others owe where their gauges are below zero.
+    /// By how much other actors' gauges are below zero.
     debts: Arc<Debts>,
 }
 
-/// A cluster-wide count as one node knows it.
+/// A cluster-wide count as this node knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Count {
-    /// Everything: our own part and what the others that count have told.
+    /// The total: this node's own part and the rows of the other actors that count.
     pub total: i64,
-    /// What was counted on this node.
+    /// This node's own part.
     pub local: i64,
-    /// Actors that count in this structure, this node included.
+    /// Number of actors that count in this structure, this node included.
     pub actors: u32,
-    /// How long ago the stalest of them was last known to be up to date here; zero when there is no other.
+    /// How long ago the stalest of them was last confirmed as current on this node; zero when there is no other actor.
     pub stalest: Duration,
 }
 
@@ -96,28 +97,28 @@ impl Structure {
         }
     }
 
-    /// How it is configured.
+    /// The configuration of the structure.
     pub fn spec(&self) -> &StructureSpec {
         &self.spec
     }
 
-    /// Its name on the wire.
+    /// The structure's id on the wire.
     pub fn id(&self) -> StructureId {
         self.spec.name.id()
     }
 
-    /// Its kind.
+    /// The kind of its keys.
     pub fn kind(&self) -> Kind {
         self.spec.class.kind()
     }
 
     /// Adds `n` to this node's own part; a negative `n` removes. One step moves a count by at most
-    /// [`limits::STEP`](tallymesh_schemas::limits::STEP), 2^40, in either direction: a larger one counts as that much, and
-    /// is no error. Who takes `n` from outside checks it first. O(1); no allocation for a key that is there.
+    /// [`limits::STEP`](tallymesh_schemas::limits::STEP), 2^40, in either direction. A larger `n` is clamped to that without
+    /// an error, so callers that take `n` from outside check it first. O(1); no allocation for an existing key.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, or all that this node has added to it, or taken off it, is
-    /// at its bound, [`limits::TOTAL`](tallymesh_schemas::limits::TOTAL); nothing is counted then.
+    /// [`KeyError`] when `key` is not a key of the structure's kind, or when this node's total of additions or removals for
+    /// the key is at its bound, [`limits::TOTAL`](tallymesh_schemas::limits::TOTAL). Then nothing is counted.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
         let counted = match self.keys.with(key, |id, cell| self.touch(id, cell.add(n))) {
@@ -134,14 +135,14 @@ impl Structure {
         Ok(())
     }
 
-    /// The counter of a key, for keys that are counted often: adding through it looks nothing up.
+    /// Returns the counter of a key, for keys that are counted often. Adding through it needs no lookup.
     ///
     /// # Errors
     /// [`KeyError`] when `key` is not a key of the structure's kind.
     pub fn counter(self: &Arc<Self>, key: &[u8]) -> Result<Counter, KeyError> {
         key::check(self.kind(), key)?;
         let id = self.keys.with_or_new(key, |id, cell| {
-            // Listed although nothing changed, so that it is let go of if nothing ever does.
+            // Lists the cell although nothing changed, so that a sweep removes it if it never counts.
             self.touch(id, cell.add(0));
             cell.hold();
             id
@@ -149,16 +150,17 @@ impl Structure {
         Ok(Counter { structure: Arc::clone(self), id })
     }
 
-    /// Says that there is something to be sent.
+    /// Wakes the driver: there is something to send.
     pub(crate) fn wake(&self) {
         (self.wake)();
     }
 
-    /// Takes note of what an addition has done. Whether it has counted.
+    /// Handles the result of an addition. Returns whether it counted.
     #[inline]
     fn touch(&self, id: CellId, added: Added) -> bool {
         if added == Added::First {
-            // Counted before it is listed: what a commit takes off the list is never more than what is pending.
+            // Increments the count before the cell is listed, so a commit never takes more cells off the list than `pending`
+            // counts.
             let before = self.pending.fetch_add(1, Ordering::SeqCst);
             self.keys.list(id);
             if before == 0 || before + 1 == self.spec.max_pending {
@@ -174,18 +176,18 @@ impl Structure {
         self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Additions that were refused since this was asked last, because a total was at its bound, and who has taken gauges below
-    /// zero how often.
+    /// Returns the number of additions refused because a total was at its bound, and per actor how often its gauges went
+    /// below zero, both since the last call.
     pub(crate) fn take_faults(&self) -> (u64, BTreeMap<Actor, u64>) {
         (self.refused.swap(0, Ordering::Relaxed), self.debts.take_falls())
     }
 
-    /// Changed keys that wait to be committed.
+    /// Number of changed keys that wait for a commit.
     pub fn pending(&self) -> usize {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Writes what has changed here into the rows. Reads that look at more than one key do it themselves.
+    /// Writes the local changes into the rows. Reads that cover more than one key call it themselves.
     pub(crate) fn commit(&self) {
         if self.pending() > 0 {
             self.commit_locked(&mut self.ledger.write());
@@ -200,7 +202,7 @@ impl Structure {
         let mut dirty = Vec::new();
         self.keys.drain(&mut dirty);
         if self.is_cache() {
-            // Writes go into the rows at once, and wait only to be sent.
+            // Cache writes go into the rows immediately and only wait to be sent.
             self.pending.store(0, Ordering::SeqCst);
         } else {
             self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
@@ -211,34 +213,36 @@ impl Structure {
         self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
     }
 
-    /// Writes what a counter's key counts here into its row, whether or not the key is listed as changed.
+    /// Writes the local count of a counter's key into its row, whether or not the key is listed as changed.
     pub(crate) fn commit_cell(&self, ledger: &mut Ledger, counter: &Counter) {
         self.watchers.with_sink(|changed| ledger.commit(&mut vec![counter.id], &self.keys, changed));
         self.note_head(ledger);
     }
 
-    /// The count of a key. O(1).
+    /// Returns the count of a key. O(1).
     pub fn count(&self, key: &[u8], now: Time) -> Count {
         let (totals, others) = self.keys.with(key, |_, cell| (cell.totals(), cell.others())).unwrap_or_default();
         let local = self.local(key, totals);
         self.with_freshness(local.saturating_add(others), local, now)
     }
 
-    /// What a key counts for a limit: as [`Structure::count`], but that every node's row below zero counts as zero. O(1).
+    /// Returns the count of a key for a limit. Like [`Structure::count`], but every node's row below zero counts as zero.
+    /// O(1).
     pub fn taken(&self, key: &[u8]) -> i64 {
         let taken = |id, cell: &Cell| cell.own().max(0).saturating_add(self.others_taken(id, cell));
         self.keys.with(key, taken).unwrap_or(0)
     }
 
-    /// What others count for a limit.
+    /// The other actors' count for a limit.
     #[inline]
     fn others_taken(&self, id: CellId, cell: &Cell) -> i64 {
         let owed = if cell.is_in_debt() { self.debts.of(id) } else { 0 };
         cell.others().saturating_add(owed)
     }
 
-    /// The sum of all counts under an address block. O(key length) and one run over neighbouring sums, whatever lies
-    /// under the block, after writing what has changed here since the last look. Of one address it is [`Structure::count`].
+    /// Returns the sum of all counts under an address block, after a commit of local changes. O(key length) plus one pass
+    /// over neighbouring sums, independent of the number of keys under the block. For a single address it equals
+    /// [`Structure::count`].
     pub fn count_net(&self, net: IpNet, now: Time) -> Count {
         let net = key::canonical(net);
         if net.prefix_len() == net.max_prefix_len() {
@@ -250,7 +254,7 @@ impl Structure {
         self.with_freshness(sum.all, sum.own, now)
     }
 
-    /// What our totals of a key count.
+    /// What this node's totals of a key count.
     #[inline(always)]
     fn local(&self, key: &[u8], totals: (u64, u64)) -> i64 {
         if self.cleared.load(Ordering::Relaxed) {
@@ -260,12 +264,12 @@ impl Structure {
         }
     }
 
-    /// Clears a key of events: what all nodes have counted for it, as far as it is known here, counts no more, here and
-    /// everywhere. What is counted at the same time and is not known here yet goes on counting. O(actors).
+    /// Resets a key of events: the counts of all nodes for it, as far as this node knows them, no longer count, here and on
+    /// every node. Counts that happen concurrently and have not reached this node still count. O(actors).
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, or the structure holds gauges: those end when they
-    /// are closed.
+    /// [`KeyError`] when `key` is not a key of the structure's kind, or when the structure holds gauges: a gauge ends when
+    /// it is closed.
     pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
         key::check(self.kind(), key)?;
         if self.spec.class.cell() != CellKind::Events {
@@ -281,7 +285,7 @@ impl Structure {
         Ok(())
     }
 
-    /// Raises our totals of a key to at least those given.
+    /// Raises this node's totals of a key to at least the given totals.
     pub(crate) fn raise(&self, key: &[u8], added: u64, removed: u64) {
         self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(added, removed)));
     }
@@ -291,8 +295,8 @@ impl Structure {
         Count { total, local, actors: self.counted.load(Ordering::Relaxed), stalest: now.since(stalest) }
     }
 
-    /// What one node counts for a key: gauges in its latest run, events in all of its runs; `None` when nothing is known
-    /// of that node. Rows that do not count in the cluster's view, because the node is dead, are shown all the same.
+    /// Returns one node's count for a key: for gauges from its latest run, for events from all of its runs; `None` when this
+    /// node knows nothing of that node. It includes rows of a dead node, which the cluster-wide view leaves out.
     pub fn count_from(&self, node: &NodeName, key: &[u8]) -> Option<i64> {
         self.commit();
         let ledger = self.ledger.read();
@@ -304,7 +308,7 @@ impl Structure {
         Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.value(actor, id, &state.row))))
     }
 
-    /// The sum of what one node counts under an address block. O(rows of that node).
+    /// Returns the sum of one node's counts under an address block. O(rows of that node).
     pub fn count_net_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
         self.commit();
         let ledger = self.ledger.read();
@@ -313,33 +317,33 @@ impl Structure {
         Some(runs.fold(0, |sum, (actor, actor_rows)| sum.saturating_add(ledger.sum_net_of(actor, actor_rows, net))))
     }
 
-    /// The latest run of a node that rows are known of here.
+    /// Returns the latest run of a node of which this node holds rows.
     pub fn latest(&self, node: &NodeName) -> Option<Actor> {
         self.ledger.read().latest(node).map(|(actor, _)| actor.clone())
     }
 
-    /// Keys that are known here.
+    /// Number of keys known on this node.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// Starts to tell of every key whose count changes here, whoever changed it. A watcher that does not read loses the
-    /// oldest changes beyond `capacity` and is told how many.
+    /// Starts to report every key whose count changes on this node, whatever the origin of the change. A watcher that does
+    /// not read loses the oldest changes beyond `capacity` and receives the number of lost changes.
     pub fn watch(&self, capacity: usize, wake: Wake) -> Arc<Watch> {
         self.watchers.add(capacity, &[], wake)
     }
 
-    /// As [`Structure::watch`], of keys that begin with `prefix` only.
+    /// Like [`Structure::watch`], for keys that begin with `prefix` only.
     pub(crate) fn watch_under(&self, prefix: &[u8], capacity: usize, wake: Wake) -> Arc<Watch> {
         self.watchers.add(capacity, prefix, wake)
     }
 
-    /// Collects how much the others count more of each key, the rows by which limits are shared excepted.
+    /// Collects by how much the other actors' counts of each key grow, except for the rows that divide limits into shares.
     pub(crate) fn growth(&self, capacity: usize) -> Arc<Growth> {
         self.watchers.growth(capacity, key::SHARING)
     }
 
-    /// What the others count of a key, as this node knows it. O(1).
+    /// Returns the other actors' count for a key, as this node knows it. O(1).
     pub fn others(&self, key: &[u8]) -> i64 {
         self.keys.with(key, |id, cell| self.others_taken(id, cell)).unwrap_or(0)
     }
@@ -347,25 +351,25 @@ impl Structure {
     /// Recomputes every cached aggregate from the rows.
     ///
     /// # Errors
-    /// Says which one differs. That is a fault of the engine; the simulator looks for it after every step.
+    /// Names the aggregate that differs. That is a fault of the engine; the simulator calls this after every step.
     pub fn audit(&self) -> Result<(), String> {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
         ledger.audit()
     }
 
-    /// Bytes of rows, logs and indexes, allocator overhead not included.
+    /// Bytes of rows, logs and indexes, without allocator overhead.
     pub fn bytes(&self) -> usize {
         self.keys.bytes() + self.ledger.read().bytes()
     }
 
-    /// Sums up who counts and how fresh that is, for the reads to come.
+    /// Recomputes the number of counting actors and their freshness for later reads.
     pub(crate) fn refresh(&self) {
         let ledger = self.ledger.read();
         let (mut counted, mut stalest) = (0, Time::NEVER);
         let mut parts = ledger.all_actor_rows().iter().peekable();
         while let Some((actor, actor_rows)) = parts.next() {
-            // An earlier run counts nothing any more, so its rows cannot be out of date. The next one of its node follows.
+            // An earlier run of a gauge counts no longer, so its rows cannot be stale. The next run of its node follows.
             let earlier = parts.peek().is_some_and(|(next, _)| next.node == actor.node);
             counted += u32::from(actor_rows.counts);
             if actor_rows.counts && !earlier && actor != ledger.actor() {
@@ -384,7 +388,7 @@ impl fmt::Debug for Structure {
     }
 }
 
-/// The counter of one key, resolved once. Cheap to clone; adding takes a few nanoseconds and no lock.
+/// The counter of one key, looked up once. Cheap to clone. Adding takes a few nanoseconds and no lock.
 #[derive(Debug)]
 pub struct Counter {
     structure: Arc<Structure>,
@@ -410,8 +414,8 @@ impl Counter {
         self.structure.keys.cells().get(self.id)
     }
 
-    /// Adds `n` to this node's own part; a negative `n` removes. A step beyond 2^40 either way counts as that much, as
-    /// with [`Structure::add`]. At the bound of that it counts nothing, and the replica's counters say so.
+    /// Adds `n` to this node's own part; a negative `n` removes. As in [`Structure::add`], a step beyond 2^40 in either
+    /// direction counts as 2^40. At the bound of the total it counts nothing, and the replica's counters report that.
     #[inline]
     pub fn add(&self, n: i64) {
         if !self.structure.touch(self.id, self.cell().add(n)) {
@@ -419,9 +423,9 @@ impl Counter {
         }
     }
 
-    /// Adds `n` > 0 if the cluster-wide count as known here is then at most `limit`. Whether it did. Exact among the
-    /// threads of this node; other nodes may admit at the same time, by what they know. An `n` below zero counts as zero,
-    /// and one above 2^40 as that much. Where a node has taken the count below zero, its part counts as zero.
+    /// Adds `n` > 0 if the cluster-wide count, as known on this node, is at most `limit` afterwards. Returns whether it
+    /// added. Exact among the threads of this node; other nodes may admit concurrently, from their own knowledge. An `n`
+    /// below zero counts as zero, and an `n` above 2^40 as 2^40. A node's row below zero counts as zero.
     #[must_use]
     pub fn add_within(&self, n: i64, limit: i64) -> bool {
         let others = |cell: &Cell| self.structure.others_taken(self.id, cell);
@@ -429,14 +433,15 @@ impl Counter {
         self.structure.touch(self.id, added)
     }
 
-    /// Counts one from now until the guard is dropped.
+    /// Counts one until the guard is dropped.
     #[must_use]
     pub fn hold(&self) -> Hold {
         self.add(1);
         Hold { counter: self.clone() }
     }
 
-    /// Counts one until the guard is dropped, if the cluster-wide count as known here is then at most `limit`.
+    /// Counts one until the guard is dropped, if the cluster-wide count, as known on this node, is at most `limit`
+    /// afterwards.
     #[must_use]
     pub fn try_hold(&self, limit: i64) -> Option<Hold> {
         self.add_within(1, limit).then(|| Hold { counter: self.clone() })
@@ -447,13 +452,13 @@ impl Counter {
         self.cell().own()
     }
 
-    /// What the others count, for limits: rows below zero count as zero.
+    /// The other actors' count for limits: rows below zero count as zero.
     #[inline]
     pub(crate) fn others(&self) -> i64 {
         self.structure.others_taken(self.id, self.cell())
     }
 
-    /// The count. O(1), no lock.
+    /// Returns the count. O(1), no lock.
     pub fn count(&self, now: Time) -> Count {
         let (cell, key) = (self.cell(), self.structure.keys.cells().key_of(self.id));
         let local = self.structure.local(&key, cell.totals());
@@ -461,7 +466,7 @@ impl Counter {
     }
 }
 
-/// Something that counts one while it is open.
+/// A guard that counts one until it is dropped.
 #[derive(Debug)]
 pub struct Hold {
     counter: Counter,

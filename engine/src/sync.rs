@@ -1,4 +1,5 @@
-//! A structure as the replication state machine sees it: what it holds of each actor, what to send, what to take in.
+//! The interface between a structure and the replication state machine: what the structure holds of each actor, which rows
+//! to send, and how to apply received rows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, RangeInclusive};
@@ -20,38 +21,38 @@ use crate::structure::Structure;
 use crate::time::Time;
 use crate::watch::ChangeSink;
 
-/// How far we are with an actor's rows.
+/// How far this replica's copy of an actor's rows reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) since: Version,
     pub(crate) have: Version,
     pub(crate) floor: Version,
     pub(crate) fingerprint: u64,
-    /// Where a snapshot begins that is being received, and how far it has come.
+    /// The snapshot that is being received: the version at which it begins, and its applied version.
     pub(crate) staging: Option<(Version, Version)>,
 }
 
-/// Where to begin with sending rows to a replica.
+/// The version at which a sender begins to send an actor's rows to a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) cursor: Version,
     pub(crate) snapshot: bool,
 }
 
-/// How much of an actor's rows was copied elsewhere, or is here to be copied.
+/// How much of an actor's rows is in a copy outside the ledger (for example on disk), or is available to be copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PersistedExtent {
     pub(crate) since: Version,
     pub(crate) applied: Version,
     pub(crate) low_water: Version,
     pub(crate) complete: Version,
-    /// Set where it is all that there was.
+    /// Set when the copy contains all rows that existed at that time.
     pub(crate) fingerprint: Option<u64>,
     edition: u64,
 }
 
 impl PersistedExtent {
-    /// What was copied by an earlier process, of which nothing is here.
+    /// The extent that an earlier process copied. The ledger of this process holds none of those rows yet.
     pub(crate) fn of(extent: &Extent) -> Self {
         let Extent { since, applied: have, low_water: floor, complete: whole, fingerprint } = *extent;
         Self { since, applied: have, low_water: floor, complete: whole, fingerprint, edition: u64::MAX }
@@ -76,7 +77,7 @@ impl PersistedExtent {
         }
     }
 
-    /// Whether there is something to be copied that was not.
+    /// Returns whether there are rows or changes that are not in the copy yet.
     pub(crate) fn differs(&self, now: &Self) -> bool {
         (self.edition, self.applied, self.complete) != (now.edition, now.applied, now.complete)
             || self.fingerprint.is_none()
@@ -87,28 +88,28 @@ impl PersistedExtent {
     }
 }
 
-/// Rows to be copied, and how much was copied with them.
+/// A chunk of rows to be copied, and the extent of the copy after it.
 #[derive(Debug)]
 pub(crate) struct PersistChunk {
     pub(crate) extent: PersistedExtent,
-    /// They do not follow on what was copied before.
+    /// True when the chunk starts the copy over: it does not continue the earlier copy.
     pub(crate) anew: bool,
     pub(crate) after: Version,
     pub(crate) rows: Vec<u8>,
 }
 
-/// A delta brings a write that lies too far ahead of our clock.
+/// A delta contains a write whose stamp is too far ahead of this node's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Ahead {
-    /// By how much.
+    /// How far the write is ahead.
     pub(crate) by: Duration,
-    /// The rows before it are of versions up to this one,
+    /// Rows before that write have versions up to this one.
     pub(crate) upto: Version,
-    /// and take so many bytes of the delta's rows.
+    /// Length in bytes of those rows in the delta.
     pub(crate) bytes: usize,
 }
 
-/// What is said of an actor; `age` is how long ago its rows here were known to be what there is.
+/// Builds the digest entry of an actor. `age` is the time since this copy was last confirmed as current.
 fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) -> DigestEntry {
     DigestEntry {
         actor: actor.clone(),
@@ -121,7 +122,7 @@ fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) ->
 }
 
 impl Structure {
-    /// The highest version of our own rows that is committed.
+    /// The highest committed version of this node's own rows.
     pub(crate) fn head(&self) -> Version {
         self.head.load(Ordering::SeqCst)
     }
@@ -130,7 +131,7 @@ impl Structure {
         self.head.store(ledger.head(), Ordering::SeqCst);
     }
 
-    /// Tells how far we are with each actor behind `after`, in order, until `tell` says that it is enough.
+    /// Passes the digest entry of each actor behind `after`, in order, to `tell`, until `tell` returns false.
     pub(crate) fn digest(&self, after: Option<&Actor>, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) {
         let ledger = self.ledger.read();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -141,13 +142,13 @@ impl Structure {
         }
     }
 
-    /// Where a reader of changes is that is about to be told everything.
+    /// The journal mark of a reader that is about to receive a full digest.
     pub(crate) fn last_change(&self) -> Mark {
         self.ledger.write().journal().last()
     }
 
-    /// Tells how far we are with each actor that has changed behind `mark`, until `tell` says that it is enough. Where the
-    /// reader is then. O(what is told).
+    /// Passes the digest entry of each actor that changed behind `mark` to `tell`, until `tell` returns false. Returns the
+    /// mark that the reader has reached. O(entries passed).
     pub(crate) fn changes(&self, mark: Mark, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) -> Mark {
         if self.ledger.write().journal().last() == mark {
             return mark;
@@ -165,12 +166,12 @@ impl Structure {
         reached
     }
 
-    /// An actor is to be told of once more.
+    /// Lists an actor in the journal again, so that the next digest of changes contains it.
     pub(crate) fn list_again(&self, actor: &Actor) {
         self.ledger.write().note(actor);
     }
 
-    /// How far we are with one actor's rows; `None` when we hold none.
+    /// How far this replica's copy of one actor's rows reaches; `None` when this replica holds no rows of the actor.
     pub(crate) fn progress(&self, actor: &Actor) -> Option<Progress> {
         let ledger = self.ledger.read();
         let actor_rows = ledger.actor_rows(actor)?;
@@ -183,7 +184,8 @@ impl Structure {
         })
     }
 
-    /// What we have of every actor's rows, all of it at this moment.
+    /// The version vector of this replica: applied version, complete version and fingerprint of each actor, all read at the
+    /// same moment.
     pub(crate) fn vector(&self) -> BTreeMap<Actor, SeenEntry> {
         let ledger = self.ledger.read();
         let entry = |(actor, actor_rows): (&Actor, &ActorRows)| {
@@ -198,7 +200,8 @@ impl Structure {
         ledger.all_actor_rows().iter().map(entry).collect()
     }
 
-    /// The first write of a delta that lies further ahead of our clock than any may; `None` when there is none.
+    /// Returns the first write of a delta whose stamp is further ahead of this node's clock than allowed; `None` when there
+    /// is none.
     pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Ahead> {
         if !self.is_cache() || canary::broken(Canary::FutureTaken) {
             return None;
@@ -206,7 +209,7 @@ impl Structure {
         let time = self.time(unix_ms);
         let mut rows = RowReader::new(delta.rows, delta.after);
         let (mut upto, mut bytes) = (delta.after, 0);
-        // What cannot be read is refused where it is joined.
+        // The join reports unreadable rows.
         while let Ok(Some(row)) = rows.next_row() {
             let stamp = match row.state {
                 RowState::Live { added, .. } => added,
@@ -222,12 +225,13 @@ impl Structure {
         None
     }
 
-    /// Whether what we hold of another actor is everything that it had at one moment.
+    /// Returns whether this replica holds everything that another actor had at one moment.
     pub(crate) fn is_complete(&self, actor: &Actor) -> bool {
         self.ledger.read().actor_rows(actor).is_some_and(ActorRows::is_complete)
     }
 
-    /// Somebody who has everything up to `applied` has this fingerprint there: if we do, we have everything as well.
+    /// Records that a replica whose copy is complete up to `have` has this fingerprint there. If this replica has the same
+    /// fingerprint at the same version, its copy is complete too.
     pub(crate) fn note_complete(&self, actor: &Actor, have: Version, fingerprint: u64) {
         if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor)
             && actor_rows.applied == have
@@ -238,7 +242,7 @@ impl Structure {
         }
     }
 
-    /// Makes room for an actor's rows; whether there was none before.
+    /// Makes room for an actor's rows. Returns whether there was none before.
     pub(crate) fn admit(&self, actor: &Actor, since: Version) -> bool {
         self.admit_to(&mut self.ledger.write(), actor, since)
     }
@@ -251,25 +255,25 @@ impl Structure {
         new
     }
 
-    /// As [`Structure::admit`], of rows that outlive their run: they count from the first one on, so that whoever watches hears
-    /// of each.
+    /// Like [`Structure::admit`], for rows that outlive their run. The rows count from the first one on, so each of them
+    /// reaches the watchers.
     pub(crate) fn admit_saved(&self, actor: &Actor, since: Version) -> bool {
         let mut ledger = self.ledger.write();
         let new = self.admit_to(&mut ledger, actor, since);
-        // There are none yet that it could tell of.
+        // There are no rows yet that a watcher could receive.
         ledger.set_counts(actor, true, &mut ChangeSink::discard());
         new
     }
 
-    /// Rows of an actor up to a version were there before they could come here.
+    /// Records that an actor's rows up to a version existed before they could reach this node.
     pub(crate) fn inherit(&self, actor: &Actor, have: Version) {
         if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor) {
             actor_rows.inherited = actor_rows.inherited.max(have);
         }
     }
 
-    /// Where to begin for a replica that has `(since, after]` of an actor and knows retirements up to `low_water`, or wants a
-    /// snapshot; `None` when we do not know enough ourselves.
+    /// Returns where to begin sending to a replica that holds `(since, after]` of an actor and knows retirements up to
+    /// `low_water`, or that wants a snapshot; `None` when this replica does not hold enough itself.
     pub(crate) fn start(
         &self,
         actor: &Actor,
@@ -295,20 +299,20 @@ impl Structure {
         Some(start)
     }
 
-    /// Of a cache: the actors of which there may be rows without their values.
+    /// For a cache: the actors that may have rows without value.
     pub(crate) fn actors_without_values(&self) -> Vec<Actor> {
         let ledger = self.ledger.read();
         let hollow = ledger.all_actor_rows().iter().filter(|(_, actor_rows)| !actor_rows.without_value.is_empty());
         hollow.map(|(actor, _)| actor.clone()).collect()
     }
 
-    /// Of a cache: the version before the first row of an actor that says that there is a value that is neither here nor outdone.
+    /// For a cache: the version before the first row of an actor whose value is neither held here nor superseded.
     pub(crate) fn missing_value(&self, actor: &Actor) -> Option<Version> {
         self.ledger.write().missing_value(actor).map(|first| first - 1)
     }
 
-    /// Whether there may be rows of an actor without their values, also of those that come anew, and the version before the first one
-    /// of which the value has come only now. O(1).
+    /// Returns whether an actor, or its staging copy, may have rows without value, and the version before the first row
+    /// whose value has arrived only now. O(1).
     pub(crate) fn take_arrived_values(&self, actor: &Actor) -> (bool, Option<Version>) {
         let mut ledger = self.ledger.write();
         let Some(actor_rows) = ledger.actor_rows_mut(actor) else { return (false, None) };
@@ -316,7 +320,8 @@ impl Structure {
         (anew || !actor_rows.without_value.is_empty(), actor_rows.value_arrived.take().map(|first| first - 1))
     }
 
-    /// Makes room for everything that an actor has, where we began in the middle: it comes as a snapshot.
+    /// Starts a staging copy for an actor's whole history when this copy begins in the middle. The history arrives as a
+    /// snapshot.
     pub(crate) fn stage_history(&self, actor: &Actor) {
         if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor)
             && actor_rows.since > 0
@@ -325,13 +330,13 @@ impl Structure {
         }
     }
 
-    /// Cuts rows above `after` for a replica that knows the keys of rows born in `(since, known]`.
+    /// Cuts rows above `after` for a replica that knows the keys of the rows created in `(since, known]`.
     pub(crate) fn cut(&self, actor: &Actor, known: (Version, Version), after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
         ledger.actor_rows(actor)?.cut(known, after, budget, (ledger.cells(), ledger.registers()))
     }
 
-    /// Tells how much there is of each actor's rows, in order.
+    /// Reports the extent of each actor's rows, in order of actor.
     pub(crate) fn each_extent(&self, each: &mut dyn FnMut(&Actor, PersistedExtent)) {
         let ledger = self.ledger.read();
         for (actor, actor_rows) in ledger.all_actor_rows() {
@@ -339,7 +344,7 @@ impl Structure {
         }
     }
 
-    /// Cuts the next rows for a copy, each with its key; `None` when there are none of that actor any more.
+    /// Cuts the next rows for a copy, each with its key; `None` when the ledger no longer holds rows of that actor.
     pub(crate) fn copy(&self, actor: &Actor, copied: Option<PersistedExtent>, budget: usize) -> Option<PersistChunk> {
         let mut ledger = self.ledger.write();
         let ours = actor == ledger.actor();
@@ -358,7 +363,7 @@ impl Structure {
         let mut reader = RowReader::new(&cut.rows, from.applied);
         let mut floor = from.low_water.max(cut.low_water);
         while let Ok(Some(row)) = reader.next_row() {
-            // A copy keeps nothing of what was retired.
+            // The copy contains no retired rows.
             floor = if row.state == RowState::Vacant { floor.max(row.version) } else { floor };
         }
         let whole = if cut.fingerprint.is_some() { now.complete } else { from.complete };
@@ -372,8 +377,8 @@ impl Structure {
         Some(PersistChunk { extent: copied, anew: copied.since == from.applied, after: from.applied, rows: cut.rows })
     }
 
-    /// Rows of an actor were taken back that had been copied as `extent` says: what of them is copied, if they are all here and
-    /// nothing else is.
+    /// Called after a restore of an actor's rows that had been persisted with `extent`. Returns the persisted extent if the
+    /// ledger holds all of those rows and no others.
     pub(crate) fn restored(&self, actor: &Actor, extent: &Extent) -> Option<PersistedExtent> {
         let mut ledger = self.ledger.write();
         let actor_rows = ledger.actor_rows_mut(actor)?;
@@ -384,25 +389,25 @@ impl Structure {
         same.then(|| PersistedExtent { edition: actor_rows.edition, ..PersistedExtent::of(extent) })
     }
 
-    /// The rows of a cache were taken back: see [`Ledger::settle_registers`].
+    /// Settles a cache's rows after a restore: see [`Ledger::settle_registers`].
     pub(crate) fn settle_registers(&self, now: Time) {
         self.ledger.write().settle_registers(now);
     }
 
-    /// Nobody has what is missing of a snapshot that is being received.
+    /// Gives up the snapshot that is being received: no peer has the rest of it.
     pub(crate) fn give_up_snapshot(&self, actor: &Actor) {
         self.ledger.write().give_up_snapshot(actor, &self.keys);
     }
 
-    /// Whoever passes an actor's rows on to us has other ones: a snapshot takes the place of what is here.
+    /// Records that the relay of an actor's rows has different rows. A snapshot then replaces the rows held here.
     pub(crate) fn distrust(&self, actor: &Actor) {
         if let Some(actor_rows) = self.ledger.write().actor_rows_mut(actor) {
             actor_rows.diverged = true;
         }
     }
 
-    /// An actor's owner states something else of the version that we have, in answer to probe `answers`. Whether we have
-    /// diverged; while what we have may be newer than that statement, the answer to probe `next` will tell.
+    /// Handles an owner's statement, in answer to probe `answers`, that differs from this copy at the same version. Returns
+    /// whether this copy has diverged. While this copy may be newer than the statement, the answer to probe `next` decides.
     pub(crate) fn contradicted(&self, actor: &Actor, answers: u64, next: u64) -> bool {
         let mut ledger = self.ledger.write();
         let Some(actor_rows) = ledger.actor_rows_mut(actor) else { return false };
@@ -414,7 +419,7 @@ impl Structure {
         actor_rows.diverged
     }
 
-    /// Joins a delta. `from_owner` says that what it states is its owner's word.
+    /// Joins a delta. `from_owner` says that the owner itself made the statements in it.
     pub(crate) fn apply(&self, delta: &Delta<'_>, from_owner: bool, now: Time) -> Result<Applied, ApplyError> {
         let applied = self.watchers.with_sink(|changed| {
             let mut ledger = self.ledger.write();
@@ -434,7 +439,7 @@ impl Structure {
         applied
     }
 
-    /// An actor's owner has just said that its head is `head`.
+    /// Records that an actor's owner has just stated that its head is `head`.
     pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
         let mut ledger = self.ledger.write();
         let Some(actor_rows) = ledger.actor_rows_mut(owner).filter(|actor_rows| actor_rows.applied >= head) else {
@@ -445,7 +450,7 @@ impl Structure {
         self.refresh();
     }
 
-    /// Somebody has known `head` to be an actor's head at some moment.
+    /// Records that some replica knew `head` as an actor's head at the moment `at`.
     pub(crate) fn note_head_at(&self, actor: &Actor, head: Version, at: Time) {
         let mut ledger = self.ledger.write();
         if let Some(actor_rows) =
@@ -455,18 +460,18 @@ impl Structure {
         }
     }
 
-    /// Whether what a run has counted outlives it.
+    /// Returns whether a run's counts outlive the run.
     pub(crate) fn keeps_runs(&self) -> bool {
         self.spec().class.cell() != Cell::Gauge
     }
 
-    /// Whether it is a window of a series.
+    /// Returns whether this structure is a window of a series.
     pub(crate) fn is_window(&self) -> bool {
         self.spec().class.is_window()
     }
 
-    /// Lets the rows of those actors count of whom `counts` says so; those of events always do. Looks at the runs of these
-    /// nodes, or at all. O(actors that are looked at).
+    /// Lets an actor's rows count if `counts` returns true for it; rows of events always count. Considers the runs of the
+    /// given nodes, or of all nodes. O(actors considered).
     pub(crate) fn set_counts(&self, nodes: Option<&BTreeSet<NodeName>>, counts: impl Fn(&Actor) -> bool) {
         let counts = |actor: &Actor| self.keeps_runs() || counts(actor);
         let mut ledger = self.ledger.write();
@@ -486,7 +491,7 @@ impl Structure {
         }
     }
 
-    /// Whether there is nothing that any run of a node has counted.
+    /// Returns whether the structure holds no counts from any run of a node.
     pub(crate) fn has_nothing_of(&self, node: &NodeName) -> bool {
         self.ledger
             .read()
@@ -494,8 +499,8 @@ impl Structure {
             .all(|(_, actor_rows)| actor_rows.applied <= actor_rows.since && actor_rows.staging.is_none())
     }
 
-    /// Drops some runs of a node, and says which there were. `away` says that it was done while this node was away: see
-    /// [`Ledger::drop_actor`](crate::ledger::Ledger::drop_actor).
+    /// Drops some runs of a node and returns the runs that existed. `away` says that they were forgotten while this node was
+    /// away: see [`Ledger::drop_actor`](crate::ledger::Ledger::drop_actor).
     pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, away: bool) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
@@ -509,7 +514,7 @@ impl Structure {
         old
     }
 
-    /// Goes on as another run.
+    /// Continues as a new run.
     pub(crate) fn renew(&self, actor: Actor) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
@@ -519,7 +524,7 @@ impl Structure {
         self.refresh();
     }
 
-    /// Ends our counting.
+    /// Closes this node's own counting.
     pub(crate) fn close(&self) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
@@ -527,7 +532,7 @@ impl Structure {
         self.note_head(&ledger);
     }
 
-    /// Retires idle zero rows, and purges retired ones that all have seen or that are older than `retention`.
+    /// Retires idle zero rows. Purges retired rows that all peers have seen or that are older than `retention`.
     pub(crate) fn sweep(&self, now: Time, idle: Duration, acked: Version, retention: Duration) {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);

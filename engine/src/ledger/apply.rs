@@ -29,36 +29,36 @@ use crate::row::{Row, content_hash};
 use crate::slots::{CellId, Slot, VACANT};
 use crate::watch::ChangeSink;
 
-/// What became of a delta. In all of these the ledger is sound; an [`ApplyError`] leaves it sound as well, with the rows
-/// joined that came before the fault.
+/// The result of a delta. The ledger is consistent after each of them. It is also consistent after an [`ApplyError`]; then
+/// the rows before the fault are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Applied {
-    /// Its rows are joined; everything up to its `upto` is known now.
+    /// The rows are joined; the applied version is now the delta's `upto`.
     Advanced,
-    /// It brought nothing new.
+    /// The delta contained nothing new.
     Stale,
-    /// Something is missing before it: rows above `after` are to be asked for, as a snapshot or not.
+    /// Rows are missing before the delta. The receiver has to request rows above `after`, as a snapshot or not.
     Gap { since: Version, after: Version, snapshot: bool },
-    /// Our rows are not those that the sender has at the same version.
+    /// This replica's rows differ from the sender's rows at the same version.
     Diverged,
-    /// As [`Applied::Diverged`], unless ours are newer than what the sender states.
+    /// Like [`Applied::Diverged`], but this replica's rows may be newer than the sender's statement.
     Doubted,
-    /// A part of a snapshot was taken in.
+    /// A part of a snapshot was joined into the staging copy.
     Part,
-    /// A snapshot is complete and has replaced what was known.
+    /// A snapshot is complete and has replaced the earlier rows.
     Replaced,
 }
 
 /// Why a delta was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
-    /// The rows cannot be read.
+    /// The rows cannot be decoded.
     #[error(transparent)]
     Rows(#[from] RowsError),
-    /// A key is not one of the structure's kind.
+    /// A key does not match the structure's kind.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A row beyond the end of the delta.
+    /// A row has a version beyond the end of the delta.
     #[error("row of version {version} in a delta up to {upto}")]
     Beyond {
         /// The row's version.
@@ -66,32 +66,32 @@ pub enum ApplyError {
         /// The delta's end.
         upto: Version,
     },
-    /// A value where values have no place.
+    /// A row has a value, but the structure has no values.
     #[error("a value in a structure of {0}s")]
     Value(&'static str),
-    /// A row of a slot whose key is not known, though the delta takes it to be.
+    /// A row has no key, and the receiver does not know the key of its slot.
     #[error("row of slot {0} without key, and none is known")]
     Unknown(u32),
 }
 
-/// What goes with a delta while it is joined.
+/// The context of a delta during its join.
 pub(super) struct Joining<'a, 'b> {
     pub(super) actor: &'a Actor,
-    /// Its fingerprint is the owner's own statement.
+    /// The fingerprint is the owner's own statement.
     pub(super) verify: bool,
     pub(super) keys: &'a Keys,
     sink: &'a mut ChangeSink<'b>,
-    /// Keys of rows that clear and have changed.
+    /// Keys of changed rows that clear.
     cleared: Vec<CellKey>,
 }
 
-/// Rows of keys that are known, with their slots.
+/// Rows of known keys, with their slots.
 type Known = SmallVec<[(u32, Row); TOGETHER]>;
 
-/// The key of a live row, where it is said, and its totals.
+/// The key of a live row, if the delta contains it, and its totals.
 type Said<'a> = (Option<&'a [u8]>, (u64, u64));
 
-/// What a live row says; `None` of a vacant one.
+/// The key and totals of a live row; `None` for a vacant one.
 fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     match *state {
         RowState::Live { key, added, removed } => Some((key, (added, removed))),
@@ -114,7 +114,7 @@ impl Ledger {
         sink: &mut ChangeSink<'_>,
     ) -> Result<Applied, ApplyError> {
         debug_assert_ne!(delta.actor, self.actor, "our rows have one writer, and it is not a peer");
-        // Taken out while it is written to, so that cells and sums can be as well.
+        // Taken out of the map during the write, so that cells and sums can be changed as well.
         let Some(mut actor_rows) = self.actors.remove(&delta.actor) else { return Ok(Applied::Stale) };
         let mut joining = Joining { actor: &delta.actor, verify, keys, sink, cleared: Vec::new() };
         let applied = if delta.snapshot {
@@ -146,14 +146,14 @@ impl Ledger {
             return Ok(Applied::Gap { since, after: since, snapshot: true });
         }
         if delta.keys_complete > delta.since.max(actor_rows.keys_complete) && !canary::broken(Canary::GapApplied) {
-            // Asked for from here on, with no key known before, they come with their keys.
+            // A request from `after` on with no known keys makes the sender include the keys.
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
-        // Of a run that has ended others may have rows that we have not, though we are as far.
+        // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
         let again = self.keeps_runs() && (!joining.verify || !actor_rows.without_value.is_empty());
         if delta.upto > have || again {
             if !joining.verify {
-                // No answer that is under way is about these.
+                // No probe answer that is under way covers these rows.
                 actor_rows.doubted = 0;
             }
             let joined = self.join(actor_rows, delta, joining);
@@ -170,7 +170,7 @@ impl Ledger {
         Ok(applied(delta, have))
     }
 
-    /// The rows are at their owner's head, with the fingerprint that the owner states: are they what the owner has?
+    /// Compares this copy with the owner's fingerprint at the owner's head. Returns `None` when they are equal.
     pub(super) fn compare(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -186,13 +186,13 @@ impl Ledger {
         actor_rows.keys_complete = actor_rows.applied;
         let since = actor_rows.since;
         if let Some(shadow) = actor_rows.staging.take_if(|shadow| shadow.since >= since) {
-            // It was begun when this was not known to be right.
+            // This staging copy began before the rows were confirmed.
             self.drop_copy(joining.actor, &shadow, Some(actor_rows), joining.keys);
         }
         None
     }
 
-    /// The actor's row of a cell has changed: if it counts, the aggregates follow.
+    /// Handles the change of an actor's row in a cell: if the row counts, updates the aggregates.
     #[inline]
     pub(super) fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_, '_>) {
         if self.clears(id) {
@@ -212,7 +212,7 @@ impl Ledger {
         joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
         let mut rows = RowReader::new(delta.rows, delta.after);
-        // Rows of keys that are known wait for each other, and then for memory together.
+        // Rows of known keys are collected, so that their memory accesses overlap.
         let mut known: Known = SmallVec::new();
         let read = loop {
             let row = match rows.next_row() {
@@ -254,11 +254,12 @@ impl Ledger {
         Ok(())
     }
 
-    /// Joins a row that goes on under its key, if there is no more to it: most are like that. Whether it was.
+    /// Joins the next state of a row under the same key, if nothing else changes; most rows are like that. Returns whether
+    /// it did.
     #[inline]
     fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
-        // One that comes late makes another edition.
+        // A row that arrives late starts another edition.
         if broken || self.is_cache() || row.version <= actor_rows.applied {
             return false;
         }
@@ -267,7 +268,7 @@ impl Ledger {
         true
     }
 
-    /// Looks at cells that are about to be written to, all at once, so that they are at hand one by one.
+    /// Reads cells that are about to be written, all at once, so that their memory accesses overlap.
     fn warm(&self, cells: &[CellId]) {
         let live = cells.iter().filter(|id| **id < VACANT);
         std::hint::black_box(live.fold(0, |sum, id| sum ^ self.cells.get(*id).others()));
@@ -291,8 +292,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Two have written under one name, and the run has ended: everybody decides for the same one of two rows of a version. What
-    /// counts wins over what was retired.
+    /// Decides between two rows of one version, for the case that two processes wrote under one name and the run has ended.
+    /// Every replica chooses the same row. A live row wins over a retired one.
     fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_, '_>) -> bool {
         let Some((key, (added, removed))) = key_and_totals(&row.state) else { return false };
         if row.version != old.row.version || !self.is_decided(joining) {
@@ -305,7 +306,7 @@ impl Ledger {
         (key.unwrap_or(&known), added, removed) > (&*known, old.row.added, old.row.removed)
     }
 
-    /// Whether of two rows of one version one is decided for: no owner says which is right.
+    /// Returns whether this replica decides between two rows of one version, because no owner states which one is right.
     fn is_decided(&self, joining: &Joining<'_, '_>) -> bool {
         self.keeps_runs() && !joining.verify
     }
@@ -344,7 +345,7 @@ impl Ledger {
             return Ok(());
         }
         if row.version <= actor_rows.applied {
-            // Whoever is past that version has not seen it.
+            // A reader beyond that version has not seen the row.
             actor_rows.edition = self.edition();
         }
         actor_rows.put(row.slot, new, &self.cells);
@@ -363,9 +364,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// The owner has one row a key, and one a version. Where another slot has the key of a row that comes, the owner has retired
-    /// that one and we have not heard of it yet; where one has its version, two have written under one name. Lets go of such rows;
-    /// whether the new one takes their place.
+    /// Removes rows that conflict with an incoming row. An owner has one row per key and one row per version. If another
+    /// slot has the incoming row's key, the owner has retired that slot and this replica does not know it yet. If another
+    /// slot has its version, two processes wrote under one name. Returns whether the new row takes their place.
     pub(super) fn displace(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -403,7 +404,7 @@ impl Ledger {
         true
     }
 
-    /// What decides between rows of one version.
+    /// The order that decides between rows of one version.
     fn outranks(&self, (slot, other): (u32, &Slot), (at, new): (u32, &Slot)) -> bool {
         let key = |state: &Slot| state.is_live().then(|| self.cells.key_of(state.cell));
         let (old_key, new_key) = (key(other), key(new));
@@ -411,8 +412,8 @@ impl Ledger {
             > (new_key.as_deref(), new.row.added, new.row.removed, at)
     }
 
-    /// A row tells of a write. What comes without its value is outdone by another write that is known where it came from:
-    /// it stands for nothing here, until its value comes, or that one does.
+    /// Applies the cache write that a row states. A row without value was superseded, where it came from, by another known
+    /// write. It has no effect here until its value or the superseding write arrives.
     fn offer_row(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -444,7 +445,7 @@ impl Ledger {
         }
     }
 
-    /// The slot has another key than before, or none any more, or its first one.
+    /// Handles a slot that gets another key, its first key, or none.
     pub(super) fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_, '_>) {
         if new.is_live() {
             self.cells.get(new.cell).count_row(true);

@@ -1,4 +1,4 @@
-//! Whether the aggregates are what the rows say.
+//! Checks that the aggregates match the rows.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::row::{key_hash, row_hash};
 use crate::slots::CellId;
 
 impl Ledger {
-    /// Recomputes every aggregate from the rows (I10, and what I3 is built on) and says where one differs.
+    /// Recomputes every aggregate from the rows (I10, and the basis of I3) and returns the first difference as an error.
     pub(crate) fn audit(&self) -> Result<(), String> {
-        // Of each cell how many rows there are, and what those of others come to.
+        // For each cell: the number of rows, and the sum of the other actors' rows.
         let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
         let with_shadows =
             self.actors.iter().flat_map(|(a, p)| [Some((a, p, false)), p.staging.as_deref().map(|s| (a, s, true))]);

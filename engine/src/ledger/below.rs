@@ -1,7 +1,7 @@
-//! Gauges that nodes have taken below zero: what was taken back there was never added.
+//! Gauges that nodes have taken below zero: a node removed more than it had added.
 //!
-//! The views show such counts as they are. For limits a row below zero counts as zero: a fault of one node's client must
-//! not make room for others.
+//! The views show such counts unchanged. For limits a row below zero counts as zero: a fault of one node's client must not
+//! make room for other nodes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::slots::CellId;
 #[derive(Debug, Default)]
 pub(crate) struct Below {
     others: Arc<Debts>,
-    /// What our own rows owe, by cell.
+    /// The debts of this node's own rows, by cell.
     own: BTreeMap<CellId, i64>,
 }
 
-/// What the rows of others that count owe. The ledger writes it; its locks are taken last.
+/// The debts of the other actors' rows that count. Only the ledger writes it; its locks are taken last.
 #[derive(Debug)]
 pub(crate) struct Debts {
-    /// By cell, of all actors together.
+    /// By cell, summed over all actors.
     by_cell: RwLock<BTreeMap<CellId, i64>>,
-    /// How often an actor's gauges, ours included, went below zero since that was taken.
+    /// How often each actor's gauges, this node's included, went below zero since the last call that took the counts.
     falls: Mutex<BTreeMap<Actor, u64>>,
 }
 
@@ -39,12 +39,12 @@ impl Default for Debts {
 }
 
 impl Debts {
-    /// By how much rows of others are below zero.
+    /// By how much other actors' rows of a cell are below zero.
     pub(crate) fn of(&self, id: CellId) -> i64 {
         self.by_cell.read().get(&id).copied().unwrap_or(0)
     }
 
-    /// Who has taken gauges below zero, and how often, since this was asked last.
+    /// Returns which actors have taken gauges below zero, and how often, since the last call.
     pub(crate) fn take_falls(&self) -> BTreeMap<Actor, u64> {
         std::mem::take(&mut *self.falls.lock())
     }
@@ -60,7 +60,7 @@ fn debt(row: &Row) -> i64 {
     -row.value().min(0)
 }
 
-/// Adds to a debt. Whether there is one.
+/// Adds to a debt. Returns whether a debt remains.
 fn change(debts: &mut BTreeMap<CellId, i64>, id: CellId, by: i64) -> bool {
     let debt = debts.get(&id).copied().unwrap_or(0).saturating_add(by);
     if debt > 0 {
@@ -76,7 +76,7 @@ impl Ledger {
         self.class.cell() == Cell::Gauge
     }
 
-    /// A row of another actor that counts has changed.
+    /// Handles the change of another actor's row that counts.
     #[inline]
     pub(super) fn note_below(&mut self, actor: &Actor, id: CellId, old: &Row, new: &Row) {
         let debts = (debt(old), debt(new));
@@ -86,7 +86,7 @@ impl Ledger {
         }
     }
 
-    /// A row of our own has changed.
+    /// Handles the change of an own row.
     #[inline]
     pub(super) fn note_own_below(&mut self, id: CellId, old: &Row, new: &Row) {
         let debts = (debt(old), debt(new));
@@ -102,7 +102,7 @@ impl Ledger {
         }
     }
 
-    /// What a row of another actor owes has changed, or whether it counts.
+    /// Handles a change of the debt of another actor's row, or of whether the row counts.
     pub(super) fn owe(&mut self, id: CellId, (before, after): (i64, i64)) {
         if before != after && self.counts_gauges() {
             let in_debt = change(&mut self.below.others.by_cell.write(), id, after - before);
@@ -110,12 +110,12 @@ impl Ledger {
         }
     }
 
-    /// Another actor's row counts from now on, or does not.
+    /// Handles that another actor's row starts or stops to count.
     pub(super) fn owe_all(&mut self, id: CellId, row: &Row, counts: bool) {
         self.owe(id, if counts { (0, debt(row)) } else { (debt(row), 0) });
     }
 
-    /// By how much rows in a block are below zero, ours included. O(rows below zero).
+    /// By how much rows in a block are below zero, own rows included. O(rows below zero).
     pub(crate) fn owed_in(&self, net: IpNet) -> i64 {
         let others = self.below.others.by_cell.read();
         let all = others.iter().chain(&self.below.own);
@@ -123,7 +123,7 @@ impl Ledger {
         inside.fold(0, |sum, (_, debt)| sum.saturating_add(*debt))
     }
 
-    /// What is owed, against the rows (I10).
+    /// Checks the debts against the rows (I10).
     pub(super) fn audit_below(&self) -> Result<(), String> {
         if !self.counts_gauges() {
             return Ok(());

@@ -1,9 +1,9 @@
-//! What was cleared of events: per key and actor the totals that do not count any more.
+//! Resets of events: per key and actor, the totals that no longer count.
 //!
-//! Whoever clears a key states, in a row of its own for each actor, the totals of that actor's row as it knows it. Those
-//! rows join like all others; the highest totals that anybody states are what is taken off the actor's row where it is
-//! read. So to clear twice is to clear once, whoever does it, and what an actor counts beyond the stated totals, because
-//! it came later or was not known where the key was cleared, goes on counting.
+//! A node that clears a key writes one own row for each actor. The row states the totals of that actor's row as this node
+//! knows it. These rows join like all others. A reader subtracts the highest totals that any actor states from the actor's
+//! row. So clearing twice equals clearing once, on whichever nodes. Counts beyond the stated totals still count: they came
+//! later, or the clearing node did not know them.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ use crate::watch::ChangeSink;
 /// Totals, `(added, removed)`.
 pub(crate) type Totals = (u64, u64);
 
-/// What is taken off the actors' rows, by key.
+/// The reset totals of the actors' rows, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Cleared {
     by_key: BTreeMap<Box<[u8]>, BTreeMap<Actor, Totals>>,
@@ -53,14 +53,15 @@ impl Cleared {
     }
 }
 
-/// What a row counts when some totals of it were cleared. A row that is not known as far as it was cleared counts nothing.
+/// What a row counts after some of its totals were cleared. A row that has not yet reached the cleared totals here counts
+/// nothing.
 pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
     let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
     crate::cell::value((added, removed))
 }
 
 impl Ledger {
-    /// Whether anything was cleared, so that a cell's own totals alone do not say what it counts.
+    /// Whether any key was cleared, so that a cell's own totals alone do not give its count.
     pub(crate) fn has_cleared(&self) -> bool {
         !self.cleared.is_empty()
     }
@@ -77,7 +78,7 @@ impl Ledger {
         counts((row.added, row.removed), self.cleared.of(&self.cells.key_of(id), actor))
     }
 
-    /// By how much what an actor's row of a key counts has changed.
+    /// By how much the count of an actor's row of a key has changed.
     #[inline(always)]
     pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
         if self.cleared.is_empty() && !self.is_cache() {
@@ -86,12 +87,12 @@ impl Ledger {
         self.value(actor, id, new) - self.value(actor, id, old)
     }
 
-    /// What of our own totals of a key counts.
+    /// What this node's own totals of a key count.
     pub(crate) fn own_value(&self, key: &[u8], totals: Totals) -> i64 {
         counts(totals, self.cleared.of(key, &self.actor))
     }
 
-    /// What was cleared of an actor's row of a key.
+    /// The cleared totals of an actor's row of a key.
     pub(super) fn cleared_of(&self, id: CellId, actor: &Actor) -> Totals {
         self.cleared.of(&self.cells.key_of(id), actor)
     }
@@ -106,7 +107,8 @@ impl Ledger {
         self.counts_events() && key::is_cleared(&self.cells.key_of(id))
     }
 
-    /// The rows of all actors for a key, those that are cleared already included: who cleared them may be forgotten.
+    /// The rows of all actors for a key, including rows that are already cleared: the actor that cleared them may be
+    /// forgotten later.
     pub(crate) fn rows_of_key(&self, key: &[u8], keys: &Keys) -> Vec<(Actor, Row)> {
         let Some(id) = keys.find(key) else { return Vec::new() };
         let rows =
@@ -116,7 +118,7 @@ impl Ledger {
             .collect()
     }
 
-    /// The rows that clear have changed: takes off what all of them together say, no more and no less.
+    /// Handles changes of rows that clear: subtracts exactly the totals that all of these rows together state.
     pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, sink: &mut ChangeSink<'_>) {
         for row in rows {
             let Ok((victim, key)) = key::to_cleared(self.class.kind(), &row) else { continue };
@@ -156,7 +158,7 @@ impl Ledger {
         rows.fold(Totals::default(), |top, (_, state)| (top.0.max(state.row.added), top.1.max(state.row.removed)))
     }
 
-    /// Every row that clears, of the actors' rows as they are.
+    /// The keys of all rows that clear among an actor's rows.
     pub(super) fn clearing_rows(&self, actor_rows: &crate::actor_rows::ActorRows) -> Vec<CellKey> {
         if !self.counts_events() {
             return Vec::new();
@@ -165,7 +167,7 @@ impl Ledger {
         keys.filter(|key| key::is_cleared(key)).collect()
     }
 
-    /// What is taken off, against the rows (I10).
+    /// Checks the cleared totals against the rows (I10).
     pub(super) fn audit_cleared(&self) -> Result<(), String> {
         let mut stated: BTreeMap<(Vec<u8>, Actor), Totals> = BTreeMap::new();
         for state in self.actors.values().flat_map(|actor_rows| actor_rows.live().map(|(_, state)| state)) {
