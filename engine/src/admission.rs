@@ -1,4 +1,4 @@
-//! Holding an address within limits of the address and of the blocks around it.
+//! Holds an address within limits of the address and of the blocks around it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
 
 use crate::structure::{Counter, Hold, Structure};
 
-/// Why an address is not held.
+/// Why a hold on an address failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
-    /// The address, or a block that it lies in, has no room.
+    /// The address, or a block around it, has no room.
     #[error("{}: {count} are counted and {limit} are allowed", shown(block))]
     Full {
         /// The block; the address itself with all its bits.
         block: IpNet,
-        /// What it counts, cluster-wide, as far as this node knows.
+        /// Its cluster-wide count, as far as this node knows it.
         count: i64,
-        /// What is allowed.
+        /// The limit.
         limit: i64,
     },
-    /// There are limits, and none of them is of the address's family.
+    /// There are limits, and none of them applies to the address's family.
     #[error("no limit applies to {addr}: name one for {family} addresses", family = Family::of(*addr))]
     NoLimit {
         /// The address.
@@ -41,18 +41,18 @@ fn shown(block: &IpNet) -> String {
 }
 
 impl Structure {
-    /// Counts one for an address until the guard is dropped, if the address and all blocks that `limits` name have room for
-    /// it. The address is counted once, however many masks are checked; when it is refused nothing is counted.
+    /// Counts one for an address until the guard is dropped, if the address and all blocks that `limits` names have room for
+    /// it. The address counts once, whatever the number of masks. When the address is refused, nothing is counted.
     ///
-    /// Check and addition are one step among all threads of this node that call this: they never admit more than a limit
-    /// together. Counts from other nodes are as this node knows them. What is held without the mask of a block, or added, is
-    /// seen and not refused. What a node has taken below zero makes no room: it counts as zero.
+    /// Check and addition are one step among all threads of this node that call this method; together they never exceed a
+    /// limit. Counts of other nodes are as this node knows them. Holds without the block's mask, and plain additions, are
+    /// seen by later checks but not refused. A node's row below zero counts as zero, so it makes no room.
     ///
-    /// A mask of a block costs the structure's lock and a descent that does not depend on what lies under the block; limits of
-    /// the address alone take no lock.
+    /// The mask of a block costs the structure's lock and a descent whose cost does not depend on the number of keys under
+    /// the block. Limits of the address alone take no lock.
     ///
     /// # Errors
-    /// [`HoldError`] names the first limit that has no room, or says what is wrong with the limits.
+    /// [`HoldError`] names the first limit that has no room, or describes the fault in the limits.
     pub fn try_hold_within(
         self: &Arc<Self>,
         addr: IpAddr,
@@ -63,7 +63,7 @@ impl Structure {
         let key = &key[..n];
         key::check(self.kind(), key)?;
         let (mut named, mut applied, mut own_limit) = (false, false, None);
-        // Held from the first look at a block until the address is counted: nobody else comes in between.
+        // Held from the first read of a block until the address is counted, so that no other thread comes in between.
         let mut ledger = None;
         for limit in limits {
             named = true;
@@ -90,15 +90,15 @@ impl Structure {
         let counter = self.counter(key)?;
         let hold = hold_one(&counter, host, own_limit)?;
         if let Some(ledger) = &mut ledger {
-            // Now, and not when the cell's turn comes: a thread that has just changed the same cell may not have listed it yet,
-            // and the next one that looks at the block must see this one.
+            // Commit immediately instead of in the cell's turn: a thread that has just changed the same cell may not have
+            // listed it yet, and the next thread that reads the block must see this hold.
             self.commit_cell(ledger, &counter);
         }
         Ok(hold)
     }
 }
 
-/// Counts one for the address itself; its own limit is checked in the same step.
+/// Counts one for the address itself and checks its own limit in the same step.
 fn hold_one(counter: &Counter, host: IpNet, limit: Option<i64>) -> Result<Hold, HoldError> {
     let Some(limit) = limit else { return Ok(counter.hold()) };
     counter.try_hold(limit).ok_or_else(|| {

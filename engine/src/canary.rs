@@ -1,7 +1,7 @@
-//! Rules that a test can break, one at a time, to show that the suite notices.
+//! Rules that a test can break, one at a time, to show that the test suite notices.
 //!
-//! With the feature `canaries` a thread may switch one on; without it [`broken`] is `false` at compile time and nothing of
-//! this is left in the program. Only `tallymesh-harness` asks for the feature.
+//! With the feature `canaries` a thread may break one rule. Without the feature, [`broken`] is `false` at compile time and
+//! the program contains nothing of this module. Only `tallymesh-harness` uses the feature.
 
 /// A rule that is broken.
 #[cfg_attr(not(feature = "canaries"), allow(unreachable_pub, reason = "public with the feature"))]
@@ -9,67 +9,67 @@
 pub enum Canary {
     /// Totals are added up where the newer state should replace the older one (I2).
     SumForMax,
-    /// A newer run does not take the place of an older one.
+    /// A newer run does not supersede an older one.
     IncarnationIgnored,
-    /// Who lies below the floor goes on with a delta, without a snapshot.
+    /// A peer below the low-water mark continues with a delta, without a snapshot.
     FloorIgnored,
-    /// A delta that does not follow on what is known is joined all the same.
+    /// A delta is joined although it does not follow the applied version.
     GapApplied,
-    /// A gap is passed over: what lies in it counts as known.
+    /// A gap is skipped: the rows in it count as applied.
     HaveBeyondJoined,
-    /// The dead count for ever.
+    /// The rows of dead nodes count for ever.
     DeadCounted,
-    /// What the dead counted becomes part of the view of whoever hides them (I4).
+    /// The count of a dead node stays in the view of the replica that hides it (I4).
     DeadFolded,
     /// The dirty flag is cleared after the totals are read.
     FlagClearedLate,
-    /// A forgotten node's run is taken back.
+    /// The run of a forgotten node is accepted again.
     TombstoneIgnored,
     /// The owner's fingerprint is not compared (I3).
     FingerprintUnchecked,
-    /// A key is left out though the receiver does not know it.
+    /// A key is left out although the receiver does not know it.
     KeyOmitted,
-    /// A part of a snapshot takes the place of what was known.
+    /// A part of a snapshot replaces the earlier rows.
     SnapshotSwappedEarly,
-    /// Our earlier runs are taken for another node's (I1).
+    /// This node's earlier runs are treated as another node's (I1).
     OwnRunsTaken,
-    /// A row is retired though it counts something.
+    /// A row is retired although it counts something.
     CountRetired,
     /// The view does not follow a row that is replaced (I10).
     ViewNotMoved,
-    /// A lost delta is not asked for again (I5).
+    /// A lost delta is not requested again (I5).
     NothingChased,
-    /// What is pending is not released when its time has come.
+    /// Pending changes are not sent when their time has come.
     FlushForgotten,
-    /// A newer run takes the place of what an older one has counted of events.
+    /// A newer run supersedes the event counts of an older one.
     EventsSuperseded,
-    /// What several nodes clear of one count is added up.
+    /// The totals that several nodes clear of one count are added up.
     ClearAdded,
-    /// The clock of windows goes back with the wall clock.
+    /// The clock of windows goes back when the wall clock does.
     ClockGoesBack,
-    /// Whoever has an owner's rows in pieces passes them on as all there is.
+    /// A replica that received an owner's rows in pieces passes them on as complete.
     PiecesTakenForAll,
-    /// A share that was lent is still used by who lent it (I9).
+    /// The lender of a share still uses it (I9).
     TakenBeforeGiven,
     /// A share that grows brings the tokens of its burst (I9).
     BurstBrought,
-    /// A process supports claims before all that its predecessor supported has run out (I9).
+    /// A process supports claims before all claims that its predecessor supported have expired (I9).
     UnprovenRestart,
-    /// In a cache, what comes last wins over what was written last.
+    /// In a cache, the write that arrives last wins over the write with the later stamp.
     ArrivalWins,
-    /// A removal is retired before everybody has everything that it outdoes.
+    /// A removal is retired before every node has all writes that it supersedes.
     RemovalForgotten,
-    /// A removal is retired as soon as everybody has it, whatever is still on its way.
+    /// A removal is retired as soon as every node has it, whatever messages are still on their way.
     RoundsSkipped,
-    /// What was written by a clock far ahead is taken.
+    /// A write from a clock far ahead is accepted.
     FutureTaken,
-    /// Whoever passes rows on to us is never replaced by somebody else.
+    /// The relay of an actor's rows is never replaced by another peer.
     PrunedForGood,
-    /// How full throttles were when the run before ended is not taken back.
+    /// The levels of throttles from the previous run are not restored.
     LevelsForgotten,
-    /// A process that has what an earlier one has saved goes on as the run that that one was (I1).
+    /// A process that restored an earlier process's saved state continues that process's run (I1).
     RunTakenUp,
-    /// What was saved of a run that was forgotten while this node was away is taken over, as if it had been there.
+    /// After a restore, a node republishes the values of a run that was forgotten while the node was away.
     StaleTakenOver,
 }
 
@@ -140,7 +140,8 @@ mod switched {
         BROKEN.set(canary);
     }
 
-    /// Runs `f` once on this thread, where another thread could come between the two steps in which a changed cell is taken.
+    /// Runs `f` once on this thread, at the point between the two steps of a commit of a changed cell where another thread
+    /// could interleave.
     pub fn set_interleaved(f: impl FnOnce() + 'static) {
         INTERLEAVED.set(Some(Box::new(f)));
     }

@@ -1,5 +1,5 @@
-//! A key's cell: what this node counts itself, written by any thread without a lock, and the sum of what the others
-//! count, written by the ledger. One cache line, so that counting touches one.
+//! A key's cell: this node's own count, which any thread changes without a lock, and the sum of the other actors' counts,
+//! which the ledger writes. It is one cache line, so that counting touches only one.
 
 use std::ops::Deref;
 
@@ -10,18 +10,18 @@ use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Or
 use crate::row::key_hash_of_words;
 use crate::slots::EMPTY;
 
-/// Keys up to this length lie in the cell itself.
+/// Keys up to this length are stored in the cell itself.
 const SHORT: usize = 24;
 
-/// What an addition has done to a cell.
+/// The result of an addition to a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub(crate) enum Added {
     /// The caller has to put the cell on its shard's dirty list.
     First,
-    /// The cell is on that list.
+    /// The cell is on that list already.
     Again,
-    /// Nothing: the total is at its bound.
+    /// Nothing was added: the total is at its bound.
     Refused,
 }
 
@@ -29,11 +29,11 @@ pub(crate) enum Added {
 const PARKED: u8 = 1;
 const IN_DEBT: u8 = 2;
 
-/// The length that stands for a longer key.
+/// The length value that stands for a longer key.
 const LONG: u8 = u8::MAX;
 
-/// A key as a cell has it, as words: published with the cell's number by the lock of whoever made it, and not written to
-/// while anybody knows that number.
+/// A key in words, as a cell stores it. The lock of the thread that makes the cell publishes the words together with the
+/// cell's number. They do not change while any thread has that number.
 type Words = [std::sync::atomic::AtomicU64; SHORT / 8];
 
 /// A key, copied out of its cell.
@@ -68,7 +68,7 @@ impl Deref for CellKey {
     }
 }
 
-/// A key that is looked for, as cells hold theirs.
+/// A key to search for, in the form in which cells store keys.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
     pub(crate) key: &'a [u8],
@@ -92,11 +92,12 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// The bytes of a key behind its last whole word. (Copying them one by one, or by a call, costs more than all the rest.)
+/// The bytes of a key after its last whole word, as a word. (Copying them one by one, or by a call, costs more than all the
+/// rest.)
 #[inline(always)]
 fn last_word(key: &[u8], rest: &[u8]) -> u64 {
     if let Some(eight) = key.last_chunk::<8>() {
-        // Those before are shifted out.
+        // The bytes before those are shifted out.
         return (u64::from_le_bytes(*eight) >> 8) >> (56 - 8 * rest.len());
     }
     match (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
@@ -114,19 +115,19 @@ pub(crate) struct Cell {
     words: Words,
     added: AtomicU64,
     removed: AtomicU64,
-    /// Cached aggregate of the other actors that count (I10). Written under the ledger's lock only.
+    /// Cached sum over the other actors that count (I10). Written under the ledger's lock only.
     others: AtomicI64,
-    /// The slot of our own row, [`EMPTY`] when there is none. Written under the ledger's lock only.
+    /// The slot of the own row; [`EMPTY`] when there is none. Written under the ledger's lock only.
     own_slot: AtomicU32,
-    /// Rows of all actors, ours included. Written under the ledger's lock only.
+    /// Number of rows of all actors, own row included. Written under the ledger's lock only.
     rows: AtomicU32,
-    /// Counters that are at hand.
+    /// Number of counters that pin this cell.
     holders: AtomicU32,
     len: std::sync::atomic::AtomicU8,
     dirty: AtomicBool,
-    /// Whether it is in the ledger's index. Written under the ledger's lock only.
+    /// Whether the cell is in the ledger's index. Written under the ledger's lock only.
     indexed: AtomicBool,
-    /// Whether the ledger has it on its list of cells without rows, and whether it has rows below zero.
+    /// Whether the ledger has the cell on its list of cells without rows, and whether the cell has rows below zero.
     marks: AtomicU8,
 }
 
@@ -151,7 +152,7 @@ impl Default for Cell {
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Cell>() == 64, "a cell is a cache line");
 
-/// What totals count: additions less removals, within [`limits::COUNT`].
+/// The count of two totals: additions minus removals, within [`limits::COUNT`].
 #[inline(always)]
 pub(crate) fn value((added, removed): (u64, u64)) -> i64 {
     let by = i64::try_from(added.abs_diff(removed)).unwrap_or(i64::MAX).min(limits::COUNT);
@@ -159,7 +160,7 @@ pub(crate) fn value((added, removed): (u64, u64)) -> i64 {
 }
 
 impl Cell {
-    /// Gives a cell that nobody knows its key; of a long one the place where it lies.
+    /// Gives a new cell, which no other thread knows yet, its key. For a long key, `place` is where the key is stored.
     pub(crate) fn name(&self, wanted: &Wanted<'_>, place: u64) {
         let words = if wanted.is_long() { [place, 0, 0] } else { wanted.words };
         for (word, value) in self.words.iter().zip(words) {
@@ -168,20 +169,20 @@ impl Cell {
         self.len.store(if wanted.is_long() { LONG } else { wanted.key.len() as u8 }, Ordering::Relaxed);
     }
 
-    /// Whether it is the cell of a short key.
+    /// Returns whether this cell has that short key.
     #[inline(always)]
     pub(crate) fn is(&self, wanted: &Wanted<'_>) -> bool {
-        // One comparison of all, not a branch for each.
+        // One comparison of all words instead of a branch per word.
         let [a, b, c] = [0, 1, 2].map(|at| self.words[at].load(Ordering::Relaxed) ^ wanted.words[at]);
         a | b | c | (u64::from(self.len.load(Ordering::Relaxed)) ^ wanted.key.len() as u64) == 0
     }
 
-    /// Where its long key lies.
+    /// The place where its long key is stored.
     pub(crate) fn place(&self) -> Option<u64> {
         (self.len.load(Ordering::Relaxed) == LONG).then(|| self.words[0].load(Ordering::Relaxed))
     }
 
-    /// Its key, if that is a short one.
+    /// Its key, if it is a short one.
     #[inline]
     pub(crate) fn short_key(&self) -> Option<CellKey> {
         let len = self.len.load(Ordering::Relaxed);
@@ -192,7 +193,7 @@ impl Cell {
         (len != LONG).then_some(CellKey::Short(bytes, len))
     }
 
-    /// The hash of its key within fingerprints, if that is a short one.
+    /// The hash of its key in fingerprints, if the key is a short one.
     #[inline]
     pub(crate) fn short_key_hash(&self) -> Option<u64> {
         let len = self.len.load(Ordering::Relaxed);
@@ -203,14 +204,14 @@ impl Cell {
 
     /// Adds `n`, or removes `-n`, if the total stays within [`limits::TOTAL`].
     ///
-    /// The adder writes a total and then reads the flag; the committer clears the flag and then reads the totals. All
-    /// four are sequentially consistent, so either the committer sees the addition, or the adder sees the flag cleared
-    /// and the cell is listed again: no change is missed (I5).
+    /// The adding thread writes a total and then reads the flag. The committing thread clears the flag and then reads the
+    /// totals. All four operations are sequentially consistent. So either the commit sees the addition, or the adding thread
+    /// sees the flag cleared and lists the cell again: no change is missed (I5).
     #[inline]
     pub(crate) fn add(&self, n: i64) -> Added {
         let n = n.clamp(-limits::STEP, limits::STEP);
         let total = if n < 0 { &self.removed } else { &self.added };
-        // Threads that look at the same time go beyond the bound by a step each: that is far from the end of the range.
+        // Threads that check at the same time exceed the bound by one step each; that is far from the end of the range.
         if total.load(Ordering::Relaxed) > limits::TOTAL - n.unsigned_abs() {
             return Added::Refused;
         }
@@ -234,22 +235,22 @@ impl Cell {
         self.mark()
     }
 
-    /// Takes off what has been counted elsewhere, whatever is added at the same time.
+    /// Subtracts totals that are counted elsewhere, while threads may add at the same time.
     pub(crate) fn lower(&self, added: u64, removed: u64) {
         self.added.fetch_sub(added, Ordering::SeqCst);
         self.removed.fetch_sub(removed, Ordering::SeqCst);
     }
 
-    /// Adds `n` > 0 if the cluster-wide count, as far as this node knows it, is then at most `limit`. `others` says what the
-    /// others count for a limit. Atomic among the threads of this node: the addition happens only if no other one came
-    /// between it and the check. [`Added::Refused`] when there is no room.
+    /// Adds `n` > 0 if the cluster-wide count, as known on this node, is at most `limit` afterwards. `others` returns the
+    /// other actors' count for a limit. Atomic among the threads of this node: it adds only if no other addition came
+    /// between the check and it. Returns [`Added::Refused`] when there is no room.
     pub(crate) fn add_within(&self, n: i64, limit: i64, others: impl Fn(&Self) -> i64) -> Added {
         let n = n.clamp(0, limits::STEP);
         let mut added = self.added.load(Ordering::SeqCst);
         loop {
-            // A removal that comes in between only makes more room.
+            // A removal in between only makes more room.
             let removed = self.removed.load(Ordering::SeqCst);
-            // What was taken below zero makes no room for others.
+            // An own count below zero makes no room for others.
             let own = added.saturating_sub(removed);
             let total = i64::try_from(own).unwrap_or(i64::MAX).saturating_add(others(self));
             if total.saturating_add(n) > limit || added > limits::TOTAL - n.unsigned_abs() {
@@ -276,7 +277,7 @@ impl Cell {
         self.totals()
     }
 
-    /// Removed first: a hold that comes and goes between the two reads counts as open, never as less than nothing.
+    /// Reads `removed` first: a hold that begins and ends between the two reads counts as open, never as less than nothing.
     pub(crate) fn totals(&self) -> (u64, u64) {
         let removed = self.removed.load(Ordering::SeqCst);
         (self.added.load(Ordering::SeqCst), removed)
@@ -291,7 +292,7 @@ impl Cell {
         value(self.totals())
     }
 
-    /// Whether others have rows of it that are below zero.
+    /// Returns whether other actors have rows below zero in this cell.
     #[inline]
     pub(crate) fn is_in_debt(&self) -> bool {
         self.marks.load(Ordering::Relaxed) & IN_DEBT != 0
@@ -313,7 +314,8 @@ impl Cell {
         self.others.load(Ordering::SeqCst)
     }
 
-    /// Adds to what the others count, and returns that. Under the ledger's lock, so no other addition comes in between.
+    /// Adds to the other actors' sum and returns the new sum. Runs under the ledger's lock, so no other addition comes in
+    /// between.
     #[inline]
     pub(crate) fn add_others(&self, n: i64) -> i64 {
         // Each of them counts so little that the sum does not wrap: see `limits::COUNT`.
@@ -322,7 +324,7 @@ impl Cell {
         others
     }
 
-    /// The slot of our own row, [`EMPTY`] when there is none.
+    /// The slot of the own row; [`EMPTY`] when there is none.
     #[inline]
     pub(crate) fn own_slot(&self) -> u32 {
         self.own_slot.load(Ordering::Relaxed)
@@ -332,34 +334,34 @@ impl Cell {
         self.own_slot.store(slot, Ordering::Relaxed);
     }
 
-    /// Rows of all actors.
+    /// Number of rows of all actors.
     pub(crate) fn rows(&self) -> u32 {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// One more row, or one less. Under the ledger's lock.
+    /// Adds or removes one row from the number of rows. Runs under the ledger's lock.
     pub(crate) fn count_row(&self, more: bool) {
         let rows = self.rows();
         self.rows.store(if more { rows + 1 } else { rows - 1 }, Ordering::Relaxed);
     }
 
-    /// Somebody has it at hand, so it stays. Under the lock of its key, or by one who has it.
+    /// Pins the cell. The caller holds the lock of the cell's key, or has a pin already.
     pub(crate) fn hold(&self) {
         self.holders.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whoever let it go did so after its last addition.
+    /// Removes a pin. The owner of the pin does this after its last addition.
     pub(crate) fn unpin(&self) {
         self.holders.fetch_sub(1, Ordering::Release);
     }
 
-    /// Whether nobody counts in it: it is not at hand, has no row, and its own part is zero and committed. Under the write
-    /// lock of its key, so that nobody finds it.
+    /// Returns whether the cell is unused: no counter pins it, it has no row, and its own part is zero and committed. Runs
+    /// under the write lock of its key, so no thread can find it.
     pub(crate) fn is_unused(&self) -> bool {
         self.holders.load(Ordering::Acquire) == 0 && self.rows() == 0 && !self.is_dirty() && self.own() == 0
     }
 
-    /// Makes it as it was before it had a key, once it is unused and nobody finds it.
+    /// Resets an unused cell that no thread can find to its state before it had a key.
     pub(crate) fn reset(&self) {
         self.added.store(0, Ordering::Relaxed);
         self.removed.store(0, Ordering::Relaxed);
@@ -378,7 +380,7 @@ impl Cell {
         self.marks.load(Ordering::Relaxed) & PARKED != 0
     }
 
-    /// Notes whether the ledger has it on its list of cells without rows.
+    /// Notes whether the ledger has the cell on its list of cells without rows.
     pub(crate) fn set_parked(&self, parked: bool) {
         self.set_mark(PARKED, parked);
     }

@@ -1,8 +1,9 @@
-//! The cells of a structure by number, in segments that never move, so that whoever knows a number gets to its cell
-//! without a lock.
+//! The cells of a structure by number, in segments that never move. So a thread that has a number reaches its cell without a
+//! lock.
 //!
-//! A number says which segment and where in it, because working that out would cost as much as the addition. Segments grow
-//! with what is there. A cell that is given back waits for the next key; segments stay until the structure goes.
+//! A number contains the segment and the place in it, because computing them would cost as much as the addition. Segments
+//! grow with the number of cells. A cell that is given back is reused for the next key; segments stay until the structure is
+//! dropped.
 
 use std::sync::{Arc, OnceLock};
 
@@ -12,16 +13,16 @@ use crate::radix::KeyOf;
 use crate::row::key_hash;
 use crate::slots::CellId;
 
-/// Bits of a number that say where in its segment a cell lies. The bits above say which segment; the highest of a number is
-/// the index's mark of a leaf.
+/// Number of low bits that give a cell's place in its segment. The bits above give the segment; the highest bit is the
+/// index's mark of a leaf.
 const PLACE_BITS: u32 = 24;
 
 const SEGMENTS: usize = 1 << (31 - PLACE_BITS);
 
-/// Cells of the first segment.
+/// Number of cells in the first segment.
 const FIRST: usize = if cfg!(loom) { 2 } else { 16 };
 
-/// A segment has this part of the cells before it.
+/// A new segment has this fraction of the cells before it.
 const GROWTH: usize = 5;
 
 type Segment = OnceLock<Box<[Cell]>>;
@@ -37,15 +38,15 @@ pub(crate) struct Cells {
 struct Numbers {
     /// Numbers that were given back.
     free: Vec<CellId>,
-    /// Segments that are made.
+    /// Number of segments made.
     segments: usize,
-    /// Cells of the last one that have been given out.
+    /// Number of cells in use in the last segment.
     used: usize,
-    /// Cells of all of them.
+    /// Number of cells in all segments.
     made: usize,
 }
 
-/// Keys that do not fit their cells.
+/// Keys that do not fit into their cells.
 #[derive(Debug, Default)]
 struct LongKeys {
     keys: Vec<Option<Arc<[u8]>>>,
@@ -64,14 +65,14 @@ impl Default for Cells {
 }
 
 impl Cells {
-    /// The cell of a number.
+    /// The cell with this number.
     #[inline(always)]
     pub(crate) fn get(&self, id: CellId) -> &Cell {
         let segment = self.segments[(id >> PLACE_BITS) as usize % SEGMENTS].get();
         &segment.expect("a number is given out with its segment")[id as usize % (1 << PLACE_BITS)]
     }
 
-    /// The cell of a number, if it has that key.
+    /// The cell with this number, if it has that key.
     #[inline(always)]
     pub(crate) fn get_if(&self, id: CellId, wanted: &Wanted<'_>) -> Option<&Cell> {
         let cell = self.get(id);
@@ -84,13 +85,13 @@ impl Cells {
         cell.place().is_some_and(|place| *self.long.read().get(place) == *key)
     }
 
-    /// The hash of a cell's key within fingerprints.
+    /// The hash of a cell's key in fingerprints.
     #[inline]
     pub(crate) fn key_hash(&self, id: CellId) -> u64 {
         self.get(id).short_key_hash().unwrap_or_else(|| key_hash(&self.key_of(id)))
     }
 
-    /// A cell for a key that has none. (Memory ends before numbers do: a thousand million cells take 64 GB.)
+    /// Makes a cell for a key that has none. (Memory runs out before numbers do: a thousand million cells take 64 GB.)
     pub(crate) fn make(&self, wanted: &Wanted<'_>) -> CellId {
         let id = self.number();
         let place = if wanted.is_long() { self.long.write().put(wanted.key) } else { 0 };
@@ -113,7 +114,7 @@ impl Cells {
         ((numbers.segments - 1) << PLACE_BITS | (numbers.used - 1)) as CellId
     }
 
-    /// Takes back a cell that is unused and that nobody finds any more.
+    /// Takes back an unused cell that no thread can find any more.
     pub(crate) fn give_back(&self, id: CellId) {
         let cell = self.get(id);
         if let Some(place) = cell.place() {
@@ -130,7 +131,7 @@ impl Cells {
         all.filter(|(_, cell)| cell.is_indexed())
     }
 
-    /// Bytes that they take.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let cells: usize = self.segments.iter().filter_map(Segment::get).map(|cells| size_of_val(&**cells)).sum();
         let numbers = self.numbers.lock().free.capacity() * size_of::<CellId>();

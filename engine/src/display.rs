@@ -1,4 +1,4 @@
-//! How counts and findings read for people.
+//! Display text of counts and findings.
 
 use std::fmt;
 

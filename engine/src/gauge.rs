@@ -1,8 +1,8 @@
-//! A gauge cache as handles and driver share it: counters by name that go when nobody has changed them for long.
+//! A gauge cache, shared by handles and driver: counters by name that expire when they have not changed for long.
 //!
-//! The counts are those of a [`Structure`] of events: rows of all runs count, and to remove an entry is to clear what is
-//! known of it, so that what is counted at the same time stays. When an entry last changed is for each node to say, by what
-//! came to it; of rows that come late, [marks](crate::ledger) say how old they are.
+//! The counts are those of a [`Structure`] of events. Rows of all runs count. The removal of an entry clears the totals that
+//! are known of it, so concurrent counts stay. Each node determines the last change of an entry from the rows that reach it.
+//! [Marks](crate::ledger) state the age of rows that arrive late.
 
 mod ages;
 
@@ -22,24 +22,25 @@ use crate::structure::{Entry, Structure};
 use crate::time::{Now, Time};
 use crate::watch::Watch;
 
-/// Changes that wait to be looked at. When there are more, all entries are taken to have changed.
+/// Number of changes that wait in the queue. Beyond that, all entries are treated as changed.
 const CHANGES: usize = 1 << 16;
 
-/// Entries that one change removes at most where there are too many.
+/// Number of entries that one change removes at most when there are too many.
 const EVICTED: usize = 64;
 
-/// By how much later each next node clears what has expired. Who is first is another one for each key.
+/// The delay of each next node in clearing an expired entry. The first node is a different one for each key.
 const TURN: Duration = Duration::from_secs(5);
 
-/// An entry stays longer by this part of its time to live at most, on nodes that have restarted or joined.
+/// On nodes that have restarted or joined, an entry may stay longer by this fraction of its time to live.
 const MARKS_PER_TTL: u32 = 8;
 
-/// Rows are marked once a second at most.
+/// A node marks an actor's rows at most once per second.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A gauge cache: names, each with a count that all nodes add to and that expires after its last change anywhere.
+/// A gauge cache: names, each with a count that all nodes add to. An entry expires some time after its last change on any
+/// node.
 ///
-/// All methods may be called from any number of threads. They take a lock of the gauge cache and the ledger's.
+/// All methods may be called from any number of threads. They take a lock of the gauge cache and the ledger lock.
 pub struct GaugeCache {
     spec: GaugeCacheSpec,
     structure: Arc<Structure>,
@@ -53,20 +54,21 @@ impl GaugeCache {
         Self { spec, structure, watch, ages: Mutex::default() }
     }
 
-    /// How it is configured.
+    /// The configuration of the gauge cache.
     pub fn spec(&self) -> &GaugeCacheSpec {
         &self.spec
     }
 
-    /// The structure below.
+    /// The structure that holds its counts.
     pub fn structure(&self) -> &Arc<Structure> {
         &self.structure
     }
 
-    /// Adds `n`, negative to take away; makes the entry if there is none. Where that makes too many, the oldest go.
+    /// Adds `n`; a negative `n` subtracts. Creates the entry if there is none. If there are then too many entries, the
+    /// oldest are removed.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is none; nothing is counted then.
+    /// [`KeyError`] when `key` is not a valid key; then nothing is counted.
     pub fn add(&self, key: &[u8], n: i64, now: Time) -> Result<(), KeyError> {
         self.expire(key, now)?;
         self.structure.add(key, n)?;
@@ -77,7 +79,7 @@ impl GaugeCache {
             if ages.len() as u64 <= most.get() {
                 break;
             }
-            // The one that is added to is as young as any other that has changed in the same moment.
+            // The changed entry is as young as any other entry that changed at the same moment.
             let oldest = ages.oldest().map(|(_, oldest)| oldest).find(|oldest| *oldest != key).cloned();
             let Some(oldest) = oldest else { break };
             self.structure.clear(&oldest)?;
@@ -86,7 +88,7 @@ impl GaugeCache {
         Ok(())
     }
 
-    /// What is counted for a key; `None` when there is no entry.
+    /// Returns the count of a key; `None` when there is no entry.
     pub fn get(&self, key: &[u8], now: Time) -> Option<i64> {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
@@ -94,11 +96,11 @@ impl GaugeCache {
         (!self.expired(changed, now)).then(|| self.structure.count(key, now).total)
     }
 
-    /// Removes an entry, on all nodes; whether there was one. What is counted elsewhere at the same time, and is not known
-    /// here yet, stays.
+    /// Removes an entry on all nodes. Returns whether there was one. Concurrent counts of other nodes that are not known
+    /// here stay.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is none.
+    /// [`KeyError`] when `key` is not a valid key.
     pub fn remove(&self, key: &[u8], now: Time) -> Result<bool, KeyError> {
         let there = self.get(key, now).is_some();
         self.structure.clear(key)?;
@@ -106,7 +108,7 @@ impl GaugeCache {
         Ok(there)
     }
 
-    /// Entries behind `after` in order of key, at most `limit`.
+    /// Returns at most `limit` entries behind `after`, in order of key.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize, now: Time) -> Vec<Entry> {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
@@ -115,14 +117,14 @@ impl GaugeCache {
         there.take(limit).map(|(key, _)| entry(key)).collect()
     }
 
-    /// Entries, those included that have expired and are not cleared yet.
+    /// Number of entries, including expired entries that are not cleared yet.
     pub fn len(&self, now: Time) -> usize {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
         ages.len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no entries.
     pub fn is_empty(&self, now: Time) -> bool {
         self.len(now) == 0
     }
@@ -131,7 +133,7 @@ impl GaugeCache {
         !self.spec.ttl.is_zero() && changed.age(now) >= self.spec.ttl
     }
 
-    /// What has expired does not come back with the next change.
+    /// Clears an expired entry, so that its old count does not return with the next change.
     fn expire(&self, key: &[u8], now: Time) -> Result<(), KeyError> {
         let mut ages = self.ages.lock();
         self.observe(&mut ages, now);
@@ -142,12 +144,12 @@ impl GaugeCache {
         Ok(())
     }
 
-    /// Takes note of what has changed since the last look.
+    /// Updates the ages by the changes since the last call.
     fn observe(&self, ages: &mut Ages, now: Time) {
         self.structure.commit();
         let (mut changed, lost) = self.watch.take();
         if lost > 0 {
-            // What is there, and what may be no more.
+            // Keys that exist, and keys that may no longer exist.
             changed = self.structure.keys_under(&[]);
             changed.extend(ages.behind(None).map(|(key, _)| key.clone()));
         }
@@ -159,9 +161,9 @@ impl GaugeCache {
         }
     }
 
-    /// Clears what has expired, each node in its turn: whoever is first does it for all, and if that node is gone, the next one.
-    /// Says how old the rows are, for those that get them later. `cluster_ms` is what the clock of the cluster shows, if that is
-    /// certain.
+    /// Clears expired entries, each node in its turn: the first node clears an entry for all nodes, and if that node is
+    /// gone, the next one does. Writes marks for the nodes that receive the rows later. `cluster_ms` is the time of the
+    /// cluster's clock, if that is certain.
     pub(crate) fn maintain(&self, now: Now, cluster_ms: Option<u64>) {
         let mut ages = self.ages.lock();
         let Now { mono: now, .. } = now;
@@ -174,7 +176,7 @@ impl GaugeCache {
         let due = expired.filter(|(changed, key)| changed.age(now) >= self.spec.ttl + self.turn(key));
         let due: Vec<_> = due.map(|(_, key)| key.clone()).collect();
         for key in due {
-            // A key that is there is a key.
+            // The key of an existing entry is always valid.
             let _ = self.structure.clear(&key);
         }
         self.observe(&mut ages, now);
@@ -183,7 +185,7 @@ impl GaugeCache {
         }
     }
 
-    /// Marks our own rows where they have changed, and those of others that do not do it themselves.
+    /// Marks this node's own rows if they have changed, and the rows of actors that no longer write marks.
     fn mark(&self, ages: &mut Ages, now: Time, cluster_ms: u64) {
         let interval = (self.spec.ttl / MARKS_PER_TTL).max(LEAST_INTERVAL);
         let (ours, place) = (self.structure.actor(), self.structure.place().0);
@@ -196,7 +198,7 @@ impl GaugeCache {
         }
     }
 
-    /// How long after the first node this one clears a key.
+    /// How long after the first node this node clears a key.
     fn turn(&self, key: &[u8]) -> Duration {
         let (place, nodes) = self.structure.place();
         let first = (key_hash(key) % nodes as u64) as usize;
@@ -211,7 +213,7 @@ impl fmt::Debug for GaugeCache {
 }
 
 impl Structure {
-    /// The rows of a key that were not cleared, also those that count zero.
+    /// The rows of a key that were not cleared, including rows that count zero.
     fn rows_left(&self, key: &[u8]) -> Vec<RowLeft> {
         self.ledger.read().rows_left(key, &self.keys)
     }
@@ -224,7 +226,7 @@ impl Structure {
         self.ledger.read().marked(actor, version)
     }
 
-    /// Says that the rows of an actor up to a version have changed before that time.
+    /// Writes a mark: the rows of an actor up to a version changed for the last time before `unix_ms`.
     fn mark(&self, actor: &Actor, upto: Version, unix_ms: u64) {
         let mut ledger = self.ledger.write();
         let mark = ledger.next_mark(actor);
@@ -232,7 +234,7 @@ impl Structure {
         self.commit_locked(&mut ledger);
     }
 
-    /// This node's place among those that rows are known of, in order of name, and how many these are.
+    /// This node's position among the nodes of which there are rows, in order of name, and the number of these nodes.
     fn place(&self) -> (usize, usize) {
         let ledger = self.ledger.read();
         let nodes: BTreeSet<_> = ledger.all_actor_rows().keys().map(|actor| &actor.node).collect();

@@ -1,4 +1,4 @@
-//! The ordered index of a structure: of addresses it knows the sum under any prefix, of names only the order.
+//! The ordered index of a structure: for addresses it knows the sum under any prefix, for names only the order.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -9,18 +9,18 @@ use crate::cell::CellKey;
 use crate::radix::{Aggregate, KeyOf, Radix, Sum, agree};
 use crate::slots::CellId;
 
-/// Additions that wait to be made together: see [`Radix::add_all`].
+/// Number of additions that are collected and made together: see [`Radix::add_all`].
 const TOGETHER: usize = 32;
 
 #[derive(Debug)]
 pub(crate) enum Index {
     Sums(Sums),
     Order(Radix<()>),
-    /// Of keys of any bytes, which no radix tree takes.
+    /// Keys of any bytes, which a radix tree cannot hold.
     Bytes(BTreeMap<Box<[u8]>, CellId>),
 }
 
-/// The tree of addresses, and what is still to be added to it: a part of every sum until it is.
+/// The tree of addresses, and the additions that are not in the tree yet; every sum includes both.
 #[derive(Debug, Default)]
 pub(crate) struct Sums {
     radix: Radix<Sum>,
@@ -74,7 +74,7 @@ impl Index {
         }
     }
 
-    /// Adds to a key, where sums are kept.
+    /// Adds to the sum of a key, if the index keeps sums.
     #[inline]
     pub(crate) fn add(&mut self, id: CellId, n: Sum, keys: &impl KeyOf) {
         if let Self::Sums(sums) = self
@@ -87,21 +87,21 @@ impl Index {
         }
     }
 
-    /// Makes the additions that wait: reads are quicker afterwards, and say the same.
+    /// Makes the collected additions. Reads are faster afterwards and return the same sums.
     pub(crate) fn settle(&mut self) {
         if let Self::Sums(sums) = self {
             sums.settle();
         }
     }
 
-    /// The sum under the first `bits` bits of `prefix`; zero where no sums are kept.
+    /// The sum under the first `bits` bits of `prefix`; zero if the index keeps no sums.
     pub(crate) fn sum(&self, prefix: &[u8], bits: usize, keys: &impl KeyOf) -> Sum {
         let Self::Sums(sums) = self else { return Sum::default() };
         let below = sums.waiting.iter().filter(|(key, _)| agree(key, prefix, bits));
         below.fold(sums.radix.sum(prefix, bits, keys), |sum, (_, n)| sum.plus(*n))
     }
 
-    /// Bytes that it takes.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Sums(sums) => sums.radix.bytes() + sums.waiting.capacity() * size_of::<(CellKey, Sum)>(),

@@ -1,4 +1,4 @@
-//! Looking at what is held of each actor, row by row: for verification, diagnostics and tests.
+//! Inspection of the rows that a replica holds of each actor: for verification, diagnostics and tests.
 
 use tallymesh_schemas::{Actor, Version};
 
@@ -7,29 +7,29 @@ use crate::radix::KeyOf;
 use crate::row::Row;
 use crate::structure::Structure;
 
-/// What a structure holds of one actor's rows.
+/// The state of a structure's copy of one actor's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Whose rows.
+    /// The actor.
     pub actor: Actor,
-    /// They are known from this version on (exclusive).
+    /// The copy begins at this version (exclusive).
     pub since: Version,
-    /// And up to this one (inclusive).
+    /// Its applied version (inclusive).
     pub applied: Version,
-    /// Every retirement up to this version is known, though it may have been purged.
+    /// Its low-water mark: every retirement up to this version is known, though it may have been purged.
     pub low_water: Version,
     /// The sum of the hashes of the live rows.
     pub fingerprint: u64,
-    /// Whether they count in what is read.
+    /// Whether the rows count in the views.
     pub counts: bool,
-    /// Live rows.
+    /// Number of live rows.
     pub rows: usize,
-    /// Whether a snapshot is being received that will take their place.
+    /// Whether a snapshot is being received that will replace the rows.
     pub replacing: bool,
 }
 
 impl Structure {
-    /// What is held of each actor, our own rows as they were last committed included, in order of actor.
+    /// Returns the state of each actor's rows, own rows as of the last commit included, in order of actor.
     pub fn held(&self) -> Vec<Held> {
         let ledger = self.ledger.read();
         let held = ledger.all_actor_rows().iter().map(|(actor, actor_rows)| Held {
@@ -45,14 +45,14 @@ impl Structure {
         held.collect()
     }
 
-    /// The live rows that are held of an actor, in no particular order; empty when nothing is known of it.
+    /// Returns the live rows of an actor, in no particular order; empty when this replica holds nothing of it.
     pub fn rows_of(&self, actor: &Actor) -> Vec<(Vec<u8>, Row)> {
         let mut rows = Vec::new();
         self.each_row_of(actor, |key, row| rows.push((key.to_vec(), *row)));
         rows
     }
 
-    /// As [`Structure::rows_of`], row by row, without a copy of the keys. `each` must not use the structure.
+    /// Like [`Structure::rows_of`], row by row, without a copy of the keys. `each` must not use the structure.
     pub fn each_row_of(&self, actor: &Actor, mut each: impl FnMut(&[u8], &Row)) {
         let ledger = self.ledger.read();
         let actor_rows = ledger.actor_rows(actor).into_iter();
@@ -61,7 +61,7 @@ impl Structure {
             .for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
     }
 
-    /// The row that is held of an actor for one key. O(1).
+    /// Returns the row of an actor for one key. O(1).
     pub fn row_of(&self, actor: &Actor, key: &[u8]) -> Option<Row> {
         let ledger = self.ledger.read();
         let actor_rows = ledger.actor_rows(actor)?;
@@ -69,7 +69,7 @@ impl Structure {
     }
 }
 
-/// The rows by which nodes share throttles out.
+/// The rows that divide throttles into shares.
 impl Structure {
     /// The rows of all actors for a key, whether they count or not.
     pub(crate) fn rows_at(&self, key: &[u8]) -> Vec<(Actor, Row)> {

@@ -1,26 +1,26 @@
-//! Which actors' rows have changed since a digest last told of them: what is to be told costs what has changed, not what
-//! there is.
+//! The actors whose rows have changed since a digest last listed them. With it, a digest costs what has changed, not what
+//! exists.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use tallymesh_schemas::{Actor, Version};
 
-/// Counts the changes of a structure: a reader remembers how far it has come.
+/// The number of a change in a structure. A reader stores the mark that it has reached.
 pub(crate) type Mark = u64;
 
-/// The actors of a structure in the order in which they last changed.
+/// The actors of a structure in the order of their last change.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     order: BTreeMap<Mark, Actor>,
     marks: BTreeMap<Actor, Mark>,
     last: Mark,
-    /// Our own head and its fingerprint when they were last noted.
+    /// This node's own head and its fingerprint when they were last noted.
     own: (Version, u64),
 }
 
 impl Journal {
-    /// Takes note that what is known of an actor has changed. O(log actors).
+    /// Notes that this replica's knowledge of an actor has changed. O(log actors).
     pub(crate) fn note(&mut self, actor: &Actor) {
         self.last += 1;
         if let Some(mark) = self.marks.get_mut(actor) {
@@ -32,7 +32,7 @@ impl Journal {
         self.order.insert(self.last, actor.clone());
     }
 
-    /// Takes note of our own head, if it is another one than it was.
+    /// Notes this node's own head, if it has changed.
     pub(crate) fn note_own(&mut self, actor: &Actor, head: (Version, u64)) {
         if self.own != head || !self.marks.contains_key(actor) {
             self.own = head;
@@ -40,19 +40,19 @@ impl Journal {
         }
     }
 
-    /// An actor is not held any more.
+    /// Removes an actor that the ledger no longer holds.
     pub(crate) fn forget(&mut self, actor: &Actor) {
         if let Some(mark) = self.marks.remove(actor) {
             self.order.remove(&mark);
         }
     }
 
-    /// Where a reader is that has been told everything.
+    /// The mark of a reader that has received everything.
     pub(crate) fn last(&self) -> Mark {
         self.last
     }
 
-    /// The actors that have changed behind a mark, in that order.
+    /// The actors that have changed behind a mark, in order of change.
     pub(crate) fn behind(&self, mark: Mark) -> impl Iterator<Item = (Mark, &Actor)> {
         self.order.range((Bound::Excluded(mark), Bound::Unbounded)).map(|(mark, actor)| (*mark, actor))
     }

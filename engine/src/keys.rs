@@ -1,4 +1,4 @@
-//! From a key to its cell: a hash table in shards, so that threads that count different keys rarely meet.
+//! From a key to its cell: a hash table in shards, so that threads that count different keys rarely contend.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::table::Table;
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
-/// The cells of a structure by key, and the lists of those that have changed.
+/// The cells of a structure by key, and the lists of changed cells.
 #[derive(Debug)]
 pub(crate) struct Keys {
     hasher: Hasher,
@@ -21,7 +21,7 @@ pub(crate) struct Keys {
     cells: Arc<Cells>,
 }
 
-/// On two cache lines of its own, so that neighbours do not slow each other down.
+/// A value on two cache lines of its own, so that neighbours do not slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Shard {
@@ -29,15 +29,15 @@ struct Shard {
     dirty: Mutex<Vec<CellId>>,
 }
 
-/// A key's hash: which shard it is in, and how the shard's table knows it.
+/// A key's hash: the shard, and the hash inside the shard's table.
 #[derive(Clone, Copy)]
 struct Hash {
     shard: usize,
     hash: u32,
 }
 
-/// Hashes keys so that who chooses them does not know which collide: by folded multiplication with secrets (as foldhash,
-/// which does it for longer keys, but of words that are at hand already).
+/// Hashes keys with secrets, so that a party that chooses keys cannot know which of them collide. It uses folded
+/// multiplication, like foldhash. Longer keys go through foldhash; shorter ones use the words that are already loaded.
 #[derive(Debug)]
 struct Hasher {
     secrets: [u64; 4],
@@ -80,7 +80,7 @@ fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl Keys {
-    /// `seed` keeps whoever chooses keys from knowing which of them collide.
+    /// The secret `seed` keeps a party that chooses keys from knowing which of them collide.
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             hasher: Hasher::new(seed),
@@ -107,7 +107,8 @@ impl Keys {
         self.with(key, |id, _| id)
     }
 
-    /// Calls `f` with the key's cell, made if need be, under its shard's lock: while `f` runs, the cell is not removed.
+    /// Calls `f` with the key's cell, which is made if needed, under its shard's lock. While `f` runs, the cell is not
+    /// removed.
     pub(crate) fn with_or_new<R>(&self, key: &[u8], f: impl FnOnce(CellId, &Cell) -> R) -> R {
         let wanted = Wanted::new(key);
         let Hash { shard, hash } = self.hasher.hash(&wanted);
@@ -119,7 +120,7 @@ impl Keys {
             }
         }
         let mut numbers = shard.numbers.write();
-        // Somebody may have been here in between.
+        // Another thread may have made the cell in between.
         let id = match numbers.find(hash, |id| self.cells.get_if(id, &wanted)) {
             Some((id, _)) => id,
             None => {
@@ -131,12 +132,12 @@ impl Keys {
         f(id, self.cells.get(id))
     }
 
-    /// Removes a cell that nobody counts in: it has no row, its own part is zero and committed, and nobody has it at hand.
-    /// Whether it was removed. Under the ledger's lock.
+    /// Removes an unused cell: it has no row, its own part is zero and committed, and no counter pins it. Returns whether it
+    /// was removed. Runs under the ledger's lock.
     pub(crate) fn remove_unused(&self, id: CellId) -> bool {
         let Hash { shard, hash } = self.hasher.hash(&Wanted::new(&self.cells.key_of(id)));
         let mut numbers = self.shards[shard].numbers.write();
-        // Under the write lock nobody can find the cell, so if nobody holds it now, nobody adds to it any more.
+        // Under the write lock no thread can find the cell. If no counter pins it now, no thread adds to it any more.
         let removed = self.cells.get(id).is_unused() && numbers.remove(hash, id);
         if removed {
             self.cells.give_back(id);
@@ -144,12 +145,12 @@ impl Keys {
         removed
     }
 
-    /// Lists a cell that [`Cell::add`] found newly changed.
+    /// Lists a cell that [`Cell::add`] reported as newly changed.
     pub(crate) fn list(&self, id: CellId) {
         self.shards[id as usize % SHARDS].dirty.lock().push(id);
     }
 
-    /// Takes the lists of changed cells.
+    /// Moves the lists of changed cells into `into`.
     pub(crate) fn drain(&self, into: &mut Vec<CellId>) {
         for shard in &*self.shards {
             into.append(&mut shard.dirty.lock());
@@ -165,7 +166,7 @@ impl Keys {
         self.cells.bytes() + self.shards.iter().map(table).sum::<usize>()
     }
 
-    /// Cells.
+    /// Number of cells.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.numbers.read().len()).sum()
     }

@@ -1,8 +1,8 @@
 //! Listings: the entries of a structure in key order, and the blocks of an address tree, page by page.
 //!
-//! The cluster's view is read from the live index, a page at a time under the ledger's lock, so a listing of any length
-//! takes the memory of a page; counts that change in between show as they are when their page is read. One node's view
-//! has no index of its own: its rows are collected and sorted when the listing begins.
+//! A listing of the cluster-wide view reads the live index, one page at a time under the ledger's lock. So a listing of any
+//! length takes the memory of one page, and each page shows the counts at the moment when it is read. The view of one node
+//! has no index: its rows are collected and sorted when the listing begins.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::structure::{Entry, Structure};
 pub struct Block {
     /// The block; a host has the full prefix length.
     pub net: IpNet,
-    /// What is counted under it.
+    /// The count under it.
     pub count: i64,
 }
 
@@ -28,7 +28,7 @@ pub struct Block {
 #[derive(Debug)]
 pub struct Listing {
     structure: Arc<Structure>,
-    /// One node's rows in order, with the sums of all before; `None` for the cluster's view.
+    /// One node's rows in order, with the sums before each row; `None` for the cluster-wide view.
     collected: Option<Collected>,
     /// The last key that was listed.
     at: Option<Vec<u8>>,
@@ -104,7 +104,7 @@ impl Ordered for Collected {
     }
 }
 
-/// A key behind all keys under a block, and before all others that are.
+/// A key behind all keys under a block, and before all other keys that follow the block.
 fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
     let (mut last, n) = key::from_net(IpNet::from(net.broadcast()));
     last[n - 1] = u8::MAX;
@@ -112,7 +112,8 @@ fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
 }
 
 impl Structure {
-    /// Lists the cluster's view, or that of one node: of gauges in its latest run, of events in all of them; `None` when nothing is known of the node.
+    /// Lists the cluster-wide view, or the view of one node: gauges of its latest run, events of all its runs. Returns
+    /// `None` when this node knows nothing of that node.
     pub fn list(self: &Arc<Self>, from: Option<&NodeName>) -> Option<Listing> {
         let Some(node) = from else { return Some(self.list_all()) };
         self.commit();
@@ -122,15 +123,14 @@ impl Structure {
         Some(Listing { structure: Arc::clone(self), collected, at: None })
     }
 
-    /// Lists the cluster's view.
+    /// Lists the cluster-wide view.
     pub fn list_all(self: &Arc<Self>) -> Listing {
         Listing { structure: Arc::clone(self), collected: None, at: None }
     }
 }
 
 impl Listing {
-    /// The next entries, at most about `limit` of them, in key order; keys whose count is zero are passed over. Empty at
-    /// the end.
+    /// Returns the next entries in key order, about `limit` at most, without keys whose count is zero. Empty at the end.
     pub fn entries(&mut self, limit: usize) -> Vec<Entry> {
         let kind = self.structure.kind();
         self.page(limit, |rows, key, count, _, page| {
@@ -141,9 +141,9 @@ impl Listing {
         })
     }
 
-    /// The next blocks of an address tree, at most about `limit` of them: every host that counts, and above them every
-    /// block that counts and at which rows part, a block before what lies in it, in address order. Empty at the end, and for a structure
-    /// that is no address tree.
+    /// Returns the next blocks of an address tree in address order, about `limit` at most: every host with a count, and
+    /// every block with a count at which the rows below it branch. A block comes before its contents. Empty at the end, and
+    /// for a structure that is not an address tree.
     pub fn blocks(&mut self, limit: usize) -> Vec<Block> {
         if self.structure.kind() != Kind::CidrTree {
             return Vec::new();
@@ -175,7 +175,7 @@ impl Listing {
     }
 }
 
-/// The length of the longest block that holds both keys; `None` when they are of different families.
+/// The length of the longest prefix that both keys share; `None` for different address families.
 fn common(a: IpNet, b: IpNet) -> Option<u8> {
     let bits = match (a.network(), b.network()) {
         (std::net::IpAddr::V4(a), std::net::IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros(),
@@ -189,7 +189,7 @@ fn common(a: IpNet, b: IpNet) -> Option<u8> {
 fn blocks_at(rows: &dyn Ordered, key: &[u8], _: i64, before: Option<&[u8]>, page: &mut Vec<Block>) {
     let Ok(net) = key::to_net(key) else { return };
     let block = |len: u8| IpNet::new(net.addr(), len).map_or(net, |block| block.trunc());
-    // Blocks that hold the row before as well were listed with it, or with one before it.
+    // Blocks that also hold the previous row were listed with it, or with an earlier row.
     let listed = before.and_then(|key| key::to_net(key).ok()).and_then(|before| common(before, net));
     let mut lengths = Vec::new();
     let mut next = rows.seek(key, false);
@@ -202,6 +202,6 @@ fn blocks_at(rows: &dyn Ordered, key: &[u8], _: i64, before: Option<&[u8]>, page
         next = rows.seek(&beyond(block(len))[..n], false);
     }
     let blocks = lengths.iter().rev().map(|len| block(*len)).chain([net]);
-    // What is under a block may add up to zero: then it counts nothing.
+    // The counts under a block may add up to zero; then the block has no count.
     page.extend(blocks.map(|net| Block { net, count: rows.sum_net(net) }).filter(|block| block.count != 0));
 }

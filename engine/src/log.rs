@@ -1,24 +1,24 @@
 //! The compacting version log of one actor's rows: which slot changed at which version.
 //!
-//! Versions only rise, so appending keeps the order. An entry whose slot has moved on is dead; nobody marks it, because
-//! that would cost a miss at every change: whoever reads the log compares the slot's version. Each time a chunk is begun
-//! while more than half of the log may be dead, twice a chunk's entries are looked at, from where the last look ended, and
-//! the dead ones go. In the time in which that comes round, half as many are appended as there were; so there are never
-//! more than about twice as many entries as rows, of 6 to 9 bytes each.
+//! Versions only rise, so appending keeps the order. When a slot changes again, its earlier entry is dead. Entries are not
+//! marked dead, because that would cost a cache miss at every change; readers of the log compare the slot's version instead.
+//! A new chunk that begins while more than half of the log may be dead starts a sweep over twice a chunk's entries, from the
+//! end of the last sweep, and removes the dead ones. During one full round of sweeps, half as many entries are appended as
+//! there were. So the log never has more than about twice as many entries as there are rows, of 6 to 9 bytes each.
 
 use std::collections::VecDeque;
 
 use tallymesh_schemas::Version;
 
-/// Versions that one chunk covers.
+/// Number of versions that one chunk covers.
 const SPAN: u64 = 4096;
 
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     chunks: VecDeque<Chunk>,
-    /// Entries, the dead ones included.
+    /// Number of entries, dead ones included.
     len: usize,
-    /// Where the next look for dead entries begins.
+    /// The version at which the next sweep begins.
     looked: Version,
 }
 
@@ -30,7 +30,7 @@ struct Chunk {
 }
 
 impl FromIterator<(Version, u32)> for Log {
-    /// The log of slots that last changed at those versions, in any order.
+    /// Builds the log of slots that last changed at these versions, given in any order.
     fn from_iter<I: IntoIterator<Item = (Version, u32)>>(changes: I) -> Self {
         let mut changes: Vec<_> = changes.into_iter().collect();
         changes.sort_unstable();
@@ -41,7 +41,7 @@ impl FromIterator<(Version, u32)> for Log {
 }
 
 impl Log {
-    /// Notes that `slot` changed at `version`. Out of order it costs a search and a shift within one chunk.
+    /// Notes that `slot` changed at `version`. Out of order this costs a search and a shift within one chunk.
     pub(crate) fn insert(&mut self, version: Version, slot: u32) {
         let base = version - version % SPAN;
         let offset = (version % SPAN) as u16;
@@ -61,13 +61,13 @@ impl Log {
         };
     }
 
-    /// Whether it is time to look for dead entries, when `rows` are not.
+    /// Returns whether a sweep for dead entries is due, given the number of rows.
     #[inline]
     pub(crate) fn is_due(&self, rows: usize) -> bool {
         self.chunks.back().is_some_and(|last| last.slots.len() == 1) && self.len > 2 * rows + SPAN as usize
     }
 
-    /// Looks at some entries, and keeps those that `lives`.
+    /// Visits some entries and keeps those for which `lives` returns true.
     pub(crate) fn sweep(&mut self, mut lives: impl FnMut(Version, u32) -> bool) {
         let from = self.chunks.partition_point(|chunk| chunk.base < self.looked);
         let mut left = 2 * SPAN as usize;
@@ -83,7 +83,7 @@ impl Log {
         self.chunks.retain(|chunk| !chunk.slots.is_empty());
     }
 
-    /// The entries above `after` in order of version, dead ones among them.
+    /// The entries above `after` in order of version, dead ones included.
     pub(crate) fn above(&self, after: Version) -> impl Iterator<Item = (Version, u32)> + '_ {
         let from = self.chunks.partition_point(|chunk| chunk.base + SPAN <= after + 1);
         self.chunks.range(from..).flat_map(move |chunk| {
@@ -97,7 +97,7 @@ impl Log {
         })
     }
 
-    /// Bytes that it takes.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let entries: usize = self.chunks.iter().map(|c| c.offsets.capacity() * 2 + c.slots.capacity() * 4).sum();
         entries + self.chunks.capacity() * size_of::<Chunk>()
@@ -109,7 +109,7 @@ impl Chunk {
         Self { base, offsets: vec![offset], slots: vec![slot] }
     }
 
-    /// Puts in an entry; returns how many more there are.
+    /// Inserts an entry. Returns how many entries were added.
     fn insert(&mut self, offset: u16, slot: u32) -> usize {
         if self.offsets.last().is_none_or(|last| *last < offset) {
             self.offsets.push(offset);
@@ -117,7 +117,7 @@ impl Chunk {
             return 1;
         }
         match self.offsets.binary_search(&offset) {
-            // Only a dead entry can stand here, or the same one: a version belongs to one row.
+            // Only a dead entry or the same entry can be here: a version belongs to one row.
             Ok(at) => {
                 self.slots[at] = slot;
                 0
@@ -130,7 +130,7 @@ impl Chunk {
         }
     }
 
-    /// Keeps what lives; returns how many do not.
+    /// Keeps the live entries. Returns how many were removed.
     fn sweep(&mut self, mut lives: impl FnMut(Version, u32) -> bool) -> usize {
         let (before, mut kept) = (self.slots.len(), 0);
         for at in 0..before {

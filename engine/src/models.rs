@@ -1,6 +1,6 @@
-//! Models of what threads do to keys, cells and structures at the same time. Loom runs each through every interleaving (the
-//! larger ones: through those with up to [`PREEMPTIONS`] preemptions) and every value that the memory model lets a thread
-//! read. What runs is the shipped code; docs/concurrency.md says how to run it and what each model was seen to catch.
+//! Models of concurrent threads on keys, cells and structures. Loom runs each model through every interleaving (the larger
+//! ones: through those with up to [`PREEMPTIONS`] preemptions) and every value that the memory model lets a thread read. The
+//! models run the shipped code. docs/concurrency.md describes how to run them and which faults each model has caught.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::slots::CellId;
 use crate::structure::Structure;
 use crate::time::Time;
 
-/// Enough for every known kind of mistake with two or three threads, and few enough to end.
+/// Enough to find every known kind of mistake with two or three threads, and few enough to finish.
 const PREEMPTIONS: usize = 3;
 
 const KEY: &[u8] = b"a.example";
@@ -31,7 +31,7 @@ fn most_ways(model: impl Fn() + Send + Sync + 'static) {
     check(builder, model);
 }
 
-/// Runs a model, and says how many executions that took: one would mean that nothing ran at the same time.
+/// Runs a model and prints the number of executions. A single execution would mean that nothing ran concurrently.
 fn check(builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static) {
     let executions = Arc::new(std::sync::atomic::AtomicU64::new(0));
     let count = Arc::clone(&executions);
@@ -44,9 +44,9 @@ fn check(builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static
     assert!(executions > 2, "{executions} executions");
 }
 
-/// A table with one cell that has counted, is zero again and committed. (Loom lets a sequentially consistent load read the
-/// value that an atomic was made with even after a sequentially consistent store, which the memory model does not. So both
-/// totals are stored to before threads begin, here and in the models of structures.)
+/// A table with one cell that has counted, is zero again and is committed. (Loom lets a sequentially consistent load read an
+/// atomic's initial value even after a sequentially consistent store; the memory model does not. So this function stores to
+/// both totals before threads begin. The models of structures do the same.)
 fn keys() -> (Arc<Keys>, CellId) {
     let keys = Arc::new(Keys::new(1));
     let id = keys.with_or_new(KEY, |id, _| id);
@@ -66,7 +66,7 @@ fn add(keys: &Keys, id: CellId, n: i64) {
     }
 }
 
-/// What is committed: the totals of the last cell that was listed.
+/// Commits and returns the totals of the last listed cell.
 fn commit(keys: &Keys) -> Option<(u64, u64)> {
     let mut listed = Vec::new();
     keys.drain(&mut listed);
@@ -79,7 +79,7 @@ fn structure(class: Class) -> Arc<Structure> {
     Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ())))
 }
 
-/// Everything is committed, and it is `count`.
+/// Asserts that everything is committed and that the count is `count`.
 fn assert_counts(structure: &Structure, key: &[u8], count: i64) {
     assert_eq!(structure.count(key, Time(0)).total, count);
     structure.audit().unwrap();
@@ -89,7 +89,7 @@ fn assert_counts(structure: &Structure, key: &[u8], count: i64) {
     assert_eq!(rows.iter().map(|(_, row)| row.value()).sum::<i64>(), count);
 }
 
-/// I5: add against commit. A change that the commit does not see is listed again.
+/// I5: an addition against a commit. A change that the commit does not see is listed again.
 #[test]
 fn no_change_is_missed() {
     every_way(|| {
@@ -106,7 +106,7 @@ fn no_change_is_missed() {
     });
 }
 
-/// The same with one adder that adds twice: the flag is set, cleared and set again.
+/// The same with one thread that adds twice: the flag is set, cleared and set again.
 #[test]
 fn no_later_change_is_missed() {
     every_way(|| {
@@ -127,7 +127,7 @@ fn no_later_change_is_missed() {
     });
 }
 
-/// Of racing holders no more than the limit are in at a time, releases included.
+/// Of racing holders, no more than the limit hold at the same time, releases included.
 #[test]
 fn holders_stay_within_the_limit() {
     most_ways(|| {
@@ -153,7 +153,7 @@ fn holders_stay_within_the_limit() {
     });
 }
 
-/// A cell is not taken out of the table under somebody who finds it there and adds to it.
+/// A cell is not removed from the table while a thread that found it there adds to it.
 #[test]
 fn a_cell_that_is_found_is_not_removed() {
     every_way(|| {
@@ -169,7 +169,7 @@ fn a_cell_that_is_found_is_not_removed() {
     });
 }
 
-/// Nor under somebody who holds it, up to its last addition.
+/// A cell is not removed while a thread pins it, up to the last addition of that thread.
 #[test]
 fn a_cell_that_is_held_is_not_removed() {
     every_way(|| {
@@ -191,7 +191,7 @@ fn a_cell_that_is_held_is_not_removed() {
     });
 }
 
-/// A holder that lets go leaves nothing behind that removal does not see.
+/// After a holder unpins a cell, removal sees everything that the holder did.
 #[test]
 fn what_is_removed_is_zero_and_committed() {
     every_way(|| {
@@ -217,7 +217,7 @@ fn what_is_removed_is_zero_and_committed() {
     });
 }
 
-/// Two adders to a new key against commit, through the structure: rows, aggregates and what is pending come out right.
+/// Two threads add to a new key during a commit, through the structure: rows, aggregates and the pending count are right.
 #[test]
 fn a_structure_commits_everything() {
     most_ways(|| {
@@ -237,7 +237,7 @@ fn a_structure_commits_everything() {
     });
 }
 
-/// A read that looks at more than one key sees what was added before it began.
+/// A read of more than one key sees what was added before it began.
 #[test]
 fn a_read_sees_what_was_added_before() {
     most_ways(|| {
@@ -261,7 +261,7 @@ fn a_read_sees_what_was_added_before() {
     });
 }
 
-/// Retirement of an idle row against an addition to it: the addition is not lost, whichever comes first.
+/// Retirement of an idle row against an addition to it: the addition is not lost, in either order.
 #[test]
 fn a_row_that_counts_again_is_not_lost() {
     most_ways(|| {
@@ -282,7 +282,7 @@ fn a_row_that_counts_again_is_not_lost() {
     });
 }
 
-/// A counter that is let go of against the sweep: its key goes in the end, and nothing that it counted.
+/// A counter that unpins its cell against the sweep: the key is removed in the end, but none of its counts is lost.
 #[test]
 fn a_counter_that_is_let_go_of_leaves_no_key() {
     most_ways(|| {

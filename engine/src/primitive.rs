@@ -1,7 +1,7 @@
-//! The locks, references and atomics of what threads share: keys, cells and the structure around them.
+//! The locks, references and atomics of everything that threads share: keys, cells and the structure around them.
 //!
-//! Under `cfg(loom)` they are loom's, which runs a model through every interleaving and every value that the memory model
-//! lets a thread read. `models` has the models; docs/concurrency.md says how to run them.
+//! Under `cfg(loom)` they come from loom, which runs a model through every interleaving and every value that the memory
+//! model lets a thread read. The models are in `models`; docs/concurrency.md describes how to run them.
 
 #[cfg(not(loom))]
 pub(crate) use self::shipped::*;
@@ -22,7 +22,7 @@ mod tried {
     pub(crate) use loom::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
     use loom::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
-    /// With the methods of `parking_lot`'s.
+    /// A lock with the methods of `parking_lot`'s lock.
     #[derive(Debug, Default)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -32,7 +32,7 @@ mod tried {
         }
     }
 
-    /// With the methods of `parking_lot`'s.
+    /// A lock with the methods of `parking_lot`'s lock.
     #[derive(Debug, Default)]
     pub(crate) struct RwLock<T>(loom::sync::RwLock<T>);
 

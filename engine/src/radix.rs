@@ -1,12 +1,12 @@
-//! The ordered index: a radix tree over key bytes that holds, at every branch, the sum of what lies under it.
+//! The ordered index: a radix tree over key bytes that stores, at every branch, the sum of the leaves under it.
 //!
-//! Inner nodes branch on one byte and keep children and their sums side by side in sorted arrays, so the sum under any
-//! prefix is one descent and one run over at most 255 neighbouring numbers, and an update touches as many nodes as the
-//! key has branches above it. Bytes on which all keys of a subtree agree are not stored: they are compared with a leaf.
+//! Inner nodes branch on one byte and keep children and their sums side by side in sorted arrays. So the sum under any
+//! prefix is one descent and one pass over at most 255 neighbouring numbers, and an update touches as many nodes as the key
+//! has branches above it. Bytes that all keys of a subtree share are not stored; a search compares them with a leaf.
 //! Adaptive node sizes after Leis et al., "The Adaptive Radix Tree" (2013).
 //!
-//! Leaves are cell numbers; whoever calls says which key a number has ([`KeyOf`]). No key may be another one's prefix
-//! when a zero byte is thought behind it.
+//! Leaves are cell numbers; the caller provides the key of a number ([`KeyOf`]). No key, followed by a zero byte, may be a
+//! prefix of another key.
 
 mod nodes;
 
@@ -17,22 +17,22 @@ use smallvec::SmallVec;
 use crate::cell::CellKey;
 use crate::slots::CellId;
 
-/// Tells the key of a leaf.
+/// Returns the key of a leaf.
 pub(crate) trait KeyOf {
     fn key_of(&self, id: CellId) -> CellKey;
 }
 
-/// The byte of a key at a position, zero behind its end.
+/// The byte of a key at a position; zero after its end.
 fn at(key: &[u8], position: usize) -> u8 {
     key.get(position).copied().unwrap_or(0)
 }
 
-/// Where two keys part; `None` when they are the same.
+/// The first position at which two keys differ; `None` when they are equal.
 fn parting(a: &[u8], b: &[u8]) -> Option<usize> {
     if a == b { None } else { Some(a.iter().zip(b).take_while(|(a, b)| a == b).count()) }
 }
 
-/// Whether the first `bits` bits agree.
+/// Returns whether the first `bits` bits are equal.
 pub(crate) fn agree(key: &[u8], prefix: &[u8], bits: usize) -> bool {
     let (whole, rest) = (bits / 8, bits % 8);
     key.len() >= whole
@@ -48,7 +48,7 @@ pub(crate) struct Radix<S> {
 }
 
 impl<S: Aggregate> Radix<S> {
-    /// Adds a leaf with sum zero. The key must not be there yet.
+    /// Adds a leaf with sum zero. The key must not be in the tree yet.
     pub(crate) fn insert(&mut self, id: CellId, keys: &impl KeyOf) {
         let Some(root) = self.root else {
             self.root = Some(Ref::leaf(id));
@@ -62,7 +62,7 @@ impl<S: Aggregate> Radix<S> {
         let mut edge = root;
         let mut above = None;
         while let Some(node) = edge.node().filter(|node| self.nodes.depth(*node) < depth) {
-            // The nearest leaf took this branch as well, so it is there.
+            // The nearest leaf took this branch too, so the branch exists.
             let child = self.nodes.find(node, at(key, self.nodes.depth(node))).unwrap_or(0);
             above = Some((node, child));
             edge = self.nodes.child(node, child);
@@ -78,8 +78,8 @@ impl<S: Aggregate> Radix<S> {
         self.relink(above, Ref::inner(changed));
     }
 
-    /// Adds to the sums on the ways to many leaves, a level at a time: each way waits for memory at each node, and so they
-    /// wait together.
+    /// Adds to the sums on the paths to many leaves, one level at a time. Each path waits for memory at each node, so the
+    /// waits of all paths overlap.
     pub(crate) fn add_all(&mut self, leaves: &[(CellKey, S)]) {
         let mut ways: SmallVec<[_; 32]> =
             leaves.iter().map(|(key, n)| (self.root.and_then(Ref::node), key, *n)).collect();
@@ -97,7 +97,7 @@ impl<S: Aggregate> Radix<S> {
         }
     }
 
-    /// Takes out a leaf whose sum is zero.
+    /// Removes a leaf whose sum is zero.
     pub(crate) fn remove(&mut self, key: &[u8]) {
         let Some(mut edge) = self.root else { return };
         let mut path: SmallVec<[_; 24]> = SmallVec::new();
@@ -121,12 +121,12 @@ impl<S: Aggregate> Radix<S> {
         }
     }
 
-    /// The sum of the leaves whose first `bits` bits are those of `prefix`.
+    /// The sum of the leaves whose first `bits` bits equal those of `prefix`.
     pub(crate) fn sum(&self, prefix: &[u8], bits: usize, keys: &impl KeyOf) -> S {
         let (whole, rest) = (bits / 8, bits % 8);
         let Some(mut edge) = self.root else { return S::default() };
         let mut sum = self.total;
-        // Bytes on which all keys agree are compared with the first of them, which is looked at often and so at hand.
+        // Bytes that all keys share are compared with the first key, which is read often and so is likely cached.
         let mut compared = match edge.node().map(|root| self.nodes.depth(root)) {
             Some(depth) if agree(&keys.key_of(self.first(edge)), prefix, depth.min(whole) * 8) => depth.min(whole),
             Some(_) => return S::default(),
@@ -134,7 +134,7 @@ impl<S: Aggregate> Radix<S> {
         };
         while let Some(node) = edge.node() {
             if compared == whole && rest == 0 {
-                // All of the prefix was on the way here, whatever lies below.
+                // The path so far covers the whole prefix, whatever is below.
                 return sum;
             }
             let depth = self.nodes.depth(node);
@@ -164,12 +164,12 @@ impl<S: Aggregate> Radix<S> {
         if agrees { sum } else { S::default() }
     }
 
-    /// The first leaf whose key is behind `key`, or `key` itself if `or_equal`.
+    /// The first leaf whose key is behind `key`, or equals `key` if `or_equal`.
     pub(crate) fn seek(&self, key: &[u8], or_equal: bool, keys: &impl KeyOf) -> Option<CellId> {
         let mut edge = self.root?;
         let nearest = &*keys.key_of(self.nearest(edge, key));
         let depth = parting(key, nearest).unwrap_or(usize::MAX);
-        // The next sibling of the way down, as deep as there is one: all behind the way.
+        // The deepest next sibling of the path: all of its leaves are behind the path.
         let mut sibling = None;
         while let Some(node) = edge.node().filter(|node| self.nodes.depth(*node) < depth) {
             let child = self.nodes.find(node, at(key, self.nodes.depth(node)))?;
@@ -181,13 +181,13 @@ impl<S: Aggregate> Radix<S> {
         } else if let Some(node) = edge.node().filter(|node| self.nodes.depth(*node) == depth) {
             self.nodes.get_child(node, self.nodes.rank(node, at(key, depth)))
         } else {
-            // All that lies here parts from the key where the nearest leaf does.
+            // All leaves here differ from the key at the same position as the nearest leaf.
             (at(nearest, depth) > at(key, depth)).then_some(edge)
         };
         behind.or(sibling).map(|edge| self.first(edge))
     }
 
-    /// Some leaf that shares as long a beginning with `key` as any does.
+    /// A leaf whose common prefix with `key` is as long as that of any leaf.
     fn nearest(&self, root: Ref, key: &[u8]) -> CellId {
         let mut edge = root;
         loop {
@@ -211,7 +211,7 @@ impl<S: Aggregate> Radix<S> {
         }
     }
 
-    /// Bytes that it takes.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.nodes.bytes()
     }
@@ -231,7 +231,7 @@ mod tests {
         }
     }
 
-    /// Keys without zero bytes, so that none is another one's prefix, out of few letters, so that they share beginnings.
+    /// Keys without zero bytes, so that none is a prefix of another, and of few letters, so that they share prefixes.
     fn keys() -> impl Strategy<Value = Vec<Vec<u8>>> {
         let byte = prop_oneof![1u8..4, 1u8..=255];
         prop::collection::hash_set(prop::collection::vec(byte, 1..6), 1..200).prop_map(|set| {

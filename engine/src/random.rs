@@ -18,7 +18,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// `duration`, give or take a fifth.
+    /// Returns `duration`, changed at random by at most a fifth.
     pub(crate) fn jitter(&mut self, duration: Duration) -> Duration {
         duration.mul_f64(0.8 + 0.4 * (self.next() >> 11) as f64 / (1_u64 << 53) as f64)
     }

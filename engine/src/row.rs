@@ -1,44 +1,43 @@
-//! The replicated cell: one actor's count for one key, and the hash that fingerprints are made of.
+//! The row: one actor's count for one key, and the row hash that fingerprints are built from.
 
 use crdts::CvRDT;
 use tallymesh_schemas::Version;
 
 use crate::stamp::Stamp;
 
-/// What one actor counts for one key: two totals that only grow, and the version at which they last changed.
+/// One actor's count for one key: two totals that only grow, and the version at which they last changed.
 ///
-/// The actor is the only writer, so of two states of a row the one with the higher version is the newer one, and the
-/// join is to keep it.
+/// The actor is the only writer, so the state with the higher version is the newer one. The join keeps that state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Row {
     /// Total of all additions.
     pub added: u64,
     /// Total of all removals.
     pub removed: u64,
-    /// When the row last changed.
+    /// The version of the last change.
     pub version: Version,
 }
 
 impl Row {
-    /// What the actor counts: additions less removals, and at most [`limits::COUNT`](tallymesh_schemas::limits::COUNT) either
-    /// way, whatever a peer says.
+    /// The actor's count: additions minus removals, clamped to [`limits::COUNT`](tallymesh_schemas::limits::COUNT) in both
+    /// directions, whatever a peer sends.
     #[inline]
     pub fn value(&self) -> i64 {
         crate::cell::value((self.added, self.removed))
     }
 
-    /// Of a cache: when its actor wrote it.
+    /// In a cache: the stamp of the write.
     pub fn stamp(&self) -> Stamp {
         Stamp(self.added)
     }
 
-    /// Of a cache: the hash of what was written, 0 when the entry was removed.
+    /// In a cache: the hash of the written content; 0 for a removal.
     pub fn content(&self) -> u64 {
         self.removed
     }
 }
 
-/// Two states of a row that claim one version but differ: its writer was not alone.
+/// Two states of a row with the same version differ: the row had more than one writer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("two different rows claim version {0}")]
 pub struct TwoWriters(
@@ -68,7 +67,7 @@ fn fold(a: u64, b: u64) -> u64 {
     (product as u64) ^ (product >> 64) as u64
 }
 
-/// The hash of a key within fingerprints: the same on every node and machine.
+/// The hash of a key in fingerprints: the same on every node and machine.
 pub fn key_hash(key: &[u8]) -> u64 {
     let (words, tail) = key.as_chunks::<8>();
     let mut last = [0; 8];
@@ -76,7 +75,7 @@ pub fn key_hash(key: &[u8]) -> u64 {
     hash_words(key.len(), words.iter().map(|word| u64::from_le_bytes(*word)), u64::from_le_bytes(last))
 }
 
-/// The hash of a key that lies in words, with zeros behind its `len` bytes: as [`key_hash`] says.
+/// The hash of a key that is stored in words, with zeros after its `len` bytes. Equals [`key_hash`].
 #[inline]
 pub(crate) fn key_hash_of_words(words: &[u64], len: usize) -> u64 {
     let (whole, rest) = words.split_at(words.len().min(len / 8));
@@ -89,15 +88,15 @@ fn hash_words(len: usize, whole: impl Iterator<Item = u64>, last: u64) -> u64 {
     step(whole.fold(SEED ^ len as u64, step), last)
 }
 
-/// The hash of a live row. A fingerprint is the sum of these, modulo 2^64, so that it follows every change of a row
-/// without looking at the others.
+/// The hash of a live row. A fingerprint is the sum of these modulo 2^64, so a change of one row updates it without the
+/// other rows.
 pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
     let hash = fold(key_hash ^ row.added, FACTOR).wrapping_add(SEED);
     let hash = fold(hash ^ row.removed, FACTOR).wrapping_add(SEED);
     fold(hash ^ row.version, FACTOR).wrapping_add(SEED)
 }
 
-/// The hash of a cache entry's content: never 0, which stands for a removed one.
+/// The hash of a cache entry's content. It is never 0, which stands for a removal.
 pub(crate) fn content_hash(expires_ms: u64, value: &[u8]) -> u64 {
     fold(key_hash(value) ^ expires_ms, FACTOR).wrapping_add(SEED).max(1)
 }
@@ -108,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// The states that one writer's row runs through.
+    /// The successive states of one writer's row.
     fn history() -> impl Strategy<Value = Vec<Row>> {
         prop::collection::vec((0u64..5, 0u64..5), 1..20).prop_map(|steps| {
             let mut row = Row::default();

@@ -1,8 +1,8 @@
-//! A series as handles and driver share it: events counted in windows of time.
+//! A series, shared by handles and driver: events counted in windows of time.
 //!
-//! Each window is a [`Structure`] of its own, numbered by absolute time. The replica turns the ring: it makes the window
-//! that comes next before its time, so that its rows find their way from the first one on, and drops the one that has aged
-//! out, which is all that expiry is.
+//! Each window is a [`Structure`] of its own, numbered by absolute time. The replica turns the ring. It creates the next
+//! window before its time, so that rows of the window can be replicated from the first one on. It drops the window that has
+//! aged out; expiry needs nothing else.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,25 +19,25 @@ use crate::listing::Listing;
 use crate::structure::{Count, Entry, Structure};
 use crate::time::{Now, Time};
 
-/// A series: keys, each with a count in every window that is kept.
+/// A series: keys, each with a count in every retained window.
 ///
-/// All methods may be called from any number of threads. Windows are named by their age: 0 is the current one, 1 the one
-/// before, up to one less than the number of windows that are kept.
+/// All methods may be called from any number of threads. Windows are identified by their age: 0 is the current window, 1 the
+/// previous one, up to the number of retained windows minus one.
 pub struct Series {
     spec: SeriesSpec,
     ring: ArcSwap<Ring>,
 }
 
-/// The windows at some time.
+/// The windows at one moment.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    /// The window that is counted in.
+    /// The window that counts now.
     pub(crate) current: Window,
-    /// The next window, the current one, and those before it.
+    /// The next window, the current one, and the earlier ones.
     pub(crate) windows: Vec<Arc<Structure>>,
 }
 
-/// What is counted: a key, or everything under a block of addresses.
+/// What to count: a key, or everything under a block of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Scope<'a> {
     /// One key, as bytes.
@@ -59,7 +59,7 @@ impl Series {
         self.ring.store(Arc::new(ring));
     }
 
-    /// How it is configured.
+    /// The configuration of the series.
     pub fn spec(&self) -> &SeriesSpec {
         &self.spec
     }
@@ -69,11 +69,11 @@ impl Series {
         self.ring().current
     }
 
-    /// Adds `n` to this node's count of the current window; a negative `n` takes back. One step moves a count by at most
+    /// Adds `n` to this node's count of the current window; a negative `n` subtracts. One step moves a count by at most
     /// [`limits::STEP`](tallymesh_schemas::limits::STEP). O(1); no allocation for a key that the window has.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the series' kind; nothing is counted then.
+    /// [`KeyError`] when `key` is not a key of the series' kind; then nothing is counted.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
         match self.ring().windows.get(1) {
@@ -82,13 +82,13 @@ impl Series {
         }
     }
 
-    /// The windows that are kept, the current one first.
+    /// The retained windows, the current one first.
     pub fn windows(&self) -> Vec<Arc<Structure>> {
         self.ring().windows.iter().skip(1).cloned().collect()
     }
 
-    /// The sum over windows of the given ages. Ages beyond the oldest window count nothing. O(windows) times the cost of
-    /// [`Structure::count`] or [`Structure::count_net`].
+    /// Returns the sum over windows of the given ages. Ages beyond the oldest window count nothing. O(windows) times the
+    /// cost of [`Structure::count`] or [`Structure::count_net`].
     pub fn count(&self, scope: Scope<'_>, ages: RangeInclusive<u32>, now: Time) -> Count {
         let none = Count { total: 0, local: 0, actors: 1, stalest: Duration::ZERO };
         self.ages(ages).map(|window| scope.count(&window, now)).fold(none, |sum, count| Count {
@@ -99,8 +99,8 @@ impl Series {
         })
     }
 
-    /// What one node has counted in windows of the given ages, in all its runs; `None` when nothing is known of that node.
-    /// For a block O(rows of that node).
+    /// Returns one node's count in windows of the given ages, in all its runs; `None` when this node knows nothing of that
+    /// node. For a block O(rows of that node).
     pub fn count_from(&self, node: &NodeName, scope: Scope<'_>, ages: RangeInclusive<u32>) -> Option<i64> {
         let counts = self.ages(ages).map(|window| scope.count_from(&window, node));
         counts.fold(None, |sum, count| match (sum, count) {
@@ -116,13 +116,14 @@ impl Series {
         windows.into_iter().skip(from).take(count)
     }
 
-    /// The count of every window that is kept, the current one first.
+    /// Returns the count of every retained window, the current one first.
     pub fn counts(&self, scope: Scope<'_>, now: Time) -> Vec<Count> {
         self.windows().iter().map(|window| scope.count(window, now)).collect()
     }
 
-    /// The count over the last interval, estimated: the current window, and of the one before the share that the interval
-    /// up to now still covers. Exact when events come evenly; after Cloudflare's "sliding window counter".
+    /// Returns an estimate of the count over the last interval: the current window, plus the share of the previous window
+    /// that the interval up to now still covers. Exact when events arrive evenly. After Cloudflare's "sliding window
+    /// counter".
     pub fn sliding(&self, scope: Scope<'_>, now: Now) -> f64 {
         let interval = self.spec.interval_ms();
         let into = now.unix_ms.saturating_sub(self.current().saturating_mul(interval)).min(interval);
@@ -140,20 +141,20 @@ impl Series {
         self.ring().windows.iter().try_for_each(|window| window.clear(key))
     }
 
-    /// Bytes of all windows, allocator overhead not included.
+    /// Bytes of all windows, without allocator overhead.
     pub fn bytes(&self) -> usize {
         self.ring().windows.iter().map(|window| window.bytes()).sum()
     }
 }
 
-/// The keys of all windows in order, page by page, each with its count in every window: a merge of the windows' listings,
-/// of which each is read as described for [`Listing`].
+/// The keys of all windows in order, page by page, each with its count in every window. It merges the listings of the
+/// windows; each of them is read as described for [`Listing`].
 #[derive(Debug)]
 pub struct SeriesListing {
     windows: Vec<Ahead>,
 }
 
-/// A window's listing with what has been read of it and not been listed yet.
+/// A window's listing with the entries that were read and not listed yet.
 #[derive(Debug)]
 struct Ahead {
     listing: Option<Listing>,
@@ -170,7 +171,7 @@ pub struct SeriesEntry {
 }
 
 impl Series {
-    /// Lists the cluster's view, or that of one node; `None` when nothing is known of the node.
+    /// Lists the cluster-wide view, or the view of one node; `None` when this node knows nothing of that node.
     pub fn list(&self, from: Option<&NodeName>) -> Option<SeriesListing> {
         let listings: Vec<_> = self.windows().iter().map(|window| window.list(from)).collect();
         let known = listings.iter().any(Option::is_some);
@@ -180,7 +181,7 @@ impl Series {
 }
 
 impl SeriesListing {
-    /// The next entries, at most `limit` of them; keys that count zero in all windows are passed over. Empty at the end.
+    /// Returns the next entries, at most `limit`, without keys that count zero in all windows. Empty at the end.
     pub fn entries(&mut self, limit: usize) -> Vec<SeriesEntry> {
         let mut page = Vec::new();
         while page.len() < limit {

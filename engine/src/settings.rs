@@ -1,9 +1,9 @@
-//! Settings: each node states what it is configured for, and every node names what differs.
+//! Settings: each node states its configuration, and every node reports the differences.
 //!
-//! Objects, series, throttles and permits mean the same on all nodes only if all nodes are configured alike. Each node writes
-//! one row for each of its settings into a replicated structure. The key of the row is the setting's name and value. Settings
-//! are compared with those of nodes that live. Nothing is enforced here: hard limits compare what their proof needs by
-//! themselves, before they share anything.
+//! Objects, series, throttles and permits mean the same on all nodes only if all nodes have the same configuration. Each
+//! node writes one row for each of its settings into a replicated structure. The key of the row is the setting's name and
+//! value. A node compares its settings with those of live nodes. Settings enforce nothing: hard limits themselves compare
+//! what their proof needs, before they share anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,13 +22,13 @@ use crate::watch::Watch;
 /// Time between two comparisons.
 const COMPARE: Duration = Duration::from_secs(1);
 
-/// Differences that are named.
+/// Number of differences that are reported.
 const DIFFERENCES: usize = 64;
 
-/// Reported differences that are remembered.
+/// Number of reported differences that are remembered.
 const REPORTED: usize = 1024;
 
-/// The longest value, in bytes. A longer one is replaced by its hash.
+/// The longest value in bytes. A hash replaces a longer value.
 const VALUE_BYTES: usize = 192;
 
 /// A difference between this node's configuration and another node's.
@@ -36,11 +36,11 @@ const VALUE_BYTES: usize = 192;
 pub struct Difference {
     /// The other node.
     pub node: NodeName,
-    /// What differs.
+    /// The name of the setting.
     pub what: String,
-    /// The value here; empty where there is none.
+    /// The value on this node; empty if there is none.
     pub here: String,
-    /// The value there; empty where there is none, or it is not known yet.
+    /// The value on the other node; empty if there is none, or if it is not known yet.
     pub there: String,
 }
 
@@ -57,7 +57,7 @@ pub struct Settings {
     node: NodeName,
     structure: Arc<Structure>,
     watch: Arc<Watch>,
-    /// A row has changed since the last comparison.
+    /// True when a row has changed since the last comparison.
     changed: Arc<AtomicBool>,
     state: Mutex<State>,
 }
@@ -95,7 +95,7 @@ impl Settings {
         Ok(Self { node, structure, watch, changed, state: Mutex::default() })
     }
 
-    /// States a setting, in place of an earlier value of its name. O(log settings).
+    /// States a setting and replaces an earlier value of the same name. O(log settings).
     pub fn set(&self, name: &str, value: &str) {
         let value = one_word(value);
         let mut state = self.state.lock();
@@ -106,7 +106,7 @@ impl Settings {
             state.tally.reached(Bound::Settings);
             return;
         }
-        // Every key that `encode` makes is one of the structure's kind; a total is far from its bound.
+        // Every key from `encode` is a key of the structure's kind, and a total is far from its bound.
         let _ = self.structure.add(encode(name, &value).as_bytes(), 1);
         if let Some(before) = state.ours.insert(name.to_owned(), value) {
             let _ = self.structure.add(encode(name, &before).as_bytes(), -1);
@@ -114,8 +114,9 @@ impl Settings {
         self.changed.store(true, Ordering::Release);
     }
 
-    /// Compares, where a row or a node has changed and the last comparison is a second ago. `live` are the nodes that live, in
-    /// order of name. Returns the differences that were not returned before. O(settings of all nodes) for a comparison.
+    /// Compares the settings if a row or the set of live nodes has changed and the last comparison is a second ago. `live`
+    /// are the live nodes in order of name. Returns the differences that were not returned before. O(settings of all nodes)
+    /// for a comparison.
     pub fn poll<'a>(&self, now: Time, live: impl Iterator<Item = &'a NodeName>) -> Vec<Difference> {
         let mut state = self.state.lock();
         if now < state.compare_at {
@@ -152,12 +153,12 @@ impl Settings {
         self.state.lock().tally.reports(|_| limits::SETTINGS as u64)
     }
 
-    /// Compares what this node and another one both have: an object that only one of them has is not an error.
+    /// Compares the settings that both this node and another node have. An object that only one of them has is not an error.
     fn compare(&self, ours: &BTreeMap<String, String>, live: &[NodeName]) -> Vec<Difference> {
         let mut all = Vec::new();
         for node in live {
             let Some(mut listing) = self.structure.list(Some(node)) else { continue };
-            // Between two values of a setting both rows may be here: only the one that is left differs.
+            // While a node changes a setting, the rows of both values may be here. Only the remaining one is a difference.
             let mut theirs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
             for entry in listing.entries(limits::SETTINGS) {
                 if let Some((name, value)) = decode(&entry.key).filter(|_| entry.count > 0) {
@@ -189,7 +190,7 @@ fn one_word(value: &str) -> String {
     if good && !value.is_empty() { value.to_owned() } else { format!("#{:016x}", StructureId::of(value).0) }
 }
 
-/// The key of a setting. A name may have spaces; a value has none.
+/// The key of a setting. A name may contain spaces; a value does not.
 fn encode(name: &str, value: &str) -> String {
     format!("{name} {value}")
 }

@@ -1,9 +1,10 @@
-//! One actor's rows by slot, in chunks, and one by one where they lie far apart: slots of a replica that did not see an
-//! actor's beginning may be sparse, and those that a peer makes up may lie anywhere.
+//! One actor's rows by slot. Dense slots lie in chunks; slots that are far apart are stored one by one. A replica that did
+//! not see an actor's beginning may have sparse slots, and a peer can invent slots anywhere.
 //!
-//! Rows are what most memory goes to, so they lie packed, in 24 bytes each. Totals that need more than 32 bits, as few counts
-//! ever do and all stamps and hashes of caches, take 16 bytes more in a place of their own. A chunk is made only where its slots
-//! are used, or nearly all are on the whole; so a row takes no more than about a hundred bytes, wherever it lies (I6).
+//! Rows take most of the memory, so they are packed into 24 bytes each. Totals that need more than 32 bits take 16 bytes
+//! more in a separate table; few counts do, but all stamps and hashes of caches do. A chunk is made only if its slots are
+//! used, or if nearly all slots of the existing chunks are. So a row takes no more than about a hundred bytes, wherever its
+//! slot is (I6).
 
 use std::collections::BTreeMap;
 
@@ -13,26 +14,26 @@ use crate::row::Row;
 
 const CHUNK: usize = 64;
 
-/// Used slots for which a chunk is made in any case.
+/// Number of used slots that justifies a chunk in any case.
 const WORTH: usize = CHUNK / 4;
 
-/// Places that the directory may have for each full chunk's worth of used slots. What lies further out, as only the slots
-/// of a few rows of a once large actor do, is kept aside.
+/// Number of directory entries allowed per full chunk's worth of used slots. Slots further out are stored outside the
+/// chunks; only the few remaining rows of a once large actor have such slots.
 const REACH: usize = 16;
 
-/// Which key a slot belongs to: the number of its cell in the ledger, or one of the two marks.
+/// The key of a slot: the number of its cell in the ledger, or one of the two marks below.
 pub(crate) type CellId = u32;
 
-/// No row was ever here, or it was purged.
+/// The slot never held a row, or its row was purged.
 pub(crate) const EMPTY: CellId = u32::MAX;
 
-/// The row was retired; the slot remembers at which version until that is purged.
+/// The row was retired. Until it is purged, the slot keeps the version of the retirement.
 pub(crate) const VACANT: CellId = u32::MAX - 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) row: Row,
-    /// The slot has belonged to its key at least since this version.
+    /// The slot has belonged to its key since this version or earlier.
     pub(crate) born: Version,
     pub(crate) cell: CellId,
 }
@@ -45,15 +46,15 @@ impl Slot {
     }
 }
 
-/// A slot as it lies in memory.
+/// A slot as stored in memory.
 #[derive(Clone, Copy, Debug)]
 struct Packed {
     cell: CellId,
-    /// Where the totals lie, if they are wide.
+    /// The total of additions or, for wide totals, the position of both totals in the separate table.
     added: u32,
     removed: u32,
-    /// How many versions the slot has belonged to its key. Stops at its largest value: the key is then taken to be younger
-    /// than it is, and travels to a peer or two that know it.
+    /// For how many versions the slot has belonged to its key. The value saturates: then the key seems younger than it is,
+    /// and is also sent to a few peers that know it already.
     age: u32,
     version_low: u32,
     version_high: u16,
@@ -75,16 +76,16 @@ type Chunk = Box<[Packed; CHUNK]>;
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     chunks: Vec<Option<Chunk>>,
-    /// Chunks that are made.
+    /// Number of chunks made.
     made: usize,
-    /// Used slots that lie in no chunk.
+    /// Used slots outside the chunks.
     aside: BTreeMap<u32, Packed>,
-    /// Slots that are live or vacant.
+    /// Number of slots that are live or vacant.
     used: usize,
     wide: Wide,
 }
 
-/// Totals that do not fit their packed slots, which say where they lie.
+/// Totals that do not fit into their packed slots. The packed slots store the positions in this table.
 #[derive(Debug, Default)]
 struct Wide {
     totals: Vec<(u64, u64)>,
@@ -126,7 +127,7 @@ impl Slots {
         }
     }
 
-    /// The version of a slot, 0 when it is empty.
+    /// The version of a slot; 0 when it is empty.
     #[inline]
     pub(crate) fn version(&self, slot: u32) -> Version {
         self.packed(slot).map_or(0, Packed::version)
@@ -138,7 +139,7 @@ impl Slots {
         self.packed(slot).map_or(EMPTY, |packed| packed.cell)
     }
 
-    /// Slots that are live or vacant.
+    /// Number of slots that are live or vacant.
     pub(crate) fn len(&self) -> usize {
         self.used
     }
@@ -170,8 +171,8 @@ impl Slots {
         self.replace(slot, packed);
     }
 
-    /// Lets a live row go on to its next state, where that is a matter of its packed slot alone. Returns its cell, and the
-    /// row as it was; `None` otherwise, and nothing has changed.
+    /// Moves a live row to its next state, if that changes only its packed slot. Returns its cell and the previous row.
+    /// Returns `None`, without a change, otherwise.
     #[inline]
     pub(crate) fn advance(&mut self, slot: u32, next: &Row) -> Option<(CellId, Row)> {
         let chunk = self.chunks.get_mut(slot as usize / CHUNK)?.as_mut()?;
@@ -207,7 +208,8 @@ impl Slots {
         self.used = self.used + usize::from(new.cell != EMPTY) - usize::from(old.cell != EMPTY);
     }
 
-    /// Whether another chunk may be made here: it is in reach, and a quarter of it is used, or of all chunks all but a fifth.
+    /// Returns whether a chunk may be made here: it is within reach, and either a quarter of its slots are used, or four
+    /// fifths of the slots of all chunks are.
     fn deserves_chunk(&self, at: usize) -> bool {
         let in_reach = at < self.chunks.len() || at < REACH * (self.used / CHUNK + 1);
         let dense = self.made * CHUNK <= self.used + self.used / 4;
@@ -249,7 +251,7 @@ impl Slots {
         self.used().filter(|(_, slot)| slot.is_live())
     }
 
-    /// Bytes that they take.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         // A tree's nodes are half full when it has grown from one end.
         let aside = self.aside.len() * 2 * size_of::<(u32, Packed)>();
@@ -258,7 +260,7 @@ impl Slots {
     }
 }
 
-/// The slots of a chunk.
+/// The slot numbers of a chunk.
 fn slots_of(at: usize) -> std::ops::Range<u32> {
     let first = (at * CHUNK) as u32;
     first..first + CHUNK as u32
@@ -275,8 +277,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is put into a slot is what it holds, whether it is packed or kept aside, and a key is never taken to be
-        /// older than it is.
+        /// A slot holds exactly what was put into it, inside or outside the chunks. A key never seems older than it is.
         #[test]
         fn a_slot_holds_what_was_put(changes in prop::collection::vec(
             (prop_oneof![0..200_u32, 0..limits::ROWS_PER_ACTOR], totals(), totals(), 1..limits::VERSION, any::<u64>(), 0..1000_u32), 1..100,
@@ -285,7 +286,7 @@ mod tests {
             for (slot, added, removed, version, born, cell) in changes {
                 let state = Slot { row: Row { added, removed, version }, born: born % (version + 1), cell };
                 slots.set(slot, state);
-                // Those that go on are as if they had been put.
+                // Rows that advance equal rows that were put.
                 let next = Row { added: added / 2, removed: removed / 2, version: (version + born % 3).min(limits::VERSION - 1) };
                 if let Some(was) = slots.advance(slot, &next) {
                     prop_assert_eq!(was, (cell, state.row));
@@ -305,8 +306,8 @@ mod tests {
             prop_assert!(slots.bytes() <= model.len() * 256 + 4096);
         }
 
-        /// However many slots are used how far apart, and emptied again or not, what is held is what was put, in order,
-        /// in a bounded number of bytes each.
+        /// However many slots are used, however far apart, and whether or not they are emptied again: the contents equal
+        /// what was put, in order, in a bounded number of bytes per slot.
         #[test]
         fn far_and_near_take_about_the_same(
             runs in prop::collection::vec((0..limits::ROWS_PER_ACTOR - 100_000, 1..90_u32, 1..500_u32), 1..20),
@@ -332,7 +333,7 @@ mod tests {
         }
     }
 
-    /// What is dense lies in chunks and nowhere else.
+    /// Dense slots lie in chunks and nowhere else.
     #[test]
     fn dense_slots_take_24_bytes_each() {
         let mut slots = Slots::default();

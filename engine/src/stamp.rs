@@ -1,16 +1,16 @@
-//! Hybrid logical clocks: the order in which a cache's writes stand.
+//! Hybrid logical clocks: the order of a cache's writes.
 //!
-//! After Kulkarni, Demirbas, Madappa, Avva and Leone (2014). A stamp is later than every stamp that its writer had seen,
-//! and close to the wall clock; how close is bounded, and kept by refusing to give or take what lies further ahead.
+//! After Kulkarni, Demirbas, Madappa, Avva and Leone (2014). A stamp is later than every stamp that its writer has seen, and
+//! close to the wall clock. The distance is bounded: a node neither issues nor accepts stamps that are further ahead.
 
 use std::time::Duration;
 
 use tallymesh_schemas::limits;
 
-/// Bits of a stamp that count the writes within a millisecond.
+/// Number of bits of a stamp that count the writes within a millisecond.
 const COUNTER_BITS: u32 = 16;
 
-/// When something was written: milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
+/// The time of a write: milliseconds since 1970 in the upper 48 bits, a counter in the lower 16.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize)]
 pub struct Stamp(pub u64);
 
@@ -25,19 +25,19 @@ impl Stamp {
         self.0 >> COUNTER_BITS
     }
 
-    /// By how much it lies further ahead of a wall clock than any stamp may; `None` when it does not.
+    /// How far the stamp is ahead of a wall clock, if that is more than allowed; `None` otherwise.
     pub(crate) fn beyond(self, unix_ms: u64) -> Option<Duration> {
         let ahead = Duration::from_millis(self.unix_ms().saturating_sub(unix_ms));
         (ahead > limits::MAX_DRIFT).then_some(ahead)
     }
 }
 
-/// The latest stamp that a node has given or taken.
+/// The latest stamp that a node has issued or accepted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HybridClock(Stamp);
 
 impl HybridClock {
-    /// Takes note of another's stamp.
+    /// Records a stamp of another node.
     pub(crate) fn observe(&mut self, stamp: Stamp) {
         self.0 = self.0.max(stamp);
     }
@@ -45,7 +45,7 @@ impl HybridClock {
     /// The next stamp.
     ///
     /// # Errors
-    /// By how much it would be ahead of the wall clock, when that is too much; no stamp is used up then.
+    /// How far the stamp would be ahead of the wall clock, if that is more than allowed. Then no stamp is used up.
     pub(crate) fn next(&mut self, unix_ms: u64) -> Result<Stamp, Duration> {
         let next = Stamp(self.0.0.saturating_add(1)).max(Stamp::at(unix_ms));
         match next.beyond(unix_ms) {
@@ -57,12 +57,12 @@ impl HybridClock {
         }
     }
 
-    /// Whether it is so far ahead of the wall clock that it gives no stamps.
+    /// Returns whether the clock is so far ahead of the wall clock that it issues no stamps.
     pub(crate) fn is_beyond(&self, unix_ms: u64) -> bool {
         self.0.beyond(unix_ms).is_some()
     }
 
-    /// Goes back: what lay in the future was no one's.
+    /// Sets the clock back. No other node has accepted the stamps from the future.
     pub(crate) fn set_back(&mut self, stamp: Stamp) {
         self.0 = stamp;
     }
@@ -75,7 +75,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Each stamp is later than all before it, given or taken, and none is further ahead of the wall clock than it may be.
+        /// Each stamp is later than all issued or observed before it, and none is further ahead of the wall clock than
+        /// allowed.
         #[test]
         fn stamps_rise_within_the_drift(steps in prop::collection::vec((0_u64..200_000, prop::option::of(0_u64..100_000)), 1..100)) {
             let mut clock = HybridClock::default();

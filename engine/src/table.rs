@@ -1,17 +1,17 @@
-//! The hash table of a shard of the keys: numbers of cells by 32 bits of their keys' hashes, open and probed line by line.
+//! The hash table of one shard of the keys: cell numbers by 32 bits of their keys' hashes, with open addressing and probing
+//! line by line.
 //!
-//! A number and its hash lie in eight bytes side by side, so that a search touches one cache line before it gets to the
-//! cell, and growing looks at no key. What is taken out leaves no mark: those behind it move up (Knuth, The Art of
-//! Computer Programming 3, 6.4, algorithm R).
+//! A number and its hash share eight bytes, so a search touches one cache line before the cell, and growth reads no keys.
+//! Removal leaves no mark: later entries move up (Knuth, The Art of Computer Programming 3, 6.4, algorithm R).
 
 use crate::slots::CellId;
 
-/// Slots of the smallest table.
+/// Number of slots in the smallest table.
 const SMALLEST: usize = 4;
 
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    /// A power of two of them, or none. Zero is empty; else the hash above and the number, plus one, below.
+    /// A power of two, or none. Zero means empty; else the upper half holds the hash and the lower half the number plus one.
     slots: Box<[u64]>,
     len: usize,
 }
@@ -25,7 +25,7 @@ fn slot_of(hash: u32, id: CellId) -> u64 {
 }
 
 impl Table {
-    /// The first number with that hash of which `is` is true.
+    /// The first number with that hash for which `is` returns true.
     #[inline(always)]
     pub(crate) fn find<R>(&self, hash: u32, mut is: impl FnMut(CellId) -> Option<R>) -> Option<(CellId, R)> {
         let mask = self.slots.len().wrapping_sub(1);
@@ -45,9 +45,9 @@ impl Table {
         }
     }
 
-    /// Puts in a number that is not there.
+    /// Inserts a number that is not in the table.
     pub(crate) fn insert(&mut self, hash: u32, id: CellId) {
-        // Full by four fifths at most: then a search looks at three slots on average.
+        // At most four fifths full: then a search visits three slots on average.
         if (self.len + 1) * 5 > self.slots.len() * 4 {
             self.grow();
         }
@@ -70,7 +70,7 @@ impl Table {
         self.slots[at] = slot;
     }
 
-    /// Takes out a number. Whether it was there.
+    /// Removes a number. Returns whether it was in the table.
     pub(crate) fn remove(&mut self, hash: u32, id: CellId) -> bool {
         let mask = self.slots.len().wrapping_sub(1);
         let mut hole = hash as usize & mask;
@@ -87,7 +87,7 @@ impl Table {
             if slot == 0 {
                 break;
             }
-            // It may move up if the hole does not lie before the place where its search begins.
+            // The entry may move up if the hole is not before the place where its search begins.
             let begins = hash_of(slot) as usize & mask;
             if (at.wrapping_sub(begins) & mask) >= (at.wrapping_sub(hole) & mask) {
                 self.slots[hole] = slot;
@@ -103,7 +103,7 @@ impl Table {
         self.len
     }
 
-    /// Bytes that it takes.
+    /// Memory in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of_val(&*self.slots)
     }
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Against a map, with hashes so few that searches run into each other and around the end.
+        /// Against a map, with so few hashes that searches overlap and wrap around the end.
         #[test]
         fn what_is_put_in_is_found_until_it_is_taken_out(
             steps in prop::collection::vec((any::<bool>(), 0u32..60, prop_oneof![0u32..8, Just(u32::MAX)]), 1..400),

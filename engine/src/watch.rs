@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 
 use crate::structure::Wake;
 
-/// A bounded queue of changed keys. Dropping the last reference ends the watching.
+/// A bounded queue of changed keys. Dropping the last reference ends the watch.
 pub struct Watch {
     queue: Mutex<Queue>,
     capacity: usize,
-    /// Only keys that begin like that.
+    /// Only keys with this prefix are reported.
     prefix: Vec<u8>,
     wake: Wake,
 }
@@ -25,7 +25,7 @@ struct Queue {
 }
 
 impl Watch {
-    /// Takes what has changed since the last call: the keys in order, and how many changes before them were lost because
+    /// Takes the changes since the last call: the keys in order, and the number of earlier changes that were lost because
     /// the queue was full.
     pub fn take(&self) -> (Vec<Vec<u8>>, u64) {
         let mut queue = self.queue.lock();
@@ -52,24 +52,24 @@ impl Observe for Watch {
     }
 }
 
-/// Who is told of changed keys.
+/// A receiver of changed keys.
 trait Observe: Send + Sync {
-    /// The count of a key has changed: by so much what the others count, or what this node counts. Whether that is to be looked
-    /// at.
+    /// Reports a change of a key's count: `others` is the change of the other actors' count, or `None` when this node's own
+    /// count changed. Returns whether the receiver needs a wake-up.
     fn push(&self, key: &[u8], others: Option<i64>) -> bool;
 
-    /// There is something to be looked at.
+    /// Wakes the receiver: there are changes to read.
     fn wake(&self) {}
 }
 
-/// How much more the others have counted of each key since somebody last asked; zero where rows only shrank. A row that shrinks
-/// takes nothing off: in a sum, it would hide another row that grows at the same time. Bounded: beyond `capacity` keys it only
-/// notes that it lost some.
+/// By how much the other actors' count of each key grew since the last read; zero if rows only shrank. A row that shrinks
+/// subtracts nothing: in the sum it would hide the growth of another row. Bounded: beyond `capacity` keys it only records
+/// that some growth was lost.
 #[derive(Debug)]
 pub(crate) struct Growth {
     sums: Mutex<Grown>,
     capacity: usize,
-    /// Keys that begin with this byte do not matter.
+    /// Keys that begin with this byte are ignored.
     except: u8,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Growth {
 pub(crate) struct Grown {
     /// By how much each key has grown.
     pub(crate) keys: BTreeMap<Vec<u8>, u64>,
-    /// Some growth is not in `keys`: there was no room.
+    /// Some growth is not in `keys` because there was no room.
     pub(crate) lost: bool,
 }
 
@@ -116,19 +116,19 @@ impl std::fmt::Debug for Watch {
     }
 }
 
-/// Whom to tell of changed keys, if anybody.
+/// The receivers of changed keys, if there are any.
 pub(crate) struct ChangeSink<'a>(Option<OnChange<'a>>);
 
 type OnChange<'a> = &'a mut dyn FnMut(&[u8], Option<i64>);
 
 impl ChangeSink<'_> {
-    /// For changes that nobody is told of.
+    /// A sink for changes that nothing watches.
     pub(crate) fn discard() -> Self {
         Self(None)
     }
 
-    /// The count of a key has changed, and not because of what the others count. The key is looked at only when somebody
-    /// watches.
+    /// Reports a change of a key's count that is not a change of the other actors' count. It computes the key only if a
+    /// watcher exists.
     #[inline]
     pub(crate) fn changed<K: Deref<Target = [u8]>>(&mut self, key: impl FnOnce() -> K) {
         if let Some(tell) = &mut self.0 {
@@ -136,7 +136,7 @@ impl ChangeSink<'_> {
         }
     }
 
-    /// What the others count of a key has changed by `by`.
+    /// Reports that the other actors' count of a key has changed by `by`.
     #[inline]
     pub(crate) fn moved<K: Deref<Target = [u8]>>(&mut self, by: i64, key: impl FnOnce() -> K) {
         if let Some(tell) = &mut self.0 {
@@ -165,7 +165,8 @@ impl Watchers {
         watch
     }
 
-    /// Collects how much the others count more of keys that do not begin with `except`, up to `capacity` keys at a time.
+    /// Collects by how much the other actors' counts grow, for keys that do not begin with `except`, up to `capacity` keys
+    /// at a time.
     pub(crate) fn growth(&self, capacity: usize, except: u8) -> Arc<Growth> {
         let growth = Arc::new(Growth { sums: Mutex::default(), capacity, except });
         self.observe(Arc::downgrade(&growth) as Weak<dyn Observe>);
@@ -177,7 +178,7 @@ impl Watchers {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Runs `f` with whom it has to tell of every changed key, which costs nothing when nobody watches.
+    /// Runs `f` with the sink for changed keys. It costs nothing when there are no watchers.
     pub(crate) fn with_sink<R>(&self, f: impl FnOnce(&mut ChangeSink<'_>) -> R) -> R {
         if !self.any.load(Ordering::Acquire) {
             return f(&mut ChangeSink::discard());

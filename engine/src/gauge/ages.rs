@@ -1,4 +1,4 @@
-//! When the entries of a gauge cache last changed, as far as this node knows.
+//! The times of the last changes of the entries of a gauge cache, as far as this node knows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,11 +8,11 @@ use tallymesh_schemas::{Actor, Version};
 use crate::ledger::RowLeft;
 use crate::time::Time;
 
-/// A moment in microseconds. Unlike [`Time`], it may lie before this process began.
+/// A moment in microseconds. Unlike [`Time`], it may be before the start of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Moment(u64);
 
-/// What the beginning of [`Time`] is as a [`Moment`].
+/// The start of [`Time`] as a [`Moment`].
 const BEGIN: u64 = 1 << 62;
 
 impl From<Time> for Moment {
@@ -27,13 +27,13 @@ impl Moment {
     }
 }
 
-/// When the entries last changed.
+/// The last changes of the entries.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
     by_key: BTreeMap<Vec<u8>, Moment>,
     by_age: BTreeSet<(Moment, Vec<u8>)>,
-    /// Entries whose age is not known, because nobody has marked their rows yet. They are taken for new until then. With when
-    /// they had changed last before these rows came.
+    /// Entries of unknown age, because no node has marked their rows yet. Until then they count as new. The value is their
+    /// last known change before these rows arrived.
     doubtful: BTreeMap<Vec<u8>, Option<Moment>>,
     actors: BTreeMap<Actor, Marked>,
 }
@@ -41,12 +41,12 @@ pub(super) struct Ages {
 /// How far an actor's rows are marked.
 #[derive(Debug, Default)]
 struct Marked {
-    /// The last change of a row that was seen here.
+    /// The highest version of a row seen here.
     last: Version,
     covered: Version,
-    /// When the first change came that is not covered.
+    /// When the first change arrived that no mark covers.
     open: Option<Time>,
-    /// When this node has marked them.
+    /// When this node last marked the rows.
     marked: Option<Time>,
 }
 
@@ -59,7 +59,7 @@ impl Ages {
         self.by_key.get(key).copied()
     }
 
-    /// The entries behind a key, or all, in order.
+    /// The entries behind a key, or all entries, in order.
     pub(super) fn behind(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&Vec<u8>, Moment)> {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -84,7 +84,7 @@ impl Ages {
         }
     }
 
-    /// A key has changed; `rows` are those that are left of it.
+    /// Handles a changed key; `rows` are the rows of the key that were not cleared.
     pub(super) fn note(&mut self, key: Vec<u8>, rows: &[RowLeft], now: Time) {
         if rows.is_empty() {
             self.doubtful.remove(&key);
@@ -112,7 +112,7 @@ impl Ages {
         }
     }
 
-    /// When the last of these rows changed, where the clock shows `unix_ms` now; `None` where that is not known.
+    /// The last change of these rows, when the wall clock shows `unix_ms` now; `None` when it is not known.
     fn date(rows: &[RowLeft], unix_ms: Option<u64>, now: Time) -> Option<Moment> {
         let unix_us = unix_ms?.saturating_mul(1000);
         let moment = |marked: u64| {
@@ -123,12 +123,12 @@ impl Ages {
         all.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten()
     }
 
-    /// Entries whose age is not known.
+    /// Entries of unknown age.
     pub(super) fn doubtful(&self) -> Vec<Vec<u8>> {
         self.doubtful.keys().cloned().collect()
     }
 
-    /// Looks anew at an entry whose age was not known.
+    /// Tries again to determine the age of an entry whose age was unknown.
     pub(super) fn settle(&mut self, key: Vec<u8>, rows: &[RowLeft], unix_ms: Option<u64>, now: Time) {
         let (Some(before), Some(at)) = (self.doubtful.get(&key).copied(), Self::date(rows, unix_ms, now)) else {
             return;
@@ -139,8 +139,8 @@ impl Ages {
         self.set(key, taken.min(dated));
     }
 
-    /// Actors with rows that nobody has marked, and up to which version, where it is time that we do. `patience` is how long
-    /// others are waited for.
+    /// Returns the actors whose rows this node has to mark now, each with the version up to which no mark covers the rows.
+    /// `patience` is how long this node waits for other nodes to write the mark.
     pub(super) fn unmarked(
         &mut self,
         now: Time,
@@ -162,7 +162,7 @@ impl Ages {
         due
     }
 
-    /// Forgets the actors of which there are no rows any more.
+    /// Removes the actors that no longer have rows.
     pub(super) fn retain(&mut self, is_there: impl Fn(&Actor) -> bool) {
         self.actors.retain(|actor, _| is_there(actor));
     }

@@ -1,5 +1,5 @@
-//! What is read of a cache, when the rows go that told it: with a node that is forgotten, a run that goes on as another, a copy
-//! that was wrong, a process that restarts, a value that nobody has any more.
+//! What a cache continues to read when the rows behind it are dropped: a node is forgotten, a run is renewed, a copy was
+//! wrong, a process restarts, or a value was lost on all nodes.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +15,11 @@ use crate::slots::{CellId, EMPTY, Slot};
 use crate::stamp::Stamp;
 use crate::time::Time;
 
-/// Looks after which a value that nobody tells is taken for lost.
+/// Number of rounds after which a value that no replica sends counts as lost.
 const LOST_AFTER: u32 = 10;
 
 impl Ledger {
-    /// A row of an actor was taken back for an earlier write. Only a node whose clock was wrong does that.
+    /// Handles an actor's row that returned to an earlier write. Only a node with a wrong clock does that.
     pub(super) fn replace_newer(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
         let taken = self.registers.get(id).is_some_and(|register| register.is_of(actor, old));
         if taken && (new.stamp(), new.content() == 0) < (old.stamp(), old.content() == 0) {
@@ -27,8 +27,8 @@ impl Ledger {
         }
     }
 
-    /// What is read of a cell is read no more. Removals that rows tell of it go on outdoing what was written before them; those of
-    /// `besides` do not, since it is about to tell something else.
+    /// Stops reading the winner of a cell. Removals in the rows of the cell continue to supersede older writes. A removal of
+    /// the actor `besides` does not, because that actor is about to write something else.
     pub(super) fn stop_reading(&mut self, id: CellId, besides: Option<&Actor>) {
         let others = self.actors.iter().filter(|(actor, _)| Some(*actor) != besides);
         let rows = others.filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, &self.cells)?.1.row)));
@@ -38,8 +38,9 @@ impl Ledger {
         self.registers.put(id, len, removal);
     }
 
-    /// An actor's rows turned out not to be what it has, and have come anew: what is read of one that it does not have is
-    /// read no more. Until they have come it is: in its place would be read what it may rightly have outdone.
+    /// Handles an actor's rows that were wrong and were replaced by a snapshot: stops reading values of the actor that the
+    /// actor does not have. Until the snapshot is complete they stay readable, because otherwise writes that they may
+    /// rightly supersede would become readable.
     pub(super) fn disown(
         &mut self,
         actor: &Actor,
@@ -63,7 +64,8 @@ impl Ledger {
         }
     }
 
-    /// Takes over what is read of an actor whose rows are about to go, of those above `after`, so that it is read on.
+    /// Republishes the readable values of an actor whose rows above `after` are about to be dropped, so that they stay
+    /// readable.
     pub(super) fn republish_lost(&mut self, actor: &Actor, actor_rows: &ActorRows, after: Version) {
         if !self.is_cache() || self.closed {
             return;
@@ -76,8 +78,8 @@ impl Ledger {
         }
     }
 
-    /// Notes which writes are read on though the rows of their actor are gone, or are others now, because other rows of their key
-    /// are there.
+    /// Notes which writes stay readable although the rows of their actor were dropped or replaced. They stay because other
+    /// rows of their key exist.
     pub(super) fn note_unowned(&mut self, actor: &Actor, old: &ActorRows, new: Option<&ActorRows>) {
         if !self.is_cache() {
             return;
@@ -92,9 +94,9 @@ impl Ledger {
         }
     }
 
-    /// Takes over what is read without a row where that outdoes a row that its owner, or we, have now. Had something outdone
-    /// both, they would have been retired before that was. Where there is no such row, none may have it any more, and it waits: with the
-    /// last row of its key it goes.
+    /// Republishes a readable write without a row if it supersedes a current row of its owner or of this node. If another
+    /// write had superseded both, they would have been retired before that write was. Without such a row the write waits,
+    /// since perhaps no node has it any more, and it is removed with the last row of its key.
     pub(super) fn republish_unowned(&mut self) {
         if self.closed {
             return;
@@ -128,7 +130,7 @@ impl Ledger {
         sink
     }
 
-    /// Goes on as another run with what is read of the old one's.
+    /// Renews a readable write of the old run: republishes it under the new run.
     pub(super) fn renew_register(&mut self, id: CellId, was: &Actor, row: &Row) {
         if let Some(register) = self.registers.get(id).filter(|register| register.is_of(was, row)).cloned() {
             self.republish(id, register);
@@ -136,13 +138,13 @@ impl Ledger {
         self.note_need(id);
     }
 
-    /// Rows were taken back that were saved at different moments, some with a value that another row outdoes of which only that
-    /// is known any more that it does. What is outdone is not read, nor what comes now and is. And no stamp is given that comes
-    /// before any of them.
+    /// Settles a cache after a restore. The rows were saved at different moments, so a value may be restored although
+    /// another restored row, without its value, supersedes it. Such a superseded value is not readable, and neither is a
+    /// superseded write that arrives later. The clock then gives no stamp before any of the rows.
     pub(crate) fn settle_registers(&mut self, now: Time) {
         self.restored_at = now;
         let mut latest = Stamp::default();
-        // Nearly all rows are read as they are: only the others take memory.
+        // Nearly all rows are read unchanged; only the others take memory here.
         let mut beyond: BTreeMap<CellId, ((Stamp, bool, u64), &Actor)> = BTreeMap::new();
         for (actor, actor_rows) in &self.actors {
             for (_, Slot { row, cell, .. }) in actor_rows.live() {
@@ -162,8 +164,8 @@ impl Ledger {
         }
     }
 
-    /// Starts over as another run that knows nothing of what was known; `keep` says that what this run has written itself,
-    /// since it took back what was saved, is its own to tell, and stays.
+    /// Starts over as a new run and drops all earlier rows. With `keep` the writes that this run itself made after the
+    /// restore are its own to announce, so they stay.
     pub(crate) fn start_over(&mut self, actor: Actor, keep: bool, keys: &Keys) {
         let all_rows = std::mem::take(&mut self.actors);
         let was = std::mem::replace(&mut self.actor, actor.clone());
@@ -187,8 +189,9 @@ impl Ledger {
         }
     }
 
-    /// A row without its value stands for nothing as long as the write may come that outdoes it where it was told. When it has not
-    /// for long, it was lost with who had it: the row is the last write then, and nothing is read.
+    /// A row without value has no effect as long as the write that superseded it at its sender may still arrive. After many
+    /// rounds without that write, it was lost together with the nodes that held it. The row is then the winner, and the key
+    /// reads as empty.
     pub(super) fn note_lost(&mut self) {
         let actors: Vec<Actor> = self
             .actors

@@ -1,40 +1,40 @@
-//! Marks: what says of the rows of a gauge cache how old they are.
+//! Marks: statements about the age of the rows of a gauge cache.
 //!
-//! A row does not say when it changed. A node that restarts or joins gets all rows at once, and must not take them for new. So
-//! a node writes a mark now and then: "at this time the rows of this actor up to this version had changed for the last time".
-//! It does so for its own rows, and for those of an actor that does not do it any more.
+//! A row does not state when it changed. A node that restarts or joins receives all rows at once and must not treat them as
+//! new. So each node writes a mark from time to time: "at this time the rows of this actor up to this version had changed
+//! for the last time". It writes marks for its own rows, and for the rows of an actor that no longer writes marks.
 //!
-//! A mark is a row like all others, so it is told, saved and passed on with the rows that it is about. It has the form of a row
-//! that clears, of a run of its node that never is: nodes that know nothing of marks keep it, and it clears nothing. Its totals
-//! are the version and the time, in milliseconds since 1970. Where several nodes write the same mark, the highest of both
-//! hold, as of all rows that clear, and that is true as well.
+//! A mark is a row like all others, so nodes send, save and relay it with the rows it describes. It has the form of a row
+//! that clears, for a run of its node that never exists. Nodes that do not know marks keep it, and it clears nothing. Its
+//! totals are the version and the time, in milliseconds since 1970. Where several nodes write the same mark, the highest
+//! value of each total holds, as for all rows that clear; that statement is true as well.
 
 use tallymesh_schemas::{Actor, Incarnation, Version, key};
 
 use super::Ledger;
 use crate::keys::Keys;
 
-/// Marks of one actor. The oldest one is overwritten; by then what it is about has expired.
+/// Number of marks per actor. A new mark overwrites the oldest one; by then the rows of that mark have expired.
 const PLACES: u8 = 10;
 
-/// A row of a key that is left, with what is known of its age.
+/// A row of a key that was not cleared, with what is known of its age.
 #[derive(Debug)]
 pub(crate) struct RowLeft {
     pub(crate) actor: Actor,
     pub(crate) version: Version,
-    /// It may be older than the moment in which it came.
+    /// The row may be older than its arrival.
     pub(crate) inherited: bool,
-    /// By then it had changed for the last time, in milliseconds since 1970.
+    /// The row had changed for the last time by this time, in milliseconds since 1970.
     pub(crate) marked: Option<u64>,
 }
 
-/// Whose count of which key a mark would clear: nobody's.
+/// The run and key whose count a mark would clear. That run never exists.
 fn cleared(actor: &Actor, place: u8) -> (Actor, String) {
     (Actor::new(actor.node.clone(), Incarnation(0)), format!("{:x} {place}", actor.incarnation.0))
 }
 
 impl Ledger {
-    /// By when the rows of an actor up to a version had changed for the last time, if somebody says so.
+    /// The time by which the rows of an actor up to a version had changed for the last time, if a mark states it.
     pub(crate) fn marked(&self, actor: &Actor, version: Version) -> Option<u64> {
         let marks = (0..PLACES).map(|place| {
             let (nobody, key) = cleared(actor, place);
@@ -43,7 +43,7 @@ impl Ledger {
         marks.filter(|(upto, unix_ms)| *upto >= version && *unix_ms > 0).map(|(_, unix_ms)| unix_ms).min()
     }
 
-    /// The key of the row for our next mark of an actor: the one with the lowest version, so far.
+    /// The key of the row for this node's next mark of an actor: the place whose mark has the lowest version.
     pub(crate) fn next_mark(&self, actor: &Actor) -> Vec<u8> {
         let upto = |place: &u8| {
             let (nobody, key) = cleared(actor, *place);
@@ -54,7 +54,7 @@ impl Ledger {
         key::cleared(&nobody, key.as_bytes())
     }
 
-    /// The rows of a key that are not cleared already.
+    /// The rows of a key that are not cleared.
     pub(crate) fn rows_left(&self, key: &[u8], keys: &Keys) -> Vec<RowLeft> {
         let rows = self.rows_of_key(key, keys).into_iter().filter(|(actor, row)| {
             let cleared = self.cleared.of(key, actor);

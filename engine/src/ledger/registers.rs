@@ -1,8 +1,8 @@
-//! The values of a cache: of each key the write that wins, and which of our own rows nobody needs any more.
+//! The values of a cache: the winner of each key, and the own rows that are no longer needed.
 //!
-//! A row says when its actor last wrote a key, and the hash of what it wrote; the value itself lies here, once a key. Of two
-//! writes the later one wins, whoever tells of them in which order. Whatever has won here once is outdone only by what wins
-//! over it, or goes with the last row of its key.
+//! A row states when its actor last wrote a key, and the hash of what it wrote. The value itself is stored here, once per
+//! key. Of two writes the later one wins, whichever rows state them and in whichever order these arrive. A write that has
+//! won here stays until a greater write supersedes it, or until the last row of its key is dropped.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,27 +15,27 @@ use crate::row::Row;
 use crate::slots::CellId;
 use crate::stamp::{HybridClock, Stamp};
 
-/// The write of a key that wins.
+/// The winner of a key.
 #[derive(Clone, Debug)]
 pub(crate) struct Register {
     pub(crate) stamp: Stamp,
-    /// The hash of the content, 0 when the entry was removed.
+    /// The hash of the content; 0 for a removal.
     pub(crate) content: u64,
     pub(crate) actor: Actor,
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub(crate) expires_ms: u64,
-    /// `None` when the entry was removed, or has expired long ago, or where only the row of a write is left.
+    /// `None` for a removal, for an entry that expired long ago, or for a row without value.
     pub(crate) value: Option<Arc<[u8]>>,
 }
 
 impl Register {
-    /// A removal, or with a content a write whose value is not here.
+    /// A removal; or, with a content, a write whose value is not held here.
     pub(super) fn without_value(stamp: Stamp, content: u64, actor: Actor) -> Self {
         Self { stamp, content, actor, expires_ms: 0, value: None }
     }
 
-    /// A write decides by its stamp. At the same one a removal wins, so that whoever has to make room can remove just the
-    /// entry that it sees; then the content does, so that nobody has to know who wrote.
+    /// The order of writes: first by stamp. At an equal stamp a removal wins, so that a node that needs room can remove
+    /// exactly the entry that it sees. Then the greater content hash wins, so that the result does not depend on the writer.
     fn order(&self) -> (Stamp, bool, u64, &Actor) {
         (self.stamp, self.content == 0, self.content, &self.actor)
     }
@@ -44,23 +44,23 @@ impl Register {
         self.says(row) && self.actor == *actor
     }
 
-    /// Whether it is what the row says, whoever wrote the row.
+    /// Returns whether the row states this write, whichever actor wrote the row.
     pub(crate) fn says(&self, row: &Row) -> bool {
         (self.stamp, self.content) == (row.stamp(), row.content())
     }
 
-    /// Whether nothing is read because its value is not here, and may be lost.
+    /// Returns whether the key reads as empty because the value is not held here and may be lost.
     pub(crate) fn is_lost(&self) -> bool {
         self.content != 0 && self.value.is_none() && self.expires_ms == 0
     }
 
-    /// Whether it has expired by a wall clock.
+    /// Returns whether it has expired at this wall clock time.
     pub(crate) fn expired(&self, unix_ms: u64) -> bool {
         self.expires_ms != 0 && self.expires_ms <= unix_ms
     }
 }
 
-/// The winning writes by the number of their cell, and what follows from them (I10).
+/// The winners by the number of their cell, and the aggregates derived from them (I10).
 #[derive(Debug, Default)]
 pub(crate) struct Registers {
     table: HashTable<(CellId, Register)>,
@@ -68,12 +68,12 @@ pub(crate) struct Registers {
     bounds: Bounds,
     entries: u64,
     bytes: u64,
-    /// Entries from the oldest on; kept only where the cache is bounded.
+    /// Entries, the oldest first; kept only for a bounded cache.
     by_age: BTreeSet<(Stamp, CellId)>,
     by_expiry: BTreeSet<(u64, CellId)>,
-    /// Cells where our own row is not what is read.
+    /// Cells whose readable write is not this node's own row.
     pub(super) needless: BTreeSet<CellId>,
-    /// Cells where a write is read of which there was a row, and may be none any more: see [`super::Ledger::adopt`].
+    /// Cells with a readable write that had a row and may have none now: see [`super::Ledger::adopt`].
     pub(super) orphans: BTreeSet<CellId>,
 }
 
@@ -86,19 +86,19 @@ impl Registers {
         self.table.find(hash_id(id), |(other, _)| *other == id).map(|(_, register)| register)
     }
 
-    /// The content that a row has, if it is the one that wins.
+    /// Returns the content of a row's write, if that write is the winner.
     pub(crate) fn content(&self, id: CellId, row: &Row) -> Option<(u64, &[u8])> {
         let register = self.get(id).filter(|register| register.says(row))?;
         register.value.as_deref().map(|value| (register.expires_ms, value))
     }
 
-    /// Whether a row says that there is a value that is neither here nor outdone.
+    /// Returns whether a row's value is neither held here nor superseded.
     pub(super) fn lacks(&self, id: CellId, row: &Row) -> bool {
         row.content() != 0
             && self.get(id).is_none_or(|known| known.stamp < row.stamp() || (known.says(row) && known.is_lost()))
     }
 
-    /// Takes in a write; whether it wins.
+    /// Takes in a write. Returns whether it wins.
     pub(super) fn offer(&mut self, id: CellId, key: usize, new: Register) -> bool {
         self.clock.observe(new.stamp);
         let loses = |old: &Register| {
@@ -112,12 +112,12 @@ impl Registers {
         true
     }
 
-    /// Whether a write loses to another one that the same actor has told of.
+    /// Returns whether a write loses to another write received from the same actor.
     pub(super) fn loses_to_its_actor(&self, id: CellId, new: &Register) -> bool {
         self.get(id).is_some_and(|old| old.actor == new.actor && old.order() > new.order())
     }
 
-    /// Puts a write in its place, or none. `key` is the length of the cell's key.
+    /// Sets or removes the winner of a cell. `key` is the length of the cell's key.
     pub(super) fn put(&mut self, id: CellId, key: usize, new: Option<Register>) {
         let bounded = self.bounds != Bounds::default();
         let old = self.replace(id, new);
@@ -153,14 +153,14 @@ impl Registers {
         }
     }
 
-    /// The same write is told by another actor's row.
+    /// Records that another actor's row now states the same write.
     pub(super) fn set_actor(&mut self, id: CellId, actor: Actor) {
         if let Some((_, register)) = self.table.find_mut(hash_id(id), |(other, _)| *other == id) {
             register.actor = actor;
         }
     }
 
-    /// An entry that has to go because the cache is too large: one that has expired, else the oldest.
+    /// Returns an entry to remove because the cache is too large: an expired entry, else the oldest one.
     pub(super) fn excess(&self, unix_ms: u64) -> Option<CellId> {
         let over = |bound: Option<std::num::NonZeroU64>, has: u64| bound.is_some_and(|bound| has > bound.get());
         if !over(self.bounds.elements, self.entries) && !over(self.bounds.bytes, self.bytes) {
@@ -170,12 +170,13 @@ impl Registers {
         expired.map(|(_, id)| *id).or_else(|| self.by_age.first().map(|(_, id)| *id))
     }
 
-    /// Whether a value can be held at all.
+    /// Returns whether a value of this size fits into the cache at all.
     pub(crate) fn fits(&self, key: usize, value: usize) -> bool {
         self.bounds.bytes.is_none_or(|bound| (key + value) as u64 <= bound.get())
     }
 
-    /// Lets go of values that have expired for everybody whose clock is as it should be; whether there are more.
+    /// Removes values that have expired for every node whose clock is within its bound, at most `SPENT` per call. Returns
+    /// their cells.
     pub(super) fn spend(&mut self, unix_ms: u64, key_len: impl Fn(CellId) -> usize) -> Vec<CellId> {
         let drift = u64::try_from(limits::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
         let upto = unix_ms.saturating_sub(drift);
@@ -188,28 +189,28 @@ impl Registers {
         spent
     }
 
-    /// Entries, and bytes of their keys and values. Those that have expired and are not let go of yet count.
+    /// Number of entries, and bytes of their keys and values. Expired entries count until they are removed.
     pub(crate) fn size(&self) -> (u64, u64) {
         (self.entries, self.bytes)
     }
 
-    /// Entries that have expired by a wall clock and are not let go of yet.
+    /// Number of entries that have expired at this wall clock time and are not removed yet.
     pub(crate) fn expired(&self, unix_ms: u64) -> usize {
         self.by_expiry.range(..=(unix_ms, CellId::MAX)).count()
     }
 
-    /// All of them, in no order: for what does not depend on it.
+    /// All winners in no defined order; use it only where the order does not matter.
     pub(super) fn iter(&self) -> impl Iterator<Item = (CellId, &Register)> {
         self.table.iter().map(|(id, register)| (*id, register))
     }
 
-    /// Bytes that they take.
+    /// Memory in bytes.
     pub(crate) fn heap_bytes(&self) -> usize {
         let sets = self.by_age.len() + self.by_expiry.len() + self.needless.len() + self.orphans.len();
         self.table.allocation_size() + self.bytes as usize + sets * 24
     }
 
-    /// What follows from the writes, against them.
+    /// Checks the derived aggregates against the winners.
     pub(super) fn audit(&self, key_len: impl Fn(CellId) -> usize) -> Result<(), String> {
         let mut fresh = Self::new(self.bounds);
         for (id, register) in self.iter() {
@@ -227,5 +228,5 @@ fn hash_id(id: CellId) -> u64 {
     u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// Values that one sweep lets go of.
+/// Number of expired values that one sweep removes at most.
 const SPENT: usize = 1 << 16;

@@ -1,4 +1,4 @@
-//! Whose rows there are: actors come and go, count or do not, and this node goes on as another one, or ends.
+//! The set of actors: actors are admitted and dropped, count or do not count, and this node renews its run or closes.
 
 use tallymesh_schemas::{Actor, Cell as CellKind, Incarnation, NodeName, Version, limits};
 
@@ -12,30 +12,30 @@ use crate::slots::EMPTY;
 use crate::watch::ChangeSink;
 
 impl Ledger {
-    /// The latest run of a node that rows are known of.
+    /// The latest run of a node of which this replica holds rows.
     pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &ActorRows)> {
         self.runs(node).next_back()
     }
 
-    /// The runs of a node that rows are known of, in order. Of gauges the latest one alone is what the node counts.
+    /// The runs of a node of which this replica holds rows, in order. Of gauges only the latest run counts.
     pub(crate) fn runs(&self, node: &NodeName) -> impl DoubleEndedIterator<Item = (&Actor, &ActorRows)> + Clone {
         let first = Actor::new(node.clone(), Incarnation(0));
         let last = Actor::new(node.clone(), Incarnation(u64::MAX));
         self.actors.range(first..=last)
     }
 
-    /// The runs of a node whose rows make up what it counts.
+    /// The runs of a node whose rows make up the node's count.
     pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &ActorRows)> {
         let skip = if self.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
         self.runs(node).skip(skip)
     }
 
-    /// Whether what a run has counted outlives it.
+    /// Returns whether a run's counts outlive the run.
     pub(crate) fn keeps_runs(&self) -> bool {
         self.class.cell() != CellKind::Gauge
     }
 
-    /// Makes room for rows of an actor that are known from `since` on; whether there was none before and there is now.
+    /// Makes room for rows of an actor, known from `since` on. Returns true if there was no room before and there is now.
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
         let new = !self.actors.contains_key(actor) && self.has_room_for(&actor.node);
         if new {
@@ -46,8 +46,8 @@ impl Ledger {
         new
     }
 
-    /// Whether a further run of a node has a place. Where there are few places left, a node that has many has no further
-    /// one: whoever names ever new runs of its own keeps nobody else out.
+    /// Returns whether there is room for a further run of a node. When few places are left, a node that has many runs gets
+    /// no further one. So a node that keeps announcing new runs does not keep other nodes out.
     fn has_room_for(&self, node: &NodeName) -> bool {
         let taken = self.actors.len();
         let contended = taken >= limits::ACTORS_CONTENDED && *node != self.actor.node;
@@ -55,7 +55,7 @@ impl Ledger {
             && !(contended && self.runs(node).take(limits::RUNS_CONTENDED).count() >= limits::RUNS_CONTENDED)
     }
 
-    /// Lets an actor's rows count in what is read, or not (I4).
+    /// Sets whether an actor's rows count in the views (I4).
     pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, sink: &mut ChangeSink<'_>) {
         let Some(actor_rows) = self.actors.get_mut(actor) else { return };
         if actor_rows.counts == counts {
@@ -78,8 +78,9 @@ impl Ledger {
         }
     }
 
-    /// Drops an actor with all its rows: it was superseded or forgotten. What is read of a cache's rows is kept, as ours; `away`
-    /// says that this was done while we were, so that only what came behind what we have taken back is ours to keep.
+    /// Drops a superseded or forgotten actor with all its rows. In a cache this node republishes the readable values of
+    /// those rows. With `away` the actor was dropped elsewhere while this node was away; then this node republishes only
+    /// values of rows above the restored version.
     pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, sink: &mut ChangeSink<'_>) {
         self.set_counts(actor, false, sink);
         self.journal.forget(actor);
@@ -93,13 +94,14 @@ impl Ledger {
         }
     }
 
-    /// Drops rows of an actor, of which it has others now, or none. What is read of them may be told by nobody any more.
+    /// Drops rows of an actor that are replaced by `others`, or by nothing. Afterwards the readable values of those rows may
+    /// have no row on any node.
     pub(super) fn drop_copy(&mut self, actor: &Actor, rows: &ActorRows, others: Option<&ActorRows>, keys: &Keys) {
         self.drop_rows(rows, keys);
         self.note_unowned(actor, rows, others);
     }
 
-    /// Takes the rows of an actor that the ledger no longer holds off their cells.
+    /// Removes the rows of an actor from their cells. The ledger no longer holds these rows.
     pub(super) fn drop_rows(&mut self, actor_rows: &ActorRows, keys: &Keys) {
         for (_, state) in actor_rows.live() {
             self.cells.get(state.cell).count_row(false);
@@ -107,8 +109,8 @@ impl Ledger {
         }
     }
 
-    /// Goes on as another run: what is open now becomes that run's, the old one's rows are dropped here as they are
-    /// everywhere else.
+    /// Renews this node's run: the open gauges become the new run's, and the old run's rows are dropped here as on every
+    /// other node.
     pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, sink: &mut ChangeSink<'_>) {
         let Some(old) = self.actors.remove(&self.actor) else { return };
         let was = std::mem::replace(&mut self.actor, actor.clone());
@@ -121,7 +123,7 @@ impl Ledger {
             let cell = self.cells.get(state.cell);
             cell.set_own_slot(EMPTY);
             cell.count_row(false);
-            // What was cleared of the old run's row is not there to be cleared in the new one's.
+            // The cleared totals of the old run's row are not part of the new run's row.
             let cleared = self.cleared_of(state.cell, &was);
             if self.is_cache() {
                 self.renew_register(state.cell, &was, &state.row);
@@ -134,7 +136,7 @@ impl Ledger {
             if let Some((own, actor_rows, cells)) = self.own_parts() {
                 own.write(actor_rows, cells, state.cell, totals);
             }
-            // Totals that count nothing are not carried on.
+            // Totals that count nothing are not carried over.
             if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
                 sink.changed(|| self.cells.key_of(state.cell));
             }
@@ -143,7 +145,7 @@ impl Ledger {
         self.reclear(cleared, keys, sink);
     }
 
-    /// Ends our counting: what is open is closed, so our gauges are zero; events have happened.
+    /// Closes this node's counting: its gauges become zero; events stay.
     pub(crate) fn close(&mut self, sink: &mut ChangeSink<'_>) {
         self.closed = true;
         if self.keeps_runs() {

@@ -1,4 +1,4 @@
-//! Rows of an actor that come anew, in pieces, and take the place of what was known of it when they are all here.
+//! Snapshots of an actor: the rows arrive in pieces in a staging copy and replace the earlier rows when they are complete.
 #![cfg_attr(
     not(test),
     deny(
@@ -24,7 +24,7 @@ use crate::row::Row;
 use crate::slots::Slot;
 
 impl Ledger {
-    /// Takes in a part of a snapshot. What was known is read on until all of it is here.
+    /// Joins a part of a snapshot into the staging copy. The earlier rows stay readable until the snapshot is complete.
     pub(super) fn apply_snapshot(
         &mut self,
         actor_rows: &mut ActorRows,
@@ -33,7 +33,7 @@ impl Ledger {
     ) -> Result<Applied, ApplyError> {
         let since = actor_rows.staging.as_ref().map_or(actor_rows.since, |shadow| shadow.since);
         if since == actor_rows.since && !actor_rows.diverged && actor_rows.follows(delta.low_water) {
-            // No snapshot is needed, or not any more: it is a delta like any other.
+            // No snapshot is needed, or it is no longer needed: treat it as an ordinary delta.
             return self.apply_next(actor_rows, delta, joining);
         }
         let mut shadow = actor_rows.staging.take().unwrap_or_else(|| Box::new(ActorRows::staging(since)));
@@ -60,11 +60,12 @@ impl Ledger {
         let complete = fingerprint.filter(|_| joined.is_ok() && (early || shadow.applied >= actor_rows.applied));
         let Some(fingerprint) = complete else {
             if joined.is_ok() && since < actor_rows.since && self.covers(&shadow, actor_rows) {
-                // Nobody says that it is all there is, but it is more than there was.
+                // No fingerprint confirms that the copy is complete, but it holds more than the earlier rows.
                 self.replace(actor_rows, *shadow, joining);
                 return Ok(Applied::Replaced);
             }
-            // A sender that has no more may still have less than we do: what is newer is to come from somebody else.
+            // A sender without further rows may still have less than this replica. Newer rows have to come from another
+            // peer.
             actor_rows.staging = Some(shadow);
             return joined.map(|()| Applied::Part);
         };
@@ -76,14 +77,14 @@ impl Ledger {
         };
         if let Some(differs) = differs {
             self.drop_copy(joining.actor, &shadow, Some(actor_rows), joining.keys);
-            // Pieces from more than one sender may lack together what moved on in between: it is begun again.
+            // Pieces from several senders may together lack rows that changed in between. The snapshot starts again.
             return Ok(if differs == Applied::Doubted { anew } else { differs });
         }
         self.replace(actor_rows, *shadow, joining);
         Ok(Applied::Replaced)
     }
 
-    /// Nobody has what is missing of rows that were coming anew.
+    /// Gives up a snapshot that is being received, because no peer has the rest of it.
     pub(crate) fn give_up_snapshot(&mut self, actor: &Actor, keys: &Keys) {
         let Some(mut actor_rows) = self.actors.remove(actor) else { return };
         if let Some(shadow) = actor_rows.staging.take() {
@@ -93,7 +94,7 @@ impl Ledger {
         self.actors.insert(actor.clone(), actor_rows);
     }
 
-    /// Whether rows that came anew tell all that these do, so that nothing is lost when they take their place. O(rows).
+    /// Returns whether the new rows contain everything that the old ones do, so that a replacement loses nothing. O(rows).
     fn covers(&self, new: &ActorRows, old: &ActorRows) -> bool {
         let covered = |state: &Slot| {
             let found = new.find(state.cell, &self.cells);
@@ -102,7 +103,7 @@ impl Ledger {
         new.applied >= old.applied && !old.diverged && old.live().all(|(_, state)| covered(&state))
     }
 
-    /// Puts rows that came anew in the place of what was known, in one step.
+    /// Replaces the earlier rows by the snapshot's rows, in one step.
     fn replace(&mut self, actor_rows: &mut ActorRows, mut new: ActorRows, joining: &mut Joining<'_, '_>) {
         if actor_rows.has_log() {
             new.make_log();
@@ -111,13 +112,13 @@ impl Ledger {
         if !joining.verify && !actor_rows.diverged {
             self.keep_newer(actor_rows, &mut new, joining);
         }
-        // From here on; what was kept counts already, and what came did not.
+        // Flags of the earlier rows carry over: kept rows count already, received rows do not count yet.
         (new.counts, new.confirmed, new.inherited) = (actor_rows.counts, actor_rows.confirmed, actor_rows.inherited);
         let old = std::mem::replace(actor_rows, new.of_edition(self.edition()));
         if old.diverged && self.is_cache() {
             self.disown(joining.actor, &old, actor_rows, losing);
         }
-        // What is as it was has not changed, and nobody is told that it has.
+        // Unchanged rows are no change, so watchers receive nothing for them.
         let row_of = |actor_rows: &ActorRows, id, cells: &Cells| actor_rows.find(id, cells).map(|(_, state)| state.row);
         for (_, state) in actor_rows.live() {
             let was = row_of(&old, state.cell, &self.cells).unwrap_or_default();
@@ -133,12 +134,12 @@ impl Ledger {
         self.drop_copy(joining.actor, &old, Some(actor_rows), joining.keys);
     }
 
-    /// Rows that came from somebody else than their owner lack what moved on before its turn came, and what is known here may be
-    /// later. O(slots).
+    /// Keeps newer rows of the old copy. Rows from a sender other than their owner lack rows that changed before their piece
+    /// was cut, and the rows known here may be later. O(slots).
     fn keep_newer(&mut self, old: &ActorRows, new: &mut ActorRows, joining: &mut Joining<'_, '_>) {
         for (slot, state) in old.used() {
             let sink = new.get(slot);
-            // What is not told at all was retired, unless that would have been told.
+            // A slot that the new rows do not contain was retired, unless the snapshot would have had to contain it.
             let retired = sink.row.version == 0 && state.row.version <= new.floor;
             if state.row.version <= sink.row.version || retired {
                 continue;

@@ -1,4 +1,4 @@
-//! The writer of a cache's own rows: writes, removes, makes room, and retires what nobody needs.
+//! The writer of a cache's own rows: writes, removes, evicts, and retires rows that are no longer needed.
 
 use std::sync::Arc;
 
@@ -14,38 +14,38 @@ use crate::slots::{CellId, EMPTY};
 use crate::stamp::Stamp;
 use crate::watch::ChangeSink;
 
-/// Why nothing was written.
+/// Why a write was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// This node leaves.
+    /// This node is leaving.
     Closed,
-    /// The node's stamps are so far ahead of its wall clock.
+    /// The node's stamps are ahead of its wall clock by this much.
     Ahead(std::time::Duration),
-    /// The node has as many rows as it may have.
+    /// The node has the maximum number of rows per actor.
     Full,
 }
 
-/// Entries that one write may remove to make room.
+/// Number of entries that one write may remove to make room.
 const EVICTED: usize = 64;
 
-/// One of our own rows, as it was at some time.
+/// An own row, with its version at some time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OwnRow {
     pub(crate) slot: u32,
     pub(crate) version: Version,
 }
 
-/// Our own rows that need not be there for what is read here.
+/// Own rows that are not needed for this node's reads.
 #[derive(Debug, Default)]
 pub(crate) struct Needless {
-    /// Another write wins over them, or tells the same.
+    /// Another write wins over them, or another row states the same write.
     pub(crate) dominated: Vec<OwnRow>,
-    /// They win, and there is nothing to be read: the entry was removed, or has expired.
+    /// They win, but there is nothing to read: the entry was removed or has expired.
     pub(crate) over: Vec<OwnRow>,
 }
 
 impl Ledger {
-    /// Whether its rows are registers.
+    /// Returns whether the structure's rows are registers.
     pub(crate) fn is_cache(&self) -> bool {
         self.class == Class::Cache
     }
@@ -58,14 +58,14 @@ impl Ledger {
         self.cells.key_of(id).len()
     }
 
-    /// Takes in a write that a row tells of; whether it is what is read from now on.
+    /// Takes in a write that a row states. Returns whether it is the winner now.
     pub(super) fn offer(&mut self, id: CellId, register: Register) -> bool {
         let won = self.registers.offer(id, self.key_len(id), register);
         self.note_need(id);
         won
     }
 
-    /// Notes whether our own row of a cell is needed.
+    /// Notes whether this node's own row of a cell is needed.
     pub(super) fn note_need(&mut self, id: CellId) {
         let wins = |register: &Register| register.actor == self.actor && register.value.is_some();
         let needed = self.cells.get(id).own_slot() == EMPTY || self.registers.get(id).is_some_and(wins);
@@ -76,7 +76,7 @@ impl Ledger {
         }
     }
 
-    /// Lets go of what is kept of a cell without rows.
+    /// Removes what the registers keep of a cell without rows.
     pub(super) fn forget_register(&mut self, id: CellId) {
         let len = self.key_len(id);
         self.registers.put(id, len, None);
@@ -84,7 +84,7 @@ impl Ledger {
         self.registers.orphans.remove(&id);
     }
 
-    /// Puts a write into our own row of a key.
+    /// Writes an own row of a key.
     fn write_own(&mut self, id: CellId, register: Register) -> bool {
         let totals = (register.stamp.0, register.content);
         let Some((own, actor_rows, cells)) = self.own_parts() else { return false };
@@ -95,8 +95,8 @@ impl Ledger {
         sink
     }
 
-    /// Writes a value, or with none removes what is there. An entry that is too much is removed at its own stamp, so that
-    /// only what was written before it goes with it.
+    /// Writes a value, or removes the entry when there is none. An entry in excess of the bounds is removed at its own
+    /// stamp, so that the removal supersedes only earlier writes.
     pub(crate) fn write_register(
         &mut self,
         keys: &Keys,
@@ -135,8 +135,9 @@ impl Ledger {
         self.write_own(id, Register::without_value(stamp, 0, actor))
     }
 
-    /// Looks after a cache by the wall clock: lets go of values that have expired, and tells anew what was written while
-    /// the clock was too far ahead, which nobody has taken, once it is `certain` that it is right again.
+    /// Maintains a cache by the wall clock. Removes expired values. Once it is `certain` that the clock is right again, also
+    /// writes again, with new stamps, the own rows from the time when the clock was too far ahead; no peer has accepted
+    /// those.
     pub(crate) fn maintain(&mut self, unix_ms: u64, expiry_ms: u64, certain: bool, keys: &Keys) {
         let cells = &self.cells;
         for id in self.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
@@ -148,7 +149,7 @@ impl Ledger {
             return;
         }
         let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
-        // Of all rows: one that loses to what is told anew has to go on losing.
+        // Of all rows: a row that loses to the rewritten one has to lose to the new stamp as well.
         let rows = self.actors.values().flat_map(|actor_rows| actor_rows.live().map(|(_, state)| state.row.stamp()));
         let latest = rows.filter(|stamp| !beyond(*stamp)).max();
         self.registers.clock.set_back(latest.unwrap_or_default());
@@ -161,19 +162,20 @@ impl Ledger {
             let won = self.registers.get(id).filter(|register| register.is_of(&self.actor, &row)).cloned();
             match won {
                 Some(register) => {
-                    // A removal of another node may lie behind the new stamp: it wins here, as it does where the row is taken.
+                    // A removal of another node may be later than the new stamp. The rewritten value wins here, as it does
+                    // on the nodes that accept the row.
                     let us = self.actor.clone();
                     self.stop_reading(id, Some(&us));
                     self.write_own(id, Register { stamp, ..register });
                 }
-                // Outdone by a write that is still further ahead.
+                // Superseded by a write that is even further ahead.
                 None => self.retire_cell(id, keys),
             }
         }
     }
 
-    /// Our own rows that nobody needs here and that were not named before. What is over by now is named only after the
-    /// time by which clocks may differ, so that nobody's next write comes before it.
+    /// Returns own rows that are not needed here and were not returned before. A removed or expired entry is returned only
+    /// after the time by which clocks may differ, so that no node's next write gets an earlier stamp.
     pub(crate) fn take_needless(&mut self, unix_ms: u64, most: usize) -> Needless {
         let mut named = Needless::default();
         let mut ids = Vec::new();
@@ -208,7 +210,7 @@ impl Ledger {
         named
     }
 
-    /// Whether our row is as it was, and no actor has another one of its key.
+    /// Returns whether an own row is unchanged and no other actor has a row of its key.
     pub(crate) fn is_alone(&self, row: &OwnRow) -> bool {
         self.unchanged(row).is_some_and(|id| self.cells.get(id).rows() == 1)
     }
@@ -218,7 +220,7 @@ impl Ledger {
         (state.is_live() && state.row.version == row.version).then_some(state.cell)
     }
 
-    /// Retires one of our rows, if it is as it was.
+    /// Retires an own row, if it is unchanged.
     pub(crate) fn retire_register(&mut self, row: &OwnRow, keys: &Keys) {
         if let Some(id) = self.unchanged(row) {
             self.retire_cell(id, keys);
@@ -234,7 +236,7 @@ impl Ledger {
         self.drop_if_unused(id, keys);
     }
 
-    /// What is read of a cache, against the rows (I10).
+    /// Checks the readable writes of a cache against the rows (I10).
     pub(super) fn audit_registers(&self) -> Result<(), String> {
         let cells = &self.cells;
         self.registers.audit(|id| cells.key_of(id).len())?;

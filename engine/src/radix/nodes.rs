@@ -1,6 +1,6 @@
-//! The inner nodes of the radix tree: sorted arrays in four sizes, each size in an arena of its own.
+//! The inner nodes of the radix tree: sorted arrays in four sizes, with one arena per size.
 //!
-//! What an edge sums up is a parameter: a tree that only orders has edges that sum up nothing and take no room for it.
+//! The aggregate of an edge is a type parameter. A tree that only orders has an empty aggregate, which takes no memory.
 
 use crate::slots::CellId;
 
@@ -29,7 +29,7 @@ impl Ref {
     }
 }
 
-/// Number of a node: its size in the lowest two bits, its place in that size's arena above.
+/// The number of a node: its size in the lowest two bits, its position in that size's arena above.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct NodeId(u32);
 
@@ -47,7 +47,7 @@ impl NodeId {
     }
 }
 
-/// An edge with what is summed up under it: side by side, because who follows one mostly wants the other.
+/// An edge with its aggregate, side by side, because a reader of one mostly needs the other.
 #[derive(Clone, Copy, Debug, Default)]
 struct Edge<S> {
     to: Ref,
@@ -62,12 +62,12 @@ struct Node<S, const N: usize> {
     edges: [Edge<S>; N],
 }
 
-/// What is summed up under an edge.
+/// The aggregate of an edge.
 pub(crate) trait Aggregate: Copy + Default + PartialEq + std::fmt::Debug {
     fn plus(self, other: Self) -> Self;
 }
 
-/// Nothing.
+/// No aggregate.
 impl Aggregate for () {
     fn plus(self, (): Self) {}
 }
@@ -75,7 +75,7 @@ impl Aggregate for () {
 /// Counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Sum {
-    /// What all actors count that count.
+    /// The count of all actors that count.
     pub(crate) all: i64,
     /// This node's own part of it.
     pub(crate) own: i64,
@@ -201,7 +201,7 @@ impl<S: Aggregate> Nodes<S> {
         sized!(self, id, shared, |node| node.depth as usize)
     }
 
-    /// How many children come before `byte`.
+    /// The number of children before `byte`.
     pub(super) fn rank(&self, id: NodeId, byte: u8) -> usize {
         self.view(id).bytes.partition_point(|other| *other < byte)
     }
@@ -209,7 +209,7 @@ impl<S: Aggregate> Nodes<S> {
     /// The child for `byte`.
     pub(super) fn find(&self, id: NodeId, byte: u8) -> Option<usize> {
         let bytes = self.view(id).bytes;
-        // A full node has every byte in its place.
+        // In a full node every byte is at its own index.
         if bytes.len() == 256 {
             return Some(usize::from(byte));
         }
@@ -285,7 +285,7 @@ impl<S: Aggregate> Nodes<S> {
         id
     }
 
-    /// Takes out a child. Returns what stands in the node's place: itself, a smaller one, or the only child left.
+    /// Removes a child. Returns what replaces the node: itself, a smaller node, or its only remaining child.
     pub(super) fn remove(&mut self, id: NodeId, child: usize) -> Ref {
         let node = self.view_mut(id);
         let len = *node.len as usize;
@@ -299,7 +299,7 @@ impl<S: Aggregate> Nodes<S> {
             return edge;
         }
         match id.size().checked_sub(1) {
-            // A little room, so that a child that comes and goes does not move the node each time.
+            // Keeps some spare room, so that a child that is added and removed repeatedly does not move the node each time.
             Some(smaller) if len <= CAPACITY[smaller] * 3 / 4 => Ref::inner(self.resize(id, smaller)),
             _ => Ref::inner(id),
         }
@@ -321,7 +321,7 @@ impl<S: Aggregate> Nodes<S> {
         new
     }
 
-    /// Bytes that they take.
+    /// Memory in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.tiny.bytes() + self.small.bytes() + self.large.bytes() + self.full.bytes()
     }
