@@ -27,8 +27,8 @@ pub(crate) struct OwnRowWriter {
     without_room: u64,
 }
 
-/// Returns whether a key needs no row to express its totals. A row that clears always needs one: it subtracts the totals
-/// that it states, also when both totals are equal.
+/// Returns whether a key needs no row to express its totals. A row that clears is needed unless both totals are zero: it
+/// subtracts the totals that it states, also when they are equal.
 pub(crate) fn counts_nothing(key: &[u8], (added, removed): (u64, u64)) -> bool {
     added == removed && (added == 0 || !key::is_cleared(key))
 }

@@ -369,7 +369,8 @@ impl Structure {
         let (mut counted, mut stalest) = (0, Time::NEVER);
         let mut parts = ledger.all_actor_rows().iter().peekable();
         while let Some((actor, actor_rows)) = parts.next() {
-            // An earlier run of a gauge counts no longer, so its rows cannot be stale. The next run of its node follows.
+            // An earlier run has ended and adds nothing more, so its rows cannot be stale. The next run of its node follows
+            // it here.
             let earlier = parts.peek().is_some_and(|(next, _)| next.node == actor.node);
             counted += u32::from(actor_rows.counts);
             if actor_rows.counts && !earlier && actor != ledger.actor() {

@@ -64,8 +64,8 @@ impl Ledger {
         }
     }
 
-    /// Republishes the readable values of an actor whose rows above `after` are about to be dropped, so that they stay
-    /// readable.
+    /// Republishes the readable values of an actor whose rows are about to be dropped, so that they stay readable. Only for
+    /// rows above `after`.
     pub(super) fn republish_lost(&mut self, actor: &Actor, actor_rows: &ActorRows, after: Version) {
         if !self.is_cache() || self.closed {
             return;
@@ -94,9 +94,10 @@ impl Ledger {
         }
     }
 
-    /// Republishes a readable write without a row if it supersedes a current row of its owner or of this node. If another
-    /// write had superseded both, they would have been retired before that write was. Without such a row the write waits,
-    /// since perhaps no node has it any more, and it is removed with the last row of its key.
+    /// Republishes a readable write that has no row, if its key has a current row: an own row, or a row whose owner
+    /// confirmed it after the restore. If a third write had superseded both, that row would have been retired before the
+    /// third one. Without a current row, perhaps no node holds a row of the key any more. Then the write waits, and it is
+    /// removed with the last row of its key.
     pub(super) fn republish_unowned(&mut self) {
         if self.closed {
             return;
