@@ -179,7 +179,7 @@ fn a_cell_that_is_held_is_not_removed() {
             let keys = Arc::clone(&keys);
             move || {
                 add(&keys, id, 1);
-                cell(&keys, id).let_go();
+                cell(&keys, id).unpin();
             }
         });
         let before = keys.remove_unused(id);
@@ -202,7 +202,7 @@ fn what_is_removed_is_zero_and_committed() {
             move || {
                 add(&keys, id, 1);
                 add(&keys, id, -1);
-                cell(&keys, id).let_go();
+                cell(&keys, id).unpin();
             }
         });
         commit(&keys);

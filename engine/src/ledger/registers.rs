@@ -73,7 +73,7 @@ pub(crate) struct Registers {
     by_expiry: BTreeSet<(u64, CellId)>,
     /// Cells whose readable write is not this node's own row.
     pub(super) needless: BTreeSet<CellId>,
-    /// Cells with a readable write that had a row and may have none now: see [`super::Ledger::adopt`].
+    /// Cells with a readable write that had a row and may have none now: see [`super::Ledger::republish_unowned`].
     pub(super) orphans: BTreeSet<CellId>,
 }
 
