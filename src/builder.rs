@@ -1,4 +1,4 @@
-//! From a configuration to a running node.
+//! Builds and starts a node from its configuration.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -34,10 +34,10 @@ pub enum StartError {
     /// The certificate or key cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    /// There is no certificate.
+    /// No certificate was given.
     #[error("node {0} has no certificate: give it one with `identity`")]
     NoIdentity(String),
-    /// The certificate is another node's.
+    /// The certificate is for another node.
     #[error("the certificate is for node {certified} and not for {name}: give each node its own")]
     Name {
         /// The name of the node.
@@ -45,28 +45,28 @@ pub enum StartError {
         /// The name in the certificate.
         certified: String,
     },
-    /// The number of the run cannot be.
+    /// The incarnation is not a valid one.
     #[error("the incarnation cannot be used: {0}; leave it out to take the wall clock's milliseconds")]
     Incarnation(#[from] NoSuchRun),
-    /// There is no run behind the one that is saved.
+    /// The saved incarnation is the highest possible one, so no run can follow it.
     #[error("the data_dir was last used by the last run that a node can be in, {0}: move it away")]
     LastRun(Incarnation),
     /// A structure cannot be replicated.
     #[error(transparent)]
     Structure(#[from] StructureError),
-    /// The founders of hard limits cannot be those.
+    /// The list of founders of hard limits is not valid.
     #[error(transparent)]
     Founding(#[from] FoundingError),
-    /// A limit cannot be kept.
+    /// A limit cannot be enforced.
     #[error(transparent)]
     Limit(#[from] LimitError),
-    /// The limits that were declared cannot be kept.
+    /// The declared limits are not valid.
     #[error(transparent)]
     Declared(#[from] DeclaredError),
-    /// The address cannot be listened on.
+    /// The node cannot listen on the address.
     #[error(transparent)]
     Bind(#[from] tallymesh_transport::BindError),
-    /// What outlives a run cannot be read or written.
+    /// The saved state cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
     /// The admin socket cannot be opened.
@@ -74,7 +74,7 @@ pub enum StartError {
     Admin(#[from] AdminError),
 }
 
-/// What a node is to be.
+/// The configuration of a node that has not started yet.
 #[derive(Debug)]
 pub struct Builder {
     pub(crate) name: String,
@@ -109,10 +109,10 @@ impl Builder {
         }
     }
 
-    /// What a configuration says, its certificate files read.
+    /// Creates a builder from a configuration, and reads the certificate files that it names.
     ///
     /// # Errors
-    /// [`StartError`] when the configuration has no node block, or the certificate cannot be used or is another node's.
+    /// [`StartError`] when the configuration has no node block, or when the certificate is invalid or for another node.
     pub fn from_config(config: &Config) -> Result<Self, StartError> {
         let node = config.require_node()?;
         let identity = Identity::from_files(&node.tls.ca, &node.tls.cert, &node.tls.key)?;
@@ -130,68 +130,68 @@ impl Builder {
         Ok(builder)
     }
 
-    /// The node's certificate and key, and the authority that the cluster trusts. Required.
+    /// Sets the node's certificate and key, and the cluster CA that the node trusts. Required.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
         self.identity = Some(identity);
         self
     }
 
-    /// The UDP address to listen on; a free loopback port unless it is said.
+    /// Sets the UDP address to listen on. Default: a free port on the loopback address.
     #[must_use]
     pub fn listen(mut self, addr: SocketAddr) -> Self {
         self.transport.listen = addr;
         self
     }
 
-    /// The address under which the others reach this node, if it is not the one listened on.
+    /// Sets the address at which other nodes reach this one, if it differs from the listen address.
     #[must_use]
     pub fn advertise(mut self, addr: SocketAddr) -> Self {
         self.transport.advertise = Some(addr);
         self
     }
 
-    /// A node to join by, as `host:port`. One that is up is enough; all that the cluster knows are found from there.
+    /// Adds a seed: a node to join by, as `host:port`. One running seed is enough; the node learns all other members from it.
     #[must_use]
     pub fn seed(mut self, addr: impl Into<String>) -> Self {
         self.transport.seeds.push(addr.into());
         self
     }
 
-    /// A structure to replicate. A plain [`Class`] turns into one with the class's name and defaults.
+    /// Replicates a structure. A plain [`Class`] becomes a structure with the name and defaults of the class.
     #[must_use]
     pub fn replicate(mut self, spec: StructureSpec) -> Self {
         self.structures.push(spec);
         self
     }
 
-    /// A cache to replicate, without a bound and with all that it holds for nodes that join.
+    /// Replicates a cache without bounds. A joining node receives all its entries.
     #[must_use]
     pub fn cache(self, name: StructureName) -> Self {
         self.replicate(StructureSpec::new(name, Class::Cache))
     }
 
-    /// A cache to replicate, with its bounds and what a node that joins gets of it.
+    /// Replicates a cache. `spec` states its bounds and which entries a joining node receives.
     #[must_use]
     pub fn cache_with(self, config: &CacheConfig) -> Self {
         self.replicate(config.structure())
     }
 
-    /// A gauge cache to keep.
+    /// Adds a gauge cache.
     #[must_use]
     pub fn gauge_cache(mut self, spec: GaugeCacheSpec) -> Self {
         self.gauge_caches.push(spec);
         self
     }
 
-    /// A series to count in. See [`Builder::audit`] for those of the audit.
+    /// Adds a series. For the series of the audit see [`Builder::audit`].
     #[must_use]
     pub fn series(mut self, spec: SeriesSpec) -> Self {
         self.series.push(spec);
         self
     }
 
-    /// Audits metrics by address, in the windows of a monitor, and shares them with the cluster.
+    /// Audits metrics by address, in the windows of a monitor, and shares the counts with the cluster.
     #[must_use]
     pub fn audit(mut self, metrics: &[Metric], monitor: Monitor) -> Self {
         let Monitor { interval, windows } = monitor;
@@ -200,55 +200,55 @@ impl Builder {
         self
     }
 
-    /// The nodes that hard limits are divided among, and how long one of them keeps its share without hearing from another
-    /// one, one second to a day. The same on all nodes.
+    /// Sets the founders, the nodes that hard limits are divided among. The duration states how long a founder keeps its share
+    /// without news from another founder: one second to one day. All nodes must have the same values.
     #[must_use]
     pub fn founders(mut self, founders: impl IntoIterator<Item = NodeName>, reclaim_after: Duration) -> Self {
         (self.limits.founders, self.limits.reclaim_after) = (founders.into_iter().collect(), reclaim_after);
         self
     }
 
-    /// Founders do not take up the share of one that is gone: `stand_in = false` of a configuration.
+    /// Founders do not take over the share of a founder that is gone: `stand_in = false` in a configuration.
     #[must_use]
     pub fn without_stand_ins(mut self) -> Self {
         self.limits.stand_in = false;
         self
     }
 
-    /// At most `maximum` open inbound connections from each block of addresses whose prefix has so many bits, checked by
-    /// [`Limits::try_accept`](crate::Limits::try_accept). Up to 32 bits it is of IPv4 addresses, else of IPv6. `inbound_cidr`
-    /// has to be replicated.
+    /// Limits the open inbound connections to `maximum` for each address block with this prefix length, checked by
+    /// [`Limits::try_accept`](crate::Limits::try_accept). Lengths up to 32 bits mean IPv4 blocks, greater ones IPv6 blocks.
+    /// Requires that `inbound_cidr` is replicated.
     #[must_use]
     pub fn inbound_maximum(self, prefix_len: u8, maximum: u64) -> Self {
         self.inbound_maximum_of(Family::of_mask(prefix_len), prefix_len, maximum)
     }
 
-    /// As [`Builder::inbound_maximum`], of addresses of a family: for short IPv6 prefixes.
+    /// As [`Builder::inbound_maximum`], for the given address family: for short IPv6 prefixes.
     #[must_use]
     pub fn inbound_maximum_of(mut self, family: Family, prefix_len: u8, maximum: u64) -> Self {
         self.limits.inbound.push(InboundMaximum { prefix_len, v6: family == Family::V6, maximum });
         self
     }
 
-    /// At most `maximum` open outbound connections of a scope. `OBTC` has to be replicated.
+    /// Limits the open outbound connections of a scope to `maximum`. Requires that `OBTC` is replicated.
     #[must_use]
     pub fn outbound_maximum(self, scope: OutboundScope, maximum: u64) -> Self {
         self.outbound(scope, |limits| limits.maximum = Some(maximum))
     }
 
-    /// A rate of new outbound connections of a scope. `OBTC` has to be replicated.
+    /// Limits the rate of new outbound connections of a scope. Requires that `OBTC` is replicated.
     #[must_use]
     pub fn outbound_connections(self, scope: OutboundScope, spec: ThrottleSpec) -> Self {
         self.outbound(scope, |limits| limits.connections = Some(spec))
     }
 
-    /// A rate of outbound messages of a scope. `OBTM` has to be replicated.
+    /// Limits the rate of outbound messages of a scope. Requires that `OBTM` is replicated.
     #[must_use]
     pub fn outbound_messages(self, scope: OutboundScope, spec: ThrottleSpec) -> Self {
         self.outbound(scope, |limits| limits.messages = Some(spec))
     }
 
-    /// Changes the limits of a scope, which are made if there are none.
+    /// Changes the limits of a scope. Creates them if the scope has none.
     fn outbound(mut self, scope: OutboundScope, set: impl FnOnce(&mut OutboundLimits)) -> Self {
         let all = &mut self.limits.outbound;
         match all.iter_mut().find(|limits| limits.scope == scope) {
@@ -262,88 +262,88 @@ impl Builder {
         self
     }
 
-    /// A named throttle. `shared_named_throttles` has to be replicated.
+    /// Declares a named throttle. Requires that `shared_named_throttles` is replicated.
     #[must_use]
     pub fn throttle(mut self, name: &str, spec: ThrottleSpec) -> Self {
         self.limits.throttles.push(NamedThrottle { name: name.to_owned(), spec });
         self
     }
 
-    /// So many permits under a name, that the cluster shares. `shared_named_throttles` has to be replicated, and there have to
-    /// be founders.
+    /// Declares `maximum` permits under a name, which the cluster shares. Requires that `shared_named_throttles` is replicated
+    /// and that there are founders.
     #[must_use]
     pub fn permits(mut self, name: &str, maximum: u64) -> Self {
         self.limits.permits.push(NamedPermits { name: name.to_owned(), maximum });
         self
     }
 
-    /// All limits at once, in place of what was said before.
+    /// Sets all limits at once, and replaces those set before.
     #[must_use]
     pub fn limits(mut self, limits: LimitsConfig) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The Unix socket on which the `tally` command is served.
+    /// Sets the Unix socket on which the node serves the `tally` command.
     #[must_use]
     pub fn admin(mut self, path: impl AsRef<Path>) -> Self {
         self.admin = Some(path.as_ref().to_owned());
         self
     }
 
-    /// The folder in which the node saves what outlives a run: caches, gauge caches, series that persist, which nodes are
-    /// forgotten, and in which run it is. A file is made there if there is none; one node at a time uses it.
+    /// Sets the folder of the saved state: caches, gauge caches, persistent series, forgotten nodes, and the node's
+    /// incarnation. The node creates the file if there is none. Only one node at a time may use the folder.
     #[must_use]
     pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.data_dir = Some(path.as_ref().to_owned());
         self
     }
 
-    /// What the node does when there is no room for its state as it starts: it refuses to start unless this says otherwise.
+    /// Sets what the node does when it starts and the disk has no room for its state. Default: it refuses to start.
     #[must_use]
     pub fn on_full_disk(mut self, on_full_disk: OnFullDisk) -> Self {
         self.on_full_disk = on_full_disk;
         self
     }
 
-    /// Which run of the node this is; the wall clock's milliseconds unless it is said. It has to be higher than that of
-    /// any earlier run; where a [`Builder::data_dir`] says which one was the last, it is made so.
+    /// Sets the incarnation, the number of this run. Default: the wall clock's milliseconds. It must be higher than that of any
+    /// earlier run; with a [`Builder::data_dir`], the node raises it above the last saved one if necessary.
     #[must_use]
     pub fn incarnation(mut self, incarnation: Incarnation) -> Self {
         self.transport.incarnation = incarnation;
         self
     }
 
-    /// A switch that cuts the node from the network: for demonstrations and tests of partitions.
+    /// Sets a switch that cuts the node from the network: for demonstrations and tests of partitions.
     #[must_use]
     pub fn gate(mut self, gate: Gate) -> Self {
         self.transport.gate = gate;
         self
     }
 
-    /// How the transport behaves in time.
+    /// Sets the intervals and timeouts of the transport.
     #[must_use]
     pub fn timings(mut self, timings: Timings) -> Self {
         self.transport.timings = timings;
         self
     }
 
-    /// How the engine behaves.
+    /// Sets the parameters of the engine.
     #[must_use]
     pub fn engine(mut self, config: EngineConfig) -> Self {
         self.engine = config;
         self
     }
 
-    /// Starts the node. To be called from within a tokio runtime; the node's tasks run on it.
+    /// Starts the node. Must be called within a tokio runtime, on which the node's tasks then run.
     ///
     /// # Errors
-    /// [`StartError`] says what is in the way; nothing runs then.
+    /// [`StartError`] states why the node cannot start. No task runs in that case.
     pub async fn start(self) -> Result<Node, StartError> {
         Node::start(self).await
     }
 
-    /// The identity, which has to be there and to be this node's.
+    /// Takes the identity, and checks that it exists and is for this node.
     pub(crate) fn take_identity(&mut self) -> Result<Identity, StartError> {
         let name = self.name.clone();
         let identity = self.identity.take().ok_or(StartError::NoIdentity(name))?;
@@ -354,7 +354,7 @@ impl Builder {
     }
 }
 
-/// A seed that differs from process to process, so that nobody outside knows which keys collide in the tables.
+/// A hash seed that differs between processes, so that an outsider cannot know which keys collide in the tables.
 pub(crate) fn rand_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()

@@ -1,4 +1,4 @@
-//! The handle of a cache, and reading through it.
+//! The handle of a cache, and read-through loading.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::clock::unix_ms;
 
-/// A replicated cache: keys and values of any bytes. The last write of a key wins, on all nodes.
+/// A replicated cache: keys and values are arbitrary bytes. On all nodes, the last write of a key wins.
 ///
 /// Cheap to clone; usable from any thread, with or without tokio. Values are shared, not copied.
 #[derive(Clone, Debug)]
@@ -20,27 +20,27 @@ pub struct Cache {
     loads: Arc<Mutex<Loads>>,
 }
 
-/// Loads that are under way or have failed lately, by key.
+/// Loads that are running or have failed recently, by key.
 type Loads = HashMap<Vec<u8>, Load>;
 
 #[derive(Debug)]
 enum Load {
-    /// Its end, for those who wait.
+    /// Receives the result, for callers that wait.
     Running(watch::Receiver<Ended>),
-    /// Why it failed, and until when that is remembered, in milliseconds since 1970.
+    /// The error, and until when it is remembered, in milliseconds since 1970.
     Failed(LoadError, u64),
 }
 
-/// How a load ended; `None` while it runs, and for good if whoever ran it is gone.
+/// The result of a load; `None` while the load runs, and permanently if the task that ran it was dropped.
 type Ended = Option<Result<Arc<[u8]>, LoadError>>;
 
-/// What becomes of an error of a load.
+/// What a cache does with the error of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Errors {
-    /// It is told to those who wait for the load; the next one who asks loads again.
+    /// The callers that wait for the load receive the error; the next caller loads again.
     #[default]
     Forget,
-    /// For so long everybody on this node is told of it, and nobody loads.
+    /// For this time, all callers on this node receive the error, and no caller loads.
     Keep(Duration),
 }
 
@@ -49,11 +49,11 @@ pub enum Errors {
 pub struct Loaded {
     /// The value.
     pub value: Arc<[u8]>,
-    /// Whether it was loaded now, by this call or one that ran already, and not read.
+    /// Whether this call or a concurrent one loaded the value now; otherwise it was read from the cache.
     pub loaded: bool,
 }
 
-/// Why there is no value: what the load said, or why its value could not be written.
+/// Why there is no value: the error of the load, or the reason why the value could not be written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LoadError(Arc<str>);
@@ -64,7 +64,7 @@ impl LoadError {
     }
 }
 
-/// Removes a load that is under way when whoever runs it is dropped: those who wait then run it themselves.
+/// Removes a running load when the task that runs it is dropped. A waiting caller then runs the load itself.
 struct Running<'a> {
     cache: &'a Cache,
     key: &'a [u8],
@@ -96,55 +96,55 @@ impl Cache {
         self.inner.get(key.as_ref(), unix_ms())
     }
 
-    /// The entry of a key: its value with who wrote it when, and when it expires.
+    /// The entry of a key: its value, writer, time of the write, and expiry.
     pub fn entry(&self, key: impl AsRef<[u8]>) -> Option<CacheEntry> {
         self.inner.entry(key.as_ref(), unix_ms())
     }
 
-    /// Writes a value that expires after `ttl`; never, if that is zero.
+    /// Writes a value that expires after `ttl`. A `ttl` of zero means that it never expires.
     ///
     /// # Errors
-    /// [`CacheError`]; nothing was written then.
+    /// [`CacheError`]. Nothing was written in that case.
     pub fn set(&self, key: impl AsRef<[u8]>, value: impl Into<Arc<[u8]>>, ttl: Duration) -> Result<Stamp, CacheError> {
         self.inner.set(key.as_ref(), value, ttl, unix_ms())
     }
 
-    /// Removes an entry, on all nodes; whether there was one.
+    /// Removes an entry on all nodes. Returns whether there was one.
     ///
     /// # Errors
-    /// [`CacheError`]; nothing was removed then.
+    /// [`CacheError`]. Nothing was removed in that case.
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool, CacheError> {
         Ok(self.inner.remove(key.as_ref(), unix_ms())?.is_some())
     }
 
-    /// The entries behind `after`, from the first one on if there is none, in order of key, at most `limit`.
+    /// At most `limit` entries in order of key, beginning after the key `after`, or at the first key if it is `None`.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize) -> Vec<CacheEntry> {
         self.inner.entries(after, limit, unix_ms())
     }
 
-    /// Entries.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.inner.len(unix_ms())
     }
 
-    /// Whether there are none.
+    /// Whether the cache has no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of all keys and values.
+    /// The size of all keys and values, in bytes.
     pub fn value_bytes(&self) -> u64 {
         self.inner.value_bytes()
     }
 
-    /// The structure below.
+    /// The underlying structure.
     pub fn structure(&self) -> &Arc<Structure> {
         self.inner.structure()
     }
 
-    /// The value of a key; if there is none, what `load` returns, which is written to the cache with `ttl` and so shared with
-    /// the cluster. On one node one load of a key runs at a time, and all who ask meanwhile get what it brings. Who runs it
-    /// may be dropped: one of those who wait then runs its own. An error is told to all who wait, and not kept.
+    /// Reads the value of a key. If there is none, runs `load`, writes the result to the cache with `ttl`, and so shares it
+    /// with the cluster. One load per key runs on a node at a time, and concurrent callers receive its result. If the caller
+    /// that runs the load is dropped, a waiting caller runs its own load. All waiting callers receive an error; it is not kept.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -161,7 +161,7 @@ impl Cache {
         self.get_or_load_with(key, ttl, Errors::Forget, load).await
     }
 
-    /// As [`Cache::get_or_load`]; `errors` says what becomes of an error.
+    /// As [`Cache::get_or_load`]; `errors` states how an error is handled.
     ///
     /// # Errors
     /// [`LoadError`].
@@ -182,7 +182,7 @@ impl Cache {
                 Part::Read(value) => return Ok(Loaded { value, loaded: false }),
                 Part::Failed(error) => return Err(error),
                 Part::Wait(mut end) => {
-                    // An error of the channel: whoever ran the load is gone.
+                    // An error of the channel: the caller that ran the load was dropped.
                     let ended = end.wait_for(Option::is_some).await.ok().and_then(|ended| ended.clone());
                     if let Some(ended) = ended {
                         return ended.map(|value| Loaded { value, loaded: true });
@@ -203,7 +203,7 @@ impl Cache {
         }
     }
 
-    /// What there is to do for whoever asks for a key.
+    /// The role of a caller that asks for a key: read, wait, or load.
     fn part(&self, key: &[u8]) -> Part {
         if let Some(value) = self.get(key) {
             return Part::Read(value);
@@ -214,7 +214,7 @@ impl Cache {
             Some(Load::Failed(error, until)) if *until > unix_ms() => return Part::Failed(error.clone()),
             Some(Load::Failed(..)) | None => {}
         }
-        // A load may have ended since the key was read.
+        // Another load may have ended since this caller read the key.
         if let Some(value) = self.get(key) {
             return Part::Read(value);
         }
@@ -229,7 +229,7 @@ impl Cache {
         Ok(value)
     }
 
-    /// Remembers an error, and lets go of those whose time is over.
+    /// Remembers an error, and removes expired ones.
     fn remember(&self, key: &[u8], error: &LoadError, time: Duration) {
         let now = unix_ms();
         let until = now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
@@ -260,7 +260,7 @@ mod tests {
 
     const FOREVER: Duration = Duration::ZERO;
 
-    /// Polls a future once: it is under way then.
+    /// Polls a future once, so that it is running.
     async fn begin(future: &mut (impl Future + Unpin)) {
         std::future::poll_fn(|context| {
             assert!(std::pin::Pin::new(&mut *future).poll(context).is_pending(), "it waits");
@@ -293,7 +293,7 @@ mod tests {
         assert!(cache.loads.lock().is_empty());
     }
 
-    /// Whoever runs a load may be dropped: one who waits runs its own.
+    /// When the caller that runs a load is dropped, a waiting caller runs its own.
     #[tokio::test]
     async fn a_load_that_is_dropped_is_run_by_who_waits() {
         let (_replica, cache) = cache();

@@ -1,4 +1,4 @@
-//! What a throttle says to a request for tokens, with the reason of a refusal.
+//! The result of a request for tokens, with the reason of a refusal.
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use tallymesh_engine::Time;
 use tallymesh_engine::limits::{Decision as Inner, Limiter, Pool, Throttle, UNITS};
 use tallymesh_schemas::{OnPartition, Strength};
 
-/// What became of a request for tokens.
+/// The result of a request for tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
-    /// They were taken.
+    /// The tokens were taken.
     Admitted,
-    /// They were not taken.
+    /// The tokens were not taken.
     Refused {
-        /// When they would fit if nobody else took any and no share moved; `None` when that cannot be said.
+        /// The time after which the tokens would fit if no other request took any and no share moved; `None` when the node
+        /// cannot compute it.
         after: Option<Duration>,
-        /// What is in the way.
+        /// The reason of the refusal.
         reason: Reason,
     },
 }
@@ -34,27 +35,27 @@ impl Decision {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reason {
-    /// The tokens, or the permits, are in use or used up.
+    /// The tokens are used up, or all permits are in use.
     #[error("it is used up")]
     Empty,
-    /// More were asked for than the burst: they never fit.
+    /// The request exceeds the burst, so it never fits.
     #[error("so many do not fit into the burst, ever")]
     Burst,
-    /// A hard limit: other nodes hold the shares that are needed. A refusal asks them for more.
+    /// A hard limit: other nodes hold the shares that are needed. The refusal asks them for more.
     #[error("this node's share is too small; it has asked for more")]
     Share,
-    /// A hard limit: this node has started and does not have its share yet. It borrows meanwhile.
+    /// A hard limit: this node has started and does not have its initial share yet. It borrows meanwhile.
     #[error("the limit is being founded: this node does not have its share yet")]
     Founding,
-    /// Nodes that the limit needs are not heard.
+    /// This node receives no news from nodes that the limit needs.
     #[error("nodes that it needs are not heard")]
     Partition,
-    /// A hard limit: another node has another configuration of it, so no node shares it with that one.
+    /// A hard limit: another node has a different configuration of it, so the two do not share it.
     #[error("another node has another configuration of hard limits: make all nodes alike")]
     Differs,
 }
 
-/// A decision of the engine, with the reason of a refusal.
+/// Adds the reason of a refusal to a decision of the engine.
 pub(crate) fn explained(decision: Inner, throttle: &Throttle, limiter: &Limiter, now: Time, n: u64) -> Decision {
     match decision {
         Inner::Admitted => Decision::Admitted,
@@ -92,7 +93,7 @@ fn no_share(limiter: &Limiter, name: &str, no_founder: bool) -> Reason {
     }
 }
 
-/// Why there is no permit on this node.
+/// Why this node has no free permit.
 pub(crate) fn no_permit(pool: &Pool, limiter: &Limiter, now: Time) -> Reason {
     let standing = pool.standing(now);
     if u64::try_from(standing.open).unwrap_or(0) >= standing.maximum {

@@ -1,4 +1,4 @@
-//! Limits of what goes out and comes in: rates and maxima, of all scopes that apply at once.
+//! Limits for outbound and inbound traffic: rates and maxima, checked together for all scopes that apply.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,46 +15,46 @@ use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureId, ThrottleSpec};
 use crate::clock::Clock;
 use crate::decision::{self, Reason};
 
-/// What something that goes out belongs to. What is not said is not limited.
+/// The scopes that an outbound connection or message belongs to. A field that is `None` is not limited.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Scope<'a> {
     /// The binding.
     pub binding: Option<&'a str>,
-    /// The group of bindings that it is of.
+    /// The group that the binding belongs to.
     pub binding_group: Option<&'a str>,
     /// The destination domain.
     pub domain: Option<&'a str>,
-    /// The host that is connected to.
+    /// The host to connect to.
     pub host: Option<&'a str>,
-    /// Its address.
+    /// The host's address.
     pub address: Option<IpAddr>,
 }
 
-/// Which limit was in the way.
+/// The limit that refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// A maximum of open connections is reached.
+    /// The maximum number of open connections is reached.
     #[error("{scope}: {open} are open and {maximum} are allowed")]
     Maximum {
-        /// Of what.
+        /// The limited scope.
         scope: String,
-        /// What is open, cluster-wide, as far as this node knows.
+        /// Open connections in the cluster, as far as this node knows.
         open: i64,
-        /// What is allowed.
+        /// The allowed maximum.
         maximum: u64,
     },
     /// A rate is used up.
     #[error("{scope}: {reason}")]
     Rate {
-        /// Of what.
+        /// The limited scope.
         scope: String,
-        /// What is in the way.
+        /// The reason of the refusal.
         reason: Reason,
-        /// When one more would fit; `None` when that cannot be said.
+        /// The time after which one more would fit; `None` when the node cannot compute it.
         after: Option<Duration>,
     },
-    /// A name cannot be one.
+    /// A name is not valid.
     #[error(transparent)]
     Name(
         #[from]
@@ -83,19 +83,19 @@ impl From<HoldError> for Refusal {
             }
             HoldError::Mask(error) => Self::Mask(error),
             HoldError::Key(error) => Self::Name(error),
-            // Only where limits are given that do not concern the address.
+            // Happens only when the given limits do not concern the address.
             HoldError::NoLimit { addr } => Self::Name(KeyError::Address(addr.to_string())),
         }
     }
 }
 
-/// An open connection: it counts in all structures concerned until it is dropped.
+/// An open connection. It counts in all structures concerned until it is dropped.
 #[derive(Debug)]
 pub struct Open {
     _holds: Vec<Hold>,
 }
 
-/// The limits of a node, as its configuration has them. Cheap to clone; usable from any thread.
+/// The configured limits of a node. Cheap to clone; usable from any thread.
 ///
 /// ```no_run
 /// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -115,7 +115,7 @@ pub struct Open {
 #[derive(Clone, Debug)]
 pub struct Limits(Arc<Inner>);
 
-/// What the configuration says of each scope.
+/// The configured limits of each scope.
 #[derive(Debug)]
 struct Scopes {
     config: LimitsConfig,
@@ -123,13 +123,13 @@ struct Scopes {
 }
 
 impl Scopes {
-    /// The limits of a scope: its own, or those of each one alike.
+    /// The limits of a scope: its own, or else those of the wildcard (`*`) scope.
     fn of(&self, scope: &OutboundScope) -> Option<&OutboundLimits> {
         let candidates = [scope.clone()].into_iter().chain(alike(scope));
         candidates.filter_map(|scope| self.by_scope.get(&scope)).next().and_then(|at| self.config.outbound.get(*at))
     }
 
-    /// The throttle of a name that stands for a scope in its one form.
+    /// The throttle of a scope, by the scope's canonical name.
     fn throttle(&self, name: &str, class: Class) -> Option<ThrottleSpec> {
         let scope = OutboundScope::parse(name).filter(|scope| !scope.is_pattern())?;
         let canonical = scope.canonical().ok().filter(|scope| scope.to_string() == name)?;
@@ -162,16 +162,16 @@ impl Limits {
         Self(Arc::new(Inner { scopes, structures, limiters, clock }))
     }
 
-    /// What the limits are.
+    /// The configured limits.
     pub fn config(&self) -> &LimitsConfig {
         &self.0.scopes.config
     }
 
-    /// Opens an outbound connection if every maximum and every connection rate that applies has room: a guard that counts
-    /// until it is dropped. Nothing is counted when it is refused.
+    /// Opens an outbound connection if every maximum and every connection rate that applies has room. Returns a guard that
+    /// counts until it is dropped. A refused connection counts nowhere.
     ///
     /// # Errors
-    /// [`Refusal`] names the limit that was in the way.
+    /// [`Refusal`] names the limit that refused.
     pub fn try_open(&self, scope: &Scope<'_>) -> Result<Open, Refusal> {
         let inner = &self.0;
         let scopes = scopes(scope)?;
@@ -188,16 +188,16 @@ impl Limits {
         Ok(Open { _holds: holds })
     }
 
-    /// Takes `n` messages from every message rate that applies, or from none.
+    /// Takes `n` messages from every message rate that applies. If one rate refuses, takes from none.
     ///
     /// # Errors
-    /// [`Refusal`] names the limit that was in the way.
+    /// [`Refusal`] names the limit that refused.
     pub fn try_send(&self, scope: &Scope<'_>, n: u64) -> Result<(), Refusal> {
         self.0.take(&scopes(scope)?, Class::OutboundMessages, n)
     }
 
-    /// Counts an inbound connection if every block that its address lies in has room: checked and counted in one step among
-    /// all threads of this node. Blocks are those of the `inbound` limits.
+    /// Counts an inbound connection if every block that contains its address has room. The check and the count are one atomic
+    /// step among all threads of this node. The blocks are those of the `inbound` limits.
     ///
     /// # Errors
     /// [`Refusal`] names the block that is full.
@@ -206,7 +206,7 @@ impl Limits {
         let Some(structure) = inner.structure(Class::InboundCidr) else { return Ok(Open { _holds: Vec::new() }) };
         let limits = inner.scopes.config.inbound.iter().map(|inbound| MaskLimit::from(*inbound));
         let hold = match structure.try_hold_within(address, limits) {
-            // Addresses of a family that has no limits are counted.
+            // The node counts addresses of a family without limits, and does not limit them.
             Err(HoldError::NoLimit { .. }) => structure.try_hold_within(address, []),
             other => other,
         };
@@ -227,7 +227,7 @@ fn scopes(scope: &Scope<'_>) -> Result<Vec<OutboundScope>, KeyError> {
     scopes.into_iter().map(OutboundScope::canonical).collect()
 }
 
-/// The same scope for each one alike, from the narrower to the wider.
+/// The wildcard scopes that cover this scope, from the narrower to the wider.
 fn alike(scope: &OutboundScope) -> Vec<OutboundScope> {
     let star = || "*".to_owned();
     match scope {
@@ -249,7 +249,7 @@ impl Inner {
         self.structures.get(&StructureId::of(class.name()))
     }
 
-    /// Counts an open connection where the scope is counted, if there is room for it.
+    /// Counts an open connection of this scope, if the maximum has room for it.
     fn hold(&self, scope: &OutboundScope, maximum: Option<u64>) -> Result<Option<Hold>, Refusal> {
         let (class, key) = match scope {
             OutboundScope::Domain(domain) => (Class::OutboundDomains, domain.clone()),
@@ -280,7 +280,7 @@ impl Inner {
         for scope in scopes {
             let Some(spec) = self.scopes.of(scope).and_then(|limits| throttle_of(limits, class)) else { continue };
             let name = scope.to_string();
-            // Hard ones have their founders: the configuration was checked.
+            // Hard limits have founders here: the builder has checked the configuration.
             let Ok(throttle) = limiter.throttle(&name, spec, now) else { continue };
             if let Decision::Refused { after } = throttle.take(now, n) {
                 taken.iter().for_each(|throttle: &Arc<Throttle>| throttle.give_back(now, n));
@@ -364,10 +364,10 @@ limits {
         assert_eq!(refused(&to("a.example")), "domain a.example: 2 are open and 2 are allowed");
         open.push(limits.try_open(&to("one.example")).unwrap());
         assert_eq!(refused(&to("one.example")), "binding b1/one.example: 1 are open and 1 are allowed");
-        // A block of its own stands in place of the one for all alike: no maximum but the global one.
+        // A block for one domain replaces the wildcard block: only the global maximum applies.
         open.extend((0..2).map(|_| limits.try_open(&to("big.example")).unwrap()));
         assert_eq!(refused(&to("big.example")), "global: 5 are open and 5 are allowed");
-        // What is refused counts nowhere, and what ends makes room.
+        // A refused connection counts nowhere, and a closed one makes room.
         assert_eq!(count(&limits, Class::OutboundDomains, b"one.example"), 1);
         assert_eq!(count(&limits, Class::OutboundBindingDomains, b"b1/a.example"), 2);
         open.clear();
@@ -412,7 +412,7 @@ limits {
             "inbound 2001:db8::/64: 1 are open and 1 are allowed"
         );
 
-        // Of many threads exactly so many are in.
+        // Of the connections that many threads open, exactly the maximum is admitted.
         let limits = self::limits();
         let open = std::sync::Mutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -428,7 +428,7 @@ limits {
         assert_eq!(open.into_inner().unwrap().len(), 3);
     }
 
-    /// A throttle of a scope is there before anybody on this node asks for it.
+    /// The throttle of a scope exists before any caller on this node uses it.
     #[test]
     fn a_scope_says_what_the_throttle_of_its_name_is() {
         let limits = limits();

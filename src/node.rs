@@ -37,10 +37,10 @@ use crate::state::{NotTaken, Opened, Saving, StateError, StateStanding};
 use crate::throttle::{Permits, Throttle, ThrottleError};
 use crate::topology::Topology;
 
-/// Commands that wait for the driver.
+/// Commands that may wait for the driver.
 const COMMANDS: usize = 64;
 
-/// A running node. Cheap to clone; when the last clone is dropped the node leaves as with [`Node::shutdown`].
+/// A running node. Cheap to clone. When the last clone is dropped, the node leaves the cluster as with [`Node::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -48,9 +48,9 @@ pub struct Node {
     driver: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-/// The way to the driver, and what to do when it is gone.
+/// The connection to the driver task, and the end of the node.
 impl Node {
-    /// A node of that name, which has to be the one in its certificate.
+    /// Configures a node with this name. The node's certificate must be for the same name.
     pub fn builder(name: &str) -> Builder {
         Builder::new(name)
     }
@@ -156,14 +156,14 @@ impl Node {
         ask(&self.commands, command).await
     }
 
-    /// Leaves the cluster: what this node counts becomes zero everywhere, the others are told goodbye, and all tasks of
-    /// the node have ended when this returns. Counting afterwards has no effect.
+    /// Leaves the cluster. The counts of this node become zero on all nodes, the node says goodbye to its peers, and all its
+    /// tasks have ended when this function returns. Later changes to counters have no effect.
     pub async fn shutdown(&self) {
         self.ask(Command::Leave).await;
         self.join().await;
     }
 
-    /// Ends at once and without a word, as if the process had been killed: for tests of what the others do then.
+    /// Stops at once without a goodbye, as if the process had been killed. For tests of how the other nodes react.
     pub async fn abort(&self) {
         self.ask(Command::Abort).await;
         self.join().await;
@@ -179,24 +179,24 @@ impl Node {
     }
 }
 
-/// Reading and counting.
+/// Reads and counts.
 impl Node {
-    /// The name that its certificate gives it.
+    /// The node's name, as its certificate states it.
     pub fn name(&self) -> &NodeName {
         self.shared.endpoint.name()
     }
 
-    /// This run of it.
+    /// The actor of this run: the node's name and incarnation.
     pub fn actor(&self) -> Actor {
         self.shared.actor()
     }
 
-    /// The UDP address that it listens on.
+    /// The UDP address that the node listens on.
     pub fn listen_addr(&self) -> SocketAddr {
         self.shared.endpoint.local_addr()
     }
 
-    /// The address under which the others reach it.
+    /// The address at which other nodes reach this one.
     pub fn advertised(&self) -> SocketAddr {
         self.shared.endpoint.advertised()
     }
@@ -206,70 +206,70 @@ impl Node {
         self.shared.clock.time()
     }
 
-    /// How the saving of what outlives a run stands; `None` for a node without a [`Builder::data_dir`].
+    /// The status of the saved state; `None` for a node without a [`Builder::data_dir`].
     pub fn state(&self) -> Option<StateStanding> {
         self.shared.saving.as_ref().map(|saving| saving.read(self.shared.clock.time()))
     }
 
-    /// The structures that it replicates, in order of name.
+    /// The structures that this node replicates, in order of name.
     pub fn structures(&self) -> Vec<Arc<Structure>> {
         self.shared.objects()
     }
 
-    /// A structure by its name, or by a beginning of the name that no other one has.
+    /// Finds a structure by its name, or by a prefix of the name that no other structure has.
     ///
     /// # Errors
-    /// [`ObjectError`] says what there is instead.
+    /// [`ObjectError`] lists the names that exist or match.
     pub fn structure(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
         self.shared.object(name)
     }
 
-    /// The handle of a structure that counts by address.
+    /// The handle of a structure whose keys are addresses.
     ///
     /// # Errors
-    /// [`ObjectError`] when there is none of that name, or it counts by something else.
+    /// [`ObjectError`] when no structure has that name, or when its keys are not addresses.
     pub fn cidr(&self, name: &str) -> Result<Cidr, ObjectError> {
         let classes = [Class::InboundCidr, Class::OutboundCidr];
         Ok(Cidr::new(self.of_class(name, &classes, "address")?, self.shared.clock))
     }
 
-    /// The handle of a structure that counts by domain.
+    /// The handle of a structure whose keys are domains.
     ///
     /// # Errors
-    /// [`ObjectError`] when there is none of that name, or it counts by something else.
+    /// [`ObjectError`] when no structure has that name, or when its keys are not domains.
     pub fn domains(&self, name: &str) -> Result<Domains, ObjectError> {
         Ok(Domains::new(self.of_class(name, &[Class::OutboundDomains], "domain")?, self.shared.clock))
     }
 
-    /// The handle of a structure that counts by binding and domain.
+    /// The handle of a structure whose keys are pairs of a binding and a domain.
     ///
     /// # Errors
-    /// [`ObjectError`] when there is none of that name, or it counts by something else.
+    /// [`ObjectError`] when no structure has that name, or when its keys are of another kind.
     pub fn binding_domains(&self, name: &str) -> Result<BindingDomains, ObjectError> {
         let structure = self.of_class(name, &[Class::OutboundBindingDomains], "binding and domain")?;
         Ok(BindingDomains::new(structure, self.shared.clock))
     }
 
-    /// The handle of a cache, by its name, or by a beginning of the name that no other object has.
+    /// The handle of a cache, by its name or by a prefix of the name that no other object has.
     ///
     /// # Errors
-    /// [`ObjectError`] when there is none of that name, or it is no cache.
+    /// [`ObjectError`] when no object has that name, or when the object is not a cache.
     pub fn cache(&self, name: &str) -> Result<Cache, ObjectError> {
         self.shared.cache(name)
     }
 
-    /// The handle of a gauge cache, by its name, or by a beginning of the name that no other one has.
+    /// The handle of a gauge cache, by its name or by a prefix of the name that no other gauge cache has.
     ///
     /// # Errors
-    /// [`ObjectError`] says what there is instead.
+    /// [`ObjectError`] lists the names that exist or match.
     pub fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {
         self.shared.gauge_cache(name)
     }
 
-    /// The handle of a named series, by its name, or by a beginning of the name that no other one has.
+    /// The handle of a named series, by its name or by a prefix of the name that no other series has.
     ///
     /// # Errors
-    /// [`ObjectError`] says what there is instead.
+    /// [`ObjectError`] lists the names that exist or match.
     pub fn series(&self, name: &str) -> Result<Series, ObjectError> {
         let series = self.shared.series_named(name, false, None)?;
         Ok(Series::new(series, self.shared.clock))
@@ -284,37 +284,37 @@ impl Node {
     /// A throttle that the configuration declares, or that is in use.
     ///
     /// # Errors
-    /// [`ObjectError`] says what there is instead.
+    /// [`ObjectError`] lists the throttles that exist.
     pub fn throttle(&self, name: &str) -> Result<Throttle, ObjectError> {
         self.shared.throttle(name)
     }
 
-    /// The throttle of a name, made if need be, and brought to what `spec` says: a changed rate keeps what was counted. It
-    /// goes by itself when it is idle and nobody has its handle. All nodes have to make it alike.
+    /// Returns the throttle of this name. Creates it if it does not exist, and updates it to `spec`: a changed rate keeps the
+    /// tokens counted so far. An idle throttle without handles is removed automatically. All nodes must use the same `spec`.
     ///
     /// # Errors
-    /// [`ThrottleError`] when the name is none, when it is to be hard and there are no founders, or when this node does not
-    /// replicate `shared_named_throttles`.
+    /// [`ThrottleError`] when the name is invalid, when the throttle is hard and no founders are configured, or when this node
+    /// does not replicate `shared_named_throttles`.
     pub fn create_throttle(&self, name: &str, spec: ThrottleSpec) -> Result<Throttle, ThrottleError> {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
         let throttle = limiter.throttle(name, spec, self.shared.clock.time())?;
         Ok(Throttle::new(throttle, Arc::clone(limiter), self.shared.clock))
     }
 
-    /// Permits that the configuration declares, or that were made: a limit of how many may be open at a time that no partition
-    /// exceeds, if what is overdue is closed.
+    /// Permits that the configuration declares, or that the program created: a limit on how many may be open at one time. No
+    /// partition exceeds the limit, provided that the service closes overdue permits.
     ///
     /// # Errors
-    /// [`ObjectError`] says what there is instead.
+    /// [`ObjectError`] lists the permits that exist.
     pub fn permits(&self, name: &str) -> Result<Permits, ObjectError> {
         self.shared.permits_named(name)
     }
 
-    /// The permits of a name, made if need be: `maximum` of them in the whole cluster. Needs founders. All nodes have to make
-    /// them alike. They stay until the node ends.
+    /// Returns the permits of this name and creates them if necessary: `maximum` of them in the whole cluster. Requires
+    /// founders. All nodes must use the same `maximum`. The permits exist until the node stops.
     ///
     /// # Errors
-    /// As [`Node::create_throttle`], and when there are none or too many, or the name is a throttle's.
+    /// As for [`Node::create_throttle`], and when `maximum` is zero or too large, or when a throttle has the name.
     pub fn create_permits(&self, name: &str, maximum: u64) -> Result<Permits, ThrottleError> {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
         let pool = limiter.pool(name, maximum, self.shared.clock.time())?;
@@ -322,13 +322,14 @@ impl Node {
         Ok(Permits::new(pool, Arc::clone(limiter), self.shared.clock))
     }
 
-    /// How the configurations of other live nodes differ from this node's, in order of node and setting; empty where all are
-    /// alike. Compared once a second. Throttles that programs make are compared while they are used, and if they are hard.
+    /// The differences between this node's configuration and those of other live nodes, in order of node and setting. Empty
+    /// when all are equal. Compared once a second. Throttles that programs create are compared while they are used, and if they
+    /// are hard.
     pub fn differences(&self) -> Vec<Difference> {
         settings::differences(&self.shared)
     }
 
-    /// The limits that the configuration has of what goes out and comes in.
+    /// The configured limits for outbound and inbound traffic.
     pub fn limits(&self) -> Limits {
         self.shared.limits.clone()
     }
@@ -344,19 +345,20 @@ impl Node {
     }
 }
 
-/// The cluster.
+/// Cluster membership.
 impl Node {
-    /// Waits until there is a link to another node. A node without seeds has joined at once: there is nobody to join.
+    /// Waits until there is a link to another node. A node without seeds has joined at once, because it has no node to join.
     ///
-    /// What the others count arrives from then on; [`Node::verify`] waits for it. [`Node::settled`] also returns when no seed answers.
+    /// The counts of other nodes begin to arrive then; [`Node::verify`] waits for them. [`Node::settled`] also returns when no
+    /// seed answers.
     ///
     /// # Errors
-    /// [`NodeGone`] when the node is shut down before.
+    /// [`NodeGone`] when the node is shut down before it has joined.
     pub async fn joined(&self) -> Result<(), NodeGone> {
         self.shared.announced.joined().await
     }
 
-    /// The members that are known, this node included, in order of name.
+    /// The known members, including this node, in order of name.
     ///
     /// # Errors
     /// [`NodeGone`] when the node has been shut down.
@@ -365,7 +367,7 @@ impl Node {
         Ok(self.shared.members(&status))
     }
 
-    /// What replication has done so far.
+    /// Counters of the replication so far.
     ///
     /// # Errors
     /// [`NodeGone`] when the node has been shut down.
@@ -373,8 +375,8 @@ impl Node {
         self.ask(Command::Status).await.map(|status| status.counters).ok_or(NodeGone)
     }
 
-    /// Waits until this node has found its place: it has a link to another node, it has nobody to join, or it has tried all
-    /// of its seeds once in vain. It goes on trying then. Returns which of these it is.
+    /// Waits until the first attempt to join has ended. Either the node has a link to another node, or it has no node to join,
+    /// or it has tried all its seeds once without success; it keeps trying in that case. Returns which case applies.
     pub async fn settled(&self) -> Joining {
         let mut joining = self.shared.endpoint.joining();
         let settled = joining.wait_for(|joining| *joining != Joining::Trying).await.map(|joining| *joining);
@@ -382,8 +384,8 @@ impl Node {
         settled.unwrap_or(Joining::Nobody)
     }
 
-    /// Compares what all members hold with what each owner has, and asks again for up to `patience` while some lag or do
-    /// not answer.
+    /// Verifies convergence: compares the data that each member holds with the data of each owner. Repeats the question for up
+    /// to `patience` while some members lag or do not answer.
     ///
     /// # Errors
     /// [`NodeGone`] when the node has been shut down.
@@ -391,8 +393,8 @@ impl Node {
         self.ask(|reply| Command::Verify { patience, reply }).await.ok_or(NodeGone)
     }
 
-    /// Forgets a node: its counts so far are gone everywhere and are not taken back for seven days. One that lives comes
-    /// back as a new run. Returns whether it was done: not when nothing is known of the node, and not when it is this one.
+    /// Forgets a node: removes its counts so far on all nodes, which reject them for seven days. A node that is alive
+    /// renews: it continues as a new run. Returns `false` when the node is unknown, or when it is this node.
     ///
     /// # Errors
     /// [`NodeGone`] when the node has been shut down.
@@ -402,12 +404,12 @@ impl Node {
         Ok(forgetting == Forgetting::Done)
     }
 
-    /// What happens in the cluster from now on, as this node sees it: links, lives, conflicts.
+    /// Subscribes to the events that this node sees in the cluster from now on: links, member states, conflicts.
     pub fn events(&self) -> Events {
         self.shared.announced.events()
     }
 
-    /// The keys of a structure whose counts change from now on, whoever changes them.
+    /// Subscribes to the keys of a structure whose counts change from now on, on this node or on another one.
     ///
     /// # Errors
     /// [`ObjectError`] when there is no structure of that name.
@@ -416,7 +418,7 @@ impl Node {
     }
 }
 
-/// Does something that waits for a disk.
+/// Runs blocking disk work off the async tasks.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
 ) -> Result<T, StateError> {
@@ -426,7 +428,7 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Takes back what an earlier run has saved, and notes durably that this one has begun.
+/// Restores the state that an earlier run has saved, and durably records that this run has begun.
 fn restore(
     mut replica: Replica,
     state: Opened,
@@ -448,7 +450,7 @@ fn restore(
     Ok((replica, saving))
 }
 
-/// The limiters of the structures that throttles are counted in.
+/// Creates the limiters of the structures that count throttles.
 fn limiters(
     config: &LimitsConfig,
     structures: &BTreeMap<StructureId, Arc<Structure>>,
@@ -472,7 +474,7 @@ fn limiters(
         let needed = match class {
             Class::OutboundMessages => config.outbound.iter().any(|limits| hard(limits.messages)),
             Class::OutboundConnections => config.outbound.iter().any(|limits| hard(limits.connections)),
-            // Its throttles and pools may be made at any time.
+            // A program may create throttles and pools of this structure at any time.
             _ => true,
         };
         let founding = founding.clone().filter(|_| needed);

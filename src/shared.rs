@@ -1,4 +1,4 @@
-//! What a node's handles and its admin socket share: the structures, and who is in the cluster.
+//! State that a node's handles and its admin socket share: the structures and the cluster members.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +21,7 @@ use crate::limits::Limits;
 use crate::state::SharedStanding;
 use crate::throttle::{Permits, Throttle};
 
-/// Holds no way to the driver, so that the driver notices when the last handle is gone.
+/// Has no channel to the driver, so that the driver notices when the last handle is dropped.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
@@ -32,52 +32,52 @@ pub(crate) struct Shared {
     pub(crate) gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
     pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
     pub(crate) limits: Limits,
-    /// What this node is configured for, compared with other nodes.
+    /// This node's configuration, which it compares with other nodes.
     pub(crate) settings: Arc<Settings>,
-    /// How the saving of what outlives a run stands, where it is saved.
+    /// The status of the saved state, if the node saves its state.
     pub(crate) saving: Option<SharedStanding>,
-    /// Whether the node has joined, and what happens.
+    /// Whether the node has joined, and the stream of events.
     pub(crate) announced: Announced,
-    /// The bounds that were reached on the admin socket.
+    /// Counters of the bounds reached on the admin socket.
     pub(crate) tally: Arc<bound::Tally>,
 }
 
 /// Why there is no handle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
-    /// No such structure.
+    /// No structure has this name.
     #[error("no object \"{name}\"; this node replicates {}", list(known))]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The names that exist.
         known: Vec<String>,
     },
-    /// More than one structure begins like that.
+    /// More than one structure name begins with this prefix.
     #[error("\"{name}\" may be {}: write more of the name", list(candidates))]
     Ambiguous {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What it may be.
+        /// The names that match.
         candidates: Vec<String>,
     },
-    /// No such throttle.
+    /// No throttle has this name.
     #[error("no throttle \"{name}\"; this node has {}", list(known))]
     NoThrottle {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The names that exist.
         known: Vec<String>,
     },
-    /// No such permits.
+    /// No permits have this name.
     #[error("no permits \"{name}\"; this node has {}", list(known))]
     NoPermits {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// What there is.
+        /// The names that exist.
         known: Vec<String>,
     },
-    /// The structure is no cache.
+    /// The structure is not a cache.
     #[error("\"{name}\" is of class {class}, which is no cache")]
     NoCache {
         /// The structure.
@@ -85,14 +85,14 @@ pub enum ObjectError {
         /// Its class.
         class: &'static str,
     },
-    /// The structure counts by something else.
+    /// The structure has another kind of key.
     #[error("\"{name}\" is of class {class}, which does not count by {by}")]
     Class {
         /// The structure.
         name: String,
         /// Its class.
         class: &'static str,
-        /// What was wanted.
+        /// The requested kind of key.
         by: &'static str,
     },
 }
@@ -104,19 +104,19 @@ fn list(names: &[String]) -> String {
 /// A member of the cluster as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Member {
-    /// Which run of which node.
+    /// The member's actor: its node name and incarnation.
     pub actor: Actor,
-    /// Whether it lives. This node itself is alive.
+    /// The state that the failure detector assigns. For this node itself: alive.
     pub life: Life,
-    /// Where the others reach it; `None` when unknown.
+    /// The address at which other nodes reach it; `None` when unknown.
     pub addr: Option<SocketAddr>,
     /// Whether there is a link to it.
     pub linked: bool,
-    /// The round trip time of the link.
+    /// The link's round trip time.
     pub rtt: Option<Duration>,
-    /// What has passed over the link since it came up.
+    /// The traffic over the link since it came up.
     pub traffic: Option<Traffic>,
-    /// Its build; empty when unknown.
+    /// The member's software build; empty when unknown.
     pub build: String,
 }
 
@@ -135,7 +135,7 @@ impl fmt::Display for Member {
     }
 }
 
-/// What has the name, or else what alone has a name that begins so.
+/// The item with this name, or else the only item whose name begins with it.
 fn pick<'a, T>(name: &str, all: impl Iterator<Item = (String, &'a T)>) -> Result<&'a T, ObjectError> {
     let all: Vec<_> = all.collect();
     if let Some((_, exact)) = all.iter().find(|(known, _)| known == name) {
@@ -162,7 +162,7 @@ impl Shared {
         found.ok_or_else(|| ObjectError::Unknown { name: class.name().to_owned(), known: known() })
     }
 
-    /// The throttle of a name: a named one, or that of a scope of messages or connections.
+    /// The throttle of a name: a named throttle, or the throttle of a message or connection scope.
     pub(crate) fn throttle(&self, name: &str) -> Result<Throttle, ObjectError> {
         let now = self.clock.time();
         let found = self.limiters.values().find_map(|limiter| Some((limiter.resolve(name, now)?, limiter)));
@@ -199,8 +199,7 @@ impl Shared {
         pools.map(|(pool, limiter)| Permits::new(pool, Arc::clone(limiter), self.clock)).collect()
     }
 
-    /// Whether this node has others to join and a link to none of them.
-    /// Whether there are others to join and there is no link to any of them yet.
+    /// Whether this node has others to join and has no link to any of them yet.
     pub(crate) fn searches(&self) -> bool {
         matches!(*self.endpoint.joining().borrow(), Joining::Trying | Joining::Unreachable)
     }
@@ -238,7 +237,7 @@ impl Shared {
         Ok(GaugeCache::new(Arc::clone(pick(name, caches)?), self.clock))
     }
 
-    /// A series of the audit or a named one, and of several intervals the one that is asked for.
+    /// A series of the audit, or a named series. If there are several intervals, the one requested.
     pub(crate) fn series_named(
         &self,
         name: &str,
@@ -250,7 +249,7 @@ impl Shared {
         pick(name, candidates.map(|series| (series.spec().name.to_string(), series))).cloned()
     }
 
-    /// The members with what the transport and the engine know of each.
+    /// The members, with what the transport and the engine know of each.
     pub(crate) fn members(&self, status: &Status) -> Vec<Member> {
         let mut members: BTreeMap<NodeName, Member> = BTreeMap::new();
         for (name, incarnation, life) in &status.nodes {

@@ -1,4 +1,4 @@
-//! The handle of a throttle.
+//! The handles of throttles and permits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use crate::clock::Clock;
 use crate::decision::{Decision, Reason, explained, no_permit};
 use crate::shared::ObjectError;
 
-/// Longest pause before a refused request is tried again: a share may have come meanwhile.
+/// The longest pause before a refused request is tried again: this node may have received a share meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A throttle that the cluster shares.
 ///
-/// Decided on this node, without asking anybody. Cheap to clone; usable from any thread.
+/// This node decides locally and sends no request to other nodes. Cheap to clone; usable from any thread.
 ///
 /// ```no_run
 /// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -36,13 +36,13 @@ pub struct Throttle {
     clock: Clock,
 }
 
-/// Why waiting is in vain.
+/// Why a request can never be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{wanted} at once never fit into a burst of {burst}: ask for fewer, or give the throttle a larger burst")]
 pub struct NeverReady {
-    /// What was asked for.
+    /// The requested number of tokens.
     pub wanted: u64,
-    /// What may come at once.
+    /// The burst: the most tokens that can be taken at once.
     pub burst: u64,
 }
 
@@ -56,7 +56,7 @@ impl Throttle {
         self.inner.name()
     }
 
-    /// Takes `n` tokens if they are there; else says after how long they would fit, and what is in the way. O(1), no
+    /// Takes `n` tokens if they are available. Otherwise returns the time after which they would fit, and the reason. O(1), no
     /// allocation.
     #[inline]
     pub fn take(&self, n: u64) -> Decision {
@@ -64,22 +64,22 @@ impl Throttle {
         explained(self.inner.take(now, n), &self.inner, &self.limiter, now, n)
     }
 
-    /// Whether `n` tokens could be taken now; takes none.
+    /// Tests whether `n` tokens could be taken now. Takes none.
     pub fn check(&self, n: u64) -> Decision {
         let now = self.clock.time();
         explained(self.inner.check(now, n), &self.inner, &self.limiter, now, n)
     }
 
-    /// Counts `n` that have happened anyway; whether they were within the limit. A soft throttle owes what was beyond it;
-    /// with a hard one, what was beyond it is beyond what the cluster promises.
+    /// Counts `n` tokens that the service has used without asking. Returns whether they were within the limit. A soft throttle
+    /// carries the excess as a debt. With a hard throttle, the excess exceeds the limit that the cluster guarantees.
     pub fn inc(&self, n: u64) -> bool {
         self.inner.inc(self.clock.time(), n)
     }
 
-    /// Waits until `n` tokens are taken.
+    /// Waits until `n` tokens are available, and takes them.
     ///
     /// # Errors
-    /// [`NeverReady`] when the burst is smaller than that.
+    /// [`NeverReady`] when `n` is greater than the burst.
     pub async fn until_ready(&self, n: u64) -> Result<(), NeverReady> {
         loop {
             let burst = self.inner.spec().rate.burst();
@@ -95,12 +95,12 @@ impl Throttle {
         }
     }
 
-    /// How it stands on this node.
+    /// The throttle's status on this node.
     pub fn state(&self) -> Standing {
         self.inner.standing(self.clock.time())
     }
 
-    /// What it is, what this node holds of it and the others do, and how wrong it can be, in words.
+    /// Describes in words what the throttle is, what this node and the others hold of it, and how large the error can be.
     pub fn explain(&self) -> Vec<String> {
         let state = self.state();
         let mut lines = vec![self.headline(&state)];
@@ -225,7 +225,7 @@ fn soft(state: &Standing, earlier_run: u64, lines: &mut Vec<String>) {
     lines.push(in_a_partition(state));
 }
 
-/// How long a bucket takes from empty to full.
+/// The time in which an empty bucket fills.
 struct Seconds(Rate);
 
 impl std::fmt::Display for Seconds {
@@ -253,18 +253,18 @@ fn in_a_partition(state: &Standing) -> String {
     format!("in a partition: {what} (now {} of {} nodes are heard)", reach.alive, reach.known)
 }
 
-/// Why there is no throttle or pool of a name.
+/// Why a throttle or pool cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ThrottleError {
     /// This node does not replicate `shared_named_throttles`.
     #[error(transparent)]
     Object(#[from] ObjectError),
-    /// The limit cannot be kept.
+    /// The limit cannot be enforced.
     #[error(transparent)]
     Limit(#[from] LimitError),
 }
 
-/// Permits of a limit of how many may be open at a time. Cheap to clone; usable from any thread.
+/// Permits: a limit on how many things may be open at one time. Cheap to clone; usable from any thread.
 ///
 /// ```no_run
 /// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -283,7 +283,7 @@ pub struct Permits {
     clock: Clock,
 }
 
-/// A permit, given back when it is dropped.
+/// A permit. Dropping it returns it.
 #[derive(Debug)]
 pub struct OpenPermit {
     permit: Permit,
@@ -291,8 +291,9 @@ pub struct OpenPermit {
 }
 
 impl OpenPermit {
-    /// Whether more are in use on this node than it has permits for: it was cut off for so long that others may have taken
-    /// them up. Who wants the limit to hold looks at least every 24th part of `reclaim_after`, and closes what is overdue.
+    /// Whether this node uses more permits than it has. That happens when it was cut off for so long that other nodes may have
+    /// taken the permits over. To keep the limit, a service checks at least once in 1/24 of `reclaim_after` and closes overdue
+    /// permits.
     pub fn is_overdue(&self) -> bool {
         self.permit.is_overdue(self.clock.time())
     }
@@ -303,12 +304,12 @@ impl Permits {
         Self { pool, limiter, clock }
     }
 
-    /// Their name.
+    /// The name of the permits.
     pub fn name(&self) -> &str {
         self.pool.name()
     }
 
-    /// A permit, if there is one on this node. O(1). A refusal tells the others that more are needed here.
+    /// Opens a permit if this node has a free one. O(1). A refusal signals the other nodes that this node needs more permits.
     #[must_use]
     pub fn try_open(&self) -> Option<OpenPermit> {
         let permit = self.pool.try_open(self.clock.time())?;
@@ -318,12 +319,12 @@ impl Permits {
     /// As [`Permits::try_open`], with the reason of a refusal.
     ///
     /// # Errors
-    /// [`Reason`] says what is in the way.
+    /// [`Reason`] states why there is no permit.
     pub fn open(&self) -> Result<OpenPermit, Reason> {
         self.try_open().ok_or_else(|| no_permit(&self.pool, &self.limiter, self.clock.time()))
     }
 
-    /// How it stands.
+    /// The status of the permits on this node.
     pub fn state(&self) -> PoolStanding {
         self.pool.standing(self.clock.time())
     }
