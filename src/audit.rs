@@ -1,4 +1,4 @@
-//! The handle of the audit: six metrics by address, in the windows of each monitor.
+//! The handle of the audit: six metrics by address, in the time windows of each monitor.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use tallymesh_schemas::config::Metric;
 
 use crate::series::Series;
 
-/// Counts what happens, by address: connections, receptions, rejections, deliveries and failures, each in the windows of
+/// Counts events by address: connections, receptions, rejections, deliveries and failures, each in the windows of
 /// every monitor.
 ///
 /// Cheap to clone; usable from any thread.
@@ -38,12 +38,12 @@ impl Audit {
         Self { series: all.filter_map(|series| Some((metric(&series)?, series))).collect() }
     }
 
-    /// Counts one event. Metrics that the node does not audit count nothing.
+    /// Counts one event. A metric that the node does not audit is ignored.
     pub fn record(&self, metric: Metric, addr: IpAddr) {
         self.adjust(metric, addr, 1);
     }
 
-    /// Counts `n` events; a negative `n` takes back.
+    /// Counts `n` events; a negative `n` subtracts.
     pub fn adjust(&self, metric: Metric, addr: IpAddr, n: i64) {
         for (_, series) in self.series.iter().filter(|(of, _)| *of == metric) {
             let added = series.add(addr, n);
@@ -51,13 +51,13 @@ impl Audit {
         }
     }
 
-    /// The series of a metric with windows of `interval` seconds, to be read; `None` when the node does not audit it.
+    /// The series of a metric with windows of `interval` seconds, for reading; `None` when the node does not audit it.
     pub fn series(&self, metric: Metric, interval: u32) -> Option<&Series> {
         let found = self.series.iter().find(|(of, series)| *of == metric && series.spec().interval == interval);
         found.map(|(_, series)| series)
     }
 
-    /// All that is audited, metric by metric, and of each one monitor after the other.
+    /// All audited series, metric by metric, and for each metric one monitor after the other.
     pub fn all(&self) -> impl Iterator<Item = (Metric, &Series)> {
         self.series.iter().map(|(metric, series)| (*metric, series))
     }

@@ -1,4 +1,5 @@
-//! The bounds that this node has reached: read from whoever counts them, logged once, and kept for `cluster info` (I14).
+//! The bounds that this node has reached (I14): collected from the parts that count them, logged once, and kept for `cluster
+//! info`.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use tallymesh_engine::{Now, Time};
 use tallymesh_schemas::bound::{Log, Reached, Report};
 use tallymesh_schemas::{Bound, Repeated, Reporter};
 
-/// Time between two looks at what was reached.
+/// Time between two collections.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the [module](self).
@@ -17,7 +18,7 @@ pub(crate) struct Bounds {
     at: Time,
 }
 
-/// A bound that was reached, and where; `None` where it is one of the whole node.
+/// A bound that was reached, and its object; `None` for a bound of the whole node.
 pub(crate) type Entry = (Bound, Option<String>, Reached);
 
 impl Bounds {
@@ -25,7 +26,7 @@ impl Bounds {
         Self { log: Log::default(), reporter: Reporter::new(1), at: Time(0) }
     }
 
-    /// Takes in what was reached, if it is time.
+    /// Collects the reports, if it is time.
     pub(crate) fn poll(&mut self, now: Now, reports: impl FnOnce() -> Vec<Report>) {
         if now.mono < self.at {
             return;
@@ -34,7 +35,7 @@ impl Bounds {
         self.note(now, reports());
     }
 
-    /// Takes in what was reached.
+    /// Records the reports.
     pub(crate) fn note(&mut self, now: Now, reports: Vec<Report>) {
         let since_start = Duration::from_micros(now.mono.0);
         for report in reports {
@@ -73,14 +74,14 @@ mod tests {
     use crate::command::Command;
     use crate::fixtures::identities;
 
-    /// More than any of this takes.
+    /// Longer than any step of these tests takes.
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn name(name: &str) -> NodeName {
         NodeName::new(name).unwrap()
     }
 
-    /// Sends digests in which a member names many runs of its own in a cache.
+    /// Sends digests in which a member claims many runs of its own in a cache.
     async fn name_runs(link: &Link, spec: &StructureSpec, ours: Incarnation, runs: u64) {
         let runs: Vec<_> = (1..=runs).map(|run| Actor::new(name("n1"), Incarnation(run))).collect();
         for runs in runs.chunks(limits::DIGEST_ENTRIES) {
@@ -113,7 +114,8 @@ mod tests {
         }
     }
 
-    /// Over sockets: a member names 6,000 runs of its own. The node says so, and still has a place for who comes later (I14).
+    /// Over sockets: a member claims 6,000 runs of its own. The node reports the bound and still has room for a later member
+    /// (I14).
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_full_table_of_runs_is_reported_and_verification_names_what_is_not_held() {
         let mut identities = identities(&["n0", "n1", "n2"]).into_iter();
@@ -145,7 +147,7 @@ mod tests {
         let found = node.verify(Duration::from_millis(100)).await.unwrap();
         assert!(!found.converged() && found.more_unheld);
         assert!(found.unheld.iter().any(|unheld| matches!(unheld, NotHeld::Run { .. })), "{}", found.unheld.len());
-        // Who comes later has a place.
+        // There is room for a later member.
         let late = start(2, identities.next().unwrap()).seed(node.listen_addr().to_string()).start().await.unwrap();
         late.cache("sessions").unwrap().set("from-n2", b"v".to_vec(), Duration::ZERO).unwrap();
         let cache = node.cache("sessions").unwrap();

@@ -13,24 +13,24 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::events::Announced;
 
-/// Changed keys that wait for a reader; of more the oldest are lost, and their number is told.
+/// Changed keys that may wait for a reader. Beyond that, the oldest are dropped, and the reader receives their number.
 const CHANGES: usize = 1 << 12;
 
-/// A key whose count has changed, whoever changed it.
+/// A key whose count this node or another one has changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// The key, as people read it.
+    /// The key in readable form.
     pub key: String,
-    /// What the cluster counts for it now, as far as this node knows.
+    /// The cluster-wide count of the key now, as far as this node knows.
     pub count: i64,
-    /// Changes that were lost before this one because the reader was too slow.
+    /// Changes that were dropped before this one because the reader was too slow.
     pub lost: u64,
 }
 
-/// What changes in a structure from the moment of [`Node::changes`](crate::Node::changes) on.
+/// The stream of changed keys from the call of [`Node::changes`](crate::Node::changes) on.
 ///
-/// A key that changes several times between two looks is told once, with its count as it is when it is read. Bounded: a reader
-/// that is more than 4,096 changes behind loses the oldest, and [`Change::lost`] says how many.
+/// A key that changes several times between two reads appears once, with its count at the time of the read. Bounded: a reader
+/// that is more than 4,096 changes behind loses the oldest, and [`Change::lost`] states how many.
 #[derive(Debug)]
 pub struct Changes {
     structure: Arc<Structure>,

@@ -1,4 +1,4 @@
-//! The typed handle of structures that count by address.
+//! The typed handle of structures whose keys are addresses.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,15 +23,15 @@ impl Cidr {
         Self { structure, clock }
     }
 
-    /// The counter of an address, for those that are counted often: it looks nothing up again.
+    /// The counter of an address. Use it for addresses that are counted often: it needs no further look-up.
     pub fn counter(&self, addr: impl Into<IpAddr>) -> Counter {
         let (key, n) = key::from_net(addr.into().into());
-        // The key of an address is a key of the structure's kind by construction.
+        // The key of an address is always a valid key of the structure's kind.
         self.structure.counter(&key[..n]).unwrap_or_else(|error| unreachable!("{error}"))
     }
 
-    /// Adds `n` to what this node counts for an address or block; a negative `n` removes. A step beyond
-    /// [`MAX_STEP`](crate::MAX_STEP) either way counts as that much: whoever takes `n` from outside checks it first.
+    /// Adds `n` to this node's count for an address or block; a negative `n` removes. A step beyond
+    /// [`MAX_STEP`](crate::MAX_STEP) in either direction is reduced to that value; check `n` first if it comes from outside.
     pub fn add(&self, net: impl Into<IpNet>, n: i64) {
         let (key, len) = key::from_net(net.into());
         let added = self.structure.add(&key[..len], n);
@@ -44,21 +44,21 @@ impl Cidr {
         self.counter(addr).hold()
     }
 
-    /// Counts a connection until the guard is dropped, if the address then has at most `limit` cluster-wide, as far as
-    /// this node knows. Exact among the threads of this node; other nodes may admit at the same time by what they know.
-    /// [`Cidr::try_hold_within`] also limits blocks, and says what was in the way.
+    /// Counts a connection until the guard is dropped, if the address then has at most `limit` cluster-wide, as far as this
+    /// node knows. The check is exact among the threads of this node. Other nodes may admit connections at the same time, by
+    /// their own knowledge. [`Cidr::try_hold_within`] also limits blocks, and names the limit that refused.
     #[must_use]
     pub fn try_hold(&self, addr: impl Into<IpAddr>, limit: i64) -> Option<Hold> {
         self.counter(addr).try_hold(limit)
     }
 
-    /// Counts a connection until the guard is dropped, if the address and the blocks that it lies in all have room: each
-    /// limit is a prefix length and what may count under that prefix cluster-wide, as far as this node knows. The connection
-    /// counts once, however many masks are checked, and not at all when it is refused.
+    /// Counts a connection until the guard is dropped, if the address and all blocks around it have room. Each limit is a
+    /// prefix length and the cluster-wide maximum under that prefix, as far as this node knows. An admitted connection counts
+    /// once for all masks. A refused one does not count.
     ///
-    /// A prefix of up to 32 bits is IPv4's, a longer one IPv6's; [`MaskLimit`] also names shorter IPv6 prefixes. So one list
-    /// serves both families. Check and addition are one step among the threads of this node that hold by this method; other
-    /// nodes may admit at the same time by what they know.
+    /// A prefix of up to 32 bits is for IPv4, a longer one for IPv6; [`MaskLimit`] also expresses shorter IPv6 prefixes. So one
+    /// list serves both families. The check and the addition are one atomic step among the threads of this node that use this
+    /// method. Other nodes may admit connections at the same time, by their own knowledge.
     ///
     /// ```no_run
     /// # fn example(node: &tallymesh::Node, peer_ip: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
@@ -73,8 +73,8 @@ impl Cidr {
     /// ```
     ///
     /// # Errors
-    /// [`HoldError::Full`] names the first block without room, its count and its limit. It is also an error when limits are
-    /// given and none of them is of the address's family.
+    /// [`HoldError::Full`] names the first block without room, its count and its limit. It is also an error if limits are given
+    /// but none of them is for the address's family.
     pub fn try_hold_within<L>(&self, addr: impl Into<IpAddr>, limits: &[L]) -> Result<Hold, HoldError>
     where
         L: Into<MaskLimit> + Copy,
@@ -82,8 +82,8 @@ impl Cidr {
         self.structure.try_hold_within(addr.into(), limits.iter().map(|limit| (*limit).into()))
     }
 
-    /// The count of an address or under a block. An address costs one look-up; a block takes the structure's lock and a
-    /// descent that does not depend on what lies under it.
+    /// The count of an address or under a block. An address costs one look-up. A block costs the structure's lock and one tree
+    /// descent, whose cost does not depend on the number of addresses in the block.
     pub fn count(&self, net: IpNet) -> Count {
         let net = key::canonical(net);
         if net.prefix_len() == net.max_prefix_len() {
@@ -93,23 +93,23 @@ impl Cidr {
         self.structure.count_net(net, self.clock.time())
     }
 
-    /// What one node counts for an address or under a block; `None` when nothing is known of the node. A block costs a
-    /// look at each of that node's rows.
+    /// One node's count for an address or under a block; `None` when the node is unknown. A block costs a scan of that node's
+    /// rows.
     pub fn count_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
         self.structure.count_net_from(node, net)
     }
 
-    /// What is counted, address by address, or block by block with [`Listing::blocks`].
+    /// The counts, address by address, or block by block with [`Listing::blocks`].
     pub fn entries(&self) -> Listing {
         self.structure.list_all()
     }
 
-    /// Whether `addr` has room for one more under a limit: a reading, nothing is counted.
+    /// Whether `addr` has room for one more connection under a limit. Only reads; nothing is counted.
     pub fn has_room(&self, addr: IpAddr, limit: i64) -> bool {
         self.count(addr.into()).total < limit
     }
 
-    /// The structure below.
+    /// The underlying structure.
     pub fn structure(&self) -> &Arc<Structure> {
         &self.structure
     }

@@ -1,11 +1,11 @@
-//! What the log says when another process uses this node's name: one line a minute, with both addresses.
+//! Log lines for an identity conflict, when another process uses this node's name: one line a minute, with both addresses.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Reporter};
 
-/// Another process that uses this node's name, as far as it is known.
+/// What is known of another process that uses this node's name.
 #[derive(Debug)]
 pub(crate) struct NameConflict {
     ours: SocketAddr,
@@ -14,12 +14,12 @@ pub(crate) struct NameConflict {
 }
 
 impl NameConflict {
-    /// Of a node that gives `ours` as its address.
+    /// For a node that advertises the address `ours`.
     pub(crate) fn new(ours: SocketAddr) -> Self {
         Self { ours, other: None, reporter: Reporter::new(1) }
     }
 
-    /// The other process was met at this address, or others say that it is there.
+    /// This node met the other process at this address, or other members reported that address.
     pub(crate) fn met(&mut self, other: SocketAddr) {
         self.other = Some(other);
     }
@@ -35,7 +35,7 @@ impl NameConflict {
         }
     }
 
-    /// Others still count the other process, and this node continues as a new run after a pause.
+    /// Other nodes still count the other process, and this node continues as a new run after a pause.
     pub(crate) fn waits(&mut self, at: Duration, by: Incarnation, peer: &NodeName, pause: Duration) {
         if self.reporter.occurred(at, &(), &()) {
             let (ours, other) = (self.ours, self.other());
@@ -46,7 +46,7 @@ impl NameConflict {
         }
     }
 
-    /// Logs what has been counted.
+    /// Logs the conflicts counted since the last line.
     pub(crate) fn poll(&mut self, at: Duration) {
         while let Some(repeated) = self.reporter.poll(at) {
             let (ours, other, times, seconds) = (self.ours, self.other(), repeated.times, repeated.within.as_secs());

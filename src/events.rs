@@ -1,4 +1,4 @@
-//! What happens in the cluster, as a stream, and whether a node has joined and still runs.
+//! The stream of cluster events, and whether a node has joined and still runs.
 
 use std::time::Duration;
 
@@ -9,87 +9,87 @@ use tallymesh_engine::{Event as EngineEvent, Life};
 use tallymesh_schemas::{Actor, NodeName, StructureName};
 use tokio::sync::{broadcast, watch};
 
-/// Events that wait for a reader; of more the oldest are lost, and their number is told.
+/// Events that may wait for a reader. Beyond that, the oldest are dropped, and the reader receives their number.
 const EVENTS: usize = 256;
 
-/// The node has been shut down: nobody answers any more.
+/// The node has been shut down and no longer answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node has been shut down")]
 pub struct NodeGone;
 
-/// Something that happened in the cluster, as this node sees it.
+/// An event in the cluster, as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum NodeEvent {
-    /// There is a link to a node.
+    /// A link to a node came up.
     Linked {
         /// The node.
         node: NodeName,
     },
-    /// There is no link to a node any more.
+    /// A link to a node went down.
     Unlinked {
         /// The node.
         node: NodeName,
         /// Why the link ended.
         reason: String,
     },
-    /// A node is alive, suspect, dead or has left.
+    /// The failure detector changed the state of a node: alive, suspect, dead or left.
     Life {
         /// The node.
         node: NodeName,
-        /// What it is now.
+        /// Its new state.
         life: Life,
     },
-    /// A newer run of a node has taken the place of an older one, or the node was forgotten.
+    /// A newer run of a node replaced an older one, or an operator forgot the node.
     Superseded {
         /// The older run.
         actor: Actor,
     },
-    /// A node was forgotten.
+    /// An operator forgot a node.
     Forgotten {
         /// The node.
         node: NodeName,
     },
-    /// Another node writes under this node's name. This node goes on as another run.
+    /// An identity conflict: another process writes under this node's name. This node renews: it continues as a new run.
     Conflict {
-        /// The run before.
+        /// The previous run.
         was: Actor,
-        /// The run now.
+        /// The new run.
         now: Actor,
     },
-    /// This node's copy of an actor's rows was not what their owner has; a repair is under way.
+    /// Divergence: this node's copy of an actor's rows differed from the owner's rows. A repair is in progress.
     Diverged {
         /// The object.
         object: StructureName,
-        /// Whose rows.
+        /// The actor that owns the rows.
         actor: Actor,
     },
-    /// Another node has an object of this name that is of another kind; it is not exchanged.
+    /// Another node has an object with this name but of another kind. The two nodes do not exchange it.
     Mismatch {
         /// The other node.
         node: NodeName,
         /// The object.
         object: StructureName,
     },
-    /// A node's clock is too far off this node's clock.
+    /// A node's clock differs too much from this node's clock.
     ClockOff {
         /// The node.
         node: NodeName,
-        /// By how much.
+        /// The clock offset.
         by: Duration,
-        /// Whether it is ahead.
+        /// Whether the node's clock is ahead of this node's.
         ahead: bool,
     },
-    /// The reader was too slow: so many events are lost.
+    /// The reader was too slow and events were dropped.
     Lost {
-        /// How many.
+        /// The number of dropped events.
         events: u64,
     },
 }
 
 impl NodeEvent {
-    /// What users see of an event of the engine; `None` for those that only the log tells.
+    /// The public form of an engine event; `None` for events that only the log reports.
     pub(crate) fn of(event: &EngineEvent) -> Option<Self> {
         Some(match event {
             EngineEvent::Conflict { was, now, .. } => Self::Conflict { was: was.clone(), now: now.clone() },
@@ -110,21 +110,21 @@ impl NodeEvent {
     }
 }
 
-/// The driver's end: it ends with the driver.
+/// The driver's end of the stream. It closes when the driver ends.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     joined: watch::Sender<bool>,
     events: broadcast::Sender<NodeEvent>,
 }
 
-/// The handles' end. It does not keep the driver's end open.
+/// The handles' end of the stream. It does not keep the driver's end open.
 #[derive(Debug, Clone)]
 pub(crate) struct Announced {
     joined: watch::Receiver<bool>,
     events: broadcast::WeakSender<NodeEvent>,
 }
 
-/// Both ends. A node with nobody to join has joined at once.
+/// Creates both ends. A node with no other node to join has joined at once.
 pub(crate) fn announcer(alone: bool) -> (Announcer, Announced) {
     let (joined, has_joined) = watch::channel(alone);
     let (events, _) = broadcast::channel(EVENTS);
@@ -137,13 +137,13 @@ impl Announcer {
         if matches!(event, NodeEvent::Linked { .. }) {
             self.joined.send_if_modified(|joined| !std::mem::replace(joined, true));
         }
-        // Nobody has to listen.
+        // It is not an error when there is no receiver.
         let _ = self.events.send(event);
     }
 }
 
 impl Announced {
-    /// Waits until the node has a link, or at once where it has nobody to join.
+    /// Waits until the node has a link. Returns at once if it has no node to join.
     pub(crate) async fn joined(&self) -> Result<(), NodeGone> {
         self.joined.clone().wait_for(|joined| *joined).await.map(drop).map_err(|_| NodeGone)
     }
@@ -158,9 +158,9 @@ impl Announced {
     }
 }
 
-/// What happens from the moment of [`Node::events`](crate::Node::events) on.
+/// The stream of events from the call of [`Node::events`](crate::Node::events) on.
 ///
-/// Bounded: a reader that is more than 256 events behind loses the oldest, and reads [`NodeEvent::Lost`] with their number.
+/// Bounded: a reader that is more than 256 events behind loses the oldest, and receives [`NodeEvent::Lost`] with their number.
 #[derive(Debug)]
 pub struct Events {
     received: Option<broadcast::Receiver<NodeEvent>>,

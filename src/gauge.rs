@@ -8,7 +8,7 @@ use tallymesh_schemas::key::KeyError;
 
 use crate::clock::Clock;
 
-/// A gauge cache: names, each with a count that all nodes add to and that expires after its last change anywhere.
+/// A gauge cache: named counts. All nodes add to the same count. An entry expires after its last change on any node.
 ///
 /// Cheap to clone; usable from any thread.
 #[derive(Clone, Debug)]
@@ -22,52 +22,52 @@ impl GaugeCache {
         Self { inner, clock }
     }
 
-    /// How it is configured.
+    /// The configuration of the gauge cache.
     pub fn spec(&self) -> &GaugeCacheSpec {
         self.inner.spec()
     }
 
-    /// Adds `n`, and makes the entry if there is none. Where that makes too many, the oldest go.
+    /// Adds `n`. Creates the entry if there is none. If that exceeds the maximum number of entries, the oldest are evicted.
     ///
     /// # Errors
-    /// [`KeyError`] when it cannot be a key.
+    /// [`KeyError`] when the key is not valid.
     pub fn inc(&self, key: &str, n: i64) -> Result<(), KeyError> {
         self.inner.add(key.as_bytes(), n, self.clock.time())
     }
 
-    /// Takes `n` away, and makes the entry if there is none.
+    /// Subtracts `n`. Creates the entry if there is none.
     ///
     /// # Errors
-    /// [`KeyError`] when it cannot be a key.
+    /// [`KeyError`] when the key is not valid.
     pub fn dec(&self, key: &str, n: i64) -> Result<(), KeyError> {
         self.inc(key, n.saturating_neg())
     }
 
-    /// What is counted; `None` when there is no entry.
+    /// The count; `None` when there is no entry.
     pub fn get(&self, key: &str) -> Option<i64> {
         self.inner.get(key.as_bytes(), self.clock.time())
     }
 
-    /// Removes an entry, on all nodes; whether there was one. What is counted elsewhere at the same time, and is not known
-    /// here yet, stays.
+    /// Removes an entry on all nodes. Returns whether there was one. Counts that other nodes add at the same time, and that
+    /// this node does not know yet, remain.
     ///
     /// # Errors
-    /// [`KeyError`] when it cannot be a key.
+    /// [`KeyError`] when the key is not valid.
     pub fn remove(&self, key: &str) -> Result<bool, KeyError> {
         self.inner.remove(key.as_bytes(), self.clock.time())
     }
 
-    /// The entries behind `after`, from the first one on if there is none, in order of key, at most `limit`.
+    /// At most `limit` entries in order of key, beginning after the key `after`, or at the first key if it is `None`.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize) -> Vec<Entry> {
         self.inner.entries(after, limit, self.clock.time())
     }
 
-    /// Entries.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.inner.len(self.clock.time())
     }
 
-    /// Whether there are none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

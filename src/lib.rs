@@ -1,7 +1,7 @@
-//! Counting across a cluster, without a server in the middle.
+//! Cluster-wide counters without a central server.
 //!
-//! A service embeds a [`Node`]. Every node counts what it sees itself; the nodes exchange their counts over QUIC; what the
-//! cluster as a whole has counted is computed when it is read, on any node, without asking anybody.
+//! A service embeds a [`Node`]. Each node counts the events that it sees itself, and the nodes exchange their counts over
+//! QUIC. Any node computes the cluster-wide count locally at read time and sends no request to other nodes.
 //!
 //! ```no_run
 //! use tallymesh::{Class, Identity, Node};
@@ -28,9 +28,10 @@
 //! # }
 //! ```
 //!
-//! Handles are cheap to clone and synchronous, and may be used from any thread, with or without tokio.
+//! Handles are cheap to clone, synchronous, and usable from any thread, with or without tokio.
 //!
-//! What a configuration file says, a [`Builder`] says as well. [`Node::events`] and [`Node::changes`] tell of what happens:
+//! A [`Builder`] has the same settings as a configuration file. [`Node::events`] and [`Node::changes`] are streams of what
+//! happens:
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -164,17 +165,17 @@ pub use tallymesh_schemas::config::{
 };
 pub use tallymesh_schemas::config::{InboundMaximum, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
 pub use throttle::{NeverReady, OpenPermit, Permits, Throttle, ThrottleError};
-/// The bytes of a key, as listings give them, as people read them.
+/// A key's bytes, as listings return them, in readable form.
 pub fn key_text(kind: Kind, key: &[u8]) -> String {
-    // The engine holds no other keys.
+    // The engine holds only valid keys.
     tallymesh_schemas::key::display(kind, key).unwrap_or_default()
 }
 
 pub use tallymesh_schemas::GaugeCacheSpec;
 pub use tallymesh_schemas::config::LimitsConfig;
 pub use tallymesh_schemas::key::{DomainFault, KeyError};
-/// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger ones; the handles count
-/// them as this much.
+/// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger steps; the handles reduce
+/// them to this value.
 pub use tallymesh_schemas::limits::STEP as MAX_STEP;
 pub use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
 pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
@@ -183,9 +184,9 @@ pub use tallymesh_schemas::{NameError, StructureId, Version};
 pub use tallymesh_schemas::{OnPartition, Rate, RateError, Strength, ThrottleSpec};
 pub use tallymesh_schemas::{SeriesName, SeriesSpec};
 pub use tallymesh_transport::{BindError, Gate, Identity, IdentityError, Joining, Timings, Traffic};
-// Addresses and blocks, as handles take and give them.
+// The types of addresses and blocks that handles use.
 pub use ipnet::{self, IpNet};
-// What lies below, for those who need more of it: the structures of handles, messages and configuration, links.
+// The lower layers, for services that need more: engine structures, messages and configuration, and links.
 pub use tallymesh_engine as engine;
 pub use tallymesh_schemas as schemas;
 pub use tallymesh_transport as transport;

@@ -1,4 +1,4 @@
-//! The typed handles of structures that count by name.
+//! The typed handles of structures whose keys are names.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tallymesh_schemas::key::{self, KeyError};
 
 use crate::clock::Clock;
 
-/// Counts by domain: `outbound_domains` and others of its class. A domain is one key however it is written: see
+/// Counts by domain: `outbound_domains` and others of its class. All spellings of a domain are one key: see
 /// [`key::domain`].
 ///
 /// Cheap to clone; usable from any thread.
@@ -40,19 +40,19 @@ macro_rules! table {
                 Self(Table { structure, clock })
             }
 
-            /// The counter of a key, for those that are counted often: it looks nothing up again.
+            /// The counter of a key. Use it for keys that are counted often: it needs no further look-up.
             ///
             /// # Errors
-            /// [`KeyError`] when it cannot be a key.
+            /// [`KeyError`] when the key is not valid.
             pub fn counter(&self, $($part: &str),+) -> Result<Counter, KeyError> {
                 self.0.structure.counter($key($($part),+)?.as_bytes())
             }
 
-            /// Adds `n` to what this node counts; a negative `n` removes. A step beyond [`MAX_STEP`](crate::MAX_STEP)
-            /// either way counts as that much: whoever takes `n` from outside checks it first.
+            /// Adds `n` to this node's count; a negative `n` removes. A step beyond [`MAX_STEP`](crate::MAX_STEP)
+            /// in either direction is reduced to that value; check `n` first if it comes from outside.
             ///
             /// # Errors
-            /// [`KeyError`] when it cannot be a key.
+            /// [`KeyError`] when the key is not valid.
             pub fn add(&self, $($part: &str,)+ n: i64) -> Result<(), KeyError> {
                 self.0.structure.add($key($($part),+)?.as_bytes(), n)
             }
@@ -60,7 +60,7 @@ macro_rules! table {
             /// Counts a connection until the guard is dropped.
             ///
             /// # Errors
-            /// [`KeyError`] when it cannot be a key.
+            /// [`KeyError`] when the key is not valid.
             pub fn hold(&self, $($part: &str),+) -> Result<Hold, KeyError> {
                 Ok(self.counter($($part),+)?.hold())
             }
@@ -69,7 +69,7 @@ macro_rules! table {
             /// this node knows; `None` when there is no room.
             ///
             /// # Errors
-            /// [`KeyError`] when it cannot be a key.
+            /// [`KeyError`] when the key is not valid.
             pub fn try_hold(&self, $($part: &str,)+ limit: i64) -> Result<Option<Hold>, KeyError> {
                 Ok(self.counter($($part),+)?.try_hold(limit))
             }
@@ -77,25 +77,25 @@ macro_rules! table {
             /// The count.
             ///
             /// # Errors
-            /// [`KeyError`] when it cannot be a key.
+            /// [`KeyError`] when the key is not valid.
             pub fn count(&self, $($part: &str),+) -> Result<Count, KeyError> {
                 Ok(self.0.count(&$key($($part),+)?))
             }
 
-            /// What one node counts; `None` when nothing is known of the node.
+            /// The count of one node; `None` when the node is unknown.
             ///
             /// # Errors
-            /// [`KeyError`] when it cannot be a key.
+            /// [`KeyError`] when the key is not valid.
             pub fn count_from(&self, node: &NodeName, $($part: &str),+) -> Result<Option<i64>, KeyError> {
                 Ok(self.0.structure.count_from(node, $key($($part),+)?.as_bytes()))
             }
 
-            /// What is counted, key by key in order.
+            /// The counts, key by key in order.
             pub fn entries(&self) -> Listing {
                 self.0.structure.list_all()
             }
 
-            /// The structure below.
+            /// The underlying structure.
             pub fn structure(&self) -> &Arc<Structure> {
                 &self.0.structure
             }

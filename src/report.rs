@@ -1,4 +1,4 @@
-//! What the driver logs for operators. Events that a peer causes over and over become few lines: see [`Reporter`].
+//! The driver's log lines for operators. Repeated events of one peer become few lines: see [`Reporter`].
 
 mod cuts;
 
@@ -13,17 +13,17 @@ use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName};
 use crate::conflicts::NameConflict;
 use cuts::{Cuts, News};
 
-/// Lines of one kind about one peer that are logged one by one before they are counted.
+/// Lines of one kind about one peer that are logged individually before they are only counted.
 const LINES: u32 = 4;
 
-/// Kinds of lines that the driver logs by itself, beside those of the engine's events.
+/// Kinds of lines that the driver logs itself, in addition to those of the engine's events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Line {
-    /// A message of the peer was refused.
+    /// The node refused a message of the peer.
     Refused,
-    /// The peer is no longer one that rows are exchanged with.
+    /// The overlay no longer has a replication link to the peer.
     Unlinked,
-    /// The peer lives, and there is no link to it.
+    /// The peer is alive, but there is no link to it.
     Cut,
 }
 
@@ -37,23 +37,23 @@ impl Line {
     }
 }
 
-/// Decides what is logged, and logs it.
+/// Decides which lines to log, and logs them.
 #[derive(Debug)]
 pub(crate) struct Reports {
     lines: Reporter<NodeName, Line>,
-    /// Most members that this node knows do not answer.
+    /// Most known members do not answer.
     cut_off: bool,
     conflict: NameConflict,
     cuts: Cuts,
-    /// When to look again at who has no link.
+    /// When to check again for members without a link.
     look_at: Time,
 }
 
-/// Time between two looks at who has no link.
+/// Time between two checks for members without a link.
 const LOOK: Duration = Duration::from_secs(1);
 
 impl Reports {
-    /// Of a node that gives `ours` as its address.
+    /// For a node that advertises the address `ours`.
     pub(crate) fn new(ours: SocketAddr) -> Self {
         let (lines, conflict) = (Reporter::new(LINES), NameConflict::new(ours));
         Self { lines, cut_off: false, conflict, cuts: Cuts::default(), look_at: Time(0) }
@@ -64,21 +64,21 @@ impl Reports {
         self.conflict.met(addr);
     }
 
-    /// A message of a peer was refused, and its link is closed.
+    /// The node refused a message of a peer and closed the link.
     pub(crate) fn refused(&mut self, now: Now, peer: &NodeName, error: &PeerError) {
         if self.lines.occurred(since_start(now), peer, &Line::Refused) {
             tracing::warn!(%peer, %error, "a message of the peer is refused; this node closes the link");
         }
     }
 
-    /// Others pass on a peer's rows from now on.
+    /// From now on, other nodes relay the peer's rows.
     pub(crate) fn unlinked(&mut self, now: Now, peer: &NodeName) {
         if self.lines.occurred(since_start(now), peer, &Line::Unlinked) {
             tracing::info!(%peer, "other nodes pass on the rows of this peer from now on");
         }
     }
 
-    /// Looks at who lives without a link, if it is time.
+    /// Checks for live members without a link, if it is time.
     pub(crate) fn cuts(&mut self, now: Now, unlinked: impl FnOnce() -> BTreeSet<NodeName>) {
         if now.mono < self.look_at {
             return;
@@ -99,7 +99,7 @@ impl Reports {
         }
     }
 
-    /// Logs what was counted, where it is time.
+    /// Logs the counted lines that are due.
     pub(crate) fn summarize(&mut self, now: Now) {
         while let Some(Repeated { of, times, within }) = self.lines.poll(since_start(now)) {
             let (peer, what) = of.map_or((None, None), |(peer, line)| (Some(peer), Some(line.as_str())));
@@ -108,7 +108,7 @@ impl Reports {
         self.conflict.poll(since_start(now));
     }
 
-    /// An event of the engine; `alive` of `known` nodes answer.
+    /// Handles an event of the engine; `alive` of `known` nodes answer.
     pub(crate) fn event(&mut self, at: Now, event: &Event, (alive, known): (u32, u32)) {
         let at = since_start(at);
         match event {
@@ -174,7 +174,7 @@ impl Reports {
             Life::Dead => tracing::warn!(%node, alive, known, "the node is dead: it does not answer"),
             Life::Left => tracing::info!(%node, alive, known, "the node has left"),
         }
-        // A node that starts has not heard of most nodes yet: only a death cuts it off.
+        // A starting node does not know most members yet. Only a death means that it is cut off.
         let few = alive.saturating_mul(2) <= known && known > 2;
         let cut_off = few && (self.cut_off || life == Life::Dead);
         if cut_off != std::mem::replace(&mut self.cut_off, cut_off) {

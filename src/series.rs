@@ -11,10 +11,10 @@ use tallymesh_schemas::{Kind, NodeName, SeriesSpec};
 
 use crate::clock::Clock;
 
-/// Events by key in windows of time: a named series, or one metric of the audit in one monitor.
+/// Event counts by key in time windows: a named series, or one metric of the audit in one monitor.
 ///
-/// Windows are named by their age: 0 is the current one, 1 the one before it. They are numbered from 1970, so that all
-/// nodes mean the same one. Cheap to clone; usable from any thread.
+/// Windows are named by their age: 0 is the current one, 1 the one before it. Windows are numbered from 1970, so that all nodes
+/// use the same ones. Cheap to clone; usable from any thread.
 ///
 /// ```no_run
 /// # fn example(node: &tallymesh::Node, user: &str, peer_ip: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
@@ -36,13 +36,12 @@ pub struct Series {
     clock: Clock,
 }
 
-/// What is counted in a series: an address, a block of addresses, or a name, as the series' type has it.
+/// A key of a series: an address, an address block, or a name, depending on the series' type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SeriesKey<'a> {
     /// An address or block.
     Net(IpNet),
-    /// A name, 1 to 512 bytes without control characters. For a series of addresses, an address or block as people write
-    /// it.
+    /// A name of 1 to 512 bytes without control characters. For a series of addresses: an address or block in text form.
     Name(&'a str),
 }
 
@@ -83,7 +82,7 @@ fn with_key<R>(kind: Kind, key: SeriesKey<'_>, f: impl FnOnce(&[u8]) -> R) -> Re
     }
 }
 
-/// Calls `f` with what a key stands for when it is read: a block for the addresses in it.
+/// Calls `f` with the scope of a key at read time: a block stands for all addresses in it.
 fn with_scope<R>(kind: Kind, key: SeriesKey<'_>, f: impl FnOnce(Scope<'_>) -> R) -> Result<R, KeyError> {
     let net = match (kind, key) {
         (Kind::CidrTree, SeriesKey::Net(net)) => Some(key::canonical(net)),
@@ -101,7 +100,7 @@ impl Series {
         Self { windows, clock }
     }
 
-    /// How it is configured.
+    /// The configuration of the series.
     pub fn spec(&self) -> &SeriesSpec {
         self.windows.spec()
     }
@@ -110,29 +109,29 @@ impl Series {
         self.windows.spec().kind
     }
 
-    /// Adds `n` to what this node counts for a key in the current window; a negative `n` takes back. A step beyond
-    /// [`MAX_STEP`](crate::MAX_STEP) either way counts as that much.
+    /// Adds `n` to this node's count for a key in the current window; a negative `n` subtracts. A step beyond
+    /// [`MAX_STEP`](crate::MAX_STEP) in either direction is reduced to that value.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is not one of the series' type.
+    /// [`KeyError`] when the key is not of the series' type.
     pub fn add<'a>(&self, key: impl Into<SeriesKey<'a>>, n: i64) -> Result<(), KeyError> {
         with_key(self.kind(), key.into(), |key| self.windows.add(key, n))?
     }
 
-    /// The cluster-wide count of a key, or under a block of addresses, over windows of the given ages. The cost does not
-    /// grow with what lies under a block, but with the windows.
+    /// The cluster-wide count of a key, or under a block of addresses, over windows of the given ages. The cost grows with the
+    /// number of windows, not with the number of addresses in the block.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is not one of the series' type.
+    /// [`KeyError`] when the key is not of the series' type.
     pub fn count<'a>(&self, key: impl Into<SeriesKey<'a>>, ages: RangeInclusive<u32>) -> Result<Count, KeyError> {
         with_scope(self.kind(), key.into(), |scope| self.windows.count(scope, ages, self.clock.time()))
     }
 
-    /// What one node has counted, whichever of its runs did; `None` when nothing is known of the node. A block costs a look
-    /// at each of that node's rows.
+    /// The count of one node, summed over all its runs; `None` when the node is unknown. A block costs a scan of that node's
+    /// rows.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is not one of the series' type.
+    /// [`KeyError`] when the key is not of the series' type.
     pub fn count_from<'a>(
         &self,
         node: &NodeName,
@@ -142,39 +141,39 @@ impl Series {
         with_scope(self.kind(), key.into(), |scope| self.windows.count_from(node, scope, ages))
     }
 
-    /// The cluster-wide counts of all windows, the current one first: what a plot shows.
+    /// The cluster-wide counts of all windows, the current one first, for example for a plot.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is not one of the series' type.
+    /// [`KeyError`] when the key is not of the series' type.
     pub fn counts<'a>(&self, key: impl Into<SeriesKey<'a>>) -> Result<Vec<Count>, KeyError> {
         with_scope(self.kind(), key.into(), |scope| self.windows.counts(scope, self.clock.time()))
     }
 
-    /// The cluster-wide count over the last interval, estimated from the current window and the one before it, whose share
-    /// shrinks as the current one fills. Exact when events come evenly.
+    /// The estimated cluster-wide count over the last interval. It adds the current window and a part of the previous one; that
+    /// part shrinks as the current window fills. Exact when events are evenly spaced.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is not one of the series' type.
+    /// [`KeyError`] when the key is not of the series' type.
     pub fn sliding<'a>(&self, key: impl Into<SeriesKey<'a>>) -> Result<f64, KeyError> {
         with_scope(self.kind(), key.into(), |scope| self.windows.sliding(scope, self.clock.now()))
     }
 
-    /// Removes a key from all windows, on all nodes, whoever counted it, as far as this node knows of it. What is counted at
-    /// the same time elsewhere, or later, goes on counting. A block is a key of its own here: what lies in it stays.
+    /// Removes a key from all windows on all nodes: the counts of all nodes, as far as this node knows them. Counts that other
+    /// nodes add at the same time, or later, remain. A block is a key of its own here: keys inside it remain.
     ///
     /// # Errors
-    /// [`KeyError`] when the key is not one of the series' type.
+    /// [`KeyError`] when the key is not of the series' type.
     pub fn remove<'a>(&self, key: impl Into<SeriesKey<'a>>) -> Result<(), KeyError> {
         with_key(self.kind(), key.into(), |key| self.windows.remove(key))?
     }
 
-    /// The keys of all windows in order, with their counts; of one node, if `from` names it. `None` when nothing is known
-    /// of that node.
+    /// The keys of all windows in order, with their counts. If `from` names a node, only that node's counts; `None` when that
+    /// node is unknown.
     pub fn entries(&self, from: Option<&NodeName>) -> Option<SeriesListing> {
         self.windows.list(from)
     }
 
-    /// The windows below.
+    /// The underlying windows.
     pub fn windows(&self) -> &Arc<Windows> {
         &self.windows
     }

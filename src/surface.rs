@@ -1,4 +1,4 @@
-//! Tests of what a service calls on running nodes.
+//! Tests of the public API on running nodes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::{
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-/// More than any of this takes.
+/// Longer than any step of these tests takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -54,7 +54,7 @@ async fn a_node_says_when_it_has_joined_and_what_happens() {
     let left = NodeEvent::Life { node: name, life: Life::Left };
     soon("n0 tells that n1 has left", async { while events.next().await != Some(left.clone()) {} }).await;
 
-    // Who asks a node that is gone is told so.
+    // A stopped node answers with an error.
     assert_eq!(n1.members().await, Err(NodeGone));
     assert_eq!(n1.counters().await, Err(NodeGone));
     assert_eq!(n1.verify(PATIENCE).await, Err(NodeGone));
@@ -65,7 +65,7 @@ async fn a_node_says_when_it_has_joined_and_what_happens() {
     assert_eq!(soon("there are none", n0.events().next()).await, None);
 }
 
-/// A node that finds nobody has not joined, and whoever waits for it is told when the node goes.
+/// A node that finds no other node has not joined. A caller that waits for it receives an error when the node stops.
 #[tokio::test]
 async fn who_waits_for_a_node_that_goes_is_told() {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -77,7 +77,7 @@ async fn who_waits_for_a_node_that_goes_is_told() {
     assert_eq!(soon("it ends", waiting).await.unwrap(), Err(NodeGone));
 }
 
-/// What a configuration says of limits, a program says as well, and is checked alike.
+/// A program can declare the same limits as a configuration file, and the same checks apply.
 #[tokio::test]
 async fn limits_are_declared_by_the_builder() {
     let maxima = |builder: Builder| {
@@ -108,7 +108,7 @@ async fn limits_are_declared_by_the_builder() {
     assert!(matches!(error, StartError::Declared(DeclaredError::NotReplicated(_))), "{error}");
 }
 
-/// A refusal says what is in the way.
+/// A refusal states its reason.
 #[tokio::test]
 async fn a_refusal_has_its_reason() {
     let founders = ["n0", "n1"].map(|name| NodeName::new(name).unwrap());
@@ -126,7 +126,7 @@ async fn a_refusal_has_its_reason() {
     assert_eq!(refused(soft.take(5)), Reason::Burst);
     while soft.take(1).admitted() {}
     assert_eq!((refused(soft.take(1)), refused(soft.check(1))), (Reason::Empty, Reason::Empty));
-    // One of two founders: nobody has a share yet.
+    // One of two founders runs: no node has a share yet.
     let hard = node.create_throttle("hard", ThrottleSpec::new(rate("4/1h"), Strength::Hard)).unwrap();
     assert_eq!(refused(hard.take(1)), Reason::Founding);
     let permits = node.permits("uploads").unwrap();

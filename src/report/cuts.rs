@@ -1,4 +1,4 @@
-//! Members that live and have no link to this node, though they should: the network between the two is cut.
+//! Live members that should have a link to this node and have none: the network between the two is cut.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tallymesh_engine::Time;
 use tallymesh_schemas::NodeName;
 
-/// How long a member may be without a link before that is reported: a link that is lost comes back sooner.
+/// How long a member may be without a link before the node reports it. A link that was only interrupted comes back sooner.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who has no link, and since when.
+/// The members without a link, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Cuts(BTreeMap<NodeName, Cut>);
 
@@ -19,17 +19,17 @@ struct Cut {
     reported: bool,
 }
 
-/// What is to be reported of a member.
+/// A report about a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
-    /// It has had no link for so long.
+    /// It has had no link for this time.
     Cut(NodeName, Duration),
-    /// It has a link again, or is known not to live.
+    /// It has a link again, or the node knows that it is not alive.
     Over(NodeName),
 }
 
 impl Cuts {
-    /// Takes in who lives without a link now.
+    /// Records which live members have no link now.
     pub(super) fn update(&mut self, now: Time, unlinked: &BTreeSet<NodeName>) -> Vec<News> {
         let over = self.0.iter().filter(|(node, cut)| cut.reported && !unlinked.contains(*node));
         let mut news: Vec<_> = over.map(|(node, _)| News::Over(node.clone())).collect();
