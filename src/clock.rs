@@ -1,4 +1,4 @@
-//! The clocks that the engine does not have.
+//! The clocks of the operating system, which the engine does not access itself.
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +24,7 @@ impl Clock {
         Now { mono: self.time(), unix_ms: unix_ms() }
     }
 
-    /// The instant of an engine's time; `None` when it is too far off to be one.
+    /// Converts an engine time to an instant; `None` when it is too far in the future.
     pub(crate) fn instant(&self, time: Time) -> Option<Instant> {
         self.start.checked_add(std::time::Duration::from_micros(time.0))
     }
@@ -35,7 +35,7 @@ pub(crate) fn unix_ms() -> u64 {
     since_1970(SystemTime::now())
 }
 
-/// The run of a node that knows of no earlier one: that of the wall clock. The lowest numbers stand for something else.
+/// The incarnation of a node without saved state, from the wall clock. The lowest numbers are reserved.
 pub(crate) fn first_run() -> Incarnation {
     Incarnation(unix_ms().clamp(2, limits::INCARNATION))
 }

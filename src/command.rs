@@ -1,4 +1,4 @@
-//! What handles and the admin socket ask of the driver, and how.
+//! The commands that handles and the admin socket send to the driver.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::bounds;
 
-/// A command, with where its answer goes.
+/// A command, with the channel for its answer.
 #[derive(Debug)]
 pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Abort(oneshot::Sender<()>),
 }
 
-/// What the driver knows and others ask for.
+/// Status that the driver reports on request.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) actor: Actor,
@@ -32,27 +32,27 @@ pub(crate) struct Status {
     pub(crate) clocks: ClockStanding,
 }
 
-/// What became of the wish to forget a node.
+/// The result of a request to forget a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Forgetting {
     Done,
-    /// Nothing is known of it.
+    /// The node is unknown.
     Unknown,
     /// It is this node.
     Ourselves,
 }
 
-/// How this node's clock compares with its peers' clocks.
+/// How this node's clock compares with the clocks of its peers.
 #[derive(Debug, Clone)]
 pub(crate) struct ClockStanding {
-    /// By how much clocks may differ; `None` where nothing goes by them.
+    /// The largest allowed difference between clocks; `None` where nothing depends on it.
     pub(crate) bound: Option<Duration>,
     pub(crate) peers: Vec<PeerClock>,
-    /// By how much the clock for windows is ahead of the wall clock.
+    /// How far the clock for windows is ahead of the wall clock.
     pub(crate) windows_ahead: Duration,
 }
 
-/// Asks the driver; `None` when it has ended.
+/// Sends a command to the driver and waits for the answer; `None` when the driver has ended.
 pub(crate) async fn ask<T>(
     commands: &mpsc::Sender<Command>,
     command: impl FnOnce(oneshot::Sender<T>) -> Command,

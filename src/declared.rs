@@ -1,27 +1,27 @@
-//! Whether the limits that a program declares can be kept: what reading a configuration file checks.
+//! Checks the limits that a program declares, as reading a configuration file does.
 
 use tallymesh_schemas::config::LimitsConfig;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureSpec};
 
-/// Why declared limits cannot be kept.
+/// Why declared limits are not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeclaredError {
-    /// A name of a scope or throttle cannot be one.
+    /// The name of a scope or throttle is not valid.
     #[error(transparent)]
     Name(#[from] KeyError),
     /// A mask of an inbound maximum is longer than an address.
     #[error(transparent)]
     Mask(#[from] MaskError),
-    /// A name stands twice.
+    /// A name is declared twice.
     #[error("the limit \"{0}\" is declared twice: keep one of them")]
     Twice(String),
-    /// What is limited is not counted.
+    /// The structure that counts for a limit is not replicated.
     #[error("there are limits that {name} counts, which is not replicated: add .replicate(Class::{0:?}.into())", name = .0.name())]
     NotReplicated(Class),
 }
 
-/// Brings the scopes of the limits into the form that is counted, and checks all limits.
+/// Converts the scopes of the limits to canonical form, and checks all limits.
 pub(crate) fn checked(mut limits: LimitsConfig, structures: &[StructureSpec]) -> Result<LimitsConfig, DeclaredError> {
     for outbound in &mut limits.outbound {
         outbound.scope = outbound.scope.clone().canonical()?;

@@ -1,9 +1,9 @@
-//! What the tests of nodes begin with.
+//! Fixtures for the tests of nodes.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tallymesh_transport::Identity;
 
-/// A certificate authority, and the identity of each node.
+/// Creates a certificate authority, and an identity for each node.
 pub(crate) fn identities(names: &[&str]) -> Vec<Identity> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! What a node states of its configuration, so that nodes can name what differs.
+//! The configuration settings that a node publishes, so that nodes can report differences.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tallymesh_schemas::{Bounds, GaugeCacheSpec, NodeName, OnDead, SeriesSpec, St
 
 use crate::shared::Shared;
 
-/// States the objects that are replicated.
+/// Publishes the replicated objects.
 pub(crate) fn state_objects(
     settings: &Settings,
     structures: &[StructureSpec],
@@ -38,7 +38,7 @@ pub(crate) fn state_objects(
     }
 }
 
-/// States the limits.
+/// Publishes the limits.
 pub(crate) fn state_limits(settings: &Settings, limits: &LimitsConfig) {
     if !limits.founders.is_empty() {
         let mut names: Vec<_> = limits.founders.iter().map(NodeName::as_str).collect();
@@ -67,12 +67,12 @@ pub(crate) fn state_limits(settings: &Settings, limits: &LimitsConfig) {
     }
 }
 
-/// States a pool of permits, declared or made by a program.
+/// Publishes a pool of permits that the configuration declares or a program created.
 pub(crate) fn state_permits(settings: &Settings, name: &str, maximum: u64) {
     settings.set(&format!("permits {name}"), &maximum.to_string());
 }
 
-/// What differs between this node and others, in order: settings, and what hard limits have found.
+/// The differences between this node and others, in order: of the settings, and those that hard limits have found.
 pub(crate) fn differences(shared: &Shared) -> Vec<Difference> {
     let limits = shared.limiters.values().flat_map(|limiter| limiter.differences());
     let mut all: Vec<_> = shared.settings.differences().into_iter().chain(limits).collect();
@@ -81,7 +81,7 @@ pub(crate) fn differences(shared: &Shared) -> Vec<Difference> {
     all
 }
 
-/// As hard limits state it.
+/// A throttle in the form that hard limits publish.
 fn throttle(spec: ThrottleSpec) -> String {
     let rate = spec.rate;
     let value = format!(

@@ -1,8 +1,8 @@
-//! What outlives a run: a file in the node's `data_dir`, and who writes it.
+//! The saved state: a file in the node's `data_dir` that keeps data over restarts, and the code that reads and writes it.
 //!
-//! `opening` is how a node begins with it, `file` opens and makes it, `shrink` makes it smaller, `read` and `write` know what is
-//! in it, `writer` writes as long as it is in its place, `seal` notes the last commit, `keeper` is the thread that does that,
-//! `saving` what the driver has to do with it. `archive` is for whoever looks at the state of a node that does not run.
+//! `opening` opens the state when a node starts. `file` opens and creates the file, `shrink` compacts it. `read` and `write`
+//! define its content. `writer` writes batches while the file is in its place. `seal` records the last commit. `keeper` is the
+//! writing thread, `saving` the driver's side of it. `archive` is for tools that read the state of a node that does not run.
 
 mod archive;
 mod file;
@@ -31,98 +31,98 @@ pub(crate) use saving::{Outcome, Saving, SharedStanding};
 pub use seal::RolledBack;
 pub use tallymesh_schemas::saved::{Extent, Facts, Known, Part, Row, Shape};
 
-/// Why a state cannot be used. Nothing of it was changed.
+/// Why a state cannot be used. The state was not changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The system refuses.
+    /// The operating system reported an error.
     #[error("cannot {what} {path}: {error}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// On which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// There is no room to write.
+    /// There is no space to write.
     #[error(
         "{path} cannot be written ({error}): make room and start again, or set on_full_disk = \"serve\" in the node block: the node then serves, and saves when there is room"
     )]
     Full {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// There is none.
+    /// There is no state.
     #[error("{0} is not there: name the data_dir of a node that has run with it")]
     Missing(PathBuf),
-    /// There is one.
+    /// There is already a state.
     #[error("{0} is there already, and nothing is written over a state: move it away, or name another folder")]
     Exists(PathBuf),
-    /// Another process has it.
+    /// Another process uses the state.
     #[error("{0} is in use: another process runs with this data_dir; stop that one, or give each node its own")]
     InUse(PathBuf),
-    /// Another program's file, or no state at all.
+    /// The file belongs to another program, or is not a state.
     #[error("{path} is no state of a node ({what}): name another data_dir, or move the file away")]
     Foreign {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// What the file is.
         what: String,
     },
-    /// Another node's.
+    /// The state belongs to another node.
     #[error("{path} is the state of node {found} and not of {node}: give each node its own data_dir")]
     Node {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The node that the state belongs to.
         found: String,
-        /// Whose it should be.
+        /// The node that tried to open it.
         node: String,
     },
-    /// A later version has written it.
+    /// A later version of the software wrote the state.
     #[error(
         "{path} was written by a later version (format {format}, this one reads up to {known}): run that version again"
     )]
     Newer {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// The file's format.
         format: u32,
-        /// The latest that is known here.
+        /// The latest format that this version knows.
         known: u32,
     },
-    /// It is damaged.
+    /// The file is damaged.
     #[error(
         "{path} is damaged: {what}. Put a backup in its place, or move it away: the node then takes from the others what they have"
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The damage.
         what: String,
     },
-    /// What is in it does not fit the configuration, or is not what was saved.
+    /// The content does not fit the configuration, or differs from what was saved.
     #[error("{path}: {error}")]
     Restore {
         /// The file.
         path: PathBuf,
-        /// What does not fit.
+        /// The mismatch.
         error: Box<RestoreError>,
     },
 }
 
 impl StateError {
-    /// Whether it is that there is no room to write.
+    /// Whether the cause is a full disk.
     fn is_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let kinds = [FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
         matches!(self, Self::Io { error, .. } if kinds.contains(&error.kind()))
     }
 
-    /// With what to do, if there is no room to write.
+    /// Adds what the operator can do, if the disk is full.
     fn of_full_disk(self) -> Self {
         match self {
             full @ Self::Io { .. } if full.is_full() => match full {

@@ -1,9 +1,9 @@
-//! With which of the members that there are connections to rows are exchanged: all of them in small clusters, those that the
-//! overlay names in large ones.
+//! The overlay: the peers with which this node exchanges rows. In small clusters, these are all members. In large ones, the
+//! overlay selects some of them.
 //!
-//! Every pair of members has a connection, by which membership asks; only over some of these the replicas have a link. Both ends
-//! compute which by themselves, of the members that live as each sees it. Where they see that differently, the one that wants the
-//! link begins it, with a digest of everything, and the other one takes it for a while.
+//! Every pair of members has a connection, which the membership protocol uses for its probes. Only some connections also carry
+//! a replication link. Both ends compute the selection independently from the members that they see as alive. If the two ends
+//! disagree, the one that wants the link opens it with a complete digest, and the other one accepts it for a limited time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tallymesh_engine::Time;
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{NodeName, Overlay, limits};
 
-/// How long rows are exchanged with a peer that the overlay does not name any more, or not yet: until the news of who lives has
-/// gone round.
+/// How long this node exchanges rows with a peer that the overlay does not select any more, or does not select yet: until the
+/// membership news has spread.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Members up to which everybody exchanges rows with everybody, and rings on which they lie above that.
+/// The cluster size up to which all members exchange rows with each other, and the number of rings in larger clusters.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bound {
     pub(crate) mesh: usize,
@@ -33,9 +33,9 @@ impl Default for Bound {
 pub(crate) struct Topology {
     overlay: Overlay,
     alive: BTreeSet<NodeName>,
-    /// With whom rows are exchanged; until when, where the overlay does not name them.
+    /// The peers with a link, and until when it lasts if the overlay does not select the peer.
     links: BTreeMap<NodeName, Option<Time>>,
-    /// Who lives has changed since the links were last looked at.
+    /// The set of live members has changed since the last check of the links.
     changed: bool,
 }
 
@@ -45,7 +45,7 @@ impl Topology {
         Self { overlay, alive: BTreeSet::new(), links: BTreeMap::new(), changed: false }
     }
 
-    /// A member lives, or does not.
+    /// Records whether a member is alive.
     pub(crate) fn member(&mut self, name: &NodeName, lives: bool) {
         let changed = if lives { self.alive.insert(name.clone()) } else { self.alive.remove(name) };
         if changed {
@@ -54,7 +54,7 @@ impl Topology {
         }
     }
 
-    /// There is a connection to a peer: whether there is to be a link.
+    /// A connection to a peer came up. Returns whether it is to carry a link.
     pub(crate) fn connected(&mut self, peer: &NodeName) -> bool {
         self.links.remove(peer);
         let wanted = self.overlay.links_to(peer);
@@ -64,18 +64,19 @@ impl Topology {
         wanted
     }
 
-    /// Whether rows are to be exchanged with a member.
+    /// Whether the overlay selects a link to this member.
     pub(crate) fn links_to(&self, name: &NodeName) -> bool {
         self.overlay.links_to(name)
     }
 
-    /// The connection to a peer is gone.
+    /// The connection to a peer is closed.
     pub(crate) fn disconnected(&mut self, peer: &NodeName) {
         self.links.remove(peer);
     }
 
-    /// Whether a message of a peer is for a link. A digest of everything, with which every link begins, makes one; what comes
-    /// besides was sent by one who has not heard yet that there is none any more. What is no message is for the replica to refuse.
+    /// Whether a peer's message belongs to a link. Every link begins with a complete digest, so that one opens a link. Other
+    /// messages without a link come from a peer that does not know yet that the link ended. The replica rejects invalid
+    /// messages.
     pub(crate) fn takes(&mut self, now: Time, peer: &NodeName, message: &[u8]) -> bool {
         if !self.links.contains_key(peer) {
             let begins = match Message::decode(message) {
@@ -91,7 +92,7 @@ impl Topology {
         true
     }
 
-    /// Of these peers, the ones with whom there is to be a link now, if that may have changed. O(peers) then.
+    /// The peers among `peers` that are to have a link now; `None` if nothing can have changed. O(peers) if it has.
     pub(crate) fn poll<'a>(
         &mut self,
         now: Time,
@@ -111,7 +112,7 @@ impl Topology {
         Some(self.links.keys().cloned().collect())
     }
 
-    /// When the next link ends.
+    /// When the next temporary link ends.
     pub(crate) fn due(&self) -> Time {
         self.links.values().flatten().min().copied().unwrap_or(Time::NEVER)
     }
@@ -131,7 +132,7 @@ mod tests {
 
     const ADDRESS: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
-    /// More than any of this takes.
+    /// Longer than any step of these tests takes.
     const PATIENCE: Duration = Duration::from_secs(30);
 
     async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -142,7 +143,7 @@ mod tests {
         }
     }
 
-    /// With how many others none of these nodes exchanges rows.
+    /// For each node, the number of other nodes with which it exchanges no rows.
     async fn beyond(nodes: &[Node]) -> Vec<usize> {
         let mut beyond = Vec::new();
         for node in nodes {
@@ -152,7 +153,7 @@ mod tests {
         beyond
     }
 
-    /// Each node counts something more; all are to read it.
+    /// Each node adds to its count. Waits until all nodes read the total.
     async fn count(nodes: &[Node], total: &mut i64) {
         for node in nodes {
             node.cidr("inbound_cidr").unwrap().add(ADDRESS, 1);
@@ -165,8 +166,8 @@ mod tests {
         .await;
     }
 
-    /// Over sockets: eight nodes in a circle, each with a link to two others, hear of what all count. When one is gone without a
-    /// word, the others still do.
+    /// Over sockets: eight nodes in a ring, each with a link to two others, receive the counts of all. When one node stops
+    /// without a goodbye, the others still do.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn rows_go_round_in_a_circle_of_real_nodes() {
         let mut nodes: Vec<Node> = Vec::new();

@@ -1,4 +1,4 @@
-//! The state of a node that does not run: to be looked at, copied out, and made anew from a copy.
+//! The state of a node that does not run: tools can read it, copy it out, and create a new one from a copy.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use tallymesh_schemas::{Actor, NodeName};
 use super::file::{StateFile, create};
 use super::{Header, StateError, write};
 
-/// How much there is of an actor's rows in a structure.
+/// The size of one actor's rows in one structure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartInfo {
     /// The structure.
     pub shape: Shape,
-    /// Whose rows.
+    /// The actor that owns the rows.
     pub actor: Actor,
-    /// How much of them.
+    /// The persisted extent: how far the rows are on disk.
     pub extent: Extent,
-    /// Rows.
+    /// The number of rows.
     pub rows: u64,
-    /// Bytes of the rows.
+    /// The size of the rows, in bytes.
     pub bytes: u64,
 }
 
@@ -36,8 +36,8 @@ impl std::fmt::Debug for Archive {
 }
 
 impl Archive {
-    /// Opens the state in a `data_dir`. While it is open, no node starts with it. Reads the whole file, to see that it is as
-    /// it was written.
+    /// Opens the state in a `data_dir`. While it is open, no node can start with it. Reads the whole file, to check that it is
+    /// intact.
     ///
     /// # Errors
     /// [`StateError`].
@@ -45,12 +45,12 @@ impl Archive {
         Ok(Self { file: StateFile::open(dir)? })
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 
-    /// What it says of itself.
+    /// The file's header.
     ///
     /// # Errors
     /// [`StateError`].
@@ -58,7 +58,7 @@ impl Archive {
         self.file.header()
     }
 
-    /// What the node knew beside rows.
+    /// The facts that the node saved in addition to rows.
     ///
     /// # Errors
     /// [`StateError`].
@@ -66,15 +66,15 @@ impl Archive {
         self.file.facts()
     }
 
-    /// Hands every part to `each`, with its rows, in order of structure and actor. One part at a time is in memory.
+    /// Calls `each` with every part and its rows, in order of structure and actor. Only one part at a time is in memory.
     ///
     /// # Errors
-    /// [`StateError`], and what `each` says.
+    /// [`StateError`], and the errors of `each`.
     pub fn each_part(&self, each: impl FnMut(Part) -> Result<(), StateError>) -> Result<(), StateError> {
         self.file.each_part(each)
     }
 
-    /// How much there is, part by part, in order of name and actor. O(rows).
+    /// The size of every part, in order of name and actor. O(rows).
     ///
     /// # Errors
     /// [`StateError`].
@@ -90,10 +90,10 @@ impl Archive {
         Ok(all)
     }
 
-    /// Makes a state in a `data_dir` that has none, as `fill` says. If `fill` fails, there is none.
+    /// Creates a state in a `data_dir` that has none, with the content that `fill` writes. If `fill` fails, creates no state.
     ///
     /// # Errors
-    /// [`StateError`], and what `fill` says.
+    /// [`StateError`], and the errors of `fill`.
     pub fn create<E: From<StateError>>(
         dir: &Path,
         node: &NodeName,
@@ -114,7 +114,7 @@ impl Archive {
     }
 }
 
-/// A state that is being made.
+/// A new state that is being filled.
 pub struct Filling<'a> {
     write: &'a WriteTransaction,
     dir: &'a Path,
@@ -126,7 +126,7 @@ impl Filling<'_> {
         StateError::Io { what: "write to", path: self.dir.to_owned(), error }
     }
 
-    /// Says what the node knew beside rows, and up to when.
+    /// Writes the facts other than rows, and the time up to which the state is complete.
     ///
     /// # Errors
     /// [`StateError`].
@@ -138,7 +138,7 @@ impl Filling<'_> {
     /// Adds an actor's rows in a structure.
     ///
     /// # Errors
-    /// [`StateError`], also when a row is none.
+    /// [`StateError`], also when a row is not valid.
     pub fn part(&mut self, part: Part) -> Result<(), StateError> {
         let (shape, actor, extent) = (part.shape.clone(), part.actor.clone(), part.extent);
         let pieces = part.pieces().map_err(|error| self.wrong(error))?;

@@ -1,4 +1,4 @@
-//! The file: made whole or not at all, opened by one process at a time, and only if it is this node's.
+//! The state file. It is created completely or not at all. One process at a time can open it, and only if it is this node's.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -15,41 +15,41 @@ use super::seal::Seal;
 use super::shrink::shrink;
 use super::{StateError, write};
 
-/// The latest format that this version reads, and the one that it writes.
+/// The latest format that this version reads, and the format that it writes.
 pub const FORMAT: u32 = 1;
 
 /// The file's name in the folder.
 const NAME: &str = "state.redb";
 
-/// Where the file of a folder is.
+/// The path of the state file in a folder.
 pub(super) fn path_in(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
-/// What the file says that it is.
+/// The text by which the file identifies itself.
 const KIND: &[u8] = b"tallymesh state";
 
-/// Memory that the database keeps of the file.
+/// Memory that the database uses as a cache of the file, in bytes.
 pub(super) const CACHE_BYTES: usize = 16 << 20;
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 /// Structures by id.
 pub(super) const SHAPES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("structures");
-/// How much of an actor's rows there is, by structure, node and run; with the number that its rows stand under.
+/// The extent of an actor's rows, by structure, node and run, with the part number that keys its rows.
 pub(super) const PARTS: TableDefinition<'_, (u64, &str, u64), &[u8]> = TableDefinition::new("parts");
-/// Rows by number of their part, and slot.
+/// Rows by part number and slot.
 pub(super) const ROWS: TableDefinition<'_, (u64, u32), (u64, &[u8])> = TableDefinition::new("rows");
 
-/// What a state says of itself.
+/// The header of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
-    /// Whose state it is.
+    /// The node that the state belongs to.
     pub node: NodeName,
-    /// How the file is laid out.
+    /// The format of the file.
     pub format: u32,
-    /// The version of the protocol whose rows are in it.
+    /// The protocol version of the rows in it.
     pub protocol: u8,
-    /// What had been written up to then is in it, in milliseconds since 1970.
+    /// All changes up to this time are in it, in milliseconds since 1970.
     pub saved_ms: u64,
 }
 
@@ -60,14 +60,14 @@ pub(crate) struct StateFile {
 }
 
 impl StateFile {
-    /// Opens the state of a node, or makes one that knows nothing.
+    /// Opens the state of a node. Creates an empty one if there is none.
     pub(crate) fn open_or_create(dir: &Path, node: &NodeName) -> Result<Self, StateError> {
         let path = dir.join(NAME);
         let exists =
             path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })?;
         if !exists {
             match Self::create(dir, node) {
-                // Another process was quicker: then that one has it.
+                // Another process created it first. The open below decides which one uses it.
                 Ok(()) | Err(StateError::Exists(_)) => {}
                 Err(error) => return Err(error),
             }
@@ -81,7 +81,7 @@ impl StateFile {
         shrink(file, dir)
     }
 
-    /// Makes the state of a node that knows nothing.
+    /// Creates an empty state for a node.
     pub(super) fn create(dir: &Path, node: &NodeName) -> Result<(), StateError> {
         create(dir, node, |_| Ok(()))
     }
@@ -98,7 +98,7 @@ impl StateFile {
         Ok(file)
     }
 
-    /// Closes the database and opens it again: after an error of the system it takes no more.
+    /// Closes the database and opens it again. After an I/O error the database accepts no more writes.
     pub(super) fn reopen(self) -> Result<Self, StateError> {
         let Self { db, path } = self;
         drop(db);
@@ -109,12 +109,12 @@ impl StateFile {
         open(&path).map(|db| Self { db, path })
     }
 
-    /// Where it is.
+    /// The path of the file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it says of itself, checked.
+    /// The file's header, checked.
     pub(crate) fn header(&self) -> Result<Header, StateError> {
         let foreign = |what: &str| StateError::Foreign { path: self.path.clone(), what: what.to_owned() };
         let read = self.db.begin_read().map_err(|error| self.damaged(error))?;
@@ -142,7 +142,7 @@ impl StateFile {
         Ok(Header { node, format, protocol, saved_ms })
     }
 
-    /// What it says of its last commit.
+    /// The file's record of its last commit.
     pub(super) fn seal(&self) -> Result<Seal, StateError> {
         let read = || -> Result<Seal, redb::Error> {
             let meta = self.db.begin_read()?.open_table(META)?;
@@ -188,8 +188,8 @@ fn refused(path: &Path, error: DatabaseError) -> StateError {
     }
 }
 
-/// Makes a state under another name, fills it, and puts it in its place if there is none. A process that ends on the way
-/// leaves nothing that could be taken for a state.
+/// Creates a state under a temporary name, fills it, and moves it into place if no state is there. A process that ends before
+/// the move leaves nothing that could be mistaken for a state.
 pub(super) fn create(
     dir: &Path,
     node: &NodeName,
@@ -223,7 +223,7 @@ fn make(
             error => io::Error::other(error),
         },
     };
-    // What a cache holds is nobody else's to read.
+    // Only the owner may read the content of caches.
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft);
     file.map_err(|error| wrong(redb::Error::Io(error)))?;
     let db = Database::builder().set_cache_size(CACHE_BYTES).create(draft).map_err(|error| wrong(error.into()))?;

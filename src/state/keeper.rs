@@ -1,4 +1,4 @@
-//! The thread that writes: one transaction for what belongs together, and never in the driver's way.
+//! The thread that writes the state. It writes related changes in one transaction, and never blocks the driver.
 
 use std::sync::mpsc as blocking;
 use std::thread::JoinHandle;
@@ -9,25 +9,25 @@ use tokio::sync::mpsc;
 use super::StateError;
 use super::writer::Writer;
 
-/// What the thread is to do.
+/// Work for the thread.
 #[derive(Debug)]
 pub(super) enum Work {
-    /// Write a batch; `upto_ms` is up to when all is in the file when it is.
+    /// Write a batch. When it is written, the file is complete up to `upto_ms`.
     Write { batch: Batch, upto_ms: u64 },
-    /// Look whether the file is still in its place.
+    /// Check that the file is still in its place.
     Look,
 }
 
-/// What became of it.
+/// The result of a piece of work.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// A batch was written, or not.
+    /// The result of writing a batch.
     Written { result: Result<(), String>, commit: bool, complete: bool },
-    /// The file is in its place, or not.
+    /// Whether the file is in its place.
     Looked(Result<(), String>),
 }
 
-/// Where work goes, and where it is said what became of it.
+/// The channels to and from the thread.
 #[derive(Debug)]
 pub(super) struct Keeper {
     work: blocking::Sender<Work>,
@@ -54,7 +54,7 @@ impl Keeper {
                     return;
                 }
             }
-            // The file first: whoever sees that nothing more is said takes it for closed.
+            // Drop the file first: the other side takes a closed channel as the sign that the file is closed.
             drop(writer);
             drop(says);
         });
@@ -62,23 +62,23 @@ impl Keeper {
         Ok(Self { work, done, thread })
     }
 
-    /// Hands on work. At most one piece is on its way.
+    /// Sends work to the thread. At most one piece is in progress.
     pub(super) fn give(&self, work: Work) {
-        // A thread that has ended says so where its word is waited for.
+        // If the thread has ended, `done` reports it.
         let _ = self.work.send(work);
     }
 
-    /// What became of the work; `None` when the thread has ended.
+    /// Waits for the result of the work; `None` when the thread has ended.
     pub(super) async fn done(&mut self) -> Option<Done> {
         self.done.recv().await
     }
 
-    /// Ends the thread, and closes the file. When the caller stops waiting, the thread is left to the disk that it waits for.
+    /// Ends the thread and closes the file. If the caller stops waiting, the thread continues alone until the disk answers.
     pub(super) async fn close(self) {
         let Self { work, mut done, thread } = self;
         drop(work);
         while done.recv().await.is_some() {}
-        // It has said its last word, so it ends now.
+        // Its channel is closed, so it ends now.
         if thread.join().is_err() {
             tracing::error!("the thread that saves ended badly");
         }

@@ -1,4 +1,4 @@
-//! How a node begins with its state: it opens it, makes it, or does without while the disk is full.
+//! Opens the state when a node starts: opens the file, creates it, or starts without one while the disk is full.
 
 use std::path::Path;
 
@@ -12,16 +12,16 @@ use super::seal::{self, RolledBack, Seal};
 use super::writer::Place;
 use crate::builder::rand_seed;
 
-/// A state that is opened and not yet written to.
+/// An opened state, before the first write.
 pub(crate) struct Opened {
-    /// `None` while there is no room to make one.
+    /// `None` while there is no disk space to create one.
     pub(super) file: Option<StateFile>,
     pub(super) place: Place,
     pub(super) full: OnFullDisk,
-    /// Why there is none.
+    /// Why there is no file.
     pub(super) trouble: Option<String>,
     pub(super) rolled_back: Option<RolledBack>,
-    /// Of the latest commit that is known.
+    /// The latest known commit.
     pub(super) latest: Seal,
 }
 
@@ -31,7 +31,7 @@ impl Opened {
         let mut opened = Self { file: None, place, full, trouble: None, rolled_back: None, latest: Seal::default() };
         match StateFile::open_or_create(dir, node) {
             Ok(file) => opened.compare(file)?,
-            // What is there cannot be read: a node that starts without it would write over it.
+            // An existing state that cannot be read is an error: a node that starts without it would overwrite it.
             Err(error) if full == OnFullDisk::Serve && error.is_full() && !opened.place.path.exists() => {
                 opened.trouble = Some(error.to_string());
             }
@@ -40,7 +40,7 @@ impl Opened {
         Ok(opened)
     }
 
-    /// Compares the file with the note of the last commit.
+    /// Compares the file with the seal, the note of the last commit.
     fn compare(&mut self, file: StateFile) -> Result<(), StateError> {
         let has = file.seal()?;
         let noted = seal::read(&self.place.dir, has.lineage)?;
@@ -63,7 +63,7 @@ impl Opened {
         Ok(())
     }
 
-    /// What the node knew beside rows; `None` where no run has been before. The run is the latest that is known.
+    /// The saved facts other than rows, with the latest known run; `None` if there was no earlier run.
     pub(crate) fn facts(&self) -> Result<Option<Facts>, StateError> {
         let Some(file) = &self.file else { return Ok(None) };
         let mut facts = file.facts()?;
@@ -71,7 +71,7 @@ impl Opened {
         Ok(Some(facts).filter(|facts| facts.incarnation.0 > 0))
     }
 
-    /// The file; `None` while there is no room to make one.
+    /// The file; `None` while there is no disk space to create one.
     pub(crate) fn file(&self) -> Option<&StateFile> {
         self.file.as_ref()
     }

@@ -1,4 +1,4 @@
-//! What is in the file.
+//! Reads the content of the file.
 
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ impl StateFile {
         self.db.begin_read().map_err(|error| self.damaged(error))
     }
 
-    /// What the node knew beside rows.
+    /// The saved facts other than rows.
     pub(crate) fn facts(&self) -> Result<Facts, StateError> {
         let read = || -> Result<Option<Vec<u8>>, redb::Error> {
             let meta = self.db.begin_read()?.open_table(META)?;
@@ -29,7 +29,7 @@ impl StateFile {
         decoded(self, &bytes.unwrap_or_default(), "what it says of the node")
     }
 
-    /// Hands every part to `each`, with its rows, in order of structure and actor. One part at a time is in memory.
+    /// Calls `each` with every part and its rows, in order of structure and actor. Only one part at a time is in memory.
     pub(crate) fn each_part(&self, mut each: impl FnMut(Part) -> Result<(), StateError>) -> Result<(), StateError> {
         self.each_head(|Head { shape, actor, extent }, stored| {
             let mut rows = Vec::new();
@@ -38,7 +38,7 @@ impl StateFile {
         })
     }
 
-    /// Hands on what is known of every part, and where its rows are, in order of structure and actor.
+    /// Calls `each` with the header of every part and the place of its rows, in order of structure and actor.
     pub(crate) fn each_head<E: From<StateError>>(
         &self,
         mut each: impl FnMut(Head, StoredRows<'_>) -> Result<(), E>,
@@ -72,7 +72,7 @@ impl StateFile {
     }
 }
 
-/// The rows of a part, in the file.
+/// The rows of a part in the file.
 pub(crate) struct StoredRows<'a> {
     file: &'a StateFile,
     table: ReadOnlyTable<(u64, u32), (u64, &'static [u8])>,
@@ -80,7 +80,7 @@ pub(crate) struct StoredRows<'a> {
 }
 
 impl StoredRows<'_> {
-    /// Hands on every row: its slot, its version, and its bytes.
+    /// Calls `each` with every row: its slot, its version, and its bytes.
     pub(super) fn each(&self, each: &mut dyn FnMut(u32, u64, &[u8])) -> Result<(), StateError> {
         let mut read = || -> Result<(), redb::Error> {
             for found in self.table.range((self.number, 0)..=(self.number, u32::MAX))? {
@@ -94,12 +94,12 @@ impl StoredRows<'_> {
     }
 }
 
-/// Why saved rows are not taken back.
+/// Why saved rows cannot be restored.
 #[derive(Debug)]
 pub(crate) enum NotTaken {
-    /// They cannot be read.
+    /// The file cannot be read.
     File(StateError),
-    /// They do not fit.
+    /// The rows do not fit.
     Rows(RestoreError),
 }
 

@@ -1,4 +1,4 @@
-//! What the driver has to do with what is saved: when to save, and what to say of it.
+//! The driver's side of the saved state: when to save, and what to report about it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,29 +14,29 @@ use super::opening::Opened;
 use super::seal::RolledBack;
 use super::writer::Writer;
 
-/// Between two looks at what has changed.
+/// Time between two checks for changes.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// After a failure, until the next attempt.
+/// Time between a failure and the next attempt.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Between two lines of the log about one trouble.
+/// Time between two log lines about the same trouble.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// How the saving of what outlives a run stands.
+/// The status of the saved state.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct StateStanding {
-    /// What was written up to then is saved, in milliseconds since 1970 by this node's clock.
+    /// All changes up to this time are saved, in milliseconds since 1970 by this node's clock.
     pub saved_ms: u64,
-    /// How long ago that is.
+    /// The time since then.
     pub age: Duration,
-    /// What is in the way, if anything is.
+    /// Why the node cannot save, if it cannot.
     pub trouble: Option<String>,
-    /// The node has started with an earlier commit than the last one that was done.
+    /// Set when the node started from an earlier commit than the last completed one.
     pub rolled_back: Option<RolledBack>,
 }
 
-/// What is known of it, for whoever asks.
+/// The facts behind [`StateStanding`].
 #[derive(Debug, Default)]
 struct Known {
     saved_ms: u64,
@@ -45,7 +45,7 @@ struct Known {
     rolled_back: Option<RolledBack>,
 }
 
-/// How the saving stands, as the driver tells and others read it.
+/// The status of the saved state, which the driver writes and other tasks read.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedStanding(Arc<Mutex<Known>>);
 
@@ -57,22 +57,22 @@ impl SharedStanding {
     }
 }
 
-/// The saving of one node.
+/// Saves the state of one node.
 #[derive(Debug)]
 pub(crate) struct Saving {
     keeper: Keeper,
     standing: SharedStanding,
-    /// When to look for changes next; never while a batch is on its way.
+    /// When to check for changes next; never while a batch is in progress.
     due: Time,
-    /// When the whole was begun that is being saved.
+    /// When the current complete save began. It may consist of several batches.
     began: Now,
     whole: bool,
     told_at: Option<Time>,
 }
 
 impl Saving {
-    /// Notes durably in which run the node is, and takes over the file. What is in it has been taken back. Where there is no
-    /// room for that and the node is to serve all the same, it is tried again.
+    /// Takes over the file, and durably records the incarnation of this run. The content must already be restored. If the disk
+    /// has no space for the record and the node is configured to serve anyway, the node tries again later.
     pub(crate) fn start(opened: Opened, replica: &Replica, now: Now) -> Result<Self, StateError> {
         let Opened { file, place, full, mut trouble, rolled_back, latest } = opened;
         let mut writer = match file {
@@ -102,12 +102,12 @@ impl Saving {
         self.standing.clone()
     }
 
-    /// When [`Saving::poll`] has something to do.
+    /// When [`Saving::poll`] is due next.
     pub(crate) fn due(&self) -> Time {
         self.due
     }
 
-    /// Hands on what has changed, if it is time.
+    /// Sends the changes to the thread, if it is time.
     pub(crate) fn poll(&mut self, replica: &mut Replica, now: Now) {
         if now.mono < self.due {
             return;
@@ -119,20 +119,20 @@ impl Saving {
             Some(batch) => {
                 self.keeper.give(Work::Write { batch, upto_ms: self.began.unix_ms });
             }
-            // Everything is in the file, if the file is where it was.
+            // All changes are in the file, provided that the file is still in its place.
             None => self.keeper.give(Work::Look),
         }
         self.due = Time::NEVER;
     }
 
-    /// Waits until it is known what became of what the thread was given.
+    /// Waits for the result of the work that the thread received.
     pub(crate) async fn done(&mut self) -> Outcome {
         let ended = Err("the thread that saves has ended".to_owned());
         let ended = Done::Written { result: ended, commit: true, complete: true };
         Outcome(self.keeper.done().await.unwrap_or(ended))
     }
 
-    /// Takes in what became of it.
+    /// Handles the result.
     pub(crate) fn handle(&mut self, outcome: Outcome, replica: &mut Replica, now: Now) {
         let (result, complete) = match outcome.0 {
             Done::Looked(result) => (result, true),
@@ -143,7 +143,7 @@ impl Saving {
         };
         match result {
             Ok(()) => {
-                // More of the same whole, at once.
+                // The next batch of the same save follows at once.
                 self.due = if complete { self.began.mono.after(INTERVAL).max(now.mono) } else { now.mono };
                 if complete {
                     self.whole = false;
@@ -180,14 +180,14 @@ impl Saving {
         self.standing.0.lock().trouble = Some(trouble);
     }
 
-    /// Saves what there is, and closes the file, both `within` a time: a disk that hangs does not hold the node. What cannot
-    /// be saved is told.
+    /// Saves the remaining changes and closes the file, both `within` a time: a disk that hangs does not block the node.
+    /// Reports changes that cannot be saved.
     pub(crate) async fn finish(self, replica: &mut Replica, now: impl Fn() -> Now, within: Duration) {
         let standing = self.standing();
         let since = |now: Now| standing.read(now.mono).age.as_secs();
         if tokio::time::timeout(within, self.save_all(replica, &now)).await.is_err() {
             tracing::error!(unsaved_s = since(now()), "the disk does not answer: what was written last is not saved");
-            // Whoever asks after the end is told so: the command's exit code depends on it.
+            // A caller that asks after the end sees this: the exit code of the command depends on it.
             standing.0.lock().trouble = Some("the disk does not answer".to_owned());
         }
     }
@@ -217,7 +217,7 @@ impl Saving {
         self.keeper.close().await;
     }
 
-    /// Closes the file as it is, `within` a time.
+    /// Closes the file without saving, `within` a time.
     pub(crate) async fn close(self, within: Duration) {
         if tokio::time::timeout(within, self.keeper.close()).await.is_err() {
             tracing::error!("the disk does not answer: the file of the state is not closed");
@@ -225,7 +225,7 @@ impl Saving {
     }
 }
 
-/// What became of what the thread was given.
+/// The result of the thread's work.
 #[derive(Debug)]
 pub(crate) struct Outcome(Done);
 
@@ -238,7 +238,7 @@ mod tests {
     use super::super::writer::Place;
     use super::*;
 
-    /// A file that somebody else writes to for ever is what a disk that hangs looks like to the thread that saves.
+    /// Simulates a disk that hangs: another writer holds the file, so the thread that saves waits for ever.
     #[tokio::test]
     async fn a_hung_disk_does_not_hold_a_leaving_node() {
         let dir = tempfile::tempdir().unwrap();

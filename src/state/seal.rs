@@ -1,8 +1,9 @@
-//! A note of the last commit beside the file, so that a start sees whether the file still has it.
+//! The seal: a note of the last commit, in a file beside the state. A starting node uses it to check that the state still has
+//! it.
 //!
-//! After a kill the database checks its newest commit. If that does not pass, the database goes back to the one before: it takes
-//! it for one that was not finished. A commit that was done and is damaged looks the same to it. The note tells the two
-//! apart: it is written when a commit is done. It has two places that take turns, so one of them is whole at every moment.
+//! After a kill, the database checks its newest commit. If the check fails, the database takes the commit as unfinished and
+//! goes back to the previous one. A completed commit that is damaged looks the same. The seal distinguishes the two cases: it
+//! is written after a commit is complete. It has two places that are written in turn, so one of them is valid at every moment.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -11,33 +12,33 @@ use std::path::Path;
 
 use super::StateError;
 
-/// The note's name in the folder.
+/// The seal's file name in the folder.
 const NAME: &str = "state.seal";
 
-/// What a place begins with.
+/// The first bytes of a place.
 const MAGIC: &[u8; 8] = b"TMSEAL01";
 
-/// Bytes of a place: the magic, four numbers, a checksum.
+/// Size of a place in bytes: the magic, four numbers, a checksum.
 const PLACE_BYTES: usize = 48;
 
-/// Between the beginnings of the two places: they share no block of a disk.
+/// Distance in bytes between the starts of the two places, so that they share no disk block.
 const PLACE_STEP: u64 = 4096;
 
-/// What is known of a commit.
+/// A commit, as the file or the seal records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Seal {
-    /// Which file it is of: drawn when the file is made. 0 for a file of an earlier version.
+    /// Identifies the file: a random number drawn at its creation. 0 for a file of an earlier version.
     pub(super) lineage: u64,
-    /// Its number.
+    /// The number of the commit.
     pub(super) commit: u64,
-    /// When it was done, in milliseconds since 1970.
+    /// When it completed, in milliseconds since 1970.
     pub(super) at_ms: u64,
-    /// The run of the node.
+    /// The node's incarnation.
     pub(super) incarnation: u64,
 }
 
 impl Seal {
-    /// That of the next commit.
+    /// The record of the next commit.
     pub(super) fn next(self, at_ms: u64) -> Self {
         Self { commit: self.commit.saturating_add(1), at_ms, ..self }
     }
@@ -63,19 +64,19 @@ impl Seal {
     }
 }
 
-/// FNV-1a: it is to find bits that have turned, and is the same in all versions.
+/// FNV-1a: it detects flipped bits, and is the same in all versions.
 fn checksum(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Where the note is written.
+/// The open seal file.
 #[derive(Debug)]
 pub(super) struct Note {
     file: File,
 }
 
 impl Note {
-    /// Opens the note in a folder, or makes one that takes all the space that it will need.
+    /// Opens the seal in a folder, or creates it and allocates all the space that it needs.
     pub(super) fn open(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(NAME);
         let mut options = OpenOptions::new();
@@ -93,17 +94,17 @@ impl Note {
         }
     }
 
-    /// Notes a commit that is done; it is on the disk when this returns.
+    /// Records a completed commit. The record is on disk when this function returns.
     pub(super) fn write(&self, seal: &Seal) -> io::Result<()> {
         self.file.write_all_at(&seal.encode(), seal.commit % 2 * PLACE_STEP)?;
         self.file.sync_data()
     }
 }
 
-/// What a folder has noted of the last commit of a file.
+/// Reads which commit of a file the seal in a folder recorded last.
 ///
 /// # Errors
-/// The note cannot be read.
+/// The seal cannot be read.
 pub(super) fn read(dir: &Path, lineage: u64) -> Result<Option<Seal>, StateError> {
     let path = dir.join(NAME);
     let bytes = match std::fs::read(&path) {
@@ -119,26 +120,26 @@ pub(super) fn read(dir: &Path, lineage: u64) -> Result<Option<Seal>, StateError>
     Ok(found.filter(|seal| seal.lineage == lineage))
 }
 
-/// The file is older than the last commit that was done: newer ones are damaged, or a backup was put in its place.
+/// The file is older than the last completed commit: newer commits are damaged, or a backup replaced the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct RolledBack {
-    /// When the commit was done that the node has started with, in milliseconds since 1970.
+    /// When the commit that the node started from completed, in milliseconds since 1970.
     pub restored_ms: u64,
-    /// When the last commit was done, in milliseconds since 1970.
+    /// When the last commit completed, in milliseconds since 1970.
     pub last_ms: u64,
-    /// Commits between them.
+    /// The number of commits between them.
     pub commits: u64,
 }
 
 impl RolledBack {
-    /// Compares what the file has with what was noted.
+    /// Compares the file's commit with the recorded one.
     pub(super) fn between(file: &Seal, noted: &Seal) -> Option<Self> {
         let commits = noted.commit.checked_sub(file.commit).filter(|commits| *commits > 0)?;
         Some(Self { restored_ms: file.at_ms, last_ms: noted.at_ms, commits })
     }
 }
 
-/// A time as people and programs read it: `2026-11-30T06:37:28Z`.
+/// A time in readable form: `2026-11-30T06:37:28Z`.
 pub(super) fn utc(unix_ms: u64) -> String {
     let (days, second) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
     // Days are counted from the first of March of the year 0: leap days come last (Howard Hinnant, days_from_civil).

@@ -1,7 +1,8 @@
-//! Gives back what a file has no use for any more, when a node starts.
+//! Compacts the state file when a node starts, if most of the file is free.
 //!
-//! The database uses free pages again, and gives back those at the end of its file. What is left when much has gone lies all
-//! over the file, with few bytes in a page. Then its rows are copied into a new file, which takes the place of the old one.
+//! The database reuses free pages, and returns those at the end of its file to the disk. After many deletions, the remaining
+//! rows are scattered over the file, few bytes in each page. Then the node copies them into a new file, which replaces the old
+//! one.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,20 +13,20 @@ use redb::{Database, Key, ReadableDatabase, ReadableTable, TableDefinition, Valu
 use super::StateError;
 use super::file::{META, PARTS, ROWS, SHAPES, StateFile};
 
-/// Files that are smaller are left as they are.
+/// Smaller files are not compacted.
 const LEAST_BYTES: u64 = 16 << 20;
 
-/// Stored bytes that are copied at most, so that a start does not wait long for it.
+/// The most stored bytes that are copied, so that the copy does not delay a start for long.
 const COPIED_BYTES: u64 = 1 << 30;
 
-/// A file is copied when less than one part in so many of it is stored bytes. A new file is about half full, so that a copy is
+/// A file is copied when less than one part in this number is stored bytes. A new file is about half full, so that a copy is
 /// not copied again.
 const MOSTLY_FREE: u64 = 4;
 
 /// Bytes of rows in one commit of the copy.
 const COMMIT_BYTES: usize = 8 << 20;
 
-/// Makes the file smaller if most of it is free. Where that cannot be done, the file stays as it is.
+/// Compacts the file if most of it is free. If that fails, the file stays as it is.
 pub(super) fn shrink(file: StateFile, dir: &Path) -> Result<StateFile, StateError> {
     let draft = dir.join("state.redb.smaller");
     let path = file.path.clone();
@@ -39,14 +40,14 @@ pub(super) fn shrink(file: StateFile, dir: &Path) -> Result<StateFile, StateErro
         }
     };
     let error = |error| StateError::Io { what: "replace", path: path.clone(), error };
-    // The old file is open meanwhile: no other process can have it.
+    // The old file stays open meanwhile, so no other process can open it.
     fs::rename(&draft, &path).map_err(error)?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(error)?;
     tracing::info!(path = %path.display(), before = sizes.0, after = sizes.1, "gave back what the state had free");
     file.reopen()
 }
 
-/// Copies the file if most of it is free and the copy is smaller; the sizes of both.
+/// Copies the file if most of it is free and the copy is smaller. Returns the sizes of both.
 fn shrunk(file: &StateFile, draft: &Path) -> Result<Option<(u64, u64)>, redb::Error> {
     let before = fs::metadata(&file.path)?.len();
     if before < LEAST_BYTES {

@@ -1,4 +1,4 @@
-//! Files that are whole, and files that are not.
+//! Tests of intact and damaged state files.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -97,7 +97,7 @@ fn what_is_there_is_not_made_again() {
     let again: Result<(), StateError> = Archive::create(dir.path(), &name("b"), |_| Ok(()));
     assert!(matches!(again, Err(StateError::Exists(_))));
     assert_eq!(read(dir.path()).unwrap(), parts);
-    // One that cannot be filled is none.
+    // A state that cannot be filled is not created.
     let other = dir.path().join("other");
     let bad: Result<(), StateError> = Archive::create(&other, &name("b"), |filling| {
         let mut bad = part("sessions", 3, 2);
@@ -156,7 +156,7 @@ fn a_file_that_is_not_this_nodes_is_refused() {
     assert!(refused.contains("was written by a later version (format 2, this one reads up to 1)"), "{refused}");
 }
 
-/// A file that is cut short anywhere, or has other bytes anywhere, is refused, or is read as it was written.
+/// A file that is truncated at any place, or has other bytes at any place, is refused or is read as it was written.
 #[test]
 fn a_damaged_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();

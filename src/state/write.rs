@@ -1,4 +1,4 @@
-//! How changes become what is in the file.
+//! Writes changes into the file.
 
 use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -9,32 +9,32 @@ use tallymesh_schemas::{Actor, StructureId};
 use super::file::{META, PARTS, ROWS, SHAPES};
 use super::seal::Seal;
 
-/// What the file has of an actor's rows in a structure.
+/// The extent of an actor's rows in a structure, as the file stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedPart {
-    /// The rows stand under this number.
+    /// The part number that keys the rows.
     pub(super) number: u64,
     pub(super) extent: Extent,
 }
 
-/// Our own types always have a form.
+/// The node's own types can always be encoded.
 fn encoded(value: &impl Serialize) -> Result<Vec<u8>, redb::Error> {
     postcard::to_stdvec(value).map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-/// Puts facts in the place of those before.
+/// Replaces the saved facts.
 pub(super) fn facts(write: &WriteTransaction, facts: &Facts) -> Result<(), redb::Error> {
     write.open_table(META)?.insert("facts", encoded(facts)?.as_slice())?;
     Ok(())
 }
 
-/// Notes up to when everything is in the file.
+/// Records the time up to which the file is complete.
 pub(super) fn saved_upto(write: &WriteTransaction, unix_ms: u64) -> Result<(), redb::Error> {
     write.open_table(META)?.insert("saved", &unix_ms.to_le_bytes()[..])?;
     Ok(())
 }
 
-/// Notes which commit this is.
+/// Records the number of this commit.
 pub(super) fn seal(write: &WriteTransaction, seal: &Seal) -> Result<(), redb::Error> {
     let mut meta = write.open_table(META)?;
     for (key, number) in [("lineage", seal.lineage), ("commit", seal.commit), ("committed", seal.at_ms)] {
@@ -58,7 +58,7 @@ pub(super) fn batch(write: &WriteTransaction, batch: &Batch) -> Result<(), redb:
     Ok(())
 }
 
-/// Notes how much there is of a part; the number of its rows.
+/// Records the extent of a part. Returns the part number of its rows.
 pub(super) fn part(
     write: &WriteTransaction,
     shape: &Shape,
@@ -85,7 +85,7 @@ pub(super) fn part(
     Ok(number)
 }
 
-/// A number that no part has had.
+/// A part number that was never used.
 fn next(write: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut meta = write.open_table(META)?;
     let last = meta.get("parts")?.and_then(|found| found.value().try_into().map(u64::from_le_bytes).ok());

@@ -1,4 +1,4 @@
-//! Writes batches into the file, as long as it is the one that the node has opened.
+//! Writes batches into the file, as long as the file is the one that the node opened.
 
 use std::fs;
 use std::io;
@@ -15,7 +15,7 @@ use super::seal::{Note, Seal};
 use super::{StateError, write};
 use crate::clock::unix_ms;
 
-/// Which file is meant, whatever its path leads to.
+/// Identifies a file independently of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Inode {
     device: u64,
@@ -23,13 +23,13 @@ pub(super) struct Inode {
 }
 
 impl Inode {
-    /// The one that a path leads to.
+    /// The file that a path leads to.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         fs::metadata(path).map(|found| Self { device: found.dev(), number: found.ino() })
     }
 }
 
-/// Where a state is, or is to be.
+/// The place of a state, existing or not.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) dir: PathBuf,
@@ -39,11 +39,11 @@ pub(super) struct Place {
 
 pub(super) struct Writer {
     place: Place,
-    /// `None` after an error of the system, until it is opened again.
+    /// `None` after an I/O error, until it is opened again.
     file: Option<StateFile>,
-    /// The file that was opened; `None` where there has been none yet.
+    /// The file that was opened; `None` if there was none yet.
     inode: Option<Inode>,
-    /// What belongs together and is not all there yet.
+    /// The transaction of a save whose batches have not all arrived.
     open: Option<WriteTransaction>,
     /// The last commit.
     seal: Seal,
@@ -51,14 +51,14 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// For a file that was read; `seal` is of the latest commit that is known.
+    /// For an existing file; `seal` is the latest known commit.
     pub(super) fn new(place: Place, file: StateFile, seal: Seal) -> Result<Self, StateError> {
         let path = place.path.clone();
         let inode = Inode::of(&path).map_err(|error| StateError::Io { what: "look for", path, error })?;
         Ok(Self { place, file: Some(file), inode: Some(inode), open: None, seal, note: None })
     }
 
-    /// For a file that could not be made yet.
+    /// For a file that could not be created yet.
     pub(super) fn without_file(place: Place) -> Self {
         Self { place, file: None, inode: None, open: None, seal: Seal::default(), note: None }
     }
@@ -67,7 +67,7 @@ impl Writer {
         &self.place.path
     }
 
-    /// Notes facts durably, before anything is said with them.
+    /// Durably records facts before the node uses them towards others.
     pub(super) fn write_facts(&mut self, facts: Facts) -> Result<(), StateError> {
         let batch = Batch { changes: vec![Change::Facts(facts)], commit: true, complete: false };
         let written = self.try_write(&batch, 0);
@@ -80,7 +80,7 @@ impl Writer {
     /// Writes a batch.
     pub(super) fn write(&mut self, batch: &Batch, upto_ms: u64) -> Result<(), String> {
         if let Err(trouble) = self.look() {
-            // What is open stays so: the file may come back, as when a disk is mounted again.
+            // The file itself stays open: it may come back, for example when a disk is mounted again.
             self.open = None;
             return Err(trouble);
         }
@@ -91,8 +91,8 @@ impl Writer {
         written.map_err(|error| error.to_string())
     }
 
-    /// Whether the file's path leads to the file. A node goes on writing into one that nobody finds any more, and would not
-    /// notice.
+    /// Checks that the file's path still leads to the open file. Without this check, the node would keep writing into a file
+    /// that was deleted or replaced, and would not notice.
     pub(super) fn look(&self) -> Result<(), String> {
         let Some(opened) = self.inode else { return Ok(()) };
         let path = self.place.path.display();
@@ -108,7 +108,7 @@ impl Writer {
         }
     }
 
-    /// After an error of the system the database takes nothing more until it is opened again.
+    /// After an I/O error the database accepts no more writes until it is opened again.
     fn give_up(&mut self) {
         (self.open, self.file) = (None, None);
     }
@@ -146,7 +146,7 @@ impl Writer {
         self.note.insert(note).write(&seal)
     }
 
-    /// Opens the file again, or makes it if there has been none.
+    /// Opens the file again, or creates it if there was none.
     fn reopen(&mut self) -> io::Result<StateFile> {
         let Place { dir, path, node } = &self.place;
         if self.inode.is_none() {
@@ -161,7 +161,7 @@ impl Writer {
     }
 }
 
-/// The system's own word, where there is one.
+/// The operating system's own error, if there is one.
 fn plain(error: redb::Error) -> io::Error {
     match error {
         redb::Error::Io(error) => error,
