@@ -1,9 +1,8 @@
-//! An access log, replayed on three nodes as it comes: each line is counted by its address in the audit and by its status
-//! in a named series, on whichever node took the request. In the end every node's windows are compared with a count that
-//! was kept apart.
+//! Replays an access log on three nodes. The node that took a request counts its line, by address in the audit and by status in
+//! a named series. At the end, the example compares every node's windows with a separate count.
 //!
-//! Run it with `cargo run --release --example access_log [FILE]`. The file is in the common log format, as web servers
-//! write it; without one, 120,000 lines are made up. The replay takes seven seconds, whatever the log's own time stamps say.
+//! Run it with `cargo run --release --example access_log [FILE]`. The file is in the common log format of web servers. Without
+//! a file, the example generates 120,000 lines. The replay takes seven seconds, whatever the time stamps in the log are.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -18,27 +17,27 @@ mod common;
 
 const NAMES: [&str; 3] = ["www-1", "www-2", "www-3"];
 
-/// Short windows, so that the replay crosses some.
+/// Short windows, so that the replay spans several.
 const MONITOR: Monitor = Monitor { interval: 2, windows: 60 };
 
 const REPLAY: Duration = Duration::from_secs(7);
 
-/// Lines that a node takes at once.
+/// Lines that a node counts in one batch.
 const BATCH: usize = 200;
 
-/// A number that follows from another one, as good as at random (splitmix64).
+/// A pseudo-random number computed from another number (splitmix64).
 fn scramble(n: u64) -> u64 {
     let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     n ^ (n >> 31)
 }
 
-/// Made-up lines: few addresses come often and many seldom.
+/// Generates lines: few addresses are frequent and many are rare.
 fn made_up(lines: u64) -> String {
     let mut log = String::new();
     for n in 0..lines {
         let random = scramble(n.wrapping_add(0x9e37_79b9_7f4a_7c15));
-        // The rank is the sooner the smaller.
+        // Smaller ranks are more probable.
         let rank = 1_u32 << (random % 16);
         let addr = Ipv4Addr::from(0x0a00_0000 + (scramble(random) as u32 % rank) * 37 % (1 << 24));
         let status = [200, 200, 200, 200, 200, 304, 404, 500][(random >> 32) as usize % 8];
@@ -48,33 +47,33 @@ fn made_up(lines: u64) -> String {
     log
 }
 
-/// The address and the status of a line; `None` when it is no line of an access log.
+/// The address and the status of a line; `None` when the line is not from an access log.
 fn parse(line: &str) -> Option<(IpAddr, &str)> {
     let addr = line.split(' ').next()?.parse().ok()?;
-    // The request is in quotes and may hold anything but one.
+    // The request is in quotes and may hold any character except a quote.
     let status = line.rsplit('"').next()?.split_whitespace().next()?;
     (status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit())).then_some((addr, status))
 }
 
-/// What was counted, kept apart from the cluster.
+/// The counts kept separately from the cluster.
 #[derive(Debug, Default)]
 struct Tally {
     addresses: Counted,
     statuses: Counted,
-    /// Lines that were no lines of an access log.
+    /// Lines that are not from an access log.
     bad: u64,
 }
 
-/// What was counted in a series, by window and key.
+/// The expected counts of a series, by window and key.
 #[derive(Debug, Default)]
 struct Counted {
     windows: BTreeMap<(u64, String), i64>,
-    /// What was counted while a window ended: it is in the one or the other.
+    /// Counts taken while a window ended: they belong to one window or the other.
     between: BTreeMap<String, i64>,
 }
 
 impl Counted {
-    /// Counts one that `count` adds to the series.
+    /// Counts one event that `count` adds to the series.
     fn count(&mut self, series: &Series, key: String, count: impl FnOnce()) {
         let before = series.windows().current();
         count();
@@ -85,7 +84,7 @@ impl Counted {
         }
     }
 
-    /// Whether a node shows this, each key in each window; of keys that were counted while a window ended, the sum.
+    /// Whether a node shows these counts for each key in each window. For keys counted while a window ended, compares the sum.
     fn is(&self, shown: &BTreeMap<(u64, String), i64>) -> bool {
         let sum = |windows: &BTreeMap<(u64, String), i64>, key: &String| -> i64 {
             windows.iter().filter(|((_, of), _)| of == key).map(|(_, n)| n).sum()
@@ -100,7 +99,7 @@ impl Counted {
     }
 }
 
-/// One node's share of the log, spread over the time that the replay takes.
+/// Replays one node's part of the log, spread over the duration of the replay.
 fn replay(lines: &[String], audit: &Audit, connections: &Series, statuses: &Series, tally: &Mutex<Tally>) {
     let start = Instant::now();
     for (n, batch) in lines.chunks(BATCH).enumerate() {
@@ -120,7 +119,7 @@ fn replay(lines: &[String], audit: &Audit, connections: &Series, statuses: &Seri
     }
 }
 
-/// Every key of every window of a series, as a node has it.
+/// A node's counts for every key in every window of a series.
 fn listed(series: &Series) -> BTreeMap<(u64, String), i64> {
     let mut all = BTreeMap::new();
     let current = series.windows().current();
@@ -139,7 +138,7 @@ fn listed(series: &Series) -> BTreeMap<(u64, String), i64> {
     }
 }
 
-/// Replays a log and compares; gives what there is to say, or what differs.
+/// Replays a log and compares the counts. Returns a summary, or the difference as an error.
 async fn run(log: &str) -> Result<String, Box<dyn Error>> {
     let statuses = SeriesSpec::new(SeriesName::new("status")?, tallymesh::Kind::GaugeTable, 2, 60);
     let nodes =
@@ -179,7 +178,7 @@ async fn run(log: &str) -> Result<String, Box<dyn Error>> {
     Ok(said)
 }
 
-/// Waits until a node shows exactly what was counted.
+/// Waits until a node shows exactly the separate counts.
 async fn agree(node: &Node, tally: &Tally) -> Result<(), Box<dyn Error>> {
     let connections = node.audit().series(Metric::Connect, 2).ok_or("connections are audited")?.clone();
     let statuses = node.series("status")?;
@@ -190,7 +189,7 @@ async fn agree(node: &Node, tally: &Tally) -> Result<(), Box<dyn Error>> {
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // A block is the sum of what lies in it.
+    // The count of a block is the sum over the addresses in it.
     let total = tally.addresses.total();
     let everywhere: [ipnet::IpNet; 2] = ["0.0.0.0/0".parse()?, "::/0".parse()?];
     let mut sum = 0;

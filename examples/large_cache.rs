@@ -1,8 +1,8 @@
-//! A cache of millions of entries on two nodes, and a third one that joins while writes go on: how long that takes, what
-//! memory each node takes, and whether every entry is right everywhere afterwards.
+//! Measures a cache of millions of entries on two nodes while a third node joins during writes: the duration, the memory of
+//! each node, and whether every entry is correct on every node afterwards.
 //!
-//! `cargo run --release --example large_cache -- 10000000` for ten million entries; a million if nothing is said. Each node
-//! is a process of its own, so that its memory is its own. They speak over QUIC on the loopback address.
+//! `cargo run --release --example large_cache -- 10000000` uses ten million entries; the default is one million. Each node is a
+//! separate process, so that its memory is measured separately. The nodes communicate over QUIC on the loopback address.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,13 +20,13 @@ type Failed = Box<dyn Error + Send + Sync>;
 
 const NAMES: [&str; 3] = ["relay-0-0", "relay-0-1", "relay-0-2"];
 
-/// Between two looks at what is waited for.
+/// Time between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Writes that each of the first two nodes makes at once while the third one joins, and the pause behind them.
+/// The number of writes in one burst of each of the first two nodes while the third one joins, and the pause after the burst.
 const BURST: (u64, Duration) = (20, Duration::from_millis(10));
 
-/// Which entry is written next while a node joins: so many further on. A prime, so that all have their turn.
+/// The distance to the entry that is written next while a node joins. A prime, so that the writes reach all entries.
 const STRIDE: u64 = 7_919;
 
 fn key(n: u64) -> [u8; 11] {
@@ -36,7 +36,7 @@ fn key(n: u64) -> [u8; 11] {
     key
 }
 
-/// The `turn`th write of an entry, where there are writes while a node joins.
+/// The value of the `turn`th write of an entry while a node joins.
 fn value(n: u64, turn: u64) -> [u8; 16] {
     let mut value = [0; 16];
     value[..8].copy_from_slice(&n.to_le_bytes());
@@ -44,7 +44,7 @@ fn value(n: u64, turn: u64) -> [u8; 16] {
     value
 }
 
-/// The entry that a node writes in its `turn`th write: the first one even ones, the second one odd ones.
+/// The entry of a node's `turn`th write: the first node writes even entries, the second one odd entries.
 fn written(node: u64, turn: u64, entries: u64) -> u64 {
     (turn * STRIDE % (entries / 2)) * 2 + node
 }
@@ -55,7 +55,7 @@ fn main() -> Result<(), Failed> {
         ["node", number, folder, entries, seeds @ ..] => {
             member(number.parse()?, Path::new(folder), entries.parse()?, seeds)
         }
-        // As the tests run it.
+        // The size for the tests.
         [] if cfg!(debug_assertions) => measure(20_000),
         [] => measure(1_000_000),
         [entries] => measure(entries.parse()?),
@@ -63,7 +63,7 @@ fn main() -> Result<(), Failed> {
     }
 }
 
-/// Certificates of all nodes, as files.
+/// Writes the certificates of all nodes as files.
 fn write_identities(folder: &Path) -> Result<(), Failed> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -78,7 +78,7 @@ fn write_identities(folder: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A node's process, as the one that measures sees it.
+/// A node's process, from the side of the measuring process.
 struct Process {
     child: Child,
     to: ChildStdin,
@@ -184,7 +184,7 @@ fn secs(time: Duration) -> f64 {
     time.as_secs_f64()
 }
 
-/// A node, as its own process sees it.
+/// A node inside its own process.
 struct Member {
     number: u64,
     entries: u64,
@@ -265,13 +265,13 @@ impl Member {
         }
     }
 
-    /// The version up to which it has an actor's rows.
+    /// The applied version of an actor's rows on this node.
     fn have(&self, actor: &str) -> u64 {
         let held = self.cache.structure().held();
         held.iter().find(|held| held.actor.to_string() == actor).map_or(0, |held| held.applied)
     }
 
-    /// Compares every entry with the last write of its key, of which there were so many by the first two nodes.
+    /// Compares every entry with the last write of its key. `turns` states how many writes each of the first two nodes made.
     fn check(&self, turns: [u64; 2]) -> String {
         let mut last = vec![0; self.entries as usize];
         for (node, turns) in (0..).zip(turns) {
@@ -296,7 +296,7 @@ fn write_on(cache: &Cache, node: u64, entries: u64, stop: &AtomicBool) -> Result
     Ok(turn)
 }
 
-/// MiB of memory that this process has in use, and has had at most.
+/// The current and the highest memory use of this process, in MiB.
 fn memory() -> Result<String, Failed> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let mib = |name: &str| -> Option<u64> {

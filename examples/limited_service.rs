@@ -2,8 +2,8 @@
 //!
 //! Run it with `cargo run --example limited_service`. It makes its own certificates.
 //!
-//! The layer goes around any service whose requests say from where they come. With `axum` or `hyper` that is an HTTP request, its
-//! peer address is in `ConnectInfo<SocketAddr>`, and a refusal becomes the status 429 or 503.
+//! The layer wraps any service whose requests carry their source address. With `axum` or `hyper`, the request is an HTTP
+//! request, the peer address is in `ConnectInfo<SocketAddr>`, and a refusal becomes the status 429 or 503.
 
 use std::error::Error;
 use std::future::Future;
@@ -19,13 +19,13 @@ mod common;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// A request, and where it comes from.
+/// A request with its source address.
 struct Request {
     peer: IpAddr,
     work: Duration,
 }
 
-/// Counts each request while it is in progress, and refuses it where its address or a block around it is full.
+/// Counts each request while it is in progress, and refuses it when its address or a block around it is full.
 #[derive(Clone)]
 struct LimitByAddress {
     inbound: Cidr,
@@ -40,7 +40,7 @@ impl<S> Layer<S> for LimitByAddress {
     }
 }
 
-/// The service within the limit.
+/// The service with the limit around it.
 #[derive(Clone)]
 struct Limited<S> {
     inner: S,
@@ -76,19 +76,19 @@ where
     }
 }
 
-/// Two requests at a time from one address, three from its block; the IPv6 block has the same limit.
+/// Two requests at a time from one address and three from its block; the IPv6 block has the same limit.
 fn layer(node: &Node) -> Result<LimitByAddress, Box<dyn Error>> {
     let limits = [(32, 2), (24, 3), (64, 3)].map(MaskLimit::from).to_vec();
     Ok(LimitByAddress { inbound: node.cidr("inbound_cidr")?, limits })
 }
 
-/// What the service does: it works for a while.
+/// The service itself: it works for a while.
 async fn serve(request: Request) -> Result<String, BoxError> {
     tokio::time::sleep(request.work).await;
     Ok(format!("served {}", request.peer))
 }
 
-/// Waits until a node counts so many requests from a block.
+/// Waits until a node counts `total` requests from a block.
 async fn counted(node: &Node, block: &str, total: i64) -> Result<(), Box<dyn Error>> {
     let (inbound, block) = (node.cidr("inbound_cidr")?, block.parse()?);
     while inbound.count(block).total != total {
@@ -110,7 +110,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let slow = slow.map(|request| tokio::spawn(first.clone().oneshot(request)));
     counted(&nodes[1], "192.0.2.7/32", 2).await?;
 
-    // The other node knows of them.
+    // The other node has received their counts.
     for peer in ["192.0.2.7", "192.0.2.8", "2001:db8::7"] {
         match second.clone().oneshot(request(peer, quick)?).await {
             Ok(answer) => println!("{answer}"),
@@ -131,7 +131,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 mod tests {
     use super::*;
 
-    /// The block is full though no address in it is, whichever node the requests came to; each makes room when it ends.
+    /// The block is full though no address in it is full, whichever node received the requests; each request makes room when it
+    /// ends.
     #[tokio::test]
     async fn a_block_is_limited_on_both_nodes() {
         let replicate = |builder: tallymesh::Builder| builder.replicate(Class::InboundCidr.into());

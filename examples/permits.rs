@@ -1,5 +1,5 @@
-//! Three nodes in one process share twenty permits: no more than twenty sessions are open at a time, in the whole cluster,
-//! whoever opens them. Nobody is asked before one is opened.
+//! Three nodes in one process share twenty permits. At most twenty sessions are open at a time in the whole cluster, whichever
+//! node opens them. A node opens a session without a request to another node.
 //!
 //! Run it with `cargo run --example permits`. It makes its own certificates.
 
@@ -13,7 +13,7 @@ mod common;
 const NAMES: [&str; 3] = ["relay-0-1", "relay-0-2", "relay-0-3"];
 const MAXIMUM: usize = 20;
 
-/// How long may pass until permits are where they are wanted.
+/// How long permits may take to reach the node that needs them.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn cluster() -> Result<Vec<Node>, Box<dyn Error>> {
@@ -27,14 +27,14 @@ async fn cluster() -> Result<Vec<Node>, Box<dyn Error>> {
     .await
 }
 
-/// Opens what it can on a node until so many are open; the most that ever were.
+/// Opens permits on a node until it has `wanted` of them.
 async fn open(node: &Node, sessions: &mut Vec<OpenPermit>, wanted: usize) -> Result<(), Box<dyn Error>> {
     let (permits, start) = (node.permits("sessions")?, Instant::now());
     while sessions.len() < wanted {
         match permits.try_open() {
             Some(session) => sessions.push(session),
             None if start.elapsed() > PATIENCE => return Err(format!("{} of {wanted} are open", sessions.len()).into()),
-            // The refusal has told the others that more are wanted here.
+            // The refusal has signalled the other nodes that this node needs more permits.
             None => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
@@ -67,13 +67,13 @@ mod tests {
 
     use super::*;
 
-    /// I9 on real nodes: every node opens what it can, and closes some, in turn; those that are open are counted here.
+    /// I9 on real nodes: every node in turn opens all permits that it can, and closes some; the test counts the open ones.
     #[tokio::test]
     async fn no_more_are_open_than_there_are_permits() {
         let nodes = cluster().await.unwrap();
         let mut sessions: Vec<Vec<OpenPermit>> = (0..nodes.len()).map(|_| Vec::new()).collect();
         let (start, mut most, mut hot_most) = (Instant::now(), 0, 0);
-        // First all of them, then one after the other alone.
+        // First all nodes, then single nodes one after the other.
         for hot in [None, Some(0), Some(2)] {
             hot_most = 0;
             let begun = Instant::now();

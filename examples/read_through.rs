@@ -1,4 +1,4 @@
-//! A cache in front of a database: whichever node is asked first loads, and all of them have it then.
+//! A cache in front of a database: the first node that needs a value loads it, and then all nodes have it.
 //!
 //! Run it with `cargo run --example read_through`. It makes its own certificates, and a database in a temporary folder.
 
@@ -14,7 +14,7 @@ mod common;
 
 const USERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("users");
 
-/// What is read at most once a node and minute.
+/// The database. A node reads a user from it at most once a minute.
 struct Users {
     database: Database,
     reads: AtomicU32,
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [first, second] = [&nodes[0], &nodes[1]].map(|node| node.cache("sessions"));
     let (first, second) = (first?, second?);
 
-    // Reading blocks, so it runs beside the node's tasks.
+    // The read blocks, so it runs outside the node's tasks.
     let load = |user: &'static str| {
         let users = Arc::clone(&users);
         move || async move {

@@ -1,9 +1,10 @@
-//! Nodes that count under load while one of them stands still: what the others notice of it, and when it is current again.
+//! Nodes that count under load while one of them is stopped: measures the effect on the others, and when the stopped node is
+//! current again.
 //!
-//! `cargo run --release --example slow_peer -- 10 20` for ten nodes, of which one stands still for 20 seconds.
+//! `cargo run --release --example slow_peer -- 10 20` runs ten nodes and stops one of them for 20 seconds.
 //!
-//! The one that stands still has a runtime of its own, whose only thread is held: it reads nothing, acknowledges nothing
-//! and says nothing, as a process that was stopped. After 6 seconds its links are given up.
+//! The stopped node has its own runtime, whose only thread is blocked. It reads nothing, acknowledges nothing and sends
+//! nothing, like a stopped process. After 6 seconds, its peers close their links to it.
 
 use std::error::Error;
 use std::sync::mpsc;
@@ -16,28 +17,28 @@ use tokio::sync::mpsc as wishes;
 #[expect(dead_code, reason = "this cluster has two runtimes, and is started by hand")]
 mod common;
 
-/// Keys that each node changes in a round. No two nodes have one in common.
+/// Keys that each node changes in a round. No two nodes share a key.
 const KEYS: usize = 500;
 
-/// How long anything may take that is waited for.
+/// The longest time that the example waits for anything.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Between two looks at what is waited for.
+/// Time between two checks of a condition.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// A node with what it counts.
+/// A node with its counters.
 struct Member {
     node: Node,
     domains: Domains,
 }
 
-/// What was found.
+/// The results.
 struct Found {
-    /// Rows a second that the others took in before, while it stood still, and afterwards.
+    /// Rows per second that the other nodes applied: before the stop, during it, and afterwards.
     rows_a_second: [f64; 3],
-    /// KiB of memory of the whole process when it was stopped, and when it was let go.
+    /// Memory of the whole process in KiB: when the node was stopped, and when it was released.
     resident: [f64; 2],
-    /// From letting it go until it had everything.
+    /// Time from the release until the node had all rows.
     current_after: Duration,
 }
 
@@ -46,14 +47,14 @@ fn key(node: usize, n: usize) -> String {
 }
 
 impl Member {
-    /// The version up to which it has the rows of another one, or its own.
+    /// The applied version of another member's rows on this node, or this node's own version.
     fn have(&self, of: &Self) -> u64 {
         let held = self.domains.structure().held();
         let actor = of.node.actor();
         held.iter().find(|held| held.actor == actor).map_or(0, |held| held.applied)
     }
 
-    /// Whether it has everything that the others have counted.
+    /// Whether the node has all rows of the other members.
     fn current(&self, all: &[Self]) -> bool {
         all.iter().all(|other| other.domains.structure().pending() == 0 && self.have(other) == other.have(other))
     }
@@ -70,14 +71,14 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Box<dyn Erro
     Ok(())
 }
 
-/// A thread of its own for the runtime of the node that will stand still. Whoever sends a wish holds it until the other
-/// end of that wish is dropped.
+/// Starts a thread for the runtime of the node to be stopped. Sending a receiver to it blocks the runtime until the sender of
+/// that receiver is dropped.
 fn holdable(runtime: tokio::runtime::Runtime) -> wishes::Sender<mpsc::Receiver<()>> {
     let (wish, mut wished) = wishes::channel::<mpsc::Receiver<()>>(1);
     thread::spawn(move || {
         runtime.block_on(async {
             while let Some(hold) = wished.recv().await {
-                // Blocks on purpose: nothing else of this runtime runs meanwhile.
+                // Blocks on purpose, so that nothing else of this runtime runs meanwhile.
                 let _ = hold.recv();
             }
         });
@@ -85,8 +86,8 @@ fn holdable(runtime: tokio::runtime::Runtime) -> wishes::Sender<mpsc::Receiver<(
     wish
 }
 
-/// Every node changes all of its keys, again and again; a round is over when all have it. Rows a second that all nodes
-/// together took in, and the rounds.
+/// Every node changes all its keys repeatedly; a round ends when all nodes have all changes. Returns the rows per second that
+/// all nodes together applied, and the number of rounds.
 fn load(lively: &[Member], time: Duration) -> Result<(f64, usize), Box<dyn Error>> {
     let (start, mut rounds) = (Instant::now(), 0);
     while start.elapsed() < time {
@@ -100,7 +101,7 @@ fn load(lively: &[Member], time: Duration) -> Result<(f64, usize), Box<dyn Error
     Ok((rows as f64 / start.elapsed().as_secs_f64(), rounds))
 }
 
-/// KiB of memory that this process has in use; zero where the system does not say.
+/// Memory in use by this process in KiB; zero where the operating system does not report it.
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -133,7 +134,7 @@ fn stand_still(nodes: usize, time: Duration) -> Result<Found, Box<dyn Error>> {
         lively.iter().chain([&slow]).all(|member| linked(member) + 1 == nodes)
     })?;
 
-    // Every key is known, so that from here on memory has no reason to grow.
+    // All keys are known from here on, so memory has no reason to grow.
     let warm = load(&lively, time / 4)?.1;
     let (before, first) = load(&lively, time)?;
     until("the last node to be current", || slow.current(&lively))?;
@@ -185,7 +186,7 @@ mod tests {
     fn one_that_stands_still_holds_nobody_up() {
         let found = stand_still(4, Duration::from_secs(2)).unwrap();
         let [before, during, _] = found.rows_a_second;
-        // Others use the machine as well: what is held up by a stopped process would be at zero.
+        // Other programs use the machine as well. If the stopped process blocked the others, the rate would be zero.
         assert!(during > before / 4.0, "{before} rows/s, and {during} while one stood still");
         assert!(found.resident[1] < found.resident[0] + 32_768.0, "KiB: {:?}", found.resident);
         assert!(found.current_after < Duration::from_secs(20), "{:?}", found.current_after);

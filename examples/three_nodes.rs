@@ -1,4 +1,4 @@
-//! Three nodes in one process: each counts connections, all see the cluster-wide figure.
+//! Three nodes in one process: each counts connections, and all see the cluster-wide count.
 //!
 //! Run it with `cargo run --example three_nodes`. It makes its own certificates.
 
@@ -15,7 +15,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let names = ["relay-0-1", "relay-0-2", "relay-0-3"];
     let nodes = common::cluster(&names, |builder| builder.replicate(Class::InboundCidr.into())).await?;
 
-    // Each node holds some connections of its own.
+    // Each node holds connections of its own.
     let addr: IpAddr = "192.0.2.7".parse()?;
     let mut open = Vec::new();
     for (i, node) in nodes.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! The admin socket: a Unix socket of mode 0600 on which the `tally` command is served.
+//! The admin socket: a Unix socket with mode 0600 on which the node serves the `tally` command.
 
 mod caches;
 mod holds;
@@ -28,22 +28,22 @@ use session::Session;
 use socket::SocketFile;
 use watch::Feeds;
 
-/// Pause before the next attempt when the system refuses a connection.
+/// Pause after a failed `accept` before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two lines of the log about connections that cannot be accepted.
+/// Time between two log lines about connections that cannot be accepted.
 const REMINDER: Duration = Duration::from_secs(60);
 
-/// Why there is no admin socket.
+/// Why the admin socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// Somebody listens there.
+    /// Another process listens on the path.
     #[error("{0} is in use: another node runs with this admin socket, stop it or name another path")]
     InUse(PathBuf),
-    /// Something that is no socket is there.
+    /// The path exists and is not a socket.
     #[error("{0} is there and is no socket: name another path, or remove it")]
     NotASocket(PathBuf),
-    /// The path is longer than the system takes.
+    /// The path is longer than the operating system allows.
     #[error(
         "the path of the admin socket has {bytes} bytes, and the system takes {SOCKET_PATH_BYTES}: name a shorter one \
          than {path}"
@@ -51,28 +51,28 @@ pub enum AdminError {
     TooLong {
         /// The path.
         path: PathBuf,
-        /// Its length.
+        /// Its length in bytes.
         bytes: usize,
     },
-    /// The system refuses.
+    /// The operating system reported an error.
     #[error("cannot open the admin socket {path}: {error}")]
     Io {
-        /// Where.
+        /// The path.
         path: PathBuf,
-        /// Why.
+        /// The error.
         error: io::Error,
     },
 }
 
-/// A socket that is bound and not served yet. Its file is removed when it is dropped.
+/// A bound socket that is not served yet. Dropping it removes its file.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    // The order matters: the file goes while somebody still listens, so that no other node takes its place meanwhile.
+    // The order matters: the file is removed while the socket still listens, so that no other node takes the path meanwhile.
     _file: SocketFile,
     listener: UnixListener,
 }
 
-/// A socket that is served.
+/// A socket that is being served.
 #[derive(Debug)]
 pub(crate) struct Serving {
     stop: signal::Sender<()>,
@@ -109,7 +109,7 @@ impl Admin {
 }
 
 impl Serving {
-    /// Removes the socket and ends all connections.
+    /// Removes the socket's file and closes all connections.
     pub(crate) async fn close(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
@@ -118,7 +118,7 @@ impl Serving {
     }
 }
 
-/// What accepts connections.
+/// Accepts connections.
 struct Server {
     shared: Arc<Shared>,
     commands: mpsc::WeakSender<Command>,
@@ -126,7 +126,7 @@ struct Server {
     long: Arc<Semaphore>,
     feeds: Arc<Feeds>,
     sessions: JoinSet<()>,
-    /// Attempts to accept that the system has refused.
+    /// Failed attempts to accept.
     refused: u64,
     warned_at: Option<Instant>,
 }
@@ -160,7 +160,8 @@ impl Server {
         Place::served_by(&self.places, id, task);
     }
 
-    /// Out of file descriptors, most likely: a silent connection gives its own back, and others need a moment to close theirs.
+    /// Most likely, no file descriptor is free. Ends a silent connection to free one, and pauses so that others can close
+    /// theirs.
     async fn cannot_accept(&mut self, error: &io::Error) {
         self.refused += 1;
         if self.warned_at.is_none_or(|at| at.elapsed() >= REMINDER) {

@@ -1,5 +1,5 @@
-//! The one loop that joins engine and transport: it owns the replication state machine, hands it what arrives and the
-//! time, and sends what it has to say to every link that has room.
+//! The driver: the one loop that connects engine and transport. It owns the replication state machine, passes it incoming
+//! messages and the time, and sends the outgoing messages over every link that has room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,16 +22,16 @@ use crate::report::Reports;
 use crate::state::{Outcome, Saving};
 use crate::topology::Topology;
 
-/// Events that are taken before what follows from them is sent.
+/// The most events that the driver handles before it sends the resulting messages.
 const BATCH: usize = 256;
 
-/// How long a leaving node waits for its last changes to be sent, and again for them to be delivered.
+/// How long a leaving node waits until its last changes are sent, and again until they are delivered.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an ending node waits for its disk.
+/// How long a stopping node waits for its disk.
 const SAVE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A verification under way.
+/// A running verification.
 #[derive(Debug)]
 struct Verifying {
     verifier: Verifier,
@@ -56,20 +56,20 @@ pub(crate) struct Driver {
     admin: Option<Serving>,
     /// The connections to other members.
     links: BTreeMap<NodeName, Link>,
-    /// Over which of them rows are exchanged.
+    /// Selects the connections that carry a replication link.
     topology: Topology,
     verifying: Vec<Verifying>,
     incarnation: Incarnation,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
     settings: Arc<Settings>,
-    /// `None` where nothing outlives the run.
+    /// `None` for a node without saved state.
     saving: Option<Saving>,
-    /// The bounds that handles and the admin socket have reached.
+    /// Counts how often handles and the admin socket reached their bounds.
     tally: Arc<bound::Tally>,
     reports: Reports,
     announcer: Announcer,
     bounds: Bounds,
-    /// As many events as are taken at once were taken: more may wait.
+    /// The last batch of events was full, so more may wait.
     behind: bool,
 }
 
@@ -140,7 +140,7 @@ impl Driver {
         }
     }
 
-    /// Waits for one thing to happen, and does all that follows from it. `deadline` ends the waiting at the latest.
+    /// Waits for one event and handles it with all its consequences. Returns at the latest at `deadline`.
     async fn step(&mut self, deadline: Option<Instant>) -> Option<End> {
         let wake = self.clock.instant(self.next_time()).map(Instant::from_std);
         let wake = [wake, deadline].into_iter().flatten().min();
@@ -171,7 +171,7 @@ impl Driver {
         end
     }
 
-    /// Lets the limits take in what has come, if it is time: before changes are released, since they write some.
+    /// Lets the limits process incoming rows, if it is time. Runs before changes are released, because limits write changes.
     fn limit(&self, now: Now) {
         self.turn_limits(now, |limiter| limiter.poll_timeout() <= now.mono);
     }
@@ -189,7 +189,7 @@ impl Driver {
         }
     }
 
-    /// Reports where other nodes are configured differently.
+    /// Logs the settings in which other nodes differ.
     fn compare(&self, now: Now) {
         let live = self.replica.nodes().filter(|(.., life)| matches!(life, Life::Alive | Life::Suspect));
         for Difference { node, what, here, there } in self.settings.poll(now.mono, live.map(|(name, ..)| name)) {
@@ -197,7 +197,7 @@ impl Driver {
         }
     }
 
-    /// Begins and ends links between the replicas, over the connections that there are.
+    /// Begins and ends replication links over the existing connections.
     fn relink(&mut self, now: Now) {
         let Some(wanted) = self.topology.poll(now.mono, self.links.keys()) else { return };
         let linked: BTreeSet<_> = self.replica.links().cloned().collect();
@@ -210,7 +210,7 @@ impl Driver {
         }
     }
 
-    /// Takes in what has become of what was to be saved, and hands on what is to be saved next.
+    /// Handles the result of the last save, and starts the next one.
     fn save(&mut self, now: Now, outcome: Option<Outcome>) {
         let Some(saving) = &mut self.saving else { return };
         if let Some(outcome) = outcome {
@@ -305,14 +305,14 @@ impl Driver {
                 if self.topology.connected(link.peer()) {
                     self.replica.handle_link_up(now, link.peer());
                 } else {
-                    // The connection takes another one's place, over which there was a link.
+                    // The new connection replaces one that carried a link.
                     self.replica.handle_link_down(link.peer());
                 }
                 self.announcer.tell(NodeEvent::Linked { node: link.peer().clone() });
                 self.links.insert(link.peer().clone(), link);
             }
             Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
-            // Which links have room is asked below, of all.
+            // `transmit` checks all links for room.
             Event::Writable { .. } => {}
             Event::Down { peer, link, reason, goodbye } => {
                 tracing::debug!(%peer, reason, goodbye, "the driver has lost a link");
@@ -322,7 +322,7 @@ impl Driver {
             }
             Event::Member { name, state, incarnation, addr, teller } => {
                 tracing::debug!(member = %name, %state, %incarnation, %addr, "the membership tells of a member");
-                // A name that nobody has met takes no place among those with whom rows are exchanged.
+                // A member that is known only from hearsay does not take part in the overlay.
                 let lives = matches!(state, MemberState::Alive | MemberState::Suspect);
                 self.topology.member(&name, lives && teller.is_none());
                 match teller {
@@ -368,7 +368,7 @@ impl Driver {
         self.replica.handle_link_down(peer);
     }
 
-    /// Sends what there is to say to every link that has room for it.
+    /// Sends waiting messages over every link that has room.
     fn transmit(&mut self) {
         for (peer, link) in &self.links {
             while link.has_room() {
@@ -377,7 +377,7 @@ impl Driver {
                     break;
                 }
                 if let Err(error) = link.send(message.into()) {
-                    // The link is going down, and is told so by an event.
+                    // The link is closing. An event reports that.
                     tracing::debug!(%peer, %error, "not sent");
                     break;
                 }
@@ -386,7 +386,7 @@ impl Driver {
     }
 
     fn verify(&mut self, now: Now) {
-        // What has come is read before anybody is called silent.
+        // Read waiting events before a verification counts a member as silent.
         if self.verifying.iter().any(|verifying| verifying.verifier.poll_timeout() <= now.mono)
             && let Some(event) = self.events.try_recv()
         {
@@ -402,7 +402,7 @@ impl Driver {
         }
     }
 
-    /// Tells operators what has happened, and the transport when this node has become another run.
+    /// Reports events to operators, and a new incarnation of this node to the transport.
     fn report(&mut self, now: Now) {
         while let Some(event) = self.replica.poll_event() {
             let Reach { alive, known, .. } = self.replica.reach();
@@ -438,7 +438,8 @@ impl Driver {
         }
     }
 
-    /// Shares first, so that the others need not wait for them to run out; then zeros, then goodbye.
+    /// Leaves: gives back shares first, so that other nodes need not wait until they expire; then sets counts to zero; then
+    /// says goodbye.
     async fn leave(mut self) {
         tracing::info!("leaving");
         self.limiters.values().for_each(|limiter| limiter.leave());
@@ -447,7 +448,7 @@ impl Driver {
         while self.limiters.values().any(|limiter| !limiter.has_left()) && Instant::now() < deadline {
             self.step(Some(deadline)).await;
         }
-        // They would go on telling the time; what they have left runs out.
+        // Limiters that remain would keep sending heartbeats. Leases that were not given back expire.
         self.limiters.clear();
         self.replica.leave(self.clock.now());
         self.transmit();
@@ -463,7 +464,7 @@ impl Driver {
     }
 }
 
-/// The value of a bound that handles and the admin socket count.
+/// The value of a bound whose use the handles and the admin socket count.
 fn shared_limit(bound: Bound) -> u64 {
     let limit = match bound {
         Bound::WatchedChanges => limits::WATCHED_CHANGES,
@@ -473,7 +474,7 @@ fn shared_limit(bound: Bound) -> u64 {
     limit as u64
 }
 
-/// Waits for what becomes of what is being saved; for ever where nothing is.
+/// Waits for the result of the running save; waits for ever if nothing is saved.
 async fn saved(saving: &mut Option<Saving>) -> Outcome {
     match saving {
         Some(saving) => saving.done().await,

@@ -1,4 +1,4 @@
-//! A cluster in one process, with certificates made on the spot: what the examples begin with.
+//! Starts a cluster in one process with generated certificates, for the examples.
 
 use std::error::Error;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tallymesh::{Builder, Identity, Node};
 
-/// Starts nodes of these names and waits until each knows all others.
+/// Starts nodes with these names and waits until each knows all others.
 pub(crate) async fn cluster(
     names: &[&str],
     configure: impl Fn(Builder) -> Builder,
@@ -28,7 +28,7 @@ pub(crate) async fn cluster(
     Ok(nodes)
 }
 
-/// A certificate authority, and a certificate for each node.
+/// Creates a certificate authority, and a certificate for each node.
 pub(crate) fn identities(names: &[&str]) -> Result<Vec<Identity>, Box<dyn Error>> {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

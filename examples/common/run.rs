@@ -1,10 +1,10 @@
-//! Runs the examples that are programs for people, as people run them. `cargo test` builds them.
+//! Runs the example programs as a user runs them. `cargo test` builds them.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 fn run(example: &str) -> String {
-    // Tests lie in `deps`, examples beside it.
+    // Test binaries are in `deps`, examples beside it.
     let target: PathBuf = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().into();
     let program = target.join("examples").join(example);
     assert!(program.exists(), "{} is not built: cargo build --examples", program.display());

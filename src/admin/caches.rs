@@ -51,7 +51,7 @@ impl Session {
         }
     }
 
-    /// The entries, or those that one node tells of, page by page.
+    /// Sends all entries, or those whose rows belong to one node, page by page.
     pub(super) async fn cache_pages(&self, cache: &Cache, from: Option<&NodeName>, to: &mut To) -> Served {
         let mut after: Option<Vec<u8>> = None;
         loop {

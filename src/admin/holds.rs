@@ -1,4 +1,4 @@
-//! Taking a hold on behalf of a client.
+//! Takes a hold for a client.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tallymesh_schemas::{HoldLimit, Kind, MaskLimit, key, limits};
 use super::session::{Refused, Session};
 
 impl Session {
-    /// Counts one for a key, if all limits have room for it.
+    /// Counts one hold for a key, if all limits have room for it.
     pub(super) fn take_hold(&self, object: &str, text: &str, limits: &[HoldLimit]) -> Result<Hold, Refused> {
         if limits.len() > limits::HOLD_LIMITS {
             let (given, most) = (limits.len(), limits::HOLD_LIMITS);

@@ -50,12 +50,12 @@ impl Session {
         }
     }
 
-    /// How the configurations of other nodes differ, a line each.
+    /// The differences in the configurations of other nodes, one per line.
     pub(super) fn differences(&self) -> Vec<String> {
         settings::differences(self.shared()).iter().map(ToString::to_string).collect()
     }
 
-    /// The limits of what goes out and comes in, a line each.
+    /// The limits for outbound and inbound traffic, one per line.
     pub(super) fn limits(&self) -> Vec<String> {
         let config = self.shared().limits.config();
         let mut lines = Vec::new();

@@ -1,4 +1,4 @@
-//! The places of connections that are served: a bounded number, and none is held for ever by a silent client.
+//! The places of served connections. Their number is bounded, and a silent client cannot keep one for ever.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -10,7 +10,8 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// How long a client may be silent before its connection gives way. One that has just connected has its request on the way.
+/// How long a client may be silent before its connection may be closed for another one. A new client's first request is on its
+/// way.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The places.
@@ -18,7 +19,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct Places {
     capacity: usize,
     taken: Mutex<Taken>,
-    /// A place has become free, or its connection has begun to wait for its client.
+    /// A place became free, or a connection began to wait for its client.
     changed: Notify,
 }
 
@@ -30,7 +31,7 @@ struct Taken {
 
 #[derive(Debug, Default)]
 struct Connection {
-    /// Since when the node waits for the client, if it does.
+    /// Since when the node waits for the client; `None` while it does not.
     waits_since: Option<Instant>,
     task: Option<AbortHandle>,
 }
@@ -40,14 +41,14 @@ impl Places {
         Arc::new(Self { capacity, taken: Mutex::default(), changed: Notify::new() })
     }
 
-    /// Takes a place. When none is free, the connection whose client has been silent for longest is ended; when no client is
-    /// silent, this waits until one is or a connection ends.
+    /// Takes a place. If none is free, ends the connection whose client has been silent for the longest time. If no client is
+    /// silent, waits until one is, or until a connection ends.
     pub(super) async fn take(self: &Arc<Self>) -> Place {
         loop {
             if let Some(place) = self.try_take() {
                 return place;
             }
-            // A client that is silent now may have been so for long enough then.
+            // A client that has just become silent may have been silent for long enough after this time.
             let _ = tokio::time::timeout(GRACE, self.changed.notified()).await;
         }
     }
@@ -63,7 +64,7 @@ impl Places {
         Some(Place { places: Arc::clone(self), id })
     }
 
-    /// Ends the connection whose client has been silent for longest, if any is.
+    /// Ends the connection whose client has been silent for the longest time, if one has been silent for long enough.
     pub(super) fn end_longest_silent(&self) -> bool {
         let mut taken = self.taken.lock();
         let silent = taken.connections.iter().filter(|(_, connection)| connection.task.is_some());
@@ -79,7 +80,7 @@ impl Places {
     }
 }
 
-/// A place that is taken. It is free when this is dropped.
+/// A taken place. Dropping it frees it.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -87,7 +88,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// The task that serves the connection, by which it can be ended.
+    /// Records the task that serves the connection, so that it can be aborted.
     pub(super) fn served_by(places: &Places, id: u64, task: AbortHandle) {
         if let Some(connection) = places.taken.lock().connections.get_mut(&id) {
             connection.task = Some(task);
@@ -99,7 +100,7 @@ impl Place {
         self.id
     }
 
-    /// Does something that depends on the client: the connection may have to give way meanwhile.
+    /// Waits for the client. The connection may be ended meanwhile to free its place.
     pub(super) async fn wait<T>(&self, client: impl Future<Output = T>) -> T {
         self.set(Some(Instant::now()));
         self.places.changed.notify_one();

@@ -22,7 +22,7 @@ impl Session {
         Ok(series)
     }
 
-    /// The series with the bytes of a key, and what the key stands for when it is read.
+    /// Looks up a series, the bytes of a key, and the scope of the key at read time.
     fn keyed<R>(
         &self,
         wanted: &SeriesRef,
@@ -113,7 +113,7 @@ impl Session {
         };
         let Some(mut listing) = series.list(from) else { return Ok(Err(unknown_node(from))) };
         wire::write(to, &self.windows(&series, Vec::new())).await?;
-        // A row is as long as there are windows.
+        // The size of a row grows with the number of windows.
         let page = (PAGE_ITEMS / usize::try_from(series.spec().windows.max(1)).unwrap_or(PAGE_ITEMS)).max(1);
         loop {
             let rows: Vec<_> = listing.entries(page);

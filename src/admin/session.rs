@@ -1,4 +1,4 @@
-//! One admin connection: a request, its answer, and so on.
+//! One admin connection: reads requests and answers them one by one.
 
 use std::io;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::command::{ClockStanding, Command, Forgetting, Status, ask};
 use crate::shared::Shared;
 use crate::state::{RolledBack, StateStanding};
 
-/// Bytes of the message of an error: a key that is refused may be as long as a frame.
+/// Maximum size of an error message, in bytes: a refused key may be as long as a frame.
 const ERROR_BYTES: usize = 1024;
 
-/// Longest patience of a verification.
+/// The longest patience that a client may ask for in a verification.
 const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
 
-/// Why a request has no answer.
+/// Why a request failed.
 pub(super) struct Refused(ErrorKind, String);
 
 impl Refused {
@@ -42,23 +42,23 @@ impl Refused {
     }
 }
 
-/// How serving a request ended: with an answer, or with a broken connection.
+/// The result of a request: an answer, or a broken connection.
 pub(super) type Served = io::Result<Result<(), Refused>>;
 
 pub(super) struct Session {
     shared: Arc<Shared>,
     commands: mpsc::WeakSender<Command>,
-    /// Places of the connections that hold, watch or verify.
+    /// Places for connections that hold, watch or verify.
     long: Arc<Semaphore>,
     feeds: Arc<Feeds>,
 }
 
-/// What becomes of a connection after an answer.
+/// What follows an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Then {
-    /// It waits for the next request.
+    /// The session waits for the next request.
     Next,
-    /// It ends: it has given its place among those that are served to another one.
+    /// The connection ends, because it has given up its place among the served connections.
     End,
 }
 
@@ -80,7 +80,7 @@ impl Session {
         &self.feeds
     }
 
-    /// A place of a connection that stays.
+    /// Takes a place for a long-running request.
     fn stay(&self) -> Result<OwnedSemaphorePermit, Refused> {
         let long = Arc::clone(&self.long).try_acquire_owned();
         long.map_err(|_| {
@@ -118,7 +118,8 @@ impl Session {
         Ok(())
     }
 
-    /// Answers a request. One that may take long gives the connection's place to others meanwhile.
+    /// Answers a request. For a long-running request, first gives up the connection's place so that other connections can use
+    /// it.
     async fn take(&self, request: Request, from: &mut From, to: &mut To) -> io::Result<(Result<(), Refused>, Then)> {
         if !matches!(request, Request::Hold { .. } | Request::Watch { .. } | Request::Verify { .. }) {
             return Ok((self.answer(request, from, to).await?, Then::Next));
@@ -183,7 +184,7 @@ impl Session {
         self.shared.object(name).map_err(Refused::bad)
     }
 
-    /// An object that counts.
+    /// Finds an object that counts.
     pub(super) fn counting(&self, name: &str) -> Result<Arc<Structure>, Refused> {
         let structure = self.object(name)?;
         match structure.kind() {
@@ -368,7 +369,7 @@ impl Session {
     }
 }
 
-/// A message, cut to what an answer may carry.
+/// Truncates a message to the size that an answer can carry.
 fn shortened(mut message: String) -> String {
     if message.len() > ERROR_BYTES {
         let end = (0..=ERROR_BYTES).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
@@ -405,12 +406,12 @@ fn object_of(structure: &Structure) -> admin::Object {
     }
 }
 
-/// What a verification found, as the admin protocol tells it.
+/// Converts the result of a verification to the admin protocol.
 fn verified(found: Verification, alone: bool) -> admin::Verified {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let outcome = match found.outcome() {
         Outcome::NotConverged => admin::Outcome::NotConverged,
-        // A node that has nobody to compare with knows nothing of the cluster.
+        // A node without other members to compare with cannot confirm convergence.
         Outcome::Converged if !alone => admin::Outcome::Converged,
         Outcome::Converged | Outcome::NotCompared => admin::Outcome::NotCompared,
     };

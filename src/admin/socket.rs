@@ -1,8 +1,8 @@
-//! The file of the admin socket: how a node makes it, and how it removes it.
+//! The file of the admin socket: how a node creates and removes it.
 //!
-//! A socket is made in a folder that only its owner can enter, gets its mode there, and is then moved into its place. So it
-//! never has a wider mode than 0600 where others could reach it. A node removes a file only if it is the very file that it
-//! made, or a socket on which nobody listens.
+//! The node creates the socket in a folder that only its owner can enter, sets the mode there, and then moves the socket into
+//! place. So the socket never has a wider mode than 0600 where other users could reach it. A node removes a file only if it
+//! created that file, or if it is a socket on which no process listens.
 
 use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io;
@@ -20,10 +20,10 @@ use tallymesh_schemas::limits::SOCKET_PATH_BYTES;
 use super::AdminError;
 use crate::builder::rand_seed;
 
-/// How often a node looks again when somebody else changes the path at the same moment.
+/// How often a node retries when another process changes the path at the same moment.
 const ATTEMPTS: usize = 4;
 
-/// Which file it is, whatever its name.
+/// Identifies a file independently of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileId {
     device: u64,
@@ -36,7 +36,7 @@ impl FileId {
     }
 }
 
-/// The socket's file while it is in its place. It is removed when this is dropped, unless another file has taken the place.
+/// The socket's file in its place. Dropping this removes the file, unless another file has replaced it.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
@@ -58,13 +58,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Opens a socket at a path where nobody listens.
+/// Opens a socket at a path on which no process listens.
 pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
     let bytes = path.as_os_str().as_bytes().len();
     if bytes > SOCKET_PATH_BYTES {
         return Err(AdminError::TooLong { path: path.to_owned(), bytes });
     }
-    // Before anything is made: a path that is taken is the usual trouble.
+    // Check before anything is created: a path in use is the most common error.
     look(path)?;
     let io = |error| AdminError::Io { path: path.to_owned(), error };
     let draft = Draft::new(path).map_err(io)?;
@@ -87,7 +87,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError
     Err(AdminError::InUse(path.to_owned()))
 }
 
-/// What is at the path: nothing, or a socket on which nobody listens.
+/// What the path holds: nothing, or a socket on which no process listens.
 fn look(path: &Path) -> Result<Option<FileId>, AdminError> {
     let io = |error| AdminError::Io { path: path.to_owned(), error };
     let found = match fs::symlink_metadata(path) {
@@ -99,7 +99,7 @@ fn look(path: &Path) -> Result<Option<FileId>, AdminError> {
         return Err(AdminError::NotASocket(path.to_owned()));
     }
     match knock(path) {
-        // A full queue does not let us in at once: somebody listens, and is slow.
+        // A full queue refuses this connection for now: a process listens, and is slow.
         Ok(()) | Err(Errno::AGAIN) => Err(AdminError::InUse(path.to_owned())),
         Err(Errno::CONNREFUSED) => Ok(Some(FileId::of(&found))),
         Err(Errno::NOENT) => Ok(None),
@@ -107,22 +107,22 @@ fn look(path: &Path) -> Result<Option<FileId>, AdminError> {
     }
 }
 
-/// Connects without waiting.
+/// Tries to connect, without blocking.
 fn knock(path: &Path) -> Result<(), Errno> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let client = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&client, &SocketAddrUnix::new(path)?)
 }
 
-/// Puts the new socket in the place of a stale one. `false` when the place held another file by then; that file is put back.
+/// Replaces a stale socket by the new one. Returns `false` when the path held another file by then; that file is put back.
 fn replace(made: &Path, path: &Path, stale: FileId) -> io::Result<bool> {
     match rename(made, path, RenameFlags::EXCHANGE) {
         Ok(()) => {}
-        // It has gone meanwhile.
+        // The stale socket was removed meanwhile.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }
-    // On a file system that cannot exchange, the stale one is gone.
+    // On a file system without exchange, the rename has removed the stale socket.
     let swapped = fs::symlink_metadata(made).map(|found| FileId::of(&found));
     if swapped.is_err() || swapped.is_ok_and(|id| id == stale) {
         return Ok(true);
@@ -131,7 +131,7 @@ fn replace(made: &Path, path: &Path, stale: FileId) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Renames; a file system that does not know the flags renames as ever.
+/// Renames a file with flags. Renames without them on a file system that does not support them.
 fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, flags) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => fs::rename(from, to),
@@ -139,7 +139,7 @@ fn rename(from: &Path, to: &Path, flags: RenameFlags) -> io::Result<()> {
     }
 }
 
-/// A folder beside the path, for its owner only. It is removed with what is in it when this is dropped.
+/// A folder beside the path, accessible only to its owner. Dropping this removes the folder with its content.
 #[derive(Debug)]
 struct Draft(PathBuf);
 
@@ -158,8 +158,8 @@ impl Draft {
         self.0.join("s")
     }
 
-    /// Binds a socket in the folder. The system takes short paths only, so the folder is named by an open file where that
-    /// is possible.
+    /// Binds a socket in the folder. The operating system accepts only short paths, so the folder is named through an open file
+    /// descriptor where possible.
     fn bind(&self) -> io::Result<UnixListener> {
         let dir = File::open(&self.0)?;
         let short = format!("/proc/self/fd/{}/s", dir.as_raw_fd());
@@ -169,7 +169,7 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // What is left there is the socket that was not placed, or the stale one that it replaced.
+        // The folder still holds either the new socket, if it was not moved, or the stale one that it replaced.
         let _ = fs::remove_file(self.socket());
         if let Err(error) = fs::remove_dir(&self.0) {
             tracing::warn!(path = %self.0.display(), %error, "a folder of the admin socket is not removed");

@@ -1,7 +1,7 @@
-//! Watching the changes of an object.
+//! Watches the changes of an object.
 //!
-//! All watchers of an object share one list of what has changed, each key once and with its latest change last. A watcher
-//! keeps its place in the list and nothing else, so one that does not read costs no more than one that does.
+//! All watchers of an object share one list of changed keys, with each key once, ordered by latest change. A watcher keeps only
+//! its position in the list, so a watcher that does not read costs no more than one that does.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -15,18 +15,18 @@ use tokio::sync::Notify;
 use super::session::{Served, Session, text};
 use super::wire::{self, From, To};
 
-/// Changed keys that are kept for the watchers of one object, and changes that wait to get there.
+/// The most changed keys that are kept for the watchers of one object, and the most changes that wait to enter the list.
 const CHANGES: usize = limits::WATCHED_CHANGES;
 
-/// Bytes of keys that a watcher is told at once. It is what the node keeps of a watcher that does not read.
+/// Most bytes of keys in one message to a watcher. The node holds this much for a watcher that does not read.
 const PAGE: usize = 16 << 10;
 
-/// The changes of the objects that are watched.
+/// The change lists of the watched objects.
 #[derive(Debug, Default)]
 pub(super) struct Feeds(Mutex<BTreeMap<StructureId, Weak<Feed>>>);
 
 impl Feeds {
-    /// The feed of an object, made if nobody watches it yet.
+    /// The feed of an object. Creates it if the object has no watcher yet.
     fn of(&self, structure: &Structure) -> Arc<Feed> {
         let mut feeds = self.0.lock();
         feeds.retain(|_, feed| feed.strong_count() > 0);
@@ -54,17 +54,17 @@ impl Feed {
         Self { watch, changed, list: Mutex::new(List::new(CHANGES)) }
     }
 
-    /// Where a watcher begins that wants to know what changes from now on.
+    /// The start position of a watcher that wants all changes from now on.
     fn begin(&self) -> Cursor {
         self.list().end()
     }
 
-    /// The next changed keys behind a watcher's cursor.
+    /// The next changed keys after a watcher's cursor.
     fn next(&self, cursor: &mut Cursor) -> (Vec<Arc<[u8]>>, u64) {
         self.list().next(cursor)
     }
 
-    /// The list, with all that has changed.
+    /// The list, updated with all changes so far.
     fn list(&self) -> MutexGuard<'_, List> {
         let mut list = self.list.lock();
         let (keys, lost) = self.watch.take();
@@ -76,14 +76,14 @@ impl Feed {
     }
 }
 
-/// How far a watcher has read.
+/// A watcher's position in the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Cursor {
-    /// The last change that it has read.
+    /// The number of the last change that it has read.
     at: u64,
-    /// What had been dropped from the list by then.
+    /// The number of changes dropped from the list at that time.
     dropped: u64,
-    /// What had been lost before the list by then.
+    /// The number of changes lost before they entered the list, at that time.
     lost: u64,
 }
 
@@ -95,10 +95,10 @@ struct List {
     /// Keys by the number of their latest change.
     by_change: BTreeMap<u64, Arc<[u8]>>,
     latest: BTreeMap<Arc<[u8]>, u64>,
-    /// The highest change that was dropped, and how many were.
+    /// The number of the highest dropped change; `dropped` is how many were dropped.
     floor: u64,
     dropped: u64,
-    /// Changes that came too fast to get here.
+    /// Changes that came too fast to enter the list.
     lost: u64,
 }
 
@@ -123,12 +123,12 @@ impl List {
         }
     }
 
-    /// The cursor behind all changes.
+    /// The cursor after all changes.
     fn end(&self) -> Cursor {
         Cursor { at: self.last, dropped: self.dropped, lost: self.lost }
     }
 
-    /// The next keys behind a place, a page at most, and how many changes before them are lost.
+    /// The next keys after a cursor, at most one page, and how many changes before them are lost.
     fn next(&self, cursor: &mut Cursor) -> (Vec<Arc<[u8]>>, u64) {
         let dropped = (self.dropped - cursor.dropped).min(self.floor.saturating_sub(cursor.at));
         let lost = dropped + (self.lost - cursor.lost);
@@ -147,7 +147,7 @@ impl List {
 }
 
 impl Session {
-    /// Tells of every changed key until the client closes its end.
+    /// Sends every changed key until the client closes its end.
     pub(super) async fn watch(&self, object: &str, from: &mut From, to: &mut To) -> Served {
         let structure = match self.object(object) {
             Ok(structure) => structure,
@@ -160,7 +160,7 @@ impl Session {
         loop {
             let changed = feed.changed.notified();
             tokio::pin!(changed);
-            // From here on no change is missed, also one that comes before the waiting.
+            // From here on the watcher misses no change, including one before it begins to wait.
             changed.as_mut().enable();
             let (keys, lost) = feed.next(&mut cursor);
             if keys.is_empty() && lost == 0 {

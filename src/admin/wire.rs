@@ -13,11 +13,11 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::places::Place;
 
-/// How long a client may take for the rest of a request that it has begun.
+/// How long a client may take to finish a request that it has begun to send.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// How long a connection may be without a request, and how long a client may take to read a frame: a listing may wait for
-/// somebody who reads it page by page.
+/// How long a connection may be idle without a request, and how long a client may take to read a frame: a person may read a
+/// listing page by page.
 const IDLE: Duration = Duration::from_secs(600);
 
 fn invalid(error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
@@ -29,7 +29,7 @@ async fn within<T>(time: Duration, what: &str, work: impl Future<Output = io::Re
     tokio::time::timeout(time, work).await.map_err(late)?
 }
 
-/// A connection's place, until the connection turns out to be one that stays.
+/// A connection's place; `None` once the connection serves a long-running request.
 pub(super) type Held = Option<Arc<Place>>;
 
 async fn waiting<T>(place: &Held, client: impl Future<Output = T>) -> T {
@@ -39,7 +39,7 @@ async fn waiting<T>(place: &Held, client: impl Future<Output = T>) -> T {
     }
 }
 
-/// Where requests come from.
+/// The receiving half of a connection.
 #[derive(Debug)]
 pub(super) struct From {
     pub(super) stream: OwnedReadHalf,
@@ -68,14 +68,14 @@ impl From {
         waiting(place, request).await
     }
 
-    /// Waits until the client closes its end. What it sends instead is nothing that belongs here.
+    /// Waits until the client closes its end. Ignores all other input.
     pub(super) async fn closed(&mut self) {
         let mut byte = [0; 1];
         let _ = self.stream.read(&mut byte).await;
     }
 }
 
-/// Where answers go.
+/// The sending half of a connection.
 #[derive(Debug)]
 pub(super) struct To {
     pub(super) stream: OwnedWriteHalf,
@@ -92,7 +92,7 @@ pub(super) async fn write(to: &mut To, answer: &Answer) -> io::Result<()> {
     waiting(place, within(IDLE, "the client did not read", stream.write_all(&bytes))).await
 }
 
-/// Writes a list as pages that fit their frames, whatever the size of its items.
+/// Writes a list as pages that fit into frames, whatever the size of the items.
 pub(super) async fn write_pages<T: Serialize>(
     to: &mut To,
     items: impl IntoIterator<Item = T>,

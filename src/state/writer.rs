@@ -80,7 +80,7 @@ impl Writer {
     /// Writes a batch.
     pub(super) fn write(&mut self, batch: &Batch, upto_ms: u64) -> Result<(), String> {
         if let Err(trouble) = self.look() {
-            // The file itself stays open: it may come back, for example when a disk is mounted again.
+            // The handle of the file stays open: the file may come back, for example when a disk is mounted again.
             self.open = None;
             return Err(trouble);
         }
