@@ -1,9 +1,10 @@
-//! The configuration that the proof of hard limits rests on, compared between nodes.
+//! Compares the configuration of hard limits between nodes. The proof of hard limits requires that it is equal.
 //!
-//! Each process writes one row with the fingerprint of its hard limits before it writes any other fact. A process with another
-//! fingerprint is not talked to: its claims, supports and loans have no effect here, as those of another list of founders have none.
-//! So a claim begins only when all founders have the same configuration, and shares of two configurations are never used at the same
-//! time. A process that sees another configuration also writes its own limits one by one, so that both sides can say what differs.
+//! Each process writes one row with the fingerprint of its hard limits before any other fact. A node ignores the claims,
+//! supports and loans of a process with another fingerprint, as it ignores those of a process with another list of founders. So
+//! a claim begins only when all founders have the same configuration, and shares of two configurations are never used at the
+//! same time. A process that sees another configuration also writes its own limits one by one, so that both sides can report
+//! the differences.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,16 +17,16 @@ use super::fact::Seat;
 use crate::settings::Difference;
 use crate::time::Time;
 
-/// Limits that one process tells and that are kept of another one.
+/// The most limits that one process publishes, and that this node keeps of another process.
 const VALUES: usize = 64;
 
-/// Processes whose configuration is kept.
+/// The most processes whose configuration is kept.
 const SEATS: usize = 1024;
 
-/// Differences that are listed.
+/// The most differences that are listed.
 const DIFFERENCES: usize = 64;
 
-/// The longest value, in bytes: what a key holds beside its head and a name.
+/// The longest value, in bytes: a key holds it beside its prefix and a name.
 const VALUE_BYTES: usize = 200;
 
 /// The hard limits of one process.
@@ -35,7 +36,7 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Without any limit yet.
+    /// The configuration of the founders, without limits.
     pub fn new(founding: &Founding) -> Self {
         let mut values = BTreeMap::new();
         let names = founding.founders().iter().map(NodeName::as_str).collect::<Vec<_>>().join(",");
@@ -60,7 +61,7 @@ impl Agreement {
         self.values.insert(format!("permits {name}"), maximum.to_string());
     }
 
-    /// What is the same for processes that agree.
+    /// The fingerprint: equal for processes with equal configurations.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut text = String::new();
         for (name, value) in &self.values {
@@ -69,7 +70,7 @@ impl Agreement {
         StructureId::of(&text).0
     }
 
-    /// What is told one by one.
+    /// The limits that are published one by one.
     pub(super) fn published(&self) -> impl Iterator<Item = (&String, &String)> {
         self.values.iter().take(VALUES)
     }
@@ -82,7 +83,7 @@ struct Other {
     seen: Time,
 }
 
-/// What is known of the configurations of others.
+/// What this node knows of the configurations of other processes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Configurations {
     others: BTreeMap<Seat, Other>,
@@ -101,14 +102,14 @@ impl Configurations {
         Some(other)
     }
 
-    /// A process tells the fingerprint of its limits.
+    /// Records the fingerprint that a process published.
     pub(super) fn note(&mut self, seat: &Seat, now: Time, fingerprint: u64) {
         if let Some(other) = self.entry(seat, now) {
             other.fingerprint = Some(fingerprint);
         }
     }
 
-    /// A process tells one of its limits.
+    /// Records one limit that a process published.
     pub(super) fn note_value(&mut self, seat: &Seat, now: Time, name: &str, value: &str) {
         let Some(other) = self.entry(seat, now) else { return };
         if other.values.len() < VALUES || other.values.contains_key(name) {
@@ -116,7 +117,7 @@ impl Configurations {
         }
     }
 
-    /// Whether a process is known to have another configuration. One of an older build does not say.
+    /// Whether a process is known to have another configuration. A process of an older build publishes none.
     pub(super) fn differs(&self, seat: &Seat, ours: u64) -> bool {
         self.others.get(seat).and_then(|other| other.fingerprint).is_some_and(|theirs| theirs != ours)
     }
@@ -126,12 +127,12 @@ impl Configurations {
         self.others.values().filter_map(|other| other.fingerprint).any(|theirs| theirs != ours)
     }
 
-    /// Forgets processes whose rows are gone.
+    /// Forgets silent processes: their rows are gone.
     pub(super) fn forget(&mut self, now: Time, silent: Duration) {
         self.others.retain(|_, other| now.since(other.seen) <= silent);
     }
 
-    /// What differs, as far as it is told.
+    /// The differences that are known so far.
     pub(super) fn differences(&self, ours: &Agreement) -> Vec<Difference> {
         let fingerprint = ours.fingerprint();
         let mut all = Vec::new();
@@ -142,7 +143,7 @@ impl Configurations {
                 here: here.cloned().unwrap_or_default(),
                 there: there.cloned().unwrap_or_default(),
             };
-            // Values come one by one, and only the first ones do.
+            // Values arrive one by one, and a process publishes only the first ones.
             let complete = other.values.contains_key(END);
             let names = ours.values.keys().chain(other.values.keys()).filter(|name| *name != END);
             let mut names: Vec<_> = names.collect();
@@ -167,5 +168,5 @@ impl Configurations {
     }
 }
 
-/// The name of the value that is told last.
+/// The name of the value that is published last.
 pub(super) const END: &str = "~";

@@ -1,45 +1,46 @@
-//! The rows that escrow is made of: facts with one writer each, as keys of an ordinary structure.
+//! The rows of escrow: facts with one writer each, as keys of an ordinary structure.
 //!
-//! All begin with `!`, which no throttle's name does, and with the id of the list of founders that they belong to, so
-//! that nodes with different lists never take each other's facts for theirs. In each, `added` is the figure; it only
-//! grows. A row whose `removed` has caught up is closed, and is retired like any other row that is zero.
+//! All keys begin with `!`, which no throttle's name does, and with the fingerprint of the founder configuration. So nodes with
+//! different founder lists never use each other's facts. In each row, `added` is the value; it only grows. A row whose
+//! `removed` has reached `added` is closed, and is retired like any other zero row.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::{NodeName, Rate};
 
-/// One process: the name of its node and a number that it drew when it began. Nothing is ever inherited by another
-/// process, so nothing that a predecessor did can be counted twice.
+/// One process: its node's name and a random number drawn at its start. A process inherits nothing from its predecessor, so
+/// nothing that the predecessor did can be counted twice.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Seat {
     /// The node.
     pub node: NodeName,
-    /// Which process of it.
+    /// Identifies the process among those of the node.
     pub nonce: u64,
 }
 
-/// What a row says. The writer is the node that the row's actor belongs to, and the process `by` of it.
+/// The content of a row. The writer is the node that owns the row's actor, and its process `by`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Fact {
     /// The fingerprint of the writer's hard limits. Sorts before all others, and is written before them.
     Agreement { fingerprint: u64 },
-    /// One of the writer's limits, for whoever has others.
+    /// One of the writer's limits, for nodes whose limits differ.
     Value { value: String, name: Arc<str> },
     /// A reading of the writer's clock.
     Heartbeat,
     /// The writer's claim to a founder's share: how far it has come.
     Claim { founder: usize, claim: u64 },
-    /// The writer has heard the claimant's clock at this reading, and has supported its claim and no other ever since it
-    /// began to, with this number.
+    /// The writer has received this reading of the claimant's clock. Since this vote, with this number, began, it has supported
+    /// the claim and no other one.
     Support { founder: usize, to: Seat, claim: u64, vote: u64 },
-    /// The writer has heard the borrower's clock at this reading; all loans of the term stand on it.
+    /// The writer has received this reading of the borrower's clock; all loans of the term depend on it.
     Ack { to: Seat, term: u64 },
-    /// So much the writer has lent in this term.
+    /// The amount that the writer has lent in this term.
     Lent { to: Seat, term: u64, name: Arc<str> },
-    /// So much the writer has given back of what it was lent in this term.
+    /// The amount that the writer has returned of what it was lent in this term.
     Returned { to: Seat, term: u64, name: Arc<str> },
-    /// What the writer could use, and of which rate, so that whoever does not know the name can lend of it. No rate: permits.
+    /// The amount that the writer could use, and of which rate, so that a node that does not know the name can lend. No rate:
+    /// permits.
     Demand { rate: Option<Rate>, name: Arc<str> },
 }
 
@@ -68,7 +69,7 @@ pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
     }
 }
 
-/// A fact from its key: the list that it belongs to, the writing process, and what it says. `None` for other keys.
+/// Decodes a key: the founder configuration, the writing process, and the fact. `None` for other keys.
 pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
     let text = std::str::from_utf8(key).ok()?.strip_prefix(MARK)?;
     let tag = text.chars().next()?;
@@ -98,7 +99,7 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
     Some((universe, by, fact))
 }
 
-/// The words of a key that are left.
+/// The remaining words of a key.
 struct Words<'a>(&'a str);
 
 impl<'a> Words<'a> {
@@ -128,7 +129,7 @@ impl<'a> Words<'a> {
         Rate::new(tokens, Duration::from_millis(millis), burst).ok().map(Some)
     }
 
-    /// What is left: a name may have spaces.
+    /// The rest of the key: a name may contain spaces.
     fn name(&mut self) -> Option<Arc<str>> {
         (!self.0.is_empty()).then(|| self.0.into())
     }

@@ -1,11 +1,11 @@
-//! How full soft throttles are, over restarts: what has been admitted is not admitted once more.
+//! Keeps the levels of soft throttles over restarts, so that a restarted node does not admit the same tokens again.
 //!
-//! What is kept of a throttle is when it will be full again, as an entry of its name that expires then, in a cache of this
-//! node's own. The value is what the throttle had heard of the others, so that it takes off what their rows say beyond that. (An
-//! older build wrote no value.) So it is saved as caches are, goes by itself, and needs no rate to be understood: a bucket lacks
-//! what it fills in the time that is left. A state that is old has less of that time left: a bucket is as full as time has filled
-//! it since. Behind a wall clock that was set back it is emptier, by a burst at most, or full where that was by more than a cache
-//! believes ([`MAX_DRIFT`](tallymesh_schemas::limits::MAX_DRIFT)).
+//! For each throttle, a cache that only this node uses has an entry under the throttle's name. The entry expires when the
+//! throttle will be full again. Its value is the sum of the others' rows at that time, so that a new run subtracts only their
+//! growth since. (Older builds wrote no value.) The entry is saved like any cache entry, expires by itself, and needs no rate:
+//! the bucket lacks what it fills in the remaining time. An older state has less remaining time, so the bucket is as full as
+//! the elapsed time has filled it. After the wall clock was set back, the bucket is emptier by at most one burst, or full if
+//! the clock was set back by more than a cache accepts ([`MAX_DRIFT`](tallymesh_schemas::limits::MAX_DRIFT)).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,28 +16,28 @@ use crate::cache::Cache;
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
 
-/// Between two looks at what was used. What is full again within that time is not worth keeping.
+/// Time between two checks of used throttles. A throttle that is full again within this time is not worth keeping.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Throttles that one look takes up, so that nobody waits long for it.
+/// The most throttles that one check handles, so that it does not delay other work.
 const AT_ONCE: usize = 4096;
 
-/// How a throttle stood when it was kept.
+/// The saved level of a throttle.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level {
-    /// When it is full.
+    /// When the bucket is full.
     pub(super) full_at: Time,
-    /// What it had heard of the others.
+    /// The sum of the other nodes' rows at that time.
     pub(super) heard: Option<i64>,
 }
 
 #[derive(Debug)]
 pub(super) struct Levels {
     cache: Cache,
-    /// Used since they were last looked at.
+    /// Throttles used since their last check.
     used: BTreeMap<Arc<str>, Arc<Throttle>>,
     due: Time,
-    /// Both clocks at one moment, as they were read last.
+    /// Both clocks at the moment of the last reading.
     clocks: Now,
 }
 
@@ -51,7 +51,7 @@ impl Levels {
         self.clocks.unix_ms.saturating_add(passed)
     }
 
-    /// How the throttle of a name stood; `None` when it was full. O(1).
+    /// The saved level of a throttle by name; `None` when it was full. O(1).
     pub(super) fn of(&self, name: &str, now: Time) -> Option<Level> {
         let unix_ms = self.unix_ms(now);
         let entry = self.cache.entry(name.as_bytes(), unix_ms).filter(|_| !canary::broken(Canary::LevelsForgotten))?;
@@ -60,20 +60,20 @@ impl Levels {
         Some(Level { full_at, heard })
     }
 
-    /// A throttle is let go of: it is full.
+    /// Removes the entry of a throttle that is full and is being dropped.
     pub(super) fn forget(&mut self, name: &str, now: Time) {
         let unix_ms = self.unix_ms(now);
         self.used.remove(name);
-        // Where it cannot be removed it expires.
+        // An entry that cannot be removed expires by itself.
         let _ = self.cache.remove(name.as_bytes(), unix_ms);
     }
 
-    /// Whoever ends says how full they are at the next look.
+    /// Makes the next check due at once: a stopping node saves its levels.
     pub(super) fn hurry(&mut self) {
         self.due = Time(0);
     }
 
-    /// Takes note of throttles that were used here or elsewhere, and once a second of how full they are.
+    /// Collects throttles that this node or another one has used, and once a second writes their levels.
     pub(super) fn handle_timeout<'a>(&mut self, used: impl Iterator<Item = &'a Arc<Throttle>>, now: Now) {
         self.clocks = now;
         self.used.extend(used.map(|throttle| (Arc::clone(throttle.name()), Arc::clone(throttle))));
@@ -83,7 +83,7 @@ impl Levels {
         for _ in 0..AT_ONCE {
             let Some((name, throttle)) = self.used.pop_first() else { break };
             let level = throttle.level(now.mono).filter(|(at, _)| *at > now.mono.after(INTERVAL));
-            // A node whose wall clock was set back says so where its caches are written. It keeps nothing meanwhile.
+            // Cache writes report a wall clock that was set back. Meanwhile no level is kept.
             let _ = match level {
                 Some((at, heard)) => {
                     let left = at.since(now.mono) + Duration::from_millis(1);

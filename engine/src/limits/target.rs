@@ -1,29 +1,29 @@
-//! Who should have how much: max-min fairness over the demands that are known (Bertsekas and Gallager, "Data Networks",
-//! 6.5.2), and who lends what so that it comes about.
+//! Computes the fair share of each node: max-min fairness over the known demands (Bertsekas and Gallager, "Data Networks",
+//! 6.5.2), and the loans that lead to it.
 //!
-//! Every node computes this for itself from what it knows. Nothing depends on two nodes coming to the same result: a
-//! share moves because its owner lends it or its borrower gives it back, whatever anybody else thinks is fair.
+//! Every node computes this locally from its own knowledge. Correctness does not depend on equal results: a share moves only
+//! because its owner lends it or its borrower returns it, whatever other nodes compute as fair.
 
-/// One node as far as a target is concerned.
+/// One node, as the computation of targets sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Party {
-    /// What it owns.
+    /// The units that it owns.
     pub(crate) held: u64,
-    /// What it could use.
+    /// The units that it could use.
     pub(crate) demand: u64,
 }
 
-/// What a whole of so many units means to those who share it.
+/// The size of a limit in units, and the smallest useful share.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Quota {
-    /// The units that there are.
+    /// All units of the limit.
     pub whole: u64,
-    /// Less than this is of no use: the share that holds one whole token.
+    /// The share that holds one whole token. Smaller shares are of no use.
     pub least: u64,
 }
 
-/// What each party should have, for as much as there is. `round` is a number that grows as the whole is used: where the
-/// shares would be less than one token, whole tokens go round with it.
+/// The target of each party, out of the units that the parties hold. `round` grows as the limit is used: if the shares would be
+/// smaller than one token, whole tokens rotate among the parties with it.
 pub(crate) fn fair(parties: &[Party], quota: Quota, round: u64) -> Vec<u64> {
     let there: u64 = parties.iter().map(|party| party.held).sum();
     let mut target = vec![0; parties.len()];
@@ -34,7 +34,7 @@ pub(crate) fn fair(parties: &[Party], quota: Quota, round: u64) -> Vec<u64> {
     }
     let slots = usize::try_from(there / quota.least.max(1)).unwrap_or(usize::MAX).max(1);
     if slots < open.len() {
-        // A turn ends after as many admissions as there are places, so that what a place fills with is used.
+        // A turn lasts for as many admissions as there are slots, so that the tokens that fill a slot are used.
         let first = (round / slots as u64) as usize % open.len();
         for (n, turn) in (0..slots).map(|n| open[(first + n) % open.len()]).enumerate() {
             target[turn] = left / (slots - n) as u64;
@@ -42,11 +42,11 @@ pub(crate) fn fair(parties: &[Party], quota: Quota, round: u64) -> Vec<u64> {
         }
         return target;
     }
-    // The least demand first: whoever wants less than an equal part leaves the rest to the others.
+    // Smallest demand first: a party that wants less than an equal part leaves the rest to the others.
     open.sort_by_key(|i| (parties[*i].demand, *i));
     let count = open.len();
     for (n, i) in open.into_iter().enumerate() {
-        // Whoever wants anything gets what one token needs.
+        // A party with any demand gets at least what one token needs.
         let equal = left / (count - n) as u64;
         target[i] = parties[i].demand.max(quota.least).min(equal);
         left -= target[i];
@@ -54,7 +54,7 @@ pub(crate) fn fair(parties: &[Party], quota: Quota, round: u64) -> Vec<u64> {
     target
 }
 
-/// What `lender` should lend `borrower`: every lender lends of what it owns beyond its own target, all in the same
+/// The amount that `lender` should lend `borrower`: every lender lends what it owns beyond its own target, all in the same
 /// proportion.
 pub(crate) fn loan(parties: &[Party], target: &[u64], lender: usize, borrower: usize) -> u64 {
     let surplus = |i: usize| parties[i].held.saturating_sub(target[i]);
@@ -64,8 +64,8 @@ pub(crate) fn loan(parties: &[Party], target: &[u64], lender: usize, borrower: u
     if lack(borrower) == 0 || all_surplus == 0 {
         return 0;
     }
-    // Rounded so that the parts of all lenders make up the whole lack. A lender's parts may be a unit a borrower more than
-    // its surplus; it lends what it has.
+    // Rounded so that the parts of all lenders add up to the whole shortage. A lender's parts may exceed its surplus by one
+    // unit per borrower; it lends no more than it has.
     let part = |upto: u64, n: u64, of: u64| (u128::from(upto) * u128::from(n) / u128::from(of.max(1))) as u64;
     let of = all_surplus.max(all_lack);
     if all_lack <= all_surplus {
@@ -94,7 +94,7 @@ mod tests {
             let there: u64 = parties.iter().map(|party| party.held).sum();
             let target = fair(&parties, Quota { whole: there, least }, round);
             prop_assert!(target.iter().sum::<u64>() <= there);
-            // Nobody gets less than another one who gets more than it wants.
+            // No party below its demand gets less than a party that gets more than it wants.
             if there / least >= parties.len() as u64 {
                 for i in 0..parties.len() {
                     for j in 0..parties.len() {
