@@ -1,5 +1,5 @@
-//! What a node knows of the others: the latest state of their facts. Nothing here decides anything; all of it may be
-//! late, and the algorithm asks no more of it than that it was true once.
+//! A node's knowledge of the other nodes: the latest state of their facts. This module decides nothing. All its data may be
+//! outdated; the algorithm only requires that it was true once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use tallymesh_schemas::{Bound, NodeName, Rate, bound, limits};
 use super::fact::Seat;
 use crate::time::Time;
 
-/// Processes of one node that are known at a time.
+/// The most processes of one node that are known at a time.
 const SEATS_PER_NODE: usize = 16;
 
-/// Nodes that are known.
+/// The most nodes that are known.
 const NODES: usize = tallymesh_schemas::limits::ACTORS;
 
-/// How far a claim to a founder's share has come. A later stage is final over an earlier one.
+/// The stage of a claim to a founder's share. A claim never returns to an earlier stage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Stage {
-    /// It asks for support.
+    /// The claim asks for support.
     Asking = 1,
-    /// It holds the share.
+    /// The claim holds the share.
     Holding = 2,
-    /// It is over, and never comes back.
+    /// The claim is over, permanently.
     Over = 3,
 }
 
@@ -38,12 +38,12 @@ impl Stage {
     }
 }
 
-/// A loan to us as its lender states it.
+/// A loan to this process, as its lender states it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Loan {
-    /// So much was lent, in all.
+    /// The total lent.
     pub(crate) lent: u64,
-    /// So much of it we have given back, in all. Our own figure.
+    /// The total that this process has returned. This process's own figure.
     pub(crate) returned: u64,
 }
 
@@ -53,41 +53,41 @@ impl Loan {
     }
 }
 
-/// What one lender has lent us in one term.
+/// The loans of one lender to this process in one term.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lending {
-    /// The reading of our clock that the lender has heard last.
+    /// The last reading of this process's clock that the lender has received.
     pub(crate) beat: u64,
-    /// The lender wants it all back.
+    /// The lender wants everything back.
     pub(crate) called: bool,
     pub(crate) loans: BTreeMap<Arc<str>, Loan>,
 }
 
-/// What is known of one process.
+/// What this node knows of one process.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Other {
     /// The last reading of its clock.
     pub(crate) beat: u64,
-    /// When that changed; `None` as long as it was seen once only, which may be long after it was written.
+    /// When that reading changed; `None` as long as it was seen only once, which may be long after it was written.
     pub(crate) heard: Option<Time>,
     /// When it was first seen.
     first: Time,
     /// Its latest claim to each founder's share.
     pub(crate) claims: BTreeMap<usize, (u64, Stage)>,
-    /// Its latest support of each claim of ours, by founder and claim: the number of the vote, and the reading of our
-    /// clock that it answers.
+    /// Its latest support of each claim of this process, by founder and claim: the number of the vote, and the reading of this
+    /// process's clock that it answers.
     pub(crate) supports: BTreeMap<(usize, u64), (u64, u64)>,
-    /// What it has lent us, by term.
+    /// Its loans to this process, by term.
     pub(crate) lendings: BTreeMap<u64, Lending>,
-    /// What it could use, and of which rate it says that it is. Whatever is not there it does not want.
+    /// Its demand by name, with the rate that it states. It has no demand for a name that is missing.
     pub(crate) demand: BTreeMap<Arc<str>, (Option<Rate>, u64)>,
 }
 
-/// Supports and terms of one process that are remembered.
+/// The most supports and terms of one process that are remembered.
 pub(crate) const REMEMBERED: usize = 64;
 
 impl Other {
-    /// Whether it was heard of within so long.
+    /// Whether it published a new heartbeat within this time.
     pub(crate) fn is_fresh(&self, now: Time, within: Duration) -> bool {
         self.heard.is_some_and(|at| now.since(at) <= within)
     }
@@ -104,8 +104,8 @@ impl Other {
         *known = (vote, beat).max(*known);
     }
 
-    /// What it could use. A row that says nothing ends only what was said of the same rate: rows come in any order.
-    /// Whether there was room to note it.
+    /// Records its demand. A row with zero units ends only a demand of the same rate, because rows arrive in any order.
+    /// Returns whether there was room to record it.
     pub(crate) fn demand(&mut self, name: Arc<str>, rate: Option<Rate>, units: u64) -> bool {
         if units == 0 {
             if self.demand.get(&name).is_some_and(|(known, _)| *known == rate) {
@@ -119,12 +119,12 @@ impl Other {
         true
     }
 
-    /// How much of a limit it could use, if it means the same one: another rate is another limit.
+    /// Its demand for a limit, if it has the same rate: another rate is another limit.
     pub(crate) fn wants(&self, name: &str, rate: Option<Rate>) -> u64 {
         self.demand.get(name).filter(|(theirs, _)| *theirs == rate).map_or(0, |(_, units)| *units)
     }
 
-    /// The rate at which it could use a limit.
+    /// The rate that it states for a limit.
     pub(crate) fn rate_of(&self, name: &str) -> Option<Rate> {
         self.demand.get(name).and_then(|(rate, _)| *rate)
     }
@@ -135,16 +135,16 @@ impl Other {
     }
 }
 
-/// The others.
+/// The other processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Board {
     pub(crate) others: BTreeMap<Seat, Other>,
-    /// The bounds that were reached.
+    /// Counters of the bounds reached.
     pub(crate) tally: Arc<bound::Tally>,
 }
 
 impl Board {
-    /// The bounds that were reached, with their values.
+    /// The bounds reached, with their values.
     pub(crate) fn reports(&self) -> Vec<bound::Report> {
         self.tally.reports(|bound| match bound {
             Bound::Seats => SEATS_PER_NODE as u64,
@@ -152,7 +152,7 @@ impl Board {
         })
     }
 
-    /// The entry of a process, made if need be. Of a node that claims to be many, those that are known stay until they
+    /// The entry of a process. Creates it if necessary. If a node claims too many processes, the known ones stay until they
     /// have been silent for long.
     pub(crate) fn entry(&mut self, now: Time, seat: &Seat) -> Option<&mut Other> {
         if !self.others.contains_key(seat) {
@@ -171,7 +171,7 @@ impl Board {
         self.others.range(first..).take_while(move |(seat, _)| seat.node == *node)
     }
 
-    /// Forgets processes that were not heard of for so long, and says which.
+    /// Forgets processes that have been silent for this time, and returns them.
     pub(crate) fn forget(&mut self, now: Time, silent: Duration) -> Vec<(Seat, Other)> {
         let gone = |other: &Other| now.since(other.last()) > silent;
         if !self.others.values().any(gone) {

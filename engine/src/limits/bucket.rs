@@ -1,8 +1,8 @@
-//! A node's own rate limiter: the generic cell rate algorithm (ITU-T I.371) as a token bucket, at a share of the whole
-//! rate that may change, in integers without rounding.
+//! A node's local rate limiter: the generic cell rate algorithm (ITU-T I.371) as a token bucket. It holds a changeable share of
+//! the whole rate, and computes in integers without rounding.
 //!
-//! The level is counted in **grains**: a token is `period · UNITS` grains, so that a share of `w` units of a rate of
-//! `tokens` in `period` fills in exactly `tokens · w` grains a microsecond, and holds `burst · w · period` of them at most.
+//! The level is counted in **grains**: a token is `period · UNITS` grains. So a share of `w` units of a rate of
+//! `tokens` per `period` fills at exactly `tokens · w` grains per microsecond, and holds at most `burst · w · period` grains.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ use super::escrow::Base;
 use crate::canary::{self, Canary};
 use crate::time::Time;
 
-/// Units that a whole is divided into: millionths.
+/// Units in a whole: millionths.
 pub const UNITS: u64 = 1_000_000;
 
-/// What became of a request for tokens.
+/// The result of a request for tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
-    /// They were taken.
+    /// The tokens were taken.
     Admitted,
-    /// They were not. `after` says when they would fit if nobody else took any and no share moved; `None` when they do
-    /// not fit into what this node holds at all.
+    /// The tokens were not taken. `after` is the time until they fit if no other request takes any and no share moves; `None`
+    /// when they exceed the burst of this node's share.
     Refused {
         /// How long to wait.
         after: Option<Duration>,
@@ -40,7 +40,7 @@ impl Decision {
 pub struct Bucket {
     rate: Rate,
     share: u64,
-    /// The share ends here, whatever the driver is doing meanwhile.
+    /// When the share ends, whatever the driver does meanwhile.
     until: Time,
     level: u128,
     at: Time,
@@ -52,21 +52,21 @@ impl Bucket {
         Self { rate, share: 0, until: Time::NEVER, level: 0, at: now }
     }
 
-    /// A bucket that has the whole rate, and is full. O(1).
+    /// A full bucket with the whole rate. O(1).
     pub fn whole(rate: Rate, now: Time) -> Self {
         let mut bucket = Self { rate, share: UNITS, until: Time::NEVER, level: 0, at: now };
         bucket.level = bucket.cap();
         bucket
     }
 
-    /// What a bucket that nobody has taken from holds, if it has had its share since the epoch of `base` began. O(1).
+    /// An untouched bucket that has had its share since the epoch of `base` began. O(1).
     pub fn since(rate: Rate, base: Base, now: Time) -> Self {
         let mut bucket = Self { rate, share: base.units.min(UNITS), until: base.until, level: 0, at: base.since };
         bucket.settle(now);
         bucket
     }
 
-    /// The share lasts until later, unless it was already seen to be over. Whether it goes on.
+    /// Extends the share, unless it has already ended. Returns whether it continues.
     pub(super) fn extend(&mut self, until: Time) -> bool {
         let goes_on = self.at < self.until;
         if goes_on {
@@ -88,7 +88,7 @@ impl Bucket {
         u128::from(self.rate.tokens()) * u128::from(self.share)
     }
 
-    /// Fills up to `now`, and lets go of a share that has ended meanwhile. A clock that goes back fills nothing.
+    /// Fills the bucket up to `now`, and drops a share that has ended meanwhile. A clock that goes back fills nothing.
     fn settle(&mut self, now: Time) {
         let upto = now.min(self.until);
         let passed = upto.0.saturating_sub(self.at.0);
@@ -99,8 +99,8 @@ impl Bucket {
         }
     }
 
-    /// Sets the share to `units` of [`UNITS`] until a moment. What the bucket holds beyond the new share's burst is lost;
-    /// a larger share brings no tokens, only a faster filling. O(1).
+    /// Sets the share to `units` of [`UNITS`] until a moment. Tokens beyond the new share's burst are lost. A
+    /// larger share brings no tokens, only faster filling. O(1).
     pub fn set_share(&mut self, now: Time, units: u64, until: Time) {
         self.settle(now);
         let before = self.cap();
@@ -114,7 +114,7 @@ impl Bucket {
         self.level = self.level.min(self.cap());
     }
 
-    /// Goes on at another rate: the tokens that it holds stay, as far as the new burst has room. O(1).
+    /// Changes the rate. The tokens in the bucket stay, as far as the new burst has room. O(1).
     pub fn set_rate(&mut self, now: Time, rate: Rate) {
         self.settle(now);
         let tokens = self.level / u128::from(self.rate.period_us());
@@ -128,7 +128,7 @@ impl Bucket {
         self.share
     }
 
-    /// Takes `n` tokens if they are there. O(1), no allocation.
+    /// Takes `n` tokens if they are available. O(1), no allocation.
     pub fn take(&mut self, now: Time, n: u64) -> Decision {
         let decision = self.check(now, n);
         if decision.admitted() {
@@ -137,8 +137,8 @@ impl Bucket {
         decision
     }
 
-    /// Puts back `n` tokens that were taken and not used, as far as there is room: what is in it and what was put back are
-    /// never more than a full bucket, so no window sees more than if they had stayed. O(1).
+    /// Puts back `n` taken and unused tokens, as far as there is room. The level never exceeds a full bucket, so no window sees
+    /// more than if the tokens had stayed in the bucket. O(1).
     pub fn give_back(&mut self, now: Time, n: u64) {
         self.settle(now);
         self.level = (self.level + u128::from(n) * self.token()).min(self.cap());
@@ -159,13 +159,13 @@ impl Bucket {
         Decision::Refused { after }
     }
 
-    /// Whole tokens that it holds.
+    /// The whole tokens in the bucket.
     pub fn tokens(&mut self, now: Time) -> u64 {
         self.settle(now);
         u64::try_from(self.level / self.token()).unwrap_or(u64::MAX)
     }
 
-    /// Whether there is as much in it as there can be.
+    /// Whether the bucket is full.
     pub fn is_full(&mut self, now: Time) -> bool {
         self.settle(now);
         self.level == self.cap()
@@ -184,7 +184,7 @@ mod tests {
     }
 
     proptest! {
-        /// I9, for one node: in every window no more is admitted than the burst and what the rate gives meanwhile, exactly.
+        /// I9 for one node: no window admits more than the burst plus what the rate gives meanwhile, exactly.
         #[test]
         fn a_bucket_never_admits_more_than_burst_and_rate(
             rate in rate(), steps in prop::collection::vec((0..3_000_000_u64, 1..50_u64, 0..=UNITS), 1..200),
@@ -211,7 +211,7 @@ mod tests {
             }
         }
 
-        /// What a refusal says is the first moment at which the tokens fit.
+        /// A refusal states the first moment at which the tokens fit.
         #[test]
         fn a_refusal_says_exactly_how_long(rate in rate(), share in 1..=UNITS, n in 1..100_u64, pause in 0..1_000_000_u64) {
             let mut bucket = Bucket::new(rate, Time(0));

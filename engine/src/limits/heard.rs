@@ -1,30 +1,30 @@
-//! What others have admitted under names that have no throttle here, so that a throttle that is made later decides as one
-//! that was there all the time (I11).
+//! Histories of what other nodes have admitted under names that have no throttle on this node. A throttle that is created later
+//! then decides as if it had always existed (I11).
 //!
 //! The limiter does not know the rate of such a name: a program on this node may create the throttle at any moment. So it
-//! keeps when how much was admitted, in a few samples. Two samples become one by moving the earlier one to the time of the
-//! later one: a bucket that replays it is never fuller than one that saw both. What the rows show beyond the samples (they
-//! came before this node listened, or the samples made room) counts as admitted at the **floor**, the last moment at which it
-//! can have been. So a history that is not there is never taken for a name that nobody uses.
+//! records times and amounts in a few samples. To join two samples, it moves the earlier one to the time of the
+//! later one: a bucket that replays the result is never fuller than one that saw both. The rows may show more than the samples,
+//! from before this node listened or because old samples were removed. That surplus counts as admitted at the **floor**, the
+//! last moment at which it can have happened. So a missing history is never mistaken for an unused name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// Samples of one name.
+/// The most samples of one name.
 const SAMPLES: usize = 8;
 
-/// Names that have a history at a time. When there are more, the older half is forgotten and the floor rises.
+/// The most names with a history. If there are more, the older half is forgotten and the floor rises.
 const NAMES: usize = 1 << 20;
 
 /// How long a history stays when no node has a row of its name any more: the owner may have restarted.
 const KEPT: Duration = Duration::from_secs(600);
 
-/// Names that one sweep looks at.
+/// The most names that one sweep checks.
 const AT_ONCE: usize = 1024;
 
-/// So many tokens at a moment.
+/// Tokens admitted at a moment.
 pub(super) type Sample = (Time, u64);
 
 #[derive(Clone, Debug, Default)]
@@ -50,7 +50,7 @@ impl History {
         self.samples.push((now, n));
     }
 
-    /// Makes one sample of the two where that makes the smallest difference: tokens, times how far they move.
+    /// Joins the two neighbouring samples with the smallest cost: tokens times the distance that they move in time.
     fn join(&mut self) {
         let cost = |at: &usize| {
             let ((early, n), (late, _)) = (self.samples[*at], self.samples[*at + 1]);
@@ -68,17 +68,17 @@ impl History {
 pub(super) struct Heard {
     names: BTreeMap<Vec<u8>, History>,
     floor: Time,
-    /// Where the next sweep goes on.
+    /// Where the next sweep continues.
     swept: Vec<u8>,
 }
 
 impl Heard {
-    /// From now on. What the rows say already counts as admitted now.
+    /// Starts recording now. What the rows already show counts as admitted now.
     pub(super) fn new(now: Time) -> Self {
         Self { names: BTreeMap::new(), floor: now, swept: Vec::new() }
     }
 
-    /// Others have admitted `n` more under a name.
+    /// Records that others have admitted `n` more under a name.
     pub(super) fn note(&mut self, name: Vec<u8>, now: Time, n: u64) {
         self.names.entry(name).or_default().note(now, n);
         if self.names.len() > NAMES {
@@ -86,13 +86,13 @@ impl Heard {
         }
     }
 
-    /// It is not known under which names others have admitted more: all of them may have changed now.
+    /// Handles lost news: others may have admitted more under any name, up to now.
     pub(super) fn lost(&mut self, now: Time) {
         self.names.clear();
         self.floor = self.floor.max(now);
     }
 
-    /// Takes what others have admitted under a name, the oldest first. `all` is what their rows say.
+    /// Removes and returns the history of a name, oldest first. `all` is the sum of the others' rows.
     pub(super) fn take(&mut self, name: &[u8], all: i64) -> Past {
         let samples = self.names.remove(name).unwrap_or_default().samples;
         let known = samples.iter().fold(0_u64, |sum, (_, n)| sum.saturating_add(*n));
@@ -109,7 +109,8 @@ impl Heard {
         self.floor = self.floor.max(middle);
     }
 
-    /// Forgets histories of which nobody has rows any more, some at a time. `others` is what the others' rows of a name say.
+    /// Forgets old histories whose name has no rows any more, some at a time. `others` gives the sum of the others' rows of a
+    /// name.
     pub(super) fn sweep(&mut self, now: Time, others: impl Fn(&[u8]) -> i64) {
         let from = std::mem::take(&mut self.swept);
         let looked: Vec<Vec<u8>> = self.names.range(from..).take(AT_ONCE).map(|(name, _)| name.clone()).collect();
@@ -124,21 +125,21 @@ impl Heard {
         }
     }
 
-    /// Names that have a history.
+    /// The number of names with a history.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.names.len()
     }
 }
 
-/// What others have admitted under a name before its throttle was made.
+/// What other nodes admitted under a name before its throttle was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Past {
-    /// The moment that `before` counts for.
+    /// The moment at which `before` counts.
     pub(super) began: Time,
-    /// Tokens of which it is not known when they were admitted. They count for the last moment at which they can have been.
+    /// Tokens that were admitted at an unknown time. They count at the last moment at which they can have been admitted.
     pub(super) before: u64,
-    /// What was admitted later, the oldest first.
+    /// Later admissions, oldest first.
     pub(super) samples: Vec<Sample>,
 }
 
@@ -151,7 +152,8 @@ mod tests {
     use crate::limits::soft::Soft;
 
     proptest! {
-        /// I11: a bucket made from a history is no fuller than one that has heard everything when it came, whatever its rate is.
+        /// I11: a bucket made from a history is no fuller than one that received everything when it happened, whatever its rate
+        /// is.
         #[test]
         fn a_history_is_never_fuller_than_the_bucket_that_was_there(
             tokens in 1..1000_u64, burst in 1..500_u64, wait in 0..4_000_000_u64,

@@ -1,4 +1,4 @@
-//! The limits of one structure on one node: what joins throttles and pools with escrow, and escrow with the structure's
+//! The limits of one structure on one node. Connects throttles and pools with escrow, and escrow with the structure's
 //! rows.
 
 mod sharing;
@@ -29,52 +29,53 @@ use crate::structure::{Structure, Wake};
 use crate::time::{Now, Time};
 use crate::watch::Grown;
 
-/// Tables of names, so that threads that use different ones rarely meet.
+/// Number of name tables. Threads that use different names rarely use the same table.
 const SHARDS: usize = 64;
 
-/// Between two exchanges while something is used.
+/// Time between two exchanges while a limit is in use.
 const EXCHANGE: Duration = Duration::from_millis(25);
 
-/// Between two looks at rows that change all the time.
+/// Shortest time between two checks of rows that change continuously.
 const BREATH: Duration = Duration::from_millis(2);
 
-/// Changed rows that may wait; when there are more, all are looked at.
+/// The most changed rows that may wait. If there are more, the limiter scans all rows.
 const WATCHED: usize = 1 << 16;
 
-/// Why there is no such limit.
+/// Why a limit cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// The name is none.
+    /// The name is not valid.
     #[error(transparent)]
     Name(#[from] KeyError),
-    /// A hard limit has to be divided among somebody.
+    /// A hard limit needs founders to be divided among.
     #[error(
         "\"{0}\" is to be hard, and there are no founders to divide it among: list them in limits, on all nodes alike"
     )]
     NoFounders(String),
-    /// A throttle and a pool of permits cannot have one name.
+    /// A throttle and a pool of permits cannot have the same name.
     #[error(
         "\"{0}\" is the name of a throttle or of permits already, and cannot be that of the other: choose another name"
     )]
     Taken(String),
-    /// More permits than there can be, or none.
+    /// The number of permits is zero or too large.
     #[error("{0} permits: there are {min} to {max}", min = limits::PERMITS.start(), max = limits::PERMITS.end())]
     Permits(u64),
 }
 
-/// Throttles that exist because others use them, beyond which a name that only others use has a history.
+/// The most throttles on this node that exist because other nodes use them. Beyond that, the limiter keeps only a history of a
+/// name.
 const THROTTLES: usize = 1 << 20;
 
-/// Between two looks at what differs from the configurations of others.
+/// Time between two comparisons with the configurations of other nodes.
 const COMPARE: Duration = Duration::from_secs(1);
 
-/// Differences that are known to be reported.
+/// The most differences that the limiter remembers as reported.
 const REPORTED: usize = 1024;
 
-/// What was admitted in that time before a kill may not be in the state: a look at levels, and a save.
+/// Admissions in this time before a kill may be missing in the saved state: one check of levels, and one save.
 const UNWRITTEN: Duration = Duration::from_secs(2);
 
-/// What a scope says of each name alike.
+/// The limit that a scope's configuration gives to a name.
 pub type Scopes = Box<dyn Fn(&str) -> Option<ThrottleSpec> + Send + Sync>;
 
 /// Throttles by the hash of their name.
@@ -84,7 +85,7 @@ type Shard = RwLock<HashTable<Arc<Throttle>>>;
 pub struct Limiter {
     structure: Arc<Structure>,
     shards: Box<[Shard]>,
-    /// Nobody outside knows which names collide.
+    /// Seeded, so that an outsider cannot know which names collide.
     hasher: FixedState,
     sharing: Mutex<Sharing>,
     declared: RwLock<BTreeMap<Box<str>, ThrottleSpec>>,
@@ -96,27 +97,27 @@ pub struct Limiter {
     ground: Ground,
 }
 
-/// What escrow knows of a limit, for people.
+/// The state of a limit in escrow, for display.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Holding {
-    /// The founders whose share this node holds, and for how long without another word.
+    /// The founders whose share this node holds, and for how long if it receives no further answer.
     pub holds: Vec<(NodeName, Duration)>,
-    /// What it waits for, if it is a founder and does not have its own share yet.
+    /// What this node waits for, if it is a founder and does not have its own share yet.
     pub begins: Option<Begins>,
-    /// Units that it has lent.
+    /// Units that this node has lent.
     pub lent: BTreeMap<NodeName, u64>,
-    /// Units that it was lent.
+    /// Units that this node has borrowed.
     pub borrowed: BTreeMap<NodeName, u64>,
     /// All founders.
     pub founders: Vec<NodeName>,
-    /// How long a founder keeps its share without hearing from another one.
+    /// How long a founder keeps its share without news from another founder.
     pub reclaim_after: Duration,
-    /// Rows that were heard from nodes with other founders or another `reclaim_after`.
+    /// Rows received from nodes with other founders or another `reclaim_after`.
     pub strangers: u64,
 }
 
 impl Limiter {
-    /// The bounds that were reached since the start.
+    /// The bounds reached since the start.
     pub fn bounds(&self) -> Vec<bound::Report> {
         let place = Some(self.structure.spec().name.to_string());
         let sharing = self.sharing.lock();
@@ -124,8 +125,8 @@ impl Limiter {
         reports.into_iter().map(|report| bound::Report { place: place.clone(), ..report }).collect()
     }
 
-    /// The limits of a structure. Hard ones need a founding, and a `nonce` that no other process of the node draws; `wake`
-    /// is called when [`Limiter::handle_timeout`] should be.
+    /// The limits of a structure. Hard limits need a founding, and a `nonce` that no other process of the node draws. `wake`
+    /// is called when [`Limiter::handle_timeout`] should run.
     pub fn new(
         structure: Arc<Structure>,
         founding: Option<Founding>,
@@ -181,9 +182,10 @@ impl Limiter {
         }
     }
 
-    /// Keeps from now on in a cache how full soft throttles are, and goes on with what an earlier run has kept there. To be
-    /// called before throttles are used; those that are there already are brought to that. The cache is this node's own and not
-    /// replicated ([`Replica::keep`](crate::Replica::keep)): the others have their own buckets. O(throttles).
+    /// From now on, keeps the levels of soft throttles in a cache, and continues with the levels that an earlier run has kept
+    /// there. Must be called before throttles are used; existing throttles are set to their kept levels. The cache belongs to
+    /// this node and is not replicated ([`Replica::keep`](crate::Replica::keep)): other nodes have their own buckets.
+    /// O(throttles).
     pub fn keep(&self, cache: Cache, now: Now) {
         let levels = Levels::new(cache, now);
         let mut sharing = self.sharing.lock();
@@ -196,8 +198,9 @@ impl Limiter {
         sharing.levels = Some(levels);
     }
 
-    /// What an earlier run of this node may have admitted of a soft throttle without this run knowing it: a burst where no state
-    /// is kept; else what was not yet written when that run ended. Zero once a bucket that was empty at the start would be full.
+    /// The most that an earlier run of this node may have admitted of a soft throttle without this run's knowledge. Without
+    /// saved state: one burst. Otherwise: what that run had not written when it ended. Zero once a bucket that was empty at the
+    /// start would be full.
     pub fn earlier_run(&self, spec: &ThrottleSpec, now: Time) -> u64 {
         let rate = spec.rate;
         if rate.within(now.since(self.started)) >= rate.burst() {
@@ -207,13 +210,13 @@ impl Limiter {
         unwritten.unwrap_or(u64::MAX).min(rate.burst())
     }
 
-    /// Says what the throttles are of names that nobody has declared one by one, those of scopes. Such a throttle is there from
-    /// the moment at which anybody in the cluster uses it.
+    /// Sets the function that gives the throttles of undeclared names, those of scopes. Such a throttle exists from the moment
+    /// at which any node in the cluster uses it.
     pub fn scopes(&self, of: Scopes) {
         *self.scopes.write() = Some(of);
     }
 
-    /// What the configuration says of a name.
+    /// The configured limit of a name.
     fn configured(&self, name: &str) -> Option<ThrottleSpec> {
         let declared = self.declared.read().get(name).copied();
         declared.or_else(|| self.scopes.read().as_ref().and_then(|of| of(name)))
@@ -229,14 +232,14 @@ impl Limiter {
         (&self.shards[(hash >> 32) as usize % SHARDS], hash)
     }
 
-    /// A throttle that is there.
+    /// An existing throttle.
     #[inline]
     pub fn find(&self, name: &str) -> Option<Arc<Throttle>> {
         let (shard, hash) = self.shard(name);
         shard.read().find(hash, |throttle| **throttle.name() == *name).cloned()
     }
 
-    /// Says what the throttle of a name is whenever it is asked for, and brings it to that if it is there.
+    /// Declares the throttle of a name, and updates it if it exists.
     ///
     /// # Errors
     /// As [`Limiter::throttle`].
@@ -246,7 +249,7 @@ impl Limiter {
         Ok(())
     }
 
-    /// The throttle of a name that was declared, or has a scope, or is there.
+    /// The throttle of a name that exists, is declared, or has a scope.
     #[inline]
     pub fn resolve(&self, name: &str, now: Time) -> Option<Arc<Throttle>> {
         self.find(name).or_else(|| {
@@ -255,11 +258,11 @@ impl Limiter {
         })
     }
 
-    /// The throttle of a name, made if need be, and brought to what `spec` says: a changed rate keeps what was counted.
+    /// The throttle of a name. Creates it if necessary, and updates it to `spec`: a changed rate keeps the counted tokens.
     /// O(1).
     ///
     /// # Errors
-    /// [`LimitError`] when the name is none, or it is to be hard without founders.
+    /// [`LimitError`] when the name is not valid, or when the throttle is hard and there are no founders.
     pub fn throttle(&self, name: &str, spec: ThrottleSpec, now: Time) -> Result<Arc<Throttle>, LimitError> {
         if let Some(found) = self.find(name).filter(|found| found.spec() == spec) {
             return Ok(found);
@@ -277,7 +280,8 @@ impl Limiter {
         Ok(throttle)
     }
 
-    /// The throttle of a good name, made if need be, as if it had always been there. A hard one rests until somebody asks for it.
+    /// The throttle of a valid name. A new one behaves as if it had always existed. A new hard one rests until a caller uses
+    /// it.
     fn made(
         &self,
         sharing: &mut Sharing,
@@ -290,7 +294,7 @@ impl Limiter {
         }
         let counter = self.structure.counter(name.as_bytes())?;
         let (listed, ground) = (Arc::downgrade(&self.listed), Arc::clone(&self.ground));
-        // What came since the last look is in the samples before the sum is read, so that nothing is in neither.
+        // Move recent growth into the samples before reading the sum, so that no growth is missing from both.
         let grown = sharing.grown.take_of(name.as_bytes());
         if grown > 0 {
             sharing.heard.note(name.as_bytes().to_vec(), now, grown);
@@ -311,10 +315,10 @@ impl Limiter {
         Ok(throttle)
     }
 
-    /// The pool of a name with so many permits in the whole cluster, made if need be.
+    /// The pool of a name with `maximum` permits in the whole cluster. Creates it if necessary.
     ///
     /// # Errors
-    /// [`LimitError`] when the name is none or a throttle's, there are no founders, or so many permits cannot be.
+    /// [`LimitError`] when the name is not valid or belongs to a throttle, there are no founders, or `maximum` is out of range.
     pub fn pool(&self, name: &str, maximum: u64, now: Time) -> Result<Arc<Pool>, LimitError> {
         key::throttle(name)?;
         if !limits::PERMITS.contains(&maximum) {
@@ -340,7 +344,7 @@ impl Limiter {
         Ok(pool)
     }
 
-    /// The throttles that are there, in order of name. O(names).
+    /// The existing throttles, in order of name. O(names).
     pub fn throttles(&self) -> Vec<Arc<Throttle>> {
         let mut list: Vec<_> =
             self.shards.iter().flat_map(|shard| shard.read().iter().cloned().collect::<Vec<_>>()).collect();
@@ -348,24 +352,24 @@ impl Limiter {
         list
     }
 
-    /// The throttles that are there or declared, in order of name. O(names).
+    /// The existing and the declared throttles, in order of name. O(names).
     pub fn all(&self, now: Time) -> Vec<Arc<Throttle>> {
         let declared: Vec<Box<str>> = self.declared.read().keys().cloned().collect();
         let _there: Vec<_> = declared.iter().map(|name| self.resolve(name, now)).collect();
         self.throttles()
     }
 
-    /// The pool of a name, if it is there.
+    /// The pool of a name, if it exists.
     pub fn find_pool(&self, name: &str) -> Option<Arc<Pool>> {
         self.sharing.lock().pools.get(name).cloned()
     }
 
-    /// The pools that are there, in order of name.
+    /// The existing pools, in order of name.
     pub fn pools(&self) -> Vec<Arc<Pool>> {
         self.sharing.lock().pools.values().cloned().collect()
     }
 
-    /// What escrow knows of a limit.
+    /// The state of a limit in escrow.
     pub fn holding(&self, name: &str, now: Time) -> Option<Holding> {
         let sharing = self.sharing.lock();
         let escrow = sharing.escrow.as_ref()?;
@@ -398,9 +402,9 @@ impl Limiter {
         if now < base.until { base.units } else { 0 }
     }
 
-    /// Says that the configuration is complete: what hard limits there are now, declared and of permits, and those of `scopes`
-    /// that are patterns, is what other nodes have to have as well. To be called before time passes; what a program makes later is
-    /// compared by those who use it.
+    /// Completes the configuration. Other nodes must have the same hard limits as this node has now: declared throttles,
+    /// permits, and the patterns in `scopes`. Must be called before time passes. Limits that a program creates later are
+    /// compared by the nodes that use them.
     pub fn seal(&self, scopes: &[(String, ThrottleSpec)]) {
         let mut sharing = self.sharing.lock();
         let declared = self.declared.read();
@@ -417,7 +421,7 @@ impl Limiter {
         escrow.agree(agreement);
     }
 
-    /// How the hard limits of other nodes differ from ours.
+    /// The differences between the hard limits of other nodes and this node's.
     pub fn differences(&self) -> Vec<Difference> {
         self.sharing.lock().escrow.as_ref().map(Escrow::differences).unwrap_or_default()
     }
@@ -427,7 +431,7 @@ impl Limiter {
         self.sharing.lock().escrow.as_ref().is_some_and(|escrow| escrow.is_in_conflict(name))
     }
 
-    /// Those of [`Limiter::differences`] that were not taken yet: each is reported once. Looks once a second.
+    /// The [`Limiter::differences`] that were not returned before: each is reported once. Compares once a second.
     pub fn take_differences(&self, now: Time) -> Vec<Difference> {
         let mut sharing = self.sharing.lock();
         if now < sharing.compare_at {
@@ -443,7 +447,7 @@ impl Limiter {
         new
     }
 
-    /// Begins to give everything back; [`Limiter::has_left`] says when that is done.
+    /// Begins to give everything back. [`Limiter::has_left`] returns whether that is complete.
     pub fn leave(&self) {
         let mut sharing = self.sharing.lock();
         if let Some(escrow) = &mut sharing.escrow {
@@ -454,12 +458,12 @@ impl Limiter {
         }
     }
 
-    /// Whether nothing is held any more.
+    /// Whether this node holds nothing any more.
     pub fn has_left(&self) -> bool {
         self.sharing.lock().escrow.as_ref().is_none_or(Escrow::has_left)
     }
 
-    /// When to call [`Limiter::handle_timeout`] at the latest.
+    /// The latest time to call [`Limiter::handle_timeout`].
     pub fn poll_timeout(&self) -> Time {
         let sharing = self.sharing.lock();
         if self.woken.load(Ordering::Acquire) {
@@ -469,8 +473,8 @@ impl Limiter {
         }
     }
 
-    /// Time has passed, or rows have changed: takes in what others wrote, moves shares, writes what this node has to say.
-    /// `reach` is whom the membership sees; `forgotten` are nodes that an operator has declared gone for good.
+    /// Handles passed time and changed rows: processes the rows of other nodes, moves shares, and writes this node's rows.
+    /// `reach` states which nodes the membership sees; `forgotten` are the nodes that an operator has forgotten.
     pub fn handle_timeout(&self, clocks: Now, reach: Reach, forgotten: &[NodeName]) {
         let now = clocks.mono;
         self.woken.store(false, Ordering::Release);
@@ -500,9 +504,9 @@ impl Limiter {
         sharing.tick_at = next.min(due);
     }
 
-    /// Takes off what others have admitted when it is heard: later, the bucket would have been full in the meantime. A throttle
-    /// whose rate is known is made if need be; of another name the history is kept. Says of which throttles something was heard,
-    /// and whether something was lost.
+    /// Subtracts the admissions of other nodes as soon as they arrive: later, the bucket would have been full in the meantime.
+    /// Creates a throttle if its rate is known; for other names, keeps the history. Returns the throttles with news, and
+    /// whether news was lost.
     fn apply_growth(&self, sharing: &mut Sharing, now: Time) -> (Vec<Arc<Throttle>>, bool) {
         let Grown { keys, lost } = sharing.grown.take();
         if lost {
@@ -528,7 +532,7 @@ impl Limiter {
         (heard, lost)
     }
 
-    /// Makes the throttles that others ask this founder for, so that it can lend of them.
+    /// Creates the throttles that other nodes ask this founder for, so that it can lend from them.
     fn take_up(&self, sharing: &mut Sharing, now: Time) {
         let asked = sharing.escrow.as_mut().map(Escrow::take_asked).unwrap_or_default();
         for (name, rate) in asked {
@@ -548,8 +552,8 @@ impl Limiter {
         }
     }
 
-    /// Lets go of idle throttles, some at a time: held by the table only, and nothing to remember. Whoever asks for one
-    /// again finds it as it would be. Those that the configuration names stay.
+    /// Drops idle throttles, one shard at a time: those that only the table holds and that have nothing to remember. A caller
+    /// that uses one again finds it in the same state. Throttles that the configuration names stay.
     fn sweep(&self, sharing: &mut Sharing, now: Time) {
         sharing.shard = (sharing.shard + 1) % SHARDS;
         let shard = &self.shards[sharing.shard];
@@ -568,9 +572,9 @@ impl Limiter {
     }
 }
 
-/// What others have admitted since a level was kept.
+/// The admissions of others since a level was kept.
 fn beyond(past: Past, level: Level) -> Past {
-    // An older build did not keep what it had heard; it had heard all that its state says.
+    // An older build did not keep this sum. Its state included everything that it had received.
     let known = level.heard.map_or(past.before, |heard| u64::try_from(heard).unwrap_or(0));
     Past { before: past.before.saturating_sub(known), ..past }
 }
@@ -629,14 +633,14 @@ mod tests {
             self.limiter.throttle(&format!("campaign {n}"), spec, self.now).unwrap()
         }
 
-        /// Limits that a tick visits.
+        /// The number of limits that a tick visits.
         fn visited(&self) -> usize {
             let sharing = self.limiter.sharing.lock();
             sharing.hard.len().max(sharing.escrow.as_ref().unwrap().shared())
         }
     }
 
-    /// Hard throttles that nobody asks for are visited by no tick, and are there at once when somebody does.
+    /// No tick visits hard throttles without callers, and they are usable at once when a caller asks.
     #[test]
     fn idle_hard_throttles_cost_nothing() {
         let mut alone = Alone::new();
@@ -652,11 +656,11 @@ mod tests {
         let held: Vec<_> = (0..3).map(|n| alone.hard(n)).collect();
         alone.run(Duration::from_secs(10));
         assert_eq!(alone.visited(), 0);
-        // Whoever has a handle has his throttle; of the others nothing is left, not even rows.
+        // A caller with a handle keeps its throttle. Of the others nothing is left, not even rows.
         assert_eq!(alone.limiter.throttles().len(), held.len());
         alone.run(Duration::from_secs(10));
         assert!(alone.limiter.structure.keys() <= rows + held.len(), "{} keys", alone.limiter.structure.keys());
-        // As full as they were, whether or not they were let go of; and no fuller.
+        // They are as full as before, whether or not they were dropped, and no fuller.
         for throttle in [Arc::clone(&held[0]), alone.hard(7), alone.hard(NAMES + 1)] {
             assert!(throttle.take(alone.now, 10).admitted());
             assert!(!throttle.take(alone.now, 1).admitted());
@@ -665,7 +669,7 @@ mod tests {
         assert_eq!(alone.visited(), 3);
     }
 
-    /// A throttle that was used ends with its limiter when nobody has it.
+    /// A used throttle is freed with its limiter when no caller has it.
     #[test]
     fn what_nobody_has_is_not_kept() {
         let alone = Alone::new();
@@ -678,7 +682,7 @@ mod tests {
         assert_eq!(kept.strong_count(), 0);
     }
 
-    /// What was taken while a throttle rested is not there again in another epoch.
+    /// Tokens taken while a throttle rested are not available again in another epoch.
     #[test]
     fn what_was_taken_stays_taken() {
         let mut alone = Alone::new();

@@ -1,4 +1,4 @@
-//! A limit of how many may be open at a time: permits, of which every node holds some.
+//! Permits: a limit on how many may be open at one time. Every node holds some of the permits.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ struct State {
     permits: u64,
     until: Time,
     in_use: u64,
-    /// More were asked for than there were, since the last look.
+    /// Refused requests since the last measurement.
     refused: u64,
     demand: u64,
 }
 
-/// Permits of one limit on this node. No two nodes ever have the same one, and only idle ones move.
+/// The permits of one limit on this node. No two nodes ever have the same permit, and only idle permits move.
 #[derive(Debug)]
 pub struct Pool {
     name: Arc<str>,
@@ -28,28 +28,28 @@ pub struct Pool {
     state: Mutex<State>,
 }
 
-/// How a pool stands.
+/// The status of a pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct PoolStanding {
-    /// Permits of the whole cluster.
+    /// Permits in the whole cluster.
     pub maximum: u64,
-    /// Permits that this node has.
+    /// Permits on this node.
     pub permits: u64,
-    /// Those of them that are in use here.
+    /// Permits in use on this node.
     pub in_use: u64,
-    /// What is open in the whole cluster, as it is known here.
+    /// Permits open in the whole cluster, as far as this node knows.
     pub open: i64,
 }
 
-/// A permit, given back when it is dropped.
+/// A permit. Dropping it returns it.
 #[derive(Debug)]
 pub struct Permit {
     pool: Arc<Pool>,
 }
 
 impl Permit {
-    /// Whether more are in use on this node than it has permits for: it was cut off for so long that others may have taken
-    /// them up. Who wants the limit to hold then closes what it has open.
+    /// Whether this node uses more permits than it has. That happens when it was cut off for so long that other nodes may have
+    /// taken the permits over. To keep the limit, the service then closes what it has open.
     pub fn is_overdue(&self, now: Time) -> bool {
         let mut state = self.pool.state.lock();
         state.in_use > state.permits(now)
@@ -80,12 +80,12 @@ impl Pool {
         Self { name, counter, state: Mutex::new(state) }
     }
 
-    /// Its name.
+    /// The name of the pool.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// A permit, if there is one on this node. O(1).
+    /// Opens a permit if this node has a free one. O(1).
     #[must_use]
     pub fn try_open(self: &Arc<Self>, now: Time) -> Option<Permit> {
         let mut state = self.state.lock();
@@ -99,7 +99,7 @@ impl Pool {
         Some(Permit { pool: Arc::clone(self) })
     }
 
-    /// How it stands.
+    /// The status of the pool.
     pub fn standing(&self, now: Time) -> PoolStanding {
         let open = self.counter.count(now).total;
         let mut state = self.state.lock();
@@ -114,7 +114,7 @@ impl Pool {
         Quota { whole: self.state.lock().maximum, least: 1 }
     }
 
-    /// What this node could use: what is in use, what was refused, and a little more so that it need not wait.
+    /// The permits that this node could use: those in use, those refused, and a few more to avoid waiting.
     pub(super) fn demand(&self) -> u64 {
         let mut state = self.state.lock();
         let refused = std::mem::take(&mut state.refused);
@@ -124,7 +124,7 @@ impl Pool {
         state.demand
     }
 
-    /// Lets go of up to so many that are idle, and says how many.
+    /// Releases up to `units` idle permits. Returns how many.
     pub(super) fn release(&self, units: u64) -> u64 {
         let mut state = self.state.lock();
         let idle = state.permits.saturating_sub(state.in_use).min(units);

@@ -1,4 +1,4 @@
-//! The soft limiter: every node decides by itself, on what it has admitted and what it has heard of the others.
+//! The soft limiter: every node decides locally, from its own admissions and the admissions of others that it has received.
 
 use std::time::Duration;
 
@@ -8,29 +8,30 @@ use super::bucket::Decision;
 use super::heard::{Past, Sample};
 use crate::time::Time;
 
-/// A bucket of the whole rate on one node, from which what others admit is taken as it is heard.
+/// A bucket of the whole rate on one node. It subtracts the admissions of other nodes when they arrive.
 ///
-/// Others may have admitted more than the bucket holds; it then owes tokens, one burst at most, so that what is heard at
-/// once after a silence does not stop everything for long.
+/// Other nodes may have admitted more than the bucket holds. Then it has a debt of at most one burst, so that many admissions
+/// that arrive at once after a silence do not block everything for long.
 #[derive(Clone, Debug)]
 pub struct Soft {
     rate: Rate,
-    /// How much of the burst may be used between two exchanges, in thousandths.
+    /// The part of the burst that may be used between two exchanges, in thousandths.
     epsilon: u64,
-    /// Grains: a token is as many as the period has microseconds, so that the bucket fills in whole grains.
+    /// In grains: a token is as many grains as the period has microseconds, so that the bucket fills in whole grains.
     level: i128,
-    /// Of the whole rate, this part is ours, in thousandths: all of it unless a partition is shared out.
+    /// This node's part of the whole rate, in thousandths. It is less than the whole only during a partition that divides the
+    /// rate.
     part: u64,
     at: Time,
-    /// What the others have admitted in all, as it was heard last.
+    /// The sum of the other nodes' rows, as last received.
     heard: i64,
-    /// What was taken off since the last exact figure because that sum grew.
+    /// Tokens subtracted since the last exact figure because that sum grew.
     learnt: u64,
-    /// Tokens of which it is not known when others admitted them. They are taken for admitted at that moment.
+    /// Tokens that others admitted at an unknown time. They count as admitted at this moment.
     assumed: Sample,
-    /// Admitted here since the last exchange.
+    /// Tokens admitted on this node since the last exchange.
     unshared: u64,
-    /// What was heard in the present second, and how much a second it was on the average.
+    /// Tokens received from others in the current second, and their average per second.
     heard_now: u64,
     heard_since: Time,
     heard_rate: u64,
@@ -39,8 +40,8 @@ pub struct Soft {
 const THOUSAND: u64 = 1000;
 
 impl Soft {
-    /// A full bucket. `epsilon` is how much of the burst may be used between two exchanges, in thousandths; `heard` is what
-    /// the others' rows say now.
+    /// A full bucket. `epsilon` is the part of the burst that may be used between two exchanges, in thousandths; `heard` is the
+    /// sum of the others' rows now.
     pub fn new(rate: Rate, epsilon: u64, heard: i64, now: Time) -> Self {
         let mut soft = Self {
             rate,
@@ -60,8 +61,8 @@ impl Soft {
         soft
     }
 
-    /// The bucket that would be there now if it had been there all the time, and had heard of `past` when it came. `heard` is
-    /// what the others' rows say now.
+    /// A bucket as it would be now if it had always existed and had received `past` when it happened. `heard` is the sum
+    /// of the others' rows now.
     pub(super) fn since(rate: Rate, epsilon: u64, heard: i64, past: &Past, now: Time) -> Self {
         let began = past.began.min(now);
         let mut soft = Self::new(rate, epsilon, heard, began);
@@ -69,7 +70,7 @@ impl Soft {
         soft
     }
 
-    /// Takes off what others admitted before this bucket was made. It is as of `past.began`.
+    /// Subtracts what others admitted before this bucket was created. The bucket's state is as of `past.began`.
     fn go_through(&mut self, past: &Past, now: Time) {
         self.assumed = (self.at, past.before);
         self.charge(past.before);
@@ -81,7 +82,7 @@ impl Soft {
         (self.heard_since, self.heard_now) = (now, 0);
     }
 
-    /// Goes on as a bucket that an earlier run has kept: it is full at `full_at` but for what others have admitted since.
+    /// Continues the bucket of an earlier run: it is full at `full_at`, except for what others have admitted since.
     pub(super) fn resume(&mut self, now: Time, full_at: Time, past: &Past) {
         let mut soft = Self::new(self.rate, self.epsilon, self.heard, past.began.min(now));
         soft.fill_until(soft.at, full_at);
@@ -112,14 +113,14 @@ impl Soft {
         self.at = self.at.max(now);
     }
 
-    /// Takes off what the others have admitted since the last call; `all` is what their rows say in all. O(1).
+    /// Subtracts what others have admitted since the last call; `all` is the sum of their rows. O(1).
     #[inline]
     pub fn learn(&mut self, now: Time, all: i64) {
         if all == self.heard {
             return;
         }
         self.settle(now);
-        // Rows that go, because their node restarts or its count is idle, give nothing back.
+        // A row that disappears, because its node restarts or its count is idle, gives no tokens back.
         let more = u64::try_from(all.saturating_sub(self.heard)).unwrap_or(0);
         self.heard = all;
         self.learnt = self.learnt.saturating_add(more);
@@ -127,8 +128,8 @@ impl Soft {
         self.heard_now = self.heard_now.saturating_add(more);
     }
 
-    /// As [`Soft::learn`], and `grown` is by how much the others' rows have grown since the last call of this: also where
-    /// another row went at the same time, so that their sum does not show it. O(1).
+    /// As [`Soft::learn`]; `grown` is the growth of the others' rows since the last call of this method. It also covers growth
+    /// that the sum hides because another row disappeared at the same time. O(1).
     pub fn hear(&mut self, now: Time, all: i64, grown: u64) {
         self.learn(now, all);
         let hidden = grown.saturating_sub(std::mem::take(&mut self.learnt));
@@ -139,13 +140,13 @@ impl Soft {
         }
     }
 
-    /// What was admitted here has been told to the others.
+    /// Records that this node's admissions have been sent to the others.
     pub fn exchanged(&mut self, now: Time) {
         self.unshared = 0;
         self.rate_heard(now);
     }
 
-    /// Works out how much the others admit in a second.
+    /// Computes how much the others admit per second.
     fn rate_heard(&mut self, now: Time) {
         let passed = now.since(self.heard_since);
         if passed >= Duration::from_secs(1) {
@@ -157,7 +158,7 @@ impl Soft {
         }
     }
 
-    /// Takes `n` tokens if they are there. `alone` says that nobody else is to be heard of. O(1), no allocation.
+    /// Takes `n` tokens if they are available. `alone` states that there are no other nodes. O(1), no allocation.
     #[inline]
     pub fn take(&mut self, now: Time, n: u64, alone: bool) -> Decision {
         let decision = self.check(now, n, alone);
@@ -168,14 +169,14 @@ impl Soft {
         decision
     }
 
-    /// Puts back `n` tokens that were taken and not used, as far as there is room. O(1).
+    /// Puts back `n` taken and unused tokens, as far as there is room. O(1).
     pub fn give_back(&mut self, now: Time, n: u64) {
         self.settle(now);
         self.level = (self.level + i128::from(n) * self.token()).min(self.cap());
         self.unshared = self.unshared.saturating_sub(n);
     }
 
-    /// Counts `n` tokens that were used without asking. O(1).
+    /// Counts `n` tokens that were used without a request. O(1).
     pub fn owe(&mut self, now: Time, n: u64) {
         self.settle(now);
         self.level = (self.level - i128::from(n) * self.token()).max(-self.cap());
@@ -206,7 +207,7 @@ impl Soft {
         (self.rate.burst().saturating_mul(self.epsilon) / THOUSAND).max(1)
     }
 
-    /// Goes on at another rate: what was counted stays counted, as far as the new burst has room. O(1).
+    /// Changes the rate. Counted tokens stay counted, as far as the new burst has room. O(1).
     pub fn set_rate(&mut self, now: Time, rate: Rate, epsilon: u64) {
         self.settle(now);
         let old = i128::from(self.rate.period_us());
@@ -215,7 +216,7 @@ impl Soft {
         self.level = level.clamp(-self.cap(), self.cap());
     }
 
-    /// Uses only so many thousandths of the rate: the part of the cluster that is to be heard of. O(1).
+    /// Uses only `part` thousandths of the rate: the part of the cluster that this node can reach. O(1).
     pub fn set_part(&mut self, now: Time, part: u64) {
         self.settle(now);
         self.part = part.min(THOUSAND);
@@ -227,19 +228,19 @@ impl Soft {
         self.part
     }
 
-    /// Tokens that are there; fewer than none when they are owed.
+    /// The available tokens; negative for a debt.
     pub fn tokens(&mut self, now: Time) -> i64 {
         self.settle(now);
         i64::try_from(self.level.div_euclid(self.token())).unwrap_or(0)
     }
 
-    /// Whether nothing is remembered: the bucket is full.
+    /// Whether the bucket is full and so has nothing to remember.
     pub fn is_full(&mut self, now: Time) -> bool {
         self.settle(now);
         self.level >= self.cap()
     }
 
-    /// When the bucket of the whole rate is full, if nobody takes anything. O(1).
+    /// When the bucket of the whole rate is full, if no tokens are taken. O(1).
     pub fn full_at(&mut self, now: Time) -> Time {
         self.settle(now);
         let whole = i128::from(self.rate.burst()) * self.token();
@@ -248,7 +249,7 @@ impl Soft {
         now.after(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)))
     }
 
-    /// Goes on as a bucket that is full only then, or later. It owes one burst at most. O(1).
+    /// Sets the level so that the bucket is full at `full_at`, or later. The debt is at most one burst. O(1).
     pub fn fill_until(&mut self, now: Time, full_at: Time) {
         self.settle(now);
         let speed = i128::from(self.rate.tokens()) * i128::from(THOUSAND);
@@ -258,20 +259,20 @@ impl Soft {
         self.level = self.level.min(level.max(-self.cap()));
     }
 
-    /// What the others admit in a second, as it is heard.
+    /// What the others admit per second, as received.
     pub fn heard_rate(&mut self, now: Time) -> u64 {
         self.rate_heard(now);
-        // Of the present second, what there is of it.
+        // Includes the current second as far as it has passed.
         self.heard_rate.max(self.heard_now)
     }
 
-    /// What the others have admitted in all, as it was heard last.
+    /// The sum of the other nodes' rows, as last received.
     pub(super) fn heard(&self) -> i64 {
         self.heard
     }
 
-    /// Tokens of which it is not known when others admitted them, and the moment for which they are counted. Nothing once the
-    /// bucket would be full again even so.
+    /// Tokens that others admitted at an unknown time, and the moment at which they count. Zero once the bucket would be full
+    /// again in any case.
     pub(super) fn assumed(&mut self, now: Time) -> Sample {
         let whole = i128::from(self.rate.burst()) * self.token();
         let refilled =
@@ -294,7 +295,7 @@ mod tests {
     }
 
     proptest! {
-        /// Alone, a soft limit is exact.
+        /// On a single node, a soft limit is exact.
         #[test]
         fn alone_it_never_admits_more_than_burst_and_rate(
             tokens in 1..1000_u64, burst in 1..1000_u64, steps in prop::collection::vec((0..1_000_000_u64, 1..20_u64), 1..200),
@@ -317,7 +318,7 @@ mod tests {
             }
         }
 
-        /// With everything heard before the next decision, several nodes are one.
+        /// If every admission arrives before the next decision, several nodes act as one.
         #[test]
         fn nodes_that_hear_everything_are_exact(order in prop::collection::vec((0..3_usize, 0..200_000_u64), 1..300)) {
             let rate = rate("50/1s", 20);
@@ -336,7 +337,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whenever it is put away and taken out again, also at another moment, a bucket is no fuller than it would have been.
+        /// A bucket that is saved and restored at any time, also at another moment, is no fuller than without that.
         #[test]
         fn what_is_put_away_is_no_fuller_when_it_comes_back(
             tokens in 1..1000_u64, burst in 1..1000_u64, taken in 0..3000_u64, away in 0..10_000_000_u64, heard in 0..5000_i64,
@@ -362,7 +363,7 @@ mod tests {
         assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, true).admitted()).count(), 74);
     }
 
-    /// A row that goes does not hide another one that grows.
+    /// A row that disappears does not hide the growth of another one.
     #[test]
     fn what_is_hidden_in_a_sum_is_taken_off() {
         let mut soft = Soft::new(rate("10/1h", 10), 1000, 8, Time(0));

@@ -1,4 +1,4 @@
-//! A throttle on one node: soft or hard, behind one short lock.
+//! A throttle on one node: soft or hard, protected by one lock that is held briefly.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,19 +14,19 @@ use super::target::Quota;
 use crate::structure::Counter;
 use crate::time::Time;
 
-/// Whom this node can hear of those that it should.
+/// Which nodes this node can reach, out of those that it should reach.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Reach {
-    /// Nodes that live, this one included.
+    /// Live nodes, including this one.
     pub alive: u32,
-    /// Nodes that are known and have not left or been forgotten, this one included.
+    /// Known nodes that have not left and are not forgotten, including this one.
     pub known: u32,
     /// For hard limits: no founder is missing.
     pub founders: bool,
 }
 
 impl Reach {
-    /// Nobody is missing.
+    /// No node is missing.
     pub const ALONE: Self = Self { alive: 1, known: 1, founders: true };
 
     fn part(self) -> u64 {
@@ -40,29 +40,29 @@ struct State {
     soft: Soft,
     hard: Bucket,
     reach: Reach,
-    /// Tokens that were asked for since the last look.
+    /// Tokens requested since the last measurement.
     asked: u64,
-    /// The most that were asked for at once.
+    /// The largest single request since then.
     at_once: u64,
     demand: u64,
-    /// It is on the list of those that were used since the last exchange.
+    /// Whether it is in the list of throttles used since the last exchange.
     listed: bool,
-    /// A hard one that nobody shares out now: its bucket is that of the base in this epoch.
+    /// For a hard throttle that is not shared out now: its bucket is that of the base in this epoch.
     rests: Option<u64>,
-    /// Tokens were taken since it rests.
+    /// Whether tokens were taken since it began to rest.
     taken: bool,
-    /// The configuration names it: it stays when it is idle.
+    /// Whether the configuration names it. Such a throttle stays when it is idle.
     declared: bool,
 }
 
 /// Throttles that were used since the last exchange.
 pub(super) type Listed = Mutex<Vec<Arc<Throttle>>>;
 
-/// What all hard throttles that rest may use. Written before anybody else is told of what it has lost.
+/// The base that all resting hard throttles may use. Reduced before any other node learns what this node gives away.
 pub(super) type Ground = Arc<RwLock<Base>>;
 
-/// A throttle. Cheap to share; all methods may be called from any thread, and take one lock that only this throttle's
-/// callers share.
+/// A throttle. Cheap to share. All methods may be called from any thread, and take one lock that only callers of this throttle
+/// share.
 #[derive(Debug)]
 pub struct Throttle {
     name: Arc<str>,
@@ -72,54 +72,54 @@ pub struct Throttle {
     ground: Ground,
 }
 
-/// How a throttle stands.
+/// The status of a throttle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 pub struct Standing {
-    /// What it is.
+    /// The throttle's limit.
     pub spec: ThrottleSpec,
-    /// Tokens that are there on this node; fewer than none when others have used more than it knew.
+    /// Tokens available on this node; negative when other nodes have used more than this node knew.
     pub tokens: i64,
     /// This node's share, in units of [`UNITS`].
     pub share: u64,
-    /// What this node could use, in the same units.
+    /// The share that this node could use, in the same units.
     pub demand: u64,
-    /// What all have admitted since the throttle was idle, as it is known here.
+    /// Tokens that all nodes have admitted since the throttle was last idle, as far as this node knows.
     pub admitted: i64,
-    /// What this node has admitted of it.
+    /// The part of them that this node has admitted.
     pub local: i64,
-    /// What others admit in a second, as it is heard.
+    /// Tokens that other nodes admit per second, as received.
     pub heard_rate: u64,
-    /// Tokens that others admitted at a moment that this node does not know, because it was not there or kept no history. They
-    /// count for the latest moment at which it can have been, so that this node admits too little and never too much.
+    /// Tokens that others admitted at an unknown time, because this node was not running or kept no history. They count at the
+    /// latest possible moment, so that this node may admit too little and never too much.
     pub assumed: u64,
     /// How long ago that moment was.
     pub assumed_ago: Duration,
-    /// Nodes whose counts are known, this one included.
+    /// Nodes whose counts are known, including this one.
     pub actors: u32,
-    /// How old the oldest of what is known may be.
+    /// The maximum age of the oldest known count.
     pub stalest: Duration,
-    /// Whom this node hears.
+    /// Which nodes this node can reach.
     pub reach: Reach,
 }
 
-/// With what a throttle begins.
+/// The initial state of a throttle.
 pub(super) struct Born<'a> {
-    /// When it is made.
+    /// When it is created.
     pub(super) now: Time,
-    /// What the rows of the others say.
+    /// The sum of the others' rows.
     pub(super) heard: i64,
-    /// What is known of how that came.
+    /// The known history of that sum.
     pub(super) past: &'a Past,
 }
 
 impl Standing {
-    /// Other nodes that are known, whether or not anything of theirs has come.
+    /// Other known nodes, whether or not this node has received counts from them.
     pub fn others(&self) -> u64 {
         u64::from(self.actors.max(self.reach.known).saturating_sub(1))
     }
 
-    /// What the others can have admitted of a soft throttle and this node has not received: a burst each, and what the rate
-    /// gave since the stalest of them was heard.
+    /// The most that others can have admitted of a soft throttle and this node has not received: one burst per node, plus what
+    /// the rate gave since the oldest of their counts.
     pub fn unheard_at_worst(&self) -> u64 {
         self.others().saturating_mul(self.spec.rate.burst().saturating_add(self.spec.rate.within(self.stalest)))
     }
@@ -151,17 +151,17 @@ impl Throttle {
         Self { name, counter, state: Mutex::new(state), list, ground }
     }
 
-    /// Its name.
+    /// The throttle's name.
     pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// What it is.
+    /// The throttle's limit.
     pub fn spec(&self) -> ThrottleSpec {
         self.state.lock().spec
     }
 
-    /// Takes `n` tokens if they are there. A request for more than the burst never is. O(1), no allocation.
+    /// Takes `n` tokens if they are available. A request for more than the burst never succeeds. O(1), no allocation.
     #[inline]
     pub fn take(self: &Arc<Self>, now: Time, n: u64) -> Decision {
         let decision = self.decide(now, n, true);
@@ -171,7 +171,7 @@ impl Throttle {
         decision
     }
 
-    /// Gives back `n` tokens that were taken a moment ago and not used, as far as there is room for them. O(1).
+    /// Gives back `n` tokens that were just taken and not used, as far as there is room for them. O(1).
     pub fn give_back(&self, now: Time, n: u64) {
         let mut state = self.state.lock();
         match state.spec.strength {
@@ -187,8 +187,8 @@ impl Throttle {
         self.decide(now, n, false)
     }
 
-    /// Counts `n` without asking: something that has happened anyway. It is owed where the limit is soft; where it is hard,
-    /// as much as there is is taken, and the rest is beyond the limit. Whether it was within.
+    /// Counts `n` tokens that were used without a request. A soft limit carries the excess as a debt. A hard limit takes
+    /// the available tokens, and the rest exceeds the limit. Returns whether the tokens were within the limit.
     pub fn inc(self: &Arc<Self>, now: Time, n: u64) -> bool {
         let n = n.min(limits::STEP.unsigned_abs());
         let within = self.decide(now, n, true).admitted();
@@ -204,7 +204,7 @@ impl Throttle {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
         let decision = if state.rests() {
-            // Held until it is taken: what the base loses is told to others only after that.
+            // The lock is held until the tokens are taken: other nodes learn what the base loses only after that.
             let base = self.ground.read();
             state.stand_on(now, &base);
             let decision = state.decide(now, n, take);
@@ -226,7 +226,7 @@ impl Throttle {
         state.soft.learn(now, self.counter.others());
     }
 
-    /// How it stands.
+    /// The throttle's status.
     pub fn standing(&self, now: Time) -> Standing {
         let count = self.counter.count(now);
         let mut state = self.state.lock();
@@ -252,27 +252,27 @@ impl Throttle {
         }
     }
 
-    /// Takes off what others have admitted. Their rows have grown by `grown` since this was called last.
+    /// Subtracts what others have admitted. Their rows have grown by `grown` since the last call.
     pub(super) fn hear(&self, now: Time, grown: u64) {
         self.state.lock().soft.hear(now, self.counter.others(), grown);
     }
 
-    /// The configuration names it.
+    /// Marks it as named by the configuration.
     pub(super) fn declare(&self) {
         self.state.lock().declared = true;
     }
 
-    /// Whether the table lets go of it when it is idle and nobody has it.
+    /// Whether the configuration names it, so that the table keeps it while it is idle and unused.
     pub(super) fn is_declared(&self) -> bool {
         self.state.lock().declared
     }
 
-    /// What the rows of the others say.
+    /// The sum of the others' rows.
     pub(super) fn others(&self) -> i64 {
         self.counter.others()
     }
 
-    /// Sets what it is. What was counted stays counted.
+    /// Changes the limit. Counted tokens stay counted.
     pub(super) fn set_spec(&self, now: Time, spec: ThrottleSpec) {
         let mut state = self.state.lock();
         if state.spec != spec {
@@ -282,13 +282,13 @@ impl Throttle {
         }
     }
 
-    /// What the whole of it means to those who share it.
+    /// The size of the limit in units, and its smallest useful share.
     pub(super) fn quota(&self) -> Quota {
         let state = self.state.lock();
         Quota { whole: UNITS, least: UNITS.div_ceil(state.spec.rate.burst()) }
     }
 
-    /// Looks at what was asked for in the last `passed`, and says what this node could use of the whole, in units.
+    /// Evaluates the requests of the last `passed`. Returns the demand: the units of the whole that this node could use.
     pub(super) fn demand(&self, passed: Duration) -> u64 {
         let mut state = self.state.lock();
         let rate = state.spec.rate;
@@ -300,7 +300,7 @@ impl Throttle {
         let asked = u128::from(state.asked.min(limits::STEP.unsigned_abs()));
         let steady = units(asked * u128::from(rate.period_us()), u128::from(rate.tokens()) * micros);
         let fresh = steady.max(units(u128::from(state.at_once), u128::from(rate.burst())));
-        // It grows at once, and halves in a quarter of a second.
+        // Demand grows at once, and halves in a quarter of a second.
         let faded = state.demand - state.demand.div_ceil(4);
         let least = UNITS / 1024;
         state.demand = if fresh >= faded {
@@ -314,15 +314,15 @@ impl Throttle {
         state.demand
     }
 
-    /// It is shared out from now on: [`Throttle::set_share`] says what it has.
+    /// Ends the rest: from now on the throttle is shared out, and [`Throttle::set_share`] sets its share.
     pub(super) fn wake(&self, now: Time) {
         let mut state = self.state.lock();
         state.stand_on(now, &self.ground.read());
         (state.rests, state.taken) = (None, false);
     }
 
-    /// Lets a hard throttle rest that nobody on this node asks for, and whose bucket is as if nobody ever had. Whether it
-    /// did.
+    /// Lets a hard throttle rest if no caller on this node uses it and its bucket is as if it was never used. Returns whether
+    /// it rests.
     pub(super) fn rest(&self, now: Time) -> bool {
         let mut state = self.state.lock();
         let base = self.ground.read();
@@ -339,12 +339,12 @@ impl Throttle {
         self.state.lock().hard.set_share(now, share.units, share.until);
     }
 
-    /// Whether somebody on this node could use it.
+    /// Whether a caller on this node could use it.
     pub(super) fn is_wanted(&self) -> bool {
         self.state.lock().demand > 0
     }
 
-    /// What was admitted here has been told, and this is whom we hear.
+    /// Records that this node's admissions were sent, and which nodes it can reach.
     pub(super) fn exchanged(&self, now: Time, reach: Reach) {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
@@ -358,20 +358,20 @@ impl Throttle {
         }
     }
 
-    /// When it is full, and what it had heard of the others then; `None` where its bucket is not what limits.
+    /// When the bucket is full, and the sum of the others' rows at that time; `None` if this bucket does not enforce the limit.
     pub(super) fn level(&self, now: Time) -> Option<(Time, i64)> {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
         state.is_soft().then(|| (state.soft.full_at(now), state.soft.heard()))
     }
 
-    /// It goes on where an earlier run has ended.
+    /// Continues at the level where an earlier run ended.
     pub(super) fn resume(&self, now: Time, full_at: Time, past: &Past) {
         self.state.lock().soft.resume(now, full_at, past);
     }
 
-    /// Whether nothing of it has to be remembered; then its count goes to zero, and its row is retired. Also where somebody has
-    /// its handle: the count of a throttle is what was admitted since it was idle.
+    /// Whether nothing has to be remembered. Then its count goes to zero, and its row is retired. This also applies while a
+    /// caller has a handle: the count of a throttle is what was admitted since it was last idle.
     pub(super) fn is_idle(&self, now: Time) -> bool {
         let mut state = self.state.lock();
         self.learn(&mut state, now);
@@ -392,13 +392,13 @@ impl State {
         self.spec.strength == Strength::Hard && self.rests.is_some()
     }
 
-    /// Whether its soft bucket limits, at least while founders are missing.
+    /// Whether its soft bucket enforces the limit, at least while founders are missing.
     fn is_soft(&self) -> bool {
         self.spec.strength == Strength::Soft || self.spec.on_partition == OnPartition::FailOpen
     }
 
-    /// Brings the bucket of a throttle that rests to what the base is now. In another epoch it is one that nobody has taken
-    /// from yet, as far as that is so.
+    /// Updates the bucket of a resting throttle to the current base. In another epoch, the bucket counts as untouched since that
+    /// epoch began, or only from now on if tokens were taken from it.
     fn stand_on(&mut self, now: Time, base: &Base) {
         let Some(epoch) = self.rests else { return };
         if epoch == base.epoch && self.hard.extend(base.until) {
@@ -436,7 +436,7 @@ impl State {
         }
     }
 
-    /// Counts what was not admitted: owed where it is soft.
+    /// Counts tokens that were not admitted: a soft limit carries them as a debt.
     fn force(&mut self, now: Time, n: u64) {
         match self.spec.strength {
             Strength::Soft => self.soft.owe(now, n),

@@ -1,5 +1,5 @@
-//! What is shared out, and what a turn of the driver does about it: rows that others wrote come in, demand goes to escrow,
-//! shares go to throttles and pools, and what escrow has to say goes into the structure.
+//! The shared limits, and one turn of the driver: rows of other nodes come in, demand goes to escrow,
+//! shares go to throttles and pools, and escrow's facts go into the structure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use crate::structure::Structure;
 use crate::time::Time;
 use crate::watch::{Growth, Watch};
 
-/// Between two looks at what was asked for.
+/// Time between two measurements of demand.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub(super) struct Sharing {
     pub(super) escrow: Option<Escrow>,
     pub(super) watch: Option<Arc<Watch>>,
-    /// What others have admitted since the last look, name by name.
+    /// The admissions of other nodes since the last turn, by name.
     pub(super) grown: Arc<Growth>,
-    /// Differences of configuration that were reported.
+    /// Differences of configuration that were reported already.
     pub(super) reported: BTreeSet<Difference>,
-    /// When to look for more of them.
+    /// When to compare configurations next.
     pub(super) compare_at: Time,
-    /// What others have admitted under names without a throttle.
+    /// The admissions of other nodes under names without a throttle.
     pub(super) heard: Heard,
     pub(super) pools: BTreeMap<Box<str>, Arc<Pool>>,
-    /// The hard throttles that are shared out now: those that somebody asks for. The others rest, and cost no time.
+    /// The hard throttles that are shared out now, because a node asks for them. The others rest and cost no time.
     pub(super) hard: BTreeMap<Box<str>, Arc<Throttle>>,
     pub(super) ground: Ground,
     pub(super) rescan_at: Time,
@@ -43,12 +43,12 @@ pub(super) struct Sharing {
     pub(super) ticked: Time,
     pub(super) shard: usize,
     pub(super) reach: Reach,
-    /// Where it is kept how full soft throttles are, if it is.
+    /// The saved levels of soft throttles, if this node keeps them.
     pub(super) levels: Option<Levels>,
 }
 
 impl Sharing {
-    /// Takes in what others wrote.
+    /// Processes rows that other nodes wrote.
     pub(super) fn learn(&mut self, structure: &Structure, now: Time, forgotten: &[NodeName]) {
         let Some(escrow) = &mut self.escrow else { return };
         escrow.forget(forgotten.iter().cloned());
@@ -79,7 +79,7 @@ impl Sharing {
         }
     }
 
-    /// Lets throttles rest that nobody asks for any more.
+    /// Lets throttles rest that no node asks for any more.
     fn rest(&mut self, now: Time) {
         let Some(escrow) = &mut self.escrow else { return };
         self.hard.retain(|name, throttle| {
@@ -88,7 +88,7 @@ impl Sharing {
         });
     }
 
-    /// Moves shares, and writes what this node has to say.
+    /// Moves shares, and writes this node's facts.
     pub(super) fn share(&mut self, structure: &Structure, now: Time) {
         let Some(escrow) = &mut self.escrow else { return };
         let look = now >= self.look_at;
@@ -111,7 +111,7 @@ impl Sharing {
         for (name, pool) in &self.pools {
             pool.set_share(now, escrow.share(name));
         }
-        // What is written now is what was let go of above.
+        // Write only now: the throttles and pools above no longer use what these rows give away.
         while let Some(write) = escrow.poll_write() {
             let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             for n in [clamp(write.added), -clamp(write.removed)] {
@@ -127,7 +127,7 @@ impl Sharing {
     }
 }
 
-/// Permits are let go of when they are idle, rates at any time.
+/// Releases permits when they are idle, and rates at any time.
 struct Idle<'a>(&'a BTreeMap<Box<str>, Arc<Pool>>);
 
 impl Release for Idle<'_> {
