@@ -1,8 +1,8 @@
-//! Escrow: who holds how much of each limit, and how that moves. See the [module above](super) for the algorithm and why
-//! it is right.
+//! Escrow: which node holds how much of each limit, and how shares move. See the [module above](super) for the algorithm and
+//! the proof.
 //!
-//! A pure function of its inputs, driven like [`Replica`](crate::Replica): [`Escrow::learn`] takes in what others have
-//! written, [`Escrow::handle_timeout`] the time; [`Escrow::poll_write`] gives the rows to be written, and
+//! A pure function of its inputs, driven like [`Replica`](crate::Replica): [`Escrow::learn`] receives the rows of other
+//! nodes, and [`Escrow::handle_timeout`] the time. [`Escrow::poll_write`] returns the rows to write, and
 //! [`Escrow::share`] what this node may use.
 
 mod founding;
@@ -32,12 +32,12 @@ use crate::canary::{self, Canary};
 use crate::settings::Difference;
 use crate::time::Time;
 
-/// Lets go of what is idle. Asked before a share leaves: what it answers is no longer used here.
+/// Releases idle units of a limit. Called before a share leaves: released units are no longer used on this node.
 pub trait Release {
-    /// Stops using up to `units` of a limit for good, and says how many.
+    /// Permanently stops using up to `units` of a limit. Returns how many.
     fn release(&mut self, name: &str, units: u64) -> u64;
 
-    /// Units that are in use and cannot be let go of.
+    /// Units that are in use and cannot be released.
     fn in_use(&self, name: &str) -> u64;
 }
 
@@ -55,7 +55,7 @@ impl Release for ReleaseAll {
     }
 }
 
-/// Whether a rate admits less than another one: by what it gives in the long run, then by its burst.
+/// Whether a rate admits less than another one: compares the long-term rate first, then the burst.
 fn is_smaller(rate: Rate, than: Rate) -> bool {
     let speed = |rate: Rate, other: Rate| u128::from(rate.tokens()) * u128::from(other.period_us());
     (speed(rate, than), rate.burst()) < (speed(than, rate), than.burst())
@@ -64,77 +64,77 @@ fn is_smaller(rate: Rate, than: Rate) -> bool {
 /// What a node may use of one limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
-    /// Units of the limit's whole.
+    /// Units of the whole limit.
     pub units: u64,
-    /// They may be used until this moment on the node's clock, unless it is told a later one in time.
+    /// The node may use them until this moment on its own clock, unless it learns a later one in time.
     pub until: Time,
 }
 
-/// What a node may use of each limit that nobody asks for and nothing is lent of: what it holds, as long as it does. An
-/// epoch lasts as long as the same claims are held; a limit that rests in it may be used by whoever comes first as if it had
-/// been there all the time.
+/// What a node may use of each limit without demand and without loans: the node's own shares, as long as it holds them. An
+/// epoch lasts as long as the node holds the same claims. A limit that rests in an epoch may be used at first use as if it had
+/// existed all the time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Base {
-    /// Which epoch; 0 before anything was held.
+    /// The number of the epoch; 0 before the node held anything.
     pub epoch: u64,
     /// When it began.
     pub since: Time,
     /// Units of [`UNITS`].
     pub units: u64,
-    /// They may be used until this moment, unless it is told a later one in time.
+    /// The node may use them until this moment, unless it learns a later one in time.
     pub until: Time,
 }
 
-/// A limit that is shared.
+/// A limit that is shared out.
 #[derive(Clone, Debug)]
 pub(crate) struct Named {
     pub(crate) quota: Quota,
-    /// What the whole is of, unless it is permits.
+    /// The rate of the whole limit; `None` for permits.
     pub(crate) rate: Option<Rate>,
     pub(crate) demand: u64,
     pub(crate) published: u64,
     pub(crate) round: u64,
 }
 
-/// The escrow of one structure: all limits in it whose strength is hard.
+/// The escrow of one structure: all hard limits in it.
 #[derive(Debug)]
 pub struct Escrow {
     pub(crate) founding: Founding,
     pub(crate) config_fingerprint: u64,
     pub(crate) times: Times,
     pub(crate) seat: Seat,
-    /// Our place among the founders.
+    /// This node's index among the founders; `None` if it is not a founder.
     pub(crate) rank: Option<usize>,
     pub(crate) started: Time,
     pub(crate) now: Time,
-    /// The last reading of our clock that we told.
+    /// The last published reading of this process's clock.
     pub(crate) heartbeat: u64,
     heartbeat_at: Time,
     pub(crate) board: Board,
-    /// Whom we support for each founder's share, our own excepted.
+    /// The claim that this process supports for each founder's share, except its own share.
     pub(crate) votes: BTreeMap<usize, Vote>,
-    /// What we claim ourselves.
+    /// The claims of this process.
     pub(crate) claims: BTreeMap<usize, Claim>,
-    /// The next number of a claim or a vote of ours.
+    /// The last number given to a claim or a vote of this process.
     pub(crate) next_number: u64,
-    /// Not before these do we claim again.
+    /// The earliest time of the next claim to each founder's share.
     pub(crate) again: BTreeMap<usize, Time>,
     pub(crate) lent: BTreeMap<Seat, Vec<Term>>,
     pub(crate) next_term: u64,
-    /// The last term of each lender that is over for us, whatever is heard of it later.
+    /// The last term of each lender that is over for this process, whatever it receives later.
     pub(crate) ended: BTreeMap<Seat, u64>,
     pub(crate) names: BTreeMap<Arc<str>, Named>,
-    /// What others ask a founder for and it does not know.
+    /// Limits that others ask this founder for and that it does not know.
     asked: BTreeMap<Arc<str>, Rate>,
     epoch: Epoch,
-    /// Founders that an operator has declared gone for good.
+    /// Founders that an operator has forgotten.
     pub(crate) forgotten: Vec<NodeName>,
     rows: Rows,
     strangers: u64,
     agreement: Agreement,
     fingerprint: u64,
     configurations: Configurations,
-    /// Somebody has another configuration: ours is told limit by limit.
+    /// Another process has a different configuration, so this process publishes its own, limit by limit.
     tells: bool,
     pub(crate) leaving: bool,
 }
@@ -146,18 +146,18 @@ impl Escrow {
         &self.seat
     }
 
-    /// What it was founded with.
+    /// The founding of this escrow.
     pub fn founding(&self) -> &Founding {
         &self.founding
     }
 
-    /// Facts that were heard from nodes with another list of founders or another `reclaim_after`: their configuration is
-    /// to be looked at.
+    /// The number of facts received from nodes with another list of founders or another `reclaim_after`. An operator should
+    /// check their configuration.
     pub fn strangers(&self) -> u64 {
         self.strangers
     }
 
-    /// How the configurations of other nodes differ from ours.
+    /// The differences between the configurations of other nodes and this node's.
     pub fn differences(&self) -> Vec<Difference> {
         let mut all = self.configurations.differences(&self.agreement);
         for (name, named) in &self.names {
@@ -176,32 +176,32 @@ impl Escrow {
         all
     }
 
-    /// Whether another process has another configuration of all hard limits, or of this one. O(processes).
+    /// Whether another process has a different configuration of all hard limits, or of this one. O(processes).
     pub(super) fn is_in_conflict(&self, name: &str) -> bool {
         let rate = self.names.get(name).and_then(|named| named.rate);
         self.configurations.any_differs(self.fingerprint) || self.gives_way(name, rate)
     }
 
-    /// Whether a node that uses the limit of this name has a smaller one in mind: then ours is not used. O(processes).
+    /// Whether another node uses a limit of this name with a smaller rate. Then this node does not use its own. O(processes).
     fn gives_way(&self, name: &str, rate: Option<Rate>) -> bool {
         let Some(ours) = rate else { return false };
         let fresh = self.board.others.values().filter(|other| other.is_fresh(self.now, self.times.loan));
         fresh.filter_map(|other| other.rate_of(name)).any(|theirs| is_smaller(theirs, ours))
     }
 
-    /// How many limits are shared out.
+    /// The number of limits that are shared out.
     pub fn shared(&self) -> usize {
         self.names.len()
     }
 
-    /// The founders whose share this node holds, and until when without another word.
+    /// The founders whose share this node holds, and until when if it receives no further answer.
     pub fn holdings(&self) -> Vec<(&NodeName, Time)> {
         let held =
             self.held_claims().filter_map(|(founder, until)| Some((self.founding.founders.get(founder)?, until)));
         held.collect()
     }
 
-    /// How much of a limit this node has lent, and to whom.
+    /// How much of a limit this node has lent, by borrower.
     pub fn lent(&self, name: &str) -> BTreeMap<NodeName, u64> {
         let mut sums = BTreeMap::new();
         for (seat, terms) in &self.lent {
@@ -213,7 +213,7 @@ impl Escrow {
         sums
     }
 
-    /// How much of a limit this node has been lent and may use now, and by whom.
+    /// How much of a limit this node has borrowed and may use now, by lender.
     pub fn borrowed(&self, name: &str) -> BTreeMap<NodeName, u64> {
         let mut sums = BTreeMap::new();
         for (seat, other) in &self.board.others {
@@ -255,19 +255,20 @@ impl Escrow {
         Share { units: units.min(quota.whole), until }
     }
 
-    /// How many more units of a limit are in use than this node may use: somebody has to close them.
+    /// The units in use beyond what this node may use. The service has to close them.
     fn overdue(&self, name: &str, release: &dyn Release) -> u64 {
         let in_use = release.in_use(name);
         if in_use == 0 { 0 } else { in_use.saturating_sub(self.share(name).units) }
     }
 
-    /// How long nothing that has run out is said to be free, so that what is overdue can be closed: none where nothing can be.
+    /// How long this node waits before it announces that an expired claim or term is over, so that the service can close
+    /// overdue permits. Zero if no limit has permits.
     fn closing(&self) -> Duration {
         let permits = self.names.values().any(|named| named.rate.is_none());
         if permits { self.times.closing } else { Duration::ZERO }
     }
 
-    /// What this node may use of each limit that is not shared out here.
+    /// What this node may use of each limit that it does not share out.
     pub fn base(&self) -> Base {
         let held: Vec<_> = self.held_claims().collect();
         Base {
@@ -278,7 +279,7 @@ impl Escrow {
         }
     }
 
-    /// The part of a whole that a founder begins with: equal parts, the first ones get what is left over.
+    /// A founder's initial part of a whole: equal parts; the first founders get the remainder.
     pub(crate) fn founded(&self, founder: usize, whole: u64) -> u64 {
         let n = self.founding.founders.len() as u64;
         whole / n + u64::from((founder as u64) < whole % n)
@@ -287,7 +288,7 @@ impl Escrow {
 
 /// Commands.
 impl Escrow {
-    /// A process that holds nothing yet. `nonce` is a number that no other process of the node draws; `now` a reading of
+    /// A process that holds nothing yet. `nonce` is a number that no other process of the node draws; `now` is a reading of
     /// its monotonic clock.
     pub fn new(founding: Founding, node: NodeName, nonce: u64, now: Time) -> Self {
         let agreement = Agreement::new(&founding);
@@ -324,14 +325,14 @@ impl Escrow {
         }
     }
 
-    /// Says what the configuration is. To be called before time passes: all facts of this process stand for it.
+    /// Sets the configuration. Must be called before time passes: all facts of this process depend on it.
     pub fn agree(&mut self, agreement: Agreement) {
         self.fingerprint = agreement.fingerprint();
         self.agreement = agreement;
     }
 
-    /// Shares a limit, or changes what is shared: the whole of a rate, or permits. While nodes have different rates in mind, only
-    /// those that have the smallest one use it.
+    /// Shares a limit out, or changes it: the whole of a rate, or permits. While nodes have different rates for it, only
+    /// those with the smallest rate use it.
     pub fn share_out(&mut self, name: &str, quota: Quota, rate: Option<Rate>) {
         let Some(named) = self.names.get_mut(name) else {
             self.names.insert(name.into(), Named { quota, rate, demand: 0, published: 0, round: 0 });
@@ -344,51 +345,52 @@ impl Escrow {
         }
     }
 
-    /// Whether nobody asks for a limit, and nothing of it is lent or borrowed.
+    /// Whether no node asks for a limit, and nothing of it is lent or borrowed.
     pub fn rests(&self, name: &str) -> bool {
         let wanted = self.names.get(name).is_some_and(|named| named.demand > 0 || named.published > 0);
         !wanted && self.outstanding(name) == 0 && !self.is_asked_for(name) && !self.is_borrowed(name)
     }
 
-    /// Stops sharing a limit that [rests](Escrow::rests): [`Escrow::base`] says what may be used of it. Whether it did.
+    /// Stops sharing a limit that [rests](Escrow::rests): from then on, [`Escrow::base`] states what may be used. Returns
+    /// whether it stopped.
     pub fn retire(&mut self, name: &str) -> bool {
         self.rests(name) && self.names.remove(name).is_some()
     }
 
-    /// Takes the names, with their rates, that others have asked this founder for and that are not shared here.
+    /// Removes and returns the names and rates that others asked this founder for and that it does not share out.
     pub fn take_asked(&mut self) -> BTreeMap<Arc<str>, Rate> {
         std::mem::take(&mut self.asked)
     }
 
-    /// Says how many units this node could use, and how far the limit has been used up by all (any number that grows).
+    /// Sets the units that this node could use, and the total use of the limit by all nodes (any number that grows).
     pub fn demand(&mut self, name: &str, units: u64, round: u64) {
         if let Some(named) = self.names.get_mut(name) {
             (named.demand, named.round) = (units.min(named.quota.whole), round);
         }
     }
 
-    /// The founders that an operator has declared gone for good: nobody waits for them.
+    /// Sets the founders that an operator has forgotten: no process waits for them.
     pub fn forget(&mut self, nodes: impl IntoIterator<Item = NodeName>) {
         self.forgotten = nodes.into_iter().collect();
     }
 
-    /// Begins to leave: nothing is lent any more, what was lent to this node goes back, and when everything is back that
-    /// this node has lent, its claims end. [`Escrow::has_left`] says when.
+    /// Begins to leave. This node lends nothing more and returns its loans. When the borrowers have returned everything that
+    /// this node has lent, its claims end. [`Escrow::has_left`] returns whether that is complete.
     pub fn leave(&mut self) {
         self.leaving = true;
         self.end_terms();
     }
 
-    /// Whether nothing is held any more.
+    /// Whether this node holds nothing any more.
     pub fn has_left(&self) -> bool {
         self.leaving && self.claims.is_empty() && self.lent.is_empty()
     }
 }
 
-/// What comes in.
+/// Input.
 impl Escrow {
-    /// A row of another node, as it is known now. `None` of it is believed beyond what its writer may say: only a
-    /// founder's support, claims and loans count, and none of ours.
+    /// Handles a row of another node in its latest known state. It has no effect beyond the writer's rights: only
+    /// a founder's support, claims and loans count, and none for this process itself.
     pub fn learn(&mut self, now: Time, node: &NodeName, key: &[u8], added: u64, removed: u64) {
         let Some((universe, by, fact)) = fact::decode(key) else { return };
         if *node == self.seat.node && by == self.seat.nonce {
@@ -409,7 +411,7 @@ impl Escrow {
         let founder = self.founding.founders.contains(node);
         let closed = removed >= added;
         if matches!(fact, Fact::Support { .. } | Fact::Ack { .. }) {
-            // What has run out is over before anything is heard that might make it last longer.
+            // End what has expired before handling a fact that might extend it.
             self.now = self.now.max(now);
             self.lapse();
             self.end_lendings();
@@ -444,14 +446,14 @@ impl Escrow {
         }
     }
 
-    /// Takes in what a process says of its configuration; whether that is what the fact is about.
+    /// Handles a fact about a process's configuration. Returns whether the fact is one.
     fn learn_configuration(&mut self, now: Time, seat: &Seat, fact: &Fact, holds: bool) -> bool {
         match fact {
             Fact::Agreement { fingerprint } if holds => {
                 self.configurations.note(seat, now, *fingerprint);
                 if *fingerprint != self.fingerprint {
                     self.tells = true;
-                    // Nothing of it counts, also not what was heard before.
+                    // Nothing of this process counts, including facts received earlier.
                     self.board.others.remove(seat);
                 }
                 true
@@ -465,7 +467,8 @@ impl Escrow {
         }
     }
 
-    /// Tells our configuration: before anything else, and one by one when somebody has another one.
+    /// Publishes this process's configuration: the fingerprint before anything else, and each limit when another process
+    /// differs.
     fn publish_configuration(&mut self) {
         if self.heartbeat == 0 {
             self.write(&Fact::Agreement { fingerprint: self.fingerprint }, 1);
@@ -498,7 +501,7 @@ impl Escrow {
         }
     }
 
-    /// Time has passed, or something was learnt.
+    /// Handles passed time and received facts.
     pub fn handle_timeout(&mut self, now: Time, release: &mut dyn Release) {
         self.now = self.now.max(now);
         self.forget_silent();
@@ -515,17 +518,17 @@ impl Escrow {
         self.note_epoch();
     }
 
-    /// The time that our clock has shown, in milliseconds since we began, from 1.
+    /// The reading of this process's clock: milliseconds since its start, from 1.
     fn reading(&self) -> u64 {
         u64::try_from(self.now.since(self.started).as_millis()).unwrap_or(u64::MAX - 1).saturating_add(1)
     }
 
-    /// The moment at which our clock showed a reading, or a little before.
+    /// The moment at which this process's clock showed a reading, or slightly earlier.
     pub(crate) fn moment(&self, beat: u64) -> Time {
         self.started.after(Duration::from_millis(beat.min(self.heartbeat).saturating_sub(1)))
     }
 
-    /// Tells the time. A reading is told once only: what answers it was written afterwards.
+    /// Publishes a heartbeat. Each reading is published only once, so every answer to it was written afterwards.
     pub(crate) fn publish_heartbeat(&mut self) {
         let reading = self.reading();
         if reading <= self.heartbeat {

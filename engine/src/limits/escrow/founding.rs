@@ -1,36 +1,36 @@
-//! What all nodes that share limits have to agree on, and the times that follow from it.
+//! The configuration that all nodes with shared limits must agree on, and the times that follow from it.
 
 use std::time::Duration;
 
 use tallymesh_schemas::{NodeName, StructureId, limits};
 
-/// What all nodes that share limits have to agree on. Nodes whose terms differ do not take each other's facts for theirs.
+/// The configuration that all nodes with shared limits must agree on. Nodes with different ones ignore each other's facts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Founding {
-    /// The nodes among which every limit is divided at first, in order of name.
+    /// The nodes among which every limit is initially divided, in order of name.
     pub(super) founders: Vec<NodeName>,
-    /// How long a founder keeps its share without hearing from another one.
+    /// How long a founder keeps its share without news from another founder.
     pub(super) reclaim_after: Duration,
-    /// Whether founders take up the share of one that is gone.
+    /// Whether founders take over the share of a founder that is gone.
     pub(super) stand_in: bool,
 }
 
-/// Why a founding was refused.
+/// Why a founding is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FoundingError {
-    /// Nobody, or too many.
+    /// The number of founders is zero or too large.
     #[error("{0} founders: list 1 to {max} nodes that share the limits", max = limits::FOUNDERS)]
     Count(usize),
-    /// A time out of range.
+    /// The time is out of range.
     #[error("reclaim_after is {0:?}: it is from {min:?} to {max:?}", min = limits::RECLAIM_AFTER.start(), max = limits::RECLAIM_AFTER.end())]
     ReclaimAfter(Duration),
 }
 
 impl Founding {
-    /// A founding by these nodes; the order does not matter, and a name that stands twice counts once.
+    /// A founding by these nodes. The order does not matter, and a repeated name counts once.
     ///
     /// # Errors
-    /// [`FoundingError`] when there are none or more than [`limits::FOUNDERS`], or the time is out of range.
+    /// [`FoundingError`] when there are no founders or more than [`limits::FOUNDERS`], or when the time is out of range.
     pub fn new(founders: impl IntoIterator<Item = NodeName>, reclaim_after: Duration) -> Result<Self, FoundingError> {
         let mut founders: Vec<_> = founders.into_iter().collect();
         founders.sort();
@@ -44,8 +44,8 @@ impl Founding {
         Ok(Self { founders, reclaim_after, stand_in: true })
     }
 
-    /// The same, but the share of a founder that is gone stays unused until it is back. Then no share is used twice even
-    /// while the name of one of three founders or more is run by two processes that a partition keeps apart.
+    /// The same, but the share of a founder that is gone stays unused until it is back. With three founders or more, no share
+    /// is then used twice, even while a partition separates two processes that run the same founder's name.
     #[must_use]
     pub fn without_stand_ins(self) -> Self {
         Self { stand_in: false, ..self }
@@ -56,17 +56,17 @@ impl Founding {
         &self.founders
     }
 
-    /// How long a founder keeps its share without hearing from another one.
+    /// How long a founder keeps its share without news from another founder.
     pub fn reclaim_after(&self) -> Duration {
         self.reclaim_after
     }
 
-    /// Whether founders take up the share of one that is gone.
+    /// Whether founders take over the share of a founder that is gone.
     pub fn stands_in(&self) -> bool {
         self.stand_in
     }
 
-    /// The id that all facts of nodes with these terms carry.
+    /// The fingerprint that all facts of nodes with this configuration carry.
     pub fn config_fingerprint(&self) -> u64 {
         let names = self.founders.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ");
         let text = format!("{names} {} {}", self.reclaim_after.as_millis(), self.stand_in);
@@ -81,22 +81,22 @@ impl Founding {
 /// The times that follow from [`Founding::reclaim_after`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
-    /// A tenure lasts so long from a beat that was heard, on the holder's clock.
+    /// The holder's lease (tenure) lasts for this time after an answered heartbeat, on the holder's clock.
     pub(super) lease: Duration,
-    /// And is taken for lost after so long, on a supporter's.
+    /// A supporter counts the lease as lost after this time, on its own clock.
     pub(super) lease_over: Duration,
     /// The same for loans.
     pub(super) loan: Duration,
     pub(super) loan_over: Duration,
-    /// Between two beats.
+    /// Time between two heartbeats.
     pub(super) heartbeat: Duration,
-    /// Within that time whoever is asked to closes what is overdue.
+    /// The time within which the service closes overdue permits.
     pub(super) closing: Duration,
 }
 
 impl Times {
     pub(super) fn of(founding: &Founding) -> Self {
-        // A clock may run an eighth faster than another one while the two times mean the same moment.
+        // The two times stay in the right order as long as no clock runs an eighth faster than another one.
         let over = |time: Duration| time + time / 8 + Duration::from_millis(2);
         let tenure = founding.reclaim_after;
         let loan = tenure / 3;

@@ -1,7 +1,8 @@
-//! Loans: what a holder lends of its share, and what a borrower gives back.
+//! Loans: what a holder lends of its share, and what a borrower returns.
 //!
-//! A loan stands on a **term** between two processes. While the lender answers the borrower's beats in that term, the
-//! loans of the term may be used; when it has not for long enough, the term is over for both, the borrower first.
+//! A loan belongs to a **term** between two processes. While the lender answers the borrower's heartbeats in that term, the
+//! borrower may use its loans. When the lender has not answered for long enough, the term is over for both, for the borrower
+//! first.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,40 +16,40 @@ use super::{Escrow, Release};
 use crate::canary::{self, Canary};
 use crate::time::Time;
 
-/// Terms with one borrower at a time: one that runs, and those that run out.
+/// The most terms with one borrower at a time: one active term, and those that expire.
 const TERMS: usize = 4;
 
-/// Lenders whose terms we remember to be over: more than ever lend in one process's life.
+/// The most lenders whose ended terms this process remembers: more than ever lend during one process's life.
 const ENDED: usize = 1 << 16;
 
-/// What is said to be given back beyond what was lent, of a term that is over for us: the lender ends it as well.
+/// Added to the returned amount of a term that is over for the borrower, so that the lender ends the term as well.
 const REFUSED: u64 = 1 << 39;
 
-/// What was lent in one term under one name.
+/// The loan under one name in one term.
 #[derive(Clone, Copy, Debug, Default)]
 struct Loan {
     lent: u64,
     returned: u64,
 }
 
-/// A term with a borrower, as its lender keeps it.
+/// A term with a borrower, on the lender's side.
 #[derive(Clone, Debug)]
 pub(crate) struct Term {
     id: u64,
     began: Time,
-    /// The last reading of the borrower's clock that we have answered.
+    /// The last reading of the borrower's clock that this process has answered.
     beat: u64,
-    /// When we did.
+    /// When it answered.
     at: Time,
-    /// No longer answered: what was lent comes back or runs out.
+    /// The term is no longer answered: its loans are returned or expire.
     ending: bool,
-    /// When something was lent in it last.
+    /// When the lender last lent something in it.
     used: Time,
     loans: BTreeMap<Arc<str>, Loan>,
 }
 
 impl Term {
-    /// What is still lent.
+    /// The amount of a limit that is still lent.
     pub(crate) fn left(&self, name: &str) -> u64 {
         self.loans.get(name).map_or(0, |loan| loan.lent.saturating_sub(loan.returned))
     }
@@ -58,7 +59,7 @@ impl Term {
     }
 }
 
-/// All that counts for a limit, with this node in it.
+/// All parties of a limit, including this node.
 struct View {
     seats: Vec<Seat>,
     parties: Vec<Party>,
@@ -69,24 +70,24 @@ struct View {
 }
 
 impl Escrow {
-    /// What we have lent of a limit and is not back.
+    /// The amount of a limit that this process has lent and not got back.
     pub(crate) fn outstanding(&self, name: &str) -> u64 {
         self.lent.values().flatten().map(|term| term.left(name)).sum()
     }
 
-    /// Whether anybody else could use a limit.
+    /// Whether another process has a demand for a limit.
     pub(super) fn is_asked_for(&self, name: &str) -> bool {
         let rate = self.names.get(name).and_then(|named| named.rate);
         self.board.others.values().any(|other| other.wants(name, rate) > 0)
     }
 
-    /// Whether anything of a limit is lent to us and not given back.
+    /// Whether this process has borrowed anything of a limit and not returned it.
     pub(super) fn is_borrowed(&self, name: &str) -> bool {
         let lendings = self.board.others.values().flat_map(|other| other.lendings.values());
         lendings.into_iter().any(|lending| lending.loans.get(name).is_some_and(|loan| loan.left() > 0))
     }
 
-    /// A process's loans to us that may be used now, with their ends: those of its latest term.
+    /// The loans of another process that this process may use now, with their end: those of its latest term.
     pub(crate) fn usable<'a>(&'a self, other: &'a Other, now: Time) -> impl Iterator<Item = (Time, &'a Lending)> {
         let latest = other.lendings.iter().rfind(|(_, lending)| lending.beat > 0);
         let ends = latest.map(|(_, lending)| (self.moment(lending.beat).after(self.times.loan), lending));
@@ -129,7 +130,7 @@ impl Escrow {
         }
     }
 
-    /// What a lender lends in a term; `None` when the term is over.
+    /// The loans of a lender in a term; `None` when the term is over.
     fn lending(&mut self, now: Time, lender: &Seat, term: u64) -> Option<&mut Lending> {
         if self.ended.get(lender).is_some_and(|ended| term <= *ended)
             || (self.ended.len() >= ENDED && !self.ended.contains_key(lender))
@@ -147,8 +148,8 @@ impl Escrow {
         self.write(&Fact::Returned { to: lender.clone(), term, name }, lent.saturating_add(REFUSED));
     }
 
-    /// Terms that were not answered for too long are over for us for good: what we gave back in them is forgotten, so no
-    /// answer that comes late may bring them back. The lender hears of it when nothing can be in use any more.
+    /// Permanently ends terms without an answer for too long. This process forgets what it returned in them, so no late answer
+    /// may revive them. The lender learns of the end when nothing can be in use any more.
     pub(super) fn end_lendings(&mut self) {
         let mut over = Vec::new();
         for (seat, other) in &self.board.others {
@@ -160,7 +161,7 @@ impl Escrow {
                 other.lendings.keys().rev().nth(1).copied()
             };
             let left = |lending: &Lending| lending.loans.values().any(|loan| loan.left() > 0);
-            // Behind a later term, one is over as soon as all of it is back.
+            // An earlier term is over as soon as everything in it is returned.
             if let Some(upto) =
                 upto.filter(|upto| *upto == *last || !other.lendings.range(..=*upto).any(|(_, l)| left(l)))
             {
@@ -180,7 +181,7 @@ impl Escrow {
         }
     }
 
-    /// Forgets processes that have been silent for long. Their terms are over.
+    /// Forgets processes that have been silent for long, and ends their terms.
     pub(super) fn forget_silent(&mut self) {
         for (seat, other) in self.board.forget(self.now, self.times.lease_over * 3) {
             if let Some((last, _)) = other.lendings.last_key_value() {
@@ -191,7 +192,7 @@ impl Escrow {
         self.end_lendings();
     }
 
-    /// Ends all that is lent: the borrowers are told, and bring it back or let it run out.
+    /// Ends all terms that this process has granted: borrowers receive the end, and return the loans or let them expire.
     pub(super) fn end_terms(&mut self) {
         let mut ending = Vec::new();
         for (borrower, terms) in &mut self.lent {
@@ -205,13 +206,13 @@ impl Escrow {
         }
     }
 
-    /// Ends terms that have run out, or that are to end and have nothing lent.
+    /// Ends terms that have expired, and ending terms in which nothing is lent.
     pub(super) fn lapse_terms(&mut self) {
         let (now, over) = (self.now, self.times.loan_over);
         let mut ended = Vec::new();
         for (borrower, terms) in &mut self.lent {
             terms.retain_mut(|term| {
-                // One of which everything is back makes place for its rows to be retired.
+                // A term in which everything is returned ends, so that its rows can be retired.
                 term.ending |= term.is_empty() && now > term.used.after(over);
                 let stays = now < term.at.after(over) && !(term.ending && term.is_empty());
                 if !stays {
@@ -229,13 +230,13 @@ impl Escrow {
         }
     }
 
-    /// Whether what is lent now comes back, or runs out, before any of our tenures may end.
+    /// Whether loans made now are returned or expire before any lease of this process may end.
     fn may_lend(&self) -> bool {
         let first = self.held_claims().map(|(_, end)| end).min();
         first.is_some_and(|end| self.now.after(self.times.loan_over) < end)
     }
 
-    /// Everybody who could use a limit or holds of it, and what each of them should have.
+    /// All parties that have a demand for a limit or hold a part of it, and their targets.
     fn view(&self, name: &str) -> Option<View> {
         let named = self.names.get(name)?;
         let whole = named.quota.whole;
@@ -262,7 +263,7 @@ impl Escrow {
         Some(View { seats, parties, target, us, exact })
     }
 
-    /// Gives back what was lent to us beyond what we should have of it, and everything of terms that are not the latest.
+    /// Returns borrowed amounts beyond this process's target, and everything from terms that are not the latest.
     pub(super) fn give_back(&mut self, release: &mut dyn Release) {
         let lenders: Vec<Seat> = self
             .board
@@ -292,7 +293,7 @@ impl Escrow {
                     _ if latest.is_some_and(|(latest, called)| latest > term || called) || self.leaving => 0,
                     Some(view) => match view.seats.iter().position(|seat| *seat == lender) {
                         Some(at) => target::loan(&view.parties, &view.target, at, view.us),
-                        // It was not heard of lately; what it has lent ends with its term.
+                        // The lender was silent recently; its loans end with their term.
                         None => continue,
                     },
                     None => 0,
@@ -311,7 +312,7 @@ impl Escrow {
             let latest = self.usable(other, self.now).next();
             latest.is_some_and(|(_, lending)| other.lendings.get(&term).is_some_and(|l| std::ptr::eq(l, lending)))
         });
-        // What cannot be used any more is idle by itself, but for what is still to be closed.
+        // Expired loans are idle anyway, except for permits that are still to be closed.
         let idle = if usable {
             release.release(&name, excess).min(excess)
         } else {
@@ -327,7 +328,7 @@ impl Escrow {
         self.write(&Fact::Returned { to: lender.clone(), term, name }, total);
     }
 
-    /// Answers borrowers' beats, and lends what they should have and we do not need.
+    /// Answers the heartbeats of borrowers, and lends them the part of their targets that this process does not need.
     pub(super) fn lend(&mut self, release: &mut dyn Release) {
         let may_lend = self.may_lend();
         self.answer_borrowers(may_lend);
@@ -355,7 +356,7 @@ impl Escrow {
         let free = held.saturating_sub(self.outstanding(name)).min(more);
         let Some(beat) = self.board.others.get(borrower).map(|other| other.beat) else { return };
         let terms = self.lent.get(borrower).map_or(&[][..], |terms| terms);
-        // A term that is as old as that makes room for another one, so that rows of names that were lent once do not stay.
+        // A term this old makes room for a new one, so that the rows of names lent only once do not stay for ever.
         let old = |term: &Term| self.now.since(term.began) > self.times.loan * 64 && term.loans.len() > 1;
         let runs = terms.last().filter(|term| !term.ending && !old(term)).map(|term| term.id);
         if free == 0 || (runs.is_none() && terms.len() >= TERMS) {

@@ -1,4 +1,4 @@
-//! Our rows: what they say, and what has to be written so that they say something else.
+//! The rows of this process: their values, and the writes that change them.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,39 +6,40 @@ use super::super::fact::{self, Fact, Seat};
 use super::Escrow;
 use crate::time::Time;
 
-/// A row to be written: `added` and `removed` are what the row's totals are to grow by.
+/// A row to write: the amounts by which the row's totals `added` and `removed` grow.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
-    /// The row.
+    /// The key of the row.
     pub key: String,
-    /// What is added.
+    /// The growth of `added`.
     pub added: u64,
-    /// What is removed.
+    /// The growth of `removed`.
     pub removed: u64,
 }
 
-/// Our rows.
+/// The rows of this process.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
-    /// What they say, so that what is written is what they have to grow by.
+    /// Their current totals, from which the growth of each write is computed.
     known: BTreeMap<String, (u64, u64)>,
     writes: VecDeque<Write>,
 }
 
-/// What goes out.
+/// Output.
 impl Escrow {
-    /// The next row to be written.
+    /// The next row to write.
     pub fn poll_write(&mut self) -> Option<Write> {
         self.rows.writes.pop_front()
     }
 
-    /// When to call [`Escrow::handle_timeout`] at the latest, for beats and lapses; [`Escrow::share`] says when shares end.
+    /// The latest time to call [`Escrow::handle_timeout`], for heartbeats and expiries; [`Escrow::share`] states when shares
+    /// end.
     pub fn poll_timeout(&self) -> Time {
         let ends = self.held_claims().map(|(_, until)| until);
         ends.chain([self.heartbeat_at]).min().unwrap_or(self.heartbeat_at)
     }
 
-    /// Brings a row of ours up to a total.
+    /// Raises a row of this process to a total.
     pub(crate) fn write(&mut self, fact: &Fact, total: u64) {
         let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
         let row = self.rows.known.entry(key.clone()).or_default();
@@ -49,7 +50,7 @@ impl Escrow {
         }
     }
 
-    /// Sets a row of ours to a value that goes up and down.
+    /// Sets a row of this process to a value that can rise and fall.
     pub(crate) fn write_gauge(&mut self, fact: &Fact, value: u64) {
         let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
         let row = self.rows.known.entry(key.clone()).or_default();
@@ -63,7 +64,7 @@ impl Escrow {
         self.rows.writes.push_back(Write { key, added, removed });
     }
 
-    /// Closes our answers to a lender that is gone.
+    /// Closes the rows in which this process states what it returned to a lender that is gone.
     pub(crate) fn close_answers_to(&mut self, lender: &Seat) {
         let ours = self.rows.known.keys().filter(|key| key.starts_with("!r"));
         let to = |key: &&String| matches!(fact::decode(key.as_bytes()), Some((_, _, Fact::Returned { to, .. })) if to == *lender);
@@ -75,7 +76,7 @@ impl Escrow {
         }
     }
 
-    /// Closes a row of ours for good: it becomes zero, and is retired in time.
+    /// Closes a row of this process permanently: it becomes zero and is later retired.
     pub(crate) fn close(&mut self, fact: &Fact) {
         let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
         if let Some((added, removed)) = self.rows.known.remove(&key) {

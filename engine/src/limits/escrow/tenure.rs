@@ -1,5 +1,6 @@
-//! Tenure: which process holds a founder's share. A lease that the other founders grant without any clock in common:
-//! all of them have to be heard to begin, one of them to go on (compare PaxosLease: Trencseni, Gazso and Reinhardt 2012).
+//! Leases of shares (tenure): which process holds a founder's share. The other founders grant the lease without a common clock:
+//! all of them must answer to begin it, and one of them to continue it (compare PaxosLease: Trencseni, Gazso and Reinhardt
+//! 2012).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,55 +13,55 @@ use super::{Escrow, Release};
 use crate::canary::{self, Canary};
 use crate::time::Time;
 
-/// Whom we support for a founder's share. Ourselves, when we claim it.
+/// This process's vote for a claim to a founder's share. It votes for itself when it makes the claim.
 #[derive(Clone, Debug)]
 pub(crate) struct Vote {
     pub(crate) to: Seat,
     pub(crate) claim: u64,
-    /// Which time it is that we begin to support somebody.
+    /// The number of this vote.
     id: u64,
-    /// The last reading of its clock that we have answered.
+    /// The last reading of the claimant's clock that this process has answered.
     beat: u64,
-    /// When we did.
+    /// When it answered.
     at: Time,
 }
 
-/// A founder's support for a claim of ours.
+/// A founder's support for a claim of this process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Support<'a> {
-    /// The last reading of our clock that it answers.
+    /// The last reading of this process's clock that it answers.
     beat: u64,
     seat: &'a Seat,
     vote: u64,
 }
 
-/// Who supports a claim: of each founder which process, in which vote.
+/// The supporters of a claim: for each founder, the process and the vote.
 type Votes = BTreeMap<usize, (Seat, u64)>;
 
-/// A claim of ours to a founder's share.
+/// A claim of this process to a founder's share.
 #[derive(Clone, Debug)]
 pub(crate) struct Claim {
     pub(crate) id: u64,
     stage: Stage,
-    /// When it was begun, or when it was over.
+    /// When it began, or when it was over.
     since: Time,
-    /// The reading of our clock that all supporters have to have heard, once all of them support us, and who they are,
-    /// each with the number of its vote: one that has turned away meanwhile and come back has another one.
+    /// Set once all founders support the claim: the reading of this process's clock that all supporters must receive, and the
+    /// supporters with their vote numbers. A supporter that turned away and came back has another number.
     confirm: Option<(u64, Votes)>,
-    /// It is given up as soon as nothing is lent on it.
+    /// Give the claim up as soon as no loan depends on it.
     pub(crate) releasing: bool,
 }
 
-/// What a founder waits for that does not have its own share yet.
+/// What a founder without its own share waits for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Begins {
-    /// How long until all founders that are heard have run for long enough.
+    /// The time until all founders that this node receives news from have run for long enough.
     pub after: Duration,
-    /// The founders that are not heard. All of them have to be, or be forgotten.
+    /// The founders that this node receives no news from. Each of them must come back or be forgotten.
     pub missing: Vec<NodeName>,
 }
 
-/// The time in which the same claims are held.
+/// A period in which this process holds the same claims.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Epoch {
     pub(super) number: u64,
@@ -69,16 +70,17 @@ pub(crate) struct Epoch {
 }
 
 impl Escrow {
-    /// The claims that are held now, with their ends.
+    /// The claims held now, with their ends.
     pub(crate) fn held_claims(&self) -> impl Iterator<Item = (usize, Time)> + '_ {
         let held = self.claims.iter().filter(|(_, claim)| claim.stage == Stage::Holding);
         held.map(|(founder, claim)| (*founder, self.lease_end(*founder, claim.id))).filter(|(_, end)| self.now < *end)
     }
 
-    /// Until when a claim holds: so long after the last reading of our clock that another founder has answered.
+    /// When a claim's lease ends: a fixed time after the last reading of this process's clock that another founder has
+    /// answered.
     fn lease_end(&self, founder: usize, claim: u64) -> Time {
         if self.voters(founder).next().is_none() {
-            // There is nobody who could give the share to another one, or take it over.
+            // No other founder exists that could grant the share to another process or take it over.
             return Time::NEVER;
         }
         let heard = self
@@ -88,13 +90,13 @@ impl Escrow {
         heard.max().map_or(Time(0), |beat| self.moment(beat).after(self.times.lease))
     }
 
-    /// The founders whose support a claim of ours needs.
+    /// The founders whose support a claim of this process needs.
     fn voters(&self, founder: usize) -> impl Iterator<Item = usize> + '_ {
         let all = 0..self.founding.founders.len();
         all.filter(move |voter| *voter != founder && Some(*voter) != self.rank)
     }
 
-    /// The latest support of a founder for a claim of ours, whichever process of it gave it.
+    /// A founder's latest support for a claim of this process, from any process of that founder.
     fn best_support(&self, voter: usize, founder: usize, claim: u64) -> Option<Support<'_>> {
         let node = self.founding.founders.get(voter)?;
         let given = self.board.of(node).filter_map(|(seat, other)| {
@@ -104,19 +106,19 @@ impl Escrow {
         given.filter(|support| support.beat > 0).max()
     }
 
-    /// Whether a process of a node was heard of lately.
+    /// Whether a process of the founder has published a heartbeat recently.
     fn is_around(&self, founder: usize) -> bool {
         let node = self.founding.founders.get(founder);
         node.is_some_and(|node| self.board.of(node).any(|(_, other)| other.is_fresh(self.now, self.times.loan)))
     }
 
-    /// What this founder waits for before it has its own share; `None` when it has it, or is no founder.
+    /// What this founder waits for before it has its own share; `None` when it has its share or is not a founder.
     pub fn begins(&self) -> Option<Begins> {
         let rank = self.rank.filter(|rank| self.held_claims().all(|(founder, _)| founder != *rank))?;
         let voters: Vec<usize> = self.voters(rank).filter(|voter| !self.is_forgotten(*voter)).collect();
         let names = |voter: &usize| self.founding.founders.get(*voter).cloned();
         let missing = voters.iter().filter(|voter| !self.is_around(**voter)).filter_map(names).collect();
-        // A reading of a clock is the time since its process began.
+        // A clock reading is the time since the start of its process.
         let ran = |voter: &usize| {
             let others = self.board.of(self.founding.founders.get(*voter)?).map(|(_, other)| other);
             let heard = others.filter_map(|other| Some((other.heard?, other.beat))).max()?;
@@ -127,18 +129,18 @@ impl Escrow {
         Some(Begins { after: self.times.lease_over.saturating_sub(ran), missing })
     }
 
-    /// Whether no founder is missing but those that are forgotten.
+    /// Whether this node receives news from all founders, except forgotten ones.
     pub fn hears_founders(&self) -> bool {
         let others = (0..self.founding.founders.len()).filter(|founder| Some(*founder) != self.rank);
         others.into_iter().all(|founder| self.is_around(founder) || self.is_forgotten(founder))
     }
 
-    /// Whether we have run for so long that nothing which an earlier process of ours supported can still be held.
+    /// Whether this process has run for so long that every support given by an earlier process of this node has expired.
     fn is_mature(&self) -> bool {
         self.now >= self.started.after(self.times.lease_over) || canary::broken(Canary::UnprovenRestart)
     }
 
-    /// Supports claims of others: answers each new reading of their clocks.
+    /// Supports claims of other processes: answers each new reading of their clocks.
     pub(crate) fn vote(&mut self) {
         if self.rank.is_none() {
             return;
@@ -155,7 +157,7 @@ impl Escrow {
         }
     }
 
-    /// Ends our support when the claim is over, by its owner's word or because it was not heard of for too long.
+    /// Ends a vote when the claim is over: because its owner stated so, or because the claimant was silent for too long.
     fn end_vote(&mut self, founder: usize) {
         let Some(vote) = self.votes.get(&founder) else { return };
         let over = if vote.to == self.seat {
@@ -183,10 +185,10 @@ impl Escrow {
             let asking = self.board.others.iter().filter(move |(seat, _)| (seat.node == *name) == own);
             asking.filter_map(|(seat, other)| Some((asks(other)?, seat, other.beat))).max()
         };
-        // Who holds goes before who asks, and the founder itself before who stands in for it.
+        // A holder goes before a claimant, and the founder itself before a process that stands in for it.
         let best = [of(true), of(false)].into_iter().flatten().rev().max_by_key(|((stage, ..), ..)| *stage);
         let Some(((_, _, claim), seat, beat)) = best else { return };
-        // What was heard before we supported it is not answered.
+        // This vote does not answer readings from before it began.
         let (to, beat) = (seat.clone(), beat.saturating_sub(1));
         let vote = Vote { to, claim, id: self.number(), beat, at: self.now };
         self.votes.insert(founder, vote);
@@ -201,13 +203,13 @@ impl Escrow {
         self.write(&fact, beat);
     }
 
-    /// A number that no claim and no vote of ours has had.
+    /// A new number for a claim or a vote of this process.
     fn number(&mut self) -> u64 {
         self.next_number += 1;
         self.next_number
     }
 
-    /// Claims our own share, and those of founders that are gone; brings claims on.
+    /// Claims this founder's own share and the shares of founders that are gone, and advances existing claims.
     pub(crate) fn claim(&mut self, release: &dyn Release) {
         let Some(rank) = self.rank else { return };
         for founder in 0..self.founding.founders.len() {
@@ -224,7 +226,7 @@ impl Escrow {
         }
     }
 
-    /// Whether a founder is gone and we are the first of those that are not.
+    /// Whether a founder is gone and this process belongs to the first of the remaining founders.
     fn stands_in(&self, founder: usize, rank: usize) -> bool {
         let gone = self.founding.stand_in && !self.is_around(founder);
         gone && (0..rank).all(|before| before == founder || !self.is_around(before))
@@ -261,8 +263,8 @@ impl Escrow {
         }
     }
 
-    /// What was lent on a claim that is over has run out as well. It is said to be over when that is certain, and nothing is
-    /// in use any more that stood on it.
+    /// Ends a claim that is over. Loans based on it have expired as well. This process announces the end when that is certain
+    /// and nothing based on the claim is in use any more.
     fn end_if_over(&mut self, founder: usize, release: &dyn Release) {
         let over = self.claims.get(&founder).filter(|claim| claim.stage == Stage::Over).map(|claim| claim.since);
         let Some(since) = over.filter(|_| self.stands()) else { return };
@@ -272,7 +274,7 @@ impl Escrow {
         }
     }
 
-    /// Whether all that is lent stands on claims that are kept.
+    /// Whether claims that this process keeps cover everything that it has lent.
     fn stands(&self) -> bool {
         self.names.iter().all(|(name, named)| {
             let kept: u64 = self.lendable_claims().map(|founder| self.founded(founder, named.quota.whole)).sum();
@@ -280,13 +282,13 @@ impl Escrow {
         })
     }
 
-    /// Holds a claim when everybody supports it, and goes on supporting it after everybody did: then there was a moment at
-    /// which nobody supported another one.
+    /// Makes a claim held when all founders support it and still support it after the support was complete: then there was a
+    /// moment at which no founder supported another claim.
     fn confirm(&mut self, founder: usize, id: u64) {
         let needed: Vec<usize> = self.voters(founder).filter(|voter| !self.is_forgotten(*voter)).collect();
         let nobody = self.voters(founder).next().is_none();
         if needed.is_empty() && !(nobody && self.is_mature()) {
-            // Where all that could answer are forgotten, nobody is left who could let the claim go on.
+            // If all founders that could answer are forgotten, no founder is left that could extend the claim.
             return;
         }
         let given: Vec<_> =
@@ -315,7 +317,7 @@ impl Escrow {
         self.founding.founders.get(founder).is_some_and(|node| self.forgotten.contains(node))
     }
 
-    /// Ends what has run out: a claim that nobody has answered for too long is over for good.
+    /// Ends what has expired. A claim without an answer for too long is over permanently.
     pub(crate) fn lapse(&mut self) {
         self.lapse_terms();
         let held: Vec<usize> = self.held_claims().map(|(founder, _)| founder).collect();
@@ -328,7 +330,7 @@ impl Escrow {
         }
     }
 
-    /// Notes whether other claims are held than before: then a new epoch of what rests on them begins.
+    /// Begins a new epoch if this process holds other claims than before. Limits that rest depend on the epoch.
     pub(super) fn note_epoch(&mut self) {
         let held: Vec<_> =
             self.held_claims().filter_map(|(founder, _)| Some((founder, self.claims.get(&founder)?.id))).collect();
@@ -337,7 +339,7 @@ impl Escrow {
         }
     }
 
-    /// Gives a claim up as soon as what is lent does not stand on it.
+    /// Gives a claim up as soon as no loan depends on it.
     fn release(&mut self, founder: usize) {
         if let Some(claim) = self.claims.get_mut(&founder).filter(|claim| !claim.releasing) {
             claim.releasing = true;
@@ -350,7 +352,7 @@ impl Escrow {
         }
     }
 
-    /// The claims that are held and are to be kept.
+    /// The held claims that this process intends to keep.
     pub(crate) fn lendable_claims(&self) -> impl Iterator<Item = usize> + '_ {
         let keeps = |founder: &usize| self.claims.get(founder).is_some_and(|claim| !claim.releasing);
         self.held_claims().map(|(founder, _)| founder).filter(keeps)
