@@ -144,7 +144,8 @@ impl Cache {
 
     /// Reads the value of a key. If there is none, runs `load`, writes the result to the cache with `ttl`, and so shares it
     /// with the cluster. One load per key runs on a node at a time, and concurrent callers receive its result. If the caller
-    /// that runs the load is dropped, a waiting caller runs its own load. All waiting callers receive an error; it is not kept.
+    /// that runs the load is dropped, a waiting caller runs its own load. If the load fails, all waiting callers receive the
+    /// error, and the cache does not keep it.
     ///
     /// # Errors
     /// [`LoadError`].

@@ -301,8 +301,8 @@ impl Node {
         Ok(Throttle::new(throttle, Arc::clone(limiter), self.shared.clock))
     }
 
-    /// Permits that the configuration declares, or that the program created: a limit on how many may be open at one time. No
-    /// partition exceeds the limit, provided that the service closes overdue permits.
+    /// Permits that the configuration declares, or that the program created: a limit on how many may be open at one time. The
+    /// limit also holds during a network partition, provided that the service closes overdue permits.
     ///
     /// # Errors
     /// [`ObjectError`] lists the permits that exist.

@@ -73,7 +73,7 @@
 //! ## Trust
 //! Founders are trusted. A founder that lies about its support or its loans can create shares from nothing. A node that is not
 //! a founder cannot: other nodes ignore its claims, support and loans. It can ask for more than it needs, up to its max-min
-//! fair share, and it alone can use what it was lent beyond the limit.
+//! fair share, and it can itself exceed the limit with what it was lent.
 
 mod agreement;
 mod board;

@@ -397,8 +397,8 @@ impl State {
         self.spec.strength == Strength::Soft || self.spec.on_partition == OnPartition::FailOpen
     }
 
-    /// Updates the bucket of a resting throttle to the current base. In another epoch, the bucket counts as untouched since that
-    /// epoch began, or only from now on if tokens were taken from it.
+    /// Updates the bucket of a resting throttle to the current base. In another epoch, the bucket counts as untouched since
+    /// that epoch began, or only from now on if tokens were taken from it.
     fn stand_on(&mut self, now: Time, base: &Base) {
         let Some(epoch) = self.rests else { return };
         if epoch == base.epoch && self.hard.extend(base.until) {
