@@ -7,7 +7,7 @@ use tallymesh_schemas::limits;
 
 use crate::canary::{self, Canary};
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use crate::row::key_hash_of_words;
+use crate::row::{key_hash_of_words, value};
 use crate::slots::EMPTY;
 
 /// Keys up to this length are stored in the cell itself.
@@ -151,13 +151,6 @@ impl Default for Cell {
 
 #[cfg(not(loom))]
 const _: () = assert!(size_of::<Cell>() == 64, "a cell is a cache line");
-
-/// The count of two totals: additions minus removals, within [`limits::COUNT`].
-#[inline(always)]
-pub(crate) fn value((added, removed): (u64, u64)) -> i64 {
-    let by = i64::try_from(added.abs_diff(removed)).unwrap_or(i64::MAX).min(limits::COUNT);
-    if added < removed { -by } else { by }
-}
 
 impl Cell {
     /// Gives a new cell, which no other thread knows yet, its key. For a long key, `place` is where the key is stored.

@@ -19,6 +19,7 @@
 )]
 
 mod digest;
+mod encode;
 mod events;
 mod feed;
 mod identity;
@@ -32,6 +33,7 @@ mod restore;
 mod retire;
 mod save;
 mod stored;
+mod stream;
 mod succession;
 mod verify;
 mod window_clock;
@@ -51,10 +53,11 @@ use tallymesh_schemas::{
 use crate::canary::{self, Canary};
 use crate::gauge::GaugeCache;
 use crate::random::Random;
-use crate::structure::{Structure, Wake};
+use crate::structure::Structure;
 use crate::time::{Now, Time};
+use crate::wake::Wake;
 use events::Events;
-use link::{Link, StreamId};
+use link::Link;
 pub use liveness::Life;
 use liveness::Node;
 use peer_clocks::ClusterTime;
@@ -66,6 +69,7 @@ use retire::Round;
 pub use save::Batch;
 use save::Store;
 pub use stored::SavedRows;
+use stream::StreamId;
 use succession::Succession;
 pub use verify::{Fault, Finding, Outcome, Unheld as NotHeld, Verification, Verifier};
 use window_clock::WindowClock;

@@ -1,7 +1,7 @@
 //! The row: one actor's count for one key, and the row hash that fingerprints are built from.
 
 use crdts::CvRDT;
-use tallymesh_schemas::Version;
+use tallymesh_schemas::{Version, limits};
 
 use crate::stamp::Stamp;
 
@@ -18,12 +18,19 @@ pub struct Row {
     pub version: Version,
 }
 
+/// The count of two totals: additions minus removals, within [`limits::COUNT`].
+#[inline(always)]
+pub(crate) fn value((added, removed): (u64, u64)) -> i64 {
+    let by = i64::try_from(added.abs_diff(removed)).unwrap_or(i64::MAX).min(limits::COUNT);
+    if added < removed { -by } else { by }
+}
+
 impl Row {
-    /// The actor's count: additions minus removals, clamped to [`limits::COUNT`](tallymesh_schemas::limits::COUNT) in both
+    /// The actor's count: additions minus removals, clamped to [`limits::COUNT`](limits::COUNT) in both
     /// directions, whatever a peer sends.
     #[inline]
     pub fn value(&self) -> i64 {
-        crate::cell::value((self.added, self.removed))
+        value((self.added, self.removed))
     }
 
     /// In a cache: the stamp of the write.

@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::{NodeName, StructureId, StructureSpec, limits};
 
+use crate::difference::Difference;
 use crate::replica::{Replica, StructureError};
-use crate::structure::{Structure, Wake};
+use crate::structure::Structure;
 use crate::time::Time;
+use crate::wake::Wake;
 use crate::watch::Watch;
 
 /// Time between two comparisons.
@@ -30,27 +32,6 @@ const REPORTED: usize = 1024;
 
 /// The longest value in bytes. A hash replaces a longer value.
 const VALUE_BYTES: usize = 192;
-
-/// A difference between this node's configuration and another node's.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
-pub struct Difference {
-    /// The other node.
-    pub node: NodeName,
-    /// The name of the setting.
-    pub what: String,
-    /// The value on this node; empty if there is none.
-    pub here: String,
-    /// The value on the other node; empty if there is none, or if it is not known yet.
-    pub there: String,
-}
-
-impl std::fmt::Display for Difference {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { node, what, here, there } = self;
-        let or_none = |value: &str| if value.is_empty() { "nothing".to_owned() } else { value.to_owned() };
-        write!(f, "{what} is {} here and {} on {node}", or_none(here), or_none(there))
-    }
-}
 
 /// This node's settings, and the comparison with those of other nodes.
 pub struct Settings {

@@ -10,17 +10,15 @@ use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Cell as CellKind, Kind, NodeName, StructureId, StructureSpec};
 
-use crate::cell::{self, Added, Cell};
+use crate::cell::{Added, Cell};
 use crate::keys::Keys;
 use crate::ledger::{Debts, Ledger};
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::radix::KeyOf;
 use crate::slots::CellId;
 use crate::time::Time;
+use crate::wake::Wake;
 use crate::watch::{Growth, Watch, Watchers};
-
-/// Called from any thread when there is work for the driver. It must not block.
-pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A structure: a set of keys, each with a count. The count is this node's own part plus the rows received from other nodes.
 ///
@@ -260,7 +258,7 @@ impl Structure {
         if self.cleared.load(Ordering::Relaxed) {
             self.ledger.read().own_value(key, totals)
         } else {
-            cell::value(totals)
+            crate::row::value(totals)
         }
     }
 

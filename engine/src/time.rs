@@ -29,3 +29,8 @@ pub struct Now {
     /// The wall clock in milliseconds since 1970, used for tombstones. A merge never reads it.
     pub unix_ms: u64,
 }
+
+/// A duration in whole milliseconds, at most `u64::MAX`.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

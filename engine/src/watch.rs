@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::structure::Wake;
+use crate::wake::Wake;
 
 /// A bounded queue of changed keys. Dropping the last reference ends the watch.
 pub struct Watch {

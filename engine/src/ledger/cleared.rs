@@ -57,7 +57,7 @@ impl Cleared {
 /// nothing.
 pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
     let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
-    crate::cell::value((added, removed))
+    crate::row::value((added, removed))
 }
 
 impl Ledger {

@@ -14,7 +14,7 @@ use tallymesh_schemas::{NodeName, StructureId, ThrottleSpec};
 
 use super::escrow::Founding;
 use super::fact::Seat;
-use crate::settings::Difference;
+use crate::difference::Difference;
 use crate::time::Time;
 
 /// The most limits that one process publishes, and that this node keeps of another process.

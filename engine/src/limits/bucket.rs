@@ -8,12 +8,9 @@ use std::time::Duration;
 
 use tallymesh_schemas::Rate;
 
-use super::escrow::Base;
+use super::share::{Base, UNITS};
 use crate::canary::{self, Canary};
 use crate::time::Time;
-
-/// Units in a whole: millionths.
-pub const UNITS: u64 = 1_000_000;
 
 /// The result of a request for tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

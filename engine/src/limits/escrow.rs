@@ -25,11 +25,11 @@ pub use self::tenure::Begins;
 use self::tenure::{Claim, Epoch, Vote};
 use super::agreement::{Agreement, Configurations};
 use super::board::{Board, Stage};
-use super::bucket::UNITS;
 use super::fact::{self, Fact, Seat};
+use super::share::{Base, Share, UNITS};
 use super::target::Quota;
 use crate::canary::{self, Canary};
-use crate::settings::Difference;
+use crate::difference::Difference;
 use crate::time::Time;
 
 /// Releases idle units of a limit. Called before a share leaves: released units are no longer used on this node.
@@ -59,30 +59,6 @@ impl Release for ReleaseAll {
 fn is_smaller(rate: Rate, than: Rate) -> bool {
     let speed = |rate: Rate, other: Rate| u128::from(rate.tokens()) * u128::from(other.period_us());
     (speed(rate, than), rate.burst()) < (speed(than, rate), than.burst())
-}
-
-/// What a node may use of one limit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Share {
-    /// Units of the whole limit.
-    pub units: u64,
-    /// The node may use them until this moment on its own clock, unless it learns a later one in time.
-    pub until: Time,
-}
-
-/// What a node may use of each limit without demand and without loans: the node's own shares, as long as it holds them. An
-/// epoch lasts as long as the node holds the same claims. A limit that rests in an epoch may be used at first use as if it had
-/// existed all the time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Base {
-    /// The number of the epoch; 0 before the node held anything.
-    pub epoch: u64,
-    /// When it began.
-    pub since: Time,
-    /// Units of [`UNITS`].
-    pub units: u64,
-    /// The node may use them until this moment, unless it learns a later one in time.
-    pub until: Time,
 }
 
 /// A limit that is shared out.

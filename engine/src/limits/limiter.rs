@@ -22,11 +22,13 @@ use super::escrow::{Begins, Escrow, Founding};
 use super::heard::{Heard, Past};
 use super::levels::{Level, Levels};
 use super::pool::Pool;
-use super::throttle::{Born, Ground, Listed, Reach, Throttle};
+use super::reach::Reach;
+use super::throttle::{Born, Ground, Listed, Throttle};
 use crate::cache::Cache;
-use crate::settings::Difference;
-use crate::structure::{Structure, Wake};
+use crate::difference::Difference;
+use crate::structure::Structure;
 use crate::time::{Now, Time};
+use crate::wake::Wake;
 use crate::watch::Grown;
 
 /// Number of name tables. Threads that use different names rarely use the same table.

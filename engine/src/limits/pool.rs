@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::escrow::Share;
+use super::share::Share;
 use super::target::Quota;
 use crate::structure::Counter;
 use crate::time::Time;

@@ -6,33 +6,14 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::{OnPartition, Strength, ThrottleSpec, limits};
 
-use super::bucket::{Bucket, Decision, UNITS};
-use super::escrow::{Base, Share};
+use super::bucket::{Bucket, Decision};
 use super::heard::Past;
+use super::reach::Reach;
+use super::share::{Base, Share, UNITS};
 use super::soft::Soft;
 use super::target::Quota;
 use crate::structure::Counter;
 use crate::time::Time;
-
-/// Which nodes this node can reach, out of those that it should reach.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub struct Reach {
-    /// Live nodes, including this one.
-    pub alive: u32,
-    /// Known nodes that have not left and are not forgotten, including this one.
-    pub known: u32,
-    /// For hard limits: no founder is missing.
-    pub founders: bool,
-}
-
-impl Reach {
-    /// No node is missing.
-    pub const ALONE: Self = Self { alive: 1, known: 1, founders: true };
-
-    fn part(self) -> u64 {
-        u64::from(self.alive.max(1)) * 1000 / u64::from(self.known.max(1))
-    }
-}
 
 #[derive(Debug)]
 struct State {

@@ -6,11 +6,13 @@ use std::collections::BTreeSet;
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
-use super::link::{Behind, DigestRun, Feed, Link, PeerProgress, StreamId, TRIES};
-use super::liveness::{Life, RunStatus, millis};
+use super::encode::send;
+use super::link::{Behind, DigestRun, Feed, Link, PeerProgress, TRIES};
+use super::liveness::{Life, RunStatus};
+use super::stream::StreamId;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
-use crate::time::{Now, Time};
+use crate::time::{Now, Time, millis};
 
 /// Digest intervals that an owner has to send missing rows before this node asks it: a sent delta may be lost.
 pub(super) const PATIENCE: u32 = 2;
@@ -410,10 +412,4 @@ impl Replica {
             self.want(&peer, &part, since, after, have.staging.is_some());
         }
     }
-}
-
-/// Encodes a message of this node.
-pub(super) fn send(message: &Message<'_>, buf: &mut Vec<u8>) {
-    let encoded = message.encode(buf);
-    debug_assert!(encoded.is_ok(), "our own messages keep the bounds: {encoded:?}");
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use tallymesh_schemas::message::{Delta, Message, Prune, Want};
 use tallymesh_schemas::{NodeName, StructureName, limits};
 
-use super::digest::send;
-use super::link::{Feed, Link, StreamId};
+use super::encode::send;
+use super::link::{Feed, Link};
 use super::liveness::RunStatus;
+use super::stream::StreamId;
 use super::{Event, PeerError, Replica};
 use crate::canary::{self, Canary};
 use crate::ledger::Applied;

@@ -13,7 +13,7 @@
 
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
-use super::link::StreamId;
+use super::stream::StreamId;
 use super::succession::Claim;
 use super::{Event, Replica};
 use crate::structure::Structure;

@@ -9,14 +9,11 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, limi
 
 use super::Config;
 use super::peer_clocks::Reading;
-use super::retire::Vector;
+use super::stream::{StreamId, Vector};
 use crate::journal::Mark;
 use crate::random::Random;
 use crate::sync::{Progress, Start};
 use crate::time::Time;
-
-/// A structure and an actor in it.
-pub(super) type StreamId = (StructureId, Actor);
 
 /// How far a peer's copy of an actor's rows reaches, as the peer reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,19 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
 
-use super::link::StreamId;
 use super::restore::FORGOTTEN_BEFORE;
+use super::stream::StreamId;
 use super::word::Contested;
 use super::{Event, Replica};
 use crate::canary::{self, Canary};
 use crate::limits::Reach;
-use crate::time::{Now, Time};
+use crate::time::{Now, Time, millis};
 
 /// The state of a node, as the membership reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -99,10 +98,6 @@ impl Node {
             _ => Time::NEVER,
         }
     }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Commands and input from the membership.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_schemas::{NodeName, SeriesSpec, limits};
 
 use super::{Event, Replica};
-use crate::time::{Now, Time};
+use crate::time::{Now, Time, millis};
 
 /// The last reading of a peer's clock.
 #[derive(Debug, Clone, Copy)]
@@ -175,8 +175,4 @@ impl Replica {
 fn difference(theirs: u64, ours: u64) -> i64 {
     let by = i64::try_from(theirs.abs_diff(ours)).unwrap_or(i64::MAX);
     if theirs < ours { -by } else { by }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

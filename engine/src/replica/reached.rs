@@ -17,7 +17,7 @@ use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
 
 use super::Replica;
-use super::link::StreamId;
+use super::stream::StreamId;
 
 /// Runs and nodes that other nodes reported and this node does not hold, at most [`limits::UNHELD`] of each.
 #[derive(Debug, Default)]

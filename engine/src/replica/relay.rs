@@ -23,7 +23,8 @@ use tallymesh_schemas::{Actor, NodeName, limits};
 
 use super::Replica;
 use super::digest::PATIENCE;
-use super::link::{StreamId, TRIES};
+use super::link::TRIES;
+use super::stream::StreamId;
 use crate::canary::{self, Canary};
 use crate::sync::Progress;
 

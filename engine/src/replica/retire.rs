@@ -19,16 +19,14 @@ use tallymesh_schemas::message::{Message, Seen, SeenEntry};
 use tallymesh_schemas::{Actor, NodeName, StructureId, Version, limits};
 
 use super::Replica;
-use super::digest::send;
+use super::encode::send;
 use super::link::Link;
 use super::liveness::Node;
+use super::stream::Vector;
 use crate::canary::{self, Canary};
 use crate::ledger::OwnRow;
 use crate::structure::Structure;
 use crate::time::Now;
-
-/// A node's progress for each actor in a cache, all of it at one moment.
-pub(super) type Vector = BTreeMap<Actor, SeenEntry>;
 
 /// The maximum number of rows in one round.
 const ROWS: usize = 1 << 16;

@@ -10,8 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tallymesh_schemas::saved::{self, Change, Facts, Known, Shape};
 use tallymesh_schemas::{Incarnation, NodeName};
 
-use super::link::StreamId;
 use super::liveness::Life;
+use super::stream::StreamId;
 use super::{Held, Replica};
 use crate::sync::PersistedExtent;
 

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::{Actor, NodeName};
 
-use super::link::{DigestRun, PeerProgress, StreamId};
+use super::link::{DigestRun, PeerProgress};
+use super::stream::StreamId;
 use super::{Life, Replica};
 use crate::time::Now;
 pub use found::{Fault, Finding, Outcome, Unheld, Verification};

@@ -8,8 +8,9 @@ use tallymesh_schemas::{SeriesName, SeriesSpec, StructureId, Window, limits};
 
 use super::{Event, Held, Replica, StructureError};
 use crate::series::{Ring, Series};
-use crate::structure::{Structure, Wake};
+use crate::structure::Structure;
 use crate::time::{Now, Time};
+use crate::wake::Wake;
 
 /// A series and the data to make its next window.
 pub(super) struct HeldSeries {

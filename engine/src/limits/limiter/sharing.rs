@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use tallymesh_schemas::{NodeName, Strength, key};
 
+use crate::difference::Difference;
 use crate::limits::escrow::{Escrow, Release};
 use crate::limits::heard::Heard;
 use crate::limits::levels::Levels;
 use crate::limits::pool::Pool;
-use crate::limits::throttle::{Ground, Reach, Throttle};
-use crate::settings::Difference;
+use crate::limits::reach::Reach;
+use crate::limits::throttle::{Ground, Throttle};
 use crate::structure::Structure;
 use crate::time::Time;
 use crate::watch::{Growth, Watch};
