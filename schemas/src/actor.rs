@@ -10,20 +10,21 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits;
 
-/// A position in the history of one actor's rows in one structure: dense, from 1; 0 is before the first change.
+/// A position in the history of one actor's rows in one structure. Versions count from 1 without holes; 0 is before the
+/// first change.
 pub type Version = u64;
 
 /// The name of a node: 1 to 64 bytes, a host name in lower case (letters, digits, `-`, `_`, labels joined by `.`).
 ///
-/// The name is what the node's certificate says, so it has to be a name that a certificate can carry.
+/// The node's certificate states this name, so a certificate must be able to contain it.
 #[derive(Clone)]
 pub struct NodeName {
-    /// The first bytes, the first one highest and zeros behind the last: they decide most comparisons.
+    /// The first bytes as a big-endian number, padded with zeros. They decide most comparisons.
     start: u64,
     text: Arc<str>,
 }
 
-/// Bytes of a name that are compared at once. No byte of a name is zero, so a shorter name is all in there.
+/// How many bytes of a name are compared at once. No byte of a name is zero, so the padding is unambiguous.
 const START: usize = size_of::<u64>();
 
 /// Why a node name was refused.
@@ -56,7 +57,7 @@ pub enum NameError {
 }
 
 impl NodeName {
-    /// Checks and takes a name.
+    /// Checks a name and converts it.
     ///
     /// # Errors
     /// [`NameError`] says which rule the name breaks.
@@ -162,31 +163,32 @@ impl<'de> Deserialize<'de> for NodeName {
     }
 }
 
-/// Which run of a node: the wall clock's milliseconds since 1970 at its start, or a number that is higher than any run of that
-/// name that it has heard of: see [`Incarnation::successor`].
+/// The number of a run of a node: the wall clock's milliseconds since 1970 at its start, or a number that is higher than any
+/// run of that name that the process has received: see [`Incarnation::successor`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
-/// There is no run of that number.
+/// A node cannot have a run with this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0} is no number of a run: the last one is {last}", last = limits::INCARNATION - 1)]
 pub struct NoSuchRun(pub u64);
 
-/// The bounds of runs. Every path by which a number comes in uses these: `--incarnation`, saved states, hellos, close
-/// reasons, gossip, digests and tombstones. A number beyond a bound is refused and never changed into another one.
+/// The bounds of incarnations. Every path by which a number enters uses these checks: `--incarnation`, saved states, hellos,
+/// close reasons, gossip, digests and tombstones. A number beyond a bound is refused and never changed into another one.
 impl Incarnation {
-    /// The successor of a run is later by this at most. Among so many numbers the wall clock's millisecond decides.
+    /// The greatest distance between a run and its successor. Within this distance the wall clock's millisecond selects the
+    /// number.
     pub const STEP: u64 = 1 << 20;
 
-    /// The run itself, if a node can be in it.
+    /// Returns the incarnation itself, if a node can have it.
     ///
     /// # Errors
-    /// [`NoSuchRun`] for [`limits::INCARNATION`] and what is higher.
+    /// [`NoSuchRun`] for [`limits::INCARNATION`] and all higher numbers.
     pub fn checked(self) -> Result<Self, NoSuchRun> {
         if self.0 < limits::INCARNATION { Ok(self) } else { Err(NoSuchRun(self.0)) }
     }
 
-    /// The run that supersedes this one.
+    /// The next incarnation, which supersedes this one.
     ///
     /// # Errors
     /// [`NoSuchRun`] when this one is the last, or beyond.
@@ -194,10 +196,12 @@ impl Incarnation {
         Self(self.0.saturating_add(1)).checked()
     }
 
-    /// The run that a process begins at a moment of its wall clock when it has heard of this one: the first later number that
-    /// equals the clock's milliseconds modulo [`Self::STEP`]. So two processes of one name that hear of the same run
-    /// begin different runs, although neither of them knows of the other one. Where others have to believe the number, it stays
-    /// within what they believe a millisecond later.
+    /// The run that a process begins when it learns of this one: the first later number that equals the wall clock's
+    /// milliseconds
+    /// modulo [`Self::STEP`]. Two processes with the same name that learn of the same run therefore begin different runs,
+    /// although
+    /// they do not know of each other. If other nodes have to believe the number, it stays below the bound that they apply one
+    /// millisecond later.
     ///
     /// # Errors
     /// [`NoSuchRun`] when this one is the last, or beyond.
@@ -205,20 +209,20 @@ impl Incarnation {
         let least = self.next()?;
         let last = limits::INCARNATION - 1;
         let highest = if self.is_credible(unix_ms) { Self::reported(unix_ms).min(last) } else { last };
-        // No less than one: what is credible lies below what is reported, and this is not the last one.
+        // At least one: a credible number lies below the reported one, and this run is not the last one.
         let step = (highest - self.0).min(Self::STEP);
         let further = (unix_ms % step + step - least.0 % step) % step;
         Self(least.0 + further).checked()
     }
 
-    /// The first number that a node does not believe of its own name.
+    /// The first number that a node does not believe about its own name.
     fn reported(unix_ms: u64) -> u64 {
         limits::INCARNATION_REPORTED.saturating_add(unix_ms)
     }
 
-    /// Whether a node believes others that this is a run of its own name, and begins a later one. The bound moves on with
-    /// the wall clock, faster than a node begins runs: so the node's later run is believed, too, when others report that one
-    /// to a process that has forgotten it.
+    /// Whether a node believes a report of other nodes that its own name has this run, and then begins a later one. The bound
+    /// grows with the wall clock, faster than a node begins runs. So a process that has forgotten the node's later run still
+    /// believes other nodes that report it.
     pub fn is_credible(self, unix_ms: u64) -> bool {
         self.next().is_ok() && self.0 < Self::reported(unix_ms)
     }
@@ -299,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Whatever run others drive a node to, they can report it later to a process that does not know of it.
+    /// Other nodes can force a node up to some run. They can report that run later to a process that does not know it.
     #[test]
     fn the_answer_to_a_credible_claim_is_credible_a_millisecond_later() {
         assert!(!Incarnation(limits::INCARNATION_REPORTED).is_credible(0));

@@ -1,10 +1,10 @@
-//! The admin protocol: what `tally` and a node say to each other over the node's Unix socket.
+//! The admin protocol: the messages between `tally` and a node over the node's Unix socket.
 //!
-//! The client sends [`Request`]s and the node [`Answer`]s, each in a [`frame`](crate::frame) and in postcard. One
-//! connection serves one request at a time. An answer is a sequence of frames that ends with [`Answer::Done`] or
-//! [`Answer::Error`]; listings come in pages of a bounded size. A connection that is closed ends what it had asked for: a
-//! [`Request::Hold`] is let go, a [`Request::Watch`] stops. The node closes a connection after it has answered a `Hold`, a
-//! `Watch` or a [`Request::Verify`].
+//! The client sends [`Request`]s and the node sends [`Answer`]s, each in a [`frame`](crate::frame) and encoded with postcard.
+//! One connection serves one request at a time. An answer is a sequence of frames that ends with [`Answer::Done`] or
+//! [`Answer::Error`]. Listings come in pages of a bounded size. When the connection closes, its request ends: the node
+//! releases a [`Request::Hold`] and stops a [`Request::Watch`]. The node closes a connection after it has answered a `Hold`,
+//! a `Watch` or a [`Request::Verify`].
 
 mod info;
 
@@ -29,18 +29,18 @@ pub const LOAD_LINES: usize = 1024;
 /// Items of a listing in one frame.
 pub const PAGE_ITEMS: usize = 512;
 
-/// Bytes of a listing in one frame. A page that would have more is cut.
+/// Bytes of a listing in one frame. The node splits a larger page.
 pub const PAGE_BYTES: usize = 256 << 10;
 
 /// Bytes of a value that a listing shows.
 pub const SHOWN_BYTES: usize = 256;
 
-/// What a client asks. Objects are named by their name or by a beginning of it that only one object has.
+/// A client's request. It names objects by their name or by a prefix that only one object has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// The objects: [`Answer::Objects`].
     List,
-    /// An object's view, the cluster's or that of one node: [`Answer::View`], then [`Answer::Blocks`] or
+    /// The view of an object, of the whole cluster or of one node: [`Answer::View`], then [`Answer::Blocks`] or
     /// [`Answer::Entries`].
     Show {
         /// The object.
@@ -52,21 +52,21 @@ pub enum Request {
     Members,
     /// This node: [`Answer::Info`].
     Info,
-    /// Forget a node: [`Answer::Done`], or [`ErrorKind::No`] when nothing is known of it.
+    /// Forgets a node: [`Answer::Done`], or [`ErrorKind::No`] when this node knows nothing of it.
     Forget {
         /// The node.
         node: NodeName,
     },
-    /// Adds to this node's own part.
+    /// Adds to this node's own row.
     Add {
         /// The object.
         object: String,
-        /// The key, as people write it.
+        /// The key, in its readable form.
         key: String,
         /// How much; negative to remove.
         n: i64,
     },
-    /// A count, the cluster's or that of one node: [`Answer::Count`].
+    /// A count, of the whole cluster or of one node: [`Answer::Count`].
     Count {
         /// The object.
         object: String,
@@ -79,26 +79,26 @@ pub enum Request {
     Load {
         /// The object.
         object: String,
-        /// Keys as people write them, and how much.
+        /// Keys in their readable form, and the amount to add.
         lines: Vec<(String, i64)>,
-        /// Pass over keys that are none; else the first of them ends the loading.
+        /// Skips invalid keys. Otherwise the first invalid key ends the load.
         skip_bad: bool,
     },
-    /// Counts one as long as the connection is open: [`Answer::Held`], or [`ErrorKind::No`] when there is no room.
+    /// Adds one to a count as long as the connection is open: [`Answer::Held`], or [`ErrorKind::No`] when a limit is reached.
     Hold {
         /// The object.
         object: String,
         /// The key; in an object of addresses an address, not a block.
         key: String,
-        /// What the cluster-wide counts may be then: at most [`HOLD_LIMITS`](crate::limits::HOLD_LIMITS) limits.
+        /// The limits that the cluster-wide counts must keep: at most [`HOLD_LIMITS`](crate::limits::HOLD_LIMITS).
         limits: Vec<HoldLimit>,
     },
     /// Compares all members: [`Answer::Verified`] without findings, then pages of [`Answer::Findings`].
     Verify {
-        /// How long to wait for members that lag, and for members that do not answer.
+        /// How long to wait for members that lag and for members that do not answer.
         patience: Duration,
     },
-    /// Tells of every changed key, until the connection is closed: [`Answer::Changed`].
+    /// Reports every changed key until the connection closes: [`Answer::Changed`].
     Watch {
         /// The object.
         object: String,
@@ -109,9 +109,9 @@ pub enum Request {
     SeriesAdd {
         /// The series.
         series: SeriesRef,
-        /// The key, as people write it.
+        /// The key, in its readable form.
         key: String,
-        /// How much; negative to take back.
+        /// The amount to add; negative to subtract.
         n: i64,
     },
     /// Removes a key from all windows, on all nodes.
@@ -121,7 +121,7 @@ pub enum Request {
         /// The key.
         key: String,
     },
-    /// The sum over windows, the cluster's or that of one node: [`Answer::Count`].
+    /// The sum over windows, of the whole cluster or of one node: [`Answer::Count`].
     SeriesCount {
         /// The series.
         series: SeriesRef,
@@ -134,7 +134,7 @@ pub enum Request {
         /// The node.
         from: Option<NodeName>,
     },
-    /// The count of each window, the cluster's or that of one node: [`Answer::Windows`].
+    /// The count of each window, of the whole cluster or of one node: [`Answer::Windows`].
     SeriesWindows {
         /// The series.
         series: SeriesRef,
@@ -164,19 +164,19 @@ pub enum Request {
         /// How many.
         n: u64,
     },
-    /// Whether tokens are there: [`Answer::Taken`]; none are taken.
+    /// Checks whether tokens are available, without taking them: [`Answer::Taken`].
     ThrottleCheck {
         /// The throttle.
         name: String,
         /// How many.
         n: u64,
     },
-    /// What a throttle is, in words: pages of [`Answer::Lines`].
+    /// An explanation of a throttle as text: pages of [`Answer::Lines`].
     ThrottleExplain {
         /// The throttle.
         name: String,
     },
-    /// The limits that are configured, in words: pages of [`Answer::Lines`].
+    /// The configured limits as text: pages of [`Answer::Lines`].
     Limits,
     /// The caches: [`Answer::CacheList`].
     CacheList,
@@ -195,7 +195,7 @@ pub enum Request {
         key: String,
         /// The value.
         value: Vec<u8>,
-        /// When it expires; zero for never.
+        /// The time to live; zero means that the entry never expires.
         ttl: Duration,
     },
     /// Removes an entry of a cache; [`ErrorKind::No`] when there is none.
@@ -212,7 +212,7 @@ pub enum Request {
     },
     /// The gauge caches: [`Answer::GaugeList`].
     GaugeList,
-    /// What a key of a gauge cache counts: [`Answer::Entries`], or [`ErrorKind::No`] when there is no such entry.
+    /// The count of a key in a gauge cache: [`Answer::Entries`], or [`ErrorKind::No`] when there is no such entry.
     GaugeGet {
         /// The gauge cache.
         gauge: String,
@@ -225,7 +225,7 @@ pub enum Request {
         gauge: String,
         /// The key.
         key: String,
-        /// How much; negative to take away.
+        /// The amount to add; negative to subtract.
         n: i64,
     },
     /// Removes an entry of a gauge cache; [`ErrorKind::No`] when there is none.
@@ -247,42 +247,42 @@ pub enum Request {
         /// The name.
         name: String,
     },
-    /// How the limits of other nodes differ from this node's, in words: pages of [`Answer::Lines`].
+    /// The differences between the limits of other nodes and of this node, as text: pages of [`Answer::Lines`].
     Differences,
 }
 
-/// Which series is meant.
+/// Names a series.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeriesRef {
-    /// Its name, or a beginning of it that only one series has.
+    /// Its name, or a prefix that only one series has.
     pub name: String,
-    /// Whether it is one of the audit, and not a named one.
+    /// Whether it is a series of the audit and not a named one.
     pub metric: bool,
-    /// Seconds of a window, where series of that name differ in it.
+    /// Seconds of a window, needed where several series of that name have different intervals.
     pub interval: Option<u32>,
-    /// Windows that it is said to have.
+    /// The number of windows that the client expects it to have.
     pub windows: Option<u32>,
 }
 
-/// What a node answers.
+/// A node's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
     /// The end of the answer.
     Done,
-    /// The end of the answer: it cannot be given.
+    /// The end of the answer: the node cannot serve the request.
     Error {
-        /// Of what kind the trouble is.
+        /// The kind of the error.
         kind: ErrorKind,
-        /// What it is, and what to do.
+        /// What is wrong, and what to do.
         message: String,
     },
     /// The objects, in order of name.
     Objects(Vec<Object>),
-    /// What the listing that follows shows.
+    /// Says what the following listing shows.
     View {
         /// The object.
         object: Object,
-        /// The actor whose view it is; `None` for the cluster's.
+        /// The actor of the view; `None` for the view of the whole cluster.
         actor: Option<Actor>,
     },
     /// A page of an address tree.
@@ -295,46 +295,46 @@ pub enum Answer {
     Info(Box<Info>),
     /// A count.
     Count(Count),
-    /// What became of the lines of a load.
+    /// The result of a load.
     Loaded {
         /// Lines that were counted.
         lines: u64,
-        /// Lines that were not, with their number within the request, from 0, and why.
+        /// Lines that were not counted: their number within the request, from 0, and the reason.
         bad: Vec<(u32, String)>,
     },
-    /// The hold is held from now on.
+    /// The hold is in effect.
     Held,
-    /// What a verification found.
+    /// The summary of a verification.
     Verified(Verified),
-    /// Keys that have changed, with their counts now; and how many changes were lost before them.
+    /// Changed keys with their current counts, and how many earlier changes were lost.
     Changed {
         /// The keys.
         keys: Vec<(String, i64)>,
-        /// Changes that came too fast to be told.
+        /// Changes that came too fast to be reported.
         lost: u64,
     },
     /// The series, those of the audit first.
     SeriesList(Vec<SeriesInfo>),
     /// The counts of a series' windows.
     Windows(Windows),
-    /// A page of a series: keys, each with its counts, the current window first.
+    /// A page of a series: keys, each with its counts; the current window comes first.
     SeriesRows(Vec<(String, Vec<i64>)>),
     /// Throttles, in order of structure and name.
     Throttles(Vec<ThrottleInfo>),
-    /// What became of a request for tokens.
+    /// The result of a request for tokens.
     Taken {
-        /// They were there.
+        /// Whether the tokens were available.
         admitted: bool,
-        /// When they would be, if that can be said.
+        /// When they become available, if the node can tell.
         after: Option<Duration>,
-        /// What is in the way, in words; `None` when they were there.
+        /// The reason for the refusal, as text; `None` when the tokens were available.
         reason: Option<String>,
     },
-    /// For people.
+    /// Text for people.
     Lines(Vec<String>),
     /// The caches, in order of name.
     CacheList(Vec<CacheInfo>),
-    /// Entries of a cache. In a listing their values are cut to [`SHOWN_BYTES`].
+    /// Entries of a cache. A listing cuts their values to [`SHOWN_BYTES`].
     CacheItems(Vec<CacheItem>),
     /// The gauge caches.
     GaugeList(Vec<GaugeInfo>),
@@ -344,12 +344,12 @@ pub enum Answer {
     Permits(Vec<PermitsInfo>),
 }
 
-/// Kinds of trouble; the command's exit code follows them.
+/// Kinds of errors. They determine the command's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// The answer is no.
     No,
-    /// The request is not one that can be answered: a name or key is wrong.
+    /// The node cannot answer the request, because a name or key is wrong.
     BadInput,
     /// The node could not do it.
     Failed,
@@ -368,7 +368,7 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
     Ok(bytes)
 }
 
-/// The bytes that an item of an answer takes.
+/// The encoded size of an item of an answer, in bytes.
 ///
 /// # Errors
 /// [`MessageError`] when it cannot be encoded.
@@ -380,7 +380,7 @@ pub fn encoded_len<T: Serialize>(item: &T) -> Result<usize, MessageError> {
 /// Decodes a request or an answer.
 ///
 /// # Errors
-/// [`MessageError`] when the bytes are not exactly one.
+/// [`MessageError`] when the bytes are not exactly one request or answer.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, MessageError> {
     let (message, rest) = postcard::take_from_bytes(bytes).map_err(MessageError::Malformed)?;
     if rest.is_empty() { Ok(message) } else { Err(MessageError::Trailing(rest.len())) }

@@ -1,7 +1,7 @@
-//! Frames: how messages are told apart on a stream.
+//! Frames: they separate the messages of a stream.
 //!
-//! A frame is a header of four bytes, the protocol version and the payload's length in 24 bits little-endian, and the
-//! payload, one [`Message`](crate::message::Message).
+//! A frame has a header of four bytes (the protocol version, and the payload's length in 24 bits little-endian) and a payload,
+//! which is one [`Message`](crate::message::Message).
 #![cfg_attr(
     not(test),
     deny(
@@ -22,7 +22,7 @@ pub const HEADER_BYTES: usize = 4;
 /// Why a frame was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The version is none that this build speaks.
+    /// This build does not support the version.
     #[error("frame of protocol version {0}; this node speaks {min} to {max}", min = limits::PROTOCOL_VERSION_MIN, max = limits::PROTOCOL_VERSION)]
     Version(u8),
     /// The payload is larger than allowed, or empty.
@@ -45,7 +45,7 @@ pub fn header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
 /// The payload length that a header announces.
 ///
 /// # Errors
-/// [`FrameError`] when the version is unknown or the length not allowed: nothing has been allocated yet.
+/// [`FrameError`] when the version is unknown or the length is not allowed. The check happens before any allocation.
 pub fn payload_len(header: [u8; HEADER_BYTES]) -> Result<usize, FrameError> {
     let [version, a, b, c] = header;
     if !(limits::PROTOCOL_VERSION_MIN..=limits::PROTOCOL_VERSION).contains(&version) {

@@ -1,4 +1,4 @@
-//! Gauge caches: counters by name that go when nobody has changed them for long.
+//! Gauge caches: counters by name that expire when no node updates them for a configured time.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -7,31 +7,31 @@ use crate::actor::NameError;
 use crate::limits;
 use crate::structure::{Class, StructureName, StructureSpec};
 
-/// One gauge cache as a node is configured for it; the same on all nodes.
+/// The configuration of one gauge cache on a node. It is the same on all nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GaugeCacheSpec {
     /// Its name.
     pub name: StructureName,
-    /// Entries that it holds; `None` is without bound.
+    /// Maximum number of entries; `None` means no bound.
     pub max_elements: Option<NonZeroU64>,
-    /// How long an entry stays after its last change; zero for good.
+    /// Time to live of an entry after its last change; zero means that it never expires.
     pub ttl: Duration,
-    /// Whether the cluster shares it.
+    /// Whether the cluster replicates it.
     pub replicate: bool,
-    /// Longest time that a change waits to be sent with others.
+    /// Longest time that a change waits so that several are sent together.
     pub max_delay: Duration,
-    /// Changes that may wait.
+    /// Maximum number of changes that wait.
     pub max_pending: usize,
 }
 
-/// What stands before its name in that of its structure. No name that is given has a colon.
+/// Prefix of the structure's name, before the gauge cache's name. A configured name has no colon.
 const PREFIX: &str = "gauge:";
 
 impl GaugeCacheSpec {
-    /// A gauge cache without bounds that the cluster shares.
+    /// A replicated gauge cache without bounds.
     ///
     /// # Errors
-    /// [`NameError`] when the name is no name of an object, or longer than [`limits::GAUGE_CACHE_NAME_BYTES`].
+    /// [`NameError`] when the name is no valid object name, or longer than [`limits::GAUGE_CACHE_NAME_BYTES`].
     pub fn new(name: &str) -> Result<Self, NameError> {
         let max = limits::GAUGE_CACHE_NAME_BYTES;
         let name = StructureName::new(name)?;
@@ -48,7 +48,7 @@ impl GaugeCacheSpec {
         })
     }
 
-    /// The structure that its entries are counted in.
+    /// The structure that counts its entries.
     pub fn structure(&self) -> StructureSpec {
         let name = StructureName::derived(format!("{PREFIX}{}", self.name));
         let spec = StructureSpec::new(name, Class::GaugeCache);

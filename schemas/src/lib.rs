@@ -1,12 +1,11 @@
-//! What Tallymesh nodes say to each other and to their operators.
+//! The protocol types that Tallymesh nodes exchange with each other and with their operators.
 //!
-//! Identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and
-//! series of them ([`SeriesSpec`]), the replication messages
-//! ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the configuration ([`config`]) and the admin
-//! protocol ([`admin`]). No I/O, no async, no clock.
+//! This crate contains identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and series of
+//! them ([`SeriesSpec`]), the replication messages ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the
+//! configuration ([`config`]) and the admin protocol ([`admin`]). It has no I/O, no async code and no clock.
 //!
-//! Everything here that decodes takes arbitrary bytes and answers with a value or an error: it never panics and never
-//! allocates more than a bound in [`limits`] allows.
+//! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than
+//! a bound in [`limits`] allows.
 #![deny(missing_docs)]
 
 pub mod actor;

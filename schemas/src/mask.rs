@@ -1,4 +1,4 @@
-//! Limits of what an address and the blocks around it may count.
+//! Limits for the counts of an address and of the blocks that contain it.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -33,7 +33,7 @@ impl Family {
         }
     }
 
-    /// The family of a mask that does not name one: up to 32 bits it is IPv4's, as in the configuration.
+    /// The family of a mask without an explicit family: up to 32 bits it is IPv4's, as in the configuration.
     pub fn of_mask(prefix_len: u8) -> Self {
         if prefix_len > Self::V4.bits() { Self::V6 } else { Self::V4 }
     }
@@ -48,17 +48,17 @@ impl fmt::Display for Family {
     }
 }
 
-/// How much may count in a block of addresses: of each address, the block that has `prefix_len` bits in common with it.
+/// A limit for the count of a block of addresses. For an address, the block is the one that shares its first `prefix_len` bits.
 ///
-/// A pair `(prefix_len, limit)` turns into one. Prefixes of up to 32 bits are IPv4's then, longer ones IPv6's; for a shorter
-/// IPv6 prefix name the family.
+/// A pair `(prefix_len, limit)` converts to a `MaskLimit`. Prefixes of up to 32 bits are then IPv4's, longer ones IPv6's; for
+/// a shorter IPv6 prefix, name the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaskLimit {
-    /// Of which addresses.
+    /// The address family.
     pub family: Family,
-    /// Bits of the block's prefix; as many as an address has for the address itself.
+    /// Bits of the block's prefix. The full length of an address means the address itself.
     pub prefix_len: u8,
-    /// How much may count in the block.
+    /// The highest allowed count in the block.
     pub limit: i64,
 }
 
@@ -73,7 +73,7 @@ pub struct MaskError {
 }
 
 impl MaskLimit {
-    /// The block of an address that this limits; `None` when the address is of the other family.
+    /// The block of an address that this limits; `None` when the address has the other family.
     ///
     /// # Errors
     /// [`MaskError`] when the mask is longer than an address of its family.
@@ -105,19 +105,19 @@ impl From<InboundMaximum> for MaskLimit {
     }
 }
 
-/// What a hold may not exceed.
+/// A limit that a hold must not exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HoldLimit {
-    /// So much at the key itself.
+    /// The highest count of the key itself.
     Key(i64),
-    /// So much in a block around an address.
+    /// The highest count of a block around an address.
     Mask(MaskLimit),
 }
 
-/// A limit that is not written as one.
+/// The text is no valid limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HoldLimitError {
-    /// It has another form.
+    /// The text has another form.
     #[error("\"{0}\" is not a limit: write N, or /MASK=N for a block of addresses, such as /24=30 or ipv6/32=100")]
     Form(String),
     /// The mask is too long.

@@ -1,5 +1,5 @@
-//! What two nodes say to each other about their rows. docs/protocol.md tells the story; golden vectors in
-//! `schemas/tests` pin the bytes.
+//! The messages in which two nodes exchange rows. docs/protocol.md describes the protocol. Golden vectors in `schemas/tests`
+//! pin the bytes.
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +21,7 @@ use crate::structure::{Kind, StructureId};
 /// A message of the replication protocol: the payload of one frame, in postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Message<'a> {
-    /// How far the sender is.
+    /// How far the sender's copies reach.
     #[serde(borrow)]
     Digest(Digest<'a>),
     /// A request for rows.
@@ -31,55 +31,56 @@ pub enum Message<'a> {
     Delta(Delta<'a>),
     /// A request for a digest of everything.
     Probe {
-        /// Comes back as [`Digest::answers`].
+        /// The answer repeats it in [`Digest::answers`].
         nonce: u64,
     },
-    /// The last message of a node that leaves of its own will; its gauges were set to zero before.
+    /// The last message of a node that leaves on purpose. It sets its gauges to zero before.
     Goodbye,
-    /// What the sender has of a cache, all of it at one moment.
+    /// The sender's state of a cache, taken at one moment.
     Seen(Seen),
-    /// Send no more of an actor's rows: they come from somebody else.
+    /// Asks the receiver to send no more of an actor's rows, because another node sends them.
     Prune(Prune),
 }
 
-/// What a node has of a cache's rows, all of it at one moment: by this the others know what everybody has seen, and what
-/// may be retired. In a digest, entries of one moment may come in several messages.
+/// A node's state of a cache's rows, taken at one moment. From these messages the other nodes learn what every node has
+/// applied, and therefore what they may retire. A digest cannot serve for this, because its entries of one moment may come
+/// in several messages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Which structure.
     pub structure: StructureId,
-    /// Every actor of which rows are held, the sender's own run included.
+    /// Every actor of which the sender holds rows, its own run included.
     pub entries: Vec<SeenEntry>,
 }
 
-/// What a node has of one actor's rows.
+/// How far a node's copy of one actor's rows reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenEntry {
     /// Whose rows.
     pub actor: Actor,
-    /// The rows are known up to this version, those that have moved on in between aside.
+    /// The sender has applied the rows up to this version, except rows that changed again in between.
     pub applied: Version,
-    /// Everything that the actor had at one moment up to this version is known.
+    /// Complete up to: at one moment the sender held everything of the actor up to this version.
     pub complete: Version,
     /// Sum of the hashes of the live rows.
     pub fingerprint: u64,
 }
 
-/// How far a node is, actor by actor. A digest names what changed since the last one on the link, or everything.
+/// How far a node's copies reach, actor by actor. A digest contains the changes since the last one on the link, or everything.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest<'a> {
-    /// The run that the sender is in: its own rows are those of this actor.
+    /// The sender's current run. Its own rows belong to this actor.
     pub incarnation: Incarnation,
-    /// The sender's clock, by which it numbers the windows of series, in milliseconds since 1970.
+    /// The sender's clock, which numbers the windows of series, in milliseconds since 1970.
     pub clock_ms: u64,
-    /// The nonce of the probe that it answers; 0 for none.
+    /// The nonce of the probe that this digest answers; 0 if it answers none.
     pub answers: u64,
-    /// Whether this is the last message of a digest that names everything.
+    /// Whether this is the last message of a digest that contains everything.
     pub complete: bool,
     /// The structures with their actors.
     #[serde(borrow)]
     pub structures: Vec<StructureDigest<'a>>,
-    /// Actors that were forgotten; only in digests that name everything, and when there is a new one.
+    /// Tombstones of forgotten actors; only in digests that contain everything, and when there is a new one.
     pub tombstones: Vec<Tombstone>,
 }
 
@@ -90,22 +91,22 @@ pub struct StructureDigest<'a> {
     pub structure: StructureId,
     /// Its name.
     pub name: &'a str,
-    /// What the sender takes it for.
+    /// The kind of the structure, as the sender has it.
     pub kind: Kind,
-    /// Actors and how far the sender is with each.
+    /// Actors, and how far the sender's copy of each reaches.
     pub entries: Vec<DigestEntry>,
 }
 
-/// How far a node is with one actor's rows. From the owner itself this states the head.
+/// How far a node's copy of one actor's rows reaches. In the owner's own digest this states the head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestEntry {
     /// Whose rows.
     pub actor: Actor,
-    /// The rows are known from this version on (exclusive); 0 for all of them.
+    /// The sender knows the rows after this version (exclusive); 0 means all of them.
     pub since: Version,
-    /// The rows are known up to this version (inclusive).
+    /// The sender has applied the rows up to this version (inclusive).
     pub applied: Version,
-    /// Vacant rows up to this version are no longer kept: who lies below it needs a snapshot.
+    /// Low-water mark: vacant rows up to this version were purged. A peer below it needs a snapshot.
     pub low_water: Version,
     /// Sum of the hashes of the live rows, see the engine's `fingerprint`.
     pub fingerprint: u64,
@@ -113,23 +114,23 @@ pub struct DigestEntry {
     pub age_ms: Option<u64>,
 }
 
-/// Please send rows of `actor` above `after`.
+/// Asks the receiver to send rows of `actor` above `after`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Want {
     /// Which structure.
     pub structure: StructureId,
     /// Whose rows.
     pub actor: Actor,
-    /// The sender knows rows from this version on.
+    /// The sender knows the rows after this version.
     pub since: Version,
-    /// The sender knows rows up to this version.
+    /// The sender has applied the rows up to this version.
     pub after: Version,
-    /// Whether to start over with a snapshot: what the sender has does not match, or its half-built snapshot goes on
-    /// from `after`.
+    /// Whether to start again with a snapshot: the sender's rows do not match, or its incomplete snapshot continues from
+    /// `after`.
     pub snapshot: bool,
 }
 
-/// Please send no more rows of `actor`, until they are asked for again.
+/// Asks the receiver to send no more rows of `actor` until the sender requests them again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prune {
     /// Which structure.
@@ -138,43 +139,43 @@ pub struct Prune {
     pub actor: Actor,
 }
 
-/// Every row of an actor whose version lies in `(after, upto]`, but those that have moved on since.
+/// Every row of an actor whose version lies in `(after, upto]`, except rows that changed again since then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta<'a> {
     /// Which structure.
     pub structure: StructureId,
     /// Whose rows.
     pub actor: Actor,
-    /// Keys are left out of rows that came to be above this version
+    /// The delta omits the keys of rows that were created above this version
     pub since: Version,
-    /// and up to this one: the receiver is taken to know them.
+    /// and up to this one, because the sender assumes that the receiver knows them.
     pub keys_complete: Version,
     /// The rows are above this version.
     pub after: Version,
     /// And up to this one.
     pub upto: Version,
-    /// The owner's floor.
+    /// The owner's low-water mark.
     pub low_water: Version,
-    /// The rows build up a snapshot that replaces what the receiver has when it is complete.
+    /// The rows belong to a snapshot that replaces the receiver's copy when it is complete.
     pub snapshot: bool,
-    /// Where `upto` is all that the sender has: the fingerprint of its rows.
+    /// The fingerprint of the sender's rows, where `upto` is everything that the sender has.
     pub fingerprint: Option<u64>,
     /// The rows, see [`rows`](crate::rows).
     #[serde(with = "borrowed_bytes")]
     pub rows: &'a [u8],
 }
 
-/// Runs of a node that were forgotten, by an operator or because a later run has taken over what they counted: those from
-/// `from` to `incarnation` count no more and are not taken back.
+/// Forgotten runs of a node. An operator forgot them, or a later run has republished their counts. The runs from `from` to
+/// `incarnation` count no more, and nodes do not accept them again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     /// The node.
     pub node: NodeName,
-    /// The first of its runs that is forgotten; 0 for all up to the last.
+    /// The first forgotten run; 0 means all runs up to the last.
     pub from: Incarnation,
-    /// The last of its runs that is forgotten.
+    /// The last forgotten run.
     pub incarnation: Incarnation,
-    /// When the tombstone itself may go, in milliseconds since 1970.
+    /// When the tombstone itself may be removed, in milliseconds since 1970.
     pub until_ms: u64,
 }
 
@@ -184,7 +185,7 @@ pub enum MessageError {
     /// The bytes are not a message.
     #[error("not a message of protocol version {version}: {0}", version = limits::PROTOCOL_VERSION)]
     Malformed(postcard::Error),
-    /// Bytes are left over behind the message.
+    /// Bytes remain after the message.
     #[error("{0} bytes left over behind the message")]
     Trailing(usize),
     /// A number is over its bound.
@@ -204,7 +205,7 @@ fn bound(what: &'static str, value: u64, max: u64) -> Result<(), MessageError> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads one message and checks every bound that can be checked without knowing rows.
+    /// Reads one message and checks every bound that needs no knowledge of rows.
     ///
     /// # Errors
     /// [`MessageError`] for anything that is not exactly one message within the bounds of [`limits`].
@@ -221,7 +222,7 @@ impl<'a> Message<'a> {
     /// Appends the message to `buf`.
     ///
     /// # Errors
-    /// [`MessageError::Bound`] when it is larger than a frame may be; `buf` is then as it was.
+    /// [`MessageError::Bound`] when it is larger than a frame may be; `buf` is then unchanged.
     pub fn encode(&self, buf: &mut Vec<u8>) -> Result<(), MessageError> {
         debug_assert_eq!(self.check(), Ok(()), "we keep the bounds that we ask of others");
         let start = buf.len();
@@ -288,7 +289,7 @@ fn check_actor(actor: &Actor) -> Result<(), MessageError> {
     bound("incarnation", actor.incarnation.0, limits::INCARNATION)
 }
 
-/// The versions of an interval rise.
+/// Checks that the versions of an interval rise.
 fn check_span(from: Version, to: Version) -> Result<(), MessageError> {
     bound("version", to, limits::VERSION)?;
     bound("interval start", from, to)

@@ -1,17 +1,18 @@
-//! Who has a link to whom: everybody to everybody in small clusters, a bounded number of links each in large ones.
+//! The overlay: which pairs of nodes have a link. In a small cluster all pairs have one; in a large cluster each node has a
+//! bounded number of links.
 //!
-//! Above the bound the members lie on [`RINGS`](crate::limits::RINGS) rings, on each in the order of another hash of their names, and a
-//! node has a link to its two neighbours on every ring (Law and Siu, "Distributed construction of random expander
-//! networks", 2003). Both ends of an edge compute it by themselves; nobody negotiates. Each ring alone connects all
-//! members; together they are an expander, with a way of few links between any two, that holds together when a good part of
-//! the nodes dies at once. Who comes or goes changes the neighbours of two nodes on each ring, and nobody else's.
+//! Above the bound the members lie on [`RINGS`](crate::limits::RINGS) rings. Each ring orders them by another hash of their
+//! names, and a node has a link to its two neighbours on every ring (Law and Siu, "Distributed construction of random expander
+//! networks", 2003). Both ends of an edge compute it by themselves, without negotiation. Each ring alone connects all members.
+//! Together the rings are an expander: a path of few links joins any two members, and the overlay stays connected when a large
+//! part of the nodes dies at once. A member that joins or leaves changes the neighbours of only two nodes on each ring.
 
 use crate::actor::NodeName;
 
-/// A place on a ring; names tell apart what hashes to one number.
+/// A place on a ring. The name separates nodes with equal hashes.
 type Place = (u64, NodeName);
 
-/// This node's own place on a ring, between its neighbours.
+/// This node's own place on a ring, and its two neighbours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seat {
     before: Place,
@@ -20,18 +21,18 @@ struct Seat {
 }
 
 impl Seat {
-    /// Whether a place is that of a neighbour, or would be if its node lived.
+    /// Whether a place is that of a neighbour, or would be if its node were alive.
     fn adjoins(&self, place: &Place) -> bool {
         within(&self.own, place, &self.behind) || within(&self.before, place, &self.own)
     }
 }
 
-/// Whether `place` lies on the way round from `from` to `to`, the ends included. From a place to itself that is all of it.
+/// Whether `place` lies on the way round from `from` to `to`, ends included. From a place to itself this is the whole ring.
 fn within(from: &Place, place: &Place, to: &Place) -> bool {
     if from < to { from <= place && place <= to } else { from <= place || place <= to }
 }
 
-/// 64-bit FNV-1a of the ring and the name, mixed: alone it leaves similar names close together.
+/// 64-bit FNV-1a of the ring and the name, mixed afterwards: FNV-1a alone leaves similar names close together.
 fn place(ring: u8, name: &NodeName) -> Place {
     let bytes = [ring].into_iter().chain(name.as_str().bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
@@ -39,7 +40,7 @@ fn place(ring: u8, name: &NodeName) -> Place {
     (hash ^ (hash >> 29), name.clone())
 }
 
-/// Whom one node has links to.
+/// The links of one node in the overlay.
 #[derive(Debug, Clone)]
 pub struct Overlay {
     us: NodeName,
@@ -50,14 +51,17 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Of a node that knows of nobody yet. Up to `mesh` members everybody has a link to everybody, above that two on each of
-    /// so many rings. All nodes of a cluster have to use the same numbers: [`MESH`](crate::limits::MESH) and [`RINGS`](crate::limits::RINGS).
+    /// An overlay for a node that knows no other members yet. Up to `mesh` members every node has a link to every other one;
+    /// above
+    /// that, each node has two on each ring. All nodes of a cluster must use the same numbers:
+    /// [`MESH`](crate::limits::MESH) and [`RINGS`](crate::limits::RINGS).
     pub fn new(us: NodeName, mesh: usize, rings: u8) -> Self {
         Self { us, mesh, rings, bounded: false, seats: Vec::new() }
     }
 
-    /// Takes the other members that live, in any order. Once links are bounded, they stay so until a quarter of the bound is
-    /// gone: a member that comes and goes does not make everybody link to everybody and back. O(members).
+    /// Updates the links from the other alive members, in any order. Once links are bounded, they stay bounded until a quarter
+    /// of
+    /// the bound is gone: so a member that leaves and returns does not make all nodes link to all others and back. O(members).
     pub fn update<'a>(&mut self, others: impl Iterator<Item = &'a NodeName> + Clone) {
         let members = others.clone().filter(|name| **name != self.us).count() + 1;
         self.bounded = members > if self.bounded { self.mesh - self.mesh / 4 } else { self.mesh };
@@ -67,12 +71,12 @@ impl Overlay {
         }
     }
 
-    /// Whether links are bounded: not everybody has one to everybody.
+    /// Whether links are bounded, so that not all pairs of nodes have one.
     pub fn is_bounded(&self) -> bool {
         self.bounded
     }
 
-    /// Whether this node is to have a link to another one: of a member that does not live, whether it would if it did.
+    /// Whether this node should have a link to another one. For a member that is not alive: whether it would if it were.
     pub fn links_to(&self, name: &NodeName) -> bool {
         let adjoins = || self.seats.iter().zip(0..).any(|(seat, ring)| seat.adjoins(&place(ring, name)));
         *name != self.us && (!self.bounded || adjoins())
@@ -119,7 +123,7 @@ mod tests {
         names.iter().map(|name| (name.clone(), of(name))).collect()
     }
 
-    /// How many of those that are left can be reached from the first of them, and in how many steps.
+    /// How many of the remaining nodes the first of them can reach, and in how many steps.
     fn reach(links: &BTreeMap<NodeName, BTreeSet<NodeName>>, left: &BTreeSet<NodeName>) -> (usize, usize) {
         let mut found: BTreeSet<_> = left.first().cloned().into_iter().collect();
         let mut steps = 0;

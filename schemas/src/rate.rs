@@ -1,4 +1,4 @@
-//! Rates as people write them: so many in so long.
+//! Rates in their readable form: a number of tokens per period.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-/// So many in a period, with a burst: what may come at once after a pause.
+/// A number of tokens per period, and a burst: how many may be taken at once after a pause.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Rate {
     tokens: u64,
@@ -63,7 +63,7 @@ impl Rate {
         Self::new(self.tokens, self.period(), burst)
     }
 
-    /// How many in a period.
+    /// Tokens per period.
     pub fn tokens(&self) -> u64 {
         self.tokens
     }
@@ -78,19 +78,19 @@ impl Rate {
         self.period_us
     }
 
-    /// How many may come at once. Unless it is said, as many as in one period.
+    /// How many tokens may be taken at once. The default is the number of tokens per period.
     pub fn burst(&self) -> u64 {
         self.burst
     }
 
-    /// How many in so long, rounded up.
+    /// How many tokens a duration gives, rounded up.
     pub fn within(&self, time: Duration) -> u64 {
         let micros = time.as_micros().saturating_mul(u128::from(self.tokens));
         u64::try_from(micros.div_ceil(u128::from(self.period_us))).unwrap_or(u64::MAX)
     }
 }
 
-/// Reads `300`, `300/60`, `300/5m`, `10/500ms`: a bare number is a second's, a period without a unit is in seconds.
+/// Parses `300`, `300/60`, `300/5m`, `10/500ms`. A number alone means per second. A period without a unit is in seconds.
 impl FromStr for Rate {
     type Err = RateError;
 

@@ -1,26 +1,26 @@
-//! A reporter decides which events become log lines: the first of a kind at once, the repeated ones as a count.
+//! A reporter decides which events become log lines: the first event of a kind at once, repeated ones as a count.
 //!
-//! Whoever causes an event many times causes few lines. Each source has a bounded number of kinds, the table has a bounded
-//! number of sources, and all lines together have a rate. The reporter reads no clock: its user states the time since any
-//! fixed moment.
+//! A source that causes an event many times causes few lines. Each source has a bounded number of kinds, the table has a
+//! bounded number of sources, and all lines together have a rate. The reporter reads no clock: its caller passes the time
+//! since any fixed moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::limits::{REPORT_BURST, REPORT_EVERY, REPORT_INTERVAL, REPORT_INTERVAL_MAX, REPORT_KINDS, REPORT_SOURCES};
 
-/// Decides which events are reported. `S` is the source of an event, for example a peer; `K` is its kind, for example the
-/// error and the structure. Both have to be values of a bounded size.
+/// Decides which events are reported. `S` is the source of an event, for example a peer. `K` is its kind, for example the
+/// error and the structure. Both must be values of a bounded size.
 #[derive(Debug, Clone)]
 pub struct Reporter<S, K> {
     /// Events of one source and kind that are reported one by one within an interval.
     free: u32,
     entries: BTreeMap<S, BTreeMap<K, Entry>>,
-    /// When each entry is to be looked at again.
+    /// When the reporter must look at each entry again.
     schedule: BTreeSet<(Duration, S, K)>,
     /// Events that found no place in the table.
     beyond: Beyond,
-    /// All lines so far are paid for at this time.
+    /// The time at which all lines so far are paid for.
     paid_at: Duration,
 }
 
@@ -62,7 +62,7 @@ impl<S: Ord + Clone, K: Ord + Clone> Reporter<S, K> {
         Self { free: free.max(1), entries, schedule, beyond: Beyond::default(), paid_at: Duration::ZERO }
     }
 
-    /// An event has happened. Whether to report it now; otherwise it is counted for [`Reporter::poll`].
+    /// Records an event. Returns whether to report it now; otherwise the reporter counts it for [`Reporter::poll`].
     pub fn occurred(&mut self, now: Duration, source: &S, kind: &K) -> bool {
         if let Some(entry) = self.entries.get_mut(source).and_then(|kinds| kinds.get_mut(kind)) {
             if entry.count == 0 && entry.free > 0 && pay(&mut self.paid_at, now) {
@@ -111,12 +111,12 @@ impl<S: Ord + Clone, K: Ord + Clone> Reporter<S, K> {
         (waits && pay(&mut self.paid_at, now)).then(|| self.beyond.take(now))
     }
 
-    /// When to call [`Reporter::poll`] next; `None` when nothing has happened lately.
+    /// When to call [`Reporter::poll`] next; `None` when there was no recent event.
     pub fn due(&self) -> Option<Duration> {
         let entry = self.schedule.first().map(|(due, ..)| *due);
         let beyond = (self.beyond.count > 0).then_some(self.beyond.due);
         let next = entry.into_iter().chain(beyond).min()?;
-        // Not before a line may be written.
+        // Not before the rate allows a line.
         Some(next.max(self.paid_at.saturating_sub(REPORT_EVERY * (REPORT_BURST - 1))))
     }
 
@@ -152,7 +152,7 @@ impl Beyond {
     }
 }
 
-/// Pays for a line, if one may be written now (GCRA).
+/// Pays for a line if the rate allows one now (GCRA).
 fn pay(paid_at: &mut Duration, now: Duration) -> bool {
     let next = (*paid_at).max(now) + REPORT_EVERY;
     let affordable = next <= now + REPORT_EVERY * REPORT_BURST;

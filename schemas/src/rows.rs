@@ -49,11 +49,11 @@ pub struct WireRow<'a> {
     pub slot: u32,
     /// When it last changed.
     pub version: Version,
-    /// What it holds since then.
+    /// Its state since that version.
     pub state: RowState<'a>,
 }
 
-/// What a slot holds.
+/// The state of a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowState<'a> {
     /// Totals under a key.
@@ -65,11 +65,11 @@ pub enum RowState<'a> {
         /// Total of all removals.
         removed: u64,
     },
-    /// An entry of a cache, with what it holds.
+    /// An entry of a cache, with its value.
     Content {
         /// The key; `None` when the receiver has it.
         key: Option<&'a [u8]>,
-        /// When it was written, as the writer's clock orders it.
+        /// The stamp of the write: its time and order by the writer's clock.
         stamp: u64,
         /// When it expires, in milliseconds since 1970; 0 for never.
         expires_ms: u64,

@@ -1,17 +1,17 @@
-//! How deeply a text nests, found out before it is parsed: the parser tries some brackets in two ways, each of which tries
-//! the brackets inside in two ways, so its time doubles with every level.
+//! Measures the nesting of a text before it is parsed. The parser tries some brackets in two ways, and each way tries the inner
+//! brackets in two ways, so its time doubles with every level.
 
 use crate::limits;
 
-/// What a bracket stands in.
+/// What encloses a bracket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Within {
     Code,
-    /// `${` or `%{` in a string: behind its end the string goes on.
+    /// `${` or `%{` in a string. The string continues after its end.
     String,
 }
 
-/// The place of the first bracket that is nested more deeply than any configuration is.
+/// The place of the first bracket that is nested deeper than any valid configuration.
 pub(super) fn too_deep(text: &str) -> Option<usize> {
     let text = text.as_bytes();
     let mut open: Vec<Within> = Vec::new();

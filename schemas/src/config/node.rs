@@ -1,4 +1,4 @@
-//! The `node` block: name, addresses, identity, and where the node keeps its things.
+//! The `node` block: name, addresses, identity, and the paths of the node's files.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -75,7 +75,7 @@ fn path(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     Some(PathBuf::from(text.text))
 }
 
-/// The path of a Unix socket, which the system takes up to a length. It counts from this file's folder.
+/// The path of a Unix socket, whose length the system bounds. It is relative to this file's folder.
 fn socket(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     let named = path(setting, report)?;
     let resolved = report.folder().join(&named);
@@ -103,7 +103,7 @@ fn address(setting: Setting<'_>, report: &mut Report<'_>) -> Option<SocketAddr> 
     None
 }
 
-/// The address, if other nodes can reach the node by it.
+/// The address, if other nodes can reach the node at it.
 fn reachable(setting: Setting<'_>, address: SocketAddr, listens: bool, report: &mut Report<'_>) -> Option<SocketAddr> {
     let help = if listens {
         "add the address that they reach it by: advertise = \"192.0.2.1:4801\""
@@ -153,8 +153,8 @@ fn seed(Text { text, at }: Text<'_>, listens: Option<SocketAddr>, report: &mut R
     None
 }
 
-/// Whether a socket that listens on one address can send to the other: both are IPv4 or both are IPv6, or it listens on `[::]`,
-/// which takes both.
+/// Whether a socket that listens on one address can send to the other: both are IPv4, both are IPv6, or the socket listens on
+/// `[::]`, which serves both families.
 pub fn dials(listens: SocketAddr, to: SocketAddr) -> bool {
     let [from, to] = [listens, to].map(|address| address.ip().to_canonical());
     from.is_ipv4() == to.is_ipv4() || from == IpAddr::V6(Ipv6Addr::UNSPECIFIED)

@@ -1,4 +1,4 @@
-//! `on_dead`: what becomes of a dead node's counts, as it is written.
+//! Parses `on_dead`: what happens to a dead node's counts.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::value::Setting;
 use crate::OnDead;
 use crate::limits;
 
-/// What a bare `drop` means.
+/// The time that `drop` alone stands for.
 const DROP: Duration = Duration::from_secs(10);
 
 /// Reads `hold`, `drop`, or `drop` and a time.

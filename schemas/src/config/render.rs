@@ -6,8 +6,8 @@ use std::path::Path;
 use super::{Metric, NodeConfig, OnFullDisk};
 use crate::{Class, StructureSpec};
 
-/// The file of a node that replicates one object of each class and audits all metrics, with a comment at every key. It parses back to the same
-/// node and the classes' defaults, paths being UTF-8.
+/// The file of a node that replicates one object of each class and audits all metrics, with a comment at every key. It parses
+/// back to the same node and the classes' defaults, if the paths are UTF-8.
 pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
     let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk } = node;
     let optional = |key: &str, value: Option<String>, example: &str| match value {
@@ -90,8 +90,8 @@ inbound_audit {{
     file
 }
 
-/// Objects for a first look, to be written behind a node's file: a series, a cache, a gauge cache and limits. The examples of
-/// `tally COMMAND --help` use them. The file of a node that replicates [`Class::ALL`] is whole with them.
+/// Sample objects to append to a node's file: a series, a cache, a gauge cache and limits. The examples of
+/// `tally COMMAND --help` use them. Together with them, the file of a node that replicates [`Class::ALL`] is complete.
 pub const SAMPLES: &str = include_str!("samples.hcl");
 
 fn about(class: Class) -> &'static str {
@@ -115,7 +115,7 @@ fn quote_path(path: &Path) -> String {
     quote(&path.to_string_lossy())
 }
 
-/// A string as HCL writes it. (The formatter of `hcl-rs` takes `$${` for escaped already, and leaves it.)
+/// Quotes a string for HCL. (The formatter of `hcl-rs` assumes that `$${` is escaped already, and leaves it.)
 fn quote(text: &str) -> String {
     let mut quoted = String::from('"');
     let mut characters = text.chars().peekable();

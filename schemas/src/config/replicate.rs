@@ -15,13 +15,13 @@ use crate::{Bounds, Class, OnDead, StructureName, StructureSpec, limits};
 /// A stanza.
 pub(super) struct Replicate {
     pub(super) name: StructureName,
-    /// Where the name stands.
+    /// The position of the name.
     pub(super) at: usize,
-    /// `None` when its name, type and class do not say; that is reported.
+    /// `None` when name, type and class do not determine it; this is then reported.
     pub(super) what: Option<What>,
 }
 
-/// What a stanza replicates.
+/// The object that a stanza replicates.
 pub(super) enum What {
     Structure(StructureSpec),
     Cache(CacheConfig),
@@ -29,7 +29,7 @@ pub(super) enum What {
     Throttle(ThrottleConfig),
 }
 
-/// What a stanza is about, before its settings are read.
+/// The subject of a stanza, before its settings are read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Subject {
     Class(Class),
@@ -55,14 +55,14 @@ struct Settings {
     on_dead: Option<OnDead>,
 }
 
-/// A stanza as it is checked: its own words for messages.
+/// A stanza under check, with its wording for messages.
 struct Stanza<'a> {
     name: &'a str,
     at: usize,
     title: String,
 }
 
-/// Reads a stanza; one that has no name that it could go by is only reported.
+/// Reads a stanza. A stanza without a usable name is only reported.
 pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Replicate> {
     let found = label(block, report, "inbound_cidr");
     let (text, at) = found.unwrap_or(("", 0));
@@ -92,7 +92,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Replicate> 
     Some(Replicate { at, what: subject.map(|subject| settings.of(subject, name.clone())), name })
 }
 
-/// A bound; -1 is none.
+/// Reads a bound; -1 means none.
 fn bound(setting: Setting<'_>, range: &RangeInclusive<u64>, report: &mut Report<'_>) -> Option<NonZeroU64> {
     let most = setting.count(report, range, Some(-1))?;
     u64::try_from(most).ok().and_then(NonZeroU64::new)
@@ -109,7 +109,7 @@ fn pace(max_delay: Option<Setting<'_>>, max_pending: Option<Setting<'_>>, report
 }
 
 impl Settings {
-    /// What a stanza with these settings replicates.
+    /// The object that a stanza with these settings replicates.
     fn of(&self, subject: Subject, name: StructureName) -> What {
         let Pace { max_delay, max_pending } = self.pace;
         let has = |parameter| self.parameters.contains(&parameter);
@@ -142,7 +142,7 @@ fn structure_name(text: &str, at: usize, report: &mut Report<'_>) -> Option<Stru
 }
 
 impl Stanza<'_> {
-    /// What the name, `type` and `class` together say that this is.
+    /// The subject that the name, `type` and `class` together determine.
     fn subject(
         &self,
         kind: Option<Setting<'_>>,
@@ -207,7 +207,7 @@ impl Stanza<'_> {
         }
     }
 
-    /// The entries of `parameters`, those that belong to the subject.
+    /// Reads the entries of `parameters` that belong to the subject.
     fn parameters(
         &self,
         setting: Option<Setting<'_>>,
@@ -248,7 +248,7 @@ impl Stanza<'_> {
         found
     }
 
-    /// Reports `max_size` and `on_dead` where they do not belong.
+    /// Reports `max_size` and `on_dead` where they are not allowed.
     fn check_place(&self, setting: Option<Setting<'_>>, subject: Option<Subject>, report: &mut Report<'_>) {
         let (Some(setting), Some(subject)) = (setting, subject) else { return };
         let help = match (setting.key, subject) {
@@ -264,7 +264,7 @@ impl Stanza<'_> {
 }
 
 impl Subject {
-    /// The subject that a name stands for by itself.
+    /// The subject that a name determines without `type` and `class`.
     fn named(name: &str) -> Option<Self> {
         Self::classes().find(|subject| subject.name() == name)
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration file: found anywhere, reported together, in the order of the file.
+//! Collects the errors of a configuration file and reports them together, in the order of the file.
 
 use std::fmt;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use crate::limits;
 use crate::visible::is_hidden;
 
-/// Everything that is wrong with one configuration file, in the order of its lines.
+/// All errors of one configuration file, in the order of its lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigErrors {
     errors: Vec<ConfigError>,
     more: usize,
 }
 
-/// One thing that is wrong with a configuration file.
+/// One error of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, as the caller named it.
@@ -26,7 +26,7 @@ pub struct ConfigError {
     pub message: String,
     /// What to do about it.
     pub help: String,
-    /// The line itself without its indentation, and how many characters stand before the place in it.
+    /// The line without its indentation, and how many characters precede the error's position in it.
     excerpt: Option<(String, usize)>,
 }
 
@@ -41,7 +41,7 @@ impl ConfigErrors {
         self.more
     }
 
-    /// An error of the file as a whole.
+    /// An error of the whole file.
     pub(super) fn whole(file: &str, message: &str, help: &str) -> Self {
         let (message, help) = (message.to_owned(), help.to_owned());
         let error = ConfigError { file: file.to_owned(), line: 1, column: 1, message, help, excerpt: None };
@@ -75,11 +75,11 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// Collects what is wrong with one text.
+/// Collects the errors of one text.
 pub(super) struct Report<'a> {
     file: &'a str,
     text: &'a str,
-    /// Byte offset of the beginning of each line.
+    /// Byte offset of the start of each line.
     lines: Vec<usize>,
     found: Vec<Finding>,
 }
@@ -96,7 +96,7 @@ impl<'a> Report<'a> {
         Self { file, text, lines, found: Vec::new() }
     }
 
-    /// Notes that something is wrong at a byte offset.
+    /// Records an error at a byte offset.
     pub(super) fn add(&mut self, at: usize, message: impl Into<String>, help: impl Into<String>) {
         self.found.push(Finding { at, message: message.into(), help: help.into() });
     }
@@ -111,7 +111,7 @@ impl<'a> Report<'a> {
         self.lines.partition_point(|start| *start <= at)
     }
 
-    /// Ends in the errors, if there are any.
+    /// Returns the errors, if there are any.
     pub(super) fn finish(mut self) -> Result<(), ConfigErrors> {
         if self.found.is_empty() {
             return Ok(());
@@ -133,12 +133,12 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The beginning of the character that a byte offset lies in.
+/// The start of the character that contains a byte offset.
 pub(super) fn floor(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// The part of a line around a place in it that is shown: without indentation, and of a long line a window.
+/// The shown part of a line around a position: without indentation, and for a long line only a window.
 fn excerpt(before: &str, after: &str) -> Option<(String, usize)> {
     const BEFORE: usize = 60;
     const AFTER: usize = 60;
@@ -154,7 +154,7 @@ fn excerpt(before: &str, after: &str) -> Option<(String, usize)> {
     (!shown.is_empty()).then_some((shown, place))
 }
 
-/// One column for one character, and nothing that a terminal would obey.
+/// Maps a character to one column, and replaces characters that a terminal would interpret.
 fn printable(character: char) -> char {
     match character {
         '\t' => ' ',

@@ -1,4 +1,4 @@
-//! The keys and blocks of one block, each taken once: what nobody took is unknown, and reported.
+//! The keys and blocks of one block. The reader takes each of them once; the rest is unknown and reported.
 
 use hcl::edit::Span;
 use hcl::edit::structure::{Attribute, Block, Body};
@@ -7,9 +7,9 @@ use super::report::{Report, quoted};
 use super::suggest::{did_you_mean, nearest};
 use super::value::Setting;
 
-/// What is left to be read of one block.
+/// The keys and blocks of one block that nothing has read yet.
 pub(super) struct Scope<'a> {
-    /// As messages call it: `Replicate "inbound_cidr"`.
+    /// Its title in messages: `Replicate "inbound_cidr"`.
     title: String,
     at: usize,
     keys: Vec<&'a Attribute>,
@@ -41,7 +41,7 @@ impl<'a> Scope<'a> {
         Some(Setting::of(self.keys.swap_remove(index)))
     }
 
-    /// Takes a key that the block must have. `example` is how it may look.
+    /// Takes a required key. `example` shows a valid value.
     pub(super) fn require(&mut self, key: &'static str, report: &mut Report<'_>, example: &str) -> Option<Setting<'a>> {
         let setting = self.take(key);
         if setting.is_none() {
@@ -54,7 +54,7 @@ impl<'a> Scope<'a> {
         setting
     }
 
-    /// Reports that a block stands not in this one, and has to.
+    /// Reports that a required block is missing here.
     pub(super) fn missing_block(&self, report: &mut Report<'_>, name: &str, help: &str) {
         report.add(self.at, format!("{} has no {name} block", self.title), help);
     }
@@ -67,7 +67,7 @@ impl<'a> Scope<'a> {
         taken
     }
 
-    /// Takes the block of a name that may stand once; `reason` says what to do with a second one.
+    /// Takes the block of a name that may occur once; `reason` says what to do with a second one.
     pub(super) fn take_block(
         &mut self,
         name: &'static str,
@@ -83,7 +83,7 @@ impl<'a> Scope<'a> {
         Some(first)
     }
 
-    /// Reports what nobody took. `what` introduces the list of what is known.
+    /// Reports the keys and blocks that remain. `what` introduces the list of known ones.
     pub(super) fn finish(self, report: &mut Report<'_>, what: &str) {
         let all: Vec<_> = self.known_keys.iter().chain(&self.known_blocks).copied().collect();
         for attribute in &self.keys {
@@ -113,7 +113,7 @@ pub(super) fn block_at(block: &Block) -> usize {
     block.ident.span().map_or(0, |span| span.start)
 }
 
-/// The one label that the block must have, and where it stands.
+/// The one required label of the block, and its position.
 pub(super) fn label<'a>(block: &'a Block, report: &mut Report<'_>, example: &str) -> Option<(&'a str, usize)> {
     let at = |label: &hcl::edit::structure::BlockLabel| label.span().map_or(block_at(block), |span| span.start);
     let kind = block.ident.as_str();

@@ -1,4 +1,4 @@
-//! `audit_series "NAME" { … }`: a named series; and all series that a file asks for, those of the audit included.
+//! `audit_series "NAME" { … }`: a named series. Also all series of a file, those of the audit included.
 
 use hcl::edit::structure::Block;
 
@@ -17,11 +17,11 @@ pub(super) struct Named {
     monitor: Monitor,
     /// `None` where the stanza does not say.
     replicate: Option<bool>,
-    /// Where it says that the series is to outlive a restart of the whole cluster.
+    /// The position of the setting that keeps the series over a restart of the whole cluster.
     pub(super) persist: Option<usize>,
 }
 
-/// Reads a stanza; one that cannot be a series is only reported.
+/// Reads a stanza. An invalid stanza is only reported.
 pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Named> {
     let (text, at) = label(block, report, "logins").unwrap_or(("", block_at(block)));
     let title = if text.is_empty() { "audit_series".to_owned() } else { format!("audit_series {}", quoted(text)) };
@@ -68,7 +68,7 @@ fn number(setting: Setting<'_>, range: &std::ops::RangeInclusive<u32>, report: &
 /// The windows of the audit where the file names metrics and no windows: Momentum's own.
 const DEFAULT_MONITOR: Monitor = Monitor { interval: 300, windows: 6 };
 
-/// What the inbound audit counts in any case.
+/// What the inbound audit always counts.
 const INBOUND: [Metric; 3] = [Metric::Connect, Metric::Reception, Metric::Rejection];
 
 /// All series of a file: those of the audit, metric by metric, and then the named ones.

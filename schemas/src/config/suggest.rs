@@ -1,8 +1,8 @@
-//! Which known word was meant by one that is not known.
+//! Finds the known word that an unknown word was meant to be.
 
 use std::fmt::Display;
 
-/// The help for an unknown word: the known one that is nearest, or else all of them.
+/// The help for an unknown word: the nearest known word, or else all of them.
 pub(super) fn did_you_mean(word: &str, known: &[&str], what: impl Display) -> String {
     match nearest(word, known) {
         Some(near) => format!("did you mean \"{near}\"?"),
@@ -10,7 +10,7 @@ pub(super) fn did_you_mean(word: &str, known: &[&str], what: impl Display) -> St
     }
 }
 
-/// The known word within a third of the length in edits, case aside.
+/// The known word within a third of the length in edits, ignoring case.
 pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     const LONGEST: usize = 64;
     let word: Vec<char> = word.chars().take(LONGEST + 1).flat_map(char::to_lowercase).collect();
@@ -24,7 +24,7 @@ pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     (edits <= (near.chars().count() / 3).max(1)).then_some(near)
 }
 
-/// Words as a sentence lists them.
+/// Joins words for a sentence.
 pub(super) fn listed(words: &[&str]) -> String {
     match words {
         [] => String::new(),

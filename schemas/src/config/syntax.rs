@@ -1,4 +1,4 @@
-//! From text to HCL: size and nesting are bounded here, and the parser's complaint becomes one that says what to do.
+//! Parses text to HCL. It bounds size and nesting first, and turns the parser's error into one that says what to do.
 
 use hcl::edit::parser::{self, Error};
 use hcl::edit::structure::Body;
@@ -10,7 +10,7 @@ use crate::limits;
 const NESTED: &str = "nested too deeply";
 const UNNEST: &str = "no setting needs that: write the value out";
 
-/// Parses the text, or says where it stops being HCL. The parser stops at the first such place.
+/// Parses the text, or reports where it is not valid HCL. The parser stops at the first error.
 pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
     if text.len() > limits::CONFIG_BYTES {
         let message =
@@ -38,8 +38,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
     })
 }
 
-/// Where the parser stopped, and what it could not read. Of the end of the text it says the byte before, and a column
-/// beyond; the end that is meant here is that of the last line that holds something.
+/// Where the parser stopped, and what it could not read. For the end of the text the parser reports the byte before it and a
+/// column after it. This function reports the end of the last line that is not empty.
 fn place<'a>(text: &'a str, error: &Error) -> (usize, &'a str) {
     let at = floor(text, error.location().offset());
     let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
@@ -49,7 +49,7 @@ fn place<'a>(text: &'a str, error: &Error) -> (usize, &'a str) {
     (at, &text[at..])
 }
 
-/// What the parser's message means, and what to do, given what it could not read.
+/// The meaning of the parser's message, and what to do, given the text that it could not read.
 fn explain(message: &str, rest: &str) -> (String, &'static str) {
     let next = rest.chars().next();
     let (what, help) = match message {
@@ -83,7 +83,7 @@ fn explain(message: &str, rest: &str) -> (String, &'static str) {
     (format!("this is not HCL: {what}"), help)
 }
 
-/// The place of the first double quote, up to the line of `at`, that is not closed on its line. Not in a text with
+/// The place of the first double quote, up to the line of `at`, that is not closed on its line. `None` for a text with
 /// heredocs, where quotes need not pair.
 fn unclosed_string(text: &str, at: usize) -> Option<usize> {
     let end = text[at..].find('\n').map_or(text.len(), |newline| at + newline);

@@ -1,7 +1,7 @@
-//! One setting of a block, read as the type that it has to have.
+//! One setting of a block, read as its required type.
 //!
-//! A value is written out: a string, a number, `true` or `false`, or a list of strings, in parentheses or not.
-//! Variables, functions and operators are refused rather than evaluated: no setting needs them, and the evaluation of
+//! A value is a literal: a string, a number, `true` or `false`, or a list of strings, with or without parentheses. The reader
+//! refuses variables, functions and operators and does not evaluate them: no setting needs them, and the evaluation of
 //! `hcl-rs` panics on an overflow or a remainder of zero.
 
 use std::fmt::Display;
@@ -42,7 +42,7 @@ impl<'a> Setting<'a> {
         self.value.span().map_or(self.key_at, |span| span.start)
     }
 
-    /// The value as a string. `example` is one that would be right.
+    /// The value as a string. `example` is a valid one.
     pub(super) fn text(&self, report: &mut Report<'_>, example: &str) -> Option<Text<'a>> {
         text(self.key, self.value, self.at(), report, example)
     }

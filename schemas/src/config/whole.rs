@@ -1,4 +1,4 @@
-//! The file as a whole: its blocks, and what only several of them together can break.
+//! The whole file: its blocks, and the rules that several of them can break together.
 
 use std::collections::BTreeMap;
 
@@ -90,7 +90,7 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     report.finish().map(|()| config)
 }
 
-/// What is limited has to be counted by all nodes.
+/// Checks that all nodes count everything that a limit uses.
 fn check_structures(limits: &LimitsConfig, at: usize, structures: &[StructureSpec], report: &mut Report<'_>) {
     let outbound = |needs: &dyn Fn(&OutboundLimits) -> bool| limits.outbound.iter().any(needs);
     let maximum = |limits: &OutboundLimits| limits.maximum.is_some();
@@ -108,7 +108,7 @@ fn check_structures(limits: &LimitsConfig, at: usize, structures: &[StructureSpe
     }
 }
 
-/// The names of the replicated objects, in which each may stand once.
+/// The names of the replicated objects. Each may occur once.
 #[derive(Default)]
 struct Names {
     seen: BTreeMap<StructureId, (StructureName, usize)>,
