@@ -1,8 +1,8 @@
-//! The bounds at which a running node drops or refuses something (I14). Each one that is reached is logged once, counted, and
-//! shown by `tally cluster info`.
+//! The bounds at which a running node drops or refuses something (I14). The node logs each bound once when it is reached,
+//! counts it, and shows it in `tally cluster info`.
 //!
-//! Whoever meets a bound counts it in a [`Tally`]. The driver of the node reads all tallies about once a second and keeps
-//! a [`Log`] of what was reached, and when.
+//! Code that reaches a bound counts it in a [`Tally`]. The node's driver reads all tallies about once a second and keeps a
+//! [`Log`] of the bounds that were reached and when.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,12 +24,12 @@ macro_rules! bounds {
             /// Every bound.
             pub const ALL: [Self; [$(Self::$variant),*].len()] = [$(Self::$variant),*];
 
-            /// Its name, as logs, `cluster info` and docs/bounds.md show it.
+            /// Its name, as in logs, `cluster info` and docs/bounds.md.
             pub fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// What is lost when it is reached.
+            /// The effect of reaching it.
             pub fn effect(self) -> &'static str {
                 match self { $(Self::$variant => $effect,)* }
             }
@@ -56,7 +56,7 @@ bounds! {
     Events => "events", "older events of the replication are not logged";
     /// [`limits::SHARED_NAMES`].
     SharedNames => "shared names", "further hard limits are not asked for, and not lent";
-    /// Processes that shares of limits are exchanged with.
+    /// Processes with which the node exchanges shares of limits.
     Seats => "seats", "this node does not exchange shares of limits with further processes";
     /// [`limits::WATCHED_CHANGES`].
     WatchedChanges => "watched changes", "a watcher that reads too slowly does not get older changes";
@@ -66,11 +66,11 @@ bounds! {
     Members => "members", "this node does not take further members";
     /// Names that one member introduces to another.
     Introduced => "introduced names", "this node does not learn further names from this member";
-    /// Handshakes under way.
+    /// Handshakes in progress.
     Handshakes => "handshakes", "this node refuses further connections until one of the handshakes ends";
     /// Addresses of a seed.
     SeedAddresses => "seed addresses", "this node does not try further addresses of a seed";
-    /// Refusals that wait to be read.
+    /// Refusals that wait for the reader.
     RefusedEvents => "refused events", "refused connections are counted and not told to the driver";
     /// Messages that wait for the task that owns the links.
     MeshInputs => "mesh inputs", "membership datagrams are dropped";
@@ -84,7 +84,7 @@ impl fmt::Display for Bound {
     }
 }
 
-/// How often bounds were reached. Any thread may count.
+/// How often each bound was reached. Any thread may count.
 #[derive(Debug)]
 pub struct Tally([AtomicU64; Bound::ALL.len()]);
 
@@ -95,12 +95,12 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// A bound was reached: something was dropped or refused.
+    /// Counts that a bound was reached: something was dropped or refused.
     pub fn reached(&self, bound: Bound) {
         self.reached_times(bound, 1);
     }
 
-    /// A bound was reached so many times.
+    /// Counts that a bound was reached `times` times.
     pub fn reached_times(&self, bound: Bound, times: u64) {
         if let Some(count) = self.0.get(bound as usize) {
             count.fetch_add(times, Ordering::Relaxed);
@@ -119,12 +119,12 @@ impl Tally {
     }
 }
 
-/// A bound that was reached, as whoever counts it tells.
+/// A report that a bound was reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
     /// Which.
     pub bound: Bound,
-    /// The object in which it was reached; `None` where it is one of the whole node.
+    /// The object in which it was reached; `None` for a bound of the whole node.
     pub place: Option<String>,
     /// Its value.
     pub limit: u64,
@@ -132,28 +132,29 @@ pub struct Report {
     pub times: u64,
 }
 
-/// When a bound was reached.
+/// How often and when a bound was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reached {
     /// The bound's value.
     pub limit: u64,
     /// How often.
     pub times: u64,
-    /// When it was first noticed, in milliseconds since 1970.
+    /// When the node first noticed it, in milliseconds since 1970.
     pub first_ms: u64,
-    /// When it was last noticed.
+    /// When the node last noticed it.
     pub last_ms: u64,
-    /// What the last report said.
+    /// The number in the last report.
     told: u64,
 }
 
-/// The bounds that were reached, by bound and place. At most [`limits::BOUND_PLACES`] entries: what is reached in further
-/// places is counted without its place.
+/// The reached bounds, by bound and place. At most [`limits::BOUND_PLACES`] entries: further places are counted together,
+/// without
+/// their names.
 #[derive(Debug, Clone, Default)]
 pub struct Log(BTreeMap<(Bound, Option<String>), Reached>);
 
 impl Log {
-    /// Takes in a report; whether the bound was reached since the last one.
+    /// Records a report. Returns whether the bound was reached since the last one.
     pub fn note(&mut self, unix_ms: u64, report: Report) -> bool {
         let Report { bound, mut place, limit, times } = report;
         if self.0.len() >= limits::BOUND_PLACES && !self.0.contains_key(&(bound, place.clone())) {
@@ -161,7 +162,7 @@ impl Log {
         }
         let new = Reached { limit, times: 0, first_ms: unix_ms, last_ms: unix_ms, told: 0 };
         let reached = self.0.entry((bound, place)).or_insert(new);
-        // A count that is lower began anew, with the object that it belongs to.
+        // A lower count started again from zero, together with its object.
         let more = if times < reached.told { times } else { times - reached.told };
         reached.told = times;
         if more > 0 {
@@ -211,7 +212,7 @@ mod tests {
         assert!(log.note(1000, report(2)));
         assert!(!log.note(2000, report(2)), "nothing happened since");
         assert!(log.note(3000, report(5)));
-        // The object was dropped and made anew.
+        // The object was dropped and created again.
         assert!(log.note(4000, report(1)));
         let all: Vec<_> = log.iter().map(|(bound, place, r)| (bound, place, r.times, r.first_ms, r.last_ms)).collect();
         assert_eq!(all, [(Bound::Actors, Some("inbound_cidr"), 6, 1000, 4000)]);

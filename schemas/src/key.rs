@@ -1,4 +1,4 @@
-//! Keys: short byte strings in the engine and on the wire, given their meaning here, at the edge.
+//! Keys: short byte strings in the engine and on the wire. This module gives them their meaning.
 //!
 //! | kind | bytes | text |
 //! |---|---|---|
@@ -6,11 +6,11 @@
 //! | name | UTF-8 without control characters | `campaign` |
 //! | domain | its A-labels in lower case, no dot at the end | `aol.com`, `AOL.com.`, `münchen.example` |
 //! | binding and domain | the binding, a slash, the domain | `binding/aol.com` |
-//! | cache key | any | the text, or what is none as `\x00` |
+//! | cache key | any | the text, with bytes that are not text as `\x00` |
 //!
-//! Byte order is the order of listing: IPv4 before IPv6, by address, a block before what lies in it; names as text. No
-//! key is a prefix of another one of the same structure once a terminating zero is thought behind it, which is what the
-//! engine's radix tree asks for; keys of caches do not lie in one.
+//! Listings use byte order: IPv4 before IPv6, then by address, a block before its contents; names as text. The engine's radix
+//! tree requires that no key is a prefix of another key of the same structure, if a terminating zero is assumed after each
+//! key. All keys satisfy this, except keys of caches, which are not in a radix tree.
 
 mod domain;
 
@@ -40,9 +40,9 @@ pub enum KeyError {
     /// A name that cannot be a domain.
     #[error("\"{shown}\" is not a domain: {fault}", shown = quoted(text))]
     Domain {
-        /// The name.
+        /// The text.
         text: String,
-        /// Why not.
+        /// The reason.
         fault: DomainFault,
     },
     /// A binding and domain that are not two names joined by a slash.
@@ -61,7 +61,7 @@ pub enum KeyError {
     /// Gauges cannot be cleared.
     #[error("a gauge cannot be cleared: it is zero when what it counts is closed")]
     Gauge,
-    /// What one node has added to the key, or taken off it, is at its bound.
+    /// The total that one node added to the key, or removed from it, is at its bound.
     #[error("this node has added to this key, or taken off it, as much as it may: nothing is counted")]
     Total,
     /// The bytes are not a key of the structure's kind.
@@ -69,13 +69,13 @@ pub enum KeyError {
     Encoding {
         /// How many bytes.
         len: usize,
-        /// What they should have been a key of.
+        /// The kind of key that they should be.
         kind: Kind,
     },
 }
 
-/// An address or block as the bytes of a key. IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.7`) become IPv4;
-/// host bits below the prefix are cleared.
+/// Encodes an address or block as a key. IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.7`) become IPv4; host bits
+/// below the prefix are cleared.
 pub fn from_net(net: IpNet) -> ([u8; ADDRESS_KEY_BYTES], usize) {
     let mut key = [0; ADDRESS_KEY_BYTES];
     match canonical(net) {
@@ -94,7 +94,7 @@ pub fn from_net(net: IpNet) -> ([u8; ADDRESS_KEY_BYTES], usize) {
     }
 }
 
-/// The one form of a block: IPv4 written as IPv6 becomes IPv4, host bits are cleared.
+/// The canonical form of a block: IPv4 written as IPv6 becomes IPv4, host bits are cleared.
 pub fn canonical(net: IpNet) -> IpNet {
     if let IpNet::V6(v6) = net
         && v6.prefix_len() >= 96
@@ -106,10 +106,10 @@ pub fn canonical(net: IpNet) -> IpNet {
     net.trunc()
 }
 
-/// The block that a key's bytes stand for.
+/// Decodes a key to its block.
 ///
 /// # Errors
-/// [`KeyError::Encoding`] when the bytes are not what [`from_net`] makes.
+/// [`KeyError::Encoding`] when [`from_net`] does not produce these bytes.
 pub fn to_net(key: &[u8]) -> Result<IpNet, KeyError> {
     let error = || KeyError::Encoding { len: key.len(), kind: Kind::CidrTree };
     let (&family, rest) = key.split_first().ok_or_else(error)?;
@@ -128,7 +128,7 @@ pub fn to_net(key: &[u8]) -> Result<IpNet, KeyError> {
     if canonical(net) == net && net.network() == net.addr() { Ok(net) } else { Err(error()) }
 }
 
-/// Reads an address or block as people write it.
+/// Parses an address or block.
 ///
 /// # Errors
 /// [`KeyError::Address`] with the text.
@@ -138,7 +138,7 @@ pub fn parse_net(text: &str) -> Result<IpNet, KeyError> {
     net.map(canonical).ok_or_else(|| KeyError::Address(text.to_owned()))
 }
 
-/// Reads a key of a class as people write it.
+/// Parses a key of a class from its readable form.
 ///
 /// # Errors
 /// [`KeyError`] says how such a key is written.
@@ -167,10 +167,10 @@ pub fn parse(class: Class, text: &str) -> Result<Vec<u8>, KeyError> {
     }
 }
 
-/// First byte of the keys of rows by which nodes share a throttle out. No throttle's name begins with it.
+/// First byte of the keys of rows in which nodes exchange the shares of a throttle. No throttle's name begins with it.
 pub const SHARING: u8 = b'!';
 
-/// The name of a throttle.
+/// Checks the name of a throttle.
 ///
 /// # Errors
 /// [`KeyError::Throttle`] when it is empty, longer than [`limits::THROTTLE_NAME_BYTES`], begins with `!` or has control
@@ -182,12 +182,12 @@ pub fn throttle(text: &str) -> Result<&str, KeyError> {
     if good { Ok(text) } else { Err(KeyError::Throttle(text.to_owned())) }
 }
 
-/// Whether a key is one by which nodes share throttles out, and that no listing shows.
+/// Whether a key belongs to a row in which nodes exchange the shares of a throttle. No listing shows such keys.
 pub fn is_sharing(kind: Kind, key: &[u8]) -> bool {
     kind == Kind::ThrottleTable && key.first() == Some(&SHARING)
 }
 
-/// A key as people read it: a host without its prefix length.
+/// A key in its readable form. A host is shown without its prefix length.
 ///
 /// # Errors
 /// [`KeyError::Encoding`] when the bytes are not a key of that kind.
@@ -202,7 +202,7 @@ pub fn display(kind: Kind, key: &[u8]) -> Result<String, KeyError> {
     }
 }
 
-/// Bytes as people read them: text as it is, anything else with its bytes escaped as `\x00`.
+/// Bytes in readable form: text is unchanged, all other bytes are escaped as `\x00`.
 pub fn display_bytes(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if text.chars().all(|c| !c.is_control() && c != '\\') => text.to_owned(),
@@ -227,10 +227,10 @@ pub fn check(kind: Kind, key: &[u8]) -> Result<(), KeyError> {
     }
 }
 
-/// First byte of the key of a row that clears: no other key begins with it.
+/// First byte of the key of a reset row. No other key begins with it.
 const CLEARED: u8 = 0xff;
 
-/// The key of the row that says how much of an actor's count of a key was cleared, in structures of [`Cell::Events`].
+/// The key of a reset row: it states how much of an actor's count of a key was cleared, in structures of [`Cell::Events`].
 ///
 /// [`Cell::Events`]: crate::Cell::Events
 pub fn cleared(actor: &Actor, key: &[u8]) -> Vec<u8> {
@@ -243,15 +243,15 @@ pub fn cleared(actor: &Actor, key: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Whether the key is one that [`cleared`] makes.
+/// Whether [`cleared`] made the key.
 pub fn is_cleared(key: &[u8]) -> bool {
     key.first() == Some(&CLEARED)
 }
 
-/// What [`cleared`] was made of.
+/// Decodes the actor and the key that [`cleared`] encoded.
 ///
 /// # Errors
-/// [`KeyError::Encoding`] when the bytes are not what it makes; whether the rest is a key is not looked at.
+/// [`KeyError::Encoding`] when the bytes have another form. This function does not check whether the rest is a valid key.
 pub fn to_cleared(kind: Kind, bytes: &[u8]) -> Result<(Actor, &[u8]), KeyError> {
     let parts = || {
         let mut rest = bytes.strip_prefix(&[CLEARED])?;

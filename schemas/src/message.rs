@@ -42,9 +42,8 @@ pub enum Message<'a> {
     Prune(Prune),
 }
 
-/// A node's state of a cache's rows, taken at one moment. From these messages the other nodes learn what every node has
-/// applied, and therefore what they may retire. A digest cannot serve for this, because its entries of one moment may come
-/// in several messages.
+/// A node's state of a cache's rows, all of it at one moment and in one message. (The entries of a digest may come in several
+/// messages.) From these messages the other nodes learn what every node has applied, and therefore what they may retire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// Which structure.

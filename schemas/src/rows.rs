@@ -1,7 +1,7 @@
-//! The row codec: a batch of one actor's rows in order of version, a few bytes a row.
+//! The row codec: a batch of one actor's rows in order of version, with a few bytes for each row.
 //!
-//! A row is named by its **slot**, the number that its owner gave it. The key travels only where the receiver may not
-//! know it: whoever cuts the batch knows at which version the slot got its key, and at which version the receiver is.
+//! A row is named by its **slot**, the number that its owner gave it. The sender includes the key only where the receiver may
+//! not know it. The sender knows at which version the slot got its key, and which version the receiver has applied.
 //!
 //! ```text
 //! row     := head [gap] state
@@ -17,8 +17,8 @@
 //! ```
 //! The previous slot and version of the first row are −1 and the `after` of the batch.
 //!
-//! A row of a cache has a stamp for `added` and the hash of its content for `removed`, 0 when the entry was removed. Only
-//! the entry that is read travels with its content, and without the hash: whoever takes it in makes that himself.
+//! A row of a cache has its stamp in `added` and the hash of its content in `removed`, 0 when the entry was removed. Only
+//! the winner, the entry that reads return, is sent with its content and without the hash: the receiver computes the hash.
 #![cfg_attr(
     not(test),
     deny(
@@ -76,7 +76,7 @@ pub enum RowState<'a> {
         /// The value.
         value: &'a [u8],
     },
-    /// Nothing: the row was retired.
+    /// No state: the owner retired the row.
     Vacant,
 }
 
@@ -173,7 +173,7 @@ impl RowWriter {
     }
 }
 
-/// Reads a batch row by row, without allocating but for the current key.
+/// Reads a batch row by row. It allocates memory only for the current key.
 #[derive(Debug)]
 pub struct RowReader<'a> {
     input: &'a [u8],
@@ -188,7 +188,7 @@ impl<'a> RowReader<'a> {
         Self { input, key: Vec::new(), slot: -1, version: after }
     }
 
-    /// Bytes that are still to be read.
+    /// Bytes that are not read yet.
     pub fn remaining(&self) -> usize {
         self.input.len()
     }
@@ -196,7 +196,7 @@ impl<'a> RowReader<'a> {
     /// The next row, `None` at the end.
     ///
     /// # Errors
-    /// [`RowsError`] for bytes that [`RowWriter`] does not write; what follows them cannot be read.
+    /// [`RowsError`] for bytes that [`RowWriter`] does not write. The reader cannot read past them.
     #[inline(always)]
     pub fn next_row(&mut self) -> Result<Option<WireRow<'_>>, RowsError> {
         if self.input.is_empty() {

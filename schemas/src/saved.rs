@@ -1,7 +1,7 @@
-//! What a node saves of what it knows: rows as they travel, how much of each actor's rows there is, and a few facts.
+//! The saved state of a node: rows in their wire form, the extent of each actor's rows, and a few facts.
 //!
-//! The engine hands out [`Change`]s and takes back [`Part`]s; whoever keeps them in between needs to know no more than is
-//! here. A saved row is a batch of one row ([`rows`](crate::rows)) with its key, under the slot that its owner gave it.
+//! The engine produces [`Change`]s and accepts [`Part`]s back. The storage in between needs only the types of this module.
+//! A saved row is a batch of one row ([`rows`](crate::rows)) with its key, under the slot that its owner gave it.
 #![cfg_attr(
     not(test),
     deny(
@@ -22,18 +22,18 @@ use crate::message::Tombstone;
 use crate::rows::{RowReader, RowState, RowWriter, RowsError};
 use crate::structure::{Class, StructureId};
 
-/// What a node knows beside rows.
+/// What a node knows in addition to rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Facts {
-    /// The run that it is in; the next one is a later one.
+    /// The node's current run. Its next run has a higher number.
     pub incarnation: Incarnation,
     /// The other nodes.
     pub nodes: Vec<Known>,
-    /// Runs that are forgotten.
+    /// Tombstones of forgotten runs.
     pub tombstones: Vec<Tombstone>,
 }
 
-/// A node that is known.
+/// A known node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
     /// Its name.
@@ -44,7 +44,7 @@ pub struct Known {
     pub left: bool,
 }
 
-/// A structure of which rows are saved.
+/// A structure whose rows are saved.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
     /// Its name.
@@ -54,28 +54,28 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// What stands for it on the wire.
+    /// The structure's id on the wire.
     pub fn id(&self) -> StructureId {
         StructureId::of(&self.name)
     }
 }
 
-/// How much of an actor's rows is saved.
+/// How far an actor's rows are saved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Extent {
-    /// Rows are known from this version on (exclusive).
+    /// The rows are saved from this version on (exclusive).
     pub since: Version,
     /// And up to this one (inclusive).
     pub applied: Version,
-    /// Rows that were retired up to this version are not there.
+    /// Low-water mark: rows that were retired up to this version are not saved.
     pub low_water: Version,
-    /// Everything that the actor had at one moment up to this version is there.
+    /// Complete up to: everything that the actor had at one moment up to this version is saved.
     pub complete: Version,
-    /// The sum of the hashes of the rows; `None` while more of them are to come.
+    /// The sum of the hashes of the rows; `None` while more rows are still to come.
     pub fingerprint: Option<u64>,
 }
 
-/// What is to be saved. Changes are in order, and those of one batch are saved together or not at all.
+/// One change of the saved state. Changes are ordered. All changes of one batch are saved together or not at all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Rows of an actor in a structure.
@@ -84,27 +84,27 @@ pub enum Change {
         shape: Shape,
         /// Whose rows.
         actor: Actor,
-        /// What was saved of them goes first.
+        /// Whether to remove the saved rows of this actor first.
         anew: bool,
-        /// How much is saved with these.
+        /// The extent after these rows are saved.
         extent: Extent,
         /// The rows are above this version.
         after: Version,
         /// The rows, each with its key.
         rows: Vec<u8>,
     },
-    /// An actor's rows in a structure are to be saved no more, and what was saved of them goes.
+    /// Remove the saved rows of an actor in a structure.
     Gone {
         /// The structure.
         structure: StructureId,
         /// Whose rows.
         actor: Actor,
     },
-    /// These facts, in place of those before.
+    /// New facts, which replace the old ones.
     Facts(Facts),
 }
 
-/// A row as it is saved.
+/// A saved row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The owner's number for the row.
@@ -115,35 +115,35 @@ pub struct Row {
     pub bytes: Vec<u8>,
 }
 
-/// What was saved of an actor's rows in a structure, beside the rows.
+/// The description of an actor's saved rows in a structure, without the rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The structure.
     pub shape: Shape,
     /// Whose rows.
     pub actor: Actor,
-    /// How much of them.
+    /// How far they are saved.
     pub extent: Extent,
 }
 
-/// An actor's rows in a structure as they were saved, in any order.
+/// An actor's saved rows in a structure, in any order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The structure.
     pub shape: Shape,
     /// Whose rows.
     pub actor: Actor,
-    /// How much of them.
+    /// How far they are saved.
     pub extent: Extent,
     /// The rows.
     pub rows: Vec<Row>,
 }
 
-/// Reads a batch of rows with versions above `after`, one by one: each slot with its row, or with `None` where it was
-/// retired.
+/// Reads a batch of rows with versions above `after` and calls `each` for every slot: with its row, or with `None` where the
+/// row was retired.
 ///
 /// # Errors
-/// [`RowsError`] when it is no such batch.
+/// [`RowsError`] when the bytes are no such batch.
 pub fn split(rows: &[u8], after: Version, mut each: impl FnMut(u32, Option<Row>)) -> Result<(), RowsError> {
     let mut reader = RowReader::new(rows, after);
     while let Some(row) = reader.next_row()? {
@@ -159,7 +159,7 @@ pub fn split(rows: &[u8], after: Version, mut each: impl FnMut(u32, Option<Row>)
     Ok(())
 }
 
-/// A piece of a part: rows of `(after, upto]`.
+/// A piece of an actor's rows: rows of `(after, upto]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {
     /// The rows are above this version.
@@ -171,11 +171,12 @@ pub struct Piece {
 }
 
 impl Part {
-    /// The rows in order of version, in pieces that fit into a delta. There is one piece at least, and the last one is up
-    /// to all that there is.
+    /// The rows in order of version, in pieces that fit into a delta. There is at least one piece. The last piece reaches the
+    /// end
+    /// of the saved extent.
     ///
     /// # Errors
-    /// [`RowsError`] when a row is not what was saved under its slot and version.
+    /// [`RowsError`] when a row does not match its slot and version.
     pub fn pieces(mut self) -> Result<Vec<Piece>, RowsError> {
         self.rows.sort_unstable_by_key(|row| row.version);
         let (mut pieces, mut after) = (Vec::new(), self.extent.since);
@@ -203,7 +204,7 @@ impl Part {
     }
 }
 
-/// Bytes of rows after which another one may still follow in a piece, whatever it holds.
+/// Bytes of rows in a piece up to which one more row of any size still fits.
 pub const PIECE_BYTES: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Series: counts of events in windows of time that are numbered since 1970, so that all nodes mean the same window.
+//! Series: counts of events per time window. Windows are numbered since 1970, so a number means the same window on all nodes.
 //!
-//! Each window of a series is a structure of its own, with a name that is derived from the series and the window's
-//! number. It is made when its time comes and dropped when it has aged out: nothing is sent for that.
+//! Each window of a series is a structure of its own. Its name is derived from the series and the window's number. Each node
+//! creates it when the window begins and drops it when it is too old, without any message.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,11 +11,11 @@ use crate::config::Metric;
 use crate::limits;
 use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
 
-/// The number of a window: milliseconds since 1970 over the interval, rounded down.
+/// The number of a window: milliseconds since 1970 divided by the interval, rounded down.
 pub type Window = u64;
 
-/// The name of a series, 1 to 40 bytes of letters, digits, `_`, `-` and `.`, with what it belongs to: an audit metric and
-/// a named series may share a name.
+/// The name of a series, 1 to 40 bytes of letters, digits, `_`, `-` and `.`, and its origin: an audit metric and a named
+/// series may have the same name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SeriesName {
     name: StructureName,
@@ -38,12 +38,12 @@ impl SeriesName {
         Self { name: StructureName::derived(metric.name().to_owned()), metric: true }
     }
 
-    /// Whether it is that of an audit metric.
+    /// Whether it is the name of an audit metric.
     pub fn is_metric(&self) -> bool {
         self.metric
     }
 
-    /// The name as text, without what it belongs to.
+    /// The name as text, without its origin.
     pub fn as_str(&self) -> &str {
         self.name.as_str()
     }
@@ -55,36 +55,36 @@ impl fmt::Display for SeriesName {
     }
 }
 
-/// One series as a node is configured for it. Nodes that give one series different intervals keep two series. A node that
+/// The configuration of one series on a node. Nodes with different intervals for one series keep two series. A node that
 /// keeps fewer windows reads fewer of them; nodes report that difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SeriesSpec {
     /// Its name.
     pub name: SeriesName,
-    /// What its keys are: addresses and blocks, or names.
+    /// The kind of its keys: addresses and blocks, or names.
     pub kind: Kind,
     /// Seconds of a window.
     pub interval: u32,
-    /// Windows that are kept, the current one included.
+    /// Number of windows kept, the current one included.
     pub windows: u32,
-    /// Whether the cluster shares it; else each node counts for itself.
+    /// Whether the cluster replicates it; otherwise each node counts for itself.
     pub replicate: bool,
-    /// Whether its counts outlive a restart of the whole cluster, on nodes that save what outlives a run.
+    /// Whether its counts survive a restart of the whole cluster, on nodes that save their state.
     pub persist: bool,
-    /// Longest time that a change waits to be sent with others.
+    /// Longest time that a change waits so that several are sent together.
     pub max_delay: Duration,
-    /// Changes that may wait; when there are more, they are sent at once.
+    /// Maximum number of changes that wait. When there are more, they are sent at once.
     pub max_pending: usize,
 }
 
 impl SeriesSpec {
-    /// A series that the cluster shares and that is not saved.
+    /// A series that the cluster replicates and that is not saved.
     pub fn new(name: SeriesName, kind: Kind, interval: u32, windows: u32) -> Self {
         let (max_delay, max_pending) = (StructureSpec::MAX_DELAY, StructureSpec::MAX_PENDING);
         Self { name, kind, interval, windows, replicate: true, persist: false, max_delay, max_pending }
     }
 
-    /// What a window of it counts.
+    /// The class of its windows.
     pub fn class(&self) -> Class {
         match self.kind {
             Kind::CidrTree => Class::AddressEvents,
@@ -97,12 +97,12 @@ impl SeriesSpec {
         u64::from(self.interval.max(1)) * 1000
     }
 
-    /// The window that a moment, in milliseconds since 1970, lies in.
+    /// The window that contains a moment, in milliseconds since 1970.
     pub fn window_at(&self, unix_ms: u64) -> Window {
         unix_ms / self.interval_ms()
     }
 
-    /// The structure that holds a window of it.
+    /// The structure of one of its windows.
     pub fn structure(&self, window: Window) -> StructureSpec {
         let owner = if self.name.metric { "audit" } else { "series" };
         let name = StructureName::derived(format!("{owner}/{}/{}@{window}", self.name, self.interval));

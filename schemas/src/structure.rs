@@ -1,4 +1,4 @@
-//! What a replicated structure is: its name, class, kind and parameters.
+//! A replicated structure: its name, class, kind and parameters.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -14,7 +14,7 @@ use crate::limits;
 pub struct StructureName(String);
 
 impl StructureName {
-    /// Checks and takes a name.
+    /// Checks a name and converts it.
     ///
     /// # Errors
     /// [`NameError`] says which rule the name breaks.
@@ -36,7 +36,7 @@ impl StructureName {
         }
     }
 
-    /// A name that is made from others, of characters that no other name has.
+    /// A name derived from others. It contains characters that a configured name cannot have.
     pub(crate) fn derived(name: String) -> Self {
         debug_assert!(name.len() <= limits::STRUCTURE_NAME_BYTES, "{name} does not fit");
         Self(name)
@@ -47,7 +47,7 @@ impl StructureName {
         &self.0
     }
 
-    /// What stands for the name on the wire.
+    /// The id that represents the name on the wire.
     pub fn id(&self) -> StructureId {
         StructureId::of(&self.0)
     }
@@ -59,8 +59,8 @@ impl fmt::Display for StructureName {
     }
 }
 
-/// A structure's name on the wire: the 64-bit FNV-1a hash of its name, so that no message depends on another having
-/// arrived before it. Two names of one node that share an id are refused when the node is configured.
+/// A structure's name on the wire: the 64-bit FNV-1a hash of its name. So a receiver needs no earlier message to understand
+/// it. The configuration refuses two names of one node that share an id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct StructureId(pub u64);
 
@@ -72,22 +72,21 @@ impl StructureId {
     }
 }
 
-/// What kind of key and of aggregation a structure has; two nodes that call one name by different kinds do not
-/// exchange it.
+/// The kind of key and of aggregation of a structure. Two nodes with different kinds for one name do not exchange it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Kind {
     /// Addresses and CIDR blocks, summed under any prefix.
     CidrTree,
-    /// Names, each with its count.
+    /// Names, each with a count.
     GaugeTable,
-    /// Throttles by name, each with what it has admitted.
+    /// Throttles by name, each with its admissions.
     ThrottleTable,
-    /// Keys of any bytes, each with a value of any bytes.
+    /// Keys of arbitrary bytes, each with a value of arbitrary bytes.
     Cache,
 }
 
 impl Kind {
-    /// As the console calls it.
+    /// The console's word for it.
     pub fn label(self) -> &'static str {
         match self {
             Self::CidrTree => "cidrtree",
@@ -98,20 +97,19 @@ impl Kind {
     }
 }
 
-/// What a count is of.
+/// What a count measures.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Cell {
-    /// Something that is open: it ends with the run of the node that holds it, so a newer run supersedes the rows of the
-    /// older ones, a node that leaves sets its own to zero, and a key that is idle at zero is retired.
+    /// A gauge: something that is open. It ends with the run of the node that holds it. So a newer run supersedes the rows of
+    /// older ones, a node that leaves sets its own rows to zero, and the owner retires a key that is idle at zero.
     Gauge,
-    /// Something that has happened: the rows of a run go on counting when the node restarts, leaves or dies, for as long
-    /// as the structure lasts.
+    /// Events: the rows of a run continue to count when the node restarts, leaves or dies, as long as the structure exists.
     Events,
-    /// A value that the last writer decides: it outlives the run that wrote it.
+    /// A last-writer-wins register: its value survives the run that wrote it.
     Register,
 }
 
-/// What is counted: decides the key, and what becomes of a dead node's counts.
+/// What a structure counts. It determines the key format, and what happens to a dead node's counts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Class {
     /// Inbound connections by address.
@@ -136,19 +134,19 @@ pub enum Class {
     Cache,
     /// Counters by name, of a gauge cache.
     GaugeCache,
-    /// What the nodes are configured for, one row for each setting.
+    /// The configuration of the nodes, one row for each setting.
     Settings,
 }
 
 impl Class {
-    /// The classes that a `Replicate` stanza can name. (Windows of series come with their series.)
+    /// The classes that a `Replicate` stanza can name. (A series brings the class of its windows.)
     pub const ALL: [Self; 4] =
         [Self::InboundCidr, Self::OutboundCidr, Self::OutboundDomains, Self::OutboundBindingDomains];
 
-    /// The classes of throttles; each has one structure, of its name.
+    /// The classes of throttles; each has one structure, with the name of the class.
     pub const THROTTLES: [Self; 3] = [Self::SharedNamedThrottles, Self::OutboundMessages, Self::OutboundConnections];
 
-    /// The name that a configuration calls it by.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::InboundCidr => "inbound_cidr",
@@ -166,7 +164,7 @@ impl Class {
         }
     }
 
-    /// Whether it is the class of a series' windows.
+    /// Whether it is the class of the windows of a series.
     pub fn is_window(self) -> bool {
         matches!(self, Self::AddressEvents | Self::NamedEvents)
     }
@@ -176,7 +174,7 @@ impl Class {
         Self::ALL.into_iter().find(|class| class.name() == name)
     }
 
-    /// How its keys are ordered and summed.
+    /// The kind: how its keys are ordered and summed.
     pub fn kind(self) -> Kind {
         match self {
             Self::InboundCidr | Self::OutboundCidr | Self::AddressEvents => Kind::CidrTree,
@@ -190,7 +188,7 @@ impl Class {
         }
     }
 
-    /// What its counts are of: it decides whether they outlive the run that counted.
+    /// What its counts measure. It determines whether they survive the run that counted.
     pub fn cell(self) -> Cell {
         match self {
             Self::InboundCidr | Self::OutboundCidr | Self::OutboundDomains | Self::OutboundBindingDomains => {
@@ -198,14 +196,14 @@ impl Class {
             }
             Self::Settings => Cell::Gauge,
             Self::AddressEvents | Self::NamedEvents | Self::GaugeCache => Cell::Events,
-            // What a throttle has admitted matters to those who hear it as it grows; its rows go when it is idle.
+            // Other nodes need a throttle's admissions while they grow. The rows go when the throttle is idle.
             Self::SharedNamedThrottles | Self::OutboundMessages | Self::OutboundConnections => Cell::Gauge,
             Self::Cache => Cell::Register,
         }
     }
 
-    /// What becomes of a dead node's counts unless the configuration says otherwise: an inbound connection ends with
-    /// the node that held it, an outbound one may still be held open by the other side.
+    /// The default for a dead node's counts. An inbound connection ends with the node that held it. An outbound connection may
+    /// still be held open by the other side.
     pub fn on_dead(self) -> OnDead {
         match self {
             Self::InboundCidr => OnDead::Drop(Duration::from_secs(10)),
@@ -221,35 +219,35 @@ impl From<Class> for StructureSpec {
     }
 }
 
-/// What becomes of the counts of a node that was declared dead. A filter on what is read: nothing that is stored changes.
+/// What happens to the counts of a node that was declared dead. This is a filter on reads; the stored rows do not change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum OnDead {
     /// They stop counting this long after the node was declared dead.
     Drop(Duration),
-    /// They go on counting until the node returns or is forgotten.
+    /// They continue to count until the node returns or is forgotten.
     Hold,
 }
 
-/// One replicated structure as a node is configured for it.
+/// The configuration of one replicated structure on a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StructureSpec {
     /// Its name.
     pub name: StructureName,
-    /// What it counts.
+    /// Its class.
     pub class: Class,
-    /// Whether a node that joins gets what was counted before; without it only what changes from then on.
+    /// Whether a joining node receives counts from before. Without it, the node receives only later changes.
     pub snapshot: bool,
-    /// What becomes of a dead node's counts.
+    /// What happens to a dead node's counts.
     pub on_dead: OnDead,
-    /// Longest time that a change waits to be sent with others. The first change after idle does not wait.
+    /// Longest time that a change waits so that several are sent together. The first change after an idle time does not wait.
     pub max_delay: Duration,
-    /// Changes that may wait; when there are more, they are sent at once.
+    /// Maximum number of changes that wait. When there are more, they are sent at once.
     pub max_pending: usize,
-    /// How large a cache may grow.
+    /// Maximum size of a cache.
     pub bounds: Bounds,
 }
 
-/// How large a cache may grow. `None` is without bound.
+/// Maximum size of a cache. `None` means no bound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Bounds {
     /// Entries.
@@ -259,10 +257,10 @@ pub struct Bounds {
 }
 
 impl StructureSpec {
-    /// Longest wait of a change unless the configuration says otherwise.
+    /// Default for the longest wait of a change.
     pub const MAX_DELAY: Duration = Duration::from_millis(10);
 
-    /// Changes that may wait unless the configuration says otherwise.
+    /// Default for the number of changes that may wait.
     pub const MAX_PENDING: usize = 4096;
 
     /// A structure of the class, with the class's defaults.
@@ -278,18 +276,18 @@ impl StructureSpec {
         }
     }
 
-    /// The cache in which a node keeps how full the throttles are that are counted in a structure. It is not replicated.
+    /// The cache in which a node keeps the fill levels of the throttles that a structure counts. It is not replicated.
     pub fn levels(of: &StructureName) -> Self {
         Self::new(StructureName::derived(format!("level:{of}")), Class::Cache)
     }
 
-    /// The structure in which each node states what it is configured for. No name that is given has a colon.
+    /// The structure in which each node announces its configuration. No configured name has a colon.
     pub fn settings() -> Self {
         let name = StructureName::derived("node:settings".to_owned());
         Self { on_dead: OnDead::Drop(Duration::ZERO), ..Self::new(name, Class::Settings) }
     }
 
-    /// As the console lists it: `lazy, cidrtree w/ snapshots`.
+    /// Its description in the console: `lazy, cidrtree w/ snapshots`.
     pub fn label(&self) -> String {
         format!("lazy, {}{}", self.class.kind().label(), if self.snapshot { " w/ snapshots" } else { "" })
     }

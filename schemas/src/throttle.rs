@@ -1,35 +1,36 @@
-//! What a throttle is to be: rate, strength, and what happens in a partition.
+//! The specification of a throttle: rate, strength, and behaviour in a partition.
 
 use serde::Serialize;
 
 use crate::Rate;
 
-/// How a limit is kept.
+/// How strictly a limit is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strength {
-    /// Every node decides on what it knows. Off by what others have admitted and has not been heard.
+    /// Every node decides from its own knowledge. The overshoot is what other nodes admitted and this node has not received
+    /// yet.
     #[default]
     Soft,
-    /// By shares of which no two nodes use the same. Never off; needs founders.
+    /// Nodes admit from shares, and no two nodes use the same share. There is no overshoot. It needs seats (`founders`).
     Hard,
 }
 
-/// What a node does with a limit while it cannot hear others that it should.
+/// What a node does with a limit while it cannot reach nodes that it should reach.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnPartition {
-    /// It goes on with its part: hard, with the share that it holds; soft, with as much of the rate as there are nodes on
-    /// its side.
+    /// It continues with its part. Hard: with the share that it holds. Soft: with the fraction of the rate that matches the
+    /// fraction of nodes on its side.
     FairShare,
     /// It admits nothing.
     FailClosed,
-    /// It admits the whole rate by itself.
+    /// It admits the whole rate on its own.
     FailOpen,
 }
 
 impl Strength {
-    /// As it is written.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Soft => "soft",
@@ -37,7 +38,7 @@ impl Strength {
         }
     }
 
-    /// What it does in a partition unless that is said.
+    /// The default behaviour in a partition.
     pub fn on_partition(self) -> OnPartition {
         match self {
             Self::Soft => OnPartition::FailOpen,
@@ -47,7 +48,7 @@ impl Strength {
 }
 
 impl OnPartition {
-    /// As it is written.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::FairShare => "fair_share",
@@ -57,21 +58,21 @@ impl OnPartition {
     }
 }
 
-/// A throttle: a rate that the cluster keeps together.
+/// A throttle: a rate that the whole cluster shares.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 pub struct ThrottleSpec {
-    /// How many in how long, and at once.
+    /// The rate and the burst.
     pub rate: Rate,
-    /// How it is kept.
+    /// How strictly it is kept.
     pub strength: Strength,
     /// What happens in a partition.
     pub on_partition: OnPartition,
-    /// Soft only: how much of the burst may be used between two exchanges with the others, in thousandths, 1 to 1000.
+    /// Soft only: the part of the burst that may be used between two exchanges with other nodes, in thousandths, 1 to 1000.
     pub epsilon: u16,
 }
 
 impl ThrottleSpec {
-    /// How much of the burst may be used between two exchanges unless it is said: 0.95.
+    /// Default for the part of the burst that may be used between two exchanges: 0.95.
     pub const EPSILON: u16 = 950;
 
     /// A throttle with the strength's defaults.

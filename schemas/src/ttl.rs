@@ -1,4 +1,4 @@
-//! How long an entry of a cache lives, as people write it.
+//! The time to live of an entry of a cache, in its readable form.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::limits;
 #[error("\"{0}\" is no time to live: write seconds, or minutes or hours as in 5M and 2H; 0 is for ever")]
 pub struct TtlError(pub String);
 
-/// Reads a time to live: seconds, minutes with `M`, hours with `H`; zero is for ever.
+/// Parses a time to live: seconds, minutes with `M`, hours with `H`; zero means forever.
 ///
 /// # Errors
 /// [`TtlError`] with the text.

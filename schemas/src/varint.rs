@@ -25,8 +25,8 @@ fn lowest(value: u64) -> u8 {
     lowest
 }
 
-/// Takes a value off the front of `input`; `None` when it is cut short or does not fit 64 bits. Only the shortest
-/// form is a value, so that equal batches have equal bytes.
+/// Reads a value from the front of `input`; `None` when it is truncated or does not fit 64 bits. Only the shortest form is
+/// valid, so that equal batches have equal bytes.
 #[inline(always)]
 pub fn take(input: &mut &[u8]) -> Option<u64> {
     let (&first, rest) = input.split_first()?;
@@ -37,7 +37,7 @@ pub fn take(input: &mut &[u8]) -> Option<u64> {
     take_long(input, first, rest)
 }
 
-/// Takes a value of more than a byte.
+/// Reads a value of more than one byte.
 fn take_long<'a>(input: &mut &'a [u8], first: u8, mut rest: &'a [u8]) -> Option<u64> {
     let mut value = u64::from(first & 0x7f);
     let mut shift = 7;

@@ -1,11 +1,11 @@
-//! Text of others as errors and listings show it: nothing in it moves the cursor, changes the order of what is read, or is
+//! Makes foreign text safe to show in errors and listings: nothing in it moves the cursor, changes the reading order, or is
 //! invisible.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// Whether a terminal obeys the character, or it changes the order or the look of its neighbours without being seen:
-/// control characters, line separators, bidirectional controls, zero-width spaces and tags.
+/// Whether a terminal interprets the character, or the character invisibly changes the order or look of its neighbours: control
+/// characters, line separators, bidirectional controls, zero-width spaces and tags.
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(
@@ -21,8 +21,8 @@ pub fn is_hidden(character: char) -> bool {
         )
 }
 
-/// The text with each hidden character written as `\u{202e}`. Visible text costs one look at each character, and text that
-/// is ASCII one at each byte.
+/// The text with each hidden character written as `\u{202e}`. For visible text this checks each character once; for ASCII, each
+/// byte once.
 pub fn escaped(text: &str) -> Cow<'_, str> {
     escaped_but(text, |_| false)
 }
@@ -30,7 +30,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
 /// Characters of a text that an error quotes.
 const QUOTED: usize = 256;
 
-/// As [`escaped`], for a text that an error quotes: of a long one the beginning, so that what is said of it stays short.
+/// As [`escaped`], for text that an error quotes. Long text is cut to its start, so that the message stays short.
 pub fn quoted(text: &str) -> Cow<'_, str> {
     let shown = escaped(text);
     match shown.char_indices().nth(QUOTED) {
@@ -44,7 +44,7 @@ pub fn escaped_lines(text: &str) -> Cow<'_, str> {
     escaped_but(text, |character| character == '\n')
 }
 
-/// As [`escaped`], for text that has colours and columns of our own: ASCII control characters stay.
+/// As [`escaped`], for text that contains this program's colours and columns: ASCII control characters stay.
 pub fn escaped_beyond_ascii(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
         return Cow::Borrowed(text);

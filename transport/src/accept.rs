@@ -1,4 +1,4 @@
-//! The task that takes incoming connections.
+//! The task that accepts incoming connections.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +20,9 @@ use crate::mesh::plan::Origin;
 use crate::shared::Shared;
 use crate::slots::{Admission, Caller, SlotId, Slots};
 
-/// Takes incoming connections until the endpoint is closed. A flood of them costs a bounded number of handshakes, shared out
-/// by [`Slots`]. While some are under way, strangers first have to prove their address, which costs nothing here.
+/// Accepts incoming connections until the endpoint closes. A flood of them costs a bounded number of handshakes; [`Slots`]
+/// divides them among the callers. While some are in progress, unknown callers must first prove their address, which keeps no
+/// state here.
 pub(crate) async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, mesh: mpsc::Sender<Input>) {
     let mut acceptor =
         Acceptor { shared, mesh, slots: Slots::default(), tasks: JoinSet::new(), handles: BTreeMap::new() };
@@ -32,7 +33,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, mesh:
                 None => break,
             },
             Some(done) = acceptor.tasks.join_next(), if !acceptor.tasks.is_empty() => {
-                // Of one that was thrown out the slot has gone to somebody else.
+                // An evicted handshake no longer owns its slot; another caller has it.
                 if let Ok(slot) = done {
                     acceptor.slots.free(slot);
                     acceptor.handles.remove(&slot);
@@ -43,7 +44,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, endpoint: quinn::Endpoint, mesh:
     acceptor.tasks.shutdown().await;
 }
 
-/// The handshakes under way.
+/// The handshakes in progress.
 struct Acceptor {
     shared: Arc<Shared>,
     mesh: mpsc::Sender<Input>,
@@ -72,7 +73,7 @@ impl Acceptor {
             }
             Admission::Prove => {
                 count(&self.shared.tally.retries, 1);
-                // Not validated, so a retry is allowed.
+                // The address is not validated yet, so a retry is allowed.
                 let _ = incoming.retry();
                 return;
             }
@@ -102,13 +103,13 @@ async fn shake_hands(shared: Arc<Shared>, incoming: Incoming, mesh: mpsc::Sender
     };
     let (name, reason, refusal) = match greeted {
         Ok(greeted) => {
-            // An error says that the mesh is gone.
+            // An error means that the mesh has stopped.
             let _ = mesh.send(Input::Greeted { greeted: Box::new(greeted), origin: Origin::Incoming }).await;
             return slot;
         }
         Err(Failure::Proven { peer, ending }) if ending.superseded.is_some() => {
             let failure = Failure::Proven { peer, ending };
-            // An error says that the mesh is gone.
+            // An error means that the mesh has stopped.
             let _ = mesh.send(Input::Failed { origin: Origin::Incoming, addr, failure }).await;
             return slot;
         }

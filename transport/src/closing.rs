@@ -1,7 +1,7 @@
-//! How connections end: the codes that this crate closes with, and what an end means.
+//! How connections end: the codes with which this crate closes them, and the meaning of an end.
 //!
-//! Only [`Proven`] turns the end of a connection into an [`Ending`], which has effects. What the other end of a connection says
-//! before it has proven who it is becomes an [`Unproven`]: a text for the log.
+//! Only [`Proven`] turns the end of a connection into an [`Ending`], which has effects. If the peer has not proven its identity
+//! yet, its close reason becomes an [`Unproven`]: a text for the log.
 
 mod proven;
 
@@ -13,27 +13,27 @@ use crate::limits::REASON_BYTES;
 
 pub(crate) use proven::Proven;
 
-/// A code that a connection is closed with.
+/// A code with which a connection is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum Code {
     /// The application closed the link.
     Closed = 0,
-    /// The node leaves; or it has read everything of a peer that leaves.
+    /// The node leaves, or it has read everything from a peer that leaves.
     Goodbye = 1,
-    /// Another connection between the two nodes stays.
+    /// The nodes keep another connection between them.
     Replaced = 2,
-    /// A newer run with the peer's name is known; the reason is its incarnation in decimal.
+    /// This node knows a newer run with the peer's name; the reason is its incarnation in decimal.
     Superseded = 3,
-    /// A connection to oneself.
+    /// The node connected to itself.
     Ourselves = 4,
-    /// The node continues as a new run and comes again.
+    /// The node continues as a new run and connects again.
     Renewed = 5,
-    /// No or bad hello.
+    /// The hello is missing or malformed.
     Hello = 6,
     /// A bad frame.
     Frame = 7,
-    /// More streams than one.
+    /// The peer opened more than one stream.
     Stream = 8,
     /// The hello's name is not the certificate's.
     WrongName = 9,
@@ -67,7 +67,7 @@ impl Code {
         Self::ALL.into_iter().find(|known| known.var() == code)
     }
 
-    /// The code that tells the other end of a refusal.
+    /// The code that reports a refusal to the peer.
     pub(crate) fn of(refusal: Refusal) -> Self {
         match refusal {
             Refusal::ProtocolVersion => Self::Version,
@@ -99,19 +99,19 @@ impl Code {
 /// Why a connection did not become a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The other end had not proven who it is.
+    /// The peer had not proven its identity.
     Unproven(Unproven),
-    /// A node of the cluster ended it, or this node did.
+    /// A node of the cluster, or this node, ended it.
     Proven { peer: NodeName, ending: Ending },
 }
 
-/// The end of a connection whose other end has not proven that it has a key of the cluster. Anybody may have caused it, so it
-/// means only that the connection failed. The texts and the refusal are for the log and the counters.
+/// The end of a connection whose peer has not proven that it has a key of the cluster. Anyone may have caused it, so it means
+/// only that the connection failed. The texts and the refusal are for the log and the counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unproven {
-    /// For people.
+    /// Text for people.
     pub(crate) reason: String,
-    /// What it looks like.
+    /// The refusal that it resembles.
     pub(crate) refusal: Option<Refusal>,
 }
 
@@ -121,15 +121,15 @@ impl Unproven {
         Self { reason: reason.into(), refusal: None }
     }
 
-    /// An end that this node decided as the other end does not behave.
+    /// An end that this node decided because the peer misbehaved.
     pub(crate) fn refused(refusal: Refusal, reason: impl Into<String>) -> Self {
         Self { refusal: Some(refusal), ..Self::local(reason) }
     }
 
-    /// What QUIC's error looks like.
+    /// Interprets QUIC's error.
     pub(crate) fn of(error: &ConnectionError) -> Self {
         if let ConnectionError::ApplicationClosed(close) = error {
-            // A node of the cluster closes with a code only after it has proven who it is.
+            // A node of the cluster closes with a code only after it has proven its identity.
             return Self::local(format!("closed before the handshake was over: {}", printable(&close.reason)));
         }
         let Ending { reason, refusal, .. } = Ending::of(error);
@@ -140,7 +140,7 @@ impl Unproven {
 /// How a connection to a node of the cluster ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Ending {
-    /// For people.
+    /// Text for people.
     pub(crate) reason: String,
     /// The peer left.
     pub(crate) goodbye: bool,
@@ -148,7 +148,7 @@ pub(crate) struct Ending {
     pub(crate) refusal: Option<Refusal>,
     /// The peer knows a newer run of this node.
     pub(crate) superseded: Option<Incarnation>,
-    /// Another connection to the same peer stays.
+    /// The nodes keep another connection between them.
     pub(crate) replaced: bool,
     /// The peer is this node.
     pub(crate) ourselves: bool,
@@ -167,7 +167,7 @@ impl Ending {
         }
     }
 
-    /// An end that this node decided as the peer does not behave.
+    /// An end that this node decided because the peer misbehaved.
     pub(crate) fn refused(refusal: Refusal, reason: impl Into<String>) -> Self {
         Self { refusal: Some(refusal), ..Self::local(reason) }
     }
@@ -177,7 +177,7 @@ impl Ending {
         Self { goodbye: true, ..Self::local("the peer left") }
     }
 
-    /// What QUIC's error means on a connection whose other end has proven who it is.
+    /// Interprets QUIC's error on a connection whose peer has proven its identity.
     fn of(error: &ConnectionError) -> Self {
         match error {
             ConnectionError::ApplicationClosed(close) => Self::closed_by_peer(close.error_code, &close.reason),
@@ -207,7 +207,7 @@ impl Ending {
         let Some(code) = Code::from_var(code) else {
             return Self::local(format!("closed by the peer with the unknown code {code}: {text}"));
         };
-        // A number from outside: one that no run can have is refused.
+        // The number comes from outside, so an invalid incarnation is refused.
         let by = text.parse().ok().and_then(|by| Incarnation(by).checked().ok());
         Self {
             goodbye: code == Code::Goodbye,
@@ -226,7 +226,7 @@ impl Ending {
     }
 }
 
-/// Which refusal a TLS alert stands for (RFC 8446, section 6), and QUIC's own refusal of a connection.
+/// The refusal that a TLS alert means (RFC 8446, section 6), or QUIC's own refusal of a connection.
 fn tls_refusal(code: TransportErrorCode) -> Option<Refusal> {
     if code == TransportErrorCode::CONNECTION_REFUSED {
         return Some(Refusal::Overload);
@@ -237,7 +237,7 @@ fn tls_refusal(code: TransportErrorCode) -> Option<Refusal> {
         120 | 70 => Some(Refusal::ProtocolVersion),
         // unknown_ca
         48 => Some(Refusal::Authority),
-        // access_denied: earlier builds say so of a certificate with another name
+        // access_denied: earlier builds send it for a certificate with another name
         49 => Some(Refusal::WrongName),
         // bad_certificate to certificate_unknown, decrypt_error, certificate_required
         42..=46 | 51 | 116 => Some(Refusal::Certificate),
@@ -245,7 +245,7 @@ fn tls_refusal(code: TransportErrorCode) -> Option<Refusal> {
     }
 }
 
-/// What a peer says, fit for a log line: bounded, and without control characters.
+/// A peer's text, made fit for a log line: bounded, and without control characters.
 fn printable(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text.get(..REASON_BYTES).unwrap_or(text));
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()

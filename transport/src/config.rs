@@ -1,4 +1,4 @@
-//! What an endpoint is told at its start.
+//! The configuration of an endpoint.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -7,22 +7,23 @@ use tallymesh_schemas::actor::Incarnation;
 
 use crate::Gate;
 
-/// Where an endpoint listens, whom it seeks, and which run it is.
+/// Where an endpoint listens, which seeds it dials, and its run.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The UDP address to listen on; port 0 lets the system choose.
     pub listen: SocketAddr,
-    /// The address under which others reach this node. Needed when `listen` names no address (`0.0.0.0`); otherwise the
-    /// address listened on.
+    /// The address at which other nodes reach this node. Required when `listen` is a wildcard (`0.0.0.0`); otherwise the
+    /// default is
+    /// the address listened on.
     pub advertise: Option<SocketAddr>,
-    /// `host:port` of nodes to join. A name is resolved at each dial and may stand for several nodes; this node's own
-    /// address among them does no harm.
+    /// `host:port` of nodes to join. The endpoint resolves a name at each dial, and the name may stand for several nodes. This
+    /// node's own address among them does no harm.
     pub seeds: Vec<String>,
-    /// Which run of the node this is.
+    /// The run of this node.
     pub incarnation: Incarnation,
     /// The switch that cuts this endpoint from the network.
     pub gate: Gate,
-    /// How long things may take.
+    /// Time limits and pauses.
     pub timings: Timings,
 }
 
@@ -45,27 +46,27 @@ impl Config {
     }
 }
 
-/// How long things may take. The defaults suit a cluster whose round trips are below 100 ms.
+/// Time limits and pauses. The defaults suit a cluster whose round trips are below 100 ms.
 #[derive(Debug, Clone)]
 pub struct Timings {
-    /// Silence after which an end sends a sign of life: 1.5 s. Three may be lost before the link is given up.
+    /// Silence after which an end sends a keep-alive: 1.5 s. Three may be lost before the end gives up the link.
     pub keep_alive: Duration,
-    /// Silence after which a link is given up: 6 s.
+    /// Silence after which an end gives up a link: 6 s.
     pub idle: Duration,
-    /// From a connection's first packet to the end of its TLS handshake: 3 s. A dial takes two of them at most.
+    /// From a connection's first packet to the end of its TLS handshake: 3 s. A dial makes at most two of them.
     pub handshake: Duration,
     /// From the end of the TLS handshake to the peer's hello: 3 s.
     pub hello: Duration,
-    /// The first pause between two dials: 100 ms. Each further one is twice as long, minus up to half of it by chance.
+    /// The first pause between two dials: 100 ms. Each further pause doubles, minus a random part of up to half.
     pub backoff_min: Duration,
-    /// The longest pause between two dials: 5 s. A cluster that was cut is whole again about this long after.
+    /// The longest pause between two dials: 5 s. After a partition heals, the cluster is connected again after about this time.
     pub backoff_max: Duration,
     /// The longest pause between two dials to a member that has been dead for an hour, or at whose address another node
     /// answers: 60 s.
     pub backoff_dead: Duration,
-    /// The head start that the dial of the smaller name gets: 300 ms.
+    /// How much earlier the node with the smaller name dials: 300 ms.
     pub head_start: Duration,
-    /// How often the addresses behind the seeds are looked up again while all of them are linked: 10 s.
+    /// How often the node resolves the seeds' addresses again while all of them are linked: 10 s.
     pub seed_check: Duration,
 }
 

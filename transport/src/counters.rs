@@ -1,20 +1,20 @@
-//! What an endpoint counts.
+//! The counters of an endpoint.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tallymesh_schemas::bound;
 
-/// Why a connection was refused, by this node or by the other.
+/// Why this node or the peer refused a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Refusal {
-    /// The two speak no common protocol version.
+    /// The two ends have no common protocol version.
     ProtocolVersion,
-    /// The certificate comes from another authority than the cluster's.
+    /// A different authority than the cluster's signed the certificate.
     Authority,
     /// The certificate is missing, expired, malformed or not meant for this use.
     Certificate,
-    /// The name is not the one that was expected, or not the one in the certificate.
+    /// The name is not the expected one, or not the one in the certificate.
     WrongName,
     /// The TLS handshake did not end in time.
     Handshake,
@@ -22,11 +22,11 @@ pub enum Refusal {
     Hello,
     /// A frame is larger than allowed, empty, or of an unknown version.
     Frame,
-    /// More streams than the one were opened.
+    /// The peer opened more than one stream.
     Stream,
     /// A newer run of the same node is known.
     Stale,
-    /// Too many handshakes are under way.
+    /// Too many handshakes are in progress.
     Overload,
     /// The table of members is full.
     ClusterFull,
@@ -78,14 +78,14 @@ impl fmt::Display for Refusal {
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What an endpoint has counted since its start.
+        /// The counters of an endpoint since its start.
         #[derive(Debug, Clone, Default, PartialEq, Eq)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
             refused: [u64; Refusal::ALL.len()],
         }
 
-        /// The counters as they are counted.
+        /// The live counters.
         #[derive(Debug, Default)]
         pub(crate) struct Tally {
             /// The bounds that were reached.
@@ -95,7 +95,7 @@ macro_rules! counters {
         }
 
         impl Tally {
-            /// The counters as they stand.
+            /// The current values of the counters.
             pub(crate) fn snapshot(&self) -> Counters {
                 Counters {
                     $($name: self.$name.load(Ordering::Relaxed),)*
@@ -127,16 +127,16 @@ counters! {
     datagrams_out,
     /// Membership datagrams received.
     datagrams_in,
-    /// Membership datagrams that were malformed, said a wrong sender, or had no room.
+    /// Membership datagrams that were malformed, named a wrong sender, or found no room.
     datagrams_bad,
-    /// Membership datagrams that were dropped because no link led to their member.
+    /// Membership datagrams that were dropped because no link leads to their receiver.
     datagrams_unlinked,
-    /// Incoming connections asked to prove their address first.
+    /// Incoming connections that had to prove their address first.
     retries,
 }
 
 impl Counters {
-    /// Connections refused for this reason, by this node or by the other.
+    /// Connections that this node or the peer refused for this reason.
     pub fn refused(&self, reason: Refusal) -> u64 {
         self.refused.get(reason.index()).copied().unwrap_or(0)
     }

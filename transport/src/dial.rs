@@ -1,4 +1,4 @@
-//! Dialing: the tasks that turn an address into a greeted connection.
+//! Dialing: the tasks that connect to an address and exchange hellos.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::mesh::plan::Origin;
 use crate::shared::Shared;
 use crate::tls::{self, SERVER_NAME};
 
-/// A handshake that takes longer is made once more: see [`Dialer::connect`].
+/// A handshake that takes longer is repeated once: see [`Dialer::connect`].
 const LATE: Duration = Duration::from_millis(500);
 
-/// What a dial needs.
+/// The context of a dial.
 #[derive(Clone)]
 pub(crate) struct Dialer {
     pub(crate) shared: Arc<Shared>,
@@ -33,7 +33,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// Looks up the addresses behind a seed.
+    /// Resolves the addresses of a seed.
     pub(crate) async fn resolve(self, seed: usize, host: String) {
         let looked_up = tokio::time::timeout(self.shared.timings.handshake, tokio::net::lookup_host(&host)).await;
         let addrs = match looked_up {
@@ -48,7 +48,7 @@ impl Dialer {
             Err(_) => Err("its addresses cannot be looked up: the name service does not answer".to_owned()),
             Ok(Err(error)) => Err(format!("its addresses cannot be looked up: {error}")),
         };
-        // An error says that the mesh is gone.
+        // An error means that the mesh has stopped.
         let _ = self.mesh.send(Input::Resolved { seed, addrs }).await;
     }
 
@@ -59,15 +59,15 @@ impl Dialer {
             Ok(conn) => greet(&self.shared, conn, expected.as_ref()).await,
             Err(unproven) => Err(Failure::Unproven(unproven)),
         };
-        // An error says that the mesh is gone.
+        // An error means that the mesh has stopped.
         let _ = match greeted {
             Ok(greeted) => self.mesh.send(Input::Greeted { greeted: Box::new(greeted), origin }).await,
             Err(failure) => self.mesh.send(Input::Failed { origin, addr, failure }).await,
         };
     }
 
-    /// Connects; twice if the answer comes late. It may have waited at the other end, because that stood still, and QUIC
-    /// takes such a wait for the path's round trip time, by which it paces for seconds. The second answer does not wait.
+    /// Connects; a second time if the answer comes late. If the other process was stopped, the first packets waited there. QUIC
+    /// counts such a wait as round trip time of the path, and then sends slowly for seconds. The second answer does not wait.
     async fn connect(&self, addr: SocketAddr) -> Result<Proven, Unproven> {
         let begun = Instant::now();
         let late = self.handshake(addr).await?;
@@ -95,7 +95,7 @@ impl Dialer {
     }
 }
 
-/// An IPv4 address that a dual-stack resolver wrapped into IPv6, as itself: addresses are compared.
+/// Unwraps an IPv4 address that a dual-stack resolver mapped into IPv6, because addresses are compared.
 fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }

@@ -1,4 +1,4 @@
-//! The handle to everything.
+//! The public handle of the transport.
 
 use std::fmt;
 use std::io;
@@ -28,7 +28,7 @@ use crate::shared::Shared;
 use crate::tls::TlsError;
 use crate::{Config, Counters, Identity, Joining, Member, quic, socket, tls};
 
-/// The handle to a node's links. Cheap to clone; when the last clone is dropped, everything ends without a goodbye.
+/// The handle to a node's links. Cheap to clone. When the last clone is dropped, everything ends without a goodbye.
 #[derive(Clone)]
 pub struct Endpoint {
     shared: Arc<Shared>,
@@ -39,10 +39,10 @@ pub struct Endpoint {
 /// Why an endpoint could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// There is no runtime to run in.
+    /// There is no tokio runtime.
     #[error("an endpoint needs a tokio runtime: bind it from within one")]
     Runtime,
-    /// The address cannot be listened on.
+    /// The system refuses to listen on the address.
     #[error("cannot listen on {listen} (UDP): {source}")]
     Listen {
         /// The address.
@@ -50,10 +50,10 @@ pub enum BindError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Others would not know where to reach this node.
+    /// Other nodes could not reach this node at the address.
     #[error("{0} is no address under which others reach this node: set advertise to one that is")]
     Advertise(SocketAddr),
-    /// The run cannot be.
+    /// The incarnation is invalid.
     #[error(transparent)]
     Incarnation(#[from] NoSuchRun),
     /// TLS refuses the identity.
@@ -62,7 +62,7 @@ pub enum BindError {
 }
 
 impl Endpoint {
-    /// Starts listening and dialing. To be called from within a tokio runtime.
+    /// Starts listening and dialing. Call it from within a tokio runtime.
     ///
     /// # Errors
     /// [`BindError`] when the address cannot be listened on or advertised, or TLS refuses the identity.
@@ -80,7 +80,7 @@ impl Endpoint {
         }
         let transport = Arc::new(quic::transport(&timings));
         let server = quic::server(tls::server(&identity)?, Arc::clone(&transport));
-        // Fails here, if it ever does, and not at the first dial.
+        // An error must appear here and not at the first dial.
         tls::client(&identity)?;
         let socket = Arc::new(GatedSocket { inner, gate });
         let endpoint = quinn::Endpoint::new_with_abstract_socket(quic::endpoint(), Some(server), socket, runtime)
@@ -115,7 +115,7 @@ impl Endpoint {
         &self.shared.name
     }
 
-    /// Which run of the node this is now.
+    /// The current run of this node.
     pub fn incarnation(&self) -> Incarnation {
         self.shared.incarnation()
     }
@@ -125,22 +125,22 @@ impl Endpoint {
         self.shared.local
     }
 
-    /// The address that others are told.
+    /// The address that this node advertises to others.
     pub fn advertised(&self) -> SocketAddr {
         self.shared.advertised
     }
 
-    /// The members known, by name, without this node: O(members).
+    /// The known members, by name, without this node: O(members).
     pub fn members(&self) -> Vec<Member> {
         self.shared.members()
     }
 
-    /// Whether this node has found others, now and as it changes.
+    /// Whether this node has found other nodes, as a value that can be watched.
     pub fn joining(&self) -> watch::Receiver<Joining> {
         self.shared.joining.subscribe()
     }
 
-    /// What has been counted since the start.
+    /// The counters since the start.
     pub fn counters(&self) -> Counters {
         self.shared.tally.snapshot()
     }
@@ -150,26 +150,27 @@ impl Endpoint {
         self.shared.tally.bounds.reports(limits::value)
     }
 
-    /// This node continues as a new run, higher than the one before: its links close and come up again as the new run's.
-    /// An incarnation that is not higher is ignored and logged.
+    /// Continues as a new run with a higher incarnation. The node closes its links, and they come up again for the new run. An
+    /// incarnation that is not higher is ignored and logged.
     pub fn renew(&self, incarnation: Incarnation) {
-        // An error says that the endpoint is closed.
+        // An error means that the endpoint is closed.
         let _ = self.commands.send(Command::Renew(incarnation));
     }
 
-    /// Stops dialing a member and drops it from the membership: for one that is dead and will not come back. One that is
-    /// alive comes back by itself; so does one behind an address that is configured as a seed.
+    /// Stops dialing a member and drops it from the membership. Use it for a dead member that will not return. A member that is
+    /// alive returns by itself, and so does a member at an address that is configured as a seed.
     pub fn forget(&self, name: &NodeName) {
-        // An error says that the endpoint is closed.
+        // An error means that the endpoint is closed.
         let _ = self.commands.send(Command::Forget(name.clone()));
     }
 
-    /// Leaves the cluster and ends everything: the others are told, and what is queued is delivered as far as the time
-    /// given allows. Afterwards [`Events::recv`] returns what had been received, and then `None`.
+    /// Leaves the cluster and ends everything. The node announces to the others that it leaves, and delivers what is queued as
+    /// far
+    /// as the timeout allows. Afterwards [`Events::recv`] returns the events received so far, and then `None`.
     pub async fn close(self, timeout: Duration) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close { within: timeout, done }).is_ok() {
-            // An error says that another clone has closed the endpoint.
+            // An error means that another clone has closed the endpoint.
             let _ = closed.await;
         }
         let mesh = self.mesh.lock().take();

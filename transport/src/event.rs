@@ -1,4 +1,4 @@
-//! What an endpoint reports.
+//! The events of an endpoint.
 
 use std::net::SocketAddr;
 
@@ -7,25 +7,25 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 
 use crate::{Link, LinkId, MemberState, Refusal};
 
-/// What an endpoint reports.
+/// An event of an endpoint.
 ///
-/// `Up`, `Frame` and `Down` of a peer come in the order in which they happened, and a frame is never lost between two
-/// frames of one link. The others are notices: they may overtake, and a reader that falls behind sees the latest
-/// `Member` or `Dropped` of a name only.
+/// `Up`, `Frame` and `Down` of a peer come in the order in which they happened, and no frame is lost between two frames of one
+/// link. The other events are notices: they may overtake, and a reader that falls behind sees only the latest `Member` or
+/// `Dropped` of a name.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A link is up. There is one link a name: the `Down` of an earlier one has been reported.
+    /// A link is up. Each name has at most one link: the `Down` of an earlier one has been reported before.
     Up(Link),
     /// A frame arrived.
     Frame {
-        /// Who sent it.
+        /// The sender.
         peer: NodeName,
-        /// On which link.
+        /// The link.
         link: LinkId,
         /// What it carries.
         payload: Bytes,
     },
-    /// A link of which [`Link::has_room`] said no has room again.
+    /// A link has room again, after [`Link::has_room`] returned false.
     Writable {
         /// The peer.
         peer: NodeName,
@@ -38,42 +38,43 @@ pub enum Event {
         peer: NodeName,
         /// The link.
         link: LinkId,
-        /// Why, for people.
+        /// The reason, as text for people.
         reason: String,
         /// Whether the peer said goodbye: every frame that it had queued has been reported.
         goodbye: bool,
     },
-    /// The membership sees a member differently than before.
+    /// The membership's view of a member has changed.
     Member {
         /// The member.
         name: NodeName,
-        /// How it is now.
+        /// Its current state.
         state: MemberState,
         /// Its run.
         incarnation: Incarnation,
-        /// The address that it gives as its own.
+        /// The address that it advertises.
         addr: SocketAddr,
-        /// Who alone has told of it, if it has never said hello to this node.
+        /// The only member that has reported it, if it has never said hello to this node.
         teller: Option<NodeName>,
     },
-    /// The membership does not hold a member any more: it was forgotten, or it is dead and this node has never met it.
+    /// The membership has dropped a member: it was forgotten, or it is dead and this node never had a link to it.
     Dropped {
         /// The member.
         name: NodeName,
     },
-    /// A newer run with this node's name is known: this run is refused until it [renews](crate::Endpoint::renew).
+    /// A newer run with this node's name is known. Peers refuse this run until it [renews](crate::Endpoint::renew).
     Superseded {
         /// The run.
         by: Incarnation,
-        /// Who says so: a member, whose word it is; or this node's own name, when another process has proven to have its
-        /// key, and is that run.
+        /// The source: a member that reports it; or this node's own name, when another process with that run has proven that it
+        /// has
+        /// this node's key.
         peer: NodeName,
         /// The address of that run, if it is known.
         addr: Option<SocketAddr>,
     },
-    /// A connection was refused, by this node or by the other.
+    /// This node or the peer refused a connection.
     Refused {
-        /// The address of the other.
+        /// The address of the peer.
         addr: SocketAddr,
         /// Its name, as far as known.
         name: Option<NodeName>,

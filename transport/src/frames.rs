@@ -1,13 +1,13 @@
-//! Frames out of a stream.
+//! Decodes frames from a stream.
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream};
 use tallymesh_schemas::frame::{self, FrameError, HEADER_BYTES};
 
-/// Bytes taken from QUIC at once.
+/// Bytes read from QUIC at once.
 const CHUNK: usize = 64 << 10;
 
-/// Why a stream of frames ended before its end.
+/// Why a stream of frames ended early.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum FramesError {
     #[error(transparent)]
@@ -20,7 +20,7 @@ pub(crate) enum FramesError {
     Stream(#[from] ReadError),
 }
 
-/// Puts frames together from chunks that are cut anywhere.
+/// Assembles frames from chunks of arbitrary size.
 #[derive(Debug, Default)]
 pub(crate) struct FrameDecoder {
     header: [u8; HEADER_BYTES],
@@ -35,8 +35,9 @@ struct Body {
 }
 
 impl FrameDecoder {
-    /// Takes bytes from `chunk` until a frame is whole or the chunk is empty. A payload longer than `limit` is refused
-    /// before anything is allocated for it.
+    /// Reads bytes from `chunk` until a frame is complete or the chunk is empty. A payload longer than `limit` is refused
+    /// before
+    /// anything is allocated for it.
     pub(crate) fn decode(&mut self, chunk: &mut Bytes, limit: usize) -> Result<Option<Bytes>, FramesError> {
         if self.body.is_none() {
             while let Some(place) = self.header.get_mut(self.have) {
@@ -50,7 +51,7 @@ impl FrameDecoder {
             if len > limit {
                 return Err(FramesError::TooLong { len, limit });
             }
-            // Copied even when it lies in one chunk: a slice would keep the whole receive buffer alive.
+            // Copied even when it lies in one chunk, because a slice would keep the whole receive buffer allocated.
             self.body = Some(Body { bytes: BytesMut::with_capacity(len), len });
         }
         let Some(body) = &mut self.body else { return Ok(None) };
@@ -63,7 +64,7 @@ impl FrameDecoder {
         Ok(self.body.take().map(|body| body.bytes.freeze()))
     }
 
-    /// Whether no frame is begun.
+    /// Whether no frame has begun.
     pub(crate) fn is_between_frames(&self) -> bool {
         self.have == 0
     }

@@ -1,4 +1,4 @@
-//! The switch that cuts an endpoint from the network.
+//! A switch that disconnects an endpoint from the network.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
@@ -12,8 +12,8 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 
 use crate::limits::{UDP_BATCH, UDP_PAYLOAD};
 
-/// A switch in front of the socket: while it is closed, every packet is dropped, in both directions, as if the cable
-/// were pulled. Clones are the same switch.
+/// A switch in front of the socket. While it is closed, the socket drops every packet in both directions, like a pulled cable.
+/// Clones share one switch.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<State>);
 
@@ -53,7 +53,7 @@ pub(crate) struct GatedSocket {
     pub(crate) gate: Gate,
 }
 
-/// Reads that are thrown away in a row before other tasks get their turn.
+/// Dropped reads in a row before other tasks may run.
 const DISCARDS: usize = 64;
 
 impl AsyncUdpSocket for GatedSocket {

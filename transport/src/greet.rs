@@ -1,4 +1,4 @@
-//! The hello: what both ends say before a connection becomes a link.
+//! The exchange of hellos, before a connection becomes a link.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::limits::HELLO_BYTES;
 use crate::shared::Shared;
 use crate::tls;
 
-/// A connection whose ends have said who they are.
+/// A connection whose ends have exchanged hellos.
 #[derive(Debug)]
 pub(crate) struct Greeted {
     pub(crate) conn: Proven,
@@ -23,12 +23,12 @@ pub(crate) struct Greeted {
     pub(crate) frames: FrameReader,
     pub(crate) hello: Hello,
     pub(crate) version: u8,
-    /// As which run this node introduced itself.
+    /// The run that this node's hello named.
     pub(crate) introduced_as: Incarnation,
 }
 
-/// Exchanges hellos on a connection to whoever is there, or to the node that is expected there. On failure the connection
-/// is closed, and the ending says why.
+/// Exchanges hellos on a connection, with any peer or with the expected one. On failure it closes the connection, and the
+/// ending says why.
 pub(crate) async fn greet(shared: &Arc<Shared>, conn: Proven, expected: Option<&NodeName>) -> Result<Greeted, Failure> {
     let greeted = match expected.filter(|expected| *expected != conn.peer()) {
         Some(expected) => {
@@ -42,7 +42,7 @@ pub(crate) async fn greet(shared: &Arc<Shared>, conn: Proven, expected: Option<&
         Ok(Err(ending)) => ending,
         Err(_) => Ending::refused(Refusal::Hello, "no hello in time"),
     };
-    // A connection that the peer has closed says why better than the read that failed on it.
+    // If the peer has closed the connection, its reason is better than the error of the failed read.
     let ending = conn.ended().unwrap_or(ending);
     let code = ending.refusal.map_or(Code::Closed, Code::of);
     conn.conn().close(code.var(), ending.reason.as_bytes());
@@ -75,7 +75,7 @@ fn refused(error: HelloError) -> Ending {
     Ending::refused(refusal, error.to_string())
 }
 
-/// The version that TLS agreed on.
+/// The version that TLS negotiated.
 fn version(conn: &Proven) -> Result<u8, Ending> {
     let data = conn.conn().handshake_data().and_then(|data| data.downcast::<HandshakeData>().ok());
     let protocol = data.and_then(|data| data.protocol.clone());

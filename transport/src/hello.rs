@@ -1,4 +1,4 @@
-//! The first frame of a stream: which run of which node speaks.
+//! The hello, the first frame of a stream: the sender's node and run.
 
 use std::net::SocketAddr;
 
@@ -9,18 +9,20 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 
 use crate::limits::{BUILD_BYTES, HELLO_BYTES};
 
-/// Which run of which node speaks.
+/// The sender's node and run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// The node; the certificate has to say the same.
+    /// The node; the certificate must have the same name.
     pub(crate) name: NodeName,
     /// The run.
     pub(crate) incarnation: Incarnation,
-    /// A number drawn at the start of the endpoint: tells a connection to oneself from one to a copy of oneself.
+    /// A random number drawn at the start of the endpoint. It distinguishes a connection to itself from one to a process with
+    /// the
+    /// same name.
     pub(crate) nonce: u64,
-    /// Where others reach it.
+    /// The address at which other nodes reach it.
     pub(crate) addr: SocketAddr,
-    /// The build, for people.
+    /// The build, as text for people.
     pub(crate) build: String,
 }
 
@@ -48,7 +50,7 @@ impl Hello {
         if bytes.len() > HELLO_BYTES { Err(postcard::Error::SerializeBufferFull) } else { Ok(bytes.into()) }
     }
 
-    /// The hello in a payload of at most [`HELLO_BYTES`], of a peer whose certificate says `certificate`.
+    /// Decodes a payload of at most [`HELLO_BYTES`] from a peer whose certificate names `certificate`.
     pub(crate) fn decode(payload: &[u8], certificate: &NodeName) -> Result<Self, HelloError> {
         let (hello, rest) = postcard::take_from_bytes::<Self>(payload).map_err(HelloError::Malformed)?;
         if !rest.is_empty() {
@@ -69,7 +71,7 @@ impl Hello {
     }
 }
 
-/// Whether an address that a peer gives can be one to dial.
+/// Whether a peer's address is one that this node can dial.
 pub(crate) fn can_be_dialed(addr: SocketAddr) -> bool {
     addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
 }

@@ -1,4 +1,4 @@
-//! Who this node is: the cluster's authority, the node's certificate and key.
+//! The identity of this node: the cluster's authority, the node's certificate and key.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -38,10 +38,10 @@ pub enum IdentityError {
         /// The system's reason.
         source: io::Error,
     },
-    /// The PEM text is broken or lacks what it should hold.
+    /// The PEM text is malformed, or an item is missing.
     #[error("the {what} is not valid PEM: {source}")]
     Pem {
-        /// Which of the three.
+        /// Which of the three texts.
         what: &'static str,
         /// What is wrong.
         source: pem::Error,
@@ -49,18 +49,18 @@ pub enum IdentityError {
     /// There is no certificate in the PEM text.
     #[error("the {0} holds no certificate: it needs at least one block BEGIN CERTIFICATE")]
     Empty(&'static str),
-    /// A certificate of the authority cannot be used.
+    /// A certificate of the authority is unusable.
     #[error("the authority's certificate cannot be used: {0}")]
     Authority(rustls::Error),
-    /// The certificate names no node.
+    /// The certificate does not name a node.
     #[error("the node's certificate cannot be used: {0}")]
     Name(#[from] CertificateNameError),
-    /// The own authority does not vouch for the own certificate.
+    /// The configured authority did not sign this node's certificate.
     #[error(
         "the cluster would refuse this node's certificate as a {role}: {source}; issue it with the authority given, for both server and client use"
     )]
     Untrusted {
-        /// As which side.
+        /// The role: server or client.
         role: &'static str,
         /// What is wrong.
         source: rustls::Error,
@@ -68,17 +68,17 @@ pub enum IdentityError {
     /// The verifier cannot be built.
     #[error("the authority's certificate cannot be used: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
-    /// The key does not fit.
+    /// The key does not match.
     #[error("the key does not fit the node's certificate: {0}")]
     Key(rustls::Error),
 }
 
 impl Identity {
-    /// An identity from PEM texts: the authority's certificates, the node's chain (its own certificate first), its key.
+    /// Loads an identity from PEM texts: the authority's certificates, the node's chain (its own certificate first), its key.
     ///
     /// # Errors
-    /// [`IdentityError`] when a text cannot be read, the certificate does not name one node, the authority does not vouch
-    /// for it now, or the key does not fit.
+    /// [`IdentityError`] when a text cannot be read, the certificate does not name exactly one node, the certificate does not
+    /// verify against the authority now, or the key does not match.
     pub fn from_pem(ca: &[u8], chain: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
         let roots = certificates(ca, "authority")?;
         let chain = certificates(chain, "node's certificate chain")?;
@@ -88,8 +88,9 @@ impl Identity {
             store.add(root).map_err(IdentityError::Authority)?;
         }
         let Some(own) = chain.first() else { return Err(IdentityError::Empty("node's certificate chain")) };
-        // ring, because it builds with a C compiler alone; named here and handed on, never installed for the process, so
-        // that an embedding service keeps its own choice.
+        // ring, because it builds with only a C compiler. The provider is passed on explicitly and never installed for the
+        // process, so
+        // that an embedding service can choose its own.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let identity =
             Self { name: certificate_name(own)?, roots: Arc::new(store), chain, key: Arc::new(key), provider };
@@ -97,7 +98,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// The identity of a node from the folder that `tally init --dir DIR` writes: `ca.pem`, `NODE.pem` and `NODE.key`.
+    /// Loads the identity of a node from the folder that `tally init --dir DIR` writes: `ca.pem`, `NODE.pem` and `NODE.key`.
     ///
     /// # Errors
     /// As [`Identity::from_files`].
@@ -121,17 +122,17 @@ impl Identity {
         &self.name
     }
 
-    /// What checks the listeners that this node dials.
+    /// The verifier for listeners that this node dials.
     pub(crate) fn listener_verifier(&self) -> ListenerVerifier {
         ListenerVerifier { roots: Arc::clone(&self.roots), provider: Arc::clone(&self.provider) }
     }
 
-    /// What checks the dialers that reach this node.
+    /// The verifier for dialers that connect to this node.
     pub(crate) fn dialer_verifier(&self) -> Result<DialerVerifier, rustls::server::VerifierBuilderError> {
         DialerVerifier::new(Arc::clone(&self.roots), Arc::clone(&self.provider))
     }
 
-    /// Judges the own certificate as a peer will: better an error at the start than one in every peer's log.
+    /// Verifies the node's own certificate as a peer does. An error at the start is better than one in every peer's log.
     fn check(&self) -> Result<(), IdentityError> {
         let Some((own, intermediates)) = self.chain.split_first() else {
             return Err(IdentityError::Empty("node's certificate chain"));

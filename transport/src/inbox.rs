@@ -1,4 +1,4 @@
-//! The events that wait to be read.
+//! The queue of events for the reader.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use crate::Event;
 use crate::limits::{INBOX_BYTES, INBOX_EVENTS};
 use crate::shared::Shared;
 
-/// The events of an endpoint, to be read by one task.
+/// The events of an endpoint. One task reads them.
 ///
-/// Links are read only as fast as this is: when [1024 events](INBOX_EVENTS) or [8 MiB](INBOX_BYTES) wait, the peers' QUIC
-/// windows fill up and their queues say that there is no room.
+/// The endpoint reads links only as fast as this task reads: when [1024 events](INBOX_EVENTS) or [8 MiB](INBOX_BYTES) wait, the
+/// peers' QUIC windows fill up and their queues report that there is no room.
 #[derive(Debug)]
 pub struct Events {
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Queued>,
 }
 
-/// Where links put their events.
+/// The sending side of the queue; links put their events here.
 #[derive(Debug, Clone)]
 pub(crate) struct Inbox {
     queue: mpsc::Sender<Queued>,
@@ -28,11 +28,11 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 struct Queued {
     event: Event,
-    /// Given back when the event is read.
+    /// Released when the event is read.
     _bytes: Option<OwnedSemaphorePermit>,
 }
 
-/// Nobody reads any more.
+/// The reader is gone.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Unread;
 
@@ -43,7 +43,7 @@ pub(crate) fn inbox(shared: Arc<Shared>) -> (Inbox, Events) {
 }
 
 impl Inbox {
-    /// Puts an event in, when there is room.
+    /// Adds an event when there is room.
     pub(crate) async fn put(&self, event: Event) -> Result<(), Unread> {
         let bytes = match &event {
             Event::Frame { payload, .. } => {
@@ -72,7 +72,7 @@ impl Events {
         }
     }
 
-    /// The next event if one waits.
+    /// The next event, if one is queued.
     pub fn try_recv(&mut self) -> Option<Event> {
         self.shared.notices.pop().or_else(|| self.queue.try_recv().ok().map(|queued| queued.event))
     }
@@ -80,7 +80,7 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        // Wakes links that wait for room, so that they end.
+        // Wakes links that wait for room, so that they can end.
         self.queue.close();
         while self.queue.try_recv().is_ok() {}
     }

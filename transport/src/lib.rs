@@ -1,13 +1,13 @@
-//! How Tallymesh frames travel: QUIC links, TLS identities and membership datagrams.
+//! The transport of Tallymesh: QUIC links, TLS identities and membership datagrams.
 //!
-//! One QUIC connection joins each pair of nodes. Both ends prove with a certificate of the cluster's authority who they
-//! are; the name in the certificate is the node's name. Each end opens one unidirectional stream for its frames and says
-//! [hello](limits::HELLO_BYTES) first; what follows is opaque to this crate. Membership (SWIM) travels in datagrams on
-//! the same connections.
+//! One QUIC connection joins each pair of nodes. Both ends prove their identity with a certificate of the cluster's authority.
+//! The name in the certificate is the node's name. Each end opens one unidirectional stream for its frames and sends its
+//! [hello](limits::HELLO_BYTES) first; later frames are opaque to this crate. Membership (SWIM) uses datagrams on the same
+//! connections.
 //!
-//! [`Endpoint::bind`] starts everything and returns the handle and the stream of [`Event`]s. Its tasks are owned by one
-//! task, the mesh, which decides which links live, whom to dial and what to tell the membership; each link has a task that
-//! reads and a task that writes. Nothing here grows with what a peer sends: [`limits`] names every bound.
+//! [`Endpoint::bind`] starts everything and returns the handle and the stream of [`Event`]s. One task, the mesh, owns the other
+//! tasks. It decides which links stay, which addresses to dial and what to report to the membership. Each link has a task that
+//! reads and a task that writes. No memory grows with what a peer sends: [`limits`] names every bound.
 //!
 //! ```text
 //!  Endpoint ──commands──▶ mesh ──▶ dials, acceptor ──▶ greeted connections ──▶ mesh

@@ -17,7 +17,7 @@ use crate::limits::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
 use crate::member::Traffic;
 use crate::outbox::{Outbox, PushError};
 
-/// Tells the links of one endpoint apart: never used twice, and growing.
+/// Identifies a link of one endpoint. Numbers grow and are never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub(crate) u64);
 
@@ -27,7 +27,7 @@ impl fmt::Display for LinkId {
     }
 }
 
-/// Why a frame was not taken.
+/// Why a frame was not queued.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The payload is empty or too long.
@@ -43,7 +43,7 @@ pub enum SendError {
     Full {
         /// The peer.
         peer: NodeName,
-        /// Cost of what is queued.
+        /// Cost of the queued frames.
         queued: usize,
     },
     /// The link is down or closing.
@@ -80,27 +80,27 @@ impl Link {
         &self.0.hello.name
     }
 
-    /// Tells this link from the peer's earlier and later ones.
+    /// Distinguishes this link from the peer's earlier and later ones.
     pub fn id(&self) -> LinkId {
         self.0.id
     }
 
-    /// Which run of the peer this is.
+    /// The run of the peer.
     pub fn incarnation(&self) -> Incarnation {
         self.0.hello.incarnation
     }
 
-    /// The build that the peer names.
+    /// The build in the peer's hello.
     pub fn build(&self) -> &str {
         &self.0.hello.build
     }
 
-    /// The protocol version that both ends agreed on.
+    /// The negotiated protocol version.
     pub fn version(&self) -> u8 {
         self.0.version
     }
 
-    /// The address that the peer gives as its own.
+    /// The address that the peer advertises.
     pub fn advertised(&self) -> SocketAddr {
         self.0.hello.addr
     }
@@ -115,7 +115,7 @@ impl Link {
         self.conn().rtt()
     }
 
-    /// What has passed over the link so far.
+    /// The traffic of the link so far.
     pub fn traffic(&self) -> Traffic {
         let quinn::ConnectionStats { udp_tx, udp_rx, .. } = self.conn().stats();
         Traffic {
@@ -126,8 +126,8 @@ impl Link {
         }
     }
 
-    /// Whether the queue is below its [high-water mark](crate::limits::OUTBOX_HIGH). After a no,
-    /// [`Event::Writable`](crate::Event::Writable) tells when to ask again.
+    /// Whether the queue is below its [high-water mark](crate::limits::OUTBOX_HIGH). After it returned false,
+    /// [`Event::Writable`](crate::Event::Writable) says when to ask again.
     pub fn has_room(&self) -> bool {
         self.0.outbox.has_room()
     }
@@ -146,20 +146,23 @@ impl Link {
         })
     }
 
-    /// Closes the link at once; what is queued is lost. The peer is told the reason, and the two link again after a pause.
+    /// Closes the link at once; queued frames are lost. The peer receives the reason, and the two nodes link again after a
+    /// pause.
     pub fn close(&self, reason: &str) {
         self.end(Code::Closed, Ending::local(format!("closed by this node: {reason}")), reason);
     }
 
-    /// Ends the link. The first end is the one reported, be it this node's or the peer's.
+    /// Ends the link. Only the first end is reported, whether this node or the peer caused it.
     pub(crate) fn end(&self, code: Code, ending: Ending, told: &str) {
         let mut first = self.0.ending.lock();
-        // Closing a connection that has ended already would make QUIC forget how it did.
+        // If the connection has ended already, another close would make QUIC forget its reason.
         match self.0.conn.ended() {
             Some(ended) => drop(first.get_or_insert(ended)),
             None => {
                 first.get_or_insert(ending);
-                // Before the queue: a stream that is dropped while it is open ends properly, which reads like a farewell.
+                // Close the connection before the queue. A stream that is dropped while it is open ends properly, and the peer
+                // would take that
+                // for a goodbye.
                 self.conn().close(code.var(), told.as_bytes());
             }
         }
@@ -167,22 +170,24 @@ impl Link {
         self.0.outbox.close();
     }
 
-    /// How the link ended; `error` is what QUIC says.
+    /// How the link ended; `error` is QUIC's error.
     pub(crate) fn ending(&self, error: &quinn::ConnectionError) -> Ending {
         self.0.ending.lock().clone().unwrap_or_else(|| self.0.conn.ending(error))
     }
 
-    /// Whether the connection is still there.
+    /// Whether the connection still exists.
     pub(crate) fn is_live(&self) -> bool {
         self.conn().close_reason().is_none()
     }
 
-    /// As which run this node introduced itself on this link.
+    /// The run that this node's hello named on this link.
     pub(crate) fn introduced_as(&self) -> Incarnation {
         self.0.introduced_as
     }
 
-    /// Lets no more wait, here and in QUIC, than the path takes in two round trips each: what waits on a slow path grows old.
+    /// Limits what waits, here and in QUIC, to what the path delivers in two round trips each, because data that waits on a
+    /// slow
+    /// path becomes outdated.
     pub(crate) fn follow_path(&self) {
         let window = self.conn().stats().path.cwnd.saturating_mul(2);
         self.conn().set_send_window(window.clamp(SEND_WINDOW_MIN, SEND_WINDOW));

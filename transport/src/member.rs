@@ -1,20 +1,20 @@
-//! What a node knows about another.
+//! A node's knowledge of another node.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-/// How a member is, as the membership protocol sees it.
+/// The state of a member, as the membership protocol sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MemberState {
-    /// It answers, to this node or to another.
+    /// It answers this node or another one.
     Alive,
-    /// It did not answer lately; it has some seconds to say otherwise.
+    /// It did not answer recently; it has some seconds to refute the suspicion.
     Suspect,
-    /// It did not say otherwise. It is dialed until it answers or is forgotten.
+    /// It did not refute the suspicion. Nodes dial it until it answers or is forgotten.
     Dead,
-    /// It said goodbye. It is not dialed; it may come back by itself.
+    /// It said goodbye. Nodes do not dial it; it may return by itself.
     Left,
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for MemberState {
     }
 }
 
-/// Whether this node has found others of its cluster.
+/// Whether this node has found other nodes of its cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Joining {
@@ -49,9 +49,9 @@ pub enum Joining {
     Trying,
     /// It has a link to another node.
     Linked,
-    /// There is nobody to join: it has no seeds, or they all lead to itself.
+    /// There is no node to join: it has no seeds, or they all lead to itself.
     Nobody,
-    /// It has no link, and whom it tried did not answer. It goes on trying.
+    /// It has no link, and no seed or member that it dialed answered. It continues to try.
     Unreachable,
 }
 
@@ -60,21 +60,21 @@ pub enum Joining {
 pub struct Member {
     /// Its name.
     pub name: NodeName,
-    /// The address that it gives as its own.
+    /// The address that it advertises.
     pub addr: SocketAddr,
     /// Its latest known run.
     pub incarnation: Incarnation,
-    /// How it is.
+    /// Its state.
     pub state: MemberState,
     /// Whether a link to it is up.
     pub linked: bool,
     /// The round trip time of the link.
     pub rtt: Option<Duration>,
-    /// What has passed over the link since it came up.
+    /// The traffic of the link since it came up.
     pub traffic: Option<Traffic>,
 }
 
-/// What has passed over a link, as UDP carries it: frames, membership, acknowledgements and what QUIC puts around them.
+/// The traffic of a link at the UDP level: frames, membership, acknowledgements and QUIC's overhead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Traffic {
     /// Datagrams sent.

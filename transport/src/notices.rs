@@ -1,4 +1,4 @@
-//! What is reported besides links and frames: kept by key, so that a reader who is slow costs no memory.
+//! The notices, which are all events besides links and frames. They are kept by key, so that a slow reader costs no memory.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -10,36 +10,37 @@ use tokio::sync::Notify;
 use crate::limits::{REFUSED_EVENTS, SUPERSEDED_EVENTS};
 use crate::{Event, LinkId, MemberState, Refusal};
 
-/// What waits to be reported.
+/// The notices that wait for the reader.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
     state: Mutex<State>,
     changed: Notify,
 }
 
-/// How the membership sees a member.
+/// The membership's view of a member.
 #[derive(Debug)]
 pub(crate) struct SeenMember {
     pub(crate) state: MemberState,
     pub(crate) incarnation: Incarnation,
     pub(crate) addr: SocketAddr,
-    /// Who alone has told of it, if it has never said hello to this node.
+    /// The only member that has reported it, if it has never said hello to this node.
     pub(crate) teller: Option<NodeName>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What each peer says last.
+    /// The last statement of each peer.
     superseded: BTreeMap<NodeName, (Incarnation, Option<SocketAddr>)>,
     writable: BTreeSet<(NodeName, LinkId)>,
-    /// Of a member that was dropped there is nothing to say.
+    /// `None` for a member that was dropped.
     members: BTreeMap<NodeName, Option<SeenMember>>,
     refused: VecDeque<(SocketAddr, Option<NodeName>, Refusal)>,
 }
 
 impl Notices {
-    /// A peer says that this node is superseded. Its last word takes the place of the one before, not of other peers': which
-    /// of them to believe is not decided here.
+    /// Records a peer's statement that this node is superseded. It replaces the peer's previous statement, but not those of
+    /// other
+    /// peers. Which of them to believe is decided elsewhere.
     pub(crate) fn superseded(&self, by: Incarnation, peer: &NodeName, addr: Option<SocketAddr>) {
         let mut state = self.state.lock();
         if state.superseded.len() < SUPERSEDED_EVENTS || state.superseded.contains_key(peer) {
@@ -54,7 +55,7 @@ impl Notices {
         self.changed.notify_one();
     }
 
-    /// The link goes down: that it is writable is no news any more.
+    /// The link goes down, so that it is writable is not reported any more.
     pub(crate) fn not_writable(&self, peer: &NodeName, link: LinkId) {
         self.state.lock().writable.remove(&(peer.clone(), link));
     }
@@ -69,7 +70,7 @@ impl Notices {
         self.changed.notify_one();
     }
 
-    /// Whether there was room to note it.
+    /// Records a refusal. Returns whether there was room.
     pub(crate) fn refused(&self, addr: SocketAddr, name: Option<NodeName>, reason: Refusal) -> bool {
         let mut state = self.state.lock();
         let room = state.refused.len() < REFUSED_EVENTS;
@@ -81,7 +82,7 @@ impl Notices {
         room
     }
 
-    /// What has waited longest of what matters most.
+    /// The oldest notice of the most important kind.
     pub(crate) fn pop(&self) -> Option<Event> {
         let mut state = self.state.lock();
         if let Some((peer, (by, addr))) = state.superseded.pop_first() {
@@ -100,7 +101,7 @@ impl Notices {
         state.refused.pop_front().map(|(addr, name, reason)| Event::Refused { addr, name, reason })
     }
 
-    /// Waits until there may be something to pop.
+    /// Waits until there may be a notice to read.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }

@@ -1,4 +1,4 @@
-//! The queue of frames that wait to be written on one link: bounded in bytes.
+//! The queue of frames to write on one link, bounded in bytes.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::limits::{OUTBOX_FRAME, OUTBOX_HARD, OUTBOX_HIGH, OUTBOX_HIGH_MIN};
 
-/// The queue of frames that wait to be written.
+/// The queue of frames to write.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
@@ -18,11 +18,11 @@ pub(crate) struct Outbox {
 #[derive(Debug)]
 struct State {
     queue: VecDeque<Bytes>,
-    /// Cost of what is queued and of what is being written.
+    /// Cost of the frames that are queued or being written.
     cost: usize,
-    /// The cost at which there is no room any more.
+    /// The cost at which the queue has no room.
     high: usize,
-    /// Somebody was told that there is no room.
+    /// A sender was refused for lack of room.
     starved: bool,
     end: End,
 }
@@ -35,11 +35,11 @@ impl Default for State {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Frames come and go.
+    /// Frames are accepted and written.
     Open,
-    /// What is queued goes, nothing comes.
+    /// Queued frames are written; new ones are refused.
     Finishing,
-    /// Nothing comes, nothing goes.
+    /// Nothing is accepted or written.
     Closed,
 }
 
@@ -50,18 +50,18 @@ pub(crate) enum PushError {
     Full(usize),
 }
 
-/// What was taken from a queue.
+/// The result of taking frames from a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Frames that cost so much together.
+    /// Frames of this total cost.
     Frames { cost: usize },
-    /// Nothing: all has been taken, and no more will come.
+    /// No frames: all have been taken, and no more will come.
     Finished,
-    /// Nothing: what was left has been dropped.
+    /// No frames: the remaining ones have been dropped.
     Closed,
 }
 
-/// What a queued payload costs.
+/// The cost of a queued payload.
 pub(crate) fn cost_of(payload: &Bytes) -> usize {
     payload.len() + OUTBOX_FRAME
 }
@@ -85,12 +85,12 @@ impl Outbox {
         Ok(())
     }
 
-    /// The path takes so many bytes at a time: the queue is full with as many, within its bounds.
+    /// Adapts to a path that takes this many bytes at a time: the queue is full at this cost, within its bounds.
     pub(crate) fn follow(&self, bytes: usize) {
         self.state.lock().high = bytes.clamp(OUTBOX_HIGH_MIN, OUTBOX_HIGH);
     }
 
-    /// Whether the queue is below its high-water mark. When it says no, [`Outbox::written`] will say when to ask again.
+    /// Whether the queue is below its high-water mark. When it is not, [`Outbox::written`] says when to ask again.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();
         let room = state.cost < state.high;
@@ -100,7 +100,7 @@ impl Outbox {
         room
     }
 
-    /// Waits for frames and takes some: as many as cost `limit` together, one at least.
+    /// Waits for frames and takes some: as many as fit into a cost of `limit`, but at least one.
     pub(crate) async fn take(&self, limit: usize, batch: &mut Vec<Bytes>) -> Taken {
         loop {
             {
@@ -125,7 +125,7 @@ impl Outbox {
         }
     }
 
-    /// Frames of this cost have been written. Says whether somebody waits for room that is there now.
+    /// Records that frames of this cost have been written. Returns whether a sender waits for room that is there now.
     pub(crate) fn written(&self, cost: usize) -> bool {
         let mut state = self.state.lock();
         state.cost = state.cost.saturating_sub(cost);
@@ -136,7 +136,7 @@ impl Outbox {
         false
     }
 
-    /// Takes no more; what is queued will be written.
+    /// Accepts no more frames; the queued ones will be written.
     pub(crate) fn finish(&self) {
         let mut state = self.state.lock();
         if state.end == End::Open {
@@ -146,7 +146,7 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    /// Drops what is queued and takes no more.
+    /// Drops the queued frames and accepts no more.
     pub(crate) fn close(&self) {
         let mut state = self.state.lock();
         state.end = End::Closed;

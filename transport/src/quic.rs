@@ -1,4 +1,4 @@
-//! How QUIC is set up.
+//! The QUIC settings.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub(crate) fn transport(timings: &Timings) -> TransportConfig {
     config
         .max_concurrent_uni_streams(VarInt::from_u32(1))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
-        // A time too long for QUIC's encoding is none that anybody waits for.
+        // A time that is too long for QUIC's encoding is practically infinite.
         .max_idle_timeout(IdleTimeout::try_from(timings.idle).ok())
         .keep_alive_interval(Some(timings.keep_alive))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
@@ -26,14 +26,14 @@ pub(crate) fn transport(timings: &Timings) -> TransportConfig {
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .mtu_discovery_config(Some(mtu))
-        // It goes by what arrives and not by what is lost: where 30 % of all packets are lost at random, a change is with
-        // the others ten times sooner than with Cubic, which takes every loss for congestion. Without losses they are
-        // equally fast.
+        // BBR reacts to what arrives and not to what is lost. At 30 % random packet loss, a change reaches the other nodes ten
+        // times
+        // sooner than with Cubic, which takes every loss for congestion. Without losses both are equally fast.
         .congestion_controller_factory(Arc::new(BbrConfig::default()));
     config
 }
 
-/// What holds for all connections of the endpoint.
+/// Settings for all connections of the endpoint.
 pub(crate) fn endpoint() -> EndpointConfig {
     let mut config = EndpointConfig::default();
     if let Err(error) = config.max_udp_payload_size(UDP_PAYLOAD) {
@@ -42,7 +42,7 @@ pub(crate) fn endpoint() -> EndpointConfig {
     config
 }
 
-/// What holds for incoming connections.
+/// Settings for incoming connections.
 pub(crate) fn server(tls: QuicServerConfig, transport: Arc<TransportConfig>) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
@@ -50,7 +50,7 @@ pub(crate) fn server(tls: QuicServerConfig, transport: Arc<TransportConfig>) -> 
         .max_incoming(INCOMING)
         .incoming_buffer_size(INCOMING_BYTES)
         .incoming_buffer_size_total(INCOMING_BYTES * INCOMING as u64)
-        // Nodes have addresses that stay; a packet from elsewhere is not followed.
+        // Nodes have fixed addresses, so a connection does not follow packets from another address.
         .migration(false);
     config
 }

@@ -1,5 +1,5 @@
-//! What the log says of things that happen again and again: the first one, and then counts, ever more rarely. So no peer fills
-//! a log, and an operator sees that something goes on.
+//! Log lines for repeated events: the first one at once, then counts, at growing intervals. So a peer cannot fill a log, and an
+//! operator still sees that something continues.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tracing::field::{DisplayValue, display};
 use crate::Refusal;
 use crate::source::Source;
 
-/// Changes of one peer's links that are logged one by one within a minute.
+/// Changes of one peer's links that are logged individually within a minute.
 const LINK_CHANGES: u32 = 12;
 
 /// Whether a link came up or went down.
@@ -39,7 +39,7 @@ pub(crate) struct Rival {
     pub(crate) incarnation: Incarnation,
 }
 
-/// Who was refused.
+/// The refused peer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Refused {
     source: Source,
@@ -58,7 +58,7 @@ impl fmt::Display for Refused {
 /// The addresses of two processes that use one name, the smaller one first.
 type Addresses = (SocketAddr, SocketAddr);
 
-/// Writes the log lines of an endpoint that others can cause.
+/// Writes the log lines that other nodes can cause.
 #[derive(Debug)]
 pub(crate) struct Reports {
     start: Instant,
@@ -102,12 +102,12 @@ impl Reports {
         }
     }
 
-    /// A link came up or went down; whether to log it.
+    /// A link came up or went down. Returns whether to log it.
     pub(crate) fn link(&self, peer: &NodeName, change: Change) -> bool {
         self.state.lock().links.occurred(self.start.elapsed(), peer, &change)
     }
 
-    /// When [`Reports::poll`] has something to log.
+    /// When [`Reports::poll`] is due next.
     pub(crate) fn due(&self) -> Option<Instant> {
         let state = self.state.lock();
         let due = [state.refused.due(), state.rivals.due(), state.links.due()];
@@ -141,7 +141,7 @@ impl Reports {
     }
 }
 
-/// Source and kind of what has happened again; nothing for what found no place in a reporter's table.
+/// Source and kind of a repeated event; nothing for events that found no place in a reporter's table.
 fn split<S: fmt::Display, K: fmt::Display>(of: Option<(S, K)>) -> (Option<DisplayValue<S>>, Option<DisplayValue<K>>) {
     of.map_or((None, None), |(source, kind)| (Some(display(source)), Some(display(kind))))
 }

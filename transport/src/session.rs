@@ -1,4 +1,4 @@
-//! The life of a link: its reader, its writer, and the watch over its connection.
+//! The session of a link: its reader, its writer, and the watcher of its connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,10 +19,10 @@ use crate::mesh::Input;
 use crate::shared::Shared;
 use crate::{Event, Link, LinkId, Refusal};
 
-/// How long a node that leaves waits, beyond some round trips, for a peer that leaves, too, to read its last frames.
+/// When both nodes leave: how long this node waits, in addition to some round trips, for the peer to read its last frames.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// What a link's task needs.
+/// The context of a link's task.
 pub(crate) struct Session {
     pub(crate) shared: Arc<Shared>,
     pub(crate) link: Link,
@@ -44,7 +44,7 @@ impl Session {
         let mut writer = JoinSet::new();
         watcher.spawn(watch(Arc::clone(&shared), link.clone(), mesh));
         if let Some(previous) = previous {
-            // An error says the same: the previous session is over.
+            // An error means the same: the previous session is over.
             let _ = previous.await;
         }
         let up = if link.is_live() && inbox.put(Event::Up(link.clone())).await.is_ok() {
@@ -59,20 +59,20 @@ impl Session {
         };
         let error = link.conn().closed().await;
         writer.shutdown().await;
-        // The watcher ends by itself, as it has the end of the connection to report.
+        // The watcher ends by itself after it has reported the end of the connection.
         while watcher.join_next().await.is_some() {}
         link.outbox().close();
         shared.notices.not_writable(link.peer(), link.id());
         if up {
             let Ending { reason, goodbye, .. } = link.ending(&error);
-            // An error says that nobody reads any more.
+            // An error means that the reader of events is gone.
             let _ = inbox.put(Event::Down { peer: link.peer().clone(), link: link.id(), reason, goodbye }).await;
         }
         drop(done);
     }
 }
 
-/// Reports frames. Whether the stream came to its proper end; otherwise the connection is lost or has been ended here.
+/// Reports frames. Returns whether the stream ended properly; otherwise the connection was lost or this node ended it.
 async fn read(shared: &Arc<Shared>, link: &Link, frames: &mut FrameReader, inbox: &Inbox) -> bool {
     loop {
         match frames.next(FRAME_BYTES).await {
@@ -86,7 +86,7 @@ async fn read(shared: &Arc<Shared>, link: &Link, frames: &mut FrameReader, inbox
                 }
             }
             Ok(None) => return true,
-            // The connection is lost, and its own end says why.
+            // The connection is lost, and its own end has the reason.
             Err(FramesError::Stream(quinn::ReadError::ConnectionLost(_))) => return false,
             Err(error) => {
                 refuse(shared, link, Refusal::Frame, &error.to_string());
@@ -96,12 +96,12 @@ async fn read(shared: &Arc<Shared>, link: &Link, frames: &mut FrameReader, inbox
     }
 }
 
-/// The peer has finished its stream: it leaves, and waits for the sign that all of it has been read, which is the end of
-/// the connection. If this node leaves, too, its own frames go first.
+/// The peer has finished its stream: it leaves. It waits for the end of the connection as the sign that everything has been
+/// read. If this node leaves, too, it sends its own frames first.
 async fn farewell(shared: &Arc<Shared>, link: &Link, writer: &mut JoinSet<()>) {
     if shared.leaving.load(Ordering::Acquire) {
         while writer.join_next().await.is_some() {}
-        // The peer closes when it has read this node's stream. If it waits for this node to do so, one has to give in.
+        // The peer closes when it has read this node's stream. If both wait for each other, this node gives up after this time.
         let patience = link.rtt() * 4 + FAREWELL;
         if tokio::time::timeout(patience, link.conn().closed()).await.is_ok() {
             return;
@@ -110,8 +110,8 @@ async fn farewell(shared: &Arc<Shared>, link: &Link, writer: &mut JoinSet<()>) {
     link.end(Code::Goodbye, Ending::goodbye(), "read to the end");
 }
 
-/// Hands datagrams on and notices what must not happen, whatever the reader waits for. Reports the end of the connection
-/// when it happens, not when its last frame has been read.
+/// Passes datagrams on and detects protocol violations, even while the reader waits. It reports the end of the connection when
+/// it happens, not when the last frame has been read.
 async fn watch(shared: Arc<Shared>, link: Link, mesh: mpsc::Sender<Input>) {
     let error = loop {
         tokio::select! {
@@ -130,7 +130,7 @@ async fn watch(shared: Arc<Shared>, link: Link, mesh: mpsc::Sender<Input>) {
         }
     };
     let ending = link.ending(&error);
-    // An error says that the mesh is gone.
+    // An error means that the mesh has stopped.
     let _ = mesh.send(Input::Ended { link, ending }).await;
 }
 
@@ -146,6 +146,6 @@ fn refuse(shared: &Arc<Shared>, link: &Link, refusal: Refusal, detail: &str) {
     if link.is_live() {
         shared.refuse(link.remote_addr(), Some(link.peer()), refusal, detail);
     }
-    // Counted already: an ending with a refusal is one that the peer told.
+    // The refusal is counted already. An ending with a refusal means that the peer reported it.
     link.end(Code::of(refusal), Ending::local(detail), detail);
 }

@@ -1,4 +1,4 @@
-//! What all parts of an endpoint see.
+//! The state that all parts of an endpoint share.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::notices::Notices;
 use crate::reports::Reports;
 use crate::{Joining, Link, Member, MemberState, Refusal, Timings};
 
-/// What all parts of an endpoint see. The mesh alone writes the members.
+/// The state that all parts of an endpoint share. Only the mesh writes the members.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) name: NodeName,
@@ -27,20 +27,20 @@ pub(crate) struct Shared {
     pub(crate) notices: Notices,
     pub(crate) reports: Reports,
     pub(crate) members: Mutex<BTreeMap<NodeName, Known>>,
-    /// Whether this node has found others.
+    /// Whether this node has found other nodes.
     pub(crate) joining: watch::Sender<Joining>,
     /// Set once, when the endpoint leaves.
     pub(crate) leaving: AtomicBool,
     incarnation: AtomicU64,
 }
 
-/// What the mesh knows about a member.
+/// The mesh's knowledge of a member.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) addr: SocketAddr,
     pub(crate) incarnation: Incarnation,
     pub(crate) state: MemberState,
-    /// The latest run that has said hello to this node. What others say does not change it.
+    /// The latest run that has said hello to this node. Hearsay does not change it.
     pub(crate) met: Option<Incarnation>,
     pub(crate) link: Option<Link>,
 }
@@ -77,7 +77,7 @@ impl Shared {
         self.incarnation.store(incarnation.0, Ordering::Release);
     }
 
-    /// What this node says first on every stream.
+    /// The hello of this node, the first frame on every stream.
     pub(crate) fn hello(&self) -> Hello {
         Hello {
             name: self.name.clone(),
@@ -88,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// The members as they stand.
+    /// The current members.
     pub(crate) fn members(&self) -> Vec<Member> {
         let members = self.members.lock();
         members
@@ -114,7 +114,7 @@ impl Shared {
         self.count_refusal(addr, name, refusal);
     }
 
-    /// Counts and reports a refusal that another log line tells of.
+    /// Counts and reports a refusal that another log line mentions.
     pub(crate) fn count_refusal(&self, addr: SocketAddr, name: Option<&NodeName>, refusal: Refusal) {
         self.tally.refuse(refusal);
         if !self.notices.refused(addr, name.cloned(), refusal) {
@@ -122,7 +122,7 @@ impl Shared {
         }
     }
 
-    /// Whether a member is known under an address: O(members).
+    /// Whether a known member has this address: O(members).
     pub(crate) fn is_known(&self, addr: SocketAddr) -> bool {
         self.members.lock().values().any(|known| known.addr == addr)
     }

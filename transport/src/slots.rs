@@ -1,19 +1,19 @@
-//! Who may shake hands: the slots of handshakes under way, and how they are shared out.
+//! The slots of handshakes in progress, and how they are divided among callers.
 //!
-//! A stranger from one address has a share of the slots at most. When all are taken, a newcomer gets one of whoever has the
-//! most. The address under which a member is known has slots of its own, so that no stranger keeps a member out.
+//! Unknown callers from one address get at most a share of the slots. When all are taken, a new caller takes a slot from the
+//! address that has the most. Addresses of known members have their own slots, so no unknown caller can keep a member out.
 
 use crate::limits::{HANDSHAKES, HANDSHAKES_KNOWN, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
 use crate::source::Source;
 
-/// Who wants to shake hands.
+/// The caller of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Caller {
-    /// Somebody whose address may be made up.
+    /// A caller whose address may be forged.
     Unproven(Source),
-    /// Somebody who has proven the address.
+    /// A caller that has proven its address.
     Proven(Source),
-    /// Somebody who has proven an address under which a member is known.
+    /// A caller that has proven an address of a known member.
     Known(Source),
 }
 
@@ -25,20 +25,20 @@ impl Caller {
     }
 }
 
-/// What becomes of a caller.
+/// The decision about a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It has a slot.
     Slot(SlotId),
-    /// It has a slot, and the handshake that had it is to end.
+    /// It gets the first slot, and the handshake in that slot must end.
     InPlaceOf(SlotId, SlotId),
-    /// It has to prove its address first.
+    /// It must prove its address first.
     Prove,
     /// There is no slot for it.
     Refuse,
 }
 
-/// Tells slots apart; never used twice.
+/// Identifies a slot; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SlotId(u64);
 
@@ -48,7 +48,7 @@ struct Slot {
     caller: Caller,
 }
 
-/// The slots that are taken, the oldest first.
+/// The slots in use, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Slots {
     taken: Vec<Slot>,
@@ -64,7 +64,7 @@ impl Slots {
             Caller::Known(_) if known < HANDSHAKES_KNOWN => return Admission::Slot(self.take(caller)),
             _ => {}
         }
-        // One more of a known address, beyond the slots for those, counts as anybody's.
+        // A further caller from a known address, beyond the slots for those, counts as an unknown one.
         let caller = Caller::Proven(caller.source());
         let held = self.held_by(caller.source());
         if held >= HANDSHAKES_PER_SOURCE {
@@ -82,7 +82,7 @@ impl Slots {
         }
     }
 
-    /// A handshake is over.
+    /// A handshake has ended.
     pub(crate) fn free(&mut self, id: SlotId) {
         self.taken.retain(|slot| slot.id != id);
     }
@@ -94,7 +94,7 @@ impl Slots {
         id
     }
 
-    /// Slots that a source has, those of known addresses not counted.
+    /// Slots of a source, not counting those for known addresses.
     fn held_by(&self, source: Source) -> usize {
         self.taken.iter().filter(|slot| slot.caller == Caller::Proven(source)).count()
     }
@@ -102,7 +102,7 @@ impl Slots {
     fn oldest_of_the_greediest(&self) -> Option<(SlotId, usize)> {
         let strangers = self.taken.iter().filter(|slot| !matches!(slot.caller, Caller::Known(_)));
         let held = strangers.map(|slot| (slot.id, self.held_by(slot.caller.source())));
-        // Of equals the first.
+        // The first of equals.
         held.reduce(|best, next| if next.1 > best.1 { next } else { best })
     }
 }
@@ -115,7 +115,7 @@ mod tests {
         Source::from(std::net::IpAddr::from([10, 0, (n >> 8) as u8, n as u8]))
     }
 
-    /// How many get a slot when that many ask.
+    /// How many of this number of callers get a slot.
     fn admitted(slots: &mut Slots, caller: Caller, times: usize) -> usize {
         (0..times).filter(|_| matches!(slots.admit(caller), Admission::Slot(_) | Admission::InPlaceOf(..))).count()
     }

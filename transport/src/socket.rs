@@ -7,8 +7,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::SOCKET_BUFFER;
 
-/// A socket bound to `listen`, with buffers as large as the system allows up to [`SOCKET_BUFFER`]: a burst of a whole
-/// window arrives faster than a task is woken.
+/// A socket bound to `listen`, with buffers as large as the system allows, up to [`SOCKET_BUFFER`]: a burst of a whole window
+/// arrives before a task wakes up.
 pub(crate) fn bind(listen: SocketAddr) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(listen), Type::DGRAM, Some(Protocol::UDP))?;
     if listen.is_ipv6()
@@ -16,7 +16,7 @@ pub(crate) fn bind(listen: SocketAddr) -> io::Result<UdpSocket> {
     {
         tracing::debug!(%error, "the socket takes IPv6 only");
     }
-    // Refused or cut down by the system where it says so: slower, not wrong.
+    // If the system refuses or reduces the size, the socket is slower but correct.
     let granted = socket
         .set_recv_buffer_size(SOCKET_BUFFER)
         .and_then(|()| socket.set_send_buffer_size(SOCKET_BUFFER))

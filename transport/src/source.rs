@@ -1,9 +1,9 @@
-//! Where connections come from, as bounds count it.
+//! The origin of connections, as bounds count it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-/// What one sender can have without effort: an IPv4 address, or a network of 64 bits of IPv6, which one host has to itself.
+/// What one sender controls without effort: an IPv4 address, or an IPv6 network of 64 bits, which one host may own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Source(IpAddr);
 

@@ -10,19 +10,19 @@ use tallymesh_schemas::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use crate::Identity;
 use crate::wall_clock::WallClock;
 
-/// What a dialer names in its TLS hello: nothing depends on it and it is not sent, but TLS wants a name.
+/// The server name in a dialer's TLS hello. Nothing depends on it and it is not sent, but TLS requires a name.
 pub(crate) const SERVER_NAME: &str = "node.tallymesh.invalid";
 
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The key or the certificate does not fit.
+    /// The key or the certificate does not match.
     #[error("TLS refuses this node's identity: {0}")]
     Identity(#[from] rustls::Error),
     /// The verifier cannot be built.
     #[error("TLS refuses the cluster's authority: {0}")]
     Authority(#[from] rustls::server::VerifierBuilderError),
-    /// The provider lacks what QUIC needs.
+    /// The provider does not support what QUIC needs.
     #[error("the cryptography provider cannot do QUIC: {0}")]
     Suite(#[from] NoInitialCipherSuite),
 }
@@ -32,27 +32,27 @@ pub(crate) fn protocols() -> Vec<Vec<u8>> {
     (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).rev().map(|version| format!("tallymesh/{version}").into_bytes()).collect()
 }
 
-/// The version behind a protocol name that was agreed on.
+/// The version of a negotiated protocol name.
 pub(crate) fn version_of(protocol: &[u8]) -> Option<u8> {
     let version = std::str::from_utf8(protocol).ok()?.strip_prefix("tallymesh/")?.parse().ok()?;
     (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&version).then_some(version)
 }
 
-/// How this node answers dialers.
+/// The TLS configuration for incoming connections.
 pub(crate) fn server(identity: &Identity) -> Result<QuicServerConfig, TlsError> {
     let mut config = rustls::ServerConfig::builder_with_details(Arc::clone(&identity.provider), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(identity.dialer_verifier()?))
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())?;
     config.alpn_protocols = protocols();
-    // No resumption: every link is judged by a certificate that is valid now, and early data could be replayed.
+    // No resumption: every link needs a certificate that is valid now, and early data could be replayed.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     Ok(QuicServerConfig::try_from(config)?)
 }
 
-/// How this node dials any node of the cluster.
+/// The TLS configuration for dialing any node of the cluster.
 pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> {
     let mut config = rustls::ClientConfig::builder_with_details(Arc::clone(&identity.provider), Arc::new(WallClock))
         .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -60,7 +60,7 @@ pub(crate) fn client(identity: &Identity) -> Result<QuicClientConfig, TlsError> 
         .with_custom_certificate_verifier(Arc::new(identity.listener_verifier()))
         .with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?;
     config.alpn_protocols = protocols();
-    // As for the server; besides, tickets are kept by server name, and all nodes are dialed under the same one.
+    // As for the server. Also, tickets are kept by server name, and all nodes are dialed under the same one.
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;

@@ -1,4 +1,4 @@
-//! Who the other end is: its certificate against the cluster's authority, and the name that it carries.
+//! Verifies the peer's identity: its certificate against the cluster's authority, and the name in it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifi
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, SignatureScheme};
 use tallymesh_schemas::actor::{NameError, NodeName};
 
-/// Why a certificate names no node.
+/// Why a certificate does not name a node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateNameError {
     /// The certificate cannot be read.
@@ -20,12 +20,12 @@ pub enum CertificateNameError {
     /// The certificate does not name exactly one DNS name.
     #[error("the certificate has {0} DNS names as subject alternative names; it needs exactly one, the node's name")]
     Count(usize),
-    /// The DNS name is none that a node can have.
+    /// The DNS name is no valid node name.
     #[error("the certificate's DNS name is not a node name: {0}")]
     Name(#[from] NameError),
 }
 
-/// The name of the node that a certificate is for: its only DNS name, in lower case.
+/// The node name in a certificate: its only DNS name, in lower case.
 pub(crate) fn certificate_name(certificate: &CertificateDer<'_>) -> Result<NodeName, CertificateNameError> {
     let parsed = webpki::EndEntityCert::try_from(certificate)
         .map_err(|error| CertificateNameError::Malformed(error.to_string()))?;
@@ -39,9 +39,9 @@ pub(crate) fn certificate_name(certificate: &CertificateDer<'_>) -> Result<NodeN
 
 /// Checks a listener's certificate.
 ///
-/// A dialer that follows a seed knows an address and no name, so this does not ask the certificate to match the name in
-/// the TLS hello: any name of the cluster's authority will do. Whoever dials reads the name when the handshake is over, and
-/// compares it then with the one that it expects: a certificate is no secret, and only the whole handshake proves its key.
+/// A dialer that follows a seed knows an address and no name, so the certificate need not match the name in the TLS hello: any
+/// name that the cluster's authority signed is accepted. The dialer reads the name after the handshake and compares it with the
+/// expected one then. A certificate is no secret, and only the complete handshake proves the key.
 #[derive(Debug)]
 pub(crate) struct ListenerVerifier {
     pub(crate) roots: Arc<RootCertStore>,
@@ -88,7 +88,7 @@ impl ServerCertVerifier for ListenerVerifier {
     }
 }
 
-/// Checks a dialer's certificate, which it has to show.
+/// Checks a dialer's certificate, which is mandatory.
 #[derive(Debug)]
 pub(crate) struct DialerVerifier(Arc<dyn ClientCertVerifier>);
 
@@ -137,7 +137,7 @@ impl ClientCertVerifier for DialerVerifier {
     }
 }
 
-/// The name of a certificate whose chain is good, or the error that refuses it.
+/// The name in a certificate whose chain is valid, or the error that refuses it.
 fn named(certificate: &CertificateDer<'_>) -> Result<NodeName, rustls::Error> {
     certificate_name(certificate).map_err(|error| {
         tracing::debug!(%error, "the certificate names no node");
@@ -145,8 +145,8 @@ fn named(certificate: &CertificateDer<'_>) -> Result<NodeName, rustls::Error> {
     })
 }
 
-/// Two clusters' authorities often bear the same subject, as one tool made both. A chain that ends at the right subject
-/// with the wrong signature is another authority's, not a broken signature.
+/// The authorities of two clusters often have the same subject, because the same tool made both. A chain that ends at the right
+/// subject with the wrong signature comes from another authority; it is not a broken signature.
 fn unknown_authority(error: rustls::Error) -> rustls::Error {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::BadSignature) => CertificateError::UnknownIssuer.into(),

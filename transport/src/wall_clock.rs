@@ -1,12 +1,12 @@
-//! The wall clock, by which certificates are valid or not.
+//! The wall clock, which decides whether certificates are valid.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-/// Reads the wall clock for TLS. A clock that shows a time before 1970 is taken for 1970, when no certificate is valid: the
-/// handshake fails and says why. What rustls has of its own panics then.
+/// Reads the wall clock for TLS. A time before 1970 is treated as 1970, when no certificate is valid: the handshake fails with
+/// a reason. The implementation of rustls panics in this case.
 #[derive(Debug)]
 pub(crate) struct WallClock;
 

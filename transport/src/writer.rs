@@ -12,8 +12,8 @@ use crate::link::Link;
 use crate::outbox::Taken;
 use crate::shared::Shared;
 
-/// Writes what is queued until the queue is finished, then ends the stream and waits until the peer has acknowledged all
-/// of it. Returns early when the connection is lost.
+/// Writes queued frames until the queue is finished, then ends the stream and waits until the peer has acknowledged all of it.
+/// Returns early when the connection is lost.
 pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStream) {
     let mut payloads = Vec::new();
     let mut chunks = Vec::new();
@@ -37,23 +37,23 @@ pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStrea
         }
     }
     if stream.finish().is_ok() {
-        // An error says that the connection is lost, which its own end reports.
+        // An error means that the connection is lost, and its own end reports that.
         let _ = stream.stopped().await;
     }
 }
 
-/// Hands chunks to QUIC as fast as the path takes them.
+/// Hands chunks to QUIC as fast as the path accepts them.
 async fn write_all(link: &Link, stream: &mut SendStream, mut chunks: &mut [Bytes]) -> Result<(), WriteError> {
     while !chunks.is_empty() {
         link.follow_path();
         let written = stream.write_chunks(chunks).await?;
-        // What is written in part has been cut down to the rest.
+        // A chunk that was written in part has been cut to the rest.
         chunks = chunks.split_at_mut_checked(written.chunks).map_or(Default::default(), |(_, rest)| rest);
     }
     Ok(())
 }
 
-/// Frames the payloads: short ones behind each other in one chunk, long ones as they are.
+/// Frames the payloads: short ones are joined into one chunk, long ones stay separate.
 fn join(payloads: &mut Vec<Bytes>, chunks: &mut Vec<Bytes>) {
     let mut short = BytesMut::new();
     for payload in payloads.drain(..) {

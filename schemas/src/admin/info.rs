@@ -1,4 +1,4 @@
-//! What an [`Answer`](super::Answer) tells of: members, structures and what is in them.
+//! The data of an [`Answer`](super::Answer): members, structures and their contents.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::structure::Kind;
 pub struct CacheInfo {
     /// Its name.
     pub name: String,
-    /// Whether a joiner gets what was written before.
+    /// Whether a joining node receives entries that were written before.
     pub snapshot: bool,
     /// Entries that it holds.
     pub entries: u64,
     /// Bytes of their keys and values.
     pub bytes: u64,
-    /// Entries that it may hold.
+    /// Maximum number of entries.
     pub max_size: Option<u64>,
-    /// Bytes that it may hold.
+    /// Maximum number of bytes.
     pub max_bytes: Option<u64>,
 }
 
 /// An entry of a cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheItem {
-    /// Its key, as people read it.
+    /// Its key, in readable form.
     pub key: String,
-    /// Its value, or the beginning of it.
+    /// Its value, or the start of it.
     pub value: Vec<u8>,
     /// Bytes of its value.
     pub bytes: u64,
@@ -38,7 +38,7 @@ pub struct CacheItem {
     pub written_ms: u64,
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub expires_ms: u64,
-    /// Who tells of it.
+    /// The actor that owns the row.
     pub actor: Actor,
 }
 
@@ -49,11 +49,11 @@ pub struct GaugeInfo {
     pub name: String,
     /// Entries that it holds.
     pub entries: u64,
-    /// Entries that it may hold.
+    /// Maximum number of entries.
     pub max_size: Option<u64>,
-    /// How long an entry stays after its last change; zero for good.
+    /// Time to live of an entry after its last change; zero means that it never expires.
     pub ttl: Duration,
-    /// Whether the cluster shares it.
+    /// Whether the cluster replicates it.
     pub replicate: bool,
 }
 
@@ -62,7 +62,7 @@ pub struct GaugeInfo {
 pub struct SeriesInfo {
     /// Its name.
     pub name: String,
-    /// Whether it is one of the audit.
+    /// Whether it is a series of the audit.
     pub metric: bool,
     /// Its kind.
     pub kind: Kind,
@@ -70,11 +70,11 @@ pub struct SeriesInfo {
     pub interval: u32,
     /// Windows that are kept.
     pub windows: u32,
-    /// Whether the cluster shares it.
+    /// Whether the cluster replicates it.
     pub replicate: bool,
     /// Keys of all windows.
     pub keys: u64,
-    /// Bytes that it takes here.
+    /// Bytes of memory that it uses on this node.
     pub bytes: u64,
 }
 
@@ -91,41 +91,41 @@ pub struct Windows {
     pub counts: Vec<i64>,
 }
 
-/// How a throttle stands on the node that answers.
+/// The state of a throttle on the answering node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThrottleInfo {
     /// Its name.
     pub name: String,
-    /// How many in how long.
+    /// The number of tokens and the period.
     pub rate: String,
-    /// How many at once.
+    /// The number of tokens that can be taken at once.
     pub burst: u64,
     /// `soft` or `hard`.
     pub strength: String,
     /// What happens in a partition.
     pub on_partition: String,
-    /// Tokens that are there on this node.
+    /// Tokens available on this node.
     pub tokens: i64,
     /// This node's share, in millionths.
     pub share_ppm: u64,
-    /// What all have admitted since it was idle.
+    /// Admissions of all nodes since the throttle was last idle.
     pub admitted: i64,
-    /// What this node has admitted of it.
+    /// This node's part of those admissions.
     pub local: i64,
 }
 
-/// How permits stand.
+/// The state of a pool of permits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermitsInfo {
     /// Their name.
     pub name: String,
-    /// How many there are in the whole cluster.
+    /// The maximum for the whole cluster.
     pub maximum: u64,
     /// How many are open in the whole cluster, as far as the node knows.
     pub open: i64,
-    /// How many the node that answers has.
+    /// How many the answering node holds.
     pub here: u64,
-    /// How many of those are in use.
+    /// How many of the held ones are in use.
     pub in_use: u64,
 }
 
@@ -138,11 +138,11 @@ pub struct Object {
     pub class: String,
     /// Its kind.
     pub kind: Kind,
-    /// Whether a joiner gets what was counted before.
+    /// Whether a joining node receives counts from before.
     pub snapshot: bool,
-    /// Keys known here.
+    /// Keys known on this node.
     pub keys: u64,
-    /// Bytes that it takes here.
+    /// Bytes of memory that it uses on this node.
     pub bytes: u64,
 }
 
@@ -155,7 +155,7 @@ pub struct Member {
     pub incarnation: Incarnation,
     /// Its build; empty when unknown.
     pub version: String,
-    /// Where the others reach it; `None` when unknown.
+    /// The address at which other nodes reach it; `None` when unknown.
     pub addr: Option<SocketAddr>,
     /// `self`, `alive`, `suspect`, `dead` or `left`.
     pub state: String,
@@ -165,31 +165,31 @@ pub struct Member {
     pub rtt_us: Option<u64>,
 }
 
-/// How the saving of what outlives a run stands.
+/// The status of the saved state on disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateInfo {
-    /// What was written up to then is saved, in milliseconds since 1970.
+    /// Everything written before this time is saved, in milliseconds since 1970.
     pub saved_ms: u64,
     /// How long ago that is.
     pub age: Duration,
-    /// What is in the way, if anything is.
+    /// The current error, if there is one.
     pub trouble: Option<String>,
-    /// The node has started with an earlier commit than the last one that was done.
+    /// The node started with an earlier commit than its last one.
     pub rolled_back: Option<RolledBack>,
 }
 
-/// A state that is older than the last commit that was done.
+/// A restored state that is older than the last commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolledBack {
-    /// When the commit was done that the node has started with, in milliseconds since 1970.
+    /// When the restored commit was made, in milliseconds since 1970.
     pub restored_ms: u64,
-    /// When the last commit was done, in milliseconds since 1970.
+    /// When the last commit was made, in milliseconds since 1970.
     pub last_ms: u64,
     /// Commits between them.
     pub commits: u64,
 }
 
-/// A node about itself.
+/// A node's report about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Info {
     /// Its name.
@@ -198,53 +198,53 @@ pub struct Info {
     pub incarnation: Incarnation,
     /// Its build.
     pub version: String,
-    /// Protocol version that it speaks.
+    /// The protocol version that it uses.
     pub protocol: u8,
-    /// Where it listens.
+    /// The address on which it listens.
     pub listen: SocketAddr,
-    /// Where the others reach it.
+    /// The address at which other nodes reach it.
     pub advertised: SocketAddr,
-    /// Seconds that it has run.
+    /// Seconds since its start.
     pub uptime_s: u64,
     /// Members that are alive, itself included.
     pub alive: u32,
     /// Links that are up.
     pub links: u32,
-    /// How the saving of what outlives a run stands; `None` where nothing is saved.
+    /// The status of the saved state; `None` where the node saves nothing.
     pub state: Option<StateInfo>,
     /// The bounds that this node has reached.
     pub bounds: Vec<BoundInfo>,
     /// How its clock compares with its peers' clocks.
     pub clocks: ClockInfo,
-    /// Named figures: what replication and transport have done so far.
+    /// Named figures of replication and transport since the start.
     pub counters: Vec<(String, u64)>,
 }
 
 /// A bound that a node has reached: it has dropped or refused something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundInfo {
-    /// Its name, as docs/bounds.md has it.
+    /// Its name, as in docs/bounds.md.
     pub name: String,
-    /// The object in which it was reached; `None` where it is one of the whole node.
+    /// The object in which it was reached; `None` for a bound of the whole node.
     pub object: Option<String>,
     /// Its value.
     pub limit: u64,
     /// How often it was reached.
     pub times: u64,
-    /// How long ago that was first noticed.
+    /// How long ago the node first noticed it.
     pub first: Duration,
-    /// How long ago that was last noticed.
+    /// How long ago the node last noticed it.
     pub last: Duration,
     /// What is lost.
     pub effect: String,
 }
 
-/// How a node's clock compares with those of the peers that it has links to.
+/// How a node's clock differs from the clocks of the peers to which it has links.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClockInfo {
-    /// By how much clocks may differ before that has consequences on this node; `None` where nothing goes by them.
+    /// The clock difference beyond which this node is affected; `None` where no feature of the node uses the clock.
     pub bound: Option<Duration>,
-    /// By how much this node's clock for windows is ahead of its wall clock, because that was set back a little.
+    /// How far this node's clock for windows is ahead of its wall clock, because the wall clock was set back a little.
     pub windows_ahead: Duration,
     /// The peers' clocks.
     pub peers: Vec<PeerClock>,
@@ -255,62 +255,62 @@ pub struct ClockInfo {
 pub struct PeerClock {
     /// The peer.
     pub node: NodeName,
-    /// By how many milliseconds it is ahead of the clock of the node that answers; negative where it is behind.
+    /// How many milliseconds it is ahead of the answering node's clock; negative where it is behind.
     pub ahead_ms: i64,
-    /// Whether that is more than the bound.
+    /// Whether the difference exceeds the bound.
     pub beyond: bool,
 }
 
 /// A count with its freshness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
-    /// Everything that counts.
+    /// The count of all actors that count.
     pub total: i64,
-    /// What was counted on the node that answers.
+    /// The count of the answering node.
     pub local: i64,
     /// Actors that count.
     pub actors: u32,
-    /// How long ago the stalest of them was last known to be up to date, in milliseconds.
+    /// How long ago the stalest of them was last confirmed as current, in milliseconds.
     pub stalest_ms: u64,
-    /// The node that answers has others to join and a link to none of them: what they count is missing here, or old.
+    /// The answering node is configured to join others but has no link. Their counts are missing here, or old.
     pub alone: bool,
 }
 
-/// What a verification comes to.
+/// The result of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Every member answered, and holds what every owner has.
+    /// Every member answered, and holds all rows of every owner.
     Converged,
-    /// A copy differs or lags, or a member is away, or something is not held.
+    /// A copy differs or lags, a member is absent, or a node does not hold something.
     NotConverged,
-    /// Nothing is known to be wrong, and not everything could be compared in the time that there was.
+    /// No error was found, but the time was too short to compare everything.
     NotCompared,
 }
 
-/// What a verification found.
+/// The details of a verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// What it comes to.
+    /// The result.
     pub outcome: Outcome,
-    /// The asking node has others to join and a link to none of them, so nothing was compared.
+    /// The asking node is configured to join others but has no link, so nothing was compared.
     pub alone: bool,
-    /// Who answered, the asking node included.
+    /// The members that answered, the asking node included.
     pub members: Vec<NodeName>,
-    /// Members that have a link to the asking node and said nothing.
+    /// Members that have a link to the asking node and did not answer.
     pub silent: Vec<NodeName>,
-    /// Members that had not given their whole answer in time.
+    /// Members whose answer was not complete in time.
     pub late: Vec<NodeName>,
     /// Members that are dead.
     pub dead: Vec<NodeName>,
-    /// Members that live and have no link to the asking node, though they should.
+    /// Members that are alive and should have a link to the asking node, but have none.
     pub unlinked: Vec<NodeName>,
-    /// Members that are alive and have no link to the asking node: they are reached through others, and were not asked.
+    /// Members that are alive and need no link to the asking node. It reaches them through other nodes and did not ask them.
     pub beyond: Vec<NodeName>,
-    /// Members that have another kind for an object, which is not exchanged with them.
+    /// Members that have a different kind for an object. The nodes do not exchange this object with them.
     pub mismatched: Vec<(NodeName, String)>,
-    /// What is not held because a bound was reached.
+    /// What the asking node does not hold because it reached a bound.
     pub unheld: Vec<Unheld>,
-    /// There is more of that than is named.
+    /// There is more of it than this list names.
     pub more_unheld: bool,
     /// Structures that were compared.
     pub structures: u32,
@@ -318,13 +318,13 @@ pub struct Verified {
     pub actors: u32,
     /// Copies that were compared.
     pub copies: u32,
-    /// Copies that are not as they should be.
+    /// Copies with an error.
     pub findings: Vec<Finding>,
-    /// Peers whose clocks differ from that of the asking node by more than the bound.
+    /// Peers whose clocks differ from the asking node's clock by more than the bound.
     pub clocks: Vec<PeerClock>,
 }
 
-/// Something that is not held because a bound was reached.
+/// Something that the asking node does not hold because it reached a bound.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unheld {
     /// The asking node has no place for a run's rows in an object.
@@ -339,17 +339,17 @@ pub enum Unheld {
         /// The node.
         node: NodeName,
     },
-    /// The others do not get all that the asking node counts in an object.
+    /// The other nodes do not receive everything that the asking node counts in an object.
     Untold {
         /// The object.
         object: String,
     },
 }
 
-/// What is wrong with a copy.
+/// The error of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// It has less than its owner had when it was first asked.
+    /// It has less than its owner had when the owner was first asked.
     Lags,
     /// It changes too fast to be compared at one version.
     Changes,
@@ -357,19 +357,19 @@ pub enum Fault {
     Differs,
 }
 
-/// A copy that is not what its owner has.
+/// A copy that differs from its owner's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// The object.
     pub object: String,
     /// Whose rows.
     pub actor: Actor,
-    /// Who holds the copy.
+    /// The member that holds the copy.
     pub member: NodeName,
-    /// The version that it has.
+    /// The copy's version.
     pub have: Version,
-    /// The version that the owner has.
+    /// The owner's version.
     pub head: Version,
-    /// What is wrong with it.
+    /// The error.
     pub fault: Fault,
 }

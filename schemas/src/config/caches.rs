@@ -1,4 +1,4 @@
-//! `Datasource "NAME" {}`: declares a cache. What Momentum sets in it is accepted and not used.
+//! `Datasource "NAME" {}`: declares a cache. Momentum's settings in it are accepted and not used.
 
 use hcl::edit::structure::Block;
 

@@ -11,13 +11,13 @@ use super::suggest::did_you_mean;
 use super::{MetricsConfig, Pace};
 use crate::{GaugeCacheSpec, limits};
 
-/// A stanza with where its name stands.
+/// A stanza and the position of its name.
 pub(super) struct Named {
     pub(super) spec: GaugeCacheSpec,
     pub(super) at: usize,
 }
 
-/// Reads a stanza; one that cannot be a gauge cache is only reported.
+/// Reads a stanza. An invalid stanza is only reported.
 pub(super) fn read(block: &Block, metrics: Option<&MetricsConfig>, report: &mut Report<'_>) -> Option<Named> {
     let (text, at) = label(block, report, "logins").unwrap_or(("", block_at(block)));
     let title = if text.is_empty() { "gauge_cache".to_owned() } else { format!("gauge_cache {}", quoted(text)) };

@@ -11,7 +11,7 @@ use super::value::Setting;
 use super::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
 use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, key, limits};
 
-/// How long a founder keeps its share without hearing from another one, unless it is said.
+/// Default for how long a seat holder keeps its share without a message from another one.
 pub(super) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
 /// Throttles and scopes that a file may have.
@@ -127,7 +127,7 @@ fn reclaim(setting: Setting<'_>, report: &mut Report<'_>) -> Option<Duration> {
     time
 }
 
-/// What the keys of a throttle say, whatever it is named.
+/// The keys of a throttle, independent of its name.
 struct Keys<'a> {
     burst: Option<Setting<'a>>,
     strength: Option<Setting<'a>>,
@@ -142,7 +142,7 @@ impl<'a> Keys<'a> {
         Self { burst, strength, on_partition, epsilon }
     }
 
-    /// The throttle of a rate.
+    /// The throttle for a rate.
     fn spec(&self, setting: Setting<'_>, config: &LimitsConfig, report: &mut Report<'_>) -> Option<ThrottleSpec> {
         let text = setting.text(report, &format!("{} = \"300/5m\"", setting.key))?.text;
         let rate = text
@@ -181,7 +181,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// A word of a few.
+/// Reads one of a few words.
 pub(super) fn word<T: Copy>(
     setting: Setting<'_>,
     all: &[T],
@@ -270,7 +270,7 @@ fn outbound(block: &Block, at: OutboundScope, title: String, config: &mut Limits
             continue;
         }
         let count = setting.count(report, &(0..=u64::from(u32::MAX)), Some(-1));
-        // The smaller of two holds; -1 is without bound.
+        // The smaller of the two applies; -1 means no bound.
         let count = count.and_then(|count| u64::try_from(count).ok());
         maximum = [maximum, count].into_iter().flatten().min();
     }
@@ -296,7 +296,7 @@ fn inbound_maximum(block: &Block, report: &mut Report<'_>) -> Option<InboundMaxi
         );
         return None;
     };
-    // What could be of both versions is of the older one up to a whole address, unless it is said.
+    // A prefix that is valid in both versions is IPv4's, up to a whole address, unless the version is given.
     let v6 = version.map_or(len > 32, |version| version == 6);
     if !v6 && len > 32 {
         report.add(at, format!("an IPv4 address has 32 bits, not {len}"), "write ip_version = 6, or a shorter prefix");

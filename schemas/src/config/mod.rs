@@ -1,11 +1,11 @@
 //! The configuration of a node and its cluster, in HCL with Momentum's stanzas.
 //!
-//! [`Config::parse`] reads a text and ends in a [`Config`], which every check has passed, or in [`ConfigErrors`]: all that
-//! is wrong, each with its place and what to do. (Where the text is not HCL at all, the first such place.) Nothing here
-//! reads a file or looks up a name. The reference for users is `docs/configuration.md`.
+//! [`Config::parse`] reads a text and returns a [`Config`] that passed every check, or [`ConfigErrors`]: all errors, each with
+//! its place and what to do. (If the text is not HCL, only the first such place.) This module reads no file and resolves no
+//! name. The reference for users is `docs/configuration.md`.
 //!
-//! The way of a text: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`,
-//! `series` (one kind of block each) → `whole` (what only the blocks together can break).
+//! Processing order: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`,
+//! `series` (one kind of block each) → `whole` (rules that span several blocks).
 
 mod audit;
 mod caches;
@@ -41,17 +41,17 @@ pub use report::{ConfigError, ConfigErrors};
 /// A configuration that passed every check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The node. A file with cluster stanzas only has none; [`Config::require_node`] makes an error of that.
+    /// The node. A file with only cluster stanzas has none; [`Config::require_node`] turns that into an error.
     pub node: Option<NodeConfig>,
-    /// The structures that this version runs, in the order of the file.
+    /// The structures that this version supports, in the order of the file.
     pub structures: Vec<StructureSpec>,
     /// Replicated caches.
     pub caches: Vec<CacheConfig>,
-    /// What `Replicate "metrics"` switches on.
+    /// What `Replicate "metrics"` enables.
     pub metrics: Option<MetricsConfig>,
     /// Throttles that the cluster shares.
     pub throttles: Vec<ThrottleConfig>,
-    /// What the `limits` block says, if there is one.
+    /// The `limits` block, if there is one.
     pub limits: Option<LimitsConfig>,
     /// The windows that the inbound audit keeps.
     pub monitors: Vec<Monitor>,
@@ -65,19 +65,19 @@ pub struct Config {
 /// The `limits` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// The nodes that hard limits are divided among.
+    /// The seats: the nodes among which hard limits are divided.
     pub founders: Vec<NodeName>,
-    /// How long a founder keeps its share without hearing from another one.
+    /// How long a seat holder keeps its share without a message from another one.
     pub reclaim_after: Duration,
-    /// Whether founders take up the share of one that is gone.
+    /// Whether the other seat holders take over the share of one that is gone.
     pub stand_in: bool,
     /// Throttles by name.
     pub throttles: Vec<NamedThrottle>,
     /// Pools of permits by name.
     pub permits: Vec<NamedPermits>,
-    /// Limits of what goes out, scope by scope.
+    /// Outbound limits, scope by scope.
     pub outbound: Vec<OutboundLimits>,
-    /// Limits of what comes in.
+    /// Inbound limits.
     pub inbound: Vec<InboundMaximum>,
 }
 
@@ -100,7 +100,7 @@ impl Default for LimitsConfig {
 pub struct NamedThrottle {
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its specification.
     pub spec: ThrottleSpec,
 }
 
@@ -109,11 +109,11 @@ pub struct NamedThrottle {
 pub struct NamedPermits {
     /// Its name.
     pub name: String,
-    /// How many there are in the whole cluster.
+    /// The maximum for the whole cluster.
     pub maximum: u64,
 }
 
-/// What a limit of what goes out is of. A name of `*` is each one alike that has no limit of its own.
+/// The scope of an outbound limit. The name `*` stands for each name that has no limit of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum OutboundScope {
     /// The whole cluster.
@@ -126,15 +126,15 @@ pub enum OutboundScope {
     Binding(String),
     /// A binding and a domain.
     BindingDomain(String, String),
-    /// A host that is connected to, by name.
+    /// A destination host, by name.
     Host(String),
 }
 
 impl OutboundScope {
-    /// The scope with its names in the one form that is counted. A binding with a slash is a binding and a domain.
+    /// The scope with its names in canonical form. A binding with a slash is a binding and a domain.
     ///
     /// # Errors
-    /// [`key::KeyError`] when a name cannot be one.
+    /// [`key::KeyError`] when a name is invalid.
     pub fn canonical(self) -> Result<Self, key::KeyError> {
         let domain = |name: String| if name == "*" { Ok(name) } else { key::domain(&name).map(Cow::into_owned) };
         let other = |name: String| key::throttle(&name).map(str::to_owned);
@@ -153,7 +153,7 @@ impl OutboundScope {
 }
 
 impl OutboundScope {
-    /// The scope that is written like that, as [`Display`](fmt::Display) writes it; `None` when there is none.
+    /// Parses a scope in the form that [`Display`](fmt::Display) writes; `None` when there is none.
     pub fn parse(text: &str) -> Option<Self> {
         let Some((kind, name)) = text.split_once(' ') else { return (text == "global").then_some(Self::Global) };
         let name = name.to_owned();
@@ -169,7 +169,7 @@ impl OutboundScope {
         }
     }
 
-    /// Whether it is each one alike.
+    /// Whether it has the name `*`, which stands for each name without a limit of its own.
     pub fn is_pattern(&self) -> bool {
         match self {
             Self::Global => false,
@@ -192,10 +192,10 @@ impl fmt::Display for OutboundScope {
     }
 }
 
-/// What is limited in one scope.
+/// The limits of one scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundLimits {
-    /// Of what.
+    /// The scope.
     pub scope: OutboundScope,
     /// Messages: OBTM.
     pub messages: Option<ThrottleSpec>,
@@ -205,25 +205,25 @@ pub struct OutboundLimits {
     pub maximum: Option<u64>,
 }
 
-/// How many inbound connections may be open from each block of addresses.
+/// The maximum number of open inbound connections from each block of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InboundMaximum {
     /// Bits of a block's prefix.
     pub prefix_len: u8,
-    /// It is of IPv6 addresses.
+    /// Whether it limits IPv6 addresses.
     pub v6: bool,
-    /// How many.
+    /// The maximum.
     pub maximum: u64,
 }
 
 /// The `node` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeConfig {
-    /// Its name, the one in its certificate.
+    /// Its name, the same as in its certificate.
     pub name: NodeName,
-    /// Where it listens, UDP.
+    /// The UDP address on which it listens.
     pub listen: SocketAddr,
-    /// Where the others reach it, if that is not `listen`.
+    /// The address at which other nodes reach it, if that is not `listen`.
     pub advertise: Option<SocketAddr>,
     /// Nodes to join by, each `host:port`.
     pub seeds: Vec<String>,
@@ -231,13 +231,13 @@ pub struct NodeConfig {
     pub tls: Tls,
     /// The Unix socket of its console.
     pub admin: Option<PathBuf>,
-    /// The folder of what outlives a run.
+    /// The folder of the saved state.
     pub data_dir: Option<PathBuf>,
-    /// What to do when there is no room for it at the start.
+    /// What to do when the disk has no room for it at the start.
     pub on_full_disk: OnFullDisk,
 }
 
-/// What a node does when there is no room for its state as it starts.
+/// What a node does when the disk has no room for its state at the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFullDisk {
     /// It does not start, and says what to do.
@@ -248,7 +248,7 @@ pub enum OnFullDisk {
 }
 
 impl OnFullDisk {
-    /// As it is written.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Refuse => "refuse",
@@ -268,12 +268,12 @@ pub struct Tls {
     pub key: PathBuf,
 }
 
-/// How changes of a structure wait for each other; see [`StructureSpec::max_delay`] and [`StructureSpec::max_pending`].
+/// How changes of a structure are batched; see [`StructureSpec::max_delay`] and [`StructureSpec::max_pending`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
-    /// Longest time that a change waits to be sent with others.
+    /// Longest time that a change waits so that several are sent together.
     pub max_delay: Duration,
-    /// Changes that may wait.
+    /// Maximum number of changes that wait.
     pub max_pending: usize,
 }
 
@@ -282,16 +282,16 @@ pub struct Pace {
 pub struct CacheConfig {
     /// Its name.
     pub name: StructureName,
-    /// Whether a node that joins gets what was stored before.
+    /// Whether a joining node receives entries that were stored before.
     pub snapshot: bool,
-    /// How large it may grow.
+    /// Its maximum size.
     pub bounds: Bounds,
     /// How its changes are sent.
     pub pace: Pace,
 }
 
 impl CacheConfig {
-    /// The structure that it is.
+    /// Its structure.
     pub fn structure(&self) -> StructureSpec {
         let Pace { max_delay, max_pending } = self.pace;
         let spec = StructureSpec::new(self.name.clone(), Class::Cache);
@@ -299,7 +299,7 @@ impl CacheConfig {
     }
 }
 
-/// What `Replicate "metrics"` switches on; at least one of the three.
+/// What `Replicate "metrics"` enables; at least one of the three.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricsConfig {
     /// The audit metrics by address, each once, in the order of [`Metric`].
@@ -359,16 +359,16 @@ pub struct Monitor {
 }
 
 impl Config {
-    /// Reads a configuration. `file` is what errors call it; nothing is opened.
+    /// Parses a configuration. Errors use `file` as the file's name; this function opens no file.
     ///
     /// # Errors
-    /// Everything that is wrong with the text, in its order.
+    /// All errors of the text, in its order.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         whole::read(&syntax::parse(text, file)?, text, file)
     }
 
-    /// The node block, for whoever wants to run it.
+    /// The node block, for callers that run the node.
     ///
     /// # Errors
     /// The file has none.
@@ -411,7 +411,7 @@ impl Metric {
         Self::ALL.into_iter().find(|metric| metric.name() == name)
     }
 
-    /// The parameter that switches it on.
+    /// The name of the parameter that enables it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -437,7 +437,7 @@ impl ThrottleClass {
         }
     }
 
-    /// The name that a configuration calls it by.
+    /// Its name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::SharedNamed => "shared_named_throttles",

@@ -1,7 +1,7 @@
-//! Domains: whatever way a name is written, one key counts it.
+//! Domains: every spelling of a name maps to the same key.
 //!
-//! The key is the name in A-labels (UTS 46, non-transitional): ASCII, lower case, no dot at the end. `idna` does the mapping;
-//! what it would drop without a word, or what is no name, is refused here with the reason.
+//! The key is the name in A-labels (UTS 46, non-transitional): ASCII, lower case, no dot at the end. `idna` does the mapping.
+//! This module refuses, with a reason, what `idna` would drop silently and what is not a valid name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,21 +13,21 @@ use super::KeyError;
 use crate::limits;
 use crate::visible::is_hidden;
 
-/// Names that are no longer are looked at once, when they are in the one form already: no label of them is too long.
+/// Names up to this length that are already in canonical form need only one pass, because no label of them can be too long.
 const PLAIN_BYTES: usize = limits::DOMAIN_LABEL_BYTES;
 
-/// ASCII that no domain has: all but letters, digits, `-`, `_` and the dot.
+/// ASCII that no domain may contain: everything except letters, digits, `-`, `_` and the dot.
 const DENIED: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
 
 /// Why a text is no domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DomainFault {
-    /// There is nothing.
+    /// The text is empty.
     Empty,
-    /// A character that nobody sees. Two names that look alike would be counted apart, or two that differ as one.
+    /// An invisible character. With it, two names that look alike would be counted separately, or two different ones together.
     Invisible(char),
-    /// A character that no domain has.
+    /// A character that no domain may contain.
     Character(char),
     /// A domain with a port.
     Port,
@@ -69,11 +69,11 @@ impl fmt::Display for DomainFault {
     }
 }
 
-/// A domain in the one form that is counted: A-labels, lower case, no dot at the end. A name that is in this form already
-/// is looked at once and not copied, unless it is longer than 63 bytes or has `--` in it, as A-labels do.
+/// A domain in canonical form: A-labels, lower case, no dot at the end. A name that is in this form already is read once and
+/// not copied, unless it is longer than 63 bytes or contains `--`, as A-labels do.
 ///
 /// # Errors
-/// [`KeyError::Domain`] says why it is none.
+/// [`KeyError::Domain`] with the reason.
 pub fn domain(text: &str) -> Result<Cow<'_, str>, KeyError> {
     let name = text.strip_suffix('.').unwrap_or(text);
     if is_plain(name.as_bytes()) {
@@ -82,12 +82,12 @@ pub fn domain(text: &str) -> Result<Cow<'_, str>, KeyError> {
     mapped(text).map_err(|fault| KeyError::Domain { text: text.to_owned(), fault })
 }
 
-/// What a byte may be in a name that is looked at once: nothing, or one of these bits.
+/// The role of a byte in a name of the one-pass check: none, or one of these bits.
 const LETTER: u8 = 1;
 const DOT: u8 = 2;
 const HYPHEN: u8 = 4;
 
-/// What each byte is.
+/// The role of each byte.
 const KINDS: [u8; 256] = {
     let mut kinds = [0; 256];
     let mut byte = 0;
@@ -103,9 +103,9 @@ const KINDS: [u8; 256] = {
     kinds
 };
 
-/// Whether a name is a domain, in its one form, of the letters that nearly all are written in: one look at each byte tells.
-/// Two hyphens may begin an A-label, and a last label that begins or ends like a number may be of an address: these are left to
-/// the mapping.
+/// Whether a name is a domain in canonical form that uses only the most common letters, checked in one pass over its bytes.
+/// Two cases are left to the mapping: two hyphens may begin an A-label, and a last label that begins or ends like a number may
+/// belong to an address.
 fn is_plain(name: &[u8]) -> bool {
     let mut before = DOT;
     let plain = name.iter().all(|byte| {
@@ -116,7 +116,7 @@ fn is_plain(name: &[u8]) -> bool {
     plain && before != DOT && name.len() <= PLAIN_BYTES && !ends_like_number(name)
 }
 
-/// Whether the last label may be a number, which ends with a digit of some base.
+/// Whether the last label may be a number. A number ends with a digit of some base.
 fn ends_like_number(name: &[u8]) -> bool {
     match name.last() {
         Some(b'0'..=b'9') | None => true,
@@ -132,7 +132,7 @@ fn mapped(text: &str) -> Result<Cow<'_, str>, DomainFault> {
     if text.is_empty() {
         return Err(DomainFault::Empty);
     }
-    // Before the mapping, which takes longer the longer a label is. A character has four bytes at most.
+    // This check comes before the mapping, whose time grows with the length of a label. A character has at most four bytes.
     if text.len() > 8 * limits::DOMAIN_BYTES {
         return Err(DomainFault::Long);
     }
@@ -161,7 +161,7 @@ fn mapped(text: &str) -> Result<Cow<'_, str>, DomainFault> {
     }
 }
 
-/// What the mapping would pass over or refuse without a reason.
+/// Refuses text that the mapping would skip, or refuse without a reason.
 fn refuse_what_is_none(text: &str) -> Result<(), DomainFault> {
     if let Some(c) = text.chars().find(|c| is_invisible(*c)) {
         return Err(DomainFault::Invisible(c));
@@ -183,7 +183,7 @@ fn refuse_what_is_none(text: &str) -> Result<(), DomainFault> {
     text.chars().find(odd).map_or(Ok(()), |c| Err(DomainFault::Character(c)))
 }
 
-/// What is wrong with a name of which only the lengths are wrong.
+/// The error of a name in which only the lengths are wrong.
 fn length_fault(name: &str) -> DomainFault {
     let name = name.strip_suffix('.').unwrap_or(name);
     match name {
@@ -194,8 +194,8 @@ fn length_fault(name: &str) -> DomainFault {
     }
 }
 
-/// Whether nobody sees the character: hidden ones, and all others that Unicode has as default-ignorable. The two joiners are
-/// not among them: in some scripts they make another name, and the mapping refuses them elsewhere.
+/// Whether the character is invisible: hidden characters, and all others that Unicode lists as default-ignorable. The two
+/// joiners are not included: in some scripts they make a different name, and the mapping refuses them elsewhere.
 fn is_invisible(character: char) -> bool {
     is_hidden(character)
         || matches!(
@@ -214,10 +214,10 @@ fn is_invisible(character: char) -> bool {
         )
 }
 
-/// A binding and a domain in the one form that is counted, joined by a slash.
+/// A binding and a domain in canonical form, joined by a slash.
 ///
 /// # Errors
-/// [`KeyError::BindingDomain`] when the binding is not what it should be, [`KeyError::Domain`] when the domain is not.
+/// [`KeyError::BindingDomain`] when the binding is invalid, [`KeyError::Domain`] when the domain is.
 pub fn binding_domain(binding: &str, name: &str) -> Result<String, KeyError> {
     let good = !binding.is_empty()
         && binding.len() <= 128
@@ -260,7 +260,7 @@ mod tests {
         {
             assert_eq!(domain(text).unwrap(), "example.com", "{text}");
         }
-        // No transitional mapping: these are names of their own.
+        // No transitional mapping: these are different names.
         assert_eq!(domain("straße.de").unwrap(), "xn--strae-oqa.de");
         assert_eq!(domain("strasse.de").unwrap(), "strasse.de");
         assert_eq!(binding_domain("b1", "Aol.com.").unwrap(), "b1/aol.com");
@@ -343,14 +343,14 @@ mod tests {
     }
 
     proptest! {
-        /// What is in its one form already is looked at once, and says what is said of it otherwise.
+        /// For a name in canonical form, the one-pass check gives the same result as the mapping.
         #[test]
         fn a_domain_is_the_same_however_it_is_written(text in "[a-z0-9._ /-]{0,12}|[a-z.]{55,65}|[a-z.]{250,255}") {
             let (plain, other) = (format!("x{text}"), format!("X{text}"));
             prop_assert_eq!(domain(&plain).ok(), domain(&other).ok());
         }
 
-        /// The one form is the form of itself, and whatever is typed ends in a name or an error.
+        /// The canonical form of a canonical form is itself. Any input gives a name or an error.
         #[test]
         fn the_one_form_stays(text in "\\PC{0,20}|[a-zäßλ中。．0-9.]{0,12}|xn--[a-z0-9-]{0,12}") {
             if let Ok(name) = domain(&text) {

@@ -1,4 +1,4 @@
-//! Links as they come and go.
+//! Handles links that come up and go down.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::shared::Known;
 use crate::{Link, LinkId, MemberState, Refusal};
 
 impl Mesh {
-    /// Both ends have said hello: the connection becomes a link, or is told why not.
+    /// Both ends have exchanged hellos. The connection becomes a link, or this node refuses it with a reason.
     pub(super) fn greeted(&mut self, greeted: Greeted, origin: &Origin) {
         let addr = greeted.conn.conn().remote_address();
         let peer = greeted.hello.name.clone();
@@ -31,13 +31,13 @@ impl Mesh {
             return;
         }
         if greeted.introduced_as != self.shared.incarnation() {
-            // This node has renewed since it said hello.
+            // This node has renewed since its hello.
             greeted.conn.conn().close(Code::Renewed.var(), b"renewed");
             self.plan.ended(self.now(), origin, None);
             return;
         }
         if let Some(ending) = greeted.conn.ended() {
-            // The peer has thought otherwise since its hello.
+            // The peer has closed the connection since its hello.
             self.failed(origin, addr, &Failure::Proven { peer, ending });
             return;
         }
@@ -66,8 +66,8 @@ impl Mesh {
         }
     }
 
-    /// A peer is an older run of its node than one that is known: a process whose clock was set back, or one of two that use
-    /// one name.
+    /// Refuses a peer that is an older run than the known one: a process whose clock was set back, or one of two processes that
+    /// use one name.
     fn refuse_stale(&mut self, greeted: &Greeted, origin: &Origin, newest: Incarnation) {
         let name = &greeted.hello.name;
         let other = Rival { addr: greeted.conn.conn().remote_address(), incarnation: greeted.hello.incarnation };
@@ -98,7 +98,7 @@ impl Mesh {
         self.plan.ended(self.now(), origin, None);
     }
 
-    /// The other end has this node's name: it is this node, or another process that has its key.
+    /// The peer has this node's name: it is this node, or another process with its key.
     fn met_ourselves(&mut self, greeted: &Greeted, origin: &Origin, addr: SocketAddr) {
         let theirs = (greeted.hello.incarnation, greeted.hello.nonce);
         let ours = (self.shared.incarnation(), self.shared.nonce);
@@ -117,7 +117,7 @@ impl Mesh {
         tracing::debug!(%addr, "a connection to this node's own name");
     }
 
-    /// Makes a link of a connection; an earlier one of the peer is closed first.
+    /// Turns a connection into a link, and closes an earlier link of the peer first.
     fn link(&mut self, greeted: Greeted, claim: Claim) {
         let Greeted { conn, stream, frames, hello, version, introduced_as } = greeted;
         let peer = hello.name.clone();
@@ -159,7 +159,7 @@ impl Mesh {
         self.membership.link_up(since, Peer { name: peer, addr, incarnation: link.incarnation() });
     }
 
-    /// Lists the peer as linked. The membership says later how it sees it; until then it is as alive as its hello.
+    /// Lists the peer as linked. Until the membership reports its state, the peer is alive, as its hello shows.
     fn enlist(&self, link: &Link) {
         let mut members = self.shared.members.lock();
         let known = members.entry(link.peer().clone()).or_insert_with(|| Known {
@@ -169,7 +169,7 @@ impl Mesh {
             met: None,
             link: None,
         });
-        // Its own word goes before what others say of it.
+        // The member's own statement has priority over hearsay.
         if link.incarnation() != known.incarnation {
             known.incarnation = link.incarnation();
             known.addr = link.advertised();
@@ -183,7 +183,7 @@ impl Mesh {
     pub(super) fn ended(&mut self, link: &Link, ending: &Ending) {
         let peer = link.peer();
         self.state.by_id.remove(&link.id());
-        // What a peer says of a run that this node has been is no news.
+        // What a peer says about an earlier run of this node is not news.
         let current = link.introduced_as() == self.shared.incarnation();
         if let Some(refusal) = ending.refusal.filter(|_| current) {
             self.shared.refuse(link.remote_addr(), Some(peer), refusal, &ending.reason);
@@ -215,7 +215,7 @@ impl Mesh {
         self.membership.link_down(now, peer);
     }
 
-    /// Takes a link out of what is listed and reached. The order matters: who says goodbye is still reachable then.
+    /// Removes a link from the lists. The order matters: a peer that says goodbye must still be reachable at that moment.
     fn unlink(&mut self, link: &Link) {
         count(&self.shared.tally.links_down, 1);
         self.state.by_id.remove(&link.id());
@@ -224,7 +224,7 @@ impl Mesh {
         }
     }
 
-    /// Drops the traces of links whose end has been reported.
+    /// Removes the records of links whose end has been reported.
     pub(super) fn sweep(&mut self) {
         self.state.tails.retain(|_, tail| matches!(tail.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
     }

@@ -1,4 +1,4 @@
-//! The mesh: the one task that decides which links live, whom to dial, and what the membership is told.
+//! The mesh: the one task that decides which links stay, which addresses to dial, and what to report to the membership.
 
 mod links;
 pub(crate) mod plan;
@@ -32,14 +32,14 @@ use crate::notices::SeenMember;
 use crate::shared::{Known, Shared};
 use crate::{Link, LinkId, Refusal};
 
-/// What the other tasks of the endpoint tell the mesh.
+/// Messages from the endpoint's other tasks to the mesh.
 #[derive(Debug)]
 pub(crate) enum Input {
-    /// A connection's ends have said hello.
+    /// The ends of a connection have exchanged hellos.
     Greeted { greeted: Box<Greeted>, origin: Origin },
-    /// A connection did not get that far.
+    /// A connection failed before that.
     Failed { origin: Origin, addr: SocketAddr, failure: Failure },
-    /// A seed's addresses, or why they are not known.
+    /// A seed's addresses, or why they could not be resolved.
     Resolved { seed: usize, addrs: Result<Vec<SocketAddr>, String> },
     /// A membership datagram.
     Datagram { link: LinkId, data: Bytes },
@@ -47,7 +47,7 @@ pub(crate) enum Input {
     Ended { link: Link, ending: Ending },
 }
 
-/// What the endpoint's handles ask for.
+/// Commands from the endpoint's handles.
 #[derive(Debug)]
 pub(crate) enum Command {
     Renew(Incarnation),
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Close { within: Duration, done: oneshot::Sender<()> },
 }
 
-/// The mesh and what it owns.
+/// The mesh and its tasks.
 pub(crate) struct Mesh {
     pub(crate) shared: Arc<Shared>,
     pub(crate) dialer: Dialer,
@@ -68,16 +68,16 @@ pub(crate) struct Mesh {
     pub(crate) state: State,
 }
 
-/// What the mesh keeps while it runs.
+/// The mesh's state while it runs.
 #[derive(Default)]
 pub(crate) struct State {
     links: BTreeMap<NodeName, Live>,
     by_id: BTreeMap<LinkId, NodeName>,
-    /// Resolve when the latest link of a name has been reported down.
+    /// Each one resolves when the latest link of its name has been reported down.
     tails: BTreeMap<NodeName, oneshot::Receiver<()>>,
     last_id: u64,
     search: Search,
-    /// Whose membership datagram was read last.
+    /// The sender of the membership datagram that was read last.
     teller: Option<NodeName>,
     sessions: JoinSet<()>,
     tasks: JoinSet<()>,
@@ -90,7 +90,7 @@ struct Live {
 }
 
 impl Mesh {
-    /// Runs until the endpoint is closed or all its handles are gone.
+    /// Runs until the endpoint is closed or all its handles are dropped.
     pub(crate) async fn run(mut self) {
         let acceptor =
             crate::accept::accept(Arc::clone(&self.shared), self.dialer.endpoint.clone(), self.dialer.mesh.clone());
@@ -104,7 +104,7 @@ impl Mesh {
                     Some(Command::Forget(name)) => self.forget(&name),
                     Some(Command::Close { within, done }) => {
                         self.leave(within).await;
-                        // An error says that the caller no longer waits.
+                        // An error means that the caller no longer waits.
                         let _ = done.send(());
                         return;
                     }
@@ -145,7 +145,7 @@ impl Mesh {
         }
     }
 
-    /// Does what is due, until nothing is.
+    /// Does everything that is due.
     fn pump(&mut self) {
         while let Some((to, data)) = self.membership.poll_transmit() {
             let Some(live) = self.state.links.get(&to) else { continue };
@@ -166,7 +166,7 @@ impl Mesh {
         self.shared.reports.poll();
     }
 
-    /// Tells whether this node has joined others, and warns while it cannot.
+    /// Reports whether this node has joined others, and logs warnings while it cannot.
     fn search(&mut self) {
         let now = self.now();
         let linked = !self.state.links.is_empty();
@@ -226,7 +226,7 @@ impl Mesh {
         }
     }
 
-    /// Reports that `peer` says that a later run of this name is known, or that another process has proven to be one.
+    /// Reports that `peer` knows a later run of this name, or that another process has proven to be such a run.
     fn superseded(&self, by: Incarnation, peer: &NodeName, addr: Option<SocketAddr>) {
         if by >= self.shared.incarnation() {
             self.shared.notices.superseded(by, peer, addr);
@@ -246,7 +246,7 @@ impl Mesh {
         self.shared.tally.bounds.reached_times(Bound::Introduced, self.membership.take_not_introduced());
     }
 
-    /// A connection did not become a link. Only what a node of the cluster said has an effect beyond that.
+    /// A connection did not become a link. Only a statement of a node of the cluster has further effects.
     fn failed(&mut self, origin: &Origin, addr: SocketAddr, failure: &Failure) {
         let dialed = *origin != Origin::Incoming;
         match failure {
@@ -295,7 +295,7 @@ impl Mesh {
         self.shared.renew(incarnation);
         let now = self.now();
         self.membership.renew(now, incarnation);
-        // The links speak for the run before; each peer learns of the new one when it links again, which is at once.
+        // The links belong to the previous run. Each peer learns of the new run when it links again, which happens at once.
         for live in self.state.links.values() {
             live.link.end(Code::Renewed, Ending::local("this node continues as a new run"), "renewed");
         }

@@ -1,4 +1,4 @@
-//! Whom to dial, and when. Time and randomness are handed in.
+//! Which addresses to dial, and when. The caller passes time and randomness.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -14,32 +14,32 @@ use crate::{MemberState, Timings};
 /// Time since the endpoint's start.
 pub(crate) type Time = Duration;
 
-/// How long a member is dead before it is dialed at the slower pace.
+/// How long a member must be dead before this node dials it at the slower pace.
 const LONG_DEAD: Duration = Duration::from_secs(3600);
 
-/// Dials to a member after which its seed address is tried as well: the address that it gives may be wrong, or the host
-/// may be another node's by now.
+/// Dials to a member after which this node also tries its seed address: the advertised address may be wrong, or the host may
+/// belong to another node now.
 const HOPEFUL: u32 = 4;
 
-/// What to do next.
+/// The next task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Look up the addresses behind a seed.
+    /// Resolve the addresses of a seed.
     Resolve { seed: usize, host: String },
-    /// Dial an address behind a seed, whoever is there.
+    /// Dial an address of a seed, whichever node it belongs to.
     Seed { seed: usize, addr: SocketAddr },
     /// Dial a member.
     Member { name: NodeName, addr: SocketAddr },
 }
 
-/// Why a dial was made, or that none was.
+/// Why a dial was made, or that none was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The other end dialed.
+    /// The peer dialed.
     Incoming,
-    /// A seed's address.
+    /// A dial to a seed's address.
     Seed { seed: usize, addr: SocketAddr },
-    /// A member.
+    /// A dial to a member.
     Member(NodeName),
 }
 
@@ -47,7 +47,7 @@ pub(crate) enum Origin {
 enum Status {
     /// To be dialed at this time.
     Waiting(Time),
-    /// So many lookups and dials are under way.
+    /// This number of lookups and dials is in progress.
     Busy(usize),
     /// Not to be dialed: a link is up.
     Linked,
@@ -59,9 +59,9 @@ struct Target {
     status: Status,
     attempts: u32,
     dead_since: Option<Time>,
-    /// Somebody else answered at the address.
+    /// A node with another name answered at the address.
     misnamed: bool,
-    /// Why it is not linked, as far as its last dial says.
+    /// Why it is not linked, from its last dial.
     trouble: Option<String>,
 }
 
@@ -70,13 +70,13 @@ impl Target {
         Self { addr, status, attempts: 0, dead_since: None, misnamed: false, trouble: None }
     }
 
-    /// Takes the address that the member gives now.
+    /// Sets the address that the member advertises now.
     fn move_to(&mut self, addr: SocketAddr) {
         self.misnamed &= self.addr == addr;
         self.addr = addr;
     }
 
-    /// Whether it is linked, or can be expected to be soon.
+    /// Whether it is linked, or likely to be soon.
     fn is_in_hand(&self) -> bool {
         self.status == Status::Linked || self.attempts < HOPEFUL
     }
@@ -88,16 +88,16 @@ struct Seed {
     status: Status,
     attempts: u32,
     failed: bool,
-    /// It has been tried once at least.
+    /// It has been tried at least once.
     tried: bool,
-    /// Why it led to no link when it was last tried.
+    /// Why the last try led to no link.
     trouble: Option<String>,
 }
 
-/// Whom to dial, and when.
+/// Which addresses to dial, and when.
 ///
-/// A seed is dialed until every address behind it is this node's own or that of a member, which is then dialed as such.
-/// A member is dialed until it is linked, has left, or is forgotten.
+/// The node dials a seed until every address of the seed is this node's own or that of a member, which it then dials as a
+/// member. It dials a member until the member is linked, has left, or is forgotten.
 #[derive(Debug)]
 pub(crate) struct Plan {
     us: NodeName,
@@ -105,11 +105,11 @@ pub(crate) struct Plan {
     rng: StdRng,
     seeds: Vec<Seed>,
     members: BTreeMap<NodeName, Target>,
-    /// Addresses behind seeds that await their dial.
+    /// Addresses of seeds that wait for their dial.
     ready: VecDeque<(usize, SocketAddr)>,
-    /// Who answered at an address behind a seed.
+    /// The node that answered at an address of a seed.
     learned: BTreeMap<SocketAddr, NodeName>,
-    /// Addresses at which this node met itself.
+    /// Addresses that led to this node itself.
     ours: BTreeSet<SocketAddr>,
     dialing: usize,
 }
@@ -133,7 +133,7 @@ impl Plan {
         }
     }
 
-    /// The next thing to do now, if any. A dial counts as under way until [`Plan::ended`].
+    /// The next task that is due now, if any. A dial counts as in progress until [`Plan::ended`].
     pub(crate) fn poll(&mut self, now: Time) -> Option<Task> {
         for (seed, entry) in self.seeds.iter_mut().enumerate() {
             if matches!(entry.status, Status::Waiting(at) if at <= now) {
@@ -155,15 +155,15 @@ impl Plan {
         Some(Task::Member { name: name.clone(), addr: target.addr })
     }
 
-    /// When there will be something to do.
+    /// When the next task is due.
     pub(crate) fn timeout(&self) -> Option<Time> {
         let seeds = self.seeds.iter().map(|seed| seed.status);
-        // At the bound the end of a dial comes first.
+        // At the bound, no new dial starts before another one has ended.
         let members = self.members.values().map(|target| target.status).filter(|_| self.dialing < DIALS);
         seeds.chain(members).filter_map(|status| if let Status::Waiting(at) = status { Some(at) } else { None }).min()
     }
 
-    /// What the membership says about a member.
+    /// Records what the membership reports about a member.
     pub(crate) fn member(&mut self, now: Time, name: &NodeName, addr: SocketAddr, state: MemberState) {
         if state == MemberState::Left {
             if !matches!(self.members.get(name), Some(Target { status: Status::Linked, .. })) {
@@ -180,7 +180,7 @@ impl Plan {
         };
     }
 
-    /// The addresses behind a seed, none if it cannot be resolved.
+    /// Records the addresses of a seed, none if it did not resolve.
     pub(crate) fn resolved(&mut self, now: Time, seed: usize, addrs: Vec<SocketAddr>) {
         let found = !addrs.is_empty();
         let wanted: BTreeSet<SocketAddr> = addrs
@@ -195,14 +195,14 @@ impl Plan {
         self.conclude(now, seed);
     }
 
-    /// Whether the node at an address is linked, or dialed as a member with hope of success.
+    /// Whether the node at an address is linked, or is dialed as a member with a chance of success.
     fn is_taken_care_of(&self, addr: &SocketAddr) -> bool {
         let learned = self.learned.get(addr).and_then(|name| self.members.get(name));
         let mut listed = self.members.values().filter(|target| target.addr == *addr);
         learned.is_some_and(Target::is_in_hand) || listed.any(Target::is_in_hand)
     }
 
-    /// A dial is over: with the name of whom it met, or without success.
+    /// Records the end of a dial, with the name of the node that it reached, or without success.
     pub(crate) fn ended(&mut self, now: Time, origin: &Origin, met: Option<&NodeName>) {
         match origin {
             Origin::Incoming => {}
@@ -229,7 +229,7 @@ impl Plan {
         }
     }
 
-    /// Notes why a dial led to no link. To be called before [`Plan::ended`].
+    /// Records why a dial led to no link. Call it before [`Plan::ended`].
     pub(crate) fn trouble(&mut self, origin: &Origin, why: &str) {
         match origin {
             Origin::Incoming => {}
@@ -242,19 +242,19 @@ impl Plan {
         }
     }
 
-    /// Notes why a seed's addresses are not known.
+    /// Records why a seed did not resolve.
     pub(crate) fn seed_trouble(&mut self, seed: usize, why: &str) {
         if let Some(entry) = self.seeds.get_mut(seed) {
             entry.trouble = Some(why.to_owned());
         }
     }
 
-    /// Whether every seed has been tried once at least.
+    /// Whether every seed has been tried at least once.
     pub(crate) fn has_tried_all(&self) -> bool {
         self.seeds.iter().all(|seed| seed.tried)
     }
 
-    /// The seeds that led to nobody when they were last tried, and the members without a link: each with the reason.
+    /// The seeds whose last try led to no node, and the members without a link: each with the reason.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = (String, &str)> {
         let seeds = self.seeds.iter().filter(|seed| seed.attempts > 0);
         let seeds = seeds.map(|seed| (seed.host.clone(), &seed.trouble));
@@ -263,7 +263,7 @@ impl Plan {
         seeds.chain(members).map(|(whom, trouble)| (whom, trouble.as_deref().unwrap_or("no link")))
     }
 
-    /// Sets the next time for a seed whose dials are all over.
+    /// Sets the next time for a seed whose dials have all ended.
     fn conclude(&mut self, now: Time, seed: usize) {
         let Some(entry) = self.seeds.get_mut(seed).filter(|entry| entry.status == Status::Busy(0)) else { return };
         entry.tried = true;
@@ -294,7 +294,7 @@ impl Plan {
         target.status = Status::Linked;
     }
 
-    /// The link to a member is down. One that held for a while is dialed anew at once.
+    /// The link to a member is down. If it had been up for a while, this node dials again at once.
     pub(crate) fn unlinked(&mut self, now: Time, name: &NodeName, held: Duration) {
         let head_start = self.head_start(name);
         let Some(target) = self.members.get_mut(name) else { return };
@@ -306,7 +306,8 @@ impl Plan {
         target.status = Status::Waiting(now + pause + head_start);
     }
 
-    /// Somebody else answered at a member's address: what was learned there is void, and it is not asked often.
+    /// A node with another name answered at a member's address. What this node learned there is void, and it dials the address
+    /// rarely.
     pub(crate) fn wrong_name(&mut self, name: &NodeName) {
         self.learned.retain(|_, learned| learned != name);
         if let Some(target) = self.members.get_mut(name) {
@@ -320,7 +321,7 @@ impl Plan {
         self.members.remove(name);
     }
 
-    /// Everybody is dialed at once: this node has changed, not the others.
+    /// Dials all members at once, because this node has changed and not the others.
     pub(crate) fn hurry(&mut self, now: Time) {
         for status in self
             .members
@@ -335,13 +336,13 @@ impl Plan {
         }
     }
 
-    /// The smaller name's dial is the one that stays, so it goes first.
+    /// The dial of the smaller name is the one that stays, so it starts earlier.
     fn head_start(&self, name: &NodeName) -> Duration {
         if self.us < *name { Duration::ZERO } else { self.timings.head_start }
     }
 }
 
-/// The pause before attempt number `attempts`, from 1: doubling, up to `longest`, less up to half of it by chance so that
+/// The pause before attempt number `attempts`, from 1. It doubles up to `longest`, minus a random part of up to half, so that
 /// nodes that lost each other at the same time do not all dial at the same time.
 fn backoff(rng: &mut StdRng, timings: &Timings, attempts: u32, longest: Duration) -> Duration {
     let doubled = timings.backoff_min.saturating_mul(1 << attempts.saturating_sub(1).min(16));

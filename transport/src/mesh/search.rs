@@ -1,4 +1,4 @@
-//! Whether this node has found its cluster, and what it says while it has not.
+//! Whether this node has found its cluster, and the warnings while it has not.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::plan::{Plan, Time};
 use crate::Joining;
 use crate::limits::SEEDS_NAMED;
 
-/// Between two warnings that no seed answers.
+/// Time between two warnings that no seed answers.
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// The search for other nodes.
@@ -28,7 +28,7 @@ pub(super) struct Warning {
 }
 
 impl Search {
-    /// How the search stands now, and the warning that is due.
+    /// The current state of the search, and the warning that is due.
     pub(super) fn poll(&mut self, now: Time, linked: bool, plan: &Plan) -> (Joining, Option<Warning>) {
         if linked {
             (self.linked_at, self.quiet_until) = (now, Some(now + REMINDER));
@@ -52,7 +52,7 @@ impl Search {
     }
 }
 
-/// Whom this node tried to reach in vain; `None` when there is nobody.
+/// The targets that this node could not reach; `None` when there are none.
 fn tried(plan: &Plan) -> Option<String> {
     let mut troubles = plan.troubles();
     let named: Vec<_> = troubles.by_ref().take(SEEDS_NAMED).map(|(whom, why)| format!("{whom} ({why})")).collect();
@@ -79,7 +79,7 @@ mod tests {
         Plan::new(NodeName::new("n1").unwrap(), seeds, Timings::default(), 1)
     }
 
-    /// Lets every task that is due fail, or meet this node itself.
+    /// Makes every due task fail, or lead to this node itself.
     fn fail(plan: &mut Plan, now: Time, ourselves: bool) {
         let us = NodeName::new("n1").unwrap();
         while let Some(task) = plan.poll(now) {

@@ -1,30 +1,30 @@
-//! Which of two connections between the same two nodes stays.
+//! Decides which of two connections between the same two nodes stays.
 
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-/// What counts about a connection: the peer's run, and which end dialed.
+/// The properties of a connection that decide: the peer's run, and which end dialed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) incarnation: Incarnation,
     pub(crate) dialed_by_us: bool,
 }
 
-/// What becomes of a new connection.
+/// The decision about a new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It becomes the link; an earlier one is closed.
     Accept,
     /// The earlier one stays.
     Duplicate,
-    /// It is of an older run than one that is known.
+    /// It belongs to an older run than a known one.
     Stale(Incarnation),
 }
 
 /// Decides on a new connection between `us` and `peer`.
 ///
-/// `known` is the latest run of the peer that has said hello: what others say of the peer does not count.
-/// Both ends see the same two connections, perhaps in another order, and come to the same end: a newer run wins; of one
-/// run, the connection dialed by the smaller name; of two of those, the later.
+/// `known` is the latest run of the peer that has said hello; hearsay about the peer does not count. Both ends see the same two
+/// connections, perhaps in a different order, and reach the same decision. A newer run wins. For one run, the connection
+/// dialed by the smaller name wins. Of two of those, the later one wins.
 pub(crate) fn settle(
     us: &NodeName,
     peer: &NodeName,
@@ -57,7 +57,7 @@ mod tests {
         Claim { incarnation: Incarnation(incarnation), dialed_by_us }
     }
 
-    /// Which connection an end is left with when it sees them in this order.
+    /// Which connection an end keeps when it sees them in this order.
     fn left_with(us: &str, peer: &str, order: [(char, bool); 2]) -> char {
         let mut live: Option<(char, Claim)> = None;
         for (conn, dialed_by_us) in order {

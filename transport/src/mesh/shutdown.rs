@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use super::{Input, Mesh};
 use crate::closing::{Code, Ending};
 
-/// What is kept of the time for closing to see the last packets out, at most.
+/// The part of the closing time that is reserved for the last packets, at most.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Mesh {
-    /// Leaves the cluster: the others are told, what is queued is delivered, and nothing is left running. Frames that
-    /// cannot be delivered within the time given are lost.
+    /// Leaves the cluster: announces it to the other nodes, delivers what is queued, and leaves nothing running. Frames that
+    /// cannot
+    /// be delivered in the given time are lost.
     pub(super) async fn leave(mut self, within: Duration) {
         let deadline = Instant::now() + within;
         self.shared.leaving.store(true, Ordering::Release);
@@ -32,7 +33,7 @@ impl Mesh {
         self.end(Code::Goodbye, deadline).await;
     }
 
-    /// The handles are gone without a word: the peers learn that the connections are closed, not that the node left.
+    /// The handles were dropped without a close. The peers learn that the connections are closed, not that the node left.
     pub(super) async fn abandon(self) {
         self.end(Code::Closed, Instant::now() + LAST_WORDS).await;
     }
@@ -40,7 +41,7 @@ impl Mesh {
     fn pump_farewell(&mut self) {
         while let Some((to, data)) = self.membership.poll_transmit() {
             if let Some(live) = self.state.links.get(&to) {
-                // A goodbye that gets lost is said again by the end of the link.
+                // If a goodbye is lost, the end of the link states it again.
                 let _ = live.link.conn().send_datagram(data);
             }
         }
@@ -63,7 +64,7 @@ impl Mesh {
             live.link.end(code, Ending::local("this node ends"), "the node ends");
         }
         endpoint.close(code.var(), b"the node ends");
-        // Sessions may wait for a reader of events that never comes; nothing of theirs is needed any more.
+        // Sessions may wait for a reader of events that never comes. Nothing needs them any more.
         self.state.tasks.shutdown().await;
         self.state.sessions.shutdown().await;
         self.state.links.clear();
