@@ -1,4 +1,4 @@
-//! Connections whose other end has proven who it is.
+//! Connections whose peer has proven its identity.
 
 use quinn::{Connection, ConnectionError};
 use rustls::pki_types::CertificateDer;
@@ -8,7 +8,7 @@ use super::{Ending, Unproven};
 use crate::Refusal;
 use crate::verify::certificate_name;
 
-/// A connection whose handshake is over: the other end has a certificate of the cluster and its key.
+/// A connection whose handshake is complete: the peer has a certificate of the cluster and its key.
 #[derive(Debug, Clone)]
 pub(crate) struct Proven {
     conn: Connection,
@@ -16,8 +16,9 @@ pub(crate) struct Proven {
 }
 
 impl Proven {
-    /// The connection with the name that its certificate proves. QUIC hands out a connection when its handshake is over, and
-    /// TLS has verified the certificate and the key then.
+    /// The connection with the name that its certificate proves. QUIC hands out a connection only after its handshake, when TLS
+    /// has
+    /// verified the certificate and the key.
     pub(crate) fn of(conn: Connection) -> Result<Self, Unproven> {
         let chain = conn.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
         let named = match chain.as_ref().and_then(|chain| chain.first()) {
@@ -43,12 +44,12 @@ impl Proven {
         &self.conn
     }
 
-    /// What the end of the connection means.
+    /// The meaning of the end of the connection.
     pub(crate) fn ending(&self, error: &ConnectionError) -> Ending {
         Ending::of(error)
     }
 
-    /// What the end of the connection means, if it has ended.
+    /// The meaning of the end of the connection, if it has ended.
     pub(crate) fn ended(&self) -> Option<Ending> {
         self.conn.close_reason().map(|error| Ending::of(&error))
     }

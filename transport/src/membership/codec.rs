@@ -1,4 +1,4 @@
-//! Membership datagrams as bytes.
+//! Encodes and decodes membership datagrams.
 
 use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, State};
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::id::Id;
 
-/// What a datagram says, as postcard writes it. foca's own types are translated, so that its next version does not
-/// change the wire by accident.
+/// The header of a datagram in postcard. foca's own types are translated, so that foca's next version cannot change the wire
+/// format by accident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct WireHeader {
     src: Id,
@@ -45,7 +45,7 @@ enum WireState {
     Down,
 }
 
-/// A membership datagram: who speaks, and what the sender says about members.
+/// A membership datagram: its sender, and the sender's statements about members.
 #[derive(Debug, Clone)]
 pub(super) struct Datagram {
     pub(super) header: Header<Id>,
@@ -53,7 +53,7 @@ pub(super) struct Datagram {
 }
 
 impl Datagram {
-    /// Reads a whole datagram. Bytes behind the last member are an error.
+    /// Reads a whole datagram. Bytes after the last member are an error.
     pub(super) fn read(mut data: &[u8]) -> Result<Self, CodecError> {
         let header = IdCodec.decode_header(&mut data)?;
         let mut members = Vec::new();
@@ -90,7 +90,7 @@ impl Datagram {
     }
 }
 
-/// Why bytes are no header or member, or the other way round.
+/// Why a header or member could not be decoded or encoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CodecError {
     #[error("{0}")]
@@ -158,7 +158,7 @@ fn put<T: Serialize>(value: &T, mut buf: impl BufMut) -> Result<(), CodecError> 
     Ok(())
 }
 
-/// Reads a value from the front. The buffer is the datagram, which lies in one piece.
+/// Reads a value from the front. The buffer is the datagram, which is contiguous.
 fn get<T: for<'de> Deserialize<'de>>(mut buf: impl Buf) -> Result<T, CodecError> {
     let before = buf.chunk().len();
     let (value, rest) = postcard::take_from_bytes(buf.chunk())?;

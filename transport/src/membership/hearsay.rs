@@ -1,14 +1,14 @@
-//! What a member's statements about others are worth.
+//! How this node judges hearsay: a member's statements about other members.
 //!
-//! Only a node itself says over its own link which run and life it is in, that it lives, and that it leaves. What one member
+//! Only a node itself, over its own link, can state its run and life, that it is alive, and that it leaves. What one member
 //! says about another one is hearsay:
 //!
-//! - About a member that has a link to this node, hearsay changes nothing. When it says that the member is not well or is
-//!   another run, this node passes it on to that member and asks for an answer. Any answer ends the doubt. A member that does
-//!   not answer for [`DOUBT`] is what the hearsay says.
-//! - About a member without a link, this node takes hearsay, since nobody else speaks for that member. It never takes it as a
-//!   goodbye. When the member speaks over a link again, the member's word replaces the hearsay.
-//! - About this node, hearsay is answered: with the next life, or with a new run.
+//! - About a member that has a link to this node, hearsay changes nothing at once. If it says that the member is not alive or
+//!   is another run, this node passes it on to that member and asks for an answer. Any answer ends the doubt. If the member
+//!   does not answer for [`DOUBT`], this node accepts the hearsay.
+//! - About a member without a link, this node accepts hearsay, because no better source exists. It never accepts it as a
+//!   goodbye. When the member speaks over a link again, the member's own statement replaces the hearsay.
+//! - About this node itself, this node answers hearsay: with its next life, or with a new run.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -23,22 +23,23 @@ use super::id::{GENERATION_REPORTED, Id};
 use super::swim::Swim;
 use super::{MembershipEvent, Time};
 
-/// How long a linked member has to answer hearsay about itself.
+/// How long a linked member may take to answer hearsay about itself.
 pub(super) const DOUBT: Duration = Duration::from_secs(3);
 
-/// The least time between two pieces of hearsay that are passed on to one member.
+/// The least time between two pieces of hearsay that this node passes on to one member.
 pub(super) const PASS_ON_PAUSE: Duration = Duration::from_secs(1);
 
-/// The least time between two lives of this run: every life has to go round, and probes of the life before find nobody.
+/// The least time between two lives of this run. Every new life has to reach all nodes, and probes of the previous life get no
+/// answer.
 const LIFE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The least time between two answers to a suspicion.
+/// The least time between two refutations of a suspicion.
 const REFUTE_PAUSE: Duration = Duration::from_millis(200);
 
-/// A suspicion with a higher number than this is answered with the next life, because the numbers end.
+/// This node answers a suspicion with a higher number than this with its next life, because these numbers can run out.
 const REFUTATION: u16 = 1 << 15;
 
-/// Hearsay about a linked member that has not answered it yet.
+/// Hearsay about a linked member that the member has not answered yet.
 #[derive(Debug, Clone)]
 pub(super) struct Doubt {
     pub(super) said: Member<Id>,
@@ -48,18 +49,18 @@ pub(super) struct Doubt {
 /// What this node does with one piece of hearsay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// It takes it and tells others.
+    /// It accepts the hearsay and gossips it.
     Take,
-    /// It takes it and tells nobody: it never had a link with that member.
+    /// It accepts the hearsay and does not gossip it, because it never had a link with that member.
     Note,
     /// It asks the member.
     Ask,
-    /// It ignores it.
+    /// It ignores the hearsay.
     Ignore,
 }
 
 impl Swim {
-    /// Takes note that a peer has spoken: its word about itself replaces what others have said of it.
+    /// Records that a peer has spoken: its statement about itself replaces hearsay.
     pub(super) fn own_word(&mut self, now: Time, from: &NodeName, datagram: &Datagram) {
         let Some(reachable) = self.reachable.get_mut(from) else { return };
         reachable.heard = true;
@@ -79,8 +80,9 @@ impl Swim {
         }
     }
 
-    /// Replaces what foca has of a peer where that is later than anything the peer has said. The peer is told, so that it can
-    /// answer for all who have no link to it.
+    /// Replaces foca's record of a peer if the record is later than anything the peer has said. This node passes the record on
+    /// to
+    /// the peer, so that the peer can answer it for all nodes without a link to the peer.
     fn overrule(&mut self, now: Time, own: Id, refutation: u16) {
         let Some(record) = self.record(&own.name) else { return };
         if (record.id().life(), record.incarnation()) <= (own.life(), refutation) {
@@ -92,7 +94,7 @@ impl Swim {
         }
     }
 
-    /// [Overrules](Self::overrule) what foca has of all peers that have spoken.
+    /// [Overrules](Self::overrule) foca's records of all peers that have spoken.
     pub(super) fn overrule_all(&mut self, now: Time) {
         let records = self.foca.iter_membership_state();
         let wrong = records.filter_map(|record| {
@@ -111,13 +113,13 @@ impl Swim {
         self.settle(now, done);
     }
 
-    /// Takes the list of members in a datagram.
+    /// Handles the list of members in a datagram.
     pub(super) fn take_members(&mut self, now: Time, from: &NodeName, members: Vec<Member<Id>>) {
         let (mut take, mut note, mut new) = (Vec::new(), Vec::new(), BTreeSet::new());
         for member in members {
             let id = member.id();
             if id.name == *from {
-                // Of a later run its hello tells.
+                // A peer reports a later run of its own in a hello.
                 let run = self.reachable.get(from).map(|reachable| reachable.peer.incarnation);
                 if run.is_some_and(|run| id.incarnation <= run) {
                     take.push(member);
@@ -151,7 +153,7 @@ impl Swim {
             return if older || (same && well) { Verdict::Ignore } else { Verdict::Ask };
         }
         let Some(record) = record else {
-            // Nobody needs to know of a dead member that it never met.
+            // No node needs the record of a dead member that it never had a link with.
             if member.state() == State::Down || id.left {
                 return Verdict::Ignore;
             }
@@ -164,13 +166,14 @@ impl Swim {
             return Verdict::Note;
         };
         if id.incarnation == record.id.incarnation && id.addr != record.id.addr {
-            // A run does not move.
+            // A run never changes its address.
             return Verdict::Ignore;
         }
         if record.teller.is_some() { Verdict::Note } else { Verdict::Take }
     }
 
-    /// Whether a run is one that others may tell of: one that the node is in or was in, or may have begun.
+    /// Whether other nodes may report this run: the node's current run or an earlier one, or a later one that it can have
+    /// begun.
     fn can_be_reported(&self, id: &Id) -> bool {
         let us = self.foca.identity();
         let said = self.reachable.get(&id.name).map(|reachable| reachable.peer.incarnation);
@@ -180,7 +183,7 @@ impl Swim {
         known || id.incarnation.0 <= INCARNATION_REPORTED
     }
 
-    /// Asks a linked member about what others say of it.
+    /// Asks a linked member about hearsay.
     fn ask(&mut self, now: Time, said: Member<Id>) {
         let Some(reachable) = self.reachable.get_mut(&said.id().name) else { return };
         let later = |news: &Member<Id>| said.id().is_newer_than(news.id());
@@ -195,7 +198,7 @@ impl Swim {
         }
     }
 
-    /// Sends members what others have said of them, and asks for an answer.
+    /// Passes hearsay on to the members that it is about, and asks for an answer.
     pub(super) fn pass_on(&mut self, now: Time) {
         let due = |told: Option<Time>| told.is_none_or(|told| told + PASS_ON_PAUSE <= now);
         let us = self.foca.identity().clone();
@@ -222,25 +225,25 @@ impl Swim {
         }
     }
 
-    /// Whoever has not answered in time is what the others say.
+    /// Accepts the hearsay about members that have not answered in time.
     pub(super) fn end_doubts(&mut self, now: Time) {
         let mut unanswered = Vec::new();
         for reachable in self.reachable.values_mut() {
             let Some(doubt) = &mut reachable.doubt else { continue };
             let waited = now.saturating_sub(doubt.since);
             if waited >= DOUBT * 2 {
-                // This node did not run meanwhile, and the answer may wait to be read.
+                // This process was stopped in between, and the answer may wait to be read.
                 doubt.since = now;
             } else if waited >= DOUBT {
                 unanswered.extend(reachable.doubt.take().map(|doubt| doubt.said));
-                // It does not speak for itself any more.
+                // The peer's own statement is no longer current.
                 reachable.own = None;
             }
         }
         self.believe(now, unanswered);
     }
 
-    /// Takes hearsay about members that nobody has contradicted.
+    /// Accepts hearsay that nothing has contradicted.
     pub(super) fn believe(&mut self, now: Time, said: Vec<Member<Id>>) {
         if !said.is_empty() {
             let done = self.foca.apply_many(said.into_iter(), true, &mut self.outputs);
@@ -248,7 +251,7 @@ impl Swim {
         }
     }
 
-    /// When the next doubt ends, or the next piece of hearsay may be passed on.
+    /// When the next doubt ends, or when this node may pass on the next piece of hearsay.
     pub(super) fn next_doubt(&self) -> Option<Time> {
         let next = self.reachable.values().filter_map(|reachable| {
             let ends = reachable.doubt.as_ref().map(|doubt| doubt.since + DOUBT);
@@ -259,7 +262,7 @@ impl Swim {
         next.min()
     }
 
-    /// Answers what a datagram says about this node itself.
+    /// Answers a datagram's statement about this node itself.
     pub(super) fn answer(&mut self, now: Time, said: &Member<Id>) {
         let (id, us) = (said.id(), self.foca.identity().clone());
         if id.incarnation > us.incarnation {
@@ -268,7 +271,7 @@ impl Swim {
                 self.events.push_back(MembershipEvent::Superseded { by: id.incarnation, addr: Some(id.addr) });
             }
         } else if id.is_newer_than(&us) {
-            // Another life of this run, which this node did not live.
+            // Another life of this run, which this node did not have.
             self.next_life(now, id.generation.saturating_add(1));
         } else if *id == us {
             match said.state() {
@@ -288,7 +291,9 @@ impl Swim {
         self.settle(now, done);
     }
 
-    /// Goes on as a later life of this run, so that those who have it dead take it back; as a new run where lives end.
+    /// Continues as a later life of this run, so that nodes that declared it dead accept it again. Requests a new run when
+    /// there
+    /// are no further lives.
     pub(super) fn next_life(&mut self, now: Time, generation: u32) {
         if self.renewed.is_some_and(|at| now < at + LIFE_PAUSE) {
             return;
@@ -306,7 +311,7 @@ impl Swim {
     }
 }
 
-/// Which of two pieces of hearsay about a member goes further.
+/// The order of two pieces of hearsay about a member: the greater one claims more.
 fn weight(said: &Member<Id>) -> ((Incarnation, u32, SocketAddr), u8) {
     let state = match said.state() {
         State::Alive => 0,
@@ -316,7 +321,7 @@ fn weight(said: &Member<Id>) -> ((Incarnation, u32, SocketAddr), u8) {
     (said.id().life(), state)
 }
 
-/// What others say about a member, as far as it can be taken: they do not say goodbye for it.
+/// A statement about another member, reduced to what hearsay may state: it cannot be a goodbye.
 fn hearsay(member: Member<Id>) -> Member<Id> {
     let state = if member.id().left { State::Down } else { member.state() };
     let id = Id { left: false, ..member.id().clone() };

@@ -1,4 +1,4 @@
-//! The identity of a member as the membership protocol sees it.
+//! The identity of a member in the membership protocol.
 
 use std::net::SocketAddr;
 
@@ -8,21 +8,21 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 use super::Peer;
 use crate::hello::can_be_dialed;
 
-/// Highest generation that can be read. No member of this build says so high a one of itself.
+/// Highest generation that can be decoded. No member of this build gives itself such a high one.
 const GENERATION: u32 = 1 << 30;
 
-/// Highest generation of a member that others may state, and the last that a run lives: a run that would need a later one
-/// goes on as a new run instead. So no statement of others is ever beyond what the member itself can outbid.
+/// Highest generation of a member that other nodes may report, and the last life of a run. A run that needs a later life
+/// continues as a new run instead. So the member itself can always exceed what other nodes report.
 pub(super) const GENERATION_REPORTED: u32 = 1 << 29;
 
-/// One life of a run in the eyes of the others: a run that was declared dead and is not goes on with the next generation.
+/// One life of a run, as other nodes see it. A run that was declared dead by mistake continues with the next generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Id {
     pub(crate) name: NodeName,
     pub(crate) addr: SocketAddr,
     pub(crate) incarnation: Incarnation,
     pub(crate) generation: u32,
-    /// The life ends by goodbye.
+    /// Whether the life ended with a goodbye.
     pub(crate) left: bool,
 }
 
@@ -32,28 +32,29 @@ impl Id {
         Self { name: peer.name.clone(), addr: peer.addr, incarnation: peer.incarnation, generation: 0, left: false }
     }
 
-    /// What of it the rest of this crate knows.
+    /// The part of the identity that the rest of this crate uses.
     pub(crate) fn peer(&self) -> Peer {
         Peer { name: self.name.clone(), addr: self.addr, incarnation: self.incarnation }
     }
 
-    /// Whether an identity that came from outside can be one.
+    /// Whether an identity from outside is valid.
     pub(crate) fn is_possible(&self) -> bool {
         self.incarnation.checked().is_ok() && self.generation <= GENERATION && can_be_dialed(self.addr)
     }
 
-    /// Which life of which run, where: what of the identity only its own node decides.
+    /// The run, life and address: the parts of the identity that only its own node decides.
     pub(super) fn life(&self) -> (Incarnation, u32, SocketAddr) {
         (self.incarnation, self.generation, self.addr)
     }
 
-    /// Total, so that any two nodes agree: the newer run, its later life, its end. The address only breaks the tie of two
-    /// processes that both claim to be the same.
+    /// A total order, so that any two nodes agree: the newer run, then its later life, then the end of the life. The address
+    /// only
+    /// breaks the tie between two processes that claim the same identity.
     fn order(&self) -> (Incarnation, u32, bool, SocketAddr) {
         (self.incarnation, self.generation, self.left, self.addr)
     }
 
-    /// Whether this is the newer of two identities of one name.
+    /// Whether this identity is newer than another one of the same name.
     pub(crate) fn is_newer_than(&self, other: &Self) -> bool {
         self.order() > other.order()
     }

@@ -1,4 +1,4 @@
-//! Who is alive: a membership protocol as a pure function of its inputs.
+//! The membership protocol (failure detector and gossip) as a pure function of its inputs.
 
 mod codec;
 mod hearsay;
@@ -30,14 +30,14 @@ pub(crate) struct Peer {
     pub(crate) incarnation: Incarnation,
 }
 
-/// What the membership reports.
+/// An event of the membership.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum MembershipEvent {
-    /// A member is seen differently than before. One that has never said hello to this node is known from `reported_by` alone.
+    /// The view of a member has changed. If it has never said hello to this node, only `teller` has reported it.
     Changed { peer: Peer, state: MemberState, teller: Option<NodeName> },
-    /// A member was dropped: forgotten, or dead and in the way of a new one.
+    /// A member was dropped: it was forgotten, or it was dead and its place was needed.
     Dropped(NodeName),
-    /// A newer run of this node is known, or this run cannot go on; and the address of that run, if it is another process.
+    /// A newer run of this node is known, or this run cannot continue; and the address of that run, if it is another process.
     Superseded { by: Incarnation, addr: Option<SocketAddr> },
 }
 
@@ -52,16 +52,16 @@ pub(crate) enum DatagramError {
     Full,
 }
 
-/// A membership protocol. Time only ever comes in, with the input that it belongs to.
+/// A membership protocol. It gets the time only as an argument of its inputs.
 ///
 /// Order of use: feed inputs, then drain [`transmit`](Membership::poll_transmit) and [`event`](Membership::poll_event),
 /// then wait until [`timeout`](Membership::poll_timeout).
 pub(crate) trait Membership: Send {
-    /// A peer can be reached: join it, if it is not a member yet.
+    /// A peer is reachable: join it, if it is not a member yet.
     fn link_up(&mut self, now: Time, peer: Peer);
-    /// A peer can no longer be reached directly.
+    /// A peer is no longer reachable directly.
     fn link_down(&mut self, now: Time, name: &NodeName);
-    /// A peer that can be reached has said something.
+    /// A reachable peer has sent a datagram.
     fn handle_datagram(&mut self, now: Time, from: &NodeName, data: &[u8]) -> Result<(), DatagramError>;
     /// Time has passed.
     fn handle_timeout(&mut self, now: Time);
@@ -71,16 +71,16 @@ pub(crate) trait Membership: Send {
     fn renew(&mut self, now: Time, incarnation: Incarnation);
     /// Drops a member.
     fn forget(&mut self, now: Time, name: &NodeName);
-    /// Tells the others that this node leaves. Nothing is answered after that.
+    /// Announces to the other nodes that this node leaves. It answers nothing after that.
     fn leave(&mut self, now: Time);
-    /// The next datagram to send, to a peer that can be reached.
+    /// The next datagram to send to a reachable peer.
     fn poll_transmit(&mut self) -> Option<(NodeName, Bytes)>;
     /// The next event.
     fn poll_event(&mut self) -> Option<MembershipEvent>;
     /// When [`handle_timeout`](Membership::handle_timeout) is due.
     fn poll_timeout(&self) -> Option<Time>;
-    /// Datagrams dropped so far because no link led to their member.
+    /// Datagrams dropped so far because no link leads to their receiver.
     fn unreachable(&self) -> u64;
-    /// Names that found no place in the table since the last call, because their tellers have introduced too many.
+    /// Names that found no place in the table since the last call, because the reporting members have introduced too many.
     fn take_not_introduced(&mut self) -> u64;
 }

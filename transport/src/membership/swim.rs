@@ -1,8 +1,8 @@
-//! Membership by SWIM: random probes, suspicion, and gossip (Das, Gupta & Motivala 2002), done by `foca`.
+//! Membership by SWIM: random probes, suspicion, and gossip (Das, Gupta & Motivala 2002). `foca` implements it.
 //!
-//! What is ours: identities that let a run that was declared dead come back ([`Id`]), the check of every datagram before
-//! `foca` sees it, joining over links as they come up, what others' statements about a member are worth (`hearsay.rs`), and
-//! the bound on the table of members (`table.rs`).
+//! This module adds: identities that let a run return after it was declared dead ([`Id`]), the check of every datagram before
+//! `foca` sees it, joining over links as they come up, the rules for hearsay (`hearsay.rs`), and the bound on the table of
+//! members (`table.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -23,11 +23,11 @@ use super::{DatagramError, Membership, MembershipEvent, Peer, Time};
 use crate::MemberState;
 use crate::limits::{DATAGRAM_BYTES, MEMBERS};
 
-/// How often a linked peer that is no member yet is asked again to let this node join: datagrams get lost.
+/// How often this node asks again to join a linked peer that is not a member yet, because datagrams can be lost.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a suspect of a cluster of up to ten has to say otherwise; longer with the logarithm of the cluster's size, as
-/// the word takes longer to go round.
+/// How long a suspect in a cluster of up to ten nodes may take to refute. The time grows with the logarithm of the cluster's
+/// size, because gossip takes longer to reach all nodes.
 const SUSPICION: Duration = Duration::from_secs(3);
 
 /// SWIM over the links of one node.
@@ -37,16 +37,16 @@ pub(crate) struct Swim {
     timers: Timers<Timer<Id>>,
     pub(super) reachable: BTreeMap<NodeName, Reachable>,
     pub(super) known: BTreeMap<NodeName, Known>,
-    /// Who introduces the members that are new in this call.
+    /// The member that introduces the new members of this call.
     pub(super) teller: Option<NodeName>,
-    /// When this run began its present life.
+    /// When this run began its current life.
     pub(super) renewed: Option<Time>,
-    /// When it last answered a suspicion.
+    /// When this node last refuted a suspicion.
     pub(super) refuted: Option<Time>,
     pub(super) transmits: VecDeque<(NodeName, Bytes)>,
     pub(super) events: VecDeque<MembershipEvent>,
     unreachable: u64,
-    /// Names that found no place, until they are counted.
+    /// Names that found no place and are not counted yet.
     pub(super) not_introduced: u64,
     left: bool,
 }
@@ -55,17 +55,17 @@ pub(crate) struct Swim {
 #[derive(Debug, Clone)]
 pub(super) struct Reachable {
     pub(super) peer: Peer,
-    /// When it was last asked to let this node join.
+    /// When this node last asked to join it.
     pub(super) asked: Time,
-    /// It has said something: it knows this node, and this node its present life.
+    /// Whether it has spoken: it knows this node, and this node knows its current life.
     pub(super) heard: bool,
-    /// The latest that it has said of itself over this link: its life, and the number of its last answer to a suspicion.
+    /// Its latest statement about itself over this link: its life, and the number of its last refutation.
     pub(super) own: Option<(Id, u16)>,
-    /// What others say of it, until it answers.
+    /// Hearsay about it, until it answers.
     pub(super) doubt: Option<Doubt>,
-    /// What it is to be told that others say of it.
+    /// Hearsay to pass on to it.
     pub(super) news: Option<foca::Member<Id>>,
-    /// When it was last told such.
+    /// When hearsay was last passed on to it.
     pub(super) told: Option<Time>,
 }
 
@@ -75,7 +75,7 @@ impl Reachable {
     }
 }
 
-/// What foca puts out during one call.
+/// The outputs of foca during one call.
 #[derive(Default)]
 pub(super) struct Outputs {
     messages: Vec<(Id, Bytes)>,
@@ -117,10 +117,10 @@ impl Swim {
         }
     }
 
-    /// Takes what foca put out in the last call, and compares its view with the one reported.
+    /// Processes foca's outputs of the last call, and compares its view with the reported one.
     pub(super) fn settle(&mut self, now: Time, done: Result<(), foca::Error>) {
         if let Err(error) = done {
-            // None of these is fatal: foca's state stays usable, and the next probe goes on.
+            // None of these errors is fatal: foca's state stays valid, and the next probe continues.
             tracing::debug!(%error, "membership");
         }
         if std::mem::take(&mut self.outputs.rejoined) {
@@ -134,14 +134,14 @@ impl Swim {
                 let data = self.outgoing(data);
                 self.transmits.push_back((to.name, data));
             } else {
-                // A probe of a member without link: others will be asked to reach it.
+                // A probe of a member without a link. foca then asks other members to reach it.
                 self.unreachable += 1;
             }
         }
         self.compare(now);
     }
 
-    /// Reports every member whose state, run or address is not the one last reported.
+    /// Reports every member whose state, run or address differs from the last report.
     fn compare(&mut self, now: Time) {
         let us = self.foca.identity().name.clone();
         let mut changed = false;
@@ -171,7 +171,7 @@ impl Swim {
         }
     }
 
-    /// Asks a peer to let this node join; who is asked by name takes it whatever its generation.
+    /// Asks a peer to let this node join. The peer accepts a request under its name whatever its generation is.
     pub(super) fn join(&mut self, now: Time, name: &NodeName) {
         if self.left {
             return;
@@ -190,21 +190,22 @@ impl Swim {
         }
     }
 
-    /// Whether the membership has a peer as running, and the peer has answered.
+    /// Whether the membership lists a peer as running, and the peer has answered.
     fn has_joined(&self, reachable: &Reachable) -> bool {
         let Reachable { peer, heard, .. } = reachable;
         let alive = |known: &Known| known.state.is_active() && known.id.incarnation >= peer.incarnation;
         *heard && self.known.get(&peer.name).is_some_and(alive)
     }
 
-    /// When the next peer is to be asked again.
+    /// When to ask the next peer again.
     fn next_join(&self) -> Option<Time> {
         let waiting = self.reachable.values().filter(|peer| !self.left && !self.has_joined(peer));
         waiting.map(|peer| peer.asked + JOIN_AGAIN).min()
     }
 
-    /// Takes a peer's hello for what it says: that this run is alive. So it is probed from now on, even if none of its
-    /// datagrams ever arrives. What others said of a later run was wrong.
+    /// Treats a peer's hello as proof that this run is alive. So this node probes it from now on, even if none of its datagrams
+    /// ever
+    /// arrives. Hearsay about a later run was wrong.
     fn believe_hello(&mut self, now: Time, peer: &Peer) {
         let run = |id: &Id| (id.incarnation, id.addr);
         match self.record(&peer.name) {
@@ -228,7 +229,7 @@ impl Swim {
         }
     }
 
-    /// Whether a datagram is from the run at the other end of the link, and the table holds that.
+    /// Checks that a datagram comes from the run at the other end of the link, and that the table has a place for it.
     fn check_sender(&mut self, from: &NodeName, src: &Id) -> Result<(), DatagramError> {
         let run = |peer: &Peer| peer.name == src.name && peer.incarnation == src.incarnation;
         if !self.reachable.get(from).is_some_and(|reachable| run(&reachable.peer)) {
@@ -238,7 +239,7 @@ impl Swim {
         if room { Ok(()) } else { Err(DatagramError::Full) }
     }
 
-    /// A datagram as it leaves: a node tells others only of members that have said hello to it.
+    /// Filters an outgoing datagram: a node gossips only about members that have said hello to it.
     fn outgoing(&self, data: Bytes) -> Bytes {
         let never_met = |name: &NodeName| self.known.get(name).is_some_and(|known| known.teller.is_some());
         if !self.known.values().any(|known| known.teller.is_some()) {
@@ -266,7 +267,7 @@ impl Membership for Swim {
 
     fn link_down(&mut self, now: Time, name: &NodeName) {
         let doubt = self.reachable.remove(name).and_then(|reachable| reachable.doubt);
-        // Nobody speaks for it any more.
+        // The link is down, so no better source than hearsay remains.
         self.believe(now, doubt.into_iter().map(|doubt| doubt.said).collect());
     }
 
@@ -282,7 +283,7 @@ impl Membership for Swim {
         let to_us = datagram.header.dst == us;
         let buried = to_us && datagram.header.message == foca::Message::TurnUndead;
         if buried {
-            // Who has this life dead is answered below, at a bounded rate; foca answers each time.
+            // A message that this life was declared dead is answered below, at a bounded rate. foca would answer every one.
             datagram.header.message = foca::Message::Gossip;
         }
         let header = Datagram::write_header(&datagram.header).map_err(|error| malformed(&error))?;
@@ -306,7 +307,7 @@ impl Membership for Swim {
         self.timers.forgive_stop(now);
         while let Some(timer) = self.timers.pop(now) {
             let done = self.foca.handle_timer(timer, &mut self.outputs);
-            // A probe or a suspicion may be of a life that only others have told of.
+            // A probe or a suspicion may concern a life that is known only from hearsay.
             self.overrule_all(now);
             self.settle(now, done);
         }
@@ -354,7 +355,7 @@ impl Membership for Swim {
     }
 
     fn leave(&mut self, now: Time) {
-        // The life that ends is marked, so that who hears of it from others knows a goodbye from a death.
+        // The ending life is marked, so that nodes that learn of it by gossip can distinguish a goodbye from a death.
         let last = Id { left: true, ..self.foca.identity().clone() };
         let done = self.foca.change_identity(last, &mut self.outputs);
         self.settle(now, done);
@@ -384,9 +385,9 @@ impl Membership for Swim {
     }
 }
 
-/// How foca is set for a cluster of `members` others. Each node probes one other a second, whatever the cluster's size:
-/// an idle node sends and answers two or three datagrams of some hundred bytes a second over all its links together. A
-/// dead node is probed within a second or two, suspected a second later and declared dead 3 s after that.
+/// foca's settings for a cluster of `members` others. Each node probes one other node a second, whatever the cluster's size:
+/// an idle node sends and answers two or three datagrams of some hundred bytes a second over all its links together. A dead
+/// node is probed within a second or two, suspected a second later and declared dead 3 s after that.
 fn config(members: usize) -> foca::Config {
     const fn periodic(frequency: Duration, num_members: NonZeroUsize) -> Option<PeriodicParams> {
         Some(PeriodicParams { frequency, num_members })
@@ -399,7 +400,7 @@ fn config(members: usize) -> foca::Config {
         num_indirect_probes: THREE,
         max_transmissions: NonZeroU8::MIN.saturating_add(11),
         suspect_to_down_after: SUSPICION.mul_f64(size.log10()),
-        // Never by time: a dead member is remembered until it comes back, is forgotten, or is in the way of a new one.
+        // Never by time: a node keeps a dead member until it returns, is forgotten, or its place is needed.
         remove_down_after: None,
         max_packet_size: NonZeroUsize::MIN.saturating_add(DATAGRAM_BYTES - 1),
         notify_down_members: true,

@@ -1,4 +1,4 @@
-//! The table of members: what it holds, who introduced whom, and who gives way when it is full.
+//! The table of members: its contents, which member introduced which name, and which member is dropped when it is full.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{MembershipEvent, Time};
 use crate::MemberState;
 use crate::limits::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
 
-/// How long the table holds a dead member that this node never had a link with.
+/// How long the table keeps a dead member that this node never had a link with.
 const NEVER_MET: Duration = Duration::from_secs(30);
 
 /// A member as this node last reported it.
@@ -20,7 +20,7 @@ pub(super) struct Known {
     pub(super) id: Id,
     pub(super) state: MemberState,
     pub(super) since: Time,
-    /// Which member named it first; `None` once it has said hello to this node.
+    /// The member that named it first; `None` once it has said hello to this node.
     pub(super) teller: Option<NodeName>,
 }
 
@@ -37,7 +37,7 @@ impl Swim {
         self.known.len() + new < MEMBERS
     }
 
-    /// Makes room for a member that says hello: a member that is not running gives way, or else one that never said hello.
+    /// Makes room for a member that says hello. It drops a member that is not running, or else one that never said hello.
     pub(super) fn make_room_for_peer(&mut self) -> bool {
         self.make_room(1);
         if self.known.len() >= MEMBERS {
@@ -50,7 +50,7 @@ impl Swim {
         self.known.len() < MEMBERS
     }
 
-    /// Drops those who are dead or have left the longest; first those who never said hello.
+    /// Drops the members that have been dead or gone the longest; first those that never said hello.
     fn make_room(&mut self, newcomers: usize) {
         let missing = (self.known.len() + newcomers).saturating_sub(MEMBERS);
         if missing == 0 {
@@ -65,7 +65,7 @@ impl Swim {
         }
     }
 
-    /// Drops the dead whom this node knows only from others.
+    /// Drops the dead members that this node knows only from hearsay.
     pub(super) fn drop_never_met(&mut self, now: Time) {
         let old = |known: &Known| {
             known.teller.is_some() && !known.state.is_active() && now.saturating_sub(known.since) >= NEVER_MET
@@ -76,7 +76,7 @@ impl Swim {
         }
     }
 
-    /// Drops the members that only a forgotten one has told of.
+    /// Drops the members that only a forgotten member has reported.
     pub(super) fn drop_introduced_by(&mut self, teller: &NodeName) {
         let introduced = self.known.iter().filter(|(_, known)| known.teller.as_ref() == Some(teller));
         let introduced: Vec<_> = introduced.map(|(name, _)| name.clone()).collect();
@@ -91,8 +91,7 @@ impl Swim {
         self.events.push_back(MembershipEvent::Dropped(name.clone()));
     }
 
-    /// Takes a name out of foca's table. The other members do not hear of it: that this node has no use for a record does not
-    /// mean that they have none.
+    /// Removes a name from foca's table, without gossip: this node has no use for the record, but other members may have one.
     pub(super) fn remove_record(&mut self, name: &NodeName) {
         let Some(record) = self.record(name) else { return };
         let id = record.id().clone();
@@ -103,7 +102,7 @@ impl Swim {
         let _ = self.foca.handle_timer(Timer::RemoveDown(id), &mut self.outputs);
     }
 
-    /// What foca has of a name.
+    /// foca's record of a name.
     pub(super) fn record(&self, name: &NodeName) -> Option<foca::Member<Id>> {
         self.foca.iter_membership_state().find(|record| record.id().name == *name).cloned()
     }

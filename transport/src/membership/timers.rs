@@ -1,14 +1,14 @@
-//! The timers that the membership protocol has set.
+//! The timers of the membership protocol.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Time;
 
-/// Lateness that a busy node does not show: the process was stopped, or its machine slept.
+/// A lateness that a busy node does not reach: the process was stopped, or its machine slept.
 const STOPPED: Duration = Duration::from_secs(2);
 
-/// Timers in the order in which they are due; of two at the same time, the one set first.
+/// Timers in the order of their due times; of two with the same time, the one set first comes first.
 #[derive(Debug)]
 pub(crate) struct Timers<T> {
     queue: BTreeMap<(Time, u64), T>,
@@ -26,19 +26,19 @@ impl<T> Timers<T> {
         self.queue.insert((at, self.set), timer);
     }
 
-    /// When the first one is due.
+    /// When the first timer is due.
     pub(crate) fn next(&self) -> Option<Time> {
         self.queue.keys().next().map(|(at, _)| *at)
     }
 
-    /// Takes the first one if it is due.
+    /// Takes the first timer if it is due.
     pub(crate) fn pop(&mut self, now: Time) -> Option<T> {
         self.next().filter(|at| *at <= now)?;
         self.queue.pop_first().map(|(_, timer)| timer)
     }
 
-    /// Puts all timers off after a pause in which this process did not run: that nobody answered in that time says
-    /// nothing about the others.
+    /// Postpones all timers after a pause in which this process did not run. Missing answers in that time say nothing about the
+    /// other nodes.
     pub(crate) fn forgive_stop(&mut self, now: Time) {
         let Some(late) = self.next().map(|next| now.saturating_sub(next)).filter(|late| *late > STOPPED) else {
             return;

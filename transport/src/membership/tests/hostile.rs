@@ -1,4 +1,4 @@
-//! What others must not be able to do.
+//! What other members must not be able to do.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::membership::codec::{Datagram, IdCodec};
 use crate::membership::id::Id;
 use crate::membership::{DatagramError, Membership, MembershipEvent, Peer, Swim};
 
-/// A datagram from one run to another that tells of members.
+/// A datagram from one run to another with statements about members.
 fn words(from: &Peer, to: &Peer, members: &[foca::Member<Id>]) -> Vec<u8> {
     says(foca::Message::Gossip, from, to, members)
 }
@@ -100,7 +100,7 @@ fn runs_that_no_node_has_begun_are_ignored_and_the_rest_of_the_datagram_is_not()
     assert!(swim.known.contains_key(&name("c")));
 }
 
-/// Of a peer whose table names nobody that this node may believe, the probes are answered all the same.
+/// This node answers a peer's probes, even if the peer's table names no member that this node may believe.
 #[test]
 fn a_probe_is_answered_whatever_it_carries() {
     let (us, from) = (peer("a", 1), peer("b", 1));
@@ -118,7 +118,8 @@ fn a_probe_is_answered_whatever_it_carries() {
     assert_eq!(acks.count(), 1);
 }
 
-/// One member introduces a bounded number of names, all together a bounded number, and whoever says hello is always taken.
+/// One member introduces a bounded number of names, all members together a bounded number, and a member that says hello always
+/// gets a place.
 #[test]
 fn the_table_is_bounded_and_who_says_hello_has_a_place() {
     let us = peer("z", 1);
@@ -141,7 +142,7 @@ fn the_table_is_bounded_and_who_says_hello_has_a_place() {
     assert!(real && tellers.iter().all(|teller| swim.known.contains_key(&teller.name)));
 }
 
-/// Names that nobody had a link with are not told on, and do not stay when nobody reaches them.
+/// A node does not gossip names that it never had a link with, and drops them when it cannot reach them.
 #[test]
 fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
     let mut sim = Sim::new(&["a", "b", "c"]);
@@ -162,8 +163,8 @@ fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
     sim.assert_whole(&["a", "b", "c"]);
 }
 
-/// When an operator forgets a member, the names that only that member has told of are gone as well. A name that says hello is no
-/// hearsay any more, and the node hears so.
+/// When an operator forgets a member, the names that only that member has reported are dropped as well. A name that says hello
+/// is no longer hearsay, and the node reports that.
 #[test]
 fn names_end_with_the_forgotten_member_that_told_of_them() {
     let (us, liar) = (peer("a", 1), peer("b", 1));
@@ -191,7 +192,7 @@ fn names_end_with_the_forgotten_member_that_told_of_them() {
     assert_eq!(events(&mut swim), dropped);
 }
 
-/// What one member may say of another: that it left, is dead, is suspect, or lives another life or run.
+/// The false statements that one member can make about another: that it left, is dead, is suspect, or has another life or run.
 fn lies(of: &Peer) -> Vec<foca::Member<Id>> {
     let id = Id::first(of);
     let life = |generation, left| Id { generation, left, ..id.clone() };
@@ -213,7 +214,7 @@ fn lies(of: &Peer) -> Vec<foca::Member<Id>> {
     ]
 }
 
-/// Number 2 of what a member must not do: with a link to the victim, nobody ever sees it otherwise than alive in its run.
+/// Number 2 of what a member must not do: a node with a link to the victim always sees it as alive in its run.
 #[test]
 fn no_lie_about_a_linked_member_is_believed() {
     for (number, lie) in lies(&peer("b", 1)).into_iter().enumerate() {
@@ -235,7 +236,7 @@ fn no_lie_about_a_linked_member_is_believed() {
     }
 }
 
-/// A lie that is believed while the victim has no link ends with the victim's word. It renews once, or not at all.
+/// If the victim has no link, a node believes the lie, until the victim speaks. The victim renews once, or not at all.
 #[test]
 fn a_lie_about_a_member_without_a_link_ends_when_it_speaks() {
     for (number, lie) in lies(&peer("b", 1)).into_iter().enumerate() {
@@ -261,7 +262,7 @@ fn a_lie_about_a_member_without_a_link_ends_when_it_speaks() {
     }
 }
 
-/// A lie about a member reaches it, so that it answers for those who have no link to it.
+/// A lie about a member reaches that member, so that it answers for the nodes that have no link to it.
 #[test]
 fn who_has_no_link_to_the_victim_hears_its_answer_from_others() {
     for lie in [lies(&peer("b", 1))[1].clone(), lies(&peer("b", 1))[3].clone(), lies(&peer("b", 1))[8].clone()] {
@@ -279,7 +280,7 @@ fn who_has_no_link_to_the_victim_hears_its_answer_from_others() {
     }
 }
 
-/// A member cannot make another one begin life after life: probes of the life before find nobody.
+/// A member cannot force another one to begin life after life: probes of the previous life get no answer.
 #[test]
 fn lives_are_begun_at_a_bounded_rate() {
     let (us, from) = (peer("a", 1), peer("b", 1));
@@ -299,7 +300,7 @@ fn lives_are_begun_at_a_bounded_rate() {
     assert_eq!(lives.len(), 3, "one a second: {lives:?}");
 }
 
-/// Where lives end, the run goes on as a new one, which outbids whatever was said.
+/// After its last life, the run continues as a new one, which exceeds every lie.
 #[test]
 fn the_last_life_is_followed_by_a_new_run() {
     let (us, from) = (peer("a", 1), peer("b", 1));
@@ -312,7 +313,8 @@ fn the_last_life_is_followed_by_a_new_run() {
         assert_eq!(events(&mut swim).last(), Some(&MembershipEvent::Superseded { by: us.incarnation, addr: None }));
     }
 }
-/// Hearsay about a linked member that does not answer is taken: it stands still, and the link does not show it yet.
+/// If a linked member does not answer hearsay, this node accepts the hearsay: the process is stopped, and the link does not
+/// show it yet.
 #[test]
 fn who_does_not_answer_hearsay_is_what_others_say() {
     let mut sim = Sim::new(&FIVE);

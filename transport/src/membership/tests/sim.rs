@@ -27,9 +27,9 @@ pub(super) fn secs(secs: u64) -> Duration {
 pub(super) struct Node {
     pub(super) us: Peer,
     pub(super) swim: Swim,
-    /// Does not run, as if stopped by a signal.
+    /// Whether it does not run, as if stopped by a signal.
     pub(super) stopped: bool,
-    /// How it sees the others, from its events.
+    /// Its view of the other members, from its events.
     pub(super) view: BTreeMap<NodeName, (Incarnation, MemberState)>,
     pub(super) history: Vec<(Time, MembershipEvent)>,
     pub(super) sent: usize,
@@ -42,7 +42,7 @@ pub(super) struct Sim {
     pub(super) links: BTreeSet<(NodeName, NodeName)>,
     wires: BTreeMap<(Time, u64), (NodeName, NodeName, bytes::Bytes)>,
     sent: u64,
-    /// Links stay up, and nothing arrives.
+    /// Whether nothing arrives although the links stay up.
     pub(super) cut: bool,
     pub(super) lost: usize,
 }
@@ -172,7 +172,7 @@ impl Sim {
         self.nodes[&name(who)].view.get(&name(whom)).map(|(incarnation, state)| (incarnation.0, *state))
     }
 
-    /// When `who` last began to see `whom` so.
+    /// When `who` last changed its view of `whom` to this state.
     pub(super) fn since(&self, who: &str, whom: &str, wanted: MemberState) -> Option<Time> {
         self.nodes[&name(who)].history.iter().rev().find_map(|(at, event)| match event {
             MembershipEvent::Changed { peer, state, .. } if peer.name == name(whom) && *state == wanted => Some(*at),

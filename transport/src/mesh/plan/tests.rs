@@ -16,7 +16,7 @@ fn plan(us: &str, seeds: &[&str]) -> Plan {
     Plan::new(name(us), seeds.iter().map(ToString::to_string).collect(), Timings::default(), 7)
 }
 
-/// Lets every dial of the one member fail for a while and says when each was made.
+/// Makes every dial of the one member fail for a while and returns the time of each dial.
 fn fail(plan: &mut Plan, mut now: Time, time: Duration) -> Vec<Time> {
     let mut times = Vec::new();
     let end = now + time;
@@ -119,7 +119,7 @@ fn a_seed_whose_member_is_out_of_reach_is_tried_again() {
     assert!(matches!(plan.poll(Time::ZERO), Some(Task::Resolve { .. })));
     plan.resolved(Time::ZERO, 0, vec![addr(1)]);
     assert!(matches!(plan.poll(Time::ZERO), Some(Task::Seed { .. })));
-    // The member gives an address that does not work.
+    // The member advertises an address that does not work.
     plan.linked(&name("b"), addr(9));
     plan.ended(Time::ZERO, &Origin::Seed { seed: 0, addr: addr(1) }, Some(&name("b")));
     plan.unlinked(Time::ZERO, &name("b"), Duration::from_secs(60));
