@@ -11,10 +11,10 @@ use tallymesh_schemas::{Incarnation, NodeName, StructureName, limits};
 use crate::check::EVERYTHING;
 use crate::truth::RunId;
 
-/// A write that was acknowledged.
+/// An acknowledged write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Who wrote it.
+    /// The process that wrote it.
     pub run: RunId,
     /// Its stamp.
     pub stamp: Stamp,
@@ -22,7 +22,9 @@ pub struct Written {
     pub value: Option<Vec<u8>>,
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub expires_ms: u64,
-    /// The clock of the writer was so far ahead that nobody takes it as it is. It is told anew, who knows when.
+    /// Whether the writer's clock was so far ahead that no node accepts the write as it is. The writer republishes it at some
+    /// later
+    /// time.
     pub ahead: bool,
 }
 
@@ -33,9 +35,9 @@ pub(crate) type CacheKey = (StructureName, Vec<u8>);
 #[derive(Debug, Default)]
 pub struct Writes {
     writes: BTreeMap<CacheKey, Vec<Written>>,
-    /// Runs of which nothing is demanded but what others have read: they have ended, or were forgotten.
+    /// Processes that have ended or were forgotten. The checker demands of them only what others have read.
     void: std::collections::BTreeSet<RunId>,
-    /// Runs whose name another one has had as well: of what they wrote, the others keep one's, or the other's.
+    /// Processes that share their name with another one. Of the writes of both, the other nodes keep those of one of them.
     contested: std::collections::BTreeSet<RunId>,
 }
 
@@ -43,7 +45,8 @@ pub struct Writes {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SeenWrites {
     latest: BTreeMap<CacheKey, Stamp>,
-    /// Of what may be gone: it is read on while its key has rows, and counts again only where a row tells it.
+    /// Writes that may be lost. A node still reads them while their key has rows. They count again only when a row carries
+    /// them.
     doubtful: BTreeMap<CacheKey, Stamp>,
 }
 
@@ -52,7 +55,7 @@ impl SeenWrites {
         self.latest.get(at)
     }
 
-    /// What of these is still the latest may be gone.
+    /// Those of the restored writes that are still the latest may be lost.
     fn doubt(&mut self, taken_back: &Self) {
         for (at, stamp) in &taken_back.latest {
             if self.latest.get(at) == Some(stamp) {
@@ -62,8 +65,8 @@ impl SeenWrites {
         }
     }
 
-    /// Takes note of a write that is read, or of a removal; `told` says whether a row tells of it. A stamp that no clock can
-    /// have given may have been taken back.
+    /// Records a write, or a removal, that the node reads. `told` says whether a row carries it. A stamp that no clock can have
+    /// issued may have been taken back.
     fn note(&mut self, at: CacheKey, stamp: Stamp, believable: impl Fn(&Stamp) -> bool, told: impl FnOnce() -> bool) {
         if self.doubtful.get(&at) == Some(&stamp) {
             if !told() {
@@ -76,8 +79,8 @@ impl SeenWrites {
     }
 }
 
-/// What a process has taken back from its disk: it is read until the process hears that somebody was forgotten, or has gone on
-/// as another run, while it was away.
+/// What a process has restored from its disk. It is valid until the process learns that a node was forgotten, or has renewed,
+/// while the process was away.
 #[derive(Debug, Clone)]
 pub(crate) struct TakenBack {
     pub(crate) seen: SeenWrites,
@@ -85,8 +88,9 @@ pub(crate) struct TakenBack {
 }
 
 impl TakenBack {
-    /// Looks at the tombstones that are known now. Where there is another one, what was taken back may be gone, and is `seen` no
-    /// more: what is read of the forgotten, others have taken over. Where the node itself was forgotten, it starts over.
+    /// Checks the tombstones that are known now. If there is a new one, the restored writes may be lost and leave `seen`: other
+    /// nodes
+    /// have republished the values of a forgotten node. If the node itself was forgotten, it starts over.
     pub(crate) fn hear(&mut self, node: &NodeName, tombstones: &[Tombstone], seen: &mut SeenWrites) {
         if *tombstones == self.tombstones {
             return;
@@ -105,17 +109,17 @@ impl Writes {
         self.writes.entry((cache.clone(), key.to_vec())).or_default().push(written);
     }
 
-    /// A process has ended, or was forgotten.
+    /// Records that a process has ended, or was forgotten.
     pub(crate) fn end(&mut self, run: RunId) {
         self.void.insert(run);
     }
 
-    /// These processes have had one name.
+    /// Records that these processes have had the same name.
     pub(crate) fn contest(&mut self, runs: impl IntoIterator<Item = RunId>) {
         self.contested.extend(runs);
     }
 
-    /// Whether a process whose name another one has had as well wrote a key at this stamp or later.
+    /// Whether a process that shares its name with another one wrote a key at this stamp or later.
     pub(crate) fn is_contested(&self, cache: &StructureName, key: &[u8], since: Stamp) -> bool {
         let mut late = self.of(cache, key).iter().filter(|written| written.stamp >= since);
         !self.contested.is_empty() && late.any(|written| self.contested.contains(&written.run))
@@ -131,8 +135,9 @@ impl Writes {
         self.writes.keys().filter(move |(of, _)| of == cache).map(|(_, key)| key.as_slice())
     }
 
-    /// The latest write of a key by those who still run. What a process wrote before its clock went ahead may be with nobody else,
-    /// where it has written the same key since: its row tells of the later write alone, which waits while the clock `is_ahead`.
+    /// The latest write of a key by processes that still run. What a process wrote before its clock went ahead may exist only
+    /// there,
+    /// if it has written the same key since: its row then has only the later write, which waits while the clock `is_ahead`.
     pub(crate) fn latest_of_the_living(
         &self,
         cache: &StructureName,
@@ -146,7 +151,7 @@ impl Writes {
     }
 }
 
-/// What a node's clock shows, and what it should.
+/// The reading of a node's clock, and the correct time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
     pub(crate) unix_ms: u64,
@@ -154,18 +159,18 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Whether a stamp lies further ahead than anybody's clock that is set at all.
+    /// Whether a stamp is further ahead than that of any correctly set clock.
     fn is_before(self, stamp: Stamp) -> bool {
         stamp.unix_ms() > self.true_ms + limits::MAX_DRIFT.as_millis() as u64
     }
 }
 
-/// The caches of a process, with the ledger that its writes go into.
+/// The caches of a process, with the ledger that records its writes.
 #[derive(Debug, Clone)]
 pub(crate) struct SimCache {
     pub(crate) cache: Cache,
     pub(crate) writes: Rc<RefCell<Writes>>,
-    /// What was held, and what the clock showed, when it was last found right.
+    /// What the structure held, and the clock's reading, when the last check passed.
     right: (Vec<Held>, u64),
     looks: u64,
 }
@@ -175,7 +180,7 @@ impl SimCache {
         Self { cache, writes, right: (Vec::new(), 0), looks: 0 }
     }
 
-    /// What was seen of it is forgotten.
+    /// Forgets everything that was seen of it.
     pub(crate) fn start_over(&mut self) {
         self.right.0.clear();
     }
@@ -208,8 +213,8 @@ impl SimCache {
     }
 }
 
-/// What a process was seen to have and has a row of, which is what can be saved: what is read of a run whose rows are dropped
-/// already, and whose successor's have not come yet, has none.
+/// The writes that a process was seen to have and has a row of. Only these can be saved. A value has no row while the rows of
+/// its run are dropped already and those of the successor have not arrived.
 pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &SeenWrites) -> SeenWrites {
     let mut told = SeenWrites::default();
     for sim in caches {
@@ -224,8 +229,8 @@ pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &Se
     told
 }
 
-/// [`reads`] where something has changed since that was last found right, or the clock was set back: what it compares with
-/// only grows. Every [`EVERYTHING`]th time [`look`], whatever has changed.
+/// [`reads`] if something has changed since the last check passed, or if the clock was set back: the data that it compares with
+/// only grows. Every [`EVERYTHING`]th call runs [`look`] in any case.
 pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
     sim.looks += 1;
     let structure = sim.cache.structure();
@@ -240,7 +245,7 @@ pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms
     Ok(())
 }
 
-/// Looks at a cache of a process: [`reads`], and its aggregates are what its rows say.
+/// Checks a cache of a process: [`reads`], and its aggregates match its rows.
 ///
 /// # Errors
 /// Says what does not hold.
@@ -249,7 +254,7 @@ pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Resul
     reads(sim, seen, unix_ms)
 }
 
-/// What is read was written, and nothing comes back that a later write had outdone here.
+/// Every value that is read was written, and no superseded write returns on this node.
 fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
     let (cache, name) = (&sim.cache, sim.name());
     let writes = sim.writes.borrow();
@@ -258,7 +263,8 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
     let entries = cache.entries(None, usize::MAX, 0);
     for entry in &entries {
         let written = writes.of(name, &entry.key).iter();
-        // Told anew by a node whose clock had been ahead, or seemed to have been, it has an earlier stamp than it was acknowledged with.
+        // If its writer's clock was ahead, or seemed to be, the write was republished with an earlier stamp than the
+        // acknowledged one.
         let same = written.filter(|written| written.value.as_deref() == Some(&entry.value[..]));
         let same = same.filter(|written| written.stamp >= entry.stamp && written.expires_ms == entry.expires_ms);
         let Some(written) = same.map(|written| written.stamp).max() else {
@@ -305,7 +311,7 @@ mod tests {
         note(&mut seen, 7, true);
         assert_eq!(seen.get(&at), Some(&Stamp(7)));
 
-        // What was written since was never on the disk.
+        // Later writes were never on the disk.
         note(&mut seen, 9, false);
         seen.doubt(&taken_back);
         assert_eq!(seen.get(&at), Some(&Stamp(9)));

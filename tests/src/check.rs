@@ -1,5 +1,5 @@
-//! Checkers: what must hold at every moment, and what must hold once everything is healed. Plain functions, for use in
-//! any test.
+//! Checkers for what must hold at every moment, and for what must hold after all faults are healed. They are plain functions,
+//! for use in any test.
 
 mod caches;
 mod converged;
@@ -22,16 +22,16 @@ use crate::network::Conditions;
 use crate::node::Process;
 use crate::truth::Truth;
 
-/// What a replica was seen to hold of one actor: none of it may go back.
+/// What a replica was seen to hold of one actor. None of it may go back.
 #[derive(Debug, Default)]
 struct SeenPart {
     have: Version,
     rows: BTreeMap<Vec<u8>, SeenRow>,
-    /// How often it was looked at.
+    /// How often it was checked.
     looks: u64,
 }
 
-/// A row as it was seen last, where that stands in its owner's history, and in which look it was there.
+/// The last state of a row that was seen, its position in its owner's history, and the check that saw it.
 #[derive(Debug, Default)]
 struct SeenRow {
     row: Row,
@@ -48,13 +48,14 @@ impl Seen {
         self.0.iter().filter(move |((of, _), _)| *of == structure)
     }
 
-    /// Forgets what was seen in structures that are gone: a window that is dropped and comes a second time begins anew.
+    /// Forgets what was seen in structures that no longer exist: a window that is dropped and created again starts from
+    /// nothing.
     pub(crate) fn forget(&mut self, is_there: impl Fn(StructureId) -> bool) {
         self.0.retain(|(structure, _), _| is_there(*structure));
     }
 }
 
-/// What a structure held when it was last found right, and what its process had counted in it.
+/// What a structure held when the last check passed, and what its process had counted in it.
 #[derive(Debug, PartialEq, Eq)]
 struct Right {
     actor: Actor,
@@ -63,9 +64,9 @@ struct Right {
     operations: u64,
 }
 
-/// What was found right in a process. While all of that is as it was, nothing can be wrong that the check would see: what
-/// it compares with only grows, but for aggregates that change although no row does. For those everything is looked at
-/// again every [`EVERYTHING`]th time, and at the end.
+/// What was found correct in a process. While nothing has changed, the check cannot find a new error, because the data that it
+/// compares with only grows. The exception are aggregates that change without a row change. For these, every [`EVERYTHING`]th
+/// call and the last one check everything.
 #[derive(Debug, Default)]
 pub(crate) struct Looked {
     right: BTreeMap<StructureId, Right>,
@@ -75,18 +76,18 @@ pub(crate) struct Looked {
 /// See [`Looked`].
 pub(crate) const EVERYTHING: u64 = 8;
 
-/// Entries that a link keeps for one actor in one structure at most: one in each of its maps.
+/// The most entries that a link keeps for one actor in one structure: one in each of its maps.
 const ENTRIES_A_PART: usize = 8;
 
-/// Whether the rows of a structure are the limits' own: what they may be is for `limits` to check.
+/// Whether the rows of a structure belong to the limits; `limits` checks those.
 fn is_limited(structure: &Structure) -> bool {
     structure.kind() == Kind::ThrottleTable
 }
 
-/// Looks at the rows of an actor of which a delta has come: each is a state that its owner had, and none goes back. Rows of
-/// versions that were known before have to be as they were, which every [`EVERYTHING`]th look sees to. `traded`
-/// says that it may have been the end of a snapshot of a run that is gone: of two incomplete copies the furthest is taken, and
-/// that may lack a row that was here.
+/// Checks the rows of an actor after a delta: each row is a state that its owner had, and none goes back. Rows with versions
+/// that were known before must be unchanged; every [`EVERYTHING`]th check verifies that. `traded` says that the delta may have
+/// ended a snapshot of a run that is gone: of two incomplete copies the node takes the furthest, and that one may lack a row
+/// that this node had.
 pub(crate) fn after_delta(
     process: &mut Process,
     truth: &Truth,
@@ -111,7 +112,7 @@ pub(crate) fn after_delta(
     };
     let seen = process.seen.0.entry(part).or_default();
     if held.applied < seen.have && truth.has_later_run(actor) {
-        // Its rows went when somebody told of that run, and come again since the node says that it is in this one.
+        // The node dropped its rows when it learned of a later run. They return because the owner says that it is in this run.
         *seen = SeenPart::default();
     }
     if held.applied < seen.have {
@@ -138,7 +139,7 @@ pub(crate) fn after_delta(
         if last.row == *row {
             return Ok(());
         }
-        // A state that it had before and that went by is not one that it may have again.
+        // An earlier state that has passed may not return.
         let position = history.position(key, row, last.position)?;
         if row.version < last.row.version {
             let was = last.row.version;
@@ -150,7 +151,7 @@ pub(crate) fn after_delta(
     if !everything {
         return Ok(());
     }
-    // What is gone was retired: its owner counted nothing there, then or later.
+    // A row that is gone was retired: its owner counted nothing there, then or later.
     for (key, last) in seen.rows.iter().filter(|(_, last)| last.look < seen.looks) {
         if events || !(traded || truth.was_zero(actor, name, key, last.position)) {
             let since = last.row.version;
@@ -161,8 +162,8 @@ pub(crate) fn after_delta(
     Ok(())
 }
 
-/// A node has said itself which run it is in. That replaces later runs that a process knew from others only, and their gauges go
-/// with them: when they come again, they come from the beginning.
+/// A node has stated its own run. This replaces later runs that a process knew only from hearsay, and their gauges are dropped
+/// with them. When those runs return, they start from the beginning.
 pub(crate) fn after_hello(process: &mut Process, node: &NodeName, run: Incarnation) {
     let said = process.said.entry(node.clone()).or_insert(run);
     *said = run.max(*said);
@@ -177,8 +178,8 @@ pub(crate) fn after_hello(process: &mut Process, node: &NodeName, run: Incarnati
     process.seen = seen;
 }
 
-/// What must hold of a process at every moment: its aggregates equal its rows (I10), its own part is what it was told, what
-/// it keeps about its links is bounded (I7), and, unless messages are spoilt, every row is a state that its owner had.
+/// Checks what must hold of a process at every moment: its aggregates equal its rows (I10), its own rows match the acknowledged
+/// operations, its state per link is bounded (I7), and, unless messages are spoilt, every row is a state that its owner had.
 ///
 /// # Errors
 /// Says what does not hold.
@@ -191,7 +192,7 @@ pub fn process(process: &Process, truth: &Truth, spoilt: bool) -> Result<(), Str
     links(process, parts, truth)
 }
 
-/// [`process`], of what has changed since it was last found right.
+/// [`process`], limited to what has changed since the last check passed.
 pub(crate) fn changes(process: &mut Process, truth: &Truth, spoilt: bool) -> Result<(), String> {
     let mut looked = std::mem::take(&mut process.looked);
     looked.looks += 1;
@@ -210,7 +211,7 @@ pub(crate) fn changes(process: &mut Process, truth: &Truth, spoilt: bool) -> Res
         let right = looked.right.get(&id).filter(|_| !everything);
         if !quiet || right != Some(&now) {
             self::structure(process, truth, structure, spoilt, right)?;
-            // What was pending is committed now.
+            // Pending changes are committed now.
             now = state(structure.held());
         }
         parts += now.held.len();
@@ -243,7 +244,7 @@ fn structure(
     others.try_for_each(|held| rows_of_another(truth, structure, held, right))
 }
 
-/// Every row of another actor is a state that its owner had. Rows that were found right stay so: histories only grow.
+/// Every row of another actor is a state that its owner had. Rows that were found correct stay correct: histories only grow.
 fn rows_of_another(truth: &Truth, structure: &Structure, held: &Held, right: Option<&Right>) -> Result<(), String> {
     if right.is_some_and(|right| right.held.contains(held)) {
         return Ok(());
@@ -267,7 +268,9 @@ fn each_row(
 }
 
 fn links(process: &Process, parts: usize, truth: &Truth) -> Result<(), String> {
-    // What is seen of a cache is told besides, to each, and of each run that there ever was: others may know more of them.
+    // The state of a cache is also sent in `Seen` messages, to each peer and for each run that ever existed, because other
+    // nodes
+    // may know more of them.
     let parts = parts + 2 * process.caches.len() * truth.runs();
     let links = process.replica.links().count();
     let entries = process.replica.link_entries();
@@ -277,7 +280,7 @@ fn links(process: &Process, parts: usize, truth: &Truth) -> Result<(), String> {
     Ok(())
 }
 
-/// The own part is what the ledger of acknowledged operations says, in the rows and in what is read.
+/// The node's own rows and reads match the ledger of acknowledged operations.
 fn own_part(process: &Process, truth: &Truth, name: &StructureName, structure: &Structure) -> Result<(), String> {
     let rows: BTreeMap<_, _> = structure.rows_of(&process.actor).into_iter().collect();
     for (key, value) in truth.values(process.run, name) {
@@ -291,7 +294,7 @@ fn own_part(process: &Process, truth: &Truth, name: &StructureName, structure: &
     stranger.map_or(Ok(()), |key| Err(format!("{name}: it never counted {key:02x?}")))
 }
 
-/// [`process`] for every process of a cluster.
+/// Runs [`process`] for every process of a cluster.
 ///
 /// # Errors
 /// Says what does not hold, and where.
@@ -310,8 +313,8 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
 
 /// How long convergence may take after the last fault is healed and the last operation is done.
 ///
-/// With `d` and `f` for the longest digest and full digest interval (a fifth more than configured), `n` nodes and `p` = 3
-/// `d` for one round of repair (two intervals of patience and one until somebody looks):
+/// `d` and `f` are the longest digest and full digest interval (a fifth more than configured), `n` is the number of nodes, and
+/// `p` = 3 `d` is one round of repair (two intervals of patience, and one until a node checks):
 ///
 /// ```text
 /// links      idle timeout + retry + 2 ticks      the last wrong link closes, the right one opens
@@ -323,11 +326,12 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
 /// windows    see below                           every node has come to the windows that others count in
 /// ```
 ///
-/// Where clocks differ, whoever is behind comes to a window later, or after it has aged out with those who counted in it.
-/// Nobody asks for rows whose owner is linked before `5 d` have passed: that owner may have dropped their window already.
+/// Where clocks differ, a node whose clock is behind reaches a window later, or after the window has aged out on the nodes that
+/// counted in it. If the owner of rows is linked, a node requests its rows only after `5 d`: by then the owner may have
+/// dropped their window.
 ///
-/// Rows that a byte budget cuts into many deltas are under way for as long as these take one behind the other, as many at a time as
-/// there is room for: a node that begins anew is sent all rows of all runs.
+/// If a byte budget splits rows into many deltas, they travel one after the other, as many at a time as there is room for. A
+/// node that starts from nothing receives all rows of all runs.
 pub fn settle_time(cluster: &Cluster) -> Duration {
     let (config, timing) = (&cluster.config, &cluster.timing);
     let (d, f) = (config.digest_interval.mul_f64(1.2), config.full_digest_interval.mul_f64(1.2));
@@ -353,7 +357,7 @@ fn rows_time(cluster: &Cluster) -> Duration {
     (latency + jitter + tail) * deltas / room.max(1) as u32
 }
 
-/// Bytes of a row with its key, about.
+/// Approximate bytes of a row with its key.
 const ROW_BYTES: usize = 24;
 
 fn windows_time(cluster: &Cluster, d: Duration) -> Duration {
@@ -362,7 +366,7 @@ fn windows_time(cluster: &Cluster, d: Duration) -> Duration {
         let nexts = running().filter_map(|(_, process)| process.replica.series().nth(at));
         let last = nexts.map(|series| (series.current() + 1) * spec.interval_ms()).max().unwrap_or_default();
         let slowest = running().map(|(node, _)| node.read_clock(cluster.now()).unix_ms).min().unwrap_or_default();
-        // A clock that is ahead of its wall clock takes twice as long until its windows have aged out.
+        // If a clock is ahead of its wall clock, its windows take twice as long to age out.
         let aged_out = 2 * u64::from(spec.windows + 1) * spec.interval_ms();
         Duration::from_millis(last.saturating_sub(slowest).min(aged_out)) + d * 6
     });
@@ -389,28 +393,28 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         return Err(fail(cluster, &format!("pending after {took:?}"), &open));
     }
     cluster.check()?;
-    // What is zero is retired, and that is told: then there is nothing more to tell.
+    // Owners retire rows that are zero and announce that. After this there is nothing more to send.
     let config = &cluster.config;
     let retired = config.idle_after.mul_f64(1.5) + Duration::from_secs(3) + config.digest_interval.mul_f64(1.2 * 4.0);
     cluster.run_for(retired)?;
     if !cluster.cache_specs.is_empty() {
-        // What is over goes when no clock can be before it, in three rounds.
+        // Expired entries and removals are dropped when no clock can be before their time, in three rounds.
         cluster.run_for(limits::MAX_DRIFT + SKEW + (config_digests(cluster)) * 8)?;
     }
     if let Some(ttl) = cluster.gauge_specs.iter().map(|spec| spec.ttl).filter(|ttl| !ttl.is_zero()).max() {
-        // Whoever's turn it is clears what has expired, and the last one's comes five seconds after the one before.
+        // The nodes take turns to clear expired entries. Each node's turn comes five seconds after the previous one's.
         cluster.run_for((ttl + GAUGE_TURN * cluster.nodes.len() as u32 + Duration::from_secs(2)) * 2)?;
         entries_gone(cluster)?;
     }
     if cluster.save_every.is_some() && !cluster.series_specs.is_empty() {
-        // What was saved of a window waits until the clock comes to that window, and is told then.
+        // A restored window waits until the clock reaches that window; then its rows are sent.
         cluster.run_for(behind(cluster) + config_digests(cluster) * 2)?;
     }
     let quiet = cluster.config.full_digest_interval.mul_f64(1.2) * 2;
-    // Whoever came to a window while others dropped it asks for what it missed there, and stops.
+    // A node that reached a window while others dropped it requests what it missed there, and stops after some time.
     let asking = if cluster.series_specs.is_empty() { Duration::ZERO } else { asking_time(cluster) };
     let asking_ends = cluster.now().after(asking);
-    // Copies of an ended run that differ are sent once more as a whole, also where nothing is read of what they differ in.
+    // Different copies of an ended run are sent once more as a whole, even if reads are the same for both.
     let sending_ends = cluster.now().after(rows_time(cluster) * 2);
     loop {
         let (before, begun) = (flow(cluster), cluster.now());
@@ -429,7 +433,7 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         let looks = quiet.as_micros() / cluster.config.digest_interval.as_micros().max(1) + 1;
         let wants = u128::from(after.1 - before.1);
         if wants > 0 && wants <= caches::waiting(cluster) as u128 * looks {
-            // What lies too far ahead of the others' clocks is asked for again at every look.
+            // A node requests rows that are too far ahead of its clock again at every check.
             break;
         }
         if before.0 != after.0 || before.1 != after.1 || after.2 <= before.2 && cluster.running().count() > 1 {
@@ -442,10 +446,10 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
     Ok(took)
 }
 
-/// By how much later each next node clears what has expired in a gauge cache.
+/// How much later each next node clears expired entries of a gauge cache.
 const GAUGE_TURN: Duration = Duration::from_secs(5);
 
-/// What nobody changes any more has gone from the gauge caches, on all nodes.
+/// Entries that no node updates any more have expired from the gauge caches on all nodes.
 fn entries_gone(cluster: &Cluster) -> Result<(), Failure> {
     for node in &cluster.nodes {
         let Some(process) = &node.process else { continue };
@@ -458,10 +462,10 @@ fn entries_gone(cluster: &Cluster) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How far wall clocks are apart in the simulations of caches, at most.
+/// The greatest difference between wall clocks in simulations of caches.
 const SKEW: Duration = Duration::from_secs(30);
 
-/// How far the slowest clock is behind the fastest one, and behind the time.
+/// How far the slowest clock is behind the fastest one, and behind the correct time.
 fn behind(cluster: &Cluster) -> Duration {
     let running = cluster.nodes.iter().filter(|node| node.process.is_some());
     let clocks = || running.clone().map(|node| node.read_clock(cluster.now()).unix_ms);
@@ -473,15 +477,15 @@ fn config_digests(cluster: &Cluster) -> Duration {
     (cluster.config.digest_interval + cluster.config.full_digest_interval).mul_f64(1.2)
 }
 
-/// How long somebody goes on asking for what the peer does not have any more: five times, after five digests each.
+/// How long a node keeps requesting what the peer does not have any more: five times, after five digests each.
 fn asking_time(cluster: &Cluster) -> Duration {
     cluster.config.digest_interval.mul_f64(1.2) * 6 * 6
 }
 
-/// Deltas, wants and digests that were sent.
+/// The number of deltas, wants and digests sent.
 fn flow(cluster: &Cluster) -> (u64, u64, u64) {
     let counters = cluster.nodes.iter().filter_map(|node| Some(node.process.as_ref()?.replica.counters()));
-    // Of each window that begins, rows to come are asked for.
+    // For each window that begins, nodes request its future rows.
     let grafts = u64::from(cluster.series_specs.is_empty());
     counters.fold((0, 0, 0), |sum, c| {
         (sum.0 + c.deltas_out, sum.1 + c.wants_out + grafts * c.grafts_out, sum.2 + c.digests_out)

@@ -1,22 +1,23 @@
-//! A node's clocks: skewed against the simulation's time, and jumping.
+//! A node's clocks. They are skewed against the simulation's time, and they can jump.
 
 use std::time::Duration;
 
 use tallymesh_engine::{Now, Time};
 
-/// What a node's clocks show at a moment of the simulation.
+/// The settings of a node's clocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
-    /// By how many parts in a million it runs faster than the simulation.
+    /// How much faster than the simulation it runs, in parts per million.
     pub drift_ppm: i64,
-    /// What the monotonic clock showed at the beginning, and every forward jump since.
+    /// The reading of the monotonic clock at the beginning, plus every forward jump since.
     pub offset: Duration,
-    /// What the wall clock showed at the beginning, and every jump since, in milliseconds since 1970. Before that it is read
-    /// as 0, as a node of a service reads it.
+    /// The reading of the wall clock at the beginning, plus every jump since, in milliseconds since 1970. An earlier time is
+    /// read as
+    /// 0, as on a real node.
     pub wall_ms: i64,
 }
 
-/// The wall clock of a simulation begins here: 2025-01-01T00:00:00Z.
+/// The start of a simulation's wall clock: 2025-01-01T00:00:00Z.
 pub const EPOCH_MS: u64 = 1_735_689_600_000;
 
 impl Default for Clock {
@@ -34,10 +35,10 @@ impl Clock {
         Now { mono: Time(run).after(self.offset), unix_ms }
     }
 
-    /// The moment of the simulation, not before `at`, at which the monotonic clock shows `mono` or a little more.
+    /// The moment of the simulation, not before `at`, at which the monotonic clock shows `mono` or slightly more.
     pub fn when(&self, at: Time, mono: Time) -> Time {
         let ahead = mono.since(self.read(at).mono).as_micros();
-        // Divided by the slowest that it may run, so that the timer is late by a little rather than early for ever.
+        // Divided by the slowest rate that the clock may have, so that the timer is slightly late and never early forever.
         let slow = (1_000_000 + i128::from(self.drift_ppm)).max(1) as u128;
         at.after(Duration::from_micros(u64::try_from(ahead * 1_000_000 / slow + 1).unwrap_or(u64::MAX / 2)))
     }
@@ -48,7 +49,7 @@ impl Clock {
         self.step_wall(by.as_millis() as i64);
     }
 
-    /// The wall clock is set, forwards or backwards; the monotonic one does not notice.
+    /// The wall clock is set, forwards or backwards; the monotonic clock does not change.
     pub fn step_wall(&mut self, by_ms: i64) {
         self.wall_ms = self.wall_ms.saturating_add(by_ms);
     }

@@ -1,4 +1,4 @@
-//! A whole cluster in virtual time: one queue of events, one source of chance, and the engine that ships.
+//! A whole cluster in virtual time: one event queue, one source of randomness, and the production engine.
 
 mod builder;
 mod faults;
@@ -33,13 +33,13 @@ use crate::service::{Context, Service};
 use crate::trace::Trace;
 use crate::truth::Truth;
 
-/// What the simulation found wrong.
+/// An error that the simulation found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("at {}.{:06}: {what}", at.0 / 1_000_000, at.0 % 1_000_000)]
 pub struct Failure {
-    /// When, in the simulation's time.
+    /// The simulation's time of the error.
     pub at: Time,
-    /// What.
+    /// The error.
     pub what: String,
 }
 
@@ -80,26 +80,26 @@ impl Ord for Scheduled {
     }
 }
 
-/// How nodes find out about each other, and what a step of the simulation looks at.
+/// How nodes detect each other, and how often the simulation checks.
 #[derive(Debug, Clone)]
 pub struct Timing {
-    /// Time between two looks at links and members.
+    /// Time between two checks of links and members.
     pub tick: Duration,
-    /// A link closes when an end has been silent for so long.
+    /// A link closes when an end has been silent for this long.
     pub idle_timeout: Duration,
     /// Time until a closed link is tried again.
     pub retry: Duration,
-    /// A node that was not heard of for so long is suspected.
+    /// Silence after which a node is suspected.
     pub suspect_after: Duration,
-    /// And after so long it is declared dead.
+    /// Silence after which a node is declared dead.
     pub dead_after: Duration,
-    /// Members up to which everybody has a link to everybody.
+    /// Up to this number of members, every node has a link to every other one.
     pub mesh: usize,
-    /// Rings on which the members of a larger cluster have their links.
+    /// Rings that determine the links of a larger cluster.
     pub rings: u8,
-    /// A node that leaves ends after so long whether or not it could tell everybody.
+    /// Time after which a leaving node ends, whether or not its goodbye reached every node.
     pub leave_within: Duration,
-    /// Every so many deliveries a node's aggregates are recomputed from its rows.
+    /// Number of deliveries after which a node's aggregates are recomputed from its rows.
     pub audit_every: u64,
 }
 
@@ -137,7 +137,7 @@ pub struct Cluster {
     pub(crate) writes: Rc<RefCell<Writes>>,
     pub(crate) config: Config,
     pub(crate) timing: Timing,
-    /// How messages travel; may be changed at any time.
+    /// How messages travel. It may change at any time.
     pub conditions: Conditions,
     calm: Conditions,
     pub(crate) network_random: Random,
@@ -145,22 +145,22 @@ pub struct Cluster {
     pub(crate) truth: Rc<RefCell<Truth>>,
     pub(crate) trace: Trace,
     pub(crate) new_service: Option<NewService>,
-    /// How often nodes save; `None` where nothing is saved.
+    /// How often nodes save; `None` where they save nothing.
     pub(crate) save_every: Option<Duration>,
     pub(crate) limits: Option<Limits>,
     pub(crate) admissions: Rc<RefCell<Admissions>>,
     pub(crate) failure: Option<Failure>,
     pub(crate) again: Option<Again>,
     pub(crate) forgotten: BTreeSet<Actor>,
-    /// Messages are spoilt in ways that nothing notices, so a replica may hold rows that their owner never had until it
-    /// has compared fingerprints.
+    /// Messages are spoilt in undetectable ways, so a replica may hold rows that their owner never had, until it has compared
+    /// fingerprints.
     pub(crate) spoilt: bool,
     deliveries: u64,
     events: u64,
     pub(crate) sent: Sent,
 }
 
-/// Events that one virtual second and node may take: more is talk without end.
+/// The most events per virtual second and node. More events mean an endless exchange of messages.
 const EVENTS_PER_NODE_SECOND: u64 = 40_000;
 
 impl Cluster {
@@ -173,7 +173,7 @@ impl Cluster {
     /// Lets virtual time pass.
     ///
     /// # Errors
-    /// [`Failure`] when a check failed; the simulation stands still then.
+    /// [`Failure`] when a check failed; the simulation then stops.
     pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
         self.run_until(self.now.after(time))
     }
@@ -260,15 +260,15 @@ impl Cluster {
         self.truth.borrow()
     }
 
-    /// What all nodes have admitted.
+    /// The admissions of all nodes.
     pub fn admissions(&self) -> std::cell::Ref<'_, Admissions> {
         self.admissions.borrow()
     }
 
-    /// A structure on a node, to read from; its clock comes with it.
+    /// A structure on a node, for reading, with the node's clock.
     ///
     /// # Panics
-    /// When the node or the structure is not there.
+    /// When the node or the structure does not exist.
     pub fn structure(&self, label: &str, structure: &str) -> (&Structure, Now) {
         let node = self.node(label);
         let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
@@ -277,7 +277,7 @@ impl Cluster {
         (found, node.read_clock(self.now))
     }
 
-    /// The cluster-wide count of a key as a node knows it.
+    /// The cluster-wide count of a key in the view of a node.
     ///
     /// # Panics
     /// As [`Cluster::structure`].
@@ -291,10 +291,10 @@ impl Cluster {
         self.writes.borrow()
     }
 
-    /// A cache on a node, to read from; the node's clock comes with it.
+    /// A cache on a node, for reading, with the node's clock.
     ///
     /// # Panics
-    /// When the node or the cache is not there.
+    /// When the node or the cache does not exist.
     pub fn cache(&self, label: &str, cache: &str) -> (&Cache, Now) {
         let node = self.node(label);
         let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
@@ -303,7 +303,7 @@ impl Cluster {
         (&found.cache, node.read_clock(self.now))
     }
 
-    /// What a node reads for a key of a cache.
+    /// The value that a node reads for a key of a cache.
     ///
     /// # Panics
     /// As [`Cluster::cache`].
@@ -312,10 +312,10 @@ impl Cluster {
         cache.get(key, now.unix_ms).map(|value| value.to_vec())
     }
 
-    /// What a node reads for a key of a gauge cache; `None` when there is no entry.
+    /// The count that a node reads for a key of a gauge cache; `None` when there is no entry.
     ///
     /// # Panics
-    /// When the node or the gauge cache is not there.
+    /// When the node or the gauge cache does not exist.
     pub fn gauge(&self, label: &str, gauge: &str, key: &[u8]) -> Option<i64> {
         let node = self.node(label);
         let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
@@ -324,10 +324,10 @@ impl Cluster {
         found.gauge.get(key, node.read_clock(self.now).mono)
     }
 
-    /// A series on a node, to read from, the first of that name; the node's clock comes with it.
+    /// A series on a node, for reading: the first of that name, with the node's clock.
     ///
     /// # Panics
-    /// When the node or the series is not there.
+    /// When the node or the series does not exist.
     pub fn series(&self, label: &str, series: &str) -> (&Series, Now) {
         let node = self.node(label);
         let process = node.process.as_ref().unwrap_or_else(|| panic!("{label} does not run"));
@@ -336,7 +336,7 @@ impl Cluster {
         (found, node.read_clock(self.now))
     }
 
-    /// What a node reads for a key in each window that it keeps and that counts something.
+    /// A node's counts for a key, in each window that it keeps and that counts something.
     ///
     /// # Panics
     /// As [`Cluster::series`].
@@ -347,7 +347,7 @@ impl Cluster {
         numbered.filter(|(_, count)| *count != 0).collect()
     }
 
-    /// Does something on a node, as its service would; `None` when it does not run or stands still.
+    /// Runs `work` on a node, as its service would; `None` when the node does not run or is stopped.
     ///
     /// # Panics
     /// When there is no such node.
@@ -389,7 +389,7 @@ impl Cluster {
         Some(result)
     }
 
-    /// Does something with the service of a node; `None` when it does not run, stands still or has another service.
+    /// Runs `work` with the service of a node; `None` when the node does not run, is stopped or has another service.
     ///
     /// # Panics
     /// When there is no such node.
@@ -429,20 +429,21 @@ impl Cluster {
         self.schedule(at, Event::Service { node: n, start });
     }
 
-    /// The configuration of a node is another one when it begins the next time.
+    /// Changes the configuration of a node. The change applies at its next start.
     pub fn configure(&mut self, node: &str, throttle: &str, spec: ThrottleSpec) {
         if let Some(limits) = &mut self.limits {
             limits.elsewhere.insert((node.to_owned(), throttle.to_owned()), spec);
         }
     }
 
-    /// From now on the checker demands another rate of a throttle, under clocks that run fast by so many parts in a million: all
-    /// nodes have it.
+    /// From now on the checker demands another rate of a throttle, with clocks that run fast by this many parts per million:
+    /// all
+    /// nodes use that rate now.
     pub fn demand_rate(&mut self, throttle: &str, rate: Rate, drift_ppm: u64) {
         self.admissions.borrow_mut().change(throttle, rate, drift_ppm, self.now);
     }
 
-    /// Ends all limits, and the services that ask for them, so that the cluster can come to rest.
+    /// Ends all limits and the services that use them, so that the cluster can become quiet.
     pub(crate) fn end_limits(&mut self) {
         for process in self.nodes.iter_mut().filter_map(|node| node.process.as_mut()) {
             process.service = None;
@@ -452,24 +453,24 @@ impl Cluster {
         self.limits = None;
     }
 
-    /// Strikes now.
+    /// Applies a fault now.
     ///
     /// # Panics
-    /// When the fault names a node that is not there, or restores one and [`Cluster::again`] was not called.
+    /// When the fault names an unknown node, or restores a node and [`Cluster::again`] was not called.
     pub fn fault(&mut self, fault: &Fault) {
         self.strike(fault);
     }
 
-    /// Says how this cluster came to be as it was at any moment: by the same seed, the same script, the same calls. A process
-    /// that is restored takes its memory from there.
+    /// Sets how to rebuild this cluster's state at any moment: with the same seed, the same script, the same calls. A restored
+    /// process takes its memory from there.
     pub fn again(&mut self, run: impl Fn(Time) -> Self + 'static) {
         self.again = Some(Rc::new(run));
     }
 
-    /// Runs the steps of a script, at the times that it says, counted from now.
+    /// Runs the steps of a script, at their times, counted from now.
     ///
     /// # Errors
-    /// [`Failure`] when the script cannot be read.
+    /// [`Failure`] when the script cannot be parsed.
     pub fn script(&mut self, text: &str) -> Result<(), Failure> {
         let steps = crate::fault::script(text).map_err(|e| Failure { at: self.now, what: e.to_string() })?;
         for step in steps {
@@ -478,18 +479,19 @@ impl Cluster {
         Ok(())
     }
 
-    /// Looks at everything that must hold at every moment, on every node.
+    /// Checks everything that must hold at every moment, on every node.
     ///
     /// # Errors
-    /// [`Failure`] says what does not.
+    /// [`Failure`] says what does not hold.
     pub fn check(&self) -> Result<(), Failure> {
         check::always(self).map_err(|what| Failure { at: self.now, what })
     }
 
-    /// Waits until every replica equals the ledger, no longer than [`check::settle_time`] says that it takes, and then
-    /// asserts that it does, that it stays so, and that only digests flow from then on.
+    /// Waits until every replica equals the ledger, at most for [`check::settle_time`]. Then it asserts that all replicas do,
+    /// that
+    /// they stay so, and that only digests flow from then on.
     ///
-    /// Everything must be healed, and nothing be counted any more.
+    /// All faults must be healed, and nothing may be counted any more.
     ///
     /// # Errors
     /// [`Failure`] names what is pending, or what flows.

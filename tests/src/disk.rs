@@ -1,4 +1,4 @@
-//! What simulated nodes save: the values that a real node writes into its file, in memory.
+//! The saved state of simulated nodes: what a real node writes into its file, kept in memory.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use tallymesh_schemas::{Actor, StructureId};
 
 use crate::caches::SeenWrites;
 
-/// States of a disk that are remembered, for one that is put back to an earlier one.
+/// Earlier states of a disk that are kept, so that it can be set back to one of them.
 const REMEMBERED: usize = 64;
 
 #[derive(Debug, Clone)]
@@ -19,12 +19,12 @@ struct Rows {
     rows: BTreeMap<u32, Row>,
 }
 
-/// What is saved at one moment.
+/// The saved state at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Saved {
     pub(crate) facts: Facts,
     parts: BTreeMap<(StructureId, Actor), Rows>,
-    /// What the caches were seen to have when the whole was begun.
+    /// What the caches were seen to have when the current full save began.
     pub(crate) seen: SeenWrites,
 }
 
@@ -49,7 +49,7 @@ impl Saved {
         }
     }
 
-    /// The parts, as they are taken back.
+    /// The saved rows of each actor and structure, as a node restores them.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part> {
         self.parts.iter().map(|((_, actor), part)| Part {
             shape: part.shape.clone(),
@@ -64,7 +64,7 @@ impl Saved {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     saved: Saved,
-    /// With what is written and not whole yet.
+    /// The saved state with writes that are not complete yet.
     draft: Saved,
     earlier: Vec<(Time, Saved)>,
     /// Nothing can be written.
@@ -72,18 +72,18 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Begins anew with these facts, on what is saved.
+    /// Starts again with these facts, on the saved state.
     pub(crate) fn begin(&mut self, facts: Facts) {
         self.saved.facts = facts;
         self.draft = self.saved.clone();
     }
 
-    /// A whole is begun, by a process that was seen to have this.
+    /// A full save begins; its process was seen to have these writes.
     pub(crate) fn note(&mut self, seen: SeenWrites) {
         self.draft.seen = seen;
     }
 
-    /// Writes a batch; whether it could.
+    /// Writes a batch. Returns whether it could.
     pub(crate) fn write(&mut self, at: Time, batch: &Batch) -> bool {
         if self.full {
             self.draft = self.saved.clone();
@@ -92,7 +92,7 @@ impl Disk {
         batch.changes.iter().for_each(|change| self.draft.write(change));
         if batch.commit {
             if self.earlier.len() == REMEMBERED {
-                // Every other one is enough to go back far.
+                // Every second state is enough to go back far.
                 let mut keep = false;
                 self.earlier.retain(|_| {
                     keep = !keep;
@@ -104,14 +104,14 @@ impl Disk {
         true
     }
 
-    /// What is saved; `None` when nobody has ever saved anything.
+    /// The saved state; `None` when nothing was ever saved.
     pub(crate) fn saved(&self) -> Option<&Saved> {
         Some(&self.saved).filter(|saved| saved.facts.incarnation.0 > 0)
     }
 
-    /// Goes back to what was saved at a moment.
+    /// Goes back to the state that was saved at a moment.
     pub(crate) fn rewind(&mut self, at: Time) {
-        // Each state was there until the moment that stands with it.
+        // Each state was valid until the moment stored with it.
         if let Some(from) = self.earlier.iter().position(|(until, _)| *until > at) {
             self.saved = self.earlier[from].1.clone();
             self.earlier.truncate(from);

@@ -1,11 +1,11 @@
-//! Faults, and the small language that scripts of them are written in.
+//! Faults, and the small language for scripts of faults.
 //!
 //! ```text
 //! at 2s cut a,b from c; at 3s lose 20%; at 5s heal
 //! ```
-//! A script is a list of steps, parted by `;` or line ends; `#` begins a comment. Each step is `at TIME FAULT`, with a time
-//! like `250ms`, `2s` or `1.5s`. [`Fault`] lists the faults as they are written. Nodes are named by their labels: the
-//! node's name, and `b'` for the twin of `b`.
+//! A script is a list of steps, separated by `;` or line ends; `#` begins a comment. Each step is `at TIME FAULT`, with a time
+//! like `250ms`, `2s` or `1.5s`. [`Fault`] lists the faults in their written form. Nodes are named by their labels: the node's
+//! name, and `b'` for the twin of `b`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,65 +13,66 @@ use std::time::Duration;
 
 use tallymesh_engine::Time;
 
-/// Something that goes wrong, or right again.
+/// A fault, or the end of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// `cut a,b from c`: nothing passes between the two sides; an empty right side (`cut a from rest`) is everybody else.
+    /// `cut a,b from c`: nothing passes between the two sides; an empty right side (`cut a from rest`) means all other nodes.
     Cut(Vec<String>, Vec<String>),
-    /// `cut a to c`: what is sent from the left side does not arrive at the right side; the other way it does.
+    /// `cut a to c`: messages from the left side do not arrive at the right side; the other direction works.
     CutOneWay(Vec<String>, Vec<String>),
-    /// `heal`: every cut ends, stopped nodes go on, slow ones are quick, disks have room, no message is lost or spoilt any more.
+    /// `heal`: all cuts end, stopped nodes continue, slow ones are quick, disks have room, no message is lost or spoilt any
+    /// more.
     Heal,
-    /// `crash a`: its process ends without a word.
+    /// `crash a`: its process ends without a goodbye.
     Crash(Vec<String>),
-    /// `restart a`: a new process that knows nothing, in a new incarnation from its wall clock.
+    /// `restart a`: a new process without state, in a new incarnation from its wall clock.
     Restart(Vec<String>),
-    /// `reuse a`: a new process that knows nothing, in the incarnation that the last one began with.
+    /// `reuse a`: a new process without state, in the incarnation that the last one began with.
     Reuse(Vec<String>),
-    /// `twin a`: another process under the same name, in an incarnation of its own; its label is `a'`.
+    /// `twin a`: another process under the same name, in its own incarnation; its label is `a'`.
     Twin(Vec<String>),
     /// `leave a`: it says goodbye and ends.
     Leave(Vec<String>),
-    /// `stop a`: its process stands still and loses nothing.
+    /// `stop a`: its process is stopped and loses nothing.
     Stop(Vec<String>),
-    /// `resume a`: it goes on.
+    /// `resume a`: it continues.
     Resume(Vec<String>),
-    /// `slow a`: its links have room for one message at a time, and that takes long.
+    /// `slow a`: its links have room for one message at a time, and each takes long.
     Slow(Vec<String>),
     /// `forget a at b`: an operator forgets a on b.
     Forget(String, String),
-    /// `lie a dead b`: a tells all others, and b, what is not so of b; see [`Lie`].
+    /// `lie a dead b`: a sends a false statement about b to all others, and to b; see [`Lie`].
     Lie(String, Lie, String),
-    /// `renew a`: it takes a new incarnation by command.
+    /// `renew a`: it renews by command.
     Renew(Vec<String>),
-    /// `reload a`: its process ends, and another one begins with all that it knew, in a new incarnation.
+    /// `reload a`: its process ends, and another one begins with its whole memory, in a new incarnation.
     Reload(Vec<String>),
-    /// `restore a 3s`: its process ends, and another one begins with what that knew so long ago, in a new incarnation.
+    /// `restore a 3s`: its process ends, and another one begins with the memory of that time ago, in a new incarnation.
     Restore(String, Duration),
-    /// `reboot a`: a new process with what the last one has saved. Of nodes that save nothing, a new one that knows nothing.
+    /// `reboot a`: a new process with the saved state of the last one. If nodes save nothing, a new process without state.
     Reboot(Vec<String>),
-    /// `rewind a 3s`: a new process with what was saved so long ago.
+    /// `rewind a 3s`: a new process with the saved state of that time ago.
     Rewind(String, Duration),
-    /// `full a`: its disk takes nothing any more.
+    /// `full a`: its disk accepts nothing any more.
     Full(Vec<String>),
     /// `jump a 30s`: both of its clocks jump ahead.
     Jump(String, Duration),
-    /// `set a -30s`: its wall clock is set, by milliseconds.
+    /// `set a -30s`: its wall clock is set by this offset, in milliseconds.
     Set(String, i64),
-    /// `lose 10%`: of all messages, in 1/10,000.
+    /// `lose 10%`: the share of lost messages, in 1/10,000.
     Lose(u32),
-    /// `double 5%`.
+    /// `double 5%`: these arrive twice.
     Double(u32),
     /// `reorder 5%`: these are delayed and overtaken.
     Reorder(u32),
-    /// `truncate 1%`: these arrive cut short.
+    /// `truncate 1%`: these arrive truncated.
     Truncate(u32),
     /// `corrupt 1%`: bits of these change.
     Corrupt(u32),
 }
 
 impl Fault {
-    /// What kind it is, in one word.
+    /// The kind of fault, in one word.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Cut(..) => "cut",
@@ -104,7 +105,7 @@ impl Fault {
     }
 }
 
-/// What a member says of another one that is not so.
+/// A false statement of a member about another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {
     /// `left`: it has said goodbye.
@@ -113,7 +114,7 @@ pub enum Lie {
     Dead,
     /// `run`: it has begun a later run.
     Run,
-    /// `life`: it has lived all the lives that its run can have.
+    /// `life`: it has used up all the lives of its run.
     Life,
 }
 
@@ -121,7 +122,7 @@ impl Lie {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Left, Self::Dead, Self::Run, Self::Life];
 
-    /// It in one word.
+    /// The lie in one word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Left => "left",
@@ -132,12 +133,12 @@ impl Lie {
     }
 }
 
-/// A fault and when it strikes.
+/// A fault and its time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// When.
+    /// The time.
     pub at: Time,
-    /// What.
+    /// The fault.
     pub fault: Fault,
 }
 
@@ -149,10 +150,10 @@ pub struct ScriptError {
     why: String,
 }
 
-/// Reads a script.
+/// Parses a script.
 ///
 /// # Errors
-/// [`ScriptError`] names the first step that cannot be read.
+/// [`ScriptError`] names the first invalid step.
 pub fn script(text: &str) -> Result<Vec<Step>, ScriptError> {
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or(""));
     let steps = lines.flat_map(|line| line.split(';')).map(str::trim).filter(|step| !step.is_empty());
@@ -161,7 +162,7 @@ pub fn script(text: &str) -> Result<Vec<Step>, ScriptError> {
     Ok(steps)
 }
 
-/// Writes a script as [`script`] reads it.
+/// Writes a script in the form that [`script`] parses.
 pub fn write_script(steps: &[Step]) -> String {
     steps.iter().map(Step::to_string).collect::<Vec<_>>().join("\n")
 }

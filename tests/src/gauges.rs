@@ -1,5 +1,5 @@
-//! Gauge caches on simulated nodes: what is counted goes into the ground truth, and so does every removal, also those that
-//! the engine makes by itself, of which each has to be due.
+//! Gauge caches on simulated nodes. The ground truth records every count and every removal. This includes the removals that the
+//! engine makes by itself; each of them has to be due.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,53 +20,53 @@ pub(crate) struct SimGauge {
     ages: Rc<RefCell<Ages>>,
 }
 
-/// Whatever has changed is read at once, and once in so many changes everything is.
+/// Changed entries are read at once; once in this number of changes, all entries are read.
 const READ_ALL: u64 = 16;
 
-/// When entries have changed, as this node could see.
+/// When entries have changed, from this node's view.
 #[derive(Debug, Default)]
 struct Ages {
     entries: BTreeMap<Vec<u8>, Age>,
-    /// What was held when it was last looked at: while that is so, nothing has changed.
+    /// What the structure held at the last check: while it is the same, nothing has changed.
     held: Vec<Held>,
     rows: Rows,
     looks: u64,
-    /// What this process has removed, as it is in the ledger.
+    /// What this process has removed, as recorded in the ledger.
     noted: BTreeMap<Vec<u8>, Totals>,
 }
 
-/// An entry has changed between these moments for the last time: something was added to it at the first, and its rows have
-/// been other ones since the second at the latest.
+/// The last change of an entry lies between these two moments: something was added at the first, and its rows have had their
+/// current state since the second at the latest.
 #[derive(Debug, Default)]
 struct Age {
     added: Time,
     touched: Time,
-    /// What is left of what each node has counted, whatever run it was in.
+    /// What remains of the counts of each node, over all its runs.
     left: BTreeMap<NodeName, Totals>,
     rows: Vec<(Totals, Totals)>,
 }
 
-/// Why an entry may be removed at a moment.
+/// Why an entry may be removed now.
 #[derive(Debug, Clone, Copy)]
 enum Due<'a> {
     /// It has expired.
     Expired,
-    /// That was asked for.
+    /// A caller asked for its removal.
     Asked(&'a [u8]),
-    /// Something is added to this one, and there are too many.
+    /// An addition to this entry made the cache too full.
     Full(&'a [u8]),
 }
 
-/// Who looks, and when, by its monotonic clock.
+/// The context of a check: the process, and the time of its monotonic clock.
 pub(crate) struct Look<'a> {
     pub(crate) actor: &'a Actor,
     pub(crate) run: RunId,
     pub(crate) truth: &'a RefCell<Truth>,
     pub(crate) now: Time,
-    /// The same moment by the simulation's time.
+    /// The same moment in the simulation's time.
     pub(crate) at: Time,
-    /// Whether rows may be there that nobody ever had, or none of what is counted, because the process leaves, or what was removed of
-    /// another process of the same name.
+    /// Whether the rows are not reliable: rows that no node ever had may exist; the process is leaving, so its counts may be
+    /// missing; or removals of another process with the same name may apply.
     pub(crate) unsettled: bool,
 }
 
@@ -93,13 +93,13 @@ impl SimGauge {
         self.observe(look, Due::Asked(key)).map(|()| there)
     }
 
-    /// Takes note of what has changed since the last look, and compares what is read with it.
+    /// Records what has changed since the last check, and compares reads with it.
     pub(crate) fn look(&self, look: &Look<'_>) -> Result<(), String> {
         self.observe(look, Due::Expired)
     }
 
     fn observe(&self, look: &Look<'_>, due: Due<'_>) -> Result<(), String> {
-        // The engine takes note of changes when it is asked.
+        // The engine notices changes when it is queried.
         self.gauge.len(look.now);
         let held = self.gauge.structure().held();
         let ages = &mut *self.ages.borrow_mut();
@@ -126,17 +126,17 @@ impl SimGauge {
         keys.try_for_each(|key| self.reads(ages, key, look))
     }
 
-    /// Whether nobody has changed an entry within its time to live, whatever has come here when.
+    /// Whether no node has changed an entry within its time to live, whenever the changes arrived here.
     fn is_old(&self, key: &[u8], look: &Look<'_>) -> bool {
         let ttl = self.gauge.spec().ttl;
         let truth = look.truth.borrow();
-        // Rows that come late are dated by wall clocks, and the others by a clock that may run a little faster.
+        // Late rows are dated by wall clocks, and the others by a clock that may run slightly faster.
         let may_be_off = truth.clock_error();
         let since = truth.changed(self.name(), key).map(|changed| look.at.since(changed).mul_f64(1.05));
         !ttl.is_zero() && since.is_some_and(|since| since.saturating_add(may_be_off) >= ttl)
     }
 
-    /// Puts what this process has removed since the last look into the ledger. Of which keys that was.
+    /// Records in the ledger what this process has removed since the last check. Returns the keys.
     fn note_removals(&self, look: &Look<'_>, noted: &mut BTreeMap<Vec<u8>, Totals>, rows: &Rows) -> Vec<Vec<u8>> {
         let structure = self.gauge.structure();
         let mut removed = Vec::new();
@@ -158,7 +158,7 @@ impl SimGauge {
         removed
     }
 
-    /// Whether what was removed was to go.
+    /// Checks that the removed entries were due.
     fn all_due(&self, ages: &Ages, removed: &[Vec<u8>], look: &Look<'_>, due: Due<'_>) -> Result<(), String> {
         let now = look.now;
         if removed.is_empty() {
@@ -189,7 +189,7 @@ impl SimGauge {
         Ok(())
     }
 
-    /// What is read is what is left of what all have counted, until it has expired.
+    /// A read returns what remains of all counts, until the entry has expired.
     fn reads(&self, ages: &Ages, key: &[u8], look: &Look<'_>) -> Result<(), String> {
         let now = look.now;
         let ttl = self.gauge.spec().ttl;

@@ -1,7 +1,8 @@
 //! Whole Tallymesh clusters in virtual time: faults, ground truth and checkers.
 //!
-//! A [`Cluster`] runs the engine that ships on simulated nodes with clocks of their own, on a network that loses, doubles,
-//! delays and cuts as told. One seed decides everything: the same seed gives the same run, to the last byte.
+//! A [`Cluster`] runs the production engine on simulated nodes with their own clocks, on a network that loses, doubles, delays
+//! and
+//! cuts messages on request. One seed determines everything: the same seed gives the same run, to the last byte.
 //!
 //! ```
 //! use std::time::Duration;
@@ -22,8 +23,9 @@
 //! # Ok::<(), tallymesh_harness::Failure>(())
 //! ```
 //!
-//! Services are put on the nodes with [`Builder::service`]; [`fault`](fault::Fault) is the language of faults, [`check`] has the
-//! checkers, [`swarm`] draws runs from seeds.
+//! [`Builder::service`] adds services to the nodes. [`fault`](fault::Fault) is the language of faults, [`check`] has the
+//! checkers,
+//! and [`swarm`] draws runs from seeds.
 #![deny(missing_docs)]
 
 pub mod caches;

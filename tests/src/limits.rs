@@ -13,37 +13,37 @@ use tallymesh_schemas::{NodeName, Rate, Strength, StructureName, ThrottleSpec};
 /// The limits of every node of a cluster.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Among whom hard limits are divided.
+    /// The seats among which hard limits are divided.
     pub founding: Founding,
-    /// The throttles: in which structure, name, and what.
+    /// The throttles: structure, name, and specification.
     pub throttles: Vec<(String, String, ThrottleSpec)>,
-    /// The pools of permits: in which structure, name, and how many.
+    /// The pools of permits: structure, name, and number of permits.
     pub pools: Vec<(String, String, u64)>,
-    /// Throttles that no node knows before a service asks for them, and that nobody holds in between.
+    /// Throttles that a node does not know before a service uses them, and that no handle keeps in between.
     pub late: BTreeSet<String>,
-    /// What a throttle is on one node, where its configuration is another one: by node and throttle.
+    /// The specification of a throttle on a node with a different configuration: by node and throttle.
     pub elsewhere: BTreeMap<(String, String), ThrottleSpec>,
 }
 
 impl Limits {
-    /// Limits that these founders share, none yet.
+    /// Limits that these seats share, with no limit yet.
     ///
     /// # Panics
-    /// When there can be no such founders.
+    /// When these cannot be seats.
     pub fn founded(founders: &[&str], reclaim_after: Duration) -> Self {
         let names = founders.iter().map(|name| NodeName::new(name).unwrap_or_else(|error| panic!("{name}: {error}")));
         let founding = Founding::new(names, reclaim_after).unwrap_or_else(|error| panic!("{error}"));
         Self { founding, throttles: Vec::new(), pools: Vec::new(), late: BTreeSet::new(), elsewhere: BTreeMap::new() }
     }
 
-    /// One node has another configuration of a throttle. The checker demands the smallest one.
+    /// Gives one node a different configuration of a throttle. The checker demands the smallest one.
     #[must_use]
     pub fn but_on(mut self, node: &str, name: &str, spec: ThrottleSpec) -> Self {
         self.elsewhere.insert((node.to_owned(), name.to_owned()), spec);
         self
     }
 
-    /// What a throttle is on a node.
+    /// The specification of a throttle on a node.
     fn spec_on(&self, node: &NodeName, name: &str, spec: ThrottleSpec) -> ThrottleSpec {
         self.elsewhere.get(&(node.as_str().to_owned(), name.to_owned())).copied().unwrap_or(spec)
     }
@@ -62,15 +62,14 @@ impl Limits {
         self
     }
 
-    /// Adds a throttle that each node makes when its service first asks for it, as a program does, and lets go of when it is
-    /// idle.
+    /// Adds a throttle that each node creates when its service first uses it, as a program does, and releases when it is idle.
     #[must_use]
     pub fn late_throttle(mut self, structure: &str, name: &str, spec: ThrottleSpec) -> Self {
         self.late.insert(name.to_owned());
         self.throttle(structure, name, spec)
     }
 
-    /// What a late throttle is.
+    /// The specification of a late throttle.
     pub(crate) fn late_spec(&self, name: &str) -> Option<ThrottleSpec> {
         let of_name = |(_, throttle, _): &&(String, String, ThrottleSpec)| throttle == name;
         self.throttles.iter().find(of_name).filter(|_| self.late.contains(name)).map(|(.., spec)| *spec)
@@ -83,14 +82,14 @@ impl Limits {
         self
     }
 
-    /// What is divided: in which structure, name, and the whole of it.
+    /// The divided limits: structure, name, and total.
     fn shared(&self) -> impl Iterator<Item = (&String, &String, u64)> {
         let throttles = self.throttles.iter().filter(|(.., spec)| spec.strength == Strength::Hard);
         let wholes = throttles.map(|(structure, name, _)| (structure, name, UNITS));
         wholes.chain(self.pools.iter().map(|(structure, name, permits)| (structure, name, *permits)))
     }
 
-    /// Whether something is limited that is counted in a structure.
+    /// Whether a limit is counted in a structure.
     pub(crate) fn limited(&self, name: &StructureName) -> bool {
         let named = self.throttles.iter().map(|(structure, ..)| structure);
         named.chain(self.pools.iter().map(|(structure, ..)| structure)).any(|other| other == name.as_str())
@@ -127,22 +126,22 @@ impl Limits {
     }
 }
 
-/// What was admitted under one name, by all nodes, in the order in which it was.
+/// What all nodes admitted under one name, in order of time.
 #[derive(Debug)]
 pub struct Tally {
-    /// One bucket that sees everything: what it has no room for is beyond `B + R·t` in some window.
+    /// One bucket that sees all admissions. An admission for which it has no room exceeds `B + R·t` in some window.
     whole: Bucket,
     rate: Rate,
     hard: bool,
-    /// Tokens that were admitted.
+    /// Admitted tokens.
     pub admitted: u64,
-    /// Requests that were refused.
+    /// Refused requests.
     pub refused: u64,
-    /// The most by which a window was ever overshot, in tokens.
+    /// The greatest overshoot of any window, in tokens.
     pub overshoot: u64,
-    /// What is owed to the bucket that sees everything, because it was admitted beyond it.
+    /// The debt of this bucket: admissions beyond it that have not been made up for.
     owed: u64,
-    /// How much of that may be, in thousandths of tokens: what clocks that jumped ahead were given.
+    /// How large the debt may be, in thousandths of tokens: what forward jumps of clocks have granted.
     allowed: u64,
 }
 
@@ -150,17 +149,17 @@ pub struct Tally {
 #[derive(Debug, Default)]
 pub struct Admissions {
     tallies: BTreeMap<String, Tally>,
-    /// Permits that are out, by pool, with the permits that there are.
+    /// Open permits by pool, with the number of permits that exist.
     open: BTreeMap<String, (u64, u64)>,
     opened: u64,
     late: BTreeSet<String>,
 }
 
-/// The bucket that sees everything counts in thousandths of tokens, and its clock is as fast as the fastest node's.
+/// This bucket counts in thousandths of tokens, and its clock is as fast as the fastest node's.
 const MILLI: u64 = 1000;
 
 impl Admissions {
-    /// For these limits, under clocks that run fast by up to so many parts in a million.
+    /// For these limits, with clocks that run fast by up to this many parts per million.
     pub(crate) fn new(limits: &Limits, drift_ppm: u64, now: Time) -> Rc<RefCell<Self>> {
         let mut all = Self { late: limits.late.clone(), ..Self::default() };
         for (_, name, spec) in &limits.throttles {
@@ -178,7 +177,7 @@ impl Admissions {
         Rc::new(RefCell::new(all))
     }
 
-    /// From now on all nodes have another configuration of a throttle.
+    /// From now on all nodes have a different configuration of a throttle.
     pub(crate) fn change(&mut self, name: &str, rate: Rate, drift_ppm: u64, now: Time) {
         let Some(tally) = self.tallies.get_mut(name) else { return };
         let fast = Rate::new(rate.tokens() * (1_000_000 + drift_ppm), rate.period() * 1000, rate.burst() * MILLI);
@@ -186,7 +185,7 @@ impl Admissions {
         tally.rate = rate;
     }
 
-    /// What was admitted and refused in all, and permits that were opened.
+    /// All admissions and refusals, and the permits that were opened.
     pub(crate) fn totals(&self) -> [(&'static str, u64); 5] {
         let sum =
             |strong: bool| self.tallies.values().filter(|tally| tally.hard == strong).map(|tally| tally.admitted).sum();
@@ -205,7 +204,7 @@ impl Admissions {
         self.tallies.get(name)
     }
 
-    /// I9: a hard limit is kept in every window.
+    /// I9: a hard limit holds in every window.
     pub(crate) fn admit(&mut self, name: &str, at: Time, n: u64) -> Result<(), String> {
         let Some(tally) = self.tallies.get_mut(name) else { return Ok(()) };
         tally.admitted += n;
@@ -222,7 +221,7 @@ impl Admissions {
         }
     }
 
-    /// A node's clock has jumped ahead: by it, that much time has passed, and its part of every rate with it.
+    /// A node's clock has jumped ahead. On this clock that much time has passed, with the node's part of every rate.
     pub(crate) fn jump(&mut self, by: Duration) {
         for tally in self.tallies.values_mut() {
             let rate = tally.rate;
@@ -236,7 +235,7 @@ impl Admissions {
         }
     }
 
-    /// I9: no more are open than there are permits.
+    /// I9: no more permits are open than exist.
     pub(crate) fn open(&mut self, name: &str) -> Result<(), String> {
         let Some((open, permits)) = self.open.get_mut(name) else { return Ok(()) };
         *open += 1;
@@ -253,8 +252,8 @@ impl Admissions {
 
 /// I9: no two processes use the same share.
 ///
-/// What a process may use becomes more by what happens to it, and less by itself. So that of nodes to which nothing has
-/// happened is taken to be what it was, and looked at again only where that would be too much.
+/// The share that a process may use grows only through events, and shrinks by itself. So a node without events since the last
+/// check is assumed to have the same share, and is read again only if the sum would be too high.
 pub(crate) fn shares(cluster: &mut crate::Cluster) -> Result<(), String> {
     let Some(limits) = cluster.limits.take() else { return Ok(()) };
     let looked = all_shares(&limits, cluster, false).or_else(|_| all_shares(&limits, cluster, true));
@@ -281,13 +280,13 @@ fn all_shares(limits: &Limits, cluster: &mut crate::Cluster, anew: bool) -> Resu
     Ok(())
 }
 
-/// Soft throttles that have existed since their process began and have heard everything when it came. No throttle may admit
-/// what these would not (I11).
+/// Reference soft throttles: they have existed since their process began and have received every row when it arrived. No
+/// throttle may admit what its reference would refuse (I11).
 #[derive(Debug, Default)]
 pub(crate) struct References(RefCell<BTreeMap<String, (StructureName, Soft)>>);
 
 impl References {
-    /// The references of a process that begins now.
+    /// The references of a process that starts now.
     pub(crate) fn start(
         limits: Option<&Limits>,
         structures: &BTreeMap<StructureName, Arc<Structure>>,
@@ -304,7 +303,7 @@ impl References {
         Self(RefCell::new(all))
     }
 
-    /// Takes in what has come.
+    /// Processes the rows that have arrived.
     pub(crate) fn learn(&self, structures: &BTreeMap<StructureName, Arc<Structure>>, now: Time) {
         for (name, (table, reference)) in self.0.borrow_mut().iter_mut() {
             let others = structures.get(table).map_or(0, |structure| structure.others(name.as_bytes()));
@@ -325,10 +324,10 @@ impl References {
     }
 }
 
-/// How late a row may be after the moment for which its owner is taken for heard, on the networks of the swarm.
+/// How much later than assumed a row may arrive on the networks of the swarm.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 
-/// The bound that a node states for a soft throttle is true: no other node has admitted more that it has not received.
+/// Checks the bound that a node states for a soft throttle: no other node has admitted more that this node has not received.
 pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName, name: &str) -> Result<(), String> {
     let node = &cluster.nodes[at];
     let Some(process) = &node.process else { return Ok(()) };
@@ -342,7 +341,7 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
         return Ok(());
     }
     for other in cluster.nodes.iter().filter(|other| other.name != node.name) {
-        // A node that leaves takes its counts back, and others have taken its admissions off already.
+        // A leaving node takes its counts back, and other nodes have subtracted its admissions already.
         let Some(process) = other.process.as_ref().filter(|process| process.leaving.is_none()) else { continue };
         let Some(theirs) = process.structures.get(table) else { continue };
         let Some(known) = heard_of(cluster, structure, other, name) else { continue };
@@ -356,10 +355,11 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
     Ok(())
 }
 
-/// How much of what a node has admitted is in another one's copy of a structure; `None` where the other one can say nothing of that
-/// node, since it has never heard of it.
+/// How much of a node's admissions is in another node's copy of a structure; `None` if the other node cannot tell, because it
+/// has
+/// received nothing of that node.
 ///
-/// Of two machines under one name, a copy is as fresh as the one says whose run is the latest; the other one goes unheard.
+/// If two machines have one name, a copy is current for the one with the latest run; the other one is not received.
 fn heard_of(cluster: &crate::Cluster, structure: &Structure, node: &crate::node::Node, name: &str) -> Option<i64> {
     let latest = structure.latest(&node.name)?;
     let truth = cluster.truth.borrow();
@@ -368,12 +368,12 @@ fn heard_of(cluster: &crate::Cluster, structure: &Structure, node: &crate::node:
     if !alone && !actors.contains(&latest) {
         return None;
     }
-    // A process that goes on as another run takes its counts along: what was heard of the run before is in them.
+    // A process that renews states its counts again, so they include what was received of its earlier run.
     let rows = actors.iter().filter_map(|actor| structure.row_of(actor, name.as_bytes()));
     Some(rows.map(|row| row.value()).max().unwrap_or(0))
 }
 
-/// A permit that the checker knows of.
+/// A permit that the checker tracks.
 #[derive(Debug)]
 pub struct SimPermit {
     pub(crate) permit: Option<tallymesh_engine::limits::Permit>,
@@ -382,7 +382,7 @@ pub struct SimPermit {
 }
 
 impl SimPermit {
-    /// Whether more are in use on its node than the node has permits for.
+    /// Whether its node uses more permits than it has.
     pub fn is_overdue(&self, node: &crate::Context<'_>) -> bool {
         self.permit.as_ref().is_some_and(|permit| permit.is_overdue(node.now().mono))
     }

@@ -1,4 +1,4 @@
-//! The network between two nodes: a link that is up or not, and two directions with latency, room and faults.
+//! The network between two nodes: a link that is up or down, and two directions with latency, room and faults.
 
 use std::time::Duration;
 
@@ -11,21 +11,21 @@ use crate::random::Random;
 pub struct Conditions {
     /// Shortest latency of a message.
     pub latency: Duration,
-    /// What chance adds to that at most, for nine of ten messages.
+    /// The greatest random addition to the latency, for nine of ten messages.
     pub jitter: Duration,
-    /// What chance adds at most for the tenth.
+    /// The greatest random addition for the tenth message.
     pub tail: Duration,
-    /// Messages that may be under way in one direction; when that many are, the link has no room.
+    /// Messages that may be in flight in one direction. When there are that many, the link has no room.
     pub room: usize,
-    /// Share that is lost.
+    /// The share that is lost.
     pub lose: u32,
-    /// Share that arrives twice.
+    /// The share that arrives twice.
     pub double: u32,
-    /// Share that is overtaken by others.
+    /// The share that other messages overtake.
     pub reorder: u32,
-    /// Share that arrives cut short.
+    /// The share that arrives truncated.
     pub truncate: u32,
-    /// Share in which bits change.
+    /// The share in which bits change.
     pub corrupt: u32,
 }
 
@@ -57,7 +57,7 @@ impl Conditions {
     }
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Whole,
@@ -72,26 +72,26 @@ pub(crate) struct Direction {
     /// Since when nothing passes.
     pub(crate) cut: Option<Time>,
     pub(crate) in_flight: usize,
-    /// When the last message that keeps the order arrives.
+    /// When the last message in order arrives.
     pub(crate) last: Time,
 }
 
-/// What connects two nodes. The lower number is end 0.
+/// A link between two nodes. The lower number is end 0.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Link {
     pub(crate) up: bool,
-    /// How often it has been opened: messages of an earlier connection do not arrive on a later one.
+    /// How often it has been opened. Messages of an earlier connection do not arrive on a later one.
     pub(crate) generation: u64,
     pub(crate) retry_at: Time,
     /// From end 0 to end 1, and back.
     pub(crate) ways: [Direction; 2],
-    /// Since when an end has not answered, because it is gone or stands still.
+    /// Since when an end has not answered, because it is gone or stopped.
     pub(crate) silent: Option<Time>,
-    /// Since when neither end is to have it.
+    /// Since when neither end wants it.
     pub(crate) unwanted: Option<Time>,
 }
 
-/// The link between two nodes, and which of its ways leads from `from` to the other.
+/// The link between two nodes, and which of its directions leads from `from` to the other.
 pub(crate) fn way(from: usize, to: usize) -> ((usize, usize), usize) {
     if from < to { ((from, to), 0) } else { ((to, from), 1) }
 }
@@ -99,12 +99,12 @@ pub(crate) fn way(from: usize, to: usize) -> ((usize, usize), usize) {
 /// All links, by their ends.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    /// By the higher number and then by the lower one.
+    /// Indexed by the higher number and then by the lower one.
     ends: Vec<Vec<Link>>,
 }
 
 impl Links {
-    /// The links of one more node to all that there are.
+    /// Adds the links of one more node to all existing ones.
     pub(crate) fn add_node(&mut self) {
         self.ends.push(vec![Link::default(); self.ends.len()]);
     }

@@ -1,4 +1,4 @@
-//! A simulated node: a process with a replica, its clocks, and what it hears of the others.
+//! A simulated node: a process with a replica, its clocks, and its knowledge of the other nodes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,7 +21,7 @@ use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::{RunId, Truth};
 
-/// A message that waits for a process that stands still.
+/// A message that waits for a stopped process.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) from: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Waiting {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// What a node has heard of another one.
+/// A node's knowledge of another one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Contact {
     pub(crate) at: Time,
@@ -38,7 +38,7 @@ pub(crate) struct Contact {
     pub(crate) life: Life,
 }
 
-/// A machine: what stays when its process ends.
+/// A machine: what remains when its process ends.
 pub struct Node {
     pub(crate) label: String,
     pub(crate) name: NodeName,
@@ -48,14 +48,14 @@ pub struct Node {
     pub(crate) slow: bool,
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) contacts: BTreeMap<NodeName, Contact>,
-    /// The nodes that it has a connection to, with the run that each said in its hello.
+    /// The nodes to which it has a connection, with the run in each one's hello.
     pub(crate) hellos: BTreeMap<usize, Incarnation>,
-    /// Whom it is to have links to.
+    /// The links that it should have.
     pub(crate) overlay: Overlay,
-    /// Whom it has links to.
+    /// The nodes to which it has links.
     pub(crate) linked: BTreeSet<usize>,
     pub(crate) timer_at: Time,
-    /// What it may use of each limit that is divided; `None` where something has happened since that was looked at.
+    /// Its usable share of each divided limit; `None` when something has happened since the last check.
     pub(crate) units: Option<Vec<u64>>,
     /// The incarnation that the last process began with.
     pub(crate) began_as: Incarnation,
@@ -70,29 +70,29 @@ pub struct Process {
     pub(crate) replica: Replica,
     pub(crate) structures: BTreeMap<StructureName, Arc<Structure>>,
     pub(crate) limiters: BTreeMap<StructureName, Arc<Limiter>>,
-    /// What its soft throttles may admit at most.
+    /// Upper bounds for the admissions of its soft throttles.
     pub(crate) references: References,
     pub(crate) caches: BTreeMap<StructureName, SimCache>,
     /// Its gauge caches by name.
     pub(crate) gauges: BTreeMap<StructureName, SimGauge>,
     /// What its caches were seen to have.
     pub(crate) cache_seen: SeenWrites,
-    /// What of that it had from its disk, as long as it counts.
+    /// The part of that which it restored from its disk, while it is valid.
     pub(crate) taken_back: Option<TakenBack>,
     pub(crate) run: RunId,
-    /// Who it was when last looked at.
+    /// Its actor at the last check.
     pub(crate) actor: Actor,
     pub(crate) woken: Arc<AtomicBool>,
     pub(crate) holds: Vec<SimHold>,
     pub(crate) leaving: Option<Time>,
     pub(crate) service: Option<Box<dyn Service>>,
     pub(crate) seen: Seen,
-    /// The latest run that each other node has said itself to be in.
+    /// The latest run that each other node has stated itself.
     pub(crate) said: BTreeMap<NodeName, Incarnation>,
     pub(crate) looked: Looked,
-    /// The current window of each series when last looked at.
+    /// The current window of each series at the last check.
     pub(crate) windows_seen: Vec<Window>,
-    /// What counts events: the windows that there were then, in order of name, and gauge caches.
+    /// The structures that count events: the windows at that time, in order of name, and gauge caches.
     pub(crate) windows: Vec<Arc<Structure>>,
 }
 
@@ -119,7 +119,7 @@ impl Node {
         }
     }
 
-    /// The label that scripts call it by.
+    /// Its label in scripts.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -129,12 +129,12 @@ impl Node {
         &self.name
     }
 
-    /// Its process, if one runs.
+    /// Its process, if one is running.
     pub fn process(&self) -> Option<&Process> {
         self.process.as_ref()
     }
 
-    /// Whether it runs and does not stand still.
+    /// Whether it runs and is not stopped.
     pub fn is_working(&self) -> bool {
         self.process.is_some() && !self.stopped
     }
@@ -145,7 +145,7 @@ impl Node {
 }
 
 impl Process {
-    /// The replica may have taken another incarnation, or have heard who was forgotten.
+    /// Records that the replica may have taken another incarnation, or may have learned of forgotten nodes.
     pub(crate) fn note_actor(&mut self, truth: &mut Truth) -> Result<(), String> {
         if let Some(taken_back) = &mut self.taken_back {
             taken_back.hear(&self.actor.node, &self.replica.facts().tombstones, &mut self.cache_seen);
@@ -159,7 +159,7 @@ impl Process {
             sim.writes.borrow_mut().contest(truth.sharing(&self.actor).iter().copied());
         }
         if truth.is_forgotten(&was) {
-            // It was taken for gone: its caches start over.
+            // The node was forgotten, so its caches start over.
             self.cache_seen = SeenWrites::default();
             for sim in self.caches.values_mut() {
                 sim.start_over();
@@ -169,7 +169,7 @@ impl Process {
         check::taken_along(self, &was, truth)
     }
 
-    /// The windows of series may have turned: how many did. None comes back for a small step of the clock.
+    /// Records new windows of series. Returns how many have begun. A small step back of the clock brings none back.
     pub(crate) fn note_windows(&mut self, truth: &mut Truth) -> Result<usize, String> {
         let mut turned = 0;
         let known = self.windows_seen.len();
@@ -200,7 +200,7 @@ impl Process {
         Ok(turned)
     }
 
-    /// The windows that a series has here, the next one first.
+    /// The windows of a series on this node, the next one first.
     pub(crate) fn windows_of(&self, series: &Series) -> Vec<(Window, Arc<Structure>)> {
         let (current, kept) = (series.current(), u64::from(series.spec().windows));
         let windows = (current.saturating_sub(kept.saturating_sub(1))..=current + 1).rev();
@@ -221,7 +221,7 @@ impl Process {
         self.structures.values().chain(&self.windows).find(|structure| structure.id() == id).cloned()
     }
 
-    /// Lets the limits take in what has come, if it is time.
+    /// Lets the limits process what has arrived, if it is time.
     pub(crate) fn limit(&mut self, now: Now) {
         if self.limits_due() > now.mono {
             return;
@@ -232,7 +232,7 @@ impl Process {
         }
     }
 
-    /// When they have something to do. Whoever leaves has given back what he could.
+    /// When the limits are due next. A leaving node has given back what it could.
     pub(crate) fn limits_due(&self) -> Time {
         let due = self.limiters.values().filter(|_| self.leaving.is_none()).map(|limiter| limiter.poll_timeout());
         due.min().unwrap_or(Time::NEVER)
@@ -253,18 +253,18 @@ impl Process {
         &self.structures
     }
 
-    /// Its run in the ground truth.
+    /// Its number in the ground truth.
     pub fn run(&self) -> RunId {
         self.run
     }
 
-    /// Whether it is saying goodbye.
+    /// Whether it is leaving.
     pub fn is_leaving(&self) -> bool {
         self.leaving.is_some()
     }
 }
 
-/// What a replica counts events in, limits aside.
+/// The structures in which a replica counts events, except limits.
 pub(crate) fn events(replica: &Replica) -> Vec<Arc<Structure>> {
     let mut structures = replica.structures();
     structures.retain(|structure| {
@@ -274,7 +274,7 @@ pub(crate) fn events(replica: &Replica) -> Vec<Arc<Structure>> {
     structures
 }
 
-/// A [`Hold`] that the ground truth knows of.
+/// A [`Hold`] that the ground truth tracks.
 #[derive(Debug)]
 pub struct SimHold {
     pub(crate) hold: Option<Hold>,

@@ -1,5 +1,5 @@
-//! The one source of chance of a simulation: SplitMix64 (Steele, Lea and Flood 2014), so that a seed is all it takes to
-//! see a run again.
+//! The only source of randomness of a simulation: SplitMix64 (Steele, Lea and Flood 2014), so that a seed is enough to repeat a
+//! run.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for each seed.
+    /// A separate sequence for each seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -22,7 +22,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A sequence that does not move with what is drawn from this one later.
+    /// A separate sequence, independent of later draws from this one.
     pub fn fork(&mut self) -> Self {
         Self(self.bits())
     }
@@ -32,7 +32,7 @@ impl Random {
         ((u128::from(self.bits()) * u128::from(n)) >> 64) as u64
     }
 
-    /// A place in something of that length.
+    /// An index into a collection of this length.
     pub fn index(&mut self, len: usize) -> usize {
         self.below(len as u64) as usize
     }
@@ -42,7 +42,7 @@ impl Random {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// A time between two, both included.
+    /// A duration in this range, both ends included.
     pub fn duration(&mut self, low: Duration, high: Duration) -> Duration {
         Duration::from_micros(self.between(low.as_micros() as u64, high.as_micros() as u64))
     }
@@ -52,7 +52,7 @@ impl Random {
         per_10_000 > 0 && self.below(10_000) < u64::from(per_10_000)
     }
 
-    /// One of a list.
+    /// A random element of a list.
     ///
     /// # Panics
     /// When the list is empty.

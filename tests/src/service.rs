@@ -1,4 +1,4 @@
-//! Service logic on simulated nodes: what users put under test.
+//! The service logic on simulated nodes, which is what users test.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,9 +19,9 @@ use crate::node::SimHold;
 use crate::random::Random;
 use crate::truth::{RunId, Truth};
 
-/// The logic of a service, one value a process. It is made anew when its node restarts, and is called in virtual time.
+/// The logic of a service, one value for each process. It is created again when its node restarts, and called in virtual time.
 pub trait Service {
-    /// Called every [`Service::interval`]; the work that nobody asks for, such as expiry or synthetic load.
+    /// Called every [`Service::interval`]; for work without a request, such as expiry or synthetic load.
     fn tick(&mut self, context: &mut Context<'_>);
 
     /// Time between two ticks on the node's own clock.
@@ -33,7 +33,7 @@ pub trait Service {
     fn as_any(&mut self) -> &mut dyn std::any::Any;
 }
 
-/// What a service sees of its node. Whatever is counted through it is in the ground truth.
+/// A service's view of its node. The ground truth records everything that is counted through it.
 #[derive(Debug)]
 pub struct Context<'a> {
     pub(crate) now: Now,
@@ -67,12 +67,12 @@ impl Context<'_> {
         self.name
     }
 
-    /// The simulation's chance: the same for the same seed.
+    /// The simulation's randomness: the same for the same seed.
     pub fn random(&mut self) -> &mut Random {
         self.random
     }
 
-    /// A structure, to read from.
+    /// A structure, for reading.
     ///
     /// # Panics
     /// When the cluster has no structure of that name.
@@ -85,17 +85,17 @@ impl Context<'_> {
         found.unwrap_or_else(|| panic!("the cluster has no structure \"{name}\""))
     }
 
-    /// Adds to this node's own part; a negative `n` removes.
+    /// Adds to this node's own row; a negative `n` removes.
     ///
     /// # Panics
-    /// When there is no such structure, or the key is not one of it.
+    /// When there is no such structure, or the key is invalid for it.
     pub fn add(&mut self, structure: &str, key: &[u8], n: i64) {
         let (name, structure) = self.find(structure);
         structure.add(key, n).unwrap_or_else(|error| panic!("{name}: {error}"));
         self.truth.borrow_mut().record(self.run, name, key, n);
     }
 
-    /// Adds `n` if the cluster-wide count as known here is then at most `limit`; whether it did.
+    /// Adds `n` if the cluster-wide count in this node's view is at most `limit` afterwards. Returns whether it did.
     ///
     /// # Panics
     /// As [`Context::add`].
@@ -109,7 +109,7 @@ impl Context<'_> {
         added
     }
 
-    /// Counts one until the guard is dropped, if the cluster-wide count as known here is then at most `limit`.
+    /// Counts one until the guard is dropped, if the cluster-wide count in this node's view is at most `limit` afterwards.
     ///
     /// # Panics
     /// As [`Context::add`].
@@ -127,11 +127,12 @@ impl Context<'_> {
         })
     }
 
-    /// Counts one for an address until the guard is dropped, if the address and all blocks that `limits` name have room for it,
-    /// as far as this node knows.
+    /// Counts one for an address until the guard is dropped, if the address and all blocks of `limits` have room for it in this
+    /// node's
+    /// view.
     ///
     /// # Errors
-    /// [`HoldError`] says what is in the way.
+    /// [`HoldError`] says which limit is reached.
     ///
     /// # Panics
     /// When there is no such structure, or when a block counts more than its limit afterwards.
@@ -173,10 +174,10 @@ impl Context<'_> {
         found.map(|(_, cache)| cache).unwrap_or_else(|| panic!("the cluster has no cache \"{name}\""))
     }
 
-    /// Writes a value into a cache. Values should differ, so that the checker can tell one write from another.
+    /// Writes a value into a cache. Values should differ, so that the checker can distinguish writes.
     ///
     /// # Errors
-    /// [`CacheError`]; nothing was written then.
+    /// [`CacheError`]; then nothing was written.
     ///
     /// # Panics
     /// When there is no such cache.
@@ -184,7 +185,7 @@ impl Context<'_> {
         self.cache(cache).set(self.run, key, value, ttl, self.moment())
     }
 
-    /// Removes a key from a cache; whether there was an entry.
+    /// Removes a key from a cache. Returns whether there was an entry.
     ///
     /// # Errors
     /// As [`Context::set`].
@@ -195,7 +196,7 @@ impl Context<'_> {
         self.cache(cache).remove(self.run, key, self.moment())
     }
 
-    /// What a key of a cache reads.
+    /// Reads a key of a cache.
     ///
     /// # Panics
     /// When there is no such cache.
@@ -219,16 +220,16 @@ impl Context<'_> {
         }
     }
 
-    /// Adds to an entry of a gauge cache; a negative `n` takes away.
+    /// Adds to an entry of a gauge cache; a negative `n` subtracts.
     ///
     /// # Panics
-    /// When there is no such gauge cache, or the key is none.
+    /// When there is no such gauge cache, or the key is invalid.
     pub fn gauge_add(&mut self, gauge: &str, key: &[u8], n: i64) {
         let added = self.gauge(gauge).add(key, n, &self.look());
         self.failures.extend(added.err());
     }
 
-    /// Removes an entry of a gauge cache, on all nodes; whether there was one.
+    /// Removes an entry of a gauge cache, on all nodes. Returns whether there was one.
     ///
     /// # Panics
     /// As [`Context::gauge_add`].
@@ -248,7 +249,7 @@ impl Context<'_> {
         found.map(|(_, limiter)| limiter).unwrap_or_else(|| panic!("the cluster has no limits in \"{structure}\""))
     }
 
-    /// Takes `n` tokens of a throttle, if they are there. The checker sees it.
+    /// Takes `n` tokens of a throttle, if they are available. The checker records it.
     ///
     /// # Panics
     /// When there is no such throttle.
@@ -275,13 +276,14 @@ impl Context<'_> {
         decision
     }
 
-    /// Tells the checker of `n` admissions under the name of a throttle that something else has decided on: another limiter
-    /// that is to be compared.
+    /// Reports `n` admissions to the checker, under the name of a throttle. Something else decided on them: another limiter,
+    /// which
+    /// is to be compared.
     pub fn admit(&mut self, name: &str, n: u64) {
         self.failures.extend(self.admissions.borrow_mut().admit(name, self.at, n).err());
     }
 
-    /// A permit, if there is one here. The checker sees it.
+    /// Opens a permit, if this node has one. The checker records it.
     ///
     /// # Panics
     /// When there is no such pool.
@@ -293,7 +295,7 @@ impl Context<'_> {
         Some(SimPermit { permit: Some(permit), name: name.to_owned(), admissions: Rc::clone(self.admissions) })
     }
 
-    /// The count of a key as this node knows it.
+    /// The count of a key in this node's view.
     ///
     /// # Panics
     /// As [`Context::add`].
@@ -301,7 +303,7 @@ impl Context<'_> {
         self.structure(structure).count(key, self.now.mono)
     }
 
-    /// A series, to read from; of those of one name the first.
+    /// A series, for reading: the first of that name.
     ///
     /// # Panics
     /// When the cluster has no series of that name.
@@ -310,10 +312,10 @@ impl Context<'_> {
         found.unwrap_or_else(|| panic!("the cluster has no series \"{name}\""))
     }
 
-    /// Counts events in the current window of a series, and says which that is; a negative `n` takes back.
+    /// Counts events in the current window of a series, and returns the window; a negative `n` subtracts.
     ///
     /// # Panics
-    /// When there is no such series, or the key is not one of it.
+    /// When there is no such series, or the key is invalid for it.
     pub fn count_events(&mut self, series: &str, key: &[u8], n: i64) -> Window {
         let series = self.series(series);
         let (spec, current) = (series.spec(), series.current());
@@ -322,7 +324,7 @@ impl Context<'_> {
         current
     }
 
-    /// Removes a key from all windows of a series, on all nodes. The ground truth notes what this node knew of each actor.
+    /// Removes a key from all windows of a series, on all nodes. The ground truth records what this node knew of each actor.
     ///
     /// # Panics
     /// As [`Context::count_events`].

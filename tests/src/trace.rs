@@ -1,4 +1,4 @@
-//! What happened, as a hash that tells two runs apart and as the last lines for people.
+//! The record of a run: a hash that distinguishes two runs, and the last lines for people.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,12 +17,12 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A record that keeps lines only if asked to: writing them costs more than what they tell of.
+    /// A record that keeps lines only if `verbose`: writing the lines costs more than the events themselves.
     pub fn new(verbose: bool) -> Self {
         Self { hash: 0xcbf2_9ce4_8422_2325, lines: VecDeque::new(), verbose, marks: BTreeMap::new() }
     }
 
-    /// Notes an event by the bytes that make it up; `line` says it for people.
+    /// Records an event by its bytes; `line` describes it for people.
     pub fn note(&mut self, at: Time, parts: &[&[u8]], line: impl FnOnce() -> String) {
         let mut hash = self.hash ^ at.0;
         for part in parts {
@@ -60,17 +60,17 @@ impl Trace {
         self.lines.iter().map(String::as_str)
     }
 
-    /// Counts that a fault bit: a scenario without its fault proves nothing.
+    /// Counts that a fault took effect: a scenario whose fault has no effect proves nothing.
     pub fn mark(&mut self, what: &'static str) {
         *self.marks.entry(what).or_default() += 1;
     }
 
-    /// How often something happened that was [marked](Self::mark).
+    /// How often something was [marked](Self::mark).
     pub fn marked(&self, what: &str) -> u64 {
         self.marks.get(what).copied().unwrap_or(0)
     }
 
-    /// Everything that was marked.
+    /// All marks.
     pub fn marks(&self) -> &BTreeMap<&'static str, u64> {
         &self.marks
     }

@@ -1,5 +1,5 @@
-//! Ground truth: every operation that a simulated node was told is done, run by run, key by key. Replicas are compared
-//! with this, not only with each other.
+//! Ground truth: every acknowledged operation of a simulated node, run by run, key by key. Replicas are compared with it, not
+//! only with each other.
 
 mod track;
 
@@ -17,12 +17,12 @@ pub type RunId = usize;
 /// Totals of a row, `(added, removed)`.
 pub type Totals = (u64, u64);
 
-/// The greater of both, one by one.
+/// The maximum of both, component by component.
 pub(crate) fn most(a: Totals, b: Totals) -> Totals {
     (a.0.max(b.0), a.1.max(b.1))
 }
 
-/// What totals leave of others, one by one.
+/// The difference of two totals, component by component.
 pub(crate) fn less(a: Totals, b: Totals) -> Totals {
     (a.0.saturating_sub(b.0), a.1.saturating_sub(b.1))
 }
@@ -41,16 +41,16 @@ type ByStructure<T> = BTreeMap<StructureName, T>;
 
 #[derive(Debug, Clone, Default)]
 struct Run {
-    /// Whom it has called itself, in order.
+    /// The actors that it has been, in order.
     actors: Vec<Actor>,
     tracks: ByStructure<Tracks>,
     /// What it has counted in windows of series, and, under [`key::cleared`], what its removals had seen.
     windows: ByStructure<Tracks>,
-    /// What it had counted in windows that it dropped and that came a second time, with what each actor had left behind.
+    /// What it had counted in windows that it dropped and created again, with what each actor had left behind.
     dropped: ByStructure<Vec<(Tracks, BTreeMap<Actor, Bases>)>>,
-    /// What each actor has left behind of the totals, because it was removed when the run took its counts along.
+    /// What each actor has left behind of its totals, because it was removed when the process renewed.
     bases: BTreeMap<Actor, ByStructure<Bases>>,
-    /// What comes now is not counted any more: the process has left, or is gone.
+    /// Later operations do not count any more: the process has left, or is gone.
     over: bool,
 }
 
@@ -61,7 +61,7 @@ impl Run {
     }
 }
 
-/// The track of a key that something is about to be counted for.
+/// The track of a key, before an operation on it is recorded.
 fn track_in<'a>(all: &'a mut ByStructure<Tracks>, structure: &StructureName, key: &[u8]) -> &'a mut Track {
     // Looked up twice, so that names and keys are not copied for every operation.
     if !all.contains_key(structure) {
@@ -75,7 +75,7 @@ fn track_in<'a>(all: &'a mut ByStructure<Tracks>, structure: &StructureName, key
     tracks.by_key.get_mut(key).unwrap_or_else(|| unreachable!("it was put there"))
 }
 
-/// What the processes that have called themselves an actor have counted in one structure.
+/// What the processes that were an actor have counted in one structure.
 pub(crate) struct History<'a> {
     actor: &'a Actor,
     structure: &'a StructureName,
@@ -102,11 +102,11 @@ pub struct Truth {
     runs: Vec<Run>,
     actors: BTreeMap<Actor, Vec<RunId>>,
     operations: u64,
-    /// Nodes that had to take another name for a run than they had chosen: others had written under theirs.
+    /// Nodes with an identity conflict: they had to renew, because another process had written under their run.
     conflicted: BTreeSet<NodeName>,
-    /// The last run of each that was forgotten.
+    /// The last forgotten run of each node.
     forgotten: BTreeSet<Actor>,
-    /// When entries of gauge caches were changed last.
+    /// The last change of each entry of gauge caches.
     changes: BTreeMap<(StructureName, Vec<u8>), Time>,
     clock_error: Duration,
 }
@@ -120,14 +120,14 @@ impl Truth {
         run
     }
 
-    /// A process starts that knows what a run knew in an earlier state of the ledger, and goes on from there.
+    /// A process starts with the memory that a run had in an earlier state of the ledger, and continues from there.
     pub(crate) fn restore(&mut self, earlier: &Self, run: RunId) -> RunId {
         let copy = earlier.runs.get(run).cloned().unwrap_or_default();
         self.runs.push(Run { over: false, ..copy });
         self.runs.len() - 1
     }
 
-    /// A process goes on under another incarnation.
+    /// A process continues under another incarnation.
     pub fn also(&mut self, run: RunId, actor: Actor) {
         self.runs[run].actors.push(actor.clone());
         let runs = self.actors.entry(actor).or_default();
@@ -136,7 +136,7 @@ impl Truth {
         }
     }
 
-    /// A process has taken its counts along into the run that it is now, all but `base` of its totals of this key.
+    /// A process has renewed and stated its counts again under its current run, except `base` of its totals of this key.
     pub(crate) fn left_behind(&mut self, run: RunId, structure: &StructureName, key: &[u8], base: Totals) {
         let Some(run) = self.runs.get_mut(run) else { return };
         let Some(actor) = run.actors.last() else { return };
@@ -144,7 +144,7 @@ impl Truth {
         bases.insert(key.to_vec(), base);
     }
 
-    /// A process has dropped a window, and now it has the window a second time: it begins anew. Others may hold what it was before.
+    /// A process has dropped a window and created it again; it counts from zero. Other nodes may hold its earlier rows.
     pub(crate) fn begin_anew(&mut self, run: RunId, window: &StructureName) {
         let Some(run) = self.runs.get_mut(run) else { return };
         let Some(tracks) = run.windows.remove(window) else { return };
@@ -159,7 +159,7 @@ impl Truth {
         bases.and_then(|bases| bases.get(key)).copied().unwrap_or_default()
     }
 
-    /// A node has found that it was not alone under its name.
+    /// A node has detected an identity conflict.
     pub(crate) fn conflict(&mut self, node: NodeName) {
         self.conflicted.insert(node);
     }
@@ -173,9 +173,11 @@ impl Truth {
         self.forgotten.iter().any(|last| last.node == actor.node && last.incarnation >= actor.incarnation)
     }
 
-    /// Whether what an actor has counted may be void: its process has gone on as another run and took its counts along, it
-    /// was forgotten, or it was not alone under its name. Of two that share a name, each voids what lies between the runs
-    /// that it was, and that may be the other's.
+    /// Whether an actor's counts may be void: its process has renewed and stated its counts again, it was forgotten, or its
+    /// node has
+    /// an identity conflict. Of two processes with one name, each voids the runs between those that it was, and those may
+    /// belong
+    /// to the other process.
     pub(crate) fn may_be_void(&self, actor: &Actor) -> bool {
         let covered = |run: &Run| match run.actors.as_slice() {
             [first, .., last] => {
@@ -189,29 +191,30 @@ impl Truth {
             || self.contested(actor)
     }
 
-    /// Whether a process that still runs has gone on as another run than the actor.
+    /// Whether a running process has renewed from this actor to a later run.
     pub(crate) fn has_gone_on(&self, actor: &Actor) -> bool {
         let went_on = |run: &Run| !run.over && run.actors.split_last().is_some_and(|(_, was)| was.contains(actor));
         self.runs.iter().any(went_on)
     }
 
-    /// Whether rows may be void that somebody relied on: what a removal had not to state, because another node had, may
+    /// Whether rows may be void that a removal relied on. What the removal did not state, because another node had stated it,
+    /// may
     /// count again.
     pub(crate) fn disturbed(&self) -> bool {
         !self.forgotten.is_empty() || !self.conflicted.is_empty() || self.actors.values().any(|runs| runs.len() > 1)
     }
 
-    /// The process that an actor's rows count for; none when several have called themselves so.
+    /// The process that an actor's rows belong to; `None` when several processes have been this actor.
     pub(crate) fn run_of(&self, actor: &Actor) -> Option<RunId> {
         self.actors.get(actor).filter(|runs| runs.len() == 1).and_then(|runs| runs.first().copied())
     }
 
-    /// Who a process has been, in order.
+    /// The actors that a process has been, in order.
     pub(crate) fn actors_of(&self, run: RunId) -> &[Actor] {
         self.runs.get(run).map_or(&[], |run| &run.actors)
     }
 
-    /// Runs that there have been.
+    /// The number of runs so far.
     pub(crate) fn runs(&self) -> usize {
         self.actors.len()
     }
@@ -228,27 +231,27 @@ impl Truth {
         track_in(&mut run.windows, window, key).push(n);
     }
 
-    /// A clock was set, or began, off by so much.
+    /// A clock was set, or started, with this error.
     pub fn clock_off(&mut self, by: Duration) {
         self.clock_error = self.clock_error.saturating_add(by);
     }
 
-    /// By how much any two clocks may differ.
+    /// The greatest difference between any two clocks.
     pub fn clock_error(&self) -> Duration {
         self.clock_error
     }
 
-    /// Somebody has changed an entry of a gauge cache.
+    /// A node has changed an entry of a gauge cache.
     pub fn note_change(&mut self, window: &StructureName, key: &[u8], at: Time) {
         self.changes.insert((window.clone(), key.to_vec()), at);
     }
 
-    /// When an entry of a gauge cache was changed last, wherever that was.
+    /// The last change of an entry of a gauge cache, on any node.
     pub fn changed(&self, window: &StructureName, key: &[u8]) -> Option<Time> {
         self.changes.get(&(window.clone(), key.to_vec())).copied()
     }
 
-    /// A key was removed in a window by somebody who had seen these totals of an actor.
+    /// A process removed a key in a window, and had seen these totals of an actor.
     pub fn record_removal(&mut self, run: RunId, window: &StructureName, key: &[u8], actor: &Actor, seen: Totals) {
         let Some(run) = self.runs.get_mut(run).filter(|run| !run.over) else { return };
         self.operations += 1;
@@ -259,15 +262,16 @@ impl Truth {
         }
     }
 
-    /// The most that removals in a window had seen of an actor's totals of a key: all that were acknowledged, or those of
-    /// some processes.
+    /// The maximum of an actor's totals of a key that removals in a window had seen: over all acknowledged removals, or those
+    /// of some
+    /// processes.
     pub fn removed(&self, window: &StructureName, key: &[u8], actor: &Actor, by: impl Fn(RunId) -> bool) -> Totals {
         let note = key::cleared(actor, key);
         let runs = (0..self.runs.len()).filter(|run| by(*run));
         runs.filter_map(|run| self.track(run, window, &note)).map(Track::totals).fold((0, 0), most)
     }
 
-    /// All that any removal of a key in a window had seen of an actor's totals.
+    /// The totals of an actor that each removal of a key in a window had seen.
     pub(crate) fn removals(&self, window: &StructureName, key: &[u8], actor: &Actor) -> impl Iterator<Item = Totals> {
         let note = key::cleared(actor, key);
         let tracks = (0..self.runs.len()).filter_map(move |run| self.track(run, window, &note));
@@ -293,7 +297,7 @@ impl Truth {
         track_in(&mut run.tracks, structure, key).push(n);
     }
 
-    /// A process leaves: all its gauges are zero from now on; its events have happened.
+    /// A process leaves: all its gauges are zero from now on; its events remain.
     pub fn leave(&mut self, run: RunId) {
         let Some(run) = self.runs.get_mut(run) else { return };
         run.over = true;
@@ -305,7 +309,7 @@ impl Truth {
         }
     }
 
-    /// A process ends without a word: what it counted last is what it counted.
+    /// A process ends without a goodbye: its last counts remain.
     pub fn end(&mut self, run: RunId) {
         if let Some(run) = self.runs.get_mut(run) {
             run.over = true;
@@ -317,7 +321,7 @@ impl Truth {
         self.operations
     }
 
-    /// What a run counts for a key.
+    /// The count of a run for a key.
     pub fn value(&self, run: RunId, structure: &StructureName, key: &[u8]) -> i64 {
         self.track(run, structure, key).map_or(0, Track::value)
     }
@@ -333,36 +337,37 @@ impl Truth {
         tracks.map_or(0, |tracks| tracks.operations)
     }
 
-    /// The keys that a run has counted in a window, what its removals had seen included.
+    /// The keys that a run has counted in a window, including those of its removals.
     pub(crate) fn tracks(&self, run: RunId, window: &StructureName) -> impl Iterator<Item = (&[u8], &Track)> {
         let tracks = self.runs.get(run).and_then(|run| run.windows.get(window));
         tracks.into_iter().flat_map(|tracks| &tracks.by_key).map(|(key, track)| (key.as_slice(), track))
     }
 
-    /// The keys that a run has counted, with what it counts.
+    /// The keys that a run has counted, with their counts.
     pub fn values(&self, run: RunId, structure: &StructureName) -> impl Iterator<Item = (&[u8], i64)> {
         let tracks = self.runs.get(run).and_then(|run| run.tracks.get(structure));
         tracks.into_iter().flat_map(|tracks| &tracks.by_key).map(|(key, track)| (key.as_slice(), track.value()))
     }
 
-    /// A liar has made up a run: replicas may name it, and nobody ever counts as it.
+    /// A liar has invented a run: replicas may name it, and no process ever counts under it.
     pub(crate) fn rumour(&mut self, actor: Actor) {
         self.actors.entry(actor).or_default();
     }
 
-    /// Whether a later run of the actor's node has begun, or a liar has made one up. Replicas that hear of it drop the actor's
-    /// gauges, and take them again when the node says itself that it is in the earlier run.
+    /// Whether a later run of the actor's node has begun, or a liar has invented one. Replicas that learn of it drop the
+    /// actor's
+    /// gauges, and accept them again when the node states itself that it is in the earlier run.
     pub(crate) fn has_later_run(&self, actor: &Actor) -> bool {
         let later = |other: &Actor| other.node == actor.node && other.incarnation > actor.incarnation;
         self.actors.keys().any(later)
     }
 
-    /// Whether more than one process has called itself so.
+    /// Whether more than one process has been this actor.
     pub fn contested(&self, actor: &Actor) -> bool {
         !self.sharing(actor).is_empty()
     }
 
-    /// The processes that have called themselves so, if there is more than one.
+    /// The processes that have been this actor, if there is more than one.
     pub(crate) fn sharing(&self, actor: &Actor) -> &[RunId] {
         self.actors.get(actor).filter(|runs| runs.len() > 1).map_or(&[], Vec::as_slice)
     }
@@ -374,10 +379,10 @@ impl Truth {
         tracks.any(|track| track.zero.is_some_and(|at| at >= from))
     }
 
-    /// Where in the history of an actor's key a row stands, at `from` or behind it.
+    /// The position of a row in the history of an actor's key, at `from` or later.
     ///
     /// # Errors
-    /// When no process of that name ever counted so.
+    /// When no process that was this actor ever had these totals.
     pub fn position(
         &self,
         actor: &Actor,
@@ -389,7 +394,7 @@ impl Truth {
         self.history(actor, structure)?.position(key, row, from)
     }
 
-    /// What an actor has counted in a structure, for many rows of it.
+    /// What an actor has counted in a structure, to look up many of its rows.
     pub(crate) fn history<'a>(&'a self, actor: &'a Actor, structure: &'a StructureName) -> Result<History<'a>, String> {
         let runs = self.actors.get(actor).ok_or_else(|| format!("nobody was ever {actor}"))?;
         let runs = runs.iter().filter_map(|run| self.runs.get(*run));

@@ -35,7 +35,7 @@ struct Arguments {
     shrink: usize,
 }
 
-/// Seeds between two lines that say how far it is, where nobody watches.
+/// Seeds between two progress lines when the output is no terminal.
 const LINE: u64 = 10_000;
 
 #[derive(Debug, Default)]
@@ -45,12 +45,12 @@ struct Total {
     operations: u64,
     marks: BTreeMap<&'static str, u64>,
     slowest: Duration,
-    /// The sum of what each seed's trace hash is mixed with its number: the same for the same seeds, in any order.
+    /// The sum over all seeds of a mix of the trace hash and the seed. It is the same for the same seeds, in any order.
     hash: u64,
 }
 
 impl Total {
-    /// Says how far it is: on a terminal once a second in one line, else now and then in a line of its own.
+    /// Reports progress: on a terminal once a second in one line, otherwise now and then in a line of its own.
     fn progress(&self, of: u64, begin: Instant, told: &mut Instant) {
         let watched = stderr().is_terminal();
         if if watched { told.elapsed() < Duration::from_secs(1) } else { !self.seeds.is_multiple_of(LINE) } {
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
                         stop.store(!arguments.all, Ordering::Relaxed);
                         println!("seed {seed}: {failure}");
                         let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-                        // The lowest of those that fail at once, so that two runs of the swarm name the same one.
+                        // The lowest seed of those that fail at once, so that two runs of the swarm name the same one.
                         *failed = Some(failed.unwrap_or(seed).min(seed));
                     }
                     let mut total = total.lock().unwrap_or_else(|poisoned| poisoned.into_inner());

@@ -1,4 +1,4 @@
-//! Whether every replica of a cache reads the last of the acknowledged writes.
+//! Checks that every replica of a cache reads the last acknowledged write.
 
 use std::collections::BTreeMap;
 
@@ -15,12 +15,14 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
     cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)))
 }
 
-/// What keeps the caches from agreeing with the ledger of acknowledged writes.
+/// Lists the differences between the caches and the ledger of acknowledged writes.
 ///
-/// Of each key every replica reads the last write that was acknowledged by a process that still runs, or that anybody who
-/// still runs was seen to have; or a later one, of a process that has ended; or nothing, where that one's value is lost. Where
-/// two processes have had one name, the others keep what one of them has: what the other's writes had outdone may have gone with them.
-/// Nobody takes what a process writes whose clock is far ahead, nor what comes behind that, until the clock is right again.
+/// For each key every replica must read the last write that a running process acknowledged, or that any running process was
+/// seen
+/// to have. It may also read a later write of a process that has ended, or nothing, if the value of that later write is lost.
+/// If two processes have had one name, the other nodes keep what one of them has; writes that the other one's writes superseded
+/// may be lost with those. No node accepts the writes of a process whose clock is far ahead, nor what follows them, until that
+/// clock is right again.
 pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {
@@ -34,7 +36,7 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     }
 }
 
-/// Every copy of a running owner's rows is what the owner has.
+/// Every copy of a running owner's rows equals the owner's rows.
 fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u64), say: &mut impl FnMut(String)) {
     let structure = sim.cache.structure();
     let held = structure.held();
@@ -47,8 +49,8 @@ fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u6
     }
 }
 
-/// How many requests of how many nodes may wait until a clock comes up to the rows that are asked for: for each run of which somebody
-/// has rows that lie too far ahead for a reader, its owner or, where it has ended, another holder.
+/// How many requests of how many nodes may wait until a clock reaches the requested rows. It counts each run of which some node
+/// has rows that are too far ahead for a reader: at its owner or, if the run has ended, at another holder.
 pub(super) fn waiting(cluster: &Cluster) -> usize {
     let copies = cluster.cache_specs.iter().flat_map(|spec| running(cluster).map(move |reader| (spec, reader)));
     let all = copies.map(|(spec, (node, process))| {
@@ -69,7 +71,7 @@ pub(super) fn waiting(cluster: &Cluster) -> usize {
     all.sum::<usize>() * running(cluster).count()
 }
 
-/// Whether the first of a holder's rows of a run that is not in a copy lies too far ahead of the clock of the copy's node.
+/// Whether the first of a holder's rows of a run that a copy does not have is too far ahead of the clock of the copy's node.
 fn waits(sim: &SimCache, have: Version, holder: &Process, actor: &Actor, reader_ms: u64) -> bool {
     let rows = holder.caches[sim.name()].cache.structure().rows_of(actor);
     let missing = rows.into_iter().map(|(_, row)| row).filter(|row| row.version > have);
@@ -107,7 +109,8 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
     }
 }
 
-/// Whether there is a row of a later write of a key, and its value went with whoever had it: nobody reads anything then.
+/// Whether a later write of a key has a row, but its value was lost together with the nodes that held it. Then all nodes read
+/// nothing.
 fn is_lost(cluster: &Cluster, cache: &StructureName, key: &[u8], due: Stamp) -> bool {
     let mut told = false;
     for cache in running(cluster).map(|(_, process)| &process.caches[cache].cache) {
@@ -121,13 +124,13 @@ fn is_lost(cluster: &Cluster, cache: &StructureName, key: &[u8], due: Stamp) -> 
     told
 }
 
-/// What is wrong with what a key reads, when a write at `due`, or a later one, is to be read.
+/// The error in what a key reads, if a write at `due`, or a later one, must be read.
 fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: u64) -> Option<String> {
     let bounds = sim.cache.structure().spec().bounds;
     let bounded = bounds.elements.is_some() || bounds.bytes.is_some();
-    // What has expired is kept for a while, and nobody reads it.
+    // An expired entry is kept for a while, but reads do not return it.
     match read.filter(|entry| entry.expires_ms == 0 || entry.expires_ms > unix_ms) {
-        // Told anew by a node whose clock had been ahead, it has an earlier stamp than it was acknowledged with.
+        // If its writer's clock was ahead, the write was republished with an earlier stamp than the acknowledged one.
         Some(entry) => {
             let written = writes.iter().find(|written| written.value.as_deref() == Some(&entry.value[..]))?;
             (written.stamp < due).then(|| format!("reads what was written at {:?}, not at {due:?}", entry.stamp))

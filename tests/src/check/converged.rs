@@ -1,4 +1,4 @@
-//! Whether every replica equals the ledger, and what is pending where one does not.
+//! Checks that every replica equals the ledger, and lists what is pending where one does not.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use super::{caches, windows};
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 
-/// Lines that are named: enough to see what is wrong.
+/// Lines that a report lists: enough to see what is wrong.
 const NAMED: usize = 8;
 
-/// What is pending, in lines for people, up to as many as are asked for.
+/// The pending differences, as lines for people, up to a requested number.
 pub(super) struct Open {
     lines: Vec<String>,
     most: usize,
@@ -25,17 +25,17 @@ impl Open {
         }
     }
 
-    /// Whether looking for more is in vain.
+    /// Whether the list is full, so that further search is useless.
     pub(super) fn is_full(&self) -> bool {
         self.lines.len() >= self.most
     }
 }
 
-/// What keeps the cluster from agreeing with the ledger of acknowledged operations; nothing when it does.
+/// Lists the differences between the cluster and the ledger of acknowledged operations; empty when there are none.
 ///
-/// Every running replica has to hold exactly the rows that each running owner counts, none of a run that was superseded or
-/// forgotten, of a dead node's last run as much as any other replica, and count whom it should. Of events it holds those of
-/// earlier runs as well, and reads what is left of them by the removals that were acknowledged.
+/// Every running replica must hold exactly the rows that each running owner counts, and no rows of a superseded or forgotten
+/// run. Of a dead node's last run it must hold as much as any other replica. It must count the right actors. Of events it also
+/// holds those of earlier runs, and reads what the acknowledged removals have left of them.
 pub fn pending(cluster: &Cluster) -> Vec<String> {
     look(cluster, NAMED)
 }
@@ -55,7 +55,7 @@ fn look(cluster: &Cluster, most: usize) -> Vec<String> {
     open.lines
 }
 
-/// What a process has counted, and not told yet. To read it puts it into rows, that nobody else has.
+/// What a process has counted and not sent yet. Reading it puts it into rows that no other node has.
 fn untold(cluster: &Cluster, open: &mut Open) {
     for (node, process) in running(cluster).filter(|(_, process)| process.leaving.is_none()) {
         for structure in process.replica.structures().iter().filter(|structure| structure.pending() > 0) {
@@ -79,8 +79,9 @@ fn structures(cluster: &Cluster, open: &mut Open) {
             for (actor, (_, owner)) in alive.iter().filter(|(actor, _)| **actor != process.actor) {
                 match held.get(actor) {
                     None => say(format!("knows nothing of {actor}")),
-                    // Who began in the middle has no fingerprint to compare: that somebody else had been this run before
-                    // goes unnoticed there, once the owner has counted further than that one.
+                    // A copy that does not begin at version 0 has no fingerprint to compare. If another process was this run
+                    // before, this copy does
+                    // not notice it once the owner has counted further than that process.
                     Some(held) if held.since > 0 && cluster.truth.borrow().contested(actor) => {}
                     Some(held) => compare(structure, held, &owner.structures[&spec.name], &mut say),
                 }
@@ -110,8 +111,8 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
     cluster.nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)))
 }
 
-/// The last run of each node that is dead, unless it was forgotten, and as much of it as anybody has. What was forgotten at
-/// a node that then ended before it told anybody is not: nobody who lives knows of it.
+/// The last run of each dead node, unless it was forgotten, and the highest version of it that any node has. If the node where
+/// it was forgotten ended before it sent the tombstone, the run does not count as forgotten, because no running node knows it.
 fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<NodeName, (Actor, u64)> {
     let mut last: BTreeMap<NodeName, (Actor, u64)> = BTreeMap::new();
     for (_, process) in running(cluster) {
@@ -130,7 +131,7 @@ fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<Nod
     last
 }
 
-/// A copy against its owner's rows.
+/// Compares a copy with its owner's rows.
 pub(super) fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mut impl FnMut(String)) {
     let Some(own) = owner.held().into_iter().find(|own| own.actor == held.actor) else { return };
     if held.applied != own.applied {
@@ -149,7 +150,7 @@ pub(super) fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mu
     }
 }
 
-/// The right actors count.
+/// Checks that the right actors count.
 fn counted(
     cluster: &Cluster,
     process: &Process,
@@ -159,14 +160,14 @@ fn counted(
 ) {
     for held in held.values() {
         let lives = running(cluster).any(|(_, other)| other.actor == held.actor);
-        // Also a run whose successor left before anybody had heard of it: the goodbye was heard.
+        // This includes a run whose successor left before other nodes knew of the successor: they received the goodbye.
         let mut named = cluster.nodes.iter().filter(|node| node.name == held.actor.node);
         let left = named.any(|node| node.left >= Some(held.actor.incarnation));
         let should = match spec.on_dead {
             _ if lives => true,
             OnDead::Drop(_) => false,
-            // Whoever did not hear the goodbye takes it for dead; its rows are zero then, or as they were.
-            // Of two processes that had one name either may have said it.
+            // A node that did not receive the goodbye sees it as dead; its rows are then zero, or unchanged.
+            // If two processes had one name, either may have said it.
             OnDead::Hold if left || cluster.truth.borrow().contested(&held.actor) => continue,
             OnDead::Hold => true,
         };
@@ -177,7 +178,7 @@ fn counted(
     }
 }
 
-/// What is read is the sum of what counts.
+/// Reads return the sum over the actors that count.
 fn totals(
     cluster: &Cluster,
     process: &Process,
@@ -201,7 +202,7 @@ fn totals(
         }
     }
     if super::is_limited(structure) {
-        // What limits count is for the checker of admissions; what is read is the sum of the rows all the same.
+        // The checker of admissions covers what limits count. Reads are the sum of the rows in any case.
         for (key, row) in structure.rows_of(&process.actor) {
             *sums.entry(key).or_default() += row.value();
         }

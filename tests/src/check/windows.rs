@@ -1,11 +1,11 @@
-//! The windows of series: what must hold of each at every moment, and what must hold once everything is healed.
+//! The windows of series: what must hold of each at every moment, and what must hold after all faults are healed.
 //!
 //! # What can be demanded
-//! Of a run that lives, exact counts: what was acknowledged, less what the removals had seen that were acknowledged. Of a
-//! run that has ended, as much as came to anybody before it did: a copy that somebody was seen to hold may not get lost
-//! while its window lasts, and all copies are equal in the end. A node that found that it was not alone under its name
-//! voids runs, and some of those may have been the other's: what these had counted may be gone, so of them no more is
-//! demanded than that nobody counts what they never had, that no process counts under two names, and that all agree.
+//! Of a running process, exact counts: the acknowledged operations, minus what the acknowledged removals had seen. Of a process
+//! that has ended, what other nodes received before it ended: a copy that a node was seen to hold may not get lost while its
+//! window lasts, and all copies are equal in the end. A node with an identity conflict voids runs, and some of those may belong
+//! to the other process. Their counts may be gone, so the checker demands only that no node counts what they never had, that no
+//! process counts under two names, and that all nodes agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::cluster::Cluster;
 use crate::node::{Node, Process};
 use crate::truth::{Totals, Truth, less, most};
 
-/// The rows of a window as a node has them, and what they come to.
+/// A node's rows of a window, and their sums.
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     counted: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
-    /// What was removed of each actor's totals: the most that any row says.
+    /// What was removed of each actor's totals: the maximum over all rows.
     removed: BTreeMap<Vec<u8>, BTreeMap<Actor, Totals>>,
-    /// The rows that say so, by who wrote them.
+    /// The reset rows that state this, by the actor that wrote them.
     notes: BTreeMap<Actor, BTreeMap<Vec<u8>, Totals>>,
 }
 
@@ -42,8 +42,9 @@ impl Rows {
         rows
     }
 
-    /// Reads the rows of an actor again, and adds to the keys that have changed. Whether none has gone, and none that removes says
-    /// less than before.
+    /// Reads the rows of an actor again, and adds the changed keys to `changed`. Returns whether no row is gone and no reset
+    /// row
+    /// states less than before.
     fn read(&mut self, window: &Structure, actor: Actor, changed: &mut BTreeSet<Vec<u8>>) -> bool {
         let (mut rows, mut noted, mut fewer) = (0, 0, false);
         let notes = self.notes.entry(actor.clone()).or_default();
@@ -78,7 +79,7 @@ impl Rows {
         counted.len() == rows && notes.len() == noted && !fewer
     }
 
-    /// Brings rows that were read when that was held to what is held now. Which keys have changed; `None` for all of them.
+    /// Updates rows that were read at state `was` to state `is`. Returns the changed keys; `None` means all of them.
     pub(crate) fn update(&mut self, window: &Structure, was: &[Held], is: &[Held]) -> Option<BTreeSet<Vec<u8>>> {
         let before: BTreeMap<_, _> = was.iter().map(|held| (&held.actor, held)).collect();
         // Where only versions were added, no row is gone.
@@ -103,7 +104,7 @@ impl Rows {
         self.removed.get(key).and_then(|actors| actors.get(actor)).copied().unwrap_or_default()
     }
 
-    /// What each key counts, and what of that is `own`.
+    /// The count of each key, and `own`'s part of it.
     fn counts(&self, own: &Actor) -> BTreeMap<&[u8], (i64, i64)> {
         let mut counts: BTreeMap<&[u8], (i64, i64)> = BTreeMap::new();
         for (actor, rows) in &self.counted {
@@ -116,13 +117,13 @@ impl Rows {
         counts
     }
 
-    /// The totals of each actor's row of a key, and what of them was removed.
+    /// The totals of each actor's row of a key, and what was removed of them.
     pub(crate) fn of_key(&self, key: &[u8]) -> Vec<(&Actor, Totals, Totals)> {
         let rows = self.counted.iter().filter_map(|(actor, rows)| Some((actor, *rows.get(key)?)));
         rows.map(|(actor, totals)| (actor, totals, self.removed(key, actor))).collect()
     }
 
-    /// Whether anybody has counted a key.
+    /// Whether any actor has counted a key.
     pub(crate) fn has(&self, key: &[u8]) -> bool {
         self.counted.values().any(|rows| rows.contains_key(key))
     }
@@ -132,8 +133,9 @@ impl Rows {
     }
 }
 
-/// What must hold of a window at every moment: its own part is what it was told, every other row is a state that its owner
-/// had, and what is read is what the rows say. Reads so stay within what the ledger allows.
+/// Checks what must hold of a window at every moment: its own rows match the acknowledged operations, every other row is a
+/// state
+/// that its owner had, and reads match the rows. So reads stay within what the ledger allows.
 pub(super) fn window(
     process: &Process,
     truth: &Truth,
@@ -147,7 +149,7 @@ pub(super) fn window(
     for (key, track) in truth.tracks(process.run, name) {
         let totals = own.get(key).map_or((0, 0), |row| (row.added, row.removed));
         if key::is_cleared(key) {
-            // Of what another node had removed already there is nothing to be said.
+            // If another node had removed it already, this node need not state it.
             if track.position(totals, (0, 0), 0).is_none() {
                 return fail(format!("it removed up to {:?} of {key:02x?}, its row says {totals:?}", track.totals()));
             }
@@ -168,7 +170,7 @@ pub(super) fn window(
     for held in window.held().iter().filter(|held| !spoilt && held.actor != process.actor) {
         rows_of_another(truth, window, held, right)?;
     }
-    // What somebody has removed of another process of the same name is taken off what this one has counted since, until it is another run.
+    // Removals of another process with the same name also reduce what this process has counted since, until it is another run.
     if process.leaving.is_none() && !truth.contested(&process.actor) {
         let rows = Rows::of(window);
         for (key, (all, local)) in rows.counts(&process.actor) {
@@ -181,7 +183,7 @@ pub(super) fn window(
     Ok(())
 }
 
-/// What was seen of an actor in a window may not be gone while the window is there, unless it is void.
+/// What a node was seen to hold of an actor in a window may not be lost while the window exists, unless the actor is void.
 pub(super) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Result<(), String> {
     let held = window.held();
     for ((_, actor), SeenPart { have, .. }) in process.seen.parts_of(window.id()) {
@@ -194,8 +196,8 @@ pub(super) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Res
     Ok(())
 }
 
-/// A process has gone on as another run: its counts go along, less what was removed of the earlier run's and no more.
-/// Notes what was left behind.
+/// A process has renewed: it states its counts again under the new run, minus what was removed of the earlier run, and no less.
+/// Records what was left behind.
 pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> Result<(), String> {
     for window in process.windows() {
         let name = &window.spec().name;
@@ -216,7 +218,7 @@ pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> 
             };
             let left = less(had, *totals);
             let at_most = truth.removed(name, key, was, |_| true);
-            // Of a key that counted nothing it may have forgotten that it ever did.
+            // The process may have forgotten a key that counted nothing.
             let zero = left.0.saturating_sub(at_most.0).max(left.1.saturating_sub(at_most.1));
             let at_least = truth.removed(name, key, was, |run| run == process.run);
             let short = left.0 < at_least.0.min(had.0) || left.1 < at_least.1.min(had.1);
@@ -236,10 +238,11 @@ pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> 
     Ok(())
 }
 
-/// What was taken off the totals that a run had of a key when it went on without a row for it: then what was left counts
-/// nothing. That is what is known to be removed, unless whoever removed it was forgotten in the same message; then it is
-/// the least that others were seen to remove behind that. Totals that are left and count nothing may have been kept, so less
-/// is not more than was.
+/// What was subtracted from a run's totals of a key, if the process renewed without a row for that key. The remaining totals
+/// then
+/// count nothing. The result is the removal that this node knows. If the node that removed was forgotten in the same message,
+/// it is the smallest removal beyond it that other nodes were seen to make. Remaining totals that count nothing may have been
+/// kept, so a smaller result does not exceed the actual one.
 fn all_gone(truth: &Truth, part: (&StructureName, &[u8], &Actor), had: Totals, removed: Totals) -> Option<Totals> {
     let known = (removed.0.min(had.0), removed.1.min(had.1));
     if value(less(had, known)) == 0 || !truth.disturbed() {
@@ -251,7 +254,7 @@ fn all_gone(truth: &Truth, part: (&StructureName, &[u8], &Actor), had: Totals, r
     gone.filter(|gone| value(less(had, *gone)) == 0).min()
 }
 
-/// Somebody who keeps a window.
+/// A node that keeps a window.
 struct Keeper<'a> {
     node: &'a Node,
     process: &'a Process,
@@ -259,7 +262,7 @@ struct Keeper<'a> {
     held: BTreeMap<Actor, Held>,
 }
 
-/// What keeps the windows of the cluster from agreeing with the ledger.
+/// Lists the differences between the windows of the cluster and the ledger.
 pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for at in 0..cluster.series_specs.len() {
         let mut keepers: BTreeMap<Window, Vec<Keeper<'_>>> = BTreeMap::new();
@@ -297,7 +300,7 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     }
 }
 
-/// What keeps the gauge caches of the cluster from agreeing with the ledger: each is a window that does not end.
+/// Lists the differences between the gauge caches of the cluster and the ledger: each is a window that does not end.
 pub(super) fn pending_gauges(cluster: &Cluster, open: &mut Open) {
     for (at, spec) in cluster.gauge_specs.iter().enumerate() {
         let mut keepers = Vec::new();
@@ -322,11 +325,13 @@ fn name<'a>(keeper: &'a Keeper<'_>) -> &'a StructureName {
     &keeper.window.spec().name
 }
 
-/// Whoever keeps a window has the rows of everybody else who does, and of those who have ended as much as anybody.
+/// A node that keeps a window has the rows of every other node that keeps it. Of processes that have ended, it has as much as
+/// any other node.
 fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &mut impl FnMut(String)) {
     let truth = cluster.truth.borrow();
     let ours = &keeper.held;
-    // What was forgotten at a node that then ended before it told anybody is not: nobody who lives knows of it.
+    // If the node where an actor was forgotten ended before it sent the tombstone, the actor is not void: no running node knows
+    // it.
     let buries = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_void(actor);
     let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| buries(other, actor));
     let mut furthest: BTreeMap<&Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
@@ -362,8 +367,9 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
         say(format!("still has {void}, which is void"));
     }
     let mut runs = BTreeSet::new();
-    // A link delivers in order what it delivers at all, and the tombstone goes first. Here a message may get lost on a link
-    // that stays up; then it is told again, unless the process has ended by then. Nobody who lives knows of it in that case.
+    // A link delivers in order, and the tombstone comes first. In this simulation a message can be lost on a link that stays
+    // up.
+    // Then the process sends it again, unless it has ended by then, and in that case no running node knows of it.
     let lost = ["message lost", "message cut off"].iter().any(|mark| cluster.trace.marked(mark) > 0);
     let untold = |run| lost && truth.is_over(run);
     for actor in ours.iter().filter(|(_, held)| held.rows > 0).map(|(actor, _)| actor) {
@@ -373,12 +379,12 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     }
 }
 
-/// What is read is what the ledger says, exactly: of every run that lives and keeps the window what it was told, of others
-/// what is known of them, and off both what the removals had seen.
+/// Reads match the ledger exactly: for each running process that keeps the window its acknowledged operations, for other
+/// processes what the node knows of them, and both minus what the removals had seen.
 fn counts(cluster: &Cluster, keepers: &[Keeper<'_>], say: &mut impl FnMut(&Keeper<'_>, String)) {
     let Some(name) = keepers.first().map(name).filter(|_| !cluster.spoilt) else { return };
     let truth = cluster.truth.borrow();
-    // Whose removals are known here for certain: unless rows were voided that one of them relied on.
+    // Processes whose removals are certainly known here, unless rows were voided that one of the removals relied on.
     let certain = |run| !truth.disturbed() && keepers.iter().any(|other| other.process.run == run);
     let (at_least, at_most) = (truth.all_removed(name, certain), truth.all_removed(name, |_| true));
     for keeper in keepers.iter().filter(|keeper| keeper.process.leaving.is_none()) {
@@ -415,7 +421,7 @@ fn counts(cluster: &Cluster, keepers: &[Keeper<'_>], say: &mut impl FnMut(&Keepe
     }
 }
 
-/// What a series reads for everything is the sum of what its windows read key by key.
+/// What a series reads for all addresses is the sum of what its windows read key by key.
 fn blocks(node: &Node, series: &Series, open: &mut Open) {
     if series.spec().kind != Kind::CidrTree {
         return;

@@ -1,4 +1,4 @@
-//! Making a cluster.
+//! Builds a cluster.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -20,8 +20,8 @@ use crate::service::Service;
 use crate::trace::Trace;
 use crate::truth::Truth;
 
-/// What a cluster is made of. The defaults are three quick nodes `a`, `b`, `c` with an `inbound_cidr` structure, on a network
-/// that loses nothing.
+/// The settings of a cluster. The defaults are three quick nodes `a`, `b`, `c` with an `inbound_cidr` structure, on a network
+/// without losses.
 pub struct Builder {
     seed: u64,
     names: Vec<String>,
@@ -40,8 +40,9 @@ pub struct Builder {
     limits: Option<Limits>,
 }
 
-/// A configuration for simulations: what takes minutes in a real cluster takes seconds, so that a run of a few virtual
-/// seconds sees all of it.
+/// A configuration for simulations: what takes minutes in a real cluster takes seconds, so a run of a few virtual seconds
+/// covers
+/// all of it.
 pub fn quick_config() -> Config {
     Config {
         digest_interval: Duration::from_millis(500),
@@ -57,23 +58,23 @@ pub fn quick_config() -> Config {
 /// A structure with its class's defaults.
 ///
 /// # Panics
-/// When it is no name for a structure.
+/// When the name is no valid structure name.
 pub fn spec(name: &str, class: Class) -> StructureSpec {
     let name = StructureName::new(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     StructureSpec::new(name, class)
 }
 
-/// A series that the cluster shares, of so many windows of so many seconds.
+/// A replicated series with this number of windows, and their length in seconds.
 ///
 /// # Panics
-/// When it is no name for a series.
+/// When the name is no valid series name.
 pub fn series(name: &str, kind: Kind, interval: u32, windows: u32) -> SeriesSpec {
     let name = SeriesName::new(name).unwrap_or_else(|error| panic!("{name}: {error}"));
     SeriesSpec::new(name, kind, interval, windows)
 }
 
 impl Builder {
-    /// A cluster whose chance comes from `seed`.
+    /// A cluster whose randomness comes from `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
@@ -101,84 +102,84 @@ impl Builder {
         self
     }
 
-    /// What every node replicates.
+    /// Sets the structures that every node replicates.
     #[must_use]
     pub fn structures(mut self, specs: impl IntoIterator<Item = StructureSpec>) -> Self {
         self.specs = specs.into_iter().collect();
         self
     }
 
-    /// The series that every node counts events in.
+    /// Sets the series in which every node counts events.
     #[must_use]
     pub fn series(mut self, specs: impl IntoIterator<Item = SeriesSpec>) -> Self {
         self.series_specs = specs.into_iter().collect();
         self
     }
 
-    /// The caches that every node has.
+    /// Sets the caches of every node.
     #[must_use]
     pub fn caches(mut self, specs: impl IntoIterator<Item = StructureSpec>) -> Self {
         self.cache_specs = specs.into_iter().collect();
         self
     }
 
-    /// The gauge caches that every node has.
+    /// Sets the gauge caches of every node.
     #[must_use]
     pub fn gauges(mut self, specs: impl IntoIterator<Item = GaugeCacheSpec>) -> Self {
         self.gauge_specs = specs.into_iter().collect();
         self
     }
 
-    /// How replicas behave.
+    /// Sets how replicas behave.
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
         self
     }
 
-    /// How nodes find out about each other.
+    /// Sets how nodes detect each other.
     #[must_use]
     pub fn timing(mut self, timing: Timing) -> Self {
         self.timing = timing;
         self
     }
 
-    /// How messages travel.
+    /// Sets how messages travel.
     #[must_use]
     pub fn conditions(mut self, conditions: Conditions) -> Self {
         self.conditions = conditions;
         self
     }
 
-    /// Clocks run faster or slower than the simulation by up to so many parts in a million.
+    /// Clocks run faster or slower than the simulation by up to this many parts per million.
     #[must_use]
     pub fn drift(mut self, ppm: u64) -> Self {
         self.drift_ppm = ppm;
         self
     }
 
-    /// Wall clocks differ by up to this much; by seconds, unless told otherwise.
+    /// Wall clocks differ by up to this much. The default is a few seconds.
     #[must_use]
     pub fn skew(mut self, most: Duration) -> Self {
         self.skew = most;
         self
     }
 
-    /// Nodes save what outlives a run, as often.
+    /// Nodes save their state at this interval.
     #[must_use]
     pub fn saves(mut self, every: Duration) -> Self {
         self.save_every = Some(every);
         self
     }
 
-    /// Keeps lines of what happens, for people.
+    /// Keeps lines about each event, for people.
     #[must_use]
     pub fn verbose(mut self, verbose: bool) -> Self {
         self.verbose = verbose;
         self
     }
 
-    /// Limits on every node. Their structures have to be among the structures.
+    /// Sets the limits of every node. Their structures must be among the structures.
     #[must_use]
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
@@ -195,7 +196,7 @@ impl Builder {
     /// Starts the nodes.
     ///
     /// # Panics
-    /// When a name is none, or two are the same.
+    /// When a name is invalid, or two are the same.
     pub fn start(self) -> Cluster {
         let mut random = Random::new(self.seed);
         let mut nodes = Vec::new();
@@ -203,7 +204,7 @@ impl Builder {
             let name = NodeName::new(label).unwrap_or_else(|error| panic!("{label}: {error}"));
             assert!(nodes.iter().all(|node: &Node| node.name != name), "two nodes are called {name}");
             let drift_ppm = random.between(0, 2 * self.drift_ppm) as i64 - self.drift_ppm as i64;
-            // Clocks that were never set alike: monotonic ones begin where they like, wall clocks differ by seconds.
+            // The clocks were never set alike: monotonic ones begin at any value, wall clocks differ by seconds.
             let offset = random.duration(Duration::ZERO, Duration::from_secs(1000));
             let mut clock = Clock { drift_ppm, offset, ..Clock::default() };
             clock.step_wall(random.below(self.skew.as_millis() as u64) as i64);

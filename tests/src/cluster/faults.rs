@@ -1,4 +1,4 @@
-//! Faults strike.
+//! Applies faults.
 
 use tallymesh_engine::Time;
 use tallymesh_schemas::Actor;
@@ -50,7 +50,7 @@ impl Cluster {
             Fault::Lie(by, lie, about) => self.lie(by, *lie, about),
             Fault::Renew(names) => self.each(names, Self::renew),
             Fault::Reload(names) => self.each(names, |cluster, n| {
-                // Whoever leaves does not come back with its state.
+                // A leaving node does not return with its state.
                 let leaves = cluster.nodes[n].process.as_ref().is_some_and(|process| process.leaving.is_some());
                 if cluster.nodes[n].is_working() && !leaves {
                     cluster.hang_up(n);
@@ -82,7 +82,7 @@ impl Cluster {
                 self.truth.borrow_mut().clock_off(*by);
                 self.admissions.borrow_mut().jump(*by);
                 self.trace.mark("jump");
-                // Whoever waited for a moment that has passed now is woken.
+                // If the node waited for a moment that has passed now, it wakes up.
                 self.nodes[n].timer_at = self.now;
                 self.timer(n);
             }
@@ -105,14 +105,14 @@ impl Cluster {
 
     fn each(&mut self, labels: &[String], strike: impl Fn(&mut Self, usize)) {
         for label in labels {
-            // A twin may not have been born, in a script that was made smaller.
+            // In a shrunk script a twin may not exist.
             if let Some(n) = self.nodes.iter().position(|node| node.label == *label) {
                 strike(self, n);
             }
         }
     }
 
-    /// The nodes of a side; everybody who is not on the other one when it names nobody.
+    /// The nodes of a side. If it names none, all nodes that are not on the other side.
     fn side(&self, labels: &[String], other: &[String]) -> Vec<usize> {
         let named = |label: &String| if labels.is_empty() { !other.contains(label) } else { labels.contains(label) };
         (0..self.nodes.len()).filter(|n| named(&self.nodes[*n].label)).collect()
@@ -160,7 +160,7 @@ impl Cluster {
         }
         self.nodes[n].stopped = false;
         self.trace.mark("resume");
-        // It heard of nobody while it stood; that is not their silence.
+        // The node received nothing while it was stopped; that does not mean that the others were silent.
         for contact in self.nodes[n].contacts.values_mut() {
             contact.at = self.now;
         }

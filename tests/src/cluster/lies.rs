@@ -1,8 +1,8 @@
-//! Connections, over which a node says hello, and members that lie about others.
+//! Connections, over which nodes exchange hellos, and members that lie about others.
 //!
-//! Every two nodes that reach each other have a connection, whether or not rows are exchanged over it. The membership that ships
-//! believes nothing about a node with a connection but what that node says; what it believes of the others ends with their hello.
-//! Its own tests show that; here it is how lies reach the replicas.
+//! Every two nodes that reach each other have a connection, whether or not they exchange rows over it. About a node with a
+//! connection, the production membership believes only what that node says itself. What it believes about other nodes ends with
+//! their hello. Its own tests check that; this module brings lies to the replicas.
 
 use tallymesh_engine::Life;
 use tallymesh_schemas::{Actor, Incarnation};
@@ -11,18 +11,18 @@ use super::Cluster;
 use crate::check;
 use crate::fault::Lie;
 
-/// How much later the runs are that liars make up.
+/// How much later the runs are that liars invent.
 const LATER: u64 = 1_000_000;
 
 impl Cluster {
-    /// Opens the connections of a node to all whom it reaches, and closes the others.
+    /// Opens the connections of a node to all nodes that it reaches, and closes the others.
     pub(super) fn greet(&mut self, n: usize) {
         for other in 0..self.nodes.len() {
             let (us, node) = (&self.nodes[n], &self.nodes[other]);
             if us.name == node.name {
                 continue;
             }
-            // Of two processes of one name the one has a connection that has a link.
+            // Of two processes with one name, the one that has a link gets the connection.
             let mut twins = self.nodes.iter().enumerate().filter(|(at, twin)| *at != other && twin.name == node.name);
             let alone = twins.all(|(_, twin)| twin.process.is_none());
             let direct = self.reaches(n, other) && self.reaches(other, n);
@@ -34,7 +34,7 @@ impl Cluster {
                     self.hello(n, other, run);
                     let contact = self.nodes[n].contacts.get_mut(&name).filter(|contact| contact.incarnation > run);
                     if let Some(contact) = contact {
-                        // Its own word goes before what others have said; the membership says so at once.
+                        // The node's own statement has priority over hearsay; the membership reports that at once.
                         (contact.incarnation, contact.life) = (run, Life::Alive);
                         self.tell_member(n, &name, run, Life::Alive);
                     }
@@ -50,7 +50,7 @@ impl Cluster {
         }
     }
 
-    /// A node hears over a connection to another one which run that one is in.
+    /// A node learns over a connection which run the other node is in.
     pub(super) fn hello(&mut self, n: usize, other: usize, run: Incarnation) {
         let name = self.nodes[other].name.clone();
         let node = &mut self.nodes[n];
@@ -62,10 +62,10 @@ impl Cluster {
         }
     }
 
-    /// A member tells everybody whom it reaches a lie about another one.
+    /// A member sends a lie about another one to all nodes that it reaches.
     pub(super) fn lie(&mut self, by: &str, lie: Lie, about: &str) {
         let find = |label: &str| self.nodes.iter().position(|node| node.label == *label);
-        // In a script that was made smaller a twin may not have been born.
+        // In a shrunk script a twin may not exist.
         let (Some(liar), Some(victim)) = (find(by), find(about)) else { return };
         if self.nodes[liar].name == self.nodes[victim].name {
             return;
@@ -81,7 +81,7 @@ impl Cluster {
         }
     }
 
-    /// What a member hears of itself it answers: with a new run where nothing less is later.
+    /// A member answers a lie about itself: with a new run if only that is later.
     fn hear_of_oneself(&mut self, n: usize, lie: Lie, liar: usize) {
         let liar = self.nodes[liar].name.clone();
         let now = self.nodes[n].read_clock(self.now);

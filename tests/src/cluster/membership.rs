@@ -1,4 +1,4 @@
-//! Links that open and close, and a failure detector: simple ones, that give what the real ones promise.
+//! Links and a failure detector, in a simple form that gives the same guarantees as the real ones.
 
 use tallymesh_engine::{Life, Time};
 use tallymesh_schemas::{Incarnation, NodeName};
@@ -11,7 +11,7 @@ impl Cluster {
     pub(crate) fn tick(&mut self) {
         self.schedule(self.now.after(self.timing.tick), Event::Tick);
         if self.nodes.len() > self.timing.mesh {
-            // Who knows of nobody would link to everybody.
+            // A node that knows no others would want a link to every node.
             self.detect_all();
         }
         for pair in self.links.pairs() {
@@ -31,13 +31,13 @@ impl Cluster {
         }
     }
 
-    /// Whether one end or the other is to have a link to the other.
+    /// Whether at least one end should have a link to the other.
     fn is_wanted(&self, (a, b): (usize, usize)) -> bool {
         let (a, b) = (&self.nodes[a], &self.nodes[b]);
         a.overlay.links_to(&b.name) || b.overlay.links_to(&a.name)
     }
 
-    /// Closes a link whose other end is silent, opens one that can be open.
+    /// Closes a link whose other end is silent, and opens one that can be open.
     fn tend(&mut self, pair: (usize, usize)) {
         let now = self.now;
         let working = self.nodes[pair.0].is_working() && self.nodes[pair.1].is_working();
@@ -59,7 +59,7 @@ impl Cluster {
         }
     }
 
-    /// There is one link a name.
+    /// Whether neither name has a link to the other: there is one link for each name.
     fn vacant(&self, a: usize, b: usize) -> bool {
         let taken = |end: usize, other: usize| {
             (0..self.nodes.len()).any(|n| {
@@ -131,14 +131,14 @@ impl Cluster {
         }
     }
 
-    /// Whether what `from` sends arrives at `to`, and somebody is there to send and to read it.
+    /// Whether a message from `from` arrives at `to`, and both processes run to send and read it.
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {
         let (pair, direction) = way(from, to);
         let open = self.links.get(pair).is_some_and(|link| link.ways[direction].cut.is_none());
         open && self.nodes[from].is_working() && self.nodes[to].is_working()
     }
 
-    /// Whether `n` hears of `other`, itself or by somebody else: both ways, for membership asks and is answered.
+    /// Whether `n` gets news of `other`, directly or through another node, in both directions: membership asks and is answered.
     pub(super) fn in_contact(&self, n: usize, other: usize) -> bool {
         let both = |a: usize, b: usize| self.reaches(a, b) && self.reaches(b, a);
         both(n, other) || (0..self.nodes.len()).any(|by| by != n && by != other && both(n, by) && both(by, other))
@@ -200,7 +200,7 @@ impl Cluster {
         self.pump(n);
     }
 
-    /// A node that leaves ends when it has told everybody and that has arrived, or when its time is up.
+    /// A leaving node ends when its goodbye has arrived at all nodes, or when its time is up.
     fn end_leavers(&mut self) {
         for n in 0..self.nodes.len() {
             let Some(process) = self.nodes[n].process.as_ref() else { continue };

@@ -1,4 +1,4 @@
-//! Processes begin and end.
+//! Starts and ends processes.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -19,7 +19,7 @@ use crate::gauges::SimGauge;
 use crate::limits::References;
 use crate::node::{Node, Process, events};
 
-/// Lets a replica take back what was saved, and looks whether it has.
+/// Restores a replica from its saved state, and checks the result.
 fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), String> {
     replica.restore_facts(now, saved.facts.clone());
     for part in saved.parts() {
@@ -28,7 +28,7 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
     replica.restored(now);
     for Part { shape, actor, extent, .. } in saved.parts() {
         let Some(structure) = replica.structure(&shape.name).filter(|_| !replica.is_void(&actor)) else { continue };
-        // What a clock has written that was ahead of ours has to wait.
+        // Writes of a clock that was ahead of this node's have to wait.
         let waits = shape.class == Class::Cache;
         let held = structure.held().into_iter().find(|held| held.actor == actor);
         let same = held.as_ref().is_some_and(|held| (held.since, held.applied) == (extent.since, extent.applied));
@@ -41,7 +41,7 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
 }
 
 impl Cluster {
-    /// Starts a process on a node, in a given incarnation or in that of its wall clock, with what is saved there.
+    /// Starts a process on a node with the state saved there, in a given incarnation or in that of its wall clock.
     pub(crate) fn start(&mut self, n: usize, incarnation: Option<Incarnation>) {
         self.hang_up(n);
         let seed = self.network_random.bits();
@@ -178,8 +178,9 @@ impl Cluster {
         self.pump(n);
     }
 
-    /// Ends the process of a node, and begins one that knows what that one knew in an earlier state of the cluster, in a new
-    /// incarnation. Nothing happens if there was none then, or one that is about to end.
+    /// Ends the process of a node, and starts one with the memory that the process had in an earlier state of the cluster, in a
+    /// new
+    /// incarnation. Nothing happens if there was no process then, or one that was about to end.
     pub(crate) fn restore(&mut self, n: usize, mut earlier: Self) {
         let label = &self.nodes[n].label;
         let leaves = |node: &Node| node.process.as_ref().is_some_and(|process| process.leaving.is_some());
@@ -193,7 +194,7 @@ impl Cluster {
         for hold in &mut process.holds {
             (hold.truth, hold.run) = (Rc::clone(&self.truth), process.run);
         }
-        // It knows writes that are in the ledger of then, and so in this one.
+        // Its writes are in the ledger of that time, and so in this one.
         process.caches.values_mut().for_each(|sim| sim.writes = Rc::clone(&self.writes));
         let links: Vec<_> = process.replica.links().cloned().collect();
         links.iter().for_each(|peer| process.replica.handle_link_down(peer));
@@ -217,7 +218,7 @@ impl Cluster {
         node.began_as = node.process.as_ref().map_or(node.began_as, |process| process.replica.actor().incarnation);
     }
 
-    /// Ends the process of a node; what the others see of that is silence.
+    /// Ends the process of a node; the other nodes see only silence.
     pub(crate) fn end(&mut self, n: usize) {
         let now = self.now;
         let node = &mut self.nodes[n];
@@ -229,13 +230,13 @@ impl Cluster {
         }
         node.stopped = false;
         node.waiting.clear();
-        // Its holds end with it: that is not something that it still counts.
+        // Its holds end with it, so it does not count them any more.
         self.truth.borrow_mut().end(process.run);
         self.writes.borrow_mut().end(process.run);
         drop(process);
     }
 
-    /// Another process under the name of a node, on a machine of its own.
+    /// Starts another process under the name of a node, on a machine of its own.
     pub(crate) fn add_twin(&mut self, n: usize) -> usize {
         let name = self.nodes[n].name.clone();
         let overlay = Overlay::new(name.clone(), self.timing.mesh, self.timing.rings);

@@ -1,15 +1,15 @@
-//! What the simulated network was given to carry.
+//! The amount of messages on the simulated network.
 
 /// What was sent so far, on all links together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sent {
     /// Messages of all kinds.
     pub messages: u64,
-    /// Their bytes, without frames and what a network puts around them.
+    /// Their bytes, without frames and network overhead.
     pub bytes: u64,
-    /// Those of them that carry rows.
+    /// The messages that carry rows.
     pub deltas: u64,
-    /// The bytes of these.
+    /// The bytes of the messages that carry rows.
     pub delta_bytes: u64,
 }
 
@@ -32,7 +32,7 @@ impl Sent {
         }
     }
 
-    /// The sum of two times.
+    /// The sum of two amounts.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! Messages: from a replica onto a link, and off it into another one.
+//! Messages: from a replica onto a link, and from a link into a replica.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::gauges::Look;
 use crate::network::{Fate, way};
 use crate::node::{Node, Waiting};
 
-/// Messages that a node may send without time passing: more is talk without end.
+/// The most messages of a node at one moment. More messages mean an endless exchange.
 const SENT_AT_ONCE: usize = 20_000;
 
-/// Longest time by which a message is overtaken.
+/// The longest time by which another message overtakes a message.
 const OVERTAKEN: Duration = Duration::from_millis(400);
 
-/// A slow node's messages take so much longer.
+/// The extra delay of a slow node's messages.
 const SLOW: Duration = Duration::from_millis(150);
 
-/// What kind of message it is, for the trace: the first byte says.
+/// The kind of a message, for the trace; the first byte determines it.
 pub(crate) fn kind(bytes: &[u8]) -> &'static str {
     match bytes.first() {
         Some(0) => "digest",
@@ -37,8 +37,7 @@ pub(crate) fn kind(bytes: &[u8]) -> &'static str {
 }
 
 impl Cluster {
-    /// What a driver does after any input: releases changes, sends what there is room for, looks at events, sets the
-    /// timer.
+    /// Does what a driver does after any input: releases changes, sends what there is room for, reads events, sets the timer.
     pub(crate) fn pump(&mut self, n: usize) {
         let now = self.nodes[n].read_clock(self.now);
         self.nodes[n].units = None;
@@ -77,7 +76,7 @@ impl Cluster {
             if let Told::Conflict { was, .. } = &event {
                 self.truth.borrow_mut().conflict(was.node.clone());
             }
-            // The kind is in the hash and the words are not: a renamed field is no other behaviour.
+            // The kind is in the hash and the words are not: a renamed field does not change the behaviour.
             self.trace
                 .note(self.now, &[node.label.as_bytes(), mark.as_bytes()], || format!("{}: {event:?}", node.label));
         }
@@ -95,7 +94,7 @@ impl Cluster {
         }
     }
 
-    /// What a process has removed from gauge caches goes into the ledger before anybody hears of it.
+    /// Records a process's removals from gauge caches in the ledger, before another node receives them.
     fn look_at_gauges(&mut self, n: usize) {
         let now = self.nodes[n].read_clock(self.now).mono;
         let Some(process) = self.nodes[n].process.as_ref().filter(|process| process.leaving.is_none()) else { return };
@@ -213,7 +212,7 @@ impl Cluster {
         let cut = link.ways[direction].cut.is_some();
         let stands = self.nodes[to].stopped;
         if stands && !cut && fate != Fate::Lost {
-            // It keeps its room: nobody takes it off the link.
+            // A lost message keeps its room, because the link never delivers it.
             if fate != Fate::Copy {
                 self.nodes[to].waiting.push_back(Waiting { from, generation, fate, bytes });
             }
@@ -238,7 +237,7 @@ impl Cluster {
         self.pump(to);
     }
 
-    /// Takes what waited for a process that stood still.
+    /// Delivers the messages that waited for a stopped process.
     pub(crate) fn take_waiting(&mut self, n: usize) {
         while let Some(Waiting { from, generation, fate, bytes }) = self.nodes[n].waiting.pop_front() {
             let (pair, direction) = way(from, n);
@@ -247,7 +246,7 @@ impl Cluster {
             };
             link.ways[direction].in_flight -= 1;
             self.receive(from, n, fate, &bytes);
-            // Of what comes and goes again at once it takes note as well.
+            // It also records entries that come and go at once.
             self.look_at_gauges(n);
             self.pump(from);
         }
@@ -282,13 +281,13 @@ impl Cluster {
         }
     }
 
-    /// Looks at what a message has changed.
+    /// Checks what a message has changed.
     fn look(&mut self, from: usize, n: usize, bytes: &[u8]) {
         self.deliveries += 1;
         let unix_ms = self.nodes[n].read_clock(self.now).unix_ms;
         if !self.cache_specs.is_empty()
             && !self.spoilt
-            // Who leaves takes nothing over.
+            // A leaving node republishes nothing.
             && let Some(process) = self.nodes[n].process.as_mut().filter(|process| process.leaving.is_none())
         {
             let (caches, seen) = (&mut process.caches, &mut process.cache_seen);
@@ -309,7 +308,7 @@ impl Cluster {
             let traded = whole && delta.actor.node != self.nodes[from].name && gone(&delta.actor);
             let Some(process) = self.nodes[n].process.as_mut() else { return };
             if !self.series_specs.is_empty() && process.structure_of(delta.structure).is_none() {
-                // Of a window that has aged out here, or that this node has not come to.
+                // For a window that has aged out on this node, or that it has not reached.
                 self.trace.mark("delta for no window");
                 return;
             }

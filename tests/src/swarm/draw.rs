@@ -1,4 +1,4 @@
-//! From a seed to a plan.
+//! Draws a plan from a seed.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -14,36 +14,36 @@ use crate::fault::{Fault, Step};
 use crate::network::Conditions;
 use crate::random::Random;
 
-/// A run as a seed has drawn it. All of it can be changed before it is run, which is how failing runs are shrunken.
+/// The plan of a run, drawn from a seed. Every part can be changed before the run; that is how failing runs are shrunk.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where chance in the run itself comes from.
+    /// The seed for the randomness within the run.
     pub seed: u64,
     /// The nodes' names.
     pub nodes: Vec<String>,
-    /// What they replicate.
+    /// The structures that they replicate.
     pub structures: Vec<StructureSpec>,
-    /// The series that they count events in.
+    /// The series in which they count events.
     pub series: Vec<SeriesSpec>,
-    /// The caches that they have.
+    /// Their caches.
     pub caches: Vec<StructureSpec>,
-    /// The gauge caches that they have.
+    /// Their gauge caches.
     pub gauges: Vec<GaugeCacheSpec>,
     /// How replicas behave.
     pub config: Config,
-    /// How nodes find out about each other.
+    /// How nodes detect each other.
     pub timing: Timing,
     /// How messages travel.
     pub conditions: Conditions,
-    /// By how much clocks drift, in parts in a million.
+    /// The greatest drift of clocks, in parts per million.
     pub drift_ppm: u64,
     /// The faults.
     pub script: Vec<Step>,
-    /// What is counted.
+    /// The load.
     pub load: Load,
-    /// What is limited, if anything.
+    /// The limits and the requests for them, if there are any.
     pub asked: Option<Asked>,
-    /// How long faults and load go on.
+    /// How long faults and load last.
     pub length: Duration,
     /// How often nodes save.
     pub saves: Option<Duration>,
@@ -64,7 +64,7 @@ pub fn draw(seed: u64) -> Plan {
     let config = Config {
         digest_interval,
         full_digest_interval: millis(random, 1000, 5000).max(digest_interval * 2),
-        // From a few rows in a delta, so that everything comes in pieces, to all in one.
+        // From a few rows per delta, so that everything is split, to everything in one delta.
         delta_bytes: *random.pick(&[24, 48, 96, 200, 1000, 100_000]),
         idle_after: millis(random, 200, 4000),
         retention: millis(random, 1000, 8000),
@@ -84,7 +84,7 @@ pub fn draw(seed: u64) -> Plan {
     let timing = draw_timing(seed);
     let mut series = draw_series(random);
     let load = load.with_series(random, &series);
-    // Versions that run out, so that runs go on as others by themselves.
+    // Versions that run out, so that processes renew by themselves.
     let last_version = if random.chance(500) { random.between(1000, 1600) } else { config.last_version };
     let config = Config { last_version, ..config };
     if random.chance(1000) {
@@ -94,7 +94,7 @@ pub fn draw(seed: u64) -> Plan {
         script.sort_by_key(|step| step.at);
     }
     lies::draw(seed, &nodes, length, &mut script);
-    // A memory that is restored has the shares that it has lent since: limits do not promise to bear that.
+    // A restored memory has shares that it has lent since. Limits do not promise to survive that.
     let restored = script.iter().any(|step| matches!(step.fault, Fault::Restore(..)));
     let asked = limits::draw(seed, &nodes, &mut script).filter(|_| !restored);
     let caches = draw_caches(random, &script);
@@ -122,11 +122,11 @@ pub fn draw(seed: u64) -> Plan {
     }
 }
 
-/// Draws in one of three runs that links are bounded: on one ring the nodes are a circle, on two they have four links at most.
+/// In one of three runs, links are bounded: with one ring the nodes form a circle, with two they have at most four links each.
 fn draw_timing(seed: u64) -> Timing {
     let mut random = Random::new(seed ^ 0x0e71_a7a9_b0e5_eed5);
     let (bounded, mesh, rings) = (random.chance(3333), random.between(1, 3) as usize, random.between(1, 2) as u8);
-    // Aggregates cost more to recompute than all that the engine does: some runs do it often, the others now and then.
+    // To recompute aggregates costs more than everything that the engine does. Some runs do it often, the others rarely.
     let timing = Timing { audit_every: if seed.is_multiple_of(16) { 16 } else { 128 }, ..Timing::default() };
     if bounded { Timing { mesh, rings, ..timing } } else { timing }
 }
@@ -153,7 +153,7 @@ fn draw_structures(random: &mut Random) -> Vec<StructureSpec> {
     all
 }
 
-/// Draws none, one or two series, of windows that turn a few times in a run.
+/// Draws no, one or two series, with windows that change a few times in a run.
 fn draw_series(random: &mut Random) -> Vec<SeriesSpec> {
     let mut all = vec![series("logins", Kind::GaugeTable, 1, 1), series("connections", Kind::CidrTree, 1, 1)];
     for _ in 0..random.between(0, 2) {
@@ -168,7 +168,7 @@ fn draw_series(random: &mut Random) -> Vec<SeriesSpec> {
     all
 }
 
-/// Draws a cache in one of five runs. Not where bits change that nothing notices: a spoilt write may win for good.
+/// Draws a cache in one of five runs. Not if bits change undetectably: a spoilt write may win for good.
 fn draw_caches(random: &mut Random, script: &[Step]) -> Vec<StructureSpec> {
     let spoilt = script.iter().any(|step| matches!(step.fault, Fault::Corrupt(_)));
     let drawn = random.chance(2000);
@@ -180,7 +180,7 @@ fn draw_caches(random: &mut Random, script: &[Step]) -> Vec<StructureSpec> {
     if drawn && !spoilt { vec![cache] } else { Vec::new() }
 }
 
-/// Draws a gauge cache in one of four runs, by a chance of its own.
+/// Draws a gauge cache in one of four runs, with its own randomness.
 fn draw_gauges(seed: u64) -> Vec<GaugeCacheSpec> {
     let random = &mut Random::new(seed ^ 0x6a06_e0ca_c4e5_0001);
     if !random.chance(2500) {
@@ -196,7 +196,7 @@ fn draw_gauges(seed: u64) -> Vec<GaugeCacheSpec> {
     }]
 }
 
-/// Draws how often nodes save, in one of four runs, and what becomes of what they save.
+/// Draws how often nodes save, in one of four runs, and the faults of their disks.
 fn draw_disks(
     random: &mut Random,
     nodes: &[String],
@@ -230,12 +230,13 @@ fn draw_disks(
     Some(Duration::from_millis(*random.pick(&[50, 300, 1000])))
 }
 
-/// Draws in one of four runs a wall clock that jumps by an hour or by years, ahead or behind. Mostly it returns after some
-/// seconds; else it stays wrong for as long as there are faults. It is one node's: where most clocks are wrong, nobody can tell.
+/// In one of four runs, draws a wall clock that jumps by an hour or by years, ahead or back. Mostly it is corrected after some
+/// seconds; otherwise it stays wrong as long as there are faults. Only one node's clock jumps: if most clocks are wrong, no
+/// node can detect it.
 fn draw_glitches(seed: u64, nodes: &[String], length: Duration, script: &mut Vec<Step>) {
     const HOUR_MS: i64 = 3_600_000;
     const YEARS_MS: i64 = 3 * 365 * 24 * HOUR_MS;
-    // Chance of its own, so that the rest of the plan is what it would be without them.
+    // Its own randomness, so that the rest of the plan is the same as without these faults.
     let random = &mut Random::new(seed ^ 0xc10c_c5f0_77e5_0fa2);
     if !random.chance(2500) {
         return;
@@ -246,14 +247,14 @@ fn draw_glitches(seed: u64, nodes: &[String], length: Duration, script: &mut Vec
         let at = Time(random.below(length.as_micros() as u64));
         let lasts = random.duration(Duration::from_millis(50), Duration::from_secs(6));
         script.push(Step { at, fault: Fault::Set(whom.clone(), by) });
-        // Before it is right again, windows differ by more than an hour, and what waits for them does not come.
+        // Until it is right again, windows differ by more than an hour, and what waits for them does not arrive.
         let end = if random.chance(8000) { at.after(lasts) } else { Time(length.as_micros() as u64) };
         script.push(Step { at: end, fault: Fault::Set(whom.clone(), -by) });
     }
     script.sort_by_key(|step| step.at);
 }
 
-/// Draws which kinds of fault a run has at all, and then when they strike.
+/// Draws which kinds of fault a run has, and then their times.
 fn draw_script(random: &mut Random, nodes: &[String], length: Duration) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut at = |random: &mut Random, fault: Fault| {

@@ -7,8 +7,8 @@ use tallymesh_engine::Time;
 use crate::fault::{Fault, Lie, Step};
 use crate::random::Random;
 
-/// Draws lies in one of four runs, by a chance of its own. They are believed only about members that have no connection, so most
-/// of these runs have a cut for them.
+/// Draws lies in one of four runs, with its own randomness. Nodes believe them only about members without a connection, so most
+/// of these runs also have a cut.
 pub(super) fn draw(seed: u64, nodes: &[String], length: Duration, script: &mut Vec<Step>) {
     let random = &mut Random::new(seed ^ 0x11e5_0f0e_71e5_0001);
     if !random.chance(2500) || nodes.len() < 3 {

@@ -1,4 +1,4 @@
-//! Limits in a swarm run: throttles soft and hard and a pool of permits, and a service that asks for them on every node.
+//! Limits in a swarm run: soft and hard throttles and a pool of permits, and a service on every node that uses them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::limits::{Limits, SimPermit};
 use crate::random::Random;
 use crate::service::{Context, Service};
 
-/// Where limits are counted.
+/// The structure in which limits are counted.
 pub(crate) const TABLE: &str = "shared_named_throttles";
 
 const SOFT: &str = "soft";
@@ -18,37 +18,37 @@ const HARD: &str = "hard";
 const LATE: &str = "late";
 const PERMITS: &str = "permits";
 
-/// Between two looks at what is overdue: less than a 24th of the shortest `reclaim_after` that permits are drawn with.
+/// Time between two checks for overdue permits: less than a 24th of the shortest `reclaim_after` that is drawn with permits.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Limits, and how much is asked for.
+/// Limits, and the rate of requests for them.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// What they are.
+    /// The limits.
     pub limits: Limits,
-    /// Requests a second and node, of each limit.
+    /// Requests per second and node, for each limit.
     pub rate: u64,
-    /// The only node that asks; all of them when it is nobody.
+    /// The only node that sends requests; `None` means all nodes.
     pub hot: Option<String>,
     /// How long a permit is used.
     pub use_for: Duration,
-    /// When each node begins to ask for the late throttle, and when it pauses: so long, and again and again.
+    /// When each node uses the late throttle, and when it pauses, in turn.
     pub late: BTreeMap<String, Turns>,
 }
 
-/// A node asks for so long after a pause of so long.
+/// A node pauses and then sends requests, in turn.
 #[derive(Debug, Clone, Copy)]
 pub struct Turns {
-    /// How long it does not ask.
+    /// How long it pauses.
     pub pause: Duration,
-    /// How long it asks.
+    /// How long it sends requests.
     pub ask: Duration,
 }
 
-/// Draws limits for half of the runs. Faults that hard limits are not promised to bear are taken out of the script or made
-/// smaller: `docs/limits.md` says what they assume.
+/// Draws limits for half of the runs. Faults that hard limits do not promise to survive are removed from the script or made
+/// smaller: `docs/limits.md` states the assumptions.
 pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<Asked> {
-    // Chance of its own, so that the rest of the plan is what it would be without limits.
+    // Its own randomness, so that the rest of the plan is the same as without limits.
     let mut random = Random::new(seed ^ 0x0b5e_55ed_c0de_f00d);
     let random = &mut random;
     if random.chance(5000) {
@@ -59,7 +59,7 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
     founders.truncate(random.between(1, nodes.len() as u64) as usize);
     let runs_twice =
         |name: &str| script.iter().any(|step| matches!(&step.fault, Fault::Twin(names) if names[0] == name));
-    // Who lives is not to be forgotten in a partition, and one of two founders that runs twice has two shares.
+    // A live node must not be forgotten in a partition. If one of two seats runs twice, it has two shares.
     founders.retain(|name| !script.iter().any(|step| matches!(&step.fault, Fault::Forget(node, _) if node == name)));
     if founders.len() < 3 {
         founders.retain(|name| !runs_twice(name));
@@ -71,7 +71,7 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
     if random.chance(3000) || nodes.iter().any(|name| runs_twice(name)) {
         limits.founding = limits.founding.without_stand_ins();
     }
-    // A clock that jumps ahead by a 24th of a lease may outrun it.
+    // A clock that jumps ahead by a 24th of a lease may exceed the lease.
     for step in script.iter_mut() {
         if let Fault::Jump(_, by) = &mut step.fault {
             *by = (*by).min(reclaim_after / 30);
@@ -84,7 +84,7 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
             limits = limits.throttle(TABLE, name, ThrottleSpec::new(rate, strength));
         }
     }
-    // Whoever stands still closes nothing, and a clock that jumps leaves no time for it.
+    // A stopped process closes nothing, and a clock that jumps leaves no time to close.
     let closes = !script.iter().any(|step| matches!(step.fault, Fault::Stop(_) | Fault::Jump(..)));
     if closes && reclaim_after >= Duration::from_secs(2) && random.chance(5000) {
         limits = limits.pool(TABLE, PERMITS, random.between(1, 40));
@@ -92,7 +92,7 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
     let rate = *random.pick(&[5, 50, 300]);
     let hot = random.chance(4000).then(|| random.pick(nodes).clone());
     let use_for = random.duration(Duration::from_millis(20), Duration::from_secs(2));
-    // Made on each node when that node first asks, which is after others have taken; and let go of in pauses.
+    // Each node creates it on its first request, after others have taken tokens, and releases it in pauses.
     let mut late = BTreeMap::new();
     if random.chance(7000) {
         let slow = random.pick(&["20/2s", "100/10m", "40/10s"]).parse().unwrap_or_else(|error| panic!("{error}"));
@@ -106,7 +106,7 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
     Some(Asked { limits, rate, hot, use_for, late })
 }
 
-/// Asks for what there is on one node.
+/// Requests all limits on one node.
 pub(super) struct Asking {
     asked: Asked,
     asks: bool,
@@ -122,7 +122,7 @@ impl Asking {
         Self { asked: asked.clone(), asks, turns, turn: 0, open: Vec::new() }
     }
 
-    /// Whether it asks for a throttle now.
+    /// Whether it uses a throttle now.
     fn asks_for(&self, name: &str) -> bool {
         if !self.asked.limits.late.contains(name) {
             return self.asks;

@@ -1,4 +1,4 @@
-//! What simulated nodes count.
+//! The load of simulated nodes.
 
 use std::time::Duration;
 
@@ -8,28 +8,28 @@ use crate::address;
 use crate::cluster::Cluster;
 use crate::random::Random;
 
-/// A load that every node has.
+/// The load of every node.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// Operations a second and node.
+    /// Operations per second and node.
     pub rate: u64,
     /// Operations that come at once.
     pub burst: u64,
     /// Different keys.
     pub keys: u32,
-    /// Share of operations, in 1/10,000, that bring a key back to zero.
+    /// Share of operations, in 1/10,000, that reset a key to zero.
     pub zero: u32,
-    /// Share that are holds, admitted below a limit.
+    /// Share that are holds below a limit.
     pub holds: u32,
-    /// Largest step.
+    /// Largest amount of one operation.
     pub step: u64,
-    /// Share that counts events, where there are series.
+    /// Share that counts events, if there are series.
     pub events: u32,
     /// Share of those that remove a key instead.
     pub removals: u32,
-    /// Share that writes to a cache, where there is one.
+    /// Share that writes to a cache, if there is one.
     pub writes: u32,
-    /// Share that changes a gauge cache, where there is one.
+    /// Share that changes a gauge cache, if there is one.
     pub gauges: u32,
 }
 
@@ -50,12 +50,12 @@ impl Load {
         }
     }
 
-    /// Adds what is written to caches.
+    /// Adds the writes to caches.
     pub(super) fn with_caches(self, random: &mut Random, caches: &[StructureSpec]) -> Self {
         Self { writes: if caches.is_empty() { 0 } else { *random.pick(&[1000, 4000, 8000]) }, ..self }
     }
 
-    /// Adds what is changed in gauge caches, by a chance of its own.
+    /// Adds the changes of gauge caches, with its own randomness.
     pub(super) fn with_gauges(self, seed: u64, gauges: &[GaugeCacheSpec]) -> Self {
         let mut random = Random::new(seed ^ 0x6a06_e0ca_c4e5_0002);
         Self { gauges: if gauges.is_empty() { 0 } else { *random.pick(&[1000, 4000, 8000]) }, ..self }
@@ -73,7 +73,7 @@ impl Load {
         });
     }
 
-    /// Writes a value that no other write has, or removes what is there.
+    /// Writes a value that no other write has, or removes the entry.
     fn write(&self, cluster: &mut Cluster, n: usize, random: &mut Random) {
         let cache = random.pick(&cluster.cache_specs).name.clone();
         let key = format!("key{}", random.below(u64::from(self.keys))).into_bytes();
@@ -81,7 +81,7 @@ impl Load {
         let ttl = *random.pick(&[0, 0, 0, 300, 5000].map(Duration::from_millis));
         let value = format!("{:016x}", random.bits());
         cluster.with_node(n, |node| {
-            // A clock that has gone back refuses.
+            // A cache refuses writes when the clock has gone back.
             if remove {
                 node.remove(cache.as_str(), &key).ok();
             } else {
@@ -90,7 +90,7 @@ impl Load {
         });
     }
 
-    /// Adds what is counted in series.
+    /// Adds the events of series.
     pub(super) fn with_series(self, random: &mut Random, series: &[SeriesSpec]) -> Self {
         let events = if series.is_empty() { 0 } else { *random.pick(&[2000, 5000, 9000]) };
         Self { events, removals: *random.pick(&[0, 100, 1000, 3000]), ..self }
@@ -166,7 +166,7 @@ impl Load {
     }
 }
 
-/// The `i`th key of a kind: hosts in few blocks, and now and then a block.
+/// The `i`th key of a kind: hosts in a few blocks, and sometimes a block.
 pub(crate) fn key_of(kind: Kind, i: u32) -> Vec<u8> {
     match kind {
         Kind::CidrTree if i % 7 == 3 => vec![4, 10, 0, i as u8 & 0xf0, 0, 24],

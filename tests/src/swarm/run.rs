@@ -1,4 +1,4 @@
-//! From a plan to an outcome.
+//! Runs a plan to its outcome.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,20 +13,20 @@ use super::limits::{Asking, TABLE};
 use crate::cluster::{Builder, Cluster, Event, Failure, spec};
 use crate::fault::Fault;
 
-/// How a run went.
+/// The outcome of a run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// What was wrong, if anything.
+    /// The error, if there is one.
     pub failure: Option<Failure>,
     /// The trace's hash (I8).
     pub hash: u64,
-    /// What happened how often.
+    /// How often each kind of thing happened.
     pub marks: BTreeMap<&'static str, u64>,
-    /// Operations that were acknowledged.
+    /// Acknowledged operations.
     pub operations: u64,
     /// How long convergence took after the last fault, in virtual time.
     pub settled: Duration,
-    /// The last lines of the trace, when they were asked for.
+    /// The last lines of the trace, if requested.
     pub lines: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
     let again = plan.clone();
     cluster.again(move |upto| {
         let mut cluster = start(&again, false);
-        // What fails before fails in the run itself as well.
+        // An earlier failure also fails the run itself.
         drop(work(&mut cluster, &again, upto));
         cluster
     });
@@ -66,7 +66,7 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
 /// Runs a plan: faults and load, then healing, then convergence and quiet.
 pub fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut cluster = start(plan, verbose);
-    // A panic of the engine is a finding like any other: it is told with the seed.
+    // A panic of the engine is an error like any other, and is reported with the seed.
     let result = catch_unwind(AssertUnwindSafe(|| phases(&mut cluster, plan)));
     let result = result.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -109,7 +109,7 @@ fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
     work(cluster, plan, Time(0).after(plan.length))?;
     heal(cluster);
     if plan.asked.is_some() {
-        // All is well for long enough that shares move again; then limits end, since they never cease to talk.
+        // No faults for long enough that shares move again. Then limits end, because they never stop exchanging messages.
         cluster.run_for(Duration::from_secs(5))?;
         cluster.end_limits();
     }
@@ -121,7 +121,7 @@ fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
     Ok(took)
 }
 
-/// Whether a copy may differ from what its owner states: two have written under one name, bits have changed, or an
+/// Whether a copy may differ from its owner's statement: two processes have written under one name, bits have changed, or an
 /// older statement of the owner overtook a newer one.
 fn may_diverge(fault: &Fault) -> bool {
     matches!(
@@ -130,7 +130,7 @@ fn may_diverge(fault: &Fault) -> bool {
     )
 }
 
-/// Heals what can be healed: two processes of one name cannot both stay.
+/// Heals what can be healed. Two processes of one name cannot both stay.
 fn heal(cluster: &mut Cluster) {
     cluster.fault(&Fault::Heal);
     let twins: Vec<_> =

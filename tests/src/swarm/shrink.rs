@@ -1,10 +1,10 @@
-//! Making a failing plan smaller.
+//! Shrinks a failing plan.
 
 use super::draw::Plan;
 use super::run::run;
 
-/// Removes what a failure does not need: steps of the script, nodes, structures, load. The result still fails, though
-/// perhaps in another way. At most `tries` runs.
+/// Removes what a failure does not need: steps of the script, nodes, structures, load. The result still fails, but perhaps in
+/// another way. At most `tries` runs.
 pub fn shrink(plan: &Plan, mut tries: usize) -> Plan {
     let mut best = plan.clone();
     let fails = |candidate: &Plan, tries: &mut usize| {

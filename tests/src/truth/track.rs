@@ -8,7 +8,7 @@ use super::Totals;
 #[derive(Debug, Clone, Default)]
 pub struct Track {
     pub(super) states: Vec<(u64, u64)>,
-    /// After how many operations both totals were last the same.
+    /// After how many operations both totals were last equal.
     pub(super) zero: Option<usize>,
 }
 
@@ -30,25 +30,26 @@ impl Track {
         }
     }
 
-    /// The totals now.
+    /// The current totals.
     pub fn totals(&self) -> (u64, u64) {
         self.states.last().copied().unwrap_or((0, 0))
     }
 
-    /// What the key counts now.
+    /// The current count of the key.
     pub fn value(&self) -> i64 {
         let (added, removed) = self.totals();
         added.wrapping_sub(removed) as i64
     }
 
-    /// After how many operations, and not before `from` of them, a row could have had these totals. A node that has let go
-    /// of a key whose count was zero counts from zero again. `base` is what the run that wrote the row has left behind.
+    /// After how many operations, at least `from`, a row could have had these totals. A node that has released a key whose
+    /// count was
+    /// zero counts from zero again. `base` is what the run that wrote the row has left behind.
     pub fn position(&self, totals: Totals, base: Totals, from: usize) -> Option<usize> {
         if from == 0 && totals == (0, 0) {
             return Some(0);
         }
         let start = from.saturating_sub(1);
-        // The state without such zeros comes before those with: totals only grow.
+        // The state without such zeros comes before those with zeros, because totals only grow.
         let whole = self.find((base.0.saturating_add(totals.0), base.1.saturating_add(totals.1)));
         if let Some(at) = whole.filter(|at| *at >= start) {
             return Some(at + 1);
@@ -61,14 +62,14 @@ impl Track {
         found.map(|(i, _)| i + 1)
     }
 
-    /// Where the totals were exactly these. They only grow, so their sums are in order, and no two are the same.
+    /// The position at which the totals were exactly these. They only grow, so their sums are sorted and unique.
     fn find(&self, totals: Totals) -> Option<usize> {
         let sum = |(added, removed): &Totals| u128::from(*added) + u128::from(*removed);
         let at = self.states.binary_search_by_key(&sum(&totals), sum).ok()?;
         (self.states[at] == totals).then_some(at)
     }
 
-    /// Whether the totals were these, after `upto` operations or before.
+    /// Whether the totals were these, after at most `upto` operations.
     fn was_at(&self, totals: Totals, upto: usize) -> bool {
         self.find(totals).is_some_and(|at| at < upto)
     }
