@@ -161,14 +161,14 @@ pub enum Request {
     ThrottleTake {
         /// The throttle.
         name: String,
-        /// How many.
+        /// The number of tokens.
         n: u64,
     },
     /// Checks whether tokens are available, without taking them: [`Answer::Taken`].
     ThrottleCheck {
         /// The throttle.
         name: String,
-        /// How many.
+        /// The number of tokens.
         n: u64,
     },
     /// An explanation of a throttle as text: pages of [`Answer::Lines`].

@@ -122,7 +122,7 @@ impl Tally {
 /// A report that a bound was reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// Which.
+    /// The bound.
     pub bound: Bound,
     /// The object in which it was reached; `None` for a bound of the whole node.
     pub place: Option<String>,
@@ -137,7 +137,7 @@ pub struct Report {
 pub struct Reached {
     /// The bound's value.
     pub limit: u64,
-    /// How often.
+    /// How often it was reached.
     pub times: u64,
     /// When the node first noticed it, in milliseconds since 1970.
     pub first_ms: u64,

@@ -67,7 +67,7 @@ pub enum KeyError {
     /// The bytes are not a key of the structure's kind.
     #[error("{len} bytes that are not a key of a {kind}", kind = kind.label())]
     Encoding {
-        /// How many bytes.
+        /// The number of bytes.
         len: usize,
         /// The kind of key that they should be.
         kind: Kind,

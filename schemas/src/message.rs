@@ -46,7 +46,7 @@ pub enum Message<'a> {
 /// messages.) From these messages the other nodes learn what every node has applied, and therefore what they may retire.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
-    /// Which structure.
+    /// The structure.
     pub structure: StructureId,
     /// Every actor of which the sender holds rows, its own run included.
     pub entries: Vec<SeenEntry>,
@@ -55,7 +55,7 @@ pub struct Seen {
 /// How far a node's copy of one actor's rows reaches.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SeenEntry {
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// The sender has applied the rows up to this version, except rows that changed again in between.
     pub applied: Version,
@@ -86,7 +86,7 @@ pub struct Digest<'a> {
 /// A structure's part of a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StructureDigest<'a> {
-    /// Which structure.
+    /// The structure.
     pub structure: StructureId,
     /// Its name.
     pub name: &'a str,
@@ -99,7 +99,7 @@ pub struct StructureDigest<'a> {
 /// How far a node's copy of one actor's rows reaches. In the owner's own digest this states the head.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DigestEntry {
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// The sender knows the rows after this version (exclusive); 0 means all of them.
     pub since: Version,
@@ -116,9 +116,9 @@ pub struct DigestEntry {
 /// Asks the receiver to send rows of `actor` above `after`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Want {
-    /// Which structure.
+    /// The structure.
     pub structure: StructureId,
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// The sender knows the rows after this version.
     pub since: Version,
@@ -132,18 +132,18 @@ pub struct Want {
 /// Asks the receiver to send no more rows of `actor` until the sender requests them again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prune {
-    /// Which structure.
+    /// The structure.
     pub structure: StructureId,
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
 }
 
 /// Every row of an actor whose version lies in `(after, upto]`, except rows that changed again since then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delta<'a> {
-    /// Which structure.
+    /// The structure.
     pub structure: StructureId,
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// The delta omits the keys of rows that were created above this version
     pub since: Version,
@@ -190,7 +190,7 @@ pub enum MessageError {
     /// A number is over its bound.
     #[error("{what} is {value}; at most {max} is allowed")]
     Bound {
-        /// What.
+        /// The number.
         what: &'static str,
         /// Its value.
         value: u64,
@@ -225,7 +225,7 @@ impl<'a> Message<'a> {
     pub fn encode(&self, buf: &mut Vec<u8>) -> Result<(), MessageError> {
         debug_assert_eq!(self.check(), Ok(()), "we keep the bounds that we ask of others");
         let start = buf.len();
-        // Serialising into a vector cannot fail: our types have known lengths.
+        // Serialising into a vector cannot fail: these types have known lengths.
         *buf = postcard::to_extend(self, std::mem::take(buf)).map_err(MessageError::Malformed)?;
         let len = buf.len() - start;
         if len > limits::FRAME_BYTES {

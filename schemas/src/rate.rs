@@ -23,7 +23,7 @@ pub enum RateError {
     /// A number that is too small or too large.
     #[error("{what} is from {min} to {max}")]
     Range {
-        /// Which number.
+        /// The number that is out of range.
         what: &'static str,
         /// The smallest.
         min: u64,

@@ -48,7 +48,7 @@ struct Beyond {
 pub struct Repeated<S, K> {
     /// Their source and kind; `None` for the events that found no place in the table.
     pub of: Option<(S, K)>,
-    /// How many.
+    /// The number of events.
     pub times: u64,
     /// The time in which they happened.
     pub within: Duration,

@@ -47,7 +47,7 @@ const CONTENT: u64 = 3;
 pub struct WireRow<'a> {
     /// The owner's number for the row.
     pub slot: u32,
-    /// When it last changed.
+    /// The version of its last change.
     pub version: Version,
     /// Its state since that version.
     pub state: RowState<'a>,

@@ -82,7 +82,7 @@ pub enum Change {
     Rows {
         /// The structure.
         shape: Shape,
-        /// Whose rows.
+        /// The owner of the rows.
         actor: Actor,
         /// Whether to remove the saved rows of this actor first.
         anew: bool,
@@ -97,7 +97,7 @@ pub enum Change {
     Gone {
         /// The structure.
         structure: StructureId,
-        /// Whose rows.
+        /// The owner of the rows.
         actor: Actor,
     },
     /// New facts, which replace the old ones.
@@ -109,7 +109,7 @@ pub enum Change {
 pub struct Row {
     /// The owner's number for the row.
     pub slot: u32,
-    /// When it last changed.
+    /// The version of its last change.
     pub version: Version,
     /// A batch of this row alone.
     pub bytes: Vec<u8>,
@@ -120,7 +120,7 @@ pub struct Row {
 pub struct Head {
     /// The structure.
     pub shape: Shape,
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// How far they are saved.
     pub extent: Extent,
@@ -131,7 +131,7 @@ pub struct Head {
 pub struct Part {
     /// The structure.
     pub shape: Shape,
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// How far they are saved.
     pub extent: Extent,

@@ -243,7 +243,7 @@ impl Context<'_> {
     /// The limits of a structure.
     ///
     /// # Panics
-    /// When it has none.
+    /// When the structure has none.
     pub fn limiter(&self, structure: &str) -> &Arc<Limiter> {
         let found = self.limiters.iter().find(|(name, _)| name.as_str() == structure);
         found.map(|(_, limiter)| limiter).unwrap_or_else(|| panic!("the cluster has no limits in \"{structure}\""))

@@ -22,7 +22,7 @@ pub enum Event {
         peer: NodeName,
         /// The link.
         link: LinkId,
-        /// What it carries.
+        /// Its payload.
         payload: Bytes,
     },
     /// A link has room again, after [`Link::has_room`] returned false.
@@ -78,7 +78,7 @@ pub enum Event {
         addr: SocketAddr,
         /// Its name, as far as known.
         name: Option<NodeName>,
-        /// Why.
+        /// The reason.
         reason: Refusal,
     },
 }

@@ -43,7 +43,7 @@ pub enum IdentityError {
     Pem {
         /// Which of the three texts.
         what: &'static str,
-        /// What is wrong.
+        /// The error.
         source: pem::Error,
     },
     /// There is no certificate in the PEM text.
@@ -62,7 +62,7 @@ pub enum IdentityError {
     Untrusted {
         /// The role: server or client.
         role: &'static str,
-        /// What is wrong.
+        /// The error.
         source: rustls::Error,
     },
     /// The verifier cannot be built.

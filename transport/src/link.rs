@@ -35,7 +35,7 @@ pub enum SendError {
     Frame {
         /// The peer.
         peer: NodeName,
-        /// What is wrong.
+        /// The error.
         source: FrameError,
     },
     /// The queue is full.

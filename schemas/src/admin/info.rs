@@ -235,7 +235,7 @@ pub struct BoundInfo {
     pub first: Duration,
     /// How long ago the node last noticed it.
     pub last: Duration,
-    /// What is lost.
+    /// The effect of reaching it.
     pub effect: String,
 }
 
@@ -272,7 +272,7 @@ pub struct Count {
     pub actors: u32,
     /// How long ago the stalest of them was last confirmed as current, in milliseconds.
     pub stalest_ms: u64,
-    /// The answering node is configured to join others but has no link. Their counts are missing here, or old.
+    /// The answering node has other nodes to join but no link. Their counts are missing here, or old.
     pub alone: bool,
 }
 
@@ -292,7 +292,7 @@ pub enum Outcome {
 pub struct Verified {
     /// The result.
     pub outcome: Outcome,
-    /// The asking node is configured to join others but has no link, so nothing was compared.
+    /// The asking node has other nodes to join but no link, so nothing was compared.
     pub alone: bool,
     /// The members that answered, the asking node included.
     pub members: Vec<NodeName>,
@@ -362,7 +362,7 @@ pub enum Fault {
 pub struct Finding {
     /// The object.
     pub object: String,
-    /// Whose rows.
+    /// The owner of the rows.
     pub actor: Actor,
     /// The member that holds the copy.
     pub member: NodeName,

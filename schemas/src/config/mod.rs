@@ -332,7 +332,7 @@ pub enum Metric {
 /// Throttles of one class.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ThrottleConfig {
-    /// Which.
+    /// The class.
     pub class: ThrottleClass,
     /// How their changes are sent.
     pub pace: Pace,

@@ -22,9 +22,9 @@ pub struct ConfigError {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong.
+    /// The error.
     pub message: String,
-    /// What to do about it.
+    /// The help: how to correct it.
     pub help: String,
     /// The line without its indentation, and how many characters precede the error's position in it.
     excerpt: Option<(String, usize)>,

@@ -108,7 +108,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Where a block begins.
+/// The position where a block begins.
 pub(super) fn block_at(block: &Block) -> usize {
     block.ident.span().map_or(0, |span| span.start)
 }

@@ -19,7 +19,7 @@ use super::report::{Report, quoted};
 #[derive(Clone, Copy)]
 pub(super) struct Setting<'a> {
     pub(super) key: &'a str,
-    /// Where the key stands.
+    /// The position of the key.
     pub(super) key_at: usize,
     value: &'a Expression,
 }

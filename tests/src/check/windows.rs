@@ -196,7 +196,7 @@ pub(super) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Res
     Ok(())
 }
 
-/// A process has renewed: it states its counts again under the new run, minus what was removed of the earlier run, and no less.
+/// A process has renewed: it states its counts again under the new run, minus exactly what was removed of the earlier run.
 /// Records what was left behind.
 pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> Result<(), String> {
     for window in process.windows() {

@@ -212,7 +212,7 @@ impl Cluster {
         let cut = link.ways[direction].cut.is_some();
         let stands = self.nodes[to].stopped;
         if stands && !cut && fate != Fate::Lost {
-            // A lost message keeps its room, because the link never delivers it.
+            // The message keeps its room on the link, because the stopped process does not read it.
             if fate != Fate::Copy {
                 self.nodes[to].waiting.push_back(Waiting { from, generation, fate, bytes });
             }
