@@ -106,7 +106,8 @@ pub const COUNT: i64 = 1 << 50;
 /// Limits that one hold may name.
 pub const HOLD_LIMITS: usize = 64;
 
-/// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object: at this size that stays within seconds.
+/// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object. At this size it takes
+/// seconds.
 pub const CONFIG_BYTES: usize = 256 << 10;
 
 /// Bytes of the path of a Unix socket: the size of the system's address field without the terminating zero.

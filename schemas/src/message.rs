@@ -164,7 +164,7 @@ pub struct Delta<'a> {
     pub rows: &'a [u8],
 }
 
-/// Forgotten runs of a node. An operator forgot them, or a later run has republished their counts. The runs from `from` to
+/// Forgotten runs of a node. An operator forgot them, or a later run has stated their counts again. The runs from `from` to
 /// `incarnation` count no more, and nodes do not accept them again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {

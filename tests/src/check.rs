@@ -318,12 +318,12 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
 ///
 /// ```text
 /// links      idle timeout + retry + 2 ticks      the last wrong link closes, the right one opens
-/// liveness   dead after + 2 ticks + drop         the dead are declared so, and stop counting
-/// digests    2 f                                 everything is named; once more after a new incarnation
+/// liveness   dead after + 2 ticks + drop         dead nodes are declared dead, and stop counting
+/// digests    2 f                                 full digests of all nodes; once more after a new incarnation
 /// repairs    6 p                                 gap, snapshot, snapshot cut short, divergence, a conflict's two
-/// relays     (n − 2) p                           rows of the dead go from hand to hand
+/// relays     (n − 2) p                           nodes relay the rows of dead nodes
 /// rows       2 s, and see below                  deltas within their byte budget
-/// windows    see below                           every node has come to the windows that others count in
+/// windows    see below                           every node has reached the windows in which others count
 /// ```
 ///
 /// Where clocks differ, a node whose clock is behind reaches a window later, or after the window has aged out on the nodes that

@@ -22,7 +22,7 @@ struct State {
     cost: usize,
     /// The cost at which the queue has no room.
     high: usize,
-    /// A sender was refused for lack of room.
+    /// A sender has learned that there is no room.
     starved: bool,
     end: End,
 }

@@ -30,7 +30,7 @@ impl Caller {
 pub(crate) enum Admission {
     /// It has a slot.
     Slot(SlotId),
-    /// It gets the first slot, and the handshake in that slot must end.
+    /// It gets the first slot. The handshake of the second slot is evicted and must end.
     InPlaceOf(SlotId, SlotId),
     /// It must prove its address first.
     Prove,
