@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limits;
 
-/// A position in the history of one actor's rows in one structure. Versions count from 1 without holes; 0 is before the
-/// first change.
+/// A position in the history of one actor's rows in one structure. Versions count from 1 without holes; 0 is before the first
+/// change.
 pub type Version = u64;
 
 /// The name of a node: 1 to 64 bytes, a host name in lower case (letters, digits, `-`, `_`, labels joined by `.`).
@@ -197,11 +197,9 @@ impl Incarnation {
     }
 
     /// The run that a process begins when it learns of this one: the first later number that equals the wall clock's
-    /// milliseconds
-    /// modulo [`Self::STEP`]. Two processes with the same name that learn of the same run therefore begin different runs,
-    /// although
-    /// they do not know of each other. If other nodes have to believe the number, it stays below the bound that they apply one
-    /// millisecond later.
+    /// milliseconds modulo [`Self::STEP`]. Two processes with the same name that learn of the same run therefore begin
+    /// different runs, although they do not know of each other. If other nodes have to believe the number, it stays below the
+    /// bound that they apply one millisecond later.
     ///
     /// # Errors
     /// [`NoSuchRun`] when this one is the last, or beyond.

@@ -2,9 +2,9 @@
 //!
 //! The client sends [`Request`]s and the node sends [`Answer`]s, each in a [`frame`](crate::frame) and encoded with postcard.
 //! One connection serves one request at a time. An answer is a sequence of frames that ends with [`Answer::Done`] or
-//! [`Answer::Error`]. Listings come in pages of a bounded size. When the connection closes, its request ends: the node
-//! releases a [`Request::Hold`] and stops a [`Request::Watch`]. The node closes a connection after it has answered a `Hold`,
-//! a `Watch` or a [`Request::Verify`].
+//! [`Answer::Error`]. Listings come in pages of a bounded size. When the connection closes, its request ends: the node releases
+//! a [`Request::Hold`] and stops a [`Request::Watch`]. The node closes a connection after it has answered a `Hold`, a `Watch`
+//! or a [`Request::Verify`].
 
 mod info;
 

@@ -148,8 +148,7 @@ pub struct Reached {
 }
 
 /// The reached bounds, by bound and place. At most [`limits::BOUND_PLACES`] entries: further places are counted together,
-/// without
-/// their names.
+/// without their names.
 #[derive(Debug, Clone, Default)]
 pub struct Log(BTreeMap<(Bound, Option<String>), Reached>);
 

@@ -9,8 +9,8 @@
 //! | cache key | any | the text, with bytes that are not text as `\x00` |
 //!
 //! Listings use byte order: IPv4 before IPv6, then by address, a block before its contents; names as text. The engine's radix
-//! tree requires that no key is a prefix of another key of the same structure, if a terminating zero is assumed after each
-//! key. All keys satisfy this, except keys of caches, which are not in a radix tree.
+//! tree requires that no key is a prefix of another key of the same structure, if a terminating zero is assumed after each key.
+//! All keys satisfy this, except keys of caches, which are not in a radix tree.
 
 mod domain;
 

@@ -1,11 +1,11 @@
 //! The protocol types that Tallymesh nodes exchange with each other and with their operators.
 //!
-//! This crate contains identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and series of
-//! them ([`SeriesSpec`]), the replication messages ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the
+//! This crate contains identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and series of them
+//! ([`SeriesSpec`]), the replication messages ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the
 //! configuration ([`config`]) and the admin protocol ([`admin`]). It has no I/O, no async code and no clock.
 //!
-//! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than
-//! a bound in [`limits`] allows.
+//! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than a
+//! bound in [`limits`] allows.
 #![deny(missing_docs)]
 
 pub mod actor;

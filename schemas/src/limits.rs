@@ -95,8 +95,8 @@ pub const TOMBSTONES: usize = 4096;
 /// Largest step of one `add`.
 pub const STEP: i64 = 1 << 40;
 
-/// The total that one node adds to one key, or removes from it. An operation that would exceed it fails. It leaves room for
-/// the greatest number of threads that add at the same time, so that a total never wraps.
+/// The total that one node adds to one key, or removes from it. An operation that would exceed it fails. It leaves room for the
+/// greatest number of threads that add at the same time, so that a total never wraps.
 pub const TOTAL: u64 = 1 << 62;
 
 /// The greatest count of one actor for one key, positive or negative, whatever its totals are. The sum over all actors
@@ -106,8 +106,7 @@ pub const COUNT: i64 = 1 << 50;
 /// Limits that one hold may name.
 pub const HOLD_LIMITS: usize = 64;
 
-/// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object. At this size it takes
-/// seconds.
+/// Bytes of a configuration file. The HCL parser takes time quadratic in the keys of one object. At this size it takes seconds.
 pub const CONFIG_BYTES: usize = 256 << 10;
 
 /// Bytes of the path of a Unix socket: the size of the system's address field without the terminating zero.

@@ -50,8 +50,8 @@ impl fmt::Display for Family {
 
 /// A limit for the count of a block of addresses. For an address, the block is the one that shares its first `prefix_len` bits.
 ///
-/// A pair `(prefix_len, limit)` converts to a `MaskLimit`. Prefixes of up to 32 bits are then IPv4's, longer ones IPv6's; for
-/// a shorter IPv6 prefix, name the family.
+/// A pair `(prefix_len, limit)` converts to a `MaskLimit`. Prefixes of up to 32 bits are then IPv4's, longer ones IPv6's; for a
+/// shorter IPv6 prefix, name the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MaskLimit {
     /// The address family.

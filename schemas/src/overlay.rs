@@ -52,16 +52,15 @@ pub struct Overlay {
 
 impl Overlay {
     /// An overlay for a node that knows no other members yet. Up to `mesh` members every node has a link to every other one;
-    /// above
-    /// that, each node has two on each ring. All nodes of a cluster must use the same numbers:
+    /// above that, each node has two on each ring. All nodes of a cluster must use the same numbers:
     /// [`MESH`](crate::limits::MESH) and [`RINGS`](crate::limits::RINGS).
     pub fn new(us: NodeName, mesh: usize, rings: u8) -> Self {
         Self { us, mesh, rings, bounded: false, seats: Vec::new() }
     }
 
     /// Updates the links from the other alive members, in any order. Once links are bounded, they stay bounded until a quarter
-    /// of
-    /// the bound is gone: so a member that leaves and returns does not make all nodes link to all others and back. O(members).
+    /// of the bound is gone: so a member that leaves and returns does not make all nodes link to all others and back.
+    /// O(members).
     pub fn update<'a>(&mut self, others: impl Iterator<Item = &'a NodeName> + Clone) {
         let members = others.clone().filter(|name| **name != self.us).count() + 1;
         self.bounded = members > if self.bounded { self.mesh - self.mesh / 4 } else { self.mesh };

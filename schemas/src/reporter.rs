@@ -1,16 +1,16 @@
 //! A reporter decides which events become log lines: the first event of a kind at once, repeated ones as a count.
 //!
 //! A source that causes an event many times causes few lines. Each source has a bounded number of kinds, the table has a
-//! bounded number of sources, and all lines together have a rate. The reporter reads no clock: its caller passes the time
-//! since any fixed moment.
+//! bounded number of sources, and all lines together have a rate. The reporter reads no clock: its caller passes the time since
+//! any fixed moment.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::limits::{REPORT_BURST, REPORT_EVERY, REPORT_INTERVAL, REPORT_INTERVAL_MAX, REPORT_KINDS, REPORT_SOURCES};
 
-/// Decides which events are reported. `S` is the source of an event, for example a peer. `K` is its kind, for example the
-/// error and the structure. Both must be values of a bounded size.
+/// Decides which events are reported. `S` is the source of an event, for example a peer. `K` is its kind, for example the error
+/// and the structure. Both must be values of a bounded size.
 #[derive(Debug, Clone)]
 pub struct Reporter<S, K> {
     /// Events of one source and kind that are reported one by one within an interval.

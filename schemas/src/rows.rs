@@ -17,8 +17,8 @@
 //! ```
 //! The previous slot and version of the first row are −1 and the `after` of the batch.
 //!
-//! A row of a cache has its stamp in `added` and the hash of its content in `removed`, 0 when the entry was removed. Only
-//! the winner, the entry that reads return, is sent with its content and without the hash: the receiver computes the hash.
+//! A row of a cache has its stamp in `added` and the hash of its content in `removed`, 0 when the entry was removed. Only the
+//! winner, the entry that reads return, is sent with its content and without the hash: the receiver computes the hash.
 #![cfg_attr(
     not(test),
     deny(

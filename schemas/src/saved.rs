@@ -172,8 +172,7 @@ pub struct Piece {
 
 impl Part {
     /// The rows in order of version, in pieces that fit into a delta. There is at least one piece. The last piece reaches the
-    /// end
-    /// of the saved extent.
+    /// end of the saved extent.
     ///
     /// # Errors
     /// [`RowsError`] when a row does not match its slot and version.

@@ -14,8 +14,8 @@ use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
 /// The number of a window: milliseconds since 1970 divided by the interval, rounded down.
 pub type Window = u64;
 
-/// The name of a series, 1 to 40 bytes of letters, digits, `_`, `-` and `.`, and its origin: an audit metric and a named
-/// series may have the same name.
+/// The name of a series, 1 to 40 bytes of letters, digits, `_`, `-` and `.`, and its origin: an audit metric and a named series
+/// may have the same name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SeriesName {
     name: StructureName,
@@ -55,8 +55,8 @@ impl fmt::Display for SeriesName {
     }
 }
 
-/// The configuration of one series on a node. Nodes with different intervals for one series keep two series. A node that
-/// keeps fewer windows reads fewer of them; nodes report that difference.
+/// The configuration of one series on a node. Nodes with different intervals for one series keep two series. A node that keeps
+/// fewer windows reads fewer of them; nodes report that difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SeriesSpec {
     /// Its name.

@@ -59,8 +59,8 @@ impl fmt::Display for StructureName {
     }
 }
 
-/// A structure's name on the wire: the 64-bit FNV-1a hash of its name. So a receiver needs no earlier message to understand
-/// it. The configuration refuses two names of one node that share an id.
+/// A structure's name on the wire: the 64-bit FNV-1a hash of its name. So a receiver needs no earlier message to understand it.
+/// The configuration refuses two names of one node that share an id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct StructureId(pub u64);
 

@@ -23,8 +23,7 @@ pub struct Written {
     /// When it expires, in milliseconds since 1970; 0 for never.
     pub expires_ms: u64,
     /// Whether the writer's clock was so far ahead that no node accepts the write as it is. The writer republishes it at some
-    /// later
-    /// time.
+    /// later time.
     pub ahead: bool,
 }
 
@@ -89,8 +88,7 @@ pub(crate) struct TakenBack {
 
 impl TakenBack {
     /// Checks the tombstones that are known now. If there is a new one, the restored writes may be lost and leave `seen`: other
-    /// nodes
-    /// have republished the values of a forgotten node. If the node itself was forgotten, it starts over.
+    /// nodes have republished the values of a forgotten node. If the node itself was forgotten, it starts over.
     pub(crate) fn hear(&mut self, node: &NodeName, tombstones: &[Tombstone], seen: &mut SeenWrites) {
         if *tombstones == self.tombstones {
             return;
@@ -136,8 +134,8 @@ impl Writes {
     }
 
     /// The latest write of a key by processes that still run. What a process wrote before its clock went ahead may exist only
-    /// there,
-    /// if it has written the same key since: its row then has only the later write, which waits while the clock `is_ahead`.
+    /// there, if it has written the same key since: its row then has only the later write, which waits while the clock
+    /// `is_ahead`.
     pub(crate) fn latest_of_the_living(
         &self,
         cache: &StructureName,

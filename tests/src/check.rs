@@ -269,8 +269,7 @@ fn each_row(
 
 fn links(process: &Process, parts: usize, truth: &Truth) -> Result<(), String> {
     // The state of a cache is also sent in `Seen` messages, to each peer and for each run that ever existed, because other
-    // nodes
-    // may know more of them.
+    // nodes may know more of them.
     let parts = parts + 2 * process.caches.len() * truth.runs();
     let links = process.replica.links().count();
     let entries = process.replica.link_entries();
@@ -327,8 +326,8 @@ pub fn always(cluster: &Cluster) -> Result<(), String> {
 /// ```
 ///
 /// Where clocks differ, a node whose clock is behind reaches a window later, or after the window has aged out on the nodes that
-/// counted in it. If the owner of rows is linked, a node requests its rows only after `5 d`: by then the owner may have
-/// dropped their window.
+/// counted in it. If the owner of rows is linked, a node requests its rows only after `5 d`: by then the owner may have dropped
+/// their window.
 ///
 /// If a byte budget splits rows into many deltas, they travel one after the other, as many at a time as there is room for. A
 /// node that starts from nothing receives all rows of all runs.

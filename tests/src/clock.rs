@@ -12,8 +12,7 @@ pub struct Clock {
     /// The reading of the monotonic clock at the beginning, plus every forward jump since.
     pub offset: Duration,
     /// The reading of the wall clock at the beginning, plus every jump since, in milliseconds since 1970. An earlier time is
-    /// read as
-    /// 0, as on a real node.
+    /// read as 0, as on a real node.
     pub wall_ms: i64,
 }
 

@@ -437,8 +437,7 @@ impl Cluster {
     }
 
     /// From now on the checker demands another rate of a throttle, with clocks that run fast by this many parts per million:
-    /// all
-    /// nodes use that rate now.
+    /// all nodes use that rate now.
     pub fn demand_rate(&mut self, throttle: &str, rate: Rate, drift_ppm: u64) {
         self.admissions.borrow_mut().change(throttle, rate, drift_ppm, self.now);
     }
@@ -488,8 +487,7 @@ impl Cluster {
     }
 
     /// Waits until every replica equals the ledger, at most for [`check::settle_time`]. Then it asserts that all replicas do,
-    /// that
-    /// they stay so, and that only digests flow from then on.
+    /// that they stay so, and that only digests flow from then on.
     ///
     /// All faults must be healed, and nothing may be counted any more.
     ///

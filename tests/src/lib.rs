@@ -1,8 +1,7 @@
 //! Whole Tallymesh clusters in virtual time: faults, ground truth and checkers.
 //!
 //! A [`Cluster`] runs the production engine on simulated nodes with their own clocks, on a network that loses, doubles, delays
-//! and
-//! cuts messages on request. One seed determines everything: the same seed gives the same run, to the last byte.
+//! and cuts messages on request. One seed determines everything: the same seed gives the same run, to the last byte.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,8 +23,7 @@
 //! ```
 //!
 //! [`Builder::service`] adds services to the nodes. [`fault`](fault::Fault) is the language of faults, [`check`] has the
-//! checkers,
-//! and [`swarm`] draws runs from seeds.
+//! checkers, and [`swarm`] draws runs from seeds.
 #![deny(missing_docs)]
 
 pub mod caches;

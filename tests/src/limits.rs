@@ -356,8 +356,7 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
 }
 
 /// How much of a node's admissions is in another node's copy of a structure; `None` if the other node cannot tell, because it
-/// has
-/// received nothing of that node.
+/// has received nothing of that node.
 ///
 /// If two machines have one name, a copy is current for the one with the latest run; the other one is not received.
 fn heard_of(cluster: &crate::Cluster, structure: &Structure, node: &crate::node::Node, name: &str) -> Option<i64> {

@@ -128,8 +128,7 @@ impl Context<'_> {
     }
 
     /// Counts one for an address until the guard is dropped, if the address and all blocks of `limits` have room for it in this
-    /// node's
-    /// view.
+    /// node's view.
     ///
     /// # Errors
     /// [`HoldError`] says which limit is reached.
@@ -277,8 +276,7 @@ impl Context<'_> {
     }
 
     /// Reports `n` admissions to the checker, under the name of a throttle. Something else decided on them: another limiter,
-    /// which
-    /// is to be compared.
+    /// which is to be compared.
     pub fn admit(&mut self, name: &str, n: u64) {
         self.failures.extend(self.admissions.borrow_mut().admit(name, self.at, n).err());
     }

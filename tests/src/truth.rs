@@ -174,10 +174,8 @@ impl Truth {
     }
 
     /// Whether an actor's counts may be void: its process has renewed and stated its counts again, it was forgotten, or its
-    /// node has
-    /// an identity conflict. Of two processes with one name, each voids the runs between those that it was, and those may
-    /// belong
-    /// to the other process.
+    /// node has an identity conflict. Of two processes with one name, each voids the runs between those that it was, and those
+    /// may belong to the other process.
     pub(crate) fn may_be_void(&self, actor: &Actor) -> bool {
         let covered = |run: &Run| match run.actors.as_slice() {
             [first, .., last] => {
@@ -198,8 +196,7 @@ impl Truth {
     }
 
     /// Whether rows may be void that a removal relied on. What the removal did not state, because another node had stated it,
-    /// may
-    /// count again.
+    /// may count again.
     pub(crate) fn disturbed(&self) -> bool {
         !self.forgotten.is_empty() || !self.conflicted.is_empty() || self.actors.values().any(|runs| runs.len() > 1)
     }
@@ -263,8 +260,7 @@ impl Truth {
     }
 
     /// The maximum of an actor's totals of a key that removals in a window had seen: over all acknowledged removals, or those
-    /// of some
-    /// processes.
+    /// of some processes.
     pub fn removed(&self, window: &StructureName, key: &[u8], actor: &Actor, by: impl Fn(RunId) -> bool) -> Totals {
         let note = key::cleared(actor, key);
         let runs = (0..self.runs.len()).filter(|run| by(*run));
@@ -355,8 +351,7 @@ impl Truth {
     }
 
     /// Whether a later run of the actor's node has begun, or a liar has invented one. Replicas that learn of it drop the
-    /// actor's
-    /// gauges, and accept them again when the node states itself that it is in the earlier run.
+    /// actor's gauges, and accept them again when the node states itself that it is in the earlier run.
     pub(crate) fn has_later_run(&self, actor: &Actor) -> bool {
         let later = |other: &Actor| other.node == actor.node && other.incarnation > actor.incarnation;
         self.actors.keys().any(later)

@@ -13,8 +13,7 @@ pub struct Config {
     /// The UDP address to listen on; port 0 lets the system choose.
     pub listen: SocketAddr,
     /// The address at which other nodes reach this node. Required when `listen` is a wildcard (`0.0.0.0`); otherwise the
-    /// default is
-    /// the address listened on.
+    /// default is the address listened on.
     pub advertise: Option<SocketAddr>,
     /// `host:port` of nodes to join. The endpoint resolves a name at each dial, and the name may stand for several nodes. This
     /// node's own address among them does no harm.

@@ -165,8 +165,7 @@ impl Endpoint {
     }
 
     /// Leaves the cluster and ends everything. The node announces to the others that it leaves, and delivers what is queued as
-    /// far
-    /// as the timeout allows. Afterwards [`Events::recv`] returns the events received so far, and then `None`.
+    /// far as the timeout allows. Afterwards [`Events::recv`] returns the events received so far, and then `None`.
     pub async fn close(self, timeout: Duration) {
         let (done, closed) = oneshot::channel();
         if self.commands.send(Command::Close { within: timeout, done }).is_ok() {

@@ -66,8 +66,7 @@ pub enum Event {
         /// The run.
         by: Incarnation,
         /// The source: a member that reports it; or this node's own name, when another process with that run has proven that it
-        /// has
-        /// this node's key.
+        /// has this node's key.
         peer: NodeName,
         /// The address of that run, if it is known.
         addr: Option<SocketAddr>,

@@ -36,8 +36,7 @@ struct Body {
 
 impl FrameDecoder {
     /// Reads bytes from `chunk` until a frame is complete or the chunk is empty. A payload longer than `limit` is refused
-    /// before
-    /// anything is allocated for it.
+    /// before anything is allocated for it.
     pub(crate) fn decode(&mut self, chunk: &mut Bytes, limit: usize) -> Result<Option<Bytes>, FramesError> {
         if self.body.is_none() {
             while let Some(place) = self.header.get_mut(self.have) {

@@ -17,8 +17,7 @@ pub(crate) struct Hello {
     /// The run.
     pub(crate) incarnation: Incarnation,
     /// A random number drawn at the start of the endpoint. It distinguishes a connection to itself from one to a process with
-    /// the
-    /// same name.
+    /// the same name.
     pub(crate) nonce: u64,
     /// The address at which other nodes reach it.
     pub(crate) addr: SocketAddr,

@@ -89,8 +89,7 @@ impl Identity {
         }
         let Some(own) = chain.first() else { return Err(IdentityError::Empty("node's certificate chain")) };
         // ring, because it builds with only a C compiler. The provider is passed on explicitly and never installed for the
-        // process, so
-        // that an embedding service can choose its own.
+        // process, so that an embedding service can choose its own.
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let identity =
             Self { name: certificate_name(own)?, roots: Arc::new(store), chain, key: Arc::new(key), provider };

@@ -58,8 +58,8 @@ pub const OUTBOX_HIGH: usize = 1 << 20;
 /// The least that [`OUTBOX_HIGH`] becomes on a slow path.
 pub const OUTBOX_HIGH_MIN: usize = 16 << 10;
 
-/// Cost of a link's queue above which [`Link::send`](crate::Link::send) fails: two of the largest frames above
-/// [`OUTBOX_HIGH`], so a sender that checks for room first never reaches it.
+/// Cost of a link's queue above which [`Link::send`](crate::Link::send) fails: two of the largest frames above [`OUTBOX_HIGH`],
+/// so a sender that checks for room first never reaches it.
 pub const OUTBOX_HARD: usize = OUTBOX_HIGH + 2 * (FRAME_BYTES + OUTBOX_FRAME);
 
 /// The cost of a frame in a queue in addition to its payload: its header and its place.

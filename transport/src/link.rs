@@ -161,8 +161,7 @@ impl Link {
             None => {
                 first.get_or_insert(ending);
                 // Close the connection before the queue. A stream that is dropped while it is open ends properly, and the peer
-                // would take that
-                // for a goodbye.
+                // would take that for a goodbye.
                 self.conn().close(code.var(), told.as_bytes());
             }
         }
@@ -186,8 +185,7 @@ impl Link {
     }
 
     /// Limits what waits, here and in QUIC, to what the path delivers in two round trips each, because data that waits on a
-    /// slow
-    /// path becomes outdated.
+    /// slow path becomes outdated.
     pub(crate) fn follow_path(&self) {
         let window = self.conn().stats().path.cwnd.saturating_mul(2);
         self.conn().set_send_window(window.clamp(SEND_WINDOW_MIN, SEND_WINDOW));

@@ -39,8 +39,7 @@ struct State {
 
 impl Notices {
     /// Records a peer's statement that this node is superseded. It replaces the peer's previous statement, but not those of
-    /// other
-    /// peers. Which of them to believe is decided elsewhere.
+    /// other peers. Which of them to believe is decided elsewhere.
     pub(crate) fn superseded(&self, by: Incarnation, peer: &NodeName, addr: Option<SocketAddr>) {
         let mut state = self.state.lock();
         if state.superseded.len() < SUPERSEDED_EVENTS || state.superseded.contains_key(peer) {

@@ -27,8 +27,7 @@ pub(crate) fn transport(timings: &Timings) -> TransportConfig {
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .mtu_discovery_config(Some(mtu))
         // BBR reacts to what arrives and not to what is lost. At 30 % random packet loss, a change reaches the other nodes ten
-        // times
-        // sooner than with Cubic, which takes every loss for congestion. Without losses both are equally fast.
+        // times sooner than with Cubic, which takes every loss for congestion. Without losses both are equally fast.
         .congestion_controller_factory(Arc::new(BbrConfig::default()));
     config
 }

@@ -4,8 +4,8 @@
 //! its place and what to do. (If the text is not HCL, only the first such place.) This module reads no file and resolves no
 //! name. The reference for users is `docs/configuration.md`.
 //!
-//! Processing order: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`,
-//! `series` (one kind of block each) → `whole` (rules that span several blocks).
+//! Processing order: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`, `series`
+//! (one kind of block each) → `whole` (rules that span several blocks).
 
 mod audit;
 mod caches;

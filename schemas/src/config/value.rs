@@ -1,8 +1,8 @@
 //! One setting of a block, read as its required type.
 //!
 //! A value is a literal: a string, a number, `true` or `false`, or a list of strings, with or without parentheses. The reader
-//! refuses variables, functions and operators and does not evaluate them: no setting needs them, and the evaluation of
-//! `hcl-rs` panics on an overflow or a remainder of zero.
+//! refuses variables, functions and operators and does not evaluate them: no setting needs them, and the evaluation of `hcl-rs`
+//! panics on an overflow or a remainder of zero.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;

@@ -103,8 +103,8 @@ const KINDS: [u8; 256] = {
     kinds
 };
 
-/// Whether a name is a domain in canonical form that uses only the most common letters, checked in one pass over its bytes.
-/// Two cases are left to the mapping: two hyphens may begin an A-label, and a last label that begins or ends like a number may
+/// Whether a name is a domain in canonical form that uses only the most common letters, checked in one pass over its bytes. Two
+/// cases are left to the mapping: two hyphens may begin an A-label, and a last label that begins or ends like a number may
 /// belong to an address.
 fn is_plain(name: &[u8]) -> bool {
     let mut before = DOT;

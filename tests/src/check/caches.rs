@@ -18,11 +18,10 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 /// Lists the differences between the caches and the ledger of acknowledged writes.
 ///
 /// For each key every replica must read the last write that a running process acknowledged, or that any running process was
-/// seen
-/// to have. It may also read a later write of a process that has ended, or nothing, if the value of that later write is lost.
-/// If two processes have had one name, the other nodes keep what one of them has; writes that the other one's writes superseded
-/// may be lost with those. No node accepts the writes of a process whose clock is far ahead, nor what follows them, until that
-/// clock is right again.
+/// seen to have. It may also read a later write of a process that has ended, or nothing, if the value of that later write is
+/// lost. If two processes have had one name, the other nodes keep what one of them has; writes that the other one's writes
+/// superseded may be lost with those. No node accepts the writes of a process whose clock is far ahead, nor what follows them,
+/// until that clock is right again.
 pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {

@@ -80,8 +80,7 @@ fn structures(cluster: &Cluster, open: &mut Open) {
                 match held.get(actor) {
                     None => say(format!("knows nothing of {actor}")),
                     // A copy that does not begin at version 0 has no fingerprint to compare. If another process was this run
-                    // before, this copy does
-                    // not notice it once the owner has counted further than that process.
+                    // before, this copy does not notice it once the owner has counted further than that process.
                     Some(held) if held.since > 0 && cluster.truth.borrow().contested(actor) => {}
                     Some(held) => compare(structure, held, &owner.structures[&spec.name], &mut say),
                 }
@@ -166,8 +165,8 @@ fn counted(
         let should = match spec.on_dead {
             _ if lives => true,
             OnDead::Drop(_) => false,
-            // A node that did not receive the goodbye sees it as dead; its rows are then zero, or unchanged.
-            // If two processes had one name, either may have said it.
+            // A node that did not receive the goodbye sees it as dead; its rows are then zero, or unchanged. If two processes
+            // had one name, either may have said it.
             OnDead::Hold if left || cluster.truth.borrow().contested(&held.actor) => continue,
             OnDead::Hold => true,
         };

@@ -43,8 +43,7 @@ impl Rows {
     }
 
     /// Reads the rows of an actor again, and adds the changed keys to `changed`. Returns whether no row is gone and no reset
-    /// row
-    /// states less than before.
+    /// row states less than before.
     fn read(&mut self, window: &Structure, actor: Actor, changed: &mut BTreeSet<Vec<u8>>) -> bool {
         let (mut rows, mut noted, mut fewer) = (0, 0, false);
         let notes = self.notes.entry(actor.clone()).or_default();
@@ -134,8 +133,7 @@ impl Rows {
 }
 
 /// Checks what must hold of a window at every moment: its own rows match the acknowledged operations, every other row is a
-/// state
-/// that its owner had, and reads match the rows. So reads stay within what the ledger allows.
+/// state that its owner had, and reads match the rows. So reads stay within what the ledger allows.
 pub(super) fn window(
     process: &Process,
     truth: &Truth,
@@ -239,10 +237,9 @@ pub(crate) fn taken_along(process: &Process, was: &Actor, truth: &mut Truth) -> 
 }
 
 /// What was subtracted from a run's totals of a key, if the process renewed without a row for that key. The remaining totals
-/// then
-/// count nothing. The result is the removal that this node knows. If the node that removed was forgotten in the same message,
-/// it is the smallest removal beyond it that other nodes were seen to make. Remaining totals that count nothing may have been
-/// kept, so a smaller result does not exceed the actual one.
+/// then count nothing. The result is the removal that this node knows. If the node that removed was forgotten in the same
+/// message, it is the smallest removal beyond it that other nodes were seen to make. Remaining totals that count nothing may
+/// have been kept, so a smaller result does not exceed the actual one.
 fn all_gone(truth: &Truth, part: (&StructureName, &[u8], &Actor), had: Totals, removed: Totals) -> Option<Totals> {
     let known = (removed.0.min(had.0), removed.1.min(had.1));
     if value(less(had, known)) == 0 || !truth.disturbed() {
@@ -368,8 +365,7 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     }
     let mut runs = BTreeSet::new();
     // A link delivers in order, and the tombstone comes first. In this simulation a message can be lost on a link that stays
-    // up.
-    // Then the process sends it again, unless it has ended by then, and in that case no running node knows of it.
+    // up. Then the process sends it again, unless it has ended by then, and in that case no running node knows of it.
     let lost = ["message lost", "message cut off"].iter().any(|mark| cluster.trace.marked(mark) > 0);
     let untold = |run| lost && truth.is_over(run);
     for actor in ours.iter().filter(|(_, held)| held.rows > 0).map(|(actor, _)| actor) {

@@ -41,8 +41,7 @@ pub struct Builder {
 }
 
 /// A configuration for simulations: what takes minutes in a real cluster takes seconds, so a run of a few virtual seconds
-/// covers
-/// all of it.
+/// covers all of it.
 pub fn quick_config() -> Config {
     Config {
         digest_interval: Duration::from_millis(500),

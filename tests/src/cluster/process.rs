@@ -179,8 +179,7 @@ impl Cluster {
     }
 
     /// Ends the process of a node, and starts one with the memory that the process had in an earlier state of the cluster, in a
-    /// new
-    /// incarnation. Nothing happens if there was no process then, or one that was about to end.
+    /// new incarnation. Nothing happens if there was no process then, or one that was about to end.
     pub(crate) fn restore(&mut self, n: usize, mut earlier: Self) {
         let label = &self.nodes[n].label;
         let leaves = |node: &Node| node.process.as_ref().is_some_and(|process| process.leaving.is_some());

@@ -42,8 +42,7 @@ impl Track {
     }
 
     /// After how many operations, at least `from`, a row could have had these totals. A node that has released a key whose
-    /// count was
-    /// zero counts from zero again. `base` is what the run that wrote the row has left behind.
+    /// count was zero counts from zero again. `base` is what the run that wrote the row has left behind.
     pub fn position(&self, totals: Totals, base: Totals, from: usize) -> Option<usize> {
         if from == 0 && totals == (0, 0) {
             return Some(0);

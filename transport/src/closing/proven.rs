@@ -17,8 +17,7 @@ pub(crate) struct Proven {
 
 impl Proven {
     /// The connection with the name that its certificate proves. QUIC hands out a connection only after its handshake, when TLS
-    /// has
-    /// verified the certificate and the key.
+    /// has verified the certificate and the key.
     pub(crate) fn of(conn: Connection) -> Result<Self, Unproven> {
         let chain = conn.peer_identity().and_then(|chain| chain.downcast::<Vec<CertificateDer<'static>>>().ok());
         let named = match chain.as_ref().and_then(|chain| chain.first()) {

@@ -81,8 +81,7 @@ impl Swim {
     }
 
     /// Replaces foca's record of a peer if the record is later than anything the peer has said. This node passes the record on
-    /// to
-    /// the peer, so that the peer can answer it for all nodes without a link to the peer.
+    /// to the peer, so that the peer can answer it for all nodes without a link to the peer.
     fn overrule(&mut self, now: Time, own: Id, refutation: u16) {
         let Some(record) = self.record(&own.name) else { return };
         if (record.id().life(), record.incarnation()) <= (own.life(), refutation) {
@@ -292,8 +291,7 @@ impl Swim {
     }
 
     /// Continues as a later life of this run, so that nodes that declared it dead accept it again. Requests a new run when
-    /// there
-    /// are no further lives.
+    /// there are no further lives.
     pub(super) fn next_life(&mut self, now: Time, generation: u32) {
         if self.renewed.is_some_and(|at| now < at + LIFE_PAUSE) {
             return;

@@ -48,8 +48,7 @@ impl Id {
     }
 
     /// A total order, so that any two nodes agree: the newer run, then its later life, then the end of the life. The address
-    /// only
-    /// breaks the tie between two processes that claim the same identity.
+    /// only breaks the tie between two processes that claim the same identity.
     fn order(&self) -> (Incarnation, u32, bool, SocketAddr) {
         (self.incarnation, self.generation, self.left, self.addr)
     }

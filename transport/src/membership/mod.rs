@@ -54,8 +54,8 @@ pub(crate) enum DatagramError {
 
 /// A membership protocol. It gets the time only as an argument of its inputs.
 ///
-/// Order of use: feed inputs, then drain [`transmit`](Membership::poll_transmit) and [`event`](Membership::poll_event),
-/// then wait until [`timeout`](Membership::poll_timeout).
+/// Order of use: feed inputs, then drain [`transmit`](Membership::poll_transmit) and [`event`](Membership::poll_event), then
+/// wait until [`timeout`](Membership::poll_timeout).
 pub(crate) trait Membership: Send {
     /// A peer is reachable: join it, if it is not a member yet.
     fn link_up(&mut self, now: Time, peer: Peer);

@@ -204,8 +204,7 @@ impl Swim {
     }
 
     /// Treats a peer's hello as proof that this run is alive. So this node probes it from now on, even if none of its datagrams
-    /// ever
-    /// arrives. Hearsay about a later run was wrong.
+    /// ever arrives. Hearsay about a later run was wrong.
     fn believe_hello(&mut self, now: Time, peer: &Peer) {
         let run = |id: &Id| (id.incarnation, id.addr);
         match self.record(&peer.name) {
@@ -385,9 +384,9 @@ impl Membership for Swim {
     }
 }
 
-/// foca's settings for a cluster of `members` others. Each node probes one other node a second, whatever the cluster's size:
-/// an idle node sends and answers two or three datagrams of some hundred bytes a second over all its links together. A dead
-/// node is probed within a second or two, suspected a second later and declared dead 3 s after that.
+/// foca's settings for a cluster of `members` others. Each node probes one other node a second, whatever the cluster's size: an
+/// idle node sends and answers two or three datagrams of some hundred bytes a second over all its links together. A dead node
+/// is probed within a second or two, suspected a second later and declared dead 3 s after that.
 fn config(members: usize) -> foca::Config {
     const fn periodic(frequency: Duration, num_members: NonZeroUsize) -> Option<PeriodicParams> {
         Some(PeriodicParams { frequency, num_members })

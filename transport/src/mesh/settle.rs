@@ -23,8 +23,8 @@ pub(crate) enum Verdict {
 /// Decides on a new connection between `us` and `peer`.
 ///
 /// `known` is the latest run of the peer that has said hello; hearsay about the peer does not count. Both ends see the same two
-/// connections, perhaps in a different order, and reach the same decision. A newer run wins. For one run, the connection
-/// dialed by the smaller name wins. Of two of those, the later one wins.
+/// connections, perhaps in a different order, and reach the same decision. A newer run wins. For one run, the connection dialed
+/// by the smaller name wins. Of two of those, the later one wins.
 pub(crate) fn settle(
     us: &NodeName,
     peer: &NodeName,

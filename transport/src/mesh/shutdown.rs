@@ -13,8 +13,7 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 
 impl Mesh {
     /// Leaves the cluster: announces it to the other nodes, delivers what is queued, and leaves nothing running. Frames that
-    /// cannot
-    /// be delivered in the given time are lost.
+    /// cannot be delivered in the given time are lost.
     pub(super) async fn leave(mut self, within: Duration) {
         let deadline = Instant::now() + within;
         self.shared.leaving.store(true, Ordering::Release);
