@@ -15,7 +15,7 @@ use crate::closing::{Failure, Proven, Unproven};
 use crate::counters::count;
 use crate::greet::greet;
 use crate::limits::HANDSHAKE_FAILED;
-use crate::mesh::Input;
+use crate::mesh::input::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;
 use crate::slots::{Admission, Caller, SlotId, Slots};

@@ -13,11 +13,12 @@ use crate::Identity;
 use crate::closing::{Code, Failure, Proven, Unproven};
 use crate::counters::count;
 use crate::greet::greet;
+use crate::identity::SERVER_NAME;
 use crate::limits::SEED_ADDRESSES;
-use crate::mesh::Input;
+use crate::mesh::input::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;
-use crate::tls::{self, SERVER_NAME};
+use crate::tls;
 
 /// A handshake that takes longer is repeated once: see [`Dialer::connect`].
 const LATE: Duration = Duration::from_millis(500);

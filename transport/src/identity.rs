@@ -15,6 +15,9 @@ use tallymesh_schemas::actor::NodeName;
 use crate::verify::{CertificateNameError, DialerVerifier, ListenerVerifier, certificate_name};
 use crate::wall_clock::WallClock;
 
+/// The server name in a dialer's TLS hello. Nothing depends on it and it is not sent, but TLS requires a name.
+pub(crate) const SERVER_NAME: &str = "node.tallymesh.invalid";
+
 /// The cluster's authority, this node's certificate chain and its key.
 ///
 /// The node's name is the only DNS name in its certificate. Clones share the material.
@@ -137,7 +140,7 @@ impl Identity {
             return Err(IdentityError::Empty("node's certificate chain"));
         };
         let now = WallClock::now();
-        let name = ServerName::try_from(crate::tls::SERVER_NAME).map_err(|_| IdentityError::Empty("server name"))?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(|_| IdentityError::Empty("server name"))?;
         self.listener_verifier()
             .verify_server_cert(own, intermediates, &name, &[], now)
             .map_err(|source| IdentityError::Untrusted { role: "server", source })?;

@@ -15,7 +15,7 @@ use crate::closing::{Code, Ending};
 use crate::counters::count;
 use crate::frames::{FrameReader, FramesError};
 use crate::inbox::{Inbox, Unread};
-use crate::mesh::Input;
+use crate::mesh::input::Input;
 use crate::shared::Shared;
 use crate::{Event, Link, LinkId, Refusal};
 

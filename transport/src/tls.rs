@@ -10,9 +10,6 @@ use tallymesh_schemas::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use crate::Identity;
 use crate::wall_clock::WallClock;
 
-/// The server name in a dialer's TLS hello. Nothing depends on it and it is not sent, but TLS requires a name.
-pub(crate) const SERVER_NAME: &str = "node.tallymesh.invalid";
-
 /// Why TLS could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {

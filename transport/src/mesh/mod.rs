@@ -1,5 +1,6 @@
 //! The mesh: the one task that decides which links stay, which addresses to dial, and what to report to the membership.
 
+pub(crate) mod input;
 mod links;
 pub(crate) mod plan;
 mod search;
@@ -11,7 +12,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use tallymesh_schemas::Bound;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
@@ -19,33 +19,18 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use self::input::Input;
 use self::plan::{Origin, Plan, Task};
 use self::search::Search;
 use self::settle::Claim;
 use crate::closing::{Code, Ending, Failure};
 use crate::counters::count;
 use crate::dial::Dialer;
-use crate::greet::Greeted;
 use crate::inbox::Inbox;
 use crate::membership::{DatagramError, Membership, MembershipEvent};
 use crate::notices::SeenMember;
 use crate::shared::{Known, Shared};
 use crate::{Link, LinkId, Refusal};
-
-/// Messages from the endpoint's other tasks to the mesh.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// The ends of a connection have exchanged hellos.
-    Greeted { greeted: Box<Greeted>, origin: Origin },
-    /// A connection failed before that.
-    Failed { origin: Origin, addr: SocketAddr, failure: Failure },
-    /// A seed's addresses, or why they could not be resolved.
-    Resolved { seed: usize, addrs: Result<Vec<SocketAddr>, String> },
-    /// A membership datagram.
-    Datagram { link: LinkId, data: Bytes },
-    /// A link's connection has ended.
-    Ended { link: Link, ending: Ending },
-}
 
 /// Commands from the endpoint's handles.
 #[derive(Debug)]
