@@ -109,7 +109,7 @@ impl Settings {
         }
         let _ = self.watch.take();
         state.compare_at = now.after(COMPARE);
-        state.found = self.compare(&state.ours, &live);
+        state.found = self.compare(&state.ours, &live, &state.tally);
         state.compared = live;
         let new: Vec<_> = state.found.iter().filter(|found| !state.reported.contains(found)).cloned().collect();
         if state.reported.len() + new.len() > REPORTED {
@@ -134,14 +134,22 @@ impl Settings {
         self.state.lock().tally.reports(|_| limits::SETTINGS as u64)
     }
 
-    /// Compares the settings that both this node and another node have. An object that only one of them has is not an error.
-    fn compare(&self, ours: &BTreeMap<String, String>, live: &[NodeName]) -> Vec<Difference> {
+    /// Compares the settings that both this node and another node have. An object that only one of them has is not an error. A
+    /// node that writes more rows than settings can have is not compared: its rows must not cost this node time each second.
+    fn compare(&self, ours: &BTreeMap<String, String>, live: &[NodeName], tally: &bound::Tally) -> Vec<Difference> {
         let mut all = Vec::new();
+        let held = self.structure.held();
         for node in live {
+            let rows: usize = held.iter().filter(|held| held.actor.node == *node).map(|held| held.rows).sum();
+            // Of a setting that changes, both rows may be here for a moment.
+            if rows > 2 * limits::SETTINGS {
+                tally.reached(Bound::Settings);
+                continue;
+            }
             let Some(mut listing) = self.structure.list(Some(node)) else { continue };
             // While a node changes a setting, the rows of both values may be here. Only the remaining one is a difference.
             let mut theirs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-            for entry in listing.entries(limits::SETTINGS) {
+            for entry in listing.entries(2 * limits::SETTINGS) {
                 if let Some((name, value)) = decode(&entry.key).filter(|_| entry.count > 0) {
                     theirs.entry(name.to_owned()).or_default().insert(value.to_owned());
                 }

@@ -79,3 +79,22 @@ fn settings_are_bounded() {
     settings[0].set("throttle 7", &long("2"));
     assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
 }
+
+/// A member that writes far more rows than a node has settings is not compared. The others are, and the bound is reported.
+#[test]
+fn a_member_cannot_make_the_comparison_expensive() {
+    let (mut wire, settings) = nodes(&["a", "b", "c"]);
+    settings[0].set("founders", "a,b");
+    settings[1].set("founders", "b");
+    settings[2].set("founders", "c");
+    let flood = Arc::clone(wire.replicas[1].structure("node:settings").unwrap());
+    for n in 0..=2 * limits::SETTINGS {
+        flood.add(format!("made up {n}").as_bytes(), 1).unwrap();
+        // Each delta of the wire carries one row.
+        if n % 500 == 0 {
+            wire.run(1);
+        }
+    }
+    assert_eq!(reported(&mut wire, &settings, 0), ["founders is a,b here and c on c"]);
+    assert!(!settings[0].bounds().is_empty());
+}

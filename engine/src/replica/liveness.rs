@@ -104,7 +104,7 @@ impl Node {
 impl Replica {
     /// The membership reports the state of a node. It holds one run per name, so this replaces its report about another run.
     pub fn handle_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life) {
-        self.hear_of_member(now, node, incarnation, life, node);
+        self.note_member(now, node, incarnation, life, node);
     }
 
     /// As [`Replica::handle_member`], for a node that has never said hello to this one: the membership knows it only from
@@ -117,10 +117,10 @@ impl Replica {
         life: Life,
         teller: &NodeName,
     ) {
-        self.hear_of_member(now, node, incarnation, life, teller);
+        self.note_member(now, node, incarnation, life, teller);
     }
 
-    fn hear_of_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life, teller: &NodeName) {
+    fn note_member(&mut self, now: Now, node: &NodeName, incarnation: Incarnation, life: Life, teller: &NodeName) {
         if *node == self.actor.node {
             if incarnation > self.actor.incarnation {
                 self.conflict(now, incarnation, node);
@@ -257,7 +257,7 @@ impl Replica {
         }
         if whole {
             self.unheld.forget_reporter(&node);
-            self.forget_names_told_by(&node);
+            self.forget_names_reported_by(&node);
             self.event(Event::Forgotten { node });
         }
     }
@@ -382,12 +382,12 @@ impl Replica {
         let kept: BTreeSet<StructureId> = kept.map(|(id, _)| *id).collect();
         let gone =
             |(id, actor): &StreamId| actor.node == *node && runs.contains(&actor.incarnation) && !kept.contains(id);
-        self.forget_parts(gone);
+        self.forget_streams(gone);
         self.life_changed.insert(node.clone());
     }
 
     /// Removes all bookkeeping about these streams except their rows.
-    pub(super) fn forget_parts(&mut self, gone: impl Fn(&StreamId) -> bool) {
+    pub(super) fn forget_streams(&mut self, gone: impl Fn(&StreamId) -> bool) {
         for link in self.links.values_mut() {
             link.forget(&gone);
         }

@@ -138,7 +138,7 @@ impl Replica {
 
     /// An operator forgets a node: this node removes the names that only that node reported and of which it holds no rows
     /// (I13). A node with such a name is added again when it speaks or when other members report it.
-    pub(super) fn forget_names_told_by(&mut self, teller: &NodeName) {
+    pub(super) fn forget_names_reported_by(&mut self, teller: &NodeName) {
         let named =
             self.nodes.iter().filter(|(_, known)| known.reported_by.as_ref() == Some(teller)).map(|(name, _)| name);
         let empty: BTreeSet<_> = named.filter(|name| self.has_nothing_of(name)).cloned().collect();
@@ -159,7 +159,7 @@ impl Replica {
             self.life_changed.insert(name.clone());
             self.structures.values().for_each(|held| drop(held.structure.drop_runs(name, &all, false)));
         }
-        self.forget_parts(|(_, actor)| names.contains(&actor.node));
+        self.forget_streams(|(_, actor)| names.contains(&actor.node));
     }
 
     /// Whether to leave a run out of digests: only another member reported its node, and no rows of it are here. So an invented
