@@ -9,6 +9,8 @@ mod founding;
 mod loans;
 mod rows;
 mod tenure;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -192,6 +192,38 @@ fn names_end_with_the_forgotten_member_that_told_of_them() {
     assert_eq!(events(&mut swim), dropped);
 }
 
+/// A member can say that a dead member lives. Only nodes without a link to the dead member believe it, and only while the lie
+/// lasts. `forget` ends it, too.
+#[test]
+fn a_dead_member_lives_while_another_member_says_so() {
+    let names = ["a", "b", "c"];
+    let mut sim = Sim::new(&names);
+    sim.mesh(&names);
+    sim.run(secs(5));
+    sim.kill("c");
+    sim.run(secs(60));
+    assert_eq!(sim.sees("a", "c"), Some((1, MemberState::Dead)));
+    let (us, liar) = (peer("a", 1), peer("b", 1));
+    let lie = |sim: &mut Sim, generation| {
+        let lives = foca::Member::alive(Id { generation, ..Id::first(&peer("c", 1)) });
+        let now = sim.now;
+        told(&mut sim.node("a").swim, now, &liar, &us, &[lives]);
+        sim.run(secs(1));
+    };
+    lie(&mut sim, 1);
+    assert_eq!(sim.sees("a", "c"), Some((1, MemberState::Alive)), "nobody else speaks for it");
+    sim.run(secs(60));
+    assert_eq!(sim.sees("a", "c"), Some((1, MemberState::Dead)), "the lie has ended");
+    lie(&mut sim, 2);
+    // An operator forgets a member on all nodes.
+    let now = sim.now;
+    for who in ["a", "b"] {
+        sim.node(who).swim.forget(now, &name("c"));
+    }
+    sim.run(secs(60));
+    assert!(!sim.node("a").swim.known.contains_key(&name("c")));
+}
+
 /// The false statements that one member can make about another: that it left, is dead, is suspect, or has another life or run.
 fn lies(of: &Peer) -> Vec<foca::Member<Id>> {
     let id = Id::first(of);

@@ -1,0 +1,59 @@
+//! What a member can do with facts that it makes up.
+
+use std::time::Duration;
+
+use tallymesh_schemas::NodeName;
+
+use super::*;
+use crate::time::Time;
+
+const NAME: &str = "campaign";
+
+fn name(node: &str) -> NodeName {
+    NodeName::new(node).unwrap()
+}
+
+/// The node `borrower`, which is no founder, asks for all of a limit and has nothing of it.
+fn borrower() -> Escrow {
+    let founding = Founding::new([name("honest"), name("liar")], Duration::from_secs(6)).unwrap();
+    let mut escrow = Escrow::new(founding, name("borrower"), 1, Time(1));
+    escrow.share_out(NAME, Quota { whole: UNITS, least: 1 }, None);
+    escrow.demand(NAME, UNITS, 1);
+    escrow.handle_timeout(Time(1_000_000), &mut ReleaseAll);
+    assert_eq!(escrow.share(NAME).units, 0);
+    escrow
+}
+
+/// A loan that `from` makes up: an answer to the borrower's heartbeat, and an amount.
+fn forge_loan(escrow: &mut Escrow, from: &str, process: u64, units: u64) {
+    let (to, term, now) = (escrow.seat.clone(), 1, escrow.now);
+    let ack = Fact::Ack { to: to.clone(), term };
+    let lent = Fact::Lent { to, term, name: NAME.into() };
+    for (fact, total) in [(Fact::Heartbeat, 1), (ack, escrow.heartbeat), (lent, units)] {
+        let key = fact::encode(escrow.config_fingerprint, process, &fact);
+        escrow.learn(now, &name(from), key.as_bytes(), total, 0);
+    }
+    escrow.handle_timeout(now, &mut ReleaseAll);
+}
+
+/// Each node that believes a founder admits the whole limit at most, until the loan ends.
+#[test]
+fn a_founder_that_makes_up_shares_gives_a_node_the_whole_limit_at_most() {
+    let mut escrow = borrower();
+    for process in 1..4 {
+        forge_loan(&mut escrow, "liar", process, UNITS);
+    }
+    let share = escrow.share(NAME);
+    assert_eq!(share.units, UNITS, "three loans of the whole limit are one whole limit");
+    assert!(share.until < escrow.now.after(escrow.times.lease), "{share:?}");
+    escrow.handle_timeout(share.until, &mut ReleaseAll);
+    assert_eq!(escrow.share(NAME).units, 0, "a loan ends when the lender answers no heartbeat");
+}
+
+/// Loans of a member that is no founder have no effect.
+#[test]
+fn a_member_that_is_no_founder_cannot_make_up_shares() {
+    let mut escrow = borrower();
+    forge_loan(&mut escrow, "member", 1, UNITS);
+    assert_eq!(escrow.share(NAME).units, 0);
+}
