@@ -8,11 +8,12 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
+use crate::id::KeyOf;
+use crate::id::{CellId, EMPTY};
 use crate::ledger::{Register, Registers};
 use crate::log::Log;
-use crate::radix::KeyOf;
 use crate::row::{Row, row_hash};
-use crate::slots::{CellId, EMPTY, Slot, Slots, VACANT};
+use crate::slots::{Slot, Slots, VACANT};
 use crate::time::Time;
 
 /// One actor's rows as this replica knows them: everything that changed in `(since, applied]`.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, limits};
 
+use crate::id::KeyOf;
 use crate::ledger::{Ledger, Needless, OwnRow, Refused, Register};
 use crate::primitive::Ordering;
-use crate::radix::KeyOf;
 use crate::stamp::Stamp;
 use crate::structure::Structure;
 

@@ -6,9 +6,10 @@ use std::ops::Deref;
 use tallymesh_schemas::limits;
 
 use crate::canary::{self, Canary};
+use crate::hash::key_hash_of_words;
+use crate::id::EMPTY;
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use crate::row::{key_hash_of_words, value};
-use crate::slots::EMPTY;
+use crate::totals::value;
 
 /// Keys up to this length are stored in the cell itself.
 const SHORT: usize = 24;

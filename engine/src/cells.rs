@@ -8,10 +8,10 @@
 use std::sync::{Arc, OnceLock};
 
 use crate::cell::{Cell, CellKey, Wanted};
+use crate::hash::key_hash;
+use crate::id::CellId;
+use crate::id::KeyOf;
 use crate::primitive::{Mutex, RwLock};
-use crate::radix::KeyOf;
-use crate::row::key_hash;
-use crate::slots::CellId;
 
 /// Number of low bits that give a cell's place in its segment. The bits above give the segment; the highest bit is the
 /// index's mark of a leaf.

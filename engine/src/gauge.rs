@@ -16,8 +16,8 @@ use tallymesh_schemas::key::KeyError;
 use tallymesh_schemas::{Actor, GaugeCacheSpec, Version};
 
 use self::ages::{Ages, Moment};
+use crate::hash::key_hash;
 use crate::ledger::RowLeft;
-use crate::row::key_hash;
 use crate::structure::{Entry, Structure};
 use crate::time::{Now, Time};
 use crate::watch::Watch;

@@ -6,8 +6,9 @@ use std::ops::Bound;
 use tallymesh_schemas::Kind;
 
 use crate::cell::CellKey;
-use crate::radix::{Aggregate, KeyOf, Radix, Sum, agree};
-use crate::slots::CellId;
+use crate::id::CellId;
+use crate::id::KeyOf;
+use crate::radix::{Aggregate, Radix, Sum, agree};
 
 /// Number of additions that are collected and made together: see [`Radix::add_all`].
 const TOGETHER: usize = 32;

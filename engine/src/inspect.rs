@@ -3,7 +3,7 @@
 use tallymesh_schemas::{Actor, Version};
 
 use crate::actor_rows::ActorRows;
-use crate::radix::KeyOf;
+use crate::id::KeyOf;
 use crate::row::Row;
 use crate::structure::Structure;
 

@@ -6,9 +6,9 @@ use foldhash::quality::FixedState;
 
 use crate::cell::{Cell, Wanted};
 use crate::cells::Cells;
+use crate::id::CellId;
+use crate::id::KeyOf;
 use crate::primitive::{Mutex, RwLock};
-use crate::radix::KeyOf;
-use crate::slots::CellId;
 use crate::table::Table;
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };

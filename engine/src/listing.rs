@@ -11,8 +11,8 @@ use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
 use crate::actor_rows::ActorRows;
 use crate::cell::CellKey;
+use crate::id::KeyOf;
 use crate::ledger::{Ledger, within};
-use crate::radix::KeyOf;
 use crate::structure::{Entry, Structure};
 
 /// A block of an address tree and the count under it.

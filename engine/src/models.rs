@@ -10,8 +10,8 @@ use loom::thread;
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, key};
 
 use crate::cell::{Added, Cell};
+use crate::id::CellId;
 use crate::keys::Keys;
-use crate::slots::CellId;
 use crate::structure::Structure;
 use crate::time::Time;
 

@@ -8,9 +8,10 @@ use tallymesh_schemas::{Version, key, limits};
 use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
 use crate::cells::Cells;
-use crate::radix::KeyOf;
+use crate::id::KeyOf;
+use crate::id::{CellId, EMPTY};
 use crate::row::Row;
-use crate::slots::{CellId, EMPTY, Slot, VACANT};
+use crate::slots::{Slot, VACANT};
 use crate::time::Time;
 
 /// What the owner keeps beside its rows.

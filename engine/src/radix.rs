@@ -15,12 +15,7 @@ use nodes::{Nodes, Ref};
 use smallvec::SmallVec;
 
 use crate::cell::CellKey;
-use crate::slots::CellId;
-
-/// Returns the key of a leaf.
-pub(crate) trait KeyOf {
-    fn key_of(&self, id: CellId) -> CellKey;
-}
+use crate::id::{CellId, KeyOf};
 
 /// The byte of a key at a position; zero after its end.
 fn at(key: &[u8], position: usize) -> u8 {

@@ -1,9 +1,11 @@
-//! The row: one actor's count for one key, and the row hash that fingerprints are built from.
+//! The row: one actor's count for one key, and the hashes that fingerprints are built from.
 
 use crdts::CvRDT;
-use tallymesh_schemas::{Version, limits};
+use tallymesh_schemas::Version;
 
+use crate::hash::{FACTOR, SEED, fold, key_hash};
 use crate::stamp::Stamp;
+use crate::totals::value;
 
 /// One actor's count for one key: two totals that only grow, and the version at which they last changed.
 ///
@@ -18,15 +20,8 @@ pub struct Row {
     pub version: Version,
 }
 
-/// The count of two totals: additions minus removals, within [`limits::COUNT`].
-#[inline(always)]
-pub(crate) fn value((added, removed): (u64, u64)) -> i64 {
-    let by = i64::try_from(added.abs_diff(removed)).unwrap_or(i64::MAX).min(limits::COUNT);
-    if added < removed { -by } else { by }
-}
-
 impl Row {
-    /// The actor's count: additions minus removals, clamped to [`limits::COUNT`](limits::COUNT) in both
+    /// The actor's count: additions minus removals, clamped to [`COUNT`](tallymesh_schemas::limits::COUNT) in both
     /// directions, whatever a peer sends.
     #[inline]
     pub fn value(&self) -> i64 {
@@ -64,35 +59,6 @@ impl CvRDT for Row {
             *self = other;
         }
     }
-}
-
-const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
-const FACTOR: u64 = 0xd1b5_4a32_d192_ed03;
-
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    (product as u64) ^ (product >> 64) as u64
-}
-
-/// The hash of a key in fingerprints: the same on every node and machine.
-pub fn key_hash(key: &[u8]) -> u64 {
-    let (words, tail) = key.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..tail.len()].copy_from_slice(tail);
-    hash_words(key.len(), words.iter().map(|word| u64::from_le_bytes(*word)), u64::from_le_bytes(last))
-}
-
-/// The hash of a key that is stored in words, with zeros after its `len` bytes. Equals [`key_hash`].
-#[inline]
-pub(crate) fn key_hash_of_words(words: &[u64], len: usize) -> u64 {
-    let (whole, rest) = words.split_at(words.len().min(len / 8));
-    hash_words(len, whole.iter().copied(), rest.first().copied().unwrap_or(0))
-}
-
-#[inline]
-fn hash_words(len: usize, whole: impl Iterator<Item = u64>, last: u64) -> u64 {
-    let step = |hash, word| fold(hash ^ word, FACTOR).wrapping_add(SEED);
-    step(whole.fold(SEED ^ len as u64, step), last)
 }
 
 /// The hash of a live row. A fingerprint is the sum of these modulo 2^64, so a change of one row updates it without the
@@ -142,14 +108,6 @@ mod tests {
             prop_assert_eq!(join(a, a), a);
             prop_assert!(join(a, b).added >= a.added && join(a, b).removed >= a.removed);
             prop_assert!(a.validate_merge(&b).is_ok());
-        }
-
-        #[test]
-        fn a_key_in_words_has_the_same_hash(key in prop::collection::vec(any::<u8>(), 0..=24)) {
-            let mut bytes = [0; 24];
-            bytes[..key.len()].copy_from_slice(&key);
-            let words: Vec<_> = bytes.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-            prop_assert_eq!(key_hash_of_words(&words, key.len()), key_hash(&key));
         }
 
         #[test]

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::{Version, limits};
 
+use crate::id::{CellId, EMPTY};
 use crate::row::Row;
 
 const CHUNK: usize = 64;
@@ -20,12 +21,6 @@ const WORTH: usize = CHUNK / 4;
 /// Number of directory entries allowed per full chunk's worth of used slots. Slots further out are stored outside the
 /// chunks; only the few remaining rows of a once large actor have such slots.
 const REACH: usize = 16;
-
-/// The key of a slot: the number of its cell in the ledger, or one of the two marks below.
-pub(crate) type CellId = u32;
-
-/// The slot never held a row, or its row was purged.
-pub(crate) const EMPTY: CellId = u32::MAX;
 
 /// The row was retired. Until it is purged, the slot keeps the version of the retirement.
 pub(crate) const VACANT: CellId = u32::MAX - 1;

@@ -11,11 +11,11 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Cell as CellKind, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::cell::{Added, Cell};
+use crate::id::CellId;
+use crate::id::KeyOf;
 use crate::keys::Keys;
 use crate::ledger::{Debts, Ledger};
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
-use crate::radix::KeyOf;
-use crate::slots::CellId;
 use crate::time::Time;
 use crate::wake::Wake;
 use crate::watch::{Growth, Watch, Watchers};
@@ -258,7 +258,7 @@ impl Structure {
         if self.cleared.load(Ordering::Relaxed) {
             self.ledger.read().own_value(key, totals)
         } else {
-            crate::row::value(totals)
+            crate::totals::value(totals)
         }
     }
 

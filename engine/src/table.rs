@@ -4,7 +4,7 @@
 //! A number and its hash share eight bytes, so a search touches one cache line before the cell, and growth reads no keys.
 //! Removal leaves no mark: later entries move up (Knuth, The Art of Computer Programming 3, 6.4, algorithm R).
 
-use crate::slots::CellId;
+use crate::id::CellId;
 
 /// Number of slots in the smallest table.
 const SMALLEST: usize = 4;

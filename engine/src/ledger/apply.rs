@@ -23,10 +23,11 @@ use super::{Ledger, Register, TOGETHER};
 use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
 use crate::cell::CellKey;
+use crate::id::CellId;
+use crate::id::KeyOf;
 use crate::keys::Keys;
-use crate::radix::KeyOf;
 use crate::row::{Row, content_hash};
-use crate::slots::{CellId, Slot, VACANT};
+use crate::slots::{Slot, VACANT};
 use crate::watch::ChangeSink;
 
 /// The result of a delta. The ledger is consistent after each of them. It is also consistent after an [`ApplyError`]; then

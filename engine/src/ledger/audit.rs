@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use tallymesh_schemas::Kind;
 
 use super::Ledger;
-use crate::radix::{KeyOf, Sum};
-use crate::row::{key_hash, row_hash};
-use crate::slots::CellId;
+use crate::hash::key_hash;
+use crate::id::CellId;
+use crate::id::KeyOf;
+use crate::radix::Sum;
+use crate::row::row_hash;
 
 impl Ledger {
     /// Recomputes every aggregate from the rows (I10, and the basis of I3) and returns the first difference as an error.

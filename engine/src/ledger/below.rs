@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Cell, key};
 
 use super::Ledger;
+use crate::id::CellId;
+use crate::id::KeyOf;
 use crate::primitive::{Mutex, RwLock};
-use crate::radix::KeyOf;
 use crate::row::Row;
-use crate::slots::CellId;
 
 /// By how much gauges are below zero.
 #[derive(Debug, Default)]

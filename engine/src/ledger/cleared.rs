@@ -12,10 +12,10 @@ use tallymesh_schemas::{Actor, Cell, key};
 use super::Ledger;
 use crate::canary::{self, Canary};
 use crate::cell::CellKey;
+use crate::id::CellId;
+use crate::id::KeyOf;
 use crate::keys::Keys;
-use crate::radix::KeyOf;
 use crate::row::Row;
-use crate::slots::CellId;
 use crate::watch::ChangeSink;
 
 /// Totals, `(added, removed)`.
@@ -57,7 +57,7 @@ impl Cleared {
 /// nothing.
 pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
     let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
-    crate::row::value((added, removed))
+    crate::totals::value((added, removed))
 }
 
 impl Ledger {

@@ -8,10 +8,11 @@ use tallymesh_schemas::{Actor, Version};
 use super::Ledger;
 use super::registers::Register;
 use crate::actor_rows::ActorRows;
+use crate::id::{CellId, EMPTY};
 use crate::keys::Keys;
 use crate::own_rows::OwnRowWriter;
 use crate::row::Row;
-use crate::slots::{CellId, EMPTY, Slot};
+use crate::slots::Slot;
 use crate::stamp::Stamp;
 use crate::time::Time;
 

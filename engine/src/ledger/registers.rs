@@ -11,8 +11,8 @@ use hashbrown::HashTable;
 use tallymesh_schemas::{Actor, Bounds, limits};
 
 use crate::canary::{self, Canary};
+use crate::id::CellId;
 use crate::row::Row;
-use crate::slots::CellId;
 use crate::stamp::{HybridClock, Stamp};
 
 /// The winner of a key.

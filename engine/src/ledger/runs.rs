@@ -5,10 +5,10 @@ use tallymesh_schemas::{Actor, Cell as CellKind, Incarnation, NodeName, Version,
 use super::Ledger;
 use crate::actor_rows::ActorRows;
 use crate::canary::{self, Canary};
+use crate::id::EMPTY;
+use crate::id::KeyOf;
 use crate::keys::Keys;
 use crate::own_rows::OwnRowWriter;
-use crate::radix::KeyOf;
-use crate::slots::EMPTY;
 use crate::watch::ChangeSink;
 
 impl Ledger {

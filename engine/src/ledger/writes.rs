@@ -7,10 +7,10 @@ use tallymesh_schemas::{Class, Version};
 use super::Ledger;
 use super::registers::{Register, Registers};
 use crate::canary::{self, Canary};
+use crate::id::KeyOf;
+use crate::id::{CellId, EMPTY};
 use crate::keys::Keys;
-use crate::radix::KeyOf;
 use crate::row::content_hash;
-use crate::slots::{CellId, EMPTY};
 use crate::stamp::Stamp;
 use crate::watch::ChangeSink;
 

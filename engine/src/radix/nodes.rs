@@ -2,7 +2,7 @@
 //!
 //! The aggregate of an edge is a type parameter. A tree that only orders has an empty aggregate, which takes no memory.
 
-use crate::slots::CellId;
+use crate::id::CellId;
 
 const LEAF: u32 = 1 << 31;
 
