@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallymesh_engine::{Held, Row, Scope, Series, Structure};
-use tallymesh_schemas::{Actor, Kind, StructureName, Window, key};
+use tallymesh_schemas::{Actor, Kind, StructureName, Window, key, limits};
 
 use super::converged::{Open, compare};
 use super::{Right, SeenPart, rows_of_another};
@@ -268,6 +268,9 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
             let Some(process) = &node.process else { continue };
             let Some(series) = process.replica.series().nth(at) else { continue };
             comings.push((node, series.current() + 1));
+            if !has_turned(series, node.read_clock(cluster.now()).unix_ms) {
+                open.say(|| format!("{} has not turned {} back to its clock", node.label, series.spec().name));
+            }
             for (number, window) in process.windows_of(series) {
                 let held = window.held().into_iter().map(|held| (held.actor.clone(), held)).collect();
                 keepers.entry(number).or_default().push(Keeper { node, process, window, held });
@@ -295,6 +298,13 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
             series.into_iter().for_each(|series| blocks(node, series, open));
         }
     }
+}
+
+/// Whether a node has read its wall clock since that was set back. Until then its windows are those of the wrong clock: it
+/// lacks nothing there, and will lack what others have in the windows of the right one.
+fn has_turned(series: &Series, unix_ms: u64) -> bool {
+    let drift = u64::try_from(limits::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
+    series.current() <= series.spec().window_at(unix_ms.saturating_add(drift))
 }
 
 /// Lists the differences between the gauge caches of the cluster and the ledger: each is a window that does not end.

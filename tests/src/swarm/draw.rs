@@ -43,7 +43,7 @@ pub struct Plan {
     pub load: Load,
     /// The limits and the requests for them, if there are any.
     pub asked: Option<Asked>,
-    /// How long faults and load last.
+    /// How long the load lasts. The script may end some seconds later: a clock is corrected, or a member lies.
     pub length: Duration,
     /// How often nodes save.
     pub saves: Option<Duration>,
