@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::limits::{ADMIN_CONNECTIONS, ADMIN_STAYS, SOCKET_PATH_BYTES};
+use tallymesh_schemas::bounds::{ADMIN_CONNECTIONS, ADMIN_STAYS, SOCKET_PATH_BYTES};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch as signal};
 use tokio::task::{JoinHandle, JoinSet};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tallymesh_engine::Config as EngineConfig;
-use tallymesh_engine::limits::{FoundingError, LimitError};
+use tallymesh_engine::limiter::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
 use tallymesh_schemas::config::{
     CacheConfig, Config, ConfigErrors, InboundMaximum, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle,

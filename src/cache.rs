@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(cache.get_or_load("k", FOREVER, loads).await.unwrap_err().to_string(), "the table is locked");
         cache.set("k", *b"written", FOREVER).unwrap();
         assert_eq!(&*cache.get_or_load("k", FOREVER, loads).await.unwrap().value, b"written", "a value is better");
-        let long = || async { Ok::<_, String>(vec![0; tallymesh_schemas::limits::VALUE_BYTES + 1]) };
+        let long = || async { Ok::<_, String>(vec![0; tallymesh_schemas::bounds::VALUE_BYTES + 1]) };
         let error = cache.get_or_load("long", FOREVER, long).await.unwrap_err().to_string();
         assert!(error.contains("a cache takes values of up to"), "{error}");
     }

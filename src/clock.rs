@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::{Now, Time};
-use tallymesh_schemas::{Incarnation, limits};
+use tallymesh_schemas::{Incarnation, bounds};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -37,7 +37,7 @@ pub(crate) fn unix_ms() -> u64 {
 
 /// The incarnation of a node without saved state, from the wall clock. The lowest numbers are reserved.
 pub(crate) fn first_run() -> Incarnation {
-    Incarnation(unix_ms().clamp(2, limits::INCARNATION))
+    Incarnation(unix_ms().clamp(2, bounds::INCARNATION))
 }
 
 fn since_1970(at: SystemTime) -> u64 {

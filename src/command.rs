@@ -8,7 +8,7 @@ use tallymesh_engine::replica::{Counters, PeerClock, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bounds;
+use crate::reached;
 
 /// A command, with the channel for its answer.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Status {
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
     /// The bounds that were reached.
-    pub(crate) bounds: Vec<bounds::Entry>,
+    pub(crate) bounds: Vec<reached::Entry>,
     pub(crate) clocks: ClockStanding,
 }
 

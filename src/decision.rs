@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tallymesh_engine::Time;
-use tallymesh_engine::limits::{Decision as Inner, Limiter, Pool, Throttle, UNITS};
+use tallymesh_engine::limiter::{Decision as Inner, Limiter, Pool, Throttle, UNITS};
 use tallymesh_schemas::{OnPartition, Strength};
 
 /// The result of a request for tokens.

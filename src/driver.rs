@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{Limiter, Reach};
+use tallymesh_engine::limiter::{Limiter, Reach};
 use tallymesh_engine::replica::{Verification, Verifier};
 use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time};
-use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, limits};
+use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, bounds};
 use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::admin::Serving;
-use crate::bounds::Bounds;
 use crate::clock::Clock;
 use crate::command::{ClockStanding, Command, Forgetting, Status};
 use crate::events::{Announcer, NodeEvent};
+use crate::reached::Bounds;
 use crate::report::Reports;
 use crate::state::{Outcome, Saving};
 use crate::topology::Topology;
@@ -467,8 +467,8 @@ impl Driver {
 /// The value of a bound whose use the handles and the admin socket count.
 fn shared_limit(bound: Bound) -> u64 {
     let limit = match bound {
-        Bound::WatchedChanges => limits::WATCHED_CHANGES,
-        Bound::AdminStays => limits::ADMIN_STAYS,
+        Bound::WatchedChanges => bounds::WATCHED_CHANGES,
+        Bound::AdminStays => bounds::ADMIN_STAYS,
         _ => 0,
     };
     limit as u64

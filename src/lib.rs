@@ -107,7 +107,6 @@ mod readme {}
 
 mod admin;
 mod audit;
-mod bounds;
 mod builder;
 mod cache;
 mod changes;
@@ -125,6 +124,7 @@ mod gauge;
 mod limits;
 mod names;
 mod node;
+mod reached;
 mod report;
 mod series;
 mod settings;
@@ -151,7 +151,7 @@ pub use node::Node;
 pub use series::{Series, SeriesKey};
 pub use shared::{Member, ObjectError};
 pub use state::{RolledBack, StateError, StateStanding};
-pub use tallymesh_engine::limits::{FoundingError, LimitError, PoolStanding, Reach, Standing};
+pub use tallymesh_engine::limiter::{FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_engine::replica::{Counters, Fault, Finding, NotHeld, Outcome, StructureError, Verification};
 pub use tallymesh_engine::{
     Block, Config as EngineConfig, Count, Counter, Entry, Hold, HoldError, Life, Listing, Structure,
@@ -172,11 +172,11 @@ pub fn key_text(kind: Kind, key: &[u8]) -> String {
 }
 
 pub use tallymesh_schemas::GaugeCacheSpec;
-pub use tallymesh_schemas::config::LimitsConfig;
-pub use tallymesh_schemas::key::{DomainFault, KeyError};
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger steps; the handles reduce
 /// them to this value.
-pub use tallymesh_schemas::limits::STEP as MAX_STEP;
+pub use tallymesh_schemas::bounds::STEP as MAX_STEP;
+pub use tallymesh_schemas::config::LimitsConfig;
+pub use tallymesh_schemas::key::{DomainFault, KeyError};
 pub use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
 pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
 pub use tallymesh_schemas::{Actor, Bounds, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};

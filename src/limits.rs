@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tallymesh_engine::limits::{Decision, Limiter, Throttle};
+use tallymesh_engine::limiter::{Decision, Limiter, Throttle};
 use tallymesh_engine::{Hold, HoldError, Structure};
 use tallymesh_schemas::config::{LimitsConfig, OutboundLimits, OutboundScope};
 use tallymesh_schemas::key::{self, KeyError};

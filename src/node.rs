@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_engine::limits::{Founding, Limiter};
+use tallymesh_engine::limiter::{Founding, Limiter};
 use tallymesh_engine::replica::{Counters, Verification, next_run};
 use tallymesh_engine::{Difference, Now, Replica, Settings, Structure, Time};
 use tallymesh_schemas::config::{LimitsConfig, OutboundLimits};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tallymesh_engine::limits::Limiter;
+use tallymesh_engine::limiter::Limiter;
 use tallymesh_engine::{Life, Series, Settings, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId, bound};
 use tallymesh_transport::{Endpoint, Joining, Traffic};

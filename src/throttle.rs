@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{
+use tallymesh_engine::limiter::{
     Begins, Decision as Decided, LimitError, Limiter, Permit, Pool, PoolStanding, Standing, Throttle as Inner, UNITS,
 };
 use tallymesh_schemas::{OnPartition, Rate, Strength};

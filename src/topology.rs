@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tallymesh_engine::Time;
 use tallymesh_schemas::message::Message;
-use tallymesh_schemas::{NodeName, Overlay, limits};
+use tallymesh_schemas::{NodeName, Overlay, bounds};
 
 /// How long this node exchanges rows with a peer that the overlay does not select any more, or does not select yet: until the
 /// membership news has spread.
@@ -25,7 +25,7 @@ pub(crate) struct Bound {
 
 impl Default for Bound {
     fn default() -> Self {
-        Self { mesh: limits::MESH, rings: limits::RINGS }
+        Self { mesh: bounds::MESH, rings: bounds::RINGS }
     }
 }
 

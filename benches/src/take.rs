@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use governor::{Quota, RateLimiter};
 use limitador::limit::{Context, Limit, Namespace};
-use tallymesh_engine::limits::{Founding, Limiter, Reach};
+use tallymesh_engine::limiter::{Founding, Limiter, Reach};
 use tallymesh_engine::{Now, Replica, Time};
 use tallymesh_schemas::{Class, NodeName, Strength, ThrottleSpec};
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, limits};
+use tallymesh_schemas::{Actor, bounds};
 
-use crate::id::KeyOf;
-use crate::ledger::{Ledger, Needless, OwnRow, Refused, Register};
+use crate::counter::store::Ledger;
+use crate::counter::structure::Structure;
+use crate::counter::writes::{Needless, OwnRow, Refused};
+use crate::hlc::Stamp;
+use crate::keyspace::id::KeyOf;
 use crate::primitive::Ordering;
-use crate::stamp::Stamp;
-use crate::structure::Structure;
+use crate::rows::registers::Register;
 
 /// A cache: keys and values of any bytes, the same on all nodes. Of two writes of a key, the later one by hybrid logical
 /// clock wins. Of two writes with the same stamp, all nodes choose the same one.
@@ -44,13 +46,13 @@ pub struct CacheEntry {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {
     /// The key is not valid.
-    #[error("a key of {len} bytes: a cache takes keys of 1 to {max} bytes", max = limits::KEY_BYTES)]
+    #[error("a key of {len} bytes: a cache takes keys of 1 to {max} bytes", max = bounds::KEY_BYTES)]
     Key {
         /// Its length in bytes.
         len: usize,
     },
     /// The value is too long.
-    #[error("a value of {len} bytes: a cache takes values of up to {max} bytes", max = limits::VALUE_BYTES)]
+    #[error("a value of {len} bytes: a cache takes values of up to {max} bytes", max = bounds::VALUE_BYTES)]
     Value {
         /// Its length in bytes.
         len: usize,
@@ -64,7 +66,7 @@ pub enum CacheError {
     /// The wall clock has gone back, or it is behind the other nodes' clocks and these have no majority to follow.
     #[error(
         "this node's wall clock is {by:?} behind what it has already written or taken, more than {max:?}: set the clock right",
-        max = limits::MAX_DRIFT
+        max = bounds::MAX_DRIFT
     )]
     Clock {
         /// How far the clock is behind.
@@ -74,7 +76,7 @@ pub enum CacheError {
     #[error("this node is leaving the cluster: write on another one")]
     Leaving,
     /// Too many rows.
-    #[error("this node has written as many keys as one may, {max}: spread the writes over more nodes", max = limits::ROWS_PER_ACTOR)]
+    #[error("this node has written as many keys as one may, {max}: spread the writes over more nodes", max = bounds::ROWS_PER_ACTOR)]
     Full,
 }
 
@@ -123,12 +125,12 @@ impl Cache {
     ) -> Result<Stamp, CacheError> {
         let value = value.into();
         let len = key.len() + value.len();
-        if value.len() > limits::VALUE_BYTES {
+        if value.len() > bounds::VALUE_BYTES {
             return Err(CacheError::Value { len: value.len() });
         }
         let expires_ms = match u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) {
             0 if ttl.is_zero() => 0,
-            millis => self.structure.time(unix_ms).saturating_add(millis.max(1)).min(limits::UNIX_MS),
+            millis => self.structure.time(unix_ms).saturating_add(millis.max(1)).min(bounds::UNIX_MS),
         };
         if !self.structure.ledger.read().registers().fits(key.len(), value.len()) {
             return Err(CacheError::Bound { len });

@@ -4,8 +4,9 @@ use std::fmt;
 
 use tallymesh_schemas::NodeName;
 
-use crate::replica::{Fault, Finding, Life, NotHeld, Outcome, Verification};
-use crate::structure::Count;
+use crate::counter::structure::Count;
+use crate::replica::runs::liveness::Life;
+use crate::replica::verify::found::{Fault, Finding, Outcome, Unheld as NotHeld, Verification};
 
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,66 +26,65 @@
 //!   that their owner never had, while that owner is linked.
 //! - **I7** Memory per peer is a cursor per actor, never a queue.
 //! - **I8** Same inputs, same outputs.
-//! - **I9** A hard limit is never exceeded, in every partition: see [`limits`].
+//! - **I9** A hard limit is never exceeded, in every partition: see [`limiter`].
 //! - **I10** A cached aggregate always equals the sum recomputed from the rows.
+//! - **I11** State that is created on demand (a throttle, a scope) decides as if it had always existed.
+//! - **I12** Unauthenticated input has no effect. A member's statement about another member is hearsay: it never replaces
+//!   that member's own statement.
+//! - **I13** Cost follows live state, not history.
+//! - **I14** A replica reports every bound that it reaches. Verification says "converged" only of what it compared.
+//!
+//! # The order of modules
+//! A module uses only modules on earlier lines. A test checks this.
+//!
+//! 1. `time`, `random`, `hlc`, `primitive`, `canary`, `wake`, `difference`
+//! 2. `keyspace`: what threads count in
+//! 3. `rows`: one actor's rows; `index`: order and sums under a prefix
+//! 4. `counter`: the rows of all actors, joined, and the aggregates
+//! 5. `cache`: the last-writer-wins map
+//! 6. `limiter`: soft and hard limits
+//! 7. `replica`: the replication state machine
+//! 8. `settings`, `display`
 #![deny(missing_docs)]
 
-mod actor_rows;
-mod admission;
 mod cache;
 #[cfg(feature = "canaries")]
 pub mod canary;
 #[cfg(not(feature = "canaries"))]
 mod canary;
-mod cell;
-mod cells;
+mod counter;
 mod difference;
 mod display;
-mod gauge;
-mod hash;
-mod id;
+mod hlc;
 mod index;
-mod inspect;
-mod journal;
-mod keys;
-mod ledger;
-pub mod limits;
-mod listing;
-mod log;
+mod keyspace;
+pub mod limiter;
 #[cfg(all(test, loom))]
 mod models;
-mod own_rows;
 mod primitive;
-mod radix;
 mod random;
 pub mod replica;
-mod row;
-mod series;
+mod rows;
 mod settings;
-mod slots;
-mod stamp;
-mod structure;
-mod sync;
-mod table;
 mod time;
-mod totals;
 mod wake;
-mod watch;
 
-pub use admission::HoldError;
-pub use cache::{Cache, CacheEntry, CacheError};
-pub use difference::Difference;
-pub use gauge::GaugeCache;
-pub use hash::key_hash;
-pub use inspect::Held;
-pub use ledger::ApplyError;
-pub use listing::{Block, Listing};
-pub use replica::{Config, Event, Life, PeerError, Replica};
-pub use row::{Row, TwoWriters, row_hash};
-pub use series::{Scope, Series, SeriesEntry, SeriesListing};
-pub use settings::Settings;
-pub use stamp::Stamp;
-pub use structure::{Count, Counter, Entry, Hold, Structure};
-pub use time::{Now, Time};
-pub use wake::Wake;
-pub use watch::Watch;
+pub use crate::cache::{Cache, CacheEntry, CacheError};
+pub use crate::counter::admission::HoldError;
+pub use crate::counter::gauge_cache::GaugeCache;
+pub use crate::counter::inspect::Held;
+pub use crate::counter::join::ApplyError;
+pub use crate::counter::listing::{Block, Listing};
+pub use crate::counter::series::{Scope, Series, SeriesEntry, SeriesListing};
+pub use crate::counter::structure::{Count, Counter, Entry, Hold, Structure};
+pub use crate::counter::watch::Watch;
+pub use crate::difference::Difference;
+pub use crate::hlc::Stamp;
+pub use crate::keyspace::hash::key_hash;
+pub use crate::replica::report::{Event, PeerError};
+pub use crate::replica::runs::liveness::Life;
+pub use crate::replica::{Config, Replica};
+pub use crate::rows::row::{Row, TwoWriters, row_hash};
+pub use crate::settings::Settings;
+pub use crate::time::{Now, Time};
+pub use crate::wake::Wake;

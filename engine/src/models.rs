@@ -9,10 +9,10 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, key};
 
-use crate::cell::{Added, Cell};
-use crate::id::CellId;
-use crate::keys::Keys;
-use crate::structure::Structure;
+use crate::counter::structure::Structure;
+use crate::keyspace::cell::{Added, Cell};
+use crate::keyspace::id::CellId;
+use crate::keyspace::keys::Keys;
 use crate::time::Time;
 
 /// Enough to find every known kind of mistake with two or three threads, and few enough to finish.

@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_schemas::bound::{self, Bound};
-use tallymesh_schemas::{NodeName, StructureId, StructureSpec, limits};
+use tallymesh_schemas::{NodeName, StructureId, StructureSpec, bounds};
 
+use crate::counter::structure::Structure;
+use crate::counter::watch::Watch;
 use crate::difference::Difference;
-use crate::replica::{Replica, StructureError};
-use crate::structure::Structure;
+use crate::replica::Replica;
+use crate::replica::report::StructureError;
 use crate::time::Time;
 use crate::wake::Wake;
-use crate::watch::Watch;
 
 /// Time between two comparisons.
 const COMPARE: Duration = Duration::from_secs(1);
@@ -83,7 +84,7 @@ impl Settings {
         if state.ours.get(name) == Some(&value) {
             return;
         }
-        if state.ours.len() >= limits::SETTINGS && !state.ours.contains_key(name) {
+        if state.ours.len() >= bounds::SETTINGS && !state.ours.contains_key(name) {
             state.tally.reached(Bound::Settings);
             return;
         }
@@ -131,7 +132,7 @@ impl Settings {
 
     /// The bounds that were reached since the start.
     pub fn bounds(&self) -> Vec<bound::Report> {
-        self.state.lock().tally.reports(|_| limits::SETTINGS as u64)
+        self.state.lock().tally.reports(|_| bounds::SETTINGS as u64)
     }
 
     /// Compares the settings that both this node and another node have. An object that only one of them has is not an error. A
@@ -142,14 +143,14 @@ impl Settings {
         for node in live {
             let rows: usize = held.iter().filter(|held| held.actor.node == *node).map(|held| held.rows).sum();
             // Of a setting that changes, both rows may be here for a moment.
-            if rows > 2 * limits::SETTINGS {
+            if rows > 2 * bounds::SETTINGS {
                 tally.reached(Bound::Settings);
                 continue;
             }
             let Some(mut listing) = self.structure.list(Some(node)) else { continue };
             // While a node changes a setting, the rows of both values may be here. Only the remaining one is a difference.
             let mut theirs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-            for entry in listing.entries(2 * limits::SETTINGS) {
+            for entry in listing.entries(2 * bounds::SETTINGS) {
                 if let Some((name, value)) = decode(&entry.key).filter(|_| entry.count > 0) {
                     theirs.entry(name.to_owned()).or_default().insert(value.to_owned());
                 }

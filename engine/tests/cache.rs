@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
 use tallymesh_engine::{CacheError, Event, Life, Stamp};
-use tallymesh_schemas::limits;
+use tallymesh_schemas::bounds;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use wire::{Wire, is_delta, read};
@@ -493,14 +493,14 @@ fn values_out_of_place_are_refused() {
 
     let mut wire = cache_wire(&["a", "b"]);
     while wire.replicas[1].poll_event().is_some() {}
-    let far = Stamp::at(wire.now.unix_ms + limits::MAX_DRIFT.as_millis() as u64 + 10);
+    let far = Stamp::at(wire.now.unix_ms + bounds::MAX_DRIFT.as_millis() as u64 + 10);
     let bytes = delta_with(&wire, 1, far.0, b"far ahead");
     for _ in 0..3 {
         wire.give(0, 1, &bytes).unwrap();
     }
     assert_eq!(get(&wire, 1, KEY), None);
     let event = wire.replicas[1].poll_event();
-    assert!(matches!(event, Some(Event::Ahead { by, .. }) if by > limits::MAX_DRIFT), "{event:?}");
+    assert!(matches!(event, Some(Event::Ahead { by, .. }) if by > bounds::MAX_DRIFT), "{event:?}");
     assert_eq!(wire.replicas[1].poll_event(), None);
     // Time goes by, and it is not ahead any more.
     wire.now.unix_ms += 1000;
@@ -514,10 +514,10 @@ fn what_a_cache_does_not_take() {
     let cache = cache(&wire, 0);
     let set = |key: &[u8], value: Vec<u8>| cache.set(key, value, Duration::ZERO, wire.now.unix_ms);
     assert_eq!(set(b"", vec![1]), Err(CacheError::Key { len: 0 }));
-    assert_eq!(set(&[0; limits::KEY_BYTES + 1], vec![1]), Err(CacheError::Key { len: limits::KEY_BYTES + 1 }));
-    let long = limits::VALUE_BYTES + 1;
+    assert_eq!(set(&[0; bounds::KEY_BYTES + 1], vec![1]), Err(CacheError::Key { len: bounds::KEY_BYTES + 1 }));
+    let long = bounds::VALUE_BYTES + 1;
     assert_eq!(set(KEY, vec![1; long]), Err(CacheError::Value { len: long }));
-    assert!(set(&[0xff, 0, 0], vec![0; limits::VALUE_BYTES]).is_ok(), "any bytes");
+    assert!(set(&[0xff, 0, 0], vec![0; bounds::VALUE_BYTES]).is_ok(), "any bytes");
     assert!(set(&[0xff, 0], Vec::new()).is_ok(), "a key that begins another, and no bytes at all");
     assert_eq!(cache.len(wire.now.unix_ms), 2);
     let keys: Vec<_> = cache.entries(None, 9, wire.now.unix_ms).into_iter().map(|entry| entry.key).collect();

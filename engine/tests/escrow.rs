@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::Time;
-use tallymesh_engine::limits::{Bucket, Escrow, Founding, Quota, ReleaseAll, UNITS};
+use tallymesh_engine::limiter::{Bucket, Escrow, Founding, Quota, ReleaseAll, UNITS};
 use tallymesh_schemas::{NodeName, Rate};
 
 const NAME: &str = "campaign";

@@ -9,7 +9,7 @@ use tallymesh_engine::Life;
 use tallymesh_engine::replica::Verification;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, bounds};
 
 use wire::{NAME, Wire, config, name, spec};
 
@@ -74,7 +74,7 @@ fn seen(wire: &Wire) -> (Incarnation, Life) {
 /// counts again, in the run that it is in.
 #[test]
 fn a_later_run_that_others_tell_of_gives_way_to_the_nodes_own_word() {
-    for run in [limits::INCARNATION_REPORTED, 1001] {
+    for run in [bounds::INCARNATION_REPORTED, 1001] {
         let mut wire = three();
         down(&mut wire, 0, 1);
         let a = wire.replicas[0].actor().clone();
@@ -275,10 +275,10 @@ fn made_up_names_leave_room_for_real_nodes() {
     wire.up(1, 2);
     for batch in 0..6 {
         let made_up = |n| Actor::new(NodeName::new(&format!("made-up-{batch}-{n}")).unwrap(), Incarnation(1));
-        tell(&mut wire, (0..limits::DIGEST_ENTRIES).map(made_up).collect(), Vec::new());
+        tell(&mut wire, (0..bounds::DIGEST_ENTRIES).map(made_up).collect(), Vec::new());
     }
     let told = wire.replicas[1].nodes().filter(|(node, ..)| **node != name("c")).count();
-    assert_eq!(told, limits::NODES_TOLD);
+    assert_eq!(told, bounds::NODES_TOLD);
     wire.add_to(0, "k", 3);
     wire.up(0, 1);
     for bytes in wire.take(0, 1) {
@@ -340,11 +340,11 @@ fn a_made_up_name_is_not_passed_on() {
 #[test]
 fn made_up_names_end_with_the_member_that_told_of_them() {
     let mut wire = three();
-    for from in [0, limits::NODES_TOLD] {
-        let told = (from..from + limits::DIGEST_ENTRIES).map(|n| Actor::new(made_up(n), Incarnation(1)));
+    for from in [0, bounds::NODES_TOLD] {
+        let told = (from..from + bounds::DIGEST_ENTRIES).map(|n| Actor::new(made_up(n), Incarnation(1)));
         tell(&mut wire, told.collect(), Vec::new());
     }
-    assert_eq!(wire.replicas[1].nodes().count(), 2 + limits::NODES_TOLD);
+    assert_eq!(wire.replicas[1].nodes().count(), 2 + bounds::NODES_TOLD);
     let mut wire = settle(wire);
     down(&mut wire, 1, 2);
     down(&mut wire, 0, 2);

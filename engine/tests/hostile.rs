@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_engine::{Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, limits};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, bounds};
 
 struct Target {
     replica: Replica,
@@ -130,7 +130,7 @@ fn one_key_in_two_slots_counts_once() {
 fn a_row_far_out_takes_little_memory() {
     let mut target = Target::new();
     let before = target.structure.bytes();
-    target.rows("p", 1, &[live(limits::ROWS_PER_ACTOR - 1, 1, "a.example", 3)]);
+    target.rows("p", 1, &[live(bounds::ROWS_PER_ACTOR - 1, 1, "a.example", 3)]);
     let took = target.structure.bytes() - before;
     assert_eq!(target.total("a.example"), 3);
     assert!(took < 64 << 10, "{took} bytes");
@@ -144,7 +144,7 @@ fn scattered_vacant_rows_take_little_memory() {
         let mut target = Target::new();
         let before = target.structure.bytes();
         let mut received = 0;
-        for (first, version) in [(0, 0), (limits::ROWS_PER_ACTOR / 2, 100_000)] {
+        for (first, version) in [(0, 0), (bounds::ROWS_PER_ACTOR / 2, 100_000)] {
             let vacant = |n: u32| WireRow {
                 slot: first + n * step,
                 version: version + u64::from(n) + 1,
@@ -178,7 +178,7 @@ fn the_largest_totals_are_taken() {
     for peer in ["p", "q"] {
         target.rows(peer, 1, &[live(0, 1, "a.example", i64::MAX as u64)]);
     }
-    assert_eq!(target.total("a.example"), 2 * limits::COUNT);
+    assert_eq!(target.total("a.example"), 2 * bounds::COUNT);
 }
 
 /// A step beyond the limit counts as the limit, either way, as its documentation says.
@@ -186,14 +186,14 @@ fn the_largest_totals_are_taken() {
 fn no_step_is_larger_than_the_largest() {
     let mut target = Target::new();
     target.structure.add(b"a.example", i64::MAX).unwrap();
-    assert_eq!(target.total("a.example"), limits::STEP);
+    assert_eq!(target.total("a.example"), bounds::STEP);
     target.structure.add(b"a.example", i64::MIN).unwrap();
     assert_eq!(target.total("a.example"), 0);
     let counter = target.structure.counter(b"a.example").unwrap();
-    assert!(!counter.add_within(i64::MAX, limits::STEP - 1));
-    assert!(counter.add_within(i64::MAX, limits::STEP));
-    assert!(counter.add_within(i64::MIN, limits::STEP));
-    counter.add(-limits::STEP - 1);
+    assert!(!counter.add_within(i64::MAX, bounds::STEP - 1));
+    assert!(counter.add_within(i64::MAX, bounds::STEP));
+    assert!(counter.add_within(i64::MIN, bounds::STEP));
+    counter.add(-bounds::STEP - 1);
     assert_eq!(target.total("a.example"), 0);
     target.wait(Duration::from_secs(1));
     target.structure.audit().unwrap();
@@ -219,14 +219,14 @@ fn keys_that_came_and_went_are_let_go_of() {
 fn no_claim_takes_the_last_run() {
     let mut target = Target::new();
     let ours = target.replica.actor().clone();
-    for claim in [limits::INCARNATION - 1, limits::INCARNATION, limits::INCARNATION] {
+    for claim in [bounds::INCARNATION - 1, bounds::INCARNATION, bounds::INCARNATION] {
         target.digest("p", Actor::new(name("us"), Incarnation(claim)), 7);
         assert_eq!(*target.replica.actor(), ours);
     }
-    let reported = Actor::new(name("us"), Incarnation(limits::INCARNATION_REPORTED));
+    let reported = Actor::new(name("us"), Incarnation(bounds::INCARNATION_REPORTED));
     target.digest("p", reported.clone(), 7);
     let answer = target.replica.actor().clone();
-    assert!(answer > reported && answer.incarnation.0 <= limits::INCARNATION_REPORTED + Incarnation::STEP);
+    assert!(answer > reported && answer.incarnation.0 <= bounds::INCARNATION_REPORTED + Incarnation::STEP);
     target.digest("p", reported, 7);
     assert_eq!(*target.replica.actor(), answer);
 }
@@ -239,7 +239,7 @@ fn no_tombstone_takes_the_last_run() {
     let tombstone = Tombstone {
         node: name("us"),
         from: Incarnation(0),
-        incarnation: Incarnation(limits::INCARNATION),
+        incarnation: Incarnation(bounds::INCARNATION),
         until_ms: target.now.unix_ms + 100_000,
     };
     for _ in 0..2 {
@@ -286,7 +286,7 @@ fn a_node_that_goes_on_as_another_run_is_not_forgotten() {
 fn no_claim_takes_the_place_of_a_living_run() {
     let mut target = Target::new();
     target.rows("q", 1, &[live(0, 1, "a.example", 3)]);
-    let last = Incarnation(limits::INCARNATION);
+    let last = Incarnation(bounds::INCARNATION);
     target.digest("p", Actor::new(name("q"), last), 7);
     let digest = Digest {
         incarnation: actor("p").incarnation,

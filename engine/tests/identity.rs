@@ -6,7 +6,7 @@ mod wire;
 use std::time::Duration;
 
 use tallymesh_engine::Event;
-use tallymesh_schemas::{Incarnation, limits};
+use tallymesh_schemas::{Incarnation, bounds};
 use wire::{Wire, name};
 
 /// Runs of a node that its peer drives to another run as often as it can.
@@ -121,21 +121,21 @@ fn one_change_satisfies_all_claims_that_wait() {
 fn the_end_of_the_range_is_refused() {
     let mut wire = Wire::new(&["a", "b"]);
     let (now, ours) = (wire.now, wire.replicas[0].actor().clone());
-    let beyond = limits::INCARNATION_REPORTED + now.unix_ms;
-    for by in [beyond, limits::INCARNATION - 2, limits::INCARNATION - 1, limits::INCARNATION, u64::MAX] {
+    let beyond = bounds::INCARNATION_REPORTED + now.unix_ms;
+    for by in [beyond, bounds::INCARNATION - 2, bounds::INCARNATION - 1, bounds::INCARNATION, u64::MAX] {
         wire.replicas[0].handle_superseded(now, Incarnation(by), &name("b"));
         assert_eq!(*wire.replicas[0].actor(), ours, "{by}");
     }
     assert_eq!(wire.replicas[0].counters().claims_refused, 5);
-    for by in [limits::INCARNATION - 1, limits::INCARNATION, u64::MAX] {
+    for by in [bounds::INCARNATION - 1, bounds::INCARNATION, u64::MAX] {
         wire.replicas[0].handle_superseded(now, Incarnation(by), &name("a"));
         assert_eq!(*wire.replicas[0].actor(), ours, "{by}");
     }
     let reports = std::iter::from_fn(|| wire.replicas[0].poll_event());
     assert_eq!(reports.filter(|event| matches!(event, Event::ClaimRefused { .. })).count(), 1);
-    wire.replicas[0].handle_superseded(now, Incarnation(limits::INCARNATION - 2), &name("a"));
+    wire.replicas[0].handle_superseded(now, Incarnation(bounds::INCARNATION - 2), &name("a"));
     let last = wire.replicas[0].actor().clone();
-    assert_eq!(last.incarnation, Incarnation(limits::INCARNATION - 1));
+    assert_eq!(last.incarnation, Incarnation(bounds::INCARNATION - 1));
     assert!(wire.replicas[0].renew(now, Incarnation(0)).is_err());
     wire.replicas[0].handle_superseded(now, last.incarnation, &name("a"));
     assert_eq!(*wire.replicas[0].actor(), last);
@@ -147,7 +147,7 @@ fn the_end_of_the_range_is_refused() {
 fn a_node_gets_back_from_the_highest_run_that_others_can_claim() {
     let mut wire = Wire::new(&["a", "b"]);
     let now = wire.now;
-    let highest = Incarnation(limits::INCARNATION_REPORTED + now.unix_ms - 1);
+    let highest = Incarnation(bounds::INCARNATION_REPORTED + now.unix_ms - 1);
     wire.replicas[0].handle_superseded(now, highest, &name("b"));
     let driven_to = wire.replicas[0].actor().incarnation;
     assert_eq!(driven_to.0, highest.0 + 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::EventKind;
 use tallymesh_engine::{Config, Event, Now, Replica, Time};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
-use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, limits};
+use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, bounds};
 
 struct Target {
     replica: Replica,
@@ -159,7 +159,7 @@ fn a_peer_does_not_have_us_flood_another_one_with_questions() {
         target.says("liar", &(0..1000).map(|n| run("q", 6 + round * 1000 + n)).collect::<Vec<_>>());
         sent += target.drain("q");
     }
-    assert!(sent <= limits::RUN_QUESTIONS as usize, "{sent} messages to q");
+    assert!(sent <= bounds::RUN_QUESTIONS as usize, "{sent} messages to q");
     assert!(sent > 0, "it may be true");
     assert!(target.reached(Bound::RunQuestions) > 90_000, "each question that was not asked is counted");
 }
@@ -175,7 +175,7 @@ fn tombstones_that_find_no_place_are_counted() {
         incarnation: Incarnation(1),
         until_ms,
     };
-    let graves: Vec<_> = (0..limits::TOMBSTONES + 10).map(grave).collect();
+    let graves: Vec<_> = (0..bounds::TOMBSTONES + 10).map(grave).collect();
     for tombstones in graves.chunks(1000) {
         let digest = Digest {
             incarnation: Incarnation(5),

@@ -9,7 +9,7 @@ use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureD
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
 use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, limits,
+    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, bounds,
 };
 
 const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
@@ -408,9 +408,9 @@ fn each_run_is_later_than_the_one_before() {
     assert_eq!(next_run(&facts, 900), Ok(Incarnation(900)));
     assert!(next_run(&facts, 500).unwrap() > Incarnation(500));
     assert!(next_run(&facts, 3).unwrap() > Incarnation(500));
-    let last = Facts { incarnation: Incarnation(limits::INCARNATION - 1), ..Facts::default() };
+    let last = Facts { incarnation: Incarnation(bounds::INCARNATION - 1), ..Facts::default() };
     assert!(next_run(&last, 3).is_err(), "no number is changed into another one");
-    assert!(next_run(&facts, limits::INCARNATION).is_err());
+    assert!(next_run(&facts, bounds::INCARNATION).is_err());
 }
 
 /// I1. The clock is behind the run that was saved, and twice a process begins with the same facts, because the disk was set back

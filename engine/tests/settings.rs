@@ -6,7 +6,7 @@ mod wire;
 use std::sync::Arc;
 
 use tallymesh_engine::Settings;
-use tallymesh_schemas::{NodeName, limits};
+use tallymesh_schemas::{NodeName, bounds};
 use wire::Wire;
 
 fn nodes(names: &[&str]) -> (Wire, Vec<Settings>) {
@@ -65,7 +65,7 @@ fn a_difference_ends() {
 #[test]
 fn settings_are_bounded() {
     let (mut wire, settings) = nodes(&["a", "b"]);
-    for n in 0..=limits::SETTINGS {
+    for n in 0..=bounds::SETTINGS {
         settings[0].set(&format!("throttle {n}"), "1");
     }
     assert_eq!(settings[0].bounds().len(), 1);
@@ -88,7 +88,7 @@ fn a_member_cannot_make_the_comparison_expensive() {
     settings[1].set("founders", "b");
     settings[2].set("founders", "c");
     let flood = Arc::clone(wire.replicas[1].structure("node:settings").unwrap());
-    for n in 0..=2 * limits::SETTINGS {
+    for n in 0..=2 * bounds::SETTINGS {
         flood.add(format!("made up {n}").as_bytes(), 1).unwrap();
         // Each delta of the wire carries one row.
         if n % 500 == 0 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::StructureError;
 use tallymesh_engine::{Config, Now, Replica, Time};
 use tallymesh_schemas::{
-    Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, key, limits,
+    Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, bounds, key,
 };
 use wire::{Wire, config, name};
 
@@ -98,7 +98,7 @@ fn structures_that_cannot_be_are_refused() {
     let mut replicate = |spec: StructureSpec| replica.replicate(spec, Arc::new(|| ())).map(drop);
     assert_eq!(replicate(spec("s0")), Ok(()));
     assert_eq!(replicate(spec("s0")), Err(StructureError::Duplicate(StructureName::new("s0").unwrap())));
-    for n in 1..limits::STRUCTURES {
+    for n in 1..bounds::STRUCTURES {
         assert_eq!(replicate(spec(&format!("s{n}"))), Ok(()));
     }
     assert_eq!(replicate(spec("more")), Err(StructureError::TooMany));

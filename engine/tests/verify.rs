@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Fault, NotHeld, Outcome, Verification, Verifier};
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
-use tallymesh_schemas::{Actor, Bound, Incarnation, NodeName, limits};
+use tallymesh_schemas::{Actor, Bound, Incarnation, NodeName, bounds};
 use wire::{Wire, name, spec};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -202,7 +202,7 @@ fn a_copy_that_stays_behind_lags() {
 /// Digests in which a member names runs of its own.
 fn names_runs(wire: &mut Wire, at: usize, from: usize, runs: &[Actor]) {
     let spec = wire.structure(at).spec().clone();
-    for runs in runs.chunks(limits::DIGEST_ENTRIES) {
+    for runs in runs.chunks(bounds::DIGEST_ENTRIES) {
         let entry = |actor: &Actor| DigestEntry {
             actor: actor.clone(),
             since: 0,
@@ -266,7 +266,7 @@ fn a_node_with_many_runs_leaves_places_for_others() {
         found.unheld.iter().filter(|what| matches!(what, NotHeld::Run { actor, .. } if actor.node == name("liar")));
     assert_eq!(
         (runs.count(), found.more_unheld),
-        (limits::UNHELD, true),
+        (bounds::UNHELD, true),
         "the others are named as far as there is room"
     );
     // Forgetting the node makes room.

@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Config, Held, Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, limits};
+use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, bounds};
 
 const STEPS: usize = 400;
 const KEYS: u8 = 12;
@@ -358,7 +358,7 @@ impl Model {
     fn check(&mut self) {
         self.structure.audit().unwrap_or_else(|error| panic!("{error}"));
         let Some(held) = self.held() else { return };
-        assert!(held.applied <= self.owner.head && held.applied <= limits::VERSION);
+        assert!(held.applied <= self.owner.head && held.applied <= bounds::VERSION);
         assert!(held.applied >= self.have, "what is known is not unlearned");
         self.have = held.applied;
         let rows = self.rows();

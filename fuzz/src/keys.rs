@@ -3,7 +3,7 @@
 
 use std::str::FromStr;
 
-use tallymesh_schemas::{Class, Kind, NodeName, StructureId, StructureName, key, limits};
+use tallymesh_schemas::{Class, Kind, NodeName, StructureId, StructureName, bounds, key};
 
 /// Reads a text as a key of every class and as a name, and bytes as a key from a peer.
 pub fn run(bytes: &[u8]) {
@@ -18,11 +18,11 @@ pub fn run(bytes: &[u8]) {
         read_key(class, text);
     }
     if let Ok(name) = NodeName::new(text) {
-        assert!(name.as_str() == text && text.len() <= limits::NODE_NAME_BYTES);
+        assert!(name.as_str() == text && text.len() <= bounds::NODE_NAME_BYTES);
         assert_eq!(NodeName::from_str(&name.to_string()), Ok(name));
     }
     if let Ok(name) = StructureName::new(text) {
-        assert!(name.as_str() == text && text.len() <= limits::STRUCTURE_NAME_BYTES);
+        assert!(name.as_str() == text && text.len() <= bounds::STRUCTURE_NAME_BYTES);
         assert_eq!(name.id(), StructureId::of(text));
     }
     assert_eq!(Class::from_name(text).is_some(), Class::ALL.iter().any(|class| class.name() == text));
@@ -33,7 +33,7 @@ fn read_key(class: Class, text: &str) {
         Ok(key) => key,
         Err(error) => return assert!(!error.to_string().is_empty()),
     };
-    assert!((1..=limits::KEY_BYTES).contains(&key.len()));
+    assert!((1..=bounds::KEY_BYTES).contains(&key.len()));
     assert_eq!(key::check(class.kind(), &key), Ok(()), "what is typed may be sent");
     let shown = key::display(class.kind(), &key).expect("what is typed can be shown");
     assert_eq!(key::parse(class, &shown).as_ref(), Ok(&key), "what is shown can be typed");

@@ -1,6 +1,6 @@
 //! The messages of the replication protocol: what is decoded lies within the bounds, and comes back when it is encoded.
 
-use tallymesh_schemas::limits;
+use tallymesh_schemas::bounds;
 use tallymesh_schemas::message::{Delta, Digest, Message};
 
 /// Decodes one message.
@@ -17,33 +17,33 @@ pub fn run(bytes: &[u8]) {
 fn check_bounds(message: &Message<'_>, len: usize) {
     match message {
         Message::Digest(Digest { incarnation, structures, tombstones, .. }) => {
-            assert!(incarnation.0 <= limits::INCARNATION);
-            assert!(structures.len() <= limits::STRUCTURES.min(len));
-            assert!(tombstones.len() <= limits::TOMBSTONES.min(len));
+            assert!(incarnation.0 <= bounds::INCARNATION);
+            assert!(structures.len() <= bounds::STRUCTURES.min(len));
+            assert!(tombstones.len() <= bounds::TOMBSTONES.min(len));
             let entries: usize = structures.iter().map(|structure| structure.entries.len()).sum();
-            assert!(entries <= limits::DIGEST_ENTRIES.min(len));
+            assert!(entries <= bounds::DIGEST_ENTRIES.min(len));
             for entry in structures.iter().flat_map(|structure| &structure.entries) {
                 assert!(
                     entry.since <= entry.applied
-                        && entry.applied <= limits::VERSION
-                        && entry.low_water <= limits::VERSION
+                        && entry.applied <= bounds::VERSION
+                        && entry.low_water <= bounds::VERSION
                 );
-                assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
+                assert!(entry.actor.incarnation.0 <= bounds::INCARNATION);
             }
         }
-        Message::Want(want) => assert!(want.since <= want.after && want.after <= limits::VERSION),
+        Message::Want(want) => assert!(want.since <= want.after && want.after <= bounds::VERSION),
         Message::Delta(Delta { since, after, upto, low_water: floor, rows, .. }) => {
-            assert!(since <= after && after <= upto && *upto <= limits::VERSION && *floor <= limits::VERSION);
+            assert!(since <= after && after <= upto && *upto <= bounds::VERSION && *floor <= bounds::VERSION);
             assert!(rows.len() <= len);
         }
         Message::Seen(seen) => {
-            assert!(seen.entries.len() <= limits::SEEN_ENTRIES.min(len));
+            assert!(seen.entries.len() <= bounds::SEEN_ENTRIES.min(len));
             for entry in &seen.entries {
-                assert!(entry.complete <= entry.applied && entry.applied <= limits::VERSION);
-                assert!(entry.actor.incarnation.0 <= limits::INCARNATION);
+                assert!(entry.complete <= entry.applied && entry.applied <= bounds::VERSION);
+                assert!(entry.actor.incarnation.0 <= bounds::INCARNATION);
             }
         }
-        Message::Prune(prune) => assert!(prune.actor.incarnation.0 <= limits::INCARNATION),
+        Message::Prune(prune) => assert!(prune.actor.incarnation.0 <= bounds::INCARNATION),
         Message::Probe { .. } | Message::Goodbye => {}
     }
 }

@@ -14,7 +14,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Cache, Config, Counter, Event, Hold, Life, Listing, Now, Replica, Structure, Time};
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{
-    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureSpec, limits,
+    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureSpec, bounds,
 };
 
 use vocabulary::{NODES, PEERS, Step, Which, node, peer_of, sound_key};
@@ -86,7 +86,7 @@ impl Driven {
             });
         let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
         // Windows that are longer than any run.
-        let week = *limits::MONITOR_INTERVAL.end();
+        let week = *bounds::MONITOR_INTERVAL.end();
         let spec = SeriesSpec::new(SeriesName::new("events").expect("a sound name"), Kind::CidrTree, week, 1);
         let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("one series");
         let [window] = &series.windows()[..] else { panic!("one window is kept") };
@@ -143,7 +143,7 @@ impl Driven {
             Step::Member { who, life } => {
                 let life = [Life::Alive, Life::Suspect, Life::Dead, Life::Left][usize::from(*life) % 4];
                 let Actor { node, incarnation } = self.actor(&peer_of(0), *who);
-                let incarnation = Incarnation(incarnation.0.min(limits::INCARNATION));
+                let incarnation = Incarnation(incarnation.0.min(bounds::INCARNATION));
                 self.replica.handle_member(self.now, &node, incarnation, life);
             }
             Step::Forget(at) => {

@@ -1,6 +1,6 @@
 //! The row codec: arbitrary batches are read or refused, and what is read is written and read again as the same rows.
 
-use tallymesh_schemas::limits;
+use tallymesh_schemas::bounds;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, RowsError, WireRow};
 
 /// A row that owns its key.
@@ -22,7 +22,7 @@ enum State {
 /// Reads a batch: 8 bytes for the version that it begins behind, and the rest for the rows.
 pub fn run(data: &[u8]) {
     let Some((after, bytes)) = data.split_first_chunk::<8>() else { return };
-    let after = u64::from_le_bytes(*after) % (limits::VERSION + 1);
+    let after = u64::from_le_bytes(*after) % (bounds::VERSION + 1);
     let (rows, result) = read(bytes, after);
     assert!(rows.len() <= bytes.len(), "a row takes at least a byte");
     let written = write(&rows, after);
@@ -43,16 +43,16 @@ fn read(bytes: &[u8], after: u64) -> (Vec<Row>, Result<(), RowsError>) {
             Ok(None) => return (rows, Ok(())),
             Err(error) => return (rows, Err(error)),
         };
-        assert!(row.slot < limits::ROWS_PER_ACTOR);
-        assert!(row.version <= limits::VERSION && row.version > rows.last().map_or(after, |row| row.version));
+        assert!(row.slot < bounds::ROWS_PER_ACTOR);
+        assert!(row.version <= bounds::VERSION && row.version > rows.last().map_or(after, |row| row.version));
         let state = match row.state {
             RowState::Live { key, added, removed } => {
-                assert!(key.is_none_or(|key| key.len() <= limits::ROW_KEY_BYTES));
+                assert!(key.is_none_or(|key| key.len() <= bounds::ROW_KEY_BYTES));
                 State::Live(key.map(<[u8]>::to_vec), added, removed)
             }
             RowState::Content { key, stamp, expires_ms, value } => {
-                assert!(key.is_none_or(|key| key.len() <= limits::ROW_KEY_BYTES));
-                assert!(value.len() <= limits::VALUE_BYTES && expires_ms <= limits::UNIX_MS);
+                assert!(key.is_none_or(|key| key.len() <= bounds::ROW_KEY_BYTES));
+                assert!(value.len() <= bounds::VALUE_BYTES && expires_ms <= bounds::UNIX_MS);
                 State::Content(key.map(<[u8]>::to_vec), stamp, expires_ms, value.to_vec())
             }
             RowState::Vacant => State::Vacant,

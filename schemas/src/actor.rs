@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limits;
+use crate::bounds;
 
 /// A position in the history of one actor's rows in one structure. Versions count from 1 without holes; 0 is before the first
 /// change.
@@ -65,8 +65,8 @@ impl NodeName {
         if name.is_empty() {
             return Err(NameError::Empty);
         }
-        if name.len() > limits::NODE_NAME_BYTES {
-            return Err(NameError::TooLong { len: name.len(), max: limits::NODE_NAME_BYTES });
+        if name.len() > bounds::NODE_NAME_BYTES {
+            return Err(NameError::TooLong { len: name.len(), max: bounds::NODE_NAME_BYTES });
         }
         let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
         if let Some(character) = name.chars().find(|c| !allowed(*c)) {
@@ -170,7 +170,7 @@ pub struct Incarnation(pub u64);
 
 /// A node cannot have a run with this number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is no number of a run: the last one is {last}", last = limits::INCARNATION - 1)]
+#[error("{0} is no number of a run: the last one is {last}", last = bounds::INCARNATION - 1)]
 pub struct NoSuchRun(pub u64);
 
 /// The bounds of incarnations. Every path by which a number enters uses these checks: `--incarnation`, saved states, hellos,
@@ -183,9 +183,9 @@ impl Incarnation {
     /// Returns the incarnation itself, if a node can have it.
     ///
     /// # Errors
-    /// [`NoSuchRun`] for [`limits::INCARNATION`] and all higher numbers.
+    /// [`NoSuchRun`] for [`bounds::INCARNATION`] and all higher numbers.
     pub fn checked(self) -> Result<Self, NoSuchRun> {
-        if self.0 < limits::INCARNATION { Ok(self) } else { Err(NoSuchRun(self.0)) }
+        if self.0 < bounds::INCARNATION { Ok(self) } else { Err(NoSuchRun(self.0)) }
     }
 
     /// The next incarnation, which supersedes this one.
@@ -205,7 +205,7 @@ impl Incarnation {
     /// [`NoSuchRun`] when this one is the last, or beyond.
     pub fn successor(self, unix_ms: u64) -> Result<Self, NoSuchRun> {
         let least = self.next()?;
-        let last = limits::INCARNATION - 1;
+        let last = bounds::INCARNATION - 1;
         let highest = if self.is_credible(unix_ms) { Self::reported(unix_ms).min(last) } else { last };
         // At least one: a credible number lies below the reported one, and this run is not the last one.
         let step = (highest - self.0).min(Self::STEP);
@@ -215,7 +215,7 @@ impl Incarnation {
 
     /// The first number that a node does not believe about its own name.
     fn reported(unix_ms: u64) -> u64 {
-        limits::INCARNATION_REPORTED.saturating_add(unix_ms)
+        bounds::INCARNATION_REPORTED.saturating_add(unix_ms)
     }
 
     /// Whether a node believes a report of other nodes that its own name has this run, and then begins a later one. The bound
@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn runs_end_at_their_bound_and_no_number_is_changed_into_another() {
-        let last = Incarnation(limits::INCARNATION - 1);
+        let last = Incarnation(bounds::INCARNATION - 1);
         assert_eq!(last.checked(), Ok(last));
-        assert_eq!(last.next(), Err(NoSuchRun(limits::INCARNATION)));
-        for beyond in [limits::INCARNATION, u64::MAX] {
+        assert_eq!(last.next(), Err(NoSuchRun(bounds::INCARNATION)));
+        for beyond in [bounds::INCARNATION, u64::MAX] {
             assert_eq!(Incarnation(beyond).checked(), Err(NoSuchRun(beyond)));
             assert!(Incarnation(beyond).next().is_err());
         }
@@ -304,15 +304,15 @@ mod tests {
     /// Other nodes can force a node up to some run. They can report that run later to a process that does not know it.
     #[test]
     fn the_answer_to_a_credible_claim_is_credible_a_millisecond_later() {
-        assert!(!Incarnation(limits::INCARNATION_REPORTED).is_credible(0));
+        assert!(!Incarnation(bounds::INCARNATION_REPORTED).is_credible(0));
         for unix_ms in [1, 1_700_000_000_000] {
-            let highest = Incarnation(limits::INCARNATION_REPORTED + unix_ms - 1);
+            let highest = Incarnation(bounds::INCARNATION_REPORTED + unix_ms - 1);
             assert!(highest.is_credible(unix_ms));
             let answer = highest.successor(unix_ms).unwrap();
             assert!(!answer.is_credible(unix_ms));
             assert!(answer.is_credible(unix_ms + 2));
         }
-        assert!(!Incarnation(limits::INCARNATION - 1).is_credible(u64::MAX));
+        assert!(!Incarnation(bounds::INCARNATION - 1).is_credible(u64::MAX));
     }
 
     #[test]
@@ -331,15 +331,15 @@ mod tests {
 
     #[test]
     fn a_successor_is_a_run_wherever_there_is_a_later_one() {
-        for unix_ms in [0, 1, 1_700_000_000_000, limits::INCARNATION, u64::MAX] {
-            let beyond = limits::INCARNATION_REPORTED.saturating_add(unix_ms).min(limits::INCARNATION - 1);
-            for run in [0, 1, beyond - 1, beyond, limits::INCARNATION - 3, limits::INCARNATION - 2] {
+        for unix_ms in [0, 1, 1_700_000_000_000, bounds::INCARNATION, u64::MAX] {
+            let beyond = bounds::INCARNATION_REPORTED.saturating_add(unix_ms).min(bounds::INCARNATION - 1);
+            for run in [0, 1, beyond - 1, beyond, bounds::INCARNATION - 3, bounds::INCARNATION - 2] {
                 let run = Incarnation(run);
                 let Ok(next) = run.next() else { continue };
                 let successor = run.successor(unix_ms).unwrap();
                 assert!(successor >= next && successor.checked().is_ok(), "{successor} of {run} at {unix_ms}");
             }
-            assert!(Incarnation(limits::INCARNATION - 1).successor(unix_ms).is_err());
+            assert!(Incarnation(bounds::INCARNATION - 1).successor(unix_ms).is_err());
         }
     }
 }

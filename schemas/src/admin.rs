@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::actor::{Actor, NodeName};
-use crate::limits;
+use crate::bounds;
 use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
@@ -90,7 +90,7 @@ pub enum Request {
         object: String,
         /// The key; in an object of addresses an address, not a block.
         key: String,
-        /// The limits that the cluster-wide counts must keep: at most [`HOLD_LIMITS`](crate::limits::HOLD_LIMITS).
+        /// The limits that the cluster-wide counts must keep: at most [`HOLD_LIMITS`](crate::bounds::HOLD_LIMITS).
         limits: Vec<HoldLimit>,
     },
     /// Compares all members: [`Answer::Verified`] without findings, then pages of [`Answer::Findings`].
@@ -361,8 +361,8 @@ pub enum ErrorKind {
 /// [`MessageError`] when it does not fit a frame.
 pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, MessageError> {
     let bytes = postcard::to_stdvec(message).map_err(MessageError::Malformed)?;
-    if bytes.len() > limits::FRAME_BYTES {
-        let (value, max) = (bytes.len() as u64, limits::FRAME_BYTES as u64);
+    if bytes.len() > bounds::FRAME_BYTES {
+        let (value, max) = (bytes.len() as u64, bounds::FRAME_BYTES as u64);
         return Err(MessageError::Bound { what: "frame", value, max });
     }
     Ok(bytes)

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits;
+use crate::bounds;
 
 macro_rules! bounds {
     ($($(#[$doc:meta])* $variant:ident => $name:literal, $effect:literal;)*) => {
@@ -38,29 +38,29 @@ macro_rules! bounds {
 }
 
 bounds! {
-    /// [`limits::ACTORS`] of one structure.
+    /// [`bounds::ACTORS`] of one structure.
     Actors => "actors", "this node does not take the rows of further runs in this object";
-    /// [`limits::NODES`].
+    /// [`bounds::NODES`].
     Nodes => "nodes", "this node does not take what further nodes count";
-    /// [`limits::ROWS_PER_ACTOR`], of this node's own rows.
+    /// [`bounds::ROWS_PER_ACTOR`], of this node's own rows.
     Rows => "rows", "what this node counts of further keys stays on this node";
-    /// [`limits::TOMBSTONES`].
+    /// [`bounds::TOMBSTONES`].
     Tombstones => "tombstones", "this node does not take note that further nodes were forgotten";
-    /// [`limits::SEEN_ENTRIES`].
+    /// [`bounds::SEEN_ENTRIES`].
     SeenEntries => "seen entries", "this node does not say what it has of this cache, so no node retires its rows";
-    /// [`limits::WANTS`].
+    /// [`bounds::WANTS`].
     Wants => "wants", "this node asks for missing rows later";
-    /// [`limits::RUN_QUESTIONS`].
+    /// [`bounds::RUN_QUESTIONS`].
     RunQuestions => "run questions", "a peer is not asked about runs of its name that other nodes name";
-    /// [`limits::EVENTS`].
+    /// [`bounds::EVENTS`].
     Events => "events", "older events of the replication are not logged";
-    /// [`limits::SHARED_NAMES`].
+    /// [`bounds::SHARED_NAMES`].
     SharedNames => "shared names", "further hard limits are not asked for, and not lent";
     /// Processes with which the node exchanges shares of limits.
     Seats => "seats", "this node does not exchange shares of limits with further processes";
-    /// [`limits::WATCHED_CHANGES`].
+    /// [`bounds::WATCHED_CHANGES`].
     WatchedChanges => "watched changes", "a watcher that reads too slowly does not get older changes";
-    /// [`limits::ADMIN_STAYS`].
+    /// [`bounds::ADMIN_STAYS`].
     AdminStays => "admin holds and watches", "the admin socket refuses further holds and watches";
     /// Members of the transport.
     Members => "members", "this node does not take further members";
@@ -74,7 +74,7 @@ bounds! {
     RefusedEvents => "refused events", "refused connections are counted and not told to the driver";
     /// Messages that wait for the task that owns the links.
     MeshInputs => "mesh inputs", "membership datagrams are dropped";
-    /// [`limits::SETTINGS`].
+    /// [`bounds::SETTINGS`].
     Settings => "settings", "this node does not compare further settings with other nodes";
 }
 
@@ -147,7 +147,7 @@ pub struct Reached {
     told: u64,
 }
 
-/// The reached bounds, by bound and place. At most [`limits::BOUND_PLACES`] entries: further places are counted together,
+/// The reached bounds, by bound and place. At most [`bounds::BOUND_PLACES`] entries: further places are counted together,
 /// without their names.
 #[derive(Debug, Clone, Default)]
 pub struct Log(BTreeMap<(Bound, Option<String>), Reached>);
@@ -156,7 +156,7 @@ impl Log {
     /// Records a report. Returns whether the bound was reached since the last one.
     pub fn note(&mut self, unix_ms: u64, report: Report) -> bool {
         let Report { bound, mut place, limit, times } = report;
-        if self.0.len() >= limits::BOUND_PLACES && !self.0.contains_key(&(bound, place.clone())) {
+        if self.0.len() >= bounds::BOUND_PLACES && !self.0.contains_key(&(bound, place.clone())) {
             place = None;
         }
         let new = Reached { limit, times: 0, first_ms: unix_ms, last_ms: unix_ms, told: 0 };
@@ -223,6 +223,6 @@ mod tests {
         for place in 0..100_000 {
             log.note(1, Report { place: Some(place.to_string()), ..report(1) });
         }
-        assert!(log.0.len() <= limits::BOUND_PLACES + 1);
+        assert!(log.0.len() <= bounds::BOUND_PLACES + 1);
     }
 }

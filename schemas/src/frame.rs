@@ -14,7 +14,7 @@
     )
 )]
 
-use crate::limits;
+use crate::bounds;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 4;
@@ -23,23 +23,23 @@ pub const HEADER_BYTES: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// This build does not support the version.
-    #[error("frame of protocol version {0}; this node speaks {min} to {max}", min = limits::PROTOCOL_VERSION_MIN, max = limits::PROTOCOL_VERSION)]
+    #[error("frame of protocol version {0}; this node speaks {min} to {max}", min = bounds::PROTOCOL_VERSION_MIN, max = bounds::PROTOCOL_VERSION)]
     Version(u8),
     /// The payload is larger than allowed, or empty.
-    #[error("frame of {0} bytes; 1 to {max} are allowed", max = limits::FRAME_BYTES)]
+    #[error("frame of {0} bytes; 1 to {max} are allowed", max = bounds::FRAME_BYTES)]
     Length(usize),
 }
 
 /// The header of a frame with a payload of `len` bytes.
 ///
 /// # Errors
-/// [`FrameError::Length`] when `len` is 0 or over [`limits::FRAME_BYTES`].
+/// [`FrameError::Length`] when `len` is 0 or over [`bounds::FRAME_BYTES`].
 pub fn header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
-    if len == 0 || len > limits::FRAME_BYTES {
+    if len == 0 || len > bounds::FRAME_BYTES {
         return Err(FrameError::Length(len));
     }
     let [a, b, c, _] = u32::try_from(len).map_err(|_| FrameError::Length(len))?.to_le_bytes();
-    Ok([limits::PROTOCOL_VERSION, a, b, c])
+    Ok([bounds::PROTOCOL_VERSION, a, b, c])
 }
 
 /// The payload length that a header announces.
@@ -48,11 +48,11 @@ pub fn header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
 /// [`FrameError`] when the version is unknown or the length is not allowed. The check happens before any allocation.
 pub fn payload_len(header: [u8; HEADER_BYTES]) -> Result<usize, FrameError> {
     let [version, a, b, c] = header;
-    if !(limits::PROTOCOL_VERSION_MIN..=limits::PROTOCOL_VERSION).contains(&version) {
+    if !(bounds::PROTOCOL_VERSION_MIN..=bounds::PROTOCOL_VERSION).contains(&version) {
         return Err(FrameError::Version(version));
     }
     let len = u32::from_le_bytes([a, b, c, 0]) as usize;
-    if len == 0 || len > limits::FRAME_BYTES {
+    if len == 0 || len > bounds::FRAME_BYTES {
         return Err(FrameError::Length(len));
     }
     Ok(len)
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_header_states_its_length() {
-        for len in [1, 255, 65_536, limits::FRAME_BYTES] {
+        for len in [1, 255, 65_536, bounds::FRAME_BYTES] {
             assert_eq!(payload_len(header(len).unwrap()), Ok(len));
         }
     }
@@ -72,7 +72,7 @@ mod tests {
     #[test]
     fn lengths_and_versions_are_checked() {
         assert_eq!(header(0), Err(FrameError::Length(0)));
-        assert_eq!(header(limits::FRAME_BYTES + 1), Err(FrameError::Length(limits::FRAME_BYTES + 1)));
+        assert_eq!(header(bounds::FRAME_BYTES + 1), Err(FrameError::Length(bounds::FRAME_BYTES + 1)));
         assert_eq!(payload_len([1, 0xff, 0xff, 0xff]), Err(FrameError::Length(0xff_ffff)));
         assert_eq!(payload_len([1, 0, 0, 0]), Err(FrameError::Length(0)));
         assert_eq!(payload_len([0, 1, 0, 0]), Err(FrameError::Version(0)));

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::actor::NameError;
-use crate::limits;
+use crate::bounds;
 use crate::structure::{Class, StructureName, StructureSpec};
 
 /// The configuration of one gauge cache on a node. It is the same on all nodes.
@@ -31,9 +31,9 @@ impl GaugeCacheSpec {
     /// A replicated gauge cache without bounds.
     ///
     /// # Errors
-    /// [`NameError`] when the name is no valid object name, or longer than [`limits::GAUGE_CACHE_NAME_BYTES`].
+    /// [`NameError`] when the name is no valid object name, or longer than [`bounds::GAUGE_CACHE_NAME_BYTES`].
     pub fn new(name: &str) -> Result<Self, NameError> {
-        let max = limits::GAUGE_CACHE_NAME_BYTES;
+        let max = bounds::GAUGE_CACHE_NAME_BYTES;
         let name = StructureName::new(name)?;
         if name.as_str().len() > max {
             return Err(NameError::TooLong { len: name.as_str().len(), max });

@@ -21,7 +21,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::actor::{Actor, Incarnation, NodeName};
 use crate::structure::{Cell, Class, Kind};
 use crate::visible::quoted;
-use crate::{limits, varint};
+use crate::{bounds, varint};
 
 pub use domain::{DomainFault, binding_domain, domain};
 
@@ -49,13 +49,13 @@ pub enum KeyError {
     #[error("\"{shown}\" is not a binding and a domain: write it like BINDING/example.com", shown = quoted(.0))]
     BindingDomain(String),
     /// A name that is empty, too long or has control characters.
-    #[error("\"{shown}\" cannot be a key: write 1 to {max} bytes without control characters", shown = quoted(.0), max = limits::KEY_BYTES)]
+    #[error("\"{shown}\" cannot be a key: write 1 to {max} bytes without control characters", shown = quoted(.0), max = bounds::KEY_BYTES)]
     Name(String),
     /// A name that no throttle can have.
     #[error(
         "\"{shown}\" cannot be the name of a throttle: write 1 to {max} bytes without control characters, and no \"!\" at the beginning",
         shown = quoted(.0),
-        max = limits::THROTTLE_NAME_BYTES
+        max = bounds::THROTTLE_NAME_BYTES
     )]
     Throttle(String),
     /// Gauges cannot be cleared.
@@ -173,10 +173,10 @@ pub const SHARING: u8 = b'!';
 /// Checks the name of a throttle.
 ///
 /// # Errors
-/// [`KeyError::Throttle`] when it is empty, longer than [`limits::THROTTLE_NAME_BYTES`], begins with `!` or has control
+/// [`KeyError::Throttle`] when it is empty, longer than [`bounds::THROTTLE_NAME_BYTES`], begins with `!` or has control
 /// characters.
 pub fn throttle(text: &str) -> Result<&str, KeyError> {
-    let good = (1..=limits::THROTTLE_NAME_BYTES).contains(&text.len())
+    let good = (1..=bounds::THROTTLE_NAME_BYTES).contains(&text.len())
         && text.bytes().next() != Some(SHARING)
         && text.chars().all(|c| !c.is_control());
     if good { Ok(text) } else { Err(KeyError::Throttle(text.to_owned())) }
@@ -218,11 +218,11 @@ pub fn check(kind: Kind, key: &[u8]) -> Result<(), KeyError> {
     match kind {
         Kind::CidrTree => to_net(key).map(drop),
         Kind::GaugeTable | Kind::ThrottleTable => {
-            let good = (1..=limits::KEY_BYTES).contains(&key.len())
+            let good = (1..=bounds::KEY_BYTES).contains(&key.len())
                 && std::str::from_utf8(key).is_ok_and(|text| text.chars().all(|c| !c.is_control()));
             if good { Ok(()) } else { Err(KeyError::Encoding { len: key.len(), kind }) }
         }
-        Kind::Cache if (1..=limits::KEY_BYTES).contains(&key.len()) => Ok(()),
+        Kind::Cache if (1..=bounds::KEY_BYTES).contains(&key.len()) => Ok(()),
         Kind::Cache => Err(KeyError::Encoding { len: key.len(), kind }),
     }
 }
@@ -255,7 +255,7 @@ pub fn is_cleared(key: &[u8]) -> bool {
 pub fn to_cleared(kind: Kind, bytes: &[u8]) -> Result<(Actor, &[u8]), KeyError> {
     let parts = || {
         let mut rest = bytes.strip_prefix(&[CLEARED])?;
-        let incarnation = varint::take(&mut rest).filter(|run| *run <= limits::INCARNATION)?;
+        let incarnation = varint::take(&mut rest).filter(|run| *run <= bounds::INCARNATION)?;
         let len = usize::try_from(varint::take(&mut rest)?).ok()?;
         let (name, key) = rest.split_at_checked(len)?;
         let node = NodeName::new(std::str::from_utf8(name).ok()?).ok()?;
@@ -328,9 +328,9 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(check_row(Class::AddressEvents, &bytes[..cut]).is_err());
         }
-        let longest = vec![b'x'; limits::KEY_BYTES];
-        let node = NodeName::new(&"n".repeat(limits::NODE_NAME_BYTES)).unwrap();
-        assert!(cleared(&Actor::new(node, Incarnation(limits::INCARNATION)), &longest).len() <= limits::ROW_KEY_BYTES);
+        let longest = vec![b'x'; bounds::KEY_BYTES];
+        let node = NodeName::new(&"n".repeat(bounds::NODE_NAME_BYTES)).unwrap();
+        assert!(cleared(&Actor::new(node, Incarnation(bounds::INCARNATION)), &longest).len() <= bounds::ROW_KEY_BYTES);
     }
 
     #[test]

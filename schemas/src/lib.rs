@@ -5,17 +5,17 @@
 //! configuration ([`config`]) and the admin protocol ([`admin`]). It has no I/O, no async code and no clock.
 //!
 //! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than a
-//! bound in [`limits`] allows.
+//! bound in [`bounds`] allows.
 #![deny(missing_docs)]
 
 pub mod actor;
 pub mod admin;
 pub mod bound;
+pub mod bounds;
 pub mod config;
 pub mod frame;
 pub mod gauge;
 pub mod key;
-pub mod limits;
 pub mod mask;
 pub mod message;
 pub mod overlay;

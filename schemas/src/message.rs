@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::actor::{Actor, Incarnation, NodeName, Version};
-use crate::limits;
+use crate::bounds;
 use crate::structure::{Kind, StructureId};
 
 /// A message of the replication protocol: the payload of one frame, in postcard.
@@ -182,7 +182,7 @@ pub struct Tombstone {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
     /// The bytes are not a message.
-    #[error("not a message of protocol version {version}: {0}", version = limits::PROTOCOL_VERSION)]
+    #[error("not a message of protocol version {version}: {0}", version = bounds::PROTOCOL_VERSION)]
     Malformed(postcard::Error),
     /// Bytes remain after the message.
     #[error("{0} bytes left over behind the message")]
@@ -207,9 +207,9 @@ impl<'a> Message<'a> {
     /// Reads one message and checks every bound that needs no knowledge of rows.
     ///
     /// # Errors
-    /// [`MessageError`] for anything that is not exactly one message within the bounds of [`limits`].
+    /// [`MessageError`] for anything that is not exactly one message within the bounds of [`bounds`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, MessageError> {
-        bound("frame", bytes.len() as u64, limits::FRAME_BYTES as u64)?;
+        bound("frame", bytes.len() as u64, bounds::FRAME_BYTES as u64)?;
         let (message, rest): (Self, _) = postcard::take_from_bytes(bytes).map_err(MessageError::Malformed)?;
         if !rest.is_empty() {
             return Err(MessageError::Trailing(rest.len()));
@@ -228,10 +228,10 @@ impl<'a> Message<'a> {
         // Serialising into a vector cannot fail: these types have known lengths.
         *buf = postcard::to_extend(self, std::mem::take(buf)).map_err(MessageError::Malformed)?;
         let len = buf.len() - start;
-        if len > limits::FRAME_BYTES {
+        if len > bounds::FRAME_BYTES {
             buf.truncate(start);
         }
-        bound("frame", len as u64, limits::FRAME_BYTES as u64)
+        bound("frame", len as u64, bounds::FRAME_BYTES as u64)
     }
 
     fn check(&self) -> Result<(), MessageError> {
@@ -246,12 +246,12 @@ impl<'a> Message<'a> {
                 check_span(delta.since, delta.keys_complete)?;
                 check_span(delta.keys_complete, delta.after)?;
                 check_span(delta.after, delta.upto)?;
-                bound("floor", delta.low_water, delta.upto.max(delta.low_water).min(limits::VERSION))?;
-                bound("rows", delta.rows.len() as u64, limits::FRAME_BYTES as u64)
+                bound("floor", delta.low_water, delta.upto.max(delta.low_water).min(bounds::VERSION))?;
+                bound("rows", delta.rows.len() as u64, bounds::FRAME_BYTES as u64)
             }
             Self::Prune(prune) => check_actor(&prune.actor),
             Self::Seen(seen) => {
-                bound("seen entries", seen.entries.len() as u64, limits::SEEN_ENTRIES as u64)?;
+                bound("seen entries", seen.entries.len() as u64, bounds::SEEN_ENTRIES as u64)?;
                 seen.entries.iter().try_for_each(|entry| {
                     check_actor(&entry.actor)?;
                     check_span(entry.complete, entry.applied)
@@ -264,33 +264,33 @@ impl<'a> Message<'a> {
 
 impl Digest<'_> {
     fn check(&self) -> Result<(), MessageError> {
-        bound("incarnation", self.incarnation.0, limits::INCARNATION)?;
-        bound("structures", self.structures.len() as u64, limits::DIGEST_ENTRIES as u64)?;
-        bound("tombstones", self.tombstones.len() as u64, limits::TOMBSTONES as u64)?;
+        bound("incarnation", self.incarnation.0, bounds::INCARNATION)?;
+        bound("structures", self.structures.len() as u64, bounds::DIGEST_ENTRIES as u64)?;
+        bound("tombstones", self.tombstones.len() as u64, bounds::TOMBSTONES as u64)?;
         let entries: usize = self.structures.iter().map(|s| s.entries.len()).sum();
-        bound("digest entries", entries as u64, limits::DIGEST_ENTRIES as u64)?;
+        bound("digest entries", entries as u64, bounds::DIGEST_ENTRIES as u64)?;
         for structure in &self.structures {
-            bound("structure name", structure.name.len() as u64, limits::STRUCTURE_NAME_BYTES as u64)?;
+            bound("structure name", structure.name.len() as u64, bounds::STRUCTURE_NAME_BYTES as u64)?;
             for entry in &structure.entries {
                 check_actor(&entry.actor)?;
                 check_span(entry.since, entry.applied)?;
-                bound("floor", entry.low_water, limits::VERSION)?;
+                bound("floor", entry.low_water, bounds::VERSION)?;
             }
         }
         self.tombstones.iter().try_for_each(|t| {
-            bound("incarnation", t.incarnation.0, limits::INCARNATION)?;
+            bound("incarnation", t.incarnation.0, bounds::INCARNATION)?;
             bound("first forgotten run", t.from.0, t.incarnation.0)
         })
     }
 }
 
 fn check_actor(actor: &Actor) -> Result<(), MessageError> {
-    bound("incarnation", actor.incarnation.0, limits::INCARNATION)
+    bound("incarnation", actor.incarnation.0, bounds::INCARNATION)
 }
 
 /// Checks that the versions of an interval rise.
 fn check_span(from: Version, to: Version) -> Result<(), MessageError> {
-    bound("version", to, limits::VERSION)?;
+    bound("version", to, bounds::VERSION)?;
     bound("interval start", from, to)
 }
 

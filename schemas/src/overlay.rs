@@ -1,7 +1,7 @@
 //! The overlay: which pairs of nodes have a link. In a small cluster all pairs have one; in a large cluster each node has a
 //! bounded number of links.
 //!
-//! Above the bound the members lie on [`RINGS`](crate::limits::RINGS) rings. Each ring orders them by another hash of their
+//! Above the bound the members lie on [`RINGS`](crate::bounds::RINGS) rings. Each ring orders them by another hash of their
 //! names, and a node has a link to its two neighbours on every ring (Law and Siu, "Distributed construction of random expander
 //! networks", 2003). Both ends of an edge compute it by themselves, without negotiation. Each ring alone connects all members.
 //! Together the rings are an expander: a path of few links joins any two members, and the overlay stays connected when a large
@@ -53,7 +53,7 @@ pub struct Overlay {
 impl Overlay {
     /// An overlay for a node that knows no other members yet. Up to `mesh` members every node has a link to every other one;
     /// above that, each node has two on each ring. All nodes of a cluster must use the same numbers:
-    /// [`MESH`](crate::limits::MESH) and [`RINGS`](crate::limits::RINGS).
+    /// [`MESH`](crate::bounds::MESH) and [`RINGS`](crate::bounds::RINGS).
     pub fn new(us: NodeName, mesh: usize, rings: u8) -> Self {
         Self { us, mesh, rings, bounded: false, seats: Vec::new() }
     }
@@ -107,7 +107,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
-    use crate::limits;
+    use crate::bounds;
 
     fn names(n: usize) -> Vec<NodeName> {
         (0..n).map(|n| NodeName::new(&format!("node-{n}")).unwrap()).collect()
@@ -115,7 +115,7 @@ mod tests {
 
     fn links(names: &[NodeName], mesh: usize) -> BTreeMap<NodeName, BTreeSet<NodeName>> {
         let of = |us: &NodeName| {
-            let mut overlay = Overlay::new(us.clone(), mesh, limits::RINGS);
+            let mut overlay = Overlay::new(us.clone(), mesh, bounds::RINGS);
             overlay.update(names.iter());
             names.iter().filter(|peer| overlay.links_to(peer)).cloned().collect()
         };
@@ -139,18 +139,18 @@ mod tests {
 
     #[test]
     fn small_clusters_are_a_mesh() {
-        for n in [1, 2, limits::MESH] {
-            assert!(links(&names(n), limits::MESH).values().all(|peers| peers.len() == n - 1));
+        for n in [1, 2, bounds::MESH] {
+            assert!(links(&names(n), bounds::MESH).values().all(|peers| peers.len() == n - 1));
         }
     }
 
     #[test]
     fn links_are_bounded_symmetrical_and_connect_all() {
-        for (n, steps) in [(limits::MESH + 1, 3), (256, 4), (1000, 5)] {
+        for (n, steps) in [(bounds::MESH + 1, 3), (256, 4), (1000, 5)] {
             let names = names(n);
-            let links = links(&names, limits::MESH);
+            let links = links(&names, bounds::MESH);
             for (name, peers) in &links {
-                assert!((6..=2 * usize::from(limits::RINGS)).contains(&peers.len()), "{name} has {}", peers.len());
+                assert!((6..=2 * usize::from(bounds::RINGS)).contains(&peers.len()), "{name} has {}", peers.len());
                 assert!(peers.iter().all(|peer| links[peer].contains(name)), "{name}: both ends agree");
             }
             let (reached, took) = reach(&links, &names.into_iter().collect());
@@ -161,7 +161,7 @@ mod tests {
     #[test]
     fn a_third_may_die_at_once() {
         let names = names(1000);
-        let links = links(&names, limits::MESH);
+        let links = links(&names, bounds::MESH);
         for rest in 0..3 {
             let left: BTreeSet<_> =
                 names.iter().enumerate().filter(|(n, _)| n % 3 != rest).map(|(_, n)| n.clone()).collect();
@@ -172,17 +172,17 @@ mod tests {
     #[test]
     fn who_comes_changes_few_links() {
         let names = names(501);
-        let (before, after) = (links(&names[..500], limits::MESH), links(&names, limits::MESH));
+        let (before, after) = (links(&names[..500], bounds::MESH), links(&names, bounds::MESH));
         let changed = before.iter().filter(|(name, peers)| after[*name] != **peers).count();
-        assert!((2..=2 * usize::from(limits::RINGS)).contains(&changed), "{changed} nodes changed links");
+        assert!((2..=2 * usize::from(bounds::RINGS)).contains(&changed), "{changed} nodes changed links");
     }
 
     #[test]
     fn the_dead_are_linked_by_who_would_be_their_neighbours() {
         let names = names(200);
-        let after = links(&names, limits::MESH);
+        let after = links(&names, bounds::MESH);
         for (us, expected) in after.iter().filter(|(us, _)| **us != names[199]) {
-            let mut overlay = Overlay::new(us.clone(), limits::MESH, limits::RINGS);
+            let mut overlay = Overlay::new(us.clone(), bounds::MESH, bounds::RINGS);
             overlay.update(names[..199].iter());
             assert_eq!(overlay.links_to(&names[199]), expected.contains(&names[199]), "{us}");
         }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::limits::{REPORT_BURST, REPORT_EVERY, REPORT_INTERVAL, REPORT_INTERVAL_MAX, REPORT_KINDS, REPORT_SOURCES};
+use crate::bounds::{REPORT_BURST, REPORT_EVERY, REPORT_INTERVAL, REPORT_INTERVAL_MAX, REPORT_KINDS, REPORT_SOURCES};
 
 /// Decides which events are reported. `S` is the source of an event, for example a peer. `K` is its kind, for example the error
 /// and the structure. Both must be values of a bounded size.

@@ -32,7 +32,7 @@
 )]
 
 use crate::actor::Version;
-use crate::limits;
+use crate::bounds;
 use crate::varint;
 
 const KIND_MASK: u64 = 0b011;
@@ -206,13 +206,13 @@ impl<'a> RowReader<'a> {
         let slot = self
             .slot
             .checked_add(varint::unzigzag(head >> 3) + 1)
-            .filter(|slot| (0..i64::from(limits::ROWS_PER_ACTOR)).contains(slot))
+            .filter(|slot| (0..i64::from(bounds::ROWS_PER_ACTOR)).contains(slot))
             .ok_or(RowsError::Bounds("slot"))?;
         let mut version = self.version + 1;
         if head & GAP != 0 {
             version = self.varint()?.checked_add(version + 1).ok_or(RowsError::Bounds("version"))?;
         }
-        if version > limits::VERSION {
+        if version > bounds::VERSION {
             return Err(RowsError::Bounds("version"));
         }
         (self.slot, self.version) = (slot, version);
@@ -234,7 +234,7 @@ impl<'a> RowReader<'a> {
     fn take_content(&mut self) -> Result<RowState<'_>, RowsError> {
         let head = self.varint()?;
         let (keyed, expires_ms) = (head & 1 != 0, head >> 1);
-        if expires_ms > limits::UNIX_MS {
+        if expires_ms > bounds::UNIX_MS {
             return Err(RowsError::Bounds("expiry"));
         }
         if keyed {
@@ -242,7 +242,7 @@ impl<'a> RowReader<'a> {
         }
         let stamp = self.varint()?;
         let len = usize::try_from(self.varint()?).map_err(|_| RowsError::Bounds("value"))?;
-        if len > limits::VALUE_BYTES {
+        if len > bounds::VALUE_BYTES {
             return Err(RowsError::Bounds("value"));
         }
         let (value, rest) = self.input.split_at_checked(len).ok_or_else(|| self.malformed())?;
@@ -253,7 +253,7 @@ impl<'a> RowReader<'a> {
     fn take_key(&mut self) -> Result<(), RowsError> {
         let shared = usize::try_from(self.varint()?).map_err(|_| RowsError::Bounds("key"))?;
         let further = usize::try_from(self.varint()?).map_err(|_| RowsError::Bounds("key"))?;
-        if shared > self.key.len() || further > limits::ROW_KEY_BYTES - shared.min(limits::ROW_KEY_BYTES) {
+        if shared > self.key.len() || further > bounds::ROW_KEY_BYTES - shared.min(bounds::ROW_KEY_BYTES) {
             return Err(RowsError::Bounds("key"));
         }
         let (tail, rest) = self.input.split_at_checked(further).ok_or_else(|| self.malformed())?;
@@ -294,10 +294,10 @@ mod tests {
         let value = prop::collection::vec(any::<u8>(), 0..200);
         let state = prop_oneof![
             (key(), any::<u64>(), any::<u64>()).prop_map(|(key, a, r)| State::Live(key, a, r)),
-            (key(), any::<u64>(), 0..=limits::UNIX_MS, value).prop_map(|(key, s, e, v)| State::Content(key, s, e, v)),
+            (key(), any::<u64>(), 0..=bounds::UNIX_MS, value).prop_map(|(key, s, e, v)| State::Content(key, s, e, v)),
             Just(State::Vacant),
         ];
-        prop::collection::vec((0..limits::ROWS_PER_ACTOR, 1u64..1000, state), 0..50)
+        prop::collection::vec((0..bounds::ROWS_PER_ACTOR, 1u64..1000, state), 0..50)
     }
 
     fn read(bytes: &[u8], after: u64) -> Result<Vec<Row>, RowsError> {
@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn values_over_the_bound_are_refused_before_they_are_read() {
         let mut bytes = Vec::new();
-        for number in [CONTENT, 0, 7, limits::VALUE_BYTES as u64 + 1] {
+        for number in [CONTENT, 0, 7, bounds::VALUE_BYTES as u64 + 1] {
             varint::put(&mut bytes, number);
         }
         assert_eq!(read(&bytes, 0), Err(RowsError::Bounds("value")));
@@ -369,7 +369,7 @@ mod tests {
         let mut bytes = Vec::new();
         varint::put(&mut bytes, KEYED);
         varint::put(&mut bytes, 0);
-        varint::put(&mut bytes, limits::ROW_KEY_BYTES as u64 + 1);
+        varint::put(&mut bytes, bounds::ROW_KEY_BYTES as u64 + 1);
         assert_eq!(read(&bytes, 0), Err(RowsError::Bounds("key")));
     }
 }

@@ -17,7 +17,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::actor::{Actor, Incarnation, NodeName, Version};
-use crate::limits;
+use crate::bounds;
 use crate::message::Tombstone;
 use crate::rows::{RowReader, RowState, RowWriter, RowsError};
 use crate::structure::{Class, StructureId};
@@ -204,7 +204,7 @@ impl Part {
 }
 
 /// Bytes of rows in a piece up to which one more row of any size still fits.
-pub const PIECE_BYTES: usize = limits::DELTA_BYTES - limits::VALUE_BYTES - limits::ROW_KEY_BYTES - 64;
+pub const PIECE_BYTES: usize = bounds::DELTA_BYTES - bounds::VALUE_BYTES - bounds::ROW_KEY_BYTES - 64;
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!((rows.len(), vacant), (32, 8));
         rows.reverse();
         let pieces = part(rows.clone(), 200).pieces().unwrap();
-        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.rows.len() <= limits::DELTA_BYTES));
+        assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.rows.len() <= bounds::DELTA_BYTES));
         assert_eq!((pieces[0].after, pieces.last().unwrap().upto), (0, 200));
         let mut again = Vec::new();
         for piece in &pieces {

@@ -7,8 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::actor::NameError;
+use crate::bounds;
 use crate::config::Metric;
-use crate::limits;
 use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
 
 /// The number of a window: milliseconds since 1970 divided by the interval, rounded down.
@@ -28,8 +28,8 @@ impl SeriesName {
     /// # Errors
     /// [`NameError`] says which rule the name breaks.
     pub fn new(name: &str) -> Result<Self, NameError> {
-        if name.len() > limits::SERIES_NAME_BYTES {
-            return Err(NameError::TooLong { len: name.len(), max: limits::SERIES_NAME_BYTES });
+        if name.len() > bounds::SERIES_NAME_BYTES {
+            return Err(NameError::TooLong { len: name.len(), max: bounds::SERIES_NAME_BYTES });
         }
         Ok(Self { name: StructureName::new(name)?, metric: false })
     }
@@ -121,16 +121,16 @@ mod tests {
 
     #[test]
     fn every_name_fits_the_wire() {
-        let name = "n".repeat(limits::SERIES_NAME_BYTES);
+        let name = "n".repeat(bounds::SERIES_NAME_BYTES);
         for name in [SeriesName::new(&name).unwrap(), Metric::Reception.series()] {
-            for interval in [1, 60, 99_999, *limits::MONITOR_INTERVAL.end()] {
+            for interval in [1, 60, 99_999, *bounds::MONITOR_INTERVAL.end()] {
                 let spec = SeriesSpec::new(name.clone(), Kind::CidrTree, interval, 6);
                 // The year 4000.
                 let structure = spec.structure(spec.window_at(64_060_588_800_000));
-                assert!(structure.name.as_str().len() <= limits::STRUCTURE_NAME_BYTES, "{}", structure.name);
+                assert!(structure.name.as_str().len() <= bounds::STRUCTURE_NAME_BYTES, "{}", structure.name);
             }
         }
-        assert!(SeriesName::new(&"n".repeat(limits::SERIES_NAME_BYTES + 1)).is_err());
+        assert!(SeriesName::new(&"n".repeat(bounds::SERIES_NAME_BYTES + 1)).is_err());
     }
 
     #[test]

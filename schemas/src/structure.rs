@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::actor::NameError;
-use crate::limits;
+use crate::bounds;
 
 /// The name of a structure: 1 to 64 bytes of letters, digits, `_`, `-` and `.`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
@@ -22,8 +22,8 @@ impl StructureName {
         if name.is_empty() {
             return Err(NameError::Empty);
         }
-        if name.len() > limits::STRUCTURE_NAME_BYTES {
-            return Err(NameError::TooLong { len: name.len(), max: limits::STRUCTURE_NAME_BYTES });
+        if name.len() > bounds::STRUCTURE_NAME_BYTES {
+            return Err(NameError::TooLong { len: name.len(), max: bounds::STRUCTURE_NAME_BYTES });
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         match name.chars().find(|c| !allowed(*c)) {
@@ -38,7 +38,7 @@ impl StructureName {
 
     /// A name derived from others. It contains characters that a configured name cannot have.
     pub(crate) fn derived(name: String) -> Self {
-        debug_assert!(name.len() <= limits::STRUCTURE_NAME_BYTES, "{name} does not fit");
+        debug_assert!(name.len() <= bounds::STRUCTURE_NAME_BYTES, "{name} does not fit");
         Self(name)
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::limits;
+use crate::bounds;
 
 /// Why a time to live was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,7 +22,7 @@ pub fn parse(text: &str) -> Result<Duration, TtlError> {
     };
     let digits = digits.filter(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()));
     let seconds = digits.and_then(|digits| digits.parse::<u64>().ok()).and_then(|n| n.checked_mul(unit));
-    seconds.filter(|seconds| *seconds <= limits::UNIX_MS / 1000).map(Duration::from_secs).ok_or_else(error)
+    seconds.filter(|seconds| *seconds <= bounds::UNIX_MS / 1000).map(Duration::from_secs).ok_or_else(error)
 }
 
 #[cfg(test)]

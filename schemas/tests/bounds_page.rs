@@ -16,7 +16,7 @@ fn constants(text: &'static str) -> impl Iterator<Item = (&'static str, &'static
 
 #[test]
 fn every_constant_has_a_line_with_its_value() {
-    let files = [include_str!("../src/limits.rs"), include_str!("../../transport/src/limits.rs")];
+    let files = [include_str!("../src/bounds.rs"), include_str!("../../transport/src/bounds.rs")];
     let mut count = 0;
     for (name, value) in files.into_iter().flat_map(constants) {
         let line = format!("| `{name}` | `{value}` | ");

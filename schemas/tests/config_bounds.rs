@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
+use tallymesh_schemas::bounds;
 use tallymesh_schemas::config::Config;
-use tallymesh_schemas::limits;
 
 const WHOLE: &str = include_str!("config/whole.hcl");
 
@@ -16,10 +16,10 @@ fn parse(text: &str) -> Result<Config, String> {
             let names = config.structures.iter().map(|spec| &spec.name).chain(config.caches.iter().map(|c| &c.name));
             let names: Vec<_> = names.collect();
             assert_eq!(names.iter().map(|name| name.id()).collect::<BTreeSet<_>>().len(), names.len());
-            assert!(names.len() <= limits::STRUCTURES);
+            assert!(names.len() <= bounds::STRUCTURES);
             for spec in &config.structures {
-                assert!(limits::MAX_DELAY_SECONDS.contains(&spec.max_delay.as_secs_f64()));
-                assert!(limits::MAX_PENDING.contains(&u64::try_from(spec.max_pending).unwrap()));
+                assert!(bounds::MAX_DELAY_SECONDS.contains(&spec.max_delay.as_secs_f64()));
+                assert!(bounds::MAX_PENDING.contains(&u64::try_from(spec.max_pending).unwrap()));
             }
             Ok(config)
         }
@@ -39,7 +39,7 @@ fn parse(text: &str) -> Result<Config, String> {
 
 #[test]
 fn a_file_beyond_the_bound_is_refused_unread() {
-    let text = " ".repeat(limits::CONFIG_BYTES + 1);
+    let text = " ".repeat(bounds::CONFIG_BYTES + 1);
     assert_eq!(
         parse(&text).unwrap_err(),
         "any.hcl:1:1: the file has 262145 bytes, a configuration has 262144 at most\n    is this the right file?"
@@ -72,7 +72,7 @@ fn nesting_does_not_overflow_a_small_stack() {
         "\\",
     ];
     let bombs = openers.iter().flat_map(|opener| {
-        [63, 64, 65, 66, limits::CONFIG_BYTES / opener.len() - 64].map(|depth| {
+        [63, 64, 65, 66, bounds::CONFIG_BYTES / opener.len() - 64].map(|depth| {
             let opened = opener.repeat(depth);
             format!("inbound_audit {{\n  monitors = {opened}")
         })

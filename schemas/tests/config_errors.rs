@@ -1,8 +1,8 @@
 //! What a configuration file that is wrong is told, to the letter: `tests/config/errors.txt`, a case after each `===`
 //! with its file, `---`, and the errors.
 
+use tallymesh_schemas::bounds;
 use tallymesh_schemas::config::Config;
-use tallymesh_schemas::limits;
 
 #[test]
 fn every_mistake_has_its_message() {
@@ -58,9 +58,9 @@ fn what_a_terminal_would_obey_is_not_printed() {
 
 #[test]
 fn errors_beyond_the_bound_are_counted() {
-    let keys: String = (0..limits::CONFIG_ERRORS + 5).map(|n| format!("key{n} = 1\n")).collect();
+    let keys: String = (0..bounds::CONFIG_ERRORS + 5).map(|n| format!("key{n} = 1\n")).collect();
     let errors = Config::parse(&keys, "mesh.hcl").unwrap_err();
-    assert_eq!((errors.errors().len(), errors.more()), (limits::CONFIG_ERRORS, 5));
+    assert_eq!((errors.errors().len(), errors.more()), (bounds::CONFIG_ERRORS, 5));
     assert!(errors.to_string().ends_with("\n… and 5 more"));
 }
 
@@ -71,10 +71,10 @@ fn structures_beyond_the_bound_are_refused() {
             (0..count).map(|n| format!("Replicate \"n{n}\" {{\nclass = \"inbound_cidr\"\n}}\n")).collect();
         Config::parse(&format!("cluster {{\n{stanzas}}}\n"), "mesh.hcl")
     };
-    assert_eq!(file(limits::STRUCTURES).unwrap().structures.len(), limits::STRUCTURES);
-    let errors = file(limits::STRUCTURES + 2).unwrap_err();
+    assert_eq!(file(bounds::STRUCTURES).unwrap().structures.len(), bounds::STRUCTURES);
+    let errors = file(bounds::STRUCTURES + 2).unwrap_err();
     let said: Vec<_> = errors.errors().iter().map(|error| (error.line, error.message.as_str())).collect();
-    assert_eq!(said, [(2 + 3 * limits::STRUCTURES, "more than 256 replicated objects")]);
+    assert_eq!(said, [(2 + 3 * bounds::STRUCTURES, "more than 256 replicated objects")]);
 }
 
 #[test]
@@ -82,8 +82,8 @@ fn seeds_and_monitors_beyond_the_bounds_are_refused() {
     let list = |item: &str, count: usize| vec![item; count].join(", ");
     let text = format!(
         "node {{\n  seeds = [{}]\n}}\ninbound_audit {{\n  monitors = [{}]\n}}\n",
-        list("\"a:1\"", limits::SEEDS + 1),
-        list("\"1,1\"", limits::MONITORS + 1)
+        list("\"a:1\"", bounds::SEEDS + 1),
+        list("\"1,1\"", bounds::MONITORS + 1)
     );
     let said = Config::parse(&text, "mesh.hcl").unwrap_err().to_string();
     assert!(said.contains("mesh.hcl:2:11: 257 seeds, there may be 256"), "{said}");
@@ -135,7 +135,7 @@ fn a_socket_path_longer_than_the_system_takes_is_refused() {
         );
         Config::parse(&text, file).map(drop).map_err(|errors| errors.to_string())
     };
-    let longest = limits::SOCKET_PATH_BYTES;
+    let longest = bounds::SOCKET_PATH_BYTES;
     assert_eq!(said("mesh.hcl", longest), Ok(()));
     // The path counts with the folder before it.
     let refused = said("mesh/mesh.hcl", longest).unwrap_err();

@@ -1,7 +1,7 @@
 //! The reference for users says what the code does.
 
 use tallymesh_schemas::config::{Config, Metric, ThrottleClass};
-use tallymesh_schemas::{Class, StructureSpec, limits};
+use tallymesh_schemas::{Class, StructureSpec, bounds};
 
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
@@ -48,7 +48,7 @@ fn every_bound_and_default_is_the_one_in_force() {
             digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap()).collect();
         groups.join(",")
     };
-    let (delay, pending) = (limits::MAX_DELAY_SECONDS, limits::MAX_PENDING);
+    let (delay, pending) = (bounds::MAX_DELAY_SECONDS, bounds::MAX_PENDING);
     let said = [
         format!(
             "seconds, {} to {}, fractions allowed | {} |",
@@ -59,31 +59,31 @@ fn every_bound_and_default_is_the_one_in_force() {
         format!("whole number, {} to {} | {} |", pending.start(), grouped(*pending.end()), StructureSpec::MAX_PENDING),
         format!(
             "whole number, {} to {}, or -1",
-            limits::CACHE_ELEMENTS.start(),
-            grouped(*limits::CACHE_ELEMENTS.end())
+            bounds::CACHE_ELEMENTS.start(),
+            grouped(*bounds::CACHE_ELEMENTS.end())
         ),
-        format!("{} hours at most", limits::DROP_AFTER.as_secs() / 3600),
+        format!("{} hours at most", bounds::DROP_AFTER.as_secs() / 3600),
         format!(
             "{} to {}\nseconds (a week)",
-            limits::MONITOR_INTERVAL.start(),
-            grouped((*limits::MONITOR_INTERVAL.end()).into())
+            bounds::MONITOR_INTERVAL.start(),
+            grouped((*bounds::MONITOR_INTERVAL.end()).into())
         ),
-        format!("how many are kept, {} to {}", limits::MONITOR_WINDOWS.start(), limits::MONITOR_WINDOWS.end()),
+        format!("how many are kept, {} to {}", bounds::MONITOR_WINDOWS.start(), bounds::MONITOR_WINDOWS.end()),
         format!(
             "seconds, {} to {} | required",
-            limits::MONITOR_INTERVAL.start(),
-            grouped((*limits::MONITOR_INTERVAL.end()).into())
+            bounds::MONITOR_INTERVAL.start(),
+            grouped((*bounds::MONITOR_INTERVAL.end()).into())
         ),
-        format!("whole number, {} to {} | required", limits::MONITOR_WINDOWS.start(), limits::MONITOR_WINDOWS.end()),
-        format!("1 to {} letters, digits", limits::SERIES_NAME_BYTES),
-        format!("keeps {} windows at most", grouped(limits::WINDOWS as u64)),
-        format!("a list of {} such strings at most", limits::MONITORS),
-        format!("{} at most. One that is up", limits::SEEDS),
-        format!("{} stanzas in a file", limits::STRUCTURES),
-        format!("{} bytes (256 KiB) at most", grouped(limits::CONFIG_BYTES as u64)),
-        format!("{} at most; the rest\nare counted", limits::CONFIG_ERRORS),
-        format!("1 to {} lower-case letters", limits::NODE_NAME_BYTES),
-        format!("1 to {} letters, digits", limits::STRUCTURE_NAME_BYTES),
+        format!("whole number, {} to {} | required", bounds::MONITOR_WINDOWS.start(), bounds::MONITOR_WINDOWS.end()),
+        format!("1 to {} letters, digits", bounds::SERIES_NAME_BYTES),
+        format!("keeps {} windows at most", grouped(bounds::WINDOWS as u64)),
+        format!("a list of {} such strings at most", bounds::MONITORS),
+        format!("{} at most. One that is up", bounds::SEEDS),
+        format!("{} stanzas in a file", bounds::STRUCTURES),
+        format!("{} bytes (256 KiB) at most", grouped(bounds::CONFIG_BYTES as u64)),
+        format!("{} at most; the rest\nare counted", bounds::CONFIG_ERRORS),
+        format!("1 to {} lower-case letters", bounds::NODE_NAME_BYTES),
+        format!("1 to {} letters, digits", bounds::STRUCTURE_NAME_BYTES),
     ];
     for words in said {
         assert!(PAGE.contains(&words), "the page does not say: {words}");

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tallymesh_engine::{Hold, HoldError, Structure};
-use tallymesh_schemas::{HoldLimit, Kind, MaskLimit, key, limits};
+use tallymesh_schemas::{HoldLimit, Kind, MaskLimit, bounds, key};
 
 use super::session::{Refused, Session};
 
 impl Session {
     /// Counts one hold for a key, if all limits have room for it.
     pub(super) fn take_hold(&self, object: &str, text: &str, limits: &[HoldLimit]) -> Result<Hold, Refused> {
-        if limits.len() > limits::HOLD_LIMITS {
-            let (given, most) = (limits.len(), limits::HOLD_LIMITS);
+        if limits.len() > bounds::HOLD_LIMITS {
+            let (given, most) = (limits.len(), bounds::HOLD_LIMITS);
             return Err(Refused::bad(format!("{given} limits for one hold; {most} are allowed")));
         }
         let structure = self.counting(object)?;

@@ -1,6 +1,6 @@
 //! Requests about throttles and limits.
 
-use tallymesh_engine::limits::{PoolStanding, UNITS};
+use tallymesh_engine::limiter::{PoolStanding, UNITS};
 use tallymesh_schemas::admin::{Answer, PermitsInfo, ThrottleInfo};
 
 use super::session::{Refused, Served, Session};

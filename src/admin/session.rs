@@ -7,15 +7,15 @@ use std::time::Duration;
 use tallymesh_engine::replica::{Fault, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_engine::{Life, Structure};
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
-use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, key, limits};
+use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, bounds, key};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::places::Place;
 use super::watch::Feeds;
 use super::wire::{self, From, To};
-use crate::bounds;
 use crate::command::{ClockStanding, Command, Forgetting, Status, ask};
+use crate::reached;
 use crate::shared::Shared;
 use crate::state::{RolledBack, StateStanding};
 
@@ -258,7 +258,7 @@ impl Session {
             node: status.actor.node.clone(),
             incarnation: status.actor.incarnation,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: limits::PROTOCOL_VERSION,
+            protocol: bounds::PROTOCOL_VERSION,
             listen: self.shared.endpoint.local_addr(),
             advertised: self.shared.endpoint.advertised(),
             uptime_s: self.shared.clock.time().0 / 1_000_000,
@@ -384,10 +384,10 @@ pub(super) fn text(structure: &Structure, key: &[u8]) -> String {
 }
 
 pub(super) fn check_step(n: i64) -> Result<(), String> {
-    if n.unsigned_abs() <= limits::STEP.unsigned_abs() {
+    if n.unsigned_abs() <= bounds::STEP.unsigned_abs() {
         return Ok(());
     }
-    Err(format!("{n} is more than one step may add or remove: {} at most", limits::STEP))
+    Err(format!("{n} is more than one step may add or remove: {} at most", bounds::STEP))
 }
 
 pub(super) fn unknown_node(node: Option<&NodeName>) -> Refused {
@@ -452,7 +452,7 @@ fn verified(found: Verification, alone: bool) -> admin::Verified {
     }
 }
 
-fn bound_info((bound, place, reached): &bounds::Entry, unix_ms: u64) -> admin::BoundInfo {
+fn bound_info((bound, place, reached): &reached::Entry, unix_ms: u64) -> admin::BoundInfo {
     let ago = |at_ms| Duration::from_millis(unix_ms.saturating_sub(at_ms));
     admin::BoundInfo {
         name: bound.name().to_owned(),

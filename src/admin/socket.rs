@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use tallymesh_schemas::limits::SOCKET_PATH_BYTES;
+use tallymesh_schemas::bounds::SOCKET_PATH_BYTES;
 
 use super::AdminError;
 use crate::builder::rand_seed;

@@ -9,14 +9,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 use tallymesh_engine::{Structure, Watch};
 use tallymesh_schemas::admin::{Answer, PAGE_ITEMS};
-use tallymesh_schemas::{Bound, StructureId, limits};
+use tallymesh_schemas::{Bound, StructureId, bounds};
 use tokio::sync::Notify;
 
 use super::session::{Served, Session, text};
 use super::wire::{self, From, To};
 
 /// The most changed keys that are kept for the watchers of one object, and the most changes that wait to enter the list.
-const CHANGES: usize = limits::WATCHED_CHANGES;
+const CHANGES: usize = bounds::WATCHED_CHANGES;
 
 /// Most bytes of keys in one message to a watcher. The node holds this much for a watcher that does not read.
 const PAGE: usize = 16 << 10;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError, WriteTransaction};
 use tallymesh_schemas::saved::Facts;
-use tallymesh_schemas::{NodeName, limits};
+use tallymesh_schemas::{NodeName, bounds};
 
 use crate::builder::rand_seed;
 
@@ -133,7 +133,7 @@ impl StateFile {
         let number = |bytes: Vec<u8>| bytes.try_into().map(u32::from_le_bytes).ok();
         let format = number(value("format")?).ok_or_else(|| self.damaged("it does not say its format"))?;
         let protocol = value("protocol")?.first().copied().unwrap_or_default();
-        if format > FORMAT || protocol > limits::PROTOCOL_VERSION {
+        if format > FORMAT || protocol > bounds::PROTOCOL_VERSION {
             return Err(StateError::Newer { path: self.path.clone(), format, known: FORMAT });
         }
         let node = String::from_utf8(value("node")?).ok().and_then(|node| NodeName::new(&node).ok());
@@ -238,7 +238,7 @@ fn begin(write: &WriteTransaction, node: &NodeName) -> Result<(), redb::Error> {
     let mut meta = write.open_table(META)?;
     meta.insert("kind", KIND)?;
     meta.insert("format", &FORMAT.to_le_bytes()[..])?;
-    meta.insert("protocol", &[limits::PROTOCOL_VERSION][..])?;
+    meta.insert("protocol", &[bounds::PROTOCOL_VERSION][..])?;
     meta.insert("node", node.as_str().as_bytes())?;
     meta.insert("lineage", &rand_seed().max(1).to_le_bytes()[..])?;
     drop(meta);

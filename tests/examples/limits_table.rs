@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use tallymesh_engine::Time;
-use tallymesh_engine::limits::{Base, Bucket, UNITS};
+use tallymesh_engine::limiter::{Base, Bucket, UNITS};
 
 use tallymesh_harness::{Builder, Cluster, Conditions, Failure, Limits, Random, Timing, fault, quick_config, spec};
 use tallymesh_schemas::{Class, Rate, Strength, StructureSpec, ThrottleSpec};

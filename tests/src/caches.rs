@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tallymesh_engine::{Cache, CacheError, Held, Stamp};
 use tallymesh_schemas::message::Tombstone;
-use tallymesh_schemas::{Incarnation, NodeName, StructureName, limits};
+use tallymesh_schemas::{Incarnation, NodeName, StructureName, bounds};
 
 use crate::check::EVERYTHING;
 use crate::truth::RunId;
@@ -159,7 +159,7 @@ pub(crate) struct Moment {
 impl Moment {
     /// Whether a stamp is further ahead than that of any correctly set clock.
     fn is_before(self, stamp: Stamp) -> bool {
-        stamp.unix_ms() > self.true_ms + limits::MAX_DRIFT.as_millis() as u64
+        stamp.unix_ms() > self.true_ms + bounds::MAX_DRIFT.as_millis() as u64
     }
 }
 
@@ -257,7 +257,7 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
     let (cache, name) = (&sim.cache, sim.name());
     let writes = sim.writes.borrow();
     // A stamp from the time when this node's clock was far ahead may have been taken back.
-    let believable = |stamp: &Stamp| stamp.unix_ms() <= unix_ms + limits::MAX_DRIFT.as_millis() as u64;
+    let believable = |stamp: &Stamp| stamp.unix_ms() <= unix_ms + bounds::MAX_DRIFT.as_millis() as u64;
     let entries = cache.entries(None, usize::MAX, 0);
     for entry in &entries {
         let written = writes.of(name, &entry.key).iter();

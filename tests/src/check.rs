@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Held, Row, Structure};
 use tallymesh_schemas::{
-    Actor, Cell, Incarnation, Kind, NodeName, OnDead, StructureId, StructureName, Version, limits,
+    Actor, Cell, Incarnation, Kind, NodeName, OnDead, StructureId, StructureName, Version, bounds,
 };
 
 pub use converged::pending;
@@ -398,7 +398,7 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
     cluster.run_for(retired)?;
     if !cluster.cache_specs.is_empty() {
         // Expired entries and removals are dropped when no clock can be before their time, in three rounds.
-        cluster.run_for(limits::MAX_DRIFT + SKEW + (config_digests(cluster)) * 8)?;
+        cluster.run_for(bounds::MAX_DRIFT + SKEW + (config_digests(cluster)) * 8)?;
     }
     if let Some(ttl) = cluster.gauge_specs.iter().map(|spec| spec.ttl).filter(|ttl| !ttl.is_zero()).max() {
         // The nodes take turns to clear expired entries. Each node's turn comes five seconds after the previous one's.

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Cache, Config, Now, Scope, Series, Structure, Time};
 use tallymesh_schemas::{
-    Actor, GaugeCacheSpec, NodeName, Rate, SeriesSpec, StructureSpec, ThrottleSpec, Window, limits,
+    Actor, GaugeCacheSpec, NodeName, Rate, SeriesSpec, StructureSpec, ThrottleSpec, Window, bounds,
 };
 
 pub use builder::{Builder, quick_config, series, spec};
@@ -111,8 +111,8 @@ impl Default for Timing {
             retry: Duration::from_millis(300),
             suspect_after: Duration::from_secs(1),
             dead_after: Duration::from_secs(4),
-            mesh: limits::MESH,
-            rings: limits::RINGS,
+            mesh: bounds::MESH,
+            rings: bounds::RINGS,
             leave_within: Duration::from_secs(3),
             audit_every: 16,
         }

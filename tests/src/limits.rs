@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{Bucket, Founding, Limiter, Soft, UNITS};
+use tallymesh_engine::limiter::{Bucket, Founding, Limiter, Soft, UNITS};
 use tallymesh_engine::{Structure, Time, Wake};
 use tallymesh_schemas::{NodeName, Rate, Strength, StructureName, ThrottleSpec};
 
@@ -375,7 +375,7 @@ fn heard_of(cluster: &crate::Cluster, structure: &Structure, node: &crate::node:
 /// A permit that the checker tracks.
 #[derive(Debug)]
 pub struct SimPermit {
-    pub(crate) permit: Option<tallymesh_engine::limits::Permit>,
+    pub(crate) permit: Option<tallymesh_engine::limiter::Permit>,
     pub(crate) name: String,
     pub(crate) admissions: Rc<RefCell<Admissions>>,
 }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tallymesh_engine::limits::Limiter;
+use tallymesh_engine::limiter::Limiter;
 use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window, limits};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window, bounds};
 
 use crate::caches::{SeenWrites, SimCache, TakenBack};
 use crate::check::{self, Looked, Seen};
@@ -180,7 +180,7 @@ impl Process {
                 continue;
             };
             let back = series.spec().interval_ms().saturating_mul(seen.saturating_sub(current).saturating_add(1));
-            if current < *seen && Duration::from_millis(back) < limits::MAX_DRIFT {
+            if current < *seen && Duration::from_millis(back) < bounds::MAX_DRIFT {
                 return Err(format!("{}: window {current} comes a second time, behind {seen}", series.spec().name));
             }
             turned += usize::from(current != *seen);

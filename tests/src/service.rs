@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limits::{Decision, Limiter};
+use tallymesh_engine::limiter::{Decision, Limiter};
 use tallymesh_engine::{CacheError, Count, HoldError, Now, Replica, Series, Stamp, Structure, Time};
 use tallymesh_schemas::{MaskLimit, NodeName, StructureName, Window, key};
 

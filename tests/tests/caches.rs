@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tallymesh_engine::CacheError;
 use tallymesh_harness::{Builder, Cluster, Failure, Fault, quick_config, spec};
-use tallymesh_schemas::{Bounds, Class, StructureSpec, limits};
+use tallymesh_schemas::{Bounds, Class, StructureSpec, bounds};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NEVER: Duration = Duration::ZERO;
@@ -191,7 +191,7 @@ fn who_joins_gets_everything_or_what_comes() {
         let mut cluster = cluster(1, &["a", "b", "c"]).caches([spec]).start();
         play(cluster.run_for(SECOND * 3));
         cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
-        let large = "v".repeat(limits::VALUE_BYTES - 8);
+        let large = "v".repeat(bounds::VALUE_BYTES - 8);
         for key in 0..40 {
             set(&mut cluster, "a", &format!("k{key}"), &format!("{large}{key}"));
         }

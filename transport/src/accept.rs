@@ -11,10 +11,10 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
 use crate::Refusal;
+use crate::bounds::HANDSHAKE_FAILED;
 use crate::closing::{Failure, Proven, Unproven};
 use crate::counters::count;
 use crate::greet::greet;
-use crate::limits::HANDSHAKE_FAILED;
 use crate::mesh::input::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;

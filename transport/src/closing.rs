@@ -9,7 +9,7 @@ use quinn::{ConnectionError, TransportErrorCode, VarInt};
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
 use crate::Refusal;
-use crate::limits::REASON_BYTES;
+use crate::bounds::REASON_BYTES;
 
 pub(crate) use proven::Proven;
 

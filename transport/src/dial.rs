@@ -10,11 +10,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::Identity;
+use crate::bounds::SEED_ADDRESSES;
 use crate::closing::{Code, Failure, Proven, Unproven};
 use crate::counters::count;
 use crate::greet::greet;
 use crate::identity::SERVER_NAME;
-use crate::limits::SEED_ADDRESSES;
 use crate::mesh::input::Input;
 use crate::mesh::plan::Origin;
 use crate::shared::Shared;

@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use crate::bounds::{self, MESH_INPUTS};
 use crate::dial::Dialer;
 use crate::gate::GatedSocket;
 use crate::hello::can_be_dialed;
 use crate::inbox::{Events, inbox};
-use crate::limits::{self, MESH_INPUTS};
 use crate::membership::{Peer, Swim};
 use crate::mesh::plan::Plan;
 use crate::mesh::{Command, Mesh, State};
@@ -147,7 +147,7 @@ impl Endpoint {
 
     /// The bounds of the transport that were reached since the start.
     pub fn bounds(&self) -> Vec<bound::Report> {
-        self.shared.tally.bounds.reports(limits::value)
+        self.shared.tally.bounds.reports(bounds::value)
     }
 
     /// Continues as a new run with a higher incarnation. The node closes its links, and they come up again for the new run. An

@@ -100,7 +100,7 @@ impl FrameReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tallymesh_schemas::limits::FRAME_BYTES;
+    use tallymesh_schemas::bounds::FRAME_BYTES;
 
     fn framed(payloads: &[&[u8]]) -> Bytes {
         let mut bytes = BytesMut::new();

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 
-use crate::limits::{UDP_BATCH, UDP_PAYLOAD};
+use crate::bounds::{UDP_BATCH, UDP_PAYLOAD};
 
 /// A switch in front of the socket. While it is closed, the socket drops every packet in both directions, like a pulled cable.
 /// Clones share one switch.

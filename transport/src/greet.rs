@@ -8,10 +8,10 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::frame;
 
 use crate::Refusal;
+use crate::bounds::HELLO_BYTES;
 use crate::closing::{Code, Ending, Failure, Proven};
 use crate::frames::{FrameReader, FramesError};
 use crate::hello::{Hello, HelloError};
-use crate::limits::HELLO_BYTES;
 use crate::shared::Shared;
 use crate::tls;
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh_schemas::NoSuchRun;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-use crate::limits::{BUILD_BYTES, HELLO_BYTES};
+use crate::bounds::{BUILD_BYTES, HELLO_BYTES};
 
 /// The sender's node and run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ pub(crate) fn can_be_dialed(addr: SocketAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tallymesh_schemas::limits::INCARNATION;
+    use tallymesh_schemas::bounds::INCARNATION;
 
     use super::*;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::Event;
-use crate::limits::{INBOX_BYTES, INBOX_EVENTS};
+use crate::bounds::{INBOX_BYTES, INBOX_EVENTS};
 use crate::shared::Shared;
 
 /// The events of an endpoint. One task reads them.

@@ -2,12 +2,12 @@
 //!
 //! One QUIC connection joins each pair of nodes. Both ends prove their identity with a certificate of the cluster's authority.
 //! The name in the certificate is the node's name. Each end opens one unidirectional stream for its frames and sends its
-//! [hello](limits::HELLO_BYTES) first; later frames are opaque to this crate. Membership (SWIM) uses datagrams on the same
+//! [hello](bounds::HELLO_BYTES) first; later frames are opaque to this crate. Membership (SWIM) uses datagrams on the same
 //! connections.
 //!
 //! [`Endpoint::bind`] starts everything and returns the handle and the stream of [`Event`]s. One task, the mesh, owns the other
 //! tasks. It decides which links stay, which addresses to dial and what to report to the membership. Each link has a task that
-//! reads and a task that writes. No memory grows with what a peer sends: [`limits`] names every bound.
+//! reads and a task that writes. No memory grows with what a peer sends: [`bounds`] names every bound.
 //!
 //! ```text
 //!  Endpoint ──commands──▶ mesh ──▶ dials, acceptor ──▶ greeted connections ──▶ mesh
@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
 
 mod accept;
+pub mod bounds;
 mod closing;
 mod config;
 mod counters;
@@ -33,7 +34,6 @@ mod greet;
 mod hello;
 mod identity;
 mod inbox;
-pub mod limits;
 mod link;
 mod member;
 mod membership;

@@ -11,9 +11,9 @@ use quinn::Connection;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::frame::{self, FrameError};
 
+use crate::bounds::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
 use crate::closing::{Code, Ending, Proven};
 use crate::hello::Hello;
-use crate::limits::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
 use crate::member::Traffic;
 use crate::outbox::{Outbox, PushError};
 
@@ -126,7 +126,7 @@ impl Link {
         }
     }
 
-    /// Whether the queue is below its [high-water mark](crate::limits::OUTBOX_HIGH). After it returned false,
+    /// Whether the queue is below its [high-water mark](crate::bounds::OUTBOX_HIGH). After it returned false,
     /// [`Event::Writable`](crate::Event::Writable) says when to ask again.
     pub fn has_room(&self) -> bool {
         self.0.outbox.has_room()
@@ -136,7 +136,7 @@ impl Link {
     ///
     /// # Errors
     /// [`SendError`] when the payload has no allowed length, the queue has reached its
-    /// [hard bound](crate::limits::OUTBOX_HARD), or the link is down.
+    /// [hard bound](crate::bounds::OUTBOX_HARD), or the link is down.
     pub fn send(&self, payload: Bytes) -> Result<(), SendError> {
         let peer = || self.peer().clone();
         frame::header(payload.len()).map_err(|source| SendError::Frame { peer: peer(), source })?;

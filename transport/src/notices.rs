@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::Notify;
 
-use crate::limits::{REFUSED_EVENTS, SUPERSEDED_EVENTS};
+use crate::bounds::{REFUSED_EVENTS, SUPERSEDED_EVENTS};
 use crate::{Event, LinkId, MemberState, Refusal};
 
 /// The notices that wait for the reader.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::limits::{OUTBOX_FRAME, OUTBOX_HARD, OUTBOX_HIGH, OUTBOX_HIGH_MIN};
+use crate::bounds::{OUTBOX_FRAME, OUTBOX_HARD, OUTBOX_HIGH, OUTBOX_HIGH_MIN};
 
 /// The queue of frames to write.
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tallymesh_schemas::limits::FRAME_BYTES;
+    use tallymesh_schemas::bounds::FRAME_BYTES;
 
     fn payload(len: usize) -> Bytes {
         Bytes::from(vec![0; len])

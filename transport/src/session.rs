@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quinn::SendStream;
 use tallymesh_schemas::Bound;
-use tallymesh_schemas::limits::FRAME_BYTES;
+use tallymesh_schemas::bounds::FRAME_BYTES;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 

@@ -3,7 +3,7 @@
 //! Unknown callers from one address get at most a share of the slots. When all are taken, a new caller takes a slot from the
 //! address that has the most. Addresses of known members have their own slots, so no unknown caller can keep a member out.
 
-use crate::limits::{HANDSHAKES, HANDSHAKES_KNOWN, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
+use crate::bounds::{HANDSHAKES, HANDSHAKES_KNOWN, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
 use crate::source::Source;
 
 /// The caller of a handshake.

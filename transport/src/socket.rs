@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::SOCKET_BUFFER;
+use crate::bounds::SOCKET_BUFFER;
 
 /// A socket bound to `listen`, with buffers as large as the system allows, up to [`SOCKET_BUFFER`]: a burst of a whole window
 /// arrives before a task wakes up.

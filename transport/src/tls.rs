@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
-use tallymesh_schemas::limits::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
+use tallymesh_schemas::bounds::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 
 use crate::Identity;
 use crate::wall_clock::WallClock;

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use quinn::{SendStream, WriteError};
 use tallymesh_schemas::frame;
 
+use crate::bounds::{COALESCE, WRITE_BATCH};
 use crate::counters::count;
-use crate::limits::{COALESCE, WRITE_BATCH};
 use crate::link::Link;
 use crate::outbox::Taken;
 use crate::shared::Shared;
@@ -95,6 +95,6 @@ mod tests {
     }
 
     fn frame_bytes() -> usize {
-        tallymesh_schemas::limits::FRAME_BYTES
+        tallymesh_schemas::bounds::FRAME_BYTES
     }
 }

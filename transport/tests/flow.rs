@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{Authority, Node, name, until};
-use tallymesh_transport::limits::{INBOX_BYTES, OUTBOX_HARD};
+use tallymesh_transport::bounds::{INBOX_BYTES, OUTBOX_HARD};
 use tallymesh_transport::{Event, MemberState, SendError};
 
 #[tokio::test(flavor = "multi_thread")]

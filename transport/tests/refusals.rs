@@ -161,7 +161,7 @@ async fn a_bad_frame_or_a_second_stream_closes_only_that_link() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_are_bounded() {
-    use tallymesh_transport::limits::{HANDSHAKES, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
+    use tallymesh_transport::bounds::{HANDSHAKES, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
     let authority = Authority::new();
     let long = |config: &mut Config| config.timings.hello = Duration::from_secs(60);
     let mut a = Node::start_with(&authority, "a", 1, &[], long);

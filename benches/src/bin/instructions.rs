@@ -18,7 +18,7 @@ use tallymesh_benches::input::{self, Spread, address_key};
 use tallymesh_benches::prefix::net;
 use tallymesh_benches::take::{READY, Throttles};
 use tallymesh_benches::{add, replicas};
-use tallymesh_engine::limits::Throttle;
+use tallymesh_engine::limiter::Throttle;
 use tallymesh_engine::{Counter, Now, Replica, Structure, Time};
 use tallymesh_schemas::{Class, Strength};
 

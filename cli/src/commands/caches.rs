@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use serde_json::{Value, json};
 use tallymesh_schemas::admin::{Answer, CacheInfo, CacheItem, GaugeInfo, Request};
-use tallymesh_schemas::{key, limits};
+use tallymesh_schemas::{bounds, key};
 
 use crate::args::{CacheKey, CacheSet, GaugeKey};
 use crate::client::Target;
@@ -74,7 +74,7 @@ pub(crate) fn set(args: CacheSet, target: &Target) -> Result<(), Failure> {
 /// One byte more than allowed is enough to be told that it is too much.
 fn from_stdin() -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
-    let read = io::stdin().lock().take(limits::VALUE_BYTES as u64 + 1).read_to_end(&mut value);
+    let read = io::stdin().lock().take(bounds::VALUE_BYTES as u64 + 1).read_to_end(&mut value);
     read.map(|_| value).map_err(|error| Failure::Input(format!("cannot read the value from stdin: {error}")))
 }
 

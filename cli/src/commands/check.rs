@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::json;
 use tallymesh_schemas::config::{CacheConfig, Config, ConfigErrors};
-use tallymesh_schemas::{StructureSpec, limits};
+use tallymesh_schemas::{StructureSpec, bounds};
 
 use crate::failure::Failure;
 use crate::output::{Format, Out};
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let file = File::open(path).map_err(|error| cannot(&error.to_string()))?;
     let mut bytes = Vec::new();
     // One byte more than allowed is enough for the parser to say that it is too long.
-    let read = file.take(limits::CONFIG_BYTES as u64 + 1).read_to_end(&mut bytes);
+    let read = file.take(bounds::CONFIG_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| cannot(&error.to_string()))?;
     String::from_utf8(bytes).map_err(|error| {
         let line =

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use clap::ValueEnum;
 use serde_json::Value;
 use tallymesh_engine::{Now, Structure};
+use tallymesh_schemas::bounds;
 use tallymesh_schemas::key::KeyError;
-use tallymesh_schemas::limits;
 
 use super::protocol::{Body, Refusal, body};
 
@@ -76,12 +76,12 @@ impl Workload {
     }
 
     fn delta(self, args: &Body) -> Result<i64, Refusal> {
-        let lowest = if self == Self::GCounter { 0 } else { -limits::STEP };
-        let within = |n: &i64| (lowest..=limits::STEP).contains(n);
+        let lowest = if self == Self::GCounter { 0 } else { -bounds::STEP };
+        let within = |n: &i64| (lowest..=bounds::STEP).contains(n);
         args.get("delta")
             .and_then(Value::as_i64)
             .filter(within)
-            .ok_or_else(|| Refusal::field("delta", format!("has to be an integer from {lowest} to {}", limits::STEP)))
+            .ok_or_else(|| Refusal::field("delta", format!("has to be an integer from {lowest} to {}", bounds::STEP)))
     }
 }
 
@@ -96,7 +96,7 @@ fn insert(structure: &Structure, now: Now, field: &'static str, args: &Body) -> 
 }
 
 fn refused(field: &'static str, error: &KeyError) -> Refusal {
-    Refusal::field(field, format!("cannot be kept: {error}; at most {} bytes of JSON are", limits::KEY_BYTES))
+    Refusal::field(field, format!("cannot be kept: {error}; at most {} bytes of JSON are", bounds::KEY_BYTES))
 }
 
 /// An element as a key: its JSON text, with escapes for the control characters that JSON allows and keys do not. Objects

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, bounds};
 
 use crate::cluster::{Cluster, NODES, STRANGER, name};
 use crate::lab;
@@ -126,7 +126,7 @@ impl Liar {
     async fn too_much(&self) {
         let us = self.actor();
         let mut talk = self.link(0).await;
-        talk.say(&digest(INBOUND, self.run, [(us.clone(), limits::VERSION)])).await;
+        talk.say(&digest(INBOUND, self.run, [(us.clone(), bounds::VERSION)])).await;
         let step = 20_000;
         for from in (0..ROWS).step_by(step as usize) {
             let numbers = from..from + step;
@@ -135,7 +135,7 @@ impl Liar {
         }
         // Sparse slots: a node that made room for all between them would need gigabytes.
         let mut at = u64::from(ROWS);
-        let sparse = (0..10_000).map(|n| limits::ROWS_PER_ACTOR - 1 - n * 1000);
+        let sparse = (0..10_000).map(|n| bounds::ROWS_PER_ACTOR - 1 - n * 1000);
         let sparse: Vec<_> = sparse.collect();
         let batch = rows(at, (at + 1..).zip(&sparse).map(|(version, slot)| (*slot, version, None)));
         talk.say(&delta(INBOUND, &us, at, at + 10_000, &batch)).await;
@@ -146,15 +146,15 @@ impl Liar {
             talk.say(&delta(INBOUND, &us, at, at + 900_000, &batch)).await;
             at += 900_000;
         }
-        let last = rows(at, [(7, limits::VERSION, Some(address_key(7)))]);
-        talk.say(&delta(INBOUND, &us, at, limits::VERSION, &last)).await;
+        let last = rows(at, [(7, bounds::VERSION, Some(address_key(7)))]);
+        talk.say(&delta(INBOUND, &us, at, bounds::VERSION, &last)).await;
         talk.heard_out("far too much").await;
-        talk.say(&delta(INBOUND, &us, limits::VERSION, limits::VERSION + 1, &[])).await;
+        talk.say(&delta(INBOUND, &us, bounds::VERSION, bounds::VERSION + 1, &[])).await;
         talk.refused("a version beyond the limit").await;
         let mut talk = self.link(3).await;
         // Of another object: of this one others may have passed on by now what was told before, and it would be old news.
         talk.say(&digest(OUTBOUND, self.run, [(us.clone(), 9)])).await;
-        let beyond = rows(0, [(limits::ROWS_PER_ACTOR, 1, Some(address_key(1)))]);
+        let beyond = rows(0, [(bounds::ROWS_PER_ACTOR, 1, Some(address_key(1)))]);
         talk.say(&delta(OUTBOUND, &us, 0, 9, &beyond)).await;
         talk.refused("a slot beyond the limit").await;
     }
@@ -167,7 +167,7 @@ impl Liar {
                 let name = NodeName::new(&format!("made-up-{batch}-{n}")).expect("a good name");
                 (Actor::new(name, Incarnation(1)), 7)
             };
-            talk.say(&digest(INBOUND, self.run, (0..limits::DIGEST_ENTRIES).map(actor))).await;
+            talk.say(&digest(INBOUND, self.run, (0..bounds::DIGEST_ENTRIES).map(actor))).await;
         }
         talk.heard_out("made-up nodes").await;
         talk.close();
@@ -207,11 +207,11 @@ impl Liar {
     /// Runs at the end of all runs: of the nodes, which it says to have seen, and to have been told to forget.
     async fn last_runs(&self) {
         let mut talk = self.link(3).await;
-        let last = Incarnation(limits::INCARNATION);
+        let last = Incarnation(bounds::INCARNATION);
         talk.say(&digest(INBOUND, self.run, (0..NODES).map(|node| (Actor::new(name(node), last), NEVER_ISSUED)))).await;
         talk.say(&forgotten(self.run, (0..NODES).map(name))).await;
         talk.heard_out("runs at the limit").await;
-        let beyond = Incarnation(limits::INCARNATION + 1);
+        let beyond = Incarnation(bounds::INCARNATION + 1);
         talk.say(&digest(INBOUND, self.run, [(Actor::new(name(1), beyond), 1)])).await;
         talk.refused("a run beyond the limit").await;
     }

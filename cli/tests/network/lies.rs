@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, key, limits};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, bounds, key};
 
 use crate::truth::INBOUND;
 
@@ -78,7 +78,7 @@ pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeNa
         .map(|node| Tombstone {
             node,
             from: Incarnation(0),
-            incarnation: Incarnation(limits::INCARNATION),
+            incarnation: Incarnation(bounds::INCARNATION),
             until_ms: u64::MAX,
         })
         .collect();

@@ -12,7 +12,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tallymesh_schemas::message::{Message, Want};
-use tallymesh_schemas::{Actor, NodeName, StructureId, frame, limits};
+use tallymesh_schemas::{Actor, NodeName, StructureId, bounds, frame};
 
 use crate::lab;
 
@@ -49,7 +49,7 @@ impl Peer {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .expect("key and certificate fit");
-        tls.alpn_protocols = vec![format!("tallymesh/{}", limits::PROTOCOL_VERSION).into_bytes()];
+        tls.alpn_protocols = vec![format!("tallymesh/{}", bounds::PROTOCOL_VERSION).into_bytes()];
         let tls = QuicClientConfig::try_from(tls).expect("TLS for QUIC");
         let mut endpoint = Endpoint::client(([0, 0, 0, 0], 0).into()).expect("a port");
         endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(tls)));

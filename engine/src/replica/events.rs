@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::bound::{self, Bound};
-use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName, limits};
+use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName, bounds};
 
-use super::report::{Event, EventKind};
+use crate::replica::report::{Event, EventKind};
 use crate::time::Time;
 
 /// Changes of one node's life that are queued one by one before they are counted: a restart causes three or four.
@@ -85,7 +85,7 @@ impl Events {
 
     /// If the caller does not poll, the oldest events are dropped first: events are meant for people.
     fn queue(&mut self, event: Event) {
-        if self.queue.len() >= limits::EVENTS {
+        if self.queue.len() >= bounds::EVENTS {
             self.queue.pop_front();
             self.tally.reached(Bound::Events);
         }

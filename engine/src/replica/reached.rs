@@ -14,12 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::bound::{self, Bound};
-use tallymesh_schemas::{Actor, NodeName, StructureId, limits};
+use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 
-use super::Replica;
-use super::stream::StreamId;
+use crate::replica::Replica;
+use crate::replica::stream::StreamId;
 
-/// Runs and nodes that other nodes reported and this node does not hold, at most [`limits::UNHELD`] of each.
+/// Runs and nodes that other nodes reported and this node does not hold, at most [`bounds::UNHELD`] of each.
 #[derive(Debug, Default)]
 pub(super) struct Unheld {
     /// Runs without a place in a structure.
@@ -33,7 +33,7 @@ pub(super) struct Unheld {
 impl Unheld {
     /// Records a run that has no place in a structure.
     pub(super) fn part(&mut self, part: StreamId) {
-        if self.parts.len() < limits::UNHELD || self.parts.contains(&part) {
+        if self.parts.len() < bounds::UNHELD || self.parts.contains(&part) {
             self.parts.insert(part);
         } else {
             self.more = true;
@@ -42,7 +42,7 @@ impl Unheld {
 
     /// Records a node, reported by `teller`, that has no place.
     pub(super) fn node(&mut self, node: &NodeName, teller: &NodeName) {
-        if self.nodes.len() < limits::UNHELD || self.nodes.contains_key(node) {
+        if self.nodes.len() < bounds::UNHELD || self.nodes.contains_key(node) {
             self.nodes.insert(node.clone(), teller.clone());
         } else {
             self.more = true;
@@ -99,14 +99,14 @@ impl Replica {
 
 fn limit(bound: Bound) -> u64 {
     let limit = match bound {
-        Bound::Actors => limits::ACTORS,
-        Bound::Nodes => limits::NODES,
-        Bound::Rows => limits::ROWS_PER_ACTOR as usize,
-        Bound::Tombstones => limits::TOMBSTONES,
-        Bound::SeenEntries => limits::SEEN_ENTRIES,
-        Bound::Wants => limits::WANTS,
-        Bound::RunQuestions => limits::RUN_QUESTIONS as usize,
-        Bound::Events => limits::EVENTS,
+        Bound::Actors => bounds::ACTORS,
+        Bound::Nodes => bounds::NODES,
+        Bound::Rows => bounds::ROWS_PER_ACTOR as usize,
+        Bound::Tombstones => bounds::TOMBSTONES,
+        Bound::SeenEntries => bounds::SEEN_ENTRIES,
+        Bound::Wants => bounds::WANTS,
+        Bound::RunQuestions => bounds::RUN_QUESTIONS as usize,
+        Bound::Events => bounds::EVENTS,
         // Other components count these.
         _ => 0,
     };

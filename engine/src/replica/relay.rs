@@ -19,14 +19,14 @@
 )]
 
 use tallymesh_schemas::message::{Prune, Want};
-use tallymesh_schemas::{Actor, NodeName, limits};
+use tallymesh_schemas::{Actor, NodeName, bounds};
 
-use super::Replica;
-use super::digest::PATIENCE;
-use super::link::TRIES;
-use super::stream::StreamId;
 use crate::canary::{self, Canary};
-use crate::sync::Progress;
+use crate::counter::sync::Progress;
+use crate::replica::Replica;
+use crate::replica::peer::digest::PATIENCE;
+use crate::replica::peer::link::TRIES;
+use crate::replica::stream::StreamId;
 
 impl Replica {
     /// Whether this node needs a relay for the rows of a run: its node is alive, and there is no link to it.
@@ -63,7 +63,7 @@ impl Replica {
 
     /// Asks a peer to stop sending rows of a run that is over.
     pub(super) fn refuse(&mut self, peer: &NodeName, part: StreamId) {
-        if let Some(link) = self.links.get_mut(peer).filter(|link| link.prunes.len() < limits::ACTORS) {
+        if let Some(link) = self.links.get_mut(peer).filter(|link| link.prunes.len() < bounds::ACTORS) {
             link.prunes.insert(part);
         }
     }
@@ -90,7 +90,7 @@ impl Replica {
         if !self.needs_parent(&part.1) || canary::broken(Canary::PrunedForGood) {
             return;
         }
-        let said = |link: &super::Link| link.peer_progress.get(part).map(|said| (said.applied, said.since));
+        let said = |link: &crate::replica::Link| link.peer_progress.get(part).map(|said| (said.applied, said.since));
         let able = self.links.iter().filter(|(_, link)| !link.feeds.contains_key(part));
         let able = able.filter_map(|(peer, link)| Some((said(link)?, peer)));
         let Some(have) = self.structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else { return };

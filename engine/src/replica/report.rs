@@ -15,10 +15,11 @@ use std::fmt;
 use std::time::Duration;
 
 use tallymesh_schemas::message::MessageError;
-use tallymesh_schemas::{Actor, Incarnation, NodeName, SeriesName, StructureName, limits};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, SeriesName, StructureName, bounds};
 
-use super::{Life, RestoreError};
-use crate::ledger::ApplyError;
+use crate::counter::join::ApplyError;
+use crate::replica::persist::restore::RestoreError;
+use crate::replica::runs::liveness::Life;
 
 /// Why a structure was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,10 +34,10 @@ pub enum StructureError {
     #[error("there is a series \"{0}\" of {1} seconds already: give each its own name or interval")]
     DuplicateSeries(SeriesName, u32),
     /// There are too many windows.
-    #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = limits::WINDOWS)]
+    #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = bounds::WINDOWS)]
     TooManyWindows,
     /// There are too many structures.
-    #[error("a node replicates at most {max} structures", max = limits::STRUCTURES)]
+    #[error("a node replicates at most {max} structures", max = bounds::STRUCTURES)]
     TooMany,
 }
 
@@ -131,7 +132,7 @@ pub enum Event {
         /// Whether the clock went ahead.
         ahead: bool,
     },
-    /// A peer's clock differs from this node's clock by more than [`Replica::clock_bound`](super::Replica::clock_bound) allows.
+    /// A peer's clock differs from this node's clock by more than [`Replica::clock_bound`](crate::replica::Replica::clock_bound) allows.
     ClockOff {
         /// The peer.
         peer: NodeName,

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::limits;
+use tallymesh_schemas::bounds;
 
 use crate::canary::{self, Canary};
 use crate::time::{Now, Time};
 
 /// The node's clock for windows: the wall clock, except that it does not follow small steps back.
 ///
-/// When the wall clock goes back by at most [`limits::MAX_DRIFT`], this clock runs at half speed until the wall clock has
+/// When the wall clock goes back by at most [`bounds::MAX_DRIFT`], this clock runs at half speed until the wall clock has
 /// caught up. So no window comes a second time, and none lasts more than twice its length. When the wall clock goes back by
 /// more, it was wrong before, and this clock follows it at once.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,7 +37,7 @@ pub(super) struct Step {
 }
 
 /// The maximum by which the clock may be ahead of the wall clock.
-const MAX_AHEAD_US: u64 = limits::MAX_DRIFT.as_secs() * 1_000_000;
+const MAX_AHEAD_US: u64 = bounds::MAX_DRIFT.as_secs() * 1_000_000;
 
 impl WindowClock {
     /// Reads the wall clock. Returns the step if the wall clock has made a large one since the last reading.
@@ -61,10 +61,10 @@ impl WindowClock {
         let (was, read) = self.read.replace((wall, at))?;
         let expected = was.saturating_add(micros(at.since(read)));
         let by = Duration::from_micros(wall.abs_diff(expected));
-        if by <= limits::MAX_DRIFT {
+        if by <= bounds::MAX_DRIFT {
             return None;
         }
-        let is_told = self.reported_at.is_none_or(|reported_at| at.since(reported_at) > limits::MAX_DRIFT);
+        let is_told = self.reported_at.is_none_or(|reported_at| at.since(reported_at) > bounds::MAX_DRIFT);
         if is_told {
             self.reported_at = Some(at);
         }

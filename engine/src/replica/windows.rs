@@ -1,14 +1,15 @@
-//! The windows of series. The [clock for windows](super::window_clock) decides which exist.
+//! The windows of series. The [clock for windows](crate::replica::window_clock) decides which exist.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{SeriesName, SeriesSpec, StructureId, Window, limits};
+use tallymesh_schemas::{SeriesName, SeriesSpec, StructureId, Window, bounds};
 
-use super::{Event, Held, Replica, StructureError};
-use crate::series::{Ring, Series};
-use crate::structure::Structure;
+use crate::counter::series::{Ring, Series};
+use crate::counter::structure::Structure;
+use crate::replica::report::{Event, StructureError};
+use crate::replica::{Held, Replica};
 use crate::time::{Now, Time};
 use crate::wake::Wake;
 
@@ -32,7 +33,7 @@ struct Aside {
 }
 
 /// How many windows are remembered as spent: as many as another node may still hold.
-const SPENT: usize = *limits::MONITOR_WINDOWS.end() as usize;
+const SPENT: usize = *bounds::MONITOR_WINDOWS.end() as usize;
 
 impl HeldSeries {
     fn new(series: Arc<Series>, wake: Wake) -> Self {
@@ -59,7 +60,7 @@ impl HeldSeries {
     /// step.
     fn is_step(&self, from: Window, to: Window) -> bool {
         let longest = self.series.spec().interval_ms().saturating_mul(from.abs_diff(to).saturating_add(1));
-        to < from || (to - from > 1 && Duration::from_millis(longest) > limits::MAX_DRIFT)
+        to < from || (to - from > 1 && Duration::from_millis(longest) > bounds::MAX_DRIFT)
     }
 }
 
@@ -87,7 +88,7 @@ impl Replica {
             return Err(StructureError::DuplicateSeries(spec.name, spec.interval));
         }
         let kept: u64 = self.series.iter().map(|held| u64::from(held.series.spec().windows)).sum();
-        if kept + u64::from(spec.windows) > limits::WINDOWS as u64 {
+        if kept + u64::from(spec.windows) > bounds::WINDOWS as u64 {
             return Err(StructureError::TooManyWindows);
         }
         let current = spec.window_at(self.clock.unix_ms());

@@ -3,7 +3,7 @@
 use tallymesh_engine::Stamp;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, key, limits};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, bounds, key};
 
 use super::vocabulary::{At, Entry, Fingerprint, Key, NODES, Rows, Run, Said, State, Which, Who, node, sound_key};
 use super::{Driven, FIRST_RUN};
@@ -13,7 +13,7 @@ impl Driven {
         match run {
             Run::Ours => self.replica.actor().incarnation,
             Run::First(more) => Incarnation(FIRST_RUN + u64::from(more % 4)),
-            Run::Other(number) => Incarnation(number.of(limits::INCARNATION)),
+            Run::Other(number) => Incarnation(number.of(bounds::INCARNATION)),
         }
     }
 
@@ -38,7 +38,7 @@ impl Driven {
         match at {
             At::Held => held().map_or(0, |held| held.applied),
             At::Start => 0,
-            At::Any(number) => number.of(limits::VERSION),
+            At::Any(number) => number.of(bounds::VERSION),
         }
     }
 
@@ -63,11 +63,11 @@ impl Driven {
 
     fn entry(&self, peer: &NodeName, which: Which, entry: &Entry) -> DigestEntry {
         let actor = self.actor(peer, entry.who);
-        let since = entry.since.of(limits::VERSION);
+        let since = entry.since.of(bounds::VERSION);
         DigestEntry {
             since,
-            applied: since.saturating_add(entry.more.of(limits::VERSION)),
-            low_water: entry.floor.of(limits::VERSION),
+            applied: since.saturating_add(entry.more.of(bounds::VERSION)),
+            low_water: entry.floor.of(bounds::VERSION),
             fingerprint: self.fingerprint(which, &actor, entry.fingerprint).unwrap_or(0),
             age_ms: None,
             actor,
@@ -103,8 +103,8 @@ impl Driven {
                 })
             }
             Said::Want { which, who, since, more, snapshot } => {
-                let since = since.of(limits::VERSION);
-                let after = since.saturating_add(more.of(limits::VERSION));
+                let since = since.of(bounds::VERSION);
+                let after = since.saturating_add(more.of(bounds::VERSION));
                 let (structure, actor) = (self.id(*which), self.actor(peer, *who));
                 Message::Want(Want { structure, actor, since, after, snapshot: *snapshot })
             }
@@ -117,7 +117,7 @@ impl Driven {
                     since: since.min(known).min(after),
                     keys_complete: known.min(after),
                     after,
-                    upto: after.saturating_add(more.of(limits::VERSION)),
+                    upto: after.saturating_add(more.of(bounds::VERSION)),
                     low_water: floor,
                     snapshot: *snapshot,
                     fingerprint: self.fingerprint(*which, &actor, *fingerprint),
@@ -205,7 +205,7 @@ impl Driven {
                 State::Content { key: given, stamp, expires, value } => {
                     let key = given.is_some().then_some(key.as_slice());
                     let stamp = Stamp::at(self.now.unix_ms).0.saturating_add(stamp.of(1 << 40));
-                    RowState::Content { key, stamp, expires_ms: expires.of(limits::UNIX_MS) >> 1, value }
+                    RowState::Content { key, stamp, expires_ms: expires.of(bounds::UNIX_MS) >> 1, value }
                 }
                 State::Known(added, removed) => {
                     RowState::Live { key: None, added: added.of(u64::MAX), removed: removed.of(u64::MAX) }
@@ -215,7 +215,7 @@ impl Driven {
                 }
                 State::Vacant => RowState::Vacant,
             };
-            let slot = u32::try_from(row.slot.of(limits::ROWS_PER_ACTOR.into())).unwrap_or(u32::MAX);
+            let slot = u32::try_from(row.slot.of(bounds::ROWS_PER_ACTOR.into())).unwrap_or(u32::MAX);
             writer.push(WireRow { slot, version, state });
         }
         writer.finish()

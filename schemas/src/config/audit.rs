@@ -8,7 +8,7 @@ use super::Monitor;
 use super::report::{Report, quoted};
 use super::scope::{Scope, no_label};
 use super::value::Text;
-use crate::limits;
+use crate::bounds;
 
 const EXAMPLE: &str = "\"300,6\"";
 
@@ -19,8 +19,8 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Vec<Monitor> {
     scope.finish(report, "inbound_audit has one key");
     let Some(setting) = setting else { return Vec::new() };
     let texts = setting.texts(report, "monitors = [\"300,6\", \"3600,24\"]");
-    if texts.len() > limits::MONITORS {
-        let message = format!("{} monitors, there may be {}", texts.len(), limits::MONITORS);
+    if texts.len() > bounds::MONITORS {
+        let message = format!("{} monitors, there may be {}", texts.len(), bounds::MONITORS);
         report.add(setting.at(), message, "keep those that are asked for");
         return Vec::new();
     }
@@ -42,8 +42,8 @@ fn parse(text: Text<'_>) -> Result<Monitor, String> {
         return Err(format!("write the seconds of a window and how many are kept: {EXAMPLE}"));
     };
     Ok(Monitor {
-        interval: number("the seconds of a window", interval, &limits::MONITOR_INTERVAL)?,
-        windows: number("how many windows are kept", windows, &limits::MONITOR_WINDOWS)?,
+        interval: number("the seconds of a window", interval, &bounds::MONITOR_INTERVAL)?,
+        windows: number("how many windows are kept", windows, &bounds::MONITOR_WINDOWS)?,
     })
 }
 

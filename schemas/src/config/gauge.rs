@@ -9,7 +9,7 @@ use super::report::{Report, quoted};
 use super::scope::{Scope, block_at, label};
 use super::suggest::did_you_mean;
 use super::{MetricsConfig, Pace};
-use crate::{GaugeCacheSpec, limits};
+use crate::{GaugeCacheSpec, bounds};
 
 /// A stanza and the position of its name.
 pub(super) struct Named {
@@ -25,8 +25,8 @@ pub(super) fn read(block: &Block, metrics: Option<&MetricsConfig>, report: &mut 
     let [max_size, ttl, replicate] = ["max_size", "ttl", "replicate"].map(|key| scope.take(key));
     scope.finish(report, "the keys of gauge_cache are");
 
-    let max_size = max_size.and_then(|setting| setting.count(report, &limits::CACHE_ELEMENTS, Some(-1)));
-    let ttl = ttl.and_then(|setting| setting.count(report, &limits::GAUGE_CACHE_TTL, None));
+    let max_size = max_size.and_then(|setting| setting.count(report, &bounds::CACHE_ELEMENTS, Some(-1)));
+    let ttl = ttl.and_then(|setting| setting.count(report, &bounds::GAUGE_CACHE_TTL, None));
     let words = ["cluster", "none"];
     let said =
         replicate.and_then(|setting| Some((setting.text(report, "replicate = \"cluster\"")?.text, setting.at())));

@@ -9,7 +9,7 @@ use super::scope::{Scope, block_at, label, no_label};
 use super::suggest::did_you_mean;
 use super::value::Setting;
 use super::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
-use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, key, limits};
+use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, bounds, key};
 
 /// Default for how long a seat holder keeps its share without a message from another one.
 pub(super) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
@@ -90,8 +90,8 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> LimitsConfig {
 
 fn founder_names(setting: Setting<'_>, report: &mut Report<'_>) -> Vec<NodeName> {
     let texts = setting.texts(report, "founders = [\"relay-0-1\", \"relay-0-2\"]");
-    if texts.len() > limits::FOUNDERS {
-        let message = format!("{} founders, there may be {}", texts.len(), limits::FOUNDERS);
+    if texts.len() > bounds::FOUNDERS {
+        let message = format!("{} founders, there may be {}", texts.len(), bounds::FOUNDERS);
         report.add(setting.at(), message, "list the steady nodes: the others borrow from them");
         return Vec::new();
     }
@@ -119,7 +119,7 @@ fn reclaim(setting: Setting<'_>, report: &mut Report<'_>) -> Option<Duration> {
         _ => None,
     };
     let time = number.parse::<u64>().ok().zip(unit).and_then(|(n, unit)| n.checked_mul(unit)).map(Duration::from_secs);
-    if time.is_none_or(|time| !limits::RECLAIM_AFTER.contains(&time)) {
+    if time.is_none_or(|time| !bounds::RECLAIM_AFTER.contains(&time)) {
         let help = "write a whole number and s, m or h, from \"1s\" to \"24h\"";
         report.add(setting.at(), format!("bad reclaim_after {}", quoted(text)), help);
         return None;
@@ -216,7 +216,7 @@ fn permits(block: &Block, config: &mut LimitsConfig, report: &mut Report<'_>) {
     let mut scope = Scope::block(format!("permits {}", quoted(name)), block);
     let maximum = scope.require("maximum", report, "100");
     scope.finish(report, "the key of permits is");
-    let maximum = maximum.and_then(|setting| setting.count(report, &limits::PERMITS, None));
+    let maximum = maximum.and_then(|setting| setting.count(report, &bounds::PERMITS, None));
     let Some(maximum) = maximum.and_then(|maximum| u64::try_from(maximum).ok()) else { return };
     if let Err(error) = key::throttle(name) {
         report.add(at, "this cannot be the name of permits", error.to_string());

@@ -1,7 +1,7 @@
 //! Measures the nesting of a text before it is parsed. The parser tries some brackets in two ways, and each way tries the inner
 //! brackets in two ways, so its time doubles with every level.
 
-use crate::limits;
+use crate::bounds;
 
 /// What encloses a bracket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) fn too_deep(text: &str) -> Option<usize> {
             _ => 1,
         };
         if let Some(within) = opened {
-            if open.len() >= limits::CONFIG_NESTING {
+            if open.len() >= bounds::CONFIG_NESTING {
                 return Some(at);
             }
             open.push(within);
@@ -59,7 +59,7 @@ mod tests {
 
     #[test]
     fn brackets_are_counted_where_they_are_brackets() {
-        let most = limits::CONFIG_NESTING;
+        let most = bounds::CONFIG_NESTING;
         assert_eq!(too_deep(&"{".repeat(most)), None);
         assert_eq!(too_deep(&"{".repeat(most + 1)), Some(most));
         assert_eq!(too_deep(&"[({".repeat(most)), Some(most));

@@ -10,7 +10,7 @@ use super::report::{Report, quoted};
 use super::scope::{Scope, no_label};
 use super::value::{Setting, Text};
 use super::{NodeConfig, OnFullDisk, Tls};
-use crate::{NodeName, limits};
+use crate::{NodeName, bounds};
 
 pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig> {
     no_label(block, report);
@@ -80,9 +80,9 @@ fn socket(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     let named = path(setting, report)?;
     let resolved = report.folder().join(&named);
     let bytes = resolved.as_os_str().len();
-    if bytes > limits::SOCKET_PATH_BYTES {
+    if bytes > bounds::SOCKET_PATH_BYTES {
         let message = format!("the path of the socket has {bytes} bytes: {}", quoted(&resolved.to_string_lossy()));
-        report.add(setting.at(), message, format!("the system takes {} at most", limits::SOCKET_PATH_BYTES));
+        report.add(setting.at(), message, format!("the system takes {} at most", bounds::SOCKET_PATH_BYTES));
         return None;
     }
     Some(named)
@@ -123,8 +123,8 @@ fn reachable(setting: Setting<'_>, address: SocketAddr, listens: bool, report: &
 
 fn seed_list(setting: Setting<'_>, listens: Option<SocketAddr>, report: &mut Report<'_>) -> Vec<String> {
     let texts = setting.texts(report, "seeds = [\"127.0.0.1:4802\"]");
-    if texts.len() > limits::SEEDS {
-        let message = format!("{} seeds, there may be {}", texts.len(), limits::SEEDS);
+    if texts.len() > bounds::SEEDS {
+        let message = format!("{} seeds, there may be {}", texts.len(), bounds::SEEDS);
         report.add(setting.at(), message, "a few are enough: the others are heard of from them");
         return Vec::new();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::report::{Report, quoted};
 use super::value::Setting;
 use crate::OnDead;
-use crate::limits;
+use crate::bounds;
 
 /// The time that `drop` alone stands for.
 const DROP: Duration = Duration::from_secs(10);
@@ -37,11 +37,11 @@ fn time(text: &str) -> Result<Duration, String> {
         _ => return Err("write a whole number and ms, s, m or h, as in \"drop 10s\"".to_owned()),
     };
     let too_long =
-        || format!("the longest is \"drop {}h\"; \"hold\" keeps them for good", limits::DROP_AFTER.as_secs() / 3600);
+        || format!("the longest is \"drop {}h\"; \"hold\" keeps them for good", bounds::DROP_AFTER.as_secs() / 3600);
     let number: u64 = match number {
         "" => return Err("write a whole number and ms, s, m or h, as in \"drop 10s\"".to_owned()),
         number => number.parse().map_err(|_| too_long())?,
     };
     let after = Duration::from_millis(number.checked_mul(millis).ok_or_else(too_long)?);
-    if after > limits::DROP_AFTER { Err(too_long()) } else { Ok(after) }
+    if after > bounds::DROP_AFTER { Err(too_long()) } else { Ok(after) }
 }

@@ -10,7 +10,7 @@ use super::scope::{Scope, label};
 use super::suggest::{did_you_mean, listed};
 use super::value::Setting;
 use super::{CacheConfig, Metric, MetricsConfig, Pace, ThrottleClass, ThrottleConfig, on_dead};
-use crate::{Bounds, Class, OnDead, StructureName, StructureSpec, limits};
+use crate::{Bounds, Class, OnDead, StructureName, StructureSpec, bounds};
 
 /// A stanza.
 pub(super) struct Replicate {
@@ -83,8 +83,8 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Replicate> 
         parameters: stanza.parameters(parameters, subject, report),
         pace: pace(max_delay, max_pending, report),
         bounds: Bounds {
-            elements: max_size.and_then(|setting| bound(setting, &limits::CACHE_ELEMENTS, report)),
-            bytes: max_bytes.and_then(|setting| bound(setting, &limits::CACHE_BYTES, report)),
+            elements: max_size.and_then(|setting| bound(setting, &bounds::CACHE_ELEMENTS, report)),
+            bytes: max_bytes.and_then(|setting| bound(setting, &bounds::CACHE_BYTES, report)),
         },
         on_dead: on_dead.and_then(|setting| on_dead::read(setting, report)),
     };
@@ -99,8 +99,8 @@ fn bound(setting: Setting<'_>, range: &RangeInclusive<u64>, report: &mut Report<
 }
 
 fn pace(max_delay: Option<Setting<'_>>, max_pending: Option<Setting<'_>>, report: &mut Report<'_>) -> Pace {
-    let max_delay = max_delay.and_then(|setting| setting.seconds(report, &limits::MAX_DELAY_SECONDS));
-    let max_pending = max_pending.and_then(|setting| setting.count(report, &limits::MAX_PENDING, None));
+    let max_delay = max_delay.and_then(|setting| setting.seconds(report, &bounds::MAX_DELAY_SECONDS));
+    let max_pending = max_pending.and_then(|setting| setting.count(report, &bounds::MAX_PENDING, None));
     let Pace { max_delay: delay, max_pending: pending } = Pace::default();
     Pace {
         max_delay: max_delay.unwrap_or(delay),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::limits;
+use crate::bounds;
 use crate::visible::is_hidden;
 
 /// All errors of one configuration file, in the order of its lines.
@@ -31,7 +31,7 @@ pub struct ConfigError {
 }
 
 impl ConfigErrors {
-    /// The errors, at most [`limits::CONFIG_ERRORS`].
+    /// The errors, at most [`bounds::CONFIG_ERRORS`].
     pub fn errors(&self) -> &[ConfigError] {
         &self.errors
     }
@@ -117,8 +117,8 @@ impl<'a> Report<'a> {
             return Ok(());
         }
         self.found.sort_by_key(|finding| finding.at);
-        let more = self.found.len().saturating_sub(limits::CONFIG_ERRORS);
-        let shown = std::mem::take(&mut self.found).into_iter().take(limits::CONFIG_ERRORS);
+        let more = self.found.len().saturating_sub(bounds::CONFIG_ERRORS);
+        let shown = std::mem::take(&mut self.found).into_iter().take(bounds::CONFIG_ERRORS);
         Err(ConfigErrors { errors: shown.map(|finding| self.locate(finding)).collect(), more })
     }
 

@@ -7,7 +7,7 @@ use super::scope::{Scope, block_at, label};
 use super::suggest::did_you_mean;
 use super::value::Setting;
 use super::{Metric, MetricsConfig, Monitor, Pace};
-use crate::{Kind, SeriesName, SeriesSpec, limits};
+use crate::{Kind, SeriesName, SeriesSpec, bounds};
 
 /// A stanza.
 pub(super) struct Named {
@@ -37,8 +37,8 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Named> {
     let kind = kind.and_then(|setting| one_of(setting, &kinds, "the types are", report));
     let replicates = [("cluster", true), ("none", false)];
     let replicate = replicate.map(|setting| one_of(setting, &replicates, "a series is replicated by", report));
-    let interval = interval.and_then(|setting| number(setting, &limits::MONITOR_INTERVAL, report));
-    let windows = windows.and_then(|setting| number(setting, &limits::MONITOR_WINDOWS, report));
+    let interval = interval.and_then(|setting| number(setting, &bounds::MONITOR_INTERVAL, report));
+    let windows = windows.and_then(|setting| number(setting, &bounds::MONITOR_WINDOWS, report));
     let persist = persist.filter(|setting| setting.truth(report) == Some(true)).map(|setting| setting.key_at);
     let monitor = Monitor { interval: interval?, windows: windows? };
     Some(Named { name: name?, at, kind: kind?, monitor, replicate: replicate.flatten(), persist })
@@ -113,8 +113,8 @@ pub(super) fn all(
         all.push(spec(series.name.clone(), series.kind, series.monitor, replicate, series.persist.is_some()));
     }
     let windows: u64 = all.iter().map(|spec| u64::from(spec.windows)).sum();
-    if windows > limits::WINDOWS as u64 {
-        let message = format!("{windows} windows of all series together, there may be {}", limits::WINDOWS);
+    if windows > bounds::WINDOWS as u64 {
+        let message = format!("{windows} windows of all series together, there may be {}", bounds::WINDOWS);
         report.add(0, message, "keep fewer windows of each, or longer ones");
     }
     all

@@ -5,16 +5,16 @@ use hcl::edit::structure::Body;
 
 use super::nesting;
 use super::report::{ConfigErrors, Report, floor};
-use crate::limits;
+use crate::bounds;
 
 const NESTED: &str = "nested too deeply";
 const UNNEST: &str = "no setting needs that: write the value out";
 
 /// Parses the text, or reports where it is not valid HCL. The parser stops at the first error.
 pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
-    if text.len() > limits::CONFIG_BYTES {
+    if text.len() > bounds::CONFIG_BYTES {
         let message =
-            format!("the file has {} bytes, a configuration has {} at most", text.len(), limits::CONFIG_BYTES);
+            format!("the file has {} bytes, a configuration has {} at most", text.len(), bounds::CONFIG_BYTES);
         return Err(ConfigErrors::whole(file, &message, "is this the right file?"));
     }
     if let Some(at) = nesting::too_deep(text) {

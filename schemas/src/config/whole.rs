@@ -10,7 +10,7 @@ use super::report::{ConfigErrors, Report, quoted};
 use super::scope::{Scope, block_at, no_label};
 use super::suggest::nearest;
 use super::{Config, LimitsConfig, OutboundLimits, ThrottleConfig, audit, gauge, limits as limiting, node, series};
-use crate::{Class, StructureId, StructureName, StructureSpec, limits};
+use crate::{Class, StructureId, StructureName, StructureSpec, bounds};
 
 pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut report = Report::new(file, text);
@@ -127,8 +127,8 @@ impl Names {
             }
             return;
         }
-        if self.seen.len() == limits::STRUCTURES {
-            let message = format!("more than {} replicated objects", limits::STRUCTURES);
+        if self.seen.len() == bounds::STRUCTURES {
+            let message = format!("more than {} replicated objects", bounds::STRUCTURES);
             report.add(at, message, "put what belongs together into one object, by its keys");
         }
         self.seen.insert(name.id(), (name, at));

@@ -10,11 +10,11 @@ use std::net::IpAddr;
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
 use super::KeyError;
-use crate::limits;
+use crate::bounds;
 use crate::visible::is_hidden;
 
 /// Names up to this length that are already in canonical form need only one pass, because no label of them can be too long.
-const PLAIN_BYTES: usize = limits::DOMAIN_LABEL_BYTES;
+const PLAIN_BYTES: usize = bounds::DOMAIN_LABEL_BYTES;
 
 /// ASCII that no domain may contain: everything except letters, digits, `-`, `_` and the dot.
 const DENIED: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
@@ -47,7 +47,7 @@ pub enum DomainFault {
 
 impl fmt::Display for DomainFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (label, name) = (limits::DOMAIN_LABEL_BYTES, limits::DOMAIN_BYTES);
+        let (label, name) = (bounds::DOMAIN_LABEL_BYTES, bounds::DOMAIN_BYTES);
         match self {
             Self::Empty => f.write_str("it is empty: write it like example.com"),
             Self::Invisible(c) => write!(f, "it has the invisible character U+{:04X}: remove that", u32::from(*c)),
@@ -133,7 +133,7 @@ fn mapped(text: &str) -> Result<Cow<'_, str>, DomainFault> {
         return Err(DomainFault::Empty);
     }
     // This check comes before the mapping, whose time grows with the length of a label. A character has at most four bytes.
-    if text.len() > 8 * limits::DOMAIN_BYTES {
+    if text.len() > 8 * bounds::DOMAIN_BYTES {
         return Err(DomainFault::Long);
     }
     refuse_what_is_none(text)?;
@@ -189,7 +189,7 @@ fn length_fault(name: &str) -> DomainFault {
     match name {
         "" => DomainFault::Empty,
         name if name.split('.').any(str::is_empty) => DomainFault::EmptyLabel,
-        name if name.split('.').any(|label| label.len() > limits::DOMAIN_LABEL_BYTES) => DomainFault::LongLabel,
+        name if name.split('.').any(|label| label.len() > bounds::DOMAIN_LABEL_BYTES) => DomainFault::LongLabel,
         _ => DomainFault::Long,
     }
 }
@@ -354,7 +354,7 @@ mod tests {
         #[test]
         fn the_one_form_stays(text in "\\PC{0,20}|[a-zäßλ中。．0-9.]{0,12}|xn--[a-z0-9-]{0,12}") {
             if let Ok(name) = domain(&text) {
-                prop_assert!(name.is_ascii() && name.len() <= limits::DOMAIN_BYTES);
+                prop_assert!(name.is_ascii() && name.len() <= bounds::DOMAIN_BYTES);
                 let again = domain(&name);
                 prop_assert_eq!(again.as_deref().ok(), Some(&*name));
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::{CacheEntry, Stamp};
-use tallymesh_schemas::{Actor, StructureName, Version, limits};
+use tallymesh_schemas::{Actor, StructureName, Version, bounds};
 
 use super::converged::{Open, compare};
 use crate::caches::{SimCache, Written};
@@ -79,7 +79,7 @@ fn waits(sim: &SimCache, have: Version, holder: &Process, actor: &Actor, reader_
 }
 
 fn is_ahead(stamp: Stamp, unix_ms: u64) -> bool {
-    stamp.unix_ms() > unix_ms + limits::MAX_DRIFT.as_millis() as u64
+    stamp.unix_ms() > unix_ms + bounds::MAX_DRIFT.as_millis() as u64
 }
 
 fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(String)) {

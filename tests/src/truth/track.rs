@@ -1,6 +1,6 @@
 //! What one run has counted for one key.
 
-use tallymesh_schemas::limits;
+use tallymesh_schemas::bounds;
 
 use super::Totals;
 
@@ -14,7 +14,7 @@ pub struct Track {
 
 impl Track {
     pub(super) fn push(&mut self, n: i64) {
-        let n = n.clamp(-limits::STEP, limits::STEP);
+        let n = n.clamp(-bounds::STEP, bounds::STEP);
         if n == 0 {
             return;
         }

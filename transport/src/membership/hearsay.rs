@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use foca::{Header, Member, Message, State};
 use tallymesh_schemas::actor::{Incarnation, NodeName};
-use tallymesh_schemas::limits::INCARNATION_REPORTED;
+use tallymesh_schemas::bounds::INCARNATION_REPORTED;
 
 use super::codec::Datagram;
 use super::id::{GENERATION_REPORTED, Id};

@@ -2,7 +2,7 @@
 //!
 //! This module adds: identities that let a run return after it was declared dead ([`Id`]), the check of every datagram before
 //! `foca` sees it, joining over links as they come up, the rules for hearsay (`hearsay.rs`), and the bound on the table of
-//! members (`table.rs`).
+//! members (`keyspace/table.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -21,7 +21,7 @@ use super::table::Known;
 use super::timers::Timers;
 use super::{DatagramError, Membership, MembershipEvent, Peer, Time};
 use crate::MemberState;
-use crate::limits::{DATAGRAM_BYTES, MEMBERS};
+use crate::bounds::{DATAGRAM_BYTES, MEMBERS};
 
 /// How often this node asks again to join a linked peer that is not a member yet, because datagrams can be lost.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use super::id::Id;
 use super::swim::Swim;
 use super::{MembershipEvent, Time};
 use crate::MemberState;
-use crate::limits::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
+use crate::bounds::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
 
 /// How long the table keeps a dead member that this node never had a link with.
 const NEVER_MET: Duration = Duration::from_secs(30);

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tallymesh_schemas::actor::NodeName;
 
-use crate::limits::{DIALS, MEMBERS, SEED_ADDRESSES};
+use crate::bounds::{DIALS, MEMBERS, SEED_ADDRESSES};
 use crate::{MemberState, Timings};
 
 /// Time since the endpoint's start.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::plan::{Plan, Time};
 use crate::Joining;
-use crate::limits::SEEDS_NAMED;
+use crate::bounds::SEEDS_NAMED;
 
 /// Time between two warnings that no seed answers.
 const REMINDER: Duration = Duration::from_secs(60);

@@ -73,7 +73,7 @@ impl Places {
     /// Where to find the others.
     pub(super) fn seeds(&self, name: &NodeName) -> Vec<String> {
         let others = self.existing.iter().chain(&self.new).filter(|place| place.name != *name);
-        others.take(tallymesh_schemas::limits::SEEDS).map(|place| place.listen.to_string()).collect()
+        others.take(tallymesh_schemas::bounds::SEEDS).map(|place| place.listen.to_string()).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::json;
 use tallymesh::StateError;
 use tallymesh::state::{Archive, FORMAT, Header, Part, PartInfo};
-use tallymesh_schemas::limits;
+use tallymesh_schemas::bounds;
 
 use super::info::duration;
 use crate::failure::Failure;
@@ -174,7 +174,7 @@ fn read_all(from: &mut impl BufRead, dir: &Path) -> Result<(u64, u64), Bad> {
     let Some(Line::State { format, node, protocol, saved_ms, facts }) = first else {
         return Err(Bad::Line(1, "the first line is that of the state: write it with `tally state export`".to_owned()));
     };
-    if format > FORMAT || protocol > limits::PROTOCOL_VERSION {
+    if format > FORMAT || protocol > bounds::PROTOCOL_VERSION {
         return Err(Bad::Line(
             1,
             format!("format {format} is later than this version's, {FORMAT}: use a later version"),

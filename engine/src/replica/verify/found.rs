@@ -2,7 +2,7 @@
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
-use crate::replica::PeerClock;
+use crate::replica::peer::clocks::PeerClock;
 
 /// The result of a verification. All lists of members are in order of name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -34,7 +34,7 @@ pub struct Verification {
     pub copies: usize,
     /// Copies that differ, lag or could not be compared.
     pub findings: Vec<Finding>,
-    /// Peers whose clocks are off by more than [`Replica::clock_bound`](crate::Replica::clock_bound). Their rows are compared
+    /// Peers whose clocks are off by more than [`Replica::clock_bound`](crate::replica::Replica::clock_bound). Their rows are compared
     /// anyway. But a node with such a clock counts in other windows, and other nodes may refuse its cache writes.
     pub clocks: Vec<PeerClock>,
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Actor, NodeName, StructureName};
 
-use super::super::Replica;
-use super::{Fault, Finding, Verification};
+use crate::replica::Replica;
+use crate::replica::verify::found::{Fault, Finding, Verification};
 use crate::time::{Now, Time};
 
 /// The pause before members that lag are asked again.

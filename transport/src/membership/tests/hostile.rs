@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use foca::{Codec, State};
 use tallymesh_schemas::actor::Incarnation;
-use tallymesh_schemas::limits::{INCARNATION, INCARNATION_REPORTED};
+use tallymesh_schemas::bounds::{INCARNATION, INCARNATION_REPORTED};
 
 use super::FIVE;
 use super::sim::{Sim, name, peer, secs};
 use crate::MemberState;
-use crate::limits::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
+use crate::bounds::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
 use crate::membership::codec::{Datagram, IdCodec};
 use crate::membership::id::Id;
 use crate::membership::{DatagramError, Membership, MembershipEvent, Peer, Swim};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
 use crate::MemberState;
-use crate::limits::DATAGRAM_BYTES;
+use crate::bounds::DATAGRAM_BYTES;
 use crate::membership::{Membership, MembershipEvent, Peer, Swim, Time};
 
 const DELAY: Duration = Duration::from_millis(1);

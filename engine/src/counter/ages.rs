@@ -1,0 +1,169 @@
+//! The times of the last changes of the entries of a gauge cache, as far as this node knows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tallymesh_schemas::{Actor, Version};
+
+use crate::counter::marks::RowLeft;
+use crate::time::Time;
+
+/// A moment in microseconds. Unlike [`Time`], it may be before the start of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment(u64);
+
+/// The start of [`Time`] as a [`Moment`].
+const BEGIN: u64 = 1 << 62;
+
+impl From<Time> for Moment {
+    fn from(time: Time) -> Self {
+        Self(BEGIN.saturating_add(time.0))
+    }
+}
+
+impl Moment {
+    pub(super) fn age(self, now: Time) -> Duration {
+        Duration::from_micros(Self::from(now).0.saturating_sub(self.0))
+    }
+}
+
+/// The last changes of the entries.
+#[derive(Debug, Default)]
+pub(super) struct Ages {
+    by_key: BTreeMap<Vec<u8>, Moment>,
+    by_age: BTreeSet<(Moment, Vec<u8>)>,
+    /// Entries of unknown age, because no node has marked their rows yet. Until then they count as new. The value is their
+    /// last known change before these rows arrived.
+    doubtful: BTreeMap<Vec<u8>, Option<Moment>>,
+    actors: BTreeMap<Actor, Marked>,
+}
+
+/// How far an actor's rows are marked.
+#[derive(Debug, Default)]
+struct Marked {
+    /// The highest version of a row seen here.
+    last: Version,
+    covered: Version,
+    /// When the first change arrived that no mark covers.
+    open: Option<Time>,
+    /// When this node last marked the rows.
+    marked: Option<Time>,
+}
+
+impl Ages {
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Option<Moment> {
+        self.by_key.get(key).copied()
+    }
+
+    /// The entries behind a key, or all entries, in order.
+    pub(super) fn behind(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&Vec<u8>, Moment)> {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_key.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, at)| (key, *at))
+    }
+
+    /// The entries in order of age, the oldest first.
+    pub(super) fn oldest(&self) -> impl Iterator<Item = (Moment, &Vec<u8>)> {
+        self.by_age.iter().map(|(at, key)| (*at, key))
+    }
+
+    fn set(&mut self, key: Vec<u8>, changed: Option<Moment>) {
+        let was = match changed {
+            Some(at) => self.by_key.insert(key.clone(), at),
+            None => self.by_key.remove(&key),
+        };
+        if let Some(was) = was {
+            self.by_age.remove(&(was, key.clone()));
+        }
+        if let Some(at) = changed {
+            self.by_age.insert((at, key));
+        }
+    }
+
+    /// Handles a changed key; `rows` are the rows of the key that were not cleared.
+    pub(super) fn note(&mut self, key: Vec<u8>, rows: &[RowLeft], now: Time) {
+        if rows.is_empty() {
+            self.doubtful.remove(&key);
+            return self.set(key, None);
+        }
+        for row in rows {
+            self.saw(row, now);
+        }
+        if rows.iter().all(|row| row.inherited) {
+            let known = self.get(&key);
+            self.doubtful.entry(key.clone()).or_insert(known);
+        } else {
+            self.doubtful.remove(&key);
+        }
+        self.set(key, Some(now.into()));
+    }
+
+    fn saw(&mut self, row: &RowLeft, now: Time) {
+        if !self.actors.contains_key(&row.actor) {
+            self.actors.insert(row.actor.clone(), Marked::default());
+        }
+        if let Some(seen) = self.actors.get_mut(&row.actor).filter(|seen| seen.last < row.version) {
+            seen.last = row.version;
+            seen.open.get_or_insert(now);
+        }
+    }
+
+    /// The last change of these rows, when the wall clock shows `unix_ms` now; `None` when it is not known.
+    fn date(rows: &[RowLeft], unix_ms: Option<u64>, now: Time) -> Option<Moment> {
+        let unix_us = unix_ms?.saturating_mul(1000);
+        let moment = |marked: u64| {
+            let age = unix_us.saturating_sub(marked.saturating_mul(1000));
+            Moment(Moment::from(now).0.saturating_sub(age.min(BEGIN)))
+        };
+        let all = rows.iter().map(|row| row.marked.map(moment));
+        all.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten()
+    }
+
+    /// Entries of unknown age.
+    pub(super) fn doubtful(&self) -> Vec<Vec<u8>> {
+        self.doubtful.keys().cloned().collect()
+    }
+
+    /// Tries again to determine the age of an entry whose age was unknown.
+    pub(super) fn settle(&mut self, key: Vec<u8>, rows: &[RowLeft], unix_ms: Option<u64>, now: Time) {
+        let (Some(before), Some(at)) = (self.doubtful.get(&key).copied(), Self::date(rows, unix_ms, now)) else {
+            return;
+        };
+        self.doubtful.remove(&key);
+        let taken = self.get(&key);
+        let dated = before.max(Some(at));
+        self.set(key, taken.min(dated));
+    }
+
+    /// Returns the actors whose rows this node has to mark now, each with the version up to which no mark covers the rows.
+    /// `patience` is how long this node waits for other nodes to write the mark.
+    pub(super) fn unmarked(
+        &mut self,
+        now: Time,
+        (interval, patience): (Duration, impl Fn(&Actor) -> Duration),
+        covered: impl Fn(&Actor, Version) -> bool,
+    ) -> Vec<(Actor, Version)> {
+        let mut due = Vec::new();
+        for (actor, seen) in self.actors.iter_mut().filter(|(_, seen)| seen.covered < seen.last) {
+            if covered(actor, seen.last) {
+                (seen.covered, seen.open) = (seen.last, None);
+                continue;
+            }
+            let waited = seen.open.is_some_and(|open| now.since(open) >= patience(actor));
+            if waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval) {
+                (seen.covered, seen.open, seen.marked) = (seen.last, None, Some(now));
+                due.push((actor.clone(), seen.last));
+            }
+        }
+        due
+    }
+
+    /// Removes the actors that no longer have rows.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&Actor) -> bool) {
+        self.actors.retain(|actor, _| is_there(actor));
+    }
+}

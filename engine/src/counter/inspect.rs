@@ -1,0 +1,99 @@
+//! Inspection of the rows that a replica holds of each actor: for verification, diagnostics and tests.
+
+use tallymesh_schemas::{Actor, Version};
+
+use crate::counter::structure::Structure;
+use crate::keyspace::id::KeyOf;
+use crate::rows::actor_rows::ActorRows;
+use crate::rows::row::Row;
+
+/// The state of a structure's copy of one actor's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// The actor.
+    pub actor: Actor,
+    /// The copy begins at this version (exclusive).
+    pub since: Version,
+    /// Its applied version (inclusive).
+    pub applied: Version,
+    /// Its low-water mark: every retirement up to this version is known, though it may have been purged.
+    pub low_water: Version,
+    /// The sum of the hashes of the live rows.
+    pub fingerprint: u64,
+    /// Whether the rows count in the views.
+    pub counts: bool,
+    /// Number of live rows.
+    pub rows: usize,
+    /// Whether a snapshot is being received that will replace the rows.
+    pub replacing: bool,
+}
+
+impl Structure {
+    /// Returns the state of each actor's rows, own rows as of the last commit included, in order of actor.
+    pub fn held(&self) -> Vec<Held> {
+        let ledger = self.ledger.read();
+        let held = ledger.all_actor_rows().iter().map(|(actor, actor_rows)| Held {
+            actor: actor.clone(),
+            since: actor_rows.since,
+            applied: actor_rows.applied,
+            low_water: actor_rows.floor,
+            fingerprint: actor_rows.fingerprint(),
+            counts: actor_rows.counts,
+            rows: actor_rows.len(),
+            replacing: actor_rows.staging.is_some(),
+        });
+        held.collect()
+    }
+
+    /// Returns the live rows of an actor, in no particular order; empty when this replica holds nothing of it.
+    pub fn rows_of(&self, actor: &Actor) -> Vec<(Vec<u8>, Row)> {
+        let mut rows = Vec::new();
+        self.each_row_of(actor, |key, row| rows.push((key.to_vec(), *row)));
+        rows
+    }
+
+    /// Like [`Structure::rows_of`], row by row, without a copy of the keys. `each` must not use the structure.
+    pub fn each_row_of(&self, actor: &Actor, mut each: impl FnMut(&[u8], &Row)) {
+        let ledger = self.ledger.read();
+        let actor_rows = ledger.actor_rows(actor).into_iter();
+        actor_rows
+            .flat_map(ActorRows::live)
+            .for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
+    }
+
+    /// Returns the row of an actor for one key. O(1).
+    pub fn row_of(&self, actor: &Actor, key: &[u8]) -> Option<Row> {
+        let ledger = self.ledger.read();
+        let actor_rows = ledger.actor_rows(actor)?;
+        Some(actor_rows.find(self.keys.find(key)?, ledger.cells())?.1.row)
+    }
+}
+
+/// The rows that divide throttles into shares.
+impl Structure {
+    /// The rows of all actors for a key, whether they count or not.
+    pub(crate) fn rows_at(&self, key: &[u8]) -> Vec<(Actor, Row)> {
+        let ledger = self.ledger.read();
+        let Some(id) = self.keys.find(key) else { return Vec::new() };
+        let rows = ledger
+            .all_actor_rows()
+            .iter()
+            .filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, ledger.cells())?.1.row)));
+        rows.map(|(actor, row)| (actor.clone(), row)).collect()
+    }
+
+    /// The keys that begin with `prefix`, in order.
+    pub(crate) fn keys_under(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
+        let ledger = self.ledger.read();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let from = keys.last().map_or(prefix, Vec::as_slice);
+            let Some(id) = ledger.index().seek(from, keys.is_empty(), ledger.cells()) else { return keys };
+            let key = ledger.cells().key_of(id);
+            if !key.starts_with(prefix) {
+                return keys;
+            }
+            keys.push(key.to_vec());
+        }
+    }
+}

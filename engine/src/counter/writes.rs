@@ -1,0 +1,261 @@
+//! The writer of a cache's own rows: writes, removes, evicts, and retires rows that are no longer needed.
+
+use std::sync::Arc;
+
+use tallymesh_schemas::{Class, Version};
+
+use crate::canary::{self, Canary};
+use crate::counter::store::Ledger;
+use crate::counter::watch::ChangeSink;
+use crate::hlc::Stamp;
+use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::keys::Keys;
+use crate::rows::registers::{Register, Registers};
+use crate::rows::row::content_hash;
+
+/// Why a write was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This node is leaving.
+    Closed,
+    /// The node's stamps are ahead of its wall clock by this much.
+    Ahead(std::time::Duration),
+    /// The node has the maximum number of rows per actor.
+    Full,
+}
+
+/// Number of entries that one write may remove to make room.
+const EVICTED: usize = 64;
+
+/// An own row, with its version at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OwnRow {
+    pub(crate) slot: u32,
+    pub(crate) version: Version,
+}
+
+/// Own rows that are not needed for this node's reads.
+#[derive(Debug, Default)]
+pub(crate) struct Needless {
+    /// Another write wins over them, or another row states the same write.
+    pub(crate) dominated: Vec<OwnRow>,
+    /// They win, but there is nothing to read: the entry was removed or has expired.
+    pub(crate) over: Vec<OwnRow>,
+}
+
+impl Ledger {
+    /// Returns whether the structure's rows are registers.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.class == Class::Cache
+    }
+
+    pub(crate) fn registers(&self) -> &Registers {
+        &self.registers
+    }
+
+    pub(super) fn key_len(&self, id: CellId) -> usize {
+        self.cells.key_of(id).len()
+    }
+
+    /// Takes in a write that a row states. Returns whether it is the winner now.
+    pub(super) fn offer(&mut self, id: CellId, register: Register) -> bool {
+        let won = self.registers.offer(id, self.key_len(id), register);
+        self.note_need(id);
+        won
+    }
+
+    /// Notes whether this node's own row of a cell is needed.
+    pub(super) fn note_need(&mut self, id: CellId) {
+        let wins = |register: &Register| register.actor == self.actor && register.value.is_some();
+        let needed = self.cells.get(id).own_slot() == EMPTY || self.registers.get(id).is_some_and(wins);
+        if needed {
+            self.registers.needless.remove(&id);
+        } else {
+            self.registers.needless.insert(id);
+        }
+    }
+
+    /// Removes what the registers keep of a cell without rows.
+    pub(super) fn forget_register(&mut self, id: CellId) {
+        let len = self.key_len(id);
+        self.registers.put(id, len, None);
+        self.registers.needless.remove(&id);
+        self.registers.orphans.remove(&id);
+    }
+
+    /// Writes an own row of a key.
+    fn write_own(&mut self, id: CellId, register: Register) -> bool {
+        let totals = (register.stamp.0, register.content);
+        let Some((own, actor_rows, cells)) = self.own_parts() else { return false };
+        let sink = own.put(actor_rows, cells, id, totals).is_some();
+        if sink {
+            self.offer(id, register);
+        }
+        sink
+    }
+
+    /// Writes a value, or removes the entry when there is none. An entry in excess of the bounds is removed at its own
+    /// stamp, so that the removal supersedes only earlier writes.
+    pub(crate) fn write_register(
+        &mut self,
+        keys: &Keys,
+        key: &[u8],
+        value: Option<(u64, Arc<[u8]>)>,
+        unix_ms: u64,
+        sink: &mut ChangeSink<'_>,
+    ) -> Result<Stamp, Refused> {
+        if self.closed {
+            return Err(Refused::Closed);
+        }
+        let stamp = self.registers.clock.next(unix_ms).map_err(Refused::Ahead)?;
+        let id = keys.with_or_new(key, |id, _| id);
+        self.enter(id);
+        let content = value.as_ref().map_or(0, |(expires_ms, value)| content_hash(*expires_ms, value));
+        let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
+        let actor = self.actor.clone();
+        if !self.write_own(id, Register { stamp, content, actor, expires_ms, value }) {
+            self.drop_if_unused(id, keys);
+            return Err(Refused::Full);
+        }
+        sink.changed(|| key);
+        for _ in 0..EVICTED {
+            let Some(excess) = self.registers.excess(unix_ms).filter(|excess| *excess != id) else { break };
+            if !self.evict(excess) {
+                break;
+            }
+            sink.changed(|| self.cells.key_of(excess));
+        }
+        Ok(stamp)
+    }
+
+    fn evict(&mut self, id: CellId) -> bool {
+        let Some(stamp) = self.registers.get(id).map(|register| register.stamp) else { return false };
+        let actor = self.actor.clone();
+        self.write_own(id, Register::without_value(stamp, 0, actor))
+    }
+
+    /// Maintains a cache by the wall clock. Removes expired values. Once it is `certain` that the clock is right again, also
+    /// writes again, with new stamps, the own rows from the time when the clock was too far ahead; no peer has accepted
+    /// those.
+    pub(crate) fn maintain(&mut self, unix_ms: u64, expiry_ms: u64, certain: bool, keys: &Keys) {
+        let cells = &self.cells;
+        for id in self.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
+            self.note_need(id);
+        }
+        self.republish_unowned();
+        self.note_lost();
+        if !certain || !self.registers.clock.is_beyond(unix_ms) {
+            return;
+        }
+        let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
+        // Of all rows: a row that loses to the rewritten one has to lose to the new stamp as well.
+        let rows = self.actors.values().flat_map(|actor_rows| actor_rows.live().map(|(_, state)| state.row.stamp()));
+        let latest = rows.filter(|stamp| !beyond(*stamp)).max();
+        self.registers.clock.set_back(latest.unwrap_or_default());
+        let Some(own) = self.actors.get(&self.actor) else { return };
+        let future = own.live().map(|(_, state)| (state.row, state.cell)).filter(|(row, _)| beyond(row.stamp()));
+        let mut future: Vec<_> = future.collect();
+        future.sort_unstable_by_key(|(row, _)| row.stamp());
+        for (row, id) in future {
+            let Ok(stamp) = self.registers.clock.next(unix_ms) else { return };
+            let won = self.registers.get(id).filter(|register| register.is_of(&self.actor, &row)).cloned();
+            match won {
+                Some(register) => {
+                    // A removal of another node may be later than the new stamp. The rewritten value wins here, as it does
+                    // on the nodes that accept the row.
+                    let us = self.actor.clone();
+                    self.stop_reading(id, Some(&us));
+                    self.write_own(id, Register { stamp, ..register });
+                }
+                // Superseded by a write that is even further ahead.
+                None => self.retire_cell(id, keys),
+            }
+        }
+    }
+
+    /// Returns own rows that are not needed here and were not returned before. A removed or expired entry is returned only
+    /// after the time by which clocks may differ, so that no node's next write gets an earlier stamp.
+    pub(crate) fn take_needless(&mut self, unix_ms: u64, most: usize) -> Needless {
+        let mut named = Needless::default();
+        let mut ids = Vec::new();
+        let Some(own) = self.actors.get(&self.actor) else { return named };
+        for id in &self.registers.needless {
+            let slot = self.cells.get(*id).own_slot();
+            let row = OwnRow { slot, version: own.get(slot).row.version };
+            let settled = |register: &Register| {
+                Stamp::at(unix_ms) > register.stamp && {
+                    let age = unix_ms - register.stamp.unix_ms();
+                    std::time::Duration::from_millis(age) > tallymesh_schemas::bounds::MAX_DRIFT
+                }
+            };
+            match self.registers.get(*id) {
+                Some(register) if register.is_of(&self.actor, &own.get(slot).row) => {
+                    let early = canary::broken(Canary::RemovalForgotten) || canary::broken(Canary::RoundsSkipped);
+                    if !settled(register) && !early {
+                        continue;
+                    }
+                    named.over.push(row);
+                }
+                _ => named.dominated.push(row),
+            }
+            ids.push(*id);
+            if ids.len() >= most {
+                break;
+            }
+        }
+        for id in ids {
+            self.registers.needless.remove(&id);
+        }
+        named
+    }
+
+    /// Returns whether an own row is unchanged and no other actor has a row of its key.
+    pub(crate) fn is_alone(&self, row: &OwnRow) -> bool {
+        self.unchanged(row).is_some_and(|id| self.cells.get(id).rows() == 1)
+    }
+
+    fn unchanged(&self, row: &OwnRow) -> Option<CellId> {
+        let state = self.actors.get(&self.actor)?.get(row.slot);
+        (state.is_live() && state.row.version == row.version).then_some(state.cell)
+    }
+
+    /// Retires an own row, if it is unchanged.
+    pub(crate) fn retire_register(&mut self, row: &OwnRow, keys: &Keys) {
+        if let Some(id) = self.unchanged(row) {
+            self.retire_cell(id, keys);
+        }
+    }
+
+    fn retire_cell(&mut self, id: CellId, keys: &Keys) {
+        let slot = self.cells.get(id).own_slot();
+        if let Some((own, actor_rows, cells)) = self.own_parts() {
+            own.vacate(actor_rows, cells, slot);
+        }
+        self.registers.needless.remove(&id);
+        self.drop_if_unused(id, keys);
+    }
+
+    /// Checks the readable writes of a cache against the rows (I10).
+    pub(super) fn audit_registers(&self) -> Result<(), String> {
+        let cells = &self.cells;
+        self.registers.audit(|id| cells.key_of(id).len())?;
+        for (id, _) in self.cells.indexed() {
+            let register = self.registers.get(id);
+            let rows = self
+                .actors
+                .values()
+                .filter_map(|actor_rows| actor_rows.find(id, &self.cells))
+                .map(|(_, state)| state.row);
+            let removal = rows.filter(|row| row.content() == 0).map(|row| row.stamp()).max();
+            let read = register.filter(|register| register.content != 0).map(|register| register.stamp);
+            if removal.is_some() && read.is_some() && removal >= read {
+                return Err(format!("{:?} is read though it was removed", &*self.cells.key_of(id)));
+            }
+        }
+        match self.registers.iter().find(|(id, _)| !self.cells.get(*id).is_indexed()) {
+            Some((id, _)) => Err(format!("a write is kept of cell {id}, which has no rows")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! A key's cell: this node's own count, which any thread changes without a lock, and the sum of the other actors' counts,
+//! which the ledger writes. It is one cache line, so that counting touches only one.
+
+use std::ops::Deref;
+
+use tallymesh_schemas::bounds;
+
+use crate::canary::{self, Canary};
+use crate::keyspace::hash::key_hash_of_words;
+use crate::keyspace::id::EMPTY;
+use crate::keyspace::totals::value;
+use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Keys up to this length are stored in the cell itself.
+const SHORT: usize = 24;
+
+/// The result of an addition to a cell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub(crate) enum Added {
+    /// The caller has to put the cell on its shard's dirty list.
+    First,
+    /// The cell is on that list already.
+    Again,
+    /// Nothing was added: the total is at its bound.
+    Refused,
+}
+
+/// The marks of a cell. All but the first are written under the ledger's lock only.
+const PARKED: u8 = 1;
+const IN_DEBT: u8 = 2;
+
+/// The length value that stands for a longer key.
+const LONG: u8 = u8::MAX;
+
+/// A key in words, as a cell stores it. The lock of the thread that makes the cell publishes the words together with the
+/// cell's number. They do not change while any thread has that number.
+type Words = [std::sync::atomic::AtomicU64; SHORT / 8];
+
+/// A key, copied out of its cell.
+#[derive(Clone, Debug)]
+pub(crate) enum CellKey {
+    Short([u8; SHORT], u8),
+    Long(std::sync::Arc<[u8]>),
+}
+
+impl CellKey {
+    pub(crate) fn new(key: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..key.len()) {
+            Some(short) => {
+                short.copy_from_slice(key);
+                Self::Short(bytes, key.len() as u8)
+            }
+            None => Self::Long(key.into()),
+        }
+    }
+}
+
+impl Deref for CellKey {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Short(bytes, len) => &bytes[..usize::from(*len).min(SHORT)],
+            Self::Long(key) => key,
+        }
+    }
+}
+
+/// A key to search for, in the form in which cells store keys.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) words: [u64; SHORT / 8],
+}
+
+impl<'a> Wanted<'a> {
+    #[inline(always)]
+    pub(crate) fn new(key: &'a [u8]) -> Self {
+        let (whole, rest) = key.as_chunks::<8>();
+        let word = |at: usize| match whole.get(at) {
+            Some(eight) => u64::from_le_bytes(*eight),
+            None if at == whole.len() => last_word(key, rest),
+            None => 0,
+        };
+        Self { key, words: [word(0), word(1), word(2)] }
+    }
+
+    pub(crate) fn is_long(&self) -> bool {
+        self.key.len() > SHORT
+    }
+}
+
+/// The bytes of a key after its last whole word, as a word. (Copying them one by one, or by a call, costs more than all the
+/// rest.)
+#[inline(always)]
+fn last_word(key: &[u8], rest: &[u8]) -> u64 {
+    if let Some(eight) = key.last_chunk::<8>() {
+        // The bytes before those are shifted out.
+        return (u64::from_le_bytes(*eight) >> 8) >> (56 - 8 * rest.len());
+    }
+    match (rest.first_chunk::<4>(), rest.last_chunk::<4>()) {
+        (Some(first), Some(last)) => {
+            let high = u64::from(u32::from_le_bytes(*last)) << (8 * (rest.len() - 4));
+            u64::from(u32::from_le_bytes(*first)) | high
+        }
+        _ => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Cell {
+    words: Words,
+    added: AtomicU64,
+    removed: AtomicU64,
+    /// Cached sum over the other actors that count (I10). Written under the ledger's lock only.
+    others: AtomicI64,
+    /// The slot of the own row; [`EMPTY`] when there is none. Written under the ledger's lock only.
+    own_slot: AtomicU32,
+    /// Number of rows of all actors, own row included. Written under the ledger's lock only.
+    rows: AtomicU32,
+    /// Number of counters that pin this cell.
+    holders: AtomicU32,
+    len: std::sync::atomic::AtomicU8,
+    dirty: AtomicBool,
+    /// Whether the cell is in the ledger's index. Written under the ledger's lock only.
+    indexed: AtomicBool,
+    /// Whether the ledger has the cell on its list of cells without rows, and whether the cell has rows below zero.
+    marks: AtomicU8,
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self {
+            words: Words::default(),
+            added: AtomicU64::new(0),
+            removed: AtomicU64::new(0),
+            others: AtomicI64::new(0),
+            own_slot: AtomicU32::new(EMPTY),
+            rows: AtomicU32::new(0),
+            holders: AtomicU32::new(0),
+            len: std::sync::atomic::AtomicU8::new(0),
+            dirty: AtomicBool::new(false),
+            indexed: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
+        }
+    }
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Cell>() == 64, "a cell is a cache line");
+
+impl Cell {
+    /// Gives a new cell, which no other thread knows yet, its key. For a long key, `place` is where the key is stored.
+    pub(crate) fn name(&self, wanted: &Wanted<'_>, place: u64) {
+        let words = if wanted.is_long() { [place, 0, 0] } else { wanted.words };
+        for (word, value) in self.words.iter().zip(words) {
+            word.store(value, Ordering::Relaxed);
+        }
+        self.len.store(if wanted.is_long() { LONG } else { wanted.key.len() as u8 }, Ordering::Relaxed);
+    }
+
+    /// Returns whether this cell has that short key.
+    #[inline(always)]
+    pub(crate) fn is(&self, wanted: &Wanted<'_>) -> bool {
+        // One comparison of all words instead of a branch per word.
+        let [a, b, c] = [0, 1, 2].map(|at| self.words[at].load(Ordering::Relaxed) ^ wanted.words[at]);
+        a | b | c | (u64::from(self.len.load(Ordering::Relaxed)) ^ wanted.key.len() as u64) == 0
+    }
+
+    /// The place where its long key is stored.
+    pub(crate) fn place(&self) -> Option<u64> {
+        (self.len.load(Ordering::Relaxed) == LONG).then(|| self.words[0].load(Ordering::Relaxed))
+    }
+
+    /// Its key, if it is a short one.
+    #[inline]
+    pub(crate) fn short_key(&self) -> Option<CellKey> {
+        let len = self.len.load(Ordering::Relaxed);
+        let mut bytes = [0; SHORT];
+        for (eight, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(&self.words) {
+            *eight = word.load(Ordering::Relaxed).to_le_bytes();
+        }
+        (len != LONG).then_some(CellKey::Short(bytes, len))
+    }
+
+    /// The hash of its key in fingerprints, if the key is a short one.
+    #[inline]
+    pub(crate) fn short_key_hash(&self) -> Option<u64> {
+        let len = self.len.load(Ordering::Relaxed);
+        let [a, b, c] = &self.words;
+        let words = [a.load(Ordering::Relaxed), b.load(Ordering::Relaxed), c.load(Ordering::Relaxed)];
+        (len != LONG).then(|| key_hash_of_words(&words, usize::from(len)))
+    }
+
+    /// Adds `n`, or removes `-n`, if the total stays within [`bounds::TOTAL`].
+    ///
+    /// The adding thread writes a total and then reads the flag. The committing thread clears the flag and then reads the
+    /// totals. All four operations are sequentially consistent. So either the commit sees the addition, or the adding thread
+    /// sees the flag cleared and lists the cell again: no change is missed (I5).
+    #[inline]
+    pub(crate) fn add(&self, n: i64) -> Added {
+        let n = n.clamp(-bounds::STEP, bounds::STEP);
+        let total = if n < 0 { &self.removed } else { &self.added };
+        // Threads that check at the same time exceed the bound by one step each; that is far from the end of the range.
+        if total.load(Ordering::Relaxed) > bounds::TOTAL - n.unsigned_abs() {
+            return Added::Refused;
+        }
+        total.fetch_add(n.unsigned_abs(), Ordering::SeqCst);
+        self.mark()
+    }
+
+    #[inline]
+    fn mark(&self) -> Added {
+        if !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst) {
+            Added::First
+        } else {
+            Added::Again
+        }
+    }
+
+    /// Raises the totals to at least those given.
+    pub(crate) fn raise(&self, added: u64, removed: u64) -> Added {
+        self.added.fetch_max(added, Ordering::SeqCst);
+        self.removed.fetch_max(removed, Ordering::SeqCst);
+        self.mark()
+    }
+
+    /// Subtracts totals that are counted elsewhere, while threads may add at the same time.
+    pub(crate) fn lower(&self, added: u64, removed: u64) {
+        self.added.fetch_sub(added, Ordering::SeqCst);
+        self.removed.fetch_sub(removed, Ordering::SeqCst);
+    }
+
+    /// Adds `n` > 0 if the cluster-wide count, as known on this node, is at most `limit` afterwards. `others` returns the
+    /// other actors' count for a limit. Atomic among the threads of this node: it adds only if no other addition came
+    /// between the check and it. Returns [`Added::Refused`] when there is no room.
+    pub(crate) fn add_within(&self, n: i64, limit: i64, others: impl Fn(&Self) -> i64) -> Added {
+        let n = n.clamp(0, bounds::STEP);
+        let mut added = self.added.load(Ordering::SeqCst);
+        loop {
+            // A removal in between only makes more room.
+            let removed = self.removed.load(Ordering::SeqCst);
+            // An own count below zero makes no room for others.
+            let own = added.saturating_sub(removed);
+            let total = i64::try_from(own).unwrap_or(i64::MAX).saturating_add(others(self));
+            if total.saturating_add(n) > limit || added > bounds::TOTAL - n.unsigned_abs() {
+                return Added::Refused;
+            }
+            let more = added + n.unsigned_abs();
+            match self.added.compare_exchange_weak(added, more, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return self.mark(),
+                Err(now) => added = now,
+            }
+        }
+    }
+
+    /// Clears the dirty flag and then reads the totals, in that order: see [`Cell::add`].
+    pub(crate) fn take(&self) -> (u64, u64) {
+        if canary::broken(Canary::FlagClearedLate) {
+            let totals = self.totals();
+            canary::interleave();
+            self.dirty.swap(false, Ordering::SeqCst);
+            return totals;
+        }
+        self.dirty.swap(false, Ordering::SeqCst);
+        canary::interleave();
+        self.totals()
+    }
+
+    /// Reads `removed` first: a hold that begins and ends between the two reads counts as open, never as less than nothing.
+    pub(crate) fn totals(&self) -> (u64, u64) {
+        let removed = self.removed.load(Ordering::SeqCst);
+        (self.added.load(Ordering::SeqCst), removed)
+    }
+
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::SeqCst)
+    }
+
+    /// This node's own part.
+    pub(crate) fn own(&self) -> i64 {
+        value(self.totals())
+    }
+
+    /// Returns whether other actors have rows below zero in this cell.
+    #[inline]
+    pub(crate) fn is_in_debt(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) & IN_DEBT != 0
+    }
+
+    pub(crate) fn set_in_debt(&self, in_debt: bool) {
+        self.set_mark(IN_DEBT, in_debt);
+    }
+
+    fn set_mark(&self, mark: u8, set: bool) {
+        if set {
+            self.marks.fetch_or(mark, Ordering::Relaxed);
+        } else {
+            self.marks.fetch_and(!mark, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn others(&self) -> i64 {
+        self.others.load(Ordering::SeqCst)
+    }
+
+    /// Adds to the other actors' sum and returns the new sum. Runs under the ledger's lock, so no other addition comes in
+    /// between.
+    #[inline]
+    pub(crate) fn add_others(&self, n: i64) -> i64 {
+        // Each of them counts so little that the sum does not wrap: see `bounds::COUNT`.
+        let others = self.others.load(Ordering::Relaxed).saturating_add(n);
+        self.others.store(others, Ordering::Release);
+        others
+    }
+
+    /// The slot of the own row; [`EMPTY`] when there is none.
+    #[inline]
+    pub(crate) fn own_slot(&self) -> u32 {
+        self.own_slot.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_own_slot(&self, slot: u32) {
+        self.own_slot.store(slot, Ordering::Relaxed);
+    }
+
+    /// Number of rows of all actors.
+    pub(crate) fn rows(&self) -> u32 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// Adds or removes one row from the number of rows. Runs under the ledger's lock.
+    pub(crate) fn count_row(&self, more: bool) {
+        let rows = self.rows();
+        self.rows.store(if more { rows + 1 } else { rows - 1 }, Ordering::Relaxed);
+    }
+
+    /// Pins the cell. The caller holds the lock of the cell's key, or has a pin already.
+    pub(crate) fn hold(&self) {
+        self.holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Removes a pin. The owner of the pin does this after its last addition.
+    pub(crate) fn unpin(&self) {
+        self.holders.fetch_sub(1, Ordering::Release);
+    }
+
+    /// Returns whether the cell is unused: no counter pins it, it has no row, and its own part is zero and committed. Runs
+    /// under the write lock of its key, so no thread can find it.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.holders.load(Ordering::Acquire) == 0 && self.rows() == 0 && !self.is_dirty() && self.own() == 0
+    }
+
+    /// Resets an unused cell that no thread can find to its state before it had a key.
+    pub(crate) fn reset(&self) {
+        self.added.store(0, Ordering::Relaxed);
+        self.removed.store(0, Ordering::Relaxed);
+        self.marks.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_indexed(&self) -> bool {
+        self.indexed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_indexed(&self, indexed: bool) {
+        self.indexed.store(indexed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_parked(&self) -> bool {
+        self.marks.load(Ordering::Relaxed) & PARKED != 0
+    }
+
+    /// Notes whether the ledger has the cell on its list of cells without rows.
+    pub(crate) fn set_parked(&self, parked: bool) {
+        self.set_mark(PARKED, parked);
+    }
+}

@@ -1,0 +1,288 @@
+//! Restoring saved state: rows are joined like rows from a peer, as rows of the actor that wrote them.
+
+use tallymesh_schemas::message::{Delta, Tombstone};
+use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
+
+use crate::canary::{self, Canary};
+use crate::counter::join::ApplyError;
+use crate::counter::sync::PersistedExtent;
+use crate::replica::Replica;
+use crate::replica::persist::stored::{self, InMemory, SavedRows};
+use crate::replica::runs::liveness::{Life, RunStatus};
+use crate::time::Now;
+
+/// Why saved rows are not restored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// The structure has another class now.
+    #[error(
+        "\"{name}\" was saved as {saved} and is configured as {configured}: give it another name, or make it what it was"
+    )]
+    Class {
+        /// The structure.
+        name: String,
+        /// The class in the saved state.
+        saved: &'static str,
+        /// The configured class.
+        configured: &'static str,
+    },
+    /// The rows cannot be read.
+    #[error("the rows of {actor} in \"{name}\" cannot be read: {error}")]
+    Rows {
+        /// The structure.
+        name: String,
+        /// The actor that owns the rows.
+        actor: Actor,
+        /// The fault.
+        error: ApplyError,
+    },
+    /// Rows are missing or changed.
+    #[error("the rows of {actor} in \"{name}\" are not those that were saved")]
+    Differs {
+        /// The structure.
+        name: String,
+        /// The actor that owns the rows.
+        actor: Actor,
+    },
+}
+
+/// What to do with saved rows.
+enum Fate {
+    Joins,
+    Waits,
+    /// Their window is over, or their series is not saved any more.
+    Over,
+    /// No structure of that name is configured: they stay saved as they are.
+    Stays,
+}
+
+/// The run to begin after the run that saved these facts: that of the wall clock, or the run's successor if the wall clock is
+/// not later. The facts may be older than the last saved state, so a run that they do not contain may have begun as well.
+///
+/// # Errors
+/// [`NoSuchRun`] when the run that saved them was the last possible one.
+pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
+    if canary::broken(Canary::RunTakenUp) {
+        return Ok(facts.incarnation);
+    }
+    let run = Incarnation(unix_ms).checked()?;
+    if run > facts.incarnation { Ok(run) } else { facts.incarnation.successor(unix_ms) }
+}
+
+/// Restoring. Call these methods before any input or counting, in this order: the facts, the rows, [`Replica::restored`].
+impl Replica {
+    /// Restores the saved facts that are not rows. This replica's run has to be later than the run in them.
+    pub fn restore_facts(&mut self, now: Now, facts: Facts) {
+        let name = self.actor.node.clone();
+        for mut tombstone in facts.tombstones {
+            // This tombstone is an operator's statement from an earlier run. It voids the same runs, but the division of limits
+            // must not leave out a node that has come back since.
+            tombstone.from = tombstone.from.max(FORGOTTEN_BEFORE);
+            self.add_tombstone(now, tombstone, &name);
+        }
+        for node in facts.nodes {
+            self.note_run(now, &Actor::new(node.name.clone(), node.incarnation), &name);
+            if let Some(known) = self.nodes.get_mut(&node.name).filter(|_| node.left) {
+                (known.life, known.reported) = (Life::Left, (node.incarnation, Life::Left));
+            }
+        }
+        let store = self.store.get_or_insert_default();
+        store.last = Some(facts.incarnation);
+        // A statement of an operator of this node is of now, not of the time while it was away.
+        store.met.insert(name);
+    }
+
+    /// Restores an actor's rows in a structure, all of them in memory; see [`Replica::restore_rows`].
+    ///
+    /// # Errors
+    /// As [`Replica::restore_rows`].
+    pub fn restore(&mut self, now: Now, part: saved::Part) -> Result<(), RestoreError> {
+        let saved::Part { shape, actor, extent, rows } = part;
+        self.restore_rows(now, Head { shape, actor, extent }, &InMemory::new(rows))
+    }
+
+    /// Restores an actor's rows in a structure. Rows of structures that are not configured stay saved. Rows of windows that are
+    /// over are dropped. The rows are read one piece at a time: a piece, and 16 bytes per row, are in memory. Only rows that
+    /// cannot be joined yet are read completely, and wait.
+    ///
+    /// # Errors
+    /// The rows cannot be read, are not what was saved, or the structure has another class now.
+    pub fn restore_rows<R: SavedRows>(&mut self, now: Now, head: Head, rows: &R) -> Result<(), R::Error> {
+        if self.restore_stream(now, &head, rows)? == Taken::Waits {
+            let rows = InMemory::read(rows)?;
+            self.wait(head, rows);
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, Head { shape, actor, extent }: Head, rows: InMemory) {
+        let part = saved::Part { shape, actor, extent, rows: rows.into_rows() };
+        self.store.get_or_insert_default().waiting.push(part);
+    }
+
+    fn restore_stream<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Taken, R::Error> {
+        // Until the rows are joined, or if they are not, they count as saved and not present.
+        let saved = PersistedExtent::of(&head.extent);
+        let (copied, taken) = match self.fate(&head.shape) {
+            Fate::Joins => match self.join_saved(now, head, rows)? {
+                Joined::As(copied) => (copied, Taken::Done),
+                Joined::Not => (saved, Taken::Done),
+                Joined::Ahead => (saved, Taken::Waits),
+            },
+            Fate::Waits => (saved, Taken::Waits),
+            Fate::Over => (saved, Taken::Done),
+            Fate::Stays => return Ok(Taken::Done),
+        };
+        let part = (head.shape.id(), head.actor.clone());
+        self.store.get_or_insert_default().copies.insert(part, copied);
+        Ok(taken)
+    }
+
+    /// All saved state was restored.
+    pub fn restored(&mut self, now: Now) {
+        for held in self.structures.values().filter(|held| held.structure.is_cache()) {
+            held.structure.settle_registers(now.mono);
+            if !held.shared {
+                // No other node has what the earlier runs had.
+                let before = Incarnation(0)..=Incarnation(self.actor.incarnation.0.saturating_sub(1));
+                held.structure.drop_runs(&self.actor.node, &before, false);
+            }
+        }
+        self.life_changed.extend(self.nodes.keys().cloned());
+        self.update_life(now);
+    }
+
+    /// Tries again to join the rows that wait.
+    pub(in crate::replica) fn restore_waiting(&mut self, now: Now) {
+        let waiting = self.store.as_mut().map(|store| std::mem::take(&mut store.waiting)).unwrap_or_default();
+        for saved::Part { shape, actor, extent, rows } in waiting {
+            let (head, rows) = (Head { shape, actor, extent }, InMemory::new(rows));
+            match self.restore_stream(now, &head, &rows) {
+                Ok(Taken::Done) => {}
+                Ok(Taken::Waits) => self.wait(head, rows),
+                Err(error) => self.event(crate::replica::report::Event::NotRestored(error)),
+            }
+        }
+    }
+
+    fn fate(&self, shape: &Shape) -> Fate {
+        if self.structures.contains_key(&shape.id()) {
+            return Fate::Joins;
+        }
+        let window = |text: &str| text.parse::<Window>().ok();
+        let Some((series, window)) = shape.name.split_once('@').and_then(|(of, at)| Some((of, window(at)?))) else {
+            return Fate::Stays;
+        };
+        let later = self.series().filter(|held| held.spec().persist).any(|held| {
+            let name = held.spec().structure(window).name;
+            name.as_str().split_once('@').is_some_and(|(of, _)| of == series) && window > held.current()
+        });
+        if later { Fate::Waits } else { Fate::Over }
+    }
+
+    fn join_saved<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Joined, R::Error> {
+        let (id, name, actor, extent) = (head.shape.id(), &head.shape.name, &head.actor, &head.extent);
+        let Some(held) = self.structures.get(&id).filter(|held| held.is_saved()) else { return Ok(Joined::Not) };
+        let spec = held.structure.spec();
+        if spec.name.as_str() != name || spec.class != head.shape.class {
+            let (saved, configured) = (head.shape.class.name(), spec.class.name());
+            return Err(RestoreError::Class { name: name.clone(), saved, configured }.into());
+        }
+        let us = self.actor.node.clone();
+        if self.note_run(now, actor, &us) < RunStatus::Earlier {
+            return Ok(Joined::Not);
+        }
+        let Some(held) = self.structures.get(&id) else { return Ok(Joined::Not) };
+        let mut ahead = false;
+        let order = stored::order(rows, |version: Version, bytes: &[u8]| {
+            let row = as_delta(head, (version.saturating_sub(1), version), bytes);
+            ahead |= held.structure.ahead(&row, now.unix_ms).is_some();
+        })?;
+        if ahead {
+            return Ok(Joined::Ahead);
+        }
+        let alone = held.structure.admit_saved(actor, extent.since);
+        self.life_changed.insert(actor.node.clone());
+        let wrong = |error| RestoreError::Rows { name: name.clone(), actor: actor.clone(), error };
+        stored::each_piece(
+            rows,
+            &order,
+            extent,
+            |error| wrong(error.into()),
+            |piece| {
+                // If a piece has a gap, a peer has already sent later rows of this actor.
+                let delta = as_delta(head, (piece.after, piece.upto), &piece.rows);
+                held.structure.apply(&delta, false, now.mono).map(drop).map_err(wrong)
+            },
+        )?;
+        match held.structure.restored(actor, extent) {
+            Some(copied) => Ok(Joined::As(copied)),
+            // A peer has sent rows of this actor as well.
+            None if !alone => Ok(Joined::Not),
+            None => Err(RestoreError::Differs { name: name.clone(), actor: actor.clone() }.into()),
+        }
+    }
+}
+
+/// Saved rows of `(after, upto]` in the form in which a peer sends rows.
+fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
+    let Extent { since, low_water: floor, .. } = head.extent;
+    let (structure, actor) = (head.shape.id(), head.actor.clone());
+    Delta {
+        structure,
+        actor,
+        since,
+        keys_complete: since,
+        after,
+        upto,
+        low_water: floor,
+        snapshot: false,
+        fingerprint: None,
+        rows,
+    }
+}
+
+/// Whether saved rows have to be tried again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Done,
+    Waits,
+}
+
+/// The result of joining saved rows.
+enum Joined {
+    /// They are here as they are saved.
+    As(PersistedExtent),
+    /// They are not here: they are forgotten, or of no use any more.
+    Not,
+    /// They were written too far ahead of this node's clock.
+    Ahead,
+}
+
+/// The first run in a tombstone that comes from saved state: it stands for all runs of the node, as 0 does, because no run has
+/// the number 1.
+pub(in crate::replica) const FORGOTTEN_BEFORE: Incarnation = Incarnation(1);
+
+/// Forgetting that happened while this node was away.
+impl Replica {
+    /// Whether a peer's tombstone may be from the time when this node was away, so that this node's rows come from saved state.
+    /// The other nodes have retired rows since then without waiting for this node.
+    pub(in crate::replica) fn was_away(&self, peer: &NodeName) -> bool {
+        let restored = self.store.as_ref().filter(|store| store.last.is_some());
+        restored.is_some_and(|store| !store.met.contains(peer)) && !canary::broken(Canary::StaleTakenOver)
+    }
+
+    /// Whether a tombstone shows that this node was forgotten while it was away.
+    pub(in crate::replica) fn was_forgotten(&self, tombstone: &Tombstone) -> bool {
+        let last = self.store.as_ref().and_then(|store| store.last);
+        tombstone.node == self.actor.node && last.is_some_and(|last| tombstone.incarnation >= last)
+    }
+
+    /// A peer has sent a complete digest.
+    pub(in crate::replica) fn meet(&mut self, peer: &NodeName) {
+        if let Some(store) = self.store.as_mut().filter(|store| store.last.is_some() && !store.met.contains(peer)) {
+            store.met.insert(peer.clone());
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Verification: compares the copies of all members with each owner's rows.
+
+pub(crate) mod found;
+pub(crate) mod rounds;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tallymesh_schemas::{Actor, NodeName};
+
+use crate::replica::Replica;
+use crate::replica::peer::link::{DigestRun, PeerProgress};
+use crate::replica::runs::liveness::Life;
+use crate::replica::stream::StreamId;
+use crate::replica::verify::found::{Fault, Finding, Unheld, Verification};
+use crate::time::Now;
+
+impl Replica {
+    /// Asks every peer for a complete digest. Returns the nonce that the answers carry.
+    pub fn probe(&mut self, now: Now) -> u64 {
+        self.nonce += 1;
+        self.flush(now);
+        for link in self.links.values_mut() {
+            link.probe = Some(self.nonce);
+            link.spoke = false;
+        }
+        self.nonce
+    }
+
+    pub(super) fn handle_probe(&mut self, now: Now, peer: &NodeName, nonce: u64) {
+        self.flush(now);
+        if let Some(link) = self.links.get_mut(peer) {
+            link.digest = Some(DigestRun { full: true, answers: nonce, last: None });
+        }
+    }
+
+    /// Whether every linked peer has answered a probe.
+    pub(super) fn all_answered(&self, nonce: u64) -> bool {
+        self.links.values().all(|link| link.answered >= nonce)
+    }
+
+    /// The nodes that have answered a probe, including this node.
+    pub(super) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
+        let peers = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
+        peers.chain([&self.actor.node]).cloned().collect()
+    }
+
+    /// The result of a probe so far: final once no member is silent or late. Only copies of members that have answered are
+    /// compared, because earlier reports of the others are old.
+    pub fn verification(&self, nonce: u64) -> Verification {
+        self.verification_since(nonce, nonce)
+    }
+
+    /// As [`Replica::verification`]. A node that has answered `first` or a later probe is a member. Its copies are compared
+    /// once it has answered `nonce`.
+    pub(super) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
+        let mut found = self.members_of(first);
+        found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
+        found.structures = self.structures.values().filter(|held| held.is_compared()).count();
+        let copies = self.copies(nonce);
+        let actors: BTreeSet<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
+        found.actors = actors.len();
+        for (part, holders) in &copies {
+            self.compare(part, holders, nonce, &mut found);
+        }
+        found
+    }
+
+    /// The members that have answered, and those that have not, with the reason.
+    fn members_of(&self, nonce: u64) -> Verification {
+        let said = self.links.values().flat_map(|link| link.peer_progress.keys());
+        let heard_of: BTreeSet<&NodeName> =
+            said.filter(|(_, actor)| self.is_current(actor)).map(|(_, actor)| &actor.node).collect();
+        let mut found = Verification { members: vec![self.actor.node.clone()], ..Verification::default() };
+        for (peer, link) in &self.links {
+            let list = match (link.answered >= nonce, link.spoke) {
+                (true, _) => &mut found.members,
+                (false, true) => &mut found.late,
+                (false, false) => &mut found.silent,
+            };
+            list.push(peer.clone());
+        }
+        found.members.sort();
+        for (name, node) in self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name)) {
+            let list = match node.life {
+                Life::Left => continue,
+                // A name that only another member's digests contain, and that the membership does not know, is not a member.
+                Life::Dead if node.reported_by.is_some() => continue,
+                Life::Dead => &mut found.dead,
+                Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
+                Life::Alive | Life::Suspect => &mut found.unlinked,
+            };
+            list.push(name.clone());
+        }
+        let mismatched = self.links.iter().flat_map(|(peer, link)| link.mismatched.iter().map(move |id| (peer, id)));
+        found.mismatched = mismatched
+            .filter_map(|(peer, id)| Some((peer.clone(), self.structures.get(id)?.structure.spec().name.clone())))
+            .collect();
+        self.note_unheld(&mut found);
+        found
+    }
+
+    fn note_unheld(&self, found: &mut Verification) {
+        let structure = |part: &StreamId| Some(self.structures.get(&part.0)?.structure.spec().name.clone());
+        let parts = self.unheld.parts.iter();
+        found.unheld = parts
+            .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
+            .chain(self.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
+            .collect();
+        let untold = |held: &&crate::replica::Held| held.structure.tally.times(crate::replica::Bound::Rows) > 0;
+        let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
+        found.unheld.extend(untold.map(|structure| Unheld::Untold { structure }));
+        found.more_unheld = self.unheld.more;
+    }
+
+    /// Every copy of an actor's rows that this node holds, or that a member reported when it answered `nonce`.
+    fn copies(&self, nonce: u64) -> BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> {
+        let mut copies: BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> = BTreeMap::new();
+        for (id, held) in self.structures.iter().filter(|(_, held)| held.is_compared()) {
+            held.structure.digest(None, self.now, &mut |entry| {
+                let said = PeerProgress::from(&entry);
+                copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);
+                true
+            });
+        }
+        for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
+            for (part, said) in &link.peer_progress {
+                if let Some(holders) = copies.get_mut(part) {
+                    holders.insert(peer.clone(), *said);
+                }
+            }
+        }
+        copies
+    }
+
+    fn compare(
+        &self,
+        part: &StreamId,
+        holders: &BTreeMap<NodeName, PeerProgress>,
+        nonce: u64,
+        found: &mut Verification,
+    ) {
+        let Some(held) = self.structures.get(&part.0) else { return };
+        let furthest = holders.values().max_by_key(|said| said.applied);
+        // A run that has ended has no owner to ask.
+        let owner = holders.get(&part.1.node).filter(|_| self.is_current(&part.1));
+        let Some(head) = owner.or(furthest) else { return };
+        let finding = |member: &NodeName, have, fault| Finding {
+            structure: held.structure.spec().name.clone(),
+            actor: part.1.clone(),
+            member: member.clone(),
+            applied: have,
+            head: head.applied,
+            fault,
+        };
+        for (member, said) in holders {
+            found.copies += 1;
+            let whole = said.since == 0 && head.since == 0;
+            if said.applied != head.applied {
+                found.findings.push(finding(member, said.applied, Fault::Lags));
+            } else if whole && said.fingerprint != head.fingerprint {
+                found.findings.push(finding(member, said.applied, Fault::Differs));
+            }
+        }
+        // A member that replicates the structure and holds no rows of the actor lags as well.
+        for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
+            let replicates = link.peer_progress.keys().any(|(id, _)| *id == part.0);
+            if replicates && head.applied > 0 && !holders.contains_key(peer) {
+                found.findings.push(finding(peer, 0, Fault::Lags));
+            }
+        }
+    }
+}
