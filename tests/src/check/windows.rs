@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallymesh_engine::{Held, Row, Scope, Series, Structure};
-use tallymesh_schemas::{Actor, Kind, StructureName, Window, key, limits};
+use tallymesh_schemas::{Actor, Kind, StructureName, Window, bounds, key};
 
 use super::converged::{Open, compare};
 use super::{Right, SeenPart, rows_of_another};
@@ -303,7 +303,7 @@ pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
 /// Whether a node has read its wall clock since that was set back. Until then its windows are those of the wrong clock: it
 /// lacks nothing there, and will lack what others have in the windows of the right one.
 fn has_turned(series: &Series, unix_ms: u64) -> bool {
-    let drift = u64::try_from(limits::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
+    let drift = u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
     series.current() <= series.spec().window_at(unix_ms.saturating_add(drift))
 }
 
