@@ -1,5 +1,6 @@
 //! Message by message: what the simulator found, and what was found by thinking, in the smallest form that shows it.
 
+#[allow(dead_code, reason = "each test crate uses its part")]
 mod pieces;
 #[allow(dead_code)]
 mod wire;

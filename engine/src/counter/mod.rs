@@ -4,6 +4,7 @@ pub(crate) mod admission;
 mod ages;
 mod audit;
 pub(crate) mod below;
+mod freshness;
 pub(crate) mod gauge_cache;
 pub(crate) mod inspect;
 pub(crate) mod join;

@@ -431,6 +431,7 @@ impl Structure {
                 && from_owner
                 && delta.fingerprint.is_some()
                 && let Some(actor_rows) = ledger.actor_rows_mut(&delta.actor)
+                && actor_rows.is_complete_at(delta.upto)
             {
                 actor_rows.confirmed = now;
             }
@@ -438,27 +439,6 @@ impl Structure {
         });
         self.refresh();
         applied
-    }
-
-    /// Records that an actor's owner has just stated that its head is `head`.
-    pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
-        let mut ledger = self.ledger.write();
-        let Some(actor_rows) = ledger.actor_rows_mut(owner).filter(|actor_rows| actor_rows.applied >= head) else {
-            return;
-        };
-        actor_rows.confirmed = now;
-        drop(ledger);
-        self.refresh();
-    }
-
-    /// Records that some replica knew `head` as an actor's head at the moment `at`.
-    pub(crate) fn note_head_at(&self, actor: &Actor, head: Version, at: Time) {
-        let mut ledger = self.ledger.write();
-        if let Some(actor_rows) =
-            ledger.actor_rows_mut(actor).filter(|actor_rows| actor_rows.applied >= head && actor_rows.confirmed < at)
-        {
-            actor_rows.confirmed = at;
-        }
     }
 
     /// Returns whether a run's counts outlive the run.

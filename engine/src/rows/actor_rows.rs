@@ -48,8 +48,8 @@ pub(crate) struct ActorRows {
     pub(crate) doubted: u64,
     /// Whether these rows count in the views (I4).
     pub(crate) counts: bool,
-    /// When the owner last confirmed that `applied` is its head. For an ended run of a cache: when a peer last had the same
-    /// rows.
+    /// The last known moment of which everything that the owner had is here. For an ended run of a cache: when a peer last had
+    /// the same rows.
     pub(crate) confirmed: Time,
     /// At the owner's head this copy had a different fingerprint. Only a snapshot repairs that.
     pub(crate) diverged: bool,
@@ -159,7 +159,12 @@ impl ActorRows {
     /// Returns whether everything that the owner had at one moment up to `applied` is here. Rows received in pieces may lack
     /// rows that changed before their piece was cut.
     pub(crate) fn is_complete(&self) -> bool {
-        self.keys_complete.max(self.complete) >= self.applied
+        self.is_complete_at(self.applied)
+    }
+
+    /// Returns whether everything that the owner had when `head` was its head is here, in that state or a later one.
+    pub(crate) fn is_complete_at(&self, head: Version) -> bool {
+        self.keys_complete.max(self.complete) >= head
     }
 
     /// Returns whether this copy may be newer than what the owner states about the same version. The statement can travel

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tallymesh_engine::Config;
+use tallymesh_schemas::message::Message;
 
-use crate::wire::{Wire, config, spec};
+use crate::wire::{Wire, config, is_delta, read, spec};
 
 /// b has the rows of a in pieces, and lacks one that moved on before its turn came; c knows an earlier state of that row, and
 /// is linked with b only, below the floor of what b has. They talk for a while. The least that c read for the row meanwhile,
@@ -53,4 +54,37 @@ fn pass(wire: &mut Wire, from: usize, to: usize) -> usize {
         wire.give(from, to, bytes).unwrap();
     }
     messages.len()
+}
+
+/// The node b has received a's rows in pieces up to version 3, and lacks a row that moved on before its piece was cut. Returns
+/// with it what a stated at version 3.
+pub(crate) fn lacking_what_moved_on() -> (Wire, Vec<Vec<u8>>) {
+    let mut wire = Wire::new(&["a", "b"]);
+    for key in ["x", "moves", "last"] {
+        wire.add_to(0, key, 1);
+    }
+    wire.up(0, 1);
+    let stated = wire.take(0, 1);
+    for (from, to, messages) in [(0, 1, stated.clone()), (1, 0, wire.take(1, 0))] {
+        messages.iter().for_each(|bytes| wire.give(from, to, bytes).unwrap());
+    }
+    for bytes in wire.take(1, 0) {
+        wire.give(1, 0, &bytes).unwrap();
+    }
+    let first = wire.take(0, 1).into_iter().find(|bytes| is_delta(bytes)).unwrap();
+    wire.give(0, 1, &first).unwrap();
+    wire.add_to(0, "moves", 1);
+    let owner = wire.replicas[0].actor().clone();
+    let have = |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map(|held| held.applied);
+    while have(&wire) < Some(3) {
+        wire.wait_a_little();
+        for bytes in wire.take(1, 0) {
+            wire.give(1, 0, &bytes).unwrap();
+        }
+        let next =
+            wire.take(0, 1).into_iter().find(|bytes| matches!(read(bytes), Message::Delta(delta) if delta.after == 1));
+        next.inspect(|bytes| wire.give(0, 1, bytes).unwrap());
+    }
+    assert_eq!((have(&wire), wire.total(1, "moves")), (Some(3), 0), "it lacks what moved on");
+    (wire, stated)
 }

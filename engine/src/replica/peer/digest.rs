@@ -270,7 +270,7 @@ impl Replica {
             && (entry.applied, entry.fingerprint) == (have.have, have.fingerprint)
         {
             // The owner of a run that has ended reports nothing any more. The rows stay until its node is forgotten.
-            held.structure.note_head_at(&entry.actor, entry.applied, now.mono);
+            held.structure.note_same_at(&entry.actor, now.mono);
         }
         self.find_parent(peer, &part, &have);
         let (Some(held), Some(link)) = (self.structures.get(&id), self.links.get_mut(peer)) else { return };
@@ -381,7 +381,8 @@ impl Replica {
         }
     }
 
-    /// The owner of these rows has reported all its heads: copies that reach the owner's head are confirmed as fresh.
+    /// The owner of these rows has reported all its heads: copies that are complete up to the owner's head are confirmed as
+    /// fresh.
     fn confirm(&mut self, now: Now, owner: &Actor) {
         let Some(link) = self.links.get(&owner.node) else { return };
         for (id, held) in &self.structures {
