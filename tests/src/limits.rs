@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limiter::{Bucket, Founding, Limiter, Soft, UNITS};
-use tallymesh_engine::{Structure, Time, Wake};
+use tallymesh_engine::{Life, Replica, Structure, Time, Wake};
 use tallymesh_schemas::{NodeName, Rate, Strength, StructureName, ThrottleSpec};
 
 /// The limits of every node of a cluster.
@@ -330,10 +330,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// Checks the bound that a node states for a soft throttle: no other node has admitted more that this node has not received.
 pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName, name: &str) -> Result<(), String> {
     let node = &cluster.nodes[at];
-    let Some(process) = &node.process else { return Ok(()) };
-    let (Some(limiter), Some(structure)) = (process.limiters.get(table), process.structures.get(table)) else {
-        return Ok(());
-    };
+    let Some(node_process) = &node.process else { return Ok(()) };
+    let (limiter, structure) = (node_process.limiters.get(table), node_process.structures.get(table));
+    let (Some(limiter), Some(structure)) = (limiter, structure) else { return Ok(()) };
     let now = node.clock.read(cluster.now()).mono;
     let Some(throttle) = limiter.find(name) else { return Ok(()) };
     let standing = throttle.standing(now);
@@ -344,7 +343,7 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
         // A leaving node takes its counts back, and other nodes have subtracted its admissions already.
         let Some(process) = other.process.as_ref().filter(|process| process.leaving.is_none()) else { continue };
         let Some(theirs) = process.structures.get(table) else { continue };
-        let Some(known) = heard_of(cluster, structure, other, name) else { continue };
+        let Some(known) = heard_of(cluster, (&node_process.replica, structure), other, name) else { continue };
         let own = theirs.count(name.as_bytes(), now).local;
         let unheard = u64::try_from(own - known).unwrap_or(0);
         let bound = standing.unheard_at_worst().saturating_add(standing.spec.rate.within(ON_ITS_WAY));
@@ -355,16 +354,22 @@ pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName
     Ok(())
 }
 
-/// How much of a node's admissions is in another node's copy of a structure; `None` if the other node cannot tell, because it
-/// has received nothing of that node.
+/// How much of a node's admissions is in another node's copy of a structure; `None` if the other node does not count that node
+/// among the others, because it has received nothing of it, or nothing since it left.
 ///
 /// If two machines have one name, a copy is current for the one with the latest run; the other one is not received.
-fn heard_of(cluster: &crate::Cluster, structure: &Structure, node: &crate::node::Node, name: &str) -> Option<i64> {
+fn heard_of(
+    cluster: &crate::Cluster,
+    (replica, structure): (&Replica, &Structure),
+    node: &crate::node::Node,
+    name: &str,
+) -> Option<i64> {
     let latest = structure.latest(&node.name)?;
     let truth = cluster.truth.borrow();
     let actors = truth.actors_of(node.process.as_ref()?.run);
     let alone = cluster.nodes.iter().filter(|other| other.name == node.name).count() == 1;
-    if !alone && !actors.contains(&latest) {
+    let left = || replica.nodes().any(|(name, _, life)| *name == node.name && life == Life::Left);
+    if !actors.contains(&latest) && (!alone || left()) {
         return None;
     }
     // A process that renews states its counts again, so they include what was received of its earlier run.

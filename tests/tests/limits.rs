@@ -442,3 +442,18 @@ fn the_bound_is_of_the_machine_that_was_heard() {
     ask(&mut cluster, SECOND * 9, &|_, _| 1000).unwrap();
     bit(&cluster, &["twin", "cut"]);
 }
+
+/// A node that has left is not among the others of the bound until its return is heard.
+#[test]
+fn the_bound_is_of_the_nodes_that_have_not_left() {
+    let soft = Limits::founded(&["n00"], RECLAIM).throttle(TABLE, "t", soft("20/1s"));
+    let mut cluster = limited(26, 2, soft);
+    cluster.script("at 2s leave n00; at 4s cut n01 from rest; at 5s restart n00; at 12s heal").unwrap();
+    ask(&mut cluster, SECOND * 11, &|_, _| 1000).unwrap();
+    let reach = cluster.node("n01").process().unwrap().replica().reach();
+    assert_eq!((reach.alive, reach.known), (1, 1), "it has not heard of the return");
+    assert!(cluster.node("n00").process().is_some());
+    ask(&mut cluster, SECOND * 9, &|_, _| 1000).unwrap();
+    assert_eq!(cluster.node("n01").process().unwrap().replica().reach().known, 2);
+    bit(&cluster, &["leave", "restart", "cut"]);
+}
