@@ -92,7 +92,7 @@ pub(crate) use switched::{broken, interleave};
 mod switched {
     use std::cell::{Cell, RefCell};
 
-    use crate::Canary;
+    use super::Canary;
 
     /// Every rule that can be broken.
     pub const ALL: [Canary; 32] = [

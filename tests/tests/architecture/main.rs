@@ -1,14 +1,16 @@
-//! Dependencies point one way, and the engine does no I/O.
+//! Dependencies point one way, between crates and between files, and the engine does no I/O.
+
+mod graph;
+#[path = "../source/mod.rs"]
+mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
+use crate::graph::{circles, graph};
+use crate::source::{files, read, root};
 
 /// What each package of the workspace depends on; development dependencies apart.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -62,15 +64,12 @@ fn what_is_sans_io_has_no_runtime_and_no_network() {
         }
     }
     for folder in ["engine/src", "schemas/src"] {
-        let mut files = Vec::new();
-        sources(&root().join(folder), &mut files);
-        assert!(files.len() > 5, "{folder} was looked at");
-        for file in files {
-            let text = std::fs::read_to_string(&file).unwrap();
+        for file in files(&[folder], "rs") {
+            let text = read(&file);
             for word in
                 ["std::fs", "std::thread", "TcpStream", "TcpListener", "UdpSocket", "Instant::now", "SystemTime"]
             {
-                assert!(!text.contains(word), "{}: {word}", file.display());
+                assert!(!text.contains(word), "{file}: {word}");
             }
         }
     }
@@ -89,13 +88,55 @@ fn canaries_are_never_shipped() {
     }
 }
 
-fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, into);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            into.push(path);
+/// How many files of a folder still use each other in a circle. The numbers may only fall.
+const CIRCLES: &[(&str, usize)] =
+    &[("schemas/src", 9), ("engine/src", 24), ("transport/src", 3), ("src", 18), ("cli/src", 6), ("tests/src", 11)];
+
+#[test]
+fn no_file_uses_a_file_that_uses_it() {
+    let mut found = Vec::new();
+    for folder in
+        ["schemas/src", "engine/src", "transport/src", "src", "cli/src", "tests/src", "fuzz/src", "benches/src"]
+    {
+        let known = CIRCLES.iter().find(|(of, _)| *of == folder).map_or(0, |(_, files)| *files);
+        let circles = circles(&graph(folder));
+        let files: usize = circles.iter().map(BTreeSet::len).sum();
+        if files != known {
+            let names =
+                |circle: &BTreeSet<Vec<String>>| circle.iter().map(|module| module.join("::")).collect::<Vec<_>>();
+            found.push(format!(
+                "{folder}: {files} files, {known} are known: {:?}",
+                circles.iter().map(names).collect::<Vec<_>>()
+            ));
         }
     }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+/// The layers of the engine: a module uses only modules of its own layer and of earlier ones.
+const LAYERS: &[&[&str]] = &[
+    &["time", "random", "hlc", "primitive", "canary", "wake", "difference"],
+    &["keyspace"],
+    &["rows"],
+    &["index"],
+    &["counter"],
+    &["cache"],
+    &["limiter"],
+    &["replica"],
+    &["settings", "display", "models"],
+];
+
+#[test]
+fn modules_of_the_engine_use_only_lower_ones() {
+    let layer = |module: &[String]| {
+        let name = module.first().map(String::as_str);
+        name.and_then(|name| LAYERS.iter().position(|layer| layer.contains(&name)))
+    };
+    let mut wrong = Vec::new();
+    for (module, used) in graph("engine/src").iter().filter(|(module, _)| !module.is_empty()) {
+        let ours = layer(module).unwrap_or_else(|| panic!("{module:?} has no layer"));
+        let higher = used.iter().filter(|used| layer(used).is_none_or(|theirs| theirs > ours));
+        wrong.extend(higher.map(|used| format!("{} uses {}", module.join("::"), used.join("::"))));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
