@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, bounds};
 
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::counter::structure::Structure;
 use crate::counter::writes::{Needless, OwnRow, Refused};
 use crate::hlc::Stamp;

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::Kind;
 
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::index::nodes::Sum;
 use crate::keyspace::hash::key_hash;
-use crate::keyspace::id::CellId;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, KeyOf};
 use crate::rows::row::row_hash;
 
 impl Ledger {

@@ -20,11 +20,10 @@ use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
 
 use crate::canary::{self, Canary};
-use crate::counter::store::{Ledger, TOGETHER};
+use crate::counter::ledger::{Ledger, TOGETHER};
 use crate::counter::watch::ChangeSink;
-use crate::keyspace::cell::CellKey;
-use crate::keyspace::id::CellId;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, KeyOf};
+use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::registers::Register;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::{Actor, Version};
 
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::hlc::Stamp;
 use crate::keyspace::id::{CellId, EMPTY};
 use crate::keyspace::keys::Keys;

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
-use crate::counter::store::{Ledger, within};
+use crate::counter::ledger::{Ledger, within};
 use crate::counter::structure::{Entry, Structure};
-use crate::keyspace::cell::CellKey;
 use crate::keyspace::id::KeyOf;
+use crate::keyspace::key::CellKey;
 use crate::rows::actor_rows::ActorRows;
 
 /// A block of an address tree and the count under it.

@@ -3,10 +3,9 @@
 use tallymesh_schemas::{Actor, Cell as CellKind, Incarnation, NodeName, Version, bounds};
 
 use crate::canary::{self, Canary};
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::counter::watch::ChangeSink;
-use crate::keyspace::id::EMPTY;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{EMPTY, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::writer::OwnRowWriter;

@@ -16,7 +16,7 @@ use tallymesh_schemas::message::Delta;
 
 use crate::canary::{self, Canary};
 use crate::counter::join::{Applied, ApplyError, Joining};
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::keyspace::cells::Cells;
 use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;

@@ -11,11 +11,10 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Cell as CellKind, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::counter::below::Debts;
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::counter::watch::{Growth, Watch, Watchers};
 use crate::keyspace::cell::{Added, Cell};
-use crate::keyspace::id::CellId;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::time::Time;

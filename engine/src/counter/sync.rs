@@ -14,7 +14,7 @@ use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
 use crate::canary::{self, Canary};
 use crate::counter::join::{Applied, ApplyError};
 use crate::counter::journal::Mark;
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::counter::structure::Structure;
 use crate::counter::watch::ChangeSink;
 use crate::hlc::Stamp;
@@ -481,7 +481,7 @@ impl Structure {
     }
 
     /// Drops some runs of a node and returns the runs that existed. `away` says that they were forgotten while this node was
-    /// away: see [`Ledger::drop_actor`](crate::counter::store::Ledger::drop_actor).
+    /// away: see [`Ledger::drop_actor`](crate::counter::ledger::Ledger::drop_actor).
     pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, away: bool) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));

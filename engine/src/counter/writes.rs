@@ -5,11 +5,10 @@ use std::sync::Arc;
 use tallymesh_schemas::{Class, Version};
 
 use crate::canary::{self, Canary};
-use crate::counter::store::Ledger;
+use crate::counter::ledger::Ledger;
 use crate::counter::watch::ChangeSink;
 use crate::hlc::Stamp;
-use crate::keyspace::id::KeyOf;
-use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::rows::registers::{Register, Registers};
 use crate::rows::row::content_hash;

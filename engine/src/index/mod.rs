@@ -10,9 +10,8 @@ use tallymesh_schemas::Kind;
 
 use crate::index::nodes::{Aggregate, Sum};
 use crate::index::radix::{Radix, agree};
-use crate::keyspace::cell::CellKey;
-use crate::keyspace::id::CellId;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, KeyOf};
+use crate::keyspace::key::CellKey;
 
 /// Number of additions that are collected and made together: see [`Radix::add_all`].
 const TOGETHER: usize = 32;

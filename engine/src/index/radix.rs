@@ -12,8 +12,8 @@ use crate::index::nodes::{Nodes, Ref};
 use smallvec::SmallVec;
 
 use crate::index::nodes::{Aggregate, NodeId};
-use crate::keyspace::cell::CellKey;
 use crate::keyspace::id::{CellId, KeyOf};
+use crate::keyspace::key::CellKey;
 
 /// The byte of a key at a position; zero after its end.
 fn at(key: &[u8], position: usize) -> u8 {

@@ -7,10 +7,10 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::keyspace::cell::{Cell, CellKey, Wanted};
+use crate::keyspace::cell::Cell;
 use crate::keyspace::hash::key_hash;
-use crate::keyspace::id::CellId;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, KeyOf};
+use crate::keyspace::key::{CellKey, Wanted};
 use crate::primitive::{Mutex, RwLock};
 
 /// Number of low bits that give a cell's place in its segment. The bits above give the segment; the highest bit is the

@@ -1,6 +1,6 @@
 //! The numbers of cells.
 
-use crate::keyspace::cell::CellKey;
+use crate::keyspace::key::CellKey;
 
 /// The number of a cell in a structure.
 pub(crate) type CellId = u32;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 
-use crate::keyspace::cell::{Cell, Wanted};
+use crate::keyspace::cell::Cell;
 use crate::keyspace::cells::Cells;
-use crate::keyspace::id::CellId;
-use crate::keyspace::id::KeyOf;
+use crate::keyspace::id::{CellId, KeyOf};
+use crate::keyspace::key::Wanted;
 use crate::keyspace::table::Table;
 use crate::primitive::{Mutex, RwLock};
 

@@ -4,6 +4,7 @@ pub(crate) mod cell;
 pub(crate) mod cells;
 pub(crate) mod hash;
 pub(crate) mod id;
+pub(crate) mod key;
 pub(crate) mod keys;
 mod table;
 pub(crate) mod totals;

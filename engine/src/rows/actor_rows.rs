@@ -8,8 +8,7 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
 use crate::canary::{self, Canary};
 use crate::keyspace::cells::Cells;
-use crate::keyspace::id::KeyOf;
-use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::rows::change_log::Log;
 use crate::rows::registers::{Register, Registers};
 use crate::rows::row::{Row, row_hash};

@@ -73,7 +73,7 @@ pub(crate) struct Registers {
     by_expiry: BTreeSet<(u64, CellId)>,
     /// Cells whose readable write is not this node's own row.
     pub(crate) needless: BTreeSet<CellId>,
-    /// Cells with a readable write that had a row and may have none now: see [`crate::counter::store::Ledger::republish_unowned`].
+    /// Cells with a readable write that had a row and may have none now: see [`crate::counter::ledger::Ledger::republish_unowned`].
     pub(crate) orphans: BTreeSet<CellId>,
 }
 

@@ -7,8 +7,7 @@ use tallymesh_schemas::{Version, bounds, key};
 
 use crate::canary::{self, Canary};
 use crate::keyspace::cells::Cells;
-use crate::keyspace::id::KeyOf;
-use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::row::Row;
 use crate::rows::slots::{Slot, VACANT};

@@ -9,17 +9,16 @@ use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Bounds, Class, Kind, Version, key};
 
 use crate::counter::below::{Below, Debts};
-use crate::counter::resets::Cleared;
+use crate::counter::resets::Resets;
 
 use crate::counter::journal::{Journal, Mark};
 use crate::counter::watch::ChangeSink;
 use crate::hlc::Stamp;
 use crate::index::Index;
 use crate::index::nodes::Sum;
-use crate::keyspace::cell::CellKey;
 use crate::keyspace::cells::Cells;
-use crate::keyspace::id::KeyOf;
-use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::id::{CellId, EMPTY, KeyOf};
+use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::registers::Registers;
@@ -37,7 +36,7 @@ pub(crate) struct Ledger {
     pub(super) actors: BTreeMap<Actor, ActorRows>,
     pub(super) cells: Arc<Cells>,
     pub(super) index: Index,
-    pub(super) cleared: Cleared,
+    pub(super) resets: Resets,
     pub(super) registers: Registers,
     pub(super) journal: Journal,
     /// The latest write of a cache that was restored from saved state.
@@ -71,7 +70,7 @@ impl Ledger {
             actors: all_rows,
             cells,
             index: Index::new(class.kind()),
-            cleared: Cleared::default(),
+            resets: Resets::default(),
             registers: Registers::new(bounds),
             journal: Journal::default(),
             restored: Stamp::default(),
@@ -393,7 +392,7 @@ impl Ledger {
     /// Bytes of rows, logs and index. The table of cells counts the cells.
     pub(crate) fn bytes(&self) -> usize {
         let all_rows: usize = self.actors.values().map(ActorRows::bytes).sum();
-        all_rows + self.index.bytes() + self.cleared.bytes() + self.registers.heap_bytes()
+        all_rows + self.index.bytes() + self.resets.bytes() + self.registers.heap_bytes()
     }
 }
 
