@@ -83,8 +83,7 @@ pub enum CacheError {
 impl Cache {
     /// Returns the structure as a cache; `None` when it is not a cache.
     pub fn of(structure: &Arc<Structure>) -> Option<Self> {
-        let cache = structure.ledger.read().is_cache();
-        cache.then(|| Self { structure: Arc::clone(structure) })
+        structure.is_cache().then(|| Self { structure: Arc::clone(structure) })
     }
 
     /// The structure that holds this cache.
@@ -233,11 +232,6 @@ impl Structure {
             self.wake();
         }
         Ok(before.0)
-    }
-
-    /// Returns whether this structure is a cache.
-    pub(crate) fn is_cache(&self) -> bool {
-        self.spec().class.cell() == tallymesh_schemas::Cell::Register
     }
 
     /// Maintains a cache by the wall clock; entries expire by `expiry_ms`. `certain` says that no other clock contradicts

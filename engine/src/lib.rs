@@ -37,7 +37,7 @@
 //! # The order of modules
 //! A module uses only modules on earlier lines. A test checks this.
 //!
-//! 1. `time`, `random`, `hlc`, `primitive`, `canary`, `wake`, `difference`
+//! 1. `time`, `random`, `hlc`, `primitive`, `canary`, `wake`, `difference`, `shape`
 //! 2. `keyspace`: what threads count in
 //! 3. `rows`: one actor's rows; `index`: order and sums under a prefix
 //! 4. `counter`: the rows of all actors, joined, and the aggregates
@@ -66,6 +66,7 @@ mod random;
 pub mod replica;
 mod rows;
 mod settings;
+mod shape;
 mod time;
 mod wake;
 

@@ -13,6 +13,7 @@ use crate::counter::structure::Structure;
 use crate::keyspace::cell::{Added, Cell};
 use crate::keyspace::id::CellId;
 use crate::keyspace::keys::Keys;
+use crate::shape::Shape;
 use crate::time::Time;
 
 /// Enough to find every known kind of mistake with two or three threads, and few enough to finish.
@@ -48,7 +49,7 @@ fn check(builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static
 /// atomic's initial value even after a sequentially consistent store; the memory model does not. So this function stores to
 /// both totals before threads begin. The models of structures do the same.)
 fn keys() -> (Arc<Keys>, CellId) {
-    let keys = Arc::new(Keys::new(1));
+    let keys = Arc::new(Keys::new(Shape::of(Class::OutboundDomains), 1));
     let id = keys.with_or_new(KEY, |id, _| id);
     add(&keys, id, 1);
     add(&keys, id, -1);

@@ -43,7 +43,7 @@ impl Ledger {
             if cell.rows() != held {
                 return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
             }
-            if self.class.kind() == Kind::CidrTree && !self.clears(id) {
+            if self.shape.kind() == Kind::CidrTree && !self.clears(id) {
                 let own = self.actors.get(&self.actor).and_then(|own| own.find(id, &self.cells));
                 let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
                 let cached = self.sum(key, key.len() * 8);
@@ -56,7 +56,7 @@ impl Ledger {
         if let Some(id) = sums.into_keys().next() {
             return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
         }
-        if self.is_cache() {
+        if self.shape.is_cache() {
             self.audit_registers()?;
         }
         self.audit_below()?;

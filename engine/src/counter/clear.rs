@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_schemas::{Actor, Cell, key};
+use tallymesh_schemas::{Actor, key};
 
 use crate::canary::{self, Canary};
 use crate::counter::ledger::Ledger;
@@ -13,6 +13,7 @@ use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::row::Row;
+use crate::shape::Role;
 
 impl Ledger {
     /// Whether any key was cleared, so that a cell's own totals alone do not give its count.
@@ -23,7 +24,7 @@ impl Ledger {
     /// What an actor's row of a key counts.
     #[inline]
     pub(crate) fn value(&self, actor: &Actor, id: CellId, row: &Row) -> i64 {
-        if self.is_cache() {
+        if self.shape.is_cache() {
             return 0;
         }
         if self.resets.is_empty() {
@@ -35,7 +36,7 @@ impl Ledger {
     /// By how much the count of an actor's row of a key has changed.
     #[inline(always)]
     pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
-        if self.resets.is_empty() && !self.is_cache() {
+        if self.resets.is_empty() && !self.shape.is_cache() {
             return new.value() - old.value();
         }
         self.value(actor, id, new) - self.value(actor, id, old)
@@ -51,14 +52,10 @@ impl Ledger {
         self.resets.of(&self.cells.key_of(id), actor)
     }
 
-    fn counts_events(&self) -> bool {
-        self.class.cell() == Cell::Events
-    }
-
     /// Whether the rows of a cell clear instead of counting.
     #[inline(always)]
     pub(super) fn clears(&self, id: CellId) -> bool {
-        self.counts_events() && key::is_cleared(&self.cells.key_of(id))
+        self.cells.get(id).role() == Role::Clears
     }
 
     /// The rows of all actors for a key, including rows that are already cleared: the actor that cleared them may be
@@ -75,7 +72,7 @@ impl Ledger {
     /// Handles changes of rows that clear: subtracts exactly the totals that all of these rows together state.
     pub(super) fn reclear(&mut self, rows: Vec<CellKey>, keys: &Keys, sink: &mut ChangeSink<'_>) {
         for row in rows {
-            let Ok((victim, key)) = key::to_cleared(self.class.kind(), &row) else { continue };
+            let Ok((victim, key)) = key::to_cleared(self.shape.kind(), &row) else { continue };
             let totals = self.stated(&row, keys);
             let was = self.resets.of(key, &victim);
             if totals == was {
@@ -114,11 +111,11 @@ impl Ledger {
 
     /// The keys of all rows that clear among an actor's rows.
     pub(super) fn clearing_rows(&self, actor_rows: &ActorRows) -> Vec<CellKey> {
-        if !self.counts_events() {
+        if !self.shape.counts_events() {
             return Vec::new();
         }
-        let keys = actor_rows.live().map(|(_, state)| self.cells.key_of(state.cell));
-        keys.filter(|key| key::is_cleared(key)).collect()
+        let clearing = actor_rows.live().filter(|(_, state)| self.clears(state.cell));
+        clearing.map(|(_, state)| self.cells.key_of(state.cell)).collect()
     }
 
     /// Checks the cleared totals against the rows (I10).
@@ -129,7 +126,7 @@ impl Ledger {
                 continue;
             }
             let row = self.cells.key_of(state.cell);
-            let (victim, key) = key::to_cleared(self.class.kind(), &row).map_err(|error| error.to_string())?;
+            let (victim, key) = key::to_cleared(self.shape.kind(), &row).map_err(|error| error.to_string())?;
             let top = stated.entry((key.to_vec(), victim)).or_default();
             *top = (top.0.max(state.row.added), top.1.max(state.row.removed));
         }

@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use smallvec::SmallVec;
-use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::key::KeyError;
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
@@ -151,7 +151,7 @@ impl Ledger {
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
-        let again = self.keeps_runs() && (!joining.verify || !actor_rows.without_value.is_empty());
+        let again = self.shape.keeps_runs() && (!joining.verify || !actor_rows.without_value.is_empty());
         if delta.upto > have || again {
             if !joining.verify {
                 // No probe answer that is under way covers these rows.
@@ -261,7 +261,7 @@ impl Ledger {
     fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
         // A row that arrives late starts another edition.
-        if broken || self.is_cache() || row.version <= actor_rows.applied {
+        if broken || self.shape.is_cache() || row.version <= actor_rows.applied {
             return false;
         }
         let Some((cell, old)) = actor_rows.advance(slot, row, &self.cells) else { return false };
@@ -309,7 +309,7 @@ impl Ledger {
 
     /// Returns whether this replica decides between two rows of one version, because no owner states which one is right.
     fn is_decided(&self, joining: &Joining<'_, '_>) -> bool {
-        self.keeps_runs() && !joining.verify
+        self.shape.keeps_runs() && !joining.verify
     }
 
     #[inline]
@@ -320,8 +320,8 @@ impl Ledger {
         row: WireRow<'_>,
         joining: &mut Joining<'_, '_>,
     ) -> Result<(), ApplyError> {
-        if matches!(row.state, RowState::Content { .. }) && !self.is_cache() {
-            return Err(ApplyError::Value(self.class.kind().label()));
+        if matches!(row.state, RowState::Content { .. }) && !self.shape.is_cache() {
+            return Err(ApplyError::Value(self.shape.kind().label()));
         }
         let (cell, totals) = match key_and_totals(&row.state) {
             Some((None, _)) if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
@@ -330,7 +330,7 @@ impl Ledger {
             }
             Some((None, totals)) => (old.cell, totals),
             Some((Some(key), totals)) => {
-                key::check_row(self.class, key)?;
+                self.shape.check_row(key)?;
                 let id = joining.keys.with_or_new(key, |id, _| id);
                 self.enter(id);
                 (id, totals)
@@ -351,7 +351,7 @@ impl Ledger {
         }
         actor_rows.put(row.slot, new, &self.cells);
         if cell == old.cell {
-            if self.is_cache() && new.is_live() {
+            if self.shape.is_cache() && new.is_live() {
                 self.replace_newer(cell, joining.actor, &old.row, &new.row);
             } else if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
                 self.count(cell, &old.row, &new.row, actor_rows.counts, joining);
@@ -359,7 +359,7 @@ impl Ledger {
         } else {
             self.move_row(old, &new, actor_rows.counts, joining);
         }
-        if self.is_cache() && new.is_live() {
+        if self.shape.is_cache() && new.is_live() {
             self.offer_row(actor_rows, &new, &row.state, joining);
         }
         Ok(())
@@ -395,13 +395,13 @@ impl Ledger {
         }
         // The new row is noted first, so that the cell keeps its number in between.
         let cell = new.is_live().then_some(new.cell);
-        cell.inspect(|cell| self.cells.get(*cell).count_row(true));
+        cell.inspect(|cell| self.cells.get(*cell).add_row());
         for (slot, other) in others {
             actor_rows.clear(slot, &self.cells);
             actor_rows.edition = self.edition();
             self.move_row(&other, &Slot::NONE, actor_rows.counts, joining);
         }
-        cell.inspect(|cell| self.cells.get(*cell).count_row(false));
+        cell.inspect(|cell| self.cells.get(*cell).remove_row());
         true
     }
 
@@ -449,12 +449,12 @@ impl Ledger {
     /// Handles a slot that gets another key, its first key, or none.
     pub(super) fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_, '_>) {
         if new.is_live() {
-            self.cells.get(new.cell).count_row(true);
+            self.cells.get(new.cell).add_row();
             self.count(new.cell, &Row::default(), &new.row, counts, joining);
         }
         if old.is_live() {
             self.count(old.cell, &old.row, &Row::default(), counts, joining);
-            self.cells.get(old.cell).count_row(false);
+            self.cells.get(old.cell).remove_row();
             self.drop_if_unused(old.cell, joining.keys);
         }
     }

@@ -68,7 +68,7 @@ impl Ledger {
     /// Republishes the readable values of an actor whose rows are about to be dropped, so that they stay readable. Only for
     /// rows above `after`.
     pub(super) fn republish_lost(&mut self, actor: &Actor, actor_rows: &ActorRows, after: Version) {
-        if !self.is_cache() || self.closed {
+        if !self.shape.is_cache() || self.closed {
             return;
         }
         for (_, Slot { row, cell, .. }) in actor_rows.live().filter(|(_, state)| state.row.version > after) {
@@ -82,7 +82,7 @@ impl Ledger {
     /// Notes which writes stay readable although the rows of their actor were dropped or replaced. They stay because other
     /// rows of their key exist.
     pub(super) fn note_unowned(&mut self, actor: &Actor, old: &ActorRows, new: Option<&ActorRows>) {
-        if !self.is_cache() {
+        if !self.shape.is_cache() {
             return;
         }
         for (_, Slot { row, cell, .. }) in old.live() {

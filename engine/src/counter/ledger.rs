@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tallymesh_schemas::{Actor, Bounds, Class, Kind, Version, key};
+use tallymesh_schemas::{Actor, Bounds, Kind, Version, key};
 
 use crate::counter::below::{Below, Debts};
 use crate::counter::resets::Resets;
@@ -16,6 +16,7 @@ use crate::counter::watch::ChangeSink;
 use crate::hlc::Stamp;
 use crate::index::Index;
 use crate::index::nodes::Sum;
+use crate::keyspace::cell::Flag;
 use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::keyspace::key::CellKey;
@@ -23,6 +24,7 @@ use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::registers::Registers;
 use crate::rows::writer::{OwnRowWriter, counts_nothing};
+use crate::shape::Shape;
 use crate::time::Time;
 
 /// Number of rows that are read together before they are written one by one, so that their memory accesses overlap.
@@ -30,7 +32,7 @@ pub(super) const TOGETHER: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    pub(super) class: Class,
+    pub(super) shape: Shape,
     pub(super) actor: Actor,
     pub(super) own: OwnRowWriter,
     pub(super) actors: BTreeMap<Actor, ActorRows>,
@@ -60,16 +62,16 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(class: Class, bounds: Bounds, actor: Actor, cells: Arc<Cells>) -> Self {
+    pub(crate) fn new(shape: Shape, bounds: Bounds, actor: Actor, cells: Arc<Cells>) -> Self {
         let mut all_rows = BTreeMap::new();
         all_rows.insert(actor.clone(), ActorRows::ours());
         Self {
-            class,
+            shape,
             actor,
             own: OwnRowWriter::default(),
             actors: all_rows,
             cells,
-            index: Index::new(class.kind()),
+            index: Index::new(shape.kind()),
             resets: Resets::default(),
             registers: Registers::new(bounds),
             journal: Journal::default(),
@@ -175,11 +177,11 @@ impl Ledger {
             let cell = self.cells.get(id);
             if self.closed {
                 cell.take();
-            } else if self.is_cache() {
+            } else if self.shape.is_cache() {
                 // Caches do not count.
                 let totals = cell.take();
                 cell.lower(totals.0, totals.1);
-                if !cell.is_indexed() {
+                if !cell.has(Flag::Indexed) {
                     self.park(id);
                 }
             } else {
@@ -212,7 +214,7 @@ impl Ledger {
         sink: &mut ChangeSink<'_>,
     ) {
         let totals = self.cells.get(id).take();
-        if !self.cells.get(id).is_indexed() && counts_nothing(&self.cells.key_of(id), totals) {
+        if !self.cells.get(id).has(Flag::Indexed) && counts_nothing(self.cells.get(id), totals) {
             return self.park(id);
         }
         self.enter(id);
@@ -232,12 +234,12 @@ impl Ledger {
     /// Adds a cell to the index if it is not in it.
     #[inline]
     pub(super) fn enter(&mut self, id: CellId) {
-        if !self.cells.get(id).is_indexed() {
-            self.cells.get(id).set_indexed(true);
+        if !self.cells.get(id).has(Flag::Indexed) {
+            self.cells.get(id).set(Flag::Indexed);
             if !self.clears(id) {
                 self.index.insert(id, &*self.cells);
                 self.indexed += 1;
-                self.blocks += usize::from(is_block(self.class.kind(), &self.cells.key_of(id)));
+                self.blocks += usize::from(is_block(self.shape.kind(), &self.cells.key_of(id)));
             }
         }
     }
@@ -271,18 +273,18 @@ impl Ledger {
 
     pub(super) fn drop_unused(&mut self, id: CellId, keys: &Keys) {
         let cell = self.cells.get(id);
-        cell.set_indexed(false);
+        cell.unset(Flag::Indexed);
         if !self.clears(id) {
             let key = self.cells.key_of(id);
             self.index.remove(&key);
             self.indexed -= 1;
-            self.blocks -= usize::from(is_block(self.class.kind(), &key));
+            self.blocks -= usize::from(is_block(self.shape.kind(), &key));
         }
-        if self.is_cache() {
+        if self.shape.is_cache() {
             self.forget_register(id);
         }
         // The sweep removes cells that are on its list.
-        if self.cells.get(id).is_parked() || !keys.remove_unused(id) {
+        if self.cells.get(id).has(Flag::Parked) || !keys.remove_unused(id) {
             self.park(id);
         }
     }
@@ -290,8 +292,8 @@ impl Ledger {
     /// Puts a cell without rows on the list of the next sweep, once.
     pub(super) fn park(&mut self, id: CellId) {
         let cell = self.cells.get(id);
-        if !cell.is_parked() {
-            cell.set_parked(true);
+        if !cell.has(Flag::Parked) {
+            cell.set(Flag::Parked);
             self.unused.push(id);
         }
     }
@@ -300,7 +302,7 @@ impl Ledger {
     pub(crate) fn sweep(&mut self, keys: &Keys, now: Time, idle: Duration) {
         let mut retired = Vec::new();
         // Rows of events stay until their structure is removed.
-        if !self.keeps_runs()
+        if !self.shape.keeps_runs()
             && let Some((own, actor_rows, cells)) = self.own_parts()
         {
             own.retire(actor_rows, cells, now, idle, |id| retired.push(id));
@@ -312,8 +314,8 @@ impl Ledger {
         self.unused.retain(|id| {
             let cell = cells.get(*id);
             // A cell that counts again has rows again. It is removed together with the last of them.
-            if cell.is_indexed() || cell.own() != 0 {
-                cell.set_parked(false);
+            if cell.has(Flag::Indexed) || cell.own() != 0 {
+                cell.unset(Flag::Parked);
                 return false;
             }
             !keys.remove_unused(*id)

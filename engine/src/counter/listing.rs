@@ -14,6 +14,7 @@ use crate::counter::structure::{Entry, Structure};
 use crate::keyspace::id::KeyOf;
 use crate::keyspace::key::CellKey;
 use crate::rows::actor_rows::ActorRows;
+use crate::shape::Role;
 
 /// A block of an address tree and the count under it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
@@ -65,11 +66,12 @@ struct Collected {
 impl Collected {
     fn new<'a>(ledger: &Ledger, runs: impl Iterator<Item = (&'a Actor, &'a ActorRows)>) -> Self {
         let rows = runs.flat_map(|(actor, actor_rows)| actor_rows.live().map(move |(_, state)| (actor, state)));
-        let rows = rows.map(|(actor, state)| {
+        let counting = rows.filter(|(_, state)| ledger.cells().get(state.cell).role() != Role::Clears);
+        let rows = counting.map(|(actor, state)| {
             let count = ledger.value(actor, state.cell, &state.row);
             Entry { key: ledger.cells().key_of(state.cell).to_vec(), count }
         });
-        let mut rows: Vec<_> = rows.filter(|row| !key::is_cleared(&row.key)).collect();
+        let mut rows: Vec<_> = rows.collect();
         rows.sort_by(|a, b| a.key.cmp(&b.key));
         rows.dedup_by(|later, first| {
             let same = later.key == first.key;

@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use tallymesh_schemas::{Actor, Cell, key};
+use tallymesh_schemas::{Actor, key};
 
 use crate::counter::below::{change, debt};
 use crate::counter::ledger::Ledger;
+use crate::keyspace::cell::Flag;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::rows::row::Row;
 
 impl Ledger {
-    fn counts_gauges(&self) -> bool {
-        self.class.cell() == Cell::Gauge
-    }
-
     /// Handles the change of another actor's row that counts.
     #[inline]
     pub(super) fn note_below(&mut self, actor: &Actor, id: CellId, old: &Row, new: &Row) {
@@ -29,23 +26,24 @@ impl Ledger {
     #[inline]
     pub(super) fn note_own_below(&mut self, id: CellId, old: &Row, new: &Row) {
         let debts = (debt(old), debt(new));
-        if debts != (0, 0) && self.counts_gauges() {
+        if debts != (0, 0) && self.shape.counts_gauges() {
             change(&mut self.below.own, id, debts.1 - debts.0);
             self.note_fall(&self.actor, debts);
         }
     }
 
     fn note_fall(&self, actor: &Actor, (before, after): (i64, i64)) {
-        if before == 0 && after > 0 && self.counts_gauges() {
+        if before == 0 && after > 0 && self.shape.counts_gauges() {
             *self.below.others.falls.lock().entry(actor.clone()).or_default() += 1;
         }
     }
 
     /// Handles a change of the debt of another actor's row, or of whether the row counts.
     pub(super) fn owe(&mut self, id: CellId, (before, after): (i64, i64)) {
-        if before != after && self.counts_gauges() {
+        if before != after && self.shape.counts_gauges() {
             let in_debt = change(&mut self.below.others.by_cell.write(), id, after - before);
-            self.cells.get(id).set_in_debt(in_debt);
+            let cell = self.cells.get(id);
+            if in_debt { cell.set(Flag::InDebt) } else { cell.unset(Flag::InDebt) }
         }
     }
 
@@ -64,7 +62,7 @@ impl Ledger {
 
     /// Checks the debts against the rows (I10).
     pub(super) fn audit_below(&self) -> Result<(), String> {
-        if !self.counts_gauges() {
+        if !self.shape.counts_gauges() {
             return Ok(());
         }
         let (mut others, mut own): (BTreeMap<CellId, i64>, BTreeMap<CellId, i64>) = Default::default();

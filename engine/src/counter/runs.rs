@@ -1,6 +1,6 @@
 //! The set of actors: actors are admitted and dropped, count or do not count, and this node renews its run or closes.
 
-use tallymesh_schemas::{Actor, Cell as CellKind, Incarnation, NodeName, Version, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, Version, bounds};
 
 use crate::canary::{self, Canary};
 use crate::counter::ledger::Ledger;
@@ -25,13 +25,8 @@ impl Ledger {
 
     /// The runs of a node whose rows make up the node's count.
     pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &ActorRows)> {
-        let skip = if self.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
+        let skip = if self.shape.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
         self.runs(node).skip(skip)
-    }
-
-    /// Returns whether a run's counts outlive the run.
-    pub(crate) fn keeps_runs(&self) -> bool {
-        self.class.cell() != CellKind::Gauge
     }
 
     /// Makes room for rows of an actor, known from `since` on. Returns true if there was no room before and there is now.
@@ -103,7 +98,7 @@ impl Ledger {
     /// Removes the rows of an actor from their cells. The ledger no longer holds these rows.
     pub(super) fn drop_rows(&mut self, actor_rows: &ActorRows, keys: &Keys) {
         for (_, state) in actor_rows.live() {
-            self.cells.get(state.cell).count_row(false);
+            self.cells.get(state.cell).remove_row();
             self.drop_if_unused(state.cell, keys);
         }
     }
@@ -121,10 +116,10 @@ impl Ledger {
         for (_, state) in old.live() {
             let cell = self.cells.get(state.cell);
             cell.set_own_slot(EMPTY);
-            cell.count_row(false);
+            cell.remove_row();
             // The cleared totals of the old run's row are not part of the new run's row.
             let cleared = self.cleared_of(state.cell, &was);
-            if self.is_cache() {
+            if self.shape.is_cache() {
                 self.renew_register(state.cell, &was, &state.row);
                 self.drop_if_unused(state.cell, keys);
                 continue;
@@ -147,7 +142,7 @@ impl Ledger {
     /// Closes this node's counting: its gauges become zero; events stay.
     pub(crate) fn close(&mut self, sink: &mut ChangeSink<'_>) {
         self.closed = true;
-        if self.keeps_runs() {
+        if self.shape.keeps_runs() {
             return;
         }
         let Some(own) = self.actors.get(&self.actor) else { return };

@@ -115,7 +115,7 @@ impl Ledger {
         // Flags of the earlier rows carry over: kept rows count already, received rows do not count yet.
         (new.counts, new.confirmed, new.inherited) = (actor_rows.counts, actor_rows.confirmed, actor_rows.inherited);
         let old = std::mem::replace(actor_rows, new.of_edition(self.edition()));
-        if old.diverged && self.is_cache() {
+        if old.diverged && self.shape.is_cache() {
             self.disown(joining.actor, &old, actor_rows, losing);
         }
         // Unchanged rows are no change, so watchers receive nothing for them.

@@ -8,15 +8,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, Cell as CellKind, Kind, NodeName, StructureId, StructureSpec};
+use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::counter::below::Debts;
 use crate::counter::ledger::Ledger;
 use crate::counter::watch::{Growth, Watch, Watchers};
-use crate::keyspace::cell::{Added, Cell};
+use crate::keyspace::cell::{Added, Cell, Flag};
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::shape::Shape;
 use crate::time::Time;
 use crate::wake::Wake;
 
@@ -26,6 +27,7 @@ use crate::wake::Wake;
 /// reading, or no lock with a [`Counter`]. Every method that reads the rows takes the structure's single ledger lock.
 pub struct Structure {
     spec: StructureSpec,
+    pub(crate) shape: Shape,
     pub(crate) keys: Keys,
     pub(crate) ledger: RwLock<Ledger>,
     pub(crate) watchers: Watchers,
@@ -74,8 +76,9 @@ pub struct Entry {
 
 impl Structure {
     pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
-        let keys = Keys::new(seed);
-        let ledger = Ledger::new(spec.class, spec.bounds, actor, Arc::clone(keys.cells()));
+        let shape = Shape::of(spec.class);
+        let keys = Keys::new(shape, seed);
+        let ledger = Ledger::new(shape, spec.bounds, actor, Arc::clone(keys.cells()));
         Self {
             debts: Arc::clone(ledger.debts()),
             ledger: RwLock::new(ledger),
@@ -91,6 +94,7 @@ impl Structure {
             lead: AtomicU64::new(0),
             lead_upto: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            shape,
             spec,
         }
     }
@@ -107,7 +111,17 @@ impl Structure {
 
     /// The kind of its keys.
     pub fn kind(&self) -> Kind {
-        self.spec.class.kind()
+        self.shape.kind()
+    }
+
+    /// Returns whether it is a cache.
+    pub(crate) fn is_cache(&self) -> bool {
+        self.shape.is_cache()
+    }
+
+    /// Returns whether a run's rows have an effect after the run has ended.
+    pub(crate) fn keeps_runs(&self) -> bool {
+        self.shape.keeps_runs()
     }
 
     /// Adds `n` to this node's own part; a negative `n` removes. One step moves a count by at most
@@ -199,7 +213,7 @@ impl Structure {
         }
         let mut dirty = Vec::new();
         self.keys.drain(&mut dirty);
-        if self.is_cache() {
+        if self.shape.is_cache() {
             // Cache writes go into the rows immediately and only wait to be sent.
             self.pending.store(0, Ordering::SeqCst);
         } else {
@@ -234,7 +248,7 @@ impl Structure {
     /// The other actors' count for a limit.
     #[inline]
     fn others_taken(&self, id: CellId, cell: &Cell) -> i64 {
-        let owed = if cell.is_in_debt() { self.debts.of(id) } else { 0 };
+        let owed = if cell.has(Flag::InDebt) { self.debts.of(id) } else { 0 };
         cell.others().saturating_add(owed)
     }
 
@@ -270,7 +284,7 @@ impl Structure {
     /// it is closed.
     pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
         key::check(self.kind(), key)?;
-        if self.spec.class.cell() != CellKind::Events {
+        if !self.shape.counts_events() {
             return Err(KeyError::Gauge);
         }
         let mut ledger = self.ledger.write();

@@ -9,7 +9,7 @@ use tallymesh_schemas::bound;
 use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
 use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::saved::Extent;
-use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, Version};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
 use crate::canary::{self, Canary};
 use crate::counter::join::{Applied, ApplyError};
@@ -204,7 +204,7 @@ impl Structure {
     /// Returns the first write of a delta whose stamp is further ahead of this node's clock than allowed; `None` when there
     /// is none.
     pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Ahead> {
-        if !self.is_cache() || canary::broken(Canary::FutureTaken) {
+        if !self.shape.is_cache() || canary::broken(Canary::FutureTaken) {
             return None;
         }
         let time = self.time(unix_ms);
@@ -441,11 +441,6 @@ impl Structure {
         applied
     }
 
-    /// Returns whether a run's counts outlive the run.
-    pub(crate) fn keeps_runs(&self) -> bool {
-        self.spec().class.cell() != Cell::Gauge
-    }
-
     /// Returns whether this structure is a window of a series.
     pub(crate) fn is_window(&self) -> bool {
         self.spec().class.is_window()
@@ -454,7 +449,7 @@ impl Structure {
     /// Lets an actor's rows count if `counts` returns true for it; rows of events always count. Considers the runs of the
     /// given nodes, or of all nodes. O(actors considered).
     pub(crate) fn set_counts(&self, nodes: Option<&BTreeSet<NodeName>>, counts: impl Fn(&Actor) -> bool) {
-        let counts = |actor: &Actor| self.keeps_runs() || counts(actor);
+        let counts = |actor: &Actor| self.shape.keeps_runs() || counts(actor);
         let mut ledger = self.ledger.write();
         let turns = |(actor, actor_rows): &(&Actor, &ActorRows)| actor_rows.counts != counts(actor);
         let changed: Vec<_> = match nodes {

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use tallymesh_schemas::{Class, Version};
+use tallymesh_schemas::Version;
 
 use crate::canary::{self, Canary};
 use crate::counter::ledger::Ledger;
 use crate::counter::watch::ChangeSink;
 use crate::hlc::Stamp;
+use crate::keyspace::cell::Flag;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::rows::registers::{Register, Registers};
@@ -44,11 +45,6 @@ pub(crate) struct Needless {
 }
 
 impl Ledger {
-    /// Returns whether the structure's rows are registers.
-    pub(crate) fn is_cache(&self) -> bool {
-        self.class == Class::Cache
-    }
-
     pub(crate) fn registers(&self) -> &Registers {
         &self.registers
     }
@@ -252,7 +248,7 @@ impl Ledger {
                 return Err(format!("{:?} is read though it was removed", &*self.cells.key_of(id)));
             }
         }
-        match self.registers.iter().find(|(id, _)| !self.cells.get(*id).is_indexed()) {
+        match self.registers.iter().find(|(id, _)| !self.cells.get(*id).has(Flag::Indexed)) {
             Some((id, _)) => Err(format!("a write is kept of cell {id}, which has no rows")),
             None => Ok(()),
         }

@@ -9,6 +9,7 @@ use crate::keyspace::id::EMPTY;
 use crate::keyspace::key::{CellKey, SHORT, Wanted};
 use crate::keyspace::totals::value;
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use crate::shape::Role;
 
 /// The result of an addition to a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,9 +23,17 @@ pub(crate) enum Added {
     Refused,
 }
 
-/// The marks of a cell. All but the first are written under the ledger's lock only.
-const PARKED: u8 = 1;
-const IN_DEBT: u8 = 2;
+/// A flag of a cell. Only the ledger writes it, under its lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Flag {
+    /// The ledger has the cell on its list of cells without rows.
+    Parked = 1,
+    /// Other actors have rows below zero in the cell.
+    InDebt = 2,
+    /// The cell is in the ledger's index.
+    Indexed = 4,
+}
 
 /// The length value that stands for a longer key.
 const LONG: u8 = u8::MAX;
@@ -48,11 +57,11 @@ pub(crate) struct Cell {
     /// Number of counters that pin this cell.
     holders: AtomicU32,
     len: std::sync::atomic::AtomicU8,
+    /// The [`Role`] of its rows.
+    role: std::sync::atomic::AtomicU8,
     dirty: AtomicBool,
-    /// Whether the cell is in the ledger's index. Written under the ledger's lock only.
-    indexed: AtomicBool,
-    /// Whether the ledger has the cell on its list of cells without rows, and whether the cell has rows below zero.
-    marks: AtomicU8,
+    /// The [`Flag`]s that are set.
+    flags: AtomicU8,
 }
 
 impl Default for Cell {
@@ -66,9 +75,9 @@ impl Default for Cell {
             rows: AtomicU32::new(0),
             holders: AtomicU32::new(0),
             len: std::sync::atomic::AtomicU8::new(0),
+            role: std::sync::atomic::AtomicU8::new(0),
             dirty: AtomicBool::new(false),
-            indexed: AtomicBool::new(false),
-            marks: AtomicU8::new(0),
+            flags: AtomicU8::new(0),
         }
     }
 }
@@ -77,8 +86,10 @@ impl Default for Cell {
 const _: () = assert!(size_of::<Cell>() == 64, "a cell is a cache line");
 
 impl Cell {
-    /// Gives a new cell, which no other thread knows yet, its key. For a long key, `place` is where the key is stored.
-    pub(crate) fn name(&self, wanted: &Wanted<'_>, place: u64) {
+    /// Gives a new cell, which no other thread knows yet, its key and the role of its rows. For a long key, `place` is where
+    /// the key is stored.
+    pub(crate) fn name(&self, wanted: &Wanted<'_>, role: Role, place: u64) {
+        self.role.store(role as u8, Ordering::Relaxed);
         let words = if wanted.is_long() { [place, 0, 0] } else { wanted.words };
         for (word, value) in self.words.iter().zip(words) {
             word.store(value, Ordering::Relaxed);
@@ -209,22 +220,23 @@ impl Cell {
         value(self.totals())
     }
 
-    /// Returns whether other actors have rows below zero in this cell.
+    /// The role of its rows.
     #[inline]
-    pub(crate) fn is_in_debt(&self) -> bool {
-        self.marks.load(Ordering::Relaxed) & IN_DEBT != 0
+    pub(crate) fn role(&self) -> Role {
+        Role::of(self.role.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_in_debt(&self, in_debt: bool) {
-        self.set_mark(IN_DEBT, in_debt);
+    #[inline]
+    pub(crate) fn has(&self, flag: Flag) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag as u8 != 0
     }
 
-    fn set_mark(&self, mark: u8, set: bool) {
-        if set {
-            self.marks.fetch_or(mark, Ordering::Relaxed);
-        } else {
-            self.marks.fetch_and(!mark, Ordering::Relaxed);
-        }
+    pub(crate) fn set(&self, flag: Flag) {
+        self.flags.fetch_or(flag as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn unset(&self, flag: Flag) {
+        self.flags.fetch_and(!(flag as u8), Ordering::Relaxed);
     }
 
     pub(crate) fn others(&self) -> i64 {
@@ -256,10 +268,14 @@ impl Cell {
         self.rows.load(Ordering::Relaxed)
     }
 
-    /// Adds or removes one row from the number of rows. Runs under the ledger's lock.
-    pub(crate) fn count_row(&self, more: bool) {
-        let rows = self.rows();
-        self.rows.store(if more { rows + 1 } else { rows - 1 }, Ordering::Relaxed);
+    /// Counts one row more. Runs under the ledger's lock.
+    pub(crate) fn add_row(&self) {
+        self.rows.store(self.rows() + 1, Ordering::Relaxed);
+    }
+
+    /// Counts one row less. Runs under the ledger's lock.
+    pub(crate) fn remove_row(&self) {
+        self.rows.store(self.rows() - 1, Ordering::Relaxed);
     }
 
     /// Pins the cell. The caller holds the lock of the cell's key, or has a pin already.
@@ -282,23 +298,6 @@ impl Cell {
     pub(crate) fn reset(&self) {
         self.added.store(0, Ordering::Relaxed);
         self.removed.store(0, Ordering::Relaxed);
-        self.marks.store(0, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_indexed(&self) -> bool {
-        self.indexed.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_indexed(&self, indexed: bool) {
-        self.indexed.store(indexed, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_parked(&self) -> bool {
-        self.marks.load(Ordering::Relaxed) & PARKED != 0
-    }
-
-    /// Notes whether the ledger has the cell on its list of cells without rows.
-    pub(crate) fn set_parked(&self, parked: bool) {
-        self.set_mark(PARKED, parked);
+        self.flags.store(0, Ordering::Relaxed);
     }
 }

@@ -7,11 +7,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::keyspace::cell::Cell;
+use crate::keyspace::cell::{Cell, Flag};
 use crate::keyspace::hash::key_hash;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::{CellKey, Wanted};
 use crate::primitive::{Mutex, RwLock};
+use crate::shape::Shape;
 
 /// Number of low bits that give a cell's place in its segment. The bits above give the segment; the highest bit is the
 /// index's mark of a leaf.
@@ -29,6 +30,7 @@ type Segment = OnceLock<Box<[Cell]>>;
 
 #[derive(Debug)]
 pub(crate) struct Cells {
+    shape: Shape,
     segments: Box<[Segment; SEGMENTS]>,
     numbers: Mutex<Numbers>,
     long: RwLock<LongKeys>,
@@ -54,17 +56,16 @@ struct LongKeys {
     bytes: usize,
 }
 
-impl Default for Cells {
-    fn default() -> Self {
+impl Cells {
+    pub(crate) fn new(shape: Shape) -> Self {
         Self {
+            shape,
             segments: Box::new([const { Segment::new() }; SEGMENTS]),
             numbers: Mutex::default(),
             long: RwLock::new(LongKeys::default()),
         }
     }
-}
 
-impl Cells {
     /// The cell with this number.
     #[inline(always)]
     pub(crate) fn get(&self, id: CellId) -> &Cell {
@@ -95,7 +96,7 @@ impl Cells {
     pub(crate) fn make(&self, wanted: &Wanted<'_>) -> CellId {
         let id = self.number();
         let place = if wanted.is_long() { self.long.write().put(wanted.key) } else { 0 };
-        self.get(id).name(wanted, place);
+        self.get(id).name(wanted, self.shape.role(wanted.key), place);
         id
     }
 
@@ -128,7 +129,7 @@ impl Cells {
     pub(crate) fn indexed(&self) -> impl Iterator<Item = (CellId, &Cell)> {
         let made = self.segments.iter().enumerate().filter_map(|(at, cells)| Some((at, cells.get()?)));
         let all = made.flat_map(|(at, cells)| (at << PLACE_BITS..).map(|id| id as CellId).zip(cells));
-        all.filter(|(_, cell)| cell.is_indexed())
+        all.filter(|(_, cell)| cell.has(Flag::Indexed))
     }
 
     /// Memory in bytes.
@@ -179,11 +180,13 @@ impl LongKeys {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use tallymesh_schemas::Class;
+
     use super::*;
 
     #[test]
     fn cells_keep_their_keys_and_serve_again() {
-        let cells = Cells::default();
+        let cells = Cells::new(Shape::of(Class::OutboundDomains));
         let keys: Vec<Vec<u8>> = (0..200_usize).map(|n| vec![n as u8; n]).collect();
         let ids: Vec<_> = keys.iter().map(|key| cells.make(&Wanted::new(key))).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]), "numbers rise");

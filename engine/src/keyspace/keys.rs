@@ -10,6 +10,7 @@ use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::Wanted;
 use crate::keyspace::table::Table;
 use crate::primitive::{Mutex, RwLock};
+use crate::shape::Shape;
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
@@ -81,11 +82,11 @@ fn fold(a: u64, b: u64) -> u64 {
 
 impl Keys {
     /// The secret `seed` keeps a party that chooses keys from knowing which of them collide.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(shape: Shape, seed: u64) -> Self {
         Self {
             hasher: Hasher::new(seed),
             shards: Box::new(std::array::from_fn(|_| Shard::default())),
-            cells: Arc::default(),
+            cells: Arc::new(Cells::new(shape)),
         }
     }
 

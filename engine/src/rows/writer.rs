@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tallymesh_schemas::{Version, bounds, key};
+use tallymesh_schemas::{Version, bounds};
 
 use crate::canary::{self, Canary};
+use crate::keyspace::cell::Cell;
 use crate::keyspace::cells::Cells;
-use crate::keyspace::id::{CellId, EMPTY, KeyOf};
+use crate::keyspace::id::{CellId, EMPTY};
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::row::Row;
 use crate::rows::slots::{Slot, VACANT};
+use crate::shape::Role;
 use crate::time::Time;
 
 /// What the owner keeps beside its rows.
@@ -27,10 +29,10 @@ pub(crate) struct OwnRowWriter {
     without_room: u64,
 }
 
-/// Returns whether a key needs no row to express its totals. A row that clears is needed unless both totals are zero: it
+/// Returns whether a cell needs no row to express its totals. A row that clears is needed unless both totals are zero: it
 /// subtracts the totals that it states, also when they are equal.
-pub(crate) fn counts_nothing(key: &[u8], (added, removed): (u64, u64)) -> bool {
-    added == removed && (added == 0 || !key::is_cleared(key))
+pub(crate) fn counts_nothing(cell: &Cell, (added, removed): (u64, u64)) -> bool {
+    added == removed && (added == 0 || cell.role() != Role::Clears)
 }
 
 impl OwnRowWriter {
@@ -46,7 +48,7 @@ impl OwnRowWriter {
         let slot = cells.get(id).own_slot();
         let old = if slot == EMPTY { Slot::NONE } else { actor_rows.get(slot) };
         let unchanged = (old.row.added, old.row.removed) == (added, removed);
-        if unchanged || (slot == EMPTY && counts_nothing(&cells.key_of(id), (added, removed))) {
+        if unchanged || (slot == EMPTY && counts_nothing(cells.get(id), (added, removed))) {
             return None;
         }
         self.put(actor_rows, cells, id, (added, removed))
@@ -76,7 +78,7 @@ impl OwnRowWriter {
         actor_rows.put(slot, Slot { row, born, cell: id }, cells);
         if !old.is_live() {
             cells.get(id).set_own_slot(slot);
-            cells.get(id).count_row(true);
+            cells.get(id).add_row();
         }
         Some((old.row, row))
     }
@@ -134,7 +136,7 @@ impl OwnRowWriter {
         actor_rows.applied = row.version;
         actor_rows.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
         cell.set_own_slot(EMPTY);
-        cell.count_row(false);
+        cell.remove_row();
     }
 
     /// Purges vacant rows that every live peer has seen, or that became vacant longer than `retention` ago.
