@@ -90,7 +90,7 @@ fn canaries_are_never_shipped() {
 
 /// How many files of a folder still use each other in a circle. The numbers may only fall.
 const CIRCLES: &[(&str, usize)] =
-    &[("schemas/src", 9), ("engine/src", 24), ("transport/src", 3), ("src", 18), ("cli/src", 6), ("tests/src", 11)];
+    &[("schemas/src", 9), ("engine/src", 19), ("transport/src", 3), ("src", 18), ("cli/src", 6), ("tests/src", 11)];
 
 #[test]
 fn no_file_uses_a_file_that_uses_it() {
@@ -115,7 +115,7 @@ fn no_file_uses_a_file_that_uses_it() {
 
 /// The layers of the engine: a module uses only modules of its own layer and of earlier ones.
 const LAYERS: &[&[&str]] = &[
-    &["time", "random", "hlc", "primitive", "canary", "wake", "difference"],
+    &["time", "random", "hlc", "primitive", "canary", "wake", "difference", "shape"],
     &["keyspace"],
     &["rows"],
     &["index"],
