@@ -5,7 +5,7 @@ use std::fmt;
 use tallymesh_schemas::NodeName;
 
 use crate::counter::structure::Count;
-use crate::replica::runs::liveness::Life;
+use crate::replica::runs::life::Life;
 use crate::replica::verify::found::{Fault, Finding, Outcome, Unheld as NotHeld, Verification};
 
 impl fmt::Display for Count {

@@ -83,7 +83,7 @@ pub use crate::difference::Difference;
 pub use crate::hlc::Stamp;
 pub use crate::keyspace::hash::key_hash;
 pub use crate::replica::report::{Event, PeerError};
-pub use crate::replica::runs::liveness::Life;
+pub use crate::replica::runs::life::Life;
 pub use crate::replica::{Config, Replica};
 pub use crate::rows::row::{Row, TwoWriters, row_hash};
 pub use crate::settings::Settings;

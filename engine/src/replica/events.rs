@@ -1,16 +1,5 @@
 //! The queue of events to poll. A node that causes an event many times causes few entries: the first event is queued, and the
 //! repeated ones are counted and queued as one [`Event::Repeated`] about once a minute.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -30,7 +19,7 @@ type Kind = (EventKind, Option<StructureName>);
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Events {
+pub(crate) struct Events {
     queue: VecDeque<Event>,
     reporter: Reporter<NodeName, Kind>,
     lives: Reporter<NodeName, Kind>,
@@ -40,13 +29,13 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(tally: Arc<bound::Tally>) -> Self {
+    pub(crate) fn new(tally: Arc<bound::Tally>) -> Self {
         let (reporter, lives) = (Reporter::new(1), Reporter::new(LIVES));
         Self { queue: VecDeque::new(), reporter, lives, forgotten: BTreeSet::new(), tally }
     }
 
     /// Queues an event, or counts it.
-    pub(super) fn push(&mut self, now: Time, event: Event) {
+    pub(crate) fn push(&mut self, now: Time, event: Event) {
         if let Event::Forgotten { node } = &event {
             self.forgotten.insert(node.clone());
         }
@@ -63,7 +52,7 @@ impl Events {
     }
 
     /// Queues the summaries of counted events that are due.
-    pub(super) fn summarize(&mut self, now: Time) {
+    pub(crate) fn summarize(&mut self, now: Time) {
         let now = since_start(now);
         while let Some(repeated) = self.reporter.poll(now).or_else(|| self.lives.poll(now)) {
             let Repeated { of, times, within } = repeated;
@@ -75,11 +64,11 @@ impl Events {
         }
     }
 
-    pub(super) fn pop(&mut self) -> Option<Event> {
+    pub(crate) fn pop(&mut self) -> Option<Event> {
         self.queue.pop_front()
     }
 
-    pub(super) fn pop_forgotten(&mut self) -> Option<NodeName> {
+    pub(crate) fn pop_forgotten(&mut self) -> Option<NodeName> {
         self.forgotten.pop_first()
     }
 

@@ -18,7 +18,9 @@
     )
 )]
 
+mod config;
 mod events;
+mod held;
 mod peer;
 mod persist;
 mod reached;
@@ -26,121 +28,46 @@ mod relay;
 pub(crate) mod report;
 pub(crate) mod runs;
 mod stream;
+mod unheld;
 pub(crate) mod verify;
-mod window_clock;
 mod windows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::bound::{self, Bound};
+use tallymesh_schemas::bound;
 use tallymesh_schemas::message::{Message, Tombstone};
-use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, Version, bounds,
-};
+use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, Version, bounds};
 
 use crate::canary::{self, Canary};
 use crate::counter::gauge_cache::GaugeCache;
 use crate::counter::structure::Structure;
 use crate::random::Random;
+pub use crate::replica::config::Config;
 use crate::replica::events::Events;
-use crate::replica::peer::clocks::ClusterTime;
-pub use crate::replica::peer::clocks::PeerClock;
+use crate::replica::held::Held;
+use crate::replica::peer::clock::ClusterTime;
+pub use crate::replica::peer::clock::PeerClock;
 use crate::replica::peer::link::Link;
-pub use crate::replica::persist::restore::{RestoreError, next_run};
+use crate::replica::persist::Store;
+pub use crate::replica::persist::error::RestoreError;
+pub use crate::replica::persist::restore::next_run;
 pub use crate::replica::persist::save::Batch;
-use crate::replica::persist::save::Store;
 pub use crate::replica::persist::stored::SavedRows;
-use crate::replica::reached::Unheld;
 pub use crate::replica::report::{Counters, Event, EventKind, PeerError, StructureError};
-pub use crate::replica::runs::liveness::Life;
-use crate::replica::runs::liveness::Node;
-use crate::replica::runs::retire::Round;
+pub use crate::replica::runs::life::Life;
+use crate::replica::runs::node::Node;
 use crate::replica::runs::succession::Succession;
-use crate::replica::runs::word::Contested;
+use crate::replica::runs::tombstone::Contested;
 use crate::replica::stream::StreamId;
+use crate::replica::unheld::Unheld;
 pub use crate::replica::verify::found::{Fault, Finding, Outcome, Unheld as NotHeld, Verification};
 pub use crate::replica::verify::rounds::Verifier;
-use crate::replica::window_clock::WindowClock;
 use crate::replica::windows::HeldSeries;
+use crate::replica::windows::clock::WindowClock;
 use crate::time::{Now, Time};
 use crate::wake::Wake;
-
-/// The configuration of a replica. The defaults suit clusters of up to 64 nodes.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Time between two digests on a link, with a jitter of a fifth. A shorter time detects losses sooner and costs more
-    /// messages.
-    pub digest_interval: Duration,
-    /// Time between two full digests, which list all entries.
-    pub full_digest_interval: Duration,
-    /// Bytes of rows in one delta. Larger deltas cost less per row. Smaller deltas delay the other streams less.
-    pub delta_bytes: usize,
-    /// How long a row stays zero before it is retired.
-    pub idle_after: Duration,
-    /// How long the replica remembers retired rows for peers that have not applied the retirement. A peer that is away for
-    /// longer needs a snapshot when it is back.
-    pub retention: Duration,
-    /// How long the runs of a forgotten node are refused: longer than the longest partition.
-    pub tombstone_life: Duration,
-    /// The version above which this node renews as a new run, whose versions start at 1 again.
-    pub last_version: Version,
-    /// The seed of jitter and hash seeds.
-    pub seed: u64,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            digest_interval: Duration::from_secs(1),
-            full_digest_interval: Duration::from_secs(30),
-            delta_bytes: 256 << 10,
-            idle_after: Duration::from_secs(60),
-            retention: Duration::from_secs(600),
-            tombstone_life: Duration::from_secs(7 * 24 * 3600),
-            last_version: bounds::VERSION - (1 << 32),
-            seed: 0,
-        }
-    }
-}
-
-/// A structure and the replica's state for it.
-#[derive(Debug)]
-struct Held {
-    structure: Arc<Structure>,
-    /// The head up to which changes may be sent.
-    flushed: Version,
-    /// When changes were last released to be sent.
-    flushed_at: Option<Time>,
-    /// No peer has yet reported what existed before this run: for structures without snapshot.
-    joining: bool,
-    /// Whether the node exchanges it with peers.
-    shared: bool,
-    /// For a window: whether it remains after the run.
-    persists: bool,
-    /// For a cache: the current round of retirement.
-    round: Option<Round>,
-}
-
-impl Held {
-    fn new(structure: Arc<Structure>, joining: bool, shared: bool) -> Self {
-        Self { structure, flushed: 0, flushed_at: None, joining, shared, persists: false, round: None }
-    }
-
-    /// Whether a verification compares its copies. The settings of nodes are not data of a service.
-    fn is_compared(&self) -> bool {
-        self.shared && self.structure.spec().class != Class::Settings
-    }
-
-    fn waits(&self) -> bool {
-        self.structure.pending() > 0 || self.structure.head() > self.flushed
-    }
-
-    fn due(&self) -> Time {
-        self.flushed_at.map_or(Time(0), |at| at.after(self.structure.spec().max_delay))
-    }
-}
 
 /// The replication state machine of one node; see the [module](self).
 #[derive(Debug)]
@@ -567,15 +494,5 @@ impl Replica {
 
     fn event(&mut self, event: Event) {
         self.events.push(self.now, event);
-    }
-}
-
-impl Held {
-    /// Whether that released anything new.
-    fn flush(&mut self, now: Time) -> bool {
-        self.structure.commit();
-        self.flushed_at = Some(now);
-        let head = self.structure.head();
-        std::mem::replace(&mut self.flushed, head) != head
     }
 }

@@ -6,17 +6,6 @@
 //! entries to find another parent: when the link to the parent goes down, or when another peer has more rows for too long. This
 //! is Plumtree (Leitão, Pereira and Rodrigues, "Epidemic Broadcast Trees", 2007) with one tree per actor: `Want` grafts,
 //! `Prune` prunes, digests are the lazy push. A cursor records what to send to a peer (I7), so no messages are stored.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use tallymesh_schemas::message::{Prune, Want};
 use tallymesh_schemas::{Actor, NodeName, bounds};
@@ -24,23 +13,22 @@ use tallymesh_schemas::{Actor, NodeName, bounds};
 use crate::canary::{self, Canary};
 use crate::counter::sync::Progress;
 use crate::replica::Replica;
-use crate::replica::peer::digest::PATIENCE;
-use crate::replica::peer::link::TRIES;
+use crate::replica::peer::link::{Link, PATIENCE, TRIES};
 use crate::replica::stream::StreamId;
 
 impl Replica {
     /// Whether this node needs a relay for the rows of a run: its node is alive, and there is no link to it.
-    pub(super) fn needs_parent(&self, actor: &Actor) -> bool {
+    pub(crate) fn needs_parent(&self, actor: &Actor) -> bool {
         self.lives(actor) && !self.links.contains_key(&actor.node)
     }
 
     /// The peer from which this node takes these rows.
-    pub(super) fn parent(&self, part: &StreamId) -> Option<&NodeName> {
+    pub(crate) fn parent(&self, part: &StreamId) -> Option<&NodeName> {
         self.parents.get(part)
     }
 
     /// Takes these rows from this peer from now on, and prunes the previous parent.
-    pub(super) fn set_parent(&mut self, peer: &NodeName, part: &StreamId) {
+    pub(crate) fn set_parent(&mut self, peer: &NodeName, part: &StreamId) {
         if let Some(link) = self.links.get_mut(peer) {
             link.pruned.remove(part);
             link.prunes.remove(part);
@@ -52,7 +40,7 @@ impl Replica {
     }
 
     /// Asks a peer to stop sending these rows.
-    pub(super) fn prune(&mut self, peer: &NodeName, part: &StreamId) {
+    pub(crate) fn prune(&mut self, peer: &NodeName, part: &StreamId) {
         if let Some(link) = self.links.get_mut(peer) {
             link.asked.remove(part);
             link.unwant(part);
@@ -62,7 +50,7 @@ impl Replica {
     }
 
     /// Asks a peer to stop sending rows of a run that is over.
-    pub(super) fn refuse(&mut self, peer: &NodeName, part: StreamId) {
+    pub(crate) fn refuse(&mut self, peer: &NodeName, part: StreamId) {
         if let Some(link) = self.links.get_mut(peer).filter(|link| link.prunes.len() < bounds::ACTORS) {
             link.prunes.insert(part);
         }
@@ -70,7 +58,7 @@ impl Replica {
 
     /// A peer reports that it has rows of an actor. If this node needs a parent for them and has none, the peer becomes the
     /// parent.
-    pub(super) fn find_parent(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
+    pub(crate) fn find_parent(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
         let free = self.needs_parent(&part.1) && !self.parents.contains_key(part);
         if free && self.links.get(peer).is_some_and(|link| !link.feeds.contains_key(part)) {
             self.graft(peer, part, have);
@@ -90,7 +78,7 @@ impl Replica {
         if !self.needs_parent(&part.1) || canary::broken(Canary::PrunedForGood) {
             return;
         }
-        let said = |link: &crate::replica::Link| link.peer_progress.get(part).map(|said| (said.applied, said.since));
+        let said = |link: &Link| link.peer_progress.get(part).map(|said| (said.applied, said.since));
         let able = self.links.iter().filter(|(_, link)| !link.feeds.contains_key(part));
         let able = able.filter_map(|(peer, link)| Some((said(link)?, peer)));
         let Some(have) = self.structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else { return };
@@ -102,7 +90,7 @@ impl Replica {
     }
 
     /// The link to a peer is down: finds other parents for the rows that came over it.
-    pub(super) fn replace_parents(&mut self, peer: &NodeName) {
+    pub(crate) fn replace_parents(&mut self, peer: &NodeName) {
         let children = self.parents.iter().filter(|(_, parent)| *parent == peer).map(|(part, _)| part.clone());
         let mut parts: Vec<_> = children.collect();
         for part in &parts {
@@ -119,7 +107,7 @@ impl Replica {
     }
 
     /// A link to an owner is up: the owner sends its rows itself from now on.
-    pub(super) fn take_from_owner(&mut self, owner: &NodeName) {
+    pub(crate) fn take_from_owner(&mut self, owner: &NodeName) {
         let theirs = self.parents.iter().filter(|((_, actor), _)| actor.node == *owner);
         let theirs: Vec<_> = theirs.map(|(part, parent)| (part.clone(), parent.clone())).collect();
         for (part, parent) in theirs {
@@ -130,7 +118,7 @@ impl Replica {
 
     /// Two peers take the same rows from each other. The peer that is further ahead finds another parent. At equal versions,
     /// the peer with the smaller name does.
-    pub(super) fn break_cycle(&mut self, peer: &NodeName, want: &Want, have: u64) {
+    pub(crate) fn break_cycle(&mut self, peer: &NodeName, want: &Want, have: u64) {
         let part = (want.structure, want.actor.clone());
         let each_other = self.parents.get(&part) == Some(peer);
         if each_other && (want.after < have || (want.after == have && self.actor.node < *peer)) {
@@ -142,7 +130,7 @@ impl Replica {
 
     /// A peer without a link to the owner has asked for rows from before the start of this node's copy. This node in turn asks
     /// the owner, or its parent towards the owner, for the whole history.
-    pub(super) fn fetch_history(&mut self) {
+    pub(crate) fn fetch_history(&mut self) {
         for part in std::mem::take(&mut self.wanted_history) {
             let source = if self.needs_parent(&part.1) { self.parent(&part) } else { Some(&part.1.node) };
             let Some(source) = source.filter(|_| self.lives(&part.1)).cloned() else { continue };
@@ -157,7 +145,7 @@ impl Replica {
     /// Cache rows have come from a peer. The peer sends a superseded write without its value, and the write that supersedes it
     /// may be lost with the peer before it arrives here. This node sends values that come late to the peers that got the row
     /// without.
-    pub(super) fn note_values(&mut self, peer: &NodeName, part: &StreamId) {
+    pub(crate) fn note_values(&mut self, peer: &NodeName, part: &StreamId) {
         let Some(held) = self.structures.get(&part.0).filter(|held| held.structure.is_cache()) else { return };
         let (hollow, filled) = held.structure.take_arrived_values(&part.1);
         if hollow && let Some(link) = self.links.get_mut(peer) {
@@ -171,7 +159,7 @@ impl Replica {
     }
 
     /// A new link is up: its peer may have values that are missing here.
-    pub(super) fn ask_again_for_values(&mut self) {
+    pub(crate) fn ask_again_for_values(&mut self) {
         for (id, held) in self.structures.iter().filter(|(_, held)| held.structure.is_cache()) {
             self.awaiting_values
                 .extend(held.structure.actors_without_values().into_iter().map(|actor| ((*id, actor), 0)));
@@ -180,7 +168,7 @@ impl Replica {
 
     /// Asks for missing values of rows that no write here supersedes, if the peer that sent the rows without values is gone.
     /// Asks the owner, or the parent, or else one linked peer after another.
-    pub(super) fn ask_for_values(&mut self) {
+    pub(crate) fn ask_for_values(&mut self) {
         let mut asks = Vec::new();
         self.awaiting_values.retain(|part, waited| {
             let Some(held) = self.structures.get(&part.0) else { return false };
@@ -202,7 +190,7 @@ impl Replica {
     }
 
     /// The peer takes these rows from another node.
-    pub(super) fn handle_prune(&mut self, peer: &NodeName, prune: Prune) {
+    pub(crate) fn handle_prune(&mut self, peer: &NodeName, prune: Prune) {
         let part = (prune.structure, prune.actor);
         if part.1 == self.actor {
             return;
@@ -214,7 +202,7 @@ impl Replica {
     }
 
     /// New rows of a stream have come: schedules them for the peers that take them from this node.
-    pub(super) fn forward(&mut self, part: &StreamId) {
+    pub(crate) fn forward(&mut self, part: &StreamId) {
         if self.forwarded.contains(part) {
             self.links.values_mut().for_each(|link| link.touch(part));
         }

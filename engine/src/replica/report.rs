@@ -1,15 +1,4 @@
 //! A replica's reports about itself: errors, events for the operator, and counters.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::fmt;
 use std::time::Duration;
@@ -18,8 +7,8 @@ use tallymesh_schemas::message::MessageError;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, SeriesName, StructureName, bounds};
 
 use crate::counter::join::ApplyError;
-use crate::replica::persist::restore::RestoreError;
-use crate::replica::runs::liveness::Life;
+use crate::replica::persist::error::RestoreError;
+use crate::replica::runs::life::Life;
 
 /// Why a structure was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -268,7 +257,7 @@ impl fmt::Display for EventKind {
 impl Event {
     /// The node that causes the event, and its kind; `None` for an event that is always reported, because this node itself
     /// limits how often it happens.
-    pub(super) fn cause(&self) -> Option<(&NodeName, EventKind)> {
+    pub(crate) fn cause(&self) -> Option<(&NodeName, EventKind)> {
         match self {
             Self::Diverged { actor, .. } => Some((&actor.node, EventKind::Diverged)),
             Self::Replaced { actor, .. } => Some((&actor.node, EventKind::Replaced)),
@@ -293,7 +282,7 @@ impl Event {
     }
 
     /// The structure of the event.
-    pub(super) fn structure(&self) -> Option<&StructureName> {
+    pub(crate) fn structure(&self) -> Option<&StructureName> {
         match self {
             Self::Diverged { structure, .. }
             | Self::Replaced { structure, .. }

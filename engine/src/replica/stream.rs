@@ -6,7 +6,7 @@ use tallymesh_schemas::message::SeenEntry;
 use tallymesh_schemas::{Actor, StructureId};
 
 /// A structure and an actor in it.
-pub(super) type StreamId = (StructureId, Actor);
+pub(crate) type StreamId = (StructureId, Actor);
 
 /// A node's progress for each actor in a cache, all of it at one moment.
-pub(super) type Vector = BTreeMap<Actor, SeenEntry>;
+pub(crate) type Vector = BTreeMap<Actor, SeenEntry>;

@@ -8,37 +8,9 @@ use std::time::Duration;
 use tallymesh_schemas::{NodeName, SeriesSpec, bounds};
 
 use crate::replica::Replica;
+use crate::replica::peer::clock::{ClusterTime, OFF, PeerClock, Reading};
 use crate::replica::report::Event;
-use crate::time::{Now, Time, millis};
-
-/// The last reading of a peer's clock.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::replica) struct Reading {
-    unix_ms: u64,
-    at: Time,
-    /// How far it was ahead of this node's wall clock.
-    ahead_ms: i64,
-    /// How many readings in a row exceeded the bound.
-    beyond: u32,
-}
-
-/// A peer's clock, compared with this node's wall clock.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct PeerClock {
-    /// The peer.
-    pub peer: NodeName,
-    /// Milliseconds by which the peer's clock is ahead of this node's clock; negative if it is behind.
-    pub ahead_ms: i64,
-    /// Whether the offset exceeds [`Replica::clock_bound`], and did so more than once.
-    pub beyond: bool,
-}
-
-/// The last known time of the cluster, and when it was determined.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::replica) struct ClusterTime {
-    unix_ms: u64,
-    at: Time,
-}
+use crate::time::{Now, millis};
 
 /// After so many digest intervals a reading is stale: the cluster's time does not use it.
 const STALE: u32 = 10;
@@ -52,15 +24,6 @@ const MAJORITY: usize = 3;
 /// If a node's clock is behind the cluster's time by more than this, its caches use the cluster's time. It is half of the bound
 /// on stamps from the future, so that the node switches before it refuses stamps of other nodes.
 const FOLLOW: Duration = Duration::from_secs(bounds::MAX_DRIFT.as_secs() / 2);
-
-/// One digest may have been delayed for long: a clock counts as off when two in a row show it.
-const OFF: u32 = 2;
-
-impl Reading {
-    fn now(&self, now: Now) -> u64 {
-        self.unix_ms.saturating_add(millis(now.mono.since(self.at)))
-    }
-}
 
 impl Replica {
     /// How far the clocks of two nodes may differ without consequences: the least of the bounds of the structures that this
@@ -90,7 +53,7 @@ impl Replica {
     }
 
     /// Records a peer's clock reading, and reports a clock that is off, once.
-    pub(in crate::replica) fn compare_clocks(&mut self, now: Now, peer: &NodeName, unix_ms: u64) {
+    pub(crate) fn compare_clocks(&mut self, now: Now, peer: &NodeName, unix_ms: u64) {
         self.read_clock(now);
         let bound = self.clock_bound();
         let ahead = unix_ms > now.unix_ms;
@@ -112,7 +75,7 @@ impl Replica {
 
     /// Determines the cluster's time again. If too few clocks are known, it continues from the last known time: a node that
     /// followed the others must not fall back because it cannot reach some of them.
-    pub(in crate::replica) fn follow_clocks(&mut self, now: Now) {
+    pub(crate) fn follow_clocks(&mut self, now: Now) {
         let clocks = self.fresh_clocks(now);
         if clocks.len() >= MAJORITY
             && let Some(median) = clocks.get((clocks.len() - 1) / 2)
@@ -137,7 +100,7 @@ impl Replica {
     }
 
     /// The value of [`Replica::cluster_ms`], unless two clocks disagree and no third one decides.
-    pub(in crate::replica) fn certain_ms(&self, now: Now) -> Option<u64> {
+    pub(crate) fn certain_ms(&self, now: Now) -> Option<u64> {
         self.clocks_agree(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
@@ -145,7 +108,7 @@ impl Replica {
     /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. While this node
     /// knows no other clock, nothing expires until a minute after its start or after the last reading of another clock: the
     /// result is 0.
-    pub(in crate::replica) fn expiry_ms(&mut self, now: Now) -> u64 {
+    pub(crate) fn expiry_ms(&mut self, now: Now) -> u64 {
         let heard_at = *self.clock_heard_at.get_or_insert(now.mono);
         let clocks = self.fresh_clocks(now);
         let alone = clocks.len() < 2 && self.cluster_time.is_none();
@@ -159,14 +122,14 @@ impl Replica {
     }
 
     /// Whether there are enough clocks for a majority, or the known clocks differ by no more than `within`.
-    pub(in crate::replica) fn clocks_agree(&self, now: Now, within: Duration) -> bool {
+    pub(crate) fn clocks_agree(&self, now: Now, within: Duration) -> bool {
         let clocks = self.fresh_clocks(now);
         let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
         clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
     }
 
     /// The wall clock, or the cluster's time if the wall clock is far off it.
-    pub(in crate::replica) fn cluster_ms(&self, now: Now) -> u64 {
+    pub(crate) fn cluster_ms(&self, now: Now) -> u64 {
         let known = self.cluster_time.map(|time| time.unix_ms.saturating_add(millis(now.mono.since(time.at))));
         let off = |time: &u64| Duration::from_millis(time.abs_diff(now.unix_ms)) > FOLLOW;
         known.filter(off).unwrap_or(now.unix_ms)

@@ -9,14 +9,11 @@ use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 use crate::canary::{self, Canary};
 use crate::replica::Replica;
 use crate::replica::peer::encode::send;
-use crate::replica::peer::link::{Behind, DigestRun, Feed, Link, PeerProgress, TRIES};
+use crate::replica::peer::link::{Behind, DigestRun, Feed, Link, PATIENCE, PeerProgress, TRIES};
 use crate::replica::report::Event;
-use crate::replica::runs::liveness::{Life, RunStatus};
+use crate::replica::runs::life::{Life, RunStatus};
 use crate::replica::stream::StreamId;
 use crate::time::{Now, Time, millis};
-
-/// Digest intervals that an owner has to send missing rows before this node asks it: a sent delta may be lost.
-pub(in crate::replica) const PATIENCE: u32 = 2;
 
 /// Digest intervals before this node asks another peer than a linked owner.
 const PATIENCE_WITH_OWNER: u32 = 5;
@@ -26,7 +23,7 @@ const SPREAD: u32 = 10;
 
 impl Replica {
     /// Appends the next message of a digest to `buf`.
-    pub(in crate::replica) fn transmit_digest(&mut self, link: &mut Link, run: &DigestRun, buf: &mut Vec<u8>) {
+    pub(crate) fn transmit_digest(&mut self, link: &mut Link, run: &DigestRun, buf: &mut Vec<u8>) {
         let mut left = bounds::DIGEST_ENTRIES;
         let mut last = run.last.clone();
         let mut structures = Vec::new();
@@ -86,7 +83,7 @@ impl Replica {
     }
 
     /// Compares a peer's digest with the state of this node.
-    pub(in crate::replica) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
+    pub(crate) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
         let run = self.actor.clone();
         let sender = Actor::new(peer.clone(), digest.incarnation);
         let before = self.links.get_mut(peer).and_then(|link| link.incarnation.replace(digest.incarnation));
@@ -328,7 +325,7 @@ impl Replica {
 
     /// The owner states another fingerprint for the version that this node has. If this node's copy may be newer than that
     /// statement, it probes the owner again: the answer comes after all rows that the owner had when it answered.
-    pub(in crate::replica) fn contradicted(&mut self, peer: &NodeName, part: StreamId, answers: u64) {
+    pub(crate) fn contradicted(&mut self, peer: &NodeName, part: StreamId, answers: u64) {
         let Some(held) = self.structures.get(&part.0) else { return };
         if held.structure.contradicted(&part.1, answers, self.nonce + 1) {
             let name = held.structure.spec().name.clone();
@@ -339,12 +336,7 @@ impl Replica {
         }
     }
 
-    pub(in crate::replica) fn diverged(
-        &mut self,
-        peer: &NodeName,
-        part: StreamId,
-        structure: tallymesh_schemas::StructureName,
-    ) {
+    pub(crate) fn diverged(&mut self, peer: &NodeName, part: StreamId, structure: tallymesh_schemas::StructureName) {
         let repairing = self.links.get(peer).is_some_and(|link| link.wants(&part));
         if !repairing {
             self.counters.divergences += 1;
@@ -354,14 +346,7 @@ impl Replica {
     }
 
     /// Asks a peer for rows.
-    pub(in crate::replica) fn want(
-        &mut self,
-        peer: &NodeName,
-        part: &StreamId,
-        since: u64,
-        after: u64,
-        snapshot: bool,
-    ) {
+    pub(crate) fn want(&mut self, peer: &NodeName, part: &StreamId, since: u64, after: u64, snapshot: bool) {
         let (structure, actor) = part.clone();
         let owner = actor.node == *peer && self.is_current(&actor);
         let other_parent = !owner && self.parent(part).is_some_and(|parent| parent != peer);
@@ -392,7 +377,7 @@ impl Replica {
     }
 
     /// Asks for rows that have been missing for too long.
-    pub(in crate::replica) fn chase(&mut self, now: Time) {
+    pub(crate) fn chase(&mut self, now: Time) {
         if canary::broken(Canary::NothingChased) {
             return;
         }

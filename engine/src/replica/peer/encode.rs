@@ -3,7 +3,7 @@
 use tallymesh_schemas::message::Message;
 
 /// Encodes a message of this node.
-pub(in crate::replica) fn send(message: &Message<'_>, buf: &mut Vec<u8>) {
+pub(crate) fn send(message: &Message<'_>, buf: &mut Vec<u8>) {
     let encoded = message.encode(buf);
     debug_assert!(encoded.is_ok(), "our own messages keep the bounds: {encoded:?}");
 }

@@ -12,7 +12,7 @@ use crate::replica::Replica;
 use crate::replica::peer::encode::send;
 use crate::replica::peer::link::{Feed, Link};
 use crate::replica::report::{Event, PeerError};
-use crate::replica::runs::liveness::RunStatus;
+use crate::replica::runs::life::RunStatus;
 use crate::replica::stream::StreamId;
 use crate::time::Now;
 
@@ -31,7 +31,7 @@ const LARGEST: usize = bounds::DELTA_BYTES - bounds::VALUE_BYTES - bounds::ROW_K
 
 impl Replica {
     /// Appends the next message for a link to `buf`, the most urgent first; `false` when there is none.
-    pub(in crate::replica) fn transmit(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
+    pub(crate) fn transmit(&mut self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
         if let Some(nonce) = link.probe.take() {
             send(&Message::Probe { nonce }, buf);
             return true;
@@ -160,7 +160,7 @@ impl Replica {
     }
 
     /// A peer asks for rows.
-    pub(in crate::replica) fn handle_want(&mut self, now: Now, peer: &NodeName, want: &Want) {
+    pub(crate) fn handle_want(&mut self, now: Now, peer: &NodeName, want: &Want) {
         let Some(held) = self.structures.get(&want.structure).filter(|held| held.shared) else { return };
         let ahead = want.actor == self.actor && want.after > held.structure.head();
         if ahead || self.is_later_run(&want.actor) {
@@ -188,12 +188,7 @@ impl Replica {
     }
 
     /// A peer sends rows: its own, or rows of other actors that this node asked for.
-    pub(in crate::replica) fn handle_delta(
-        &mut self,
-        now: Now,
-        peer: &NodeName,
-        delta: &Delta<'_>,
-    ) -> Result<(), PeerError> {
+    pub(crate) fn handle_delta(&mut self, now: Now, peer: &NodeName, delta: &Delta<'_>) -> Result<(), PeerError> {
         let part = (delta.structure, delta.actor.clone());
         let parent = self.parent(&part) == Some(peer);
         let asked = parent || self.links.get(peer).is_some_and(|link| link.asked.contains(&part));

@@ -10,18 +10,18 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, boun
 use crate::counter::journal::Mark;
 use crate::counter::sync::{Progress, Start};
 use crate::random::Random;
-use crate::replica::Config;
-use crate::replica::peer::clocks::Reading;
+use crate::replica::config::Config;
+use crate::replica::peer::clock::Reading;
 use crate::replica::stream::{StreamId, Vector};
 use crate::time::Time;
 
 /// How far a peer's copy of an actor's rows reaches, as the peer reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::replica) struct PeerProgress {
-    pub(in crate::replica) since: Version,
-    pub(in crate::replica) applied: Version,
-    pub(in crate::replica) low_water: Version,
-    pub(in crate::replica) fingerprint: u64,
+pub(crate) struct PeerProgress {
+    pub(crate) since: Version,
+    pub(crate) applied: Version,
+    pub(crate) low_water: Version,
+    pub(crate) fingerprint: u64,
 }
 
 impl From<&DigestEntry> for PeerProgress {
@@ -32,49 +32,52 @@ impl From<&DigestEntry> for PeerProgress {
 
 /// The progress of sending one actor's rows to a peer.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::replica) struct Feed {
+pub(crate) struct Feed {
     /// The peer knows the keys of the rows that were created above this version
-    pub(in crate::replica) since: Version,
+    pub(crate) since: Version,
     /// and up to this one.
-    pub(in crate::replica) keys_complete: Version,
+    pub(crate) keys_complete: Version,
     /// The version up to which rows were sent to the peer.
-    pub(in crate::replica) cursor: Version,
+    pub(crate) cursor: Version,
     /// The peer receives a snapshot.
-    pub(in crate::replica) snapshot: bool,
+    pub(crate) snapshot: bool,
 }
 
 impl Feed {
     /// A feed to a peer that is assumed to know no keys yet.
-    pub(in crate::replica) fn new(since: Version, start: Start) -> Self {
+    pub(crate) fn new(since: Version, start: Start) -> Self {
         Self { since, keys_complete: since, cursor: start.cursor, snapshot: start.snapshot }
     }
 }
 
 /// This node's copy is behind the peer's: since when, the progress at that time, and the peer's version.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::replica) struct Behind {
-    pub(in crate::replica) noticed: Time,
-    pub(in crate::replica) progress: Progress,
-    pub(in crate::replica) target: Version,
+pub(crate) struct Behind {
+    pub(crate) noticed: Time,
+    pub(crate) progress: Progress,
+    pub(crate) target: Version,
     /// How often this node has asked without progress.
-    pub(in crate::replica) tries: u32,
+    pub(crate) tries: u32,
 }
 
 /// A peer's copy of a run that has the same applied version as this node's copy and another fingerprint.
 #[derive(Debug, Clone, Copy, Default)]
-pub(in crate::replica) struct Compared {
+pub(crate) struct Compared {
     /// The fingerprints of this node and of the peer.
     fingerprints: (u64, u64),
     tries: u32,
 }
 
+/// Digest intervals that an owner has to send missing rows before this node asks it: a sent delta may be lost.
+pub(crate) const PATIENCE: u32 = 2;
+
 /// How often this node asks a peer for the same rows without progress, until the peer reports them again. The peer may have
 /// lost them.
-pub(in crate::replica) const TRIES: u32 = 5;
+pub(crate) const TRIES: u32 = 5;
 
 impl Compared {
     /// Whether to ask the peer for its copy.
-    pub(in crate::replica) fn asks(&mut self, fingerprints: (u64, u64)) -> bool {
+    pub(crate) fn asks(&mut self, fingerprints: (u64, u64)) -> bool {
         if self.fingerprints != fingerprints {
             *self = Self { fingerprints, tries: 0 };
         }
@@ -83,85 +86,85 @@ impl Compared {
     }
 
     /// Whether the copies differed in this way before. Rows that were in transit would have arrived since.
-    pub(in crate::replica) fn again(&self) -> bool {
+    pub(crate) fn again(&self) -> bool {
         self.tries > 1
     }
 }
 
 /// A digest that is being sent.
 #[derive(Debug, Clone, Default)]
-pub(in crate::replica) struct DigestRun {
+pub(crate) struct DigestRun {
     /// It lists all entries.
-    pub(in crate::replica) full: bool,
+    pub(crate) full: bool,
     /// The nonce of the probe that it answers.
-    pub(in crate::replica) answers: u64,
+    pub(crate) answers: u64,
     /// The last entry that was sent.
-    pub(in crate::replica) last: Option<StreamId>,
+    pub(crate) last: Option<StreamId>,
 }
 
 #[derive(Debug)]
-pub(in crate::replica) struct Link {
+pub(crate) struct Link {
     /// The run that the peer states.
-    pub(in crate::replica) incarnation: Option<Incarnation>,
-    pub(in crate::replica) feeds: BTreeMap<StreamId, Feed>,
+    pub(crate) incarnation: Option<Incarnation>,
+    pub(crate) feeds: BTreeMap<StreamId, Feed>,
     /// Feeds that may have rows to send.
-    pub(in crate::replica) due: BTreeSet<StreamId>,
+    pub(crate) due: BTreeSet<StreamId>,
     /// The feed that was served last. The feed after it is served next.
-    pub(in crate::replica) served: Option<StreamId>,
+    pub(crate) served: Option<StreamId>,
     /// Requests to send, at most [`bounds::WANTS`].
     wants: BTreeMap<StreamId, Want>,
     /// How often this node asked the peer about a run of its name since the last digest.
     run_questions: u32,
     /// Rows that the peer is to stop sending: the prunes that are still to be sent.
-    pub(in crate::replica) prunes: BTreeSet<StreamId>,
+    pub(crate) prunes: BTreeSet<StreamId>,
     /// Rows for which this node has decided on a prune. Some rows may still be in transit.
-    pub(in crate::replica) pruned: BTreeSet<StreamId>,
+    pub(crate) pruned: BTreeSet<StreamId>,
     /// Rows of other actors that this node asked the peer for.
-    pub(in crate::replica) asked: BTreeSet<StreamId>,
+    pub(crate) asked: BTreeSet<StreamId>,
     /// How far this node's digests have reported the changes of each structure.
-    pub(in crate::replica) digest_marks: BTreeMap<StructureId, Mark>,
+    pub(crate) digest_marks: BTreeMap<StructureId, Mark>,
     /// What the peer's digests have reported.
-    pub(in crate::replica) peer_progress: BTreeMap<StreamId, PeerProgress>,
-    pub(in crate::replica) behind: BTreeMap<StreamId, Behind>,
+    pub(crate) peer_progress: BTreeMap<StreamId, PeerProgress>,
+    pub(crate) behind: BTreeMap<StreamId, Behind>,
     /// Copies with the same applied version as this node's copy and another fingerprint.
-    pub(in crate::replica) compared: BTreeMap<StreamId, Compared>,
+    pub(crate) compared: BTreeMap<StreamId, Compared>,
     /// Structures for which the peer has another kind or name.
-    pub(in crate::replica) mismatched: BTreeSet<StructureId>,
-    pub(in crate::replica) digest: Option<DigestRun>,
+    pub(crate) mismatched: BTreeSet<StructureId>,
+    pub(crate) digest: Option<DigestRun>,
     digest_at: Time,
     full_at: Time,
     /// There is a tombstone that was not sent to the peer.
-    pub(in crate::replica) new_tombstone: bool,
+    pub(crate) new_tombstone: bool,
     /// The nonce of a probe to send.
-    pub(in crate::replica) probe: Option<u64>,
+    pub(crate) probe: Option<u64>,
     /// The nonce of the last probe that the peer answered.
-    pub(in crate::replica) answered: u64,
-    pub(in crate::replica) said_goodbye: bool,
+    pub(crate) answered: u64,
+    pub(crate) said_goodbye: bool,
     /// The last reading of the peer's clock.
-    pub(in crate::replica) clock: Option<Reading>,
+    pub(crate) clock: Option<Reading>,
     /// The peer has said goodbye.
-    pub(in crate::replica) heard_goodbye: bool,
+    pub(crate) heard_goodbye: bool,
     /// A tombstone of the peer itself that is to be sent to it.
-    pub(in crate::replica) unsent_tombstone: Option<Tombstone>,
+    pub(crate) unsent_tombstone: Option<Tombstone>,
     /// How far the peer is with each cache.
-    pub(in crate::replica) seen: BTreeMap<StructureId, Vector>,
+    pub(crate) seen: BTreeMap<StructureId, Vector>,
     /// How far this node is with each cache, as last reported to the peer.
-    pub(in crate::replica) seen_sent: BTreeMap<StructureId, Vector>,
+    pub(crate) seen_sent: BTreeMap<StructureId, Vector>,
     /// Caches whose progress is to be reported to the peer.
-    pub(in crate::replica) seen_due: BTreeSet<StructureId>,
+    pub(crate) seen_due: BTreeSet<StructureId>,
     /// Complete digests that have come from the peer.
-    pub(in crate::replica) completes: u32,
+    pub(crate) completes: u32,
     /// Cache rows that the peer sent without some of their values, because it knew the writes that superseded them.
-    pub(in crate::replica) without_values: BTreeSet<StreamId>,
+    pub(crate) without_values: BTreeSet<StreamId>,
     /// Streams with rows refused because they were written too far ahead of this node's clock.
-    pub(in crate::replica) ahead: BTreeSet<StreamId>,
+    pub(crate) ahead: BTreeSet<StreamId>,
     /// The peer has sent a message since this node last asked it for everything.
-    pub(in crate::replica) spoke: bool,
+    pub(crate) spoke: bool,
     tally: Arc<bound::Tally>,
 }
 
 impl Link {
-    pub(in crate::replica) fn new(now: Time, tally: Arc<bound::Tally>) -> Self {
+    pub(crate) fn new(now: Time, tally: Arc<bound::Tally>) -> Self {
         Self {
             incarnation: None,
             feeds: BTreeMap::new(),
@@ -199,7 +202,7 @@ impl Link {
     }
 
     /// This node is another run now: everything sent as an earlier run of `node` is void. Feeds of other actors continue.
-    pub(in crate::replica) fn start_over(&mut self, node: &NodeName) {
+    pub(crate) fn start_over(&mut self, node: &NodeName) {
         self.feeds.retain(|(_, actor), _| actor.node != *node);
         self.due.retain(|(_, actor)| actor.node != *node);
         self.digest_marks.clear();
@@ -208,7 +211,7 @@ impl Link {
     }
 
     /// Removes the state of the streams that are `gone`.
-    pub(in crate::replica) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
+    pub(crate) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
         let keep = |part: &StreamId| !gone(part);
         self.feeds.retain(|part, _| keep(part));
         self.due.retain(keep);
@@ -224,7 +227,7 @@ impl Link {
     }
 
     /// Asks for rows, if there is room. Otherwise the rows remain missing, and this node asks for them later.
-    pub(in crate::replica) fn want(&mut self, want: Want) {
+    pub(crate) fn want(&mut self, want: Want) {
         let part = (want.structure, want.actor.clone());
         if self.wants.len() < bounds::WANTS || self.wants.contains_key(&part) {
             self.wants.insert(part, want);
@@ -235,7 +238,7 @@ impl Link {
 
     /// Asks the peer about a run of its name that another node reports, so that the peer learns of that run. The number of
     /// these questions is bounded, so endless reports of new runs cause only a few.
-    pub(in crate::replica) fn ask_about_run(&mut self, structure: StructureId, actor: Actor) {
+    pub(crate) fn ask_about_run(&mut self, structure: StructureId, actor: Actor) {
         if self.run_questions < bounds::RUN_QUESTIONS {
             self.run_questions += 1;
             self.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
@@ -245,51 +248,51 @@ impl Link {
     }
 
     /// Whether a request for these rows is waiting to be sent.
-    pub(in crate::replica) fn wants(&self, part: &StreamId) -> bool {
+    pub(crate) fn wants(&self, part: &StreamId) -> bool {
         self.wants.contains_key(part)
     }
 
     /// Cancels the request for these rows.
-    pub(in crate::replica) fn unwant(&mut self, part: &StreamId) {
+    pub(crate) fn unwant(&mut self, part: &StreamId) {
         self.wants.remove(part);
     }
 
-    pub(in crate::replica) fn next_want(&mut self) -> Option<(StreamId, Want)> {
+    pub(crate) fn next_want(&mut self) -> Option<(StreamId, Want)> {
         self.wants.pop_first()
     }
 
     /// Sends a digest as soon as possible: the peer waits for its content.
-    pub(in crate::replica) fn hurry(&mut self) {
+    pub(crate) fn hurry(&mut self) {
         self.digest.get_or_insert_with(DigestRun::default);
     }
 
     /// Whether there may be a message to send. `leaving`: whether the node leaves.
-    pub(in crate::replica) fn has_something(&self, leaving: bool) -> bool {
+    pub(crate) fn has_something(&self, leaving: bool) -> bool {
         let asks = self.probe.is_some() || !self.wants.is_empty() || !self.prunes.is_empty();
         let tells = self.digest.is_some() || !self.seen_due.is_empty() || !self.due.is_empty();
         asks || tells || (leaving && !self.said_goodbye)
     }
 
     /// Sends a digest by `at`: it holds news that the peer may not have received.
-    pub(in crate::replica) fn hurry_by(&mut self, at: Time) {
+    pub(crate) fn hurry_by(&mut self, at: Time) {
         self.digest_at = self.digest_at.min(at);
     }
 
     /// The rows of a stream have changed.
-    pub(in crate::replica) fn touch(&mut self, part: &StreamId) {
+    pub(crate) fn touch(&mut self, part: &StreamId) {
         if self.feeds.contains_key(part) {
             self.due.insert(part.clone());
         }
     }
 
     /// Starts sending rows.
-    pub(in crate::replica) fn feed(&mut self, part: StreamId, feed: Feed) {
+    pub(crate) fn feed(&mut self, part: StreamId, feed: Feed) {
         self.due.insert(part.clone());
         self.feeds.insert(part, feed);
     }
 
     /// Starts the digest that is [due](Self::due).
-    pub(in crate::replica) fn handle_timeout(&mut self, now: Time, config: &Config, random: &mut Random) {
+    pub(crate) fn handle_timeout(&mut self, now: Time, config: &Config, random: &mut Random) {
         let full = now >= self.full_at;
         if full {
             self.full_at = now.after(random.jitter(config.full_digest_interval));
@@ -302,17 +305,17 @@ impl Link {
         }
     }
 
-    pub(in crate::replica) fn due(&self) -> Time {
+    pub(crate) fn due(&self) -> Time {
         self.digest_at
     }
 
     /// The applied version that the peer reports.
-    pub(in crate::replica) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
+    pub(crate) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
         self.peer_progress.get(&(id, actor.clone())).map_or(0, |said| said.applied)
     }
 
     /// The number of entries in all maps.
-    pub(in crate::replica) fn entries(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         let digests = self.digest_marks.len() + self.peer_progress.len() + self.behind.len() + self.compared.len();
         let seen = |vectors: &BTreeMap<StructureId, Vector>| vectors.values().map(Vector::len).sum::<usize>();
         let seen = seen(&self.seen) + seen(&self.seen_sent) + self.ahead.len() + self.without_values.len();

@@ -1,7 +1,8 @@
 //! The links to peers: digests, the feeds that answer wants, and the clocks of the peers.
 
-pub(super) mod clocks;
-pub(super) mod digest;
-pub(super) mod encode;
+pub(crate) mod clock;
+mod clocks;
+pub(crate) mod digest;
+pub(crate) mod encode;
 mod feed;
-pub(super) mod link;
+pub(crate) mod link;

@@ -5,47 +5,14 @@ use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
 
 use crate::canary::{self, Canary};
-use crate::counter::join::ApplyError;
 use crate::counter::sync::PersistedExtent;
 use crate::replica::Replica;
+use crate::replica::persist::error::RestoreError;
 use crate::replica::persist::stored::{self, InMemory, SavedRows};
-use crate::replica::runs::liveness::{Life, RunStatus};
+use crate::replica::report::Event;
+use crate::replica::runs::life::{Life, RunStatus};
+use crate::replica::runs::tombstone::FORGOTTEN_BEFORE;
 use crate::time::Now;
-
-/// Why saved rows are not restored.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// The structure has another class now.
-    #[error(
-        "\"{name}\" was saved as {saved} and is configured as {configured}: give it another name, or make it what it was"
-    )]
-    Class {
-        /// The structure.
-        name: String,
-        /// The class in the saved state.
-        saved: &'static str,
-        /// The configured class.
-        configured: &'static str,
-    },
-    /// The rows cannot be read.
-    #[error("the rows of {actor} in \"{name}\" cannot be read: {error}")]
-    Rows {
-        /// The structure.
-        name: String,
-        /// The actor that owns the rows.
-        actor: Actor,
-        /// The fault.
-        error: ApplyError,
-    },
-    /// Rows are missing or changed.
-    #[error("the rows of {actor} in \"{name}\" are not those that were saved")]
-    Differs {
-        /// The structure.
-        name: String,
-        /// The actor that owns the rows.
-        actor: Actor,
-    },
-}
 
 /// What to do with saved rows.
 enum Fate {
@@ -154,14 +121,14 @@ impl Replica {
     }
 
     /// Tries again to join the rows that wait.
-    pub(in crate::replica) fn restore_waiting(&mut self, now: Now) {
+    pub(crate) fn restore_waiting(&mut self, now: Now) {
         let waiting = self.store.as_mut().map(|store| std::mem::take(&mut store.waiting)).unwrap_or_default();
         for saved::Part { shape, actor, extent, rows } in waiting {
             let (head, rows) = (Head { shape, actor, extent }, InMemory::new(rows));
             match self.restore_stream(now, &head, &rows) {
                 Ok(Taken::Done) => {}
                 Ok(Taken::Waits) => self.wait(head, rows),
-                Err(error) => self.event(crate::replica::report::Event::NotRestored(error)),
+                Err(error) => self.event(Event::NotRestored(error)),
             }
         }
     }
@@ -260,27 +227,23 @@ enum Joined {
     Ahead,
 }
 
-/// The first run in a tombstone that comes from saved state: it stands for all runs of the node, as 0 does, because no run has
-/// the number 1.
-pub(in crate::replica) const FORGOTTEN_BEFORE: Incarnation = Incarnation(1);
-
 /// Forgetting that happened while this node was away.
 impl Replica {
     /// Whether a peer's tombstone may be from the time when this node was away, so that this node's rows come from saved state.
     /// The other nodes have retired rows since then without waiting for this node.
-    pub(in crate::replica) fn was_away(&self, peer: &NodeName) -> bool {
+    pub(crate) fn was_away(&self, peer: &NodeName) -> bool {
         let restored = self.store.as_ref().filter(|store| store.last.is_some());
         restored.is_some_and(|store| !store.met.contains(peer)) && !canary::broken(Canary::StaleTakenOver)
     }
 
     /// Whether a tombstone shows that this node was forgotten while it was away.
-    pub(in crate::replica) fn was_forgotten(&self, tombstone: &Tombstone) -> bool {
+    pub(crate) fn was_forgotten(&self, tombstone: &Tombstone) -> bool {
         let last = self.store.as_ref().and_then(|store| store.last);
         tombstone.node == self.actor.node && last.is_some_and(|last| tombstone.incarnation >= last)
     }
 
     /// A peer has sent a complete digest.
-    pub(in crate::replica) fn meet(&mut self, peer: &NodeName) {
+    pub(crate) fn meet(&mut self, peer: &NodeName) {
         if let Some(store) = self.store.as_mut().filter(|store| store.last.is_some() && !store.met.contains(peer)) {
             store.met.insert(peer.clone());
         }

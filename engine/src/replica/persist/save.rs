@@ -5,15 +5,14 @@
 //! peer: as rows of the actor that wrote them, which is an earlier run if it was this node. So no run writes rows of another
 //! run, and stale rows lose.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
-use tallymesh_schemas::saved::{self, Change, Facts, Known, Shape};
-use tallymesh_schemas::{Incarnation, NodeName};
+use tallymesh_schemas::saved::{Change, Facts, Known};
 
-use crate::counter::sync::PersistedExtent;
-use crate::replica::runs::liveness::Life;
+use crate::replica::Replica;
+use crate::replica::persist::Store;
+use crate::replica::runs::life::Life;
 use crate::replica::stream::StreamId;
-use crate::replica::{Held, Replica};
 
 /// The approximate bytes of rows in a batch. While the replica cuts a batch, it does nothing else.
 const BATCH_BYTES: usize = 1 << 20;
@@ -31,80 +30,6 @@ pub struct Batch {
     pub commit: bool,
     /// The saved state then holds everything that existed when its unit was begun.
     pub complete: bool,
-}
-
-/// What the replica knows about the saved state.
-#[derive(Debug, Default)]
-pub(in crate::replica) struct Store {
-    /// How far rows were handed out.
-    pub(in crate::replica) copies: BTreeMap<StreamId, PersistedExtent>,
-    /// For rows handed out since the last commit: how far they were saved before; `None` if nothing was saved.
-    before: BTreeMap<StreamId, Option<PersistedExtent>>,
-    facts: Facts,
-    facts_before: Option<Facts>,
-    /// The rest of the unit that is being handed out.
-    due: VecDeque<StreamId>,
-    gone: Vec<StreamId>,
-    facts_due: bool,
-    /// The stream that is being saved again from the start: its saved rows are incomplete until it is done.
-    anew: bool,
-    /// Bytes since the last commit.
-    bytes: usize,
-    /// The outcome of a batch is not known yet.
-    out: bool,
-    /// Restored rows that cannot be joined yet: they were written ahead of this node's clock, or their window has not come.
-    pub(in crate::replica) waiting: Vec<saved::Part>,
-    /// The last run of this node in the saved state, if there was any.
-    pub(in crate::replica) last: Option<Incarnation>,
-    /// Peers that have sent a complete digest since then.
-    pub(in crate::replica) met: BTreeSet<NodeName>,
-}
-
-impl Store {
-    fn note(&mut self, part: &StreamId, copied: Option<PersistedExtent>) {
-        let was = match copied {
-            Some(copied) => self.copies.insert(part.clone(), copied),
-            None => self.copies.remove(part),
-        };
-        self.before.entry(part.clone()).or_insert(was);
-    }
-
-    fn settle(&mut self, saved: bool) {
-        let before = std::mem::take(&mut self.before);
-        let facts = self.facts_before.take();
-        self.bytes = 0;
-        if saved {
-            return;
-        }
-        for (part, was) in before {
-            match was {
-                Some(was) => self.copies.insert(part, was),
-                None => self.copies.remove(&part),
-            };
-        }
-        if let Some(facts) = facts {
-            self.facts = facts;
-        }
-        self.due.clear();
-        self.gone.clear();
-        (self.facts_due, self.anew) = (false, false);
-    }
-
-    fn is_handed_out(&self) -> bool {
-        self.due.is_empty() && self.gone.is_empty() && !self.facts_due
-    }
-}
-
-impl Held {
-    /// Whether its rows are saved and so remain after the run.
-    pub(in crate::replica) fn is_saved(&self) -> bool {
-        self.structure.keeps_runs() && (!self.structure.is_window() || self.persists)
-    }
-
-    fn shape(&self) -> Shape {
-        let spec = self.structure.spec();
-        Shape { name: spec.name.as_str().to_owned(), class: spec.class }
-    }
 }
 
 /// Saving.

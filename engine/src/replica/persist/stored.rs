@@ -7,7 +7,7 @@ use tallymesh_schemas::Version;
 use tallymesh_schemas::rows::{RowReader, RowWriter, RowsError};
 use tallymesh_schemas::saved::{Extent, PIECE_BYTES, Piece, Row};
 
-use crate::replica::persist::restore::RestoreError;
+use crate::replica::persist::error::RestoreError;
 
 /// The rows of one saved part, in any storage.
 pub trait SavedRows {
@@ -28,22 +28,22 @@ pub trait SavedRows {
 }
 
 /// Rows in memory, in order of slot.
-pub(in crate::replica) struct InMemory(Vec<Row>);
+pub(crate) struct InMemory(Vec<Row>);
 
 impl InMemory {
-    pub(in crate::replica) fn new(mut rows: Vec<Row>) -> Self {
+    pub(crate) fn new(mut rows: Vec<Row>) -> Self {
         rows.sort_by_key(|row| row.slot);
         Self(rows)
     }
 
     /// Reads all rows of a part.
-    pub(in crate::replica) fn read<R: SavedRows>(rows: &R) -> Result<Self, R::Error> {
+    pub(crate) fn read<R: SavedRows>(rows: &R) -> Result<Self, R::Error> {
         let mut all = Vec::new();
         rows.each_row(&mut |slot, version, bytes| all.push(Row { slot, version, bytes: bytes.to_vec() }))?;
         Ok(Self::new(all))
     }
 
-    pub(in crate::replica) fn into_rows(self) -> Vec<Row> {
+    pub(crate) fn into_rows(self) -> Vec<Row> {
         self.0
     }
 }
@@ -67,7 +67,7 @@ impl SavedRows for InMemory {
 }
 
 /// The order of the rows of a part. `look` sees each row once, in any order.
-pub(in crate::replica) fn order<R: SavedRows>(
+pub(crate) fn order<R: SavedRows>(
     rows: &R,
     mut look: impl FnMut(Version, &[u8]),
 ) -> Result<Vec<(Version, u32)>, R::Error> {
@@ -82,7 +82,7 @@ pub(in crate::replica) fn order<R: SavedRows>(
 
 /// Passes the rows to `each` in this order, in pieces that fit into a delta. There is at least one piece, and the last one ends
 /// at the extent's applied version. `wrong` adds the location to an error of the rows.
-pub(in crate::replica) fn each_piece<R: SavedRows>(
+pub(crate) fn each_piece<R: SavedRows>(
     rows: &R,
     order: &[(Version, u32)],
     extent: &Extent,

@@ -1,15 +1,4 @@
 //! The run that a node is in under its name, and how it renews as another run.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
@@ -62,7 +51,7 @@ impl Replica {
     }
 
     /// Whether an actor is a later run of this node's name, which another process has begun.
-    pub(in crate::replica) fn is_later_run(&self, actor: &Actor) -> bool {
+    pub(crate) fn is_later_run(&self, actor: &Actor) -> bool {
         actor.node == self.actor.node && actor.incarnation > self.actor.incarnation
     }
 
@@ -77,18 +66,18 @@ impl Replica {
     }
 
     /// Another process writes under this node's name: reports it and renews as a higher run (I1).
-    pub(in crate::replica) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
+    pub(crate) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
         self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: None });
     }
 
     /// Another node has forgotten this node, which is alive. Its caches start over, because the others retired rows without
     /// waiting for it. A run that is later than the forgotten ones keeps what it has written.
-    pub(in crate::replica) fn renew_after_forget(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
+    pub(crate) fn renew_after_forget(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
         self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: Some(by) });
     }
 
     /// Whether this node believes other members' reports about a run of its name.
-    pub(in crate::replica) fn is_credible(&self, now: Now, by: Incarnation) -> bool {
+    pub(crate) fn is_credible(&self, now: Now, by: Incarnation) -> bool {
         by <= self.actor.incarnation || by.is_credible(now.unix_ms)
     }
 
@@ -110,7 +99,7 @@ impl Replica {
     }
 
     /// Acts on a claim that has waited long enough.
-    pub(in crate::replica) fn handle_succession(&mut self, now: Now) {
+    pub(crate) fn handle_succession(&mut self, now: Now) {
         if now.mono >= self.succession.due()
             && let Some(claim) = self.succession.take()
             && (claim.by >= self.actor.incarnation || claim.forgotten.is_some())

@@ -6,41 +6,17 @@ use std::ops::RangeInclusive;
 
 use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::message::Tombstone;
-use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, bounds};
 
 use crate::canary::{self, Canary};
 use crate::limiter::reach::Reach;
 use crate::replica::Replica;
-use crate::replica::persist::restore::FORGOTTEN_BEFORE;
 use crate::replica::report::Event;
-use crate::replica::runs::word::Contested;
+use crate::replica::runs::life::{Life, RunStatus};
+use crate::replica::runs::node::Node;
+use crate::replica::runs::tombstone::{Contested, FORGOTTEN_BEFORE};
 use crate::replica::stream::StreamId;
 use crate::time::{Now, Time, millis};
-
-/// The state of a node, as the membership reports it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Life {
-    /// The node answers probes.
-    Alive,
-    /// The node has not answered lately. Its rows become stale; nothing else changes.
-    Suspect,
-    /// The membership declared the node dead, or this node never saw it alive.
-    Dead,
-    /// The node said goodbye.
-    Left,
-}
-
-/// The status of a run on this node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(in crate::replica) enum RunStatus {
-    /// The run is forgotten, or the report about it is not credible.
-    Refused,
-    /// The node is in a later run: the gauges of this run are superseded, its events stay counted.
-    Earlier,
-    /// The node is in this run.
-    Current,
-}
 
 /// The reason why this node drops runs of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,53 +28,6 @@ enum DropReason {
     /// They were forgotten while this node was away. Other nodes already republished the visible cache values of that time.
     /// This node republishes only the values that came since.
     ForgottenBefore,
-}
-
-/// What this node knows about another node.
-#[derive(Debug, Clone)]
-pub(in crate::replica) struct Node {
-    /// The latest known run of the node.
-    pub(in crate::replica) incarnation: Incarnation,
-    pub(in crate::replica) life: Life,
-    /// The last report of the membership, and the run that it is about.
-    pub(in crate::replica) reported: (Incarnation, Life),
-    /// The latest run that the node itself stated.
-    pub(in crate::replica) said: Option<Incarnation>,
-    /// The latest run that only other members reported and that the node itself did not state.
-    pub(in crate::replica) reported_run: Option<Incarnation>,
-    /// The member that reported the node first; `None` once the node itself or the membership has reported it.
-    pub(in crate::replica) reported_by: Option<NodeName>,
-    /// The time since when `life` holds.
-    pub(in crate::replica) at: Time,
-}
-
-impl Node {
-    fn new(incarnation: Incarnation, life: Life, at: Time) -> Self {
-        Self {
-            incarnation,
-            life,
-            reported: (incarnation, Life::Dead),
-            said: None,
-            reported_run: None,
-            reported_by: None,
-            at,
-        }
-    }
-
-    /// The last report of the membership about the latest run; dead until there is a report.
-    fn reported_life(&self) -> Life {
-        if self.reported.0 == self.incarnation { self.reported.1 } else { Life::Dead }
-    }
-
-    /// The time when the node's rows stop counting; [`Time::NEVER`] while no such time is set.
-    fn hidden_at(&self, on_dead: OnDead) -> Time {
-        match (self.life, on_dead) {
-            _ if canary::broken(Canary::DeadCounted) => Time::NEVER,
-            (Life::Left, _) => Time(0),
-            (Life::Dead, OnDead::Drop(after)) => self.at.after(after),
-            _ => Time::NEVER,
-        }
-    }
 }
 
 /// Commands and input from the membership.
@@ -153,7 +82,7 @@ impl Replica {
     }
 
     /// A peer leaves. The goodbye is of the run that the peer stated on this link; a later run may have begun elsewhere.
-    pub(in crate::replica) fn handle_goodbye(&mut self, now: Now, peer: &NodeName) {
+    pub(crate) fn handle_goodbye(&mut self, now: Now, peer: &NodeName) {
         let speaks = self.links.get(peer).and_then(|link| link.incarnation);
         if speaks.is_some_and(|run| self.is_current(&Actor::new(peer.clone(), run))) {
             if let Some(link) = self.links.get_mut(peer) {
@@ -173,13 +102,7 @@ impl Replica {
         true
     }
 
-    pub(in crate::replica) fn void_runs(
-        &mut self,
-        now: Now,
-        node: &NodeName,
-        from: Incarnation,
-        incarnation: Incarnation,
-    ) {
+    pub(crate) fn void_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
         let clock_ms = self.cluster_ms(now);
         let until_ms = clock_ms.saturating_add(millis(self.config.tombstone_life));
         let peer = self.actor.node.clone();
@@ -214,12 +137,12 @@ impl Replica {
         self.nodes.iter().map(|(name, node)| (name, node.incarnation, node.life))
     }
 
-    pub(in crate::replica) fn add_tombstone(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
+    pub(crate) fn add_tombstone(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName) {
         let away = self.was_away(peer);
         self.apply_tombstone(now, tombstone, peer, away);
     }
 
-    pub(in crate::replica) fn apply_tombstone(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName, away: bool) {
+    pub(crate) fn apply_tombstone(&mut self, now: Now, tombstone: Tombstone, peer: &NodeName, away: bool) {
         let expiry_ms = self.expiry_ms(now);
         let whole = tombstone.from <= FORGOTTEN_BEFORE;
         let grave = (tombstone.node.clone(), tombstone.from);
@@ -277,25 +200,25 @@ impl Replica {
     }
 
     /// Whether the actor is the current run of its node, as far as this node knows.
-    pub(in crate::replica) fn is_current(&self, actor: &Actor) -> bool {
+    pub(crate) fn is_current(&self, actor: &Actor) -> bool {
         *actor == self.actor || self.nodes.get(&actor.node).is_some_and(|known| known.incarnation == actor.incarnation)
     }
 
     /// Whether the actor is the current run of a node that is alive or suspect, so that it may still send rows.
-    pub(in crate::replica) fn lives(&self, actor: &Actor) -> bool {
+    pub(crate) fn lives(&self, actor: &Actor) -> bool {
         let known = self.nodes.get(&actor.node).filter(|known| known.incarnation == actor.incarnation);
         known.is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect))
     }
 
     /// Whether a run has ended for good: it is forgotten, or its node is in a later run.
-    pub(in crate::replica) fn is_over(&self, actor: &Actor) -> bool {
+    pub(crate) fn is_over(&self, actor: &Actor) -> bool {
         let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
         let latest = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
         latest.is_some_and(|latest| actor.incarnation < latest) || self.is_void(actor)
     }
 
     /// Records a run of another node, or checks an earlier run of this node. `teller` is the source of the report.
-    pub(in crate::replica) fn note_run(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> RunStatus {
+    pub(crate) fn note_run(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> RunStatus {
         if self.is_void(actor) && !canary::broken(Canary::TombstoneIgnored) {
             return RunStatus::Refused;
         }
@@ -355,7 +278,7 @@ impl Replica {
     }
 
     /// A node states its own run, and other members have reported a `later` one.
-    pub(in crate::replica) fn follow_own_statement(&mut self, now: Now, actor: &Actor, later: Incarnation) {
+    pub(crate) fn follow_own_statement(&mut self, now: Now, actor: &Actor, later: Incarnation) {
         let rumoured = Incarnation(actor.incarnation.0.saturating_add(1))..=later;
         self.change_run(now, actor, &rumoured);
         if let Some(known) = self.nodes.get_mut(&actor.node) {
@@ -364,7 +287,7 @@ impl Replica {
     }
 
     /// Whether this node accepts a run from members other than its node: the node may have begun it, or is in it (I6).
-    pub(in crate::replica) fn can_be_reported(&self, actor: &Actor) -> bool {
+    pub(crate) fn can_be_reported(&self, actor: &Actor) -> bool {
         let known = self.nodes.get(&actor.node).map(|known| known.incarnation);
         known.is_some_and(|known| actor.incarnation <= known) || actor.incarnation.0 <= bounds::INCARNATION_REPORTED
     }
@@ -394,7 +317,7 @@ impl Replica {
     }
 
     /// Removes all bookkeeping about these streams except their rows.
-    pub(in crate::replica) fn forget_streams(&mut self, gone: impl Fn(&StreamId) -> bool) {
+    pub(crate) fn forget_streams(&mut self, gone: impl Fn(&StreamId) -> bool) {
         for link in self.links.values_mut() {
             link.forget(&gone);
         }
@@ -405,7 +328,7 @@ impl Replica {
         self.unheld.forget(gone);
     }
 
-    pub(in crate::replica) fn set_life(&mut self, now: Now, node: &NodeName, life: Life) {
+    pub(crate) fn set_life(&mut self, now: Now, node: &NodeName, life: Life) {
         let known = self.nodes.entry(node.clone()).or_insert(Node::new(Incarnation(0), Life::Dead, now.mono));
         if known.life == life {
             return;
@@ -421,7 +344,7 @@ impl Replica {
 
     /// A node counts as alive while a link to it is up. After that, the report of the membership decides. The membership may
     /// have sent that report before the link was up, and does not repeat it.
-    pub(in crate::replica) fn apply_membership(&mut self, now: Now) {
+    pub(crate) fn apply_membership(&mut self, now: Now) {
         if !std::mem::take(&mut self.unlinked) {
             return;
         }
@@ -439,7 +362,7 @@ impl Replica {
     }
 
     /// Updates which rows count, from the life of their nodes: for the nodes that changed, or for all nodes when a time is due.
-    pub(in crate::replica) fn update_life(&mut self, now: Now) {
+    pub(crate) fn update_life(&mut self, now: Now) {
         let due = now.mono >= self.death_at;
         if self.life_changed.is_empty() && !due {
             return;

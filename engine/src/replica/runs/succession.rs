@@ -14,10 +14,10 @@ use tallymesh_schemas::{Incarnation, NodeName};
 use crate::time::Time;
 
 /// The pause after the first change.
-pub(in crate::replica) const SHORTEST: Duration = Duration::from_secs(1);
+pub(crate) const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The longest pause.
-pub(in crate::replica) const LONGEST: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Time without a change, counted from the end of the pause, after which the pause is halved.
 const CALM: Duration = Duration::from_secs(600);
@@ -27,13 +27,13 @@ const REPORT: Duration = Duration::from_secs(60);
 
 /// A claim that another process is, or was, in a run of this node's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::replica) struct Claim {
+pub(crate) struct Claim {
     /// That run.
-    pub(in crate::replica) by: Incarnation,
+    pub(crate) by: Incarnation,
     /// The peer that reports it; this node's own name if the reporter is a process that holds its key.
-    pub(in crate::replica) peer: NodeName,
+    pub(crate) peer: NodeName,
     /// The run up to which this node was forgotten, if that is the reason for the claim.
-    pub(in crate::replica) forgotten: Option<Incarnation>,
+    pub(crate) forgotten: Option<Incarnation>,
 }
 
 impl Claim {
@@ -61,7 +61,7 @@ impl Report {
 
 /// The time of the next change, and the claim that waits for it.
 #[derive(Debug, Default)]
-pub(in crate::replica) struct Succession {
+pub(crate) struct Succession {
     /// The time of the last change, and the length of the pause after it.
     last: Option<(Time, Duration)>,
     waiting: Option<Claim>,
@@ -71,18 +71,18 @@ pub(in crate::replica) struct Succession {
 
 impl Succession {
     /// How long the next change has to wait; zero when it may happen now.
-    pub(in crate::replica) fn pause(&self, now: Time) -> Duration {
+    pub(crate) fn pause(&self, now: Time) -> Duration {
         self.last.map_or(Duration::ZERO, |(at, pause)| at.after(pause).since(now))
     }
 
     /// The time when the waiting claim may take effect; [`Time::NEVER`] if none waits.
-    pub(in crate::replica) fn due(&self) -> Time {
+    pub(crate) fn due(&self) -> Time {
         let free = self.last.map_or(Time(0), |(at, pause)| at.after(pause));
         if self.waiting.is_some() { free } else { Time::NEVER }
     }
 
     /// Keeps a claim until the pause is over. Returns whether to report it.
-    pub(in crate::replica) fn wait(&mut self, now: Time, claim: Claim) -> bool {
+    pub(crate) fn wait(&mut self, now: Time, claim: Claim) -> bool {
         self.waiting = Some(match self.waiting.take() {
             Some(before) => before.join(claim),
             None => claim,
@@ -91,12 +91,12 @@ impl Succession {
     }
 
     /// Takes the waiting claim, if there is one.
-    pub(in crate::replica) fn take(&mut self) -> Option<Claim> {
+    pub(crate) fn take(&mut self) -> Option<Claim> {
         self.waiting.take()
     }
 
     /// Takes the waiting claim and joins it with a new one.
-    pub(in crate::replica) fn take_with(&mut self, claim: Claim) -> Claim {
+    pub(crate) fn take_with(&mut self, claim: Claim) -> Claim {
         match self.waiting.take() {
             Some(before) => before.join(claim),
             None => claim,
@@ -104,12 +104,12 @@ impl Succession {
     }
 
     /// Records a refused claim. Returns whether to report it.
-    pub(in crate::replica) fn refuse(&mut self, now: Time) -> bool {
+    pub(crate) fn refuse(&mut self, now: Time) -> bool {
         self.refusals.is_due(now)
     }
 
     /// The node has renewed as another run: the next change has to wait.
-    pub(in crate::replica) fn changed(&mut self, now: Time) {
+    pub(crate) fn changed(&mut self, now: Time) {
         let pause = self.last.map_or(SHORTEST, |(at, pause)| {
             let calm = now.since(at.after(pause)).as_secs() / CALM.as_secs();
             let halved = pause / (1 << calm.min(16));

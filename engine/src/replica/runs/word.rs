@@ -7,35 +7,17 @@
 //!
 //! The same holds for tombstones. A tombstone waits while the node states a run that the tombstone covers. This node sends the
 //! tombstone to the node, the node renews as a new run, and then this node forgets the earlier runs.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use std::collections::BTreeSet;
 
-use tallymesh_schemas::message::{Digest, DigestEntry, Tombstone, Want};
+use tallymesh_schemas::message::{Digest, DigestEntry, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
 
 use crate::replica::Replica;
-use crate::replica::runs::liveness::{Life, Node, RunStatus};
+use crate::replica::runs::life::{Life, RunStatus};
+use crate::replica::runs::node::Node;
+use crate::replica::runs::tombstone::Contested;
 use crate::time::Now;
-
-/// A tombstone of a node that has a link to this node. It waits until the node is in its next run or has ended.
-#[derive(Debug, Clone)]
-pub(in crate::replica) struct Contested {
-    pub(in crate::replica) tombstone: Tombstone,
-    pub(in crate::replica) teller: NodeName,
-    /// This node was away when it received the tombstone.
-    pub(in crate::replica) away: bool,
-}
 
 /// Input from connections.
 impl Replica {
@@ -56,14 +38,14 @@ impl Replica {
     }
 
     /// The run that a node states over a link or connection that is up.
-    pub(in crate::replica) fn speaks(&self, node: &NodeName) -> Option<Incarnation> {
+    pub(crate) fn speaks(&self, node: &NodeName) -> Option<Incarnation> {
         let linked = self.links.get(node).and_then(|link| link.incarnation);
         linked.or_else(|| self.hellos.get(node).copied())
     }
 
     /// A link or connection begins with the node's statement of its run. It replaces a later run that only other members
     /// reported.
-    pub(in crate::replica) fn introduce(&mut self, now: Now, node: &NodeName, run: Incarnation) -> RunStatus {
+    pub(crate) fn introduce(&mut self, now: Now, node: &NodeName, run: Incarnation) -> RunStatus {
         let actor = Actor::new(node.clone(), run);
         let named = self.nodes.get(node).map(|known| (known.incarnation, known.said));
         if let Some((later, said)) = named
@@ -88,7 +70,7 @@ impl Replica {
     }
 
     /// Asks a peer about the later run of its name that other members reported. Uses one of the structures that the peer has.
-    pub(in crate::replica) fn ask_about_reported_run(&mut self, peer: &NodeName, digest: &Digest<'_>) {
+    pub(crate) fn ask_about_reported_run(&mut self, peer: &NodeName, digest: &Digest<'_>) {
         let rumour =
             self.nodes.get(peer).and_then(|known| known.reported_run).filter(|rumour| *rumour > digest.incarnation);
         let ids = digest.structures.iter().map(|part| part.structure);
@@ -101,7 +83,7 @@ impl Replica {
     /// Whether a peer's tombstone has to wait: its node is alive and states, over its link to this node, a run that the
     /// tombstone covers. Without such a link this node cannot send the tombstone to that node, so it applies it and passes it
     /// on.
-    pub(in crate::replica) fn contest(&mut self, contested: &Contested) -> bool {
+    pub(crate) fn contest(&mut self, contested: &Contested) -> bool {
         let Contested { tombstone, teller, .. } = contested;
         let node = &tombstone.node;
         let lives = self.nodes.get(node).is_some_and(|known| matches!(known.life, Life::Alive | Life::Suspect));
@@ -117,7 +99,7 @@ impl Replica {
     }
 
     /// A node has renewed as another run, or is gone: the waiting tombstone of its earlier runs takes effect.
-    pub(in crate::replica) fn end_contest(&mut self, now: Now, node: &NodeName) {
+    pub(crate) fn end_contest(&mut self, now: Now, node: &NodeName) {
         if let Some(Contested { tombstone, teller, away }) = self.contested.remove(node) {
             self.apply_tombstone(now, tombstone, &teller, away);
         }
@@ -138,7 +120,7 @@ impl Replica {
 
     /// An operator forgets a node: this node removes the names that only that node reported and of which it holds no rows
     ///. A node with such a name is added again when it speaks or when other members report it.
-    pub(in crate::replica) fn forget_names_reported_by(&mut self, teller: &NodeName) {
+    pub(crate) fn forget_names_reported_by(&mut self, teller: &NodeName) {
         let named =
             self.nodes.iter().filter(|(_, known)| known.reported_by.as_ref() == Some(teller)).map(|(name, _)| name);
         let empty: BTreeSet<_> = named.filter(|name| self.has_nothing_of(name)).cloned().collect();
@@ -164,13 +146,13 @@ impl Replica {
 
     /// Whether to leave a run out of digests: only another member reported its node, and no rows of it are here. So an invented
     /// name spreads no further than to the receivers of the member that invented it.
-    pub(in crate::replica) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
+    pub(crate) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
         let hearsay = |known: &Node| known.reported_by.is_some();
         entry.applied <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
     }
 
     /// Whether a member may report one more unknown node. This bound keeps room for nodes that speak for themselves.
-    pub(in crate::replica) fn may_report_another(&self, teller: &NodeName) -> bool {
+    pub(crate) fn may_report_another(&self, teller: &NodeName) -> bool {
         let named = self.nodes.values().filter(|known| known.reported_by.as_ref() == Some(teller));
         named.count() < bounds::NODES_TOLD
     }

@@ -2,7 +2,7 @@
 
 use tallymesh_schemas::{Actor, NodeName, StructureName, Version};
 
-use crate::replica::peer::clocks::PeerClock;
+use crate::replica::peer::clock::PeerClock;
 
 /// The result of a verification. All lists of members are in order of name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
@@ -71,7 +71,7 @@ impl Verification {
     }
 
     /// Moves the members that should have a link (`linked`) from `beyond` to `unlinked`.
-    pub(super) fn expect_links(&mut self, linked: impl Fn(&NodeName) -> bool) {
+    pub(crate) fn expect_links(&mut self, linked: impl Fn(&NodeName) -> bool) {
         let (unlinked, beyond) = std::mem::take(&mut self.beyond).into_iter().partition(|name| linked(name));
         self.beyond = beyond;
         self.unlinked.extend::<Vec<_>>(unlinked);

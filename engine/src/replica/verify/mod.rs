@@ -5,11 +5,13 @@ pub(crate) mod rounds;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::{Actor, NodeName};
 
 use crate::replica::Replica;
+use crate::replica::held::Held;
 use crate::replica::peer::link::{DigestRun, PeerProgress};
-use crate::replica::runs::liveness::Life;
+use crate::replica::runs::life::Life;
 use crate::replica::stream::StreamId;
 use crate::replica::verify::found::{Fault, Finding, Unheld, Verification};
 use crate::time::Now;
@@ -26,7 +28,7 @@ impl Replica {
         self.nonce
     }
 
-    pub(super) fn handle_probe(&mut self, now: Now, peer: &NodeName, nonce: u64) {
+    pub(crate) fn handle_probe(&mut self, now: Now, peer: &NodeName, nonce: u64) {
         self.flush(now);
         if let Some(link) = self.links.get_mut(peer) {
             link.digest = Some(DigestRun { full: true, answers: nonce, last: None });
@@ -34,12 +36,12 @@ impl Replica {
     }
 
     /// Whether every linked peer has answered a probe.
-    pub(super) fn all_answered(&self, nonce: u64) -> bool {
+    pub(crate) fn all_answered(&self, nonce: u64) -> bool {
         self.links.values().all(|link| link.answered >= nonce)
     }
 
     /// The nodes that have answered a probe, including this node.
-    pub(super) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
+    pub(crate) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
         let peers = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
         peers.chain([&self.actor.node]).cloned().collect()
     }
@@ -52,7 +54,7 @@ impl Replica {
 
     /// As [`Replica::verification`]. A node that has answered `first` or a later probe is a member. Its copies are compared
     /// once it has answered `nonce`.
-    pub(super) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
+    pub(crate) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
         let mut found = self.members_of(first);
         found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
         found.structures = self.structures.values().filter(|held| held.is_compared()).count();
@@ -106,7 +108,7 @@ impl Replica {
             .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
             .chain(self.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
             .collect();
-        let untold = |held: &&crate::replica::Held| held.structure.tally.times(crate::replica::Bound::Rows) > 0;
+        let untold = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
         let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
         found.unheld.extend(untold.map(|structure| Unheld::Untold { structure }));
         found.more_unheld = self.unheld.more;

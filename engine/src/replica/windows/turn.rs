@@ -1,81 +1,17 @@
-//! The windows of series. The [clock for windows](crate::replica::window_clock) decides which exist.
+//! The windows of series. The [clock for windows](crate::replica::windows::clock) decides which exist.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tallymesh_schemas::{SeriesName, SeriesSpec, StructureId, Window, bounds};
 
 use crate::counter::series::{Ring, Series};
 use crate::counter::structure::Structure;
+use crate::replica::Replica;
+use crate::replica::held::Held;
 use crate::replica::report::{Event, StructureError};
-use crate::replica::{Held, Replica};
+use crate::replica::windows::{Aside, HeldSeries, Known};
 use crate::time::{Now, Time};
 use crate::wake::Wake;
-
-/// A series and the data to make its next window.
-pub(super) struct HeldSeries {
-    series: Arc<Series>,
-    wake: Wake,
-    /// Windows with counts that a large step of the clock has removed from the ring. They return if the clock steps back.
-    aside: Vec<Aside>,
-    /// Windows that were dropped with counts of this node, the oldest first. Other nodes may still hold these counts. So a
-    /// window that comes a second time is not shared: its new rows would have the versions of the old ones.
-    spent: VecDeque<Window>,
-}
-
-/// A window that this node keeps in case the clock steps back.
-struct Aside {
-    number: Window,
-    window: Arc<Structure>,
-    /// The time by which the window has aged out, whatever the clock shows.
-    until: Time,
-}
-
-/// How many windows are remembered as spent: as many as another node may still hold.
-const SPENT: usize = *bounds::MONITOR_WINDOWS.end() as usize;
-
-impl HeldSeries {
-    fn new(series: Arc<Series>, wake: Wake) -> Self {
-        Self { series, wake, aside: Vec::new(), spent: VecDeque::new() }
-    }
-
-    /// Records that a window is dropped.
-    fn note_dropped(&mut self, number: Window, window: &Structure) {
-        if window.head() > 0 && number <= self.series.current() {
-            if self.spent.len() == SPENT {
-                self.spent.pop_front();
-            }
-            self.spent.push_back(number);
-        }
-    }
-
-    /// How long a window outside the ring is kept.
-    fn life(&self) -> Duration {
-        let spec = self.series.spec();
-        Duration::from_millis(spec.interval_ms().saturating_mul(u64::from(spec.windows) + 1))
-    }
-
-    /// Whether the change between two windows may be a clock step that can be reversed. The clock never goes back after a small
-    /// step.
-    fn is_step(&self, from: Window, to: Window) -> bool {
-        let longest = self.series.spec().interval_ms().saturating_mul(from.abs_diff(to).saturating_add(1));
-        to < from || (to - from > 1 && Duration::from_millis(longest) > bounds::MAX_DRIFT)
-    }
-}
-
-impl std::fmt::Debug for HeldSeries {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.series.fmt(f)
-    }
-}
-
-/// The existing windows of a series when its ring turns.
-#[derive(Default)]
-struct Known {
-    windows: Vec<Arc<Structure>>,
-    spent: BTreeSet<Window>,
-}
 
 impl Replica {
     /// Counts events in windows. `wake` as for [`Replica::replicate`].
@@ -131,7 +67,7 @@ impl Replica {
     }
 
     /// Reads the wall clock, and reports a large step of it.
-    pub(super) fn read_clock(&mut self, now: Now) {
+    pub(crate) fn read_clock(&mut self, now: Now) {
         let Some(step) = self.clock.advance(now) else { return };
         self.counters.clock_steps += 1;
         if step.is_told {
@@ -140,7 +76,7 @@ impl Replica {
     }
 
     /// Makes the windows whose time comes, and drops those that have aged out.
-    pub(super) fn turn_windows(&mut self, now: Now) {
+    pub(crate) fn turn_windows(&mut self, now: Now) {
         self.read_clock(now);
         let unix_ms = self.clock.unix_ms();
         let mut list = std::mem::take(&mut self.series);
@@ -226,7 +162,7 @@ impl Replica {
     }
 
     /// The time when the next window begins.
-    pub(super) fn next_window(&self) -> Time {
+    pub(crate) fn next_window(&self) -> Time {
         let begins =
             self.series().map(|series| series.current().saturating_add(1).saturating_mul(series.spec().interval_ms()));
         begins.min().map_or(Time::NEVER, |begins| self.clock.when(begins))

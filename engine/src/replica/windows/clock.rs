@@ -13,7 +13,7 @@ use crate::time::{Now, Time};
 /// caught up. So no window comes a second time, and none lasts more than twice its length. When the wall clock goes back by
 /// more, it was wrong before, and this clock follows it at once.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct WindowClock {
+pub(crate) struct WindowClock {
     /// Microseconds since 1970.
     unix_us: u64,
     /// How far that is ahead of the wall clock.
@@ -27,13 +27,13 @@ pub(super) struct WindowClock {
 
 /// A step of the wall clock against the elapsed time: the clock was set, or the machine was suspended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Step {
+pub(crate) struct Step {
     /// The size of the step.
-    pub(super) by: Duration,
+    pub(crate) by: Duration,
     /// Whether the clock went ahead.
-    pub(super) ahead: bool,
+    pub(crate) ahead: bool,
     /// Whether to report it: of a clock that steps to and fro, only the first step in a minute is reported.
-    pub(super) is_told: bool,
+    pub(crate) is_told: bool,
 }
 
 /// The maximum by which the clock may be ahead of the wall clock.
@@ -41,7 +41,7 @@ const MAX_AHEAD_US: u64 = bounds::MAX_DRIFT.as_secs() * 1_000_000;
 
 impl WindowClock {
     /// Reads the wall clock. Returns the step if the wall clock has made a large one since the last reading.
-    pub(super) fn advance(&mut self, now: Now) -> Option<Step> {
+    pub(crate) fn advance(&mut self, now: Now) -> Option<Step> {
         let elapsed = micros(now.mono.since(self.at));
         let slow = self.unix_us.saturating_add(elapsed / 2);
         let wall = now.unix_ms.saturating_mul(1000);
@@ -71,12 +71,12 @@ impl WindowClock {
         Some(Step { by, ahead: wall > expected, is_told })
     }
 
-    pub(super) fn unix_ms(&self) -> u64 {
+    pub(crate) fn unix_ms(&self) -> u64 {
         self.unix_us / 1000
     }
 
     /// When this clock will show `unix_ms` if the wall clock keeps its speed: at half speed until the wall clock has caught up.
-    pub(super) fn when(&self, unix_ms: u64) -> Time {
+    pub(crate) fn when(&self, unix_ms: u64) -> Time {
         let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
         self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
     }

@@ -1,0 +1,43 @@
+//! Readings of the clocks of the peers.
+
+use tallymesh_schemas::NodeName;
+
+use crate::time::{Now, Time, millis};
+
+/// The last reading of a peer's clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) unix_ms: u64,
+    pub(crate) at: Time,
+    /// How far it was ahead of this node's wall clock.
+    pub(crate) ahead_ms: i64,
+    /// How many readings in a row exceeded the bound.
+    pub(crate) beyond: u32,
+}
+
+/// A peer's clock, compared with this node's wall clock.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PeerClock {
+    /// The peer.
+    pub peer: NodeName,
+    /// Milliseconds by which the peer's clock is ahead of this node's clock; negative if it is behind.
+    pub ahead_ms: i64,
+    /// Whether the offset exceeds [`Replica::clock_bound`](crate::replica::Replica::clock_bound), and did so more than once.
+    pub beyond: bool,
+}
+
+/// The last known time of the cluster, and when it was determined.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClusterTime {
+    pub(crate) unix_ms: u64,
+    pub(crate) at: Time,
+}
+
+/// One digest may have been delayed for long: a clock counts as off when two in a row show it.
+pub(crate) const OFF: u32 = 2;
+
+impl Reading {
+    pub(crate) fn now(&self, now: Now) -> u64 {
+        self.unix_ms.saturating_add(millis(now.mono.since(self.at)))
+    }
+}
