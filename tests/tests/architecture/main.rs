@@ -90,7 +90,7 @@ fn canaries_are_never_shipped() {
 
 /// How many files of a folder still use each other in a circle. The numbers may only fall.
 const CIRCLES: &[(&str, usize)] =
-    &[("schemas/src", 9), ("engine/src", 19), ("transport/src", 3), ("src", 18), ("cli/src", 6), ("tests/src", 11)];
+    &[("schemas/src", 9), ("engine/src", 4), ("transport/src", 3), ("src", 18), ("cli/src", 6), ("tests/src", 11)];
 
 #[test]
 fn no_file_uses_a_file_that_uses_it() {
