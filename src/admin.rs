@@ -1,6 +1,9 @@
 //! The admin socket: a Unix socket with mode 0600 on which the node serves the `tally` command.
 
 mod caches;
+mod cluster;
+mod error;
+mod feeds;
 mod holds;
 mod limits;
 mod places;
@@ -11,58 +14,29 @@ mod watch;
 mod wire;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::bounds::{ADMIN_CONNECTIONS, ADMIN_STAYS, SOCKET_PATH_BYTES};
+use tallymesh_schemas::bounds::{ADMIN_CONNECTIONS, ADMIN_STAYS};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch as signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
+pub use crate::admin::error::AdminError;
+use crate::admin::feeds::Feeds;
+use crate::admin::places::{Place, Places};
+use crate::admin::session::Session;
+use crate::admin::socket::SocketFile;
 use crate::command::Command;
 use crate::shared::Shared;
-use places::{Place, Places};
-use session::Session;
-use socket::SocketFile;
-use watch::Feeds;
 
 /// Pause after a failed `accept` before the next attempt.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Time between two log lines about connections that cannot be accepted.
 const REMINDER: Duration = Duration::from_secs(60);
-
-/// Why the admin socket cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// Another process listens on the path.
-    #[error("{0} is in use: another node runs with this admin socket, stop it or name another path")]
-    InUse(PathBuf),
-    /// The path exists and is not a socket.
-    #[error("{0} is there and is no socket: name another path, or remove it")]
-    NotASocket(PathBuf),
-    /// The path is longer than the operating system allows.
-    #[error(
-        "the path of the admin socket has {bytes} bytes, and the system takes {SOCKET_PATH_BYTES}: name a shorter one \
-         than {path}"
-    )]
-    TooLong {
-        /// The path.
-        path: PathBuf,
-        /// Its length in bytes.
-        bytes: usize,
-    },
-    /// The operating system reported an error.
-    #[error("cannot open the admin socket {path}: {error}")]
-    Io {
-        /// The path.
-        path: PathBuf,
-        /// The error.
-        error: io::Error,
-    },
-}
 
 /// A bound socket that is not served yet. Dropping it removes its file.
 #[derive(Debug)]

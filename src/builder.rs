@@ -20,7 +20,7 @@ use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityErr
 use crate::admin::AdminError;
 use crate::clock;
 use crate::declared::DeclaredError;
-use crate::node::Node;
+use crate::seed::random_seed;
 use crate::state::StateError;
 use crate::topology::Bound;
 
@@ -97,7 +97,7 @@ impl Builder {
             name: name.to_owned(),
             identity: None,
             transport: TransportConfig::loopback(clock::first_run()),
-            engine: EngineConfig { seed: rand_seed(), ..EngineConfig::default() },
+            engine: EngineConfig { seed: random_seed(), ..EngineConfig::default() },
             bound: Bound::default(),
             structures: Vec::new(),
             series: Vec::new(),
@@ -335,14 +335,6 @@ impl Builder {
         self
     }
 
-    /// Starts the node. Must be called within a tokio runtime, on which the node's tasks then run.
-    ///
-    /// # Errors
-    /// [`StartError`] states why the node cannot start. No task runs in that case.
-    pub async fn start(self) -> Result<Node, StartError> {
-        Node::start(self).await
-    }
-
     /// Takes the identity, and checks that it exists and is for this node.
     pub(crate) fn take_identity(&mut self) -> Result<Identity, StartError> {
         let name = self.name.clone();
@@ -352,10 +344,4 @@ impl Builder {
         }
         Ok(identity)
     }
-}
-
-/// A hash seed that differs between processes, so that an outsider cannot know which keys collide in the tables.
-pub(crate) fn rand_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }

@@ -1,6 +1,9 @@
 //! The driver: the one loop that connects engine and transport. It owns the replication state machine, passes it incoming
 //! messages and the time, and sends the outgoing messages over every link that has room.
 
+mod commands;
+mod events;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +12,13 @@ use tallymesh_engine::limiter::{Limiter, Reach};
 use tallymesh_engine::replica::{Verification, Verifier};
 use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time};
 use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, bounds};
-use tallymesh_transport::{Endpoint, Event, Events, Gate, Link, LinkId, MemberState};
+use tallymesh_transport::{Endpoint, Events, Gate, Link};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use crate::admin::Serving;
 use crate::clock::Clock;
-use crate::command::{ClockStanding, Command, Forgetting, Status};
+use crate::command::Command;
 use crate::events::{Announcer, NodeEvent};
 use crate::reached::Bounds;
 use crate::report::Reports;
@@ -73,46 +76,48 @@ pub(crate) struct Driver {
     behind: bool,
 }
 
+/// What a driver connects.
+pub(crate) struct Parts {
+    pub(crate) replica: Replica,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) gate: Gate,
+    pub(crate) events: Events,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Notified when handles have changed something.
+    pub(crate) changed: Arc<Notify>,
+    pub(crate) clock: Clock,
+    pub(crate) admin: Option<Serving>,
+    pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    pub(crate) settings: Arc<Settings>,
+    /// `None` for a node without saved state.
+    pub(crate) saving: Option<Saving>,
+    pub(crate) topology: Topology,
+    pub(crate) announcer: Announcer,
+    /// Counts how often handles and the admin socket reached their bounds.
+    pub(crate) tally: Arc<bound::Tally>,
+}
+
 impl Driver {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the node that makes all of these")]
-    pub(crate) fn new(
-        replica: Replica,
-        endpoint: Endpoint,
-        gate: Gate,
-        events: Events,
-        commands: mpsc::Receiver<Command>,
-        changed: Arc<Notify>,
-        clock: Clock,
-        admin: Option<Serving>,
-        limiters: BTreeMap<StructureId, Arc<Limiter>>,
-        settings: Arc<Settings>,
-        saving: Option<Saving>,
-        topology: Topology,
-        announcer: Announcer,
-        tally: Arc<bound::Tally>,
-    ) -> Self {
-        let incarnation = replica.actor().incarnation;
-        let (links, verifying) = (BTreeMap::new(), Vec::new());
-        let reports = Reports::new(endpoint.advertised());
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
-            replica,
-            endpoint,
-            gate,
-            events,
-            commands,
-            changed,
-            clock,
-            admin,
-            links,
-            topology,
-            verifying,
-            incarnation,
-            limiters,
-            settings,
-            saving,
-            tally,
-            reports,
-            announcer,
+            incarnation: parts.replica.actor().incarnation,
+            reports: Reports::new(parts.endpoint.advertised()),
+            replica: parts.replica,
+            endpoint: parts.endpoint,
+            gate: parts.gate,
+            events: parts.events,
+            commands: parts.commands,
+            changed: parts.changed,
+            clock: parts.clock,
+            admin: parts.admin,
+            links: BTreeMap::new(),
+            topology: parts.topology,
+            verifying: Vec::new(),
+            limiters: parts.limiters,
+            settings: parts.settings,
+            saving: parts.saving,
+            tally: parts.tally,
+            announcer: parts.announcer,
             bounds: Bounds::new(),
             behind: false,
         }
@@ -230,144 +235,6 @@ impl Driver {
             .unwrap_or(Time::NEVER)
     }
 
-    fn handle_command(&mut self, command: Option<Command>) -> Option<End> {
-        let now = self.clock.now();
-        match command {
-            None => return Some(End::Leave),
-            Some(Command::Leave(reply)) => {
-                let _ = reply.send(());
-                return Some(End::Leave);
-            }
-            Some(Command::Abort(reply)) => {
-                let _ = reply.send(());
-                return Some(End::Abort);
-            }
-            Some(Command::Status(reply)) => {
-                let _ = reply.send(self.status());
-            }
-            Some(Command::Forget { node, reply }) => {
-                let _ = reply.send(self.forget(now, &node));
-            }
-            Some(Command::Verify { patience, reply }) => {
-                let verifier = Verifier::new(&mut self.replica, now, patience);
-                self.verifying.push(Verifying { verifier, reply });
-            }
-        }
-        None
-    }
-
-    fn forget(&mut self, now: Now, node: &NodeName) -> Forgetting {
-        if node == self.endpoint.name() {
-            return Forgetting::Ourselves;
-        }
-        let known = self.replica.forget(now, node);
-        let member = self.endpoint.members().iter().any(|member| member.name == *node);
-        if !known && !member {
-            return Forgetting::Unknown;
-        }
-        self.endpoint.forget(node);
-        Forgetting::Done
-    }
-
-    fn clock_standing(&self) -> ClockStanding {
-        let now = self.clock.now();
-        let (bound, windows_ahead) = (self.replica.clock_bound(), self.replica.windows_ahead(now));
-        ClockStanding { bound, peers: self.replica.clocks(), windows_ahead }
-    }
-
-    fn status(&self) -> Status {
-        Status {
-            actor: self.replica.actor().clone(),
-            nodes: self.replica.members().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
-            builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
-            counters: self.replica.counters(),
-            bounds: self.bounds.entries(),
-            clocks: self.clock_standing(),
-        }
-    }
-
-    fn take_events(&mut self, first: Event) {
-        let now = self.clock.now();
-        self.handle_event(now, first);
-        self.behind = false;
-        for _ in 1..BATCH {
-            let Some(event) = self.events.try_recv() else { return };
-            self.handle_event(now, event);
-        }
-        self.behind = true;
-    }
-
-    fn handle_event(&mut self, now: Now, event: Event) {
-        match event {
-            Event::Up(link) => {
-                self.replica.handle_hello(now, link.peer(), link.incarnation());
-                tracing::debug!(peer = %link.peer(), incarnation = %link.incarnation(), "the driver has a link");
-                if self.topology.connected(link.peer()) {
-                    self.replica.handle_link_up(now, link.peer());
-                } else {
-                    // The new connection replaces one that carried a link.
-                    self.replica.handle_link_down(link.peer());
-                }
-                self.announcer.tell(NodeEvent::Linked { node: link.peer().clone() });
-                self.links.insert(link.peer().clone(), link);
-            }
-            Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
-            // `transmit` checks all links for room.
-            Event::Writable { .. } => {}
-            Event::Down { peer, link, reason, goodbye } => {
-                tracing::debug!(%peer, reason, goodbye, "the driver has lost a link");
-                if self.links.get(&peer).is_some_and(|current| current.id() == link) {
-                    self.disconnected(&peer, reason.to_string());
-                }
-            }
-            Event::Member { name, state, incarnation, addr, teller } => {
-                tracing::debug!(member = %name, %state, %incarnation, %addr, "the membership tells of a member");
-                // A member that is known only from hearsay does not take part in the overlay.
-                let lives = matches!(state, MemberState::Alive | MemberState::Suspect);
-                self.topology.member(&name, lives && teller.is_none());
-                match teller {
-                    Some(teller) => self.replica.handle_introduced(now, &name, incarnation, life(state), &teller),
-                    None => self.replica.handle_member(now, &name, incarnation, life(state)),
-                }
-            }
-            Event::Dropped { name } => {
-                self.topology.member(&name, false);
-                self.replica.handle_dropped(now, &name);
-            }
-            Event::Superseded { by, peer, addr } => {
-                addr.into_iter().for_each(|addr| self.reports.met_rival(addr));
-                self.replica.handle_superseded(now, by, &peer);
-            }
-            Event::Refused { addr, name, reason } => {
-                let name = name.map(|name| name.to_string()).unwrap_or_default();
-                tracing::debug!(%addr, name, ?reason, "connection refused");
-            }
-        }
-    }
-
-    fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
-        let Some(link) = self.links.get(peer).filter(|link| link.id() == id) else { return };
-        if !self.topology.takes(now.mono, peer, payload) {
-            return;
-        }
-        if !self.replica.is_linked(peer) {
-            self.replica.handle_link_up(now, peer);
-        }
-        if let Err(error) = self.replica.handle_message(now, peer, payload) {
-            self.reports.refused(now, peer, &error);
-            link.close(&error.to_string());
-            self.disconnected(peer, error.to_string());
-        }
-    }
-
-    fn disconnected(&mut self, peer: &NodeName, reason: String) {
-        self.announcer.tell(NodeEvent::Unlinked { node: peer.clone(), reason });
-        self.links.remove(peer);
-        self.topology.disconnected(peer);
-        self.replica.handle_hangup(peer);
-        self.replica.handle_link_down(peer);
-    }
-
     /// Sends waiting messages over every link that has room.
     fn transmit(&mut self) {
         for (peer, link) in &self.links {
@@ -479,14 +346,5 @@ async fn saved(saving: &mut Option<Saving>) -> Outcome {
     match saving {
         Some(saving) => saving.done().await,
         None => std::future::pending().await,
-    }
-}
-
-fn life(state: MemberState) -> Life {
-    match state {
-        MemberState::Alive => Life::Alive,
-        MemberState::Suspect => Life::Suspect,
-        MemberState::Dead => Life::Dead,
-        MemberState::Left => Life::Left,
     }
 }

@@ -293,8 +293,13 @@ impl Inner {
     }
 }
 
-fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<ThrottleSpec> {
-    if class == Class::OutboundMessages { limits.messages } else { limits.connections }
+/// The rate of a scope that the structure of a class counts.
+pub(crate) fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<ThrottleSpec> {
+    match class {
+        Class::OutboundMessages => limits.messages,
+        Class::OutboundConnections => limits.connections,
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -1,44 +1,33 @@
 //! The node that a service embeds.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_engine::limiter::{Founding, Limiter};
-use tallymesh_engine::replica::{Counters, Verification, next_run};
-use tallymesh_engine::{Difference, Now, Replica, Settings, Structure, Time};
-use tallymesh_schemas::config::{LimitsConfig, OutboundLimits};
-use tallymesh_schemas::saved::Facts;
-use tallymesh_schemas::{Actor, Class, NodeName, Strength, StructureId, StructureSpec, ThrottleSpec, bound};
-use tallymesh_transport::{Endpoint, Joining};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tallymesh_engine::replica::{Counters, Verification};
+use tallymesh_engine::{Difference, Structure, Time};
+use tallymesh_schemas::{Actor, Class, NodeName, ThrottleSpec};
+use tallymesh_transport::Joining;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::admin::Admin;
 use crate::audit::Audit;
-use crate::builder::{Builder, StartError, rand_seed};
 use crate::cache::Cache;
 use crate::changes::Changes;
 use crate::cidr::Cidr;
-use crate::clock::Clock;
 use crate::command::{Command, Forgetting, ask};
-use crate::declared;
-use crate::driver::Driver;
-use crate::events::{Events, NodeGone, announcer};
+use crate::events::{Events, NodeGone};
 use crate::gauge::GaugeCache;
 use crate::limits::Limits;
+use crate::member::Member;
 use crate::names::{BindingDomains, Domains};
+use crate::object_error::ObjectError;
 use crate::series::Series;
 use crate::settings;
-use crate::shared::{Member, ObjectError, Shared};
-use crate::state::{NotTaken, Opened, Saving, StateError, StateStanding};
+use crate::shared::Shared;
+use crate::state::StateStanding;
 use crate::throttle::{Permits, Throttle, ThrottleError};
-use crate::topology::Topology;
-
-/// Commands that may wait for the driver.
-const COMMANDS: usize = 64;
 
 /// A running node. Cheap to clone. When the last clone is dropped, the node leaves the cluster as with [`Node::shutdown`].
 #[derive(Clone, Debug)]
@@ -50,106 +39,9 @@ pub struct Node {
 
 /// The connection to the driver task, and the end of the node.
 impl Node {
-    /// Configures a node with this name. The node's certificate must be for the same name.
-    pub fn builder(name: &str) -> Builder {
-        Builder::new(name)
-    }
-
-    pub(crate) async fn start(mut builder: Builder) -> Result<Self, StartError> {
-        let clock = Clock::start();
-        builder.transport.incarnation.checked()?;
-        let identity = builder.take_identity()?;
-        let name = identity.name().clone();
-        builder.limits = declared::checked(builder.limits, &builder.structures)?;
-        let state = match builder.data_dir.take() {
-            Some(dir) => {
-                let (name, full) = (name.clone(), builder.on_full_disk);
-                Some(blocking(move || Opened::open(&dir, &name, full)).await?)
-            }
-            None => None,
-        };
-        let facts = state.as_ref().map(Opened::facts).transpose()?.flatten();
-        if let Some(facts) = &facts {
-            let next = next_run(facts, builder.transport.incarnation.0);
-            builder.transport.incarnation = next.map_err(|_| StartError::LastRun(facts.incarnation))?;
-        }
-        let topology = Topology::new(name.clone(), builder.bound);
-        let mut replica = Replica::new(builder.engine, name, builder.transport.incarnation);
-        let changed = Arc::new(Notify::new());
-        let settings = {
-            let changed = Arc::clone(&changed);
-            Arc::new(Settings::replicate(&mut replica, Arc::new(move || changed.notify_one()))?)
-        };
-        settings::state_objects(&settings, &builder.structures, &builder.series, &builder.gauge_caches);
-        settings::state_limits(&settings, &builder.limits);
-        let mut structures = BTreeMap::new();
-        for spec in builder.structures {
-            let changed = Arc::clone(&changed);
-            let structure = replica.replicate(spec, Arc::new(move || changed.notify_one()))?;
-            structures.insert(structure.id(), structure);
-        }
-        let mut series = Vec::new();
-        for spec in builder.series {
-            let changed = Arc::clone(&changed);
-            series.push(replica.replicate_series(clock.now(), spec, Arc::new(move || changed.notify_one()))?);
-        }
-        let mut gauge_caches = Vec::new();
-        for spec in builder.gauge_caches {
-            let changed = Arc::clone(&changed);
-            let gauge_cache = replica.replicate_gauge_cache(spec, Arc::new(move || changed.notify_one()))?;
-            structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
-            gauge_caches.push(gauge_cache);
-        }
-        let mut levels = BTreeMap::new();
-        let limited = structures.values().filter(|structure| Class::THROTTLES.contains(&structure.spec().class));
-        for structure in limited.filter(|_| state.is_some()) {
-            let (spec, changed) = (StructureSpec::levels(&structure.spec().name), Arc::clone(&changed));
-            let kept = replica.keep(spec, Arc::new(move || changed.notify_one()))?;
-            levels.extend(tallymesh_engine::Cache::of(&kept).map(|cache| (structure.id(), cache)));
-        }
-        let saving = match state {
-            Some(state) => {
-                let (restored, saving) = blocking(move || restore(replica, state, facts, clock.now())).await?;
-                replica = restored;
-                Some(saving)
-            }
-            None => None,
-        };
-        let limiters = limiters(&builder.limits, &structures, replica.actor(), &changed, clock)?;
-        for (id, cache) in levels {
-            limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
-        }
-        let limits = Limits::new(builder.limits, structures.clone(), limiters.clone(), clock);
-        let caches = structures.values().filter_map(|structure| Some((structure.id(), Cache::of(structure)?)));
-        let caches = caches.collect();
-        let admin = builder.admin.map(|path| Admin::bind(&path)).transpose()?;
-        let gate = builder.transport.gate.clone();
-        let (announcer, announced) = announcer(builder.transport.seeds.is_empty());
-        let (endpoint, events) = Endpoint::bind(identity, builder.transport)?;
-        let (commands, received) = mpsc::channel(COMMANDS);
-        let (ours, endpoint_of) = (limiters.clone(), endpoint.clone());
-        let tally = Arc::<bound::Tally>::default();
-        let shared = Arc::new(Shared {
-            clock,
-            endpoint: endpoint_of,
-            structures,
-            series,
-            caches,
-            gauge_caches,
-            limiters: ours,
-            limits,
-            settings: Arc::clone(&settings),
-            saving: saving.as_ref().map(Saving::standing),
-            announced,
-            tally: Arc::clone(&tally),
-        });
-        let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
-        let driver = Driver::new(
-            replica, endpoint, gate, events, received, changed, clock, admin, limiters, settings, saving, topology,
-            announcer, tally,
-        );
-        let driver = Arc::new(Mutex::new(Some(tokio::spawn(driver.run()))));
-        Ok(Self { shared, commands, driver })
+    /// A node whose driver runs as `driver` and takes `commands`.
+    pub(crate) fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>, driver: JoinHandle<()>) -> Self {
+        Self { shared, commands, driver: Arc::new(Mutex::new(Some(driver))) }
     }
 
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
@@ -326,7 +218,7 @@ impl Node {
     /// when all are equal. Compared once a second. Throttles that programs create are compared while they are used, and if they
     /// are hard.
     pub fn differences(&self) -> Vec<Difference> {
-        settings::differences(&self.shared)
+        self.shared.differences()
     }
 
     /// The configured limits for outbound and inbound traffic.
@@ -416,92 +308,4 @@ impl Node {
     pub fn changes(&self, name: &str) -> Result<Changes, ObjectError> {
         Ok(Changes::new(self.shared.object(name)?, self.shared.announced.clone(), self.shared.clock))
     }
-}
-
-/// Runs blocking disk work off the async tasks.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, StateError> + Send + 'static,
-) -> Result<T, StateError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-/// Restores the state that an earlier run has saved, and durably records that this run has begun.
-fn restore(
-    mut replica: Replica,
-    state: Opened,
-    facts: Option<Facts>,
-    now: Now,
-) -> Result<(Replica, Saving), StateError> {
-    replica.keep_state();
-    if let Some((facts, file)) = facts.zip(state.file()) {
-        replica.restore_facts(now, facts);
-        let path = file.path().to_owned();
-        let taken = file.each_head(|head, rows| replica.restore_rows(now, head, &rows));
-        taken.map_err(|error| match error {
-            NotTaken::File(error) => error,
-            NotTaken::Rows(error) => StateError::Restore { path, error: Box::new(error) },
-        })?;
-        replica.restored(now);
-    }
-    let saving = Saving::start(state, &replica, now)?;
-    Ok((replica, saving))
-}
-
-/// Creates the limiters of the structures that count throttles.
-fn limiters(
-    config: &LimitsConfig,
-    structures: &BTreeMap<StructureId, Arc<Structure>>,
-    actor: &Actor,
-    changed: &Arc<Notify>,
-    clock: Clock,
-) -> Result<BTreeMap<StructureId, Arc<Limiter>>, StartError> {
-    let founding = if config.founders.is_empty() {
-        None
-    } else {
-        let founding = Founding::new(config.founders.iter().cloned(), config.reclaim_after)?;
-        Some(if config.stand_in { founding } else { founding.without_stand_ins() })
-    };
-    let mut limiters = BTreeMap::new();
-    for class in Class::THROTTLES {
-        let id = StructureId::of(class.name());
-        let Some(structure) = structures.get(&id).filter(|structure| structure.spec().class == class) else { continue };
-        let (changed, now) = (Arc::clone(changed), clock.time());
-        let wake = Arc::new(move || changed.notify_one());
-        let hard = |spec: Option<ThrottleSpec>| spec.is_some_and(|spec| spec.strength == Strength::Hard);
-        let needed = match class {
-            Class::OutboundMessages => config.outbound.iter().any(|limits| hard(limits.messages)),
-            Class::OutboundConnections => config.outbound.iter().any(|limits| hard(limits.connections)),
-            // A program may create throttles and pools of this structure at any time.
-            _ => true,
-        };
-        let founding = founding.clone().filter(|_| needed);
-        let limiter = Limiter::new(Arc::clone(structure), founding, actor.node.clone(), rand_seed(), now, wake);
-        if class == Class::SharedNamedThrottles {
-            config.throttles.iter().try_for_each(|named| limiter.declare(&named.name, named.spec, now))?;
-            config.permits.iter().try_for_each(|named| limiter.pool(&named.name, named.maximum, now).map(drop))?;
-        }
-        for limits in config.outbound.iter().filter(|limits| !limits.scope.is_pattern()) {
-            let spec = match class {
-                Class::OutboundMessages => limits.messages,
-                Class::OutboundConnections => limits.connections,
-                _ => None,
-            };
-            if let Some(spec) = spec {
-                limiter.declare(&limits.scope.to_string(), spec, now)?;
-            }
-        }
-        let patterns = config.outbound.iter().filter(|limits| limits.scope.is_pattern());
-        let spec = |limits: &OutboundLimits| match class {
-            Class::OutboundMessages => limits.messages,
-            Class::OutboundConnections => limits.connections,
-            _ => None,
-        };
-        let scopes: Vec<_> = patterns.filter_map(|limits| Some((limits.scope.to_string(), spec(limits)?))).collect();
-        limiter.seal(&scopes);
-        limiters.insert(id, Arc::new(limiter));
-    }
-    Ok(limiters)
 }

@@ -11,7 +11,7 @@ use tallymesh_engine::{Event, Life, Now, Time};
 use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName};
 
 use crate::conflicts::NameConflict;
-use cuts::{Cuts, News};
+use crate::report::cuts::{Cuts, News};
 
 /// Lines of one kind about one peer that are logged individually before they are only counted.
 const LINES: u32 = 4;

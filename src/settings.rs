@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use tallymesh_engine::{Difference, Settings};
+use tallymesh_engine::Settings;
 use tallymesh_schemas::config::{LimitsConfig, OutboundScope};
 use tallymesh_schemas::{Bounds, GaugeCacheSpec, NodeName, OnDead, SeriesSpec, Strength, StructureSpec, ThrottleSpec};
-
-use crate::shared::Shared;
 
 /// Publishes the replicated objects.
 pub(crate) fn state_objects(
@@ -70,15 +68,6 @@ pub(crate) fn state_limits(settings: &Settings, limits: &LimitsConfig) {
 /// Publishes a pool of permits that the configuration declares or a program created.
 pub(crate) fn state_permits(settings: &Settings, name: &str, maximum: u64) {
     settings.set(&format!("permits {name}"), &maximum.to_string());
-}
-
-/// The differences between this node and others, in order: of the settings, and those that hard limits have found.
-pub(crate) fn differences(shared: &Shared) -> Vec<Difference> {
-    let limits = shared.limiters.values().flat_map(|limiter| limiter.differences());
-    let mut all: Vec<_> = shared.settings.differences().into_iter().chain(limits).collect();
-    all.sort();
-    all.dedup();
-    all
 }
 
 /// A throttle in the form that hard limits publish.

@@ -1,16 +1,12 @@
 //! State that a node's handles and its admin socket share: the structures and the cluster members.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde::Serialize;
 use tallymesh_engine::limiter::Limiter;
-use tallymesh_engine::{Life, Series, Settings, Structure};
+use tallymesh_engine::{Difference, Life, Series, Settings, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId, bound};
-use tallymesh_transport::{Endpoint, Joining, Traffic};
+use tallymesh_transport::{Endpoint, Joining};
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -18,6 +14,8 @@ use crate::command::Status;
 use crate::events::Announced;
 use crate::gauge::GaugeCache;
 use crate::limits::Limits;
+use crate::member::Member;
+use crate::object_error::ObjectError;
 use crate::state::SharedStanding;
 use crate::throttle::{Permits, Throttle};
 
@@ -40,99 +38,6 @@ pub(crate) struct Shared {
     pub(crate) announced: Announced,
     /// Counters of the bounds reached on the admin socket.
     pub(crate) tally: Arc<bound::Tally>,
-}
-
-/// Why there is no handle.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ObjectError {
-    /// No structure has this name.
-    #[error("no object \"{name}\"; this node replicates {}", list(known))]
-    Unknown {
-        /// The requested name.
-        name: String,
-        /// The names that exist.
-        known: Vec<String>,
-    },
-    /// More than one structure name begins with this prefix.
-    #[error("\"{name}\" may be {}: write more of the name", list(candidates))]
-    Ambiguous {
-        /// The requested name.
-        name: String,
-        /// The names that match.
-        candidates: Vec<String>,
-    },
-    /// No throttle has this name.
-    #[error("no throttle \"{name}\"; this node has {}", list(known))]
-    NoThrottle {
-        /// The requested name.
-        name: String,
-        /// The names that exist.
-        known: Vec<String>,
-    },
-    /// No permits have this name.
-    #[error("no permits \"{name}\"; this node has {}", list(known))]
-    NoPermits {
-        /// The requested name.
-        name: String,
-        /// The names that exist.
-        known: Vec<String>,
-    },
-    /// The structure is not a cache.
-    #[error("\"{name}\" is of class {class}, which is no cache")]
-    NoCache {
-        /// The structure.
-        name: String,
-        /// Its class.
-        class: &'static str,
-    },
-    /// The structure has another kind of key.
-    #[error("\"{name}\" is of class {class}, which does not count by {by}")]
-    Class {
-        /// The structure.
-        name: String,
-        /// Its class.
-        class: &'static str,
-        /// The requested kind of key.
-        by: &'static str,
-    },
-}
-
-fn list(names: &[String]) -> String {
-    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-}
-
-/// A member of the cluster as this node sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Member {
-    /// The member's actor: its node name and incarnation.
-    pub actor: Actor,
-    /// The state that the failure detector assigns. For this node itself: alive.
-    pub life: Life,
-    /// The address at which other nodes reach it; `None` when unknown.
-    pub addr: Option<SocketAddr>,
-    /// Whether there is a link to it.
-    pub linked: bool,
-    /// The link's round trip time.
-    pub rtt: Option<Duration>,
-    /// The traffic over the link since it came up.
-    pub traffic: Option<Traffic>,
-    /// The member's software build; empty when unknown.
-    pub build: String,
-}
-
-impl fmt::Display for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { actor, life, addr, linked, rtt, .. } = self;
-        write!(f, "{} {life}", actor.node)?;
-        if let Some(addr) = addr {
-            write!(f, " at {addr}")?;
-        }
-        match (linked, rtt) {
-            (false, _) => Ok(()),
-            (true, None) => f.write_str(", linked"),
-            (true, Some(rtt)) => write!(f, ", linked, round trip {:.3} ms", rtt.as_secs_f64() * 1000.0),
-        }
-    }
 }
 
 /// The item with this name, or else the only item whose name begins with it.
@@ -275,5 +180,15 @@ impl Shared {
         };
         members.insert(status.actor.node.clone(), us);
         members.into_values().collect()
+    }
+
+    /// The differences between this node's configuration and that of others, in order: of the settings, and those that hard
+    /// limits have found.
+    pub(crate) fn differences(&self) -> Vec<Difference> {
+        let limits = self.limiters.values().flat_map(|limiter| limiter.differences());
+        let mut all: Vec<_> = self.settings.differences().into_iter().chain(limits).collect();
+        all.sort();
+        all.dedup();
+        all
     }
 }

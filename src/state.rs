@@ -1,135 +1,32 @@
 //! The saved state: a file in the node's `data_dir` that keeps data over restarts, and the code that reads and writes it.
 //!
-//! `opening` opens the state when a node starts. `file` opens and creates the file, `shrink` compacts it. `read` and `write`
-//! define its content. `writer` writes batches while the file is in its place. `seal` records the last commit. `keeper` is the
-//! writing thread, `saving` the driver's side of it. `archive` is for tools that read the state of a node that does not run.
+//! `opening` opens the state when a node starts, and `restore` applies it to the replica. `file` opens and creates the file,
+//! `shrink` compacts it. `tables` defines its content, `read` and `write` access it. `writer` writes batches while the file is in
+//! its place. `seal` records the last commit. `keeper` is the writing thread, `saving` the driver's side of it. `archive` is for
+//! tools that read the state of a node that does not run.
 
 mod archive;
+mod error;
 mod file;
 mod keeper;
 mod opening;
 mod read;
+mod restore;
 mod saving;
 mod seal;
 mod shrink;
-#[cfg(test)]
-mod tests;
+mod tables;
 mod write;
 mod writer;
 
-use std::io;
-use std::path::PathBuf;
-
-use tallymesh_engine::replica::RestoreError;
+#[cfg(test)]
+mod tests;
 
 pub use archive::{Archive, PartInfo};
+pub use error::StateError;
 pub use file::{FORMAT, Header};
-pub(crate) use opening::Opened;
-pub(crate) use read::NotTaken;
+pub(crate) use restore::Earlier;
 pub use saving::StateStanding;
 pub(crate) use saving::{Outcome, Saving, SharedStanding};
 pub use seal::RolledBack;
 pub use tallymesh_schemas::saved::{Extent, Facts, Known, Part, Row, Shape};
-
-/// Why a state cannot be used. The state was not changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StateError {
-    /// The operating system reported an error.
-    #[error("cannot {what} {path}: {error}")]
-    Io {
-        /// The operation that failed.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        error: io::Error,
-    },
-    /// There is no space to write.
-    #[error(
-        "{path} cannot be written ({error}): make room and start again, or set on_full_disk = \"serve\" in the node block: the node then serves, and saves when there is room"
-    )]
-    Full {
-        /// The file.
-        path: PathBuf,
-        /// The error of the operating system.
-        error: io::Error,
-    },
-    /// There is no state.
-    #[error("{0} is not there: name the data_dir of a node that has run with it")]
-    Missing(PathBuf),
-    /// There is already a state.
-    #[error("{0} is there already, and nothing is written over a state: move it away, or name another folder")]
-    Exists(PathBuf),
-    /// Another process uses the state.
-    #[error("{0} is in use: another process runs with this data_dir; stop that one, or give each node its own")]
-    InUse(PathBuf),
-    /// The file belongs to another program, or is not a state.
-    #[error("{path} is no state of a node ({what}): name another data_dir, or move the file away")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-        /// What the file is.
-        what: String,
-    },
-    /// The state belongs to another node.
-    #[error("{path} is the state of node {found} and not of {node}: give each node its own data_dir")]
-    Node {
-        /// The file.
-        path: PathBuf,
-        /// The node that the state belongs to.
-        found: String,
-        /// The node that tried to open it.
-        node: String,
-    },
-    /// A later version of the software wrote the state.
-    #[error(
-        "{path} was written by a later version (format {format}, this one reads up to {known}): run that version again"
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// The file's format.
-        format: u32,
-        /// The latest format that this version knows.
-        known: u32,
-    },
-    /// The file is damaged.
-    #[error(
-        "{path} is damaged: {what}. Put a backup in its place, or move it away: the node then takes from the others what they have"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// The damage.
-        what: String,
-    },
-    /// The content does not fit the configuration, or differs from what was saved.
-    #[error("{path}: {error}")]
-    Restore {
-        /// The file.
-        path: PathBuf,
-        /// The mismatch.
-        error: Box<RestoreError>,
-    },
-}
-
-impl StateError {
-    /// Whether the cause is a full disk.
-    fn is_full(&self) -> bool {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-        let kinds = [FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
-        matches!(self, Self::Io { error, .. } if kinds.contains(&error.kind()))
-    }
-
-    /// Adds what the operator can do, if the disk is full.
-    fn of_full_disk(self) -> Self {
-        match self {
-            full @ Self::Io { .. } if full.is_full() => match full {
-                Self::Io { path, error, .. } => Self::Full { path, error },
-                other => other,
-            },
-            other => other,
-        }
-    }
-}

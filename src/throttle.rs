@@ -10,7 +10,7 @@ use tallymesh_schemas::{OnPartition, Rate, Strength};
 
 use crate::clock::Clock;
 use crate::decision::{Decision, Reason, explained, no_permit};
-use crate::shared::ObjectError;
+use crate::object_error::ObjectError;
 
 /// The longest pause before a refused request is tried again: this node may have received a share meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);

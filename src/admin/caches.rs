@@ -6,9 +6,9 @@ use std::time::Duration;
 use tallymesh_schemas::admin::{Answer, CacheInfo, CacheItem, GaugeInfo, PAGE_ITEMS, SHOWN_BYTES};
 use tallymesh_schemas::{NodeName, key};
 
-use super::session::{Refused, Served, Session, check_step};
-use super::wire::{self, To};
 use crate::CacheEntry;
+use crate::admin::session::{Refused, Served, Session, check_step};
+use crate::admin::wire::{self, To};
 use crate::cache::Cache;
 use crate::gauge::GaugeCache;
 

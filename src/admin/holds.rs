@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use tallymesh_engine::{Hold, HoldError, Structure};
 use tallymesh_schemas::{HoldLimit, Kind, MaskLimit, bounds, key};
 
-use super::session::{Refused, Session};
+use crate::admin::session::{Refused, Session};
 
 impl Session {
     /// Counts one hold for a key, if all limits have room for it.

@@ -3,10 +3,9 @@
 use tallymesh_engine::limiter::{PoolStanding, UNITS};
 use tallymesh_schemas::admin::{Answer, PermitsInfo, ThrottleInfo};
 
-use super::session::{Refused, Served, Session};
-use super::wire::{self, To};
+use crate::admin::session::{Refused, Served, Session};
+use crate::admin::wire::{self, To};
 use crate::decision::Decision;
-use crate::settings;
 use crate::throttle::{Permits, Throttle};
 
 impl Session {
@@ -52,7 +51,7 @@ impl Session {
 
     /// The differences in the configurations of other nodes, one per line.
     pub(super) fn differences(&self) -> Vec<String> {
-        settings::differences(self.shared()).iter().map(ToString::to_string).collect()
+        self.shared().differences().iter().map(ToString::to_string).collect()
     }
 
     /// The limits for outbound and inbound traffic, one per line.

@@ -6,8 +6,8 @@ use tallymesh_engine::{Scope, Series};
 use tallymesh_schemas::admin::{self, Answer, PAGE_ITEMS, SeriesRef};
 use tallymesh_schemas::{Kind, NodeName, key};
 
-use super::session::{Refused, Served, Session, check_step, unknown_node};
-use super::wire::{self, To};
+use crate::admin::session::{Refused, Served, Session, check_step, unknown_node};
+use crate::admin::wire::{self, To};
 
 impl Session {
     fn series(&self, wanted: &SeriesRef) -> Result<Arc<Series>, Refused> {

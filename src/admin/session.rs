@@ -2,28 +2,21 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tallymesh_engine::replica::{Fault, NotHeld, Outcome, PeerClock, Verification};
-use tallymesh_engine::{Life, Structure};
+use tallymesh_engine::Structure;
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
 use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, bounds, key};
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::places::Place;
-use super::watch::Feeds;
-use super::wire::{self, From, To};
-use crate::command::{ClockStanding, Command, Forgetting, Status, ask};
-use crate::reached;
+use crate::admin::feeds::Feeds;
+use crate::admin::places::Place;
+use crate::admin::wire::{self, From, To};
+use crate::command::{Command, ask};
 use crate::shared::Shared;
-use crate::state::{RolledBack, StateStanding};
 
 /// Maximum size of an error message, in bytes: a refused key may be as long as a frame.
 const ERROR_BYTES: usize = 1024;
-
-/// The longest patience that a client may ask for in a verification.
-const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Why a request failed.
 pub(super) struct Refused(ErrorKind, String);
@@ -196,7 +189,10 @@ impl Session {
         }
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command) -> Result<T, Refused> {
+    pub(super) async fn ask<T>(
+        &self,
+        command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Refused> {
         let commands = self.commands.upgrade().ok_or_else(Refused::gone)?;
         ask(&commands, command).await.ok_or_else(Refused::gone)
     }
@@ -232,63 +228,6 @@ impl Session {
             if written == 0 {
                 return Ok(Ok(()));
             }
-        }
-    }
-
-    async fn members(&self) -> Result<Answer, Refused> {
-        let status = self.ask(Command::Status).await?;
-        let us = status.actor.node.clone();
-        let members = self.shared.members(&status).into_iter().map(|member| admin::Member {
-            state: if member.actor.node == us { "self".to_owned() } else { life_label(member.life).to_owned() },
-            node: member.actor.node,
-            incarnation: member.actor.incarnation,
-            version: member.build,
-            addr: member.addr,
-            linked: member.linked,
-            rtt_us: member.rtt.map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
-        });
-        Ok(Answer::Members(members.collect()))
-    }
-
-    async fn info(&self) -> Result<Answer, Refused> {
-        let status = self.ask(Command::Status).await?;
-        let members = self.shared.members(&status);
-        let alive = members.iter().filter(|member| matches!(member.life, Life::Alive | Life::Suspect)).count();
-        Ok(Answer::Info(Box::new(admin::Info {
-            node: status.actor.node.clone(),
-            incarnation: status.actor.incarnation,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            protocol: bounds::PROTOCOL_VERSION,
-            listen: self.shared.endpoint.local_addr(),
-            advertised: self.shared.endpoint.advertised(),
-            uptime_s: self.shared.clock.time().0 / 1_000_000,
-            alive: u32::try_from(alive).unwrap_or(u32::MAX),
-            links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
-            state: self.shared.saving.as_ref().map(|saving| {
-                let StateStanding { saved_ms, age, trouble, rolled_back } = saving.read(self.shared.clock.time());
-                let rolled_back = rolled_back.map(|RolledBack { restored_ms, last_ms, commits }| admin::RolledBack {
-                    restored_ms,
-                    last_ms,
-                    commits,
-                });
-                admin::StateInfo { saved_ms, age, trouble, rolled_back }
-            }),
-            bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared.clock.now().unix_ms)).collect(),
-            clocks: clock_info(&status.clocks),
-            counters: counters(&self.shared, &status),
-        })))
-    }
-
-    async fn forget(&self, node: NodeName) -> Result<(), Refused> {
-        let name = node.clone();
-        match self.ask(|reply| Command::Forget { node, reply }).await? {
-            Forgetting::Done => Ok(()),
-            Forgetting::Unknown => {
-                Err(Refused::no(format!("nothing is known of {name}: `cluster membership` lists who is")))
-            }
-            Forgetting::Ourselves => Err(Refused::bad(format!(
-                "{name} is the node that you ask, and it cannot forget itself: ask another node"
-            ))),
         }
     }
 
@@ -346,18 +285,6 @@ impl Session {
         Ok(Answer::Count(answer))
     }
 
-    async fn verify(&self, patience: Duration, to: &mut To) -> Served {
-        let patience = patience.min(VERIFY_PATIENCE);
-        let found = match self.ask(|reply| Command::Verify { patience, reply }).await {
-            Ok(found) => found,
-            Err(refused) => return Ok(Err(refused)),
-        };
-        let mut verified = verified(found, self.shared.searches());
-        let findings = std::mem::take(&mut verified.findings);
-        wire::write(to, &Answer::Verified(verified)).await?;
-        wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
-    }
-
     async fn hold(&self, object: &str, key: &str, limits: &[HoldLimit], from: &mut From, to: &mut To) -> Served {
         let _hold = match self.take_hold(object, key, limits) {
             Ok(hold) => hold,
@@ -404,111 +331,4 @@ fn object_of(structure: &Structure) -> admin::Object {
         keys: structure.keys() as u64,
         bytes: structure.bytes() as u64,
     }
-}
-
-/// Converts the result of a verification to the admin protocol.
-fn verified(found: Verification, alone: bool) -> admin::Verified {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let outcome = match found.outcome() {
-        Outcome::NotConverged => admin::Outcome::NotConverged,
-        // A node without other members to compare with cannot confirm convergence.
-        Outcome::Converged if !alone => admin::Outcome::Converged,
-        Outcome::Converged | Outcome::NotCompared => admin::Outcome::NotCompared,
-    };
-    let finding = |finding: tallymesh_engine::replica::Finding| admin::Finding {
-        object: finding.structure.to_string(),
-        actor: finding.actor,
-        member: finding.member,
-        have: finding.applied,
-        head: finding.head,
-        fault: match finding.fault {
-            Fault::Lags => admin::Fault::Lags,
-            Fault::Changes => admin::Fault::Changes,
-            Fault::Differs => admin::Fault::Differs,
-        },
-    };
-    let unheld = |unheld| match unheld {
-        NotHeld::Run { structure, actor } => admin::Unheld::Run { object: structure.to_string(), actor },
-        NotHeld::Node { node } => admin::Unheld::Node { node },
-        NotHeld::Untold { structure } => admin::Unheld::Untold { object: structure.to_string() },
-    };
-    admin::Verified {
-        outcome,
-        alone,
-        members: found.members,
-        silent: found.silent,
-        late: found.late,
-        dead: found.dead,
-        unlinked: found.unlinked,
-        beyond: found.beyond,
-        mismatched: found.mismatched.into_iter().map(|(member, name)| (member, name.to_string())).collect(),
-        unheld: found.unheld.into_iter().map(unheld).collect(),
-        more_unheld: found.more_unheld,
-        structures: number(found.structures),
-        actors: number(found.actors),
-        copies: number(found.copies),
-        findings: found.findings.into_iter().map(finding).collect(),
-        clocks: found.clocks.iter().map(peer_clock).collect(),
-    }
-}
-
-fn bound_info((bound, place, reached): &reached::Entry, unix_ms: u64) -> admin::BoundInfo {
-    let ago = |at_ms| Duration::from_millis(unix_ms.saturating_sub(at_ms));
-    admin::BoundInfo {
-        name: bound.name().to_owned(),
-        object: place.clone(),
-        limit: reached.limit,
-        times: reached.times,
-        first: ago(reached.first_ms),
-        last: ago(reached.last_ms),
-        effect: bound.effect().to_owned(),
-    }
-}
-
-fn life_label(life: Life) -> &'static str {
-    match life {
-        Life::Alive => "alive",
-        Life::Suspect => "suspect",
-        Life::Dead => "dead",
-        Life::Left => "left",
-    }
-}
-
-fn clock_info(clocks: &ClockStanding) -> admin::ClockInfo {
-    let ClockStanding { bound, peers, windows_ahead } = clocks;
-    admin::ClockInfo { bound: *bound, windows_ahead: *windows_ahead, peers: peers.iter().map(peer_clock).collect() }
-}
-
-fn peer_clock(clock: &PeerClock) -> admin::PeerClock {
-    admin::PeerClock { node: clock.peer.clone(), ahead_ms: clock.ahead_ms, beyond: clock.beyond }
-}
-
-fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
-    let engine = &status.counters;
-    let transport = shared.endpoint.counters();
-    let mut list = vec![
-        ("deltas_out", engine.deltas_out),
-        ("deltas_in", engine.deltas_in),
-        ("row_bytes_out", engine.row_bytes_out),
-        ("row_bytes_in", engine.row_bytes_in),
-        ("gaps", engine.gaps),
-        ("wants_out", engine.wants_out),
-        ("grafts_out", engine.grafts_out),
-        ("digests_out", engine.digests_out),
-        ("divergences", engine.divergences),
-        ("snapshots_taken", engine.replaced),
-        ("conflicts", engine.conflicts),
-        ("conflicts_delayed", engine.claims_delayed),
-        ("conflicts_refused", engine.claims_refused),
-        ("messages_refused", engine.refused),
-        ("deltas_unasked", engine.unasked),
-        ("deltas_ahead", engine.ahead),
-        ("gauges_below_zero", engine.below_zero),
-        ("totals_full", engine.totals_full),
-        ("clock_steps", engine.clock_steps),
-        ("clocks_off", engine.clocks_off),
-    ];
-    list.push(("connections_refused", transport.refused_total()));
-    list.push(("address_proofs_asked", transport.retries));
-    list.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
 }

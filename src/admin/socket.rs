@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tallymesh_schemas::bounds::SOCKET_PATH_BYTES;
 
-use super::AdminError;
-use crate::builder::rand_seed;
+use crate::admin::error::AdminError;
+use crate::seed::random_seed;
 
 /// How often a node retries when another process changes the path at the same moment.
 const ATTEMPTS: usize = 4;
@@ -149,7 +149,7 @@ impl Draft {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
-        let dir = parent.join(format!(".tally-{:08x}", rand_seed() >> 32));
+        let dir = parent.join(format!(".tally-{:08x}", random_seed() >> 32));
         DirBuilder::new().mode(0o700).create(&dir)?;
         Ok(Self(dir))
     }

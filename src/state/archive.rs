@@ -6,8 +6,9 @@ use redb::WriteTransaction;
 use tallymesh_schemas::saved::{Change, Extent, Facts, Head, Part, Shape};
 use tallymesh_schemas::{Actor, NodeName};
 
-use super::file::{StateFile, create};
-use super::{Header, StateError, write};
+use crate::state::error::StateError;
+use crate::state::file::{Header, StateFile, create};
+use crate::state::write;
 
 /// The size of one actor's rows in one structure.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,15 +5,15 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, DatabaseError, ReadableDatabase, StorageError, TableError, WriteTransaction};
 use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{NodeName, bounds};
 
-use crate::builder::rand_seed;
-
-use super::seal::Seal;
-use super::shrink::shrink;
-use super::{StateError, write};
+use crate::seed::random_seed;
+use crate::state::error::StateError;
+use crate::state::seal::Seal;
+use crate::state::tables::{CACHE_BYTES, META, PARTS, ROWS, SHAPES};
+use crate::state::write;
 
 /// The latest format that this version reads, and the format that it writes.
 pub const FORMAT: u32 = 1;
@@ -28,17 +28,6 @@ pub(super) fn path_in(dir: &Path) -> PathBuf {
 
 /// The text by which the file identifies itself.
 const KIND: &[u8] = b"tallymesh state";
-
-/// Memory that the database uses as a cache of the file, in bytes.
-pub(super) const CACHE_BYTES: usize = 16 << 20;
-
-pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-/// Structures by id.
-pub(super) const SHAPES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("structures");
-/// The extent of an actor's rows, by structure, node and run, with the part number that keys its rows.
-pub(super) const PARTS: TableDefinition<'_, (u64, &str, u64), &[u8]> = TableDefinition::new("parts");
-/// Rows by part number and slot.
-pub(super) const ROWS: TableDefinition<'_, (u64, u32), (u64, &[u8])> = TableDefinition::new("rows");
 
 /// The header of a state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,27 +49,6 @@ pub(crate) struct StateFile {
 }
 
 impl StateFile {
-    /// Opens the state of a node. Creates an empty one if there is none.
-    pub(crate) fn open_or_create(dir: &Path, node: &NodeName) -> Result<Self, StateError> {
-        let path = dir.join(NAME);
-        let exists =
-            path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })?;
-        if !exists {
-            match Self::create(dir, node) {
-                // Another process created it first. The open below decides which one uses it.
-                Ok(()) | Err(StateError::Exists(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let file = Self::open(dir)?;
-        let header = file.header()?;
-        if header.node != *node {
-            let (found, node) = (header.node.to_string(), node.to_string());
-            return Err(StateError::Node { path, found, node });
-        }
-        shrink(file, dir)
-    }
-
     /// Creates an empty state for a node.
     pub(super) fn create(dir: &Path, node: &NodeName) -> Result<(), StateError> {
         create(dir, node, |_| Ok(()))
@@ -240,7 +208,7 @@ fn begin(write: &WriteTransaction, node: &NodeName) -> Result<(), redb::Error> {
     meta.insert("format", &FORMAT.to_le_bytes()[..])?;
     meta.insert("protocol", &[bounds::PROTOCOL_VERSION][..])?;
     meta.insert("node", node.as_str().as_bytes())?;
-    meta.insert("lineage", &rand_seed().max(1).to_le_bytes()[..])?;
+    meta.insert("lineage", &random_seed().max(1).to_le_bytes()[..])?;
     drop(meta);
     write.open_table(SHAPES)?;
     write.open_table(PARTS)?;

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 use tallymesh_engine::replica::Batch;
 use tokio::sync::mpsc;
 
-use super::StateError;
-use super::writer::Writer;
+use crate::state::error::StateError;
+use crate::state::writer::Writer;
 
 /// Work for the thread.
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use tallymesh_schemas::config::OnFullDisk;
 use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{Incarnation, NodeName};
 
-use super::StateError;
-use super::file::{StateFile, path_in};
-use super::seal::{self, RolledBack, Seal};
-use super::writer::Place;
-use crate::builder::rand_seed;
+use crate::seed::random_seed;
+use crate::state::error::StateError;
+use crate::state::file::{StateFile, path_in};
+use crate::state::seal::{self, RolledBack, Seal};
+use crate::state::shrink::shrink;
+use crate::state::writer::Place;
 
 /// An opened state, before the first write.
 pub(crate) struct Opened {
@@ -47,7 +48,7 @@ impl Opened {
         self.rolled_back = noted.and_then(|noted| RolledBack::between(&has, &noted));
         self.latest = noted.filter(|noted| noted.commit > has.commit).unwrap_or(has);
         if self.latest.lineage == 0 {
-            self.latest.lineage = rand_seed().max(1);
+            self.latest.lineage = random_seed().max(1);
         }
         if let Some(RolledBack { restored_ms, last_ms, commits }) = self.rolled_back {
             tracing::error!(
@@ -74,5 +75,28 @@ impl Opened {
     /// The file; `None` while there is no disk space to create one.
     pub(crate) fn file(&self) -> Option<&StateFile> {
         self.file.as_ref()
+    }
+}
+
+impl StateFile {
+    /// Opens the state of a node. Creates an empty one if there is none.
+    pub(super) fn open_or_create(dir: &Path, node: &NodeName) -> Result<Self, StateError> {
+        let path = path_in(dir);
+        let exists =
+            path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })?;
+        if !exists {
+            match Self::create(dir, node) {
+                // Another process created it first. The open below decides which one uses it.
+                Ok(()) | Err(StateError::Exists(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let file = Self::open(dir)?;
+        let header = file.header()?;
+        if header.node != *node {
+            let (found, node) = (header.node.to_string(), node.to_string());
+            return Err(StateError::Node { path, found, node });
+        }
+        shrink(file, dir)
     }
 }

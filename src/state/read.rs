@@ -6,9 +6,9 @@ use tallymesh_engine::replica::{RestoreError, SavedRows};
 use tallymesh_schemas::saved::{Facts, Head, Part, Row, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 
-use super::StateError;
-use super::file::{META, PARTS, ROWS, SHAPES, StateFile};
-use super::write::SavedPart;
+use crate::state::error::StateError;
+use crate::state::file::StateFile;
+use crate::state::tables::{META, PARTS, ROWS, SHAPES, SavedPart};
 
 fn decoded<T: DeserializeOwned>(file: &StateFile, bytes: &[u8], what: &str) -> Result<T, StateError> {
     postcard::from_bytes(bytes).map_err(|error| file.damaged(format!("{what} cannot be read: {error}")))

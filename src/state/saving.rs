@@ -8,11 +8,11 @@ use tallymesh_engine::{Now, Replica, Time};
 
 use tallymesh_schemas::config::OnFullDisk;
 
-use super::StateError;
-use super::keeper::{Done, Keeper, Work};
-use super::opening::Opened;
-use super::seal::RolledBack;
-use super::writer::Writer;
+use crate::state::error::StateError;
+use crate::state::keeper::{Done, Keeper, Work};
+use crate::state::opening::Opened;
+use crate::state::seal::RolledBack;
+use crate::state::writer::Writer;
 
 /// Time between two checks for changes.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -233,10 +233,10 @@ pub(crate) struct Outcome(Done);
 mod tests {
     use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
 
-    use super::super::file::StateFile;
-    use super::super::seal::Seal;
-    use super::super::writer::Place;
     use super::*;
+    use crate::state::file::StateFile;
+    use crate::state::seal::Seal;
+    use crate::state::writer::Place;
 
     /// Simulates a disk that hangs: another writer holds the file, so the thread that saves waits for ever.
     #[tokio::test]

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::StateError;
+use crate::state::error::StateError;
 
 /// The seal's file name in the folder.
 const NAME: &str = "state.seal";

@@ -10,8 +10,9 @@ use std::path::Path;
 
 use redb::{Database, Key, ReadableDatabase, ReadableTable, TableDefinition, Value};
 
-use super::StateError;
-use super::file::{META, PARTS, ROWS, SHAPES, StateFile};
+use crate::state::error::StateError;
+use crate::state::file::StateFile;
+use crate::state::tables::{CACHE_BYTES, META, PARTS, ROWS, SHAPES};
 
 /// Smaller files are not compacted.
 const LEAST_BYTES: u64 = 16 << 20;
@@ -61,7 +62,7 @@ fn shrunk(file: &StateFile, draft: &Path) -> Result<Option<(u64, u64)>, redb::Er
         return Ok(None);
     }
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
-    let to = Database::builder().set_cache_size(super::file::CACHE_BYTES).create(draft)?;
+    let to = Database::builder().set_cache_size(CACHE_BYTES).create(draft)?;
     copy(META, file, &to)?;
     copy(SHAPES, file, &to)?;
     copy(PARTS, file, &to)?;

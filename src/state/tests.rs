@@ -9,8 +9,9 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName};
 
-use super::file::{FORMAT, META, StateFile};
-use super::{Archive, StateError};
+use crate::state::file::{FORMAT, StateFile};
+use crate::state::tables::META;
+use crate::state::{Archive, StateError};
 
 fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()

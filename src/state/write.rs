@@ -1,21 +1,13 @@
 //! Writes changes into the file.
 
 use redb::{ReadableTable, WriteTransaction};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tallymesh_engine::replica::Batch;
 use tallymesh_schemas::saved::{self, Change, Extent, Facts, Shape};
 use tallymesh_schemas::{Actor, StructureId};
 
-use super::file::{META, PARTS, ROWS, SHAPES};
-use super::seal::Seal;
-
-/// The extent of an actor's rows in a structure, as the file stores it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SavedPart {
-    /// The part number that keys the rows.
-    pub(super) number: u64,
-    pub(super) extent: Extent,
-}
+use crate::state::seal::Seal;
+use crate::state::tables::{META, PARTS, ROWS, SHAPES, SavedPart};
 
 /// The node's own types can always be encoded.
 fn encoded(value: &impl Serialize) -> Result<Vec<u8>, redb::Error> {

@@ -10,10 +10,11 @@ use tallymesh_engine::replica::Batch;
 use tallymesh_schemas::NodeName;
 use tallymesh_schemas::saved::{Change, Facts};
 
-use super::file::StateFile;
-use super::seal::{Note, Seal};
-use super::{StateError, write};
 use crate::clock::unix_ms;
+use crate::state::error::StateError;
+use crate::state::file::StateFile;
+use crate::state::seal::{Note, Seal};
+use crate::state::write;
 
 /// Identifies a file independently of its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,0 +1,36 @@
+//! Why the admin socket cannot be opened.
+
+use std::io;
+use std::path::PathBuf;
+
+use tallymesh_schemas::bounds::SOCKET_PATH_BYTES;
+
+/// Why the admin socket cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Another process listens on the path.
+    #[error("{0} is in use: another node runs with this admin socket, stop it or name another path")]
+    InUse(PathBuf),
+    /// The path exists and is not a socket.
+    #[error("{0} is there and is no socket: name another path, or remove it")]
+    NotASocket(PathBuf),
+    /// The path is longer than the operating system allows.
+    #[error(
+        "the path of the admin socket has {bytes} bytes, and the system takes {SOCKET_PATH_BYTES}: name a shorter one \
+         than {path}"
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+        /// Its length in bytes.
+        bytes: usize,
+    },
+    /// The operating system reported an error.
+    #[error("cannot open the admin socket {path}: {error}")]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// The error.
+        error: io::Error,
+    },
+}

@@ -1,0 +1,60 @@
+//! Why a look-up of an object fails.
+
+/// Why there is no handle.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// No structure has this name.
+    #[error("no object \"{name}\"; this node replicates {}", list(known))]
+    Unknown {
+        /// The requested name.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// More than one structure name begins with this prefix.
+    #[error("\"{name}\" may be {}: write more of the name", list(candidates))]
+    Ambiguous {
+        /// The requested name.
+        name: String,
+        /// The names that match.
+        candidates: Vec<String>,
+    },
+    /// No throttle has this name.
+    #[error("no throttle \"{name}\"; this node has {}", list(known))]
+    NoThrottle {
+        /// The requested name.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// No permits have this name.
+    #[error("no permits \"{name}\"; this node has {}", list(known))]
+    NoPermits {
+        /// The requested name.
+        name: String,
+        /// The names that exist.
+        known: Vec<String>,
+    },
+    /// The structure is not a cache.
+    #[error("\"{name}\" is of class {class}, which is no cache")]
+    NoCache {
+        /// The structure.
+        name: String,
+        /// Its class.
+        class: &'static str,
+    },
+    /// The structure has another kind of key.
+    #[error("\"{name}\" is of class {class}, which does not count by {by}")]
+    Class {
+        /// The structure.
+        name: String,
+        /// Its class.
+        class: &'static str,
+        /// The requested kind of key.
+        by: &'static str,
+    },
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}

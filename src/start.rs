@@ -1,0 +1,172 @@
+//! Starts a node: creates its parts and connects them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tallymesh_engine::{Replica, Series, Settings, Structure, Wake};
+use tallymesh_schemas::{Class, StructureId, StructureSpec, bound};
+use tallymesh_transport::{Endpoint, Identity};
+use tokio::sync::{Notify, mpsc};
+
+use crate::admin::Admin;
+use crate::builder::{Builder, StartError};
+use crate::cache::Cache;
+use crate::clock::Clock;
+use crate::declared;
+use crate::driver::{Driver, Parts};
+use crate::events::announcer;
+use crate::limiters;
+use crate::limits::Limits;
+use crate::node::Node;
+use crate::settings;
+use crate::shared::Shared;
+use crate::state::{Earlier, Saving};
+use crate::topology::Topology;
+
+/// Commands that may wait for the driver.
+const COMMANDS: usize = 64;
+
+impl Node {
+    /// Configures a node with this name. The node's certificate must be for the same name.
+    pub fn builder(name: &str) -> Builder {
+        Builder::new(name)
+    }
+}
+
+impl Builder {
+    /// Starts the node. Must be called within a tokio runtime, on which the node's tasks then run.
+    ///
+    /// # Errors
+    /// [`StartError`] states why the node cannot start. No task runs in that case.
+    pub async fn start(mut self) -> Result<Node, StartError> {
+        let clock = Clock::start();
+        self.transport.incarnation.checked()?;
+        let identity = self.take_identity()?;
+        self.limits = declared::checked(self.limits, &self.structures)?;
+        let earlier = self.open_state(&identity).await?;
+        let mut replica = Replica::new(self.engine.clone(), identity.name().clone(), self.transport.incarnation);
+        let changed = Arc::new(Notify::new());
+        let objects = Objects::replicate(&mut replica, &self, &changed, clock)?;
+        let levels = match earlier {
+            Some(_) => objects.keep_levels(&mut replica, &changed)?,
+            None => BTreeMap::new(),
+        };
+        let (replica, saving) = match earlier {
+            Some(earlier) => {
+                earlier.restore(replica, clock.now()).await.map(|(replica, saving)| (replica, Some(saving)))?
+            }
+            None => (replica, None),
+        };
+        let limiters = limiters::create(&self.limits, &objects.structures, identity.name(), &changed, clock)?;
+        for (id, cache) in levels {
+            limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
+        }
+        let admin = self.admin.take().map(|path| Admin::bind(&path)).transpose()?;
+        let gate = self.transport.gate.clone();
+        let (announcer, announced) = announcer(self.transport.seeds.is_empty());
+        let topology = Topology::new(identity.name().clone(), self.bound);
+        let (endpoint, events) = Endpoint::bind(identity, self.transport)?;
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let Objects { settings, structures, series, gauge_caches } = objects;
+        let caches = structures.values().filter_map(|structure| Some((structure.id(), Cache::of(structure)?)));
+        let shared = Arc::new(Shared {
+            clock,
+            endpoint: endpoint.clone(),
+            caches: caches.collect(),
+            limits: Limits::new(self.limits, structures.clone(), limiters.clone(), clock),
+            structures,
+            series,
+            gauge_caches,
+            limiters: limiters.clone(),
+            settings: Arc::clone(&settings),
+            saving: saving.as_ref().map(Saving::standing),
+            announced,
+            tally: Arc::<bound::Tally>::default(),
+        });
+        let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
+        let tally = Arc::clone(&shared.tally);
+        let driver = Driver::new(Parts {
+            replica,
+            endpoint,
+            gate,
+            events,
+            commands: received,
+            changed,
+            clock,
+            admin,
+            limiters,
+            settings,
+            saving,
+            topology,
+            announcer,
+            tally,
+        });
+        Ok(Node::new(shared, commands, tokio::spawn(driver.run())))
+    }
+
+    /// Opens the saved state, if the node has one, and takes the incarnation that follows the saved one.
+    async fn open_state(&mut self, identity: &Identity) -> Result<Option<Earlier>, StartError> {
+        let Some(dir) = self.data_dir.take() else { return Ok(None) };
+        let earlier = Earlier::open(dir, identity.name().clone(), self.on_full_disk).await?;
+        self.transport.incarnation = earlier.next_run(self.transport.incarnation).map_err(StartError::LastRun)?;
+        Ok(Some(earlier))
+    }
+}
+
+/// A wake that notifies the driver of changes.
+fn wake(changed: &Arc<Notify>) -> Wake {
+    let changed = Arc::clone(changed);
+    Arc::new(move || changed.notify_one())
+}
+
+/// The replicated objects of a node.
+struct Objects {
+    settings: Arc<Settings>,
+    structures: BTreeMap<StructureId, Arc<Structure>>,
+    series: Vec<Arc<Series>>,
+    gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
+}
+
+impl Objects {
+    /// Replicates the configured objects, and publishes their settings.
+    fn replicate(
+        replica: &mut Replica,
+        builder: &Builder,
+        changed: &Arc<Notify>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let settings = Arc::new(Settings::replicate(replica, wake(changed))?);
+        settings::state_objects(&settings, &builder.structures, &builder.series, &builder.gauge_caches);
+        settings::state_limits(&settings, &builder.limits);
+        let mut structures = BTreeMap::new();
+        for spec in &builder.structures {
+            let structure = replica.replicate(spec.clone(), wake(changed))?;
+            structures.insert(structure.id(), structure);
+        }
+        let mut series = Vec::new();
+        for spec in &builder.series {
+            series.push(replica.replicate_series(clock.now(), spec.clone(), wake(changed))?);
+        }
+        let mut gauge_caches = Vec::new();
+        for spec in &builder.gauge_caches {
+            let gauge_cache = replica.replicate_gauge_cache(spec.clone(), wake(changed))?;
+            structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
+            gauge_caches.push(gauge_cache);
+        }
+        Ok(Self { settings, structures, series, gauge_caches })
+    }
+
+    /// The caches in which the limiters keep their levels over a restart, by the structure that counts the throttles.
+    fn keep_levels(
+        &self,
+        replica: &mut Replica,
+        changed: &Arc<Notify>,
+    ) -> Result<BTreeMap<StructureId, tallymesh_engine::Cache>, StartError> {
+        let mut levels = BTreeMap::new();
+        for structure in self.structures.values().filter(|of| Class::THROTTLES.contains(&of.spec().class)) {
+            let kept = replica.keep(StructureSpec::levels(&structure.spec().name), wake(changed))?;
+            levels.extend(tallymesh_engine::Cache::of(&kept).map(|cache| (structure.id(), cache)));
+        }
+        Ok(levels)
+    }
+}
