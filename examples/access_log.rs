@@ -75,9 +75,9 @@ struct Counted {
 impl Counted {
     /// Counts one event that `count` adds to the series.
     fn count(&mut self, series: &Series, key: String, count: impl FnOnce()) {
-        let before = series.windows().current();
+        let before = series.window();
         count();
-        if series.windows().current() == before {
+        if series.window() == before {
             *self.windows.entry((before, key)).or_default() += 1;
         } else {
             *self.between.entry(key).or_default() += 1;
@@ -122,7 +122,7 @@ fn replay(lines: &[String], audit: &Audit, connections: &Series, statuses: &Seri
 /// A node's counts for every key in every window of a series.
 fn listed(series: &Series) -> BTreeMap<(u64, String), i64> {
     let mut all = BTreeMap::new();
-    let current = series.windows().current();
+    let current = series.window();
     let Some(mut listing) = series.entries(None) else { return all };
     loop {
         let page = listing.entries(1000);

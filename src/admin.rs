@@ -6,6 +6,7 @@ mod error;
 mod feeds;
 mod holds;
 mod limits;
+mod lookup;
 mod places;
 mod series;
 mod session;
@@ -61,7 +62,7 @@ impl Admin {
             listener.set_nonblocking(true)?;
             UnixListener::from_std(listener)
         };
-        let listener = listen().map_err(|error| AdminError::Io { path: path.to_owned(), error })?;
+        let listener = listen().map_err(|error| AdminError::Io { path: path.to_owned(), source: error })?;
         Ok(Self { _file: file, listener })
     }
 

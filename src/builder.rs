@@ -1,26 +1,35 @@
 //! Builds and starts a node from its configuration.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+#[cfg(any(feature = "admin", feature = "state"))]
+use std::path::Path;
+#[cfg(any(feature = "admin", feature = "config", feature = "state"))]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::limiter::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
+#[cfg(feature = "state")]
+use tallymesh_schemas::config::OnFullDisk;
 use tallymesh_schemas::config::{
-    CacheConfig, Config, ConfigErrors, InboundMaximum, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle,
-    OnFullDisk, OutboundLimits, OutboundScope,
+    CacheConfig, InboundMaximum, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle, OutboundLimits,
+    OutboundScope,
 };
+#[cfg(feature = "config")]
+use tallymesh_schemas::config::{Config, ConfigErrors};
 use tallymesh_schemas::{
     Class, Family, GaugeCacheSpec, Incarnation, Kind, NoSuchRun, NodeName, SeriesSpec, StructureName, StructureSpec,
     ThrottleSpec,
 };
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
+#[cfg(feature = "admin")]
 use crate::admin::AdminError;
 use crate::clock;
 use crate::declared::DeclaredError;
 use crate::seed::random_seed;
+#[cfg(feature = "state")]
 use crate::state::StateError;
 use crate::topology::Bound;
 
@@ -29,8 +38,19 @@ use crate::topology::Bound;
 #[non_exhaustive]
 pub enum StartError {
     /// The configuration has no node block.
+    #[cfg(feature = "config")]
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    /// The configuration has a setting of a feature that this build does not have.
+    #[error(
+        "the node block has \"{setting}\": build tallymesh with the feature \"{feature}\", or leave the setting out"
+    )]
+    NotBuilt {
+        /// The setting.
+        setting: &'static str,
+        /// The feature that it needs.
+        feature: &'static str,
+    },
     /// The certificate or key cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -67,11 +87,19 @@ pub enum StartError {
     #[error(transparent)]
     Bind(#[from] tallymesh_transport::BindError),
     /// The saved state cannot be read or written.
+    #[cfg(feature = "state")]
     #[error(transparent)]
     State(#[from] StateError),
     /// The admin socket cannot be opened.
+    #[cfg(feature = "admin")]
     #[error(transparent)]
     Admin(#[from] AdminError),
+}
+
+/// Refuses a setting of a feature that this build does not have.
+#[cfg(all(feature = "config", not(all(feature = "admin", feature = "state"))))]
+fn without(path: &Option<PathBuf>, setting: &'static str, feature: &'static str) -> Result<(), StartError> {
+    if path.is_none() { Ok(()) } else { Err(StartError::NotBuilt { setting, feature }) }
 }
 
 /// The configuration of a node that has not started yet.
@@ -86,8 +114,11 @@ pub struct Builder {
     pub(crate) series: Vec<SeriesSpec>,
     pub(crate) gauge_caches: Vec<GaugeCacheSpec>,
     pub(crate) limits: LimitsConfig,
+    #[cfg(feature = "admin")]
     pub(crate) admin: Option<PathBuf>,
+    #[cfg(feature = "state")]
     pub(crate) data_dir: Option<PathBuf>,
+    #[cfg(feature = "state")]
     pub(crate) on_full_disk: OnFullDisk,
 }
 
@@ -103,12 +134,16 @@ impl Builder {
             series: Vec::new(),
             gauge_caches: Vec::new(),
             limits: LimitsConfig::default(),
+            #[cfg(feature = "admin")]
             admin: None,
+            #[cfg(feature = "state")]
             data_dir: None,
+            #[cfg(feature = "state")]
             on_full_disk: OnFullDisk::default(),
         }
     }
 
+    #[cfg(feature = "config")]
     /// Creates a builder from a configuration, and reads the certificate files that it names.
     ///
     /// # Errors
@@ -124,9 +159,17 @@ impl Builder {
         builder.series.clone_from(&config.series);
         builder.gauge_caches.clone_from(&config.gauge_caches);
         builder.limits = config.limits.clone().unwrap_or_default();
+        #[cfg(feature = "admin")]
         builder.admin.clone_from(&node.admin);
-        builder.data_dir.clone_from(&node.data_dir);
-        builder.on_full_disk = node.on_full_disk;
+        #[cfg(not(feature = "admin"))]
+        without(&node.admin, "admin", "admin")?;
+        #[cfg(feature = "state")]
+        {
+            builder.data_dir.clone_from(&node.data_dir);
+            builder.on_full_disk = node.on_full_disk;
+        }
+        #[cfg(not(feature = "state"))]
+        without(&node.data_dir, "data_dir", "state")?;
         Ok(builder)
     }
 
@@ -285,6 +328,7 @@ impl Builder {
     }
 
     /// Sets the Unix socket on which the node serves the `tally` command.
+    #[cfg(feature = "admin")]
     #[must_use]
     pub fn admin(mut self, path: impl AsRef<Path>) -> Self {
         self.admin = Some(path.as_ref().to_owned());
@@ -293,6 +337,7 @@ impl Builder {
 
     /// Sets the folder of the saved state: caches, gauge caches, persistent series, forgotten nodes, and the node's
     /// incarnation. The node creates the file if there is none. Only one node at a time may use the folder.
+    #[cfg(feature = "state")]
     #[must_use]
     pub fn data_dir(mut self, path: impl AsRef<Path>) -> Self {
         self.data_dir = Some(path.as_ref().to_owned());
@@ -300,6 +345,7 @@ impl Builder {
     }
 
     /// Sets what the node does when it starts and the disk has no room for its state. Default: it refuses to start.
+    #[cfg(feature = "state")]
     #[must_use]
     pub fn on_full_disk(mut self, on_full_disk: OnFullDisk) -> Self {
         self.on_full_disk = on_full_disk;

@@ -53,14 +53,15 @@ pub struct Loaded {
     pub loaded: bool,
 }
 
-/// Why there is no value: the error of the load, or the reason why the value could not be written.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+/// Why there is no value: the error of the load, or the reason why the value could not be written. All callers that waited for
+/// the load have the same error, and `source` returns it.
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct LoadError(Arc<str>);
+pub struct LoadError(#[source] Arc<dyn std::error::Error + Send + Sync>);
 
 impl LoadError {
-    fn of(error: impl std::fmt::Display) -> Self {
-        Self(error.to_string().into())
+    fn of(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(error.into().into())
     }
 }
 
@@ -137,7 +138,8 @@ impl Cache {
         self.inner.value_bytes()
     }
 
-    /// The underlying structure.
+    /// The structure of the engine, for measurements of the replication.
+    #[doc(hidden)]
     pub fn structure(&self) -> &Arc<Structure> {
         self.inner.structure()
     }
@@ -156,7 +158,7 @@ impl Cache {
         load: impl FnOnce() -> F,
     ) -> Result<Loaded, LoadError>
     where
-        E: std::fmt::Display,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
         F: Future<Output = Result<Vec<u8>, E>>,
     {
         self.get_or_load_with(key, ttl, Errors::Forget, load).await
@@ -174,7 +176,7 @@ impl Cache {
         load: impl FnOnce() -> F,
     ) -> Result<Loaded, LoadError>
     where
-        E: std::fmt::Display,
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
         F: Future<Output = Result<Vec<u8>, E>>,
     {
         let key = key.as_ref();

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use tallymesh_engine::{Count, Counter, Hold, HoldError, Listing, Structure};
+use tallymesh_engine::{Count, Hold, HoldError, Listing, Structure};
 use tallymesh_schemas::{MaskLimit, NodeName, key};
 
 use crate::clock::Clock;
+use crate::counter::Counter;
 
 /// Counts by address and CIDR block: `inbound_cidr`, `outbound_cidr` and others of their classes.
 ///
@@ -27,7 +28,8 @@ impl Cidr {
     pub fn counter(&self, addr: impl Into<IpAddr>) -> Counter {
         let (key, n) = key::from_net(addr.into().into());
         // The key of an address is always a valid key of the structure's kind.
-        self.structure.counter(&key[..n]).unwrap_or_else(|error| unreachable!("{error}"))
+        let counter = self.structure.counter(&key[..n]).unwrap_or_else(|error| unreachable!("{error}"));
+        Counter::new(counter, self.clock)
     }
 
     /// Adds `n` to this node's count for an address or block; a negative `n` removes. A step beyond
@@ -109,7 +111,8 @@ impl Cidr {
         self.count(addr.into()).total < limit
     }
 
-    /// The underlying structure.
+    /// The structure of the engine, for measurements of the replication.
+    #[doc(hidden)]
     pub fn structure(&self) -> &Arc<Structure> {
         &self.structure
     }

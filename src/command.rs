@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-use tallymesh_engine::replica::{Counters, PeerClock, Verification};
+#[cfg(feature = "admin")]
+use tallymesh_engine::replica::PeerClock;
+use tallymesh_engine::replica::{Counters, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(feature = "admin")]
 use crate::reached;
 
 /// A command, with the channel for its answer.
@@ -28,7 +31,9 @@ pub(crate) struct Status {
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
     /// The bounds that were reached.
+    #[cfg(feature = "admin")]
     pub(crate) bounds: Vec<reached::Entry>,
+    #[cfg(feature = "admin")]
     pub(crate) clocks: ClockStanding,
 }
 
@@ -43,6 +48,7 @@ pub(crate) enum Forgetting {
 }
 
 /// How this node's clock compares with the clocks of its peers.
+#[cfg(feature = "admin")]
 #[derive(Debug, Clone)]
 pub(crate) struct ClockStanding {
     /// The largest allowed difference between clocks; `None` where nothing depends on it.

@@ -31,73 +31,16 @@
 //! Handles are cheap to clone, synchronous, and usable from any thread, with or without tokio.
 //!
 //! A [`Builder`] has the same settings as a configuration file. [`Node::events`] and [`Node::changes`] are streams of what
-//! happens:
+//! happens. [`Node::verify`] tells whether all members hold the same rows.
 //!
-//! ```no_run
-//! use std::time::Duration;
-//! use tallymesh::{
-//!     Builder, Change, Config, Counters, Decision, EngineConfig, Family, InboundMaximum, LimitsConfig, Member, NamedThrottle,
-//!     Node, NodeEvent, NodeGone, NodeName, OutboundLimits, OutboundScope, Permits, Rate, Reason, Standing, Strength,
-//!     Throttle, ThrottleSpec, Time, Timings, Verification,
-//! };
+//! # Features
+//! All are on by default. Without them, a program that only counts builds neither a database nor a parser.
 //!
-//! fn by_file(path: &str) -> Result<Builder, Box<dyn std::error::Error>> {
-//!     let mut config = Config::parse(&std::fs::read_to_string(path)?, path)?;
-//!     config.resolve_paths(std::path::Path::new("mesh"));
-//!     Ok(Builder::from_config(&config)?)
-//! }
-//!
-//! fn by_program(builder: Builder, founders: Vec<NodeName>) -> Result<Builder, Box<dyn std::error::Error>> {
-//!     let rate: Rate = "300/5m".parse()?;
-//!     Ok(builder
-//!         .founders(founders, Duration::from_secs(30))
-//!         .throttle("campaign", ThrottleSpec::new(rate, Strength::Soft))
-//!         .permits("uploads", 20)
-//!         .inbound_maximum(24, 30) // of an IPv4 block
-//!         .inbound_maximum(64, 30) // of an IPv6 block
-//!         .inbound_maximum_of(Family::V6, 32, 1000)
-//!         .outbound_maximum(OutboundScope::Domain("example.com".to_owned()), 20)
-//!         .outbound_messages(OutboundScope::Global, ThrottleSpec::new(rate, Strength::Hard))
-//!         .timings(Timings::default())
-//!         .engine(EngineConfig::default()))
-//! }
-//!
-//! fn declared(limits: &LimitsConfig) -> (&[NamedThrottle], &[OutboundLimits], &[InboundMaximum]) {
-//!     (&limits.throttles, &limits.outbound, &limits.inbound)
-//! }
-//!
-//! fn ask(throttle: &Throttle, permits: &Permits) -> Option<Reason> {
-//!     let state: Standing = throttle.state();
-//!     println!("{} tokens are here", state.tokens);
-//!     match throttle.take(1) {
-//!         Decision::Admitted => permits.open().err(),
-//!         Decision::Refused { reason, .. } => Some(reason),
-//!     }
-//! }
-//!
-//! async fn look(node: &Node) -> Result<(), NodeGone> {
-//!     let members: Vec<Member> = node.members().await?;
-//!     members.iter().for_each(|member| println!("{member}"));
-//!     let (counters, now): (Counters, Time) = (node.counters().await?, node.time());
-//!     let found: Verification = node.verify(Duration::from_secs(5)).await?;
-//!     println!("{found}; {} deltas in {} µs", counters.deltas_in, now.0);
-//!     let mut events = node.events();
-//!     while let Some(event) = events.next().await {
-//!         if let NodeEvent::Life { node, life } = event {
-//!             println!("{node} is {life}");
-//!         }
-//!     }
-//!     Ok(())
-//! }
-//!
-//! async fn follow(node: &Node) -> Result<(), tallymesh::ObjectError> {
-//!     let mut changes = node.changes("inbound_cidr")?;
-//!     while let Some(Change { key, count, lost }) = changes.next().await {
-//!         println!("{key} {count}, {lost} lost before");
-//!     }
-//!     Ok(())
-//! }
-//! ```
+//! | feature | adds |
+//! |---|---|
+//! | `admin` | the admin socket, on which a node serves the `tally` command: [`Builder::admin`] |
+//! | `config` | configuration files: [`Config`], [`Builder::from_config`] |
+//! | `state` | the saved state, which keeps counts over restarts: [`Builder::data_dir`] |
 #![deny(missing_docs)]
 
 /// Compiles the example that the README shows.
@@ -105,6 +48,10 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+#[cfg(feature = "admin")]
+mod admin;
+#[cfg(not(feature = "admin"))]
+#[path = "admin/absent.rs"]
 mod admin;
 mod audit;
 mod builder;
@@ -114,6 +61,7 @@ mod cidr;
 mod clock;
 mod command;
 mod conflicts;
+mod counter;
 mod decision;
 mod declared;
 mod driver;
@@ -129,70 +77,101 @@ mod node;
 mod object_error;
 mod reached;
 mod report;
+mod scope;
 mod seed;
 mod series;
 mod settings;
 mod shared;
 mod start;
+/// The saved state of a node that does not run: for the `tally` command, and not part of the interface.
+#[cfg(feature = "state")]
+#[doc(hidden)]
 pub mod state;
+#[cfg(not(feature = "state"))]
+#[path = "state/absent.rs"]
+mod state;
 #[cfg(test)]
 mod surface;
 mod throttle;
 mod topology;
 
-pub use admin::AdminError;
-pub use audit::Audit;
+// A node and its members.
 pub use builder::{Builder, StartError};
-pub use cache::{Cache, Errors, LoadError, Loaded};
-pub use changes::{Change, Changes};
-pub use cidr::Cidr;
-pub use decision::{Decision, Reason};
 pub use declared::DeclaredError;
 pub use events::{Events, NodeEvent, NodeGone};
-pub use gauge::GaugeCache;
-pub use limits::{Limits, Open, Refusal, Scope};
 pub use member::Member;
-pub use names::{BindingDomains, Domains};
 pub use node::Node;
+pub use tallymesh_engine::replica::{
+    Counters, Fault, Finding, NotHeld, Outcome, PeerClock, StructureError, Verification,
+};
+pub use tallymesh_engine::{Config as EngineConfig, Difference, Life};
+pub use tallymesh_schemas::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
+pub use tallymesh_transport::{BindError, Gate, Identity, IdentityError, Joining, Timings, Traffic};
+
+// Counters.
+pub use changes::{Change, Changes};
+pub use cidr::Cidr;
+pub use counter::Counter;
+pub use gauge::GaugeCache;
+pub use names::{BindingDomains, Domains};
 pub use object_error::ObjectError;
+pub use tallymesh_engine::{Block, Count, Entry, Hold, HoldError, Listing};
+/// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger steps; the handles reduce
+/// them to this value.
+pub use tallymesh_schemas::bounds::STEP as MAX_STEP;
+pub use tallymesh_schemas::key::{DomainFault, KeyError};
+pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
+pub use tallymesh_schemas::{
+    Bounds, Class, GaugeCacheSpec, Kind, MaskError, MaskLimit, OnDead, StructureId, StructureName, StructureSpec,
+};
+// The types of addresses and blocks that handles use.
+pub use ipnet::{self, IpNet};
+
+// Caches.
+pub use cache::{Cache, Errors, LoadError, Loaded};
+pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
+pub use tallymesh_schemas::config::{CacheConfig, Pace};
+
+// Series and the audit.
+pub use audit::Audit;
 pub use series::{Series, SeriesKey};
-pub use state::{RolledBack, StateError, StateStanding};
-pub use tallymesh_engine::limiter::{FoundingError, LimitError, PoolStanding, Reach, Standing};
-pub use tallymesh_engine::replica::{Counters, Fault, Finding, NotHeld, Outcome, StructureError, Verification};
-pub use tallymesh_engine::{
-    Block, Config as EngineConfig, Count, Counter, Entry, Hold, HoldError, Life, Listing, Structure,
-};
-pub use tallymesh_engine::{CacheEntry, CacheError, Difference, Stamp};
-pub use tallymesh_engine::{Now, Time, Wake, Watch};
 pub use tallymesh_engine::{SeriesEntry, SeriesListing};
-pub use tallymesh_schemas::config::OnFullDisk;
+pub use tallymesh_schemas::config::{Metric, Monitor};
+pub use tallymesh_schemas::{SeriesName, SeriesSpec, Window};
+
+// Limits.
+pub use decision::{Decision, Reason};
+pub use limits::{Limits, Open, Refusal};
+pub use scope::Scope;
+pub use tallymesh_engine::limiter::{FoundingError, LimitError, PoolStanding, Reach, Standing};
 pub use tallymesh_schemas::config::{
-    CacheConfig, Config, ConfigErrors, Metric, MetricsConfig, Monitor, NodeConfig, Pace,
+    InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope,
 };
-pub use tallymesh_schemas::config::{InboundMaximum, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
+pub use tallymesh_schemas::{Family, OnPartition, Rate, RateError, Strength, ThrottleSpec};
 pub use throttle::{NeverReady, OpenPermit, Permits, Throttle, ThrottleError};
+
+// The features `admin`, `config` and `state`.
+#[cfg(feature = "admin")]
+pub use admin::AdminError;
+#[cfg(feature = "state")]
+pub use state::{RolledBack, StateError, StateStanding};
+#[cfg(feature = "state")]
+pub use tallymesh_engine::replica::RestoreError;
+#[cfg(feature = "state")]
+pub use tallymesh_schemas::config::OnFullDisk;
+#[cfg(feature = "config")]
+pub use tallymesh_schemas::config::{
+    Config, ConfigError, ConfigErrors, MetricsConfig, NodeConfig, ThrottleClass, ThrottleConfig, Tls,
+};
+
 /// A key's bytes, as listings return them, in readable form.
+///
+/// ```
+/// use tallymesh::{Kind, key_text};
+///
+/// assert_eq!(key_text(Kind::GaugeTable, b"example.com"), "example.com");
+/// ```
 pub fn key_text(kind: Kind, key: &[u8]) -> String {
     // The engine holds only valid keys.
     tallymesh_schemas::key::display(kind, key).unwrap_or_default()
 }
-
-pub use tallymesh_schemas::GaugeCacheSpec;
-/// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger steps; the handles reduce
-/// them to this value.
-pub use tallymesh_schemas::bounds::STEP as MAX_STEP;
-pub use tallymesh_schemas::config::LimitsConfig;
-pub use tallymesh_schemas::key::{DomainFault, KeyError};
-pub use tallymesh_schemas::mask::{Family, MaskError, MaskLimit};
-pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
-pub use tallymesh_schemas::{Actor, Bounds, Class, Incarnation, Kind, NodeName, OnDead, StructureName, StructureSpec};
-pub use tallymesh_schemas::{NameError, StructureId, Version};
-pub use tallymesh_schemas::{OnPartition, Rate, RateError, Strength, ThrottleSpec};
-pub use tallymesh_schemas::{SeriesName, SeriesSpec};
-pub use tallymesh_transport::{BindError, Gate, Identity, IdentityError, Joining, Timings, Traffic};
-// The types of addresses and blocks that handles use.
-pub use ipnet::{self, IpNet};
-// The lower layers, for services that need more: engine structures, messages and configuration, and links.
-pub use tallymesh_engine as engine;
-pub use tallymesh_schemas as schemas;
-pub use tallymesh_transport as transport;

@@ -14,25 +14,12 @@ use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureId, ThrottleSpec};
 
 use crate::clock::Clock;
 use crate::decision::{self, Reason};
-
-/// The scopes that an outbound connection or message belongs to. A field that is `None` is not limited.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Scope<'a> {
-    /// The binding.
-    pub binding: Option<&'a str>,
-    /// The group that the binding belongs to.
-    pub binding_group: Option<&'a str>,
-    /// The destination domain.
-    pub domain: Option<&'a str>,
-    /// The host to connect to.
-    pub host: Option<&'a str>,
-    /// The host's address.
-    pub address: Option<IpAddr>,
-}
+use crate::scope::Scope;
 
 /// The limit that refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Refusal {
     /// The maximum number of open connections is reached.
     #[error("{scope}: {open} are open and {maximum} are allowed")]
@@ -102,7 +89,7 @@ pub struct Open {
 /// use tallymesh::Scope;
 ///
 /// let limits = node.limits();
-/// let scope = Scope { binding: Some("b1"), domain: Some("example.com"), ..Scope::default() };
+/// let scope = Scope::default().binding("b1").domain("example.com");
 /// match limits.try_open(&scope) {
 ///     Ok(open) => drop(open), // counts until it is dropped
 ///     Err(refusal) => println!("{refusal}"),
@@ -302,7 +289,7 @@ pub(crate) fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<Throt
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "config"))]
 mod tests {
     use tallymesh_engine::Replica;
     use tallymesh_schemas::config::Config;
@@ -354,7 +341,7 @@ limits {
     }
 
     fn to(domain: &str) -> Scope<'_> {
-        Scope { binding: Some("b1"), domain: Some(domain), ..Scope::default() }
+        Scope::default().binding("b1").domain(domain)
     }
 
     fn count(limits: &Limits, class: Class, key: &[u8]) -> i64 {
@@ -397,7 +384,7 @@ limits {
         }
         limits.try_send(&to("a.example"), 6).unwrap();
         assert!(matches!(limits.try_send(&to("a.example"), 1), Err(Refusal::Rate { scope, .. }) if scope == "global"));
-        let bulk = Scope { binding_group: Some("bulk"), ..Scope::default() };
+        let bulk = Scope::default().binding_group("bulk");
         let open: Vec<_> = (0..3).map(|_| limits.try_open(&bulk).unwrap()).collect();
         assert!(matches!(limits.try_open(&bulk), Err(Refusal::Rate { scope, .. }) if scope == "binding_group bulk"));
         assert_eq!(count(&limits, Class::OutboundConnections, b"open global"), open.len() as i64);
@@ -451,7 +438,7 @@ limits {
     fn names_that_are_none_are_refused() {
         let limits = limits();
         assert!(matches!(limits.try_open(&to("a b")), Err(Refusal::Name(_))));
-        let group = Scope { binding_group: Some("!"), ..Scope::default() };
+        let group = Scope::default().binding_group("!");
         assert!(matches!(limits.try_send(&group, 1), Err(Refusal::Name(_))));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tallymesh_engine::{Count, Counter, Hold, Listing, Structure};
+use tallymesh_engine::{Count, Hold, Listing, Structure};
 use tallymesh_schemas::NodeName;
 use tallymesh_schemas::key::{self, KeyError};
 
 use crate::clock::Clock;
+use crate::counter::Counter;
 
 /// Counts by domain: `outbound_domains` and others of its class. All spellings of a domain are one key: see
 /// [`key::domain`].
@@ -45,7 +46,7 @@ macro_rules! table {
             /// # Errors
             /// [`KeyError`] when the key is not valid.
             pub fn counter(&self, $($part: &str),+) -> Result<Counter, KeyError> {
-                self.0.structure.counter($key($($part),+)?.as_bytes())
+                Ok(Counter::new(self.0.structure.counter($key($($part),+)?.as_bytes())?, self.0.clock))
             }
 
             /// Adds `n` to this node's count; a negative `n` removes. A step beyond [`MAX_STEP`](crate::MAX_STEP)
@@ -95,7 +96,8 @@ macro_rules! table {
                 self.0.structure.list_all()
             }
 
-            /// The underlying structure.
+            /// The structure of the engine, for measurements of the replication.
+            #[doc(hidden)]
             pub fn structure(&self) -> &Arc<Structure> {
                 &self.0.structure
             }

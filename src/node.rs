@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_engine::replica::{Counters, Verification};
-use tallymesh_engine::{Difference, Structure, Time};
-use tallymesh_schemas::{Actor, Class, NodeName, ThrottleSpec};
+use tallymesh_engine::{Difference, Structure};
+use tallymesh_schemas::{Actor, Class, NodeName, StructureSpec, ThrottleSpec};
 use tallymesh_transport::Joining;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,6 +26,7 @@ use crate::object_error::ObjectError;
 use crate::series::Series;
 use crate::settings;
 use crate::shared::Shared;
+#[cfg(feature = "state")]
 use crate::state::StateStanding;
 use crate::throttle::{Permits, Throttle, ThrottleError};
 
@@ -93,27 +94,15 @@ impl Node {
         self.shared.endpoint.advertised()
     }
 
-    /// The node's monotonic clock, for reads of a [`Structure`].
-    pub fn time(&self) -> Time {
-        self.shared.clock.time()
-    }
-
     /// The status of the saved state; `None` for a node without a [`Builder::data_dir`].
+    #[cfg(feature = "state")]
     pub fn state(&self) -> Option<StateStanding> {
         self.shared.saving.as_ref().map(|saving| saving.read(self.shared.clock.time()))
     }
 
     /// The structures that this node replicates, in order of name.
-    pub fn structures(&self) -> Vec<Arc<Structure>> {
-        self.shared.objects()
-    }
-
-    /// Finds a structure by its name, or by a prefix of the name that no other structure has.
-    ///
-    /// # Errors
-    /// [`ObjectError`] lists the names that exist or match.
-    pub fn structure(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
-        self.shared.object(name)
+    pub fn structures(&self) -> Vec<StructureSpec> {
+        self.shared.objects().iter().map(|object| object.spec().clone()).collect()
     }
 
     /// The handle of a structure whose keys are addresses.
@@ -142,28 +131,28 @@ impl Node {
         Ok(BindingDomains::new(structure, self.shared.clock))
     }
 
-    /// The handle of a cache, by its name or by a prefix of the name that no other object has.
+    /// The handle of a cache.
     ///
     /// # Errors
     /// [`ObjectError`] when no object has that name, or when the object is not a cache.
     pub fn cache(&self, name: &str) -> Result<Cache, ObjectError> {
-        self.shared.cache(name)
+        self.shared.cache_of(&*self.shared.object(name)?)
     }
 
-    /// The handle of a gauge cache, by its name or by a prefix of the name that no other gauge cache has.
+    /// The handle of a gauge cache.
     ///
     /// # Errors
-    /// [`ObjectError`] lists the names that exist or match.
+    /// [`ObjectError`] lists the names that exist.
     pub fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {
         self.shared.gauge_cache(name)
     }
 
-    /// The handle of a named series, by its name or by a prefix of the name that no other series has.
+    /// The handle of a named series.
     ///
     /// # Errors
-    /// [`ObjectError`] lists the names that exist or match.
+    /// [`ObjectError`] lists the names that exist.
     pub fn series(&self, name: &str) -> Result<Series, ObjectError> {
-        let series = self.shared.series_named(name, false, None)?;
+        let series = self.shared.series_named(name)?;
         Ok(Series::new(series, self.shared.clock))
     }
 
@@ -227,7 +216,7 @@ impl Node {
     }
 
     fn of_class(&self, name: &str, classes: &[Class], by: &'static str) -> Result<Arc<Structure>, ObjectError> {
-        let structure = self.structure(name)?;
+        let structure = self.shared.object(name)?;
         let class = structure.spec().class;
         if classes.contains(&class) {
             return Ok(structure);

@@ -2,6 +2,7 @@
 
 /// Why there is no handle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ObjectError {
     /// No structure has this name.
     #[error("no object \"{name}\"; this node replicates {}", list(known))]
@@ -10,14 +11,6 @@ pub enum ObjectError {
         name: String,
         /// The names that exist.
         known: Vec<String>,
-    },
-    /// More than one structure name begins with this prefix.
-    #[error("\"{name}\" may be {}: write more of the name", list(candidates))]
-    Ambiguous {
-        /// The requested name.
-        name: String,
-        /// The names that match.
-        candidates: Vec<String>,
     },
     /// No throttle has this name.
     #[error("no throttle \"{name}\"; this node has {}", list(known))]

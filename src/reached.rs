@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Now, Time};
-use tallymesh_schemas::bound::{Log, Reached, Report};
+#[cfg(feature = "admin")]
+use tallymesh_schemas::bound::Reached;
+use tallymesh_schemas::bound::{Log, Report};
 use tallymesh_schemas::{Bound, Repeated, Reporter};
 
 /// Time between two collections.
@@ -19,6 +21,7 @@ pub(crate) struct Bounds {
 }
 
 /// A bound that was reached, and its object; `None` for a bound of the whole node.
+#[cfg(feature = "admin")]
 pub(crate) type Entry = (Bound, Option<String>, Reached);
 
 impl Bounds {
@@ -55,12 +58,13 @@ impl Bounds {
         }
     }
 
+    #[cfg(feature = "admin")]
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.log.iter().map(|(bound, place, reached)| (bound, place.map(str::to_owned), *reached)).collect()
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "admin"))]
 mod tests {
     use std::time::Instant;
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use tallymesh_engine::{Count, Scope, Series as Windows, SeriesListing};
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Kind, NodeName, SeriesSpec};
+use tallymesh_schemas::{Kind, NodeName, SeriesSpec, Window};
 
 use crate::clock::Clock;
 
@@ -173,8 +173,8 @@ impl Series {
         self.windows.list(from)
     }
 
-    /// The underlying windows.
-    pub fn windows(&self) -> &Arc<Windows> {
-        &self.windows
+    /// The number of the current window: seconds since 1970 divided by the interval, rounded down.
+    pub fn window(&self) -> Window {
+        self.windows.current()
     }
 }

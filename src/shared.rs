@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tallymesh_engine::limiter::Limiter;
 use tallymesh_engine::{Difference, Life, Series, Settings, Structure};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId, bound};
-use tallymesh_transport::{Endpoint, Joining};
+use tallymesh_transport::Endpoint;
 
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -16,6 +16,7 @@ use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::member::Member;
 use crate::object_error::ObjectError;
+#[cfg(feature = "state")]
 use crate::state::SharedStanding;
 use crate::throttle::{Permits, Throttle};
 
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     /// This node's configuration, which it compares with other nodes.
     pub(crate) settings: Arc<Settings>,
     /// The status of the saved state, if the node saves its state.
+    #[cfg(feature = "state")]
     pub(crate) saving: Option<SharedStanding>,
     /// Whether the node has joined, and the stream of events.
     pub(crate) announced: Announced,
@@ -40,24 +42,14 @@ pub(crate) struct Shared {
     pub(crate) tally: Arc<bound::Tally>,
 }
 
-/// The item with this name, or else the only item whose name begins with it.
-fn pick<'a, T>(name: &str, all: impl Iterator<Item = (String, &'a T)>) -> Result<&'a T, ObjectError> {
+/// The item with this name.
+pub(crate) fn named<'a, T>(name: &str, all: impl Iterator<Item = (String, &'a T)>) -> Result<&'a T, ObjectError> {
     let all: Vec<_> = all.collect();
-    if let Some((_, exact)) = all.iter().find(|(known, _)| known == name) {
-        return Ok(exact);
+    if let Some((_, found)) = all.iter().find(|(known, _)| known == name) {
+        return Ok(found);
     }
-    let begin: Vec<_> = all.iter().filter(|(known, _)| known.starts_with(name)).collect();
-    match begin.as_slice() {
-        [(_, one)] if !name.is_empty() => Ok(one),
-        [] => {
-            let known = all.into_iter().map(|(name, _)| name).collect();
-            Err(ObjectError::Unknown { name: name.to_owned(), known })
-        }
-        several => {
-            let candidates = several.iter().map(|(name, _)| name.clone()).collect();
-            Err(ObjectError::Ambiguous { name: name.to_owned(), candidates })
-        }
-    }
+    let known = all.into_iter().map(|(known, _)| known).collect();
+    Err(ObjectError::Unknown { name: name.to_owned(), known })
 }
 
 impl Shared {
@@ -104,15 +96,6 @@ impl Shared {
         pools.map(|(pool, limiter)| Permits::new(pool, Arc::clone(limiter), self.clock)).collect()
     }
 
-    /// Whether this node has others to join and has no link to any of them yet.
-    pub(crate) fn searches(&self) -> bool {
-        matches!(*self.endpoint.joining().borrow(), Joining::Trying | Joining::Unreachable)
-    }
-
-    pub(crate) fn is_alone(&self) -> bool {
-        *self.endpoint.joining().borrow() == Joining::Unreachable
-    }
-
     pub(crate) fn actor(&self) -> Actor {
         Actor::new(self.endpoint.name().clone(), self.endpoint.incarnation())
     }
@@ -123,13 +106,14 @@ impl Shared {
         list
     }
 
+    /// The structure of a name.
     pub(crate) fn object(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
         let objects = self.objects();
-        pick(name, objects.iter().map(|object| (object.spec().name.to_string(), object))).cloned()
+        named(name, objects.iter().map(|object| (object.spec().name.to_string(), object))).cloned()
     }
 
-    pub(crate) fn cache(&self, name: &str) -> Result<Cache, ObjectError> {
-        let structure = self.object(name)?;
+    /// The handle of a structure that is a cache.
+    pub(crate) fn cache_of(&self, structure: &Structure) -> Result<Cache, ObjectError> {
         let spec = structure.spec();
         self.caches
             .get(&structure.id())
@@ -139,19 +123,13 @@ impl Shared {
 
     pub(crate) fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {
         let caches = self.gauge_caches.iter().map(|cache| (cache.spec().name.to_string(), cache));
-        Ok(GaugeCache::new(Arc::clone(pick(name, caches)?), self.clock))
+        Ok(GaugeCache::new(Arc::clone(named(name, caches)?), self.clock))
     }
 
-    /// A series of the audit, or a named series. If there are several intervals, the one requested.
-    pub(crate) fn series_named(
-        &self,
-        name: &str,
-        metric: bool,
-        interval: Option<u32>,
-    ) -> Result<Arc<Series>, ObjectError> {
-        let of_kind = self.series.iter().filter(|series| series.spec().name.is_metric() == metric);
-        let candidates = of_kind.filter(|series| interval.is_none_or(|interval| series.spec().interval == interval));
-        pick(name, candidates.map(|series| (series.spec().name.to_string(), series))).cloned()
+    /// The series of a name, if it is not one of the audit.
+    pub(crate) fn series_named(&self, name: &str) -> Result<Arc<Series>, ObjectError> {
+        let all = self.series.iter().filter(|series| !series.spec().name.is_metric());
+        named(name, all.map(|series| (series.spec().name.to_string(), series))).cloned()
     }
 
     /// The members, with what the transport and the engine know of each.

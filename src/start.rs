@@ -20,7 +20,7 @@ use crate::limits::Limits;
 use crate::node::Node;
 use crate::settings;
 use crate::shared::Shared;
-use crate::state::{Earlier, Saving};
+use crate::state::Earlier;
 use crate::topology::Topology;
 
 /// Commands that may wait for the driver.
@@ -61,7 +61,7 @@ impl Builder {
         for (id, cache) in levels {
             limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
         }
-        let admin = self.admin.take().map(|path| Admin::bind(&path)).transpose()?;
+        let admin = self.bind_admin()?;
         let gate = self.transport.gate.clone();
         let (announcer, announced) = announcer(self.transport.seeds.is_empty());
         let topology = Topology::new(identity.name().clone(), self.bound);
@@ -79,7 +79,8 @@ impl Builder {
             gauge_caches,
             limiters: limiters.clone(),
             settings: Arc::clone(&settings),
-            saving: saving.as_ref().map(Saving::standing),
+            #[cfg(feature = "state")]
+            saving: saving.as_ref().map(crate::state::Saving::standing),
             announced,
             tally: Arc::<bound::Tally>::default(),
         });
@@ -105,11 +106,28 @@ impl Builder {
     }
 
     /// Opens the saved state, if the node has one, and takes the incarnation that follows the saved one.
+    #[cfg(feature = "state")]
     async fn open_state(&mut self, identity: &Identity) -> Result<Option<Earlier>, StartError> {
         let Some(dir) = self.data_dir.take() else { return Ok(None) };
         let earlier = Earlier::open(dir, identity.name().clone(), self.on_full_disk).await?;
         self.transport.incarnation = earlier.next_run(self.transport.incarnation).map_err(StartError::LastRun)?;
         Ok(Some(earlier))
+    }
+
+    #[cfg(not(feature = "state"))]
+    async fn open_state(&mut self, _identity: &Identity) -> Result<Option<Earlier>, StartError> {
+        Ok(None)
+    }
+
+    /// Opens the admin socket, if the node has one.
+    #[cfg(feature = "admin")]
+    fn bind_admin(&mut self) -> Result<Option<Admin>, StartError> {
+        Ok(self.admin.take().map(|path| Admin::bind(&path)).transpose()?)
+    }
+
+    #[cfg(not(feature = "admin"))]
+    fn bind_admin(&mut self) -> Result<Option<Admin>, StartError> {
+        Ok(None)
     }
 }
 

@@ -22,11 +22,10 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use archive::{Archive, PartInfo};
+pub use archive::{Archive, Filling, PartInfo};
 pub use error::StateError;
 pub use file::{FORMAT, Header};
 pub(crate) use restore::Earlier;
 pub use saving::StateStanding;
 pub(crate) use saving::{Outcome, Saving, SharedStanding};
 pub use seal::RolledBack;
-pub use tallymesh_schemas::saved::{Extent, Facts, Known, Part, Row, Shape};

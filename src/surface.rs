@@ -96,7 +96,7 @@ async fn limits_are_declared_by_the_builder() {
     assert_eq!(full.to_string(), "inbound 192.0.2.0/24: 2 are open and 2 are allowed");
     let _v6 = limits.try_accept("2001:db8::1".parse().unwrap()).unwrap();
     assert!(limits.try_accept("2001:db8::2".parse().unwrap()).is_err());
-    let to = Scope { domain: Some("example.com"), ..Scope::default() };
+    let to = Scope::default().domain("example.com");
     let _out = limits.try_open(&to).unwrap();
     assert!(matches!(limits.try_open(&to), Err(Refusal::Maximum { maximum: 1, .. })));
     limits.try_send(&to, 2).unwrap();
@@ -154,6 +154,7 @@ fn results_can_be_written_as_json() {
     serialize::<crate::SeriesEntry>();
     serialize::<crate::Refusal>();
     serialize::<crate::Joining>();
+    #[cfg(feature = "state")]
     serialize::<crate::StateStanding>();
     serialize::<crate::Difference>();
 }

@@ -10,13 +10,8 @@ use crate::CacheEntry;
 use crate::admin::session::{Refused, Served, Session, check_step};
 use crate::admin::wire::{self, To};
 use crate::cache::Cache;
-use crate::gauge::GaugeCache;
 
 impl Session {
-    fn cache(&self, name: &str) -> Result<Cache, Refused> {
-        self.shared().cache(name).map_err(Refused::bad)
-    }
-
     pub(super) fn cache_list(&self) -> Answer {
         let info = |cache: &Cache| {
             let spec = cache.structure().spec();
@@ -70,10 +65,6 @@ impl Session {
         }
     }
 
-    fn gauge(&self, name: &str) -> Result<GaugeCache, Refused> {
-        self.shared().gauge_cache(name).map_err(Refused::bad)
-    }
-
     pub(super) fn gauge_list(&self) -> Answer {
         let info = |gauge: &Arc<tallymesh_engine::GaugeCache>| {
             let spec = gauge.spec();
@@ -89,26 +80,26 @@ impl Session {
     }
 
     pub(super) fn gauge_get(&self, gauge: &str, key: &str) -> Result<Answer, Refused> {
-        let count = self.gauge(gauge)?.get(key).ok_or_else(|| Refused::no(format!("there is no \"{key}\"")))?;
+        let count = self.gauge_cache(gauge)?.get(key).ok_or_else(|| Refused::no(format!("there is no \"{key}\"")))?;
         Ok(Answer::Entries(vec![(key.to_owned(), count)]))
     }
 
     pub(super) fn gauge_add(&self, gauge: &str, key: &str, n: i64) -> Result<Answer, Refused> {
         check_step(n).map_err(Refused::bad)?;
-        let gauge_cache = self.gauge(gauge)?;
+        let gauge_cache = self.gauge_cache(gauge)?;
         gauge_cache.inc(key, n).map_err(Refused::bad)?;
         self.gauge_get(gauge, key)
     }
 
     pub(super) fn gauge_remove(&self, gauge: &str, key: &str) -> Result<(), Refused> {
-        match self.gauge(gauge)?.remove(key).map_err(Refused::bad)? {
+        match self.gauge_cache(gauge)?.remove(key).map_err(Refused::bad)? {
             true => Ok(()),
             false => Err(Refused::no(format!("there is no \"{key}\""))),
         }
     }
 
     pub(super) async fn gauge_show(&self, gauge: &str, to: &mut To) -> Served {
-        let gauge = match self.gauge(gauge) {
+        let gauge = match self.gauge_cache(gauge) {
             Ok(gauge) => gauge,
             Err(refused) => return Ok(Err(refused)),
         };

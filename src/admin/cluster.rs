@@ -6,12 +6,14 @@ use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Fault, Finding, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_schemas::admin::{self, Answer};
 use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_transport::Joining;
 
 use crate::admin::session::{Refused, Served, Session};
 use crate::admin::wire::{self, To};
 use crate::command::{ClockStanding, Command, Forgetting, Status};
 use crate::reached;
 use crate::shared::Shared;
+#[cfg(feature = "state")]
 use crate::state::{RolledBack, StateStanding};
 
 /// The longest patience that a client may ask for in a verification.
@@ -47,15 +49,7 @@ impl Session {
             uptime_s: self.shared().clock.time().0 / 1_000_000,
             alive: u32::try_from(alive).unwrap_or(u32::MAX),
             links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
-            state: self.shared().saving.as_ref().map(|saving| {
-                let StateStanding { saved_ms, age, trouble, rolled_back } = saving.read(self.shared().clock.time());
-                let rolled_back = rolled_back.map(|RolledBack { restored_ms, last_ms, commits }| admin::RolledBack {
-                    restored_ms,
-                    last_ms,
-                    commits,
-                });
-                admin::StateInfo { saved_ms, age, trouble, rolled_back }
-            }),
+            state: state_info(self.shared()),
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms)).collect(),
             clocks: clock_info(&status.clocks),
             counters: counters(self.shared(), &status),
@@ -81,11 +75,33 @@ impl Session {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
-        let mut verified = verified(found, self.shared().searches());
+        let mut verified = verified(found, searches(self.shared()));
         let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
         wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
     }
+}
+
+/// The status of the saved state.
+#[cfg(feature = "state")]
+fn state_info(shared: &Shared) -> Option<admin::StateInfo> {
+    let StateStanding { saved_ms, age, trouble, rolled_back } = shared.saving.as_ref()?.read(shared.clock.time());
+    let rolled_back = rolled_back.map(|RolledBack { restored_ms, last_ms, commits }| admin::RolledBack {
+        restored_ms,
+        last_ms,
+        commits,
+    });
+    Some(admin::StateInfo { saved_ms, age, trouble, rolled_back })
+}
+
+#[cfg(not(feature = "state"))]
+fn state_info(_shared: &Shared) -> Option<admin::StateInfo> {
+    None
+}
+
+/// Whether this node has others to join and has no link to any of them yet.
+fn searches(shared: &Shared) -> bool {
+    matches!(*shared.endpoint.joining().borrow(), Joining::Trying | Joining::Unreachable)
 }
 
 /// Converts the result of a verification to the admin protocol.

@@ -26,11 +26,11 @@ pub enum AdminError {
         bytes: usize,
     },
     /// The operating system reported an error.
-    #[error("cannot open the admin socket {path}: {error}")]
+    #[error("cannot open the admin socket {path}: {source}")]
     Io {
         /// The path.
         path: PathBuf,
         /// The error.
-        error: io::Error,
+        source: io::Error,
     },
 }

@@ -1,27 +1,13 @@
 //! Requests about series.
 
-use std::sync::Arc;
-
 use tallymesh_engine::{Scope, Series};
 use tallymesh_schemas::admin::{self, Answer, PAGE_ITEMS, SeriesRef};
 use tallymesh_schemas::{Kind, NodeName, key};
 
-use crate::admin::session::{Refused, Served, Session, check_step, unknown_node};
+use crate::admin::session::{Refused, Served, Session, check_step, is_alone, unknown_node};
 use crate::admin::wire::{self, To};
 
 impl Session {
-    fn series(&self, wanted: &SeriesRef) -> Result<Arc<Series>, Refused> {
-        let series = self.shared().series_named(&wanted.name, wanted.metric, wanted.interval).map_err(Refused::bad)?;
-        let spec = series.spec();
-        if let Some(windows) = wanted.windows.filter(|windows| *windows != spec.windows) {
-            let (name, interval, has) = (&spec.name, spec.interval, spec.windows);
-            let message =
-                format!("\"{name}\" has {has} windows of {interval} s, not {windows}: write {interval},{has}");
-            return Err(Refused::bad(message));
-        }
-        Ok(series)
-    }
-
     /// Looks up a series, the bytes of a key, and the scope of the key at read time.
     fn keyed<R>(
         &self,
@@ -71,7 +57,7 @@ impl Session {
                 local: count.local,
                 actors: count.actors,
                 stalest_ms: u64::try_from(count.stalest.as_millis()).unwrap_or(u64::MAX),
-                alone: self.shared().is_alone(),
+                alone: is_alone(self.shared()),
             };
             if let Some(node) = from {
                 let part = series.count_from(node, scope, start..=end).ok_or_else(|| unknown_node(from))?;

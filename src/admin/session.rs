@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tallymesh_engine::Structure;
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
 use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, bounds, key};
+use tallymesh_transport::Joining;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -173,22 +174,6 @@ impl Session {
         }
     }
 
-    pub(super) fn object(&self, name: &str) -> Result<Arc<Structure>, Refused> {
-        self.shared.object(name).map_err(Refused::bad)
-    }
-
-    /// Finds an object that counts.
-    pub(super) fn counting(&self, name: &str) -> Result<Arc<Structure>, Refused> {
-        let structure = self.object(name)?;
-        match structure.kind() {
-            Kind::Cache => Err(Refused::bad(format!(
-                "\"{}\" is a cache: write to it with `tally cache set`",
-                structure.spec().name
-            ))),
-            _ => Ok(structure),
-        }
-    }
-
     pub(super) async fn ask<T>(
         &self,
         command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command,
@@ -272,7 +257,7 @@ impl Session {
             local: count.local,
             actors: count.actors,
             stalest_ms: u64::try_from(count.stalest.as_millis()).unwrap_or(u64::MAX),
-            alone: self.shared.is_alone(),
+            alone: is_alone(&self.shared),
         };
         if let Some(node) = from {
             let part = match net {
@@ -315,6 +300,11 @@ pub(super) fn check_step(n: i64) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("{n} is more than one step may add or remove: {} at most", bounds::STEP))
+}
+
+/// Whether no other node has answered.
+pub(super) fn is_alone(shared: &Shared) -> bool {
+    *shared.endpoint.joining().borrow() == Joining::Unreachable
 }
 
 pub(super) fn unknown_node(node: Option<&NodeName>) -> Refused {

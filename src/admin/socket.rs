@@ -66,7 +66,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError
     }
     // Check before anything is created: a path in use is the most common error.
     look(path)?;
-    let io = |error| AdminError::Io { path: path.to_owned(), error };
+    let io = |error| AdminError::Io { path: path.to_owned(), source: error };
     let draft = Draft::new(path).map_err(io)?;
     let listener = draft.bind().map_err(io)?;
     let made = draft.socket();
@@ -89,7 +89,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError
 
 /// What the path holds: nothing, or a socket on which no process listens.
 fn look(path: &Path) -> Result<Option<FileId>, AdminError> {
-    let io = |error| AdminError::Io { path: path.to_owned(), error };
+    let io = |error| AdminError::Io { path: path.to_owned(), source: error };
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -4,7 +4,9 @@ use tallymesh_engine::Now;
 use tallymesh_engine::replica::Verifier;
 use tallymesh_schemas::NodeName;
 
-use crate::command::{ClockStanding, Command, Forgetting, Status};
+#[cfg(feature = "admin")]
+use crate::command::ClockStanding;
+use crate::command::{Command, Forgetting, Status};
 use crate::driver::{Driver, End, Verifying};
 
 impl Driver {
@@ -47,6 +49,7 @@ impl Driver {
         Forgetting::Done
     }
 
+    #[cfg(feature = "admin")]
     fn clock_standing(&self) -> ClockStanding {
         let now = self.clock.now();
         let (bound, windows_ahead) = (self.replica.clock_bound(), self.replica.windows_ahead(now));
@@ -59,7 +62,9 @@ impl Driver {
             nodes: self.replica.members().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
+            #[cfg(feature = "admin")]
             bounds: self.bounds.entries(),
+            #[cfg(feature = "admin")]
             clocks: self.clock_standing(),
         }
     }

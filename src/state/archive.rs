@@ -124,7 +124,7 @@ pub struct Filling<'a> {
 impl Filling<'_> {
     fn wrong(&self, error: impl ToString) -> StateError {
         let error = std::io::Error::other(error.to_string());
-        StateError::Io { what: "write to", path: self.dir.to_owned(), error }
+        StateError::Io { what: "write to", path: self.dir.to_owned(), source: error }
     }
 
     /// Writes the facts other than rows, and the time up to which the state is complete.

@@ -10,24 +10,24 @@ use tallymesh_engine::replica::RestoreError;
 #[non_exhaustive]
 pub enum StateError {
     /// The operating system reported an error.
-    #[error("cannot {what} {path}: {error}")]
+    #[error("cannot {what} {path}: {source}")]
     Io {
         /// The operation that failed.
         what: &'static str,
         /// The file.
         path: PathBuf,
         /// The error of the operating system.
-        error: io::Error,
+        source: io::Error,
     },
     /// There is no space to write.
     #[error(
-        "{path} cannot be written ({error}): make room and start again, or set on_full_disk = \"serve\" in the node block: the node then serves, and saves when there is room"
+        "{path} cannot be written ({source}): make room and start again, or set on_full_disk = \"serve\" in the node block: the node then serves, and saves when there is room"
     )]
     Full {
         /// The file.
         path: PathBuf,
         /// The error of the operating system.
-        error: io::Error,
+        source: io::Error,
     },
     /// There is no state.
     #[error("{0} is not there: name the data_dir of a node that has run with it")]
@@ -79,12 +79,12 @@ pub enum StateError {
         what: String,
     },
     /// The content does not fit the configuration, or differs from what was saved.
-    #[error("{path}: {error}")]
+    #[error("{path}: {source}")]
     Restore {
         /// The file.
         path: PathBuf,
         /// The mismatch.
-        error: Box<RestoreError>,
+        source: Box<RestoreError>,
     },
 }
 
@@ -93,14 +93,14 @@ impl StateError {
     pub(super) fn is_full(&self) -> bool {
         use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
         let kinds = [FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
-        matches!(self, Self::Io { error, .. } if kinds.contains(&error.kind()))
+        matches!(self, Self::Io { source, .. } if kinds.contains(&source.kind()))
     }
 
     /// Adds what the operator can do, if the disk is full.
     pub(super) fn of_full_disk(self) -> Self {
         match self {
             full @ Self::Io { .. } if full.is_full() => match full {
-                Self::Io { path, error, .. } => Self::Full { path, error },
+                Self::Io { path, source, .. } => Self::Full { path, source },
                 other => other,
             },
             other => other,

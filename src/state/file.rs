@@ -57,7 +57,7 @@ impl StateFile {
     /// Opens the state of any node.
     pub(crate) fn open(dir: &Path) -> Result<Self, StateError> {
         let path = dir.join(NAME);
-        if !path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })? {
+        if !path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), source: error })? {
             return Err(StateError::Missing(path));
         }
         let db = open(&path)?;
@@ -150,7 +150,7 @@ fn refused(path: &Path, error: DatabaseError) -> StateError {
         DatabaseError::Storage(StorageError::Io(error)) => match error.kind() {
             io::ErrorKind::InvalidData => StateError::Foreign { path, what: "not a database".to_owned() },
             io::ErrorKind::UnexpectedEof => StateError::Damaged { path, what: "it ends early".to_owned() },
-            _ => StateError::Io { what: "open", path, error },
+            _ => StateError::Io { what: "open", path, source: error },
         },
         error => StateError::Damaged { path, what: error.to_string() },
     }
@@ -165,7 +165,7 @@ pub(super) fn create(
 ) -> Result<(), StateError> {
     let path = dir.join(NAME);
     let draft = dir.join(format!("{NAME}.{}.new", std::process::id()));
-    let io = |what: &'static str, path: &Path, error| StateError::Io { what, path: path.to_owned(), error };
+    let io = |what: &'static str, path: &Path, error| StateError::Io { what, path: path.to_owned(), source: error };
     fs::create_dir_all(dir).map_err(|error| io("make", dir, error))?;
     let made = make(&draft, node, fill).and_then(|()| match fs::hard_link(&draft, &path) {
         Ok(()) => Ok(()),
@@ -186,7 +186,7 @@ fn make(
     let wrong = |error: redb::Error| StateError::Io {
         what: "write",
         path: draft.to_owned(),
-        error: match error {
+        source: match error {
             redb::Error::Io(error) => error,
             error => io::Error::other(error),
         },

@@ -58,7 +58,7 @@ impl Keeper {
             drop(writer);
             drop(says);
         });
-        let thread = thread.map_err(|error| StateError::Io { what: "start a thread for", path, error })?;
+        let thread = thread.map_err(|error| StateError::Io { what: "start a thread for", path, source: error })?;
         Ok(Self { work, done, thread })
     }
 

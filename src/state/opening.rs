@@ -82,8 +82,11 @@ impl StateFile {
     /// Opens the state of a node. Creates an empty one if there is none.
     pub(super) fn open_or_create(dir: &Path, node: &NodeName) -> Result<Self, StateError> {
         let path = path_in(dir);
-        let exists =
-            path.try_exists().map_err(|error| StateError::Io { what: "look for", path: path.clone(), error })?;
+        let exists = path.try_exists().map_err(|error| StateError::Io {
+            what: "look for",
+            path: path.clone(),
+            source: error,
+        })?;
         if !exists {
             match Self::create(dir, node) {
                 // Another process created it first. The open below decides which one uses it.

@@ -53,7 +53,7 @@ impl Earlier {
                 let taken = file.each_head(|head, rows| replica.restore_rows(now, head, &rows));
                 taken.map_err(|error| match error {
                     NotTaken::File(error) => error,
-                    NotTaken::Rows(error) => StateError::Restore { path, error: Box::new(error) },
+                    NotTaken::Rows(error) => StateError::Restore { path, source: Box::new(error) },
                 })?;
                 replica.restored(now);
             }

@@ -90,7 +90,7 @@ impl Note {
         });
         match made {
             Ok(file) => Ok(Self { file }),
-            Err(error) => Err(StateError::Io { what: "write", path, error }),
+            Err(error) => Err(StateError::Io { what: "write", path, source: error }),
         }
     }
 
@@ -110,7 +110,7 @@ pub(super) fn read(dir: &Path, lineage: u64) -> Result<Option<Seal>, StateError>
     let bytes = match std::fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StateError::Io { what: "read", path, error }),
+        Err(error) => return Err(StateError::Io { what: "read", path, source: error }),
     };
     let places = [0, PLACE_STEP as usize].map(|at| Seal::decode(bytes.get(at..at + PLACE_BYTES)?));
     let found = places.into_iter().flatten().max_by_key(|seal| seal.commit);

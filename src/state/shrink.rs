@@ -40,7 +40,7 @@ pub(super) fn shrink(file: StateFile, dir: &Path) -> Result<StateFile, StateErro
             return Ok(file);
         }
     };
-    let error = |error| StateError::Io { what: "replace", path: path.clone(), error };
+    let error = |error| StateError::Io { what: "replace", path: path.clone(), source: error };
     // The old file stays open meanwhile, so no other process can open it.
     fs::rename(&draft, &path).map_err(error)?;
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(error)?;

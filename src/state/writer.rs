@@ -55,7 +55,7 @@ impl Writer {
     /// For an existing file; `seal` is the latest known commit.
     pub(super) fn new(place: Place, file: StateFile, seal: Seal) -> Result<Self, StateError> {
         let path = place.path.clone();
-        let inode = Inode::of(&path).map_err(|error| StateError::Io { what: "look for", path, error })?;
+        let inode = Inode::of(&path).map_err(|error| StateError::Io { what: "look for", path, source: error })?;
         Ok(Self { place, file: Some(file), inode: Some(inode), open: None, seal, note: None })
     }
 
@@ -75,7 +75,7 @@ impl Writer {
         if written.is_err() {
             self.give_up();
         }
-        written.map_err(|error| StateError::Io { what: "write to", path: self.place.path.clone(), error })
+        written.map_err(|error| StateError::Io { what: "write to", path: self.place.path.clone(), source: error })
     }
 
     /// Writes a batch.
@@ -172,7 +172,7 @@ fn plain(error: redb::Error) -> io::Error {
 
 fn cause(error: StateError) -> io::Error {
     match error {
-        StateError::Io { error, .. } => error,
+        StateError::Io { source, .. } => source,
         error => io::Error::other(error),
     }
 }

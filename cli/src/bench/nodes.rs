@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use rustix::time::{ClockId, clock_gettime};
-use tallymesh::{Actor, Class, Domains, Node, Structure, Traffic};
+use tallymesh::{Actor, Class, Domains, Node, Traffic};
+use tallymesh_engine::Structure;
 use tokio::runtime::Runtime;
 
 use super::Plan;
@@ -120,11 +121,11 @@ fn seen(figures: &mut Figures, time: Duration, first: &Running, second: &Running
             let _ = tell.try_send(());
         }),
     );
-    let mut total = own.count(first.node.time()).total;
+    let mut total = own.count().total;
     measure::seen(figures, time, || {
         total += 1;
         own.add(1);
-        while other.count(second.node.time()).total < total {
+        while other.count().total < total {
             match told.recv_timeout(PATIENCE) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {

@@ -39,14 +39,13 @@ pub(super) struct Probes {
 struct Receiver {
     counter: Counter,
     changed: watch::Receiver<u64>,
-    node: tallymesh::Node,
     /// Keeps the watching going.
     _watch: Arc<tallymesh_engine::Watch>,
 }
 
 impl Receiver {
     fn total(&self) -> i64 {
-        self.counter.count(self.node.time()).total
+        self.counter.count().total
     }
 }
 
@@ -92,7 +91,7 @@ fn receiver(member: &Member, addr: IpAddr) -> Receiver {
     let wake = Arc::new(move || tell.send_modify(|changes| *changes += 1));
     // One change in the queue is enough: the count is read, not the queue.
     let watch = member.inbound.structure().watch(1, wake);
-    Receiver { counter: member.inbound.counter(addr), changed, node: member.node.clone(), _watch: watch }
+    Receiver { counter: member.inbound.counter(addr), changed, _watch: watch }
 }
 
 struct Probe {

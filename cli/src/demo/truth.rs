@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tallymesh::{NodeName, Structure};
+use tallymesh::NodeName;
+use tallymesh_engine::Structure;
 use tallymesh_schemas::key;
 
 use super::cluster::Member;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use tallymesh::{Actor, Kind, NodeName, Structure};
+use tallymesh::{Actor, Kind, NodeName};
+use tallymesh_engine::Structure;
 use tallymesh_schemas::key;
 
 use super::cluster::Member;

@@ -8,11 +8,8 @@ use super::report::{Report, quoted};
 use super::scope::{Scope, block_at, label, no_label};
 use super::suggest::did_you_mean;
 use super::value::Setting;
-use super::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope};
+use super::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope, RECLAIM_AFTER};
 use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, bounds, key};
-
-/// Default for how long a seat holder keeps its share without a message from another one.
-pub(super) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
 /// Throttles and scopes that a file may have.
 const ENTRIES: usize = 4096;

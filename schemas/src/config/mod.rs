@@ -7,38 +7,60 @@
 //! Processing order: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`, `series`
 //! (one kind of block each) → `whole` (rules that span several blocks).
 
+#[cfg(feature = "config")]
 mod audit;
+#[cfg(feature = "config")]
 mod caches;
+#[cfg(feature = "config")]
 mod gauge;
+#[cfg(feature = "config")]
 mod limits;
+#[cfg(feature = "config")]
 mod nesting;
+#[cfg(feature = "config")]
 mod node;
+#[cfg(feature = "config")]
 mod on_dead;
+#[cfg(feature = "config")]
 mod render;
+#[cfg(feature = "config")]
 mod replicate;
+#[cfg(feature = "config")]
 mod report;
+#[cfg(feature = "config")]
 mod scope;
+#[cfg(feature = "config")]
 mod series;
+#[cfg(feature = "config")]
 mod suggest;
+#[cfg(feature = "config")]
 mod syntax;
+#[cfg(feature = "config")]
 mod value;
+#[cfg(feature = "config")]
 mod whole;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+#[cfg(feature = "config")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::{
-    Bounds, Class, GaugeCacheSpec, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, ThrottleSpec, key,
-};
+use crate::{Bounds, Class, NodeName, SeriesName, StructureName, StructureSpec, ThrottleSpec, key};
+#[cfg(feature = "config")]
+use crate::{GaugeCacheSpec, SeriesSpec};
 
+#[cfg(feature = "config")]
 pub use node::dials;
+#[cfg(feature = "config")]
 pub use render::{SAMPLES, render_node_file};
+#[cfg(feature = "config")]
 pub use report::{ConfigError, ConfigErrors};
 
 /// A configuration that passed every check.
+#[cfg(feature = "config")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// The node. A file with only cluster stanzas has none; [`Config::require_node`] turns that into an error.
@@ -61,6 +83,9 @@ pub struct Config {
     pub gauge_caches: Vec<GaugeCacheSpec>,
     file: String,
 }
+
+/// The default of [`LimitsConfig::reclaim_after`].
+const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
 /// The `limits` block.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +110,7 @@ impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
             founders: Vec::new(),
-            reclaim_after: limits::RECLAIM_AFTER,
+            reclaim_after: RECLAIM_AFTER,
             stand_in: true,
             throttles: Vec::new(),
             permits: Vec::new(),
@@ -358,6 +383,7 @@ pub struct Monitor {
     pub windows: u32,
 }
 
+#[cfg(feature = "config")]
 impl Config {
     /// Parses a configuration. Errors use `file` as the file's name; this function opens no file.
     ///

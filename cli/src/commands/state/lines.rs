@@ -6,8 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tallymesh::NodeName;
-use tallymesh::state::{Extent, Facts, Part, Row, Shape};
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
+use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
 use tallymesh_schemas::{Actor, Class, key};
 
 /// Bytes of a line: more than the largest row takes.

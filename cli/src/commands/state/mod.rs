@@ -8,8 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tallymesh::StateError;
-use tallymesh::state::{Archive, FORMAT, Header, Part, PartInfo};
+use tallymesh::state::{Archive, FORMAT, Header, PartInfo};
 use tallymesh_schemas::bounds;
+use tallymesh_schemas::saved::Part;
 
 use super::info::duration;
 use crate::failure::Failure;
