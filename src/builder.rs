@@ -34,6 +34,19 @@ use crate::state::StateError;
 use crate::topology::Bound;
 
 /// Why a node did not start.
+///
+/// ```no_run
+/// # async fn example(builder: tallymesh::Builder) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::StartError;
+///
+/// match builder.start().await {
+///     Ok(node) => node.shutdown().await,
+///     Err(StartError::Bind(error)) => println!("another listen address, please: {error}"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -103,6 +116,35 @@ fn without(path: &Option<PathBuf>, setting: &'static str, feature: &'static str)
 }
 
 /// The configuration of a node that has not started yet.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tallymesh::{Class, Family, Identity, Node, NodeName, OutboundScope, Rate, Strength, ThrottleSpec};
+///
+/// let rate: Rate = "300/5m".parse()?;
+/// let founders = ["relay-0-1", "relay-0-2"].map(NodeName::new).into_iter().collect::<Result<Vec<_>, _>>()?;
+/// let node = Node::builder("relay-0-1")
+///     .identity(Identity::from_dir("mesh", "relay-0-1")?)
+///     .listen("192.0.2.1:4801".parse()?)
+///     .seed("192.0.2.2:4801")
+///     .replicate(Class::InboundCidr.into())
+///     .replicate(Class::SharedNamedThrottles.into())
+///     .replicate(Class::OutboundMessages.into())
+///     .replicate(Class::OutboundConnections.into())
+///     .founders(founders, Duration::from_secs(30))
+///     .throttle("campaign", ThrottleSpec::new(rate, Strength::Soft))
+///     .permits("uploads", 20)
+///     .inbound_maximum(24, 30) // of an IPv4 block
+///     .inbound_maximum_of(Family::V6, 32, 1000)
+///     .outbound_maximum(OutboundScope::Domain("example.com".to_owned()), 20)
+///     .outbound_messages(OutboundScope::Global, ThrottleSpec::new(rate, Strength::Hard))
+///     .start()
+///     .await?;
+/// # node.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Builder {
     pub(crate) name: String,

@@ -14,6 +14,22 @@ use crate::clock::unix_ms;
 /// A replicated cache: keys and values are arbitrary bytes. On all nodes, the last write of a key wins.
 ///
 /// Cheap to clone; usable from any thread, with or without tokio. Values are shared, not copied.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let sessions = node.cache("sessions")?;
+/// sessions.set("user:7", *b"signed in", Duration::from_secs(3600))?;
+/// assert_eq!(sessions.get("user:7").as_deref(), Some(&b"signed in"[..]));
+/// if let Some(entry) = sessions.entry("user:7") {
+///     println!("{} wrote it", entry.actor);
+/// }
+/// println!("{} entries of {} bytes", sessions.len(), sessions.value_bytes());
+/// sessions.remove("user:7")?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cache {
     inner: tallymesh_engine::Cache,
@@ -35,6 +51,20 @@ enum Load {
 type Ended = Option<Result<Arc<[u8]>, LoadError>>;
 
 /// What a cache does with the error of a load.
+///
+/// ```no_run
+/// # async fn example(cache: &tallymesh::Cache) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+/// use tallymesh::Errors;
+///
+/// // A key that cannot be loaded is not tried again for ten seconds.
+/// let keep = Errors::Keep(Duration::from_secs(10));
+/// let load = || async { std::fs::read("user-7.json") };
+/// let loaded = cache.get_or_load_with("user:7", Duration::from_secs(60), keep, load).await?;
+/// println!("{} bytes", loaded.value.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Errors {
     /// The callers that wait for the load receive the error; the next caller loads again.
@@ -45,7 +75,19 @@ pub enum Errors {
 }
 
 /// A value that was read through a cache.
+///
+/// ```no_run
+/// # async fn example(cache: &tallymesh::Cache) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let load = || async { std::fs::read("user-7.json") };
+/// let user = cache.get_or_load("user:7", Duration::from_secs(60), load).await?;
+/// println!("{} bytes, {}", user.value.len(), if user.loaded { "from the file" } else { "from the cache" });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Loaded {
     /// The value.
     pub value: Arc<[u8]>,
@@ -55,6 +97,20 @@ pub struct Loaded {
 
 /// Why there is no value: the error of the load, or the reason why the value could not be written. All callers that waited for
 /// the load have the same error, and `source` returns it.
+///
+/// ```no_run
+/// # async fn example(cache: &tallymesh::Cache) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::error::Error;
+/// use std::time::Duration;
+///
+/// let load = || async { std::fs::read("user-7.json") };
+/// if let Err(error) = cache.get_or_load("user:7", Duration::from_secs(60), load).await {
+///     let missing = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+///     println!("{error}: {:?}", missing.map(std::io::Error::kind));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct LoadError(#[source] Arc<dyn std::error::Error + Send + Sync>);

@@ -17,7 +17,20 @@ use crate::events::Announced;
 const CHANGES: usize = 1 << 12;
 
 /// A key whose count this node or another one has changed.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::Change;
+///
+/// let mut changes = node.changes("inbound_cidr")?;
+/// while let Some(Change { key, count, lost, .. }) = changes.next().await {
+///     println!("{key} has {count}; {lost} changes were lost before");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Change {
     /// The key in readable form.
     pub key: String,
@@ -31,6 +44,16 @@ pub struct Change {
 ///
 /// A key that changes several times between two reads appears once, with its count at the time of the read. Bounded: a reader
 /// that is more than 4,096 changes behind loses the oldest, and [`Change::lost`] states how many.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut changes = node.changes("inbound_cidr")?;
+/// let first = changes.next().await.map(|change| change.key);
+/// println!("{first:?} has changed");
+/// let _rest = changes.into_stream(); // a `futures_core::Stream`
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Changes {
     structure: Arc<Structure>,

@@ -13,6 +13,20 @@ use crate::counter::Counter;
 /// Counts by address and CIDR block: `inbound_cidr`, `outbound_cidr` and others of their classes.
 ///
 /// Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let inbound = node.cidr("inbound_cidr")?;
+/// let peer: std::net::IpAddr = "192.0.2.7".parse()?;
+/// let open = inbound.hold(peer); // counts one until it is dropped
+/// println!("{} from the /24", inbound.count("192.0.2.0/24".parse()?).total);
+/// let room = inbound.has_room(peer, 10);
+/// let mut busiest = inbound.entries().blocks(1000);
+/// busiest.sort_by_key(|block| -block.count);
+/// # drop((open, room));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cidr {
     structure: Arc<Structure>,

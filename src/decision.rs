@@ -4,10 +4,23 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tallymesh_engine::Time;
-use tallymesh_engine::limiter::{Decision as Inner, Limiter, Pool, Throttle, UNITS};
+use tallymesh_engine::limiter::{Decision as Inner, Limiter, Pool, Reach, Throttle, UNITS};
 use tallymesh_schemas::{OnPartition, Strength};
 
 /// The result of a request for tokens.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::Decision;
+///
+/// match node.throttle("campaign")?.take(1) {
+///     Decision::Admitted => println!("send it"),
+///     Decision::Refused { after: Some(after), reason } => println!("{reason}: try again in {after:?}"),
+///     Decision::Refused { after: None, reason } => println!("{reason}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Decision {
@@ -31,6 +44,19 @@ impl Decision {
 }
 
 /// Why a limit refuses.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::Reason;
+///
+/// match node.permits("uploads")?.open() {
+///     Ok(permit) => drop(permit), // dropping it returns it
+///     Err(Reason::Empty) => println!("the cluster uses all of them"),
+///     Err(reason) => println!("{reason}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -78,17 +104,17 @@ pub(crate) fn refused(throttle: &Throttle, limiter: &Limiter, now: Time, n: u64)
         (Strength::Soft, OnPartition::FairShare) if missing && beyond_share => Reason::Partition,
         (Strength::Hard, OnPartition::FailClosed) if no_founder => Reason::Partition,
         (Strength::Hard, OnPartition::FailOpen) if no_founder => Reason::Empty,
-        (Strength::Hard, _) if standing.share == 0 => no_share(limiter, throttle.name(), no_founder),
+        (Strength::Hard, _) if standing.share == 0 => no_share(limiter, throttle.name(), reach),
         (Strength::Hard, _) if beyond_share => Reason::Share,
         _ => Reason::Empty,
     }
 }
 
-fn no_share(limiter: &Limiter, name: &str, no_founder: bool) -> Reason {
+fn no_share(limiter: &Limiter, name: &str, reach: Reach) -> Reason {
     match limiter.is_founding() {
         _ if limiter.differs(name) => Reason::Differs,
         true => Reason::Founding,
-        false if no_founder => Reason::Partition,
+        false if !reach.founders => Reason::Partition,
         false => Reason::Share,
     }
 }

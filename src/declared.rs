@@ -5,7 +5,21 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureSpec};
 
 /// Why declared limits are not valid.
+///
+/// ```no_run
+/// # async fn example(builder: tallymesh::Builder) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::{DeclaredError, StartError};
+///
+/// // A maximum for inbound connections needs a structure that counts them.
+/// match builder.inbound_maximum(24, 30).start().await {
+///     Err(StartError::Declared(DeclaredError::NotReplicated(class))) => println!("replicate {}", class.name()),
+///     other => drop(other?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DeclaredError {
     /// The name of a scope or throttle is not valid.
     #[error(transparent)]

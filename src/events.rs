@@ -13,11 +13,37 @@ use tokio::sync::{broadcast, watch};
 const EVENTS: usize = 256;
 
 /// The node has been shut down and no longer answers.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::NodeGone;
+///
+/// node.shutdown().await;
+/// assert_eq!(node.members().await, Err(NodeGone));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node has been shut down")]
 pub struct NodeGone;
 
 /// An event in the cluster, as this node sees it.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::NodeEvent;
+///
+/// let mut events = node.events();
+/// while let Some(event) = events.next().await {
+///     match event {
+///         NodeEvent::Life { node, life } => println!("{node} is {life}"),
+///         NodeEvent::Unlinked { node, reason } => println!("{node}: {reason}"),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -124,9 +150,9 @@ pub(crate) struct Announced {
     events: broadcast::WeakSender<NodeEvent>,
 }
 
-/// Creates both ends. A node with no other node to join has joined at once.
-pub(crate) fn announcer(alone: bool) -> (Announcer, Announced) {
-    let (joined, has_joined) = watch::channel(alone);
+/// Creates both ends. A node without seeds has no node to join, and has joined at once.
+pub(crate) fn announcer(seeds: &[String]) -> (Announcer, Announced) {
+    let (joined, has_joined) = watch::channel(seeds.is_empty());
     let (events, _) = broadcast::channel(EVENTS);
     let announced = Announced { joined: has_joined, events: events.downgrade() };
     (Announcer { joined, events }, announced)
@@ -161,6 +187,15 @@ impl Announced {
 /// The stream of events from the call of [`Node::events`](crate::Node::events) on.
 ///
 /// Bounded: a reader that is more than 256 events behind loses the oldest, and receives [`NodeEvent::Lost`] with their number.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut events = node.events();
+/// println!("first: {:?}", events.next().await);
+/// let _rest = events.into_stream(); // a `futures_core::Stream`
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Events {
     received: Option<broadcast::Receiver<NodeEvent>>,

@@ -11,6 +11,20 @@ use crate::clock::Clock;
 /// A gauge cache: named counts. All nodes add to the same count. An entry expires after its last change on any node.
 ///
 /// Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let sessions = node.gauge_cache("sessions")?;
+/// sessions.inc("user:7", 2)?;
+/// sessions.dec("user:7", 1)?;
+/// assert_eq!(sessions.get("user:7"), Some(1));
+/// for entry in sessions.entries(None, 100) {
+///     println!("{}: {}", String::from_utf8_lossy(&entry.key), entry.count);
+/// }
+/// sessions.remove("user:7")?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct GaugeCache {
     inner: Arc<tallymesh_engine::GaugeCache>,

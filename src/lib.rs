@@ -156,8 +156,6 @@ pub use admin::AdminError;
 #[cfg(feature = "state")]
 pub use state::{RolledBack, StateError, StateStanding};
 #[cfg(feature = "state")]
-pub use tallymesh_engine::replica::RestoreError;
-#[cfg(feature = "state")]
 pub use tallymesh_schemas::config::OnFullDisk;
 #[cfg(feature = "config")]
 pub use tallymesh_schemas::config::{

@@ -17,6 +17,20 @@ use crate::decision::{self, Reason};
 use crate::scope::Scope;
 
 /// The limit that refused.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::{Refusal, Scope};
+///
+/// match node.limits().try_open(&Scope::default().domain("example.com")) {
+///     Ok(open) => drop(open),
+///     Err(Refusal::Maximum { scope, open, maximum }) => println!("{scope} has {open} of {maximum}"),
+///     Err(Refusal::Rate { after: Some(after), .. }) => println!("try again in {after:?}"),
+///     Err(refusal) => println!("{refusal}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -77,6 +91,18 @@ impl From<HoldError> for Refusal {
 }
 
 /// An open connection. It counts in all structures concerned until it is dropped.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::Scope;
+///
+/// let limits = node.limits();
+/// let open = limits.try_open(&Scope::default().host("mx.example.com"))?;
+/// // … use the connection …
+/// drop(open); // makes room for another one
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Open {
     _holds: Vec<Hold>,
@@ -289,8 +315,10 @@ pub(crate) fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<Throt
     }
 }
 
-#[cfg(all(test, feature = "config"))]
+#[cfg(test)]
 mod tests {
+    #![cfg(feature = "config")]
+
     use tallymesh_engine::Replica;
     use tallymesh_schemas::config::Config;
     use tallymesh_schemas::{Incarnation, NodeName};

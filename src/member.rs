@@ -10,7 +10,19 @@ use tallymesh_schemas::Actor;
 use tallymesh_transport::Traffic;
 
 /// A member of the cluster as this node sees it.
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::Life;
+///
+/// let members = node.members().await?;
+/// let dead = members.iter().filter(|member| member.life == Life::Dead);
+/// dead.for_each(|member| println!("{} was at {:?}", member.actor, member.addr));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Member {
     /// The member's actor: its node name and incarnation.
     pub actor: Actor,

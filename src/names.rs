@@ -13,12 +13,35 @@ use crate::counter::Counter;
 /// [`key::domain`].
 ///
 /// Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let outbound = node.domains("outbound_domains")?;
+/// let Some(open) = outbound.try_hold("Example.COM", 20)? else { return Ok(()) };
+/// println!("{} are open", outbound.count("example.com")?.total);
+/// for entry in outbound.entries().entries(100) {
+///     println!("{}: {}", String::from_utf8_lossy(&entry.key), entry.count);
+/// }
+/// drop(open);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Domains(Table);
 
 /// Counts by binding and domain: `outbound_binding_domains` and others of its class.
 ///
 /// Cheap to clone; usable from any thread.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let outbound = node.binding_domains("outbound_binding_domains")?;
+/// let open = outbound.hold("b1", "example.com")?;
+/// println!("{} are open", outbound.count("b1", "example.com")?.total);
+/// drop(open);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct BindingDomains(Table);
 

@@ -31,6 +31,24 @@ use crate::state::StateStanding;
 use crate::throttle::{Permits, Throttle, ThrottleError};
 
 /// A running node. Cheap to clone. When the last clone is dropped, the node leaves the cluster as with [`Node::shutdown`].
+///
+/// ```no_run
+/// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// node.joined().await?; // there is a link to another node
+/// for member in node.members().await? {
+///     println!("{member}");
+/// }
+/// let found = node.verify(Duration::from_secs(5)).await?;
+/// println!("{found}; {} deltas came in", node.counters().await?.deltas_in);
+/// for difference in node.differences() {
+///     println!("configured differently: {difference}");
+/// }
+/// node.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Node {
     shared: Arc<Shared>,

@@ -1,6 +1,17 @@
 //! Why a look-up of an object fails.
 
 /// Why there is no handle.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::ObjectError;
+///
+/// if let Err(ObjectError::Unknown { known, .. }) = node.cidr("inbound_cdir") {
+///     println!("this node replicates {}", known.join(", "));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ObjectError {

@@ -64,8 +64,10 @@ impl Bounds {
     }
 }
 
-#[cfg(all(test, feature = "admin"))]
+#[cfg(test)]
 mod tests {
+    #![cfg(feature = "admin")]
+
     use std::time::Instant;
 
     use tallymesh_engine::replica::NotHeld;

@@ -37,6 +37,17 @@ pub struct Series {
 }
 
 /// A key of a series: an address, an address block, or a name, depending on the series' type.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::SeriesKey;
+///
+/// let logins = node.series("logins")?;
+/// logins.add("user:7", 1)?; // the same as SeriesKey::Name("user:7")
+/// println!("{}", logins.count(SeriesKey::Name("user:7"), 0..=1)?.total);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SeriesKey<'a> {
     /// An address or block.

@@ -63,7 +63,7 @@ impl Builder {
         }
         let admin = self.bind_admin()?;
         let gate = self.transport.gate.clone();
-        let (announcer, announced) = announcer(self.transport.seeds.is_empty());
+        let (announcer, announced) = announcer(&self.transport.seeds);
         let topology = Topology::new(identity.name().clone(), self.bound);
         let (endpoint, events) = Endpoint::bind(identity, self.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);

@@ -37,6 +37,13 @@ pub struct Throttle {
 }
 
 /// Why a request can never be admitted.
+///
+/// ```
+/// use tallymesh::NeverReady;
+///
+/// let error = NeverReady { wanted: 5, burst: 3 };
+/// assert!(error.to_string().starts_with("5 at once never fit into a burst of 3"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{wanted} at once never fit into a burst of {burst}: ask for fewer, or give the throttle a larger burst")]
 pub struct NeverReady {
@@ -254,7 +261,22 @@ fn in_a_partition(state: &Standing) -> String {
 }
 
 /// Why a throttle or pool cannot be created.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::{Rate, Strength, ThrottleError, ThrottleSpec};
+///
+/// let rate: Rate = "300/5m".parse()?;
+/// match node.create_throttle("campaign", ThrottleSpec::new(rate, Strength::Hard)) {
+///     Ok(throttle) => println!("{} is there", throttle.name()),
+///     Err(ThrottleError::Limit(error)) => println!("not enforceable: {error}"),
+///     Err(ThrottleError::Object(error)) => println!("not counted: {error}"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ThrottleError {
     /// This node does not replicate `shared_named_throttles`.
     #[error(transparent)]
@@ -284,6 +306,17 @@ pub struct Permits {
 }
 
 /// A permit. Dropping it returns it.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let uploads = node.permits("uploads")?;
+/// let open: Vec<_> = std::iter::from_fn(|| uploads.try_open()).take(3).collect();
+/// // From time to time:
+/// let kept: Vec<_> = open.into_iter().filter(|permit| !permit.is_overdue()).collect();
+/// println!("{} are still open", kept.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct OpenPermit {
     permit: Permit,

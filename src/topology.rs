@@ -45,13 +45,23 @@ impl Topology {
         Self { overlay, alive: BTreeSet::new(), links: BTreeMap::new(), changed: false }
     }
 
-    /// Records whether a member is alive.
-    pub(crate) fn member(&mut self, name: &NodeName, lives: bool) {
-        let changed = if lives { self.alive.insert(name.clone()) } else { self.alive.remove(name) };
-        if changed {
-            self.overlay.update(self.alive.iter());
-            self.changed = true;
+    /// A member is alive, and takes part in the overlay.
+    pub(crate) fn joined(&mut self, name: &NodeName) {
+        if self.alive.insert(name.clone()) {
+            self.update();
         }
+    }
+
+    /// A member is not alive any more, or does not take part in the overlay.
+    pub(crate) fn left(&mut self, name: &NodeName) {
+        if self.alive.remove(name) {
+            self.update();
+        }
+    }
+
+    fn update(&mut self) {
+        self.overlay.update(self.alive.iter());
+        self.changed = true;
     }
 
     /// A connection to a peer came up. Returns whether it is to carry a link.
@@ -199,7 +209,7 @@ mod tests {
         let others: Vec<_> = (1..NODES).map(name).collect();
         let mut topology = Topology::new(name(0), Bound { mesh: 4, rings: 1 });
         assert!(others.iter().all(|peer| topology.connected(peer)), "who knows of nobody links to everybody");
-        others.iter().for_each(|peer| topology.member(peer, true));
+        others.iter().for_each(|peer| topology.joined(peer));
         assert_eq!(topology.poll(Time(1), others.iter()).unwrap().len(), NODES - 1, "for a while");
         assert!(topology.poll(Time(2), others.iter()).is_none(), "nothing has changed");
         let later = Time(1).after(LINGER);

@@ -48,6 +48,39 @@ impl GaugeCacheSpec {
         })
     }
 
+    /// Its entries expire this long after their last change; zero means never.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tallymesh_schemas::GaugeCacheSpec;
+    ///
+    /// let sessions = GaugeCacheSpec::new("sessions")?.with_ttl(Duration::from_secs(3600));
+    /// assert_eq!(sessions.max_elements, None);
+    /// # Ok::<(), tallymesh_schemas::NameError>(())
+    /// ```
+    #[must_use]
+    pub fn with_ttl(self, ttl: Duration) -> Self {
+        Self { ttl, ..self }
+    }
+
+    /// With at most this many entries.
+    #[must_use]
+    pub fn with_max_elements(self, max: NonZeroU64) -> Self {
+        Self { max_elements: Some(max), ..self }
+    }
+
+    /// Each node counts for itself.
+    #[must_use]
+    pub fn unreplicated(self) -> Self {
+        Self { replicate: false, ..self }
+    }
+
+    /// With another longest wait and maximum number of waiting changes.
+    #[must_use]
+    pub fn with_pace(self, max_delay: Duration, max_pending: usize) -> Self {
+        Self { max_delay, max_pending, ..self }
+    }
+
     /// The structure that counts its entries.
     pub fn structure(&self) -> StructureSpec {
         let name = StructureName::derived(format!("{PREFIX}{}", self.name));

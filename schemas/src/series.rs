@@ -84,6 +84,32 @@ impl SeriesSpec {
         Self { name, kind, interval, windows, replicate: true, persist: false, max_delay, max_pending }
     }
 
+    /// Its counts survive a restart of the whole cluster, on nodes that save their state.
+    ///
+    /// ```
+    /// use tallymesh_schemas::{Kind, SeriesName, SeriesSpec};
+    ///
+    /// let logins = SeriesSpec::new(SeriesName::new("logins")?, Kind::GaugeTable, 300, 6).persistent();
+    /// assert!(logins.persist && logins.replicate);
+    /// # Ok::<(), tallymesh_schemas::NameError>(())
+    /// ```
+    #[must_use]
+    pub fn persistent(self) -> Self {
+        Self { persist: true, ..self }
+    }
+
+    /// Each node counts for itself.
+    #[must_use]
+    pub fn unreplicated(self) -> Self {
+        Self { replicate: false, ..self }
+    }
+
+    /// With another longest wait and maximum number of waiting changes.
+    #[must_use]
+    pub fn with_pace(self, max_delay: Duration, max_pending: usize) -> Self {
+        Self { max_delay, max_pending, ..self }
+    }
+
     /// The class of its windows.
     pub fn class(&self) -> Class {
         match self.kind {

@@ -276,6 +276,42 @@ impl StructureSpec {
         }
     }
 
+    /// With this rule for the counts of a dead node.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tallymesh_schemas::{Class, OnDead, StructureName, StructureSpec};
+    ///
+    /// let spec = StructureSpec::new(StructureName::new("open")?, Class::InboundCidr)
+    ///     .with_on_dead(OnDead::Drop(Duration::from_secs(10)))
+    ///     .with_pace(Duration::from_millis(50), 1000)
+    ///     .without_snapshot();
+    /// assert!(!spec.snapshot);
+    /// # Ok::<(), tallymesh_schemas::NameError>(())
+    /// ```
+    #[must_use]
+    pub fn with_on_dead(self, on_dead: OnDead) -> Self {
+        Self { on_dead, ..self }
+    }
+
+    /// With this maximum size, if it is a cache.
+    #[must_use]
+    pub fn with_bounds(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
+
+    /// With another longest wait and maximum number of waiting changes.
+    #[must_use]
+    pub fn with_pace(self, max_delay: Duration, max_pending: usize) -> Self {
+        Self { max_delay, max_pending, ..self }
+    }
+
+    /// A joining node receives only later changes.
+    #[must_use]
+    pub fn without_snapshot(self) -> Self {
+        Self { snapshot: false, ..self }
+    }
+
     /// The cache in which a node keeps the fill levels of the throttles that a structure counts. It is not replicated.
     pub fn levels(of: &StructureName) -> Self {
         Self::new(StructureName::derived(format!("level:{of}")), Class::Cache)

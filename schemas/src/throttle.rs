@@ -79,4 +79,18 @@ impl ThrottleSpec {
     pub fn new(rate: Rate, strength: Strength) -> Self {
         Self { rate, strength, on_partition: strength.on_partition(), epsilon: Self::EPSILON }
     }
+
+    /// With this behaviour in a partition.
+    ///
+    /// ```
+    /// use tallymesh_schemas::{OnPartition, Strength, ThrottleSpec};
+    ///
+    /// let spec = ThrottleSpec::new("300/5m".parse()?, Strength::Soft).with_on_partition(OnPartition::FairShare);
+    /// assert_eq!(spec.epsilon, ThrottleSpec::EPSILON);
+    /// # Ok::<(), tallymesh_schemas::RateError>(())
+    /// ```
+    #[must_use]
+    pub fn with_on_partition(self, on_partition: OnPartition) -> Self {
+        Self { on_partition, ..self }
+    }
 }

@@ -75,7 +75,7 @@ impl Session {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
         };
-        let mut verified = verified(found, searches(self.shared()));
+        let mut verified = verified(found, self.shared());
         let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
         wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
@@ -105,7 +105,8 @@ fn searches(shared: &Shared) -> bool {
 }
 
 /// Converts the result of a verification to the admin protocol.
-fn verified(found: Verification, alone: bool) -> admin::Verified {
+fn verified(found: Verification, shared: &Shared) -> admin::Verified {
+    let alone = searches(shared);
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let outcome = match found.outcome() {
         Outcome::NotConverged => admin::Outcome::NotConverged,

@@ -6,7 +6,20 @@ use std::path::PathBuf;
 use tallymesh_schemas::bounds::SOCKET_PATH_BYTES;
 
 /// Why the admin socket cannot be opened.
+///
+/// ```no_run
+/// # async fn example(builder: tallymesh::Builder) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::{AdminError, StartError};
+///
+/// match builder.admin("relay-0-1.sock").start().await {
+///     Err(StartError::Admin(AdminError::InUse(path))) => println!("{} is of another node", path.display()),
+///     other => drop(other?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AdminError {
     /// Another process listens on the path.
     #[error("{0} is in use: another node runs with this admin socket, stop it or name another path")]

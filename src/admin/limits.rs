@@ -22,14 +22,12 @@ impl Session {
         Ok(Answer::Throttles(vec![info(&self.throttle(name)?)]))
     }
 
-    pub(super) fn throttle_take(&self, name: &str, n: u64, take: bool) -> Result<Answer, Refused> {
-        let throttle = self.throttle(name)?;
-        let decision = if take { throttle.take(n) } else { throttle.check(n) };
-        let (after, reason) = match decision {
-            Decision::Admitted => (None, None),
-            Decision::Refused { after, reason } => (after, Some(reason.to_string())),
-        };
-        Ok(Answer::Taken { admitted: decision.admitted(), after, reason })
+    pub(super) fn throttle_take(&self, name: &str, n: u64) -> Result<Answer, Refused> {
+        Ok(taken(self.throttle(name)?.take(n)))
+    }
+
+    pub(super) fn throttle_check(&self, name: &str, n: u64) -> Result<Answer, Refused> {
+        Ok(taken(self.throttle(name)?.check(n)))
     }
 
     pub(super) async fn permits_list(&self, to: &mut To) -> Served {
@@ -101,6 +99,14 @@ impl Session {
         }
         lines
     }
+}
+
+fn taken(decision: Decision) -> Answer {
+    let (after, reason) = match decision {
+        Decision::Admitted => (None, None),
+        Decision::Refused { after, reason } => (after, Some(reason.to_string())),
+    };
+    Answer::Taken { admitted: decision.admitted(), after, reason }
 }
 
 fn info(throttle: &Throttle) -> ThrottleInfo {

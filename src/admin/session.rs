@@ -56,6 +56,15 @@ enum Then {
     End,
 }
 
+/// What a load does with a line that cannot be counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BadLines {
+    /// It counts the lines after it.
+    Skip,
+    /// It ends there.
+    Stop,
+}
+
 impl Session {
     pub(super) fn new(
         shared: Arc<Shared>,
@@ -156,8 +165,8 @@ impl Session {
             }
             Request::SeriesWindows { series, key, from } => self.series_windows(&series, &key, from.as_ref()).map(Some),
             Request::ThrottleShow { name } => self.throttle_show(&name).map(Some),
-            Request::ThrottleTake { name, n } => self.throttle_take(&name, n, true).map(Some),
-            Request::ThrottleCheck { name, n } => self.throttle_take(&name, n, false).map(Some),
+            Request::ThrottleTake { name, n } => self.throttle_take(&name, n).map(Some),
+            Request::ThrottleCheck { name, n } => self.throttle_check(&name, n).map(Some),
             Request::PermitsShow { name } => self.permits_show(&name).map(Some),
             Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(|o| object_of(o)).collect()))),
             Request::Members => self.members().await.map(Some),
@@ -165,7 +174,10 @@ impl Session {
             Request::Forget { node } => self.forget(node).await.map(|()| None),
             Request::Add { object, key, n } => self.add(&object, &key, n).map(|()| None),
             Request::Count { object, key, from } => self.count(&object, &key, from.as_ref()).map(Some),
-            Request::Load { object, lines, skip_bad } => self.load(&object, &lines, skip_bad).map(Some),
+            Request::Load { object, lines, skip_bad } => {
+                let bad = if skip_bad { BadLines::Skip } else { BadLines::Stop };
+                self.load(&object, &lines, bad).map(Some)
+            }
         };
         match answer {
             Ok(Some(answer)) => wire::write(to, &answer).await.map(Ok),
@@ -223,7 +235,7 @@ impl Session {
         structure.add(&key, n).map_err(Refused::bad)
     }
 
-    fn load(&self, object: &str, lines: &[(String, i64)], skip_bad: bool) -> Result<Answer, Refused> {
+    fn load(&self, object: &str, lines: &[(String, i64)], bad_lines: BadLines) -> Result<Answer, Refused> {
         let structure = self.counting(object)?;
         if lines.len() > admin::LOAD_LINES {
             return Err(Refused::bad(format!("{} lines at once; {} are allowed", lines.len(), admin::LOAD_LINES)));
@@ -236,7 +248,7 @@ impl Session {
                 Ok(()) => loaded += 1,
                 Err(error) => bad.push((at, shortened(error))),
             }
-            if !bad.is_empty() && !skip_bad {
+            if !bad.is_empty() && bad_lines == BadLines::Stop {
                 break;
             }
         }

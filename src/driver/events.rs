@@ -46,14 +46,18 @@ impl Driver {
                 tracing::debug!(member = %name, %state, %incarnation, %addr, "the membership tells of a member");
                 // A member that is known only from hearsay does not take part in the overlay.
                 let lives = matches!(state, MemberState::Alive | MemberState::Suspect);
-                self.topology.member(&name, lives && teller.is_none());
+                if lives && teller.is_none() {
+                    self.topology.joined(&name);
+                } else {
+                    self.topology.left(&name);
+                }
                 match teller {
                     Some(teller) => self.replica.handle_introduced(now, &name, incarnation, life(state), &teller),
                     None => self.replica.handle_member(now, &name, incarnation, life(state)),
                 }
             }
             Event::Dropped { name } => {
-                self.topology.member(&name, false);
+                self.topology.left(&name);
                 self.replica.handle_dropped(now, &name);
             }
             Event::Superseded { by, peer, addr } => {

@@ -3,9 +3,19 @@
 use std::io;
 use std::path::PathBuf;
 
-use tallymesh_engine::replica::RestoreError;
-
 /// Why a state cannot be used. The state was not changed.
+///
+/// ```no_run
+/// # async fn example(builder: tallymesh::Builder) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::{StartError, StateError};
+///
+/// match builder.data_dir("/var/lib/tallymesh").start().await {
+///     Err(StartError::State(StateError::Full { path, .. })) => println!("make room for {}", path.display()),
+///     other => drop(other?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
@@ -84,7 +94,7 @@ pub enum StateError {
         /// The file.
         path: PathBuf,
         /// The mismatch.
-        source: Box<RestoreError>,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 

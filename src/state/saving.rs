@@ -24,7 +24,20 @@ const RETRY: Duration = Duration::from_secs(5);
 const REMINDER: Duration = Duration::from_secs(60);
 
 /// The status of the saved state.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// if let Some(state) = node.state() {
+///     println!("saved {} s ago", state.age.as_secs());
+///     if let Some(trouble) = state.trouble {
+///         println!("cannot save: {trouble}");
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct StateStanding {
     /// All changes up to this time are saved, in milliseconds since 1970 by this node's clock.
     pub saved_ms: u64,

@@ -121,7 +121,17 @@ pub(super) fn read(dir: &Path, lineage: u64) -> Result<Option<Seal>, StateError>
 }
 
 /// The file is older than the last completed commit: newer commits are damaged, or a backup replaced the file.
+///
+/// ```no_run
+/// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+/// if let Some(rolled_back) = node.state().and_then(|state| state.rolled_back) {
+///     println!("{} commits are lost", rolled_back.commits);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
 pub struct RolledBack {
     /// When the commit that the node started from completed, in milliseconds since 1970.
     pub restored_ms: u64,

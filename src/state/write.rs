@@ -42,7 +42,10 @@ pub(super) fn batch(write: &WriteTransaction, batch: &Batch) -> Result<(), redb:
             Change::Facts(known) => facts(write, known)?,
             Change::Gone { structure, actor } => gone(write, *structure, actor)?,
             Change::Rows { shape, actor, anew, extent, after, rows: batch } => {
-                let number = part(write, shape, actor, *anew, *extent)?;
+                if *anew {
+                    remove_part(write, shape.id(), actor)?;
+                }
+                let number = part(write, shape, actor, *extent)?;
                 rows(write, number, *after, batch)?;
             }
         }
@@ -51,30 +54,30 @@ pub(super) fn batch(write: &WriteTransaction, batch: &Batch) -> Result<(), redb:
 }
 
 /// Records the extent of a part. Returns the part number of its rows.
-pub(super) fn part(
-    write: &WriteTransaction,
-    shape: &Shape,
-    actor: &Actor,
-    anew: bool,
-    extent: Extent,
-) -> Result<u64, redb::Error> {
+fn part(write: &WriteTransaction, shape: &Shape, actor: &Actor, extent: Extent) -> Result<u64, redb::Error> {
     let id = shape.id();
     write.open_table(SHAPES)?.insert(id.0, encoded(shape)?.as_slice())?;
     let key = (id.0, actor.node.as_str(), actor.incarnation.0);
     let mut parts = write.open_table(PARTS)?;
     let known = parts.get(key)?.and_then(|found| postcard::from_bytes::<SavedPart>(found.value()).ok());
     let number = match known {
-        Some(known) if !anew => known.number,
-        _ => {
-            let mut all = write.open_table(ROWS)?;
-            if let Some(known) = known {
-                all.retain_in((known.number, 0)..=(known.number, u32::MAX), |_, _| false)?;
-            }
-            next(write)?
-        }
+        Some(known) => known.number,
+        None => next(write)?,
     };
     parts.insert(key, encoded(&SavedPart { number, extent })?.as_slice())?;
     Ok(number)
+}
+
+/// Removes a part and its rows.
+fn remove_part(write: &WriteTransaction, structure: StructureId, actor: &Actor) -> Result<(), redb::Error> {
+    let mut parts = write.open_table(PARTS)?;
+    let known = parts.remove((structure.0, actor.node.as_str(), actor.incarnation.0))?;
+    let known = known.and_then(|found| postcard::from_bytes::<SavedPart>(found.value()).ok());
+    if let Some(known) = known {
+        let mut all = write.open_table(ROWS)?;
+        all.retain_in((known.number, 0)..=(known.number, u32::MAX), |_, _| false)?;
+    }
+    Ok(())
 }
 
 /// A part number that was never used.
@@ -101,14 +104,10 @@ fn rows(write: &WriteTransaction, number: u64, after: u64, batch: &[u8]) -> Resu
     split.map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
+/// Removes a part, and the structure if it was the last one.
 fn gone(write: &WriteTransaction, structure: StructureId, actor: &Actor) -> Result<(), redb::Error> {
-    let mut parts = write.open_table(PARTS)?;
-    let known = parts.remove((structure.0, actor.node.as_str(), actor.incarnation.0))?;
-    let known = known.and_then(|found| postcard::from_bytes::<SavedPart>(found.value()).ok());
-    if let Some(known) = known {
-        let mut all = write.open_table(ROWS)?;
-        all.retain_in((known.number, 0)..=(known.number, u32::MAX), |_, _| false)?;
-    }
+    remove_part(write, structure, actor)?;
+    let parts = write.open_table(PARTS)?;
     let mut left = parts.range((structure.0, "", 0)..)?;
     let next = left.next().transpose()?;
     if next.is_none_or(|(key, _)| key.value().0 != structure.0) {
