@@ -8,7 +8,7 @@ use tallymesh_engine::{Cache, CacheError, Held, Stamp};
 use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Incarnation, NodeName, StructureName, bounds};
 
-use crate::check::EVERYTHING;
+use crate::check::seen::EVERYTHING;
 use crate::truth::RunId;
 
 /// An acknowledged write.

@@ -23,9 +23,8 @@ pub use builder::{Builder, quick_config, series, spec};
 pub use sent::Sent;
 
 use crate::caches::Writes;
-use crate::check;
 use crate::fault::Fault;
-use crate::limits::{self as kept, Admissions, Limits};
+use crate::limits::{Admissions, Limits};
 use crate::network::{Conditions, Fate, Links};
 use crate::node::Node;
 use crate::random::Random;
@@ -380,7 +379,7 @@ impl Cluster {
             run: process.run,
             random: &mut self.work_random,
         });
-        failures.extend(took.iter().filter_map(|(table, name)| kept::bounded(self, n, table, name).err()));
+        failures.extend(took.iter().filter_map(|(table, name)| self.check_bound(n, table, name).err()));
         for what in failures {
             let label = self.nodes[n].label.clone();
             self.fail(format!("{label}: {what}"));
@@ -476,24 +475,5 @@ impl Cluster {
             self.schedule(Time(self.now.0 + step.at.0), Event::Fault(step.fault));
         }
         Ok(())
-    }
-
-    /// Checks everything that must hold at every moment, on every node.
-    ///
-    /// # Errors
-    /// [`Failure`] says what does not hold.
-    pub fn check(&self) -> Result<(), Failure> {
-        check::always(self).map_err(|what| Failure { at: self.now, what })
-    }
-
-    /// Waits until every replica equals the ledger, at most for [`check::settle_time`]. Then it asserts that all replicas do,
-    /// that they stay so, and that only digests flow from then on.
-    ///
-    /// All faults must be healed, and nothing may be counted any more.
-    ///
-    /// # Errors
-    /// [`Failure`] names what is pending, or what flows.
-    pub fn settle(&mut self) -> Result<Duration, Failure> {
-        check::settle(self)
     }
 }

@@ -10,7 +10,7 @@ use tallymesh_engine::{GaugeCache, Held, Time};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, NodeName, StructureName};
 
-use crate::check::Rows;
+use crate::check::rows::Rows;
 use crate::truth::{RunId, Totals, Truth, less};
 
 /// The gauge cache of a process, with what was seen of it.

@@ -33,6 +33,7 @@ pub mod cluster;
 mod disk;
 pub mod fault;
 mod gauges;
+mod hold;
 pub mod limits;
 pub mod network;
 pub mod node;
@@ -44,9 +45,9 @@ pub mod truth;
 
 pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, series, spec};
 pub use fault::{Fault, Lie, Step};
+pub use hold::SimHold;
 pub use limits::Limits;
 pub use network::Conditions;
-pub use node::SimHold;
 pub use random::Random;
 pub use service::{Context, Service};
 pub use truth::Truth;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limiter::{Bucket, Founding, Limiter, Soft, UNITS};
-use tallymesh_engine::{Life, Replica, Structure, Time, Wake};
+use tallymesh_engine::{Structure, Time, Wake};
 use tallymesh_schemas::{NodeName, Rate, Strength, StructureName, ThrottleSpec};
 
 /// The limits of every node of a cluster.
@@ -83,7 +83,7 @@ impl Limits {
     }
 
     /// The divided limits: structure, name, and total.
-    fn shared(&self) -> impl Iterator<Item = (&String, &String, u64)> {
+    pub(crate) fn shared(&self) -> impl Iterator<Item = (&String, &String, u64)> {
         let throttles = self.throttles.iter().filter(|(.., spec)| spec.strength == Strength::Hard);
         let wholes = throttles.map(|(structure, name, _)| (structure, name, UNITS));
         wholes.chain(self.pools.iter().map(|(structure, name, permits)| (structure, name, *permits)))
@@ -250,36 +250,6 @@ impl Admissions {
     }
 }
 
-/// I9: no two processes use the same share.
-///
-/// The share that a process may use grows only through events, and shrinks by itself. So a node without events since the last
-/// check is assumed to have the same share, and is read again only if the sum would be too high.
-pub(crate) fn shares(cluster: &mut crate::Cluster) -> Result<(), String> {
-    let Some(limits) = cluster.limits.take() else { return Ok(()) };
-    let looked = all_shares(&limits, cluster, false).or_else(|_| all_shares(&limits, cluster, true));
-    cluster.limits = Some(limits);
-    looked
-}
-
-fn all_shares(limits: &Limits, cluster: &mut crate::Cluster, anew: bool) -> Result<(), String> {
-    let now = cluster.now();
-    for node in cluster.nodes.iter_mut().filter(|node| anew || node.units.is_none()) {
-        let limiters = node.process.as_ref().map(|process| &process.limiters);
-        let units = |(structure, name, _): (&String, &String, u64)| {
-            let limiter = limiters.and_then(|all| all.iter().find(|(of, _)| of.as_str() == structure));
-            limiter.map_or(0, |(_, limiter)| limiter.units(name, node.clock.read(now).mono))
-        };
-        node.units = Some(limits.shared().map(units).collect());
-    }
-    for (at, (_, name, whole)) in limits.shared().enumerate() {
-        let sum: u64 = cluster.nodes.iter().filter_map(|node| node.units.as_ref()?.get(at)).sum();
-        if sum > whole {
-            return Err(format!("I9: {name}: the shares of all nodes are {sum} of {whole}"));
-        }
-    }
-    Ok(())
-}
-
 /// Reference soft throttles: they have existed since their process began and have received every row when it arrived. No
 /// throttle may admit what its reference would refuse (I11).
 #[derive(Debug, Default)]
@@ -324,59 +294,6 @@ impl References {
     }
 }
 
-/// How much later than assumed a row may arrive on the networks of the swarm.
-const ON_ITS_WAY: Duration = Duration::from_secs(2);
-
-/// Checks the bound that a node states for a soft throttle: no other node has admitted more that this node has not received.
-pub(crate) fn bounded(cluster: &crate::Cluster, at: usize, table: &StructureName, name: &str) -> Result<(), String> {
-    let node = &cluster.nodes[at];
-    let Some(node_process) = &node.process else { return Ok(()) };
-    let (limiter, structure) = (node_process.limiters.get(table), node_process.structures.get(table));
-    let (Some(limiter), Some(structure)) = (limiter, structure) else { return Ok(()) };
-    let now = node.clock.read(cluster.now()).mono;
-    let Some(throttle) = limiter.find(name) else { return Ok(()) };
-    let standing = throttle.standing(now);
-    if standing.spec.strength == Strength::Hard {
-        return Ok(());
-    }
-    for other in cluster.nodes.iter().filter(|other| other.name != node.name) {
-        // A leaving node takes its counts back, and other nodes have subtracted its admissions already.
-        let Some(process) = other.process.as_ref().filter(|process| process.leaving.is_none()) else { continue };
-        let Some(theirs) = process.structures.get(table) else { continue };
-        let Some(known) = heard_of(cluster, (&node_process.replica, structure), other, name) else { continue };
-        let own = theirs.count(name.as_bytes(), now).local;
-        let unheard = u64::try_from(own - known).unwrap_or(0);
-        let bound = standing.unheard_at_worst().saturating_add(standing.spec.rate.within(ON_ITS_WAY));
-        if unheard > bound {
-            return Err(format!("{name}: {} has admitted {unheard} unheard, and the bound says {bound}", other.label));
-        }
-    }
-    Ok(())
-}
-
-/// How much of a node's admissions is in another node's copy of a structure; `None` if the other node does not count that node
-/// among the others, because it has received nothing of it, or nothing since it left.
-///
-/// If two machines have one name, a copy is current for the one with the latest run; the other one is not received.
-fn heard_of(
-    cluster: &crate::Cluster,
-    (replica, structure): (&Replica, &Structure),
-    node: &crate::node::Node,
-    name: &str,
-) -> Option<i64> {
-    let latest = structure.latest(&node.name)?;
-    let truth = cluster.truth.borrow();
-    let actors = truth.actors_of(node.process.as_ref()?.run);
-    let alone = cluster.nodes.iter().filter(|other| other.name == node.name).count() == 1;
-    let left = || replica.nodes().any(|(name, _, life)| *name == node.name && life == Life::Left);
-    if !actors.contains(&latest) && (!alone || left()) {
-        return None;
-    }
-    // A process that renews states its counts again, so they include what was received of its earlier run.
-    let rows = actors.iter().filter_map(|actor| structure.row_of(actor, name.as_bytes()));
-    Some(rows.map(|row| row.value()).max().unwrap_or(0))
-}
-
 /// A permit that the checker tracks.
 #[derive(Debug)]
 pub struct SimPermit {
@@ -387,8 +304,8 @@ pub struct SimPermit {
 
 impl SimPermit {
     /// Whether its node uses more permits than it has.
-    pub fn is_overdue(&self, node: &crate::Context<'_>) -> bool {
-        self.permit.as_ref().is_some_and(|permit| permit.is_overdue(node.now().mono))
+    pub fn is_overdue(&self, now: Time) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.is_overdue(now))
     }
 }
 

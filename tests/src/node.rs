@@ -1,25 +1,23 @@
 //! A simulated node: a process with a replica, its clocks, and its knowledge of the other nodes.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use tallymesh_engine::limiter::Limiter;
-use tallymesh_engine::{Hold, Life, Now, Replica, Series, Structure, Time};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window, bounds};
+use tallymesh_engine::{Life, Now, Replica, Series, Structure, Time};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window};
 
 use crate::caches::{SeenWrites, SimCache, TakenBack};
-use crate::check::{self, Looked, Seen};
+use crate::check::seen::{Looked, Seen};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::gauges::SimGauge;
+use crate::hold::SimHold;
 use crate::limits::References;
 use crate::network::Fate;
 use crate::service::Service;
-use crate::truth::{RunId, Truth};
+use crate::truth::RunId;
 
 /// A message that waits for a stopped process.
 #[derive(Debug)]
@@ -145,61 +143,6 @@ impl Node {
 }
 
 impl Process {
-    /// Records that the replica may have taken another incarnation, or may have learned of forgotten nodes.
-    pub(crate) fn note_actor(&mut self, truth: &mut Truth) -> Result<(), String> {
-        if let Some(taken_back) = &mut self.taken_back {
-            taken_back.hear(&self.actor.node, &self.replica.facts().tombstones, &mut self.cache_seen);
-        }
-        if self.actor == *self.replica.actor() {
-            return Ok(());
-        }
-        let was = std::mem::replace(&mut self.actor, self.replica.actor().clone());
-        truth.also(self.run, self.actor.clone());
-        if let Some(sim) = self.caches.values().next() {
-            sim.writes.borrow_mut().contest(truth.sharing(&self.actor).iter().copied());
-        }
-        if truth.is_forgotten(&was) {
-            // The node was forgotten, so its caches start over.
-            self.cache_seen = SeenWrites::default();
-            for sim in self.caches.values_mut() {
-                sim.start_over();
-                sim.writes.borrow_mut().end(self.run);
-            }
-        }
-        check::taken_along(self, &was, truth)
-    }
-
-    /// Records new windows of series. Returns how many have begun. A small step back of the clock brings none back.
-    pub(crate) fn note_windows(&mut self, truth: &mut Truth) -> Result<usize, String> {
-        let mut turned = 0;
-        let known = self.windows_seen.len();
-        for (at, series) in self.replica.series().enumerate() {
-            let current = series.current();
-            let Some(seen) = self.windows_seen.get_mut(at) else {
-                self.windows_seen.push(current);
-                continue;
-            };
-            let back = series.spec().interval_ms().saturating_mul(seen.saturating_sub(current).saturating_add(1));
-            if current < *seen && Duration::from_millis(back) < bounds::MAX_DRIFT {
-                return Err(format!("{}: window {current} comes a second time, behind {seen}", series.spec().name));
-            }
-            turned += usize::from(current != *seen);
-            *seen = current;
-        }
-        if turned > 0 || known < self.windows_seen.len() {
-            let before = std::mem::replace(&mut self.windows, events(&self.replica));
-            let mut there: BTreeSet<_> = self.replica.structures().iter().map(|structure| structure.id()).collect();
-            for window in &self.windows {
-                if !before.iter().any(|known| Arc::ptr_eq(known, window)) {
-                    truth.begin_anew(self.run, &window.spec().name);
-                    there.remove(&window.id());
-                }
-            }
-            self.seen.forget(|structure| there.contains(&structure));
-        }
-        Ok(turned)
-    }
-
     /// The windows of a series on this node, the next one first.
     pub(crate) fn windows_of(&self, series: &Series) -> Vec<(Window, Arc<Structure>)> {
         let (current, kept) = (series.current(), u64::from(series.spec().windows));
@@ -272,21 +215,4 @@ pub(crate) fn events(replica: &Replica) -> Vec<Arc<Structure>> {
         class.is_window() || class == Class::GaugeCache
     });
     structures
-}
-
-/// A [`Hold`] that the ground truth tracks.
-#[derive(Debug)]
-pub struct SimHold {
-    pub(crate) hold: Option<Hold>,
-    pub(crate) truth: Rc<RefCell<Truth>>,
-    pub(crate) run: RunId,
-    pub(crate) structure: StructureName,
-    pub(crate) key: Vec<u8>,
-}
-
-impl Drop for SimHold {
-    fn drop(&mut self) {
-        drop(self.hold.take());
-        self.truth.borrow_mut().record(self.run, &self.structure, &self.key, -1);
-    }
 }

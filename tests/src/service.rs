@@ -14,8 +14,8 @@ use tallymesh_schemas::{MaskLimit, NodeName, StructureName, Window, key};
 use crate::caches::{Moment, SimCache};
 use crate::clock::EPOCH_MS;
 use crate::gauges::{Look, SimGauge};
+use crate::hold::SimHold;
 use crate::limits::{Admissions, Limits, References, SimPermit};
-use crate::node::SimHold;
 use crate::random::Random;
 use crate::truth::{RunId, Truth};
 

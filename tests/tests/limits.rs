@@ -326,7 +326,7 @@ fn permits_are_never_too_many() {
             held.push((step, label.clone(), permit));
         }
         held.retain(|(since, label, permit)| {
-            let overdue = cluster.with(label, |node| permit.is_overdue(node)).unwrap_or(true);
+            let overdue = cluster.with(label, |node| permit.is_overdue(node.now().mono)).unwrap_or(true);
             step - since < 60 && !overdue
         });
         most = most.max(held.len());
@@ -363,16 +363,18 @@ fn what_is_overdue_is_nobody_elses_yet() {
                         .map(|permit| (step, label, permit)),
                 );
             }
-            held.retain_mut(|(since, label, permit)| match cluster.with(label, |node| permit.is_overdue(node)) {
-                Some(true) => {
-                    overdue += 1;
-                    step - *since < late
+            held.retain_mut(|(since, label, permit)| {
+                match cluster.with(label, |node| permit.is_overdue(node.now().mono)) {
+                    Some(true) => {
+                        overdue += 1;
+                        step - *since < late
+                    }
+                    Some(false) => {
+                        *since = step;
+                        true
+                    }
+                    None => false,
                 }
-                Some(false) => {
-                    *since = step;
-                    true
-                }
-                None => false,
             });
         }
         assert!(overdue > 0, "{script}: nothing was overdue");

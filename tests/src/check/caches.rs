@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use tallymesh_engine::{CacheEntry, Stamp};
 use tallymesh_schemas::{Actor, StructureName, Version, bounds};
 
-use super::converged::{Open, compare};
 use crate::caches::{SimCache, Written};
+use crate::check::open::{Open, compare};
 use crate::clock::EPOCH_MS;
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
@@ -22,7 +22,7 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 /// lost. If two processes have had one name, the other nodes keep what one of them has; writes that the other one's writes
 /// superseded may be lost with those. No node accepts the writes of a process whose clock is far ahead, nor what follows them,
 /// until that clock is right again.
-pub(super) fn pending(cluster: &Cluster, open: &mut Open) {
+pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {
             let sim = &process.caches[&spec.name];
@@ -50,7 +50,7 @@ fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u6
 
 /// How many requests of how many nodes may wait until a clock reaches the requested rows. It counts each run of which some node
 /// has rows that are too far ahead for a reader: at its owner or, if the run has ended, at another holder.
-pub(super) fn waiting(cluster: &Cluster) -> usize {
+pub(crate) fn waiting(cluster: &Cluster) -> usize {
     let copies = cluster.cache_specs.iter().flat_map(|spec| running(cluster).map(move |reader| (spec, reader)));
     let all = copies.map(|(spec, (node, process))| {
         let sim = &process.caches[&spec.name];

@@ -2,34 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::{Held, Row, Structure};
+use tallymesh_engine::Held;
 use tallymesh_schemas::{Actor, NodeName, OnDead, StructureSpec};
 
-use super::{caches, windows};
+use crate::check::histories::is_limited;
+use crate::check::open::{NAMED, Open, compare};
+use crate::check::{caches, keepers};
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
-
-/// Lines that a report lists: enough to see what is wrong.
-const NAMED: usize = 8;
-
-/// The pending differences, as lines for people, up to a requested number.
-pub(super) struct Open {
-    lines: Vec<String>,
-    most: usize,
-}
-
-impl Open {
-    pub(super) fn say(&mut self, what: impl FnOnce() -> String) {
-        if !self.is_full() {
-            self.lines.push(what());
-        }
-    }
-
-    /// Whether the list is full, so that further search is useless.
-    pub(super) fn is_full(&self) -> bool {
-        self.lines.len() >= self.most
-    }
-}
 
 /// Lists the differences between the cluster and the ledger of acknowledged operations; empty when there are none.
 ///
@@ -41,18 +21,18 @@ pub fn pending(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Whether nothing is [`pending`].
-pub(super) fn is_reached(cluster: &Cluster) -> bool {
+pub(crate) fn is_reached(cluster: &Cluster) -> bool {
     look(cluster, 1).is_empty()
 }
 
 fn look(cluster: &Cluster, most: usize) -> Vec<String> {
-    let mut open = Open { lines: Vec::new(), most };
+    let mut open = Open::new(most);
     untold(cluster, &mut open);
     structures(cluster, &mut open);
-    windows::pending(cluster, &mut open);
-    windows::pending_gauges(cluster, &mut open);
+    keepers::pending(cluster, &mut open);
+    keepers::pending_gauges(cluster, &mut open);
     caches::pending(cluster, &mut open);
-    open.lines
+    open.into_lines()
 }
 
 /// What a process has counted and not sent yet. Reading it puts it into rows that no other node has.
@@ -130,25 +110,6 @@ fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<Nod
     last
 }
 
-/// Compares a copy with its owner's rows.
-pub(super) fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mut impl FnMut(String)) {
-    let Some(own) = owner.held().into_iter().find(|own| own.actor == held.actor) else { return };
-    if held.applied != own.applied {
-        return say(format!("has {} up to {}, it is at {}", held.actor, held.applied, own.applied));
-    }
-    let sorted = |structure: &Structure| -> BTreeMap<Vec<u8>, Row> {
-        structure.rows_of(&held.actor).into_iter().filter(|(_, row)| row.version > held.since).collect()
-    };
-    let (theirs, ours) = (sorted(owner), sorted(copy));
-    if theirs != ours {
-        let differ = theirs.iter().filter(|(key, row)| ours.get(*key) != Some(row)).count();
-        let more = ours.keys().filter(|key| !theirs.contains_key(*key)).count();
-        say(format!("{} rows of {} differ and {more} are none of its", differ, held.actor));
-    } else if held.since == 0 && held.fingerprint != own.fingerprint {
-        say(format!("has the rows of {}, but another fingerprint", held.actor));
-    }
-}
-
 /// Checks that the right actors count.
 fn counted(
     cluster: &Cluster,
@@ -190,7 +151,7 @@ fn totals(
     let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
     for held in held.values().filter(|held| held.counts && held.actor != process.actor) {
         let owner = running(cluster).find(|(_, other)| other.actor == held.actor && held.since == 0);
-        match owner.filter(|_| !super::is_limited(structure)) {
+        match owner.filter(|_| !is_limited(structure)) {
             Some((_, owner)) => truth
                 .values(owner.run, &spec.name)
                 .for_each(|(key, value)| *sums.entry(key.to_vec()).or_default() += value),
@@ -200,7 +161,7 @@ fn totals(
                 .for_each(|(key, row)| *sums.entry(key).or_default() += row.value()),
         }
     }
-    if super::is_limited(structure) {
+    if is_limited(structure) {
         // The checker of admissions covers what limits count. Reads are the sum of the rows in any case.
         for (key, row) in structure.rows_of(&process.actor) {
             *sums.entry(key).or_default() += row.value();

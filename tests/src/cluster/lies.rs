@@ -8,7 +8,7 @@ use tallymesh_engine::Life;
 use tallymesh_schemas::{Actor, Incarnation};
 
 use super::Cluster;
-use crate::check;
+use crate::check::process::after_hello;
 use crate::fault::Lie;
 
 /// How much later the runs are that liars invent.
@@ -58,7 +58,7 @@ impl Cluster {
         node.hellos.insert(other, run);
         if let Some(process) = &mut node.process {
             process.replica.handle_hello(now, &name, run);
-            check::after_hello(process, &name, run);
+            after_hello(process, &name, run);
         }
     }
 

@@ -13,7 +13,7 @@ use tallymesh_schemas::{Class, Incarnation, Overlay, StructureSpec};
 
 use super::{Cluster, Event};
 use crate::caches::{self, SimCache, TakenBack};
-use crate::check::{Looked, Seen};
+use crate::check::seen::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
 use crate::limits::References;

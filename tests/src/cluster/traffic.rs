@@ -8,7 +8,7 @@ use tallymesh_schemas::Actor;
 use tallymesh_schemas::message::Message;
 
 use super::{Cluster, Event};
-use crate::check;
+use crate::check::process::{after_delta, changes};
 use crate::gauges::Look;
 use crate::network::{Fate, way};
 use crate::node::{Node, Waiting};
@@ -124,7 +124,7 @@ impl Cluster {
         }
         self.nodes[n].timer_at = Time::NEVER;
         self.pump(n);
-        if let Err(what) = crate::limits::shares(self) {
+        if let Err(what) = self.check_shares() {
             self.fail(what);
         }
     }
@@ -312,13 +312,13 @@ impl Cluster {
                 self.trace.mark("delta for no window");
                 return;
             }
-            if let Err(what) = check::after_delta(process, &truth.borrow(), delta.structure, &delta.actor, traded) {
+            if let Err(what) = after_delta(process, &truth.borrow(), delta.structure, &delta.actor, traded) {
                 return self.fail(format!("{}: {what}", self.nodes[n].label));
             }
         }
         if self.deliveries.is_multiple_of(self.timing.audit_every) {
             let Some(process) = self.nodes[n].process.as_mut() else { return };
-            let looked = check::changes(process, &self.truth.borrow(), self.spoilt);
+            let looked = changes(process, &self.truth.borrow(), self.spoilt);
             if let Err(what) = looked {
                 self.fail(format!("{}: {what}", self.nodes[n].label));
             }

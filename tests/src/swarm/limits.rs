@@ -146,7 +146,7 @@ impl Service for Asking {
     fn tick(&mut self, node: &mut Context<'_>) {
         self.turn += 1;
         let (turn, lasts) = (self.turn, (self.asked.use_for.as_millis() / LOOK.as_millis()) as u64);
-        self.open.retain(|(since, permit)| turn - since < lasts && !permit.is_overdue(node));
+        self.open.retain(|(since, permit)| turn - since < lasts && !permit.is_overdue(node.now().mono));
         let before = (turn - 1) * self.asked.rate / 100;
         let requests = turn * self.asked.rate / 100 - before;
         for _ in 0..requests {

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::graph::{circles, graph};
-use crate::source::{files, read, root};
+use crate::source::{root, sources};
 
 /// What each package of the workspace depends on; development dependencies apart.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
@@ -64,12 +64,11 @@ fn what_is_sans_io_has_no_runtime_and_no_network() {
         }
     }
     for folder in ["engine/src", "schemas/src"] {
-        for file in files(&[folder], "rs") {
-            let text = read(&file);
+        for source in sources(&[folder]) {
             for word in
                 ["std::fs", "std::thread", "TcpStream", "TcpListener", "UdpSocket", "Instant::now", "SystemTime"]
             {
-                assert!(!text.contains(word), "{file}: {word}");
+                assert!(!source.text.contains(word), "{}: {word}", source.path);
             }
         }
     }
@@ -111,8 +110,13 @@ fn canaries_are_never_shipped() {
 }
 
 /// How many files of a folder still use each other in a circle. The numbers may only fall.
-const CIRCLES: &[(&str, usize)] =
-    &[("schemas/src", 9), ("engine/src", 4), ("transport/src", 3), ("cli/src", 6), ("tests/src", 11)];
+#[rustfmt::skip]
+const CIRCLES: &[(&str, usize)] = &[
+    ("schemas/src", 9),
+    ("engine/src", 4),
+    ("transport/src", 3),
+    ("cli/src", 6),
+];
 
 #[test]
 fn no_file_uses_a_file_that_uses_it() {
