@@ -92,8 +92,20 @@ pub fn measure(rounds: usize) -> Vec<Group> {
     groups
 }
 
-fn batches(rows: usize, rounds: usize) -> Group {
+/// Nanoseconds a row that the engine takes to apply deltas of so many rows.
+fn delivered(feed: &mut Feed, rows: usize) -> f64 {
     let flushes = (100_000 / rows).max(1);
+    let mut spent = 0.0;
+    for _ in 0..flushes {
+        let messages = feed.flush(rows);
+        let start = cpu();
+        feed.deliver(&messages);
+        spent += (cpu() - start).as_nanos() as f64;
+    }
+    spent / (flushes * rows) as f64
+}
+
+fn batches(rows: usize, rounds: usize) -> Group {
     let mut feed = Feed::new(KEYS);
     let keys = input::keys(KEYS);
     let mut peers = Peers::new(&keys);
@@ -106,16 +118,7 @@ fn batches(rows: usize, rounds: usize) -> Group {
     let figures = interleaved(
         rounds,
         vec![
-            Contender::new("tallymesh", || {
-                let mut spent = 0.0;
-                for _ in 0..flushes {
-                    let messages = feed.flush(rows);
-                    let start = cpu();
-                    feed.deliver(&messages);
-                    spent += (cpu() - start).as_nanos() as f64;
-                }
-                spent / (flushes * rows) as f64
-            }),
+            Contender::new("tallymesh", || delivered(&mut feed, rows)),
             Contender::new("crdts PNCounter a key, op applied", || {
                 let changed = distinct(rows, keys.len(), for_ops);
                 let bytes = encode(changed.iter().filter_map(|at| {

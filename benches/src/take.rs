@@ -126,12 +126,19 @@ fn ns_a_take(mut take: impl FnMut(usize) -> bool) -> f64 {
     ns
 }
 
-fn ours<'a>(who: &str, strength: Strength, names: usize, draws: &'a [u32], held: bool) -> Contender<'a> {
+/// Whether the caller holds the throttle or looks it up by its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handle {
+    Held,
+    Looked,
+}
+
+fn ours<'a>(who: &str, strength: Strength, names: usize, draws: &'a [u32], handle: Handle) -> Contender<'a> {
     let mut throttles = Throttles::new(strength, names);
     Contender::new(who, move || {
         let first = throttles.limiter.resolve(&throttles.names[0], throttles.now());
         let ns = match first {
-            Some(throttle) if held => ns_a_take(|_| throttle.take(throttles.now(), 1).admitted()),
+            Some(throttle) if handle == Handle::Held => ns_a_take(|_| throttle.take(throttles.now(), 1).admitted()),
             _ => ns_a_take(|i| throttles.take(&throttles.names[draws[i] as usize])),
         };
         let now = throttles.now();
@@ -146,8 +153,8 @@ fn at_hand(rounds: usize) -> Group {
     let figures = interleaved(
         rounds,
         vec![
-            ours("tallymesh, soft", Strength::Soft, 1, &[], true),
-            ours("tallymesh, hard", Strength::Hard, 1, &[], true),
+            ours("tallymesh, soft", Strength::Soft, 1, &[], Handle::Held),
+            ours("tallymesh, hard", Strength::Hard, 1, &[], Handle::Held),
             Contender::new("governor, one limit, local", move || ns_a_take(|_| governor.check().is_ok())),
             Contender::new("plain cell rate algorithm in one atomic, local", move || ns_a_take(|_| plain.take())),
         ],
@@ -168,8 +175,8 @@ fn by_name(rounds: usize) -> Group {
     let figures = interleaved(
         rounds,
         vec![
-            ours("tallymesh, soft", Strength::Soft, NAMES, draws, false),
-            ours("tallymesh, hard", Strength::Hard, NAMES, draws, false),
+            ours("tallymesh, soft", Strength::Soft, NAMES, draws, Handle::Looked),
+            ours("tallymesh, hard", Strength::Hard, NAMES, draws, Handle::Looked),
             Contender::new("governor, keyed, local", move || ns_a_take(|i| governor.check_key(name(i)).is_ok())),
             Contender::new("limitador in memory, one limit by name, local", move || {
                 ns_a_take(|i| {

@@ -25,7 +25,7 @@ pub use sent::Sent;
 use crate::caches::Writes;
 use crate::fault::Fault;
 use crate::limits::{Admissions, Limits};
-use crate::network::{Conditions, Fate, Links};
+use crate::network::{Conditions, Fate, Links, Messages};
 use crate::node::Node;
 use crate::random::Random;
 use crate::service::{Context, Service};
@@ -153,7 +153,7 @@ pub struct Cluster {
     pub(crate) forgotten: BTreeSet<Actor>,
     /// Messages are spoilt in undetectable ways, so a replica may hold rows that their owner never had, until it has compared
     /// fingerprints.
-    pub(crate) spoilt: bool,
+    pub(crate) messages: Messages,
     deliveries: u64,
     events: u64,
     pub(crate) sent: Sent,
@@ -371,7 +371,9 @@ impl Cluster {
             took: &mut took,
             caches: &process.caches,
             gauges: &process.gauges,
-            unsettled: self.spoilt || process.leaving.is_some() || self.truth.borrow().contested(&process.actor),
+            unsettled: self.messages == Messages::Spoilt
+                || process.leaving.is_some()
+                || self.truth.borrow().contested(&process.actor),
             admissions: &self.admissions,
             failures: &mut failures,
             at: self.now,

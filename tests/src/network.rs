@@ -6,6 +6,15 @@ use tallymesh_engine::Time;
 
 use crate::random::Random;
 
+/// Whether the messages of a cluster can be trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Messages {
+    /// They arrive as they were sent, or not at all.
+    Intact,
+    /// Some are spoilt in undetectable ways, so a replica may hold rows that their owner never had.
+    Spoilt,
+}
+
 /// How messages travel. Shares are in 1/10,000 of all messages.
 #[derive(Debug, Clone)]
 pub struct Conditions {

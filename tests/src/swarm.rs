@@ -10,5 +10,5 @@ mod shrink;
 pub use draw::{Plan, draw};
 pub use limits::Asked;
 pub use load::Load;
-pub use run::{Outcome, run};
+pub use run::{Detail, Outcome, run};
 pub use shrink::shrink;

@@ -88,13 +88,13 @@ fn a_write_comes_behind_what_its_writer_had_seen() {
 }
 
 /// Writes and removals of few keys on all nodes, under faults.
-fn traffic(cluster: &mut Cluster, tenths: u32, ttl: bool) -> Result<(), Failure> {
+fn traffic(cluster: &mut Cluster, tenths: u32) -> Result<(), Failure> {
     let labels: Vec<_> = cluster.nodes().iter().map(|node| node.label().to_owned()).collect();
     for i in 0..tenths {
         for label in &labels {
             cluster.with(label, |node| {
                 let key = format!("k{}", node.random().below(12)).into_bytes();
-                let ttl = if ttl && node.random().chance(3000) { Duration::from_millis(700) } else { NEVER };
+                let ttl = if node.random().chance(3000) { Duration::from_millis(700) } else { NEVER };
                 if node.random().chance(3000) {
                     node.remove("sessions", &key).map(drop).ok();
                 } else {
@@ -114,7 +114,7 @@ fn faulty(seed: u64, script: &str, marks: &[&str]) {
     let result = (|| {
         cluster.run_for(SECOND)?;
         cluster.script(script)?;
-        traffic(&mut cluster, 100, true)?;
+        traffic(&mut cluster, 100)?;
         cluster.fault(&Fault::Heal);
         cluster.settle()
     })();

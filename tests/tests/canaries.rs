@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
-use tallymesh_harness::swarm::{draw, run};
+use tallymesh_harness::swarm::{Detail, draw, run};
 use tallymesh_harness::{Builder, Cluster, Failure, Fault, Limits, Timing, address, quick_config, series, spec};
 use tallymesh_schemas::{
     Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec,
@@ -394,7 +394,7 @@ fn a_stale_disk() -> Option<String> {
 /// What finds a broken rule, and how it says it.
 fn caught() -> Option<(String, String)> {
     let found =
-        (0..SEEDS).find_map(|seed| Some((format!("seed {seed}"), run(&draw(seed), false).failure?.to_string())));
+        (0..SEEDS).find_map(|seed| Some((format!("seed {seed}"), run(&draw(seed), Detail::Hash).failure?.to_string())));
     let named = |name: &str, what: Option<String>| what.map(|what| (name.to_owned(), what));
     found
         .or_else(|| named("interleaved", addition_in_between()))

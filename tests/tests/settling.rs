@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_engine::Time;
-use tallymesh_harness::swarm::{draw, run};
+use tallymesh_harness::swarm::{Detail, draw, run};
 use tallymesh_harness::{Builder, Fault, Step, check, series};
 use tallymesh_schemas::Kind;
 
@@ -42,7 +42,7 @@ fn a_run_of_the_swarm_converges_after_its_last_fault() {
     (plan.load.events, plan.length) = (9000, SECOND * 4);
     let at = Time(0).after(plan.length + SECOND * 2);
     plan.script = vec![Step { at, fault: Fault::Set("a".to_owned(), -90_000) }];
-    let outcome = run(&plan, false);
+    let outcome = run(&plan, Detail::Hash);
     assert_eq!(outcome.failure, None);
     assert!(outcome.settled > SECOND * 10, "{:?}", outcome.settled);
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tallymesh_harness::swarm::{draw, run};
+use tallymesh_harness::swarm::{Detail, draw, run};
 
 const SEEDS: u64 = 300;
 
@@ -19,7 +19,7 @@ fn swarm() {
         for _ in 0..threads {
             scope.spawn(|| {
                 while let seed @ 0..SEEDS = next.fetch_add(1, Ordering::Relaxed) {
-                    let outcome = run(&draw(seed), false);
+                    let outcome = run(&draw(seed), Detail::Hash);
                     failures.lock().unwrap().extend(outcome.failure.map(|failure| format!("seed {seed}: {failure}")));
                     for (mark, n) in outcome.marks {
                         *marks.lock().unwrap().entry(mark).or_default() += n;
@@ -81,12 +81,12 @@ fn swarm() {
 #[test]
 fn a_seed_is_all_it_takes() {
     for seed in [3, 11, 2024] {
-        let hash = run(&draw(seed), false).hash;
-        assert_eq!(hash, run(&draw(seed), true).hash, "whether somebody looks changes nothing");
+        let hash = run(&draw(seed), Detail::Hash).hash;
+        assert_eq!(hash, run(&draw(seed), Detail::Text).hash, "whether somebody looks changes nothing");
         let other =
             Command::new(env!("CARGO_BIN_EXE_swarm")).args(["--trace", "--from", &seed.to_string()]).output().unwrap();
         let text = String::from_utf8(other.stdout).unwrap();
         assert!(text.contains(&format!("hash {hash:016x}")), "seed {seed}: {hash:016x} here, and there:\n{text}");
     }
-    assert_ne!(run(&draw(1), false).hash, run(&draw(2), false).hash);
+    assert_ne!(run(&draw(1), Detail::Hash).hash, run(&draw(2), Detail::Hash).hash);
 }

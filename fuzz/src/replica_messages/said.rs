@@ -77,31 +77,7 @@ impl Driven {
     pub(super) fn said(&mut self, peer: &NodeName, said: &Said) {
         let mut rows_bytes = Vec::new();
         let message = match said {
-            Said::Digest { run, answers, complete, parts, tombstones } => {
-                let name = |which: &Which| match which {
-                    Which::Unknown(_) => "unknown",
-                    known => self.structures[Self::at(*known)].spec().name.as_str(),
-                };
-                let structures = parts.iter().map(|(which, mismatch, entries)| StructureDigest {
-                    structure: self.id(*which),
-                    name: name(which),
-                    kind: if *mismatch { Kind::ThrottleTable } else { self.structures[Self::at(*which)].kind() },
-                    entries: entries.iter().map(|entry| self.entry(peer, *which, entry)).collect(),
-                });
-                let tombstones = tombstones.iter().map(|(who, until)| {
-                    let Actor { node, incarnation } = self.actor(peer, *who);
-                    let until_ms = self.now.unix_ms.saturating_add(until.of(u64::MAX)).saturating_sub(5);
-                    Tombstone { node, from: Incarnation(0), incarnation, until_ms }
-                });
-                Message::Digest(Digest {
-                    incarnation: self.run(*run),
-                    clock_ms: 0,
-                    answers: u64::from(*answers),
-                    complete: *complete,
-                    structures: structures.collect(),
-                    tombstones: tombstones.collect(),
-                })
-            }
+            Said::Digest { .. } => self.digest(peer, said),
             Said::Want { which, who, since, more, snapshot } => {
                 let since = since.of(bounds::VERSION);
                 let after = since.saturating_add(more.of(bounds::VERSION));
@@ -160,6 +136,34 @@ impl Driven {
         if let Err(error) = self.replica.handle_message(self.now, peer, &bytes) {
             assert!(!error.to_string().is_empty());
         }
+    }
+
+    /// A digest of a peer; a goodbye if `said` is something else.
+    fn digest(&self, peer: &NodeName, said: &Said) -> Message<'_> {
+        let Said::Digest { run, answers, complete, parts, tombstones } = said else { return Message::Goodbye };
+        let name = |which: &Which| match which {
+            Which::Unknown(_) => "unknown",
+            known => self.structures[Self::at(*known)].spec().name.as_str(),
+        };
+        let structures = parts.iter().map(|(which, mismatch, entries)| StructureDigest {
+            structure: self.id(*which),
+            name: name(which),
+            kind: if *mismatch { Kind::ThrottleTable } else { self.structures[Self::at(*which)].kind() },
+            entries: entries.iter().map(|entry| self.entry(peer, *which, entry)).collect(),
+        });
+        let tombstones = tombstones.iter().map(|(who, until)| {
+            let Actor { node, incarnation } = self.actor(peer, *who);
+            let until_ms = self.now.unix_ms.saturating_add(until.of(u64::MAX)).saturating_sub(5);
+            Tombstone { node, from: Incarnation(0), incarnation, until_ms }
+        });
+        Message::Digest(Digest {
+            incarnation: self.run(*run),
+            clock_ms: 0,
+            answers: u64::from(*answers),
+            complete: *complete,
+            structures: structures.collect(),
+            tombstones: tombstones.collect(),
+        })
     }
 
     /// A digest by which a peer tells its own head.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use tallymesh_harness::fault::write_script;
-use tallymesh_harness::swarm::{Plan, draw, run, shrink};
+use tallymesh_harness::swarm::{Detail, Plan, draw, run, shrink};
 
 /// Simulates clusters, one a seed, each with its own mix of faults, and stops at the first that fails.
 #[derive(Debug, Parser)]
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
                         return;
                     }
                     let seed = arguments.from + i;
-                    let outcome = run(&draw(seed), false);
+                    let outcome = run(&draw(seed), Detail::Hash);
                     if let Some(failure) = &outcome.failure {
                         stop.store(!arguments.all, Ordering::Relaxed);
                         println!("seed {seed}: {failure}");
@@ -133,7 +133,7 @@ fn main() -> ExitCode {
 }
 
 fn trace(plan: &Plan) -> ExitCode {
-    let outcome = run(plan, true);
+    let outcome = run(plan, Detail::Text);
     for line in &outcome.lines {
         println!("{line}");
     }

@@ -9,6 +9,7 @@ use tallymesh_schemas::{Actor, Kind, StructureName, Window, bounds, key};
 use crate::check::open::{Open, compare};
 use crate::check::rows::{Rows, value};
 use crate::cluster::Cluster;
+use crate::network::Messages;
 use crate::node::{Node, Process};
 use crate::truth::{Totals, less, most};
 
@@ -122,7 +123,7 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
             Some(held) if held.applied != have => {
                 say(format!("has {} of {actor}, {} has {have}", held.applied, by.node.label));
             }
-            Some(_) if cluster.spoilt => {}
+            Some(_) if cluster.messages == Messages::Spoilt => {}
             Some(held) => {
                 let sorted = |window: &Structure| window.rows_of(actor).into_iter().collect::<BTreeMap<_, _>>();
                 if held.since == 0 && sorted(&keeper.window) != sorted(&by.window) {
@@ -149,7 +150,7 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
 /// Reads match the ledger exactly: for each running process that keeps the window its acknowledged operations, for other
 /// processes what the node knows of them, and both minus what the removals had seen.
 fn counts(cluster: &Cluster, keepers: &[Keeper<'_>], say: &mut impl FnMut(&Keeper<'_>, String)) {
-    let Some(name) = keepers.first().map(name).filter(|_| !cluster.spoilt) else { return };
+    let Some(name) = keepers.first().map(name).filter(|_| cluster.messages == Messages::Intact) else { return };
     let truth = cluster.truth.borrow();
     // Processes whose removals are certainly known here, unless rows were voided that one of the removals relied on.
     let certain = |run| !truth.disturbed() && keepers.iter().any(|other| other.process.run == run);

@@ -9,22 +9,29 @@ use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, Structu
 use crate::check::histories::{each_row, is_limited, rows_of_another};
 use crate::check::seen::{EVERYTHING, Right, SeenPart, SeenRow};
 use crate::check::windows;
+use crate::network::Messages;
 use crate::node::Process;
 use crate::truth::Truth;
 
 /// The most entries that a link keeps for one actor in one structure: one in each of its maps.
 const ENTRIES_A_PART: usize = 8;
 
+/// Whether a delta may have replaced a copy by one that lacks rows. When a snapshot of a run that is gone ends, the node takes
+/// the furthest of two incomplete copies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaced {
+    No,
+    Maybe,
+}
+
 /// Checks the rows of an actor after a delta: each row is a state that its owner had, and none goes back. Rows with versions
-/// that were known before must be unchanged; every [`EVERYTHING`]th check verifies that. `traded` says that the delta may have
-/// ended a snapshot of a run that is gone: of two incomplete copies the node takes the furthest, and that one may lack a row
-/// that this node had.
+/// that were known before must be unchanged; every [`EVERYTHING`]th check verifies that.
 pub(crate) fn after_delta(
     process: &mut Process,
     truth: &Truth,
     structure: StructureId,
     actor: &Actor,
-    traded: bool,
+    replaced: Replaced,
 ) -> Result<(), String> {
     let Some(structure) = process.structure_of(structure) else { return Ok(()) };
     let name = &structure.spec().name;
@@ -83,13 +90,15 @@ pub(crate) fn after_delta(
         return Ok(());
     }
     // A row that is gone was retired: its owner counted nothing there, then or later.
-    for (key, last) in seen.rows.iter().filter(|(_, last)| last.look < seen.looks) {
-        if events || !(traded || truth.was_zero(actor, name, key, last.position)) {
-            let since = last.row.version;
-            return Err(format!("{name}: {actor} counts {key:02x?} since version {since}, and that row is gone"));
-        }
+    let retired = |key: &[u8], last: &SeenRow| {
+        !events && (replaced == Replaced::Maybe || truth.was_zero(actor, name, key, last.position))
+    };
+    let looks = seen.looks;
+    if let Some((key, last)) = seen.rows.iter().find(|(key, last)| last.look < looks && !retired(key, last)) {
+        let since = last.row.version;
+        return Err(format!("{name}: {actor} counts {key:02x?} since version {since}, and that row is gone"));
     }
-    seen.rows.retain(|_, last| last.look == seen.looks);
+    seen.rows.retain(|_, last| last.look == looks);
     Ok(())
 }
 
@@ -114,17 +123,17 @@ pub(crate) fn after_hello(process: &mut Process, node: &NodeName, run: Incarnati
 ///
 /// # Errors
 /// Says what does not hold.
-pub fn process(process: &Process, truth: &Truth, spoilt: bool) -> Result<(), String> {
+pub fn process(process: &Process, truth: &Truth, messages: Messages) -> Result<(), String> {
     let mut parts = 0;
     for structure in process.structures.values().chain(process.windows()) {
-        self::structure(process, truth, structure, spoilt, None)?;
+        self::structure(process, truth, structure, messages, None)?;
         parts += structure.held().len();
     }
     links(process, parts, truth)
 }
 
 /// [`process`], limited to what has changed since the last check passed.
-pub(crate) fn changes(process: &mut Process, truth: &Truth, spoilt: bool) -> Result<(), String> {
+pub(crate) fn changes(process: &mut Process, truth: &Truth, messages: Messages) -> Result<(), String> {
     let mut looked = std::mem::take(&mut process.looked);
     looked.looks += 1;
     let everything = looked.looks.is_multiple_of(EVERYTHING);
@@ -141,7 +150,7 @@ pub(crate) fn changes(process: &mut Process, truth: &Truth, spoilt: bool) -> Res
         let quiet = structure.pending() == 0 && !now.held.iter().any(|held| held.replacing);
         let right = looked.right.get(&id).filter(|_| !everything);
         if !quiet || right != Some(&now) {
-            self::structure(process, truth, structure, spoilt, right)?;
+            self::structure(process, truth, structure, messages, right)?;
             // Pending changes are committed now.
             now = state(structure.held());
         }
@@ -157,7 +166,7 @@ fn structure(
     process: &Process,
     truth: &Truth,
     structure: &Structure,
-    spoilt: bool,
+    messages: Messages,
     right: Option<&Right>,
 ) -> Result<(), String> {
     let name = &structure.spec().name;
@@ -166,12 +175,12 @@ fn structure(
         return Ok(());
     }
     if structure.spec().class.cell() == Cell::Events {
-        windows::window(process, truth, structure, spoilt, right)?;
+        windows::window(process, truth, structure, messages, right)?;
         return windows::lasts(process, truth, structure);
     }
     own_part(process, truth, name, structure)?;
     let held = structure.held();
-    let mut others = held.iter().filter(|held| !spoilt && held.actor.node != process.actor.node);
+    let mut others = held.iter().filter(|held| messages == Messages::Intact && held.actor.node != process.actor.node);
     others.try_for_each(|held| rows_of_another(truth, structure, held, right))
 }
 

@@ -15,6 +15,7 @@ use tallymesh_schemas::{Actor, StructureName, key};
 use crate::check::histories::rows_of_another;
 use crate::check::rows::{Rows, value};
 use crate::check::seen::{Right, SeenPart};
+use crate::network::Messages;
 use crate::node::Process;
 use crate::truth::{Totals, Truth, less, most};
 
@@ -24,7 +25,7 @@ pub(crate) fn window(
     process: &Process,
     truth: &Truth,
     window: &Structure,
-    spoilt: bool,
+    messages: Messages,
     right: Option<&Right>,
 ) -> Result<(), String> {
     let name = &window.spec().name;
@@ -51,7 +52,7 @@ pub(crate) fn window(
     if let Some(key) = own.keys().find(|key| truth.track(process.run, name, key).is_none()) {
         return fail(format!("it never counted {key:02x?}"));
     }
-    for held in window.held().iter().filter(|held| !spoilt && held.actor != process.actor) {
+    for held in window.held().iter().filter(|held| messages == Messages::Intact && held.actor != process.actor) {
         rows_of_another(truth, window, held, right)?;
     }
     // Removals of another process with the same name also reduce what this process has counted since, until it is another run.

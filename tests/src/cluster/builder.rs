@@ -13,7 +13,7 @@ use tallymesh_schemas::{
 use super::{Cluster, Event, NewService, Sent, Timing};
 use crate::clock::Clock;
 use crate::limits::{Admissions, Limits};
-use crate::network::{Conditions, Links};
+use crate::network::{Conditions, Links, Messages};
 use crate::node::Node;
 use crate::random::Random;
 use crate::service::Service;
@@ -242,7 +242,7 @@ impl Builder {
             failure: None,
             again: None,
             forgotten: BTreeSet::new(),
-            spoilt: false,
+            messages: Messages::Intact,
             deliveries: 0,
             events: 0,
             sent: Sent::default(),

@@ -6,14 +6,21 @@ use tallymesh_schemas::Actor;
 use super::Cluster;
 use crate::disk::Disk;
 use crate::fault::Fault;
-use crate::network::way;
+use crate::network::{Messages, way};
+
+/// The directions of a link that a cut ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ways {
+    Both,
+    One,
+}
 
 impl Cluster {
     pub(crate) fn strike(&mut self, fault: &Fault) {
         self.trace.note(self.now, &[b"fault", fault.to_string().as_bytes()], || format!("fault: {fault}"));
         match fault {
-            Fault::Cut(a, b) => self.cut(a, b, true),
-            Fault::CutOneWay(a, b) => self.cut(a, b, false),
+            Fault::Cut(a, b) => self.cut(a, b, Ways::Both),
+            Fault::CutOneWay(a, b) => self.cut(a, b, Ways::One),
             Fault::Heal => self.heal(),
             Fault::Crash(names) => self.each(names, Self::crash),
             Fault::Restart(names) => self.each(names, |cluster, n| {
@@ -58,6 +65,16 @@ impl Cluster {
                     cluster.trace.mark("reload");
                 }
             }),
+            Fault::Full(names) => self.each(names, |cluster, n| cluster.nodes[n].disk.full = true),
+            Fault::Restore(..) | Fault::Reboot(_) | Fault::Rewind(..) => self.strike_disk(fault),
+            Fault::Jump(..) | Fault::Set(..) => self.strike_clock(fault),
+            _ => self.strike_network(fault),
+        }
+    }
+
+    /// A process begins with an earlier state.
+    fn strike_disk(&mut self, fault: &Fault) {
+        match fault {
             Fault::Restore(name, age) => self.each(std::slice::from_ref(name), |cluster, n| {
                 let again = cluster.again.clone();
                 let again = again.unwrap_or_else(|| panic!("nobody has said how it came to this: see Cluster::again"));
@@ -75,7 +92,12 @@ impl Cluster {
                 cluster.start(n, None);
                 cluster.trace.mark("rewind");
             }),
-            Fault::Full(names) => self.each(names, |cluster, n| cluster.nodes[n].disk.full = true),
+            _ => {}
+        }
+    }
+
+    fn strike_clock(&mut self, fault: &Fault) {
+        match fault {
             Fault::Jump(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
@@ -92,14 +114,23 @@ impl Cluster {
                 self.truth.borrow_mut().clock_off(std::time::Duration::from_millis(by.unsigned_abs()));
                 self.trace.mark("set");
             }
+            _ => {}
+        }
+    }
+
+    fn strike_network(&mut self, fault: &Fault) {
+        match fault {
             Fault::Lose(share) => self.conditions.lose = *share,
             Fault::Double(share) => self.conditions.double = *share,
             Fault::Reorder(share) => self.conditions.reorder = *share,
             Fault::Truncate(share) => self.conditions.truncate = *share,
             Fault::Corrupt(share) => {
                 self.conditions.corrupt = *share;
-                self.spoilt |= *share > 0;
+                if *share > 0 {
+                    self.messages = Messages::Spoilt;
+                }
             }
+            _ => {}
         }
     }
 
@@ -118,17 +149,17 @@ impl Cluster {
         (0..self.nodes.len()).filter(|n| named(&self.nodes[*n].label)).collect()
     }
 
-    fn cut(&mut self, a: &[String], b: &[String], both: bool) {
+    fn cut(&mut self, a: &[String], b: &[String], ways: Ways) {
         for from in self.side(a, b) {
             for to in self.side(b, a).into_iter().filter(|to| *to != from) {
                 let (pair, direction) = way(from, to);
                 let Some(link) = self.links.get_mut(pair) else { continue };
                 for (at, way) in link.ways.iter_mut().enumerate() {
-                    if both || at == direction {
+                    if ways == Ways::Both || at == direction {
                         way.cut.get_or_insert(self.now);
                     }
                 }
-                self.trace.mark(if both { "cut" } else { "cut one way" });
+                self.trace.mark(if ways == Ways::Both { "cut" } else { "cut one way" });
             }
         }
     }

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tallymesh_engine::replica::next_run;
-use tallymesh_engine::{Cache, Config, Now, Replica, Time, Wake};
+use tallymesh_engine::{Cache, Config, Now, Replica, Structure, Time, Wake};
 use tallymesh_schemas::saved::Part;
-use tallymesh_schemas::{Class, Incarnation, Overlay, StructureSpec};
+use tallymesh_schemas::{Class, Incarnation, Overlay, StructureName, StructureSpec};
 
 use super::{Cluster, Event};
 use crate::caches::{self, SimCache, TakenBack};
@@ -40,6 +40,15 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
     Ok(())
 }
 
+/// The objects of a process.
+#[derive(Default)]
+struct Made {
+    structures: BTreeMap<StructureName, Arc<Structure>>,
+    caches: BTreeMap<StructureName, SimCache>,
+    gauges: BTreeMap<StructureName, SimGauge>,
+    levels: BTreeMap<StructureName, Cache>,
+}
+
 impl Cluster {
     /// Starts a process on a node with the state saved there, in a given incarnation or in that of its wall clock.
     pub(crate) fn start(&mut self, n: usize, incarnation: Option<Incarnation>) {
@@ -60,40 +69,12 @@ impl Cluster {
             replica.keep_state();
         }
         let woken = Arc::new(AtomicBool::new(false));
-        let mut structures = BTreeMap::new();
         let flag = Arc::clone(&woken);
         let wake: Wake = Arc::new(move || flag.store(true, Ordering::Relaxed));
-        for spec in &self.specs {
-            let wake = Arc::clone(&wake);
-            let structure = replica.replicate(spec.clone(), wake);
-            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
-            structures.insert(spec.name.clone(), structure);
-        }
-        let mut caches = BTreeMap::new();
-        for spec in &self.cache_specs {
-            let structure = replica.replicate(spec.clone(), Arc::clone(&wake));
-            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
-            let cache = Cache::of(&structure).unwrap_or_else(|| panic!("{} is no cache", spec.name));
-            caches.insert(spec.name.clone(), SimCache::new(cache, Rc::clone(&self.writes)));
-        }
-        let mut gauges = BTreeMap::new();
-        for spec in &self.gauge_specs {
-            let gauge = replica.replicate_gauge_cache(spec.clone(), Arc::clone(&wake));
-            let gauge = gauge.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
-            gauges.insert(spec.name.clone(), SimGauge::new(gauge));
-        }
         let now = node.clock.read(self.now);
-        for spec in &self.series_specs {
-            let series = replica.replicate_series(now, spec.clone(), Arc::clone(&wake));
-            series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
-        }
-        let mut levels = BTreeMap::new();
-        let limited = self.limits.iter().flat_map(|limits| structures.keys().filter(|name| limits.limited(name)));
-        for name in limited.filter(|_| self.save_every.is_some()) {
-            let kept = replica.keep(StructureSpec::levels(name), Arc::clone(&wake));
-            let cache = kept.ok().and_then(|kept| Cache::of(&kept));
-            levels.insert(name.clone(), cache.unwrap_or_else(|| panic!("no levels of {name}")));
-        }
+        let made = self.replicate(&mut replica, now, &wake);
+        let node = &mut self.nodes[n];
+        let (caches, levels) = (made.caches, made.levels);
         let mut wrong = None;
         if self.save_every.is_some() {
             wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
@@ -106,8 +87,8 @@ impl Cluster {
         }
         let limits = self.limits.as_ref();
         let limiters =
-            limits.map(|limits| limits.start(&structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
-        let references = References::start(limits, &structures, now.mono);
+            limits.map(|limits| limits.start(&made.structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
+        let references = References::start(limits, &made.structures, now.mono);
         levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
         let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
         let run = self.truth.borrow_mut().begin(actor.clone());
@@ -124,11 +105,11 @@ impl Cluster {
         node.process = Some(Process {
             windows: events(&replica),
             replica,
-            structures,
+            structures: made.structures,
             limiters,
             references,
             caches,
-            gauges,
+            gauges: made.gauges,
             taken_back: saved.map(|_| TakenBack { seen: cache_seen.clone(), tombstones }),
             cache_seen,
             run,
@@ -154,6 +135,38 @@ impl Cluster {
             self.fail(what);
         }
         self.pump(n);
+    }
+
+    /// Makes the objects of a process, in the order of the configuration.
+    fn replicate(&self, replica: &mut Replica, now: Now, wake: &Wake) -> Made {
+        let mut made = Made::default();
+        for spec in &self.specs {
+            let structure = replica.replicate(spec.clone(), Arc::clone(wake));
+            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+            made.structures.insert(spec.name.clone(), structure);
+        }
+        for spec in &self.cache_specs {
+            let structure = replica.replicate(spec.clone(), Arc::clone(wake));
+            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+            let cache = Cache::of(&structure).unwrap_or_else(|| panic!("{} is no cache", spec.name));
+            made.caches.insert(spec.name.clone(), SimCache::new(cache, Rc::clone(&self.writes)));
+        }
+        for spec in &self.gauge_specs {
+            let gauge = replica.replicate_gauge_cache(spec.clone(), Arc::clone(wake));
+            let gauge = gauge.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+            made.gauges.insert(spec.name.clone(), SimGauge::new(gauge));
+        }
+        for spec in &self.series_specs {
+            let series = replica.replicate_series(now, spec.clone(), Arc::clone(wake));
+            series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
+        }
+        let limited = self.limits.iter().flat_map(|limits| made.structures.keys().filter(|name| limits.limited(name)));
+        for name in limited.filter(|_| self.save_every.is_some()) {
+            let kept = replica.keep(StructureSpec::levels(name), Arc::clone(wake));
+            let cache = kept.ok().and_then(|kept| Cache::of(&kept));
+            made.levels.insert(name.clone(), cache.unwrap_or_else(|| panic!("no levels of {name}")));
+        }
+        made
     }
 
     /// A process saves what has changed, a batch at a time.

@@ -14,11 +14,16 @@ pub struct Sent {
 }
 
 impl Sent {
-    pub(crate) fn count(&mut self, bytes: usize, delta: bool) {
+    /// Counts a message.
+    pub(crate) fn count(&mut self, bytes: usize) {
         self.messages += 1;
         self.bytes += bytes as u64;
-        self.deltas += u64::from(delta);
-        self.delta_bytes += if delta { bytes as u64 } else { 0 };
+    }
+
+    /// Counts a message among those that carry rows.
+    pub(crate) fn count_delta(&mut self, bytes: usize) {
+        self.deltas += 1;
+        self.delta_bytes += bytes as u64;
     }
 
     /// What was sent since an earlier moment.

@@ -8,9 +8,9 @@ use tallymesh_schemas::Actor;
 use tallymesh_schemas::message::Message;
 
 use super::{Cluster, Event};
-use crate::check::process::{after_delta, changes};
+use crate::check::process::{Replaced, after_delta, changes};
 use crate::gauges::Look;
-use crate::network::{Fate, way};
+use crate::network::{Fate, Messages, way};
 use crate::node::{Node, Waiting};
 
 /// The most messages of a node at one moment. More messages mean an endless exchange.
@@ -99,7 +99,7 @@ impl Cluster {
         let now = self.nodes[n].read_clock(self.now).mono;
         let Some(process) = self.nodes[n].process.as_ref().filter(|process| process.leaving.is_none()) else { return };
         let actor = process.replica.actor();
-        let unsettled = self.spoilt || self.truth.borrow().contested(actor);
+        let unsettled = self.messages == Messages::Spoilt || self.truth.borrow().contested(actor);
         let look = Look { actor, run: process.run, truth: &self.truth, now, at: self.now, unsettled };
         let looked = process.gauges.values().try_for_each(|gauge| gauge.look(&look));
         if let Err(what) = looked {
@@ -186,7 +186,10 @@ impl Cluster {
         let generation = link.generation;
         let way = &mut link.ways[direction];
         way.in_flight += 1;
-        self.sent.count(bytes.len(), kind(&bytes) == "delta");
+        self.sent.count(bytes.len());
+        if kind(&bytes) == "delta" {
+            self.sent.count_delta(bytes.len());
+        }
         let mut at = self.now.after(latency);
         if overtaken {
             at = at.after(later);
@@ -271,7 +274,7 @@ impl Cluster {
         }
         match handled {
             Err(error) => {
-                if fate != Fate::Damaged && !self.spoilt {
+                if fate != Fate::Damaged && self.messages == Messages::Intact {
                     return self.fail(format!("{} refused what {} sent: {error}", self.nodes[to].label, peer));
                 }
                 self.trace.mark("message refused");
@@ -286,7 +289,7 @@ impl Cluster {
         self.deliveries += 1;
         let unix_ms = self.nodes[n].read_clock(self.now).unix_ms;
         if !self.cache_specs.is_empty()
-            && !self.spoilt
+            && self.messages == Messages::Intact
             // A leaving node republishes nothing.
             && let Some(process) = self.nodes[n].process.as_mut().filter(|process| process.leaving.is_none())
         {
@@ -296,7 +299,7 @@ impl Cluster {
                 return self.fail(format!("{}: {what}", self.nodes[n].label));
             }
         }
-        if !self.spoilt
+        if self.messages == Messages::Intact
             && let Ok(Message::Delta(delta)) = Message::decode(bytes)
         {
             let truth = self.truth_handle();
@@ -306,19 +309,20 @@ impl Cluster {
             };
             let whole = delta.snapshot && delta.fingerprint.is_some();
             let traded = whole && delta.actor.node != self.nodes[from].name && gone(&delta.actor);
+            let replaced = if traded { Replaced::Maybe } else { Replaced::No };
             let Some(process) = self.nodes[n].process.as_mut() else { return };
             if !self.series_specs.is_empty() && process.structure_of(delta.structure).is_none() {
                 // For a window that has aged out on this node, or that it has not reached.
                 self.trace.mark("delta for no window");
                 return;
             }
-            if let Err(what) = after_delta(process, &truth.borrow(), delta.structure, &delta.actor, traded) {
+            if let Err(what) = after_delta(process, &truth.borrow(), delta.structure, &delta.actor, replaced) {
                 return self.fail(format!("{}: {what}", self.nodes[n].label));
             }
         }
         if self.deliveries.is_multiple_of(self.timing.audit_every) {
             let Some(process) = self.nodes[n].process.as_mut() else { return };
-            let looked = changes(process, &self.truth.borrow(), self.spoilt);
+            let looked = changes(process, &self.truth.borrow(), self.messages);
             if let Err(what) = looked {
                 self.fail(format!("{}: {what}", self.nodes[n].label));
             }

@@ -256,86 +256,119 @@ fn draw_glitches(seed: u64, nodes: &[String], length: Duration, script: &mut Vec
 
 /// Draws which kinds of fault a run has, and then their times.
 fn draw_script(random: &mut Random, nodes: &[String], length: Duration) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut at = |random: &mut Random, fault: Fault| {
-        let micros = random.below(length.as_micros() as u64);
-        steps.push(Step { at: Time(micros - micros % 1000), fault });
-    };
-    let one = |random: &mut Random| vec![random.pick(nodes).clone()];
-    let some = |random: &mut Random| {
-        let some: Vec<_> = nodes.iter().filter(|_| random.chance(5000)).cloned().collect();
+    let mut script = Script { random, nodes, length, steps: Vec::new() };
+    script.draw_network();
+    script.draw_processes();
+    script.draw_clocks();
+    script.draw_twins();
+    let mut steps = script.steps;
+    steps.sort_by_key(|step| step.at);
+    steps
+}
+
+/// A script that is being drawn.
+struct Script<'a> {
+    random: &'a mut Random,
+    nodes: &'a [String],
+    length: Duration,
+    steps: Vec<Step>,
+}
+
+impl Script<'_> {
+    /// Adds a fault at a drawn moment.
+    fn at(&mut self, fault: Fault) {
+        let micros = self.random.below(self.length.as_micros() as u64);
+        self.steps.push(Step { at: Time(micros - micros % 1000), fault });
+    }
+
+    fn has(&mut self) -> bool {
+        self.random.chance(3000)
+    }
+
+    fn one(&mut self) -> Vec<String> {
+        vec![self.random.pick(self.nodes).clone()]
+    }
+
+    fn some(&mut self) -> Vec<String> {
+        let nodes = self.nodes;
+        let some: Vec<_> = nodes.iter().filter(|_| self.random.chance(5000)).cloned().collect();
         if some.is_empty() || some.len() == nodes.len() { vec![nodes[0].clone()] } else { some }
-    };
-    let has = |random: &mut Random| random.chance(3000);
-    if has(random) {
-        let share = random.between(50, 4000) as u32;
-        at(random, Fault::Lose(share));
     }
-    if has(random) {
-        let share = random.between(50, 3000) as u32;
-        at(random, Fault::Double(share));
-    }
-    if has(random) {
-        let share = random.between(50, 3000) as u32;
-        at(random, Fault::Reorder(share));
-    }
-    if has(random) {
-        let share = random.between(10, 300) as u32;
-        at(random, Fault::Truncate(share));
-    }
-    if has(random) {
-        for _ in 0..random.between(1, 4) {
-            let (left, one_way) = (some(random), random.chance(4000));
-            at(random, if one_way { Fault::CutOneWay(left, Vec::new()) } else { Fault::Cut(left, Vec::new()) });
-            at(random, Fault::Heal);
+
+    fn draw_network(&mut self) {
+        let kinds: [(fn(u32) -> Fault, u64, u64); 4] = [
+            (Fault::Lose, 50, 4000),
+            (Fault::Double, 50, 3000),
+            (Fault::Reorder, 50, 3000),
+            (Fault::Truncate, 10, 300),
+        ];
+        for (kind, least, most) in kinds {
+            if self.has() {
+                let share = self.random.between(least, most) as u32;
+                self.at(kind(share));
+            }
         }
-    }
-    let kinds: [fn(Vec<String>) -> Fault; 6] =
-        [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Reload, Fault::Restart, Fault::Restart];
-    for kind in kinds {
-        if has(random) {
-            for _ in 0..random.between(1, 3) {
-                let whom = one(random);
-                at(random, kind(whom));
+        if self.has() {
+            for _ in 0..self.random.between(1, 4) {
+                let (left, one_way) = (self.some(), self.random.chance(4000));
+                self.at(if one_way { Fault::CutOneWay(left, Vec::new()) } else { Fault::Cut(left, Vec::new()) });
+                self.at(Fault::Heal);
             }
         }
     }
-    if has(random) {
-        let whom = one(random);
-        at(random, Fault::Resume(whom));
+
+    fn draw_processes(&mut self) {
+        let kinds: [fn(Vec<String>) -> Fault; 6] =
+            [Fault::Stop, Fault::Slow, Fault::Renew, Fault::Reload, Fault::Restart, Fault::Restart];
+        for kind in kinds {
+            if self.has() {
+                for _ in 0..self.random.between(1, 3) {
+                    let whom = self.one();
+                    self.at(kind(whom));
+                }
+            }
+        }
+        if self.has() {
+            let whom = self.one();
+            self.at(Fault::Resume(whom));
+        }
+        for kind in [Fault::Crash, Fault::Leave] {
+            if self.random.chance(1500) {
+                let whom = self.one();
+                self.at(kind(whom));
+            }
+        }
+        if self.random.chance(2000) {
+            let (whom, by) = (self.random.pick(self.nodes).clone(), self.random.pick(self.nodes).clone());
+            self.at(Fault::Forget(whom, by));
+        }
     }
-    if random.chance(1500) {
-        let whom = one(random);
-        at(random, Fault::Crash(whom));
+
+    fn draw_clocks(&mut self) {
+        if self.has() {
+            let whom = self.random.pick(self.nodes).clone();
+            let by = self.random.duration(Duration::from_millis(10), Duration::from_secs(20));
+            self.at(Fault::Jump(whom, by));
+        }
+        if self.has() {
+            let (whom, by) = (self.random.pick(self.nodes).clone(), self.random.between(0, 40_000) as i64 - 30_000);
+            self.at(Fault::Set(whom, by));
+        }
     }
-    if random.chance(1500) {
-        let whom = one(random);
-        at(random, Fault::Leave(whom));
+
+    fn draw_twins(&mut self) {
+        if self.random.chance(600) {
+            let whom = self.one();
+            self.at(Fault::Reuse(whom));
+        }
+        if self.random.chance(600) {
+            let whom = self.one();
+            let twin = vec![format!("{}'", whom[0])];
+            let half = self.length.as_micros() as u64 / 2;
+            let start = self.random.below(half);
+            self.steps.push(Step { at: Time(start), fault: Fault::Twin(whom) });
+            let end = start + self.random.below(half);
+            self.steps.push(Step { at: Time(end), fault: Fault::Crash(twin) });
+        }
     }
-    if random.chance(2000) {
-        let (whom, by) = (random.pick(nodes).clone(), random.pick(nodes).clone());
-        at(random, Fault::Forget(whom, by));
-    }
-    if has(random) {
-        let (whom, by) =
-            (random.pick(nodes).clone(), random.duration(Duration::from_millis(10), Duration::from_secs(20)));
-        at(random, Fault::Jump(whom, by));
-    }
-    if has(random) {
-        let (whom, by) = (random.pick(nodes).clone(), random.between(0, 40_000) as i64 - 30_000);
-        at(random, Fault::Set(whom, by));
-    }
-    if random.chance(600) {
-        let whom = one(random);
-        at(random, Fault::Reuse(whom));
-    }
-    if random.chance(600) {
-        let whom = one(random);
-        let twin = vec![format!("{}'", whom[0])];
-        let start = random.below(length.as_micros() as u64 / 2);
-        steps.push(Step { at: Time(start), fault: Fault::Twin(whom) });
-        steps.push(Step { at: Time(start + random.below(length.as_micros() as u64 / 2)), fault: Fault::Crash(twin) });
-    }
-    steps.sort_by_key(|step| step.at);
-    steps
 }

@@ -30,7 +30,16 @@ pub struct Outcome {
     pub lines: Vec<String>,
 }
 
-fn start(plan: &Plan, verbose: bool) -> Cluster {
+/// What a run keeps of its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Its hash.
+    Hash,
+    /// Its hash, and a line for each event.
+    Text,
+}
+
+fn start(plan: &Plan, trace: Detail) -> Cluster {
     let table = plan.asked.as_ref().map(|_| spec(TABLE, Class::SharedNamedThrottles));
     let mut builder = Builder::new(plan.seed)
         .nodes(plan.nodes.clone())
@@ -42,7 +51,7 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
         .timing(plan.timing.clone())
         .conditions(plan.conditions.clone())
         .drift(plan.drift_ppm)
-        .verbose(verbose);
+        .verbose(trace == Detail::Text);
     if let Some(asked) = plan.asked.clone() {
         builder = builder.limits(asked.limits.clone()).service(move |node| Asking::new(&asked, node));
     }
@@ -55,7 +64,7 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
     }
     let again = plan.clone();
     cluster.again(move |upto| {
-        let mut cluster = start(&again, false);
+        let mut cluster = start(&again, Detail::Hash);
         // An earlier failure also fails the run itself.
         drop(work(&mut cluster, &again, upto));
         cluster
@@ -64,8 +73,8 @@ fn start(plan: &Plan, verbose: bool) -> Cluster {
 }
 
 /// Runs a plan: faults and load, then healing, then convergence and quiet.
-pub fn run(plan: &Plan, verbose: bool) -> Outcome {
-    let mut cluster = start(plan, verbose);
+pub fn run(plan: &Plan, trace: Detail) -> Outcome {
+    let mut cluster = start(plan, trace);
     // A panic of the engine is an error like any other, and is reported with the seed.
     let result = catch_unwind(AssertUnwindSafe(|| phases(&mut cluster, plan)));
     let result = result.unwrap_or_else(|panic| {

@@ -1,7 +1,7 @@
 //! Shrinks a failing plan.
 
 use super::draw::Plan;
-use super::run::run;
+use super::run::{Detail, run};
 
 /// Removes what a failure does not need: steps of the script, nodes, structures, load. The result still fails, but perhaps in
 /// another way. At most `tries` runs.
@@ -9,7 +9,7 @@ pub fn shrink(plan: &Plan, mut tries: usize) -> Plan {
     let mut best = plan.clone();
     let fails = |candidate: &Plan, tries: &mut usize| {
         *tries = tries.saturating_sub(1);
-        *tries > 0 && run(candidate, false).failure.is_some()
+        *tries > 0 && run(candidate, Detail::Hash).failure.is_some()
     };
     loop {
         let before = tries;
