@@ -137,6 +137,16 @@ impl Node {
         self.process.is_some() && !self.stopped
     }
 
+    /// A process begins on this node.
+    pub(crate) fn begin(&mut self, incarnation: Incarnation) {
+        self.began_as = incarnation;
+        self.starts += 1;
+        self.stopped = false;
+        self.waiting.clear();
+        self.contacts.clear();
+        self.hellos.clear();
+    }
+
     pub(crate) fn read_clock(&self, at: Time) -> Now {
         self.clock.read(at)
     }

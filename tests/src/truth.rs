@@ -346,7 +346,7 @@ impl Truth {
     }
 
     /// A liar has invented a run: replicas may name it, and no process ever counts under it.
-    pub(crate) fn rumour(&mut self, actor: Actor) {
+    pub(crate) fn hearsay(&mut self, actor: Actor) {
         self.actors.entry(actor).or_default();
     }
 

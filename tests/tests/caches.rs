@@ -69,7 +69,7 @@ fn a_value_is_read_everywhere_and_the_last_one_wins() {
     }
 }
 
-/// The clocks of the nodes are seconds apart; whoever has heard of a write comes behind it all the same.
+/// The clocks of the nodes are seconds apart. A node that has received a write still writes with a later stamp.
 #[test]
 fn a_write_comes_behind_what_its_writer_had_seen() {
     for seed in 0..10 {
@@ -263,7 +263,7 @@ fn the_oldest_goes_when_a_cache_is_full() {
     }
 }
 
-/// A node that is away may have what a removal outdoes: the removal stays until it is back, or forgotten.
+/// A node that is away may have what a removal supersedes: the removal stays until the node is back, or forgotten.
 #[test]
 fn a_removal_waits_for_who_is_away() {
     for forget in [false, true] {
@@ -275,7 +275,7 @@ fn a_removal_waits_for_who_is_away() {
         play(cluster.run_for(SECOND * 2));
         remove(&mut cluster, "a", "k");
         play(cluster.run_for(SECOND * 200));
-        assert_eq!(rows(&cluster, "b", "k"), 2, "the removal, and what it outdoes");
+        assert_eq!(rows(&cluster, "b", "k"), 2, "the removal, and what it supersedes");
         if forget {
             cluster.fault(&Fault::Forget("c".to_owned(), "a".to_owned()));
             play(cluster.run_for(SECOND * 200));

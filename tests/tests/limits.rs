@@ -349,7 +349,7 @@ fn what_is_overdue_is_nobody_elses_yet() {
             .start();
         cluster.script(script).unwrap();
         let mut held = Vec::new();
-        // A 24th of the time and a little less than that is all that whoever closes may take.
+        // A service has a little less than a 24th of the time to close its permits.
         let each = SECOND / 50;
         let late = (RECLAIM.as_micros() / 24 / each.as_micros()) as u64;
         let mut overdue = 0;

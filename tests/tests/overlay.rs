@@ -151,8 +151,8 @@ fn the_age_of_what_is_passed_on_is_known() {
     assert!(stalest(&cluster) >= Duration::from_secs(11), "from {before:?} to {:?}", stalest(&cluster));
 }
 
-/// A removal is retired when every known node has it and all that it outdoes, and says so itself. Where some are not heard it is
-/// kept, however long: who comes back with an old write brings back nothing.
+/// A node retires a removal when every known node has stated that it has the removal and all writes that the removal supersedes.
+/// While some nodes are silent, the node keeps the removal. So a node that returns with an old write brings nothing back.
 #[test]
 fn a_removal_is_kept_where_not_everybody_is_heard() {
     let timing = Timing { mesh: 4, rings: 2, ..Timing::default() };
@@ -178,7 +178,7 @@ fn a_removal_is_kept_where_not_everybody_is_heard() {
     }
 }
 
-/// Whoever goes on as another run, or begins anew, is told of by many; who passes on what the earlier run had stops when it hears.
+/// Many nodes report a node that renews or begins again. A relay stops passing on rows of the earlier run when it learns of that.
 #[test]
 fn what_a_run_that_is_over_had_is_not_sent_on_and_on() {
     for fault in [Fault::Renew(vec!["a".to_owned()]), Fault::Restart(vec!["a".to_owned()])] {

@@ -101,8 +101,8 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     let ours = &keeper.held;
     // If the node where an actor was forgotten ended before it sent the tombstone, the actor is not void: no running node knows
     // it.
-    let buries = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_void(actor);
-    let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| buries(other, actor));
+    let voids = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_void(actor);
+    let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| voids(other, actor));
     let mut furthest: BTreeMap<&Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
     for other in keepers {
         for (actor, held) in other.held.iter().filter(|(_, held)| held.applied > 0) {

@@ -69,22 +69,17 @@ pub(crate) fn after_delta(
         if !everything && row.version <= known {
             return Ok(());
         }
-        if !seen.rows.contains_key(key) {
-            seen.rows.insert(key.to_vec(), SeenRow::default());
-        }
-        let last = seen.rows.get_mut(key).unwrap_or_else(|| unreachable!("it was put there"));
-        last.look = seen.looks;
+        let look = seen.looks;
+        let last = seen.row(key);
+        last.look = look;
         if last.row == *row {
             return Ok(());
         }
         // An earlier state that has passed may not return.
         let position = history.position(key, row, last.position)?;
-        if row.version < last.row.version {
-            let was = last.row.version;
-            return Err(format!("{name}: a row of {actor} went back from version {was} to {}", row.version));
-        }
-        (last.row, last.position) = (*row, position);
-        Ok(())
+        let was = std::mem::replace(last, SeenRow { row: *row, position, look });
+        let back = || format!("{name}: a row of {actor} went back from version {} to {}", was.row.version, row.version);
+        if row.version < was.row.version { Err(back()) } else { Ok(()) }
     })?;
     if !everything {
         return Ok(());

@@ -14,6 +14,16 @@ pub(crate) struct SeenPart {
     pub(crate) looks: u64,
 }
 
+impl SeenPart {
+    /// The row of a key; without a copy of the key if it is known.
+    pub(crate) fn row(&mut self, key: &[u8]) -> &mut SeenRow {
+        if !self.rows.contains_key(key) {
+            self.rows.insert(key.to_vec(), SeenRow::default());
+        }
+        self.rows.get_mut(key).unwrap_or_else(|| unreachable!("it was put there"))
+    }
+}
+
 /// The last state of a row that was seen, its position in its owner's history, and the check that saw it.
 #[derive(Debug, Default)]
 pub(crate) struct SeenRow {

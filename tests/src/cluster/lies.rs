@@ -113,7 +113,7 @@ impl Cluster {
         }
         contact.life = life;
         let run = contact.incarnation;
-        self.truth.borrow_mut().rumour(Actor::new(name.clone(), run));
+        self.truth.borrow_mut().hearsay(Actor::new(name.clone(), run));
         self.trace.mark("lie believed");
         self.tell_member(n, &name, run, life);
     }

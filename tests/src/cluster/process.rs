@@ -57,11 +57,8 @@ impl Cluster {
         let node = &mut self.nodes[n];
         let saved = self.save_every.and(node.disk.saved()).cloned();
         let wall = node.clock.read(self.now).unix_ms;
-        let later = || {
-            saved
-                .as_ref()
-                .map_or(Incarnation(wall), |saved| next_run(&saved.facts, wall).expect("runs do not end here"))
-        };
+        let next = |saved: &Saved| next_run(&saved.facts, wall).expect("runs do not end here");
+        let later = || saved.as_ref().map_or(Incarnation(wall), next);
         let incarnation = incarnation.unwrap_or_else(later);
         let config = Config { seed, ..self.config.clone() };
         let mut replica = Replica::new(config, node.name.clone(), incarnation);
@@ -74,7 +71,6 @@ impl Cluster {
         let now = node.clock.read(self.now);
         let made = self.replicate(&mut replica, now, &wake);
         let node = &mut self.nodes[n];
-        let (caches, levels) = (made.caches, made.levels);
         let mut wrong = None;
         if self.save_every.is_some() {
             wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
@@ -82,23 +78,18 @@ impl Cluster {
         }
         let mut cache_seen = saved.as_ref().map(|saved| saved.seen.clone()).unwrap_or_default();
         if saved.is_some() && wrong.is_none() {
-            let looked = caches.values().try_for_each(|sim| caches::look(sim, &mut cache_seen, now.unix_ms));
+            let looked = made.caches.values().try_for_each(|sim| caches::look(sim, &mut cache_seen, now.unix_ms));
             wrong = looked.err().map(|what| format!("{}: taken back, {what}", node.label));
         }
         let limits = self.limits.as_ref();
         let limiters =
             limits.map(|limits| limits.start(&made.structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
         let references = References::start(limits, &made.structures, now.mono);
-        levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
+        made.levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
         let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
         let run = self.truth.borrow_mut().begin(actor.clone());
         self.writes.borrow_mut().contest(self.truth.borrow().sharing(&actor).iter().copied());
-        node.began_as = incarnation;
-        node.starts += 1;
-        node.stopped = false;
-        node.waiting.clear();
-        node.contacts.clear();
-        node.hellos.clear();
+        node.begin(incarnation);
         self.trace.note(self.now, &[b"start", node.label.as_bytes(), &incarnation.0.to_le_bytes()], || {
             format!("{} starts as {actor}", node.label)
         });
@@ -108,7 +99,7 @@ impl Cluster {
             structures: made.structures,
             limiters,
             references,
-            caches,
+            caches: made.caches,
             gauges: made.gauges,
             taken_back: saved.map(|_| TakenBack { seen: cache_seen.clone(), tombstones }),
             cache_seen,
@@ -124,17 +115,22 @@ impl Cluster {
             windows_seen: Vec::new(),
         });
         node.timer_at = Time::NEVER;
-        let start = node.starts;
+        self.schedule_work(n);
+        if let Some(what) = wrong {
+            self.fail(what);
+        }
+        self.pump(n);
+    }
+
+    /// Schedules the first turns of a node's service and of its saving.
+    fn schedule_work(&mut self, n: usize) {
+        let start = self.nodes[n].starts;
         if self.new_service.is_some() {
             self.schedule(self.now, Event::Service { node: n, start });
         }
         if let Some(every) = self.save_every {
             self.schedule(self.now.after(every), Event::Save { node: n, start });
         }
-        if let Some(what) = wrong {
-            self.fail(what);
-        }
-        self.pump(n);
     }
 
     /// Makes the objects of a process, in the order of the configuration.

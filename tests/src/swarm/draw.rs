@@ -1,6 +1,7 @@
 //! Draws a plan from a seed.
 
 use std::num::NonZeroU64;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
@@ -295,19 +296,19 @@ impl Script<'_> {
         if some.is_empty() || some.len() == nodes.len() { vec![nodes[0].clone()] } else { some }
     }
 
-    fn draw_network(&mut self) {
-        let kinds: [(fn(u32) -> Fault, u64, u64); 4] = [
-            (Fault::Lose, 50, 4000),
-            (Fault::Double, 50, 3000),
-            (Fault::Reorder, 50, 3000),
-            (Fault::Truncate, 10, 300),
-        ];
-        for (kind, least, most) in kinds {
-            if self.has() {
-                let share = self.random.between(least, most) as u32;
-                self.at(kind(share));
-            }
+    /// Draws whether a share of the messages meets a fault, and how large it is, in ten-thousandths.
+    fn draw_share(&mut self, kind: fn(u32) -> Fault, shares: RangeInclusive<u64>) {
+        if self.has() {
+            let share = self.random.between(*shares.start(), *shares.end()) as u32;
+            self.at(kind(share));
         }
+    }
+
+    fn draw_network(&mut self) {
+        self.draw_share(Fault::Lose, 50..=4000);
+        self.draw_share(Fault::Double, 50..=3000);
+        self.draw_share(Fault::Reorder, 50..=3000);
+        self.draw_share(Fault::Truncate, 10..=300);
         if self.has() {
             for _ in 0..self.random.between(1, 4) {
                 let (left, one_way) = (self.some(), self.random.chance(4000));

@@ -2,16 +2,18 @@
 //!
 //! `cargo test -p tallymesh-harness --features canaries --test canaries -- --nocapture` prints the table.
 
+mod caches;
 // What these show is that their scenarios notice; not all that they offer is needed here.
 #[allow(dead_code)]
-#[path = "../../engine/tests/late/mod.rs"]
+#[path = "../../../engine/tests/late/mod.rs"]
 mod late;
+#[path = "../levels/mod.rs"]
 mod levels;
 #[allow(dead_code)]
-#[path = "../../engine/tests/pieces/mod.rs"]
+#[path = "../../../engine/tests/pieces/mod.rs"]
 mod pieces;
 #[allow(dead_code)]
-#[path = "../../engine/tests/wire/mod.rs"]
+#[path = "../../../engine/tests/wire/mod.rs"]
 mod wire;
 
 use std::cell::Cell;
@@ -19,14 +21,15 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::caches::{an_hour_ahead, both_write, put, removed_while_away, write_behind_a_removal};
+use crate::wire::Wire;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{Detail, draw, run};
-use tallymesh_harness::{Builder, Cluster, Failure, Fault, Limits, Timing, address, quick_config, series, spec};
+use tallymesh_harness::{Builder, Failure, Fault, Limits, Timing, address, quick_config, series, spec};
 use tallymesh_schemas::{
     Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec,
 };
-use wire::Wire;
 
 /// Seeds that a canary may survive.
 const SEEDS: u64 = 25;
@@ -257,66 +260,8 @@ fn a_clock_set_back() -> Option<String> {
     events_under("at 0s set b -25s")
 }
 
-/// Three nodes with a cache, and what is wrong after a script and what is done in it.
-fn a_cache_under(script: &str, work: impl Fn(&mut Cluster) -> Result<(), Failure>) -> Option<String> {
-    let mut cluster = Builder::new(1).structures([]).caches([spec("c", Class::Cache)]).start();
-    let result: Result<(), Failure> = (|| {
-        cluster.run_for(Duration::from_secs(3))?;
-        put(&mut cluster, "a", b"first");
-        cluster.run_for(Duration::from_secs(3))?;
-        cluster.script(script)?;
-        cluster.run_for(Duration::from_millis(100))?;
-        work(&mut cluster)?;
-        cluster.fault(&Fault::Heal);
-        cluster.settle().map(drop)
-    })();
-    result.err().map(|failure| failure.to_string())
-}
-
-fn put(cluster: &mut Cluster, label: &str, value: &[u8]) {
-    cluster.with(label, |node| node.set("c", b"k", value, Duration::ZERO).map(drop)).unwrap().unwrap();
-}
-
-/// Two write the same key without hearing of each other, and what was written first comes last.
-fn both_write() -> Option<String> {
-    a_cache_under("at 0s cut a from b; at 0s cut a from c; at 8s heal", |cluster| {
-        put(cluster, "a", b"earlier");
-        cluster.run_for(Duration::from_secs(2))?;
-        put(cluster, "b", b"later");
-        cluster.run_for(Duration::from_secs(8))
-    })
-}
-
-/// A node that is away has written what a removal outdoes, and is back long after it.
-fn removed_while_away() -> Option<String> {
-    a_cache_under("at 0s cut c from rest; at 200s heal", |cluster| {
-        put(cluster, "c", b"while away");
-        cluster.run_for(Duration::from_secs(5))?;
-        cluster.with("a", |node| node.remove("c", b"k").map(drop));
-        cluster.run_for(Duration::from_secs(196))
-    })
-}
-
-/// A removal goes round while what it outdoes is on its way.
-fn late() -> Option<String> {
-    late::comes_after_a_removal().map(|value| format!("{value:?} is read, and was removed"))
-}
-
-/// Somebody's clock is an hour ahead.
-fn an_hour_ahead() -> Option<String> {
-    let read = Cell::new(false);
-    let found = a_cache_under("at 0s set a 3600s", |cluster| {
-        put(cluster, "a", b"future");
-        cluster.run_for(Duration::from_secs(10))?;
-        let (cache, now) = cluster.cache("b", "c");
-        read.set(cache.get(b"k", now.unix_ms).is_some_and(|value| *value == *b"future"));
-        cluster.fault(&Fault::Set("a".to_owned(), -3_600_000));
-        Ok(())
-    });
-    read.get().then(|| "an hour ahead, and it was taken".to_owned()).or(found)
-}
-
-/// All who have what a node counts from its neighbours crash at once: whoever had it from these has it from the neighbours now.
+/// All nodes that receive a node's rows from its neighbours crash at once. The nodes behind them then take the rows from the
+/// neighbours.
 fn second_neighbours_crash() -> Option<String> {
     let timing = Timing { mesh: 4, rings: 1, ..Timing::default() };
     let mut cluster = Builder::new(3).nodes(["a", "b", "c", "d", "e", "f", "g", "h"]).timing(timing).start();
@@ -411,7 +356,7 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("limits", limits_hold()))
         .or_else(|| named("both write", both_write()))
         .or_else(|| named("removed", removed_while_away()))
-        .or_else(|| named("late", late()))
+        .or_else(|| named("late", write_behind_a_removal()))
         .or_else(|| named("hour ahead", an_hour_ahead()))
         .or_else(|| named("second neighbours", second_neighbours_crash()))
         .or_else(|| named("begin again", all_begin_again()))
@@ -473,7 +418,7 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
     let cases: [(Canary, Case); 4] = [
         (Canary::ArrivalWins, both_write),
         (Canary::RemovalForgotten, removed_while_away),
-        (Canary::RoundsSkipped, late),
+        (Canary::RoundsSkipped, write_behind_a_removal),
         (Canary::FutureTaken, an_hour_ahead),
     ];
     for (canary, case) in cases {
@@ -518,7 +463,7 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(limits_hold(), None);
     assert_eq!(both_write(), None);
     assert_eq!(removed_while_away(), None);
-    assert_eq!(late(), None);
+    assert_eq!(write_behind_a_removal(), None);
     assert_eq!(second_neighbours_crash(), None);
     assert_eq!(an_hour_ahead(), None);
     assert_eq!(all_begin_again(), None);
