@@ -13,66 +13,25 @@
 //! All keys satisfy this, except keys of caches, which are not in a radix tree.
 
 mod domain;
+mod error;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::actor::{Actor, Incarnation, NodeName};
+use crate::bounds;
 use crate::structure::{Cell, Class, Kind};
-use crate::visible::quoted;
-use crate::{bounds, varint};
+use crate::varint;
 
-pub use domain::{DomainFault, binding_domain, domain};
+pub use crate::key::domain::{binding_domain, domain};
+pub use crate::key::error::{DomainFault, KeyError};
 
 /// Longest key of an address: family, 16 bytes of address, prefix length.
 pub const ADDRESS_KEY_BYTES: usize = 18;
 
 const FAMILY_V4: u8 = 4;
 const FAMILY_V6: u8 = 6;
-
-/// Why a key was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// Not an address or block.
-    #[error("\"{shown}\" is not an address or CIDR block: write it like 192.0.2.7, 192.0.2.0/24 or 2001:db8::/64", shown = quoted(.0))]
-    Address(String),
-    /// A name that cannot be a domain.
-    #[error("\"{shown}\" is not a domain: {fault}", shown = quoted(text))]
-    Domain {
-        /// The text.
-        text: String,
-        /// The reason.
-        fault: DomainFault,
-    },
-    /// A binding and domain that are not two names joined by a slash.
-    #[error("\"{shown}\" is not a binding and a domain: write it like BINDING/example.com", shown = quoted(.0))]
-    BindingDomain(String),
-    /// A name that is empty, too long or has control characters.
-    #[error("\"{shown}\" cannot be a key: write 1 to {max} bytes without control characters", shown = quoted(.0), max = bounds::KEY_BYTES)]
-    Name(String),
-    /// A name that no throttle can have.
-    #[error(
-        "\"{shown}\" cannot be the name of a throttle: write 1 to {max} bytes without control characters, and no \"!\" at the beginning",
-        shown = quoted(.0),
-        max = bounds::THROTTLE_NAME_BYTES
-    )]
-    Throttle(String),
-    /// Gauges cannot be cleared.
-    #[error("a gauge cannot be cleared: it is zero when what it counts is closed")]
-    Gauge,
-    /// The total that one node added to the key, or removed from it, is at its bound.
-    #[error("this node has added to this key, or taken off it, as much as it may: nothing is counted")]
-    Total,
-    /// The bytes are not a key of the structure's kind.
-    #[error("{len} bytes that are not a key of a {kind}", kind = kind.label())]
-    Encoding {
-        /// The number of bytes.
-        len: usize,
-        /// The kind of key that they should be.
-        kind: Kind,
-    },
-}
 
 /// Encodes an address or block as a key. IPv4 addresses that are written as IPv6 (`::ffff:192.0.2.7`) become IPv4; host bits
 /// below the prefix are cleared.
@@ -350,15 +309,14 @@ mod tests {
         }
 
         #[test]
-        fn every_block_comes_back(bits: u128, len in 0u8..=128, v4: bool) {
-            let net = if v4 {
-                IpNet::V4(Ipv4Net::new(Ipv4Addr::from(bits as u32), len.min(32)).unwrap())
-            } else {
-                IpNet::V6(Ipv6Net::new(Ipv6Addr::from(bits), len).unwrap())
-            };
-            let (bytes, n) = from_net(net);
-            prop_assert_eq!(to_net(&bytes[..n]), Ok(canonical(net)));
-            prop_assert!(check(Kind::CidrTree, &bytes[..n]).is_ok());
+        fn every_block_comes_back(bits: u128, len in 0u8..=128) {
+            let v4 = IpNet::V4(Ipv4Net::new(Ipv4Addr::from(bits as u32), len.min(32)).unwrap());
+            let v6 = IpNet::V6(Ipv6Net::new(Ipv6Addr::from(bits), len).unwrap());
+            for net in [v4, v6] {
+                let (bytes, n) = from_net(net);
+                prop_assert_eq!(to_net(&bytes[..n]), Ok(canonical(net)));
+                prop_assert!(check(Kind::CidrTree, &bytes[..n]).is_ok());
+            }
         }
     }
 }

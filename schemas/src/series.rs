@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::actor::NameError;
 use crate::bounds;
-use crate::config::Metric;
 use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
 
 /// The number of a window: milliseconds since 1970 divided by the interval, rounded down.
@@ -34,8 +33,9 @@ impl SeriesName {
         Ok(Self { name: StructureName::new(name)?, metric: false })
     }
 
-    pub(crate) fn of_metric(metric: Metric) -> Self {
-        Self { name: StructureName::derived(metric.name().to_owned()), metric: true }
+    /// The name of the series of an audit metric.
+    pub(crate) fn audited(metric: &str) -> Self {
+        Self { name: StructureName::derived(metric.to_owned()), metric: true }
     }
 
     /// Whether it is the name of an audit metric.
@@ -144,6 +144,7 @@ impl SeriesSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Metric;
 
     #[test]
     fn every_name_fits_the_wire() {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::Rate;
+use crate::rate::Rate;
 
 /// How strictly a limit is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize)]

@@ -42,17 +42,17 @@ impl Driver {
                     self.disconnected(&peer, reason.to_string());
                 }
             }
-            Event::Member { name, state, incarnation, addr, teller } => {
+            Event::Member { name, state, incarnation, addr, introduced_by } => {
                 tracing::debug!(member = %name, %state, %incarnation, %addr, "the membership tells of a member");
                 // A member that is known only from hearsay does not take part in the overlay.
                 let lives = matches!(state, MemberState::Alive | MemberState::Suspect);
-                if lives && teller.is_none() {
+                if lives && introduced_by.is_none() {
                     self.topology.joined(&name);
                 } else {
                     self.topology.left(&name);
                 }
-                match teller {
-                    Some(teller) => self.replica.handle_introduced(now, &name, incarnation, life(state), &teller),
+                match introduced_by {
+                    Some(by) => self.replica.handle_introduced(now, &name, incarnation, life(state), &by),
                     None => self.replica.handle_member(now, &name, incarnation, life(state)),
                 }
             }

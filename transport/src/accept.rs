@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::Instrument;
 
-use crate::Refusal;
 use crate::bounds::HANDSHAKE_FAILED;
-use crate::closing::{Failure, Proven, Unproven};
+use crate::closing::ending::{Failure, Unproven};
+use crate::closing::proven::Proven;
+use crate::counters::Refusal;
 use crate::counters::count;
 use crate::greet::greet;
 use crate::mesh::input::Input;

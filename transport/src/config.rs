@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::actor::Incarnation;
 
-use crate::Gate;
+use crate::gate::Gate;
 
 /// Where an endpoint listens, which seeds it dials, and its run.
 #[derive(Debug, Clone)]

@@ -9,11 +9,13 @@ use tallymesh_schemas::actor::NodeName;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::Identity;
 use crate::bounds::SEED_ADDRESSES;
-use crate::closing::{Code, Failure, Proven, Unproven};
+use crate::closing::code::Code;
+use crate::closing::ending::{Failure, Unproven};
+use crate::closing::proven::Proven;
 use crate::counters::count;
 use crate::greet::greet;
+use crate::identity::Identity;
 use crate::identity::SERVER_NAME;
 use crate::mesh::input::Input;
 use crate::mesh::plan::Origin;

@@ -17,16 +17,23 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use crate::bounds::{self, MESH_INPUTS};
+use crate::config::Config;
+use crate::counters::Counters;
 use crate::dial::Dialer;
 use crate::gate::GatedSocket;
 use crate::hello::can_be_dialed;
+use crate::identity::Identity;
 use crate::inbox::{Events, inbox};
-use crate::membership::{Peer, Swim};
+use crate::member::{Joining, Member};
+use crate::membership::protocol::Peer;
+use crate::membership::swim::Swim;
 use crate::mesh::plan::Plan;
 use crate::mesh::{Command, Mesh, State};
+use crate::quic;
 use crate::shared::Shared;
+use crate::socket;
+use crate::tls;
 use crate::tls::TlsError;
-use crate::{Config, Counters, Identity, Joining, Member, quic, socket, tls};
 
 /// The handle to a node's links. Cheap to clone. When the last clone is dropped, everything ends without a goodbye.
 #[derive(Clone)]

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-use crate::{Link, LinkId, MemberState, Refusal};
+use crate::counters::Refusal;
+use crate::link::{Link, LinkId};
+use crate::member::MemberState;
 
 /// An event of an endpoint.
 ///
@@ -54,7 +56,7 @@ pub enum Event {
         /// The address that it advertises.
         addr: SocketAddr,
         /// The only member that has reported it, if it has never said hello to this node.
-        teller: Option<NodeName>,
+        introduced_by: Option<NodeName>,
     },
     /// The membership has dropped a member: it was forgotten, or it is dead and this node never had a link to it.
     Dropped {

@@ -7,9 +7,11 @@ use quinn::crypto::rustls::HandshakeData;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::frame;
 
-use crate::Refusal;
 use crate::bounds::HELLO_BYTES;
-use crate::closing::{Code, Ending, Failure, Proven};
+use crate::closing::code::Code;
+use crate::closing::ending::{Ending, Failure};
+use crate::closing::proven::Proven;
+use crate::counters::Refusal;
 use crate::frames::{FrameReader, FramesError};
 use crate::hello::{Hello, HelloError};
 use crate::shared::Shared;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::Event;
 use crate::bounds::{INBOX_BYTES, INBOX_EVENTS};
+use crate::event::Event;
 use crate::shared::Shared;
 
 /// The events of an endpoint. One task reads them.

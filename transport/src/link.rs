@@ -12,7 +12,9 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::frame::{self, FrameError};
 
 use crate::bounds::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
-use crate::closing::{Code, Ending, Proven};
+use crate::closing::code::Code;
+use crate::closing::ending::Ending;
+use crate::closing::proven::Proven;
 use crate::hello::Hello;
 use crate::member::Traffic;
 use crate::outbox::{Outbox, PushError};

@@ -8,7 +8,10 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::Notify;
 
 use crate::bounds::{REFUSED_EVENTS, SUPERSEDED_EVENTS};
-use crate::{Event, LinkId, MemberState, Refusal};
+use crate::counters::Refusal;
+use crate::event::Event;
+use crate::link::LinkId;
+use crate::member::MemberState;
 
 /// The notices that wait for the reader.
 #[derive(Debug, Default)]
@@ -24,7 +27,7 @@ pub(crate) struct SeenMember {
     pub(crate) incarnation: Incarnation,
     pub(crate) addr: SocketAddr,
     /// The only member that has reported it, if it has never said hello to this node.
-    pub(crate) teller: Option<NodeName>,
+    pub(crate) introduced_by: Option<NodeName>,
 }
 
 #[derive(Debug, Default)]
@@ -91,8 +94,8 @@ impl Notices {
             return Some(Event::Writable { peer, link });
         }
         match state.members.pop_first() {
-            Some((name, Some(SeenMember { state, incarnation, addr, teller }))) => {
-                return Some(Event::Member { name, state, incarnation, addr, teller });
+            Some((name, Some(SeenMember { state, incarnation, addr, introduced_by }))) => {
+                return Some(Event::Member { name, state, incarnation, addr, introduced_by });
             }
             Some((name, None)) => return Some(Event::Dropped { name }),
             None => {}
@@ -116,7 +119,7 @@ mod tests {
         let addr: SocketAddr = "192.0.2.1:1".parse().unwrap();
         let name = NodeName::new("a").unwrap();
         for state in [MemberState::Alive, MemberState::Suspect, MemberState::Dead] {
-            notices.member(name.clone(), SeenMember { state, incarnation: Incarnation(1), addr, teller: None });
+            notices.member(name.clone(), SeenMember { state, incarnation: Incarnation(1), addr, introduced_by: None });
         }
         let liar = NodeName::new("liar").unwrap();
         notices.superseded(Incarnation(2), &name, None);

@@ -6,8 +6,8 @@ use quinn::congestion::BbrConfig;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
 
-use crate::Timings;
 use crate::bounds::{DATAGRAM_BUFFER, INCOMING, INCOMING_BYTES, SEND_WINDOW, STREAM_WINDOW, UDP_PAYLOAD};
+use crate::config::Timings;
 
 /// One stream each way, keep-alives, and windows for bulk transfer.
 pub(crate) fn transport(timings: &Timings) -> TransportConfig {

@@ -10,7 +10,7 @@ use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::{Repeated, Reporter};
 use tracing::field::{DisplayValue, display};
 
-use crate::Refusal;
+use crate::counters::Refusal;
 use crate::source::Source;
 
 /// Changes of one peer's links that are logged individually within a minute.

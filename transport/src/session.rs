@@ -11,13 +11,16 @@ use tallymesh_schemas::bounds::FRAME_BYTES;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::closing::{Code, Ending};
+use crate::closing::code::Code;
+use crate::closing::ending::Ending;
+use crate::counters::Refusal;
 use crate::counters::count;
+use crate::event::Event;
 use crate::frames::{FrameReader, FramesError};
 use crate::inbox::{Inbox, Unread};
+use crate::link::{Link, LinkId};
 use crate::mesh::input::Input;
 use crate::shared::Shared;
-use crate::{Event, Link, LinkId, Refusal};
 
 /// When both nodes leave: how long this node waits, in addition to some round trips, for the peer to read its last frames.
 const FAREWELL: Duration = Duration::from_millis(100);

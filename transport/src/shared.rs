@@ -9,11 +9,14 @@ use tallymesh_schemas::Bound;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tokio::sync::watch;
 
+use crate::config::Timings;
+use crate::counters::Refusal;
 use crate::counters::Tally;
 use crate::hello::Hello;
+use crate::link::Link;
+use crate::member::{Joining, Member, MemberState};
 use crate::notices::Notices;
 use crate::reports::Reports;
-use crate::{Joining, Link, Member, MemberState, Refusal, Timings};
 
 /// The state that all parts of an endpoint share. Only the mesh writes the members.
 #[derive(Debug)]

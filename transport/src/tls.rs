@@ -7,7 +7,7 @@ use rustls::client::Resumption;
 use rustls::server::NoServerSessionStorage;
 use tallymesh_schemas::bounds::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 
-use crate::Identity;
+use crate::identity::Identity;
 use crate::wall_clock::WallClock;
 
 /// Why TLS could not be set up.

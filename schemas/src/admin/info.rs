@@ -1,4 +1,4 @@
-//! The data of an [`Answer`](super::Answer): members, structures and their contents.
+//! The data of an [`Answer`](crate::admin::Answer): members, structures and their contents.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -4,11 +4,11 @@ use std::ops::RangeInclusive;
 
 use hcl::edit::structure::Block;
 
-use super::Monitor;
-use super::report::{Report, quoted};
-use super::scope::{Scope, no_label};
-use super::value::Text;
 use crate::bounds;
+use crate::config::model::Monitor;
+use crate::config::report::{Report, quoted};
+use crate::config::scope::{Scope, no_label};
+use crate::config::value::Text;
 
 const EXAMPLE: &str = "\"300,6\"";
 

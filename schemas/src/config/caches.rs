@@ -2,9 +2,9 @@
 
 use hcl::edit::structure::Block;
 
-use super::report::Report;
-use super::scope::{Scope, label};
-use crate::StructureName;
+use crate::config::report::Report;
+use crate::config::scope::{Scope, label};
+use crate::structure::StructureName;
 
 /// A declared cache.
 pub(super) struct Datasource {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use hcl::edit::structure::Block;
 
-use super::report::{Report, quoted};
-use super::scope::{Scope, block_at, label};
-use super::suggest::did_you_mean;
-use super::{MetricsConfig, Pace};
-use crate::{GaugeCacheSpec, bounds};
+use crate::bounds;
+use crate::config::model::{MetricsConfig, Pace};
+use crate::config::report::{Report, quoted};
+use crate::config::scope::{Scope, block_at, label};
+use crate::config::suggest::did_you_mean;
+use crate::gauge::GaugeCacheSpec;
 
 /// A stanza and the position of its name.
 pub(super) struct Named {

@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use hcl::edit::structure::Block;
 
-use super::report::{Report, quoted};
-use super::scope::{Scope, block_at, label, no_label};
-use super::suggest::did_you_mean;
-use super::value::Setting;
-use super::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits, OutboundScope, RECLAIM_AFTER};
-use crate::{NodeName, OnPartition, Rate, Strength, ThrottleSpec, bounds, key};
+use crate::actor::NodeName;
+use crate::bounds;
+use crate::config::model::RECLAIM_AFTER;
+use crate::config::model::{InboundMaximum, LimitsConfig, NamedPermits, NamedThrottle, OutboundLimits};
+use crate::config::outbound_scope::OutboundScope;
+use crate::config::report::{Report, quoted};
+use crate::config::scope::{Scope, block_at, label, no_label};
+use crate::config::suggest::did_you_mean;
+use crate::config::value::Setting;
+use crate::key;
+use crate::rate::Rate;
+use crate::throttle::{OnPartition, Strength, ThrottleSpec};
 
 /// Throttles and scopes that a file may have.
 const ENTRIES: usize = 4096;

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use hcl::edit::structure::Block;
 
-use super::limits::word;
-use super::report::{Report, quoted};
-use super::scope::{Scope, no_label};
-use super::value::{Setting, Text};
-use super::{NodeConfig, OnFullDisk, Tls};
-use crate::{NodeName, bounds};
+use crate::actor::NodeName;
+use crate::bounds;
+use crate::config::limits::word;
+use crate::config::model::{NodeConfig, OnFullDisk, Tls};
+use crate::config::report::{Report, quoted};
+use crate::config::scope::{Scope, no_label};
+use crate::config::value::{Setting, Text};
 
 pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig> {
     no_label(block, report);
@@ -30,11 +31,12 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
 
     let name = name.and_then(|setting| node_name(setting, report));
     let listen = listen.and_then(|setting| address(setting, report).map(|address| (setting, address)));
-    let advertise = advertise.and_then(|setting| reachable(setting, address(setting, report)?, false, report));
+    let advertise =
+        advertise.and_then(|setting| reachable(setting, address(setting, report)?, Role::Advertised, report));
     if advertise.is_none()
         && let Some((setting, address)) = listen
     {
-        reachable(setting, address, true, report);
+        reachable(setting, address, Role::Listening, report);
     }
     let listens = listen.map(|(_, address)| address);
     let seeds = seeds.map_or(Vec::new(), |setting| seed_list(setting, listens, report));
@@ -103,18 +105,26 @@ fn address(setting: Setting<'_>, report: &mut Report<'_>) -> Option<SocketAddr> 
     None
 }
 
+/// Which setting names the address at which other nodes reach the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// `listen`. The system may choose the port.
+    Listening,
+    /// `advertise`.
+    Advertised,
+}
+
 /// The address, if other nodes can reach the node at it.
-fn reachable(setting: Setting<'_>, address: SocketAddr, listens: bool, report: &mut Report<'_>) -> Option<SocketAddr> {
-    let help = if listens {
-        "add the address that they reach it by: advertise = \"192.0.2.1:4801\""
-    } else {
-        "write the address and port that the others reach this node by"
+fn reachable(setting: Setting<'_>, address: SocketAddr, role: Role, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let help = match role {
+        Role::Listening => "add the address that they reach it by: advertise = \"192.0.2.1:4801\"",
+        Role::Advertised => "write the address and port that the others reach this node by",
     };
     if address.ip().is_unspecified() {
         report.add(setting.at(), format!("other nodes cannot reach a node by {}", address.ip()), help);
         return None;
     }
-    if address.port() == 0 && !listens {
+    if address.port() == 0 && role == Role::Advertised {
         report.add(setting.at(), "other nodes cannot reach a node by port 0", help);
         return None;
     }

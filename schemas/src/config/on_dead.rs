@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::report::{Report, quoted};
-use super::value::Setting;
-use crate::OnDead;
 use crate::bounds;
+use crate::config::report::{Report, quoted};
+use crate::config::value::Setting;
+use crate::structure::OnDead;
 
 /// The time that `drop` alone stands for.
 const DROP: Duration = Duration::from_secs(10);

@@ -3,61 +3,17 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{Metric, NodeConfig, OnFullDisk};
-use crate::{Class, StructureSpec};
+use crate::config::metric::Metric;
+use crate::config::model::{NodeConfig, OnFullDisk};
+use crate::structure::{Class, StructureSpec};
 
 /// The file of a node that replicates one object of each class and audits all metrics, with a comment at every key. It parses
 /// back to the same node and the classes' defaults, if the paths are UTF-8.
 pub fn render_node_file(node: &NodeConfig, classes: &[Class]) -> String {
-    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk } = node;
-    let optional = |key: &str, value: Option<String>, example: &str| match value {
-        Some(value) => format!("{key} = {value}"),
-        None => format!("# {key} = {example}"),
-    };
-    let advertise = optional("advertise", advertise.map(|address| quote(&address.to_string())), "\"192.0.2.1:4801\"");
-    let admin = optional("admin", admin.as_deref().map(quote_path), &quote(&format!("{name}.sock")));
-    let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), &quote(&format!("{name}.state")));
-    let on_full_disk = match on_full_disk {
-        OnFullDisk::Refuse => "",
-        OnFullDisk::Serve => "\n  on_full_disk = \"serve\"",
-    };
-    let listen = quote(&listen.to_string());
-    let seeds = seeds.iter().map(|seed| quote(seed)).collect::<Vec<_>>().join(", ");
-    let [ca, cert, key] = [&tls.ca, &tls.cert, &tls.key].map(|path| quote_path(path));
-    let quoted_name = quote(name.as_str());
-    let mut file = format!(
-        "\
-# The configuration of {name}, a node of a Tallymesh cluster.
-# docs/configuration.md explains every key; `tally config check FILE` finds mistakes.
-# Relative paths start at the folder of this file.
-
-node {{
-  # The name of this node: the one in its certificate.
-  name = {quoted_name}
-
-  # Where it listens, UDP.
-  listen = {listen}
-
-  # Where the others reach it, if that is another address (behind NAT, or when it listens on 0.0.0.0).
-  {advertise}
-
-  # Nodes to join by, host:port. One that is up is enough; the others are heard of from it.
-  seeds = [{seeds}]
-
-  # The Unix socket that `tally --at` speaks to.
-  {admin}
-
-  # The folder for what outlives a run.
-  {data_dir}{on_full_disk}
-
-  # Who this node is, and whom it trusts: PEM files. The key is nobody else's business: mode 0600.
-  tls {{
-    ca = {ca}
-    cert = {cert}
-    key = {key}
-  }}
-}}
-
+    let mut file = node_block(node);
+    let _ = write!(
+        file,
+        "
 # What is replicated; the same on all nodes. Each object may have
 #   max_delay = {}     seconds that a change may wait to be sent with others
 #   max_pending = {}   changes that may wait
@@ -88,6 +44,61 @@ inbound_audit {{
 "
     );
     file
+}
+
+/// The head of the file and the `node` block.
+fn node_block(node: &NodeConfig) -> String {
+    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk } = node;
+    let optional = |key: &str, value: Option<String>, example: &str| match value {
+        Some(value) => format!("{key} = {value}"),
+        None => format!("# {key} = {example}"),
+    };
+    let advertise = optional("advertise", advertise.map(|address| quote(&address.to_string())), "\"192.0.2.1:4801\"");
+    let admin = optional("admin", admin.as_deref().map(quote_path), &quote(&format!("{name}.sock")));
+    let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), &quote(&format!("{name}.state")));
+    let on_full_disk = match on_full_disk {
+        OnFullDisk::Refuse => "",
+        OnFullDisk::Serve => "\n  on_full_disk = \"serve\"",
+    };
+    let listen = quote(&listen.to_string());
+    let seeds = seeds.iter().map(|seed| quote(seed)).collect::<Vec<_>>().join(", ");
+    let [ca, cert, key] = [&tls.ca, &tls.cert, &tls.key].map(|path| quote_path(path));
+    let quoted_name = quote(name.as_str());
+    format!(
+        "\
+# The configuration of {name}, a node of a Tallymesh cluster.
+# docs/configuration.md explains every key; `tally config check FILE` finds mistakes.
+# Relative paths start at the folder of this file.
+
+node {{
+  # The name of this node: the one in its certificate.
+  name = {quoted_name}
+
+  # Where it listens, UDP.
+  listen = {listen}
+
+  # Where the others reach it, if that is another address (behind NAT, or when it listens on 0.0.0.0).
+  {advertise}
+
+  # Nodes to join by, host:port. One that is up is enough; it names the others.
+  seeds = [{seeds}]
+
+  # The Unix socket that `tally --at` speaks to.
+  {admin}
+
+  # The folder of the saved state: what the node keeps over a restart.
+  {data_dir}{on_full_disk}
+
+  # This node's identity and the certificate authority that it trusts: PEM files. Only the node's own user may read the key:
+  # mode 0600.
+  tls {{
+    ca = {ca}
+    cert = {cert}
+    key = {key}
+  }}
+}}
+"
+    )
 }
 
 /// Sample objects to append to a node's file: a series, a cache, a gauge cache and limits. The examples of

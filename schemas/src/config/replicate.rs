@@ -5,12 +5,15 @@ use std::ops::RangeInclusive;
 
 use hcl::edit::structure::Block;
 
-use super::report::{Report, quoted};
-use super::scope::{Scope, label};
-use super::suggest::{did_you_mean, listed};
-use super::value::Setting;
-use super::{CacheConfig, Metric, MetricsConfig, Pace, ThrottleClass, ThrottleConfig, on_dead};
-use crate::{Bounds, Class, OnDead, StructureName, StructureSpec, bounds};
+use crate::bounds;
+use crate::config::metric::Metric;
+use crate::config::model::{CacheConfig, MetricsConfig, Pace, ThrottleClass, ThrottleConfig};
+use crate::config::on_dead;
+use crate::config::report::{Report, quoted};
+use crate::config::scope::{Scope, label};
+use crate::config::suggest::{did_you_mean, listed};
+use crate::config::value::Setting;
+use crate::structure::{Bounds, Class, OnDead, StructureName, StructureSpec};
 
 /// A stanza.
 pub(super) struct Replicate {

@@ -3,9 +3,9 @@
 use hcl::edit::Span;
 use hcl::edit::structure::{Attribute, Block, Body};
 
-use super::report::{Report, quoted};
-use super::suggest::{did_you_mean, nearest};
-use super::value::Setting;
+use crate::config::report::{Report, quoted};
+use crate::config::suggest::{did_you_mean, nearest};
+use crate::config::value::Setting;
 
 /// The keys and blocks of one block that nothing has read yet.
 pub(super) struct Scope<'a> {

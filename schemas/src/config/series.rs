@@ -2,12 +2,15 @@
 
 use hcl::edit::structure::Block;
 
-use super::report::{Report, quoted};
-use super::scope::{Scope, block_at, label};
-use super::suggest::did_you_mean;
-use super::value::Setting;
-use super::{Metric, MetricsConfig, Monitor, Pace};
-use crate::{Kind, SeriesName, SeriesSpec, bounds};
+use crate::bounds;
+use crate::config::metric::Metric;
+use crate::config::model::{MetricsConfig, Monitor, Pace};
+use crate::config::report::{Report, quoted};
+use crate::config::scope::{Scope, block_at, label};
+use crate::config::suggest::did_you_mean;
+use crate::config::value::Setting;
+use crate::series::{SeriesName, SeriesSpec};
+use crate::structure::Kind;
 
 /// A stanza.
 pub(super) struct Named {

@@ -3,9 +3,9 @@
 use hcl::edit::parser::{self, Error};
 use hcl::edit::structure::Body;
 
-use super::nesting;
-use super::report::{ConfigErrors, Report, floor};
 use crate::bounds;
+use crate::config::nesting;
+use crate::config::report::{ConfigErrors, Report, floor};
 
 const NESTED: &str = "nested too deeply";
 const UNNEST: &str = "no setting needs that: write the value out";

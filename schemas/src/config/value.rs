@@ -13,7 +13,7 @@ use hcl::edit::Span;
 use hcl::edit::expr::Expression;
 use hcl::edit::structure::Attribute;
 
-use super::report::{Report, quoted};
+use crate::config::report::{Report, quoted};
 
 /// A key with its value.
 #[derive(Clone, Copy)]

@@ -2,17 +2,35 @@
 
 use std::collections::BTreeMap;
 
-use hcl::edit::structure::Body;
+use hcl::edit::structure::{Block, Body};
 
-use super::caches::{self, Datasource};
-use super::replicate::{self, Replicate, What};
-use super::report::{ConfigErrors, Report, quoted};
-use super::scope::{Scope, block_at, no_label};
-use super::suggest::nearest;
-use super::{Config, LimitsConfig, OutboundLimits, ThrottleConfig, audit, gauge, limits as limiting, node, series};
-use crate::{Class, StructureId, StructureName, StructureSpec, bounds};
+use crate::bounds;
+use crate::config::audit;
+use crate::config::caches::{self, Datasource};
+use crate::config::gauge;
+use crate::config::limits as limiting;
+use crate::config::model::{Config, LimitsConfig, OutboundLimits, ThrottleConfig};
+use crate::config::node;
+use crate::config::replicate::{self, Replicate, What};
+use crate::config::report::{ConfigErrors, Report, quoted};
+use crate::config::scope::{Scope, block_at, no_label};
+use crate::config::series;
+use crate::config::suggest::nearest;
+use crate::config::syntax;
+use crate::structure::{Class, StructureId, StructureName, StructureSpec};
 
-pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
+impl Config {
+    /// Parses a configuration. Errors use `file` as the file's name; this function opens no file.
+    ///
+    /// # Errors
+    /// All errors of the text, in its order.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        read(&syntax::parse(text, file)?, text, file)
+    }
+}
+
+fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut report = Report::new(file, text);
     let mut scope = Scope::file(body);
     let node = scope.take_block("node", &mut report, "a file is one node's: keep one");
@@ -39,18 +57,38 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
     let declared: Vec<_> = datasources.into_iter().filter_map(|block| caches::read(block, &mut report)).collect();
     let declared = unique(declared, &mut report);
 
+    read_clusters(&clusters, &declared, &mut config, &mut report);
+    if let (Some(limits), Some(block)) = (&config.limits, limiting) {
+        check_structures(limits, block_at(block), &config.structures, &mut report);
+    }
+    let named: Vec<_> = named.into_iter().filter_map(|block| series::read(block, &mut report)).collect();
+    config.series = series::all(&config.monitors, config.metrics.as_ref(), &named, &mut report);
+    let metrics = config.metrics.as_ref();
+    let gauges: Vec<_> = gauges.into_iter().filter_map(|block| gauge::read(block, metrics, &mut report)).collect();
+    config.gauge_caches = gauge::unique(gauges, &mut report);
+    check_persisted(&config, &named, &mut report);
+    report.finish().map(|()| config)
+}
+
+/// Reads the `cluster` blocks: what is replicated.
+fn read_clusters(
+    clusters: &[&Block],
+    declared: &BTreeMap<StructureName, usize>,
+    config: &mut Config,
+    report: &mut Report<'_>,
+) {
     let (mut names, mut replicates) = (Names::default(), Vec::new());
     for cluster in clusters {
-        no_label(cluster, &mut report);
+        no_label(cluster, report);
         let mut scope = Scope::block("cluster".to_owned(), cluster);
         for block in scope.take_blocks("Replicate") {
-            if let Some(replicate) = replicate::read(block, &mut report) {
-                names.add(replicate.name.clone(), replicate.at, &mut report);
+            if let Some(replicate) = replicate::read(block, report) {
+                names.add(replicate.name.clone(), replicate.at, report);
                 replicates.push(replicate);
             }
         }
         scope.finish(
-            &mut report,
+            report,
             "Momentum's other cluster settings have no meaning here, take it out; a cluster block holds",
         );
     }
@@ -67,19 +105,15 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
                 config.throttles.push(throttle);
             }
             What::Cache(cache) => {
-                check_declared(&cache.name, at, &declared, &mut report);
+                check_declared(&cache.name, at, declared, report);
                 config.caches.push(cache);
             }
         }
     }
-    if let (Some(limits), Some(block)) = (&config.limits, limiting) {
-        check_structures(limits, block_at(block), &config.structures, &mut report);
-    }
-    let named: Vec<_> = named.into_iter().filter_map(|block| series::read(block, &mut report)).collect();
-    config.series = series::all(&config.monitors, config.metrics.as_ref(), &named, &mut report);
-    let metrics = config.metrics.as_ref();
-    let gauges: Vec<_> = gauges.into_iter().filter_map(|block| gauge::read(block, metrics, &mut report)).collect();
-    config.gauge_caches = gauge::unique(gauges, &mut report);
+}
+
+/// Checks that a node that keeps series over a restart has a place to save them.
+fn check_persisted(config: &Config, named: &[series::Named], report: &mut Report<'_>) {
     if config.node.as_ref().is_some_and(|node| node.data_dir.is_none()) {
         for (series, at) in named.iter().filter_map(|series| Some((series, series.persist?))) {
             let message =
@@ -87,7 +121,6 @@ pub(super) fn read(body: &Body, text: &str, file: &str) -> Result<Config, Config
             report.add(at, message, "add to the node block: data_dir = \"state\", or leave persist out");
         }
     }
-    report.finish().map(|()| config)
 }
 
 /// Checks that all nodes count everything that a limit uses.

@@ -4,13 +4,12 @@
 //! This module refuses, with a reason, what `idna` would drop silently and what is not a valid name.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::net::IpAddr;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 
-use super::KeyError;
 use crate::bounds;
+use crate::key::error::{DomainFault, KeyError};
 use crate::visible::is_hidden;
 
 /// Names up to this length that are already in canonical form need only one pass, because no label of them can be too long.
@@ -18,56 +17,6 @@ const PLAIN_BYTES: usize = bounds::DOMAIN_LABEL_BYTES;
 
 /// ASCII that no domain may contain: everything except letters, digits, `-`, `_` and the dot.
 const DENIED: AsciiDenyList = AsciiDenyList::new(true, "!\"#$%&'()*+,/:;<=>?@[\\]^`{|}~");
-
-/// Why a text is no domain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DomainFault {
-    /// The text is empty.
-    Empty,
-    /// An invisible character. With it, two names that look alike would be counted separately, or two different ones together.
-    Invisible(char),
-    /// A character that no domain may contain.
-    Character(char),
-    /// A domain with a port.
-    Port,
-    /// An address.
-    Address,
-    /// The last label is a number, as in an address.
-    Number,
-    /// Two dots follow each other, or the name begins with one.
-    EmptyLabel,
-    /// A label is too long.
-    LongLabel,
-    /// The name is too long.
-    Long,
-    /// The rules of internationalized names do not allow it.
-    Idna,
-}
-
-impl fmt::Display for DomainFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (label, name) = (bounds::DOMAIN_LABEL_BYTES, bounds::DOMAIN_BYTES);
-        match self {
-            Self::Empty => f.write_str("it is empty: write it like example.com"),
-            Self::Invisible(c) => write!(f, "it has the invisible character U+{:04X}: remove that", u32::from(*c)),
-            Self::Character(c) => {
-                write!(f, "it has the character \"{}\": write the name alone, like example.com", c.escape_default())
-            }
-            Self::Port => f.write_str("it has a port: write the name alone"),
-            Self::Address => f.write_str("it is an address: count it in an object of addresses, or write the domain"),
-            Self::Number => f.write_str(
-                "its last label is a number, as in an address: count an address in an object of addresses, or write the whole domain",
-            ),
-            Self::EmptyLabel => f.write_str("a label between its dots is empty: write it like example.com"),
-            Self::LongLabel => write!(f, "a label has more than {label} bytes in its ASCII form: shorten it"),
-            Self::Long => write!(f, "it has more than {name} bytes in its ASCII form: shorten it"),
-            Self::Idna => f.write_str(
-                "the rules of internationalized names (UTS 46) do not allow its characters: write it as its owner registered it",
-            ),
-        }
-    }
-}
 
 /// A domain in canonical form: A-labels, lower case, no dot at the end. A name that is in this form already is read once and
 /// not copied, unless it is longer than 63 bytes or contains `--`, as A-labels do.

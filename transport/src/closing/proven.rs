@@ -4,8 +4,9 @@ use quinn::{Connection, ConnectionError};
 use rustls::pki_types::CertificateDer;
 use tallymesh_schemas::actor::NodeName;
 
-use super::{Ending, Unproven};
-use crate::Refusal;
+use crate::closing::code::Code;
+use crate::closing::ending::{Ending, Unproven};
+use crate::counters::Refusal;
 use crate::verify::certificate_name;
 
 /// A connection whose handshake is complete: the peer has a certificate of the cluster and its key.
@@ -27,7 +28,7 @@ impl Proven {
         match named {
             Ok(peer) => Ok(Self { conn, peer }),
             Err(reason) => {
-                conn.close(super::Code::of(Refusal::Certificate).var(), reason.as_bytes());
+                conn.close(Code::of(Refusal::Certificate).var(), reason.as_bytes());
                 Err(Unproven::refused(Refusal::Certificate, reason))
             }
         }

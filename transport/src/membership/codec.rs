@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut};
 use foca::{Codec, Header, Member, Message, State};
 use serde::{Deserialize, Serialize};
 
-use super::id::Id;
+use crate::membership::id::Id;
 
 /// The header of a datagram in postcard. foca's own types are translated, so that foca's next version cannot change the wire
 /// format by accident.

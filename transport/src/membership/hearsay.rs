@@ -18,10 +18,11 @@ use foca::{Header, Member, Message, State};
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 use tallymesh_schemas::bounds::INCARNATION_REPORTED;
 
-use super::codec::Datagram;
-use super::id::{GENERATION_REPORTED, Id};
-use super::swim::Swim;
-use super::{MembershipEvent, Time};
+use crate::membership::codec::Datagram;
+use crate::membership::id::{GENERATION_REPORTED, Id};
+use crate::membership::protocol::{MembershipEvent, Time};
+use crate::membership::records::Doubt;
+use crate::membership::swim::Swim;
 
 /// How long a linked member may take to answer hearsay about itself.
 pub(super) const DOUBT: Duration = Duration::from_secs(3);
@@ -39,13 +40,6 @@ const REFUTE_PAUSE: Duration = Duration::from_millis(200);
 /// This node answers a suspicion with a higher number than this with its next life, because these numbers can run out.
 const REFUTATION: u16 = 1 << 15;
 
-/// Hearsay about a linked member that the member has not answered yet.
-#[derive(Debug, Clone)]
-pub(super) struct Doubt {
-    pub(super) said: Member<Id>,
-    pub(super) since: Time,
-}
-
 /// What this node does with one piece of hearsay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -61,9 +55,9 @@ enum Verdict {
 
 impl Swim {
     /// Records that a peer has spoken: its statement about itself replaces hearsay.
-    pub(super) fn own_word(&mut self, now: Time, from: &NodeName, datagram: &Datagram) {
+    pub(super) fn record_statement(&mut self, now: Time, from: &NodeName, datagram: &Datagram) {
         let Some(reachable) = self.reachable.get_mut(from) else { return };
-        reachable.heard = true;
+        reachable.has_spoken = true;
         reachable.doubt = None;
         let header = (&datagram.header.src, datagram.header.src_incarnation);
         let listed = datagram.members.iter().filter(|member| member.id().name == *from);
@@ -132,16 +126,16 @@ impl Swim {
                 Verdict::Ignore => {}
             }
         }
-        self.teller = Some(from.clone());
+        self.introducer = Some(from.clone());
         let noted = self.foca.apply_many(note.into_iter(), false, &mut self.outputs);
         let taken = self.foca.apply_many(take.into_iter(), true, &mut self.outputs);
         self.settle(now, noted.and(taken));
-        self.teller = None;
+        self.introducer = None;
     }
 
     fn judge(&mut self, from: &NodeName, member: &Member<Id>, new: &mut BTreeSet<NodeName>) -> Verdict {
         let id = member.id();
-        let record = self.known.get(&id.name);
+        let record = self.members.get(&id.name);
         if id.generation > GENERATION_REPORTED || !self.can_be_reported(id) {
             return Verdict::Ignore;
         }
@@ -168,7 +162,7 @@ impl Swim {
             // A run never changes its address.
             return Verdict::Ignore;
         }
-        if record.teller.is_some() { Verdict::Note } else { Verdict::Take }
+        if record.introduced_by.is_some() { Verdict::Note } else { Verdict::Take }
     }
 
     /// Whether other nodes may report this run: the node's current run or an earlier one, or a later one that it can have
@@ -176,9 +170,9 @@ impl Swim {
     fn can_be_reported(&self, id: &Id) -> bool {
         let us = self.foca.identity();
         let said = self.reachable.get(&id.name).map(|reachable| reachable.peer.incarnation);
-        let heard = self.known.get(&id.name).map(|known| known.id.incarnation);
+        let reported = self.members.get(&id.name).map(|known| known.id.incarnation);
         let own = (id.name == us.name).then_some(us.incarnation);
-        let known = [said, heard, own].into_iter().flatten().any(|run| id.incarnation <= run);
+        let known = [said, reported, own].into_iter().flatten().any(|run| id.incarnation <= run);
         known || id.incarnation.0 <= INCARNATION_REPORTED
     }
 
@@ -199,10 +193,10 @@ impl Swim {
 
     /// Passes hearsay on to the members that it is about, and asks for an answer.
     pub(super) fn pass_on(&mut self, now: Time) {
-        let due = |told: Option<Time>| told.is_none_or(|told| told + PASS_ON_PAUSE <= now);
+        let due = |last: Option<Time>| last.is_none_or(|last| last + PASS_ON_PAUSE <= now);
         let us = self.foca.identity().clone();
         let mut asked = Vec::new();
-        for (name, reachable) in self.reachable.iter_mut().filter(|(_, reachable)| due(reachable.told)) {
+        for (name, reachable) in self.reachable.iter_mut().filter(|(_, reachable)| due(reachable.passed_on)) {
             let waits = reachable.doubt.is_some();
             let Some(news) = reachable.news.take().or_else(|| {
                 let again = reachable.doubt.as_ref().filter(|_| waits);
@@ -210,7 +204,7 @@ impl Swim {
             }) else {
                 continue;
             };
-            reachable.told = Some(now);
+            reachable.passed_on = Some(now);
             let dst = reachable.own.as_ref().map_or_else(|| Id::first(&reachable.peer), |(own, _)| own.clone());
             let header = Header { src: us.clone(), src_incarnation: 0, dst, message: Message::Gossip };
             match (Datagram { header, members: vec![news] }).write() {
@@ -255,8 +249,8 @@ impl Swim {
         let next = self.reachable.values().filter_map(|reachable| {
             let ends = reachable.doubt.as_ref().map(|doubt| doubt.since + DOUBT);
             let waits = reachable.news.is_some() || reachable.doubt.is_some();
-            let told = waits.then(|| reachable.told.map_or(Time::ZERO, |told| told + PASS_ON_PAUSE));
-            ends.into_iter().chain(told).min()
+            let next = waits.then(|| reachable.passed_on.map_or(Time::ZERO, |last| last + PASS_ON_PAUSE));
+            ends.into_iter().chain(next).min()
         });
         next.min()
     }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-use super::Peer;
 use crate::hello::can_be_dialed;
+use crate::membership::protocol::Peer;
 
 /// Highest generation that can be decoded. No member of this build gives itself such a high one.
 const GENERATION: u32 = 1 << 30;

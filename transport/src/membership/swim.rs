@@ -2,7 +2,7 @@
 //!
 //! This module adds: identities that let a run return after it was declared dead ([`Id`]), the check of every datagram before
 //! `foca` sees it, joining over links as they come up, the rules for hearsay (`hearsay.rs`), and the bound on the table of
-//! members (`keyspace/table.rs`).
+//! members (`table.rs`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::num::{NonZeroU8, NonZeroUsize};
@@ -14,14 +14,13 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-use super::codec::{Datagram, IdCodec};
-use super::hearsay::Doubt;
-use super::id::Id;
-use super::table::Known;
-use super::timers::Timers;
-use super::{DatagramError, Membership, MembershipEvent, Peer, Time};
-use crate::MemberState;
 use crate::bounds::{DATAGRAM_BYTES, MEMBERS};
+use crate::member::MemberState;
+use crate::membership::codec::{Datagram, IdCodec};
+use crate::membership::id::Id;
+use crate::membership::protocol::{DatagramError, Membership, MembershipEvent, Peer, Time};
+use crate::membership::records::{Reachable, ReportedMember};
+use crate::membership::timers::Timers;
 
 /// How often this node asks again to join a linked peer that is not a member yet, because datagrams can be lost.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
@@ -36,9 +35,9 @@ pub(crate) struct Swim {
     pub(super) outputs: Outputs,
     timers: Timers<Timer<Id>>,
     pub(super) reachable: BTreeMap<NodeName, Reachable>,
-    pub(super) known: BTreeMap<NodeName, Known>,
+    pub(super) members: BTreeMap<NodeName, ReportedMember>,
     /// The member that introduces the new members of this call.
-    pub(super) teller: Option<NodeName>,
+    pub(super) introducer: Option<NodeName>,
     /// When this run began its current life.
     pub(super) renewed: Option<Time>,
     /// When this node last refuted a suspicion.
@@ -49,30 +48,6 @@ pub(crate) struct Swim {
     /// Names that found no place and are not counted yet.
     pub(super) not_introduced: u64,
     left: bool,
-}
-
-/// A peer at the other end of a link.
-#[derive(Debug, Clone)]
-pub(super) struct Reachable {
-    pub(super) peer: Peer,
-    /// When this node last asked to join it.
-    pub(super) asked: Time,
-    /// Whether it has spoken: it knows this node, and this node knows its current life.
-    pub(super) heard: bool,
-    /// Its latest statement about itself over this link: its life, and the number of its last refutation.
-    pub(super) own: Option<(Id, u16)>,
-    /// Hearsay about it, until it answers.
-    pub(super) doubt: Option<Doubt>,
-    /// Hearsay to pass on to it.
-    pub(super) news: Option<foca::Member<Id>>,
-    /// When hearsay was last passed on to it.
-    pub(super) told: Option<Time>,
-}
-
-impl Reachable {
-    fn new(now: Time, peer: Peer) -> Self {
-        Self { peer, asked: now, heard: false, own: None, doubt: None, news: None, told: None }
-    }
 }
 
 /// The outputs of foca during one call.
@@ -105,8 +80,8 @@ impl Swim {
             outputs: Outputs::default(),
             timers: Timers::new(),
             reachable: BTreeMap::new(),
-            known: BTreeMap::new(),
-            teller: None,
+            members: BTreeMap::new(),
+            introducer: None,
             renewed: None,
             refuted: None,
             transmits: VecDeque::new(),
@@ -153,17 +128,18 @@ impl Swim {
                 State::Down if id.left => MemberState::Left,
                 State::Down => MemberState::Dead,
             };
-            let before = self.known.get(&id.name);
+            let before = self.members.get(&id.name);
             let since = before.filter(|before| before.state == state).map_or(now, |before| before.since);
             let news = before.is_none_or(|before| before.state != state || before.id.peer() != id.peer());
             if news || before.is_none_or(|before| before.id != *id) {
-                let teller = before.map_or_else(|| self.teller.clone(), |before| before.teller.clone());
-                self.known.insert(id.name.clone(), Known { id: id.clone(), state, since, teller });
+                let introduced_by =
+                    before.map_or_else(|| self.introducer.clone(), |before| before.introduced_by.clone());
+                self.members.insert(id.name.clone(), ReportedMember { id: id.clone(), state, since, introduced_by });
             }
             if news {
                 changed = true;
-                let teller = self.known.get(&id.name).and_then(|known| known.teller.clone());
-                self.events.push_back(MembershipEvent::Changed { peer: id.peer(), state, teller });
+                let introduced_by = self.members.get(&id.name).and_then(|known| known.introduced_by.clone());
+                self.events.push_back(MembershipEvent::Changed { peer: id.peer(), state, introduced_by });
             }
         }
         if changed && let Err(error) = self.foca.set_config(config(self.foca.num_members())) {
@@ -192,9 +168,9 @@ impl Swim {
 
     /// Whether the membership lists a peer as running, and the peer has answered.
     fn has_joined(&self, reachable: &Reachable) -> bool {
-        let Reachable { peer, heard, .. } = reachable;
-        let alive = |known: &Known| known.state.is_active() && known.id.incarnation >= peer.incarnation;
-        *heard && self.known.get(&peer.name).is_some_and(alive)
+        let Reachable { peer, has_spoken, .. } = reachable;
+        let alive = |known: &ReportedMember| known.state.is_active() && known.id.incarnation >= peer.incarnation;
+        *has_spoken && self.members.get(&peer.name).is_some_and(alive)
     }
 
     /// When to ask the next peer again.
@@ -213,18 +189,18 @@ impl Swim {
             }
             Some(record) if record.id().incarnation == peer.incarnation => {}
             record => {
-                if record.is_some() || self.known.len() < MEMBERS || self.make_room_for_peer() {
+                if record.is_some() || self.members.len() < MEMBERS || self.make_room_for_peer() {
                     let alive = std::iter::once(foca::Member::alive(Id::first(peer)));
                     let done = self.foca.apply_many(alive, true, &mut self.outputs);
                     self.settle(now, done);
                 }
             }
         }
-        if let Some(known) = self.known.get_mut(&peer.name)
-            && known.teller.take().is_some()
+        if let Some(known) = self.members.get_mut(&peer.name)
+            && known.introduced_by.take().is_some()
         {
             let (peer, state) = (known.id.peer(), known.state);
-            self.events.push_back(MembershipEvent::Changed { peer, state, teller: None });
+            self.events.push_back(MembershipEvent::Changed { peer, state, introduced_by: None });
         }
     }
 
@@ -234,14 +210,14 @@ impl Swim {
         if !self.reachable.get(from).is_some_and(|reachable| run(&reachable.peer)) {
             return Err(DatagramError::Sender { said: format!("{}#{}", src.name, src.incarnation) });
         }
-        let room = self.known.contains_key(from) || self.known.len() < MEMBERS || self.make_room_for_peer();
+        let room = self.members.contains_key(from) || self.members.len() < MEMBERS || self.make_room_for_peer();
         if room { Ok(()) } else { Err(DatagramError::Full) }
     }
 
     /// Filters an outgoing datagram: a node gossips only about members that have said hello to it.
     fn outgoing(&self, data: Bytes) -> Bytes {
-        let never_met = |name: &NodeName| self.known.get(name).is_some_and(|known| known.teller.is_some());
-        if !self.known.values().any(|known| known.teller.is_some()) {
+        let never_met = |name: &NodeName| self.members.get(name).is_some_and(|known| known.introduced_by.is_some());
+        if !self.members.values().any(|known| known.introduced_by.is_some()) {
             return data;
         }
         match Datagram::read(&data) {
@@ -277,11 +253,11 @@ impl Membership for Swim {
         let malformed = |error: &dyn std::fmt::Display| DatagramError::Malformed(error.to_string());
         let mut datagram = Datagram::read(data).map_err(|error| malformed(&error))?;
         self.check_sender(from, &datagram.header.src)?;
-        self.own_word(now, from, &datagram);
+        self.record_statement(now, from, &datagram);
         let us = self.foca.identity().clone();
         let to_us = datagram.header.dst == us;
-        let buried = to_us && datagram.header.message == foca::Message::TurnUndead;
-        if buried {
+        let declared_dead = to_us && datagram.header.message == foca::Message::TurnUndead;
+        if declared_dead {
             // A message that this life was declared dead is answered below, at a bounded rate. foca would answer every one.
             datagram.header.message = foca::Message::Gossip;
         }
@@ -295,7 +271,7 @@ impl Membership for Swim {
             self.take_members(now, from, others);
         }
         own.iter().for_each(|said| self.answer(now, said));
-        if buried {
+        if declared_dead {
             self.next_life(now, us.generation.saturating_add(1));
         }
         self.pass_on(now);
@@ -322,7 +298,7 @@ impl Membership for Swim {
     }
 
     fn handle_goodbye(&mut self, now: Time, name: &NodeName, incarnation: Incarnation) {
-        let id = match self.known.get(name) {
+        let id = match self.members.get(name) {
             Some(known) if known.id.incarnation > incarnation => return,
             Some(known) if known.id.incarnation == incarnation => known.id.clone(),
             _ => match self.reachable.get(name) {

@@ -5,60 +5,50 @@ use std::time::Duration;
 use foca::Timer;
 use tallymesh_schemas::actor::NodeName;
 
-use super::id::Id;
-use super::swim::Swim;
-use super::{MembershipEvent, Time};
-use crate::MemberState;
 use crate::bounds::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
+use crate::membership::id::Id;
+use crate::membership::protocol::{MembershipEvent, Time};
+use crate::membership::records::ReportedMember;
+use crate::membership::swim::Swim;
 
 /// How long the table keeps a dead member that this node never had a link with.
 const NEVER_MET: Duration = Duration::from_secs(30);
 
-/// A member as this node last reported it.
-#[derive(Debug, Clone)]
-pub(super) struct Known {
-    pub(super) id: Id,
-    pub(super) state: MemberState,
-    pub(super) since: Time,
-    /// The member that named it first; `None` once it has said hello to this node.
-    pub(super) teller: Option<NodeName>,
-}
-
 impl Swim {
     /// Whether a member may introduce one more name, when it has introduced `new` names in the same datagram.
-    pub(super) fn may_introduce(&mut self, teller: &NodeName, new: usize) -> bool {
-        let introduced = self.known.values().filter_map(|known| known.teller.as_ref());
-        let (own, all) = introduced.fold((new, new), |(own, all), by| (own + usize::from(by == teller), all + 1));
+    pub(super) fn may_introduce(&mut self, introducer: &NodeName, new: usize) -> bool {
+        let introduced = self.members.values().filter_map(|known| known.introduced_by.as_ref());
+        let (own, all) = introduced.fold((new, new), |(own, all), by| (own + usize::from(by == introducer), all + 1));
         if own >= INTRODUCED || all >= INTRODUCED_ALL {
             self.not_introduced += 1;
             return false;
         }
         self.make_room(new + 1);
-        self.known.len() + new < MEMBERS
+        self.members.len() + new < MEMBERS
     }
 
     /// Makes room for a member that says hello. It drops a member that is not running, or else one that never said hello.
     pub(super) fn make_room_for_peer(&mut self) -> bool {
         self.make_room(1);
-        if self.known.len() >= MEMBERS {
-            let strangers = self.known.iter().filter(|(_, known)| known.teller.is_some());
-            let first = strangers.min_by_key(|(name, known)| (known.since, (*name).clone()));
+        if self.members.len() >= MEMBERS {
+            let never_met = self.members.iter().filter(|(_, known)| known.introduced_by.is_some());
+            let first = never_met.min_by_key(|(name, known)| (known.since, (*name).clone()));
             if let Some(name) = first.map(|(name, _)| name.clone()) {
                 self.drop_member(&name);
             }
         }
-        self.known.len() < MEMBERS
+        self.members.len() < MEMBERS
     }
 
     /// Drops the members that have been dead or gone the longest; first those that never said hello.
     fn make_room(&mut self, newcomers: usize) {
-        let missing = (self.known.len() + newcomers).saturating_sub(MEMBERS);
+        let missing = (self.members.len() + newcomers).saturating_sub(MEMBERS);
         if missing == 0 {
             return;
         }
-        let ended = self.known.iter().filter(|(_, known)| !known.state.is_active());
+        let ended = self.members.iter().filter(|(_, known)| !known.state.is_active());
         let mut ended: Vec<_> =
-            ended.map(|(name, known)| (known.teller.is_none(), known.since, name.clone())).collect();
+            ended.map(|(name, known)| (known.introduced_by.is_none(), known.since, name.clone())).collect();
         ended.sort();
         for (_, _, name) in ended.into_iter().take(missing) {
             self.drop_member(&name);
@@ -67,24 +57,24 @@ impl Swim {
 
     /// Drops the dead members that this node knows only from hearsay.
     pub(super) fn drop_never_met(&mut self, now: Time) {
-        let old = |known: &Known| {
-            known.teller.is_some() && !known.state.is_active() && now.saturating_sub(known.since) >= NEVER_MET
+        let old = |known: &ReportedMember| {
+            known.introduced_by.is_some() && !known.state.is_active() && now.saturating_sub(known.since) >= NEVER_MET
         };
-        let old: Vec<_> = self.known.iter().filter(|(_, known)| old(known)).map(|(name, _)| name.clone()).collect();
+        let old: Vec<_> = self.members.iter().filter(|(_, known)| old(known)).map(|(name, _)| name.clone()).collect();
         for name in old {
             self.drop_member(&name);
         }
     }
 
     /// Drops the members that only a forgotten member has reported.
-    pub(super) fn drop_introduced_by(&mut self, teller: &NodeName) {
-        let introduced = self.known.iter().filter(|(_, known)| known.teller.as_ref() == Some(teller));
+    pub(super) fn drop_introduced_by(&mut self, introducer: &NodeName) {
+        let introduced = self.members.iter().filter(|(_, known)| known.introduced_by.as_ref() == Some(introducer));
         let introduced: Vec<_> = introduced.map(|(name, _)| name.clone()).collect();
         introduced.iter().for_each(|name| self.drop_member(name));
     }
 
     pub(super) fn drop_member(&mut self, name: &NodeName) {
-        if self.known.remove(name).is_none() {
+        if self.members.remove(name).is_none() {
             return;
         }
         self.remove_record(name);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Time;
+use crate::membership::protocol::Time;
 
 /// A lateness that a busy node does not reach: the process was stopped, or its machine slept.
 const STOPPED: Duration = Duration::from_secs(2);

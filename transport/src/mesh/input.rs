@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::plan::Origin;
-use crate::closing::{Ending, Failure};
+use crate::closing::ending::{Ending, Failure};
 use crate::greet::Greeted;
-use crate::{Link, LinkId};
+use crate::link::{Link, LinkId};
+use crate::mesh::plan::Origin;
 
 /// Messages from the endpoint's other tasks to the mesh.
 #[derive(Debug)]

@@ -8,18 +8,21 @@ use tallymesh_schemas::actor::Incarnation;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
-use super::plan::Origin;
-use super::settle::{Claim, Verdict, settle};
-use super::{Live, Mesh};
 use crate::bounds::MEMBERS;
-use crate::closing::{Code, Ending, Failure};
+use crate::closing::code::Code;
+use crate::closing::ending::{Ending, Failure};
+use crate::counters::Refusal;
 use crate::counters::count;
 use crate::greet::Greeted;
-use crate::membership::Peer;
+use crate::link::{Link, LinkId};
+use crate::member::MemberState;
+use crate::membership::protocol::Peer;
+use crate::mesh::plan::Origin;
+use crate::mesh::settle::{Claim, Dialer, Verdict, settle};
+use crate::mesh::{Live, Mesh};
 use crate::reports::{Change, Rival};
 use crate::session::Session;
 use crate::shared::Known;
-use crate::{Link, LinkId, MemberState, Refusal};
 
 impl Mesh {
     /// Both ends have exchanged hellos. The connection becomes a link, or this node refuses it with a reason.
@@ -41,7 +44,8 @@ impl Mesh {
             self.failed(origin, addr, &Failure::Proven { peer, ending });
             return;
         }
-        let claim = Claim { incarnation: greeted.hello.incarnation, dialed_by_us: *origin != Origin::Incoming };
+        let dialer = if *origin == Origin::Incoming { Dialer::Peer } else { Dialer::Us };
+        let claim = Claim { incarnation: greeted.hello.incarnation, dialer };
         let live = self.state.links.get(&peer).filter(|live| live.link.is_live()).map(|live| live.claim);
         let (known, met) = match self.shared.members.lock().get(&peer) {
             Some(known) => (true, known.met),
@@ -135,7 +139,7 @@ impl Mesh {
         let addr = link.advertised();
         if self.shared.reports.link(&peer, Change::Up) {
             tracing::info!(%peer, %addr, remote = %link.remote_addr(), incarnation = %link.incarnation(), link = %link.id(),
-                dialed = claim.dialed_by_us, version, build = link.build(), "link up");
+                dialed = claim.dialer == Dialer::Us, version, build = link.build(), "link up");
         }
         count(&self.shared.tally.links_up, 1);
         let (done, tail) = oneshot::channel();

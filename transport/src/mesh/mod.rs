@@ -19,18 +19,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use self::input::Input;
-use self::plan::{Origin, Plan, Task};
-use self::search::Search;
-use self::settle::Claim;
-use crate::closing::{Code, Ending, Failure};
+use crate::closing::code::Code;
+use crate::closing::ending::{Ending, Failure};
+use crate::counters::Refusal;
 use crate::counters::count;
 use crate::dial::Dialer;
 use crate::inbox::Inbox;
-use crate::membership::{DatagramError, Membership, MembershipEvent};
+use crate::link::{Link, LinkId};
+use crate::member::Joining;
+use crate::membership::protocol::{DatagramError, Membership, MembershipEvent};
+use crate::mesh::input::Input;
+use crate::mesh::plan::{Origin, Plan, Task};
+use crate::mesh::search::Search;
+use crate::mesh::settle::Claim;
 use crate::notices::SeenMember;
 use crate::shared::{Known, Shared};
-use crate::{Link, LinkId, Refusal};
 
 /// Commands from the endpoint's handles.
 #[derive(Debug)]
@@ -63,7 +66,7 @@ pub(crate) struct State {
     last_id: u64,
     search: Search,
     /// The sender of the membership datagram that was read last.
-    teller: Option<NodeName>,
+    datagram_from: Option<NodeName>,
     sessions: JoinSet<()>,
     tasks: JoinSet<()>,
 }
@@ -154,8 +157,12 @@ impl Mesh {
     /// Reports whether this node has joined others, and logs warnings while it cannot.
     fn search(&mut self) {
         let now = self.now();
-        let linked = !self.state.links.is_empty();
-        let (joining, warning) = self.state.search.poll(now, linked, &self.plan);
+        let (joining, warning) = if self.state.links.is_empty() {
+            self.state.search.without_links(now, &self.plan)
+        } else {
+            self.state.search.linked(now);
+            (Joining::Linked, None)
+        };
         self.shared.joining.send_if_modified(|known| std::mem::replace(known, joining) != joining);
         if let Some(warning) = warning {
             tracing::warn!(
@@ -185,7 +192,7 @@ impl Mesh {
 
     fn member(&mut self, event: MembershipEvent) {
         match event {
-            MembershipEvent::Changed { peer, state, teller } => {
+            MembershipEvent::Changed { peer, state, introduced_by } => {
                 tracing::info!(peer = %peer.name, addr = %peer.addr, incarnation = %peer.incarnation, %state, "member");
                 self.plan.member(self.now(), &peer.name, peer.addr, state);
                 let mut members = self.shared.members.lock();
@@ -194,7 +201,7 @@ impl Mesh {
                 let (addr, incarnation) = (peer.addr, peer.incarnation);
                 members.insert(peer.name.clone(), Known { addr, incarnation, state, met, link });
                 drop(members);
-                self.shared.notices.member(peer.name, SeenMember { state, incarnation, addr, teller });
+                self.shared.notices.member(peer.name, SeenMember { state, incarnation, addr, introduced_by });
             }
             MembershipEvent::Dropped(name) => {
                 if !self.state.links.contains_key(&name) {
@@ -204,8 +211,8 @@ impl Mesh {
                 }
             }
             MembershipEvent::Superseded { by, addr } => {
-                if let Some(teller) = &self.state.teller {
-                    self.superseded(by, teller, addr);
+                if let Some(from) = &self.state.datagram_from {
+                    self.superseded(by, from, addr);
                 }
             }
         }
@@ -220,7 +227,7 @@ impl Mesh {
 
     fn datagram(&mut self, link: LinkId, data: &[u8]) {
         let Some(peer) = self.state.by_id.get(&link).cloned() else { return };
-        self.state.teller = Some(peer.clone());
+        self.state.datagram_from = Some(peer.clone());
         if let Err(error) = self.membership.handle_datagram(self.now(), &peer, data) {
             count(&self.shared.tally.datagrams_bad, 1);
             if matches!(error, DatagramError::Full) {

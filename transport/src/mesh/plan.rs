@@ -9,7 +9,8 @@ use rand::{RngExt, SeedableRng};
 use tallymesh_schemas::actor::NodeName;
 
 use crate::bounds::{DIALS, MEMBERS, SEED_ADDRESSES};
-use crate::{MemberState, Timings};
+use crate::config::Timings;
+use crate::member::MemberState;
 
 /// Time since the endpoint's start.
 pub(crate) type Time = Duration;

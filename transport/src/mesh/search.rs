@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::plan::{Plan, Time};
-use crate::Joining;
 use crate::bounds::SEEDS_NAMED;
+use crate::member::Joining;
+use crate::mesh::plan::{Plan, Time};
 
 /// Time between two warnings that no seed answers.
 const REMINDER: Duration = Duration::from_secs(60);
@@ -28,12 +28,13 @@ pub(super) struct Warning {
 }
 
 impl Search {
-    /// The current state of the search, and the warning that is due.
-    pub(super) fn poll(&mut self, now: Time, linked: bool, plan: &Plan) -> (Joining, Option<Warning>) {
-        if linked {
-            (self.linked_at, self.quiet_until) = (now, Some(now + REMINDER));
-            return (Joining::Linked, None);
-        }
+    /// Records that this node has a link now.
+    pub(super) fn linked(&mut self, now: Time) {
+        (self.linked_at, self.quiet_until) = (now, Some(now + REMINDER));
+    }
+
+    /// The state of the search of a node without a link, and the warning that is due.
+    pub(super) fn without_links(&mut self, now: Time, plan: &Plan) -> (Joining, Option<Warning>) {
         if !plan.has_tried_all() {
             return (Joining::Trying, None);
         }
@@ -68,9 +69,9 @@ fn tried(plan: &Plan) -> Option<String> {
 mod tests {
     use tallymesh_schemas::actor::NodeName;
 
-    use super::super::plan::{Origin, Task};
     use super::*;
-    use crate::Timings;
+    use crate::config::Timings;
+    use crate::mesh::plan::{Origin, Task};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -79,19 +80,25 @@ mod tests {
         Plan::new(NodeName::new("n1").unwrap(), seeds, Timings::default(), 1)
     }
 
-    /// Makes every due task fail, or lead to this node itself.
-    fn fail(plan: &mut Plan, now: Time, ourselves: bool) {
+    /// Makes every due dial fail.
+    fn fail(plan: &mut Plan, now: Time) {
+        dial(plan, now, |plan, origin| {
+            plan.trouble(origin, "no answer in time");
+            plan.ended(now, origin, None);
+        });
+    }
+
+    /// Makes every due dial lead to this node itself.
+    fn meet_ourselves(plan: &mut Plan, now: Time) {
         let us = NodeName::new("n1").unwrap();
+        dial(plan, now, |plan, origin| plan.ended(now, origin, Some(&us)));
+    }
+
+    fn dial(plan: &mut Plan, now: Time, end: impl Fn(&mut Plan, &Origin)) {
         while let Some(task) = plan.poll(now) {
             match task {
                 Task::Resolve { seed, .. } => plan.resolved(now, seed, vec!["127.0.0.1:1".parse().unwrap()]),
-                Task::Seed { seed, addr } => {
-                    let origin = Origin::Seed { seed, addr };
-                    if !ourselves {
-                        plan.trouble(&origin, "no answer in time");
-                    }
-                    plan.ended(now, &origin, ourselves.then_some(&us));
-                }
+                Task::Seed { seed, addr } => end(plan, &Origin::Seed { seed, addr }),
                 Task::Member { .. } => {}
             }
         }
@@ -100,12 +107,12 @@ mod tests {
     #[test]
     fn a_node_that_cannot_join_warns_every_minute_with_what_it_tried() {
         let (mut search, mut plan) = (Search::default(), plan(&["a:1", "b:1"]));
-        assert_eq!(search.poll(Time::ZERO, false, &plan), (Joining::Trying, None));
+        assert_eq!(search.without_links(Time::ZERO, &plan), (Joining::Trying, None));
         let mut warned = Vec::new();
         for second in 1..=180 {
             let now = SECOND * second;
-            fail(&mut plan, now, false);
-            let (joining, warning) = search.poll(now, false, &plan);
+            fail(&mut plan, now);
+            let (joining, warning) = search.without_links(now, &plan);
             assert_eq!(joining, Joining::Unreachable);
             warned.extend(warning.map(|warning| (second, warning)));
         }
@@ -117,17 +124,17 @@ mod tests {
     #[test]
     fn a_node_that_lost_its_links_warns_after_a_minute() {
         let (mut search, mut plan) = (Search::default(), plan(&["a:1"]));
-        fail(&mut plan, SECOND, false);
-        assert_eq!(search.poll(SECOND * 10, true, &plan), (Joining::Linked, None));
-        assert_eq!(search.poll(SECOND * 69, false, &plan).1, None);
-        assert_eq!(search.poll(SECOND * 70, false, &plan).1.unwrap().alone, SECOND * 60);
+        fail(&mut plan, SECOND);
+        search.linked(SECOND * 10);
+        assert_eq!(search.without_links(SECOND * 69, &plan).1, None);
+        assert_eq!(search.without_links(SECOND * 70, &plan).1.unwrap().alone, SECOND * 60);
     }
 
     #[test]
     fn a_node_without_other_seeds_has_nobody_to_join() {
-        assert_eq!(Search::default().poll(SECOND, false, &plan(&[])), (Joining::Nobody, None));
+        assert_eq!(Search::default().without_links(SECOND, &plan(&[])), (Joining::Nobody, None));
         let mut itself = plan(&["n1:1"]);
-        fail(&mut itself, SECOND, true);
-        assert_eq!(Search::default().poll(SECOND * 99, false, &itself), (Joining::Nobody, None));
+        meet_ourselves(&mut itself, SECOND);
+        assert_eq!(Search::default().without_links(SECOND * 99, &itself), (Joining::Nobody, None));
     }
 }

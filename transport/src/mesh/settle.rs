@@ -2,11 +2,18 @@
 
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
+/// The end of a connection that dialed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialer {
+    Us,
+    Peer,
+}
+
 /// The properties of a connection that decide: the peer's run, and which end dialed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) incarnation: Incarnation,
-    pub(crate) dialed_by_us: bool,
+    pub(crate) dialer: Dialer,
 }
 
 /// The decision about a new connection.
@@ -37,9 +44,9 @@ pub(crate) fn settle(
         return Verdict::Stale(newest);
     }
     match live {
-        Some(live) if live.incarnation == new.incarnation && live.dialed_by_us != new.dialed_by_us => {
-            let smaller_dialed = new.dialed_by_us == (us < peer);
-            if smaller_dialed { Verdict::Accept } else { Verdict::Duplicate }
+        Some(live) if live.incarnation == new.incarnation && live.dialer != new.dialer => {
+            let smaller = if us < peer { Dialer::Us } else { Dialer::Peer };
+            if new.dialer == smaller { Verdict::Accept } else { Verdict::Duplicate }
         }
         _ => Verdict::Accept,
     }
@@ -53,15 +60,15 @@ mod tests {
         NodeName::new(name).unwrap()
     }
 
-    fn claim(incarnation: u64, dialed_by_us: bool) -> Claim {
-        Claim { incarnation: Incarnation(incarnation), dialed_by_us }
+    fn claim(incarnation: u64, dialer: Dialer) -> Claim {
+        Claim { incarnation: Incarnation(incarnation), dialer }
     }
 
     /// Which connection an end keeps when it sees them in this order.
-    fn left_with(us: &str, peer: &str, order: [(char, bool); 2]) -> char {
+    fn left_with(us: &str, peer: &str, order: [(char, Dialer); 2]) -> char {
         let mut live: Option<(char, Claim)> = None;
-        for (conn, dialed_by_us) in order {
-            let new = claim(5, dialed_by_us);
+        for (conn, dialer) in order {
+            let new = claim(5, dialer);
             if settle(&name(us), &name(peer), None, live.map(|(_, claim)| claim), new) == Verdict::Accept {
                 live = Some((conn, new));
             }
@@ -72,8 +79,8 @@ mod tests {
     #[test]
     fn both_ends_keep_the_same_of_two_simultaneous_dials() {
         // 'x' is dialed by a, 'y' by b.
-        let at_a = [('x', true), ('y', false)];
-        let at_b = [('x', false), ('y', true)];
+        let at_a = [('x', Dialer::Us), ('y', Dialer::Peer)];
+        let at_b = [('x', Dialer::Peer), ('y', Dialer::Us)];
         for (first, second) in [(0, 1), (1, 0)] {
             assert_eq!(left_with("a", "b", [at_a[first], at_a[second]]), 'x');
             assert_eq!(left_with("b", "a", [at_b[first], at_b[second]]), 'x');
@@ -81,22 +88,22 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_run_wins_whoever_dialed() {
+    fn the_newest_run_wins_regardless_of_who_dialed() {
         let (a, b) = (name("a"), name("b"));
-        for dialed_by_us in [false, true] {
-            let live = Some(claim(5, !dialed_by_us));
-            assert_eq!(settle(&a, &b, None, live, claim(6, dialed_by_us)), Verdict::Accept);
-            assert_eq!(settle(&b, &a, None, live, claim(4, dialed_by_us)), Verdict::Stale(Incarnation(5)));
+        for (dialer, other) in [(Dialer::Us, Dialer::Peer), (Dialer::Peer, Dialer::Us)] {
+            let live = Some(claim(5, other));
+            assert_eq!(settle(&a, &b, None, live, claim(6, dialer)), Verdict::Accept);
+            assert_eq!(settle(&b, &a, None, live, claim(4, dialer)), Verdict::Stale(Incarnation(5)));
         }
-        assert_eq!(settle(&a, &b, Some(Incarnation(9)), None, claim(8, true)), Verdict::Stale(Incarnation(9)));
-        assert_eq!(settle(&a, &b, Some(Incarnation(9)), None, claim(9, true)), Verdict::Accept);
+        assert_eq!(settle(&a, &b, Some(Incarnation(9)), None, claim(8, Dialer::Us)), Verdict::Stale(Incarnation(9)));
+        assert_eq!(settle(&a, &b, Some(Incarnation(9)), None, claim(9, Dialer::Us)), Verdict::Accept);
     }
 
     #[test]
     fn of_one_dialer_the_later_connection_stays() {
         let (a, b) = (name("a"), name("b"));
-        for dialed_by_us in [false, true] {
-            assert_eq!(settle(&a, &b, None, Some(claim(5, dialed_by_us)), claim(5, dialed_by_us)), Verdict::Accept);
+        for dialer in [Dialer::Us, Dialer::Peer] {
+            assert_eq!(settle(&a, &b, None, Some(claim(5, dialer)), claim(5, dialer)), Verdict::Accept);
         }
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Input, Mesh};
-use crate::closing::{Code, Ending};
+use crate::closing::code::Code;
+use crate::closing::ending::Ending;
+use crate::mesh::{Input, Mesh};
 
 /// The part of the closing time that is reserved for the last packets, at most.
 const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -7,13 +7,14 @@ use foca::{Codec, State};
 use tallymesh_schemas::actor::Incarnation;
 use tallymesh_schemas::bounds::{INCARNATION, INCARNATION_REPORTED};
 
-use super::FIVE;
-use super::sim::{Sim, name, peer, secs};
-use crate::MemberState;
 use crate::bounds::{INTRODUCED, INTRODUCED_ALL, MEMBERS};
+use crate::member::MemberState;
 use crate::membership::codec::{Datagram, IdCodec};
 use crate::membership::id::Id;
-use crate::membership::{DatagramError, Membership, MembershipEvent, Peer, Swim};
+use crate::membership::protocol::{DatagramError, Membership, MembershipEvent, Peer};
+use crate::membership::swim::Swim;
+use crate::membership::tests::FIVE;
+use crate::membership::tests::sim::{Sim, name, peer, secs};
 
 /// A datagram from one run to another with statements about members.
 fn words(from: &Peer, to: &Peer, members: &[foca::Member<Id>]) -> Vec<u8> {
@@ -42,7 +43,7 @@ fn an_older_run_learns_that_it_is_superseded_and_buries_nobody() {
     swim.handle_datagram(Duration::ZERO, &from.name, &words(&from, &us, &[newer])).unwrap();
     let events: Vec<_> = std::iter::from_fn(|| swim.poll_event()).collect();
     assert_eq!(events.last(), Some(&MembershipEvent::Superseded { by: Incarnation(7), addr: Some(peer("a", 7).addr) }));
-    assert!(!swim.known.contains_key(&us.name), "a run does not judge its own name");
+    assert!(!swim.members.contains_key(&us.name), "a run does not judge its own name");
 }
 
 #[test]
@@ -91,13 +92,13 @@ fn runs_that_no_node_has_begun_are_ignored_and_the_rest_of_the_datagram_is_not()
     for victim in ["a", "c"] {
         let beyond = foca::Member::alive(Id::first(&peer(victim, INCARNATION - 1)));
         told(&mut swim, Duration::ZERO, &from, &us, &[beyond, other.clone()]);
-        assert!(!swim.known.contains_key(&name("c")));
-        assert!(swim.known.contains_key(&name("e")));
+        assert!(!swim.members.contains_key(&name("c")));
+        assert!(swim.members.contains_key(&name("e")));
         assert!(!events(&mut swim).iter().any(|event| matches!(event, MembershipEvent::Superseded { .. })));
     }
     let last = foca::Member::alive(Id::first(&peer("c", INCARNATION_REPORTED)));
     told(&mut swim, Duration::ZERO, &from, &us, &[last]);
-    assert!(swim.known.contains_key(&name("c")));
+    assert!(swim.members.contains_key(&name("c")));
 }
 
 /// This node answers a peer's probes, even if the peer's table names no member that this node may believe.
@@ -124,22 +125,22 @@ fn a_probe_is_answered_whatever_it_carries() {
 fn the_table_is_bounded_and_who_says_hello_has_a_place() {
     let us = peer("z", 1);
     let mut swim = Swim::new(&us, 1);
-    let tellers: Vec<_> = (0..8).map(|n| peer(&format!("teller{n}"), 1)).collect();
-    tellers.iter().for_each(|teller| swim.link_up(Duration::ZERO, teller.clone()));
-    let strangers = |swim: &Swim| swim.known.values().filter(|known| known.teller.is_some()).count();
-    for (n, teller) in tellers.iter().enumerate() {
+    let liars: Vec<_> = (0..8).map(|n| peer(&format!("liar{n}"), 1)).collect();
+    liars.iter().for_each(|liar| swim.link_up(Duration::ZERO, liar.clone()));
+    let never_met = |swim: &Swim| swim.members.values().filter(|known| known.introduced_by.is_some()).count();
+    for (n, liar) in liars.iter().enumerate() {
         for number in 0..600 {
             let ghost = foca::Member::alive(Id::first(&peer(&format!("ghost{n}x{number}"), 1)));
-            told(&mut swim, Duration::ZERO, teller, &us, &[ghost]);
+            told(&mut swim, Duration::ZERO, liar, &us, &[ghost]);
         }
-        assert_eq!(strangers(&swim), ((n + 1) * INTRODUCED).min(INTRODUCED_ALL));
+        assert_eq!(never_met(&swim), ((n + 1) * INTRODUCED).min(INTRODUCED_ALL));
     }
-    for number in 0..MEMBERS - tellers.len() {
+    for number in 0..MEMBERS - liars.len() {
         swim.link_up(Duration::ZERO, peer(&format!("real{number}"), 1));
     }
-    assert_eq!((swim.known.len(), strangers(&swim)), (MEMBERS, 0), "those who said hello took the places");
-    let real = (0..MEMBERS - tellers.len()).all(|number| swim.known.contains_key(&name(&format!("real{number}"))));
-    assert!(real && tellers.iter().all(|teller| swim.known.contains_key(&teller.name)));
+    assert_eq!((swim.members.len(), never_met(&swim)), (MEMBERS, 0), "those who said hello took the places");
+    let real = (0..MEMBERS - liars.len()).all(|number| swim.members.contains_key(&name(&format!("real{number}"))));
+    assert!(real && liars.iter().all(|liar| swim.members.contains_key(&liar.name)));
 }
 
 /// A node does not gossip names that it never had a link with, and drops them when it cannot reach them.
@@ -155,11 +156,11 @@ fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
         let ghost = foca::Member::alive(Id::first(&peer(&format!("ghost{number}"), 1)));
         told(&mut sim.node("a").swim, now, &liar, &us, &[ghost]);
     }
-    assert_eq!(sim.node("a").swim.known.len(), 2 + INTRODUCED);
+    assert_eq!(sim.node("a").swim.members.len(), 2 + INTRODUCED);
     sim.run(secs(60));
-    assert_eq!(sim.node("c").swim.known.len(), 2, "a told nobody of them");
+    assert_eq!(sim.node("c").swim.members.len(), 2, "a told nobody of them");
     sim.run(secs(240));
-    assert_eq!(sim.node("a").swim.known.len(), 2);
+    assert_eq!(sim.node("a").swim.members.len(), 2);
     sim.assert_whole(&["a", "b", "c"]);
 }
 
@@ -173,21 +174,21 @@ fn names_end_with_the_forgotten_member_that_told_of_them() {
     let names = ["ghost0", "ghost1", "real"];
     let members = names.map(|who| foca::Member::alive(Id::first(&peer(who, 1))));
     told(&mut swim, Duration::ZERO, &liar, &us, &members);
-    let tellers = |events: Vec<MembershipEvent>| -> Vec<_> {
+    let introducers = |events: Vec<MembershipEvent>| -> Vec<_> {
         let changed = events.into_iter().filter_map(|event| match event {
-            MembershipEvent::Changed { peer, teller, .. } => Some((peer.name.to_string(), teller)),
+            MembershipEvent::Changed { peer, introduced_by, .. } => Some((peer.name.to_string(), introduced_by)),
             _ => None,
         });
         changed.filter(|(who, _)| names.contains(&who.as_str())).collect()
     };
     let hearsay = |who: &str| (who.to_owned(), Some(liar.name.clone()));
-    let mut seen = tellers(events(&mut swim));
+    let mut seen = introducers(events(&mut swim));
     seen.sort();
     assert_eq!(seen, names.map(hearsay));
     swim.link_up(Duration::ZERO, peer("real", 1));
-    assert_eq!(tellers(events(&mut swim)), [("real".to_owned(), None)]);
+    assert_eq!(introducers(events(&mut swim)), [("real".to_owned(), None)]);
     swim.forget(Duration::ZERO, &liar.name);
-    assert_eq!(swim.known.keys().collect::<Vec<_>>(), [&name("real")]);
+    assert_eq!(swim.members.keys().collect::<Vec<_>>(), [&name("real")]);
     let dropped = ["b", "ghost0", "ghost1"].map(|who| MembershipEvent::Dropped(name(who)));
     assert_eq!(events(&mut swim), dropped);
 }
@@ -221,7 +222,7 @@ fn a_dead_member_lives_while_another_member_says_so() {
         sim.node(who).swim.forget(now, &name("c"));
     }
     sim.run(secs(60));
-    assert!(!sim.node("a").swim.known.contains_key(&name("c")));
+    assert!(!sim.node("a").swim.members.contains_key(&name("c")));
 }
 
 /// The false statements that one member can make about another: that it left, is dead, is suspect, or has another life or run.

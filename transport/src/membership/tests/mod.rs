@@ -5,9 +5,9 @@ mod sim;
 
 use tallymesh_schemas::actor::Incarnation;
 
-use self::sim::{Sim, name, secs};
-use super::{Membership, MembershipEvent};
-use crate::MemberState;
+use crate::member::MemberState;
+use crate::membership::protocol::{Membership, MembershipEvent};
+use crate::membership::tests::sim::{Sim, name, secs};
 
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use tallymesh_schemas::actor::{Incarnation, NodeName};
 
-use crate::MemberState;
 use crate::bounds::DATAGRAM_BYTES;
-use crate::membership::{Membership, MembershipEvent, Peer, Swim, Time};
+use crate::member::MemberState;
+use crate::membership::protocol::{Membership, MembershipEvent, Peer, Time};
+use crate::membership::swim::Swim;
 
 const DELAY: Duration = Duration::from_millis(1);
 
