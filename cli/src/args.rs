@@ -18,15 +18,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use tallymesh_schemas::HoldLimit;
 
+pub(crate) use crate::args::caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
+pub(crate) use crate::args::from_node::{FromNode, node_name};
+pub(crate) use crate::args::permits::Permits;
+pub(crate) use crate::args::series::{
+    AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit,
+};
+pub(crate) use crate::args::state::State;
+pub(crate) use crate::args::throttle::{Throttle, ThrottleName, ThrottleTake};
 use crate::commands::load::LoadFormat;
 use crate::maelstrom::Workload;
 use crate::output::Format;
-pub(crate) use caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
-pub(crate) use from_node::{FromNode, node_name};
-pub(crate) use permits::Permits;
-pub(crate) use series::{AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit};
-pub(crate) use state::State;
-pub(crate) use throttle::{Throttle, ThrottleName, ThrottleTake};
 
 /// Counts across a cluster without a server in the middle
 ///

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::{Now, Time};
 
-use node::Node;
-pub(crate) use workload::Workload;
+use crate::maelstrom::node::Node;
+pub(crate) use crate::maelstrom::workload::Workload;
 
 /// Bytes of one line: a few frames in base64, or a broadcast's topology.
 const LINE_BYTES: u64 = 8 << 20;

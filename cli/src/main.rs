@@ -21,11 +21,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{
+use crate::args::{
     Cache, Cli, Cluster, Command, Config, Gauge, InboundAudit, Permits, Series, Shared, ShowAudit, State, Throttle,
 };
-use client::Target;
-use failure::Failure;
+use crate::client::Target;
+use crate::failure::Failure;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {

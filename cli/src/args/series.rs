@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::FromNode;
+use crate::args::from_node::FromNode;
 use crate::failure::Failure;
 
 /// `tally inbound_audit`.

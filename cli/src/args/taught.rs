@@ -3,7 +3,7 @@
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, Parser};
 
-use super::Cli;
+use crate::args::Cli;
 
 /// Calls `look` with every command that people give, and how it is called.
 fn each(command: &Command, called: &str, look: &mut impl FnMut(&Command, &str)) {

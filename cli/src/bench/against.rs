@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 
-use super::Plan;
-use super::measure::{self, Figures, Measure, ROUND, ns_each};
-use super::redis::{Client, Reply, Server};
+use crate::bench::measure::{self, Figures, Measure, ROUND, ns_each};
+use crate::bench::plan::Plan;
+use crate::bench::redis::{Client, Reply, Server};
 use crate::failure::Failure;
 
 /// How long anything may take that is waited for.

@@ -7,6 +7,7 @@ mod against;
 mod machine;
 mod measure;
 mod nodes;
+mod plan;
 mod redis;
 mod report;
 
@@ -15,26 +16,11 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args;
+use crate::bench::plan::Plan;
+use crate::bench::report::{Opponent, Report};
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::style;
-use measure::Figures;
-use report::Report;
-
-/// How much is measured.
-#[derive(Debug, Clone, Copy)]
-struct Plan {
-    /// How long each thing is measured for.
-    time: Duration,
-    /// Rows that a joiner takes.
-    rows: usize,
-}
-
-/// Redis, as far as it took part.
-struct Opponent {
-    version: String,
-    figures: Figures,
-}
 
 /// Measures, and writes the table.
 pub(crate) fn run(args: &args::Bench, format: Format) -> Result<(), Failure> {

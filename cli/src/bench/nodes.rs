@@ -11,9 +11,9 @@ use tallymesh::{Actor, Class, Domains, Node, Traffic};
 use tallymesh_engine::Structure;
 use tokio::runtime::Runtime;
 
-use super::Plan;
-use super::measure::{self, Figures, Measure, ROUND, ns_each};
 use crate::authority::Authority;
+use crate::bench::measure::{self, Figures, Measure, ROUND, ns_each};
+use crate::bench::plan::Plan;
 use crate::failure::Failure;
 use crate::local::{self, trouble};
 

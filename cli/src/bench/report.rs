@@ -2,10 +2,17 @@
 
 use serde_json::json;
 
-use super::measure::{About, Figures, Measure};
-use super::{Opponent, Plan, machine};
+use crate::bench::machine;
+use crate::bench::measure::{About, Figures, Measure};
+use crate::bench::plan::Plan;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
+
+/// Redis, as far as it took part.
+pub(super) struct Opponent {
+    pub(super) version: String,
+    pub(super) figures: Figures,
+}
 
 /// Everything that was measured.
 pub(super) struct Report {

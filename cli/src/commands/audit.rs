@@ -3,9 +3,9 @@
 use serde_json::json;
 use tallymesh_schemas::admin::{Answer, Request, SeriesInfo, SeriesRef};
 
-use super::count;
 use crate::args::{AuditAdd, AuditCount, AuditKey, FromNode};
 use crate::client::{Client, Target};
+use crate::commands::count;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
 

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 use tallymesh_schemas::admin::{Answer, BoundInfo, ClockInfo, Info, PeerClock, Request, RolledBack, StateInfo};
 
-use super::series::moment;
 use crate::client::Target;
+use crate::commands::series::moment;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 

@@ -4,8 +4,9 @@ use serde_json::json;
 use tallymesh_schemas::Actor;
 use tallymesh_schemas::admin::{Answer, Member, Request};
 
-use super::show::private_name;
 use crate::client::Target;
+use crate::commands::show::private_name;
+use crate::commands::verify::differences;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
@@ -23,7 +24,7 @@ pub(crate) fn run(target: &Target, format: Format) -> Result<(), Failure> {
                 out.text(if index == 0 { "" } else { "\n" })?;
                 block(&mut out, member)?;
             }
-            for difference in super::verify::differences(target)? {
+            for difference in differences(target)? {
                 out.line(format!("\nconfigurations differ: {difference}"))?;
             }
         }

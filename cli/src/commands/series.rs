@@ -5,9 +5,9 @@ use tallymesh_schemas::Kind;
 use tallymesh_schemas::admin::{Answer, Request, SeriesInfo, SeriesRef, Windows};
 use time::OffsetDateTime;
 
-use super::count as counting;
 use crate::args::{FromNode, SeriesCount, SeriesName};
 use crate::client::Target;
+use crate::commands::count as counting;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
 use crate::style;

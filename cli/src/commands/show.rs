@@ -5,9 +5,9 @@ use serde_json::json;
 use tallymesh_schemas::admin::{Answer, CacheItem, Object, Request};
 use tallymesh_schemas::{Actor, Kind};
 
-use super::caches;
 use crate::args::FromNode;
 use crate::client::Target;
+use crate::commands::caches;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
 use crate::style;

@@ -4,9 +4,9 @@ use serde_json::json;
 use tallymesh_schemas::NodeName;
 use tallymesh_schemas::admin::{Answer, Fault, Finding, Outcome, Request, Unheld, Verified};
 
-use super::info::off;
 use crate::args::Verify;
 use crate::client::Target;
+use crate::commands::info::off;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;

@@ -2,28 +2,16 @@
 
 use std::time::Duration;
 
-use tallymesh::{Cidr, Class, Domains, EngineConfig, Gate, Node, NodeName, OnDead, StructureSpec, Timings};
+use tallymesh::{Class, EngineConfig, Gate, OnDead, StructureSpec, Timings};
 
 use crate::authority::Authority;
+use crate::demo::limits;
+use crate::demo::member::Member;
 use crate::failure::Failure;
 use crate::local::{self, trouble};
 
 /// When a dead node's inbound connections stop counting, in the demonstration.
 pub(super) const DROP_AFTER: Duration = Duration::from_secs(1);
-
-/// A node with its handles.
-pub(super) struct Member {
-    pub(super) node: Node,
-    pub(super) gate: Gate,
-    pub(super) inbound: Cidr,
-    pub(super) outbound: Domains,
-}
-
-impl Member {
-    pub(super) fn name(&self) -> &NodeName {
-        self.node.name()
-    }
-}
 
 /// How links behave in the demonstration: as ever, in a fraction of the time.
 pub(super) fn timings() -> Timings {
@@ -55,7 +43,7 @@ async fn start_one(
     let gate = Gate::default();
     let inbound = StructureSpec { on_dead: OnDead::Drop(DROP_AFTER), ..Class::InboundCidr.into() };
     let engine = EngineConfig { digest_interval: Duration::from_millis(250), ..EngineConfig::default() };
-    let mut builder = super::limits::configure(local::builder(name, authority)?)?
+    let mut builder = limits::configure(local::builder(name, authority)?)?
         .gate(gate.clone())
         .timings(timings())
         .engine(engine)

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use tallymesh::{Builder, Class, Decision, Hold, HoldError, Metric, Monitor, Rate, Strength, Throttle, ThrottleSpec};
 
-use super::cluster::Member;
-use super::screen::Screen;
+use crate::demo::member::Member;
+use crate::demo::screen::Screen;
 use crate::failure::Failure;
 
 /// How long a change may take to be heard.

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod limits;
+mod member;
 mod probe;
 mod screen;
 mod story;
@@ -15,10 +16,10 @@ mod views;
 use std::time::Duration;
 
 use crate::args;
+use crate::demo::screen::Screen;
+use crate::demo::story::{Plan, Story};
 use crate::failure::Failure;
 use crate::output::Format;
-use screen::Screen;
-use story::{Plan, Story};
 
 /// Runs the demonstration; an error if in the end somebody disagrees with what was counted.
 pub(crate) fn run(args: &args::Demo, format: Format) -> Result<(), Failure> {

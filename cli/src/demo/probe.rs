@@ -12,8 +12,8 @@ use tallymesh::Counter;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::cluster::Member;
-use super::truth::{Truth, What};
+use crate::demo::member::Member;
+use crate::demo::truth::{Truth, What};
 
 /// Between two changes of one node, at least. No multiple of the pace at which changes are sent, so that they meet it at
 /// every phase.

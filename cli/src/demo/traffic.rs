@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tallymesh::Hold;
 
-use super::cluster::Member;
-use super::truth::{Truth, What};
+use crate::demo::member::Member;
+use crate::demo::truth::{Truth, What};
 use crate::failure::Failure;
 
 /// Time between two steps of the traffic.

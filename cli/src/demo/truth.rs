@@ -8,7 +8,7 @@ use tallymesh::NodeName;
 use tallymesh_engine::Structure;
 use tallymesh_schemas::key;
 
-use super::cluster::Member;
+use crate::demo::member::Member;
 
 /// Differences that are told; the rest are counted.
 const TOLD: usize = 8;

@@ -7,9 +7,9 @@ use tallymesh::{Actor, Kind, NodeName};
 use tallymesh_engine::Structure;
 use tallymesh_schemas::key;
 
-use super::cluster::Member;
-use super::truth::{Truth, What};
 use crate::commands::show::{block_line, entry_line, heading};
+use crate::demo::member::Member;
+use crate::demo::truth::{Truth, What, listed};
 
 /// Blocks and keys of a page of a listing.
 const PAGE: usize = 512;
@@ -28,7 +28,7 @@ impl Says {
     fn of(member: &Member) -> Self {
         let everything = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
         let [v4, v6] = everything.map(|net| member.inbound.count(net));
-        let sum = |from: Option<&NodeName>| super::truth::listed(member.outbound.structure(), from).values().sum();
+        let sum = |from: Option<&NodeName>| listed(member.outbound.structure(), from).values().sum();
         Self {
             inbound: v4.total + v6.total,
             inbound_own: v4.local + v6.local,

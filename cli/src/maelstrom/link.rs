@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tallymesh_schemas::frame::{self, FrameError, HEADER_BYTES};
 
-use super::protocol::{Body, body};
+use crate::maelstrom::protocol::{Body, body};
 
 /// The type of messages between nodes.
 pub(super) const TYPE: &str = "tally";

@@ -15,9 +15,9 @@ use serde_json::Value;
 use tallymesh_engine::{Config, Event, Now, Replica, Structure, Time};
 use tallymesh_schemas::{Class, Incarnation, NodeName, OnDead, StructureId, StructureName, StructureSpec};
 
-use super::link::{self, LinkError};
-use super::protocol::{self, Body, Envelope, Refusal};
-use super::workload::Workload;
+use crate::maelstrom::link::{self, LinkError};
+use crate::maelstrom::protocol::{self, Body, Envelope, Refusal};
+use crate::maelstrom::workload::Workload;
 
 /// Time between two rounds, for every node of the cluster: 100 ms with 5 nodes, 500 ms with 25.
 const ROUND: Duration = Duration::from_millis(20);

@@ -11,7 +11,7 @@ use tallymesh_engine::{Now, Structure};
 use tallymesh_schemas::bounds;
 use tallymesh_schemas::key::KeyError;
 
-use super::protocol::{Body, Refusal, body};
+use crate::maelstrom::protocol::{Body, Refusal, body};
 
 /// The key of a counter.
 const COUNTER: &[u8] = b"counter";

@@ -11,7 +11,7 @@ mod pace;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use network::{Faults, Network, Random};
+use crate::network::{Faults, Network, Random};
 use serde_json::{Value, json};
 
 const QUIET: Faults = Faults { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0, duplication: 0 };

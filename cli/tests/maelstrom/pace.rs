@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::network::{Counts, Faults, Network, Random};
+use crate::network::{Counts, DEADLINE, Faults, Network, Random};
 
 const NODES: usize = 25;
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -58,7 +58,7 @@ fn at_25_nodes_and_100_ms_an_operation_costs_20_messages_and_a_second_at_most() 
     let mut counted = None;
     while counted.is_none() || spread.took.len() < spread.said.len() {
         let now = Instant::now();
-        assert!(now - start < RUN + super::network::DEADLINE, "{} of {operations} arrived", spread.took.len());
+        assert!(now - start < RUN + DEADLINE, "{} of {operations} arrived", spread.took.len());
         if now >= start + RUN {
             counted.get_or_insert((network.counts, now - start));
             next_operation = next_look;

@@ -15,11 +15,11 @@ use tokio::process::Child;
 
 use crate::args::{Hold, OnLost};
 use crate::client::Target;
+use crate::commands::hold::guarded::cannot_run;
 use crate::failure::Failure;
 use crate::output::Format;
 use crate::signals::Arrivals;
 use crate::style;
-use guarded::cannot_run;
 
 /// How long a command may take to end after its hold was lost, before it is killed.
 const END: Duration = Duration::from_secs(10);

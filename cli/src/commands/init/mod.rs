@@ -12,10 +12,10 @@ use tallymesh_schemas::{Class, NodeName};
 
 use crate::args::{self, node_name};
 use crate::authority::{Authority, Issued};
+use crate::commands::init::files::NewFile;
+use crate::commands::init::layout::{Place, Places};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
-use files::NewFile;
-use layout::{Place, Places};
 
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use tallymesh_schemas::key;
 use tallymesh_schemas::visible::quoted;
 
-use super::lines::Line;
+use crate::commands::load::lines::Line;
 
 /// Formats of what is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

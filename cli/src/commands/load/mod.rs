@@ -14,12 +14,12 @@ use tallymesh_schemas::admin::{Answer, LOAD_LINES, Request};
 
 use crate::args::Load;
 use crate::client::{Client, Target};
+pub(crate) use crate::commands::load::entries::LoadFormat;
+use crate::commands::load::entries::{Entry, Reader};
+use crate::commands::load::lines::Lines;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
-pub(crate) use entries::LoadFormat;
-use entries::{Entry, Reader};
-use lines::Lines;
 
 /// Bad lines that are told one by one; further ones are counted.
 const BAD_TOLD: usize = 20;

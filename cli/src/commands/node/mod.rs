@@ -11,11 +11,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tallymesh::{Builder, Incarnation, Node, StartError, StateStanding};
 use tallymesh_schemas::config::Config;
 
-use self::log::Log;
-use self::notify::Notify;
-use self::signals::{Meaning, Signals};
-use super::check;
 use crate::args;
+use crate::commands::check;
+use crate::commands::node::log::Log;
+use crate::commands::node::notify::Notify;
+use crate::commands::node::signals::{Meaning, Signals};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 

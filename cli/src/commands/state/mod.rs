@@ -12,11 +12,11 @@ use tallymesh::state::{Archive, FORMAT, Header, PartInfo};
 use tallymesh_schemas::bounds;
 use tallymesh_schemas::saved::Part;
 
-use super::info::duration;
+use crate::commands::info::duration;
+use crate::commands::state::lines::Line;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
 use crate::style;
-use lines::Line;
 
 fn refused(error: StateError) -> Failure {
     Failure::Input(error.to_string())
