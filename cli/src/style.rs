@@ -13,27 +13,28 @@ fn coloured(stream: &impl IsTerminal) -> bool {
 
 /// A text in green, if stdout shows colour.
 pub(crate) fn good(text: &str) -> String {
-    paint(text, "32", coloured(&io::stdout()))
+    paint(text, "32", &io::stdout())
 }
 
 /// A text in red, if stdout shows colour.
 pub(crate) fn bad(text: &str) -> String {
-    paint(text, "31", coloured(&io::stdout()))
+    paint(text, "31", &io::stdout())
 }
 
 /// A text in bold, if stdout shows colour.
 pub(crate) fn strong(text: &str) -> String {
-    paint(text, "1", coloured(&io::stdout()))
+    paint(text, "1", &io::stdout())
 }
 
 /// A line on stderr: `error: …`, `warning: …`, with what a terminal would obey in it escaped. A stderr that is gone is no
 /// reason to stop.
 pub(crate) fn complain(label: &str, text: &str) {
     let colour = if label == "error" { "1;31" } else { "1;33" };
-    let label = paint(label, colour, coloured(&io::stderr()));
+    let label = paint(label, colour, &io::stderr());
     let _ = writeln!(io::stderr(), "{label}: {}", visible::escaped_lines(text));
 }
 
-fn paint(text: &str, colour: &str, coloured: bool) -> String {
-    if coloured { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+/// The text in a colour, if the stream may show colours.
+fn paint(text: &str, colour: &str, stream: &impl IsTerminal) -> String {
+    if coloured(stream) { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
 }

@@ -121,24 +121,27 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    fn report(redis: bool) -> Report {
+    fn alone() -> Report {
         let ours = [(Measure::Sustained, 600_000.0), (Measure::IdleProcessor, 0.5)];
-        let theirs = [(Measure::Sustained, 300_000.0), (Measure::IdleProcessor, 1.0)];
-        let redis = redis.then(|| Opponent { version: "7.0.15".to_owned(), figures: theirs.into() });
-        Report { plan: Plan { time: Duration::from_secs(5), rows: 1000 }, ours: ours.into(), redis }
+        Report { plan: Plan { time: Duration::from_secs(5), rows: 1000 }, ours: ours.into(), redis: None }
+    }
+
+    fn beside_redis() -> Report {
+        let figures = [(Measure::Sustained, 300_000.0), (Measure::IdleProcessor, 1.0)].into();
+        Report { redis: Some(Opponent { version: "7.0.15".to_owned(), figures }), ..alone() }
     }
 
     #[test]
-    fn better_is_above_one_whichever_way_the_unit_goes() {
-        for line in report(true).lines() {
+    fn better_is_above_one_in_either_direction_of_the_unit() {
+        for line in beside_redis().lines() {
             assert_eq!(line.better(), Some(2.0), "{}", line.about.key);
         }
-        assert!(report(false).lines().all(|line| line.better().is_none()));
+        assert!(alone().lines().all(|line| line.better().is_none()));
     }
 
     #[test]
     fn the_table_has_a_column_for_redis_only_when_it_took_part() {
-        let (with, without) = (report(true).text(), report(false).text());
+        let (with, without) = (beside_redis().text(), alone().text());
         let line = "changes of distinct keys, node to node     rows/s      600000      300000       2.00\n";
         assert!(with.contains(line), "{with}");
         assert!(with.contains("Redis 7.0.15") && with.contains(" cores, "));

@@ -3,11 +3,23 @@
 use serde_json::json;
 use tallymesh_schemas::admin::{Answer, Request, SeriesInfo, SeriesRef};
 
-use crate::args::{AuditAdd, AuditCount, AuditKey, FromNode};
+use crate::args::{AuditAdd, AuditCount, AuditKey, FromNode, InboundAudit, ShowAudit};
 use crate::client::{Client, Target};
 use crate::commands::count;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
+
+/// Runs a command of `tally inbound_audit`.
+pub(crate) fn run(command: InboundAudit, target: &Target, format: Format) -> Result<(), Failure> {
+    match command {
+        InboundAudit::Show(ShowAudit::Ip { net, from }) => show_ip(&net, &from, target, format),
+        InboundAudit::Show(ShowAudit::All { from }) => show_all(&from, target, format),
+        InboundAudit::Add(args) => add(args, 1, target, format),
+        InboundAudit::Subtract(args) => add(args, -1, target, format),
+        InboundAudit::CountCidr(args) => count_cidr(args, target, format),
+        InboundAudit::DeleteIp(args) => delete_ip(args, target, format),
+    }
+}
 
 fn metric(name: String, (interval, windows): (u32, u32)) -> SeriesRef {
     SeriesRef { name, metric: true, interval: Some(interval), windows: Some(windows) }
@@ -45,7 +57,7 @@ fn heading(metric: &str) -> &str {
 }
 
 /// A line for each metric and window.
-pub(crate) fn show_ip(net: &str, from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
+fn show_ip(net: &str, from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
     let from = from.node()?;
     let mut client = target.connect()?;
     let mut out = Out::open();
@@ -88,7 +100,7 @@ fn line(series: &SeriesInfo, age: usize, count: i64) -> String {
 }
 
 /// Every count that is not zero.
-pub(crate) fn show_all(from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
+fn show_all(from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
     let from = from.node()?;
     let mut client = target.connect()?;
     let mut out = Out::open();
@@ -129,7 +141,7 @@ pub(crate) fn show_all(from: &FromNode, target: &Target, format: Format) -> Resu
 }
 
 /// Adds, or with a `sign` of -1 takes back.
-pub(crate) fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) -> Result<(), Failure> {
+fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("inbound_audit add")?;
     let (ip, name, monitor) = args.parts()?;
     let series = metric(name.to_owned(), monitor);
@@ -137,14 +149,14 @@ pub(crate) fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) ->
 }
 
 /// The sum over windows.
-pub(crate) fn count_cidr(args: AuditCount, target: &Target, format: Format) -> Result<(), Failure> {
+fn count_cidr(args: AuditCount, target: &Target, format: Format) -> Result<(), Failure> {
     let AuditCount { net, metric: name, monitor, start, end, from } = args;
     let request = Request::SeriesCount { series: metric(name, monitor), key: net, start, end, from: from.node()? };
     count::ask(&request, target, format)
 }
 
 /// Removes an address.
-pub(crate) fn delete_ip(args: AuditKey, target: &Target, format: Format) -> Result<(), Failure> {
+fn delete_ip(args: AuditKey, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("inbound_audit delete_ip")?;
     target.connect()?.order(&Request::SeriesRemove { series: metric(args.metric, args.monitor), key: args.ip })
 }

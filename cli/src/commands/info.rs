@@ -13,62 +13,10 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
     let info = ask(target, format.no_csv("cluster info")?)?;
     let mut out = Out::open();
     if format == Format::Json {
-        let counters: Map<String, Value> =
-            info.counters.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-        out.json(&json!({
-            "node": info.node,
-            "incarnation": info.incarnation,
-            "version": info.version,
-            "protocol": info.protocol,
-            "listen": info.listen,
-            "advertised": info.advertised,
-            "uptime_s": info.uptime_s,
-            "alive": info.alive,
-            "links": info.links,
-            "state": info.state.as_ref().map(|state| json!({
-                "saved_ms": state.saved_ms,
-                "age_s": state.age.as_secs_f64(),
-                "trouble": state.trouble,
-                "rolled_back": state.rolled_back,
-            })),
-            "bounds": info.bounds.iter().map(|bound| json!({
-                "name": bound.name,
-                "object": bound.object,
-                "limit": bound.limit,
-                "times": bound.times,
-                "first_s": bound.first.as_secs(),
-                "last_s": bound.last.as_secs(),
-                "effect": bound.effect,
-            })).collect::<Vec<_>>(),
-            "clocks": json!({
-                "bound_s": info.clocks.bound.map(|bound| bound.as_secs_f64()),
-                "windows_ahead_s": info.clocks.windows_ahead.as_secs_f64(),
-                "peers": info.clocks.peers.iter().map(|peer| json!({
-                    "node": peer.node,
-                    "ahead_ms": peer.ahead_ms,
-                    "beyond": peer.beyond,
-                })).collect::<Vec<_>>(),
-            }),
-            "counters": counters,
-        }))?;
+        out.json(&as_json(&info))?;
         return out.flush();
     }
-    let about = [
-        ("node", info.node.to_string()),
-        ("incarnation", info.incarnation.to_string()),
-        ("version", info.version),
-        ("protocol", info.protocol.to_string()),
-        ("listens on", info.listen.to_string()),
-        ("reached by", info.advertised.to_string()),
-        ("has run for", duration(info.uptime_s)),
-        ("alive", format!("{} nodes", info.alive)),
-        ("links", info.links.to_string()),
-        ("state", state(info.state.as_ref())),
-        ("clock", clock(&info.clocks)),
-    ];
-    let rolled_back = info.state.as_ref().and_then(|state| state.rolled_back.as_ref());
-    let about = about.into_iter().chain(rolled_back.map(|rolled_back| ("state is older", older(rolled_back))));
-    let about: Vec<_> = about.collect();
+    let about = about(&info);
     let widest = info.counters.iter().map(|(name, _)| name.len()).chain(about.iter().map(|(label, _)| label.len()));
     let width = widest.max().unwrap_or(0) + 2;
     for (label, value) in about {
@@ -84,6 +32,70 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
         out.line(format!("{:width$}{}", "bound reached", reached(bound)))?;
     }
     out.flush()
+}
+
+fn as_json(info: &Info) -> Value {
+    let counters: Map<String, Value> = info.counters.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    json!({
+        "node": info.node,
+        "incarnation": info.incarnation,
+        "version": info.version,
+        "protocol": info.protocol,
+        "listen": info.listen,
+        "advertised": info.advertised,
+        "uptime_s": info.uptime_s,
+        "alive": info.alive,
+        "links": info.links,
+        "state": info.state.as_ref().map(|state| json!({
+            "saved_ms": state.saved_ms,
+            "age_s": state.age.as_secs_f64(),
+            "trouble": state.trouble,
+            "rolled_back": state.rolled_back,
+        })),
+        "bounds": info.bounds.iter().map(|bound| json!({
+            "name": bound.name,
+            "object": bound.object,
+            "limit": bound.limit,
+            "times": bound.times,
+            "first_s": bound.first.as_secs(),
+            "last_s": bound.last.as_secs(),
+            "effect": bound.effect,
+        })).collect::<Vec<_>>(),
+        "clocks": json!({
+            "bound_s": info.clocks.bound.map(|bound| bound.as_secs_f64()),
+            "windows_ahead_s": info.clocks.windows_ahead.as_secs_f64(),
+            "peers": info.clocks.peers.iter().map(|peer| json!({
+                "node": peer.node,
+                "ahead_ms": peer.ahead_ms,
+                "beyond": peer.beyond,
+            })).collect::<Vec<_>>(),
+        }),
+        "counters": counters,
+    })
+}
+
+/// The lines about the node itself: label and value.
+fn about(info: &Info) -> Vec<(&'static str, String)> {
+    let mut about = vec![
+        ("node", info.node.to_string()),
+        ("incarnation", info.incarnation.to_string()),
+        ("version", info.version.clone()),
+        ("protocol", info.protocol.to_string()),
+        ("listens on", info.listen.to_string()),
+        ("reached by", info.advertised.to_string()),
+        ("has run for", duration(info.uptime_s)),
+        ("alive", format!("{} nodes", info.alive)),
+        ("links", info.links.to_string()),
+        ("state", state(info.state.as_ref())),
+        ("clock", clock(&info.clocks)),
+    ];
+    about.extend(
+        info.state
+            .as_ref()
+            .and_then(|state| state.rolled_back.as_ref())
+            .map(|commit| ("state is older", older(commit))),
+    );
+    about
 }
 
 /// Writes the node's name.

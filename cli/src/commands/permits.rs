@@ -2,19 +2,18 @@
 
 use tallymesh_schemas::admin::{Answer, PermitsInfo, Request};
 
+use crate::args::Permits;
 use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
 
-/// Lists permits.
-pub(crate) fn list(target: &Target, format: Format) -> Result<(), Failure> {
-    table(&Request::PermitsList, target, format)
-}
-
-/// Shows those of one name.
-pub(crate) fn show(name: String, target: &Target, format: Format) -> Result<(), Failure> {
-    table(&Request::PermitsShow { name }, target, format)
+/// Runs a command of `tally permits`.
+pub(crate) fn run(command: Permits, target: &Target, format: Format) -> Result<(), Failure> {
+    match command {
+        Permits::List => table(&Request::PermitsList, target, format),
+        Permits::Show { name } => table(&Request::PermitsShow { name }, target, format),
+    }
 }
 
 fn table(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {

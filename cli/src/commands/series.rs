@@ -5,7 +5,7 @@ use tallymesh_schemas::Kind;
 use tallymesh_schemas::admin::{Answer, Request, SeriesInfo, SeriesRef, Windows};
 use time::OffsetDateTime;
 
-use crate::args::{FromNode, SeriesCount, SeriesName};
+use crate::args::{FromNode, Series, SeriesCount, SeriesName};
 use crate::client::Target;
 use crate::commands::count as counting;
 use crate::failure::Failure;
@@ -15,12 +15,24 @@ use crate::style;
 /// Columns of the longest bar of a plot.
 const BAR: usize = 50;
 
+/// Runs a command of `tally series`.
+pub(crate) fn run(command: Series, target: &Target, format: Format) -> Result<(), Failure> {
+    match command {
+        Series::List => list(target, format),
+        Series::Show { series, key, from } => show(&series, key, &from, target, format),
+        Series::Plot { series, key, from } => plot(&series, key, &from, target, format),
+        Series::Count(args) => count(args, target, format),
+        Series::Add { series, key, n } => add(&series, key, n, target, format),
+        Series::Remove { series, key } => remove(&series, key, target, format),
+    }
+}
+
 fn named(series: &SeriesName) -> SeriesRef {
     SeriesRef { name: series.name.clone(), metric: series.audit, interval: series.interval, windows: None }
 }
 
 /// Lists the series.
-pub(crate) fn list(target: &Target, format: Format) -> Result<(), Failure> {
+fn list(target: &Target, format: Format) -> Result<(), Failure> {
     let list = target.connect()?.one(&Request::SeriesList, |answer| match answer {
         Answer::SeriesList(list) => Some(list),
         _ => None,
@@ -71,7 +83,7 @@ fn windows(series: &SeriesName, key: String, from: &FromNode, target: &Target) -
 }
 
 /// Shows the windows of one key, or of all.
-pub(crate) fn show(
+fn show(
     series: &SeriesName,
     key: Option<String>,
     from: &FromNode,
@@ -161,13 +173,7 @@ fn show_all(series: &SeriesName, from: &FromNode, target: &Target, format: Forma
 }
 
 /// Plots the windows of a key.
-pub(crate) fn plot(
-    series: &SeriesName,
-    key: String,
-    from: &FromNode,
-    target: &Target,
-    format: Format,
-) -> Result<(), Failure> {
+fn plot(series: &SeriesName, key: String, from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("series plot")?;
     let windows = windows(series, key.clone(), from, target)?;
     let mut out = Out::open();
@@ -194,7 +200,7 @@ fn bar(count: i64, most: i64) -> String {
 }
 
 /// The sum over windows.
-pub(crate) fn count(args: SeriesCount, target: &Target, format: Format) -> Result<(), Failure> {
+fn count(args: SeriesCount, target: &Target, format: Format) -> Result<(), Failure> {
     let (start, end) = args.windows;
     let request =
         Request::SeriesCount { series: named(&args.series), key: args.key, start, end, from: args.from.node()? };
@@ -202,13 +208,13 @@ pub(crate) fn count(args: SeriesCount, target: &Target, format: Format) -> Resul
 }
 
 /// Adds in the current window.
-pub(crate) fn add(series: &SeriesName, key: String, n: i64, target: &Target, format: Format) -> Result<(), Failure> {
+fn add(series: &SeriesName, key: String, n: i64, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("series add")?;
     target.connect()?.order(&Request::SeriesAdd { series: named(series), key, n })
 }
 
 /// Removes a key.
-pub(crate) fn remove(series: &SeriesName, key: String, target: &Target, format: Format) -> Result<(), Failure> {
+fn remove(series: &SeriesName, key: String, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("series remove")?;
     target.connect()?.order(&Request::SeriesRemove { series: named(series), key })
 }

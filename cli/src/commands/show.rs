@@ -1,5 +1,7 @@
 //! `tally cluster shared show`: what an object counts, page by page as the node sends it.
 
+use std::fmt;
+
 use ipnet::IpNet;
 use serde_json::json;
 use tallymesh_schemas::admin::{Answer, CacheItem, Object, Request};
@@ -43,8 +45,9 @@ impl View {
     fn begin(&mut self, object: &Object, actor: Option<&Actor>) -> Result<(), Failure> {
         match self.format {
             Format::Text => {
-                let heading = heading(&object.name, object.kind, object.snapshot, actor);
-                self.out.line(style::strong(&heading))
+                let Object { name, kind, snapshot, .. } = object;
+                let heading = Heading { name, kind: *kind, snapshot: *snapshot, actor };
+                self.out.line(style::strong(&heading.to_string()))
             }
             Format::Csv if self.kind == Kind::Cache => self.out.csv(&caches::COLUMNS),
             Format::Csv => self.out.csv(&[self.column(), "count"]),
@@ -119,10 +122,24 @@ impl View {
     }
 }
 
-/// `lazy, snapped cidrtree 'inbound_cidr', view 'global'`.
-pub(crate) fn heading(name: &str, kind: Kind, snapshot: bool, actor: Option<&Actor>) -> String {
-    let snapped = if snapshot { "snapped " } else { "" };
-    format!("lazy, {snapped}{} '{name}', view '{}'", kind.label(), view_name(actor))
+/// The heading of a view: `lazy, snapped cidrtree 'inbound_cidr', view 'global'`.
+pub(crate) struct Heading<'a> {
+    /// The name of the object.
+    pub(crate) name: &'a str,
+    /// The kind of its keys.
+    pub(crate) kind: Kind,
+    /// Whether joining nodes receive a snapshot of it.
+    pub(crate) snapshot: bool,
+    /// The run whose view it is; the whole cluster's if there is none.
+    pub(crate) actor: Option<&'a Actor>,
+}
+
+impl fmt::Display for Heading<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, kind, snapshot, actor } = self;
+        let snapped = if *snapshot { "snapped " } else { "" };
+        write!(f, "lazy, {snapped}{} '{name}', view '{}'", kind.label(), view_name(*actor))
+    }
 }
 
 /// `global`, or the run of one node as Momentum's console names it.
@@ -165,11 +182,11 @@ mod tests {
     fn headings_name_the_view() {
         let actor = Actor::new(NodeName::new("relay-0-1").unwrap(), Incarnation(12137));
         assert_eq!(
-            heading("inbound_cidr", Kind::CidrTree, true, Some(&actor)),
+            Heading { name: "inbound_cidr", kind: Kind::CidrTree, snapshot: true, actor: Some(&actor) }.to_string(),
             "lazy, snapped cidrtree 'inbound_cidr', view '#ec1-12137#relay-0-1'"
         );
         assert_eq!(
-            heading("outbound_domains", Kind::GaugeTable, false, None),
+            Heading { name: "outbound_domains", kind: Kind::GaugeTable, snapshot: false, actor: None }.to_string(),
             "lazy, gauge table 'outbound_domains', view 'global'"
         );
     }

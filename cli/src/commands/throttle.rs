@@ -5,19 +5,30 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tallymesh_schemas::admin::{Answer, Request, ThrottleInfo};
 
-use crate::args::{ThrottleName, ThrottleTake};
+use crate::args::{Throttle, ThrottleName, ThrottleTake};
 use crate::client::{Client, Target};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
 
+/// Runs a command of `tally throttle`.
+pub(crate) fn run(command: Throttle, target: &Target, format: Format) -> Result<(), Failure> {
+    match command {
+        Throttle::List => list(target, format),
+        Throttle::Show { name } => show(name, target, format),
+        Throttle::Take(args) => take(args, target, format),
+        Throttle::Check { name, n } => check(name, n, target, format),
+        Throttle::Explain { name } => explain(name, target, format),
+    }
+}
+
 /// Lists throttles.
-pub(crate) fn list(target: &Target, format: Format) -> Result<(), Failure> {
+fn list(target: &Target, format: Format) -> Result<(), Failure> {
     table(&Request::ThrottleList, target, format)
 }
 
 /// Shows one.
-pub(crate) fn show(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
+fn show(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
     table(&Request::ThrottleShow { name: name.name }, target, format)
 }
 
@@ -74,7 +85,7 @@ fn taken(client: &mut Client, request: &Request) -> Result<Taken, Failure> {
 }
 
 /// Takes tokens, once or for a time.
-pub(crate) fn take(args: ThrottleTake, target: &Target, format: Format) -> Result<(), Failure> {
+fn take(args: ThrottleTake, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("throttle take")?;
     let request = Request::ThrottleTake { name: args.name.name, n: args.n };
     let mut client = target.connect()?;
@@ -101,7 +112,7 @@ pub(crate) fn take(args: ThrottleTake, target: &Target, format: Format) -> Resul
 }
 
 /// Says whether tokens are there.
-pub(crate) fn check(name: ThrottleName, n: u64, target: &Target, format: Format) -> Result<(), Failure> {
+fn check(name: ThrottleName, n: u64, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("throttle check")?;
     say(taken(&mut target.connect()?, &Request::ThrottleCheck { name: name.name, n })?, format)
 }
@@ -128,7 +139,7 @@ fn say(Taken { admitted, after, reason }: Taken, format: Format) -> Result<(), F
 }
 
 /// Explains a throttle.
-pub(crate) fn explain(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
+fn explain(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
     lines(&Request::ThrottleExplain { name: name.name }, "throttle explain", "", target, format)
 }
 

@@ -16,7 +16,7 @@ mod views;
 use std::time::Duration;
 
 use crate::args;
-use crate::demo::screen::Screen;
+use crate::demo::screen::{Display, Screen};
 use crate::demo::story::{Plan, Story};
 use crate::failure::Failure;
 use crate::output::Format;
@@ -30,7 +30,8 @@ pub(crate) fn run(args: &args::Demo, format: Format) -> Result<(), Failure> {
     let runtime = runtime.map_err(|error| Failure::Node(format!("cannot start the runtime: {error}")))?;
     runtime.block_on(async {
         let plan = Plan::of(Duration::from_secs(args.seconds.into()));
-        let mut story = Story::begin(usize::from(args.nodes), Screen::open(args.plain)).await?;
+        let display = if args.plain { Display::Plain } else { Display::of_stdout() };
+        let mut story = Story::begin(usize::from(args.nodes), Screen::open(display)).await?;
         story.tell(&plan).await
     })
 }

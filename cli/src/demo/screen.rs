@@ -11,20 +11,36 @@ const FRAME: Duration = Duration::from_millis(100);
 /// Between two lines of what would be redrawn, where nothing is.
 const PLAIN_LINE: Duration = Duration::from_secs(1);
 
+/// How the demonstration is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Display {
+    /// Every line stays: for logs.
+    Plain,
+    /// The last lines are redrawn: for terminals.
+    Redrawn,
+}
+
+impl Display {
+    /// What stdout can show: only a terminal can redraw lines.
+    pub(super) fn of_stdout() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if dumb || !io::stdout().is_terminal() { Self::Plain } else { Self::Redrawn }
+    }
+}
+
 /// Stdout as lines, or as a terminal.
 #[derive(Debug)]
 pub(super) struct Screen {
-    plain: bool,
+    display: Display,
     /// Lines at the bottom that are redrawn.
     drawn: usize,
     last: Option<Instant>,
 }
 
 impl Screen {
-    /// Opens stdout; anything that is no terminal is written to plainly.
-    pub(super) fn open(plain: bool) -> Self {
-        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        Self { plain: plain || dumb || !io::stdout().is_terminal(), drawn: 0, last: None }
+    /// Opens stdout.
+    pub(super) fn open(display: Display) -> Self {
+        Self { display, drawn: 0, last: None }
     }
 
     /// Writes a line that stays.
@@ -35,7 +51,10 @@ impl Screen {
 
     /// Writes the heading of an act.
     pub(super) fn act(&mut self, title: &str) -> Result<(), Failure> {
-        let title = if self.plain { title.to_owned() } else { format!("\x1b[1m{title}\x1b[0m") };
+        let title = match self.display {
+            Display::Plain => title.to_owned(),
+            Display::Redrawn => format!("\x1b[1m{title}\x1b[0m"),
+        };
         self.last = None;
         self.say(format!("\n{title}"))
     }
@@ -46,12 +65,15 @@ impl Screen {
         frame: impl FnOnce() -> Vec<String>,
         line: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
-        let pace = if self.plain { PLAIN_LINE } else { FRAME };
+        let pace = match self.display {
+            Display::Plain => PLAIN_LINE,
+            Display::Redrawn => FRAME,
+        };
         if self.last.is_some_and(|last| last.elapsed() < pace) {
             return Ok(());
         }
         self.last = Some(Instant::now());
-        if self.plain {
+        if self.display == Display::Plain {
             return self.say(line());
         }
         let lines = frame();

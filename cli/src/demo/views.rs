@@ -7,7 +7,7 @@ use tallymesh::{Actor, Kind, NodeName};
 use tallymesh_engine::Structure;
 use tallymesh_schemas::key;
 
-use crate::commands::show::{block_line, entry_line, heading};
+use crate::commands::show::{Heading, block_line, entry_line};
 use crate::demo::member::Member;
 use crate::demo::truth::{Truth, What, listed};
 
@@ -72,7 +72,8 @@ pub(super) fn line(members: &[Member], truth: &Truth) -> String {
 pub(super) fn view(object: &std::sync::Arc<Structure>, from: Option<&NodeName>) -> Vec<String> {
     let (spec, kind) = (object.spec(), object.kind());
     let actor: Option<Actor> = from.and_then(|node| object.latest(node));
-    let mut lines = vec![heading(spec.name.as_str(), kind, spec.snapshot, actor.as_ref())];
+    let mut lines =
+        vec![Heading { name: spec.name.as_str(), kind, snapshot: spec.snapshot, actor: actor.as_ref() }.to_string()];
     let Some(mut listing) = object.list(from) else { return lines };
     loop {
         let page: Vec<_> = match kind {

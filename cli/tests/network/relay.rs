@@ -60,9 +60,14 @@ impl Relay {
         Self { state, end: Some(end), thread: Some(thread) }
     }
 
-    /// The weather begins, or ends.
-    pub(crate) fn storm(&self, storm: bool) {
-        self.state.storm.store(storm, Ordering::Relaxed);
+    /// The weather begins.
+    pub(crate) fn begin_storm(&self) {
+        self.state.storm.store(true, Ordering::Relaxed);
+    }
+
+    /// The weather ends.
+    pub(crate) fn end_storm(&self) {
+        self.state.storm.store(false, Ordering::Relaxed);
     }
 
     /// Datagrams that passed in the storm, and that were lost.

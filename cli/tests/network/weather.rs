@@ -38,7 +38,7 @@ impl Maker {
                     format!("-n {namespace} qdisc add dev eth0 root netem loss {loss}% delay {delay}ms limit 100000");
                 run("tc", &words.split(' ').collect::<Vec<_>>()).expect("netem is there");
             }),
-            Self::Relay(relay) => relay.storm(true),
+            Self::Relay(relay) => relay.begin_storm(),
         }
     }
 
@@ -47,7 +47,7 @@ impl Maker {
             Self::Netem => (0..NODES).for_each(|node| {
                 run("tc", &["-n", &lab.namespace(node), "qdisc", "del", "dev", "eth0", "root"]).expect("it is there");
             }),
-            Self::Relay(relay) => relay.storm(false),
+            Self::Relay(relay) => relay.end_storm(),
         }
     }
 

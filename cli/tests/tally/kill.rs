@@ -1,4 +1,4 @@
-//! A node that saves is killed with -9 while it is written to, again and again.
+//! A node that saves its state is killed with SIGKILL again and again, while clients write to it.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-/// What a writer was told is done, and when.
+/// The writes of one writer that the node acknowledged, and when.
 #[derive(Default)]
 struct Log {
     /// The number of each write of a key, with the moment of its acknowledgement.
@@ -123,7 +123,7 @@ impl Reader {
     }
 }
 
-/// What is saved of each run of the node, by structure: how far, and when it ended that is final.
+/// The saved version of each run of the node, by structure. The version of an ended run is final.
 fn runs(dir: &str) -> BTreeMap<(String, u64), u64> {
     let text = tally(&["--output", "json", "state", "inspect", dir]).ok();
     let state: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -135,109 +135,153 @@ fn runs(dir: &str) -> BTreeMap<(String, u64), u64> {
     parts.map(run).collect()
 }
 
+/// Runs the node until it is killed, and writes to it meanwhile. Returns what each writer logged, and the moment of the last save
+/// that the node reported.
+fn write_until_killed(mesh: &mut Mesh, round: u64, next: &mut [u64; WRITERS]) -> (Vec<Log>, u64) {
+    mesh.start(NODE, &[]);
+    let socket = mesh.file(NODE, "sock");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let write_all = |(writer, next): (usize, _)| {
+            let socket = &socket;
+            scope.spawn(move || {
+                let mut log = Log::default();
+                write(socket, writer, next, &mut log);
+                log
+            })
+        };
+        let writers: Vec<_> = next.iter_mut().enumerate().map(write_all).collect();
+        let saved = scope.spawn(|| last_save(&socket, &stop));
+        // A moment of its own in each round, from just after the start to after a few saves.
+        std::thread::sleep(Duration::from_millis(100 + round * 389 % 2200));
+        mesh.kill(NODE);
+        stop.store(true, Ordering::Relaxed);
+        let saved = saved.join().unwrap();
+        (writers.into_iter().map(|writer| writer.join().unwrap()).collect(), saved)
+    })
+}
+
+/// Asks the node when it last saved, until it is gone. Returns the last answer; zero if there was none.
+fn last_save(socket: &Path, stop: &AtomicBool) -> u64 {
+    let mut saved = 0;
+    let Ok(mut client) = Client::connect(socket) else { return 0 };
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut answers) = client.ask(&Request::Info) else { break };
+        if let Some(Answer::Info(info)) = answers.pop() {
+            saved = info.state.map_or(0, |state| state.saved_ms);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    saved
+}
+
+/// What the node has to read after each round.
+#[derive(Default)]
+struct Expected {
+    /// By key: the greatest number that is certainly saved.
+    values: BTreeMap<String, u64>,
+    /// What the gauge and the series count.
+    counts: [i64; 2],
+    /// Writes that the node acknowledged.
+    acknowledged: u64,
+    /// How often a write had to be there.
+    demanded: u64,
+    /// Acknowledged writes that were lost, which is allowed after the last save.
+    lost: u64,
+}
+
+impl Expected {
+    /// Reads all values, and demands every write that was acknowledged before the last save.
+    fn check_values(&mut self, round: u64, saved: u64, logs: &[Log], reader: &mut Reader) {
+        let tried = logs.iter().flat_map(|log| log.tried.iter().map(move |(key, tried)| (log, key, *tried)));
+        for (log, key, tried) in tried {
+            let written = log.written.get(key).map_or(&[][..], Vec::as_slice);
+            self.acknowledged += written.len() as u64;
+            if let Some((number, _)) = written.iter().rev().find(|(_, at)| *at < saved) {
+                self.values.insert(key.clone(), *number);
+                self.demanded += 1;
+            }
+            let read = reader.value(key);
+            let least = self.values.get(key).copied().unwrap_or_default();
+            assert!(read.unwrap_or_default() >= least, "round {round}: {key} reads {read:?}, {least} had been saved");
+            assert!(read.is_none_or(|read| read <= tried), "round {round}: {key} reads {read:?}, nobody wrote that");
+            self.lost += written.iter().filter(|(number, _)| read.is_none_or(|read| *number > read)).count() as u64;
+            self.values.insert(key.clone(), read.unwrap_or_default());
+        }
+    }
+
+    /// Reads what the gauge and the series count, and demands every event that was acknowledged before the last save.
+    fn check_counts(&mut self, round: u64, saved: u64, logs: &[Log], reader: &mut Reader) {
+        let read = reader.counts();
+        let certain: i64 = logs.iter().map(|log| log.counted.iter().filter(|at| **at < saved).count() as i64).sum();
+        let tried: i64 = logs.iter().map(|log| log.counts_tried).sum();
+        for (read, before) in read.iter().zip(self.counts) {
+            let range = before + certain..=before + tried;
+            assert!(range.contains(read), "round {round}: {read} are counted, and it should be {range:?}");
+        }
+        self.counts = read;
+    }
+}
+
 fn storm(rounds: u64) {
     let mut mesh = Mesh::new(&[NODE]);
-    mesh.edit(NODE, |text| {
-        text.replacen("node {", "node {\n  data_dir = \"state\"", 1)
-            + "Datasource \"sessions\" {}\ncluster {\n  Replicate \"sessions\" { type = \"cache\" }\n}\n\
-               gauge_cache \"opened\" {\n  replicate = \"cluster\"\n}\naudit_series \"logins\" {\n  type = \"string\"\n  interval = 604800\n  windows = 2\n  persist = true\n}\n"
-    });
-    let (socket, dir) = (mesh.file(NODE, "sock"), mesh.path("mesh").join("state"));
+    mesh.edit(NODE, |text| text.replacen("node {", "node {\n  data_dir = \"state\"", 1) + &objects(""));
+    let dir = mesh.path("mesh").join("state");
     let dir = dir.to_str().unwrap().to_owned();
     let mut next = [0_u64, 1 << 40, 2 << 40];
-    let mut certain: BTreeMap<String, u64> = BTreeMap::new();
-    let (mut counts, mut saved_by_runs) = ([0, 0], BTreeMap::new());
-    let (mut acknowledged, mut demanded, mut lost) = (0_u64, 0_u64, 0_u64);
+    let (mut expected, mut saved_by_runs) = (Expected::default(), BTreeMap::new());
     for round in 0..rounds {
-        mesh.start(NODE, &[]);
-        let mut mark = 0;
-        let stop = AtomicBool::new(false);
-        let mut logs: Vec<Log> = std::thread::scope(|scope| {
-            let writers: Vec<_> = next
-                .iter_mut()
-                .enumerate()
-                .take(WRITERS)
-                .map(|(writer, next)| {
-                    let socket = &socket;
-                    scope.spawn(move || {
-                        let mut log = Log::default();
-                        write(socket, writer, next, &mut log);
-                        log
-                    })
-                })
-                .collect();
-            let marks = scope.spawn(|| {
-                let mut mark = 0;
-                let Ok(mut client) = Client::connect(&socket) else { return 0 };
-                while !stop.load(Ordering::Relaxed) {
-                    let Ok(mut answers) = client.ask(&Request::Info) else { break };
-                    if let Some(Answer::Info(info)) = answers.pop() {
-                        mark = info.state.map_or(0, |state| state.saved_ms);
-                    }
-                    std::thread::sleep(Duration::from_millis(2));
-                }
-                mark
-            });
-            // A moment of its own in each round, from just after the start to after a few saves.
-            std::thread::sleep(Duration::from_millis(100 + round * 389 % 2200));
-            mesh.kill(NODE);
-            stop.store(true, Ordering::Relaxed);
-            mark = marks.join().unwrap();
-            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
-        });
+        let (logs, saved) = write_until_killed(&mut mesh, round, &mut next);
         let now = runs(&dir);
-        for (run, have) in &saved_by_runs {
-            // Its process has ended: nobody writes its rows any more.
-            assert_eq!(now.get(run), Some(have), "round {round}: {run:?} has two writers");
+        for (run, version) in &saved_by_runs {
+            // Its process has ended, so no process writes its rows any more.
+            assert_eq!(now.get(run), Some(version), "round {round}: {run:?} has two writers");
         }
         saved_by_runs = now;
         mesh.start(NODE, &[]);
-        let mut reader = Reader(Client::connect(&socket).unwrap());
-        for log in &mut logs {
-            for (key, tried) in &log.tried {
-                let written = log.written.get(key).map_or(&[][..], Vec::as_slice);
-                acknowledged += written.len() as u64;
-                if let Some((number, _)) = written.iter().rev().find(|(_, at)| *at < mark) {
-                    certain.insert(key.clone(), *number);
-                    demanded += 1;
-                }
-                let read = reader.value(key);
-                let least = certain.get(key).copied().unwrap_or_default();
-                assert!(
-                    read.unwrap_or_default() >= least,
-                    "round {round}: {key} reads {read:?}, {least} had been saved"
-                );
-                assert!(
-                    read.is_none_or(|read| read <= *tried),
-                    "round {round}: {key} reads {read:?}, nobody wrote that"
-                );
-                lost += written.iter().filter(|(number, _)| read.is_none_or(|read| *number > read)).count() as u64;
-                certain.insert(key.clone(), read.unwrap_or_default());
-            }
-        }
-        let read = reader.counts();
-        let saved: i64 = logs.iter().map(|log| log.counted.iter().filter(|at| **at < mark).count() as i64).sum();
-        let tried: i64 = logs.iter().map(|log| log.counts_tried).sum();
-        for (read, before) in read.iter().zip(counts) {
-            let range = before + saved..=before + tried;
-            assert!(range.contains(read), "round {round}: {read} are counted, and it should be {range:?}");
-        }
-        counts = read;
+        let mut reader = Reader(Client::connect(&mesh.file(NODE, "sock")).unwrap());
+        expected.check_values(round, saved, &logs, &mut reader);
+        expected.check_counts(round, saved, &logs, &mut reader);
         mesh.kill(NODE);
     }
+    let Expected { acknowledged, demanded, lost, .. } = expected;
     println!(
-        "{rounds} rounds: {acknowledged} writes acknowledged, {lost} of them after the last save; {demanded} times a saved write was asked for"
+        "{rounds} rounds: {acknowledged} writes acknowledged, {lost} of them after the last save; a saved write was demanded \
+         {demanded} times"
     );
     assert!(
         acknowledged > 100 * rounds && demanded > rounds && lost > 0,
-        "the fault bit: {acknowledged}, {demanded}, {lost}"
+        "the fault had an effect: {acknowledged}, {demanded}, {lost}"
     );
 }
 
-/// Every write that was acknowledged before the last save is there, nothing is there that nobody wrote, and no run writes
-/// what another one has written.
+/// A cache, a gauge cache and a series that are saved. `parameters` are settings of the cache.
+fn objects(parameters: &str) -> String {
+    format!(
+        r#"Datasource "sessions" {{}}
+cluster {{
+  Replicate "sessions" {{
+    type = "cache"
+    {parameters}
+  }}
+}}
+gauge_cache "opened" {{
+  replicate = "cluster"
+}}
+audit_series "logins" {{
+  type = "string"
+  interval = 604800
+  windows = 2
+  persist = true
+}}
+"#
+    )
+}
+
+/// Every write that was acknowledged before the last save is there. Nothing is there that was not written. No run writes the
+/// rows of another one.
 #[test]
-fn killed_while_it_writes() {
+fn a_node_is_killed_while_it_writes() {
     storm(8);
 }
 
@@ -247,7 +291,7 @@ fn killed_a_hundred_times() {
     storm(100);
 }
 
-/// A whole cluster is killed at once, and begins again.
+/// All nodes of a cluster are killed at once and start again.
 #[test]
 fn a_whole_cluster_is_killed_and_begins_again() {
     let names = ["relay-0-1", "relay-0-2", "relay-0-3"];
@@ -255,8 +299,7 @@ fn a_whole_cluster_is_killed_and_begins_again() {
     for name in names {
         mesh.edit(name, |text| {
             text.replacen("node {", &format!("node {{\n  data_dir = \"{name}.state\""), 1)
-                + "Datasource \"sessions\" {}\ncluster {\n  Replicate \"sessions\" {\n    type = \"cache\"\n    parameters = \"snapshot\"\n  }\n}\n\
-                   gauge_cache \"opened\" {\n  replicate = \"cluster\"\n}\naudit_series \"logins\" {\n  type = \"string\"\n  interval = 604800\n  windows = 2\n  persist = true\n}\n"
+                + &objects("parameters = \"snapshot\"")
         });
         mesh.start(name, &[]);
     }
@@ -282,21 +325,21 @@ fn a_whole_cluster_is_killed_and_begins_again() {
         }
         Ok(())
     };
-    let told = now_ms();
+    let counted = now_ms();
     for name in names {
-        eventually("all of it is everywhere", SOON, || is_there(&mesh, name));
+        eventually("every node has everything", SOON, || is_there(&mesh, name));
         eventually("it is saved", SOON, || {
             let info: serde_json::Value =
                 serde_json::from_str(&mesh.ask(name, &["--output", "json", "cluster", "info"]).ok()).unwrap();
             let saved = info["state"]["saved_ms"].as_u64().unwrap();
-            if saved > told + 1000 { Ok(()) } else { Err(info.to_string()) }
+            if saved > counted + 1000 { Ok(()) } else { Err(info.to_string()) }
         });
     }
     names.iter().for_each(|name| mesh.kill(name));
-    // One alone has it all, before it has heard of anybody.
+    // One node alone has everything before it has a link.
     mesh.start(names[2], &[]);
     is_there(&mesh, names[2]).unwrap();
-    assert_eq!(mesh.total(names[2], "outbound_domains", "example.com"), 0, "what was open is not");
+    assert_eq!(mesh.total(names[2], "outbound_domains", "example.com"), 0, "gauges ended with their runs");
     mesh.start(names[0], &[]);
     mesh.start(names[1], &[]);
     mesh.wait_for_links();
@@ -304,7 +347,7 @@ fn a_whole_cluster_is_killed_and_begins_again() {
         is_there(&mesh, name).unwrap();
     }
     assert!(mesh.ask(names[0], &["verify"]).code == Some(0));
-    // The last words before an orderly end are saved.
+    // A write just before an orderly end is saved.
     mesh.ask(names[1], &["cache", "set", "sessions", "last", "words"]).ok();
     for name in names {
         mesh.process(name).signal(rustix::process::Signal::TERM);

@@ -41,11 +41,11 @@ pub struct Config {
     /// Gauge caches.
     pub gauge_caches: Vec<GaugeCacheSpec>,
     /// The name of the file, for errors.
-    pub(in crate::config) file: String,
+    pub(super) file: String,
 }
 
 /// Default for how long a seat holder keeps its share without a message from another one.
-pub(in crate::config) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
+pub(super) const RECLAIM_AFTER: Duration = Duration::from_secs(30);
 
 /// The `limits` block.
 #[derive(Debug, Clone, PartialEq, Eq)]

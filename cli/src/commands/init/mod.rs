@@ -20,19 +20,37 @@ use crate::output::{Format, Out};
 const CA_CERTIFICATE: &str = "ca.pem";
 const CA_KEY: &str = "ca.key";
 
+/// What is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Task {
+    /// A cluster with an authority of its own.
+    NewCluster,
+    /// Further nodes for the cluster whose authority is in the folder.
+    FurtherNodes,
+}
+
 /// Makes what was asked for, all of it or nothing.
 pub(crate) fn run(args: &args::Init, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("init")?;
-    let adding = !args.add.is_empty();
-    let names = names(if adding { &args.add } else { &args.nodes })?;
-    let existing = if adding { layout::existing(&args.dir)? } else { Vec::new() };
+    let (task, texts) = match args.add.as_slice() {
+        [] => (Task::NewCluster, args.nodes.as_slice()),
+        texts => (Task::FurtherNodes, texts),
+    };
+    let names = names(texts)?;
+    let existing = match task {
+        Task::NewCluster => Vec::new(),
+        Task::FurtherNodes => layout::existing(&args.dir)?,
+    };
     let places = Places::new(names, existing, args.base_port, args.host)?;
-    let (authority, mut new) = if adding { (stored(&args.dir)?, Vec::new()) } else { fresh()? };
+    let (authority, mut new) = match task {
+        Task::NewCluster => fresh()?,
+        Task::FurtherNodes => (stored(&args.dir)?, Vec::new()),
+    };
     for place in &places.new {
         new.extend(node_files(place, &places, &authority)?);
     }
     files::write_all(&args.dir, &new)?;
-    report(&args.dir, &places.new, adding, format)
+    report(&args.dir, &places.new, task, format)
 }
 
 fn names(texts: &[String]) -> Result<Vec<NodeName>, Failure> {
@@ -108,7 +126,7 @@ fn cannot_make(what: &str, error: &rcgen::Error) -> Failure {
     Failure::Input(format!("cannot make {what}: {error}"))
 }
 
-fn report(dir: &Path, places: &[Place], added: bool, format: Format) -> Result<(), Failure> {
+fn report(dir: &Path, places: &[Place], task: Task, format: Format) -> Result<(), Failure> {
     let path = |place: &Place, suffix: &str| dir.join(format!("{}.{suffix}", place.name)).display().to_string();
     let mut out = Out::open();
     if format == Format::Json {
@@ -127,7 +145,10 @@ fn report(dir: &Path, places: &[Place], added: bool, format: Format) -> Result<(
         return out.flush();
     }
     let count = if places.len() == 1 { "1 node".to_owned() } else { format!("{} nodes", places.len()) };
-    let made = if added { format!("Made {count} for the cluster in") } else { format!("Made a cluster of {count} in") };
+    let made = match task {
+        Task::NewCluster => format!("Made a cluster of {count} in"),
+        Task::FurtherNodes => format!("Made {count} for the cluster in"),
+    };
     out.line(format!("{made} {}. Run each in a terminal of its own:\n", dir.display()))?;
     for place in places {
         out.line(format!("  tally node --config {}", path(place, "hcl")))?;

@@ -1,6 +1,6 @@
 //! `tally load`: many keys from a file or from stdin, streamed to the node in batches.
 
-mod entries;
+pub(crate) mod entries;
 mod lines;
 
 use std::fs::File;
@@ -14,7 +14,6 @@ use tallymesh_schemas::admin::{Answer, LOAD_LINES, Request};
 
 use crate::args::Load;
 use crate::client::{Client, Target};
-pub(crate) use crate::commands::load::entries::LoadFormat;
 use crate::commands::load::entries::{Entry, Reader};
 use crate::commands::load::lines::Lines;
 use crate::failure::Failure;

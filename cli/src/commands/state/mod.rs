@@ -12,18 +12,28 @@ use tallymesh::state::{Archive, FORMAT, Header, PartInfo};
 use tallymesh_schemas::bounds;
 use tallymesh_schemas::saved::Part;
 
+use crate::args::State;
 use crate::commands::info::duration;
 use crate::commands::state::lines::Line;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
 use crate::style;
 
+/// Runs a command of `tally state`.
+pub(crate) fn run(command: State, format: Format) -> Result<(), Failure> {
+    match command {
+        State::Inspect { dir } => inspect(&dir, format),
+        State::Export { dir } => export(&dir, format),
+        State::Import { dir } => import(&dir, format),
+    }
+}
+
 fn refused(error: StateError) -> Failure {
     Failure::Input(error.to_string())
 }
 
 /// Shows what is in a state.
-pub(crate) fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
+fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
     let archive = Archive::open(dir).map_err(refused)?;
     let header = archive.header().map_err(refused)?;
     let facts = archive.facts().map_err(refused)?;
@@ -115,7 +125,7 @@ fn age(header: &Header) -> u64 {
 }
 
 /// Writes a state as lines of JSON.
-pub(crate) fn export(dir: &Path, format: Format) -> Result<(), Failure> {
+fn export(dir: &Path, format: Format) -> Result<(), Failure> {
     format.no_csv("state export")?;
     let archive = Archive::open(dir).map_err(refused)?;
     let Header { node, format, protocol, saved_ms } = archive.header().map_err(refused)?;
@@ -154,7 +164,7 @@ impl From<StateError> for Bad {
 }
 
 /// Makes a state of lines of JSON.
-pub(crate) fn import(dir: &Path, format: Format) -> Result<(), Failure> {
+fn import(dir: &Path, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("state import")?;
     let mut from = io::stdin().lock();
     let imported = read_all(&mut from, dir).map_err(|bad| match bad {

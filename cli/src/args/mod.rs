@@ -1,32 +1,38 @@
 //! The command line: what may be said, and the help that teaches it.
 
 mod caches;
+mod cluster;
+mod counts;
 mod from_node;
+mod hold;
+mod local;
 mod permits;
 mod series;
+mod setup;
 mod state;
 #[cfg(test)]
 mod taught;
 mod throttle;
 
-use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
-use tallymesh_schemas::HoldLimit;
 
 pub(crate) use crate::args::caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
+pub(crate) use crate::args::cluster::{Cluster, Shared};
+pub(crate) use crate::args::counts::{Add, Count, Load, Watch};
 pub(crate) use crate::args::from_node::{FromNode, node_name};
+pub(crate) use crate::args::hold::{Guarded, Hold, OnLost};
+pub(crate) use crate::args::local::{Bench, Demo};
 pub(crate) use crate::args::permits::Permits;
 pub(crate) use crate::args::series::{
     AuditAdd, AuditCount, AuditKey, InboundAudit, Series, SeriesCount, SeriesName, ShowAudit,
 };
+pub(crate) use crate::args::setup::{Config, Init, Node};
 pub(crate) use crate::args::state::State;
 pub(crate) use crate::args::throttle::{Throttle, ThrottleName, ThrottleTake};
-use crate::commands::load::LoadFormat;
 use crate::maelstrom::Workload;
 use crate::output::Format;
 
@@ -327,231 +333,12 @@ where tally-pn-counter is a script that runs `tally maelstrom pn-counter`")]
     },
 }
 
-/// `tally init`.
-#[derive(Debug, Args)]
-pub(crate) struct Init {
-    /// The folder to write to; made if it is not there
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
-    /// Names of the nodes of a new cluster, with commas between
-    #[arg(long, value_name = "NODE,…", value_delimiter = ',', required_unless_present = "add")]
-    pub(crate) nodes: Vec<String>,
-    /// Names of further nodes for the cluster in DIR
-    #[arg(long, value_name = "NODE,…", value_delimiter = ',', conflicts_with = "nodes")]
-    pub(crate) add: Vec<String>,
-    /// UDP port of the first node [default: 4801; with --add the one after the highest in use]
-    #[arg(long, value_name = "PORT")]
-    pub(crate) base_port: Option<u16>,
-    /// The address that the nodes listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub(crate) host: IpAddr,
-}
-
-/// `tally node`.
-#[derive(Debug, Args)]
-pub(crate) struct Node {
-    /// The node's configuration
-    #[arg(long, value_name = "FILE")]
-    pub(crate) config: PathBuf,
-    /// What to log, and how much of it: a level, or targets with levels [default: info]
-    #[arg(long, value_name = "FILTER", env = "TALLY_LOG")]
-    pub(crate) log: Option<String>,
-    /// The number of this run; it has to be higher than that of any earlier run of this node
-    #[arg(long, value_name = "N", hide_short_help = true)]
-    pub(crate) incarnation: Option<u64>,
-}
-
-/// `tally config`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Config {
-    /// Say what is wrong with a configuration, without starting anything
-    #[command(after_help = "Example:\n  tally config check mesh/relay-0-1.hcl")]
-    Check {
-        /// The file
-        file: PathBuf,
-    },
-}
-
-/// `tally cluster`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Cluster {
-    /// List and show the replicated objects
-    #[command(subcommand, after_help = "Example:\n  tally cluster shared list")]
-    Shared(Shared),
-    /// Show the members of the cluster, a block each
-    #[command(after_help = "Example:\n  tally cluster membership")]
-    Membership,
-    /// Show the asked node, and what it has done so far
-    #[command(after_help = "Example:\n  tally --output json cluster info")]
-    Info,
-    /// Show the asked node's name
-    #[command(after_help = "Example:\n  tally cluster nodename")]
-    Nodename,
-    /// Show the address that the others reach the asked node by
-    #[command(after_help = "Example:\n  tally cluster nodeaddr")]
-    Nodeaddr,
-    /// Forget a node that does not come back
-    ///
-    /// What it has counted so far counts no more, on all nodes. If it does come back, it begins anew.
-    #[command(after_help = "Example:\n  tally cluster forget relay-0-3")]
-    Forget {
-        /// The node
-        node: String,
-    },
-}
-
-/// `tally cluster shared`, `tally shared`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Shared {
-    /// List the replicated objects
-    #[command(after_help = "Example:\n  tally cluster shared list")]
-    List,
-    /// Show what an object counts, in the whole cluster or on one node
-    ///
-    /// Trees of addresses show every host that counts, and above it every block at which addresses part, each with its sum.
-    #[command(
-        override_usage = "tally [--at SOCKET] [cluster] shared show OBJECT [from NODE]",
-        after_help = "\
-Examples:
-  tally cluster shared show inbound_cidr
-  tally cluster shared show outbound_domain from relay-0-1"
-    )]
-    Show {
-        /// The object; a beginning of its name that no other object shares is enough
-        object: String,
-        /// Whose view.
-        #[command(flatten)]
-        from: FromNode,
-    },
-}
-
-/// `tally add`.
-#[derive(Debug, Args)]
-pub(crate) struct Add {
-    /// The object
-    pub(crate) object: String,
-    /// The key: an address or block, a domain, or BINDING/DOMAIN
-    pub(crate) key: String,
-    /// How much; negative to remove
-    #[arg(default_value_t = 1, allow_negative_numbers = true)]
-    pub(crate) n: i64,
-}
-
-/// `tally count`.
-#[derive(Debug, Args)]
-#[command(override_usage = "tally [--at SOCKET] count OBJECT KEY|BLOCK [from NODE]")]
-pub(crate) struct Count {
-    /// The object
-    pub(crate) object: String,
-    /// The key, or an address block
-    pub(crate) key: String,
-    /// Whose view.
-    #[command(flatten)]
-    pub(crate) from: FromNode,
-}
-
-/// `tally load`.
-#[derive(Debug, Args)]
-pub(crate) struct Load {
-    /// The object
-    pub(crate) object: String,
-    /// The file; - or none is stdin
-    pub(crate) file: Option<PathBuf>,
-    /// Pass over bad lines: the first 20 are named with the reason, all are counted
-    #[arg(long)]
-    pub(crate) skip_bad: bool,
-    /// How the lines are written; without it KEY N, or a table if the first line is the heading of one
-    #[arg(long, value_enum)]
-    pub(crate) format: Option<LoadFormat>,
-    /// Which counter of HAProxy to take, such as conn_cnt; without it conn_cur, or else the first of conn_cnt, sess_cnt,
-    /// http_req_cnt, gpc0
-    #[arg(long, value_name = "NAME")]
-    pub(crate) counter: Option<String>,
-}
-
-/// `tally hold`.
-#[derive(Debug, Args)]
-pub(crate) struct Hold {
-    /// The object
-    pub(crate) object: String,
-    /// The key: an address, a domain, or BINDING/DOMAIN
-    pub(crate) key: String,
-    /// Run the command only if the cluster then counts at most N for the key, or in the block around an address
-    #[arg(long = "limit", value_name = "[/MASK=]N", allow_hyphen_values = true)]
-    pub(crate) limits: Vec<HoldLimit>,
-    /// What becomes of the command when the node goes, and the hold with it
-    #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
-    pub(crate) on_lost: OnLost,
-    /// The exit code when there is no room [default: 1]
-    #[arg(short = 'E', long, value_name = "N")]
-    pub(crate) conflict_exit_code: Option<u8>,
-    /// The command and its arguments, after --
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    pub(crate) command: Vec<OsString>,
-}
-
-/// What becomes of a command whose hold is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum OnLost {
-    /// It goes on, and is counted again when the node is back
-    #[default]
-    Continue,
-    /// It is told to end
-    Kill,
-}
-
-/// `tally guarded`: the command of `tally hold` before it becomes the command.
-#[derive(Debug, Args)]
-pub(crate) struct Guarded {
-    /// The process of `tally hold`
-    #[arg(long)]
-    pub(crate) parent: u32,
-    /// The command and its arguments
-    #[arg(last = true, required = true)]
-    pub(crate) command: Vec<OsString>,
-}
-
 /// `tally verify`.
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     /// Seconds to wait for copies that lag and members that do not answer
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     pub(crate) patience: Duration,
-}
-
-/// `tally watch`.
-#[derive(Debug, Args)]
-pub(crate) struct Watch {
-    /// The object
-    pub(crate) object: String,
-}
-
-/// `tally demo`.
-#[derive(Debug, Args)]
-pub(crate) struct Demo {
-    /// Nodes of the cluster
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
-    pub(crate) nodes: u8,
-    /// Seconds that the whole takes, about
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(8..=3600))]
-    pub(crate) seconds: u16,
-    /// Lines only, nothing is redrawn: for logs
-    #[arg(long)]
-    pub(crate) plain: bool,
-}
-
-/// `tally bench`.
-#[derive(Debug, Args)]
-pub(crate) struct Bench {
-    /// Measure Redis as well, and compare
-    #[arg(long)]
-    pub(crate) against_redis: bool,
-    /// Seconds that each thing is measured for
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
-    pub(crate) seconds: u16,
-    /// Rows that the joining node takes; a million take a gigabyte of memory
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
-    pub(crate) rows: u32,
 }
 
 /// Seconds, with a fraction if need be.

@@ -1,0 +1,51 @@
+//! `tally init`, `tally node` and `tally config`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+/// `tally init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder to write to; made if it is not there
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    /// Names of the nodes of a new cluster, with commas between
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',', required_unless_present = "add")]
+    pub(crate) nodes: Vec<String>,
+    /// Names of further nodes for the cluster in DIR
+    #[arg(long, value_name = "NODE,…", value_delimiter = ',', conflicts_with = "nodes")]
+    pub(crate) add: Vec<String>,
+    /// UDP port of the first node [default: 4801; with --add the one after the highest in use]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) base_port: Option<u16>,
+    /// The address that the nodes listen on
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) host: IpAddr,
+}
+
+/// `tally node`.
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// What to log, and how much of it: a level, or targets with levels [default: info]
+    #[arg(long, value_name = "FILTER", env = "TALLY_LOG")]
+    pub(crate) log: Option<String>,
+    /// The number of this run; it has to be higher than that of any earlier run of this node
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(crate) incarnation: Option<u64>,
+}
+
+/// `tally config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say what is wrong with a configuration, without starting anything
+    #[command(after_help = "Example:\n  tally config check mesh/relay-0-1.hcl")]
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
