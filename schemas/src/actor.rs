@@ -317,16 +317,16 @@ mod tests {
 
     #[test]
     fn processes_that_hear_of_the_same_run_begin_different_ones() {
-        let heard = Incarnation(1_735_690_601_237);
-        let begun = |unix_ms| heard.successor(unix_ms).unwrap();
-        for unix_ms in [0, 1, heard.0 - 1, heard.0, heard.0 + 1, heard.0 + 60_000, heard.0 * 2] {
-            assert!(begun(unix_ms) > heard);
-            assert!(begun(unix_ms).0 <= heard.0 + Incarnation::STEP);
+        let known = Incarnation(1_735_690_601_237);
+        let begun = |unix_ms| known.successor(unix_ms).unwrap();
+        for unix_ms in [0, 1, known.0 - 1, known.0, known.0 + 1, known.0 + 60_000, known.0 * 2] {
+            assert!(begun(unix_ms) > known);
+            assert!(begun(unix_ms).0 <= known.0 + Incarnation::STEP);
             for later in [1, 1_000, 60_000, Incarnation::STEP - 1] {
                 assert_ne!(begun(unix_ms), begun(unix_ms + later), "{later} ms after {unix_ms}");
             }
         }
-        assert_eq!(begun(heard.0 + 60_000).0, heard.0 + 60_000, "that of the clock, if it is ahead by little");
+        assert_eq!(begun(known.0 + 60_000).0, known.0 + 60_000, "that of the clock, if it is ahead by little");
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub enum Request {
         object: String,
         /// The key, in its readable form.
         key: String,
-        /// How much; negative to remove.
+        /// The number to add; negative to subtract.
         n: i64,
     },
     /// A count, of the whole cluster or of one node: [`Answer::Count`].

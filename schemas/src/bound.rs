@@ -144,7 +144,7 @@ pub struct Reached {
     /// When the node last noticed it.
     pub last_ms: u64,
     /// The number in the last report.
-    told: u64,
+    reported: u64,
 }
 
 /// The reached bounds, by bound and place. At most [`bounds::BOUND_PLACES`] entries: further places are counted together,
@@ -159,11 +159,11 @@ impl Log {
         if self.0.len() >= bounds::BOUND_PLACES && !self.0.contains_key(&(bound, place.clone())) {
             place = None;
         }
-        let new = Reached { limit, times: 0, first_ms: unix_ms, last_ms: unix_ms, told: 0 };
+        let new = Reached { limit, times: 0, first_ms: unix_ms, last_ms: unix_ms, reported: 0 };
         let reached = self.0.entry((bound, place)).or_insert(new);
         // A lower count started again from zero, together with its object.
-        let more = if times < reached.told { times } else { times - reached.told };
-        reached.told = times;
+        let more = if times < reached.reported { times } else { times - reached.reported };
+        reached.reported = times;
         if more > 0 {
             (reached.times, reached.last_ms) = (reached.times.saturating_add(more), unix_ms);
         }

@@ -246,7 +246,7 @@ impl<'a> Message<'a> {
                 check_span(delta.since, delta.keys_complete)?;
                 check_span(delta.keys_complete, delta.after)?;
                 check_span(delta.after, delta.upto)?;
-                bound("floor", delta.low_water, delta.upto.max(delta.low_water).min(bounds::VERSION))?;
+                bound("low_water", delta.low_water, delta.upto.max(delta.low_water).min(bounds::VERSION))?;
                 bound("rows", delta.rows.len() as u64, bounds::FRAME_BYTES as u64)
             }
             Self::Prune(prune) => check_actor(&prune.actor),
@@ -274,7 +274,7 @@ impl Digest<'_> {
             for entry in &structure.entries {
                 check_actor(&entry.actor)?;
                 check_span(entry.since, entry.applied)?;
-                bound("floor", entry.low_water, bounds::VERSION)?;
+                bound("low_water", entry.low_water, bounds::VERSION)?;
             }
         }
         self.tombstones.iter().try_for_each(|t| {

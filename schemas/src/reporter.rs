@@ -238,13 +238,13 @@ mod tests {
         let mut reporter = Reporter::new(1);
         let burst = (0..1000).filter(|source| reporter.occurred(SECOND, source, &1)).count();
         assert_eq!(burst, REPORT_BURST as usize);
-        let mut told = 0;
+        let mut logged = 0;
         let mut now = SECOND;
-        while told < 1000 - burst {
+        while logged < 1000 - burst {
             let next = reporter.due().unwrap();
-            assert!(next > now || told == 0, "who waits until then does not wait in vain");
+            assert!(next > now || logged == 0, "something is due at the announced time");
             now = next;
-            told += summaries(&mut reporter, now).len();
+            logged += summaries(&mut reporter, now).len();
         }
         let rest = u32::try_from(1000 - burst).unwrap();
         assert_eq!(now, SECOND + REPORT_EVERY * rest);

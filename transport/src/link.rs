@@ -155,7 +155,7 @@ impl Link {
     }
 
     /// Ends the link. Only the first end is reported, whether this node or the peer caused it.
-    pub(crate) fn end(&self, code: Code, ending: Ending, told: &str) {
+    pub(crate) fn end(&self, code: Code, ending: Ending, reason: &str) {
         let mut first = self.0.ending.lock();
         // If the connection has ended already, another close would make QUIC forget its reason.
         match self.0.conn.ended() {
@@ -164,7 +164,7 @@ impl Link {
                 first.get_or_insert(ending);
                 // Close the connection before the queue. A stream that is dropped while it is open ends properly, and the peer
                 // would take that for a goodbye.
-                self.conn().close(code.var(), told.as_bytes());
+                self.conn().close(code.var(), reason.as_bytes());
             }
         }
         drop(first);

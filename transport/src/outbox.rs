@@ -208,7 +208,7 @@ mod tests {
         let mut batch = Vec::new();
         outbox.push(payload(OUTBOX_HIGH)).unwrap();
         let cost = taken(outbox.take(1, &mut batch).await);
-        assert!(!outbox.written(cost), "nobody asked");
+        assert!(!outbox.written(cost), "no task waits for room");
         outbox.push(payload(OUTBOX_HIGH)).unwrap();
         assert!(!outbox.has_room());
         let cost = taken(outbox.take(1, &mut batch).await);

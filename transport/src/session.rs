@@ -84,7 +84,7 @@ async fn read(shared: &Arc<Shared>, link: &Link, frames: &mut FrameReader, inbox
                 count(&shared.tally.bytes_in, payload.len());
                 let event = Event::Frame { peer: link.peer().clone(), link: link.id(), payload };
                 if let Err(Unread) = inbox.put(event).await {
-                    link.end(Code::Closed, Ending::local("nobody reads this node's events"), "not read");
+                    link.end(Code::Closed, Ending::local("this node's events are not read"), "not read");
                     return false;
                 }
             }

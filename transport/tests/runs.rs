@@ -21,7 +21,7 @@ async fn a_restarted_node_replaces_its_earlier_run_at_once() {
     let mut old = Node::start(&authority, "b", 5, &[a.addr()]);
     a.up("b").await;
     old.up("a").await;
-    // The old run is still there and its link alive: a crash that nobody has noticed looks the same.
+    // The old run is still there and its link alive: an unnoticed crash looks the same.
     let new = Node::start(&authority, "b", 6, &[a.addr()]);
     let mut order = Vec::new();
     a.expect("the new run", |event| match event {
@@ -42,12 +42,12 @@ async fn a_restarted_node_replaces_its_earlier_run_at_once() {
         _ => None,
     })
     .await;
-    assert_eq!(superseded(&mut old).await, 6, "the old run dials again and is told");
+    assert_eq!(superseded(&mut old).await, 6, "the old run dials again and learns of the newer one");
     drop(new);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lower_incarnation_is_refused_and_told_and_may_renew() {
+async fn a_lower_incarnation_is_refused_with_the_newer_one_and_may_renew() {
     let authority = Authority::new();
     let mut a = Node::start(&authority, "a", 1, &[]);
     let newer = Node::start(&authority, "b", 9, &[a.addr()]);
@@ -87,7 +87,7 @@ async fn a_renewed_node_links_again_as_the_new_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_nodes_with_one_name_that_meet_the_older_run_is_told() {
+async fn of_two_nodes_with_one_name_the_older_run_learns_of_the_newer() {
     let authority = Authority::new();
     let mut newer = Node::start(&authority, "b", 9, &[]);
     let mut older = Node::start(&authority, "b", 3, &[newer.addr()]);
@@ -99,12 +99,12 @@ async fn of_two_nodes_with_one_name_that_meet_the_older_run_is_told() {
         })
         .await;
     // The other way round, and with the very same incarnation: a copy of a virtual machine.
-    let mut twin = Node::start(&authority, "b", 9, &[newer.addr()]);
-    let told = async {
+    let mut rival = Node::start(&authority, "b", 9, &[newer.addr()]);
+    let learned = async {
         tokio::select! {
-            by = superseded(&mut twin) => by,
+            by = superseded(&mut rival) => by,
             by = superseded(&mut newer) => by,
         }
     };
-    assert_eq!(told.await, 9);
+    assert_eq!(learned.await, 9);
 }

@@ -66,13 +66,13 @@ async fn a_late_answer_makes_no_slow_link() {
     const FRAMES: usize = 64;
     let authority = std::sync::Arc::new(Authority::new());
     let theirs = std::sync::Arc::clone(&authority);
-    let (tell, told) = tokio::sync::oneshot::channel();
+    let (sender, address) = tokio::sync::oneshot::channel();
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let mut b = Node::start(&authority, "b", 1, &[]);
-            tell.send(b.addr()).unwrap();
+            sender.send(b.addr()).unwrap();
             std::thread::sleep(STANDS);
             b.up("a").await;
             for _ in 0..FRAMES {
@@ -81,7 +81,7 @@ async fn a_late_answer_makes_no_slow_link() {
             ended.await.unwrap();
         });
     });
-    let mut a = Node::start(&theirs, "a", 1, &[told.await.unwrap()]);
+    let mut a = Node::start(&theirs, "a", 1, &[address.await.unwrap()]);
     let began = std::time::Instant::now();
     let link = a.up("b").await;
     assert!(began.elapsed() > STANDS / 2, "b stood still when it was dialed");

@@ -5,13 +5,15 @@
 //! name. The reference for users is `docs/configuration.md`.
 //!
 //! Processing order: `syntax` → `scope` and `value` (one block, one setting) → `node`, `replicate`, `caches`, `audit`, `series`
-//! (one kind of block each) → `whole` (rules that span several blocks). The result is made of the types in `model`, `metric` and
+//! (one kind of block each) → `file` (rules that span several blocks). The result is made of the types in `model`, `metric` and
 //! `outbound_scope`.
 
 #[cfg(feature = "config")]
 mod audit;
 #[cfg(feature = "config")]
 mod caches;
+#[cfg(feature = "config")]
+mod file;
 #[cfg(feature = "config")]
 mod gauge;
 #[cfg(feature = "config")]
@@ -41,8 +43,6 @@ mod suggest;
 mod syntax;
 #[cfg(feature = "config")]
 mod value;
-#[cfg(feature = "config")]
-mod whole;
 
 pub use crate::config::metric::Metric;
 #[cfg(feature = "config")]

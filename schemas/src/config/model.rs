@@ -256,7 +256,7 @@ impl Config {
     pub fn require_node(&self) -> Result<&NodeConfig, ConfigErrors> {
         self.node.as_ref().ok_or_else(|| {
             let help = "add one: node { … } with name, listen, seeds and tls; `tally init` writes whole files";
-            ConfigErrors::whole(&self.file, "there is no node block, so there is nothing to run", help)
+            ConfigErrors::of_file(&self.file, "there is no node block, so there is nothing to run", help)
         })
     }
 

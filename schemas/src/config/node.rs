@@ -135,7 +135,7 @@ fn seed_list(setting: Setting<'_>, listens: Option<SocketAddr>, report: &mut Rep
     let texts = setting.texts(report, "seeds = [\"127.0.0.1:4802\"]");
     if texts.len() > bounds::SEEDS {
         let message = format!("{} seeds, there may be {}", texts.len(), bounds::SEEDS);
-        report.add(setting.at(), message, "a few are enough: the others are heard of from them");
+        report.add(setting.at(), message, "a few are enough: they name the others");
         return Vec::new();
     }
     texts.into_iter().filter_map(|text| seed(text, listens, report)).collect()

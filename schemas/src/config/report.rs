@@ -41,8 +41,8 @@ impl ConfigErrors {
         self.more
     }
 
-    /// An error of the whole file.
-    pub(super) fn whole(file: &str, message: &str, help: &str) -> Self {
+    /// An error of the file.
+    pub(super) fn of_file(file: &str, message: &str, help: &str) -> Self {
         let (message, help) = (message.to_owned(), help.to_owned());
         let error = ConfigError { file: file.to_owned(), line: 1, column: 1, message, help, excerpt: None };
         Self { errors: vec![error], more: 0 }

@@ -17,7 +17,7 @@ cluster {
   }
 }
 
-# A gauge cache: counters by name that go when nobody changes them for so many seconds.
+# A gauge cache: counters by name that expire when no node updates them for `ttl` seconds.
 gauge_cache "retries" {
   ttl = 3600
   replicate = "cluster"

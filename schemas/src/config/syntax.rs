@@ -15,7 +15,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
     if text.len() > bounds::CONFIG_BYTES {
         let message =
             format!("the file has {} bytes, a configuration has {} at most", text.len(), bounds::CONFIG_BYTES);
-        return Err(ConfigErrors::whole(file, &message, "is this the right file?"));
+        return Err(ConfigErrors::of_file(file, &message, "is this the right file?"));
     }
     if let Some(at) = nesting::too_deep(text) {
         let mut report = Report::new(file, text);

@@ -53,7 +53,7 @@ pub(super) struct Datagram {
 }
 
 impl Datagram {
-    /// Reads a whole datagram. Bytes after the last member are an error.
+    /// Reads a complete datagram. Bytes after the last member are an error.
     pub(super) fn read(mut data: &[u8]) -> Result<Self, CodecError> {
         let header = IdCodec.decode_header(&mut data)?;
         let mut members = Vec::new();
@@ -79,7 +79,7 @@ impl Datagram {
         Ok(data)
     }
 
-    /// The bytes of the whole datagram.
+    /// The bytes of the datagram.
     pub(super) fn write(&self) -> Result<Vec<u8>, CodecError> {
         let mut data = Self::write_header(&self.header)?;
         data.put_u16(u16::try_from(self.members.len()).map_err(|_| CodecError::Room(self.members.len()))?);

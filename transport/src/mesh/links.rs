@@ -95,10 +95,10 @@ impl Mesh {
         self.plan.ended(self.now(), origin, None);
     }
 
-    fn refuse(&mut self, greeted: &Greeted, origin: &Origin, refusal: Refusal, detail: &str, told: &str) {
+    fn refuse(&mut self, greeted: &Greeted, origin: &Origin, refusal: Refusal, detail: &str, reason: &str) {
         let conn = greeted.conn.conn();
         self.shared.refuse(conn.remote_address(), Some(&greeted.hello.name), refusal, detail);
-        conn.close(Code::of(refusal).var(), told.as_bytes());
+        conn.close(Code::of(refusal).var(), reason.as_bytes());
         self.plan.ended(self.now(), origin, None);
     }
 
@@ -127,8 +127,8 @@ impl Mesh {
         let peer = hello.name.clone();
         if let Some(before) = self.state.links.remove(&peer) {
             if claim.incarnation > before.claim.incarnation {
-                let told = claim.incarnation.to_string();
-                before.link.end(Code::Superseded, Ending::local("replaced by a newer run"), &told);
+                let newer = claim.incarnation.to_string();
+                before.link.end(Code::Superseded, Ending::local("replaced by a newer run"), &newer);
             } else {
                 before.link.end(Code::Replaced, Ending::local("replaced by a newer connection"), "replaced");
             }

@@ -26,7 +26,7 @@ fn says(message: foca::Message<Id>, from: &Peer, to: &Peer, members: &[foca::Mem
     Datagram { header, members: members.to_vec() }.write().unwrap()
 }
 
-fn told(swim: &mut Swim, now: Duration, from: &Peer, us: &Peer, members: &[foca::Member<Id>]) {
+fn deliver(swim: &mut Swim, now: Duration, from: &Peer, us: &Peer, members: &[foca::Member<Id>]) {
     swim.handle_datagram(now, &from.name, &words(from, us, members)).unwrap();
 }
 
@@ -91,13 +91,13 @@ fn runs_that_no_node_has_begun_are_ignored_and_the_rest_of_the_datagram_is_not()
     let other = foca::Member::alive(Id::first(&peer("e", 1)));
     for victim in ["a", "c"] {
         let beyond = foca::Member::alive(Id::first(&peer(victim, INCARNATION - 1)));
-        told(&mut swim, Duration::ZERO, &from, &us, &[beyond, other.clone()]);
+        deliver(&mut swim, Duration::ZERO, &from, &us, &[beyond, other.clone()]);
         assert!(!swim.members.contains_key(&name("c")));
         assert!(swim.members.contains_key(&name("e")));
         assert!(!events(&mut swim).iter().any(|event| matches!(event, MembershipEvent::Superseded { .. })));
     }
     let last = foca::Member::alive(Id::first(&peer("c", INCARNATION_REPORTED)));
-    told(&mut swim, Duration::ZERO, &from, &us, &[last]);
+    deliver(&mut swim, Duration::ZERO, &from, &us, &[last]);
     assert!(swim.members.contains_key(&name("c")));
 }
 
@@ -131,7 +131,7 @@ fn the_table_is_bounded_and_who_says_hello_has_a_place() {
     for (n, liar) in liars.iter().enumerate() {
         for number in 0..600 {
             let ghost = foca::Member::alive(Id::first(&peer(&format!("ghost{n}x{number}"), 1)));
-            told(&mut swim, Duration::ZERO, liar, &us, &[ghost]);
+            deliver(&mut swim, Duration::ZERO, liar, &us, &[ghost]);
         }
         assert_eq!(never_met(&swim), ((n + 1) * INTRODUCED).min(INTRODUCED_ALL));
     }
@@ -154,11 +154,11 @@ fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
     let now = sim.now;
     for number in 0..200 {
         let ghost = foca::Member::alive(Id::first(&peer(&format!("ghost{number}"), 1)));
-        told(&mut sim.node("a").swim, now, &liar, &us, &[ghost]);
+        deliver(&mut sim.node("a").swim, now, &liar, &us, &[ghost]);
     }
     assert_eq!(sim.node("a").swim.members.len(), 2 + INTRODUCED);
     sim.run(secs(60));
-    assert_eq!(sim.node("c").swim.members.len(), 2, "a told nobody of them");
+    assert_eq!(sim.node("c").swim.members.len(), 2, "a did not gossip about them");
     sim.run(secs(240));
     assert_eq!(sim.node("a").swim.members.len(), 2);
     sim.assert_whole(&["a", "b", "c"]);
@@ -173,7 +173,7 @@ fn names_end_with_the_forgotten_member_that_told_of_them() {
     swim.link_up(Duration::ZERO, liar.clone());
     let names = ["ghost0", "ghost1", "real"];
     let members = names.map(|who| foca::Member::alive(Id::first(&peer(who, 1))));
-    told(&mut swim, Duration::ZERO, &liar, &us, &members);
+    deliver(&mut swim, Duration::ZERO, &liar, &us, &members);
     let introducers = |events: Vec<MembershipEvent>| -> Vec<_> {
         let changed = events.into_iter().filter_map(|event| match event {
             MembershipEvent::Changed { peer, introduced_by, .. } => Some((peer.name.to_string(), introduced_by)),
@@ -208,11 +208,11 @@ fn a_dead_member_lives_while_another_member_says_so() {
     let lie = |sim: &mut Sim, generation| {
         let lives = foca::Member::alive(Id { generation, ..Id::first(&peer("c", 1)) });
         let now = sim.now;
-        told(&mut sim.node("a").swim, now, &liar, &us, &[lives]);
+        deliver(&mut sim.node("a").swim, now, &liar, &us, &[lives]);
         sim.run(secs(1));
     };
     lie(&mut sim, 1);
-    assert_eq!(sim.sees("a", "c"), Some((1, MemberState::Alive)), "nobody else speaks for it");
+    assert_eq!(sim.sees("a", "c"), Some((1, MemberState::Alive)), "no better source exists");
     sim.run(secs(60));
     assert_eq!(sim.sees("a", "c"), Some((1, MemberState::Dead)), "the lie has ended");
     lie(&mut sim, 2);
@@ -258,7 +258,7 @@ fn no_lie_about_a_linked_member_is_believed() {
         let histories: Vec<usize> = ["a", "c", "d"].map(|who| sim.nodes[&name(who)].history.len()).to_vec();
         for who in ["a", "c", "d"] {
             let us = peer(who, 1);
-            told(&mut sim.node(who).swim, now, &peer("e", 1), &us, std::slice::from_ref(&lie));
+            deliver(&mut sim.node(who).swim, now, &peer("e", 1), &us, std::slice::from_ref(&lie));
         }
         sim.run(secs(60));
         for (who, before) in ["a", "c", "d"].into_iter().zip(histories) {
@@ -280,9 +280,13 @@ fn a_lie_about_a_member_without_a_link_ends_when_it_speaks() {
             sim.unlink("b", other);
         }
         let (now, us) = (sim.now, peer("a", 1));
-        told(&mut sim.node("a").swim, now, &peer("c", 1), &us, std::slice::from_ref(&lie));
+        deliver(&mut sim.node("a").swim, now, &peer("c", 1), &us, std::slice::from_ref(&lie));
         sim.run(secs(1));
-        assert_ne!(sim.sees("a", "b").map(|(_, state)| state), Some(MemberState::Left), "nobody leaves for another");
+        assert_ne!(
+            sim.sees("a", "b").map(|(_, state)| state),
+            Some(MemberState::Left),
+            "no member can leave for another one"
+        );
         sim.link("a", "b");
         sim.link("b", "c");
         sim.run(secs(4));
@@ -304,7 +308,7 @@ fn who_has_no_link_to_the_victim_hears_its_answer_from_others() {
         sim.run(secs(5));
         sim.unlink("a", "b");
         let (now, us) = (sim.now, peer("a", 1));
-        told(&mut sim.node("a").swim, now, &peer("e", 1), &us, &[lie]);
+        deliver(&mut sim.node("a").swim, now, &peer("e", 1), &us, &[lie]);
         sim.run(secs(30));
         let seen = sim.sees("a", "b").unwrap();
         let superseded =
@@ -326,7 +330,7 @@ fn lives_are_begun_at_a_bounded_rate() {
         let mut header = Datagram::read(&words(&from, &us, &[])).unwrap().header;
         (header.dst, header.message) = (id.clone(), foca::Message::TurnUndead);
         swim.handle_datagram(now, &from.name, &Datagram::write_header(&header).unwrap()).unwrap();
-        told(&mut swim, now, &from, &us, &[foca::Member::down(id)]);
+        deliver(&mut swim, now, &from, &us, &[foca::Member::down(id)]);
         lives.insert(swim.foca.identity().generation);
         while swim.poll_transmit().is_some() {}
     }
@@ -341,7 +345,7 @@ fn the_last_life_is_followed_by_a_new_run() {
         let mut swim = Swim::new(&us, 1);
         swim.link_up(Duration::ZERO, from.clone());
         let last = foca::Member::alive(Id { generation, ..Id::first(&us) });
-        told(&mut swim, Duration::ZERO, &from, &us, &[last]);
+        deliver(&mut swim, Duration::ZERO, &from, &us, &[last]);
         assert_eq!(swim.foca.identity().generation, 0);
         assert_eq!(events(&mut swim).last(), Some(&MembershipEvent::Superseded { by: us.incarnation, addr: None }));
     }
@@ -357,7 +361,7 @@ fn who_does_not_answer_hearsay_is_what_others_say() {
     sim.run(Duration::from_millis(10));
     let (now, us) = (sim.now, peer("a", 1));
     let dead = foca::Member::down(Id::first(&peer("b", 1)));
-    told(&mut sim.node("a").swim, now, &peer("e", 1), &us, &[dead]);
+    deliver(&mut sim.node("a").swim, now, &peer("e", 1), &us, &[dead]);
     sim.run(Duration::from_millis(2900));
     assert_ne!(sim.sees("a", "b"), Some((1, MemberState::Dead)), "it has time to answer");
     sim.run(Duration::from_millis(200));
