@@ -1,4 +1,4 @@
-//! A cluster's certificate authority: who it signs may join.
+//! A cluster's certificate authority: nodes with its certificates may join.
 
 use std::time::{Duration, SystemTime};
 
@@ -19,7 +19,7 @@ const AUTHORITY_LIFE: Duration = DAY.saturating_mul(3652);
 /// How long a node's certificate is valid: 2 years.
 const NODE_LIFE: Duration = DAY.saturating_mul(730);
 
-/// How far clocks may be apart for a certificate that was made just now.
+/// The largest clock offset at which a new certificate is valid already.
 const CLOCK_SKEW: Duration = DAY;
 
 /// An authority with its key.
@@ -46,8 +46,8 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
-    /// The authority whose certificate and key were made by [`Authority::new`] before. Whether they belong together shows
-    /// when a node's certificate is checked against it.
+    /// The authority with a certificate and key that [`Authority::new`] made earlier. This does not check that they belong
+    /// together; the check of a node's certificate shows that.
     pub(crate) fn from_pem(certificate: String, key: &str) -> Result<Self, rcgen::Error> {
         Ok(Self { issuer: Issuer::new(authority(), KeyPair::from_pem(key)?), certificate })
     }
@@ -57,7 +57,7 @@ impl Authority {
         self.issuer.key().serialize_pem()
     }
 
-    /// Makes a key for a node, and a certificate for it that says the node's name.
+    /// Makes a key for a node, and a certificate with the node's name.
     pub(crate) fn issue(&self, node: &NodeName) -> Result<Issued, rcgen::Error> {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = CertificateParams::new([node.to_string()])?;
@@ -88,7 +88,7 @@ fn named(name: &str) -> DistinguishedName {
     distinguished
 }
 
-/// From now, give or take what clocks are apart, for as long as `life`.
+/// The validity from now on, and a clock offset earlier, for as long as `life`.
 fn valid_for<T: From<SystemTime>>(life: Duration) -> (T, T) {
     let now = SystemTime::now();
     ((now - CLOCK_SKEW).into(), (now + life).into())
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_who_its_certificate_says_also_when_the_authority_comes_from_its_files() {
+    fn certificates_of_a_stored_authority_name_their_nodes() {
         let authority = Authority::new().unwrap();
         let again = Authority::from_pem(authority.certificate.clone(), &authority.key()).unwrap();
         for name in ["relay-0-1", "mx.example.net", "node_7", "a"] {

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// After so long without a request, the next one takes a new connection.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Which node to ask, and how long to wait for it.
+/// The node to query, and how long to wait for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// Its admin socket, if one was named.
@@ -37,7 +37,7 @@ pub(crate) struct Client {
     stream: UnixStream,
     path: PathBuf,
     timeout: Duration,
-    /// When it was last asked.
+    /// When the last request was sent.
     asked: Instant,
 }
 
@@ -46,7 +46,7 @@ impl Client {
         let stream = UnixStream::connect(path).map_err(|error| {
             let why = match error.kind() {
                 io::ErrorKind::NotFound => "there is no such socket; is the node running, and is the path right?",
-                io::ErrorKind::ConnectionRefused => "nobody listens there; start it: tally node --config FILE",
+                io::ErrorKind::ConnectionRefused => "no node listens there; start it: tally node --config FILE",
                 io::ErrorKind::PermissionDenied => "the socket belongs to the node's user; run tally as that user",
                 _ => return Failure::Node(format!("cannot reach the node at {}: {error}", path.display())),
             };
@@ -57,7 +57,7 @@ impl Client {
         Ok(client)
     }
 
-    /// How long each answer may take from now on; `None` for as long as it likes.
+    /// Sets how long each answer may take from now on; `None` for no limit.
     pub(crate) fn wait_at_most(&self, timeout: Option<Duration>) -> Result<(), Failure> {
         self.stream.set_read_timeout(timeout).map_err(|error| self.lost(&error))?;
         self.stream.set_write_timeout(Some(self.timeout)).map_err(|error| self.lost(&error))
@@ -65,11 +65,12 @@ impl Client {
 
     /// Sends a request.
     pub(crate) fn send(&mut self, request: &Request) -> Result<(), Failure> {
-        let payload = admin::encode(request).map_err(|error| Failure::Input(format!("too much to ask: {error}")))?;
-        let header =
-            frame::header(payload.len()).map_err(|error| Failure::Input(format!("too much to ask: {error}")))?;
+        let payload =
+            admin::encode(request).map_err(|error| Failure::Input(format!("the request is too large: {error}")))?;
+        let header = frame::header(payload.len())
+            .map_err(|error| Failure::Input(format!("the request is too large: {error}")))?;
         if self.asked.elapsed() > IDLE {
-            // A node with many clients ends the connections of silent ones.
+            // A node with many clients closes idle connections.
             *self = Self::connect(&self.path, self.timeout)?;
         }
         self.asked = Instant::now();
@@ -77,7 +78,7 @@ impl Client {
         self.stream.write_all(&bytes).map_err(|error| self.lost(&error))
     }
 
-    /// The next part of the answer; what the node refuses becomes the failure that it is.
+    /// Receives the next part of the answer. A refusal of the node becomes a failure.
     pub(crate) fn receive(&mut self) -> Result<Answer, Failure> {
         let mut header = [0; frame::HEADER_BYTES];
         self.stream.read_exact(&mut header).map_err(|error| self.lost(&error))?;
@@ -94,7 +95,7 @@ impl Client {
         }
     }
 
-    /// Asks for one thing; `pick` takes it out of the answer.
+    /// Requests one value; `pick` takes it out of the answer.
     pub(crate) fn one<T>(&mut self, request: &Request, pick: fn(Answer) -> Option<T>) -> Result<T, Failure> {
         self.send(request)?;
         let answer = self.receive()?;
@@ -103,13 +104,13 @@ impl Client {
         Ok(value)
     }
 
-    /// Asks for a list that comes in pages; `pick` takes the items out of a page.
+    /// Requests a list that comes in pages; `pick` takes the items out of a page.
     pub(crate) fn all<T>(&mut self, request: &Request, pick: fn(Answer) -> Option<Vec<T>>) -> Result<Vec<T>, Failure> {
         self.send(request)?;
         self.rest(pick)
     }
 
-    /// Takes the pages of a list up to the end of the answer.
+    /// Receives the pages of a list up to the end of the answer.
     pub(crate) fn rest<T>(&mut self, pick: fn(Answer) -> Option<Vec<T>>) -> Result<Vec<T>, Failure> {
         let mut items = Vec::new();
         loop {
@@ -120,7 +121,7 @@ impl Client {
         }
     }
 
-    /// Asks for something that is answered with no more than that it is done.
+    /// Sends a request whose answer is only an acknowledgement.
     pub(crate) fn order(&mut self, request: &Request) -> Result<(), Failure> {
         self.send(request)?;
         self.done()
@@ -139,13 +140,13 @@ impl Client {
         self.stream
     }
 
-    /// The node answered with something else than what was asked for.
+    /// The failure of an answer that does not belong to the request.
     pub(crate) fn unexpected(&self) -> Failure {
-        self.strange("it answered something else; use the tally command of the node's own build")
+        self.strange("its answer does not belong to the request; use the tally command of the node's own build")
     }
 
     fn strange(&self, why: &str) -> Failure {
-        Failure::Node(format!("the node at {} cannot be understood: {why}", self.path.display()))
+        Failure::Node(format!("cannot read the answer of the node at {}: {why}", self.path.display()))
     }
 
     fn lost(&self, error: &io::Error) -> Failure {

@@ -1,9 +1,9 @@
-//! Why a command did not do what it was asked, and the exit code that says so.
+//! Why a command failed, and its exit code.
 
 use std::io;
 use std::process::ExitCode;
 
-/// Why a command ends early. The exit codes are part of the command's contract.
+/// Why a command ends early. Scripts depend on the exit codes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The answer is no: 1.
@@ -15,13 +15,13 @@ pub(crate) enum Failure {
     /// The node cannot be reached, or it cannot do its work: 3.
     #[error("{0}")]
     Node(String),
-    /// Everything is said already.
+    /// Every message has been written already.
     #[error("exit code {0}")]
     Exit(u8),
 }
 
 impl Failure {
-    /// An error of writing to stdout. A closed pipe is no trouble of ours: whoever reads has seen enough.
+    /// An error of writing to stdout. A closed pipe is no error: the reader has read enough.
     pub(crate) fn output(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::Exit(0),
@@ -39,7 +39,7 @@ impl Failure {
         }
     }
 
-    /// What the user has to be told, if anything.
+    /// The message for the user, if there is one.
     pub(crate) fn message(&self) -> Option<&str> {
         match self {
             Self::No(message) | Self::Input(message) | Self::Node(message) => Some(message),
@@ -47,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// Tells the user, and gives the exit code.
+    /// Writes the message to stderr, and returns the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         if let Some(message) = self.message() {
             crate::style::complain("error", message);

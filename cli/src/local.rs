@@ -1,4 +1,4 @@
-//! Nodes in this process, on loopback ports that are free, with certificates made on the spot.
+//! Nodes in this process, on free loopback ports, with new certificates.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -12,22 +12,22 @@ use crate::failure::Failure;
 /// How long nodes may take to find each other.
 const LINK_DEADLINE: Duration = Duration::from_secs(15);
 
-/// Between two looks at something that is waited for.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// A node of that name with a certificate of the authority; it lacks its objects and its seeds.
+/// A builder for a node with a certificate of the authority, without objects and seeds.
 pub(crate) fn builder(name: &str, authority: &Authority) -> Result<Builder, Box<dyn Error>> {
     let Issued { certificate, key } = authority.issue(&NodeName::new(name)?)?;
     let identity = Identity::from_pem(authority.certificate.as_bytes(), certificate.as_bytes(), key.as_bytes())?;
     Ok(Node::builder(name).identity(identity))
 }
 
-/// What a node of this process could not do.
+/// The failure of an operation on a node of this process.
 pub(crate) fn trouble(what: &str, error: &(impl Display + ?Sized)) -> Failure {
     Failure::Node(format!("cannot {what}: {error}"))
 }
 
-/// Waits until every node is linked to every other one, and says how long that took.
+/// Waits until every node is linked to every other node, and returns how long that took.
 pub(crate) async fn all_linked<'a>(nodes: impl Iterator<Item = &'a Node>) -> Result<Duration, Failure> {
     let start = Instant::now();
     let nodes: Vec<_> = nodes.collect();
@@ -43,7 +43,7 @@ pub(crate) async fn all_linked<'a>(nodes: impl Iterator<Item = &'a Node>) -> Res
         }
         if start.elapsed() > LINK_DEADLINE {
             let seconds = LINK_DEADLINE.as_secs();
-            return Err(Failure::Node(format!("the nodes have not found each other within {seconds} s")));
+            return Err(Failure::Node(format!("the nodes were not all linked within {seconds} s")));
         }
         tokio::time::sleep(LOOK).await;
     }

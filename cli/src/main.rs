@@ -1,7 +1,7 @@
-//! The `tally` command: makes a cluster, runs its nodes, and asks them.
+//! The `tally` command: makes a cluster, runs its nodes, and queries them.
 //!
-//! `args` says what may be asked; each command has its file in `commands`; `client` speaks the admin protocol, `output`
-//! writes answers, and `failure` knows the exit codes.
+//! `args` defines the command line. Each command has a file in `commands`. `client` speaks the admin protocol, `output` writes
+//! answers, and `failure` defines the exit codes.
 
 mod args;
 mod authority;

@@ -1,4 +1,4 @@
-//! Where answers go: stdout, as text, JSON or CSV.
+//! Writes answers to stdout, as text, JSON or CSV.
 
 use std::io::{self, BufWriter, StdoutLock, Write};
 
@@ -8,15 +8,15 @@ use tallymesh_schemas::visible;
 
 use crate::failure::Failure;
 
-/// How answers are written.
+/// The format of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
-    /// For people; to the column for those who know Momentum's console
+    /// For people; in the columns of Momentum's console
     #[default]
     Text,
-    /// One JSON value; of `watch` one a line
+    /// One JSON value; `watch` writes one per line
     Json,
-    /// Comma-separated values with a heading (RFC 4180), where the answer is a table
+    /// Comma-separated values with a heading (RFC 4180), if the answer is a table
     Csv,
 }
 
@@ -42,12 +42,12 @@ impl Out {
         Self(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
     }
 
-    /// Writes a text for people: what nobody sees in it, such as a mark that turns the order of what follows, is escaped.
+    /// Writes a text for people. Invisible characters, such as marks that reverse the text direction, are escaped.
     pub(crate) fn text(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
         self.raw(visible::escaped_beyond_ascii(text.as_ref()))
     }
 
-    /// Writes a text for programs, to the byte.
+    /// Writes a text for programs, byte for byte.
     pub(crate) fn raw(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
         self.0.write_all(text.as_ref().as_bytes()).map_err(|error| Failure::output(&error))
     }
@@ -71,7 +71,7 @@ impl Out {
         self.raw("\n")
     }
 
-    /// Hands everything on to whoever reads.
+    /// Writes everything that is buffered.
     pub(crate) fn flush(&mut self) -> Result<(), Failure> {
         self.0.flush().map_err(|error| Failure::output(&error))
     }

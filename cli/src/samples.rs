@@ -1,4 +1,4 @@
-//! What is read from times that were measured.
+//! Percentiles of measured times.
 
 use std::time::Duration;
 

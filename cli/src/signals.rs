@@ -6,11 +6,11 @@ use std::task::{Context, Poll};
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind};
 
-/// A set of signals that this process handles, each with what it means to whoever waits for them.
+/// A set of signals that this process handles, each with its meaning for the caller.
 pub(crate) struct Arrivals<T>(Vec<(T, unix::Signal)>);
 
 impl<T: Copy> Arrivals<T> {
-    /// Handles the signals from now on. To be called within a runtime.
+    /// Handles the signals from now on. Call it within a runtime.
     pub(crate) fn of(signals: impl IntoIterator<Item = (Signal, T)>) -> io::Result<Self> {
         let handled =
             |(signal, meaning): (Signal, T)| Ok((meaning, unix::signal(SignalKind::from_raw(signal.as_raw()))?));

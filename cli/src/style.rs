@@ -1,10 +1,10 @@
-//! Colour, on terminals only, and what goes to stderr.
+//! Colour, on terminals only, and messages on stderr.
 
 use std::io::{self, IsTerminal, Write};
 
 use tallymesh_schemas::visible;
 
-/// Whether colour may be used on a stream: it is a terminal, and the user has not said `NO_COLOR`.
+/// Whether a stream may show colours: it is a terminal, and the user has not set `NO_COLOR`.
 fn coloured(stream: &impl IsTerminal) -> bool {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
@@ -26,8 +26,7 @@ pub(crate) fn strong(text: &str) -> String {
     paint(text, "1", &io::stdout())
 }
 
-/// A line on stderr: `error: …`, `warning: …`, with what a terminal would obey in it escaped. A stderr that is gone is no
-/// reason to stop.
+/// Writes a line to stderr: `error: …`, `warning: …`. Control characters are escaped. If stderr is closed, the line is lost.
 pub(crate) fn complain(label: &str, text: &str) {
     let colour = if label == "error" { "1;31" } else { "1;33" };
     let label = paint(label, colour, &io::stderr());

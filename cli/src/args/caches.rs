@@ -10,9 +10,9 @@ pub(crate) enum Cache {
     /// List the caches
     #[command(after_help = "Example:\n  tally cache list")]
     List,
-    /// Print the value of a key, as it is
+    /// Print the value of a key, as its bytes
     ///
-    /// Ends with exit code 1 when there is none.
+    /// Ends with exit code 1 if there is none.
     #[command(after_help = "Example:\n  tally cache get sessions user:7")]
     Get(CacheKey),
     /// Write a value, on all nodes
@@ -23,7 +23,7 @@ pub(crate) enum Cache {
     Set(CacheSet),
     /// Remove a key, on all nodes
     ///
-    /// Ends with exit code 1 when there is none.
+    /// Ends with exit code 1 if there is none.
     #[command(visible_alias = "remove", after_help = "Example:\n  tally cache del sessions user:7")]
     Del(CacheKey),
     /// Show the entries
@@ -53,7 +53,7 @@ pub(crate) struct CacheSet {
     pub(crate) at: CacheKey,
     /// The value; - reads it from stdin
     pub(crate) value: String,
-    /// When it expires: seconds, or minutes or hours as in 5M and 2H; 0 is never
+    /// When it expires: seconds, or minutes or hours as in 5M and 2H; 0 means never
     #[arg(long, default_value = "0", value_parser = tallymesh_schemas::ttl::parse)]
     pub(crate) ttl: Duration,
 }
@@ -71,12 +71,12 @@ pub(crate) enum Gauge {
         #[arg(value_name = "GAUGE")]
         gauge: String,
     },
-    /// Print what a key counts
+    /// Print the count of a key
     ///
-    /// Ends with exit code 1 when there is no such entry.
+    /// Ends with exit code 1 if there is no such entry.
     #[command(after_help = "Example:\n  tally gauge get retries alice")]
     Get(GaugeKey),
-    /// Add to a key, and print what it counts
+    /// Add to a key, and print its count
     #[command(after_help = "Example:\n  tally gauge inc retries alice 3")]
     Inc {
         /// The gauge cache and the key.
@@ -86,7 +86,7 @@ pub(crate) enum Gauge {
         #[arg(default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
         n: i64,
     },
-    /// Take from a key, and print what it counts
+    /// Subtract from a key, and print its count
     #[command(after_help = "Example:\n  tally gauge dec retries alice")]
     Dec {
         /// The gauge cache and the key.
@@ -98,7 +98,7 @@ pub(crate) enum Gauge {
     },
     /// Remove a key, on all nodes
     ///
-    /// Ends with exit code 1 when there is none.
+    /// Ends with exit code 1 if there is none.
     #[command(visible_alias = "remove", after_help = "Example:\n  tally gauge del retries alice")]
     Del(GaugeKey),
 }

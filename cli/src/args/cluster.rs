@@ -13,18 +13,18 @@ pub(crate) enum Cluster {
     /// Show the members of the cluster, a block each
     #[command(after_help = "Example:\n  tally cluster membership")]
     Membership,
-    /// Show the asked node, and what it has done so far
+    /// Show the asked node and its counters
     #[command(after_help = "Example:\n  tally --output json cluster info")]
     Info,
     /// Show the asked node's name
     #[command(after_help = "Example:\n  tally cluster nodename")]
     Nodename,
-    /// Show the address that the others reach the asked node by
+    /// Show the address at which other nodes reach the asked node
     #[command(after_help = "Example:\n  tally cluster nodeaddr")]
     Nodeaddr,
     /// Forget a node that does not come back
     ///
-    /// What it has counted so far counts no more, on all nodes. If it does come back, it begins anew.
+    /// Removes the node's counts on all nodes. If the node comes back, it joins as a new run.
     #[command(after_help = "Example:\n  tally cluster forget relay-0-3")]
     Forget {
         /// The node
@@ -38,9 +38,9 @@ pub(crate) enum Shared {
     /// List the replicated objects
     #[command(after_help = "Example:\n  tally cluster shared list")]
     List,
-    /// Show what an object counts, in the whole cluster or on one node
+    /// Show the counts of an object, of the cluster or of one node
     ///
-    /// Trees of addresses show every host that counts, and above it every block at which addresses part, each with its sum.
+    /// An object of addresses shows every host with a count, and every block at which addresses branch, with its sum.
     #[command(
         override_usage = "tally [--at SOCKET] [cluster] shared show OBJECT [from NODE]",
         after_help = "\
@@ -49,9 +49,9 @@ Examples:
   tally cluster shared show outbound_domain from relay-0-1"
     )]
     Show {
-        /// The object; a beginning of its name that no other object shares is enough
+        /// The object, or a unique prefix of its name
         object: String,
-        /// Whose view.
+        /// The view.
         #[command(flatten)]
         from: FromNode,
     },

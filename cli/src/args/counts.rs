@@ -14,7 +14,7 @@ pub(crate) struct Add {
     pub(crate) object: String,
     /// The key: an address or block, a domain, or BINDING/DOMAIN
     pub(crate) key: String,
-    /// How much; negative to remove
+    /// The number to add; negative to subtract
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     pub(crate) n: i64,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Count {
     pub(crate) object: String,
     /// The key, or an address block
     pub(crate) key: String,
-    /// Whose view.
+    /// The view.
     #[command(flatten)]
     pub(crate) from: FromNode,
 }
@@ -37,15 +37,15 @@ pub(crate) struct Count {
 pub(crate) struct Load {
     /// The object
     pub(crate) object: String,
-    /// The file; - or none is stdin
+    /// The file; stdin if it is - or left out
     pub(crate) file: Option<PathBuf>,
-    /// Pass over bad lines: the first 20 are named with the reason, all are counted
+    /// Skip bad lines: report the first 20 with the reason, and count all
     #[arg(long)]
     pub(crate) skip_bad: bool,
-    /// How the lines are written; without it KEY N, or a table if the first line is the heading of one
+    /// The format of the lines; by default KEY N, or a table if the first line is the heading of one
     #[arg(long, value_enum)]
     pub(crate) format: Option<LoadFormat>,
-    /// Which counter of HAProxy to take, such as conn_cnt; without it conn_cur, or else the first of conn_cnt, sess_cnt,
+    /// Which counter of HAProxy to load, such as conn_cnt; by default conn_cur, or else the first of conn_cnt, sess_cnt,
     /// http_req_cnt, gpc0
     #[arg(long, value_name = "NAME")]
     pub(crate) counter: Option<String>,

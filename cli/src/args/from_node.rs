@@ -1,4 +1,4 @@
-//! Whose view is meant: `from NODE`, as on Momentum's console.
+//! The view of one node: `from NODE`, as on Momentum's console.
 
 use clap::Args;
 use tallymesh_schemas::NodeName;

@@ -15,7 +15,7 @@ pub(crate) struct Hold {
     /// Run the command only if the cluster then counts at most N for the key, or in the block around an address
     #[arg(long = "limit", value_name = "[/MASK=]N", allow_hyphen_values = true)]
     pub(crate) limits: Vec<HoldLimit>,
-    /// What becomes of the command when the node goes, and the hold with it
+    /// What to do with the command when the node stops and the hold is lost
     #[arg(long, value_name = "WHAT", value_enum, default_value_t)]
     pub(crate) on_lost: OnLost,
     /// The exit code when there is no room [default: 1]
@@ -26,13 +26,13 @@ pub(crate) struct Hold {
     pub(crate) command: Vec<OsString>,
 }
 
-/// What becomes of a command whose hold is lost.
+/// What to do with a command whose hold is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum OnLost {
-    /// It goes on, and is counted again when the node is back
+    /// It continues, and is counted again when the node is back
     #[default]
     Continue,
-    /// It is told to end
+    /// End it
     Kill,
 }
 

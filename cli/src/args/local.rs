@@ -8,10 +8,10 @@ pub(crate) struct Demo {
     /// Nodes of the cluster
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(2..=16))]
     pub(crate) nodes: u8,
-    /// Seconds that the whole takes, about
+    /// Approximate duration in seconds
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(8..=3600))]
     pub(crate) seconds: u16,
-    /// Lines only, nothing is redrawn: for logs
+    /// Write lines only and redraw nothing: for logs
     #[arg(long)]
     pub(crate) plain: bool,
 }
@@ -22,10 +22,10 @@ pub(crate) struct Bench {
     /// Measure Redis as well, and compare
     #[arg(long)]
     pub(crate) against_redis: bool,
-    /// Seconds that each thing is measured for
+    /// Seconds of each measurement
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
     pub(crate) seconds: u16,
-    /// Rows that the joining node takes; a million take a gigabyte of memory
+    /// Rows that the joining node receives; a million need a gigabyte of memory
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1000..=10_000_000))]
     pub(crate) rows: u32,
 }

@@ -1,4 +1,4 @@
-//! The command line: what may be said, and the help that teaches it.
+//! The command line: its commands and options, and their help.
 
 mod caches;
 mod cluster;
@@ -38,8 +38,8 @@ use crate::output::Format;
 
 /// Counts across a cluster without a server in the middle
 ///
-/// Every node counts what it sees itself; the nodes exchange their counts; what the cluster as a whole has counted is
-/// computed when it is read, on any node. `tally` makes a cluster, runs its nodes, and asks them.
+/// Every node counts its own events. The nodes replicate their counts to each other, and a node computes the sum over the
+/// cluster when it is read. `tally` makes a cluster, runs its nodes, and queries them.
 ///
 /// Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3 the node cannot be reached or cannot do its work; 4 a node
 /// ended before it had left, because a second signal or the deadline of 20 s ended it; 5 not everything could be compared in
@@ -58,13 +58,13 @@ Examples:
   tally --at mesh/relay-0-1.sock shared show inbound_cidr
   tally help hold                                     more about a command, as tally hold --help
 
-Words in capitals stand for your own: OBJECT is the name of a replicated object, as `tally shared list` lists them; KEY is what is
-counted in it, an address, a domain or a name; NODE is the name of a node; N is a whole number.
-Arguments come in one order: the object, the key, and then what is to be done with it. The examples use the samples that `tally
-init` writes into the configuration of a node: logins, sessions, retries and campaign."
+Words in capitals are placeholders: OBJECT is the name of a replicated object, as `tally shared list` shows it; KEY is an address, a
+domain or a name that the object counts; NODE is the name of a node; N is an integer.
+Arguments have one order: the object, the key, and then the rest. The examples use the samples that `tally init` writes into the
+configuration of a node: logins, sessions, retries and campaign."
 )]
 pub(crate) struct Cli {
-    /// What every command that asks a node takes.
+    /// Options of every command that queries a node.
     #[command(flatten)]
     pub(crate) global: Global,
     /// What to do.
@@ -78,10 +78,10 @@ pub(crate) struct Global {
     /// The admin socket of the node to ask
     ///
     /// The path of the Unix socket that `admin` names in the node's configuration. Its file mode is 0600: only the node's
-    /// own user may ask.
+    /// own user may connect.
     #[arg(long, global = true, value_name = "SOCKET", env = "TALLY_AT")]
     pub(crate) at: Option<PathBuf>,
-    /// How the answer is written
+    /// The format of the answer
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t)]
     pub(crate) output: Format,
     /// Seconds to wait for each part of an answer
@@ -92,17 +92,17 @@ pub(crate) struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Make a cluster: its authority, and certificate, key and configuration of each node
+    /// Make a cluster: its certificate authority, and the certificate, key and configuration of each node
     ///
-    /// Writes into DIR an authority of its own (ca.pem, ca.key), and for each node a certificate (NODE.pem), a key
-    /// (NODE.key) and a configuration (NODE.hcl). The configuration has all classes of objects, samples of a series, a cache, a
-    /// gauge cache and a throttle, and a folder for what outlives a run (NODE.state). Keys have file mode 0600.
+    /// Writes into DIR a certificate authority (ca.pem, ca.key) and, for each node, a certificate (NODE.pem), a key (NODE.key)
+    /// and a configuration (NODE.hcl). The configuration has an object of each class, samples of a series, a cache, a gauge
+    /// cache and a throttle, and a folder for the saved state (NODE.state). Keys have file mode 0600.
     /// The first node listens on the base port, the next on the port after it, and so on; each has all others as seeds.
     ///
-    /// Nothing that exists is overwritten: when a file is in the way, nothing is written at all.
+    /// Existing files are never overwritten: if one of the files exists, nothing is written.
     ///
-    /// With --add, the authority in DIR makes further nodes of its cluster. Whoever has ca.key can make nodes: keep it
-    /// away from the machines that run them.
+    /// With --add, makes further nodes for the cluster in DIR. Anyone who has ca.key can add nodes: do not keep it on machines
+    /// that run nodes.
     #[command(after_help = "\
 Examples:
   tally init --dir mesh --nodes relay-0-1,relay-0-2,relay-0-3
@@ -110,9 +110,10 @@ Examples:
     Init(Init),
     /// Run a node, in the foreground
     ///
-    /// Prints one line on stdout once it serves; what happens goes to stderr. Ctrl-C, SIGTERM and SIGQUIT make it leave: it
-    /// sets its counts to zero at the others and says goodbye. A second one ends it at once, with exit code 4. SIGHUP reloads;
-    /// there is nothing to reload yet. A service manager that sets NOTIFY_SOCKET is told when the node is ready.
+    /// Prints one line on stdout when it serves, and logs to stderr. On Ctrl-C, SIGTERM or SIGQUIT the node leaves: it sets its
+    /// gauges to zero on the other nodes and says goodbye. A second signal ends it at once, with exit code 4. On SIGHUP it
+    /// reloads its configuration; nothing can be reloaded yet. If a service manager sets NOTIFY_SOCKET, the node notifies it
+    /// when it is ready.
     #[command(after_help = "\
 Examples:
   tally node --config mesh/relay-0-1.hcl
@@ -121,7 +122,7 @@ Examples:
     /// Check a configuration
     #[command(subcommand, after_help = "Example:\n  tally config check mesh/relay-0-1.hcl")]
     Config(Config),
-    /// Ask a node about its cluster, as on Momentum's console
+    /// Query a node about its cluster, as on Momentum's console
     #[command(
         subcommand,
         after_help = "\
@@ -133,9 +134,9 @@ Examples:
     /// List and show the replicated objects: `cluster shared` for short
     #[command(subcommand, after_help = "Example:\n  tally shared show outbound_domains")]
     Shared(Shared),
-    /// Add to what a node counts
+    /// Add to a count
     ///
-    /// Adds N to the node's own part of a key. Without -- a negative N is understood as well.
+    /// Adds N to the node's own count of a key. N may be negative, also without --.
     #[command(after_help = "\
 Examples:
   tally add inbound_cidr 192.0.2.7
@@ -143,8 +144,8 @@ Examples:
     Add(Add),
     /// Show the count of a key, or under an address block
     ///
-    /// Shows what the whole cluster counts, what the asked node counts itself, how many nodes count, and how long ago the
-    /// stalest of them was last known to be up to date.
+    /// Shows the count of the cluster, the count of the asked node alone, how many nodes count, and how long ago the stalest of
+    /// them was last confirmed as current.
     #[command(after_help = "\
 Examples:
   tally count inbound_cidr 192.0.2.0/24
@@ -153,9 +154,9 @@ Examples:
     Count(Count),
     /// Add many keys from a file or from stdin
     ///
-    /// Each line is a key and, after a blank, how much (1 unless it is said; may be negative). Empty lines and lines that
-    /// begin with # are passed over. With --format, load reads access logs, HAProxy's tables, and what --output csv writes.
-    /// A bad line ends the loading with its number; what stands before it has been counted.
+    /// Each line is a key and, after a blank, a number (1 by default; may be negative). Empty lines and lines that begin with #
+    /// are skipped. With --format, load reads access logs, HAProxy's tables, and the output of --output csv. A bad line ends the
+    /// load, and its number is reported; the lines before it are counted.
     #[command(after_help = "\
 Examples:
   tally load inbound_cidr addresses.txt
@@ -166,14 +167,14 @@ Examples:
     Load(Load),
     /// Count one while a command runs, like flock
     ///
-    /// The count is let go when COMMAND ends. With --limit, COMMAND runs only if the cluster has room for it, as far as the
-    /// asked node knows; otherwise tally ends with 1, or with the --conflict-exit-code. All signals are passed on to COMMAND.
-    /// Ends with COMMAND's exit code, or with 128 and the number of the signal that ended it.
+    /// The count is released when COMMAND ends. With --limit, COMMAND runs only if the counts that the asked node knows leave
+    /// room for it; otherwise tally ends with 1, or with the --conflict-exit-code. All signals are passed on to COMMAND. tally
+    /// ends with COMMAND's exit code, or with 128 plus the number of the signal that ended COMMAND.
     ///
-    /// When the node goes, COMMAND goes on, and tally tries until the node is back and holds again. This second hold has no
-    /// limit, since COMMAND runs already. With --on-lost kill, COMMAND is told to end instead (SIGTERM, and SIGKILL after 10
-    /// seconds). When tally itself is killed, the count is let go, and on Linux COMMAND is killed too; a process that COMMAND
-    /// has started itself is not.
+    /// If the node stops, COMMAND continues, and tally retries until the node is back and counts it again. This second hold has
+    /// no limit, because COMMAND runs already. With --on-lost kill, tally ends COMMAND instead (SIGTERM, and SIGKILL after 10
+    /// seconds). If tally itself is killed, the count is released, and on Linux COMMAND is killed too; processes that COMMAND
+    /// has started are not.
     ///
     /// In an object of addresses the key is an address. It is counted once, and --limit may be given several times: N limits
     /// the address, and /MASK=N limits the block around it that has MASK bits. Masks of up to 32 bits concern IPv4 addresses
@@ -185,27 +186,27 @@ Examples:
   tally hold outbound_domains example.com --limit 20 -E 75 --on-lost kill -- ./deliver.sh
   tally hold inbound_cidr 192.0.2.7 --limit 10 --limit /24=30 -- ./serve.sh")]
     Hold(Hold),
-    /// Become the command of `tally hold`; not for people
+    /// Become the command of `tally hold`; for internal use
     #[command(hide = true)]
     Guarded(Guarded),
-    /// Compare what all nodes hold
+    /// Compare the copies of all nodes
     ///
-    /// Asks every member for fingerprints of all rows, and compares each copy with what its owner has. Copies that lag are
-    /// given the patience to catch up. Ends with 1 if a copy differs or still lags, if a member is dead, does not answer or
-    /// has no link to this node, or if this node does not hold something because a bound is reached. Ends with 5 if nothing
-    /// is known to be wrong and not everything could be compared in time.
+    /// Asks every member for the fingerprints of all rows, and compares each copy with its owner's rows. Waits for copies that
+    /// lag, at most as long as --patience says. Ends with 1 if a copy differs or still lags, if a member is dead, does not
+    /// answer or has no link to this node, or if this node lacks rows because a bound was reached. Ends with 5 if no fault was
+    /// found but not everything could be compared in time.
     #[command(after_help = "Example:\n  tally verify --patience 10")]
     Verify(Verify),
-    /// Tell of every key whose count changes
+    /// Print every key whose count changes
     ///
-    /// Prints a line for each changed key with its count, until Ctrl-C. A key that changes faster than it can be told is
-    /// told less often.
+    /// Prints a line for each changed key with its count, until Ctrl-C. If a key changes faster than lines can be written, one
+    /// line stands for several changes.
     #[command(after_help = "Example:\n  tally watch inbound_cidr")]
     Watch(Watch),
-    /// Look into the audit of addresses, as on Momentum's console
+    /// Query the audit of addresses, as on Momentum's console
     ///
-    /// The audit counts connections, receptions and other events by address, in windows of time; window 0 is the current
-    /// one. `inbound_audit` and `Replicate "metrics"` in the configuration say what is audited, and in which windows.
+    /// The audit counts connections, receptions and other events by address, in time windows; window 0 is the current one.
+    /// `inbound_audit` and `Replicate "metrics"` in the configuration define the metrics and the windows.
     #[command(
         subcommand,
         name = "inbound_audit",
@@ -218,9 +219,9 @@ Examples:
   tally inbound_audit show all > audit.csv"
     )]
     InboundAudit(InboundAudit),
-    /// Look into throttles
+    /// Query throttles, and take tokens from them
     ///
-    /// A throttle is a rate that the cluster keeps together. `limits` in the configuration declares throttles.
+    /// A throttle is a limit of a rate that all nodes share. `limits` in the configuration declares throttles.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -229,10 +230,10 @@ Examples:
   tally throttle take campaign 10"
     )]
     Throttle(Throttle),
-    /// Look into permits
+    /// Query permits
     ///
-    /// Permits limit how many may be open at a time in the whole cluster; no partition exceeds them. `limits` in the configuration
-    /// declares them, for the nodes that it names as founders.
+    /// Permits limit how many things may be open at a time in the cluster, also during a partition. `limits` in the
+    /// configuration declares permits; the nodes that `founders` names get the initial shares.
     #[command(
         subcommand,
         after_help = "Examples:
@@ -240,10 +241,10 @@ Examples:
   tally permits show uploads"
     )]
     Permits(Permits),
-    /// List the limits that the asked node keeps
+    /// List the limits of the asked node
     #[command(after_help = "Example:\n  tally limits")]
     Limits,
-    /// Look into series of events
+    /// Query series of events, and add to them
     #[command(
         subcommand,
         after_help = "\
@@ -253,10 +254,10 @@ Examples:
   tally series plot --audit connect 192.0.2.0/24"
     )]
     Series(Series),
-    /// Look into caches, and write to them
+    /// Read caches, and write to them
     ///
-    /// A cache is keys and values that all nodes have; the last write of a key wins. `Replicate "NAME" { type = "cache" }`
-    /// and `Datasource "NAME" {}` in the configuration make one.
+    /// A cache is a replicated map of keys to values; the last write of a key wins. `Replicate "NAME" { type = "cache" }` and
+    /// `Datasource "NAME" {}` in the configuration declare one.
     #[command(
         subcommand,
         after_help = "\
@@ -266,10 +267,10 @@ Examples:
   tally cache get sessions user:7"
     )]
     Cache(Cache),
-    /// Look into gauge caches, and count in them
+    /// Read gauge caches, and count in them
     ///
-    /// A gauge cache is counters by name that go when nobody has changed them for long. `gauge_cache "NAME" {}` in the
-    /// configuration makes one.
+    /// A gauge cache holds counters by name. A counter expires when no node has updated it for the `ttl`. `gauge_cache "NAME"
+    /// {}` in the configuration declares one.
     #[command(
         subcommand,
         after_help = "\
@@ -279,9 +280,9 @@ Examples:
   tally gauge get retries alice"
     )]
     Gauge(Gauge),
-    /// Look into what a node has saved, and copy it
+    /// Inspect and copy the saved state of a node
     ///
-    /// A node with a `data_dir` saves there what outlives a run. The node must not run meanwhile.
+    /// A node with a `data_dir` keeps its saved state there. The node has to be stopped.
     #[command(
         subcommand,
         after_help = "\
@@ -292,40 +293,39 @@ Examples:
     State(State),
     /// See a cluster count, break and heal
     ///
-    /// Runs a whole cluster in one process, over real QUIC on loopback ports that are free, with certificates made on the
-    /// spot. Synthetic mail traffic is counted; the views are shown; how long a change takes to be seen everywhere is
-    /// measured; one node is cut off and healed. A tally that is kept apart is the truth: the exit code is 0 only if in
-    /// the end every node agrees with it.
+    /// Runs a cluster in one process, over QUIC on free loopback ports, with new certificates. Counts synthetic mail traffic,
+    /// shows the views, measures how long a change takes to reach all nodes, cuts one node off and heals the cut. A separate
+    /// tally of the traffic is the ground truth: the exit code is 0 only if every node agrees with it in the end.
     #[command(after_help = "\
 Examples:
   tally demo
   tally demo --nodes 5 --seconds 30
   tally demo --plain --seconds 8 > demo.log")]
     Demo(Demo),
-    /// Measure what a cluster does on this machine, end to end
+    /// Measure the performance of a cluster on this machine, end to end
     ///
-    /// Runs real nodes in one process over QUIC on loopback ports that are free, and measures: how long a change takes to
-    /// be seen on the other node, how many changed rows a second get there and in how many bytes, what an increment costs
-    /// its caller, how fast a node that joins takes what there is, and what an idle cluster costs.
+    /// Runs nodes in one process over QUIC on free loopback ports, and measures: the delay until another node sees a change, how
+    /// many changed rows arrive per second and in how many bytes, the cost of an increment for its caller, how fast a joining
+    /// node receives all rows, and the cost of an idle cluster.
     ///
-    /// With --against-redis the same is measured on a Redis primary with one replica, which are started for it and ended
-    /// with it; redis-server has to be on the PATH. Figures depend on what else runs: compare ratios within one run.
+    /// With --against-redis, measures the same on a Redis primary with one replica. It starts both servers and ends them;
+    /// redis-server has to be on the PATH. The figures depend on the other load of the machine: compare ratios within one run.
     #[command(after_help = "\
 Examples:
   tally bench
   tally bench --against-redis
   tally bench --seconds 1 --rows 100000 --output json >> history.jsonl")]
     Bench(Bench),
-    /// Be a node of the Maelstrom test bench, over stdin and stdout
+    /// Run a node of the Maelstrom test bench, over stdin and stdout
     #[command(after_help = "\
 Example:
   maelstrom test -w pn-counter --bin tally-pn-counter
 where tally-pn-counter is a script that runs `tally maelstrom pn-counter`")]
     Maelstrom {
-        /// What the bench asks of the node
+        /// The workload that the node serves
         workload: Workload,
     },
-    /// Write the completions of a shell
+    /// Write the completion script of a shell
     #[command(after_help = "Example:\n  tally completions bash > ~/.local/share/bash-completion/completions/tally")]
     Completions {
         /// The shell
@@ -341,7 +341,7 @@ pub(crate) struct Verify {
     pub(crate) patience: Duration,
 }
 
-/// Seconds, with a fraction if need be.
+/// Parses seconds, which may have a fraction.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "write a number of seconds, such as 5 or 0.5".to_owned())?;
     if !(0.001..=86_400.0).contains(&seconds) {

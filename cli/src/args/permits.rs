@@ -8,7 +8,7 @@ pub(crate) enum Permits {
     /// List the permits that are declared or in use
     #[command(after_help = "Example:\n  tally permits list")]
     List,
-    /// Show how permits stand, in the cluster and on the asked node
+    /// Show the state of permits, in the cluster and on the asked node
     #[command(after_help = "Example:\n  tally permits show uploads")]
     Show {
         /// The permits

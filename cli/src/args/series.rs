@@ -9,7 +9,7 @@ use crate::failure::Failure;
 #[derive(Debug, Subcommand)]
 #[command(rename_all = "snake_case")]
 pub(crate) enum InboundAudit {
-    /// Show what the audit counts
+    /// Show the counts of the audit
     #[command(subcommand, after_help = "Example:\n  tally inbound_audit show ip 192.0.2.7 from relay-0-1")]
     Show(ShowAudit),
     /// Add to a metric of an address, in the current window
@@ -18,7 +18,7 @@ pub(crate) enum InboundAudit {
         after_help = "Example:\n  tally inbound_audit add 192.0.2.7 reception 300,6 12"
     )]
     Add(AuditAdd),
-    /// Take back from a metric of an address, in the current window
+    /// Subtract from a metric of an address, in the current window
     #[command(
         override_usage = "tally [--at SOCKET] inbound_audit subtract IP[/MASK] SERIES INTERVAL,WINDOWS [N]",
         after_help = "Example:\n  tally inbound_audit subtract 192.0.2.7 reception 300,6 2"
@@ -34,8 +34,7 @@ pub(crate) enum InboundAudit {
     CountCidr(AuditCount),
     /// Remove an address from all windows of a metric, on all nodes
     ///
-    /// Removes what all nodes have counted, as far as the asked node knows of it. What is counted at the same time, or
-    /// later, stays.
+    /// Removes the counts of all nodes that the asked node knows. Counts that are added at the same time or later stay.
     #[command(after_help = "Example:\n  tally inbound_audit delete_ip 192.0.2.7 connect 300,6")]
     DeleteIp(AuditKey),
 }
@@ -43,7 +42,7 @@ pub(crate) enum InboundAudit {
 /// `tally inbound_audit show`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ShowAudit {
-    /// Every metric and window of an address or block, a line each
+    /// Every metric and window of an address or block, one per line
     #[command(
         override_usage = "tally [--at SOCKET] inbound_audit show ip IP[/MASK] [from NODE]",
         after_help = "Example:\n  tally inbound_audit show ip 192.0.2.0/24"
@@ -52,7 +51,7 @@ pub(crate) enum ShowAudit {
         /// The address or block
         #[arg(value_name = "IP[/MASK]")]
         net: String,
-        /// Whose view.
+        /// The view.
         #[command(flatten)]
         from: FromNode,
     },
@@ -62,7 +61,7 @@ pub(crate) enum ShowAudit {
         after_help = "Example:\n  tally inbound_audit show all > audit.csv"
     )]
     All {
-        /// Whose view.
+        /// The view.
         #[command(flatten)]
         from: FromNode,
     },
@@ -77,10 +76,10 @@ pub(crate) struct AuditAdd {
     /// The metric: connect, reception, rejection, delivery, transfail or permfail
     #[arg(value_name = "SERIES")]
     second: String,
-    /// The monitor, as configured; Momentum's order, SERIES INTERVAL,WINDOWS IP, is understood as well
+    /// The monitor, as configured; Momentum's order, SERIES INTERVAL,WINDOWS IP, is accepted too
     #[arg(value_name = "INTERVAL,WINDOWS")]
     third: String,
-    /// How much
+    /// The number to add
     #[arg(default_value_t = 1, value_parser = clap::value_parser!(i64).range(0..))]
     pub(crate) n: i64,
 }
@@ -114,7 +113,7 @@ pub(crate) struct AuditCount {
     pub(crate) start: u32,
     /// The oldest window
     pub(crate) end: u32,
-    /// Whose view.
+    /// The view.
     #[command(flatten)]
     pub(crate) from: FromNode,
 }
@@ -150,9 +149,9 @@ Examples:
         /// Which series.
         #[command(flatten)]
         series: SeriesName,
-        /// The key, or an address block; all keys unless it is said
+        /// The key, or an address block; all keys by default
         key: Option<String>,
-        /// Whose view.
+        /// The view.
         #[command(flatten)]
         from: FromNode,
     },
@@ -167,7 +166,7 @@ Examples:
         series: SeriesName,
         /// The key, or an address block
         key: String,
-        /// Whose view.
+        /// The view.
         #[command(flatten)]
         from: FromNode,
     },
@@ -185,7 +184,7 @@ Examples:
         series: SeriesName,
         /// The key
         key: String,
-        /// How much; negative to take back
+        /// The number to add; negative to subtract
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         n: i64,
     },
@@ -200,15 +199,15 @@ Examples:
     },
 }
 
-/// Which series is meant.
+/// The choice of a series.
 #[derive(Debug, Args)]
 pub(crate) struct SeriesName {
-    /// The series; a beginning of its name that no other series shares is enough
+    /// The series, or a unique prefix of its name
     pub(crate) name: String,
-    /// One of the audit, by its metric
+    /// Choose the series of an audit metric
     #[arg(long)]
     pub(crate) audit: bool,
-    /// Seconds of a window, where several series have the name
+    /// Seconds of a window, if several series have the name
     #[arg(long, value_name = "SECONDS")]
     pub(crate) interval: Option<u32>,
 }
@@ -224,7 +223,7 @@ pub(crate) struct SeriesCount {
     /// The youngest and the oldest window, 0 for the current one
     #[arg(long, value_name = "START-END", value_parser = ages, default_value = "0-0")]
     pub(crate) windows: (u32, u32),
-    /// Whose view.
+    /// The view.
     #[command(flatten)]
     pub(crate) from: FromNode,
 }

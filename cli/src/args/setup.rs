@@ -8,10 +8,10 @@ use clap::{Args, Subcommand};
 /// `tally init`.
 #[derive(Debug, Args)]
 pub(crate) struct Init {
-    /// The folder to write to; made if it is not there
+    /// The folder to write to; created if it does not exist
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// Names of the nodes of a new cluster, with commas between
+    /// Names of the nodes of a new cluster, separated by commas
     #[arg(long, value_name = "NODE,…", value_delimiter = ',', required_unless_present = "add")]
     pub(crate) nodes: Vec<String>,
     /// Names of further nodes for the cluster in DIR
@@ -31,10 +31,10 @@ pub(crate) struct Node {
     /// The node's configuration
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
-    /// What to log, and how much of it: a level, or targets with levels [default: info]
+    /// Which events to log: a level, or targets with levels [default: info]
     #[arg(long, value_name = "FILTER", env = "TALLY_LOG")]
     pub(crate) log: Option<String>,
-    /// The number of this run; it has to be higher than that of any earlier run of this node
+    /// The incarnation of this run; it has to be higher than that of any earlier run of this node
     #[arg(long, value_name = "N", hide_short_help = true)]
     pub(crate) incarnation: Option<u64>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Node {
 /// `tally config`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Say what is wrong with a configuration, without starting anything
+    /// Report the mistakes of a configuration, without starting anything
     #[command(after_help = "Example:\n  tally config check mesh/relay-0-1.hcl")]
     Check {
         /// The file

@@ -1,4 +1,4 @@
-//! What `tally state` takes.
+//! `tally state`.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use clap::Subcommand;
 /// `tally state`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum State {
-    /// Show what is in a state: whose it is, and how much of what
+    /// Show the contents of a saved state
     #[command(after_help = "\
 Examples:
   tally state inspect mesh/relay-0-1.state
@@ -16,18 +16,18 @@ Examples:
         /// The node's data_dir
         dir: PathBuf,
     },
-    /// Write a state to stdout, a line of JSON for each thing in it
+    /// Write a saved state to stdout, as lines of JSON
     #[command(after_help = "Example:\n  tally state export mesh/relay-0-1.state > relay-0-1.jsonl")]
     Export {
         /// The node's data_dir
         dir: PathBuf,
     },
-    /// Make a state of what `tally state export` has written, from stdin
+    /// Make a saved state from the output of `tally state export`, from stdin
     ///
-    /// Nothing is written over a state that is there. A bad line is told with its number, and then there is no state.
+    /// An existing state is never overwritten. A bad line is reported with its number, and then no state is made.
     #[command(after_help = "Example:\n  tally state import restored < relay-0-1.jsonl")]
     Import {
-        /// The node's data_dir; made if it is not there
+        /// The node's data_dir; created if it does not exist
         dir: PathBuf,
     },
 }

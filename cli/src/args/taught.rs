@@ -1,11 +1,11 @@
-//! What the help teaches: every command has an example that is understood, and every placeholder is explained.
+//! The help: every command has an example that can be parsed, and every placeholder is explained.
 
 use clap::error::ErrorKind;
 use clap::{Command, CommandFactory, Parser};
 
 use crate::args::Cli;
 
-/// Calls `look` with every command that people give, and how it is called.
+/// Calls `look` with every visible command and its full name.
 fn each(command: &Command, called: &str, look: &mut impl FnMut(&Command, &str)) {
     look(command, called);
     for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help" && !sub.is_hide_set()) {
@@ -13,7 +13,7 @@ fn each(command: &Command, called: &str, look: &mut impl FnMut(&Command, &str)) 
     }
 }
 
-/// The words of the `tally` command in a line of examples, without what a shell or a reader does with it.
+/// The words of the `tally` command in a line of examples, without the shell's redirections and without comments.
 fn words(line: &str) -> Option<Vec<&str>> {
     let line = &line[line.find("tally ")?..];
     let line = line.split("   ").next()?;

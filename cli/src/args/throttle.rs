@@ -8,21 +8,21 @@ pub(crate) enum Throttle {
     /// List the throttles that are declared or in use
     #[command(after_help = "Example:\n  tally throttle list")]
     List,
-    /// Show how a throttle stands on the asked node
+    /// Show the state of a throttle on the asked node
     #[command(after_help = "Example:\n  tally throttle show campaign")]
     Show {
         /// The throttle.
         #[command(flatten)]
         name: ThrottleName,
     },
-    /// Take tokens, and say whether they were there
+    /// Take tokens, and report whether they were admitted
     ///
-    /// Ends with exit code 1 when they were not. With --for it goes on taking, and says how often they were.
+    /// Ends with exit code 1 if they were refused. With --for it takes again and again, and reports how often it was admitted.
     #[command(after_help = "Examples:
   tally throttle take campaign 10
   tally throttle take campaign --for 10 --rate 500")]
     Take(ThrottleTake),
-    /// Say whether tokens are there, and take none
+    /// Report whether tokens would be admitted, without taking them
     #[command(after_help = "Example:\n  tally throttle check campaign 10")]
     Check {
         /// The throttle.
@@ -32,7 +32,7 @@ pub(crate) enum Throttle {
         #[arg(default_value_t = 1)]
         n: u64,
     },
-    /// Explain in words what a throttle is, who holds what of it, and how wrong it can be
+    /// Explain a throttle: its rate, the shares of the nodes, and its largest overshoot
     #[command(after_help = "Example:\n  tally throttle explain campaign")]
     Explain {
         /// The throttle.
@@ -58,10 +58,10 @@ pub(crate) struct ThrottleTake {
     /// How many tokens
     #[arg(default_value_t = 1)]
     pub(crate) n: u64,
-    /// Go on for so many seconds
+    /// Take again and again for this many seconds
     #[arg(long = "for", value_name = "SECONDS")]
     pub(crate) seconds: Option<u32>,
-    /// Ask so many times a second
+    /// Requests per second
     #[arg(long, value_name = "PER_SECOND", default_value_t = 10, requires = "seconds", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rate: u32,
 }

@@ -1,4 +1,4 @@
-//! The figures of Redis: a primary with one replica, measured as ours are.
+//! Measures Redis: a primary with one replica, in the same way as a cluster.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use crate::bench::plan::Plan;
 use crate::bench::redis::{Client, Reply, Server};
 use crate::failure::Failure;
 
-/// How long anything may take that is waited for.
+/// How long a condition may take to become true.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks at how far the replica is.
+/// The pause between two checks of the replica.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Commands that are sent before the answers to them are read.
 const PIPELINE: usize = 1000;
 
-/// Measures everything. The servers end with it, however it ends.
+/// Measures everything. The servers end when this returns or the process ends.
 pub(super) fn measure(plan: Plan, progress: &ProgressBar) -> Result<Figures, Failure> {
     let (primary, replica) = (Server::start()?, Server::start()?);
     let (mut first, mut second) = (primary.client()?, replica.client()?);
@@ -47,7 +47,7 @@ fn follow(replica: &mut Client, primary: &Server) -> Result<(), Failure> {
     replica.ask(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()]).map(drop)
 }
 
-/// Waits until the replica has all that the primary has.
+/// Waits until the replica has applied everything of the primary.
 fn caught_up(primary: &mut Client, replica: &mut Client) -> Result<(), Failure> {
     let start = Instant::now();
     while start.elapsed() < PATIENCE {
@@ -80,7 +80,7 @@ fn increment<'a>(client: &mut Client, keys: impl Iterator<Item = &'a String>) ->
     Ok(())
 }
 
-/// The replica is asked again and again: it tells nobody by itself.
+/// Polls the replica, because it does not report changes by itself.
 fn seen(figures: &mut Figures, time: Duration, first: &mut Client, second: &mut Client) -> Result<(), Failure> {
     let mut total = 0_i64;
     measure::seen(figures, time, || {

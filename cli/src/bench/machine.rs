@@ -1,4 +1,4 @@
-//! The machine that is measured on.
+//! The machine of the measurement.
 
 use std::fs;
 use std::thread;
@@ -19,7 +19,7 @@ fn model_in(cpuinfo: &str) -> Option<&str> {
     Some(line.split_once(':')?.1.trim()).filter(|model| !model.is_empty())
 }
 
-/// The one-minute load average, which says whether something else runs.
+/// The one-minute load average, which shows whether other programs run.
 pub(super) fn load() -> Option<f64> {
     fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_is_what_stands_behind_its_name() {
+    fn the_model_is_read_from_its_line() {
         assert_eq!(model_in("processor\t: 0\nmodel name\t: Some CPU @ 2.0GHz\n"), Some("Some CPU @ 2.0GHz"));
         assert_eq!(model_in("processor\t: 0\n"), None);
     }

@@ -1,4 +1,4 @@
-//! What is measured, of ours and of Redis alike.
+//! The measurements, which are the same for a cluster and for Redis.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,16 +9,16 @@ use crate::samples::percentile;
 /// Keys of a round of changes. Two rounds have no key in common.
 pub(super) const ROUND: usize = 100_000;
 
-/// The pause before a change that finds everything idle: twice what changes wait for each other at most.
+/// The pause after which a change finds everything idle: twice the longest time for which changes are batched.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Changes that are made before the first one that is measured.
 const UNMEASURED: usize = 10;
 
-/// Samples of one figure, at most.
+/// The largest number of samples of one figure.
 const SAMPLES: usize = 1 << 20;
 
-/// One thing that is measured.
+/// One measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Measure {
     SeenAfterPauseP50,
@@ -34,16 +34,16 @@ pub(super) enum Measure {
     IdleBytes,
 }
 
-/// What was measured.
+/// The results.
 pub(super) type Figures = BTreeMap<Measure, f64>;
 
-/// A measure in words.
+/// The description of a measurement.
 pub(super) struct About {
     /// Its name in JSON.
     pub(super) key: &'static str,
     /// What is measured.
     pub(super) what: &'static str,
-    /// In what unit.
+    /// Its unit.
     pub(super) unit: &'static str,
     /// Whether the larger figure is the better one.
     pub(super) more_is_better: bool,
@@ -65,7 +65,7 @@ impl Measure {
         Self::IdleBytes,
     ];
 
-    /// What it is.
+    /// Its description.
     pub(super) fn about(self) -> About {
         let (key, what, unit, more_is_better) = match self {
             Self::SeenAfterPauseP50 => ("seen_after_pause_p50", "change seen, after a pause, p50", "µs", false),
@@ -94,14 +94,15 @@ pub(super) fn key(n: usize) -> String {
     format!("mail{n:07}.test.net")
 }
 
-/// Microseconds from a change until it is seen: median and 99th percentile, after pauses and back to back. `change` makes
-/// one, and returns when it has been seen.
+/// Measures the microseconds from a change until it is seen: median and 99th percentile, after pauses and back to back.
+/// `change` makes one change, and returns when it has been seen.
 pub(super) fn seen(
     figures: &mut Figures,
     time: Duration,
     mut change: impl FnMut() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    // Who has just joined may be behind for a moment still: Redis' primary sends nothing until it is told of the end of that.
+    // A replica that has just joined may lag for a moment: the primary of Redis sends nothing until the replica has confirmed
+    // the end of its synchronization.
     (0..UNMEASURED).try_for_each(|_| change())?;
     let mut sample = |pause: Option<Duration>| -> Result<[f64; 2], Failure> {
         let (begun, mut samples) = (Instant::now(), Vec::new());
@@ -123,7 +124,7 @@ pub(super) fn seen(
     Ok(())
 }
 
-/// Nanoseconds of each of the things that `batch` does `n` of, again and again.
+/// Measures the nanoseconds of one operation. `batch` does `n` operations, and is called again and again.
 pub(super) fn ns_each(
     time: Duration,
     n: usize,
@@ -142,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_measure_is_listed_once_and_named_once() {
+    fn every_measure_is_listed_once_under_a_name_of_its_own() {
         let keys: std::collections::BTreeSet<_> = Measure::ALL.iter().map(|measure| measure.about().key).collect();
         assert_eq!(keys.len(), Measure::ALL.len());
         assert!(Measure::ALL.is_sorted());

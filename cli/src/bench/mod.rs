@@ -1,7 +1,7 @@
-//! `tally bench`: what a cluster does on this machine, end to end, beside Redis if that is wanted.
+//! `tally bench`: the performance of a cluster on this machine, end to end, compared with Redis on request.
 //!
-//! `nodes` measures ours and `against` Redis, each in the same way; `redis` runs its servers and speaks their protocol;
-//! `measure` says what is measured, `report` writes it, `machine` says where.
+//! `nodes` measures a cluster and `against` measures Redis, both in the same way. `redis` runs Redis servers and speaks their
+//! protocol. `measure` defines the measurements, `report` writes them, and `machine` describes the machine.
 
 mod against;
 mod machine;
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &args::Bench, format: Format) -> Result<(), Failure> {
     Report { plan, ours, redis }.write(format)
 }
 
-/// Says on a terminal what is being measured; nothing at all unless stderr is one.
+/// Shows the current measurement on stderr; nothing if stderr is no terminal.
 fn spinner() -> ProgressBar {
     let progress = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
     progress.enable_steady_tick(Duration::from_millis(100));

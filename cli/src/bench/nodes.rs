@@ -1,4 +1,4 @@
-//! The figures of ours: real nodes in this process.
+//! Measures a cluster: nodes in this process.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -17,19 +17,19 @@ use crate::bench::plan::Plan;
 use crate::failure::Failure;
 use crate::local::{self, trouble};
 
-/// How long anything may take that is waited for.
+/// How long a condition may take to become true.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Between two looks at what is waited for.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_micros(200);
 
 /// Bytes of the IPv4 and UDP headers of a datagram.
 const DATAGRAM_HEADERS: u64 = 28;
 
-/// Increments between two looks at the clock.
+/// Increments between two readings of the clock.
 const BATCH: usize = 1000;
 
-/// A node with what it counts.
+/// A node with its counters.
 struct Running {
     node: Node,
     domains: Domains,
@@ -78,16 +78,16 @@ impl Running {
         self.domains.add(key, 1).map_err(|error| trouble("count", &error))
     }
 
-    /// The version up to which it has the rows of an actor.
-    fn have(&self, actor: &Actor) -> u64 {
+    /// The applied version of an actor's rows.
+    fn applied(&self, actor: &Actor) -> u64 {
         let held = self.domains.structure().held();
         held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.applied)
     }
 
-    /// Waits until everything that was counted here has its version, and returns the last one.
+    /// Waits until every change of this node has its version, and returns the last version.
     fn committed(&self) -> Result<u64, Failure> {
         until("changes to be committed", || self.domains.structure().pending() == 0)?;
-        Ok(self.have(&self.node.actor()))
+        Ok(self.applied(&self.node.actor()))
     }
 }
 
@@ -102,23 +102,23 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until `second` has all that `first` has counted.
+/// Waits until `second` has applied all rows of `first`.
 fn caught_up(first: &Running, second: &Running) -> Result<(), Failure> {
     let (actor, head) = (first.node.actor(), first.committed()?);
-    until("the other node to catch up", || second.have(&actor) >= head)
+    until("the other node to catch up", || second.applied(&actor) >= head)
 }
 
-/// The other side is woken by its watch, as a service that watches would be.
+/// The watch of the other node wakes this measurement, as it wakes a service.
 fn seen(figures: &mut Figures, time: Duration, first: &Running, second: &Running) -> Result<(), Failure> {
     let counter = |of: &Running| of.domains.counter("seen.test.net").map_err(|error| trouble("count", &error));
     let (own, other) = (counter(first)?, counter(second)?);
-    let (tell, told) = mpsc::sync_channel(1);
+    let (changed, changes) = mpsc::sync_channel(1);
     let structure: &Arc<Structure> = second.domains.structure();
-    // One that is told already knows enough.
+    // One pending message is enough.
     let _watch = structure.watch(
         1,
         Arc::new(move || {
-            let _ = tell.try_send(());
+            let _ = changed.try_send(());
         }),
     );
     let mut total = own.count().total;
@@ -126,7 +126,7 @@ fn seen(figures: &mut Figures, time: Duration, first: &Running, second: &Running
         total += 1;
         own.add(1);
         while other.count().total < total {
-            match told.recv_timeout(PATIENCE) {
+            match changes.recv_timeout(PATIENCE) {
                 Ok(()) => {}
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Err(Failure::Node("a change was not seen on the other node".to_owned()));
@@ -137,8 +137,8 @@ fn seen(figures: &mut Figures, time: Duration, first: &Running, second: &Running
     })
 }
 
-/// Two sets of keys take turns. A round begins when the one before it has its versions, and the one before that has
-/// arrived: so each change is a row that is sent, and sending never waits for counting.
+/// Two sets of keys alternate. A round begins when the changes of the previous round have their versions, and those of the round
+/// before that have arrived. So each change is a row that is sent, and sending never waits for counting.
 fn sustained(
     figures: &mut Figures,
     time: Duration,
@@ -151,7 +151,7 @@ fn sustained(
         first.add(key)?;
     }
     caught_up(first, second)?;
-    let (base, before, start) = (first.have(&actor), traffic(runtime, first)?, Instant::now());
+    let (base, before, start) = (first.applied(&actor), traffic(runtime, first)?, Instant::now());
     let mut heads = vec![base];
     while start.elapsed() < time || heads.len() < 3 {
         for key in &sets[heads.len() % 2] {
@@ -159,12 +159,12 @@ fn sustained(
         }
         let arrived = heads.last().copied().unwrap_or(base);
         heads.push(first.committed()?);
-        until("changes to arrive", || second.have(&actor) >= arrived)?;
+        until("changes to arrive", || second.applied(&actor) >= arrived)?;
     }
     caught_up(first, second)?;
     let seconds = start.elapsed().as_secs_f64();
     let (rounds, after) = (heads.len() - 1, traffic(runtime, first)?);
-    let rows = first.have(&actor) - base;
+    let rows = first.applied(&actor) - base;
     if rows != (rounds * ROUND) as u64 || !agree(&sets, first, second) {
         return Err(Failure::Node(format!("{rounds} rounds of {ROUND} changes became {rows} rows, or other counts")));
     }
@@ -223,7 +223,7 @@ fn idle(figures: &mut Figures, time: Duration, runtime: &Runtime, first: &Runnin
     Ok(())
 }
 
-/// From the start of a node that has nothing until it has what there is.
+/// Measures a node without rows, from its start until it has all rows.
 fn join(
     figures: &mut Figures,
     rows: usize,
@@ -238,7 +238,7 @@ fn join(
     let there = first.domains.structure().keys();
     let begun = Instant::now();
     let joiner = start(runtime, authority, "bench-3", Some(&first))?;
-    until("the joining node to have all rows", || joiner.have(&actor) >= head)?;
+    until("the joining node to have all rows", || joiner.applied(&actor) >= head)?;
     let seconds = begun.elapsed().as_secs_f64();
     let has = joiner.domains.structure().keys();
     if has != there {

@@ -1,12 +1,12 @@
-//! What `tally bench` is asked to measure.
+//! The plan of `tally bench`.
 
 use std::time::Duration;
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
-    /// How long each thing is measured for.
+    /// How long each measurement takes.
     pub(super) time: Duration,
-    /// Rows that a joiner takes.
+    /// Rows that a joining node receives.
     pub(super) rows: usize,
 }

@@ -1,4 +1,4 @@
-//! Redis servers of our own, and as much of their protocol (RESP 2) as measuring needs.
+//! Redis servers that the bench starts, and the part of their protocol (RESP 2) that it needs.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,13 +14,13 @@ use crate::local::trouble;
 
 const PROGRAM: &str = "redis-server";
 
-/// How long a server may take until it answers, and an answer until it is there.
+/// How long a server may take to start, and how long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Ports that are tried: another process may take a free one before the server does.
+/// How many ports to try: another process may take a free port before the server does.
 const TRIES: usize = 3;
 
-/// Bytes of the longest answer that is taken.
+/// The largest answer in bytes.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// The version of the server on the PATH; `None` when there is none.
@@ -31,8 +31,8 @@ pub(super) fn version() -> Option<String> {
     Some(version.to_owned())
 }
 
-/// What ends a server and removes its folder when the process that has started it is gone, whatever ended that: then nobody
-/// holds the other end of its stdin any more. Signals to the whole group, as Ctrl-C is, do not end it before.
+/// A script that ends a server and removes its folder when the process that started it has ended for any reason: then the
+/// script's stdin is closed. Signals to the process group, such as Ctrl-C, do not end the script before that.
 const WATCH: &str = r#"trap '' INT TERM HUP; read -r _; kill "$1" 2>/dev/null; rm -rf "$2""#;
 
 /// A server that is killed, and its folder removed, when this is dropped.
@@ -63,7 +63,7 @@ impl Server {
         fs::create_dir(&folder)?;
         let child = Command::new(PROGRAM)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            // Without its wait for further replicas, which a cluster of two has none of.
+            // Without the wait for further replicas, because there are none.
             .args(["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"])
             .arg("--dir")
             .arg(&folder)
@@ -86,7 +86,7 @@ impl Server {
             if let Some(status) = server.child.try_wait()? {
                 return Err(io::Error::other(format!("it ended at once: {status}")));
             }
-            // A stranger on the port would not be our child's answer.
+            // The process id shows that no other server answers at this port.
             let answers = server.client().and_then(|mut client| client.info("server"));
             if answers.is_ok_and(|info| info.get("process_id") == Some(&server.child.id().to_string())) {
                 return Ok(server);
@@ -115,7 +115,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // First who would kill it: its number may be another process's afterwards. Both may have ended by themselves.
+        // First the script that would kill the server: the server's process id may belong to another process afterwards. Both
+        // may have ended by themselves.
         if let Some(watch) = &mut self.watch {
             let _ = watch.kill();
             let _ = watch.wait();
@@ -145,12 +146,12 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Writes a command behind those that wait.
+    /// Queues a command.
     pub(super) fn queue(&mut self, parts: &[&str]) {
         command(parts, &mut self.out);
     }
 
-    /// Sends what waits.
+    /// Sends the queued commands.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
         let sent = self.from.get_mut().write_all(&self.out);
         self.out.clear();
@@ -196,7 +197,7 @@ fn command(parts: &[&str], out: &mut Vec<u8>) {
 fn reply(from: &mut impl BufRead) -> io::Result<Reply> {
     let mut line = String::new();
     from.take(ANSWER_BYTES as u64).read_line(&mut line)?;
-    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("it said {:?}", line.trim_end()));
+    let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("unexpected answer {:?}", line.trim_end()));
     let said = line.strip_suffix("\r\n").ok_or_else(bad)?;
     let (kind, rest) = said.split_at_checked(1).ok_or_else(bad)?;
     match kind {

@@ -8,7 +8,7 @@ use crate::bench::plan::Plan;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 
-/// Redis, as far as it took part.
+/// The figures of Redis.
 pub(super) struct Opponent {
     pub(super) version: String,
     pub(super) figures: Figures,
@@ -106,7 +106,7 @@ impl Report {
     }
 }
 
-/// Three digits that mean something.
+/// A number with three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_a_column_for_redis_only_when_it_took_part() {
+    fn the_table_has_a_column_for_redis_only_if_it_was_measured() {
         let (with, without) = (beside_redis().text(), alone().text());
         let line = "changes of distinct keys, node to node     rows/s      600000      300000       2.00\n";
         assert!(with.contains(line), "{with}");

@@ -1,4 +1,4 @@
-//! `tally add`: adds to what a node counts.
+//! `tally add`: adds to a count of a node.
 
 use tallymesh_schemas::admin::Request;
 
@@ -7,7 +7,7 @@ use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::Format;
 
-/// Adds to the asked node's own part of a key. Says nothing: done is done.
+/// Adds to the asked node's own count of a key. Prints nothing.
 pub(crate) fn run(Add { object, key, n }: Add, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("add")?;
     target.connect()?.order(&Request::Add { object, key, n })

@@ -43,7 +43,7 @@ fn named(series: &SeriesInfo) -> SeriesRef {
     metric(series.name.clone(), (series.interval, series.windows))
 }
 
-/// As Momentum's console calls what a metric counts.
+/// The name of a metric on Momentum's console.
 fn heading(metric: &str) -> &str {
     match metric {
         "connect" => "Connections",
@@ -56,7 +56,7 @@ fn heading(metric: &str) -> &str {
     }
 }
 
-/// A line for each metric and window.
+/// Writes a line for each metric and window.
 fn show_ip(net: &str, from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
     let from = from.node()?;
     let mut client = target.connect()?;
@@ -99,7 +99,7 @@ fn line(series: &SeriesInfo, age: usize, count: i64) -> String {
     format!("{} {}/{age}: {count}", heading(&series.name), series.interval)
 }
 
-/// Every count that is not zero.
+/// Writes every count that is not zero.
 fn show_all(from: &FromNode, target: &Target, format: Format) -> Result<(), Failure> {
     let from = from.node()?;
     let mut client = target.connect()?;
@@ -140,7 +140,7 @@ fn show_all(from: &FromNode, target: &Target, format: Format) -> Result<(), Fail
     out.flush()
 }
 
-/// Adds, or with a `sign` of -1 takes back.
+/// Adds, or subtracts if `sign` is -1.
 fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) -> Result<(), Failure> {
     format.no_csv("inbound_audit add")?;
     let (ip, name, monitor) = args.parts()?;
@@ -148,7 +148,7 @@ fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) -> Result<(),
     target.connect()?.order(&Request::SeriesAdd { series, key: ip.to_owned(), n: args.n * sign })
 }
 
-/// The sum over windows.
+/// Writes the sum over windows.
 fn count_cidr(args: AuditCount, target: &Target, format: Format) -> Result<(), Failure> {
     let AuditCount { net, metric: name, monitor, start, end, from } = args;
     let request = Request::SeriesCount { series: metric(name, monitor), key: net, start, end, from: from.node()? };

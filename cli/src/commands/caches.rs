@@ -53,7 +53,7 @@ fn list(target: &Target, format: Format) -> Result<(), Failure> {
     out.flush()
 }
 
-/// Prints a value: its bytes and nothing else, or with who wrote it when.
+/// Prints a value: its bytes only, or as JSON with its writer and its times.
 fn get(at: CacheKey, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("cache get")?;
     let request = Request::CacheGet { cache: at.cache, key: at.key };
@@ -82,7 +82,7 @@ fn set(args: CacheSet, target: &Target) -> Result<(), Failure> {
     target.connect()?.order(&Request::CacheSet { cache: at.cache, key: at.key, value, ttl })
 }
 
-/// One byte more than allowed is enough to be told that it is too much.
+/// Reads a value from stdin, but no more than one byte beyond the bound, so that the node can refuse it.
 fn from_stdin() -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
     let read = io::stdin().lock().take(bounds::VALUE_BYTES as u64 + 1).read_to_end(&mut value);
@@ -134,7 +134,7 @@ pub(super) fn csv(out: &mut Out, item: &CacheItem) -> Result<(), Failure> {
     out.csv(&[&item.key, &key::display_bytes(&item.value), bytes, written, expires, item.actor.node.as_str()])
 }
 
-/// An entry as JSON: what of its value is shown, as text where it is text.
+/// An entry as JSON. The value is shown as text, and may be cut.
 pub(super) fn as_json(item: &CacheItem) -> Value {
     json!({
         "key": item.key,

@@ -1,4 +1,4 @@
-//! `tally config check`: what is wrong with a configuration, and reading one for `tally node`.
+//! `tally config check`: reports the mistakes of a configuration. Also reads one for `tally node`.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,7 +11,7 @@ use tallymesh_schemas::{StructureSpec, bounds};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 
-/// Checks the file, and says what is in it or what is wrong with it.
+/// Checks the file, and reports its contents or its mistakes.
 pub(crate) fn run(path: &Path, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("config check")?;
     let text = read(path)?;
@@ -21,7 +21,7 @@ pub(crate) fn run(path: &Path, format: Format) -> Result<(), Failure> {
         (Ok(config), _) => good(&config, &file),
         (Err(errors), Format::Json) => json_errors(&errors),
         (Err(errors), _) => {
-            // The layout of ConfigErrors is the message: file, line, column, what to do.
+            // ConfigErrors formats the message: file, line, column, what to do.
             Err(wrong(&errors))
         }
     }
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
     let cannot = |why: &str| Failure::Input(format!("cannot read {}: {why}", path.display()));
     let file = File::open(path).map_err(|error| cannot(&error.to_string()))?;
     let mut bytes = Vec::new();
-    // One byte more than allowed is enough for the parser to say that it is too long.
+    // With one byte more than allowed, the parser can report that it is too long.
     let read = file.take(bounds::CONFIG_BYTES as u64 + 1).read_to_end(&mut bytes);
     read.map_err(|error| cannot(&error.to_string()))?;
     String::from_utf8(bytes).map_err(|error| {
@@ -42,14 +42,14 @@ pub(super) fn read(path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Prints what is wrong to stderr, as it is laid out.
+/// Prints the mistakes to stderr.
 pub(super) fn wrong(errors: &ConfigErrors) -> Failure {
-    // A stderr that is gone changes nothing about the exit code.
+    // The exit code stays the same if stderr is closed.
     let _ = writeln!(io::stderr(), "{errors}");
     Failure::Exit(2)
 }
 
-/// What `Replicate` stanzas make: structures and caches.
+/// The objects of the `Replicate` stanzas: structures and caches.
 fn objects(config: &Config) -> Vec<StructureSpec> {
     config.structures.iter().cloned().chain(config.caches.iter().map(CacheConfig::structure)).collect()
 }

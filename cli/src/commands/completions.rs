@@ -1,4 +1,4 @@
-//! `tally completions`: what a shell needs to complete the command line.
+//! `tally completions`: scripts with which a shell completes the command line.
 
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -7,7 +7,7 @@ use crate::args::Cli;
 use crate::failure::Failure;
 use crate::output::Out;
 
-/// Writes the completions of a shell.
+/// Writes the completion script of a shell.
 pub(crate) fn run(shell: Shell) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "tally", &mut script);

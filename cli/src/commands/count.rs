@@ -1,4 +1,4 @@
-//! `tally count`: a count with its freshness.
+//! `tally count`: a count and how stale it is.
 
 use serde::Serialize;
 use tallymesh_schemas::admin::{Answer, Count, Request};
@@ -15,7 +15,7 @@ pub(crate) fn run(args: args::Count, target: &Target, format: Format) -> Result<
     ask(&request, target, format)
 }
 
-/// Asks for what is answered with a count, and writes it.
+/// Sends a request whose answer is a count, and writes the count.
 pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {
     let count = target.connect()?.one(request, |answer| match answer {
         Answer::Count(count) => Some(count),
@@ -24,7 +24,10 @@ pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<
     let mut out = Out::open();
     let Count { total, local, actors, stalest_ms, alone } = count;
     if alone && format != Format::Json {
-        style::complain("warning", "the node has no link to any other: what the others count is missing, or old");
+        style::complain(
+            "warning",
+            "the node has no link to another node: the counts of other nodes are missing or stale",
+        );
     }
     match format {
         Format::Text => out.text(text(&count))?,
@@ -45,7 +48,7 @@ struct AsJson {
     local: i64,
     actors: u32,
     stalest_ms: u64,
-    /// Only where it is so: programs know the other four.
+    /// Written only if it is true: existing programs expect the other four only.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     alone: bool,
 }

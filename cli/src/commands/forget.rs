@@ -1,4 +1,4 @@
-//! `tally cluster forget`: bury a node that does not come back.
+//! `tally cluster forget`: removes the counts of a node that does not come back.
 
 use serde_json::json;
 use tallymesh_schemas::admin::Request;
@@ -8,7 +8,7 @@ use crate::client::Target;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 
-/// Has the node forgotten, everywhere.
+/// Makes all nodes forget the node.
 pub(crate) fn run(node: &str, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("cluster forget")?;
     let node = node_name(node)?;

@@ -60,7 +60,7 @@ fn list(target: &Target, format: Format) -> Result<(), Failure> {
     out.flush()
 }
 
-/// Prints what a key counts.
+/// Prints the count of a key.
 fn get(at: GaugeKey, target: &Target, format: Format) -> Result<(), Failure> {
     counted(&Request::GaugeGet { gauge: at.gauge, key: at.key }, target, format)
 }

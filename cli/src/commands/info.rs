@@ -1,4 +1,4 @@
-//! `tally cluster info`, `nodename`, `nodeaddr`: the asked node about itself.
+//! `tally cluster info`, `nodename`, `nodeaddr`: the asked node's report about itself.
 
 use serde_json::{Map, Value, json};
 use tallymesh_schemas::admin::{Answer, BoundInfo, ClockInfo, Info, PeerClock, Request, RolledBack, StateInfo};
@@ -8,7 +8,7 @@ use crate::commands::series::moment;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 
-/// Writes what the node says about itself, and what it has done so far.
+/// Writes the node's report about itself, and its counters.
 pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
     let info = ask(target, format.no_csv("cluster info")?)?;
     let mut out = Out::open();
@@ -104,7 +104,7 @@ pub(crate) fn nodename(target: &Target, format: Format) -> Result<(), Failure> {
     say(format, "node", info.node.as_str())
 }
 
-/// Writes the address that the others reach the node by.
+/// Writes the address at which other nodes reach the node.
 pub(crate) fn nodeaddr(target: &Target, format: Format) -> Result<(), Failure> {
     let info = ask(target, format.no_csv("cluster nodeaddr")?)?;
     say(format, "address", &info.advertised.to_string())
@@ -126,7 +126,7 @@ fn say(format: Format, name: &str, value: &str) -> Result<(), Failure> {
     out.flush()
 }
 
-/// Which bound was reached, how often and when, and what is lost.
+/// Formats a reached bound: its name, how often and when it was reached, and its effect.
 fn reached(bound: &BoundInfo) -> String {
     let BoundInfo { name, object, limit, times, first, last, effect } = bound;
     let object = object.as_ref().map(|object| format!(" of {object}")).unwrap_or_default();
@@ -134,7 +134,7 @@ fn reached(bound: &BoundInfo) -> String {
     format!("{name}{object}, {limit}: {times} times, first {first} ago, last {last} ago: {effect}")
 }
 
-/// How the saving stands.
+/// Formats when the state was saved, or why it was not.
 fn state(state: Option<&StateInfo>) -> String {
     match state {
         None => "nothing is saved: there is no data_dir".to_owned(),
@@ -145,20 +145,20 @@ fn state(state: Option<&StateInfo>) -> String {
     }
 }
 
-/// Which commit the node has started with, in place of which.
+/// Formats the commit that the node started with, and the later commits that it could not read.
 fn older(RolledBack { restored_ms, last_ms, commits }: &RolledBack) -> String {
     let (restored, last) = (moment(restored_ms / 1000), moment(last_ms / 1000));
     format!("started with the commit of {restored}; {commits} later ones up to {last} are damaged or missing")
 }
 
-/// How the clock compares with the peers' clocks.
+/// Formats how the clock compares with the peers' clocks.
 fn clock(clocks: &ClockInfo) -> String {
     let beyond = clocks.peers.iter().filter(|peer| peer.beyond).count();
     let mut text = match (clocks.bound, clocks.peers.len()) {
         (_, 0) => "no peer's clock is known".to_owned(),
-        (None, peers) => format!("{peers} peers' clocks are known; nothing here goes by them"),
+        (None, peers) => format!("{peers} peers' clocks are known; no limit of this node depends on clocks"),
         (Some(bound), peers) if beyond == 0 => {
-            format!("agrees with {peers} peers: {} apart at most are allowed", duration(bound.as_secs()))
+            format!("agrees with {peers} peers: an offset of {} is allowed", duration(bound.as_secs()))
         }
         (Some(bound), peers) => {
             format!("differs from {beyond} of {peers} peers by more than {}: set the clocks", duration(bound.as_secs()))
@@ -166,7 +166,7 @@ fn clock(clocks: &ClockInfo) -> String {
     };
     if !clocks.windows_ahead.is_zero() {
         let by = clocks.windows_ahead.as_secs_f64();
-        text += &format!("; was set back, windows are {by:.1} s ahead of it and wait");
+        text += &format!("; was set back: windows are {by:.1} s ahead of it and wait");
     }
     text
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clocks_that_differ_are_said() {
+    fn clock_offsets_are_reported() {
         let peer = |name: &str, ahead_ms, beyond| {
             let node = tallymesh_schemas::NodeName::new(name).unwrap();
             PeerClock { node, ahead_ms, beyond }

@@ -34,7 +34,7 @@ pub(crate) fn run(target: &Target, format: Format) -> Result<(), Failure> {
     out.flush()
 }
 
-/// As Momentum's console has it: the name ends in column 30.
+/// A line as on Momentum's console: the name ends in column 30.
 fn line(Object { name, kind, snapshot, .. }: &Object) -> String {
     format!("{name:>30} [lazy, {}{}]", kind.label(), if *snapshot { " w/ snapshots" } else { "" })
 }

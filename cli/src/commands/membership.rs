@@ -1,4 +1,4 @@
-//! `tally cluster membership`: the members as the asked node sees them, a block each.
+//! `tally cluster membership`: the members in the view of the asked node, one block each.
 
 use serde_json::json;
 use tallymesh_schemas::Actor;
@@ -47,7 +47,7 @@ fn block(out: &mut Out, member: &Member) -> Result<(), Failure> {
     let actor = Actor::new(member.node.clone(), member.incarnation);
     let unknown = || "unknown".to_owned();
     let link = match (member.state.as_str(), member.linked, member.rtt_us) {
-        ("self", ..) => "this is the node that answers".to_owned(),
+        ("self", ..) => "this is the asked node".to_owned(),
         (_, false, _) => "none".to_owned(),
         (_, true, None) => "up".to_owned(),
         (_, true, Some(rtt)) => format!("up, round trip {:.3} ms", rtt as f64 / 1000.0),

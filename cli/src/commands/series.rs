@@ -128,10 +128,10 @@ fn show_all(series: &SeriesName, from: &FromNode, target: &Target, format: Forma
     let mut out = Out::open();
     match format {
         Format::Json => {
-            let whole = json(&json!({
+            let object = json(&json!({
                 "series": windows.series, "began": ages.map(|age| began(&windows, age)).collect::<Vec<_>>(),
             }))?;
-            out.raw(whole.strip_suffix('}').unwrap_or(&whole))?;
+            out.raw(object.strip_suffix('}').unwrap_or(&object))?;
             out.raw(",\"rows\":[")?;
         }
         Format::Csv => {

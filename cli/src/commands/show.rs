@@ -61,8 +61,8 @@ impl View {
                     "node": actor.map(|actor| actor.node.as_str()),
                     "incarnation": actor.map(|actor| actor.incarnation.0),
                 });
-                let whole = json(&view)?;
-                self.out.raw(whole.strip_suffix('}').unwrap_or(&whole))?;
+                let object = json(&view)?;
+                self.out.raw(object.strip_suffix('}').unwrap_or(&object))?;
                 self.out.raw(",\"rows\":[")
             }
         }
@@ -130,7 +130,7 @@ pub(crate) struct Heading<'a> {
     pub(crate) kind: Kind,
     /// Whether joining nodes receive a snapshot of it.
     pub(crate) snapshot: bool,
-    /// The run whose view it is; the whole cluster's if there is none.
+    /// The run whose view it is; `None` for the view of the cluster.
     pub(crate) actor: Option<&'a Actor>,
 }
 

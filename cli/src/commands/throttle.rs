@@ -27,7 +27,7 @@ fn list(target: &Target, format: Format) -> Result<(), Failure> {
     table(&Request::ThrottleList, target, format)
 }
 
-/// Shows one.
+/// Shows one throttle.
 fn show(name: ThrottleName, target: &Target, format: Format) -> Result<(), Failure> {
     table(&Request::ThrottleShow { name: name.name }, target, format)
 }
@@ -70,7 +70,7 @@ fn table(request: &Request, target: &Target, format: Format) -> Result<(), Failu
     out.flush()
 }
 
-/// What became of a request for tokens.
+/// The result of a request for tokens.
 struct Taken {
     admitted: bool,
     after: Option<Duration>,
@@ -84,7 +84,7 @@ fn taken(client: &mut Client, request: &Request) -> Result<Taken, Failure> {
     })
 }
 
-/// Takes tokens, once or for a time.
+/// Takes tokens, once or repeatedly for a time.
 fn take(args: ThrottleTake, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("throttle take")?;
     let request = Request::ThrottleTake { name: args.name.name, n: args.n };
@@ -111,7 +111,7 @@ fn take(args: ThrottleTake, target: &Target, format: Format) -> Result<(), Failu
     out.flush()
 }
 
-/// Says whether tokens are there.
+/// Reports whether tokens would be admitted.
 fn check(name: ThrottleName, n: u64, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("throttle check")?;
     say(taken(&mut target.connect()?, &Request::ThrottleCheck { name: name.name, n })?, format)
@@ -132,7 +132,7 @@ fn say(Taken { admitted, after, reason }: Taken, format: Format) -> Result<(), F
         _ if admitted => Ok(()),
         Some(after) => Err(Failure::No(format!("refused: fits after {after:.3?}"))),
         None => {
-            let reason = reason.unwrap_or_else(|| "so many do not fit into what this node holds".to_owned());
+            let reason = reason.unwrap_or_else(|| "they exceed what this node's share can hold".to_owned());
             Err(Failure::No(format!("refused: {reason}")))
         }
     }

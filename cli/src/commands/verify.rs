@@ -1,4 +1,4 @@
-//! `tally verify`: whether all nodes hold what every owner has.
+//! `tally verify`: compares the copies of all nodes with their owners' rows.
 
 use serde_json::json;
 use tallymesh_schemas::NodeName;
@@ -11,10 +11,10 @@ use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
 
-/// The exit code when nothing is known to be wrong and not everything could be compared.
+/// The exit code if no fault was found but not everything could be compared.
 const NOT_COMPARED: u8 = 5;
 
-/// Has the members compared, and writes what was found.
+/// Asks the node to compare the members, and writes the result.
 pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), Failure> {
     let mut client = target.connect()?;
     client.wait_at_most(Some(target.timeout + args.patience))?;
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Verify, target: &Target, format: Format) -> Result<(), 
     }
 }
 
-/// The members that are not in order, with the word for it.
+/// The members that were not compared, by reason.
 fn away(verified: &Verified) -> [(&'static str, &[NodeName]); 5] {
     [
         ("silent", &verified.silent),
@@ -90,7 +90,7 @@ fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How the limits of other nodes differ from those of the asked one.
+/// How the limits of other nodes differ from those of the asked node.
 pub(super) fn differences(target: &Target) -> Result<Vec<String>, Failure> {
     let mut client = target.connect()?;
     client.send(&Request::Differences)?;
@@ -129,25 +129,27 @@ fn text(verified: &Verified) -> String {
     for (word, members) in away(verified) {
         let what = match word {
             "silent" => "does not answer",
-            "late" => "has not given its whole answer in time",
+            "late" => "did not complete its answer in time",
             "dead" => "is dead and was not asked: if it does not come back, `tally cluster forget` it",
-            "unlinked" => "lives and has no link to this node, so it was not asked",
+            "unlinked" => "is alive but has no link to this node, so it was not asked",
             _ => continue,
         };
         members.iter().for_each(|member| text += &format!("  {member} {what}\n"));
     }
     for (member, object) in &verified.mismatched {
-        text += &format!("  {object}: {member} has another kind for it, so it is not exchanged: configure it alike\n");
+        text += &format!(
+            "  {object}: {member} has another kind for it, so it is not replicated: configure the same kind on both nodes\n"
+        );
     }
     for unheld in &verified.unheld {
         text += &match unheld {
             Unheld::Run { object, actor } => format!("  {object}: this node has no place for the rows of {actor}\n"),
-            Unheld::Node { node } => format!("  this node has no place for {node}, and takes nothing that it counts\n"),
-            Unheld::Untold { object } => format!("  {object}: the others do not get all that this node counts\n"),
+            Unheld::Node { node } => format!("  this node has no place for {node}, and drops its rows\n"),
+            Unheld::Untold { object } => format!("  {object}: other nodes do not receive all rows of this node\n"),
         };
     }
     if verified.more_unheld {
-        text += "  there is more that this node has no place for\n";
+        text += "  there are more rows that this node has no place for\n";
     }
     if !verified.unheld.is_empty() {
         text += "  a bound is reached: see `tally cluster info`\n";

@@ -1,4 +1,4 @@
-//! `tally watch`: a line for every key whose count changes.
+//! `tally watch`: prints a line for every key whose count changes.
 
 use serde_json::json;
 use tallymesh_schemas::admin::{Answer, Request};
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
 
-/// Watches an object until the node or the reader of stdout goes.
+/// Watches an object until the node stops or stdout is closed.
 pub(crate) fn run(Watch { object }: Watch, target: &Target, format: Format) -> Result<(), Failure> {
     let mut client = target.connect()?;
     client.send(&Request::Watch { object })?;
@@ -22,7 +22,10 @@ pub(crate) fn run(Watch { object }: Watch, target: &Target, format: Format) -> R
     loop {
         let Answer::Changed { keys, lost } = client.receive()? else { return Err(client.unexpected()) };
         if lost > 0 {
-            style::complain("warning", &format!("{lost} changes came faster than they could be told"));
+            style::complain(
+                "warning",
+                &format!("{lost} changes were skipped: they came faster than they could be sent"),
+            );
         }
         for (key, count) in keys {
             match format {

@@ -13,7 +13,7 @@ use crate::local::{self, trouble};
 /// When a dead node's inbound connections stop counting, in the demonstration.
 pub(super) const DROP_AFTER: Duration = Duration::from_secs(1);
 
-/// How links behave in the demonstration: as ever, in a fraction of the time.
+/// The timings of links in the demonstration: a fraction of the usual ones.
 pub(super) fn timings() -> Timings {
     Timings {
         keep_alive: Duration::from_millis(300),
@@ -23,7 +23,7 @@ pub(super) fn timings() -> Timings {
     }
 }
 
-/// Starts the nodes. Each but the first is told of the first one only.
+/// Starts the nodes. The first node is the only seed of the others.
 pub(super) async fn start(count: usize) -> Result<Vec<Member>, Failure> {
     let authority = Authority::new().map_err(|error| trouble("make an authority", &error))?;
     let mut members: Vec<Member> = Vec::new();

@@ -9,10 +9,10 @@ use crate::demo::member::Member;
 use crate::demo::screen::Screen;
 use crate::failure::Failure;
 
-/// How long a change may take to be heard.
-const HEARD: Duration = Duration::from_secs(10);
+/// How long a change may take to reach another node.
+const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Between two looks at what is waited for.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The throttle's name.
@@ -29,7 +29,7 @@ fn client(host: u8) -> IpAddr {
     [198, 18, 0, host].into()
 }
 
-/// Adds what is shown here to a node.
+/// Adds the throttle and the audit of this part to a node.
 pub(super) fn configure(builder: Builder) -> Result<Builder, Box<dyn std::error::Error>> {
     let rate: Rate = "100/1m".parse()?;
     Ok(builder
@@ -44,7 +44,7 @@ pub(super) fn in_a_partition(member: &Member) -> Result<String, Failure> {
     Ok(lines.into_iter().filter(|line| line.starts_with("in a partition")).collect())
 }
 
-/// Shows all of it on the first two nodes; nothing of it stays open.
+/// Shows the limit and the throttle on the first two nodes, and the audit on all. No connection stays open.
 pub(super) async fn show(screen: &mut Screen, members: &[Member]) -> Result<(), Failure> {
     let [first, second, ..] = members else { return Ok(()) };
     limit(screen, first, second).await?;
@@ -52,12 +52,12 @@ pub(super) async fn show(screen: &mut Screen, members: &[Member]) -> Result<(), 
     audit(screen, members).await
 }
 
-/// Waits until something is heard of on another node.
-async fn heard(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
+/// Waits until a change has reached another node.
+async fn arrived(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failure> {
     let start = Instant::now();
     while !holds() {
-        if start.elapsed() > HEARD {
-            return Err(Failure::No(format!("{what} was not heard of within {} s", HEARD.as_secs())));
+        if start.elapsed() > PATIENCE {
+            return Err(Failure::No(format!("{what} did not reach the other node within {} s", PATIENCE.as_secs())));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -66,7 +66,7 @@ async fn heard(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), Failur
 
 /// An address and its block, limited over two nodes.
 async fn limit(screen: &mut Screen, first: &Member, second: &Member) -> Result<(), Failure> {
-    screen.say("\n  A limit: 4 open connections from one address, 6 from its /24 block, in the whole cluster.")?;
+    screen.say("\n  A limit: 4 open connections from one address, 6 from its /24 block, in the cluster.")?;
     let failed = |error: HoldError| Failure::No(format!("a connection that has room was refused: {error}"));
     let mut open: Vec<Hold> = Vec::new();
     for _ in 0..3 {
@@ -74,7 +74,7 @@ async fn limit(screen: &mut Screen, first: &Member, second: &Member) -> Result<(
     }
     screen.say(format!("    {} opens 3 from {}", first.name(), client(7)))?;
     let host = client(7).into();
-    heard("a connection", || second.inbound.count(host).total == 3).await?;
+    arrived("a connection", || second.inbound.count(host).total == 3).await?;
     for host in [7, 8, 9] {
         let (opened, refused) = as_many_as_fit(second, client(host), &mut open);
         screen.say(format!("    {} opens {opened} from {}; then {refused}", second.name(), client(host)))?;
@@ -94,11 +94,11 @@ fn as_many_as_fit(member: &Member, client: IpAddr, open: &mut Vec<Hold>) -> (usi
 
 /// A rate, used on two nodes.
 async fn rate(screen: &mut Screen, first: &Member, second: &Member) -> Result<(), Failure> {
-    screen.say(format!("\n  A throttle: {THROTTLE} allows 100 in a minute, in the whole cluster."))?;
+    screen.say(format!("\n  A throttle: {THROTTLE} allows 100 in a minute, in the cluster."))?;
     let taken = throttle(first)?.take(60);
     screen.say(format!("    {} takes 60: {}", first.name(), decided(taken)))?;
     let other = throttle(second)?;
-    heard("what was taken", || other.state().admitted >= 60).await?;
+    arrived("what was taken", || other.state().admitted >= 60).await?;
     let mut tens = 0;
     let refused = loop {
         match other.take(10) {
@@ -106,7 +106,7 @@ async fn rate(screen: &mut Screen, first: &Member, second: &Member) -> Result<()
             refused => break refused,
         }
     };
-    screen.say(format!("    {} has heard of it, and takes {tens} more; then {}", second.name(), decided(refused)))
+    screen.say(format!("    {} has received that, and takes {tens} more; then {}", second.name(), decided(refused)))
 }
 
 fn throttle(member: &Member) -> Result<Throttle, Failure> {
@@ -126,8 +126,9 @@ fn decided(decision: Decision) -> String {
 /// Events by address, counted on all nodes and read on each.
 async fn audit(screen: &mut Screen, members: &[Member]) -> Result<(), Failure> {
     let block: ipnet::IpNet = ipnet::IpNet::new(client(0), 24).map_err(|error| Failure::Node(error.to_string()))?;
-    screen
-        .say("\n  The audit: connections by address in windows of a minute. They stay counted when they are closed.")?;
+    screen.say(
+        "\n  The audit: connections by address in windows of a minute. They stay counted after they are closed.",
+    )?;
     for (member, host) in members.iter().zip(1_u8..) {
         let audit = member.node.audit();
         (0..host).for_each(|_| audit.record(Metric::Connect, client(host)));
@@ -137,7 +138,7 @@ async fn audit(screen: &mut Screen, members: &[Member]) -> Result<(), Failure> {
         let audit = member.node.audit();
         let Some(series) = audit.series(Metric::Connect, MONITOR.interval) else { continue };
         let total = || series.count(block, 0..=1).map_or(0, |count| count.total);
-        heard("an audited connection", || total() == expected).await?;
+        arrived("an audited connection", || total() == expected).await?;
         screen.say(format!("    {} reads {} connections from {block}", member.name(), total()))?;
     }
     Ok(())

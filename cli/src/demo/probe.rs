@@ -1,8 +1,7 @@
-//! How long a change takes to be seen everywhere: measured on the traffic's own object, beside the traffic.
+//! Measures how long a change takes to reach all nodes, on the object of the traffic and beside the traffic.
 //!
-//! Each node opens and closes a connection from an address of its own, over and over, and after each change waits until
-//! every other node counts it. Nodes are looked at when they tell of a change, so what is measured is what a service that
-//! watches would see.
+//! Each node opens and closes a connection from an address of its own, again and again. After each change it waits until every
+//! other node counts it. A probe reads a node when the node's watch reports a change, as a service that watches does.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -15,17 +14,17 @@ use tokio::task::JoinSet;
 use crate::demo::member::Member;
 use crate::demo::truth::{Truth, What};
 
-/// Between two changes of one node, at least. No multiple of the pace at which changes are sent, so that they meet it at
-/// every phase.
+/// The least pause between two changes of one node. It is no multiple of the interval at which changes are sent, so that the
+/// changes occur at every phase of that interval.
 const PAUSE: Duration = Duration::from_millis(7);
 
-/// Samples of one act, at most.
+/// The largest number of samples of one act.
 const SAMPLES: usize = 1 << 16;
 
 /// Bounds of the histogram's bins, in milliseconds.
 const BINS: [f64; 7] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
-/// Columns of the histogram's longest bar.
+/// Columns of the longest bar of the histogram.
 const BAR: usize = 40;
 
 /// Probes that run.
@@ -39,7 +38,7 @@ pub(super) struct Probes {
 struct Receiver {
     counter: Counter,
     changed: watch::Receiver<u64>,
-    /// Keeps the watching going.
+    /// Keeps the watch alive.
     _watch: Arc<tallymesh_engine::Watch>,
 }
 
@@ -69,7 +68,7 @@ impl Probes {
         Self { stop, tasks }
     }
 
-    /// Ends the probes, each after the change that it is at, and takes what they have measured.
+    /// Ends the probes, each after its current change, and returns their samples.
     pub(super) async fn stop(mut self) -> Vec<Duration> {
         let _ = self.stop.send(true);
         let mut samples = Vec::new();
@@ -87,9 +86,9 @@ fn address(number: usize) -> IpAddr {
 }
 
 fn receiver(member: &Member, addr: IpAddr) -> Receiver {
-    let (tell, changed) = watch::channel(0_u64);
-    let wake = Arc::new(move || tell.send_modify(|changes| *changes += 1));
-    // One change in the queue is enough: the count is read, not the queue.
+    let (sender, changed) = watch::channel(0_u64);
+    let wake = Arc::new(move || sender.send_modify(|changes| *changes += 1));
+    // A queue of one change is enough, because the probe reads the count and not the queue.
     let watch = member.inbound.structure().watch(1, wake);
     Receiver { counter: member.inbound.counter(addr), changed, _watch: watch }
 }
@@ -118,14 +117,14 @@ impl Probe {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        // The last one stays open, as an ordinary connection of this node.
+        // One connection stays open, as an ordinary connection of this node.
         self.truth.add(self.number, What::Inbound, &self.key, 1 - open);
         self.own.add(1 - open);
         samples
     }
 }
 
-/// Waits until all of them count so many.
+/// Waits until all receivers count `total`.
 async fn seen(receivers: &mut [Receiver], total: i64) {
     for receiver in receivers {
         loop {
@@ -140,12 +139,12 @@ async fn seen(receivers: &mut [Receiver], total: i64) {
     }
 }
 
-/// A duration in milliseconds, as it is shown.
+/// Formats a duration in milliseconds.
 pub(super) fn milliseconds(duration: Duration) -> String {
     format!("{:.2} ms", duration.as_secs_f64() * 1000.0)
 }
 
-/// Bars for how many samples took how long.
+/// The lines of a histogram of the samples.
 pub(super) fn histogram(sorted: &[Duration]) -> Vec<String> {
     let ms = |duration: &Duration| duration.as_secs_f64() * 1000.0;
     let below = |bound: f64| sorted.partition_point(|sample| ms(sample) < bound);

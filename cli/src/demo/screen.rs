@@ -1,14 +1,14 @@
-//! Where the demonstration is shown: lines that stay, and below them, on a terminal, a few that are redrawn.
+//! Shows the demonstration: lines that stay and, on a terminal, a few lines below them that are redrawn.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 
-/// Between two drawings of what is redrawn.
+/// The pause between two drawings.
 const FRAME: Duration = Duration::from_millis(100);
 
-/// Between two lines of what would be redrawn, where nothing is.
+/// The pause between two plain lines that stand for the redrawn ones.
 const PLAIN_LINE: Duration = Duration::from_secs(1);
 
 /// How the demonstration is shown.
@@ -59,7 +59,7 @@ impl Screen {
         self.say(format!("\n{title}"))
     }
 
-    /// Redraws what changes: `frame` on a terminal; elsewhere, once a second, `line`.
+    /// Redraws the last lines with `frame` on a terminal; elsewhere writes `line` once a second.
     pub(super) fn live(
         &mut self,
         frame: impl FnOnce() -> Vec<String>,
@@ -82,7 +82,7 @@ impl Screen {
         self.write(&text)
     }
 
-    /// What removes the lines that are redrawn.
+    /// The control sequence that removes the redrawn lines.
     fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),

@@ -17,16 +17,16 @@ use crate::failure::Failure;
 use crate::local;
 use crate::samples::percentile;
 
-/// How long all may take to agree once nothing changes any more.
+/// How long the nodes may take to agree after the last change.
 const AGREE: Duration = Duration::from_secs(15);
 
 /// How long a verification may take.
 const VERIFY: Duration = Duration::from_secs(5);
 
-/// How long each act takes. What is left of the time goes to starting, agreeing and leaving.
+/// How long each act takes. The rest of the time is for starting, agreeing and leaving.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    whole: Duration,
+    total: Duration,
     traffic: Duration,
     cut: Duration,
     healed: Duration,
@@ -34,12 +34,12 @@ pub(super) struct Plan {
 
 impl Plan {
     /// Divides the time.
-    pub(super) fn of(whole: Duration) -> Self {
-        Self { whole, traffic: whole.mul_f64(0.27), cut: whole.mul_f64(0.45), healed: whole.mul_f64(0.1) }
+    pub(super) fn of(total: Duration) -> Self {
+        Self { total, traffic: total.mul_f64(0.27), cut: total.mul_f64(0.45), healed: total.mul_f64(0.1) }
     }
 }
 
-/// What happened to the node that was cut off, as the first node saw it; times since the cut.
+/// When the first node declared the cut-off node dead and dropped its counts; times since the cut.
 #[derive(Debug, Clone, Copy, Default)]
 struct Absence {
     dead: Option<Duration>,
@@ -79,8 +79,8 @@ impl Story {
         Ok(Self { members, screen, traffic: Traffic::new(truth.clone()), truth, begun })
     }
 
-    /// All acts, to the end.
-    pub(super) async fn tell(&mut self, plan: &Plan) -> Result<(), Failure> {
+    /// Runs all acts.
+    pub(super) async fn run(&mut self, plan: &Plan) -> Result<(), Failure> {
         let samples = self.count(plan.traffic).await?;
         self.show().await?;
         let last = self.members.len() - 1;
@@ -124,9 +124,9 @@ impl Story {
         };
         let (inbound, outbound) = (first.inbound.structure(), first.outbound.structure());
         let shown = [
-            (format!("{}, asked for the whole cluster:", first.name()), views::view(inbound, None)),
-            (format!("{}, asked for {}:", first.name(), second.name()), views::view(inbound, Some(second.name()))),
-            (format!("{}, asked for the whole cluster:", first.name()), views::view(outbound, None)),
+            (format!("{}, view of the cluster:", first.name()), views::view(inbound, None)),
+            (format!("{}, view of {}:", first.name(), second.name()), views::view(inbound, Some(second.name()))),
+            (format!("{}, view of the cluster:", first.name()), views::view(outbound, None)),
         ];
         for (about, lines) in shown {
             self.screen.say(format!("\n  {about}"))?;
@@ -137,7 +137,7 @@ impl Story {
         limits::show(&mut self.screen, &self.members).await
     }
 
-    /// Act 3: one node is cut off, and the traffic goes on, on both sides.
+    /// Act 3: one node is cut off, and the traffic continues on both sides.
     async fn cut(&mut self, time: Duration, last: usize) -> Result<Absence, Failure> {
         let (Some(observer), Some(lost)) = (self.members.first(), self.members.get(last)) else {
             return Ok(Absence::default());
@@ -145,17 +145,18 @@ impl Story {
         let name = lost.name().clone();
         self.screen.act(&format!("3. {name} is cut off; both sides go on"))?;
         for line in [
-            "What happens now: no packet passes between the sides. Each node goes on by itself, and asks nobody:"
+            "What happens now: no packet passes between the sides. Each node continues on its own:".to_owned(),
+            "  - it counts its own connections, and still reads the last counts that it received from the other side;"
                 .to_owned(),
-            "  - it counts its own connections, and goes on reading what it last heard of the other side;".to_owned(),
-            "  - the links fall silent, and each side takes the other for suspect, then for dead;".to_owned(),
+            "  - the links are silent, and each side declares the nodes of the other suspect, then dead;".to_owned(),
             format!(
                 "  - a dead node's inbound connections stop counting {} s later (on_dead = drop), its outbound ones",
                 DROP_AFTER.as_secs_f64()
             ),
-            "    go on counting (on_dead = hold); no row is thrown away, so all is exact again when the cut ends;"
+            "    still count (on_dead = hold); no row is discarded, so all counts are exact again when the cut ends;"
                 .to_owned(),
-            "  - limits are kept by what each side knows, so both sides together may pass a soft one.".to_owned(),
+            "  - each side enforces limits by the counts that it knows, so both sides together may exceed a soft one."
+                .to_owned(),
         ] {
             self.screen.say(format!("  {line}"))?;
         }
@@ -177,7 +178,7 @@ impl Story {
         Ok(Absence { dead, dropped })
     }
 
-    /// What each side counts while they do not hear of each other.
+    /// Shows what each side counts while no packet passes between them.
     fn both_sides(&mut self, last: usize, Absence { dead, dropped }: Absence) -> Result<(), Failure> {
         let Some(lost) = self.members.get(last) else { return Ok(()) };
         let (name, (inwards, outwards)) = (lost.name().clone(), lost.gate.dropped());
@@ -185,9 +186,9 @@ impl Story {
         let dead = at(dead).unwrap_or_else(|| "not yet; this takes some 5 s".to_owned());
         let dropped = at(dropped).unwrap_or_else(|| "not yet".to_owned());
         self.screen.say(format!("  declared dead: {dead}"))?;
-        self.screen.say(format!("  its inbound connections count no more: {dropped}"))?;
-        self.screen.say("  its outbound connections go on counting, as last heard of (on_dead = hold)")?;
-        self.screen.say(format!("  {} says of its throttle: {}", name, limits::in_a_partition(lost)?))?;
+        self.screen.say(format!("  its inbound connections no longer count: {dropped}"))?;
+        self.screen.say("  its outbound connections still count, with the last known value (on_dead = hold)")?;
+        self.screen.say(format!("  the throttle on {}: {}", name, limits::in_a_partition(lost)?))?;
         self.screen.say(format!("  {} packets were lost at the cut; now the sides count:", inwards + outwards))?;
         for line in views::table(&self.members, &self.truth) {
             self.screen.say(line)?;
@@ -195,7 +196,7 @@ impl Story {
         let differences = self.truth.differences(&self.members);
         if inwards + outwards == 0 || differences.is_empty() {
             return Err(Failure::No(format!(
-                "{name} was cut off, and nobody noticed: the demonstration shows nothing"
+                "{name} was cut off, and no node noticed: the demonstration shows nothing"
             )));
         }
         Ok(())
@@ -214,9 +215,9 @@ impl Story {
         Ok(healed)
     }
 
-    /// Act 5: on with the traffic, and a last comparison.
+    /// Act 5: the traffic continues, then a last comparison.
     async fn last_check(&mut self, time: Duration) -> Result<(), Failure> {
-        self.screen.act("5. On with the traffic, and a last comparison")?;
+        self.screen.act("5. The traffic continues, then a last comparison")?;
         self.run_traffic(time, |_| Ok(())).await?;
         self.agree().await.map(drop)
     }
@@ -231,11 +232,14 @@ impl Story {
                     copies += found.copies;
                 }
                 found => {
-                    return Err(Failure::No(format!("{} finds that not all have converged: {found:?}", member.name())));
+                    return Err(Failure::No(format!(
+                        "{} reports that not all nodes have converged: {found:?}",
+                        member.name()
+                    )));
                 }
             }
         }
-        Ok(format!("fingerprints of {copies} copies compared, asked on every node: converged"))
+        Ok(format!("every node compared fingerprints, {copies} copies in all: converged"))
     }
 
     fn summary(
@@ -265,7 +269,7 @@ impl Story {
             format!("all exact again {} after the cut was healed, no restart", milliseconds(healed)),
             verified.to_owned(),
             format!("all {nodes} nodes agree with what was counted, key by key and node by node"),
-            format!("took {:.1} s of {} s", self.begun.elapsed().as_secs_f64(), plan.whole.as_secs()),
+            format!("took {:.1} s of {} s", self.begun.elapsed().as_secs_f64(), plan.total.as_secs()),
         ];
         for line in lines {
             self.screen.say(format!("  {line}"))?;
@@ -292,7 +296,7 @@ impl Story {
         Ok(())
     }
 
-    /// Nothing changes any more: waits until all say what is so.
+    /// Waits, while no count changes, until all nodes agree with the ground truth.
     async fn agree(&mut self) -> Result<Duration, Failure> {
         match self.truth.agreed(&self.members, AGREE).await {
             Ok(after) => {
@@ -314,7 +318,7 @@ impl Story {
     }
 }
 
-/// When, after `start`, a node takes another one for dead; `None` if it does not within `time`.
+/// How long after `start` a node declares another one dead; `None` if it does not within `time`.
 async fn declared_dead(observer: Node, lost: NodeName, start: Instant, time: Duration) -> Option<Duration> {
     let dead = |member: &tallymesh::Member| member.actor.node == lost && member.life == Life::Dead;
     while start.elapsed() < time {

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 /// Time between two steps of the traffic.
 pub(super) const STEP: Duration = Duration::from_millis(5);
 
-/// Who sends to us, and how busy each is.
+/// The senders, and how busy each is.
 const SENDERS: [(&str, u64); 10] = [
     ("10.0.0.103", 4),
     ("10.0.0.180", 14),
@@ -28,11 +28,11 @@ const SENDERS: [(&str, u64); 10] = [
     ("2001:db8:0:7::1", 2),
 ];
 
-/// Where we send to, and how busy each is.
+/// The destinations, and how busy each is.
 const DOMAINS: [(&str, u64); 5] =
     [("aol.com", 10), ("bellsouth.net", 23), ("hotmail.com", 246), ("omniti.com", 5), ("yahoo.com", 65)];
 
-/// Connections that a node opens in a step, at most.
+/// The largest number of connections that a node opens in a step.
 const OPENS: u64 = 4;
 
 /// The longest that a connection stays open, in steps.
@@ -46,7 +46,7 @@ struct Open {
     _hold: Hold,
 }
 
-/// The traffic of all nodes. It stands still between two calls of [`Traffic::step`].
+/// The traffic of all nodes. It changes only in [`Traffic::step`].
 pub(super) struct Traffic {
     truth: Truth,
     senders: Vec<(IpAddr, &'static str, u64)>,
@@ -78,7 +78,7 @@ impl Traffic {
         }
     }
 
-    /// Ends what is to end now, and opens new connections on every node.
+    /// Ends the connections that are due, and opens new ones on every node.
     pub(super) fn step(&mut self, members: &[Member]) -> Result<(), Failure> {
         self.now += 1;
         while let Some(Reverse((end, slot))) = self.open.peek().copied() {
@@ -152,7 +152,7 @@ impl Dice {
         self.next() % (most + 1)
     }
 
-    /// An index, as likely as its weight.
+    /// An index, with a probability in proportion to its weight.
     fn weighted(&mut self, weights: &[u64]) -> usize {
         let mut left = self.next() % weights.iter().sum::<u64>().max(1);
         weights

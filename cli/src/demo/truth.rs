@@ -1,4 +1,4 @@
-//! The tally that is kept apart from the cluster, and the comparison with what every node says.
+//! The ground truth: a tally that is separate from the cluster, and its comparison with the view of every node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +10,13 @@ use tallymesh_schemas::key;
 
 use crate::demo::member::Member;
 
-/// Differences that are told; the rest are counted.
-const TOLD: usize = 8;
+/// Differences that are shown. Further ones are only counted.
+const SHOWN: usize = 8;
 
 /// Keys of a page of a listing.
 const PAGE: usize = 512;
 
-/// Between two comparisons.
+/// The pause between two comparisons.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Counts by key, without those that are zero.
@@ -31,12 +31,12 @@ pub(super) enum What {
     Outbound,
 }
 
-/// What each node has really been given to count. Clones are the same tally.
+/// The true counts of each node. Clones share one tally.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Truth(Arc<Mutex<BTreeMap<(usize, What), Counts>>>);
 
 impl Truth {
-    /// Notes what a node counts.
+    /// Records that a node counted.
     pub(super) fn add(&self, node: usize, what: What, key: &str, n: i64) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = all.entry((node, what)).or_default();
@@ -47,13 +47,13 @@ impl Truth {
         counts.retain(|_, count| *count != 0);
     }
 
-    /// What one node was given.
+    /// The true counts of one node.
     pub(super) fn of(&self, node: usize, what: What) -> Counts {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(&(node, what)).cloned().unwrap_or_default()
     }
 
-    /// What all nodes together were given.
+    /// The true counts of the cluster.
     pub(super) fn all(&self, what: What) -> Counts {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = Counts::new();
@@ -66,12 +66,12 @@ impl Truth {
         sum
     }
 
-    /// The sum of all.
+    /// The true total.
     pub(super) fn total(&self, what: What) -> i64 {
         self.all(what).values().sum()
     }
 
-    /// What any node says that is not so: of the cluster, and of every single node.
+    /// Every difference between a node's views and the truth: of the cluster's view, and of the view of each node.
     pub(super) fn differences(&self, members: &[Member]) -> Vec<String> {
         let mut found = Vec::new();
         for asked in members {
@@ -87,7 +87,7 @@ impl Truth {
         found
     }
 
-    /// Waits until every node says what is so, and returns how long that took; else what they still say.
+    /// Waits until every node agrees with the truth, and returns how long that took, or the remaining differences.
     pub(super) async fn agreed(&self, members: &[Member], patience: Duration) -> Result<Duration, Vec<String>> {
         let start = Instant::now();
         loop {
@@ -110,7 +110,7 @@ fn structure(member: &Member, what: What) -> &Arc<Structure> {
     }
 }
 
-/// What a node lists, of the cluster or of one node.
+/// A node's view of the cluster or of one node.
 pub(super) fn listed(structure: &Arc<Structure>, from: Option<&NodeName>) -> Counts {
     let mut counts = Counts::new();
     let Some(mut listing) = structure.list(from) else { return counts };
@@ -135,14 +135,14 @@ fn compare(found: &mut Vec<String>, asked: &Member, what: What, of: &str, said: 
     for key in keys {
         let (said, truth) = (said.get(key).unwrap_or(&0), truth.get(key).unwrap_or(&0));
         if said != truth {
-            found.push(format!("{} says of {of} in {what}: {key} {said}, and it is {truth}", asked.name()));
+            found.push(format!("{}, view of {of} in {what}: {key} is {said}, and was counted {truth}", asked.name()));
         }
     }
 }
 
 fn cut_short(mut found: Vec<String>) -> Vec<String> {
-    let more = found.len().saturating_sub(TOLD);
-    found.truncate(TOLD);
+    let more = found.len().saturating_sub(SHOWN);
+    found.truncate(SHOWN);
     if more > 0 {
         found.push(format!("… and {more} more"));
     }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_closed_again_counts_no_more() {
+    fn a_closed_connection_no_longer_counts() {
         let truth = Truth::default();
         truth.add(0, What::Inbound, "192.0.2.7", 2);
         truth.add(1, What::Inbound, "192.0.2.7", 1);

@@ -1,4 +1,4 @@
-//! How nodes and their views are shown.
+//! Formats nodes and their views.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::demo::truth::{Truth, What, listed};
 /// Blocks and keys of a page of a listing.
 const PAGE: usize = 512;
 
-/// What a node says at one moment.
-struct Says {
+/// The totals of a node's view at one moment.
+struct Totals {
     inbound: i64,
     inbound_own: i64,
     outbound: i64,
@@ -24,7 +24,7 @@ struct Says {
     stalest: Duration,
 }
 
-impl Says {
+impl Totals {
     fn of(member: &Member) -> Self {
         let everything = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
         let [v4, v6] = everything.map(|net| member.inbound.count(net));
@@ -40,12 +40,12 @@ impl Says {
     }
 }
 
-/// A table of what each node says, and below it what is so. It fits a terminal of 80 columns.
+/// A table of each node's totals, and below it the true totals. It fits a terminal of 80 columns.
 pub(super) fn table(members: &[Member], truth: &Truth) -> Vec<String> {
     let width = members.iter().map(|member| member.name().as_str().len()).max().unwrap_or(0).max(7);
     let mut lines = vec![format!("  {:width$}  inbound   own  outbound   own  nodes counted  stalest", "asked")];
     for member in members {
-        let Says { inbound, inbound_own, outbound, outbound_own, actors, stalest } = Says::of(member);
+        let Totals { inbound, inbound_own, outbound, outbound_own, actors, stalest } = Totals::of(member);
         let cut = if member.gate.is_open() { "" } else { "  cut off" };
         let stalest = format!("{:.2} s", stalest.as_secs_f64());
         lines.push(format!(
@@ -58,17 +58,17 @@ pub(super) fn table(members: &[Member], truth: &Truth) -> Vec<String> {
     lines
 }
 
-/// The same on one line.
+/// The totals on one line.
 pub(super) fn line(members: &[Member], truth: &Truth) -> String {
     let said = members.iter().map(|member| {
-        let Says { inbound, outbound, stalest, .. } = Says::of(member);
+        let Totals { inbound, outbound, stalest, .. } = Totals::of(member);
         format!("{} {inbound}/{outbound} ({:.2} s)", member.name(), stalest.as_secs_f64())
     });
     let fact = format!("{}/{}", truth.total(What::Inbound), truth.total(What::Outbound));
     format!("  in/out: {}, in fact {fact}", said.collect::<Vec<_>>().join(", "))
 }
 
-/// A view of an object as a node has it, as `tally shared show` writes it.
+/// A node's view of an object, as `tally shared show` writes it.
 pub(super) fn view(object: &std::sync::Arc<Structure>, from: Option<&NodeName>) -> Vec<String> {
     let (spec, kind) = (object.spec(), object.kind());
     let actor: Option<Actor> = from.and_then(|node| object.latest(node));

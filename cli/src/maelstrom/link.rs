@@ -1,4 +1,4 @@
-//! What goes between nodes: frames of the replication protocol, in base64, in the body of a message.
+//! The messages between nodes: frames of the replication protocol, in base64, in the body of a message.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ pub(super) const TYPE: &str = "tally";
 
 const FRAMES: &str = "frames";
 
-/// Why what a node sent was refused.
+/// Why a message of a node was refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkError {
     #[error("no frames")]
@@ -40,10 +40,10 @@ pub(super) fn pack(frames: &[u8]) -> Body {
     body(TYPE, [(FRAMES, Value::from(STANDARD.encode(frames)))])
 }
 
-/// The frames of a body, one behind the other.
+/// The frames of a body, concatenated.
 ///
 /// # Errors
-/// [`LinkError`] when there are none or they are no base64.
+/// [`LinkError`] when the body has no frames or they are not base64.
 pub(super) fn unpack(body: &Body) -> Result<Vec<u8>, LinkError> {
     let frames = body.get(FRAMES).and_then(Value::as_str).ok_or(LinkError::Missing)?;
     Ok(STANDARD.decode(frames)?)
@@ -52,7 +52,7 @@ pub(super) fn unpack(body: &Body) -> Result<Vec<u8>, LinkError> {
 /// Takes the first message off the frames; `None` at their end.
 ///
 /// # Errors
-/// [`LinkError`] when there is something that is no whole frame.
+/// [`LinkError`] when a frame is incomplete.
 pub(super) fn next<'a>(frames: &mut &'a [u8]) -> Result<Option<&'a [u8]>, LinkError> {
     if frames.is_empty() {
         return Ok(None);

@@ -1,9 +1,9 @@
 //! `tally maelstrom`: a node for Maelstrom, the public test bench for distributed systems, on the engine that ships.
 //!
-//! Maelstrom starts one process a node and carries every message, its own and those between the nodes, as a line of JSON
-//! over stdin and stdout; it delays, loses, doubles and cuts what goes between nodes. The nodes say to each other what
-//! they would say over QUIC: the frames of the replication protocol, in base64, in messages of the type `tally`.
-//! QUIC would make up for what is lost; here nothing does but the engine's own digests.
+//! Maelstrom starts one process per node and carries every message, its own and those between the nodes, as a line of JSON over
+//! stdin and stdout. It delays, loses and duplicates messages between nodes, and partitions them. The nodes exchange the frames
+//! of the replication protocol as over QUIC, in base64, in messages of the type `tally`. QUIC would retransmit lost packets;
+//! here only the engine's digests repair losses.
 
 mod link;
 mod node;
@@ -23,10 +23,10 @@ pub(crate) use crate::maelstrom::workload::Workload;
 /// Bytes of one line: a few frames in base64, or a broadcast's topology.
 const LINE_BYTES: u64 = 8 << 20;
 
-/// Lines that wait to be handled, and lines that are handled before timers get their turn.
+/// Lines that wait to be handled, and lines that are handled before the timers.
 const LINES: usize = 256;
 
-/// Longest wait for a line, so that an overflow cannot make it wait for ever.
+/// The longest wait for a line, so that an overflow cannot make it endless.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Why the node ended before its input did.
@@ -46,10 +46,10 @@ pub(crate) enum MaelstromError {
 /// Runs a node of the workload until stdin ends.
 ///
 /// # Errors
-/// [`MaelstromError`] when stdin or stdout fails; that nobody reads stdout any more is a quiet end.
+/// [`MaelstromError`] when stdin or stdout fails. A closed stdout is no error.
 pub(crate) fn run(workload: Workload) -> Result<(), MaelstromError> {
     let (sender, lines) = mpsc::sync_channel(LINES);
-    // Not joined: it may be waiting for a line when stdout is closed, and ends with the process.
+    // Not joined: it may wait for a line when stdout is closed. It ends with the process.
     thread::spawn(move || read_lines(io::stdin().lock(), &sender));
     match serve(&mut Node::new(workload), &lines, &mut io::stdout().lock()) {
         Err(MaelstromError::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -98,13 +98,13 @@ fn serve(
     }
 }
 
-/// The clocks that the engine asks for.
+/// The clocks of the engine.
 struct Clock(Instant);
 
 impl Clock {
     fn now(&self) -> Now {
         let micros = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX);
-        // A clock before 1970 is as good as 1970: the engine only compares.
+        // A clock before 1970 counts as 1970: the engine only compares.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Now { mono: Time(micros), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
     }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_asked_is_answered_line_by_line() {
+    fn requests_are_answered_line_by_line() {
         let (sender, lines) = mpsc::sync_channel(LINES);
         for body in [
             r#"{"type":"init","msg_id":1,"node_id":"n0","node_ids":["n0"]}"#,

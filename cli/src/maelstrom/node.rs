@@ -1,12 +1,12 @@
-//! One node: a replica, its structure, and the pace at which it speaks to the others.
+//! One node: a replica, its structure, and the pace at which it sends.
 //!
 //! # Pace
-//! Every node has a link to every other one and sends its own rows itself, so a change costs at least one message a
-//! peer: what makes that cheap is that a message carries many changes. A node therefore speaks in *rounds*: whatever
-//! waits for a peer, rows, digest and requests, goes as one message, and the next round comes no sooner than `ROUND` for
-//! every node of the cluster after it. A change that finds the node silent for that long is sent at once; the others
-//! wait for half a round on average. So a node of n sends at most (n − 1) / (n · ROUND) messages a second, below
-//! 50 however large the cluster is, and a change is known everywhere a round and one delay after it happened.
+//! Every node has a link to every other node and sends its own rows itself, so a change costs at least one message per peer.
+//! That is cheap if a message carries many changes. So a node sends in *rounds*: everything that waits for a peer, rows, digest
+//! and requests, goes into one message. The next round begins n · `ROUND` later, where n is the number of nodes. If the last
+//! round is longer ago, a change is sent at once; other changes wait for half a round on average. So a node sends at most
+//! (n − 1) / (n · `ROUND`) messages a second, which is below 50 for every n, and a change is known to all nodes one round and
+//! one delay after it happened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::maelstrom::workload::Workload;
 /// Time between two rounds, for every node of the cluster: 100 ms with 5 nodes, 500 ms with 25.
 const ROUND: Duration = Duration::from_millis(20);
 
-/// Rounds between two digests. They ride with rows that are sent anyway, or would be a message of their own.
+/// Rounds between two digests. A digest goes into the message of a round, together with rows if there are any.
 const DIGEST_ROUNDS: u32 = 4;
 
-/// Bytes of frames in one message; what is left goes with the next round.
+/// Bytes of frames in one message. The rest goes into the next round.
 const MESSAGE_BYTES: usize = 512 << 10;
 
-/// A node before and after it was told its name.
+/// A node before and after `init` names it.
 #[derive(Debug)]
 pub(super) struct Node {
     workload: Workload,
@@ -51,11 +51,11 @@ impl Node {
         Self { workload, member: None }
     }
 
-    /// Handles one line; what is to be answered is appended to `out`.
+    /// Handles one line, and appends the answer to `out`.
     pub(super) fn handle_line(&mut self, now: Now, line: &[u8], out: &mut Vec<u8>) {
         let message = match protocol::read(line) {
             Ok(message) => message,
-            // Without an envelope there is nobody to tell; Maelstrom keeps what nodes write to stderr.
+            // Without an envelope there is no one to answer. Maelstrom keeps what nodes write to stderr.
             Err(error) => return complain(&error),
         };
         let answer = match protocol::kind(&message.body) {
@@ -85,7 +85,7 @@ impl Node {
         let nodes = nodes.ok_or_else(bad_names)?;
         match &self.member {
             None => self.member = Some(Member::new(now, self.workload, node, nodes, node_ids.clone())?),
-            // A doubled init is answered like the first; it must not make the node forget.
+            // A duplicate init is answered like the first, and does not reset the node.
             Some(member) if *member.replica.actor().node.as_str() == *node.as_str() && member.node_ids == *node_ids => {
             }
             Some(member) => {
@@ -97,7 +97,7 @@ impl Node {
     }
 
     fn handle_peer(&mut self, now: Now, message: &Envelope) {
-        // Another node was told its name sooner than this one; what it said is in its next digest as well.
+        // The other node got its init earlier than this one. Its next digest repeats what is lost here.
         let Some(member) = &mut self.member else { return };
         let Ok(peer) = NodeName::new(&message.src) else { return complain("a message of a node without a good name") };
         if let Err(error) = member.handle_frames(now, &peer, &message.body) {
@@ -133,7 +133,7 @@ impl Member {
         let digest_interval = round * DIGEST_ROUNDS;
         let config = Config {
             digest_interval,
-            // A digest that names only what changed counts on the one before it, which may be lost here.
+            // A digest of changes only relies on the digest before it, which may be lost here.
             full_digest_interval: digest_interval,
             seed: now.unix_ms ^ StructureId::of(node.as_str()).0,
             ..Config::default()
@@ -146,7 +146,7 @@ impl Member {
             max_delay: Duration::ZERO,
             ..StructureSpec::new(name, Class::OutboundDomains)
         };
-        // Nobody counts but the one thread that also ticks, so there is nothing to be woken.
+        // The thread that counts also ticks, so no other thread has to be woken.
         let structure = replica.replicate(spec, Arc::new(|| ()));
         let structure = structure.map_err(|error| Refusal::field("node_id", error.to_string()))?;
         for peer in nodes.iter().filter(|peer| **peer != node) {
@@ -162,7 +162,7 @@ impl Member {
         while let Some(message) = link::next(&mut frames)? {
             if let Err(error) = self.replica.handle_message(now, peer, message) {
                 complain(&format!("from {peer}: {error}"));
-                // What a driver does about it on QUIC: close the link, and begin anew.
+                // A driver on QUIC closes the link and opens a new one.
                 if self.replica.links().any(|linked| linked == peer) {
                     self.replica.handle_link_down(peer);
                     self.replica.handle_link_up(now, peer);
@@ -179,7 +179,7 @@ impl Member {
             self.waiting = true;
         }
         while let Some(event) = self.replica.poll_event() {
-            // Links are up because init says so: that is no news.
+            // init has reported all nodes already.
             if !matches!(event, Event::Life { .. }) {
                 complain(&format!("{event:?}"));
             }
@@ -197,7 +197,7 @@ impl Member {
         }
     }
 
-    /// Sends what waits for a peer, as one message. Whether there was something.
+    /// Sends everything that waits for a peer as one message. Returns whether there was anything.
     fn send(&mut self, peer: &NodeName, out: &mut Vec<u8>) -> bool {
         let (mut frames, mut message) = (Vec::new(), Vec::new());
         while frames.len() < MESSAGE_BYTES && self.replica.poll_transmit(peer, &mut message) {
@@ -216,7 +216,7 @@ impl Member {
     }
 }
 
-/// Stderr is where Maelstrom looks for what a node has to say.
+/// Writes to stderr, which Maelstrom keeps.
 fn complain(what: &str) {
     eprintln!("{what}");
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// A body of a message: a JSON object.
 pub(super) type Body = Map<String, Value>;
 
-/// A message as it stands in a line.
+/// A message, which is one line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Envelope {
     pub(super) src: String,
@@ -14,24 +14,24 @@ pub(super) struct Envelope {
     pub(super) body: Body,
 }
 
-/// Why a request was refused. What is refused has not happened: all codes are definite ones.
+/// Why a request was refused. A refused request had no effect: all codes are definite ones.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     /// The workload has no such request.
     #[error("\"{request}\" is not a request of the workload {workload}")]
     NotSupported {
-        /// What was asked.
+        /// The request.
         request: String,
-        /// What this node does.
+        /// The workload of this node.
         workload: &'static str,
     },
     /// Nothing can be done before the node knows its name.
-    #[error("this node has not been told its name yet: send init first")]
+    #[error("this node has no name yet: send init first")]
     Unnamed,
     /// A field is missing or not what it should be.
     #[error("\"{field}\" {expected}")]
     Field {
-        /// Which.
+        /// The field.
         field: &'static str,
         /// What it should be.
         expected: String,
@@ -56,7 +56,7 @@ impl Refusal {
 /// Reads a line.
 ///
 /// # Errors
-/// Says what is wrong with a line that is no message: it has no sender and number that could be answered.
+/// What is wrong with a line that is no message. It has no sender and number, so it cannot be answered.
 pub(super) fn read(line: &[u8]) -> Result<Envelope, String> {
     serde_json::from_slice(line).map_err(|error| format!("not a message: {error}"))
 }

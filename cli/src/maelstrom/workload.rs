@@ -1,7 +1,7 @@
-//! What Maelstrom's clients ask for, done on one structure of the engine.
+//! Serves the requests of Maelstrom's clients, on one structure of the engine.
 //!
-//! A counter is one key. A set is a key an element, the element's JSON text: it is in the set while its count is above
-//! zero, and nothing ever takes it out.
+//! A counter is one key. In a set, the JSON text of each element is a key: an element is in the set if its count is above zero.
+//! Elements are never removed.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    /// As Maelstrom calls it.
+    /// Its name in Maelstrom.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::PnCounter => "pn-counter",
@@ -43,7 +43,7 @@ impl Workload {
         }
     }
 
-    /// Does what a client asks.
+    /// Serves a request of a client.
     pub(super) fn serve(
         self,
         structure: &Arc<Structure>,
@@ -69,7 +69,7 @@ impl Workload {
                 Ok(body("broadcast_ok", []))
             }
             (Self::Broadcast, "read") => Ok(body("read_ok", [("messages", elements(structure))])),
-            // The neighbours that Maelstrom proposes; every node talks to every other one here.
+            // The neighbours that Maelstrom proposes. Here every node has a link to every other node.
             (Self::Broadcast, "topology") => Ok(body("topology_ok", [])),
             _ => Err(Refusal::NotSupported { request: request.to_owned(), workload: self.name() }),
         }
@@ -88,7 +88,7 @@ impl Workload {
 fn insert(structure: &Structure, now: Now, field: &'static str, args: &Body) -> Result<(), Refusal> {
     let element = args.get(field).ok_or_else(|| Refusal::field(field, "is missing"))?;
     let key = key_of(element);
-    // Only what this node itself has said counts as said: who heard it from another node cannot vouch for it.
+    // An element counts as stored only if this node counted it itself: the counts of another node may be lost.
     if structure.count(key.as_bytes(), now.mono).local == 0 {
         structure.add(key.as_bytes(), 1).map_err(|error| refused(field, &error))?;
     }

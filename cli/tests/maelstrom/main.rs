@@ -1,4 +1,5 @@
-//! `tally maelstrom` against the truth: real processes on a network that delays, loses, doubles and cuts.
+//! `tally maelstrom` against the ground truth: processes on a network that delays, loses and duplicates messages, and is
+//! partitioned.
 //!
 //! The run that issue trackers and docs quote, 25 nodes at 100 ms a message, takes half a minute:
 //! `cargo test --release -p tallymesh-cli --test maelstrom -- --ignored --nocapture`
@@ -32,7 +33,7 @@ fn all_read(network: &mut Network, field: &str, expected: &Value) {
     }
 }
 
-fn assert_storm_bit(network: &Network) {
+fn assert_faults_happened(network: &Network) {
     let counts = network.counts;
     assert!(counts.lost > 0 && counts.doubled > 0 && counts.cut > 0, "the faults happened: {counts:?}");
 }
@@ -54,7 +55,7 @@ fn a_counter_is_exact_after_loss_duplication_and_a_partition() {
         assert_eq!(network.call(node, json!({ "type": "add", "delta": delta }))["type"], "add_ok");
     }
     all_read(&mut network, "value", &json!(sum));
-    assert_storm_bit(&network);
+    assert_faults_happened(&network);
 }
 
 #[test]
@@ -91,7 +92,7 @@ fn a_set_has_every_element_after_loss_duplication_and_a_partition() {
             100 => network.heal(),
             _ => {}
         }
-        // Twice, on two nodes: it is in the set once all the same.
+        // Twice, on two nodes: the set contains it once.
         for node in [step % 5, (step + 2) % 5] {
             assert_eq!(network.call(node, json!({ "type": "add", "element": element }))["type"], "add_ok");
         }
@@ -99,11 +100,11 @@ fn a_set_has_every_element_after_loss_duplication_and_a_partition() {
     let mut expected = elements;
     expected.sort_by_key(Value::to_string);
     all_read(&mut network, "value", &json!(expected));
-    assert_storm_bit(&network);
+    assert_faults_happened(&network);
 }
 
 #[test]
-fn a_broadcast_reaches_all_whatever_topology_is_proposed() {
+fn a_broadcast_reaches_all_nodes_with_any_topology() {
     let mut network = Network::cluster("broadcast", 5, STORM, 5);
     for node in 0..5 {
         let topology = json!({ "type": "topology", "topology": { "n0": ["n1"], "n1": ["n0"] } });
@@ -119,25 +120,25 @@ fn a_broadcast_reaches_all_whatever_topology_is_proposed() {
     let mut expected: Vec<_> = (0..60).map(|message| json!(message)).collect();
     expected.sort_by_key(Value::to_string);
     all_read(&mut network, "messages", &json!(expected));
-    assert_storm_bit(&network);
+    assert_faults_happened(&network);
 }
 
 #[test]
-fn what_was_lost_last_of_all_is_found_missing_by_digests() {
+fn digests_detect_that_the_last_message_was_lost() {
     let mut network = Network::cluster("pn-counter", 3, QUIET, 6);
     network.call(0, json!({ "type": "add", "delta": 1 }));
     all_read(&mut network, "value", &json!(1));
-    // The last change of all is lost: no later one shows that something is missing.
+    // The very last change is lost: no later change shows a gap.
     network.set_faults(Faults { loss: 100, ..QUIET });
     network.call(0, json!({ "type": "add", "delta": 1 }));
-    // A round that began before the change has two messages at most, and the next one carries the change.
+    // A round that began before the change has at most two messages, and the next one carries the change.
     network.until("the loss of the change", |network| (network.lost_of[0] >= 5).then_some(()));
     network.set_faults(QUIET);
     all_read(&mut network, "value", &json!(2));
 }
 
 #[test]
-fn what_is_wrong_is_answered_by_its_code() {
+fn bad_requests_are_answered_with_their_codes() {
     let mut network = Network::start("g-counter", 2, QUIET, 7);
     let code = |network: &mut Network, body: Value| {
         let answer = network.call(0, body);
@@ -178,7 +179,7 @@ fn what_is_wrong_is_answered_by_its_code() {
 }
 
 #[test]
-fn an_element_too_long_is_refused_and_not_kept() {
+fn an_element_that_is_too_long_is_refused() {
     let mut network = Network::cluster("g-set", 1, QUIET, 8);
     let long = "x".repeat(600);
     let refused = network.call(0, json!({ "type": "add", "element": long }));

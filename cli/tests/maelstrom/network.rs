@@ -1,5 +1,5 @@
-//! A small stand-in for Maelstrom: runs nodes as processes and carries their messages, with delay, loss, duplication and
-//! partitions, all drawn from one seed. As in Maelstrom, what clients and nodes say to each other is not disturbed.
+//! A small substitute for Maelstrom: runs nodes as processes and carries their messages, with delay, loss, duplication and
+//! partitions, all drawn from one seed. As in Maelstrom, messages between clients and nodes have no faults.
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Longest wait for an answer or for a condition. Far beyond what is needed, so that a busy machine fails no test.
+/// The longest wait for an answer or a condition: so long that no test fails on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What the network does to messages between nodes.
@@ -18,15 +18,15 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct Faults {
     /// Shortest delay.
     pub(crate) latency: Duration,
-    /// Added to it, uniformly from nothing to this: messages overtake each other.
+    /// The largest addition to it, uniformly drawn, so that messages overtake each other.
     pub(crate) jitter: Duration,
-    /// Messages out of a hundred that are lost.
+    /// Percentage of lost messages.
     pub(crate) loss: u64,
-    /// Messages out of a hundred that arrive twice.
+    /// Percentage of messages that arrive twice.
     pub(crate) duplication: u64,
 }
 
-/// What became of the messages between nodes.
+/// Counts the messages between nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) sent: u64,
@@ -36,7 +36,7 @@ pub(crate) struct Counts {
     pub(crate) cut: u64,
 }
 
-/// An answer and when it came.
+/// An answer and its arrival.
 pub(crate) struct Answer {
     pub(crate) body: Value,
     pub(crate) at: Instant,
@@ -45,16 +45,16 @@ pub(crate) struct Answer {
 pub(crate) struct Network {
     nodes: Vec<Process>,
     lines: Receiver<Line>,
-    /// Messages on their way; the soonest on top.
-    way: BinaryHeap<Delivery>,
+    /// Messages in transit; the next one on top.
+    in_transit: BinaryHeap<Delivery>,
     faults: Faults,
     random: Random,
-    /// Nodes of different sides do not hear each other.
+    /// No message passes between nodes of different sides.
     sides: Vec<u8>,
     pub(crate) counts: Counts,
     /// Messages of each node that were lost.
     pub(crate) lost_of: Vec<u64>,
-    /// Answers that nobody has taken yet, by the number of their request.
+    /// Answers that no test has taken yet, by the number of their request.
     answers: BTreeMap<u64, Answer>,
     requests: u64,
 }
@@ -69,7 +69,7 @@ struct Line {
     text: String,
 }
 
-/// Ordered the other way round, so that the soonest is the greatest.
+/// In reverse order, so that the next one is the greatest.
 #[derive(PartialEq, Eq)]
 struct Delivery {
     at: Instant,
@@ -136,7 +136,7 @@ fn name(node: usize) -> String {
 }
 
 impl Network {
-    /// Starts nodes without telling them their names.
+    /// Starts nodes without `init`.
     pub(crate) fn start(workload: &str, nodes: usize, faults: Faults, seed: u64) -> Self {
         let (sender, lines) = mpsc::channel();
         let nodes: Vec<_> = (0..nodes).map(|n| Process::start(workload, n, sender.clone())).collect();
@@ -145,7 +145,7 @@ impl Network {
             lost_of: vec![0; nodes.len()],
             nodes,
             lines,
-            way: BinaryHeap::new(),
+            in_transit: BinaryHeap::new(),
             faults,
             random: Random(seed),
             counts: Counts::default(),
@@ -186,7 +186,7 @@ impl Network {
         self.faults = faults;
     }
 
-    /// Asks a node; the number is that of its answer.
+    /// Sends a request to a node, and returns the number of its answer.
     pub(crate) fn request(&mut self, node: usize, mut body: Value) -> u64 {
         self.requests += 1;
         body["msg_id"] = json!(self.requests);
@@ -215,7 +215,7 @@ impl Network {
         self.answer(request).body
     }
 
-    /// Carries messages until there is something.
+    /// Carries messages until `there` finds something.
     pub(crate) fn until<T>(&mut self, what: &str, mut there: impl FnMut(&mut Self) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -227,16 +227,16 @@ impl Network {
         }
     }
 
-    /// Carries messages until then.
+    /// Carries messages until this moment.
     pub(crate) fn carry(&mut self, until: Instant) {
         loop {
             let now = Instant::now();
-            while self.way.peek().is_some_and(|next| next.at <= now) {
-                if let Some(Delivery { to, line, .. }) = self.way.pop() {
+            while self.in_transit.peek().is_some_and(|next| next.at <= now) {
+                if let Some(Delivery { to, line, .. }) = self.in_transit.pop() {
                     self.write(to, &line);
                 }
             }
-            let next = self.way.peek().map_or(until, |next| next.at.min(until));
+            let next = self.in_transit.peek().map_or(until, |next| next.at.min(until));
             match self.lines.recv_timeout(next.saturating_duration_since(now)) {
                 Ok(line) => self.take(line),
                 Err(RecvTimeoutError::Timeout) if now >= until => return,
@@ -248,12 +248,12 @@ impl Network {
 
     fn take(&mut self, Line { from, text }: Line) {
         let message: Value = serde_json::from_str(&text).expect("a node writes JSON");
-        assert_eq!(message["src"], name(from), "a node speaks for itself");
+        assert_eq!(message["src"], name(from), "a node names itself as the sender");
         let dest = message["dest"].as_str().expect("a message has a receiver");
         match dest.strip_prefix('n').and_then(|number| number.parse().ok()) {
             Some(to) => self.send(from, to, text),
             None => {
-                let request = message["body"]["in_reply_to"].as_u64().expect("what a client gets is an answer");
+                let request = message["body"]["in_reply_to"].as_u64().expect("a message to a client is an answer");
                 let body = message["body"].clone();
                 self.answers.insert(request, Answer { body, at: Instant::now() });
             }
@@ -283,6 +283,6 @@ impl Network {
         let jitter = self.random.below(self.faults.jitter.as_micros() as u64 + 1);
         let at = Instant::now() + self.faults.latency + Duration::from_micros(jitter);
         let number = self.random.below(u64::MAX);
-        self.way.push(Delivery { at, number, to, line });
+        self.in_transit.push(Delivery { at, number, to, line });
     }
 }

@@ -1,5 +1,5 @@
-//! How many messages an operation costs, and how long it takes until all have it: 25 nodes, 100 ms a message, 100
-//! operations a second, half of them reads, as Maelstrom's broadcast workload does it.
+//! Measures the messages per operation, and the time until all nodes have it: 25 nodes, 100 ms per message, 100 operations a
+//! second, half of them reads, as in Maelstrom's broadcast workload.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,30 +11,30 @@ use crate::network::{Counts, DEADLINE, Faults, Network, Random};
 const NODES: usize = 25;
 const INTERVAL: Duration = Duration::from_millis(10);
 const RUN: Duration = Duration::from_secs(20);
-/// Time between two looks at a node, which are not counted as operations: what is measured is late by up to this much.
+/// Time between two reads of a node that are not counted as operations. The measured times are late by up to this much.
 const LOOK: Duration = Duration::from_millis(50);
 
 const SLOW: Faults = Faults { latency: Duration::from_millis(100), jitter: Duration::ZERO, loss: 0, duplication: 0 };
 
-/// What is on its way, and what arrived.
+/// The broadcasts in progress, and those that arrived at all nodes.
 #[derive(Default)]
 struct Spread {
-    said: BTreeMap<u64, (Instant, usize)>,
+    sent: BTreeMap<u64, (Instant, usize)>,
     known: Vec<std::collections::BTreeSet<u64>>,
     took: Vec<Duration>,
 }
 
 impl Spread {
-    /// A node has shown what it has.
-    fn saw(&mut self, node: usize, at: Instant, messages: &Value) {
+    /// Records the answer of a node.
+    fn record(&mut self, node: usize, at: Instant, messages: &Value) {
         for message in messages.as_array().into_iter().flatten().filter_map(Value::as_u64) {
             if !self.known[node].insert(message) {
                 continue;
             }
-            if let Some((said, nodes)) = self.said.get_mut(&message) {
+            if let Some((sent, nodes)) = self.sent.get_mut(&message) {
                 *nodes += 1;
                 if *nodes == NODES {
-                    self.took.push(at - *said);
+                    self.took.push(at - *sent);
                 }
             }
         }
@@ -45,7 +45,7 @@ impl Spread {
 #[ignore = "takes half a minute: cargo test --release -p tallymesh-cli --test maelstrom -- --ignored --nocapture"]
 fn at_25_nodes_and_100_ms_an_operation_costs_20_messages_and_a_second_at_most() {
     let mut network = Network::cluster("broadcast", NODES, SLOW, 9);
-    // What the nodes say to find each other is not what an operation costs.
+    // The first messages between the nodes do not belong to an operation.
     network.carry(Instant::now() + Duration::from_secs(2));
     network.counts = Counts::default();
 
@@ -56,7 +56,7 @@ fn at_25_nodes_and_100_ms_an_operation_costs_20_messages_and_a_second_at_most() 
     let (mut next_operation, mut next_look) = (start, start);
     let (mut operations, mut reads) = (0_u64, 0_u64);
     let mut counted = None;
-    while counted.is_none() || spread.took.len() < spread.said.len() {
+    while counted.is_none() || spread.took.len() < spread.sent.len() {
         let now = Instant::now();
         assert!(now - start < RUN + DEADLINE, "{} of {operations} arrived", spread.took.len());
         if now >= start + RUN {
@@ -67,7 +67,7 @@ fn at_25_nodes_and_100_ms_an_operation_costs_20_messages_and_a_second_at_most() 
             let node = random.below(NODES as u64) as usize;
             if random.below(2) == 0 {
                 operations += 1;
-                spread.said.insert(operations, (now, 0));
+                spread.sent.insert(operations, (now, 0));
                 network.request(node, json!({ "type": "broadcast", "message": operations }));
             } else {
                 reads += 1;
@@ -83,7 +83,7 @@ fn at_25_nodes_and_100_ms_an_operation_costs_20_messages_and_a_second_at_most() 
         network.carry(next_operation.min(next_look));
         for (node, look) in looks.iter_mut().enumerate() {
             if let Some(answer) = look.and_then(|request| network.try_answer(request)) {
-                spread.saw(node, answer.at, &answer.body["messages"]);
+                spread.record(node, answer.at, &answer.body["messages"]);
                 *look = None;
             }
         }
@@ -102,7 +102,12 @@ fn report(counts: Counts, ran: Duration, operations: u64, reads: u64, mut took: 
         "a broadcast: {each:.1}; an operation, reads included: {:.1}",
         each * operations as f64 / (operations + reads) as f64
     );
-    println!("until all have it: median {:.0?}, 99 % {:.0?}, all {:.0?}", quantile(50), quantile(99), quantile(100));
+    println!(
+        "until all nodes have it: median {:.0?}, 99 % {:.0?}, all {:.0?}",
+        quantile(50),
+        quantile(99),
+        quantile(100)
+    );
     assert!(each <= 20.0, "{each:.1} messages a broadcast");
     assert!(quantile(50) < Duration::from_secs(1), "median {:?}", quantile(50));
 }

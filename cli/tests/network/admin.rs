@@ -1,4 +1,4 @@
-//! The client's end of a node's admin socket, for asking often.
+//! A client of a node's admin socket, for many requests.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_schemas::admin::{self, Answer, Count, Member, Request};
 use tallymesh_schemas::{NodeName, frame};
 
-/// Longer than any answer takes whose node is not stopped or killed meanwhile.
+/// Longer than any answer of a running node takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to a node.
@@ -23,7 +23,7 @@ impl Admin {
         Ok(Self(stream))
     }
 
-    /// Asks, and gives all parts of the answer but its end.
+    /// Sends a request, and returns all parts of the answer except its end.
     pub(crate) fn ask(&mut self, request: &Request) -> io::Result<Vec<Answer>> {
         let payload = admin::encode(request).map_err(io::Error::other)?;
         let header = frame::header(payload.len()).map_err(io::Error::other)?;
@@ -59,11 +59,11 @@ impl Admin {
         let request = Request::Count { object: object.to_owned(), key: key.to_owned(), from: None };
         match self.ask(&request)?.as_slice() {
             [Answer::Count(count)] => Ok(*count),
-            other => panic!("a count was asked for, and the answer is {other:?}"),
+            other => panic!("the answer to a count is {other:?}"),
         }
     }
 
-    /// What an object counts, key by key, in the cluster or on one node; a key that counts nothing is left out.
+    /// The counts of an object by key, of the cluster or of one node, without keys whose count is zero.
     pub(crate) fn view(&mut self, object: &str, from: Option<&NodeName>) -> io::Result<Vec<(String, i64)>> {
         let mut view = Vec::new();
         for part in self.ask(&Request::Show { object: object.to_owned(), from: from.cloned() })? {
@@ -84,7 +84,7 @@ impl Admin {
     pub(crate) fn members(&mut self) -> io::Result<Vec<Member>> {
         match self.ask(&Request::Members)?.pop() {
             Some(Answer::Members(members)) => Ok(members),
-            other => panic!("the members were asked for, and the answer is {other:?}"),
+            other => panic!("the answer to a request for members is {other:?}"),
         }
     }
 }

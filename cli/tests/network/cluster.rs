@@ -1,4 +1,4 @@
-//! Five nodes in a lab, the truth about what they have counted, and whether they agree with it.
+//! Five nodes in a lab, the ground truth, and the comparison of the nodes with it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use crate::wait::{PATIENCE, until};
 /// Nodes of every cluster.
 pub(crate) const NODES: usize = 5;
 
-/// The machine besides them, on which no node runs, and which has a certificate of the cluster as well.
+/// A further machine without a node, which has a certificate of the cluster as well.
 pub(crate) const STRANGER: usize = NODES;
 
 /// How long a dead node's inbound counts stay, in the configuration of the nodes.
@@ -30,12 +30,12 @@ pub(crate) struct Cluster {
     truth: Truth,
     seeds: u64,
     dir: TempDir,
-    /// The network. Dropped behind the nodes that run in it.
+    /// The network. It is dropped after the nodes that run in it.
     pub(crate) lab: Lab,
 }
 
 impl Cluster {
-    /// Five nodes that reach each other by their own addresses; `None` where there can be no lab.
+    /// Five nodes that reach each other by their own addresses; `None` if no lab can be made.
     pub(crate) fn start(test: &str) -> Option<Self> {
         let lab = Lab::open(test, NODES + 1)?;
         Some(Self::start_in(lab, lab::address))
@@ -54,11 +54,11 @@ impl Cluster {
             cluster.configure(node, reached);
             cluster.launch(node);
         }
-        cluster.whole();
+        cluster.all_linked();
         cluster
     }
 
-    /// Puts the node's addresses in the place of those that `tally init` chose, and leaves out its samples and the data_dir.
+    /// Replaces the addresses that `tally init` chose, and removes its samples and the data_dir.
     fn configure(&self, node: usize, reached: fn(usize) -> SocketAddr) {
         let path = self.file(node, "hcl");
         let text = std::fs::read_to_string(&path).expect("tally init has written it");
@@ -110,7 +110,7 @@ impl Cluster {
         Admin::connect(&self.file(node, "sock")).unwrap_or_else(|error| panic!("{}: {error}", name(node)))
     }
 
-    /// Counts some on a node.
+    /// Adds to a key on a node.
     pub(crate) fn add(&self, node: usize, object: &'static str, key: &str, n: i64) {
         let lines = [(key.to_owned(), n)];
         self.admin(node).load(object, &lines).expect("the node answers");
@@ -131,21 +131,21 @@ impl Cluster {
         loads.collect()
     }
 
-    /// Those of the others that a node has a link to and takes to be alive.
+    /// The other nodes that are linked and alive in a node's view.
     pub(crate) fn linked(&self, node: usize) -> Vec<usize> {
         let members = self.admin(node).members().expect("the node answers");
         let alive = |name: &NodeName| members.iter().any(|m| m.node == *name && m.linked && m.state == "alive");
         (0..NODES).filter(|other| alive(&name(*other))).collect()
     }
 
-    /// How a node takes another one to be.
+    /// The state of a node in the view of another one.
     pub(crate) fn state(&self, node: usize, of: usize) -> String {
         let members = self.admin(node).members().expect("the node answers");
         members.into_iter().find(|member| member.node == name(of)).map_or("unknown".to_owned(), |member| member.state)
     }
 
-    /// Waits until every node has a live link to every other; how long that took.
-    pub(crate) fn whole(&self) -> Duration {
+    /// Waits until every node has a live link to every other one, and returns how long that took.
+    pub(crate) fn all_linked(&self) -> Duration {
         until("all nodes are linked", PATIENCE, || {
             for node in 0..NODES {
                 let linked = self.linked(node);
@@ -158,19 +158,19 @@ impl Cluster {
         .1
     }
 
-    /// What a node shows of an object, the cluster's view or another node's.
+    /// A node's view of an object: the cluster's counts or those of one node.
     pub(crate) fn view(&self, node: usize, object: &str, from: Option<usize>) -> Result<View, String> {
         let view = self.admin(node).view(object, from.map(name).as_ref());
         view.map(|view| view.into_iter().collect()).map_err(|error| format!("{}, {object}: {error}", name(node)))
     }
 
-    /// Whether the node shows of an object exactly what these nodes have counted.
+    /// Checks that a node's view of an object is exactly what these nodes have counted.
     pub(crate) fn shows(&self, node: usize, object: &str, counted: &[usize]) -> Result<(), String> {
         let truth = self.truth.view(counted.iter().copied(), object);
         same(&self.view(node, object, None)?, &truth).map_err(|lack| format!("{}, {object}: {lack}", name(node)))
     }
 
-    /// Waits until every node shows of every object exactly what was counted. How long that took.
+    /// Waits until every node's view of every object is exact, and returns how long that took.
     fn shown(&self) -> Duration {
         let all: Vec<_> = (0..NODES).collect();
         let look =
@@ -178,8 +178,8 @@ impl Cluster {
         until("every node shows what was counted", PATIENCE, look).1
     }
 
-    /// As [`Cluster::shown`]; and every node shows for each node exactly what that one has counted, and `tally verify` says
-    /// of all that they have converged.
+    /// Like [`Cluster::shown`]. Then checks that every node's view of each node is exact, and that `tally verify` reports
+    /// convergence on every node.
     pub(crate) fn exact(&self) -> Duration {
         let all: Vec<_> = (0..NODES).collect();
         let took = self.shown();
@@ -194,7 +194,7 @@ impl Cluster {
         took
     }
 
-    /// `tally verify` on every node says that all have converged.
+    /// Checks that `tally verify` reports convergence on every node.
     fn verify(&self) {
         for node in 0..NODES {
             let said = self.tally(node, &["verify", "--patience", "20"]).expect("the nodes have converged");
@@ -202,7 +202,7 @@ impl Cluster {
         }
     }
 
-    /// What a `tally` command answers that is asked of a node.
+    /// The answer of a node to a `tally` command.
     pub(crate) fn tally(&self, node: usize, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new(env!("CARGO_BIN_EXE_tally"))
             .arg("--at")
@@ -223,7 +223,7 @@ impl Cluster {
         info["counters"][counter].as_u64().unwrap_or_else(|| panic!("no counter {counter} in {said}"))
     }
 
-    /// Every node still runs and none has panicked. The most memory that any of them had, in MiB.
+    /// Checks that every node runs and none has panicked. Returns the peak memory of the largest one, in MiB.
     pub(crate) fn sound(&mut self) -> u64 {
         for node in 0..NODES {
             let log = self.file(node, "log");
@@ -253,7 +253,7 @@ pub(crate) fn name(machine: usize) -> NodeName {
     NodeName::new(&name).expect("it is a node's name")
 }
 
-/// Where two views differ first.
+/// Reports the first difference between two views.
 fn same(view: &View, truth: &View) -> Result<(), String> {
     let keys = truth.keys().chain(view.keys());
     let differs = keys.filter(|key| view.get(*key) != truth.get(*key)).min();

@@ -1,4 +1,4 @@
-//! Nodes that die and come back.
+//! Nodes that are killed and restarted.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,8 @@ use crate::report::Row;
 use crate::truth::{DOMAINS, INBOUND, Load};
 use crate::wait::{PATIENCE, until_true};
 
-/// A node is killed under load. Its inbound counts leave the others' view, its outbound ones stay; as soon as it runs
-/// again, the old run counts no more. Then once more, and this time it is back before anybody has missed it.
+/// A node is killed under load. The other nodes drop its inbound counts and keep its outbound ones. As soon as it runs again, the
+/// old run no longer counts. The second time, it is back before a node declares it dead.
 #[test]
 fn kill_and_restart() {
     let Some(mut cluster) = Cluster::start("kill_and_restart") else { return };
@@ -27,13 +27,13 @@ fn kill_and_restart() {
     cluster.kill(2);
     let killed = Instant::now();
     let mut added: u64 = victim.into_iter().map(Load::end_of_killed).sum();
-    until_true("its inbound counts leave, its outbound counts stay", PATIENCE, || all_see(&cluster, 0, 5));
+    until_true("its inbound counts are dropped, its outbound counts stay", PATIENCE, || all_see(&cluster, 0, 5));
     let left = killed.elapsed();
-    assert!(left >= DROP_AFTER, "they left after {left:?}, before on_dead said so");
+    assert!(left >= DROP_AFTER, "they were dropped after {left:?}, before on_dead allows it");
     cluster.launch(2);
     let superseded = until_true("the old run is superseded", PATIENCE, || all_see(&cluster, 0, 0));
     let victim = cluster.load([2]);
-    let whole = cluster.whole();
+    let all_linked = cluster.all_linked();
     let lasted = killed.elapsed();
 
     cluster.add(2, DOMAINS, "held.example", 11);
@@ -43,16 +43,16 @@ fn kill_and_restart() {
     cluster.launch(2);
     let again = until_true("the second run is superseded, too", Duration::from_secs(20), || all_see(&cluster, 0, 0));
     let victim = cluster.load([2]);
-    cluster.whole();
+    cluster.all_linked();
     added += victim.into_iter().chain(loads).map(Load::end).sum::<u64>();
     let exact = cluster.exact();
     assert_eq!(cluster.linked(2).len(), NODES - 1);
-    let bit = format!(
-        "inbound left after {:.1} s, outbound stayed; superseded {:.1} s after the restart; killed and restarted at once: {:.1} s",
+    let effect = format!(
+        "inbound dropped after {:.1} s, outbound held; superseded {:.1} s after the restart; killed and restarted at once: {:.1} s",
         left.as_secs_f64(),
         superseded.as_secs_f64(),
         again.as_secs_f64()
     );
     let fault = "kill -9 of node-2, twice".to_owned();
-    Row { fault, lasted, bit, added, whole, exact, peak_mib: cluster.sound() }.print();
+    Row { fault, lasted, effect, added, all_linked, exact, peak_mib: cluster.sound() }.print();
 }

@@ -1,4 +1,4 @@
-//! A peer with a valid certificate of the cluster that lies.
+//! A peer that lies and has a valid certificate of the cluster.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -13,17 +13,16 @@ use crate::report::Row;
 use crate::truth::{INBOUND, Load, Random};
 use crate::wait::{PATIENCE, until_true};
 
-/// An object of which nobody else tells.
+/// An object that no node sends rows of.
 const OUTBOUND: &str = "outbound_cidr";
 
-/// Memory that a node may ever have, in MiB: what the peer sends in rows of its own that are within their bounds takes
-/// some ten MiB, and it sends hundreds.
+/// The largest memory of a node, in MiB. The peer's rows within their bounds take some ten MiB, and the peer sends hundreds.
 const MEMORY: u64 = 96;
 
 /// Rows of the peer's own.
 const ROWS: u32 = 100_000;
 
-/// An object in which the load does not count.
+/// An object that the load does not use.
 const RESTING: &str = "outbound_cidr";
 
 /// A version that no owner has issued.
@@ -44,11 +43,11 @@ impl Liar {
         Actor::new(name(STRANGER), Incarnation(self.run))
     }
 
-    /// The present run of every node, as one of them says.
+    /// The current run of every node, in the view of one of them.
     async fn runs(&self, talk: &Talk) -> BTreeMap<NodeName, Actor> {
-        talk.until("the nodes' runs", |heard| {
-            let actors = heard.heads.keys().map(|(_, actor)| actor.clone());
-            // Other nodes may name what the liar has made up.
+        talk.until("the nodes' runs", |received| {
+            let actors = received.heads.keys().map(|(_, actor)| actor.clone());
+            // Other nodes may repeat the liar's inventions.
             let ours = actors.filter(|actor| (0..NODES).any(|node| actor.node == name(node)));
             let runs: BTreeMap<_, _> = ours.map(|actor| (actor.node.clone(), actor)).collect();
             (runs.len() == NODES).then_some(runs)
@@ -69,7 +68,7 @@ impl Liar {
         for header in [[1, 0xff, 0xff, 0xff], [1, 1, 0, 0x10], [1, 0, 0, 0], [9, 1, 0, 0]] {
             let mut talk = self.link(0).await;
             talk.bytes(&header).await;
-            // Whoever believed the length would wait for that much.
+            // A node that believed the length would wait for so many bytes.
             talk.bytes(&[0; 4096]).await;
             talk.refused("a frame that is none").await;
         }
@@ -79,102 +78,102 @@ impl Liar {
         talk.refused("a frame that is cut short").await;
     }
 
-    /// Rows of others, the node's own among them, that nobody asked for.
+    /// Rows of other actors, the node's own among them, that the node did not request.
     async fn rows_of_others(&self) {
         let mut talk = self.link(0).await;
         let forged = rows(0, [(0, 5, Some(address_key(1)))]);
         for actor in self.runs(&talk).await.values() {
-            talk.say(&delta(INBOUND, actor, 0, NEVER_ISSUED, &forged)).await;
+            talk.send(&delta(INBOUND, actor, 0, NEVER_ISSUED, &forged)).await;
         }
-        talk.heard_out("rows of others").await;
+        talk.all_read("rows of others").await;
         talk.close();
     }
 
-    /// Says that it has more of node 2 than node 2 itself, waits until it is asked for that, and makes it up. It takes an
-    /// object that rests: where rows come from their owner, nobody is asked for them. The node may hear from the owner before the
-    /// answer comes, when a second connection takes the place of the first; then it does not take it, and asks again.
+    /// Claims to have more rows of node 2 than node 2 itself, waits for a request, and invents the rows. It uses an idle object,
+    /// because nodes do not request rows that arrive from their owner. If a second connection replaces the first, the owner's
+    /// digest may arrive before the answer; then the node does not apply the answer, and requests again.
     async fn lure(&self) {
         let mut talk = self.link(0).await;
         let runs = self.runs(&talk).await;
         let victim = &runs[&name(2)];
-        talk.say(&digest(RESTING, self.run, [(victim.clone(), NEVER_ISSUED)])).await;
+        talk.send(&digest(RESTING, self.run, [(victim.clone(), NEVER_ISSUED)])).await;
         let part = (StructureId::of(RESTING), victim.clone());
         for answered in 0.. {
-            let want = talk.until("a request for more than there is, or word that it has come", |heard| {
-                let mut wants = heard.wants.iter().filter(|want| (want.structure, &want.actor) == (part.0, victim));
-                let taken = heard.heads.get(&part) == Some(&NEVER_ISSUED);
+            let want = talk.until("a request for the invented rows, or their version", |received| {
+                let mut wants = received.wants.iter().filter(|want| (want.structure, &want.actor) == (part.0, victim));
+                let taken = received.heads.get(&part) == Some(&NEVER_ISSUED);
                 if taken { Some(None) } else { wants.nth(answered).cloned().map(Some) }
             });
             let Some(want) = want.await else { break };
             let after = want.after;
             let forged = rows(after, (0..50).map(|n| (n, after + 5 + u64::from(n), Some(address_key(n)))));
-            talk.say(&delta(RESTING, victim, after, NEVER_ISSUED, &forged)).await;
-            talk.heard_out("made-up rows").await;
+            talk.send(&delta(RESTING, victim, after, NEVER_ISSUED, &forged)).await;
+            talk.all_read("invented rows").await;
         }
         talk.close();
     }
 
-    /// Says that the node itself has written what it never wrote: it goes on as a new run, and says so to all.
+    /// Claims that the node itself has written rows that it never wrote. The node continues as a new run.
     async fn own_name(&self) {
         let mut talk = self.link(1).await;
         let runs = self.runs(&talk).await;
-        talk.say(&digest(INBOUND, self.run, [(runs[&name(1)].clone(), NEVER_ISSUED)])).await;
+        talk.send(&digest(INBOUND, self.run, [(runs[&name(1)].clone(), NEVER_ISSUED)])).await;
         talk.refused("the node's own name").await;
     }
 
-    /// Rows of its own: far too many, in slots at the limit and beyond, with versions at the limit and beyond.
+    /// Rows of its own: too many, in slots at the bound and beyond, with versions at the bound and beyond.
     async fn too_much(&self) {
         let us = self.actor();
         let mut talk = self.link(0).await;
-        talk.say(&digest(INBOUND, self.run, [(us.clone(), bounds::VERSION)])).await;
+        talk.send(&digest(INBOUND, self.run, [(us.clone(), bounds::VERSION)])).await;
         let step = 20_000;
         for from in (0..ROWS).step_by(step as usize) {
             let numbers = from..from + step;
             let batch = rows(from.into(), numbers.map(|n| (n, u64::from(n) + 1, Some(address_key(n)))));
-            talk.say(&delta(INBOUND, &us, from.into(), (from + step).into(), &batch)).await;
+            talk.send(&delta(INBOUND, &us, from.into(), (from + step).into(), &batch)).await;
         }
-        // Sparse slots: a node that made room for all between them would need gigabytes.
+        // Sparse slots: a node that allocated all slots between them would need gigabytes.
         let mut at = u64::from(ROWS);
         let sparse = (0..10_000).map(|n| bounds::ROWS_PER_ACTOR - 1 - n * 1000);
         let sparse: Vec<_> = sparse.collect();
         let batch = rows(at, (at + 1..).zip(&sparse).map(|(version, slot)| (*slot, version, None)));
-        talk.say(&delta(INBOUND, &us, at, at + 10_000, &batch)).await;
+        talk.send(&delta(INBOUND, &us, at, at + 10_000, &batch)).await;
         at += 10_000;
-        // The same few slots again and again, each time vacant: nothing of it is worth remembering.
+        // The same few slots again and again, always vacant: the node does not have to keep any of it.
         for _ in 0..6 {
             let batch = rows(at, (at + 1..=at + 900_000).map(|version| ((version % 3) as u32, version, None)));
-            talk.say(&delta(INBOUND, &us, at, at + 900_000, &batch)).await;
+            talk.send(&delta(INBOUND, &us, at, at + 900_000, &batch)).await;
             at += 900_000;
         }
         let last = rows(at, [(7, bounds::VERSION, Some(address_key(7)))]);
-        talk.say(&delta(INBOUND, &us, at, bounds::VERSION, &last)).await;
-        talk.heard_out("far too much").await;
-        talk.say(&delta(INBOUND, &us, bounds::VERSION, bounds::VERSION + 1, &[])).await;
-        talk.refused("a version beyond the limit").await;
+        talk.send(&delta(INBOUND, &us, at, bounds::VERSION, &last)).await;
+        talk.all_read("too many rows").await;
+        talk.send(&delta(INBOUND, &us, bounds::VERSION, bounds::VERSION + 1, &[])).await;
+        talk.refused("a version beyond the bound").await;
         let mut talk = self.link(3).await;
-        // Of another object: of this one others may have passed on by now what was told before, and it would be old news.
-        talk.say(&digest(OUTBOUND, self.run, [(us.clone(), 9)])).await;
+        // In another object: of the first one, other nodes may have relayed the earlier rows, so that these would be old.
+        talk.send(&digest(OUTBOUND, self.run, [(us.clone(), 9)])).await;
         let beyond = rows(0, [(bounds::ROWS_PER_ACTOR, 1, Some(address_key(1)))]);
-        talk.say(&delta(OUTBOUND, &us, 0, 9, &beyond)).await;
-        talk.refused("a slot beyond the limit").await;
+        talk.send(&delta(OUTBOUND, &us, 0, 9, &beyond)).await;
+        talk.refused("a slot beyond the bound").await;
     }
 
-    /// Nodes that do not exist, more than a cluster may have.
-    async fn made_up_nodes(&self) {
+    /// More nodes than a cluster may have, which do not exist.
+    async fn invented_nodes(&self) {
         let mut talk = self.link(4).await;
         for batch in 0..6 {
             let actor = |n| {
-                let name = NodeName::new(&format!("made-up-{batch}-{n}")).expect("a good name");
+                let name = NodeName::new(&format!("invented-{batch}-{n}")).expect("a good name");
                 (Actor::new(name, Incarnation(1)), 7)
             };
-            talk.say(&digest(INBOUND, self.run, (0..bounds::DIGEST_ENTRIES).map(actor))).await;
+            talk.send(&digest(INBOUND, self.run, (0..bounds::DIGEST_ENTRIES).map(actor))).await;
         }
-        talk.heard_out("made-up nodes").await;
+        talk.all_read("invented nodes").await;
         talk.close();
     }
 
-    /// What it says of other members: that they have left, are dead or suspect, or live another life or run; and six hundred members
-    /// that do not exist. Nobody sees anything of it: each node has a link to each, and asks.
+    /// False hearsay about other members: that they have left, are dead or suspect, or have another life or run; and six hundred
+    /// members that do not exist. It has no effect: each node has a link to every other one, and asks it.
     async fn forged_membership(&self) {
         let mut talk = self.link(0).await;
         let runs = self.runs(&talk).await;
@@ -200,25 +199,26 @@ impl Liar {
             let nowhere = ([198, 51, 100, 1], 1000 + ghost).into();
             talk.datagram(gossip(&from, &to, &[((ghost_name, nowhere, 1, 0, false), 0, State::Alive)]));
         }
-        talk.heard_out("forged membership").await;
+        talk.all_read("forged membership").await;
         talk.close();
     }
 
-    /// Runs at the end of all runs: of the nodes, which it says to have seen, and to have been told to forget.
+    /// Runs of the nodes at the end of the range, in a digest and in tombstones.
     async fn last_runs(&self) {
         let mut talk = self.link(3).await;
         let last = Incarnation(bounds::INCARNATION);
-        talk.say(&digest(INBOUND, self.run, (0..NODES).map(|node| (Actor::new(name(node), last), NEVER_ISSUED)))).await;
-        talk.say(&forgotten(self.run, (0..NODES).map(name))).await;
-        talk.heard_out("runs at the limit").await;
+        talk.send(&digest(INBOUND, self.run, (0..NODES).map(|node| (Actor::new(name(node), last), NEVER_ISSUED))))
+            .await;
+        talk.send(&forgotten(self.run, (0..NODES).map(name))).await;
+        talk.all_read("runs at the bound").await;
         let beyond = Incarnation(bounds::INCARNATION + 1);
-        talk.say(&digest(INBOUND, self.run, [(Actor::new(name(1), beyond), 1)])).await;
-        talk.refused("a run beyond the limit").await;
+        talk.send(&digest(INBOUND, self.run, [(Actor::new(name(1), beyond), 1)])).await;
+        talk.refused("a run beyond the bound").await;
     }
 }
 
-/// A peer with a valid certificate sends noise, rows that are not its own, versions that nobody issued, more than fits, and
-/// runs from the end of time. The nodes refuse, count the refusals, and stay small; what they count stays exact.
+/// A peer with a valid certificate sends noise, rows that are not its own, versions that no owner issued, too many rows, and the
+/// last possible runs. The nodes refuse, count the refusals, and stay small; their counts stay exact.
 #[test]
 fn a_peer_that_lies() {
     let Some(mut cluster) = Cluster::start("a_peer_that_lies") else { return };
@@ -236,21 +236,21 @@ fn a_peer_that_lies() {
         runtime.block_on(async {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970");
             let liar = Liar { peer: Peer::new(papers), run: now.as_millis() as u64 };
-            // First, while all take it to be alive and hear what it says of others. The nodes answer within some seconds, and one
-            // that it says lives its last life answers with a new run, whose rows the others lack for a moment.
+            // First, while it is alive in the view of all nodes, so that they consider its hearsay. The nodes answer within some
+            // seconds. A node that is said to be in its last life answers with a new run, whose rows the others lack for a moment.
             liar.forged_membership().await;
             liar.noise().await;
             liar.rows_of_others().await;
             liar.lure().await;
             liar.own_name().await;
             liar.too_much().await;
-            liar.made_up_nodes().await;
+            liar.invented_nodes().await;
             liar.last_runs().await;
         });
     });
-    attacks.join().expect("every lie was told, and answered as it should be");
+    attacks.join().expect("every attack was answered as expected");
     let lasted = begin.elapsed();
-    let whole = cluster.whole();
+    let all_linked = cluster.all_linked();
     let added = loads.into_iter().map(Load::end).sum();
 
     let counted = |counter: &str| (0..NODES).map(|node| cluster.counter(node, counter)).sum::<u64>();
@@ -258,13 +258,13 @@ fn a_peer_that_lies() {
     let (unasked, conflicts) = (counted("deltas_unasked"), counted("conflicts"));
     assert!(refused >= 15 + 3, "{refused} messages were refused");
     assert!(frames >= 5, "{frames} frames were refused");
-    assert!(unasked >= NODES as u64, "{unasked} deltas were not asked for");
+    assert!(unasked >= NODES as u64, "{unasked} deltas were not requested");
     assert!(conflicts >= 2, "{conflicts} conflicts were seen");
     cluster.tally(0, &["cluster", "forget", "stranger"]).expect("the peer is known");
-    until_true("what the peer counted and made up is gone", PATIENCE, || {
+    until_true("the peer's counts and inventions are gone", PATIENCE, || {
         (0..NODES).all(|node| {
-            let made_up = [INBOUND, RESTING].map(|object| cluster.total(node, object, "198.18.0.0/15"));
-            made_up == [0, 0] && cluster.total(node, RESTING, "10.200.0.9") == 4
+            let invented = [INBOUND, RESTING].map(|object| cluster.total(node, object, "198.18.0.0/15"));
+            invented == [0, 0] && cluster.total(node, RESTING, "10.200.0.9") == 4
         })
     });
     let exact = cluster.exact();
@@ -275,9 +275,9 @@ fn a_peer_that_lies() {
     assert!(ghosts <= NODES + 128, "node-0 lists {ghosts} members");
     let peak_mib = cluster.sound();
     assert!(peak_mib < MEMORY, "a node had {peak_mib} MiB");
-    let bit = format!(
-        "{refused} messages and {frames} connections refused, {unasked} deltas unasked for, {conflicts} conflicts"
+    let effect = format!(
+        "{refused} messages and {frames} connections refused, {unasked} unrequested deltas, {conflicts} conflicts"
     );
     let fault = "a certified peer that lies".to_owned();
-    Row { fault, lasted, bit, added, whole, exact, peak_mib }.print();
+    Row { fault, lasted, effect, added, all_linked, exact, peak_mib }.print();
 }

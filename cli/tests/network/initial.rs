@@ -1,7 +1,7 @@
-//! QUIC Initials without a connection behind them: what somebody sends who wants nothing but to be a nuisance.
+//! QUIC Initials without a connection: what an attacker sends who only wants to cause work.
 //!
-//! Each is what a client's first packet is (RFC 9000 section 17.2.2, protected as in RFC 9001 section 5): it carries a
-//! genuine TLS ClientHello, so that the node has to answer with its certificate and to wait for more.
+//! Each is a client's first packet (RFC 9000 section 17.2.2, protected as in RFC 9001 section 5). It carries a genuine TLS
+//! ClientHello, so that the node has to answer with its certificate and to wait for more.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use rustls::{CipherSuite, RootCertStore, Side, SupportedCipherSuite};
 /// Bytes of a datagram that begins a connection: fewer are not answered.
 const DATAGRAM: usize = 1200;
 
-/// The name that the client gives its end: stays the same, as the ClientHello repeats it.
+/// The client's connection id. It is constant, because the ClientHello repeats it.
 const OURS: [u8; 8] = *b"nuisance";
 
 const PACKET_NUMBER_BYTES: usize = 4;
@@ -25,7 +25,7 @@ pub(crate) struct Initials {
 }
 
 impl Initials {
-    /// With a ClientHello that a node has to take seriously.
+    /// With a valid ClientHello.
     pub(crate) fn new() -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -43,7 +43,7 @@ impl Initials {
         Self { hello, provider }
     }
 
-    /// The first datagram of a connection that calls the node's end `theirs`, with a token if the node has sent one.
+    /// The first datagram of a connection to the connection id `theirs`, with a token if the node has sent one.
     pub(crate) fn datagram(&self, theirs: &[u8], token: &[u8]) -> Vec<u8> {
         seal(theirs, token, self.client_hello(), &self.keys(theirs, Side::Client))
     }
@@ -54,8 +54,8 @@ impl Initials {
         seal(theirs, &[], frames, &self.keys(theirs, Side::Client))
     }
 
-    /// What a server answers to the first datagram of a connection to close it with an application's code, before it has shown
-    /// any certificate.
+    /// A server's answer to the first datagram of a connection that closes it with an application's code, before the server has
+    /// shown a certificate.
     pub(crate) fn refusal(&self, asked: &[u8], code: usize, reason: &str) -> Option<Vec<u8>> {
         if asked.first()? & 0xf0 != 0xc0 {
             return None;
@@ -82,7 +82,7 @@ impl Initials {
     }
 }
 
-/// CONNECTION_CLOSE with a code of the application: it has no place in an Initial packet, and anybody can put it there.
+/// CONNECTION_CLOSE with a code of the application. An Initial packet must not have it, but an attacker can put it there.
 fn close(code: usize, reason: &str) -> Vec<u8> {
     let mut frame = vec![0x1d];
     put_length(&mut frame, code);
@@ -91,7 +91,7 @@ fn close(code: usize, reason: &str) -> Vec<u8> {
     frame
 }
 
-/// An Initial packet that calls the other end `theirs`, as long as a datagram, with these frames.
+/// An Initial packet to the connection id `theirs`, as long as a datagram, with these frames.
 fn seal(theirs: &[u8], token: &[u8], mut payload: Vec<u8>, keys: &Keys) -> Vec<u8> {
     let mut packet = vec![0xc0 | (PACKET_NUMBER_BYTES as u8 - 1), 0, 0, 0, 1];
     for name in [theirs, &OURS] {
@@ -116,7 +116,7 @@ fn seal(theirs: &[u8], token: &[u8], mut payload: Vec<u8>, keys: &Keys) -> Vec<u
     packet
 }
 
-/// What a Retry asks for: the name that the node gives its end now, and the token that proves our address.
+/// The contents of a Retry: the node's new connection id, and the token that proves the client's address.
 pub(crate) fn retry(packet: &[u8]) -> Option<(&[u8], &[u8])> {
     if packet.first()? & 0xf0 != 0xf0 {
         return None;

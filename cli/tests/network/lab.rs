@@ -1,6 +1,6 @@
-//! A network of its own for each test: a namespace a machine, each joined by a cable to a switch in one more namespace.
+//! A network for each test: one namespace per machine, each connected by a cable to a switch in a further namespace.
 //!
-//! Nothing outside the namespaces that are made here is touched, and no address but those of [`address`] is used.
+//! It changes nothing outside these namespaces, and uses only the addresses of [`address`] and [`relayed`].
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -13,7 +13,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// The UDP port of every node.
 pub(crate) const PORT: u16 = 4801;
 
-/// What the names of all our namespaces begin with.
+/// The prefix of the names of all namespaces of these tests.
 const PREFIX: &str = "tally-net-";
 
 /// Numbers the labs of this process.
@@ -24,7 +24,7 @@ pub(crate) fn address(machine: usize) -> SocketAddr {
     addressed(machine, 1)
 }
 
-/// The address by which a machine is reached through the relay, when the lab has one.
+/// The address of a machine at the relay, if the lab has one.
 pub(crate) fn relayed(machine: usize) -> SocketAddr {
     addressed(machine, 101)
 }
@@ -34,7 +34,7 @@ fn addressed(machine: usize, base: u8) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 77, 0, host)), PORT)
 }
 
-/// Namespaces with the cables between them; gone when dropped.
+/// Namespaces with the cables between them. They are removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lab {
     stem: String,
@@ -42,7 +42,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// A lab with so many machines, or `None` where there can be none: then a line on stderr says so.
+    /// A lab with this number of machines. If it cannot be made, `None`, and a line on stderr says why.
     pub(crate) fn open(test: &str, machines: usize) -> Option<Self> {
         if let Err(why) = possible() {
             // Not by eprintln, which the test runner hides when a test passes.
@@ -72,7 +72,7 @@ impl Lab {
             ip(&format!("-n {namespace} link set lo up"));
             ip(&format!("-n {namespace} link set eth0 up"));
             ip(&format!("-n {hub} link set port{machine} master near up"));
-            // Makes place for rules that are asked before the local table.
+            // Makes room for rules that are evaluated before the local table.
             ip(&format!("-n {namespace} rule add pref 10 lookup local"));
             ip(&format!("-n {namespace} rule del pref 0"));
         }
@@ -88,12 +88,12 @@ impl Lab {
         format!("{}-{machine}", self.stem)
     }
 
-    /// Puts the cables of these machines into another switch: they reach each other and nobody else.
+    /// Plugs the cables of these machines into another switch: they reach only each other.
     pub(crate) fn part(&self, machines: &[usize]) {
         self.plug(machines, "far");
     }
 
-    /// Puts the cables of these machines back.
+    /// Plugs the cables of these machines back.
     pub(crate) fn join(&self, machines: &[usize]) {
         self.plug(machines, "near");
     }
@@ -104,17 +104,17 @@ impl Lab {
         }
     }
 
-    /// Whatever `from` sends to `to` is lost without a word; the other direction works.
-    pub(crate) fn deafen(&self, to: usize, from: usize) {
+    /// Everything that `from` sends to `to` is silently lost. The other direction works.
+    pub(crate) fn block_direction(&self, to: usize, from: usize) {
         self.rule("add", to, &format!("from {}", address(from).ip()));
     }
 
-    /// `to` hears `from` again.
-    pub(crate) fn undeafen(&self, to: usize, from: usize) {
+    /// `to` receives from `from` again.
+    pub(crate) fn open_direction(&self, to: usize, from: usize) {
         self.rule("del", to, &format!("from {}", address(from).ip()));
     }
 
-    /// Whatever comes for the node's UDP port is lost without a word, as by a firewall's rule.
+    /// Everything for the node's UDP port is silently lost, as with a firewall's rule.
     pub(crate) fn block_port(&self, machine: usize) {
         self.rule("add", machine, &format!("ipproto udp dport {PORT}"));
     }
@@ -124,7 +124,7 @@ impl Lab {
         self.rule("del", machine, &format!("ipproto udp dport {PORT}"));
     }
 
-    /// A rule of the machine's routing for what comes in from its cable.
+    /// A routing rule of the machine for packets from its cable.
     fn rule(&self, verb: &str, machine: usize, selector: &str) {
         ip(&format!("-n {} rule {verb} pref 1 iif eth0 {selector} blackhole", self.namespace(machine)));
     }
@@ -142,7 +142,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         for namespace in (0..self.machines).map(|machine| self.namespace(machine)).chain([self.hub()]) {
-            // One that was not made yet when a step before it failed.
+            // It does not exist if an earlier step failed.
             let _ = run("ip", &["netns", "del", &namespace]);
         }
     }
@@ -176,7 +176,7 @@ fn possible() -> Result<(), String> {
         .map_err(|error| format!("it needs iproute2, and a kernel with namespaces, veth and bridges: {error}"))
 }
 
-/// Removes what runs have left behind that were killed: their namespaces, and the nodes that they ran there.
+/// Removes the leftovers of killed test runs: their namespaces, and the nodes in them.
 fn sweep() {
     let Ok(list) = run("ip", &["netns", "list"]) else { return };
     for namespace in list.lines().filter_map(|line| line.split_whitespace().next()) {
@@ -186,7 +186,7 @@ fn sweep() {
         }
         for pid in run("ip", &["netns", "pids", namespace]).unwrap_or_default().lines() {
             let pid = pid.trim().parse().ok().and_then(rustix::process::Pid::from_raw);
-            // One that has ended in the meantime is what is wanted.
+            // It may have ended in the meantime.
             let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
         }
         let _ = run("ip", &["netns", "del", namespace]);
@@ -199,7 +199,7 @@ pub(crate) fn ip(arguments: &str) {
     run("ip", &words).unwrap_or_else(|error| panic!("ip {arguments}: {error}"));
 }
 
-/// Runs a command; what it prints, or why it failed.
+/// Runs a command, and returns its output or why it failed.
 pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
     if output.status.success() {

@@ -1,4 +1,4 @@
-//! Messages that no node of ours would send.
+//! Messages that no honest node sends.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, bounds,
 
 use crate::truth::INBOUND;
 
-/// A row under an address that nobody else counts.
+/// The key of an address that no node counts.
 pub(crate) fn address_key(number: u32) -> Vec<u8> {
     let [_, a, b, c] = number.to_be_bytes();
     let (key, len) = key::from_net(std::net::IpAddr::from([198, 18 | a & 1, b, c]).into());
     key[..len].to_vec()
 }
 
-/// Rows as a delta has them: slot, version, and the key or none for a vacant one.
+/// The rows of a delta: slot, version, and the key; no key for a vacant slot.
 pub(crate) fn rows(after: u64, rows: impl IntoIterator<Item = (u32, u64, Option<Vec<u8>>)>) -> Vec<u8> {
     let mut writer = RowWriter::new(after);
     for (slot, version, key) in rows {
@@ -44,12 +44,12 @@ pub(crate) fn delta<'a>(object: &str, actor: &Actor, after: u64, upto: u64, rows
     })
 }
 
-/// A digest that says of these actors that their rows are known up to a version.
+/// A digest that states applied versions of these actors.
 pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<Item = (Actor, u64)>) -> Message<'_> {
-    let entries = actors.into_iter().map(|(actor, have)| DigestEntry {
+    let entries = actors.into_iter().map(|(actor, applied)| DigestEntry {
         actor,
         since: 0,
-        applied: have,
+        applied,
         low_water: 0,
         fingerprint: 1,
         age_ms: None,
@@ -70,7 +70,7 @@ pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<I
     })
 }
 
-/// A digest that says that these nodes are forgotten, all runs that there can be.
+/// A digest that states that all possible runs of these nodes are forgotten.
 pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeName>) -> Message<'static> {
     let Message::Digest(mut digest) = digest(INBOUND, incarnation, []) else { unreachable!("it is one") };
     digest.tombstones = nodes
@@ -85,10 +85,10 @@ pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeNa
     Message::Digest(digest)
 }
 
-/// A life of a run as the membership names it: node, address, run, life, and whether it has left.
+/// A life of a run in the membership: node, address, run, life, and whether it has left.
 pub(crate) type Named = (NodeName, SocketAddr, u64, u32, bool);
 
-/// What a member says of another one.
+/// The state of a member in hearsay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Alive = 0,
@@ -96,7 +96,7 @@ pub(crate) enum State {
     Down = 2,
 }
 
-/// A membership datagram from one node to another that says this of others.
+/// A membership datagram from one node to another with hearsay about other members.
 pub(crate) fn gossip(from: &Named, to: &Named, said: &[(Named, u16, State)]) -> Vec<u8> {
     const GOSSIP: u8 = 8;
     let written = |parts: Result<Vec<u8>, postcard::Error>| parts.expect("it can be written");

@@ -1,9 +1,9 @@
-//! The real network: nodes as processes on machines of their own, with cables that are pulled.
+//! Network tests: nodes as processes in network namespaces, with faults of the network.
 //!
-//! Each test makes network namespaces, five with a node and one with whoever disturbs them, cabled to a switch in a
-//! further one; counts under load; breaks something; and in the end wants every node to show, for the cluster and for each
-//! node, exactly what an independent tally says. It needs root and iproute2; without them a test says that it is skipped.
-//! docs/network-tests.md says how to run it, and has the table of a run.
+//! Each test makes network namespaces: five with a node, one for an attacker, and one with the switch. It counts under load and
+//! causes a fault. In the end the views of every node, of the cluster and of each node, have to equal an independent tally. The
+//! tests need root and iproute2; without them each test reports that it is skipped. docs/network-tests.md says how to run them,
+//! and has the table of a run.
 #![cfg(target_os = "linux")]
 #![allow(clippy::tests_outside_test_module, reason = "a test crate of its own")]
 

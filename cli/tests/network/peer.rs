@@ -1,5 +1,5 @@
-//! A peer with a valid certificate of the cluster that says what it likes: QUIC, a hello and frames, and nothing of what
-//! keeps a node of ours from saying it.
+//! A peer with a valid certificate of the cluster that can send anything: QUIC, a hello and frames, without the checks of an
+//! honest node.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use tallymesh_schemas::{Actor, NodeName, StructureId, bounds, frame};
 
 use crate::lab;
 
-/// Longer than anything takes on a link that is up.
+/// Longer than any exchange on a link takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The files that say who the peer is.
+/// The files of the peer's identity.
 #[derive(Debug, Clone)]
 pub(crate) struct Papers {
     pub(crate) authority: PathBuf,
@@ -36,7 +36,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// On the machine of the thread that calls.
+    /// A peer on the machine of the calling thread.
     pub(crate) fn new(papers: Papers) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -56,7 +56,7 @@ impl Peer {
         Self { endpoint, papers }
     }
 
-    /// Links with a node, as this run.
+    /// Links to a node, as this run.
     pub(crate) async fn link(&self, node: usize, incarnation: u64) -> Talk {
         let name = crate::cluster::name(node);
         let connecting = self.endpoint.connect(lab::address(node), name.as_str()).expect("an address");
@@ -65,37 +65,37 @@ impl Peer {
         let ours = lab::address(crate::cluster::STRANGER);
         let hello = postcard::to_stdvec(&(&self.papers.name, incarnation, 1u64, ours, "test")).expect("a hello");
         stream.write_all(&framed(&hello)).await.expect("the hello is sent");
-        let heard = Arc::new(Mutex::new(Heard::default()));
+        let received = Arc::new(Mutex::new(Received::default()));
         let incoming = conn.accept_uni().await.expect("the node has a stream, too");
-        tokio::spawn(hear(incoming, Arc::clone(&heard)));
-        Talk { conn, stream, heard, nonce: 0 }
+        tokio::spawn(receive(incoming, Arc::clone(&received)));
+        Talk { conn, stream, received, nonce: 0 }
     }
 }
 
-/// What the node has said on a link.
+/// What the node has sent on a link.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
-    /// How far it is with each actor's rows.
+pub(crate) struct Received {
+    /// Its applied versions of each actor's rows.
     pub(crate) heads: BTreeMap<(StructureId, Actor), u64>,
-    /// What it asked for.
+    /// Its requests for rows.
     pub(crate) wants: Vec<Want>,
     /// The last probe that it answered.
     pub(crate) answered: u64,
 }
 
-/// A link of the peer's.
+/// A link of the peer.
 #[derive(Debug)]
 pub(crate) struct Talk {
     conn: Connection,
     stream: SendStream,
-    heard: Arc<Mutex<Heard>>,
+    received: Arc<Mutex<Received>>,
     nonce: u64,
 }
 
 impl Talk {
-    /// Says a message; `false` when the node has closed the link.
-    pub(crate) async fn say(&mut self, message: &Message<'_>) -> bool {
-        // Past the checks that a node of ours makes before it sends.
+    /// Sends a message; `false` if the node has closed the link.
+    pub(crate) async fn send(&mut self, message: &Message<'_>) -> bool {
+        // Without the checks of an honest node.
         self.frame(&postcard::to_stdvec(message).expect("it can be written")).await
     }
 
@@ -111,7 +111,7 @@ impl Talk {
 
     /// Sends a datagram.
     pub(crate) fn datagram(&self, bytes: Vec<u8>) {
-        // One that finds no room is lost, as datagrams are.
+        // A datagram that finds no room is lost.
         let _ = self.conn.send_datagram(bytes.into());
     }
 
@@ -126,19 +126,19 @@ impl Talk {
         ended.unwrap_or_else(|_| panic!("{what}: the link is still open")).to_string()
     }
 
-    /// Waits until the node has answered a probe: then it has read all that was said before.
-    pub(crate) async fn heard_out(&mut self, what: &str) {
+    /// Waits until the node has answered a probe. Then it has read everything that was sent before.
+    pub(crate) async fn all_read(&mut self, what: &str) {
         self.nonce += 1;
         let nonce = self.nonce;
-        assert!(self.say(&Message::Probe { nonce }).await, "{what}: the link ended");
-        self.until(what, |heard| (heard.answered >= nonce).then_some(())).await;
+        assert!(self.send(&Message::Probe { nonce }).await, "{what}: the link ended");
+        self.until(what, |received| (received.answered >= nonce).then_some(())).await;
     }
 
-    /// Waits until something was heard.
-    pub(crate) async fn until<T>(&self, what: &str, mut look: impl FnMut(&Heard) -> Option<T>) -> T {
+    /// Waits until `look` finds something in what the node has sent.
+    pub(crate) async fn until<T>(&self, what: &str, mut look: impl FnMut(&Received) -> Option<T>) -> T {
         let wait = async {
             loop {
-                if let Some(found) = look(&self.heard.lock().expect("nobody panics with it")) {
+                if let Some(found) = look(&self.received.lock().expect("no thread panics with it")) {
                     return found;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -151,13 +151,13 @@ impl Talk {
         }
     }
 
-    /// Leaves without a word.
+    /// Closes the link without a goodbye.
     pub(crate) fn close(self) {
         self.conn.close(0u32.into(), b"");
     }
 }
 
-async fn hear(mut stream: RecvStream, heard: Arc<Mutex<Heard>>) {
+async fn receive(mut stream: RecvStream, received: Arc<Mutex<Received>>) {
     let mut first = true;
     loop {
         let mut header = [0; frame::HEADER_BYTES];
@@ -171,15 +171,15 @@ async fn hear(mut stream: RecvStream, heard: Arc<Mutex<Heard>>) {
         if std::mem::take(&mut first) {
             continue;
         }
-        let mut heard = heard.lock().expect("nobody panics with it");
+        let mut received = received.lock().expect("no thread panics with it");
         match Message::decode(&payload).expect("a node sends good messages") {
             Message::Digest(digest) => {
-                heard.answered = heard.answered.max(digest.answers);
+                received.answered = received.answered.max(digest.answers);
                 for part in digest.structures {
-                    heard.heads.extend(part.entries.into_iter().map(|e| ((part.structure, e.actor), e.applied)));
+                    received.heads.extend(part.entries.into_iter().map(|e| ((part.structure, e.actor), e.applied)));
                 }
             }
-            Message::Want(want) => heard.wants.push(want),
+            Message::Want(want) => received.wants.push(want),
             _ => {}
         }
     }

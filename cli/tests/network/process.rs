@@ -19,7 +19,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a node in a namespace and waits until it says that it serves. What it logs is appended to `log`.
+    /// Starts a node in a namespace and waits until it serves. Its log is appended to `log`.
     pub(crate) fn start(namespace: &str, config: &Path, log: &Path) -> Self {
         let stderr = File::options().create(true).append(true).open(log).expect("a log can be written");
         let mut child = Command::new("ip")
@@ -45,11 +45,11 @@ impl Process {
     }
 
     fn pid(&self) -> Pid {
-        // `ip netns exec` becomes the node, so this is the node's own.
+        // `ip netns exec` becomes the node, so this is the process id of the node.
         Pid::from_child(&self.child)
     }
 
-    /// Kills it without a warning.
+    /// Kills it.
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("it runs");
         self.child.wait().expect("it is our child");
@@ -60,8 +60,8 @@ impl Process {
         kill_process(self.pid(), Signal::STOP).expect("it runs");
     }
 
-    /// Lets it go on.
-    pub(crate) fn go_on(&self) {
+    /// Continues it.
+    pub(crate) fn resume(&self) {
         kill_process(self.pid(), Signal::CONT).expect("it runs");
     }
 
@@ -70,7 +70,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Memory that it has now and that it had at most, in KiB.
+    /// Its current and its peak memory, in KiB.
     pub(crate) fn memory(&self) -> (u64, u64) {
         let path = PathBuf::from(format!("/proc/{}/status", self.pid()));
         let status = std::fs::read_to_string(&path).expect("it runs");
@@ -90,7 +90,7 @@ impl Drop for Process {
     }
 }
 
-/// What stands out in a log, and its end.
+/// The warnings and errors of a log, and its end.
 pub(crate) fn tail(log: &Path) -> String {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<_> = text.lines().collect();

@@ -1,7 +1,7 @@
-//! A relay in the switch's namespace that loses and delays what it passes on, for kernels without netem.
+//! A relay in the switch's namespace that loses and delays datagrams, for kernels without netem.
 //!
-//! Each machine has an address at the relay, which it advertises. What comes from one machine to another's address is
-//! sent on from the first one's address: to the nodes it looks like the network that it stands for.
+//! Each machine advertises an address at the relay. The relay forwards a datagram to another machine's address, with the sender's
+//! address at the relay as its source. So it looks like a network to the nodes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::truth::Random;
 /// Larger than any datagram that fits the cables.
 const DATAGRAM: usize = 2048;
 
-/// What the relay does to what passes.
+/// What the relay does to datagrams.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Weather {
-    /// Datagrams of a hundred that are lost.
+    /// Percentage of lost datagrams.
     pub(crate) loss: u64,
-    /// How long each takes.
+    /// The delay of each other datagram.
     pub(crate) delay: Duration,
 }
 
@@ -43,7 +43,7 @@ struct State {
 }
 
 impl Relay {
-    /// Starts a relay between the machines of a lab. The sky is clear.
+    /// Starts a relay between the machines of a lab, without loss and delay.
     pub(crate) fn start(lab: &Lab, machines: usize, weather: Weather) -> Self {
         let hub = lab.hub();
         for machine in 0..machines {
@@ -60,12 +60,12 @@ impl Relay {
         Self { state, end: Some(end), thread: Some(thread) }
     }
 
-    /// The weather begins.
+    /// Begins to lose and to delay datagrams.
     pub(crate) fn begin_storm(&self) {
         self.state.storm.store(true, Ordering::Relaxed);
     }
 
-    /// The weather ends.
+    /// Ends the loss and the delay.
     pub(crate) fn end_storm(&self) {
         self.state.storm.store(false, Ordering::Relaxed);
     }
@@ -80,7 +80,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // A relay that panicked has failed the test already: nothing passed any more.
+            // If it panicked, the test has failed already, because no datagram passed any more.
             let _ = thread.join();
         }
     }
@@ -96,16 +96,16 @@ async fn pass_on(state: Arc<State>, machines: usize, ended: oneshot::Receiver<()
     for to in 0..machines {
         tasks.spawn(receive(Arc::clone(&state), Arc::clone(&sockets), to));
     }
-    // An error says that the relay was dropped, which is what is waited for.
+    // It ends with an error when the relay is dropped.
     let _ = ended.await;
 }
 
-/// Takes what comes to one machine's address.
+/// Forwards the datagrams to one machine's address.
 async fn receive(state: Arc<State>, sockets: Arc<[UdpSocket]>, to: usize) {
     let mut random = Random(to as u64);
     let mut datagram = vec![0; DATAGRAM];
     loop {
-        // An unreachable port is told as an error of the next read: a node that does not run.
+        // The next read reports an unreachable port as an error: the node does not run.
         let Ok((len, sender)) = sockets[to].recv_from(&mut datagram).await else { continue };
         let Some(from) = (0..sockets.len()).find(|machine| lab::address(*machine) == sender) else { continue };
         let storm = state.storm.load(Ordering::Relaxed);
@@ -128,6 +128,6 @@ async fn receive(state: Arc<State>, sockets: Arc<[UdpSocket]>, to: usize) {
 }
 
 async fn send(socket: &UdpSocket, data: &[u8], to: SocketAddr) {
-    // What cannot be sent is lost, as on any network.
+    // A datagram that cannot be sent is lost, as on any network.
     let _ = socket.send_to(data, to).await;
 }

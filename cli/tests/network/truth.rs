@@ -1,4 +1,4 @@
-//! The truth: what was counted, kept apart from the nodes that counted it.
+//! The ground truth: a record of all counts, separate from the nodes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,37 +9,37 @@ use std::time::Duration;
 
 use crate::admin::Admin;
 
-/// The objects that are counted in: one that lets a dead node's counts go, and two that hold them.
+/// The objects of the load: one that drops a dead node's counts, and two that hold them.
 pub(crate) const OBJECTS: [&str; 3] = [INBOUND, DOMAINS, "outbound_binding_domains"];
 
-/// Lets a dead node's counts go.
+/// Drops a dead node's counts.
 pub(crate) const INBOUND: &str = "inbound_cidr";
 
 /// Holds a dead node's counts.
 pub(crate) const DOMAINS: &str = "outbound_domains";
 
-/// Lines that a load adds at a time, and the pause behind them: some thousand additions a second on each node.
+/// Lines that a load adds at a time, and the pause after them: some thousand additions a second on each node.
 const LINES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// What one object counts.
+/// The counts of one object.
 pub(crate) type View = BTreeMap<String, i64>;
 
-/// What the present runs of the nodes have counted.
+/// The true counts of the current runs of the nodes.
 #[derive(Debug, Clone)]
 pub(crate) struct Truth(Vec<Arc<Mutex<BTreeMap<&'static str, View>>>>);
 
 impl Truth {
-    /// Nothing is counted yet.
+    /// Without counts.
     pub(crate) fn new(nodes: usize) -> Self {
         Self((0..nodes).map(|_| Arc::default()).collect())
     }
 
-    /// What these nodes count together.
+    /// The sum of the counts of these nodes.
     pub(crate) fn view(&self, nodes: impl IntoIterator<Item = usize>, object: &str) -> View {
         let mut view = View::new();
         for node in nodes {
-            let counted = self.0[node].lock().expect("nobody panics with it");
+            let counted = self.0[node].lock().expect("no thread panics with it");
             for (key, n) in counted.get(object).into_iter().flatten() {
                 *view.entry(key.clone()).or_default() += n;
             }
@@ -48,14 +48,14 @@ impl Truth {
         view
     }
 
-    /// The node has begun a new run.
+    /// Records that a node has begun a new run.
     pub(crate) fn begin(&self, node: usize) {
-        self.0[node].lock().expect("nobody panics with it").clear();
+        self.0[node].lock().expect("no thread panics with it").clear();
     }
 
-    /// The node has acknowledged these lines.
+    /// Records lines that a node has acknowledged.
     pub(crate) fn note(&self, node: usize, object: &'static str, lines: &[(String, i64)]) {
-        let mut counted = self.0[node].lock().expect("nobody panics with it");
+        let mut counted = self.0[node].lock().expect("no thread panics with it");
         let view = counted.entry(object).or_default();
         for (key, n) in lines {
             *view.entry(key.clone()).or_default() += n;
@@ -83,7 +83,7 @@ impl Load {
         Self { stop, thread }
     }
 
-    /// Ends; how much was added.
+    /// Ends the load, and returns how much it added.
     pub(crate) fn end(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
         let (added, end) = self.finish();
@@ -91,7 +91,7 @@ impl Load {
         added
     }
 
-    /// The load of a node that was killed, which ends by itself with the next thing that it asks.
+    /// The end of the load of a killed node: its next request fails. Returns how much it added.
     pub(crate) fn end_of_killed(self) -> u64 {
         let (added, end) = self.finish();
         end.expect_err("a killed node does not answer");
@@ -124,7 +124,7 @@ fn count(
     Ok(())
 }
 
-/// A key out of some hundred: all nodes count the same ones.
+/// One of some hundred keys, which are the same on all nodes.
 fn key(object: &str, random: &mut Random) -> String {
     let number = random.below(800);
     match object {

@@ -1,15 +1,14 @@
-//! Waiting for a condition, never for a while.
+//! Waits for conditions, never for a fixed time.
 
 use std::time::{Duration, Instant};
 
-/// Longer than a cluster takes to be whole again, on a machine that is busy.
+/// Longer than a cluster needs to recover on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Time between two looks.
+/// The pause between two checks.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Looks until there is something, and says how long it took. What a look lacks is what the test fails with when time is
-/// up.
+/// Calls `look` until it succeeds, and returns how long that took. When the time is over, the test fails with its last error.
 pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<T, String>) -> (T, Duration) {
     let start = Instant::now();
     loop {
@@ -21,7 +20,7 @@ pub(crate) fn until<T>(what: &str, within: Duration, mut look: impl FnMut() -> R
     }
 }
 
-/// As [`until`] for what is there or is not.
+/// Like [`until`], for a condition without a value.
 pub(crate) fn until_true(what: &str, within: Duration, mut look: impl FnMut() -> bool) -> Duration {
-    until(what, within, || if look() { Ok(()) } else { Err("it is not so yet".to_owned()) }).1
+    until(what, within, || if look() { Ok(()) } else { Err("the condition is false".to_owned()) }).1
 }

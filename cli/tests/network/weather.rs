@@ -1,4 +1,4 @@
-//! A network that loses and delays.
+//! A network that loses and delays packets.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ const STORM: Weather = Weather { loss: 30, delay: Duration::from_millis(100) };
 /// How long the cluster counts in the storm.
 const LASTS: Duration = Duration::from_secs(20);
 
-/// Makes the weather: the kernel's netem where there is one, else the relay.
+/// Loses and delays packets: with the kernel's netem if it has one, else with the relay.
 enum Maker {
     Netem,
     Relay(Relay),
@@ -51,7 +51,7 @@ impl Maker {
         }
     }
 
-    /// How many datagrams passed and how many were lost.
+    /// The numbers of passed and of lost datagrams.
     fn seen(&self, lab: &Lab) -> (u64, u64) {
         match self {
             Self::Relay(relay) => relay.seen(),
@@ -69,7 +69,7 @@ impl Maker {
     }
 }
 
-/// What `tc` says: `Sent 5040 bytes 45 pkt (dropped 12, overlimits 0 requeues 0)`.
+/// Reads the output of `tc`: `Sent 5040 bytes 45 pkt (dropped 12, overlimits 0 requeues 0)`.
 fn netem_counters(namespace: &str) -> (u64, u64) {
     let text = run("tc", &["-n", namespace, "-s", "qdisc", "show", "dev", "eth0"]).expect("tc shows it");
     let words: Vec<_> = text.split([' ', ',', '(', '\n']).filter(|word| !word.is_empty()).collect();
@@ -78,8 +78,8 @@ fn netem_counters(namespace: &str) -> (u64, u64) {
     (number(sent), number(words.iter().position(|word| *word == "dropped").map(|at| at + 1)))
 }
 
-/// Of a hundred datagrams in either direction 30 are lost, and the others take 100 ms. Counting goes on, and what was
-/// counted becomes exact everywhere while the storm lasts.
+/// In both directions 30 of 100 datagrams are lost, and the others take 100 ms. The nodes count meanwhile, and all views become
+/// exact while the storm lasts.
 #[test]
 fn loss_and_delay() {
     let Some(lab) = Lab::open("loss_and_delay", NODES + 1) else { return };
@@ -93,7 +93,7 @@ fn loss_and_delay() {
     while storm.elapsed() < LASTS {
         waves += 1;
         cluster.add(waves % NODES, DOMAINS, "wave.example", 1);
-        until("a count goes round in the storm", PATIENCE, || {
+        until("a count reaches all nodes in the storm", PATIENCE, || {
             let seen: Vec<_> = (0..NODES).map(|node| cluster.total(node, DOMAINS, "wave.example")).collect();
             if seen.iter().all(|seen| *seen == waves as i64) {
                 Ok(())
@@ -106,16 +106,16 @@ fn loss_and_delay() {
     let added = loads.into_iter().map(Load::end).sum();
     let (passed, lost) = maker.seen(&cluster.lab);
     let share = lost * 100 / (passed + lost).max(1);
-    assert!(lost > 500 && (25..35).contains(&share), "the storm was one: {lost} of {} lost", passed + lost);
+    assert!(lost > 500 && (25..35).contains(&share), "the storm had an effect: {lost} of {} lost", passed + lost);
     let exact = cluster.exact();
     maker.end(&cluster.lab);
-    let whole = cluster.whole();
+    let all_linked = cluster.all_linked();
     cluster.exact();
     let each = lasted.as_secs_f64() / waves as f64;
-    let bit = format!(
-        "{lost} of {} datagrams lost; a count was everywhere in {each:.1} s on average; exact before the storm ended",
+    let effect = format!(
+        "{lost} of {} datagrams lost; a count reached all nodes in {each:.1} s on average; exact before the storm ended",
         passed + lost
     );
     let fault = format!("{} % loss and {} ms delay each way ({})", STORM.loss, STORM.delay.as_millis(), maker.name());
-    Row { fault, lasted, bit, added, whole, exact, peak_mib: cluster.sound() }.print();
+    Row { fault, lasted, effect, added, all_linked, exact, peak_mib: cluster.sound() }.print();
 }

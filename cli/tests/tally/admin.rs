@@ -1,4 +1,4 @@
-//! The admin socket: clients that are silent, slow or many, answers that are long, and the file itself.
+//! The admin socket: silent, slow and many clients, long answers, and the socket's file.
 
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -34,7 +34,7 @@ impl Client {
         admin::decode(&payload).unwrap()
     }
 
-    /// Asks for something that is done without an answer.
+    /// Sends a request whose answer is only an acknowledgement.
     fn order(&mut self, request: &Request) {
         self.send(request);
         assert_eq!(self.receive(), Answer::Done);
@@ -71,14 +71,14 @@ fn silent_clients_do_not_keep_others_out() {
         client
     }));
     mesh.ask("relay-0-1", &["cluster", "nodename"]).ok();
-    // Those that do not read what they have asked for.
+    // Clients that do not read their answers.
     clients.extend((0..100).map(|_| {
         let mut client = Client::new(&path);
         client.send(&Request::Show { object: "inbound_cidr".to_owned(), from: None });
         client.0
     }));
     mesh.ask("relay-0-1", &["cluster", "nodename"]).ok();
-    // And those that wait for a verification.
+    // And clients that wait for a verification.
     let patience = Duration::from_secs(600);
     clients.extend((0..100).map(|_| {
         let mut client = Client::new(&path);
@@ -100,7 +100,7 @@ fn a_leaving_node_removes_no_socket_but_its_own() {
     UnixStream::connect(&path).unwrap();
     drop(other);
 
-    // What only looks like a leftover of its own is not the node's to remove.
+    // The node does not remove a file that only looks like a leftover of its own.
     let beside = path.with_extension("sock.new");
     std::fs::write(&beside, "mine").unwrap();
     mesh.start("relay-0-1", &[]);
@@ -143,7 +143,7 @@ fn answers_larger_than_a_frame_come_in_pages() {
     assert_eq!(shown.as_array().map(Vec::len), Some(600));
     mesh.ask("relay-0-1", &["shared", "show", "bytes"]).ok();
 
-    // A message that quotes what was asked for fits as well.
+    // An error message that quotes the request fits into a frame as well.
     let key = "\u{1}".repeat(900_000);
     client.send(&Request::Add { object: "inbound_cidr".to_owned(), key, n: 1 });
     assert!(matches!(client.receive(), Answer::Error { .. }));
@@ -162,7 +162,7 @@ fn watchers_that_do_not_read_are_bounded_in_total() {
             watcher
         })
         .collect();
-    // A watcher that has been told of something watches; none reads any more from then on.
+    // A watcher that received a change has started to watch. From then on no watcher reads.
     let mut n = 0;
     for watcher in &mut watchers {
         watcher.0.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
@@ -200,7 +200,7 @@ fn running_out_of_descriptors_is_logged_once() {
         .collect();
     mesh.logs("relay-0-1", "Too many open files");
     drop(holders);
-    eventually("the node answers, and nothing is held any more", SOON, || {
+    eventually("the node answers, and no hold is left", SOON, || {
         let said = mesh.ask("relay-0-1", &["count", "outbound_domains", "example.com"]);
         let idle = said.stdout.lines().last().is_some_and(|line| line.trim_start().starts_with("0 "));
         if said.code == Some(0) && idle { Ok(()) } else { Err(format!("{said:?}")) }

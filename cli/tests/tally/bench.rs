@@ -1,4 +1,4 @@
-//! The bench in its shortest form: what it prints, for people and for programs.
+//! The bench in its shortest form: its output, for people and for programs.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
@@ -23,7 +23,7 @@ const MEASURES: [&str; 11] = [
 ];
 
 #[test]
-fn the_bench_measures_everything_and_says_where() {
+fn the_bench_measures_everything_and_describes_the_machine() {
     let ended = tally(&["bench", "--seconds", "1", "--rows", "1000", "--against-redis", "--output", "json"]);
     let without = ended.stderr.contains("redis-server is not on the PATH: measured without it");
     let report: Value = serde_json::from_str(&ended.ok()).unwrap();
@@ -42,9 +42,9 @@ fn the_bench_measures_everything_and_says_where() {
     }
 }
 
-/// Killed in the middle, it leaves no server and no folder behind.
+/// A bench that is killed leaves no server and no folder behind.
 #[test]
-fn a_bench_that_is_killed_takes_its_servers_along() {
+fn a_killed_bench_leaves_no_server_behind() {
     if Command::new("redis-server").arg("--version").output().is_err() {
         eprintln!("skipped: redis-server is not on the PATH");
         return;

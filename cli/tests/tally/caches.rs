@@ -74,7 +74,7 @@ fn values_and_gauges_are_the_same_on_all_nodes() {
 }
 
 #[test]
-fn a_time_to_live_that_is_none_is_said() {
+fn an_invalid_time_to_live_is_refused() {
     let ended = tally_with(&["cache", "set", "sessions", "k", "v", "--ttl", "5D"], b"").fails(2);
     assert!(ended.contains("no time to live"), "{ended}");
 }

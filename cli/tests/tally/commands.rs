@@ -1,4 +1,4 @@
-//! Each command against a running node: what it prints, and how it ends.
+//! Each command against a running node: its output and its exit code.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -50,9 +50,9 @@ fn counting_and_asking() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_told_with_its_exit_code() {
+fn bad_requests_fail_with_a_message_and_an_exit_code() {
     let mesh = Mesh::running(&["relay-0-1"]);
-    for (arguments, told) in [
+    for (arguments, expected) in [
         (["count", "outbound", "example.com"].as_slice(), "outbound_binding_domains, outbound_cidr, outbound_domains"),
         (&["count", "inbound_cdir", "192.0.2.7"], "no object \"inbound_cdir\""),
         (&["shared", "show", "inbound", "from", "relay-0-9"], "nothing is known of node relay-0-9"),
@@ -83,18 +83,18 @@ fn what_cannot_be_answered_is_told_with_its_exit_code() {
         (&["shared"], "Usage"),
     ] {
         let said = mesh.ask("relay-0-1", arguments).fails(2);
-        assert!(said.contains(told), "{arguments:?} said {said}");
+        assert!(said.contains(expected), "{arguments:?} printed {said}");
     }
-    // Refused input has counted nothing.
+    // Refused input is not counted.
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "0.0.0.0/0"), 0);
 
-    let missing = mesh.path("nobody.sock");
+    let missing = mesh.path("missing.sock");
     let unreachable = tally(&["--at", missing.to_str().unwrap(), "shared", "list"]).fails(3);
     assert!(unreachable.contains("there is no such socket"), "{unreachable}");
     let abandoned = mesh.path("abandoned.sock");
     drop(std::os::unix::net::UnixListener::bind(&abandoned).unwrap());
     let unreachable = tally(&["--at", abandoned.to_str().unwrap(), "shared", "list"]).fails(3);
-    assert!(unreachable.contains("nobody listens there"), "{unreachable}");
+    assert!(unreachable.contains("no node listens there"), "{unreachable}");
     assert!(tally(&["shared", "list"]).fails(2).contains("TALLY_AT"));
     let at = mesh.file("relay-0-1", "sock");
     let by_environment = command().env("TALLY_AT", at).args(["cluster", "nodename"]).output().unwrap();
@@ -113,21 +113,21 @@ fn loading_streams_and_stops_at_a_bad_line() {
     let mut bad: Vec<_> = (0..4000).map(|n| format!("172.16.{}.{}", n / 256, n % 256)).collect();
     bad[2999] = "172.16.0.0/33".to_owned();
     let text = format!("# heading\n{}\n", bad.join("\n"));
-    let told = mesh.feed("relay-0-1", &["load", "inbound_cidr"], &text).fails(2);
-    assert!(told.contains("stdin:3001: \"172.16.0.0/33\" is not an address or CIDR block"), "{told}");
-    assert!(told.contains("2999 lines before it have been counted"), "{told}");
+    let error = mesh.feed("relay-0-1", &["load", "inbound_cidr"], &text).fails(2);
+    assert!(error.contains("stdin:3001: \"172.16.0.0/33\" is not an address or CIDR block"), "{error}");
+    assert!(error.contains("2999 lines before it have been counted"), "{error}");
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "172.16.0.0/12"), 2999);
 
-    let told = mesh.feed("relay-0-1", &["load", "inbound_cidr"], "192.0.2.1 1099511627777\n").fails(2);
-    assert!(told.contains("stdin:1: 1099511627777 is more than one step may add or remove"), "{told}");
+    let error = mesh.feed("relay-0-1", &["load", "inbound_cidr"], "192.0.2.1 1099511627777\n").fails(2);
+    assert!(error.contains("stdin:1: 1099511627777 is more than one step may add or remove"), "{error}");
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.1"), 0);
     mesh.feed("relay-0-1", &["load", "inbound_cidr"], "192.0.2.8 1099511627776\n192.0.2.8 -1099511627776\n").ok();
 
     let file = mesh.path("lines.txt");
     std::fs::write(&file, "192.0.2.1 x\n192.0.2.1\n\n192.0.2.2 4 4\nnobody 3\n192.0.2.3 -1").unwrap();
     let file = file.to_str().unwrap();
-    let told = mesh.ask("relay-0-1", &["load", "inbound_cidr", file]).fails(2);
-    assert!(told.contains(&format!("{file}:1: \"x\" is not a whole number")), "{told}");
+    let error = mesh.ask("relay-0-1", &["load", "inbound_cidr", file]).fails(2);
+    assert!(error.contains(&format!("{file}:1: \"x\" is not a whole number")), "{error}");
     let json = mesh.ask("relay-0-1", &["--output", "json", "load", "inbound_cidr", file, "--skip-bad"]).ok();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["lines"], &json["bad"]), (&2.into(), &3.into()));
@@ -135,9 +135,9 @@ fn loading_streams_and_stops_at_a_bad_line() {
     assert_eq!(mesh.total("relay-0-1", "inbound_cidr", "192.0.2.1"), 1);
 }
 
-/// More connections hold than are served at a time: they have given their places back, and the console answers.
+/// More connections hold than the node serves at a time: a hold gives its place back, so the console answers.
 #[test]
-fn holds_do_not_silence_the_console() {
+fn holds_do_not_block_the_console() {
     let mesh = Mesh::running(&["relay-0-1"]);
     let hold =
         Request::Hold { object: "outbound_domains".to_owned(), key: "example.com".to_owned(), limits: Vec::new() };
@@ -170,7 +170,7 @@ fn a_hold_counts_while_its_command_runs() {
     );
     counts(1);
 
-    // The other node knows of it, and has no room for a second.
+    // The other node has received the count, and has no room for a second one.
     let mark = mesh.path("ran");
     let limited = [&hold[..], &["--limit", "1", "--", "touch", mark.to_str().unwrap()]].concat();
     let no = mesh.ask("relay-0-2", &limited).fails(1);
@@ -183,7 +183,7 @@ fn a_hold_counts_while_its_command_runs() {
     assert_eq!(held.code(), 7);
     counts(0);
 
-    // Signals are the command's business; how it ends is how tally ends.
+    // Signals go to the command, and tally ends with the command's exit code.
     let trap = "trap 'kill $!; exit 9' TERM; sleep 60 & echo ready; wait";
     let mut held = Process::start(mesh.asking("relay-0-1", &hold).args(["--", "sh", "-c", trap]));
     assert_eq!(held.lines.recv_timeout(SOON).unwrap(), "ready");
@@ -195,7 +195,7 @@ fn a_hold_counts_while_its_command_runs() {
     assert_eq!(killed.code, Some(137));
     assert_eq!(mesh.ask("relay-0-1", &[&hold[..], &["--", "./no-such-command"]].concat()).code, Some(127));
 
-    // Killed without a word, the hold is let go all the same.
+    // The hold is released even if tally is killed.
     let mut held =
         Process::start(mesh.asking("relay-0-1", &hold).args(["--", "sh", "-c", "read x"]).stdin(Stdio::piped()));
     counts(1);
@@ -204,7 +204,7 @@ fn a_hold_counts_while_its_command_runs() {
     counts(0);
 }
 
-/// One call holds an address and checks the address and the blocks around it; nothing counts twice.
+/// One call holds an address and checks the address and the blocks around it. Nothing is counted twice.
 #[test]
 fn a_hold_is_limited_by_the_address_and_its_blocks() {
     let mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
@@ -249,25 +249,25 @@ fn a_hold_is_limited_by_the_address_and_its_blocks() {
 }
 
 #[test]
-fn a_watch_tells_of_changes_until_it_is_ended() {
+fn a_watch_prints_changes_until_it_is_ended() {
     let mut mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
     let mut watch = Process::start(mesh.asking("relay-0-2", &["watch", "inbound_cidr"]).stderr(Stdio::piped()));
     let mut json =
         Process::start(mesh.asking("relay-0-2", &["--output", "json", "watch", "inbound"]).stderr(Stdio::piped()));
-    // Both watch from some moment on: count until they have told of it.
-    let (mut told, mut told_json, mut total) = (None, None, 0);
-    eventually("both tell of a change", SOON, || {
+    // Each watch begins at some moment: count until both have printed a change.
+    let (mut printed, mut printed_json, mut total) = (None, None, 0);
+    eventually("both print a change", SOON, || {
         mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.7"]).ok();
         total += 1;
-        told = told.take().or_else(|| watch.lines.try_recv().ok());
-        told_json = told_json.take().or_else(|| json.lines.try_recv().ok());
-        if told.is_some() && told_json.is_some() { Ok(()) } else { Err(format!("{told:?} {told_json:?}")) }
+        printed = printed.take().or_else(|| watch.lines.try_recv().ok());
+        printed_json = printed_json.take().or_else(|| json.lines.try_recv().ok());
+        if printed.is_some() && printed_json.is_some() { Ok(()) } else { Err(format!("{printed:?} {printed_json:?}")) }
     });
-    let mut line = told.unwrap();
+    let mut line = printed.unwrap();
     assert!(line.starts_with("192.0.2.7 "), "{line}");
-    let change: serde_json::Value = serde_json::from_str(&told_json.unwrap()).unwrap();
+    let change: serde_json::Value = serde_json::from_str(&printed_json.unwrap()).unwrap();
     assert_eq!(change["key"], "192.0.2.7");
-    // The last that is told is the count as it stays.
+    // The last line has the final count.
     while line != format!("192.0.2.7 {total}") {
         line = watch.lines.recv_timeout(SOON).unwrap();
     }
@@ -295,7 +295,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn a_node_serves_on_when_nobody_reads_what_it_says() {
+fn a_node_continues_when_its_output_is_closed() {
     let mesh = Mesh::new(&["relay-0-1"]);
     let mut node = command();
     node.args(["node", "--log", "trace", "--config", mesh.file("relay-0-1", "hcl").to_str().unwrap()]);
@@ -315,7 +315,7 @@ fn a_node_serves_on_when_nobody_reads_what_it_says() {
 fn help_is_a_command_and_an_option() {
     let top = tally(&["--help"]).ok();
     assert!(top.contains("Exit codes: 0 done; 1 the answer is no; 2 bad usage or input; 3"), "{top}");
-    assert!(top.contains("Words in capitals stand for your own"), "{top}");
+    assert!(top.contains("Words in capitals are placeholders"), "{top}");
     assert_eq!(tally(&["help"]).ok(), top);
     for command in ["hold", "throttle take", "cluster shared show", "permits"] {
         let words: Vec<_> = command.split(' ').collect();

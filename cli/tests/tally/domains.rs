@@ -1,10 +1,10 @@
-//! Domains: one name is one key, and what is no name is refused with the reason.
+//! Domains: one name is one key, and an invalid name is refused with the reason.
 
 use crate::support::{Mesh, Process, SOON};
 
 const NODE: &str = "relay-0-1";
 
-/// One name in the spellings that are found in the wild.
+/// One name in spellings that occur in practice.
 const SPELLINGS: [&str; 8] = [
     "münchen.example",
     "MÜNCHEN.Example",
@@ -17,7 +17,7 @@ const SPELLINGS: [&str; 8] = [
 ];
 
 #[test]
-fn one_name_has_one_place_however_it_is_written() {
+fn all_spellings_of_a_name_are_one_key() {
     let mesh = Mesh::running(&[NODE]);
     let hold = |key: &str| ["hold", "outbound_domains", key, "--limit", "1", "--", "cat"].map(str::to_owned);
     let first = hold("xn--mnchen-3ya.example");
@@ -39,7 +39,7 @@ fn one_name_has_one_place_however_it_is_written() {
 }
 
 #[test]
-fn what_is_no_domain_is_refused_with_the_reason() {
+fn an_invalid_domain_is_refused_with_the_reason() {
     let mesh = Mesh::running(&[NODE]);
     for (key, reason) in [
         ("exam\u{200b}ple.com", "\"exam\\u{200b}ple.com\" is not a domain: it has the invisible character U+200B"),
@@ -57,9 +57,9 @@ fn what_is_no_domain_is_refused_with_the_reason() {
     assert!(said.contains("stdin:2: \"exam\\u{200b}ple.com\" is not a domain"), "{said}");
 }
 
-/// Text for people has no character that turns the order of text around or moves a cursor. Programs get the key as it is.
+/// Text for people contains no character that reverses the text direction or moves the cursor. Programs get the key unchanged.
 #[test]
-fn listings_and_errors_are_safe_to_look_at() {
+fn listings_and_errors_are_safe_to_print() {
     let mut mesh = Mesh::new(&[NODE]);
     mesh.edit(NODE, |text| text + "gauge_cache \"opened\" {}\n");
     mesh.start(NODE, &[]);

@@ -1,4 +1,4 @@
-//! Nodes that are killed, restarted and stopped, as real processes.
+//! Nodes that are killed, restarted and stopped, as processes.
 
 use crate::support::{DEATH, Mesh, SOON, eventually};
 use rustix::process::Signal;
@@ -7,7 +7,7 @@ const NAMES: [&str; 3] = ["relay-0-1", "relay-0-2", "relay-0-3"];
 const SENDER: &str = "192.0.2.7";
 const DOMAIN: &str = "example.com";
 
-/// A cluster whose dead nodes' inbound counts leave soon.
+/// A cluster that drops the inbound counts of dead nodes soon.
 fn mesh() -> Mesh {
     let mut mesh = Mesh::new(&NAMES);
     for name in NAMES {
@@ -32,13 +32,13 @@ fn see(mesh: &Mesh, names: &[&str], inbound: i64, outbound: i64) {
 }
 
 #[test]
-fn a_killed_nodes_inbound_counts_leave_and_its_return_counts_nothing_twice() {
+fn a_killed_nodes_inbound_counts_are_dropped_and_nothing_counts_twice_when_it_returns() {
     let mut mesh = mesh();
     add(&mesh, "relay-0-1", "1");
     add(&mesh, "relay-0-2", "20");
     see(&mesh, &NAMES, 21, 21);
     mesh.kill("relay-0-2");
-    // What it counted inbound leaves once it is dead; what it counted outbound stays.
+    // Its inbound counts are dropped once it is dead, and its outbound counts stay.
     see(&mesh, &["relay-0-1", "relay-0-3"], 1, 21);
     let silent = mesh.ask("relay-0-1", &["count", "inbound_cidr", SENDER, "from", "relay-0-2"]).ok();
     assert!(silent.contains("20"), "its own view is still there: {silent}");
@@ -58,7 +58,7 @@ fn a_killed_nodes_inbound_counts_leave_and_its_return_counts_nothing_twice() {
     add(&mesh, "relay-0-2", "5");
     see(&mesh, &NAMES, 6, 6);
 
-    // Killed and back before anybody takes it for dead.
+    // Killed and back before a node declares it dead.
     mesh.kill("relay-0-2");
     mesh.start("relay-0-2", &[]);
     eventually("the run before is superseded", SOON, || {
@@ -81,10 +81,10 @@ fn a_stopped_node_is_exact_again_without_a_restart() {
     let run = mesh.sees("relay-0-1", "relay-0-3")[1].clone();
     mesh.process("relay-0-3").signal(Signal::STOP);
     see(&mesh, &["relay-0-1", "relay-0-2"], 1, 31);
-    // Nobody who is stopped answers, and a command does not wait for ever.
+    // A stopped node does not answer, and a command does not wait for ever.
     let mute = mesh.ask("relay-0-3", &["--timeout", "0.3", "cluster", "nodename"]).fails(3);
     assert!(mute.contains("did not answer within 0.3 s"), "{mute}");
-    // The others have the same, and the dead one was not asked.
+    // The other nodes have the same rows, and the dead one was not asked.
     let lonely = mesh.ask("relay-0-1", &["verify", "--patience", "1"]);
     assert_eq!(lonely.code, Some(1), "{lonely:?}");
     let (compared, dead) = lonely.stdout.split_once('\n').unwrap();
@@ -113,17 +113,17 @@ fn a_stopped_node_is_exact_again_without_a_restart() {
 }
 
 #[test]
-fn a_forgotten_node_counts_no_more_anywhere() {
+fn a_forgotten_node_no_longer_counts_on_any_node() {
     let mut mesh = mesh();
     add(&mesh, "relay-0-2", "20");
     see(&mesh, &NAMES, 20, 20);
     mesh.kill("relay-0-2");
     assert_eq!(mesh.ask("relay-0-1", &["cluster", "forget", "relay-0-2"]).ok(), "relay-0-2 is forgotten\n");
     see(&mesh, &["relay-0-1", "relay-0-3"], 0, 0);
-    let nobody = mesh.ask("relay-0-3", &["cluster", "forget", "relay-0-9"]).fails(1);
-    assert!(nobody.contains("nothing is known of relay-0-9"), "{nobody}");
+    let unknown = mesh.ask("relay-0-3", &["cluster", "forget", "relay-0-9"]).fails(1);
+    assert!(unknown.contains("nothing is known of relay-0-9"), "{unknown}");
     let itself = mesh.ask("relay-0-3", &["cluster", "forget", "relay-0-3"]).fails(2);
     assert!(itself.contains("relay-0-3 is the node that you ask, and it cannot forget itself"), "{itself}");
-    // Nobody misses who is forgotten.
+    // A forgotten node is not missing.
     mesh.ask("relay-0-1", &["verify"]).ok();
 }

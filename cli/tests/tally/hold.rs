@@ -1,4 +1,4 @@
-//! `tally hold`: what becomes of the command when its node or its guard goes, and what reaches it.
+//! `tally hold`: what happens to the command when its node or tally ends, and which signals reach it.
 
 use std::process::Stdio;
 
@@ -19,7 +19,7 @@ fn hold(mesh: &Mesh, node: &str, options: &[&str], script: &str) -> Process {
 fn a_hold_survives_its_nodes_restart() {
     let mut mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
     let counts = |mesh: &Mesh, total| mesh.counts("relay-0-2", KEY[0], KEY[1], total, DEATH);
-    // The limit is for the beginning: the command that runs counts, whatever came meanwhile.
+    // The limit applies at the beginning only: a running command is counted again without it.
     let mut held = hold(&mesh, "relay-0-1", &["--limit", "1"], "read x; exit 7");
     counts(&mesh, 1);
     mesh.process("relay-0-1").signal(Signal::TERM);
@@ -29,7 +29,7 @@ fn a_hold_survives_its_nodes_restart() {
     counts(&mesh, 1);
     mesh.start("relay-0-1", &[]);
     counts(&mesh, 2);
-    // Also after a node that went without a word.
+    // Also after the node was killed.
     mesh.kill("relay-0-1");
     mesh.start("relay-0-1", &[]);
     mesh.counts("relay-0-1", KEY[0], KEY[1], 2, DEATH);
@@ -50,7 +50,7 @@ fn a_command_may_end_with_its_hold() {
 }
 
 #[test]
-fn a_command_dies_with_its_guard() {
+fn a_command_ends_with_tally() {
     let mesh = Mesh::running(&["relay-0-1"]);
     let held = hold(&mesh, "relay-0-1", &[], "echo $$; read x; read y");
     let pid: i32 = held.lines.recv_timeout(SOON).unwrap().parse().unwrap();
@@ -67,7 +67,7 @@ fn a_command_dies_with_its_guard() {
     if died.is_err() {
         let _ = rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL);
     }
-    assert!(died.is_ok(), "the command outlives its guard");
+    assert!(died.is_ok(), "the command outlives tally");
     mesh.counts("relay-0-1", KEY[0], KEY[1], 0, SOON);
 }
 
@@ -99,7 +99,7 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn a_hold_without_room_ends_with_the_exit_code_that_was_asked_for() {
+fn a_hold_without_room_ends_with_the_chosen_exit_code() {
     let mesh = Mesh::running(&["relay-0-1"]);
     let arguments = ["hold", KEY[0], KEY[1], "--limit", "0", "--conflict-exit-code", "75", "--", "true"];
     let no = mesh.ask("relay-0-1", &arguments).fails(75);

@@ -1,11 +1,11 @@
-//! `tally init`, `tally config check`, and `tally node` that does not start.
+//! `tally init`, `tally config check`, and nodes that do not start.
 
 use std::fs;
 
 use crate::support::{Mesh, command, mode, tally};
 
 #[test]
-fn init_makes_files_that_only_their_owner_reads_where_they_are_secret() {
+fn init_makes_secret_files_that_only_their_owner_can_read() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("mesh");
     let dir_name = dir.to_str().unwrap();
@@ -23,7 +23,7 @@ Then count, and ask any of them:
   tally --at {dir_name}/relay-0-2.sock shared show inbound_cidr
 
 For further nodes: tally init --dir {dir_name} --add NODE
-Whoever has {dir_name}/ca.key can make nodes: keep it away from the machines that run them.
+Anyone who has {dir_name}/ca.key can add nodes: do not keep it on machines that run nodes.
 "
     );
     assert_eq!(said, expected);
@@ -42,7 +42,7 @@ Whoever has {dir_name}/ca.key can make nodes: keep it away from the machines tha
     let config = fs::read_to_string(dir.join("relay-0-2.hcl")).unwrap();
     assert!(config.contains("listen = \"127.0.0.1:6002\"") && config.contains("seeds = [\"127.0.0.1:6001\"]"));
 
-    // A second time: nothing is touched.
+    // A second time, nothing is changed.
     let before = fs::read(dir.join("ca.key")).unwrap();
     let refused = tally(&["init", "--dir", dir_name, "--nodes", "relay-0-2,relay-0-9"]).fails(2);
     assert!(refused.contains("ca.key") && refused.contains("nothing was written"), "{refused}");
@@ -51,7 +51,7 @@ Whoever has {dir_name}/ca.key can make nodes: keep it away from the machines tha
 }
 
 #[test]
-fn what_init_cannot_make_is_refused_before_anything_is_written() {
+fn bad_arguments_of_init_are_refused_before_anything_is_written() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().join("mesh");
     let dir_name = dir.to_str().unwrap();
@@ -77,7 +77,7 @@ fn a_node_that_is_added_later_joins_the_others() {
     let added = tally(&["--output", "json", "init", "--dir", dir.to_str().unwrap(), "--add", "relay-0-3"]).ok();
     let added: serde_json::Value = serde_json::from_str(&added).unwrap();
     assert_eq!(added["nodes"][0]["node"], "relay-0-3");
-    // The port after the highest may be anybody's; a free one is surely free.
+    // Another process may use the port after the highest, so the system chooses a free one.
     mesh.edit("relay-0-3", |text| {
         let listen = added["nodes"][0]["listen"].as_str().unwrap();
         text.replace(&format!("listen = \"{listen}\""), "listen = \"127.0.0.1:0\"")
@@ -91,12 +91,12 @@ fn a_node_that_is_added_later_joins_the_others() {
     mesh.process("relay-0-1").signal(rustix::process::Signal::TERM);
     assert_eq!(mesh.process("relay-0-1").code(), 0);
     assert!(!mesh.file("relay-0-1", "sock").exists());
-    // It left of its own will: its counts are gone at once.
+    // It has left with a goodbye, so its counts are gone at once.
     mesh.counts("relay-0-3", "inbound_cidr", "192.0.2.7", 0, crate::support::SOON);
 }
 
 #[test]
-fn config_check_says_where_and_what_to_do() {
+fn config_check_reports_the_place_and_what_to_do() {
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("mesh.hcl");
     let name = file.to_str().unwrap();
@@ -109,7 +109,7 @@ fn config_check_says_where_and_what_to_do() {
     let wrong = tally(&["--output", "json", "config", "check", name]);
     let json: serde_json::Value = serde_json::from_str(&wrong.stdout).unwrap();
     assert_eq!((wrong.code, &json["good"], &json["errors"][0]["line"]), (Some(2), &false.into(), &3.into()));
-    // To run, a node needs no error and a node block.
+    // A node runs only with a file that has no error and has a node block.
     assert_eq!(tally(&["node", "--config", name]).fails(2), expected);
 
     let cache =
@@ -134,14 +134,14 @@ fn config_check_says_where_and_what_to_do() {
 }
 
 #[test]
-fn a_node_that_cannot_start_says_why() {
+fn a_node_that_cannot_start_reports_why() {
     let mut mesh = Mesh::new(&["relay-0-1", "relay-0-2"]);
     mesh.start("relay-0-1", &[]);
     let config = mesh.file("relay-0-1", "hcl");
     let again = tally(&["node", "--config", config.to_str().unwrap(), "--log", "off"]).fails(2);
     assert!(again.contains("in use"), "{again}");
 
-    // Somebody else's certificate.
+    // The certificate of another node.
     fs::copy(mesh.file("relay-0-1", "pem"), mesh.file("relay-0-2", "pem")).unwrap();
     fs::copy(mesh.file("relay-0-1", "key"), mesh.file("relay-0-2", "key")).unwrap();
     let config = mesh.file("relay-0-2", "hcl");

@@ -204,7 +204,10 @@ impl Expected {
             let read = reader.value(key);
             let least = self.values.get(key).copied().unwrap_or_default();
             assert!(read.unwrap_or_default() >= least, "round {round}: {key} reads {read:?}, {least} had been saved");
-            assert!(read.is_none_or(|read| read <= tried), "round {round}: {key} reads {read:?}, nobody wrote that");
+            assert!(
+                read.is_none_or(|read| read <= tried),
+                "round {round}: {key} reads {read:?}, which was never written"
+            );
             self.lost += written.iter().filter(|(number, _)| read.is_none_or(|read| *number > read)).count() as u64;
             self.values.insert(key.clone(), read.unwrap_or_default());
         }

@@ -1,4 +1,4 @@
-//! What `tally load` reads, and what it says of lines that it passes over.
+//! The formats that `tally load` reads, and its reports about skipped lines.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn a_byte_order_mark_is_no_part_of_a_key() {
 }
 
 #[test]
-fn lines_that_are_passed_over_are_named_with_the_reason() {
+fn skipped_lines_are_reported_with_the_reason() {
     let mesh = Mesh::running(&[NODE]);
     let text = "192.0.2.1 x\n192.0.2.1\nnobody 3\n192.0.2.2 4 4\n192.0.2.3 2\n";
     let ended = mesh.feed(NODE, &["load", "inbound_cidr", "--skip-bad"], text);
@@ -37,9 +37,9 @@ fn lines_that_are_passed_over_are_named_with_the_reason() {
         assert!(ended.stderr.contains(part), "{part} in {}", ended.stderr);
     }
     let said = ended.ok();
-    assert!(said.starts_with("2 lines in ") && said.ends_with("3 bad lines passed over\n"), "{said}");
+    assert!(said.starts_with("2 lines in ") && said.ends_with("3 bad lines skipped\n"), "{said}");
 
-    // However many there are, the first are named, in the order of the file, and all are counted.
+    // Of many bad lines, the first are reported in the order of the file, and all are counted.
     let text: String = (0..3000).map(|n| if n % 2 == 0 { "nobody\n" } else { "192.0.2.1 x\n" }).collect();
     let ended = mesh.feed(NODE, &["--output", "json", "load", "inbound_cidr", "--skip-bad"], &text);
     let warned: Vec<_> = ended.stderr.lines().collect();
@@ -51,9 +51,9 @@ fn lines_that_are_passed_over_are_named_with_the_reason() {
     assert_eq!((&said["bad_lines"][19]["line"], said["bad_lines"][19]["reason"].is_string()), (&20.into(), true));
 }
 
-/// What a node writes as CSV is read back by another one.
+/// A node can load the CSV output of another one.
 #[test]
-fn what_is_written_as_csv_is_loaded() {
+fn csv_output_can_be_loaded() {
     let mesh = Mesh::running(&[NODE]);
     let other = Mesh::running(&[NODE]);
     mesh.feed(NODE, &["load", "inbound_cidr"], "192.0.2.7 3\n198.51.100.0/24 -2\n2001:db8::1 9\n").ok();
@@ -75,7 +75,7 @@ fn what_is_written_as_csv_is_loaded() {
 }
 
 #[test]
-fn logs_and_tables_of_others_are_loaded() {
+fn logs_and_tables_of_haproxy_are_loaded() {
     let mesh = Mesh::running(&[NODE]);
     let log = mesh.path("access.log");
     let line = |address: &str, more: &str| {

@@ -1,4 +1,4 @@
-//! The `tally` command as a user meets it: real processes, their output to the byte, their exit codes.
+//! The `tally` command as a user sees it: processes, their exact output, and their exit codes.
 
 mod admin;
 mod bench;

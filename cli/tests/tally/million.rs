@@ -1,4 +1,4 @@
-//! The larger run: a million distinct addresses on each of three nodes. Too long for every day:
+//! The larger run: a million distinct addresses on each of three nodes. It is ignored by default because it takes long:
 //!
 //!     cargo test --release -p tallymesh-cli --test tally -- --ignored --nocapture
 
@@ -10,14 +10,14 @@ use crate::support::{Mesh, eventually, tally_with};
 const NAMES: [&str; 3] = ["relay-0-1", "relay-0-2", "relay-0-3"];
 const ADDRESSES: u32 = 1_000_000;
 
-/// How long three million rows may take to be everywhere.
+/// How long three million rows may take to reach all nodes.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[test]
 #[ignore = "takes a minute or more, and a few GB of memory; see the head of the file"]
 fn a_million_addresses_on_each_of_three_nodes() {
     let mesh = Mesh::running(&NAMES);
-    // Half of each node's addresses are its own, half are those of the next node as well.
+    // Half of each node's addresses are also addresses of the next node.
     let addresses = |node: u32| {
         let first = 0x0a00_0000 + node * ADDRESSES / 2;
         let mut lines = String::new();

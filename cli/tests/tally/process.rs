@@ -1,4 +1,4 @@
-//! The process of a node: its signals, its service manager, its log, and how it ends.
+//! The process of a node: signals, service manager, log and exit code.
 
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
@@ -18,9 +18,9 @@ impl Manager {
         Self(socket)
     }
 
-    /// The next message that is no sign of life.
+    /// The next message that is no keep-alive.
     #[track_caller]
-    fn told(&self) -> String {
+    fn next(&self) -> String {
         loop {
             let message = self.any();
             if message != "WATCHDOG=1" {
@@ -32,7 +32,7 @@ impl Manager {
     #[track_caller]
     fn any(&self) -> String {
         let mut message = [0; 256];
-        let len = self.0.recv(&mut message).expect("the node tells its manager something");
+        let len = self.0.recv(&mut message).expect("the node notifies its manager");
         String::from_utf8(message[..len].to_vec()).unwrap()
     }
 }
@@ -48,7 +48,7 @@ fn managed(mesh: &Mesh, name: &str) -> Command {
 fn signals_without_a_meaning_do_not_end_a_node_and_quit_leaves() {
     let mut mesh = Mesh::running(&["relay-0-1"]);
     let sent = [
-        (Signal::HUP, "there is nothing to reload"),
+        (Signal::HUP, "nothing can be reloaded"),
         (Signal::USR1, "USR1"),
         (Signal::USR2, "USR2"),
         (Signal::ALARM, "ALRM"),
@@ -67,36 +67,36 @@ fn signals_without_a_meaning_do_not_end_a_node_and_quit_leaves() {
 }
 
 #[test]
-fn a_service_manager_is_told_what_the_node_does() {
+fn a_node_notifies_its_service_manager() {
     let mut mesh = Mesh::new(&["relay-0-1", "relay-0-2"]);
     let manager = Manager::new(&mesh);
     mesh.start("relay-0-1", &[]);
     let node = mesh.serving("relay-0-2", &mut managed(&mesh, "relay-0-2"));
-    assert_eq!(manager.told(), "READY=1");
-    // It is ready once it has joined, and not before.
+    assert_eq!(manager.next(), "READY=1");
+    // It is ready when it has joined, and not before.
     assert_eq!(mesh.sees("relay-0-2", "relay-0-1").get(5).map(String::as_str), Some("true"));
     while manager.any() != "WATCHDOG=1" {}
     node.signal(Signal::HUP);
-    let reloading = manager.told();
+    let reloading = manager.next();
     assert!(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{reloading}");
-    assert_eq!(manager.told(), "READY=1");
+    assert_eq!(manager.next(), "READY=1");
     node.signal(Signal::TERM);
-    assert_eq!(manager.told(), "STOPPING=1");
+    assert_eq!(manager.next(), "STOPPING=1");
 }
 
 #[test]
-fn a_node_that_finds_nobody_is_ready_and_says_that_it_is_alone() {
+fn a_node_that_reaches_no_seed_is_ready_and_reports_that_it_is_alone() {
     let mut mesh = Mesh::new(&["relay-0-1", "relay-0-2"]);
     let manager = Manager::new(&mesh);
     let _node = mesh.serving("relay-0-1", &mut managed(&mesh, "relay-0-1"));
     let count = ["count", "inbound_cidr", "192.0.2.7"];
-    assert_eq!(manager.told(), "READY=1");
+    assert_eq!(manager.next(), "READY=1");
     mesh.logs("relay-0-1", "this node has not joined its cluster");
     let log = mesh.log("relay-0-1");
     let warning = log.lines().find(|line| line.contains("has not joined")).unwrap();
     assert!(warning.contains("WARN") && warning.contains("tried=\"127.0.0.1:"), "{warning}");
     let said = mesh.ask("relay-0-1", &count);
-    assert!(said.stderr.contains("warning: the node has no link to any other"), "{said:?}");
+    assert!(said.stderr.contains("warning: the node has no link to another node"), "{said:?}");
     assert_eq!(mesh.count("relay-0-1", "inbound_cidr", "192.0.2.7")["alone"], true);
     let verified = mesh.ask("relay-0-1", &["verify"]);
     assert_eq!(verified.code, Some(5), "{verified:?}");
@@ -105,7 +105,7 @@ fn a_node_that_finds_nobody_is_ready_and_says_that_it_is_alone() {
         "{verified:?}"
     );
 
-    // Nothing of it is left where all is well.
+    // The warnings end when it has joined.
     mesh.start("relay-0-2", &[]);
     eventually("the node has joined", SOON, || match mesh.ask("relay-0-1", &count) {
         said if said.stderr.is_empty() => Ok(()),
@@ -122,7 +122,7 @@ fn a_reader_that_stalls_stderr_does_not_stop_the_node() {
     node.env("TALLY_LOG", "trace").stderr(Stdio::piped());
     let mut node = mesh.serving("relay-0-2", &mut node);
     let stderr = node.child.stderr.take().unwrap();
-    // A page of slack: the kernel takes no line that does not fit whole.
+    // A page of slack: the kernel takes no line that does not fit completely.
     eventually("the pipe is full", SOON, || match rustix::io::ioctl_fionread(stderr.as_fd()).unwrap() {
         full if full > 60 << 10 => Ok(()),
         bytes => Err(bytes.to_string()),
@@ -152,11 +152,11 @@ fn a_reader_that_closes_stderr_does_not_end_the_node() {
 #[test]
 fn a_second_signal_ends_a_node_that_waits_for_others() {
     let mut mesh = Mesh::running(&["relay-0-1", "relay-0-2"]);
-    // It does not take what the other has to say, so that leaving takes as long as it may.
+    // The stopped node acknowledges nothing, so that leaving takes as long as it may.
     mesh.process("relay-0-2").signal(Signal::STOP);
     mesh.ask("relay-0-1", &["add", "inbound_cidr", "192.0.2.7"]).ok();
     mesh.process("relay-0-1").signal(Signal::TERM);
-    mesh.logs("relay-0-1", "leaving; ask again");
+    mesh.logs("relay-0-1", "leaving; a second signal");
     mesh.process("relay-0-1").signal(Signal::INT);
     assert_eq!(mesh.process("relay-0-1").code(), 4);
 }

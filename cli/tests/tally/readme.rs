@@ -1,4 +1,4 @@
-//! The README's commands, on the cluster that the README makes.
+//! The commands of the README, on the cluster that the README makes.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use crate::support::{Mesh, Process, SOON, command, eventually};
 
 const README: &str = include_str!("../../../README.md");
 
-/// The lines of the README that begin so.
+/// The lines of the README with this beginning.
 fn lines(start: &str) -> Vec<&'static str> {
     README.lines().filter(|line| line.starts_with(start)).collect()
 }
@@ -21,7 +21,7 @@ fn table() -> Vec<Vec<&'static str>> {
     rows.map(|row| row.split('`').nth(1).unwrap().split(' ').collect()).collect()
 }
 
-/// A command of the README, run where the cluster's folder is, with values in place of its placeholders.
+/// A command of the README, in the folder of the cluster, with values in place of its placeholders.
 fn run(mesh: &Mesh, words: &[&str]) -> Command {
     let file = mesh.path("addresses.txt");
     let words = words.iter().map(|word| match *word {
@@ -85,7 +85,7 @@ fn every_command_of_the_readme_works_on_its_cluster() {
             _ => {}
         }
     }
-    // A state is looked into when its node does not run.
+    // A saved state is inspected when its node is stopped.
     mesh.process("relay-0-1").signal(Signal::TERM);
     assert_eq!(mesh.process("relay-0-1").code(), 0);
     let state = table.iter().find(|words| words[0] == "state").unwrap();
@@ -93,11 +93,11 @@ fn every_command_of_the_readme_works_on_its_cluster() {
     assert!(said.contains("relay-0-1"), "{said}");
 }
 
-/// It tells of a change, and goes on until it is ended.
+/// Checks that a watch prints a change, and continues until it is ended.
 fn watches(mesh: &Mesh, words: &[&str]) {
     let mut watch = run(mesh, words);
     let mut watch = Process::start(watch.env("TALLY_AT", "mesh/relay-0-1.sock"));
-    eventually("the watch tells of a change", SOON, || {
+    eventually("the watch prints a change", SOON, || {
         succeeds(mesh, &["add", "inbound_cidr", "192.0.2.10"]);
         watch.lines.try_recv().map_err(|error| error.to_string())
     });

@@ -28,12 +28,12 @@ Rejections 300/4: 0
 Rejections 300/5: 0
 ";
 
-/// The window of five minutes that it is.
+/// The number of the current window of five minutes.
 fn window() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 300
 }
 
-/// Does something that has to begin and end in one window, again with another number if a window ended in between.
+/// Runs `f`, which has to begin and end in one window. If a window ended meanwhile, runs it again with another number.
 fn in_one_window(mut f: impl FnMut(u8)) {
     for number in 1.. {
         let began = window();
@@ -46,7 +46,7 @@ fn in_one_window(mut f: impl FnMut(u8)) {
     }
 }
 
-/// A cluster that audits what Momentum audits by itself, and keeps two named series.
+/// A cluster that audits Momentum's default metrics, and keeps two named series.
 fn mesh(names: &[&str]) -> Mesh {
     let mut mesh = Mesh::new(names);
     for name in names {
@@ -64,7 +64,7 @@ fn mesh(names: &[&str]) -> Mesh {
 }
 
 #[test]
-fn the_audit_of_three_nodes_is_shown_to_the_byte() {
+fn the_audit_of_three_nodes_is_shown_exactly() {
     let mesh = mesh(&NODES);
     in_one_window(|number| {
         let ip = |host: u8| format!("10.0.{number}.{host}");
@@ -88,7 +88,7 @@ fn the_audit_of_three_nodes_is_shown_to_the_byte() {
         let counted = mesh.ask("relay-0-2", &count).ok();
         assert!(counted.lines().nth(1).unwrap().starts_with("22,10,"), "{counted}");
 
-        // Removed on one node, what another has counted is gone everywhere.
+        // A removal on one node removes the counts of the other nodes everywhere.
         mesh.ask("relay-0-3", &["inbound_audit", "delete_ip", &ip(1), "connect", "300,6"]).ok();
         let left = LISTING.replace("300/0: 30", "300/0: 8");
         for node in NODES {
@@ -108,7 +108,7 @@ fn the_audit_of_three_nodes_is_shown_to_the_byte() {
 }
 
 #[test]
-fn named_series_are_shared_or_not_and_outlive_who_counted() {
+fn named_series_are_shared_or_local_and_stay_counted_after_a_restart() {
     let mut mesh = mesh(&NODES);
     let total = |mesh: &Mesh, node: &str, key: &str| -> i64 {
         let text = mesh.ask(node, &["--output", "json", "series", "count", "logins", key, "--windows", "0-2"]).ok();
@@ -126,7 +126,7 @@ fn named_series_are_shared_or_not_and_outlive_who_counted() {
     for node in NODES {
         counts(&mesh, node, "alice", 7);
     }
-    // Killed, gone, and back as another run: its earlier counts are learned from the others.
+    // Killed and back as another run: the other nodes still have its earlier counts.
     mesh.kill("relay-0-1");
     counts(&mesh, "relay-0-3", "alice", 7);
     mesh.start("relay-0-1", &[]);

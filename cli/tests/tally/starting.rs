@@ -1,4 +1,4 @@
-//! What a node does about its state when it starts, and when its folder goes from under it.
+//! The saved state of a node at its start, and when its folder disappears.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -36,7 +36,7 @@ fn log(mesh: &Mesh) -> String {
     fs::read_to_string(mesh.path(&format!("{NODE}.log"))).unwrap()
 }
 
-/// Waits until what was written before is in the file.
+/// Waits until the earlier writes are saved.
 fn saved(mesh: &Mesh) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     eventually("it is saved", SOON, || {
@@ -46,10 +46,10 @@ fn saved(mesh: &Mesh) {
 }
 
 fn troubled(mesh: &Mesh, part: &str) {
-    eventually("the trouble is told", SOON, || {
+    eventually("the trouble is reported", SOON, || {
         let state = state(mesh);
-        let told = state["trouble"].as_str().is_some_and(|trouble| trouble.contains(part));
-        if told { Ok(()) } else { Err(state.to_string()) }
+        let reported = state["trouble"].as_str().is_some_and(|trouble| trouble.contains(part));
+        if reported { Ok(()) } else { Err(state.to_string()) }
     });
 }
 
@@ -108,7 +108,7 @@ fn the_file_shrinks_when_most_of_it_is_free() {
     mesh.start(NODE, &[]);
     each_key(&mesh, 0..6000, Some(&[7; 8000]));
     saved(&mesh);
-    // What is left lies all over the file.
+    // The remaining entries are spread over the file.
     for key in (0..6000).step_by(60) {
         each_key(&mesh, key + 1..key + 60, None);
     }
@@ -130,7 +130,7 @@ fn a_folder_that_is_gone_is_noticed_and_the_node_ends_with_an_error() {
     let mut mesh = mesh();
     mesh.start(NODE, &[]);
     saved(&mesh);
-    // Nothing is written meanwhile: the node looks by itself.
+    // Nothing is written meanwhile: the node checks the file by itself.
     fs::remove_dir_all(state_dir(&mesh)).unwrap();
     troubled(&mesh, "is gone: its folder was deleted");
     assert!(mesh.ask(NODE, &["cluster", "info"]).ok().contains("not saved for "));
@@ -171,12 +171,12 @@ fn a_folder_that_was_replaced_is_noticed_and_one_that_comes_back_is_used_again()
     assert_eq!(stop(&mut mesh), 0);
 }
 
-/// Turns one bit of a byte in the file after another until the newest commit does not pass its check any more, as a restart
-/// sees it. Returns what was said of it.
-fn roll_back(mesh: &mut Mesh, whole: &[u8], marker: &[u8]) -> serde_json::Value {
+/// Flips a bit of one byte after another, until the newest commit does not pass its check at a restart. Returns the report of
+/// the node.
+fn roll_back(mesh: &mut Mesh, saved_file: &[u8], marker: &[u8]) -> serde_json::Value {
     let file = state_dir(mesh).join("state.redb");
-    let at = whole.windows(marker.len()).rposition(|bytes| bytes == marker).unwrap();
-    let mut damaged = whole.to_vec();
+    let at = saved_file.windows(marker.len()).rposition(|bytes| bytes == marker).unwrap();
+    let mut damaged = saved_file.to_vec();
     damaged[at] ^= 1;
     fs::write(&file, damaged).unwrap();
     mesh.start(NODE, &[]);
@@ -184,7 +184,7 @@ fn roll_back(mesh: &mut Mesh, whole: &[u8], marker: &[u8]) -> serde_json::Value 
 }
 
 #[test]
-fn a_commit_that_is_lost_to_a_flipped_bit_is_told() {
+fn a_commit_that_a_flipped_bit_destroys_is_reported() {
     let mut mesh = mesh();
     mesh.start(NODE, &[]);
     mesh.ask(NODE, &["cache", "set", "sessions", "first", "1"]).ok();
@@ -192,8 +192,8 @@ fn a_commit_that_is_lost_to_a_flipped_bit_is_told() {
     mesh.ask(NODE, &["cache", "set", "sessions", "second", "the-newest-value"]).ok();
     saved(&mesh);
     mesh.kill(NODE);
-    let (whole, log_before) = (fs::read(state_dir(&mesh).join("state.redb")).unwrap(), log(&mesh).len());
-    let rolled_back = roll_back(&mut mesh, &whole, b"the-newest-value");
+    let (saved_file, log_before) = (fs::read(state_dir(&mesh).join("state.redb")).unwrap(), log(&mesh).len());
+    let rolled_back = roll_back(&mut mesh, &saved_file, b"the-newest-value");
     mesh.ask(NODE, &["cache", "get", "sessions", "second"]).fails(1);
     assert_eq!(mesh.ask(NODE, &["cache", "get", "sessions", "first"]).ok(), "1");
     assert!(rolled_back["commits"].as_u64().unwrap() >= 1, "{rolled_back}");
@@ -203,7 +203,7 @@ fn a_commit_that_is_lost_to_a_flipped_bit_is_told() {
     let log = &log(&mesh)[log_before..];
     assert!(log.contains("ERROR") && log.contains("the newest commits of the state are damaged"), "{log}");
 
-    // It is a new run all the same, and what it saves is the last commit from now on.
+    // It is a new run, and its next save is the last commit from now on.
     mesh.ask(NODE, &["cache", "set", "sessions", "third", "3"]).ok();
     saved(&mesh);
     mesh.kill(NODE);
@@ -223,11 +223,11 @@ fn a_kill_is_no_roll_back() {
     }
 }
 
-/// Starts a node whose files must not grow beyond a size: the system refuses as it does when a disk is full.
+/// Starts a node whose files must not exceed a size: the system refuses writes as on a full disk.
 fn start_without_room(mesh: &Mesh, bytes: u64) -> Process {
     let mut shell = Command::new("sh");
     let tally = command().get_program().to_str().unwrap().to_owned();
-    // In the shell blocks have 512 bytes.
+    // The blocks of the shell have 512 bytes.
     shell.args(["-c", &format!("trap '' XFSZ; ulimit -S -f {}; exec \"$0\" \"$@\"", bytes / 512), &tally]);
     shell.args(["node", "--config", mesh.file(NODE, "hcl").to_str().unwrap(), "--log", "info"]);
     let log = fs::File::create(mesh.path("full.log")).unwrap();
@@ -249,7 +249,7 @@ fn full_log(mesh: &Mesh) -> String {
 }
 
 #[test]
-fn a_node_that_starts_on_a_full_disk_says_what_to_do() {
+fn a_node_that_starts_on_a_full_disk_reports_what_to_do() {
     let mesh = mesh();
     assert_eq!(start_without_room(&mesh, 4096).code(), 2);
     let said = full_log(&mesh);
@@ -262,7 +262,7 @@ fn a_node_that_starts_on_a_full_disk_says_what_to_do() {
 fn a_node_may_serve_on_a_full_disk_and_saves_when_there_is_room() {
     let mut mesh = mesh();
     serve_without_room(&mesh);
-    // At first there is no state at all, and then there is one.
+    // First without a state, and then with one.
     for (before, after) in [(None, "first"), (Some("first"), "second")] {
         let process = start_without_room(&mesh, 4096);
         let line = process.lines.recv_timeout(SOON);

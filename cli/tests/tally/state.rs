@@ -1,4 +1,4 @@
-//! What a node saves, and what it says when it cannot.
+//! The saved state of a node, and its reports when it cannot save.
 
 use std::fs;
 use std::process::Command;
@@ -78,7 +78,7 @@ fn a_state_is_inspected_exported_and_imported() {
     assert_eq!(imported, "31 rows in 2 parts\n");
     assert_eq!(tally(&["state", "export", copy]).ok(), exported);
 
-    // A node runs with the copy as with the original.
+    // A node starts with the copy.
     fs::remove_dir_all(dir).unwrap();
     fs::rename(copy, dir).unwrap();
     mesh.start(NODE, &[]);
@@ -89,9 +89,9 @@ fn a_state_is_inspected_exported_and_imported() {
 
 const LIMITS: &str = "cluster {\n  Replicate \"shared_named_throttles\" {}\n}\nlimits {\n  throttle \"mail\" {\n    rate = \"1/1h\"\n    burst = 10\n  }\n}\n";
 
-/// Ends and begins orderly, and then by kill -9.
+/// Over an orderly restart, and over a restart after SIGKILL.
 #[test]
-fn a_soft_throttle_is_as_full_as_it_was() {
+fn a_soft_throttle_keeps_its_level_over_a_restart() {
     let mut mesh = mesh(&[NODE]);
     mesh.edit(NODE, |text| text + LIMITS);
     mesh.start(NODE, &[]);
@@ -103,7 +103,7 @@ fn a_soft_throttle_is_as_full_as_it_was() {
 
     mesh.start(NODE, &[]);
     let listed = mesh.ask(NODE, &["cluster", "shared", "list"]).ok() + &mesh.ask(NODE, &["cache", "list"]).ok();
-    assert!(!listed.contains("level:"), "what is the node's own is not shared: {listed}");
+    assert!(!listed.contains("level:"), "the level is not shared: {listed}");
     assert!(mesh.ask(NODE, &["throttle", "take", "mail", "5"]).fails(1).contains("refused"));
     assert_eq!(mesh.ask(NODE, &["throttle", "take", "mail", "3"]).ok(), "admitted\n");
     let taken = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
@@ -123,33 +123,33 @@ fn a_node_does_not_start_with_a_state_that_is_not_its_own() {
     mesh.start(NODE, &[]);
     let file = mesh.path("mesh").join("state/state.redb");
     let named = file.to_str().unwrap();
-    // Two nodes with one folder, by mistake.
+    // Two nodes have the same folder by mistake.
     let said = refused(&mesh, "relay-0-2");
     assert!(said.contains(&format!("the node does not start: {named} is in use")), "{said}");
     stop(&mut mesh, NODE);
     let said = refused(&mesh, "relay-0-2");
     assert!(said.contains("is the state of node relay-0-1 and not of relay-0-2: give each node its own"), "{said}");
 
-    // What was a cache is something else now.
+    // The file is damaged.
     mesh.start(NODE, &[]);
     mesh.ask(NODE, &["cache", "set", "sessions", "k", "v"]).ok();
     stop(&mut mesh, NODE);
-    let whole = fs::read(&file).unwrap();
-    fs::write(&file, &whole[..whole.len() / 3]).unwrap();
+    let saved = fs::read(&file).unwrap();
+    fs::write(&file, &saved[..saved.len() / 3]).unwrap();
     let said = refused(&mesh, NODE);
     assert!(said.contains(named) && said.contains("move it away"), "{said}");
-    assert_eq!(fs::read(&file).unwrap().len(), whole.len() / 3, "nothing is written over it");
+    assert_eq!(fs::read(&file).unwrap().len(), saved.len() / 3, "nothing is written over it");
     fs::write(&file, "not a database\n".repeat(500)).unwrap();
     let said = refused(&mesh, NODE);
     assert!(said.contains("is no state of a node (not a database)"), "{said}");
-    fs::write(&file, whole).unwrap();
+    fs::write(&file, saved).unwrap();
     mesh.start(NODE, &[]);
     assert_eq!(mesh.ask(NODE, &["cache", "get", "sessions", "k"]).ok(), "v");
 }
 
-/// A file that must not grow any more stands for a disk that is full: the system refuses to write.
+/// A limit of the file's size stands for a full disk: the system refuses to write.
 #[test]
-fn a_full_disk_is_told_and_serving_goes_on() {
+fn a_full_disk_is_reported_and_the_node_still_serves() {
     let mut mesh = mesh(&[NODE]);
     let log = mesh.path("full.log");
     let mut shell = Command::new("sh");
@@ -166,14 +166,14 @@ fn a_full_disk_is_told_and_serving_goes_on() {
     let was =
         rustix::process::prlimit(Some(pid), Resource::Fsize, Rlimit { current: Some(4096), maximum: None }).unwrap();
     mesh.ask(NODE, &["cache", "set", "sessions", "meanwhile", &"x".repeat(60_000)]).ok();
-    eventually("the trouble is told", SOON, || {
+    eventually("the trouble is reported", SOON, || {
         let state = state(&mesh, NODE);
         if state["trouble"].is_string() { Ok(()) } else { Err(state.to_string()) }
     });
     let text = mesh.ask(NODE, &["cluster", "info"]).ok();
     assert!(text.contains("not saved for ") && text.contains("File too large"), "{text}");
     mesh.ask(NODE, &["cache", "set", "sessions", "meanwhile", "2"]).ok();
-    assert_eq!(mesh.ask(NODE, &["cache", "get", "sessions", "meanwhile"]).ok(), "2", "serving goes on");
+    assert_eq!(mesh.ask(NODE, &["cache", "get", "sessions", "meanwhile"]).ok(), "2", "the node still serves");
     let said = fs::read_to_string(&log).unwrap();
     assert_eq!(said.matches("nothing was saved for").count(), 1, "{said}");
 

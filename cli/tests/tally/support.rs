@@ -1,4 +1,4 @@
-//! Clusters of real processes: a folder of their own, ports that are free, and conditions that are waited for.
+//! Clusters of processes, with a folder and free ports of their own, and functions that wait for conditions.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-/// How long anything may take that should be done in a moment.
+/// How long a short operation may take.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-/// How long the death of a node and what follows from it may take.
+/// How long the death of a node and its consequences may take.
 pub(crate) const DEATH: Duration = Duration::from_secs(40);
 
-/// Between two looks at what is waited for.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(25);
 
-/// How a command ended, and what it said.
+/// The exit code and the output of a command.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -44,7 +44,7 @@ impl Ended {
     }
 }
 
-/// The command, with nothing of this environment that it would listen to.
+/// The command, without the environment variables that it reads.
 pub(crate) fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tally"));
     for variable in ["TALLY_AT", "TALLY_LOG", "RUST_LOG"] {
@@ -58,13 +58,13 @@ pub(crate) fn tally(arguments: &[&str]) -> Ended {
     ended(command().args(arguments).stdin(Stdio::null()).output().unwrap())
 }
 
-/// Runs the command with something on stdin.
+/// Runs the command with `input` on stdin.
 pub(crate) fn tally_with(arguments: &[&str], input: &[u8]) -> Ended {
     let mut child =
         command().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
-    // A command that has seen enough closes its end; that is not what is tested here.
+    // A command may close its stdin early. That is no error here.
     let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
     let output = child.wait_with_output().unwrap();
     writer.join().unwrap();
@@ -76,7 +76,7 @@ fn ended(output: std::process::Output) -> Ended {
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Waits until `look` says yes; what it said last is told when the time is over.
+/// Waits until `look` succeeds. When the time is over, the panic names its last error.
 #[track_caller]
 pub(crate) fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Result<T, String>) -> T {
     let start = Instant::now();
@@ -89,11 +89,11 @@ pub(crate) fn eventually<T>(what: &str, patience: Duration, mut look: impl FnMut
     }
 }
 
-/// A process that is killed when the test is over, however it ends.
+/// A process that is killed when the test ends, also when the test fails.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) lines: Receiver<String>,
-    /// What it said first, where that was waited for.
+    /// Its first line, if the test waited for it.
     pub(crate) said: String,
 }
 
@@ -203,7 +203,7 @@ impl Mesh {
         fs::write(&path, change(fs::read_to_string(&path).unwrap())).unwrap();
     }
 
-    /// Starts a node and waits until it says that it serves.
+    /// Starts a node and waits until it serves.
     #[track_caller]
     pub(crate) fn start(&mut self, name: &str, arguments: &[&str]) {
         let mut node = self.node(name);
@@ -224,7 +224,7 @@ impl Mesh {
         node
     }
 
-    /// Starts the command that runs a node, and waits until the node says that it serves.
+    /// Starts the command that runs a node, and waits until the node serves.
     #[track_caller]
     pub(crate) fn serving(&self, name: &str, node: &mut Command) -> Process {
         let mut process = Process::start(node);
@@ -233,7 +233,7 @@ impl Mesh {
         process
     }
 
-    /// What a node has logged so far.
+    /// The log of a node so far.
     pub(crate) fn log(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("{name}.log"))).unwrap()
     }
@@ -253,7 +253,7 @@ impl Mesh {
         self.nodes.iter_mut().find(|node| node.0 == name).unwrap().1.as_mut().unwrap()
     }
 
-    /// Kills a node without a word.
+    /// Kills a node.
     pub(crate) fn kill(&mut self, name: &str) {
         self.nodes.iter_mut().find(|node| node.0 == name).unwrap().1 = None;
     }
@@ -263,7 +263,7 @@ impl Mesh {
         tally(&[&["--at", self.file(name, "sock").to_str().unwrap()], arguments].concat())
     }
 
-    /// Asks a node, with something on stdin.
+    /// Asks a node, with `input` on stdin.
     pub(crate) fn feed(&self, name: &str, arguments: &[&str], input: &str) -> Ended {
         tally_with(&[&["--at", self.file(name, "sock").to_str().unwrap()], arguments].concat(), input.as_bytes())
     }
@@ -275,7 +275,7 @@ impl Mesh {
         command
     }
 
-    /// Waits until a node gives this answer, to the byte.
+    /// Waits until a node gives exactly this answer.
     #[track_caller]
     pub(crate) fn answers(&self, name: &str, arguments: &[&str], expected: &str) {
         eventually(&format!("{name} answers {arguments:?} with\n{expected}"), SOON, || {
@@ -284,20 +284,20 @@ impl Mesh {
         });
     }
 
-    /// What a node counts, as JSON has it.
+    /// The count of a key on a node, as JSON.
     #[track_caller]
     pub(crate) fn count(&self, name: &str, object: &str, key: &str) -> serde_json::Value {
         let text = self.ask(name, &["--output", "json", "count", object, key]).ok();
         serde_json::from_str(&text).unwrap()
     }
 
-    /// What the cluster counts, as a node has it.
+    /// The cluster's count of a key, in the view of a node.
     #[track_caller]
     pub(crate) fn total(&self, name: &str, object: &str, key: &str) -> i64 {
         self.count(name, object, key)["total"].as_i64().unwrap()
     }
 
-    /// Waits until the cluster counts so much, as a node has it.
+    /// Waits until a node's view of the cluster's count is `total`.
     #[track_caller]
     pub(crate) fn counts(&self, name: &str, object: &str, key: &str, total: i64, patience: Duration) {
         eventually(&format!("{name} counts {total} for {key} in {object}"), patience, || {
@@ -306,7 +306,7 @@ impl Mesh {
         });
     }
 
-    /// How a node sees another: its line of `membership` as fields.
+    /// A node's view of another one: its line of `membership` as fields.
     #[track_caller]
     pub(crate) fn sees(&self, name: &str, other: &str) -> Vec<String> {
         let members = self.ask(name, &["--output", "csv", "cluster", "membership"]).ok();

@@ -53,11 +53,11 @@ fn share(mesh: &Mesh, node: &str) -> u64 {
     serde_json::from_str::<serde_json::Value>(&text).unwrap()[0]["share_ppm"].as_u64().unwrap()
 }
 
-/// I9 on real nodes: ten seconds of five times the rate on each, counted by those who ask.
+/// I9 on running nodes: ten seconds of five times the rate on each. The clients count the admissions.
 #[test]
 fn a_hard_limit_holds_under_five_times_the_rate() {
     let mesh = mesh();
-    // Until a cold start is over, it is said why nothing is admitted.
+    // During a cold start, `explain` reports why nothing is admitted.
     let said = mesh.ask("relay-0-1", &["throttle", "explain", "hard"]).ok();
     assert!(said.contains("founding: admits from its own share") || said.contains("holds the share"), "{said}");
     eventually("every founder has its share", SOON, || {
@@ -73,13 +73,13 @@ fn a_hard_limit_holds_under_five_times_the_rate() {
         let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         admitted += said["admitted"].as_u64().unwrap();
     }
-    // Burst and ten seconds, and what comes in the time by which one process may begin before another.
+    // The burst and ten seconds, and one second more because the processes do not begin at the same moment.
     assert!(admitted <= 300 + 300 * 11, "{admitted}");
     assert!(admitted >= 2900, "{admitted} of 3000 and the burst");
 
     // One node alone gets nearly all.
     mesh.ask("relay-0-2", &["throttle", "take", "hard", "--for", "3", "--rate", "1000"]).ok();
-    eventually("the hot node has the whole", SOON, || {
+    eventually("the busy node has nearly everything", SOON, || {
         mesh.ask("relay-0-2", &["throttle", "take", "hard", "--for", "1", "--rate", "1000"]).ok();
         let share = share(&mesh, "relay-0-2");
         if share >= 950_000 { Ok(()) } else { Err(share.to_string()) }
@@ -88,9 +88,9 @@ fn a_hard_limit_holds_under_five_times_the_rate() {
     assert!(said.contains("was lent") && said.contains("0 beyond"), "{said}");
 }
 
-/// One of three nodes has five times the rate: nobody uses it, and every node says what differs.
+/// One of three nodes has five times the rate: no node uses the limit, and every node reports the difference.
 #[test]
-fn limits_that_differ_are_not_used_and_named() {
+fn limits_that_differ_are_not_used_and_are_reported() {
     let mut mesh = Mesh::new(&NODES);
     for name in NODES {
         let limits = if name == NODES[2] { LIMITS.replace("300/1s", "1500/1s") } else { LIMITS.to_owned() };
@@ -99,7 +99,7 @@ fn limits_that_differ_are_not_used_and_named() {
     }
     mesh.wait_for_links();
     for node in NODES {
-        let said = eventually(&format!("{node} says what differs"), SOON, || {
+        let said = eventually(&format!("{node} reports the difference"), SOON, || {
             let said = mesh.ask(node, &["throttle", "explain", "hard"]).ok();
             if said.contains("differs: throttle hard is ") { Ok(said) } else { Err(said) }
         });
@@ -116,9 +116,9 @@ fn limits_that_differ_are_not_used_and_named() {
     }
 }
 
-/// Each object that one of three nodes configures differently is named on all nodes, with both values.
+/// Each object that one of three nodes configures differently is reported on all nodes, with both values.
 #[test]
-fn objects_that_differ_are_named() {
+fn objects_that_differ_are_reported() {
     let mut mesh = Mesh::new(&NODES);
     let series = |windows: u32| {
         format!("audit_series \"hits\" {{\n  type = \"cidr\"\n  interval = 60\n  windows = {windows}\n}}\n")
@@ -151,10 +151,9 @@ fn objects_that_differ_are_named() {
     }
 }
 
-/// A throttle that a node does not use, and one of a scope that it has never heard of, decide by what the others have admitted
-/// (I11).
+/// A throttle that a node does not use, and one of a scope that is new to it, decide by the admissions of the other nodes (I11).
 #[test]
-fn throttles_that_nobody_uses_hear_of_what_others_take() {
+fn unused_throttles_include_what_other_nodes_admitted() {
     let mesh = mesh();
     for name in ["idle", "domain never-seen.example"] {
         assert_eq!(mesh.ask("relay-0-1", &["throttle", "take", name, "90"]).ok(), "admitted\n");
@@ -176,7 +175,7 @@ fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
     assert_eq!(mesh.ask("relay-0-1", &["throttle", "check", "soft", "9"]).ok(), "admitted\n");
     assert_eq!(mesh.ask("relay-0-1", &["throttle", "take", "soft", "9"]).ok(), "admitted\n");
     for node in NODES {
-        eventually(&format!("{node} has heard of it"), SOON, || {
+        eventually(&format!("{node} has received it"), SOON, || {
             let said = mesh.ask(node, &["throttle", "check", "soft", "5"]);
             if said.code == Some(1) && said.stderr.contains("refused: fits after") {
                 Ok(())
@@ -195,7 +194,7 @@ fn a_soft_throttle_is_taken_from_on_one_node_and_used_up_on_all() {
     assert!(listed.contains("\ndomain example.com,5/1s,5,soft,"), "{listed}");
     let said = mesh.ask("relay-0-3", &["throttle", "explain", "soft"]).ok();
     assert!(said.contains("bound now") && said.contains("bound at worst"), "{said}");
-    // The first ones by name get what is left over.
+    // The first nodes by name get the remainder.
     let limits = eventually("permits are there", SOON, || {
         let limits = mesh.ask("relay-0-3", &["limits"]).ok();
         if limits.contains("6 of them here") { Ok(limits) } else { Err(limits) }
@@ -212,7 +211,7 @@ domain example.com: at most 3 open connections
 inbound /24 IPv4: at most 20 open connections
 ";
     assert_eq!(limits, expected);
-    // What nodes share by is not shown, what was admitted is.
+    // The admissions are shown, and the facts about shares are not.
     let shown = mesh.ask("relay-0-1", &["cluster", "shared", "show", "shared_named_throttles"]).ok();
     assert_eq!(shown.lines().count(), 2, "{shown}");
     assert!(shown.contains("throttle table") && shown.contains("soft:            9"), "{shown}");

@@ -1,4 +1,4 @@
-//! I12: before a handshake is over, nothing that the other end says has an effect.
+//! I12: before a handshake is over, nothing that the other end sends has an effect.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::support::{Mesh, SOON, eventually, tally};
 /// Every code that a node closes with, and one that none does.
 const CODES: [usize; 13] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 999];
 
-/// The code that tells a node that it is superseded.
+/// The code that reports to a node that it is superseded.
 const SUPERSEDED: usize = 3;
 
 /// The code of a connection to oneself.
@@ -43,7 +43,7 @@ fn a_datagram_that_closes_before_the_handshake_changes_nothing() {
         let datagram = initials.closing(&[b'a'; 8].map(|byte| byte + number as u8), code, &reason);
         socket.send_to(&datagram, victim).unwrap();
     }
-    // A node that comes now is behind all of them.
+    // A node that starts now is handled after all of them.
     mesh.start("n3", &[]);
     mesh.wait_for_links();
     assert_eq!(run_of(&mesh, "n1"), run, "it is the same run");
@@ -92,8 +92,8 @@ impl Drop for Impostor {
     }
 }
 
-/// Hosts without a certificate answer at the addresses of seeds. Each dial fails, and that is all: when a node of the cluster
-/// is at such an address, it is found there.
+/// Hosts without a certificate answer at the addresses of seeds. Each dial fails and has no other effect: when a node of the
+/// cluster serves at such an address later, it is found there.
 #[test]
 fn a_host_at_a_seed_s_address_can_only_make_dials_fail() {
     let mut mesh = Mesh::new(&["n1", "n2"]);
@@ -126,7 +126,7 @@ fn a_host_at_a_seed_s_address_can_only_make_dials_fail() {
     assert_eq!(run_of(&mesh, "n1"), run);
 }
 
-/// Connections that are begun from one address and never finished do not keep a node out.
+/// Connections from one address that are never completed do not delay a node.
 #[test]
 fn a_flood_of_handshakes_does_not_delay_a_restart() {
     let mut mesh = Mesh::running(&["n1", "n2"]);
@@ -137,7 +137,7 @@ fn a_flood_of_handshakes_does_not_delay_a_restart() {
     let flood = std::thread::spawn(move || {
         let (initials, mut buffer, mut number) = (Initials::new(), [0; 2048], 0_u64);
         while !stopped.load(Ordering::Relaxed) {
-            // From the address of the nodes, each from a port of its own, and each proves that it is there.
+            // From the address of the nodes, each from a port of its own, and each proves its address.
             let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
             socket.connect(victim).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
@@ -176,7 +176,7 @@ fn a_flood_of_handshakes_does_not_delay_a_restart() {
     assert!(lines <= 6, "{lines} lines about refused connections:\n{log}");
 }
 
-/// A number of a run at the end of the range, or beyond, is an error and not another number.
+/// An incarnation beyond the range is an error.
 #[test]
 fn a_run_beyond_the_last_is_an_error() {
     let mut mesh = Mesh::new(&["n1"]);

@@ -2,7 +2,7 @@
 
 use crate::support::{Mesh, SOON};
 
-/// Connections that were opened and are closed again: they are not listed, and the tree still parts at them.
+/// Connections that are closed again: they are not listed, and the tree still branches at them.
 const PASSED: [(&str, &[&str]); 3] = [
     ("relay-0-1", &["10.200.0.1", "10.0.0.1", "10.0.0.165", "10.0.0.178"]),
     ("relay-0-2", &["10.200.0.1", "10.0.0.165"]),

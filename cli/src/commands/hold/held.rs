@@ -1,4 +1,4 @@
-//! The connection that holds, and a new one when the node has gone.
+//! The connection that keeps the hold, and a new one after the node has stopped.
 
 use std::io;
 use std::os::unix::net::UnixStream as StdStream;
@@ -13,7 +13,7 @@ use crate::client::Target;
 use crate::failure::Failure;
 use crate::style;
 
-/// The first pause between two attempts to hold again. Each further one is twice as long.
+/// The first pause between two attempts to regain the hold. Each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The longest pause between two attempts.
@@ -30,31 +30,31 @@ pub(super) fn take(target: &Target, request: &Request) -> Result<StdStream, Fail
 /// Keeps the hold while the command runs. Returns when the command has to end because the hold is lost.
 pub(super) async fn keep(mut held: UnixStream, target: Target, request: Request, on_lost: OnLost) {
     loop {
-        // The node says no more; what can come is the end.
+        // The node sends nothing more, so only the end of the stream can arrive.
         let _ = held.read(&mut [0]).await;
         match on_lost {
             OnLost::Kill => {
-                style::complain("warning", "the node is gone, and the hold with it; the command is told to end");
+                style::complain("warning", "the node is gone, and the hold is lost; ending the command");
                 return;
             }
             OnLost::Continue => {
-                let lost = "the node is gone, and the hold with it; the command goes on, and is counted again when the node is back";
+                let lost = "the node is gone, and the hold is lost; the command continues, and is counted again when the node is back";
                 style::complain("warning", lost);
             }
         }
         held = regain(&target, &request).await;
-        style::complain("note", "the node is back, and the hold is held again");
+        style::complain("note", "the node is back and counts the command again");
     }
 }
 
-/// Tries until the node holds again.
+/// Retries until the node counts the command again.
 async fn regain(target: &Target, request: &Request) -> UnixStream {
     let mut pause = PAUSE;
     loop {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
         let (target, request) = (target.clone(), request.clone());
-        // It may have to wait for a node that does not answer.
+        // A node that does not answer may make it wait.
         let taken = tokio::task::spawn_blocking(move || take(&target, &request)).await;
         if let Ok(Ok(stream)) = taken
             && let Ok(stream) = watched(stream)
@@ -64,7 +64,7 @@ async fn regain(target: &Target, request: &Request) -> UnixStream {
     }
 }
 
-/// The stream, to be waited for.
+/// The stream, registered with the runtime.
 pub(super) fn watched(stream: StdStream) -> io::Result<UnixStream> {
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)

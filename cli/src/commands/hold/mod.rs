@@ -24,9 +24,8 @@ use crate::style;
 /// How long a command may take to end after its hold was lost, before it is killed.
 const END: Duration = Duration::from_secs(10);
 
-/// The signals that are passed on to the command: all that a process can handle, but those that report its own faults, the end
-/// of a child, and a reader of its output that is gone. (Ctrl-C reaches the command from the terminal by itself; a second
-/// one does no harm.)
+/// The signals that are passed on to the command: all that a process can handle, except those that report its own faults, the
+/// end of a child, or a closed pipe. (The terminal sends Ctrl-C to the command itself. A second one does no harm.)
 const PASSED_ON: &[Signal] = &[
     Signal::HUP,
     Signal::INT,
@@ -48,7 +47,7 @@ const PASSED_ON: &[Signal] = &[
     Signal::POWER,
 ];
 
-/// Holds one for as long as the command runs, and ends as the command did.
+/// Counts one for as long as the command runs, and ends with the command's exit code.
 pub(crate) fn run(args: Hold, target: &Target, format: Format) -> Result<(), Failure> {
     let Hold { object, key, limits, on_lost, conflict_exit_code, command } = args;
     format.no_csv("hold")?;
@@ -57,21 +56,21 @@ pub(crate) fn run(args: Hold, target: &Target, format: Format) -> Result<(), Fai
     };
     let first = Request::Hold { object: object.clone(), key: key.clone(), limits };
     let stream = held::take(target, &first).map_err(|failure| conflict(failure, conflict_exit_code))?;
-    // The command runs by then, so it counts whatever the limits say.
+    // The command runs already then, so no limit can refuse it.
     let again = Request::Hold { object, key, limits: Vec::new() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::Node(format!("cannot watch over the command: {error}")))?;
+    let runtime = runtime.map_err(|error| Failure::Node(format!("cannot start the runtime: {error}")))?;
     let ended = runtime.block_on(async {
         let mut signals = Arrivals::of(PASSED_ON.iter().map(|signal| (*signal, *signal)))
             .map_err(|error| cannot_run(program, &error))?;
-        // On this thread: the command dies with the thread that has started it.
+        // On this thread, because the command ends with the thread that started it.
         let child = guarded::command(program, arguments).stdin(Stdio::inherit()).spawn();
         let mut child = child.map_err(|error| cannot_run(program, &error))?;
         let hold = Held { stream, again, target: target.clone(), on_lost };
         let status = watch_over(&mut child, &mut signals, hold).await;
-        status.map_err(|error| Failure::Node(format!("lost sight of the command: {error}")))
+        status.map_err(|error| Failure::Node(format!("cannot wait for the command: {error}")))
     });
-    // An attempt to hold again may be under way; nobody waits for it.
+    // An attempt to regain the hold may still run. Nothing waits for it.
     runtime.shutdown_background();
     match code(ended?) {
         0 => Ok(()),
@@ -79,7 +78,7 @@ pub(crate) fn run(args: Hold, target: &Target, format: Format) -> Result<(), Fai
     }
 }
 
-/// What is to be held while the command runs.
+/// The hold that is kept while the command runs.
 struct Held {
     stream: UnixStream,
     again: Request,
@@ -114,7 +113,7 @@ async fn watch_over(child: &mut Child, signals: &mut Arrivals<Signal>, hold: Hel
     }
 }
 
-/// Passes a signal on. A stop stops this process as well, as it would have without us.
+/// Passes a signal on. A stop stops this process as well, as the shell expects.
 fn pass_on(child: &Child, signal: Signal) {
     send(child, signal);
     if signal == Signal::TSTP {
@@ -126,12 +125,12 @@ fn pass_on(child: &Child, signal: Signal) {
 fn send(child: &Child, signal: Signal) {
     let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(pid) = pid {
-        // It may have ended just now; then there is nobody to tell.
+        // An error means that it has just ended.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// The failure, with the exit code that was asked for when there is no room.
+/// The failure, with the chosen exit code if there is no room.
 fn conflict(failure: Failure, exit_code: Option<u8>) -> Failure {
     match (failure, exit_code) {
         (Failure::No(message), Some(code)) => {

@@ -1,4 +1,4 @@
-//! Writing a set of new files: all of them, or none.
+//! Writes a set of new files: all of them, or none.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::failure::Failure;
 
-/// A file that is to be.
+/// A file to write.
 #[derive(Debug)]
 pub(super) struct NewFile {
     name: String,
@@ -16,7 +16,7 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    /// A file that anybody may read.
+    /// A file that every user may read.
     pub(super) fn public(name: impl Into<String>, text: String) -> Self {
         Self { name: name.into(), text, mode: 0o644 }
     }
@@ -27,8 +27,8 @@ impl NewFile {
     }
 }
 
-/// Writes the files into the folder, which is made if it is not there. If one is in the way or cannot be written, none
-/// is there afterwards.
+/// Writes the files into the folder, and creates the folder if it does not exist. If a file exists already or cannot be
+/// written, none of them is left.
 pub(super) fn write_all(dir: &Path, files: &[NewFile]) -> Result<(), Failure> {
     let in_the_way: Vec<_> =
         files.iter().map(|file| dir.join(&file.name)).filter(|path| path.symlink_metadata().is_ok()).collect();
@@ -55,14 +55,14 @@ pub(super) fn write_all(dir: &Path, files: &[NewFile]) -> Result<(), Failure> {
 }
 
 fn write(path: &Path, file: &NewFile, written: &mut Vec<PathBuf>) -> io::Result<()> {
-    // The mode holds from the moment that the file is there.
+    // The mode is set when the file is created, and not later.
     let mut open = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
     written.push(path.to_owned());
     open.write_all(file.text.as_bytes())?;
     open.sync_all()
 }
 
-/// Removes what was written; what cannot be removed was not ours any more.
+/// Removes the written files. A file that cannot be removed belongs to another process by then.
 fn take_back(written: &[PathBuf], dir: Option<&Path>) {
     for path in written {
         let _ = std::fs::remove_file(path);

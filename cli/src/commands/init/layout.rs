@@ -1,4 +1,4 @@
-//! Which node listens where, and whom it seeks.
+//! The addresses and the seeds of the nodes.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 /// The port of the first node of a cluster.
 const BASE_PORT: u16 = 4801;
 
-/// A node and where the others reach it.
+/// A node and the address at which other nodes reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) name: NodeName,
@@ -23,9 +23,9 @@ pub(super) struct Place {
 /// The nodes of a cluster.
 #[derive(Debug)]
 pub(super) struct Places {
-    /// Those that are there.
+    /// Those that exist already.
     existing: Vec<Place>,
-    /// Those that are made now.
+    /// Those that this call makes.
     pub(super) new: Vec<Place>,
 }
 
@@ -70,14 +70,14 @@ impl Places {
         }
     }
 
-    /// Where to find the others.
+    /// The addresses of the other nodes.
     pub(super) fn seeds(&self, name: &NodeName) -> Vec<String> {
         let others = self.existing.iter().chain(&self.new).filter(|place| place.name != *name);
         others.take(tallymesh_schemas::bounds::SEEDS).map(|place| place.listen.to_string()).collect()
     }
 }
 
-/// The nodes whose configurations lie in a folder, in order of name.
+/// The nodes whose configurations are in a folder, in order of name.
 pub(super) fn existing(dir: &Path) -> Result<Vec<Place>, Failure> {
     let cannot = |error: io::Error| Failure::Input(format!("cannot read {}: {error}", dir.display()));
     let mut places = Vec::new();
@@ -109,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn ports_follow_each_other_and_everybody_seeks_all_others() {
+    fn ports_are_consecutive_and_every_node_has_all_others_as_seeds() {
         let places = Places::new(vec![name("a"), name("b"), name("c")], Vec::new(), None, host()).unwrap();
         assert_eq!(places.seeds(&name("b")), ["127.0.0.1:4801", "127.0.0.1:4803"]);
     }
 
     #[test]
-    fn further_nodes_take_the_ports_behind_the_highest() {
+    fn further_nodes_get_the_ports_after_the_highest() {
         let existing = vec![Place { name: name("a"), listen: "127.0.0.1:6001".parse().unwrap() }];
         let places = Places::new(vec![name("b")], existing.clone(), None, host()).unwrap();
         assert_eq!(places.new[0].listen.port(), 6002);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_nobody_reaches_are_refused() {
+    fn addresses_that_other_nodes_cannot_reach_are_refused() {
         assert!(Places::new(vec![name("a")], Vec::new(), Some(0), host()).is_err());
         assert!(Places::new(vec![name("a"), name("b")], Vec::new(), Some(65535), host()).is_err());
         assert!(Places::new(vec![name("a")], Vec::new(), None, "0.0.0.0".parse().unwrap()).is_err());

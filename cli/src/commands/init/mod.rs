@@ -1,4 +1,4 @@
-//! `tally init`: makes a cluster, or further nodes for one.
+//! `tally init`: makes a cluster, or further nodes for an existing one.
 
 mod files;
 mod layout;
@@ -29,7 +29,7 @@ enum Task {
     FurtherNodes,
 }
 
-/// Makes what was asked for, all of it or nothing.
+/// Makes the cluster or the nodes: all files, or none.
 pub(crate) fn run(args: &args::Init, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("init")?;
     let (task, texts) = match args.add.as_slice() {
@@ -160,6 +160,6 @@ fn report(dir: &Path, places: &[Place], task: Task, format: Format) -> Result<()
     }
     let key = dir.join(CA_KEY).display().to_string();
     out.line(format!("\nFor further nodes: tally init --dir {} --add NODE", dir.display()))?;
-    out.line(format!("Whoever has {key} can make nodes: keep it away from the machines that run them."))?;
+    out.line(format!("Anyone who has {key} can add nodes: do not keep it on machines that run nodes."))?;
     out.flush()
 }

@@ -1,4 +1,4 @@
-//! What the lines of a load say, in each format: a key and how much, nothing, or something bad.
+//! Parses the lines of a load, in each format: a key and a number, nothing, or an error.
 
 use std::borrow::Cow;
 
@@ -12,52 +12,52 @@ use crate::commands::load::lines::Line;
 /// Formats of what is loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LoadFormat {
-    /// KEY or KEY N; empty lines and lines that begin with # are passed over
+    /// KEY or KEY N; empty lines and lines that begin with # are skipped
     Lines,
-    /// A heading and fields with commas, as --output csv writes them: key or prefix, and count
+    /// A heading and fields separated by commas, as --output csv writes them: key or prefix, and count
     Csv,
     /// An access log, common or combined: each line counts one for its first field
     Log,
-    /// What HAProxy answers to `show table NAME`: the key of each entry, and one of its counters
+    /// The answer of HAProxy to `show table NAME`: the key of each entry, and one of its counters
     Haproxy,
 }
 
-/// A key, and how much.
+/// A key and the number to add.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     /// The number of its line, from 1.
     pub(super) number: u64,
-    /// The key as it stands there.
+    /// The key as the line has it.
     pub(super) key: String,
-    /// How much.
+    /// The number to add.
     pub(super) n: i64,
 }
 
-/// What one line says by itself; `None` where there is nothing to count.
-type Said = Option<(String, i64)>;
+/// The contents of one line; `None` if it has nothing to count.
+type Parsed = Option<(String, i64)>;
 
-/// Counters of HAProxy, the one that is taken first: what is open now, then what was.
+/// Counters of HAProxy in order of preference: open connections first, then past ones.
 const COUNTERS: [&str; 5] = ["conn_cur", "conn_cnt", "sess_cnt", "http_req_cnt", "gpc0"];
 
 /// Reads lines of one format.
 #[derive(Debug)]
 pub(super) struct Reader {
-    /// `None` until the first line tells whether it is the heading of a table or a key.
+    /// `None` until the first line shows whether it is the heading of a table or a key.
     format: Option<LoadFormat>,
-    /// The counter of HAProxy that was asked for.
+    /// The chosen counter of HAProxy.
     counter: Option<String>,
     columns: Option<Columns>,
-    /// Of a tree: the blocks that what comes next may lie in.
+    /// Of a tree: the blocks that may contain the next line's block.
     tree: Tree,
 }
 
-/// Where the fields of a table stand.
+/// The positions of a table's columns.
 #[derive(Debug, Clone, Copy)]
 struct Columns {
     key: usize,
     count: usize,
     all: usize,
-    /// The keys are blocks, and the count of a block is of everything in it.
+    /// The keys are blocks, and the count of a block includes everything in it.
     tree: bool,
 }
 
@@ -66,12 +66,12 @@ impl Reader {
         Self { format, counter, columns: None, tree: Tree::default() }
     }
 
-    /// Adds what a line says to `entries`. Of a tree, a block's own part is known when what lies in it has been read.
+    /// Adds the contents of a line to `entries`. Of a tree, a block's own count is known when everything in it has been read.
     ///
     /// # Errors
-    /// What is wrong with the line, and how it is right.
+    /// What is wrong with the line, and how to correct it.
     pub(super) fn read(&mut self, line: &Line<'_>, entries: &mut Vec<Entry>) -> Result<(), String> {
-        let Some((key, n)) = self.said(line)? else { return Ok(()) };
+        let Some((key, n)) = self.parse(line)? else { return Ok(()) };
         let number = line.number;
         if self.columns.is_some_and(|columns| columns.tree) {
             let net = key::parse_net(&key).map_err(|error| error.to_string())?;
@@ -82,12 +82,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Adds what is left at the end.
+    /// Adds the remaining entries at the end.
     pub(super) fn end(&mut self, entries: &mut Vec<Entry>) {
         self.tree.close(0, entries);
     }
 
-    fn said(&mut self, line: &Line<'_>) -> Result<Said, String> {
+    fn parse(&mut self, line: &Line<'_>) -> Result<Parsed, String> {
         let format = *self.format.get_or_insert_with(|| match std::str::from_utf8(line.text) {
             Ok("key,count" | "prefix,count") => LoadFormat::Csv,
             _ => LoadFormat::Lines,
@@ -105,7 +105,7 @@ impl Reader {
         }
     }
 
-    fn csv(&mut self, text: &str) -> Result<Said, String> {
+    fn csv(&mut self, text: &str) -> Result<Parsed, String> {
         let fields = fields(text)?;
         let Some(columns) = self.columns else {
             let find = |name: &str| fields.iter().position(|field| field.trim() == name);
@@ -127,22 +127,22 @@ impl Reader {
         Ok(Some((field(columns.key).to_owned(), n)))
     }
 
-    /// Whether what comes next makes no sense after a bad line.
+    /// Whether no further line can be read after a bad one.
     pub(super) fn is_lost(&self) -> bool {
         self.format == Some(LoadFormat::Csv) && self.columns.is_none()
     }
 }
 
-/// The blocks that lie in each other and are still open, the widest first: at most one of each length of a prefix.
+/// The nested blocks that are still open, the widest first: at most one of each prefix length.
 #[derive(Debug, Default)]
 struct Tree(Vec<Block>);
 
-/// A block with everything that is counted in it.
+/// A block with the count of everything in it.
 #[derive(Debug)]
 struct Block {
     net: IpNet,
     entry: Entry,
-    /// What the blocks directly in it count.
+    /// The sum of the blocks directly in it.
     below: i64,
 }
 
@@ -157,7 +157,7 @@ impl Tree {
         self.0.push(block);
     }
 
-    /// Closes all blocks from a depth on: nothing more lies in them. What they count themselves is an entry.
+    /// Closes all blocks from a depth on: they contain nothing more. Their own counts become entries.
     fn close(&mut self, depth: usize, entries: &mut Vec<Entry>) {
         for Block { entry, below, .. } in self.0.drain(depth..) {
             let n = entry.n.saturating_sub(below);
@@ -171,9 +171,9 @@ impl Tree {
 fn how(format: LoadFormat) -> &'static str {
     match format {
         LoadFormat::Lines => "KEY or KEY N",
-        LoadFormat::Csv => "fields with commas between, as in the heading",
-        LoadFormat::Log => "an address, a blank, and what else the log has",
-        LoadFormat::Haproxy => "what HAProxy answers to show table NAME",
+        LoadFormat::Csv => "fields separated by commas, as in the heading",
+        LoadFormat::Log => "an address, a blank, and the rest of the line",
+        LoadFormat::Haproxy => "the answer of HAProxy to show table NAME",
     }
 }
 
@@ -181,7 +181,7 @@ fn number(text: &str, format: LoadFormat) -> Result<i64, String> {
     text.parse().map_err(|_| format!("\"{}\" is not a whole number: write {}", quoted(text), how(format)))
 }
 
-fn lines(text: &str) -> Result<Said, String> {
+fn lines(text: &str) -> Result<Parsed, String> {
     if text.starts_with('#') {
         return Ok(None);
     }
@@ -194,8 +194,8 @@ fn lines(text: &str) -> Result<Said, String> {
     }
 }
 
-/// One for the first field, whatever follows it.
-fn log(line: &Line<'_>) -> Result<Said, String> {
+/// Counts one for the first field, and ignores the rest.
+fn log(line: &Line<'_>) -> Result<Parsed, String> {
     let end = line.text.iter().position(u8::is_ascii_whitespace);
     let first = match end {
         Some(end) => line.text.get(..end).unwrap_or_default(),
@@ -207,7 +207,7 @@ fn log(line: &Line<'_>) -> Result<Said, String> {
 }
 
 /// `0x55d…: key=192.0.2.7 use=0 exp=9000 conn_cnt=7 conn_cur=2`, and headings that begin with `#`.
-fn haproxy(text: &str, counter: Option<&str>) -> Result<Said, String> {
+fn haproxy(text: &str, counter: Option<&str>) -> Result<Parsed, String> {
     if text.starts_with('#') {
         return Ok(None);
     }
@@ -233,7 +233,7 @@ fn haproxy(text: &str, counter: Option<&str>) -> Result<Said, String> {
     }
 }
 
-/// The fields of a line of CSV (RFC 4180), without line ends in them.
+/// The fields of a line of CSV (RFC 4180). A field cannot contain a line end.
 fn fields(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
     let mut fields = Vec::new();
     let mut rest = text;
@@ -271,13 +271,13 @@ fn fields(text: &str) -> Result<Vec<Cow<'_, str>>, String> {
 mod tests {
     use super::*;
 
-    fn read(format: Option<LoadFormat>, texts: &[&str]) -> Vec<Result<Said, String>> {
+    fn read(format: Option<LoadFormat>, texts: &[&str]) -> Vec<Result<Parsed, String>> {
         let mut reader = Reader::new(format, None);
-        let line = |text: &str| reader.said(&Line { number: 1, text: text.as_bytes(), cut: false });
+        let line = |text: &str| reader.parse(&Line { number: 1, text: text.as_bytes(), cut: false });
         texts.iter().copied().map(line).collect()
     }
 
-    fn entry(key: &str, n: i64) -> Result<Said, String> {
+    fn entry(key: &str, n: i64) -> Result<Parsed, String> {
         Ok(Some((key.to_owned(), n)))
     }
 
@@ -292,9 +292,9 @@ mod tests {
         entries.into_iter().map(|Entry { number, key, n }| (number, key, n)).collect()
     }
 
-    /// A listing has blocks that nothing was counted in itself: they are where it branches.
+    /// A listing has blocks without counts of their own: those at which it branches.
     #[test]
-    fn a_block_counts_what_is_not_counted_in_it() {
+    fn a_block_counts_its_total_without_the_blocks_in_it() {
         let texts = [
             "prefix,count",
             "10.0.0.0/8,10",
@@ -313,7 +313,7 @@ mod tests {
             (8, "::1/128", 3),
         ];
         assert_eq!(tree(&texts), expected.map(|(number, key, n)| (number, key.to_owned(), n)));
-        // A table with keys has each by itself, and so have blocks that stand twice.
+        // In a table with keys each line counts by itself, and so do blocks that occur twice.
         assert_eq!(tree(&["key,count", "10.0.0.0/8,7", "10.0.0.1,4"]).len(), 2);
         let twice = tree(&["prefix,count", "10.0.0.0/8,7", "10.0.0.0/8,4"]);
         assert_eq!(twice.iter().map(|entry| entry.2).collect::<Vec<_>>(), [7, 4]);
@@ -321,10 +321,10 @@ mod tests {
 
     #[test]
     fn keys_and_numbers() {
-        let said = read(None, &["10.0.0.1", "# a comment", "10.0.0.2\t-3", "10.0.0.3 +4", "key,count"]);
+        let parsed = read(None, &["10.0.0.1", "# a comment", "10.0.0.2\t-3", "10.0.0.3 +4", "key,count"]);
         let expected = [entry("10.0.0.1", 1), Ok(None), entry("10.0.0.2", -3), entry("10.0.0.3", 4)];
-        assert_eq!(said[..4], expected);
-        assert_eq!(said[4], entry("key,count", 1), "only the first line may be a heading");
+        assert_eq!(parsed[..4], expected);
+        assert_eq!(parsed[4], entry("key,count", 1), "only the first line may be a heading");
         for bad in ["b x", "c 1 2", "d 99999999999999999999"] {
             assert!(read(None, &[bad])[0].is_err(), "{bad}");
         }
@@ -332,34 +332,34 @@ mod tests {
 
     #[test]
     fn tables_as_they_are_written() {
-        let said = read(None, &["prefix,count", "10.0.0.0/8,7", "192.0.2.7,-2"]);
-        assert_eq!(said, [Ok(None), entry("10.0.0.0/8", 7), entry("192.0.2.7", -2)]);
-        let said = read(
+        let parsed = read(None, &["prefix,count", "10.0.0.0/8,7", "192.0.2.7,-2"]);
+        assert_eq!(parsed, [Ok(None), entry("10.0.0.0/8", 7), entry("192.0.2.7", -2)]);
+        let parsed = read(
             Some(LoadFormat::Csv),
             &["count,node,key", "3,n1,\"say \"\"a,b\"\"\"", "4,n1", "5,n1,\"x", "6,n1,\"x\"y"],
         );
-        assert_eq!(said[..2], [Ok(None), entry("say \"a,b\"", 3)]);
-        assert_eq!(said[2], Err("it has 2 fields, and the heading has 3".to_owned()));
-        assert!(said[3].as_ref().is_err_and(|why| why.contains("not closed")));
-        assert!(said[4].as_ref().is_err_and(|why| why.contains("closing quote")));
-        let said = read(Some(LoadFormat::Csv), &["10.0.0.0/8,7"]);
-        assert!(said[0].as_ref().is_err_and(|why| why.contains("it has to name the columns")), "{said:?}");
+        assert_eq!(parsed[..2], [Ok(None), entry("say \"a,b\"", 3)]);
+        assert_eq!(parsed[2], Err("it has 2 fields, and the heading has 3".to_owned()));
+        assert!(parsed[3].as_ref().is_err_and(|why| why.contains("not closed")));
+        assert!(parsed[4].as_ref().is_err_and(|why| why.contains("closing quote")));
+        let parsed = read(Some(LoadFormat::Csv), &["10.0.0.0/8,7"]);
+        assert!(parsed[0].as_ref().is_err_and(|why| why.contains("it has to name the columns")), "{parsed:?}");
     }
 
     #[test]
     fn access_logs() {
-        let said = read(
+        let parsed = read(
             Some(LoadFormat::Log),
             &[
                 r#"192.0.2.7 - - [10/Oct/2026:13:55:36 +0000] "GET / HTTP/1.1" 200 2326"#,
                 r#"2001:db8::1 - ada [10/Oct/2026:13:55:36 +0000] "GET / HTTP/1.1" 200 5 "https://example.com" "curl""#,
             ],
         );
-        assert_eq!(said, [entry("192.0.2.7", 1), entry("2001:db8::1", 1)]);
+        assert_eq!(parsed, [entry("192.0.2.7", 1), entry("2001:db8::1", 1)]);
         let mut reader = Reader::new(Some(LoadFormat::Log), None);
         let long = Line { number: 1, text: b"192.0.2.7 - - [10/Oct/2026", cut: true };
-        assert_eq!(reader.said(&long), entry("192.0.2.7", 1), "only the first field has to be there");
-        assert!(reader.said(&Line { number: 2, text: b"xxxxxxxx", cut: true }).is_err());
+        assert_eq!(reader.parse(&long), entry("192.0.2.7", 1), "only the first field has to be there");
+        assert!(reader.parse(&Line { number: 2, text: b"xxxxxxxx", cut: true }).is_err());
     }
 
     #[test]
@@ -372,12 +372,12 @@ mod tests {
             "0x55d4: key=192.0.2.9 use=0 exp=9000 bytes_out_rate(60000)=187",
             "nonsense",
         ];
-        let said = read(Some(LoadFormat::Haproxy), &texts);
-        assert_eq!(said[..4], [Ok(None), entry("192.0.2.7", 2), entry("192.0.2.8", 7), Ok(None)]);
-        assert!(said[4].as_ref().is_err_and(|why| why.contains("--counter")) && said[5].is_err());
+        let parsed = read(Some(LoadFormat::Haproxy), &texts);
+        assert_eq!(parsed[..4], [Ok(None), entry("192.0.2.7", 2), entry("192.0.2.8", 7), Ok(None)]);
+        assert!(parsed[4].as_ref().is_err_and(|why| why.contains("--counter")) && parsed[5].is_err());
         let mut reader = Reader::new(Some(LoadFormat::Haproxy), Some("conn_rate".to_owned()));
         let line = |text: &'static str| Line { number: 1, text: text.as_bytes(), cut: false };
-        assert_eq!(reader.said(&line(texts[2])), entry("192.0.2.8", 1));
-        assert!(reader.said(&line(texts[1])).is_err());
+        assert_eq!(reader.parse(&line(texts[2])), entry("192.0.2.8", 1));
+        assert!(reader.parse(&line(texts[1])).is_err());
     }
 }

@@ -2,20 +2,20 @@
 
 use std::io::{self, BufRead, Read};
 
-/// Bytes of one line: more than any key and number take, and so few that a batch of lines fits a frame.
+/// Bytes of one line: more than any key and number need, and so few that a batch of lines fits into a frame.
 const LINE_BYTES: usize = 600;
 
-/// What an editor may write before the text to say that it is UTF-8.
+/// The mark that an editor may write before UTF-8 text.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A line, without its end and the blanks around it.
+/// A line, without its line end and the blanks around it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     /// Its number, from 1.
     pub(super) number: u64,
     /// The line, or the beginning of a long one.
     pub(super) text: &'a [u8],
-    /// There is more of it than is kept.
+    /// The line is longer than `text`.
     pub(super) cut: bool,
 }
 
@@ -38,7 +38,7 @@ impl<R: BufRead> Lines<R> {
         self.bytes
     }
 
-    /// The next line that is not empty; `None` at the end. A byte-order mark before the first line is passed over.
+    /// The next line that is not empty; `None` at the end. A byte-order mark before the first line is skipped.
     pub(super) fn next(&mut self) -> io::Result<Option<Line<'_>>> {
         loop {
             self.buffer.clear();

@@ -1,4 +1,4 @@
-//! `tally load`: many keys from a file or from stdin, streamed to the node in batches.
+//! `tally load`: streams many keys from a file or from stdin to the node, in batches.
 
 pub(crate) mod entries;
 mod lines;
@@ -20,10 +20,10 @@ use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
 
-/// Bad lines that are told one by one; further ones are counted.
-const BAD_TOLD: usize = 20;
+/// Bad lines that are reported one by one. Further ones are only counted.
+const BAD_REPORTED: usize = 20;
 
-/// Loads what FILE or stdin holds, and says how much that was.
+/// Loads the lines of FILE or stdin, and reports their number.
 pub(crate) fn run(args: &Load, target: &Target, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("load")?;
     let Source { reader, name, bytes } = Source::open(args.file.as_deref())?;
@@ -34,15 +34,15 @@ pub(crate) fn run(args: &Load, target: &Target, format: Format) -> Result<(), Fa
     let mut lines = Lines::new(reader);
     let result = load.all(&mut lines, &progress);
     progress.finish_and_clear();
-    load.tell_bad();
+    load.report_bad();
     result?;
     report(&load, start.elapsed(), format)
 }
 
-/// What is loaded.
+/// The source of the lines.
 struct Source {
     reader: Box<dyn BufRead>,
-    /// What errors call it.
+    /// Its name in errors.
     name: String,
     /// Its length, if that is known.
     bytes: Option<u64>,
@@ -66,7 +66,7 @@ impl Source {
     }
 }
 
-/// A bar for a file, a counter for what has no known end; nothing at all unless stderr is a terminal.
+/// A bar for a file, a counter for a source of unknown length; nothing if stderr is no terminal.
 fn progress(bytes: Option<u64>) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
     let (bar, template) = match bytes {
@@ -90,15 +90,15 @@ struct Loading<'a> {
     reader: Reader,
     /// Keys that wait to be sent.
     batch: Vec<Entry>,
-    /// Bad lines among those.
-    passed: Vec<BadLine>,
+    /// Bad lines since the last batch.
+    skipped: Vec<BadLine>,
     loaded: u64,
     bad: u64,
-    /// The first of the bad lines.
-    told: Vec<BadLine>,
+    /// The first bad lines.
+    reported: Vec<BadLine>,
 }
 
-/// A line that was passed over.
+/// A line that was skipped.
 #[derive(Debug)]
 struct BadLine {
     number: u64,
@@ -108,8 +108,8 @@ struct BadLine {
 impl<'a> Loading<'a> {
     fn new(client: Client, args: &'a Load, name: String) -> Self {
         let reader = Reader::new(args.format, args.counter.clone());
-        let (batch, passed, told) = (Vec::with_capacity(LOAD_LINES), Vec::new(), Vec::new());
-        Self { client, args, name, reader, batch, passed, loaded: 0, bad: 0, told }
+        let (batch, skipped, reported) = (Vec::with_capacity(LOAD_LINES), Vec::new(), Vec::new());
+        Self { client, args, name, reader, batch, skipped, loaded: 0, bad: 0, reported }
     }
 
     fn all(&mut self, lines: &mut Lines<Box<dyn BufRead>>, progress: &ProgressBar) -> Result<(), Failure> {
@@ -119,14 +119,14 @@ impl<'a> Loading<'a> {
             let number = line.number;
             match self.reader.read(&line, &mut self.batch) {
                 Ok(()) => {}
-                Err(why) if self.args.skip_bad && !self.reader.is_lost() => self.passed.push(BadLine { number, why }),
+                Err(why) if self.args.skip_bad && !self.reader.is_lost() => self.skipped.push(BadLine { number, why }),
                 Err(why) => {
                     self.reader.end(&mut self.batch);
                     self.send()?;
                     return Err(self.stopped(number, &why));
                 }
             }
-            if self.batch.len() >= LOAD_LINES || self.passed.len() >= LOAD_LINES {
+            if self.batch.len() >= LOAD_LINES || self.skipped.len() >= LOAD_LINES {
                 self.send()?;
                 progress.set_position(lines.bytes());
             }
@@ -135,9 +135,9 @@ impl<'a> Loading<'a> {
         self.send()
     }
 
-    /// Sends the batch, and looks at what the node made of it.
+    /// Sends the batch, and collects the lines that the node refused.
     fn send(&mut self) -> Result<(), Failure> {
-        let mut passed = std::mem::take(&mut self.passed);
+        let mut skipped = std::mem::take(&mut self.skipped);
         while !self.batch.is_empty() {
             let part = self.batch.drain(..self.batch.len().min(LOAD_LINES));
             let (numbers, lines): (Vec<_>, Vec<_>) = part.map(|entry| (entry.number, (entry.key, entry.n))).unzip();
@@ -145,17 +145,17 @@ impl<'a> Loading<'a> {
                 if !self.args.skip_bad {
                     return Err(self.stopped(number, &why));
                 }
-                passed.push(BadLine { number, why });
+                skipped.push(BadLine { number, why });
             }
         }
-        passed.sort_by_key(|line| line.number);
-        self.bad += passed.len() as u64;
-        let room = BAD_TOLD.saturating_sub(self.told.len());
-        self.told.extend(passed.into_iter().take(room));
+        skipped.sort_by_key(|line| line.number);
+        self.bad += skipped.len() as u64;
+        let room = BAD_REPORTED.saturating_sub(self.reported.len());
+        self.reported.extend(skipped.into_iter().take(room));
         Ok(())
     }
 
-    /// Has the node count lines; those that it did not take.
+    /// Asks the node to count lines. Returns the lines that it refused.
     fn load(&mut self, numbers: &[u64], lines: Vec<(String, i64)>) -> Result<Vec<BadLine>, Failure> {
         let (object, skip_bad) = (self.args.object.clone(), self.args.skip_bad);
         let (lines, bad) = self.client.one(&Request::Load { object, lines, skip_bad }, |answer| match answer {
@@ -167,23 +167,23 @@ impl<'a> Loading<'a> {
         named.collect::<Option<_>>().ok_or_else(|| self.client.unexpected())
     }
 
-    /// A bad line ends the loading.
+    /// The failure of a load that a bad line ends.
     fn stopped(&self, number: u64, why: &str) -> Failure {
         let (name, loaded) = (&self.name, self.loaded);
         let before = match loaded {
             1 => "1 line before it has been counted".to_owned(),
             loaded => format!("{loaded} lines before it have been counted"),
         };
-        let help = "mend it and load the rest, or pass over bad lines with --skip-bad";
+        let help = "correct it and load the rest, or skip bad lines with --skip-bad";
         Failure::Input(format!("{name}:{number}: {why}\n{before}; {help}"))
     }
 
-    /// Says which lines were passed over, and why.
-    fn tell_bad(&self) {
-        for BadLine { number, why } in &self.told {
+    /// Reports which lines were skipped, and why.
+    fn report_bad(&self) {
+        for BadLine { number, why } in &self.reported {
             style::complain("warning", &format!("{}:{number}: {why}", self.name));
         }
-        let more = self.bad - self.told.len() as u64;
+        let more = self.bad - self.reported.len() as u64;
         if more > 0 {
             style::complain("warning", &format!("{more} more bad lines"));
         }
@@ -201,7 +201,7 @@ fn report(load: &Loading<'_>, took: Duration, format: Format) -> Result<(), Fail
     } else {
         out.line(format!("{} lines in {seconds:.3} s, {rate:.0} lines/s", load.loaded))?;
         if load.bad > 0 {
-            out.line(format!("{} bad lines passed over", load.bad))?;
+            out.line(format!("{} bad lines skipped", load.bad))?;
         }
     }
     out.flush()
@@ -209,5 +209,5 @@ fn report(load: &Loading<'_>, took: Duration, format: Format) -> Result<(), Fail
 
 /// The first bad lines, for programs.
 fn bad_lines(load: &Loading<'_>) -> Vec<serde_json::Value> {
-    load.told.iter().map(|line| json!({ "line": line.number, "reason": line.why })).collect()
+    load.reported.iter().map(|line| json!({ "line": line.number, "reason": line.why })).collect()
 }

@@ -1,7 +1,7 @@
 //! The node's log: a bounded queue and a thread that writes it to stderr.
 //!
-//! Whoever reads stderr may stop reading. The node must not wait for that reader, so an event that finds the queue full is
-//! dropped and counted. The thread writes the number of dropped lines when it can write again.
+//! The reader of stderr may stop reading. The node must not wait for it, so an event that finds the queue full is dropped and
+//! counted. The thread writes the number of dropped lines when it can write again.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,7 +26,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub(super) struct Log(Arc<Queue>);
 
 impl Log {
-    /// Starts to log to stderr what the filter lets through: the command line's or TALLY_LOG's, else RUST_LOG's, else `info`.
+    /// Starts to log to stderr. The filter is that of the command line or TALLY_LOG, else that of RUST_LOG, else `info`.
     pub(super) fn start(filter: Option<&str>) -> Result<Self, Failure> {
         let filter = match filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()) {
             Some(text) => EnvFilter::try_new(&text).map_err(|error| {
@@ -37,7 +37,7 @@ impl Log {
         let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let queue = Arc::new(Queue::default());
         let writing = Arc::clone(&queue);
-        // Its own handle: the lock of `io::stderr` would pass the wait on to everybody who writes there.
+        // Its own handle: the lock of `io::stderr` would block every other writer as well.
         let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
         let thread = std::thread::Builder::new().name("tally-log".to_owned()).spawn(move || match stderr {
             Ok(stderr) => writing.write_to(stderr),
@@ -60,8 +60,8 @@ impl Log {
         Ok(Self(queue))
     }
 
-    /// Writes a message for the user, in its turn among the log's lines.
-    pub(super) fn tell(&self, label: &str, message: &str) {
+    /// Queues a message for the user, in order with the log's lines.
+    pub(super) fn message(&self, label: &str, message: &str) {
         self.0.push(format!("{label}: {message}\n").into_bytes());
     }
 }
@@ -97,18 +97,18 @@ impl State {
         self.lines.push_back(line);
     }
 
-    /// Puts the number of dropped lines where they are missing.
+    /// Queues the number of dropped lines in their place.
     fn report_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
-            self.append(format!("log: {dropped} lines were dropped, because nobody read the log\n").into_bytes());
+            self.append(format!("log: {dropped} lines were dropped, because the log was not read\n").into_bytes());
         }
     }
 }
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two statements that could panic.
+        // The state is valid between any two statements that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,12 +129,12 @@ impl Queue {
     fn write_to(&self, mut to: impl Write) {
         loop {
             let line = self.next();
-            // A reader that is gone does not come back; later lines are lost like this one.
+            // A closed stderr stays closed: later lines are lost like this one.
             let _ = to.write_all(&line);
         }
     }
 
-    /// Waits for the next line to write. The one before is written.
+    /// Waits for the next line to write. The previous line has been written.
     fn next(&self) -> Vec<u8> {
         let mut state = self.lock();
         state.busy = false;
@@ -172,7 +172,7 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 impl Write for Lines {
-    /// Takes a whole event: the subscriber formats it first, and writes it at once.
+    /// Takes a complete event: the subscriber formats it first, and writes it in one call.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         self.0.push(event.to_vec());
         Ok(event.len())
@@ -188,23 +188,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_beyond_the_bound_are_dropped_and_their_number_stands_in_their_place() {
+    fn lines_beyond_the_bound_are_dropped_and_their_number_is_logged() {
         let queue = Queue::default();
         let line = vec![b'x'; QUEUE_BYTES / 2];
         for _ in 0..5 {
             queue.push(line.clone());
         }
         assert_eq!((queue.next(), queue.next()), (line.clone(), line));
-        assert_eq!(queue.next(), b"log: 3 lines were dropped, because nobody read the log\n");
+        assert_eq!(queue.next(), b"log: 3 lines were dropped, because the log was not read\n");
         queue.push(b"next\n".to_vec());
         assert_eq!(queue.next(), b"next\n");
     }
 
     #[test]
-    fn an_ending_node_waits_for_its_last_lines_but_not_for_ever() {
+    fn a_node_that_ends_waits_for_its_last_lines_for_a_bounded_time() {
         let queue = Queue::default();
         queue.push(b"last\n".to_vec());
-        // Nobody writes it.
+        // No thread writes it.
         queue.flush(Duration::from_millis(1));
         assert_eq!(queue.lock().lines.len(), 1);
     }

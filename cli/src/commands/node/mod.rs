@@ -1,4 +1,4 @@
-//! `tally node`: runs a node in the foreground until it is told to leave.
+//! `tally node`: runs a node in the foreground until a signal makes it leave.
 
 mod log;
 mod notify;
@@ -19,7 +19,7 @@ use crate::commands::node::signals::{Meaning, Signals};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 
-/// How long leaving may take in all. Each of its parts has a shorter deadline of its own.
+/// How long leaving may take in total. Each of its steps has a shorter deadline of its own.
 const LEAVE: Duration = Duration::from_secs(20);
 
 /// How long the runtime's threads may take to end after the node has left.
@@ -31,9 +31,9 @@ const CUT_SHORT: u8 = 4;
 /// How the node ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The cluster was told, and everything is saved.
+    /// It said goodbye to the cluster, and everything is saved.
     Left,
-    /// It was not waited for.
+    /// A second signal or the deadline ended it.
     CutShort,
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &args::Node, format: Format) -> Result<(), Failure> {
     let Err(failure) = end else { return Ok(()) };
     if let Some(message) = failure.message() {
         // Through the log's queue: stderr may have no reader.
-        log.tell("error", message);
+        log.message("error", message);
     }
     Err(Failure::Exit(failure.code()))
 }
@@ -57,7 +57,7 @@ fn run_logged(args: &args::Node) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Node(format!("cannot start the runtime: {error}")))?;
     let end = runtime.block_on(serve(config, args.incarnation.map(Incarnation)));
-    // A thread that hangs on a disk does not keep the process.
+    // A thread that hangs on a disk does not keep the process alive.
     match end {
         Ok(End::Left) => runtime.shutdown_timeout(THREADS),
         _ => runtime.shutdown_background(),
@@ -89,11 +89,11 @@ async fn serve(config: Config, incarnation: Option<Incarnation>) -> Result<End, 
     let node = tokio::select! {
         node = builder.start() => node.map_err(cannot_start)?,
         () = signals.leave() => {
-            tracing::info!("told to leave before the node served");
+            tracing::info!("asked to leave before the node served");
             return Ok(End::Left);
         }
     };
-    tell(&node, admin.as_deref());
+    announce(&node, admin.as_deref());
     attend(&node, &notify, &mut signals).await;
     notify.stopping();
     match leave(&node, &mut signals).await {
@@ -102,7 +102,7 @@ async fn serve(config: Config, incarnation: Option<Incarnation>) -> Result<End, 
     }
 }
 
-/// Whether everything that outlives the run is saved, where anything is.
+/// Checks that the last changes are saved, if the node has a saved state.
 fn saved(node: &Node) -> Result<(), Failure> {
     match node.state() {
         Some(StateStanding { trouble: Some(trouble), age, .. }) => {
@@ -124,7 +124,7 @@ fn raise_descriptors() {
     }
 }
 
-/// Keeps the service manager informed until the node is told to leave.
+/// Keeps the service manager informed until a signal makes the node leave.
 async fn attend(node: &Node, notify: &Notify, signals: &mut Signals) {
     let manager = async {
         node.settled().await;
@@ -137,7 +137,7 @@ async fn attend(node: &Node, notify: &Notify, signals: &mut Signals) {
             meaning = signals.next() => match meaning {
                 Meaning::Leave => return,
                 Meaning::Reload => {
-                    tracing::info!("there is nothing to reload: a changed configuration takes a restart");
+                    tracing::info!("nothing can be reloaded: restart the node to change its configuration");
                     notify.reloaded();
                 }
                 Meaning::Ignore => {}
@@ -149,22 +149,22 @@ async fn attend(node: &Node, notify: &Notify, signals: &mut Signals) {
 
 /// Leaves the cluster. A second signal or the deadline ends it.
 async fn leave(node: &Node, signals: &mut Signals) -> End {
-    tracing::info!("leaving; ask again to end at once");
+    tracing::info!("leaving; a second signal ends the node at once");
     tokio::select! {
         () = node.shutdown() => End::Left,
         () = signals.leave() => {
-            tracing::warn!("asked again: the node ends before it has left");
+            tracing::warn!("second signal: the node ends before it has left");
             End::CutShort
         }
         () = tokio::time::sleep(LEAVE) => {
-            tracing::error!(seconds = LEAVE.as_secs(), "the node has not left in time, and ends");
+            tracing::error!(seconds = LEAVE.as_secs(), "the node did not leave in time, and ends");
             End::CutShort
         }
     }
 }
 
-/// Prints that the node serves, from a thread of its own: whoever reads stdout may have stopped.
-fn tell(node: &Node, admin: Option<&Path>) {
+/// Prints that the node serves, from a thread of its own, because the reader of stdout may have stopped reading.
+fn announce(node: &Node, admin: Option<&Path>) {
     let admin = admin.map_or("no admin socket".to_owned(), |path| format!("admin {}", path.display()));
     let line = format!("{} serving on {}, {admin}", node.name(), node.listen_addr());
     let print = move || {
@@ -173,11 +173,11 @@ fn tell(node: &Node, admin: Option<&Path>) {
     };
     let thread = std::thread::Builder::new().name("tally-stdout".to_owned()).spawn(move || {
         if let Err(failure) = print() {
-            tracing::debug!(%failure, "nobody reads that this node serves; it serves all the same");
+            tracing::debug!(%failure, "stdout is closed: the line that reports that this node serves was not printed");
         }
     });
     if let Err(error) = thread {
-        tracing::warn!(%error, "the line that says that this node serves is not printed");
+        tracing::warn!(%error, "the line that reports that this node serves was not printed");
     }
 }
 

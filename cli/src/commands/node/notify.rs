@@ -1,5 +1,4 @@
-//! What the node tells a service manager that started it: the protocol of sd_notify(3), over the socket that NOTIFY_SOCKET
-//! names.
+//! Notifies the service manager that started the node: the protocol of sd_notify(3), over the socket that NOTIFY_SOCKET names.
 
 use std::env;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -8,11 +7,11 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use tallymesh::Node;
 
-/// The way to the service manager, if there is one.
+/// The connection to the service manager, if there is one.
 #[derive(Debug, Default)]
 pub(super) struct Notify {
     socket: Option<UnixDatagram>,
-    /// How often the manager wants a sign of life, if it does.
+    /// How often the manager expects a keep-alive message, if it does.
     watchdog: Option<Duration>,
 }
 
@@ -30,12 +29,12 @@ impl Notify {
         Self { socket: socket.ok(), watchdog }
     }
 
-    /// The node has joined its cluster, or has found nobody to join.
+    /// The node has joined its cluster, or has no other node to join.
     pub(super) fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// The node has been told to reload, and has nothing to reload.
+    /// The node was asked to reload, and has nothing to reload.
     pub(super) fn reloaded(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
@@ -48,7 +47,7 @@ impl Notify {
         self.send("STOPPING=1");
     }
 
-    /// Sends signs of life for as long as the node's driver answers, twice as often as the manager wants them.
+    /// Sends keep-alive messages for as long as the node's driver answers, twice as often as the manager expects them.
     pub(super) async fn watch(&self, node: &Node) {
         self.watch_while(async || node.members().await.is_ok()).await;
     }
@@ -71,7 +70,7 @@ impl Notify {
     fn send(&self, message: &str) {
         let Some(socket) = &self.socket else { return };
         if let Err(error) = socket.send(message.as_bytes()) {
-            tracing::debug!(message, %error, "the service manager was not told");
+            tracing::debug!(message, %error, "the service manager could not be notified");
         }
     }
 }
@@ -109,7 +108,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_driver_that_answers_is_a_sign_of_life_and_one_that_does_not_is_none() {
+    async fn keep_alive_messages_are_sent_only_while_the_driver_answers() {
         let ((manager, notify), while_it_watches) = (manager(), Duration::from_millis(50));
         let _ = tokio::time::timeout(while_it_watches, notify.watch_while(pending)).await;
         assert_eq!(manager.recv(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);

@@ -43,7 +43,7 @@ const HANDLED: &[(Signal, &str, Meaning)] = &[
 pub(super) struct Signals(Arrivals<(&'static str, Meaning)>);
 
 impl Signals {
-    /// Handles the signals from now on. To be called within a runtime, before the node starts.
+    /// Handles the signals from now on. Call it within a runtime, before the node starts.
     pub(super) fn new() -> io::Result<Self> {
         let handled = HANDLED.iter().map(|(signal, name, meaning)| (*signal, (*name, *meaning)));
         Arrivals::of(handled).map(Self)
@@ -61,7 +61,7 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal that tells the node to leave.
+    /// Waits for a signal to leave.
     pub(super) async fn leave(&mut self) {
         while self.next().await != Meaning::Leave {}
     }

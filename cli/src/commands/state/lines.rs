@@ -1,4 +1,4 @@
-//! A state as lines of JSON: what is in it, and each part followed by its rows.
+//! A saved state as lines of JSON: the state, then each actor's rows of a structure, a line for the extent first.
 
 use std::io::{BufRead, Read};
 
@@ -10,16 +10,16 @@ use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
 use tallymesh_schemas::{Actor, Class, key};
 
-/// Bytes of a line: more than the largest row takes.
+/// Bytes of a line: more than the largest row needs.
 const LINE_BYTES: u64 = 1 << 20;
 
 /// A line.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Line {
-    /// The first line: whose state it is, and what the node knew beside rows.
+    /// The first line: the node, and its facts beside rows.
     State { format: u32, node: NodeName, protocol: u8, saved_ms: u64, facts: Facts },
-    /// How much there is of an actor's rows in a structure. Its rows follow.
+    /// The extent of an actor's rows in a structure. The rows follow.
     Part { structure: String, class: Class, actor: Actor, extent: Extent },
     /// A row. Keys and values are in base64; `text` is for people.
     Row(RowLine),
@@ -82,13 +82,13 @@ pub(super) fn to_row(class: Class, line: &RowLine) -> Result<Row, String> {
     let mut writer = RowWriter::new(before);
     writer.push(WireRow { slot: line.slot, version: line.version, state });
     let row = Row { slot: line.slot, version: line.version, bytes: writer.finish() };
-    // What is within the bounds can be read.
+    // A row within the bounds can be read again.
     let mut reader = RowReader::new(&row.bytes, before);
     reader.next_row().map_err(|error| error.to_string())?;
     Ok(row)
 }
 
-/// A part of which no rows have come yet.
+/// A part before its first row.
 pub(super) fn part(structure: String, class: Class, actor: Actor, extent: Extent) -> Result<Part, String> {
     if extent.since > extent.applied || extent.complete > extent.applied {
         return Err("the versions of the part do not rise".to_owned());

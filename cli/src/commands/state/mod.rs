@@ -1,4 +1,4 @@
-//! `tally state`: what a node that does not run has saved.
+//! `tally state`: the saved state of a stopped node.
 
 mod lines;
 
@@ -32,7 +32,7 @@ fn refused(error: StateError) -> Failure {
     Failure::Input(error.to_string())
 }
 
-/// Shows what is in a state.
+/// Shows the contents of a saved state.
 fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
     let archive = Archive::open(dir).map_err(refused)?;
     let header = archive.header().map_err(refused)?;
@@ -118,13 +118,13 @@ fn as_json(part: &PartInfo) -> serde_json::Value {
     })
 }
 
-/// Seconds since it was saved, by this machine's clock.
+/// Seconds since the state was saved, by this machine's clock.
 fn age(header: &Header) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(header.saved_ms) / 1000
 }
 
-/// Writes a state as lines of JSON.
+/// Writes a saved state as lines of JSON.
 fn export(dir: &Path, format: Format) -> Result<(), Failure> {
     format.no_csv("state export")?;
     let archive = Archive::open(dir).map_err(refused)?;
@@ -163,7 +163,7 @@ impl From<StateError> for Bad {
     }
 }
 
-/// Makes a state of lines of JSON.
+/// Makes a saved state from lines of JSON.
 fn import(dir: &Path, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("state import")?;
     let mut from = io::stdin().lock();
@@ -183,7 +183,10 @@ fn read_all(from: &mut impl BufRead, dir: &Path) -> Result<(u64, u64), Bad> {
     let (mut text, mut at) = (String::new(), 1);
     let first = lines::next(from, &mut text).map_err(|what| Bad::Line(at, what))?;
     let Some(Line::State { format, node, protocol, saved_ms, facts }) = first else {
-        return Err(Bad::Line(1, "the first line is that of the state: write it with `tally state export`".to_owned()));
+        return Err(Bad::Line(
+            1,
+            "the first line has to describe the state: use the output of `tally state export`".to_owned(),
+        ));
     };
     if format > FORMAT || protocol > bounds::PROTOCOL_VERSION {
         return Err(Bad::Line(
