@@ -270,7 +270,7 @@ fn in_a_partition(state: &Standing) -> String {
 /// match node.create_throttle("campaign", ThrottleSpec::new(rate, Strength::Hard)) {
 ///     Ok(throttle) => println!("{} is there", throttle.name()),
 ///     Err(ThrottleError::Limit(error)) => println!("not enforceable: {error}"),
-///     Err(ThrottleError::Object(error)) => println!("not counted: {error}"),
+///     Err(error) => println!("not counted: {error}"),
 /// }
 /// # Ok(())
 /// # }
