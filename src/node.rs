@@ -112,7 +112,8 @@ impl Node {
         self.shared.endpoint.advertised()
     }
 
-    /// The status of the saved state; `None` for a node without a [`Builder::data_dir`].
+    /// The status of the saved state; `None` for a node without a
+    /// [`Builder::data_dir`](crate::Builder::data_dir).
     #[cfg(feature = "state")]
     pub fn state(&self) -> Option<StateStanding> {
         self.shared.saving.as_ref().map(|saving| saving.read(self.shared.clock.time()))
