@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tally_tells_what_was_reached() {
+    fn a_tally_reports_reached_bounds() {
         let tally = Tally::default();
         assert_eq!(tally.reports(|_| 7), []);
         for (at, bound) in Bound::ALL.into_iter().enumerate() {

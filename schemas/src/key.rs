@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_clears_a_key_names_it() {
+    fn the_key_of_a_reset_names_the_cleared_key() {
         let actor = Actor::new(NodeName::new("relay-0-1").unwrap(), Incarnation(7));
         let bytes = cleared(&actor, &key("10.0.0.1"));
         assert_eq!(to_cleared(Kind::CidrTree, &bytes), Ok((actor.clone(), key("10.0.0.1").as_slice())));

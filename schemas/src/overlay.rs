@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_changes_few_links() {
+    fn a_new_node_changes_few_links() {
         let names = names(501);
         let (before, after) = (links(&names[..500], bounds::MESH), links(&names, bounds::MESH));
         let changed = before.iter().filter(|(name, peers)| after[*name] != **peers).count();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dead_are_linked_by_who_would_be_their_neighbours() {
+    fn dead_nodes_keep_links_to_their_neighbours() {
         let names = names(200);
         let after = links(&names, bounds::MESH);
         for (us, expected) in after.iter().filter(|(us, _)| **us != names[199]) {

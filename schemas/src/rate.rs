@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_within_a_time_is_rounded_up() {
+    fn tokens_within_a_time_are_rounded_up() {
         let rate: Rate = "3/1s".parse().unwrap();
         assert_eq!(rate.within(Duration::from_millis(1)), 1);
         assert_eq!(rate.within(Duration::from_secs(2)), 6);

@@ -318,7 +318,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(after in 0u64..1 << 46, batch in rows()) {
+        fn rows_read_back_as_written(after in 0u64..1 << 46, batch in rows()) {
             let mut writer = RowWriter::new(after);
             let mut version = after;
             let mut expected = Vec::new();

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_split_is_put_together_again() {
+    fn split_state_is_joined_again() {
         let value = vec![7; 60_000];
         let mut batch = RowWriter::new(3);
         for n in 0..40_u32 {
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_what_they_are_saved_as_are_refused() {
+    fn saved_rows_of_another_class_are_refused() {
         let mut one = RowWriter::new(4);
         one.push(WireRow { slot: 2, version: 5, state: RowState::Live { key: Some(b"k"), added: 1, removed: 0 } });
         let row = Row { slot: 2, version: 5, bytes: one.finish() };

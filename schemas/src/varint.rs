@@ -81,7 +81,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_put_is_taken(value: u64, tail: Vec<u8>) {
+        fn numbers_read_back_as_written(value: u64, tail: Vec<u8>) {
             let mut buf = Vec::new();
             put(&mut buf, value);
             buf.extend(&tail);

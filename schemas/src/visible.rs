@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_quoted_is_short() {
+    fn quotes_are_short() {
         assert_eq!(quoted("a\u{200b}"), "a\\u{200b}");
         for long in ["x".repeat(10_000), "\u{200b}".repeat(10_000)] {
             assert_eq!(quoted(&long).chars().count(), QUOTED + 1);

@@ -27,7 +27,7 @@ fn every_constant_has_a_line_with_its_value() {
 }
 
 #[test]
-fn every_bound_that_is_reported_says_what_is_lost() {
+fn every_reported_bound_states_its_effect() {
     for bound in Bound::ALL {
         let line = format!("| {} | {} |", bound.name(), bound.effect());
         assert!(PAGE.contains(&line), "docs/bounds.md has no line {line}");

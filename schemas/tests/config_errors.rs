@@ -39,7 +39,7 @@ fn a_file_may_end_anywhere() {
 }
 
 #[test]
-fn an_error_is_told_in_parts_too() {
+fn an_error_has_parts_for_programs() {
     let errors = Config::parse("cluster {\n\tReplicate \"x\" { class = \"y\" }\n}\n", "dir/mesh.hcl").unwrap_err();
     let [error] = errors.errors() else { panic!("{errors}") };
     assert_eq!((error.file.as_str(), error.line, error.column), ("dir/mesh.hcl", 2, 26));
@@ -48,7 +48,7 @@ fn an_error_is_told_in_parts_too() {
 }
 
 #[test]
-fn what_a_terminal_would_obey_is_not_printed() {
+fn control_characters_are_not_printed() {
     let text = "inbound_audit {\n  monitors = \"\u{1b}[31m\t\u{7}\"\n}\n\u{1b}\n";
     for text in [text, &text[..text.len() - 2]] {
         let said = Config::parse(text, "mesh.hcl").unwrap_err().to_string();

@@ -89,7 +89,7 @@ limits {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_what_to_do() {
+fn errors_say_what_is_wrong_and_what_to_do() {
     for (limits, message, help) in [
         ("throttle \"t\" { strength = \"hard\" }", "throttle \"t\" has no \"rate\"", "rate = \"300/5m\""),
         ("throttle \"t\" { rate = \"fast\" }", "bad rate \"fast\"", "write how many in how long"),

@@ -47,7 +47,7 @@ fn a_node_with_all_classes_reads_back() {
 }
 
 #[test]
-fn what_is_not_set_stands_there_as_a_comment() {
+fn keys_without_a_value_are_comments() {
     let text = render_node_file(&NodeConfig { admin: None, ..node() }, &Class::ALL);
     for line in
         ["  # advertise = \"192.0.2.1:4801\"", "  # admin = \"relay-0-1.sock\"", "  # data_dir = \"relay-0-1.state\""]
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn paths_of_what_hcl_escapes_read_back(path in "[$%{}\"\\\\~\n\t#/*<a]{1,12}") {
+    fn paths_with_characters_that_hcl_escapes_read_back(path in "[$%{}\"\\\\~\n\t#/*<a]{1,12}") {
         read_back(&NodeConfig { data_dir: Some(path.into()), ..node() }, &[]);
     }
 }

@@ -63,7 +63,7 @@ impl Acceptor {
         let source = addr.ip().into();
         let caller = match incoming.remote_address_validated() {
             false => Caller::Unproven(source),
-            true if self.shared.is_known(addr) => Caller::Known(source),
+            true if self.shared.is_known(addr) => Caller::Member(source),
             true => Caller::Proven(source),
         };
         let slot = match self.slots.admit(caller) {

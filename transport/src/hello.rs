@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_hellos_are_refused() {
         let b = NodeName::new("b").unwrap();
         assert!(matches!(decode(&Hello { name: b, ..hello() }), Err(HelloError::Name { .. })));
         for high in [INCARNATION, INCARNATION + 1] {

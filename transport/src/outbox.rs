@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_for_room_first_never_meets_the_hard_bound() {
+    fn a_sender_that_asks_for_room_first_never_reaches_the_hard_bound() {
         let outbox = Outbox::default();
         while outbox.has_room() {
             outbox.push(payload(FRAME_BYTES)).unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn room_is_reported_once_and_only_to_who_waits() {
+    async fn room_is_reported_once_and_only_to_a_waiting_task() {
         let outbox = Outbox::default();
         let mut batch = Vec::new();
         outbox.push(payload(OUTBOX_HIGH)).unwrap();

@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) tally: Tally,
     pub(crate) notices: Notices,
     pub(crate) reports: Reports,
-    pub(crate) members: Mutex<BTreeMap<NodeName, Known>>,
+    pub(crate) members: Mutex<BTreeMap<NodeName, KnownMember>>,
     /// Whether this node has found other nodes.
     pub(crate) joining: watch::Sender<Joining>,
     /// Set once, when the endpoint leaves.
@@ -39,7 +39,7 @@ pub(crate) struct Shared {
 
 /// The mesh's knowledge of a member.
 #[derive(Debug, Clone)]
-pub(crate) struct Known {
+pub(crate) struct KnownMember {
     pub(crate) addr: SocketAddr,
     pub(crate) incarnation: Incarnation,
     pub(crate) state: MemberState,

@@ -14,13 +14,13 @@ pub(crate) enum Caller {
     /// A caller that has proven its address.
     Proven(Source),
     /// A caller that has proven an address of a known member.
-    Known(Source),
+    Member(Source),
 }
 
 impl Caller {
     fn source(self) -> Source {
         match self {
-            Self::Unproven(source) | Self::Proven(source) | Self::Known(source) => source,
+            Self::Unproven(source) | Self::Proven(source) | Self::Member(source) => source,
         }
     }
 }
@@ -58,10 +58,10 @@ pub(crate) struct Slots {
 impl Slots {
     /// Gives a caller a slot, if there is one for it.
     pub(crate) fn admit(&mut self, caller: Caller) -> Admission {
-        let known = self.taken.iter().filter(|slot| matches!(slot.caller, Caller::Known(_))).count();
+        let known = self.taken.iter().filter(|slot| matches!(slot.caller, Caller::Member(_))).count();
         match caller {
             Caller::Unproven(_) if self.taken.len() >= HANDSHAKES_UNPROVEN => return Admission::Prove,
-            Caller::Known(_) if known < HANDSHAKES_KNOWN => return Admission::Slot(self.take(caller)),
+            Caller::Member(_) if known < HANDSHAKES_KNOWN => return Admission::Slot(self.take(caller)),
             _ => {}
         }
         // A further caller from a known address, beyond the slots for those, counts as an unknown one.
@@ -100,7 +100,7 @@ impl Slots {
     }
 
     fn oldest_of_the_greediest(&self) -> Option<(SlotId, usize)> {
-        let strangers = self.taken.iter().filter(|slot| !matches!(slot.caller, Caller::Known(_)));
+        let strangers = self.taken.iter().filter(|slot| !matches!(slot.caller, Caller::Member(_)));
         let held = strangers.map(|slot| (slot.id, self.held_by(slot.caller.source())));
         // The first of equals.
         held.reduce(|best, next| if next.1 > best.1 { next } else { best })
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_gets_the_oldest_slot_of_whoever_has_the_most() {
+    fn a_newcomer_gets_the_oldest_slot_of_the_source_with_the_most() {
         let mut slots = Slots::default();
         let Admission::Slot(first) = slots.admit(Caller::Proven(source(1))) else { panic!("there is room") };
         admitted(&mut slots, Caller::Proven(source(2)), HANDSHAKES_PER_SOURCE);
@@ -149,23 +149,23 @@ mod tests {
     }
 
     #[test]
-    fn where_all_have_one_nobody_is_thrown_out() {
+    fn no_slot_is_freed_if_every_source_has_one() {
         let mut slots = Slots::default();
         assert_eq!(
             (0..HANDSHAKES).map(|n| admitted(&mut slots, Caller::Proven(source(n)), 1)).sum::<usize>(),
             HANDSHAKES
         );
         assert_eq!(slots.admit(Caller::Proven(source(HANDSHAKES))), Admission::Refuse);
-        assert!(matches!(slots.admit(Caller::Known(source(HANDSHAKES))), Admission::Slot(_)), "but a member gets in");
+        assert!(matches!(slots.admit(Caller::Member(source(HANDSHAKES))), Admission::Slot(_)), "but a member gets in");
     }
 
     #[test]
     fn known_addresses_are_bounded_too() {
         let mut slots = Slots::default();
-        let all = admitted(&mut slots, Caller::Known(source(1)), 1000);
+        let all = admitted(&mut slots, Caller::Member(source(1)), 1000);
         assert_eq!(all, HANDSHAKES_KNOWN + HANDSHAKES_PER_SOURCE);
         let Some(slot) = slots.taken.first().map(|slot| slot.id) else { panic!("they are there") };
         slots.free(slot);
-        assert!(matches!(slots.admit(Caller::Known(source(1))), Admission::Slot(_)));
+        assert!(matches!(slots.admit(Caller::Member(source(1))), Admission::Slot(_)));
     }
 }

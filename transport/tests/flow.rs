@@ -62,7 +62,7 @@ async fn a_peer_that_does_not_read_stops_its_sender_and_reading_lets_it_go_on() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_graceful_close_delivers_what_is_queued_and_says_goodbye() {
+async fn a_graceful_close_delivers_queued_frames_and_says_goodbye() {
     let authority = Authority::new();
     let mut a = Node::start(&authority, "a", 1, &[]);
     let mut b = Node::start(&authority, "b", 1, &[a.addr()]);

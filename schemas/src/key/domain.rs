@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_domain_is_refused_with_the_reason() {
+    fn an_invalid_domain_is_refused_with_the_reason() {
         for (text, expected) in [
             ("", DomainFault::Empty),
             (".", DomainFault::Empty),

@@ -2,7 +2,7 @@
 
 use crate::source::{files, read};
 
-const FOLDERS: &[&str] = &["schemas", "tests", "fuzz", "benches/src", "examples"];
+const FOLDERS: &[&str] = &["schemas", "transport", "cli", "tests", "fuzz", "benches/src", "examples"];
 
 /// The table of GLOSSARY.md below this heading: the word, and the word to use.
 const HEADING: &str = "## Words that are not used";

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_superseded_run_learns_by_whom_but_not_nonsense() {
+    fn a_superseded_run_learns_only_of_valid_incarnations() {
         let by = |text: &str| Ending::closed_by_peer(Code::Superseded.var(), text.as_bytes()).superseded;
         assert_eq!(by("1700000000000"), Some(Incarnation(1_700_000_000_000)));
         assert_eq!(by("9007199254740991"), Some(Incarnation(9_007_199_254_740_991)));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_says_is_bounded_and_printable() {
+    fn the_reason_of_a_peer_is_bounded_and_printable() {
         assert_eq!(printable(b"a\x1b[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
         assert_eq!(printable(&[b'x'; 5000]).len(), REASON_BYTES);
     }

@@ -42,7 +42,7 @@ const REFUTATION: u16 = 1 << 15;
 
 /// What this node does with one piece of hearsay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum Treatment {
     /// It accepts the hearsay and gossips it.
     Take,
     /// It accepts the hearsay and does not gossip it, because it never had a link with that member.
@@ -120,10 +120,10 @@ impl Swim {
                 continue;
             }
             match self.judge(from, &member, &mut new) {
-                Verdict::Take => take.push(hearsay(member)),
-                Verdict::Note => note.push(hearsay(member)),
-                Verdict::Ask => self.ask(now, member),
-                Verdict::Ignore => {}
+                Treatment::Take => take.push(hearsay(member)),
+                Treatment::Note => note.push(hearsay(member)),
+                Treatment::Ask => self.ask(now, member),
+                Treatment::Ignore => {}
             }
         }
         self.introducer = Some(from.clone());
@@ -133,36 +133,36 @@ impl Swim {
         self.introducer = None;
     }
 
-    fn judge(&mut self, from: &NodeName, member: &Member<Id>, new: &mut BTreeSet<NodeName>) -> Verdict {
+    fn judge(&mut self, from: &NodeName, member: &Member<Id>, new: &mut BTreeSet<NodeName>) -> Treatment {
         let id = member.id();
         let record = self.members.get(&id.name);
         if id.generation > GENERATION_REPORTED || !self.can_be_reported(id) {
-            return Verdict::Ignore;
+            return Treatment::Ignore;
         }
         if self.reachable.contains_key(&id.name) {
             let older = record.is_some_and(|record| id.life() < record.id.life());
             let same = record.is_some_and(|record| id.life() == record.id.life());
             let well = member.state() == State::Alive && !id.left;
-            return if older || (same && well) { Verdict::Ignore } else { Verdict::Ask };
+            return if older || (same && well) { Treatment::Ignore } else { Treatment::Ask };
         }
         let Some(record) = record else {
             // No node needs the record of a dead member that it never had a link with.
             if member.state() == State::Down || id.left {
-                return Verdict::Ignore;
+                return Treatment::Ignore;
             }
             if !new.contains(&id.name) {
                 if !self.may_introduce(from, new.len()) {
-                    return Verdict::Ignore;
+                    return Treatment::Ignore;
                 }
                 new.insert(id.name.clone());
             }
-            return Verdict::Note;
+            return Treatment::Note;
         };
         if id.incarnation == record.id.incarnation && id.addr != record.id.addr {
             // A run never changes its address.
-            return Verdict::Ignore;
+            return Treatment::Ignore;
         }
-        if record.introduced_by.is_some() { Verdict::Note } else { Verdict::Take }
+        if record.introduced_by.is_some() { Treatment::Note } else { Treatment::Take }
     }
 
     /// Whether other nodes may report this run: the node's current run or an earlier one, or a later one that it can have

@@ -18,11 +18,11 @@ use crate::link::{Link, LinkId};
 use crate::member::MemberState;
 use crate::membership::protocol::Peer;
 use crate::mesh::plan::Origin;
-use crate::mesh::settle::{Claim, Dialer, Verdict, settle};
+use crate::mesh::settle::{Candidate, DialedBy, Verdict, settle};
 use crate::mesh::{Live, Mesh};
 use crate::reports::{Change, Rival};
 use crate::session::Session;
-use crate::shared::Known;
+use crate::shared::KnownMember;
 
 impl Mesh {
     /// Both ends have exchanged hellos. The connection becomes a link, or this node refuses it with a reason.
@@ -44,9 +44,9 @@ impl Mesh {
             self.failed(origin, addr, &Failure::Proven { peer, ending });
             return;
         }
-        let dialer = if *origin == Origin::Incoming { Dialer::Peer } else { Dialer::Us };
-        let claim = Claim { incarnation: greeted.hello.incarnation, dialer };
-        let live = self.state.links.get(&peer).filter(|live| live.link.is_live()).map(|live| live.claim);
+        let dialed_by = if *origin == Origin::Incoming { DialedBy::Peer } else { DialedBy::Us };
+        let candidate = Candidate { incarnation: greeted.hello.incarnation, dialed_by };
+        let live = self.state.links.get(&peer).filter(|live| live.link.is_live()).map(|live| live.candidate);
         let (known, met) = match self.shared.members.lock().get(&peer) {
             Some(known) => (true, known.met),
             None => (false, None),
@@ -56,10 +56,10 @@ impl Mesh {
             self.refuse(&greeted, origin, Refusal::ClusterFull, "the table of members is full", "full");
             return;
         }
-        match settle(&self.shared.name, &peer, met, live, claim) {
+        match settle(&self.shared.name, &peer, met, live, candidate) {
             Verdict::Accept => {
                 self.plan.ended(self.now(), origin, Some(&peer));
-                self.link(greeted, claim);
+                self.link(greeted, candidate);
             }
             Verdict::Duplicate => {
                 tracing::debug!(%peer, %addr, "a second connection to a linked peer was closed");
@@ -122,12 +122,12 @@ impl Mesh {
     }
 
     /// Turns a connection into a link, and closes an earlier link of the peer first.
-    fn link(&mut self, greeted: Greeted, claim: Claim) {
+    fn link(&mut self, greeted: Greeted, candidate: Candidate) {
         let Greeted { conn, stream, frames, hello, version, introduced_as } = greeted;
         let peer = hello.name.clone();
         if let Some(before) = self.state.links.remove(&peer) {
-            if claim.incarnation > before.claim.incarnation {
-                let newer = claim.incarnation.to_string();
+            if candidate.incarnation > before.candidate.incarnation {
+                let newer = candidate.incarnation.to_string();
                 before.link.end(Code::Superseded, Ending::local("replaced by a newer run"), &newer);
             } else {
                 before.link.end(Code::Replaced, Ending::local("replaced by a newer connection"), "replaced");
@@ -139,7 +139,7 @@ impl Mesh {
         let addr = link.advertised();
         if self.shared.reports.link(&peer, Change::Up) {
             tracing::info!(%peer, %addr, remote = %link.remote_addr(), incarnation = %link.incarnation(), link = %link.id(),
-                dialed = claim.dialer == Dialer::Us, version, build = link.build(), "link up");
+                dialed = candidate.dialed_by == DialedBy::Us, version, build = link.build(), "link up");
         }
         count(&self.shared.tally.links_up, 1);
         let (done, tail) = oneshot::channel();
@@ -159,14 +159,14 @@ impl Mesh {
         self.plan.linked(&peer, addr);
         self.enlist(&link);
         let since = self.now();
-        self.state.links.insert(peer.clone(), Live { link: link.clone(), claim, since });
+        self.state.links.insert(peer.clone(), Live { link: link.clone(), candidate, since });
         self.membership.link_up(since, Peer { name: peer, addr, incarnation: link.incarnation() });
     }
 
     /// Lists the peer as linked. Until the membership reports its state, the peer is alive, as its hello shows.
     fn enlist(&self, link: &Link) {
         let mut members = self.shared.members.lock();
-        let known = members.entry(link.peer().clone()).or_insert_with(|| Known {
+        let known = members.entry(link.peer().clone()).or_insert_with(|| KnownMember {
             addr: link.advertised(),
             incarnation: link.incarnation(),
             state: MemberState::Alive,

@@ -31,9 +31,9 @@ use crate::membership::protocol::{DatagramError, Membership, MembershipEvent};
 use crate::mesh::input::Input;
 use crate::mesh::plan::{Origin, Plan, Task};
 use crate::mesh::search::Search;
-use crate::mesh::settle::Claim;
+use crate::mesh::settle::Candidate;
 use crate::notices::SeenMember;
-use crate::shared::{Known, Shared};
+use crate::shared::{KnownMember, Shared};
 
 /// Commands from the endpoint's handles.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ pub(crate) struct State {
 
 struct Live {
     link: Link,
-    claim: Claim,
+    candidate: Candidate,
     since: Duration,
 }
 
@@ -199,7 +199,7 @@ impl Mesh {
                 let before = members.get_mut(&peer.name).map(|known| (known.met, known.link.take()));
                 let (met, link) = before.unwrap_or_default();
                 let (addr, incarnation) = (peer.addr, peer.incarnation);
-                members.insert(peer.name.clone(), Known { addr, incarnation, state, met, link });
+                members.insert(peer.name.clone(), KnownMember { addr, incarnation, state, met, link });
                 drop(members);
                 self.shared.notices.member(peer.name, SeenMember { state, incarnation, addr, introduced_by });
             }

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_other_seeds_has_nobody_to_join() {
+    fn a_node_without_other_seeds_has_no_node_to_join() {
         assert_eq!(Search::default().without_links(SECOND, &plan(&[])), (Joining::Nobody, None));
         let mut itself = plan(&["n1:1"]);
         meet_ourselves(&mut itself, SECOND);

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_a_failure_is_taken_back() {
+    fn files_written_before_a_failure_are_removed() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("new");
         assert!(write_all(&dir, &files(&["a", "no/such/folder"])).is_err());

@@ -35,7 +35,7 @@ fn events(swim: &mut Swim) -> Vec<MembershipEvent> {
 }
 
 #[test]
-fn an_older_run_learns_that_it_is_superseded_and_buries_nobody() {
+fn an_older_run_learns_that_it_is_superseded_and_declares_no_member_dead() {
     let (us, from) = (peer("a", 1), peer("b", 1));
     let mut swim = Swim::new(&us, 1);
     swim.link_up(Duration::ZERO, from.clone());
@@ -103,7 +103,7 @@ fn runs_that_no_node_has_begun_are_ignored_and_the_rest_of_the_datagram_is_not()
 
 /// This node answers a peer's probes, even if the peer's table names no member that this node may believe.
 #[test]
-fn a_probe_is_answered_whatever_it_carries() {
+fn a_probe_is_answered_with_any_contents() {
     let (us, from) = (peer("a", 1), peer("b", 1));
     let mut swim = Swim::new(&us, 1);
     swim.link_up(Duration::ZERO, from.clone());
@@ -122,7 +122,7 @@ fn a_probe_is_answered_whatever_it_carries() {
 /// One member introduces a bounded number of names, all members together a bounded number, and a member that says hello always
 /// gets a place.
 #[test]
-fn the_table_is_bounded_and_who_says_hello_has_a_place() {
+fn the_table_is_bounded_and_has_a_place_for_members_that_say_hello() {
     let us = peer("z", 1);
     let mut swim = Swim::new(&us, 1);
     let liars: Vec<_> = (0..8).map(|n| peer(&format!("liar{n}"), 1)).collect();
@@ -145,7 +145,7 @@ fn the_table_is_bounded_and_who_says_hello_has_a_place() {
 
 /// A node does not gossip names that it never had a link with, and drops them when it cannot reach them.
 #[test]
-fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
+fn a_name_that_never_said_hello_is_not_gossiped_and_is_dropped_soon() {
     let mut sim = Sim::new(&["a", "b", "c"]);
     sim.mesh(&["a", "b", "c"]);
     sim.run(secs(2));
@@ -167,7 +167,7 @@ fn a_name_that_never_said_hello_goes_no_further_and_is_gone_soon() {
 /// When an operator forgets a member, the names that only that member has reported are dropped as well. A name that says hello
 /// is no longer hearsay, and the node reports that.
 #[test]
-fn names_end_with_the_forgotten_member_that_told_of_them() {
+fn names_end_with_the_forgotten_member_that_introduced_them() {
     let (us, liar) = (peer("a", 1), peer("b", 1));
     let mut swim = Swim::new(&us, 1);
     swim.link_up(Duration::ZERO, liar.clone());
@@ -196,7 +196,7 @@ fn names_end_with_the_forgotten_member_that_told_of_them() {
 /// A member can say that a dead member lives. Only nodes without a link to the dead member believe it, and only while the lie
 /// lasts. `forget` ends it, too.
 #[test]
-fn a_dead_member_lives_while_another_member_says_so() {
+fn a_dead_member_is_alive_while_another_member_claims_it() {
     let names = ["a", "b", "c"];
     let mut sim = Sim::new(&names);
     sim.mesh(&names);
@@ -301,7 +301,7 @@ fn a_lie_about_a_member_without_a_link_ends_when_it_speaks() {
 
 /// A lie about a member reaches that member, so that it answers for the nodes that have no link to it.
 #[test]
-fn who_has_no_link_to_the_victim_hears_its_answer_from_others() {
+fn nodes_without_a_link_to_the_victim_receive_its_answer_through_others() {
     for lie in [lies(&peer("b", 1))[1].clone(), lies(&peer("b", 1))[3].clone(), lies(&peer("b", 1))[8].clone()] {
         let mut sim = Sim::new(&FIVE);
         sim.mesh(&FIVE);
@@ -353,7 +353,7 @@ fn the_last_life_is_followed_by_a_new_run() {
 /// If a linked member does not answer hearsay, this node accepts the hearsay: the process is stopped, and the link does not
 /// show it yet.
 #[test]
-fn who_does_not_answer_hearsay_is_what_others_say() {
+fn hearsay_that_a_member_does_not_answer_is_accepted() {
     let mut sim = Sim::new(&FIVE);
     sim.mesh(&FIVE);
     sim.run(secs(5));

@@ -12,7 +12,7 @@ use crate::membership::tests::sim::{Sim, name, secs};
 const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
 
 #[test]
-fn who_joins_one_is_known_to_all() {
+fn a_node_that_joins_one_member_is_known_to_all() {
     let mut sim = Sim::new(&FIVE);
     for name in &FIVE[1..] {
         sim.link("a", name);
@@ -37,7 +37,7 @@ fn a_lost_join_is_asked_again() {
 }
 
 #[test]
-fn a_peer_that_never_says_a_word_dies() {
+fn a_peer_that_sends_no_datagram_is_declared_dead() {
     let mut sim = Sim::new(&["a", "b"]);
     sim.cut = true;
     sim.link("a", "b");
@@ -71,7 +71,7 @@ fn a_death_is_noticed_within_ten_seconds() {
 }
 
 #[test]
-fn a_missing_link_alone_kills_nobody() {
+fn a_missing_link_alone_makes_no_member_dead() {
     let mut sim = Sim::new(&FIVE);
     sim.mesh(&FIVE);
     sim.run(secs(5));
@@ -107,7 +107,7 @@ fn a_cut_cluster_is_whole_again_soon_after() {
 }
 
 #[test]
-fn two_nodes_that_buried_each_other_come_back() {
+fn two_nodes_that_declared_each_other_dead_come_back() {
     let mut sim = Sim::new(&["a", "b"]);
     sim.link("a", "b");
     sim.run(secs(5));
@@ -121,7 +121,7 @@ fn two_nodes_that_buried_each_other_come_back() {
 }
 
 #[test]
-fn who_was_stopped_comes_back_and_buries_nobody() {
+fn a_stopped_node_comes_back_and_declares_no_member_dead() {
     let mut sim = Sim::new(&FIVE[..3]);
     sim.mesh(&FIVE[..3]);
     sim.run(secs(5));
@@ -155,7 +155,7 @@ fn a_restarted_node_replaces_its_earlier_run_at_once() {
 }
 
 #[test]
-fn who_leaves_is_not_taken_for_dead() {
+fn a_node_that_leaves_is_not_declared_dead() {
     let mut sim = Sim::new(&FIVE);
     sim.mesh(&FIVE);
     sim.run(secs(5));
@@ -179,7 +179,7 @@ fn who_leaves_is_not_taken_for_dead() {
 }
 
 #[test]
-fn a_goodbye_counts_where_it_was_said_and_is_a_death_elsewhere() {
+fn a_goodbye_counts_at_its_receivers_and_is_a_death_elsewhere() {
     let mut sim = Sim::new(&FIVE);
     sim.mesh(&FIVE);
     sim.run(secs(5));
