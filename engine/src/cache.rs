@@ -1,15 +1,16 @@
 //! A cache, shared by handles and driver: values by key; the last write wins.
 
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, bounds};
 
-use crate::counter::ledger::Ledger;
+use crate::counter::keep::Keep;
 use crate::counter::structure::Structure;
-use crate::counter::writes::{Needless, OwnRow, Refused};
+use crate::counter::writes::{Needless, OwnRow, Refused, WallClock};
 use crate::hlc::Stamp;
 use crate::keyspace::id::KeyOf;
 use crate::primitive::Ordering;
@@ -154,11 +155,11 @@ impl Cache {
         let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
         let mut page = Vec::new();
-        let mut next = ledger.index().seek(after.unwrap_or_default(), after.is_none(), ledger.cells());
+        let mut next = ledger.index().seek(after.map_or(Bound::Unbounded, Bound::Excluded), ledger.cells());
         while let Some(id) = next.filter(|_| page.len() < limit) {
             let key = ledger.cells().key_of(id);
             page.extend(ledger.registers().get(id).and_then(|register| entry(&key, register, time)));
-            next = ledger.index().seek(&key, false, ledger.cells());
+            next = ledger.index().seek(Bound::Excluded(&key), ledger.cells());
         }
         page
     }
@@ -234,11 +235,10 @@ impl Structure {
         Ok(before.0)
     }
 
-    /// Maintains a cache by the wall clock; entries expire by `expiry_ms`. `certain` says that no other clock contradicts
-    /// the wall clock.
-    pub(crate) fn maintain(&self, unix_ms: u64, expiry_ms: u64, certain: bool) {
+    /// Maintains a cache by the wall clock; entries expire by `expiry_ms`.
+    pub(crate) fn maintain(&self, unix_ms: u64, expiry_ms: u64, clock: WallClock) {
         let mut ledger = self.ledger.write();
-        ledger.maintain(self.time(unix_ms), expiry_ms, certain, &self.keys);
+        ledger.maintain(self.time(unix_ms), expiry_ms, clock, &self.keys);
         self.note_head(&ledger);
     }
 
@@ -265,11 +265,11 @@ impl Structure {
         rows.into_iter().partition(|row| ledger.is_alone(row))
     }
 
-    /// Continues as a new run without any rows, or with `keep` only with the rows that this node has written itself. All
-    /// other nodes may have retired the rest of what this node held.
-    pub(crate) fn start_over(&self, actor: Actor, keep: bool) {
+    /// Continues as a new run without any rows but those of `keep`. All other nodes may have retired the rest of what this
+    /// node held.
+    pub(crate) fn start_over(&self, actor: Actor, keep: Keep) {
         let mut ledger = self.ledger.write();
-        Ledger::start_over(&mut ledger, actor, keep, &self.keys);
+        ledger.start_over(actor, keep, &self.keys);
         self.note_head(&ledger);
         drop(ledger);
         self.refresh();

@@ -4,11 +4,11 @@
 //! defined order. So the same inputs give the same outputs on every machine.
 //!
 //! # The path of an increment
-//! [`Structure::add`] finds the key's cell (`keys`, `cell`) and adds to it, without a lock that keys share. `commit`
-//! (`own_rows`) writes the changed cells into the own rows under the next versions. [`Replica::poll_transmit`] cuts a delta
-//! from the log (`actor_rows`, `log`) for each peer. [`Replica::handle_message`] joins a peer's delta row by row
-//! (`ledger/apply`) and updates the cached aggregates. Reads ([`Structure::count`], [`Structure::count_net`],
-//! [`Structure::list`]) use those aggregates.
+//! [`Structure::add`] finds the key's cell (`keyspace`) and adds to it, without a lock that keys share. The commit
+//! (`counter::commit`, `rows::writer`) writes the changed cells into the own rows under the next versions.
+//! [`Replica::poll_transmit`] cuts a delta from the log (`rows::actor_rows`, `rows::change_log`) for each peer.
+//! [`Replica::handle_message`] joins a peer's delta row by row (`counter::join`) and updates the cached aggregates
+//! (`counter::views`). Reads ([`Structure::count`], [`Structure::count_net`], [`Structure::list`]) use those aggregates.
 //!
 //! # Invariants
 //! Each has tests that name its number.

@@ -78,7 +78,7 @@ impl Structure {
                     self.commit_locked(&mut ledger);
                     ledger
                 });
-                ledger.sum_net(block).all.saturating_add(ledger.owed_in(block))
+                ledger.views().sum_net(block).all.saturating_add(ledger.views().owed_in(block))
             };
             if count >= limit.limit {
                 return Err(HoldError::Full { block, count, limit: limit.limit });

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::Kind;
 
+use crate::counter::below::debt;
 use crate::counter::ledger::Ledger;
 use crate::index::nodes::Sum;
+use crate::keyspace::cell::Flag;
 use crate::keyspace::hash::key_hash;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::rows::row::row_hash;
@@ -15,16 +17,18 @@ impl Ledger {
     pub(crate) fn audit(&self) -> Result<(), String> {
         // For each cell: the number of rows, and the sum of the other actors' rows.
         let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
-        let with_shadows =
-            self.actors.iter().flat_map(|(a, p)| [Some((a, p, false)), p.staging.as_deref().map(|s| (a, s, true))]);
+        let views = &self.views;
+        let with_shadows = self.actors.all_copies().flat_map(|(actor, copies)| {
+            [Some((actor, &copies.rows, false)), copies.staging.as_deref().map(|shadow| (actor, shadow, true))]
+        });
         for (actor, actor_rows, shadow) in with_shadows.flatten() {
             let mut fingerprint = 0_u64;
             for (_, state) in actor_rows.live() {
                 let (rows, others) = sums.entry(state.cell).or_default();
                 *rows += 1;
-                fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&self.cells.key_of(state.cell)), &state.row));
-                if !shadow && actor_rows.counts && *actor != self.actor && !self.clears(state.cell) {
-                    *others += self.value(actor, state.cell, &state.row);
+                fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&views.cells.key_of(state.cell)), &state.row));
+                if !shadow && actor_rows.counts && actor != self.actor() && !views.clears(state.cell) {
+                    *others += views.value(actor, state.cell, &state.row);
                 }
             }
             if fingerprint != actor_rows.fingerprint() {
@@ -34,8 +38,8 @@ impl Ledger {
                 ));
             }
         }
-        for (id, cell) in self.cells.indexed() {
-            let key = &*self.cells.key_of(id);
+        for (id, cell) in views.cells.indexed() {
+            let key = &*views.cells.key_of(id);
             let (held, sum) = sums.remove(&id).unwrap_or_default();
             if cell.others() != sum {
                 return Err(format!("{key:?}: cached {} of others, rows say {sum}", cell.others()));
@@ -43,10 +47,10 @@ impl Ledger {
             if cell.rows() != held {
                 return Err(format!("{key:?}: {} rows noted, {held} there", cell.rows()));
             }
-            if self.shape.kind() == Kind::CidrTree && !self.clears(id) {
-                let own = self.actors.get(&self.actor).and_then(|own| own.find(id, &self.cells));
-                let own = own.map_or(0, |(_, state)| self.value(&self.actor, id, &state.row));
-                let cached = self.sum(key, key.len() * 8);
+            if views.shape.kind() == Kind::CidrTree && !views.clears(id) {
+                let own = self.own_rows().and_then(|own| own.find(id, &views.cells));
+                let own = own.map_or(0, |(_, state)| views.value(self.actor(), id, &state.row));
+                let cached = views.sum(key, key.len() * 8);
                 let all = own + sum;
                 if cached != (Sum { all, own }) {
                     return Err(format!("{key:?}: tree says {cached:?}, rows say {all} and {own}"));
@@ -54,12 +58,53 @@ impl Ledger {
             }
         }
         if let Some(id) = sums.into_keys().next() {
-            return Err(format!("{:?} has rows and is not in the index", &*self.cells.key_of(id)));
+            return Err(format!("{:?} has rows and is not in the index", &*views.cells.key_of(id)));
         }
-        if self.shape.is_cache() {
+        if views.shape.is_cache() {
             self.audit_registers()?;
         }
         self.audit_below()?;
         self.audit_cleared()
+    }
+
+    /// Checks the debts against the rows (I10).
+    fn audit_below(&self) -> Result<(), String> {
+        let below = &self.views.below;
+        if !self.views.shape.counts_gauges() {
+            return Ok(());
+        }
+        let (mut others, mut own): (BTreeMap<CellId, i64>, BTreeMap<CellId, i64>) = Default::default();
+        for (actor, rows) in self.actors.iter().filter(|(actor, rows)| rows.counts || *actor == self.actor()) {
+            let debts = if actor == self.actor() { &mut own } else { &mut others };
+            for (_, state) in rows.live().filter(|(_, state)| debt(&state.row) > 0) {
+                *debts.entry(state.cell).or_default() += debt(&state.row);
+            }
+        }
+        let noted = below.others.by_cell.read();
+        if others == *noted && own == below.own {
+            return Ok(());
+        }
+        let noted = (&*noted, &below.own);
+        Err(format!("{noted:?} is noted as below zero, rows say {others:?} and {own:?}"))
+    }
+
+    /// Checks the readable writes of a cache against the rows (I10).
+    fn audit_registers(&self) -> Result<(), String> {
+        let views = &self.views;
+        let cells = &views.cells;
+        views.registers.audit(|id| cells.key_of(id).len())?;
+        for (id, _) in cells.indexed() {
+            let register = views.registers.get(id);
+            let rows = self.actors.iter().filter_map(|(_, rows)| Some(rows.find(id, cells)?.1.row));
+            let removal = rows.filter(|row| row.content() == 0).map(|row| row.stamp()).max();
+            let read = register.filter(|register| register.content != 0).map(|register| register.stamp);
+            if removal.is_some() && read.is_some() && removal >= read {
+                return Err(format!("{:?} is read though it was removed", &*cells.key_of(id)));
+            }
+        }
+        match views.registers.iter().find(|(id, _)| !cells.get(*id).has(Flag::Indexed)) {
+            Some((id, _)) => Err(format!("a write is kept of cell {id}, which has no rows")),
+            None => Ok(()),
+        }
     }
 }

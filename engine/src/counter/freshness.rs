@@ -11,7 +11,8 @@ impl Structure {
     /// applied version and still lack rows from before `head` that have changed since. Such a copy is not current.
     pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
         let mut ledger = self.ledger.write();
-        let Some(actor_rows) = ledger.actor_rows_mut(owner).filter(|actor_rows| actor_rows.is_complete_at(head)) else {
+        let Some(actor_rows) = ledger.actors_mut().get_mut(owner).filter(|actor_rows| actor_rows.is_complete_at(head))
+        else {
             return;
         };
         actor_rows.confirmed = now;
@@ -31,7 +32,7 @@ impl Structure {
 
     fn note_current_at(&self, actor: &Actor, at: Time, current: impl Fn(&ActorRows) -> bool) {
         let mut ledger = self.ledger.write();
-        let actor_rows = ledger.actor_rows_mut(actor);
+        let actor_rows = ledger.actors_mut().get_mut(actor);
         if let Some(actor_rows) = actor_rows.filter(|actor_rows| actor_rows.confirmed < at && current(actor_rows)) {
             actor_rows.confirmed = at;
         }

@@ -235,7 +235,7 @@ impl Structure {
     /// This node's position among the nodes of which there are rows, in order of name, and the number of these nodes.
     fn place(&self) -> (usize, usize) {
         let ledger = self.ledger.read();
-        let nodes: BTreeSet<_> = ledger.all_actor_rows().keys().map(|actor| &actor.node).collect();
+        let nodes: BTreeSet<_> = ledger.actors().iter().map(|(actor, _)| &actor.node).collect();
         let place = nodes.iter().position(|node| **node == ledger.actor().node);
         (place.unwrap_or(0), nodes.len().max(1))
     }

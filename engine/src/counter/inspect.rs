@@ -1,7 +1,10 @@
 //! Inspection of the rows that a replica holds of each actor: for verification, diagnostics and tests.
 
+use std::ops::Bound;
+
 use tallymesh_schemas::{Actor, Version};
 
+use crate::counter::actors::Copies;
 use crate::counter::structure::Structure;
 use crate::keyspace::id::KeyOf;
 use crate::rows::actor_rows::ActorRows;
@@ -32,15 +35,15 @@ impl Structure {
     /// Returns the state of each actor's rows, own rows as of the last commit included, in order of actor.
     pub fn held(&self) -> Vec<Held> {
         let ledger = self.ledger.read();
-        let held = ledger.all_actor_rows().iter().map(|(actor, actor_rows)| Held {
+        let held = ledger.actors().all_copies().map(|(actor, Copies { rows, staging, .. })| Held {
             actor: actor.clone(),
-            since: actor_rows.since,
-            applied: actor_rows.applied,
-            low_water: actor_rows.floor,
-            fingerprint: actor_rows.fingerprint(),
-            counts: actor_rows.counts,
-            rows: actor_rows.len(),
-            replacing: actor_rows.staging.is_some(),
+            since: rows.since,
+            applied: rows.applied,
+            low_water: rows.floor,
+            fingerprint: rows.fingerprint(),
+            counts: rows.counts,
+            rows: rows.len(),
+            replacing: staging.is_some(),
         });
         held.collect()
     }
@@ -55,7 +58,7 @@ impl Structure {
     /// Like [`Structure::rows_of`], row by row, without a copy of the keys. `each` must not use the structure.
     pub fn each_row_of(&self, actor: &Actor, mut each: impl FnMut(&[u8], &Row)) {
         let ledger = self.ledger.read();
-        let actor_rows = ledger.actor_rows(actor).into_iter();
+        let actor_rows = ledger.actors().get(actor).into_iter();
         actor_rows
             .flat_map(ActorRows::live)
             .for_each(|(_, state)| each(&ledger.cells().key_of(state.cell), &state.row));
@@ -64,7 +67,7 @@ impl Structure {
     /// Returns the row of an actor for one key. O(1).
     pub fn row_of(&self, actor: &Actor, key: &[u8]) -> Option<Row> {
         let ledger = self.ledger.read();
-        let actor_rows = ledger.actor_rows(actor)?;
+        let actor_rows = ledger.actors().get(actor)?;
         Some(actor_rows.find(self.keys.find(key)?, ledger.cells())?.1.row)
     }
 }
@@ -76,7 +79,7 @@ impl Structure {
         let ledger = self.ledger.read();
         let Some(id) = self.keys.find(key) else { return Vec::new() };
         let rows = ledger
-            .all_actor_rows()
+            .actors()
             .iter()
             .filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, ledger.cells())?.1.row)));
         rows.map(|(actor, row)| (actor.clone(), row)).collect()
@@ -87,8 +90,8 @@ impl Structure {
         let ledger = self.ledger.read();
         let mut keys: Vec<Vec<u8>> = Vec::new();
         loop {
-            let from = keys.last().map_or(prefix, Vec::as_slice);
-            let Some(id) = ledger.index().seek(from, keys.is_empty(), ledger.cells()) else { return keys };
+            let from = keys.last().map_or(Bound::Included(prefix), |last| Bound::Excluded(last.as_slice()));
+            let Some(id) = ledger.index().seek(from, ledger.cells()) else { return keys };
             let key = ledger.cells().key_of(id);
             if !key.starts_with(prefix) {
                 return keys;

@@ -20,12 +20,14 @@ use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
 
 use crate::canary::{self, Canary};
-use crate::counter::ledger::{Ledger, TOGETHER};
+use crate::counter::actors::{Copies, Others};
+use crate::counter::ledger::Ledger;
+use crate::counter::views::{TOGETHER, Views};
 use crate::counter::watch::ChangeSink;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
-use crate::rows::actor_rows::ActorRows;
+use crate::rows::actor_rows::{ActorRows, Editions};
 use crate::rows::registers::Register;
 use crate::rows::row::{Row, content_hash};
 use crate::rows::slots::{Slot, VACANT};
@@ -75,11 +77,23 @@ pub enum ApplyError {
     Unknown(u32),
 }
 
-/// The context of a delta during its join.
+/// Who sends a delta, and so makes the statements in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The owner of the rows: its fingerprint is the truth.
+    Owner,
+    /// Another node, or saved state.
+    Other,
+}
+
+/// A delta's join: the aggregates to change, and the context.
 pub(super) struct Joining<'a, 'b> {
+    pub(super) views: &'a mut Views,
+    pub(super) editions: &'a mut Editions,
     pub(super) actor: &'a Actor,
-    /// The fingerprint is the owner's own statement.
-    pub(super) verify: bool,
+    /// The rows of the other actors.
+    pub(super) others: Others<'a>,
+    pub(super) source: Source,
     pub(super) keys: &'a Keys,
     sink: &'a mut ChangeSink<'b>,
     /// Keys of changed rows that clear.
@@ -101,117 +115,101 @@ fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     }
 }
 
-fn applied(delta: &Delta<'_>, had: Version) -> Applied {
-    if delta.upto > had { Applied::Advanced } else { Applied::Stale }
+/// Compares a copy with the owner's fingerprint at the owner's head. Returns `None` when they are equal.
+pub(super) fn compare(rows: &mut ActorRows, fingerprint: u64) -> Option<Applied> {
+    let checked = rows.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
+    if checked && fingerprint != rows.fingerprint() {
+        rows.diverged |= !rows.may_be_newer();
+        return Some(if rows.diverged { Applied::Diverged } else { Applied::Doubted });
+    }
+    rows.agrees();
+    rows.keys_complete = rows.applied;
+    None
 }
 
 impl Ledger {
-    /// Joins a delta of another actor's rows. `verify` says that its fingerprint is the owner's own statement.
+    /// Joins a delta of another actor's rows.
     pub(crate) fn apply(
         &mut self,
         delta: &Delta<'_>,
-        verify: bool,
+        source: Source,
         keys: &Keys,
         sink: &mut ChangeSink<'_>,
     ) -> Result<Applied, ApplyError> {
-        debug_assert_ne!(delta.actor, self.actor, "our rows have one writer, and it is not a peer");
-        // Taken out of the map during the write, so that cells and sums can be changed as well.
-        let Some(mut actor_rows) = self.actors.remove(&delta.actor) else { return Ok(Applied::Stale) };
-        let mut joining = Joining { actor: &delta.actor, verify, keys, sink, cleared: Vec::new() };
-        let applied = if delta.snapshot {
-            self.apply_snapshot(&mut actor_rows, delta, &mut joining)
-        } else {
-            self.apply_next(&mut actor_rows, delta, &mut joining)
-        };
-        self.index.settle();
-        let Joining { cleared, sink, .. } = joining;
-        self.actors.insert(delta.actor.clone(), actor_rows);
+        debug_assert_ne!(delta.actor, self.views.actor, "our rows have one writer, and it is not a peer");
+        let Some((copies, others)) = self.actors.split(&delta.actor) else { return Ok(Applied::Stale) };
+        let (views, editions, actor) = (&mut self.views, &mut self.editions, &delta.actor);
+        let mut joining =
+            Joining { views, editions, actor, others, source, keys, sink: &mut *sink, cleared: Vec::new() };
+        let applied =
+            if delta.snapshot { joining.apply_snapshot(copies, delta) } else { joining.apply_next(copies, delta) };
+        let cleared = joining.cleared;
+        self.views.index.settle();
         self.reclear(cleared, keys, sink);
         applied
     }
+}
 
-    pub(super) fn apply_next(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        delta: &Delta<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) -> Result<Applied, ApplyError> {
-        let (since, have) = (actor_rows.since, actor_rows.applied);
+impl Joining<'_, '_> {
+    pub(super) fn apply_next(&mut self, copies: &mut Copies, delta: &Delta<'_>) -> Result<Applied, ApplyError> {
+        let rows = &mut copies.rows;
+        let (since, have) = (rows.since, rows.applied);
         if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
             if canary::broken(Canary::HaveBeyondJoined) {
-                actor_rows.applied = delta.after;
+                rows.applied = delta.after;
             }
             return Ok(Applied::Gap { since, after: have, snapshot: false });
         }
-        if !actor_rows.follows(delta.low_water) {
+        if !rows.follows(delta.low_water) {
             return Ok(Applied::Gap { since, after: since, snapshot: true });
         }
-        if delta.keys_complete > delta.since.max(actor_rows.keys_complete) && !canary::broken(Canary::GapApplied) {
+        if delta.keys_complete > delta.since.max(rows.keys_complete) && !canary::broken(Canary::GapApplied) {
             // A request from `after` on with no known keys makes the sender include the keys.
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
-        let again = self.shape.keeps_runs() && (!joining.verify || !actor_rows.without_value.is_empty());
+        let again = self.views.shape.keeps_runs() && (self.source == Source::Other || !rows.without_value.is_empty());
         if delta.upto > have || again {
-            if !joining.verify {
+            if self.source == Source::Other {
                 // No probe answer that is under way covers these rows.
-                actor_rows.doubted = 0;
+                rows.doubted = 0;
             }
-            let joined = self.join(actor_rows, delta, joining);
-            actor_rows.mix(delta.upto.max(delta.low_water));
+            let joined = self.join(rows, delta);
+            rows.mix(delta.upto.max(delta.low_water));
             joined?;
         }
-        actor_rows.raise_low_water(delta.low_water);
-        if joining.verify
-            && delta.upto == actor_rows.applied
-            && let Some(fingerprint) = delta.fingerprint
-        {
-            return Ok(self.compare(actor_rows, fingerprint, joining).unwrap_or(applied(delta, have)));
+        rows.raise_low_water(delta.low_water);
+        let applied = if delta.upto > have { Applied::Advanced } else { Applied::Stale };
+        let Some(fingerprint) =
+            delta.fingerprint.filter(|_| self.source == Source::Owner && delta.upto == rows.applied)
+        else {
+            return Ok(applied);
+        };
+        if let Some(differs) = compare(rows, fingerprint) {
+            return Ok(differs);
         }
-        Ok(applied(delta, have))
-    }
-
-    /// Compares this copy with the owner's fingerprint at the owner's head. Returns `None` when they are equal.
-    pub(super) fn compare(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        fingerprint: u64,
-        joining: &Joining<'_, '_>,
-    ) -> Option<Applied> {
-        let checked = actor_rows.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
-        if checked && fingerprint != actor_rows.fingerprint() {
-            actor_rows.diverged |= !actor_rows.may_be_newer();
-            return Some(if actor_rows.diverged { Applied::Diverged } else { Applied::Doubted });
-        }
-        actor_rows.agrees();
-        actor_rows.keys_complete = actor_rows.applied;
-        let since = actor_rows.since;
-        if let Some(shadow) = actor_rows.staging.take_if(|shadow| shadow.since >= since) {
+        let since = rows.since;
+        if let Some(staging) = copies.staging.take_if(|staging| staging.since >= since) {
             // This staging copy began before the rows were confirmed.
-            self.drop_copy(joining.actor, &shadow, Some(actor_rows), joining.keys);
+            self.views.drop_copy(self.actor, &staging, Some(&copies.rows), self.keys);
         }
-        None
+        Ok(applied)
     }
 
     /// Handles the change of an actor's row in a cell: if the row counts, updates the aggregates.
     #[inline]
-    pub(super) fn count(&mut self, id: CellId, old: &Row, new: &Row, counts: bool, joining: &mut Joining<'_, '_>) {
-        if self.clears(id) {
-            joining.cleared.push(self.cells.key_of(id));
-        } else if counts {
-            let by = self.change(joining.actor, id, old, new);
-            self.add_others(id, by);
-            self.note_below(joining.actor, id, old, new);
-            joining.sink.moved(by, || self.cells.key_of(id));
+    pub(super) fn count(&mut self, id: CellId, old: &Row, new: &Row, of: &ActorRows) {
+        if self.views.clears(id) {
+            self.cleared.push(self.views.cells.key_of(id));
+        } else if of.counts {
+            let by = self.views.change(self.actor, id, old, new);
+            self.views.add_others(id, by);
+            self.views.note_below(self.actor, id, old, new);
+            self.sink.moved(by, || self.views.cells.key_of(id));
         }
     }
 
-    pub(super) fn join(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        delta: &Delta<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) -> Result<(), ApplyError> {
+    pub(super) fn join(&mut self, actor_rows: &mut ActorRows, delta: &Delta<'_>) -> Result<(), ApplyError> {
         let mut rows = RowReader::new(delta.rows, delta.after);
         // Rows of known keys are collected, so that their memory accesses overlap.
         let mut known: Known = SmallVec::new();
@@ -225,31 +223,26 @@ impl Ledger {
             if let RowState::Live { key: None, added, removed } = row.state {
                 known.push((row.slot, Row { added, removed, version: row.version }));
                 if known.len() == TOGETHER {
-                    self.join_known(actor_rows, &mut known, joining)?;
+                    self.join_known(actor_rows, &mut known)?;
                 }
             } else {
-                self.join_known(actor_rows, &mut known, joining)?;
-                self.join_next(actor_rows, row, joining)?;
+                self.join_known(actor_rows, &mut known)?;
+                self.join_next(actor_rows, row)?;
             }
         };
-        self.join_known(actor_rows, &mut known, joining)?;
+        self.join_known(actor_rows, &mut known)?;
         read?;
         actor_rows.applied = actor_rows.applied.max(delta.upto);
         Ok(())
     }
 
-    fn join_known(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        rows: &mut Known,
-        joining: &mut Joining<'_, '_>,
-    ) -> Result<(), ApplyError> {
+    fn join_known(&mut self, actor_rows: &mut ActorRows, rows: &mut Known) -> Result<(), ApplyError> {
         let cells: SmallVec<[CellId; TOGETHER]> = rows.iter().map(|(slot, _)| actor_rows.cell(*slot)).collect();
         self.warm(&cells);
         for (slot, row) in rows.drain(..) {
-            if !self.advance(actor_rows, slot, &row, joining) {
+            if !self.advance(actor_rows, slot, &row) {
                 let state = RowState::Live { key: None, added: row.added, removed: row.removed };
-                self.join_next(actor_rows, WireRow { slot, version: row.version, state }, joining)?;
+                self.join_next(actor_rows, WireRow { slot, version: row.version, state })?;
             }
         }
         Ok(())
@@ -258,70 +251,59 @@ impl Ledger {
     /// Joins the next state of a row under the same key, if nothing else changes; most rows are like that. Returns whether
     /// it did.
     #[inline]
-    fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row, joining: &mut Joining<'_, '_>) -> bool {
+    fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
         // A row that arrives late starts another edition.
-        if broken || self.shape.is_cache() || row.version <= actor_rows.applied {
+        if broken || self.views.shape.is_cache() || row.version <= actor_rows.applied {
             return false;
         }
-        let Some((cell, old)) = actor_rows.advance(slot, row, &self.cells) else { return false };
-        self.count(cell, &old, row, actor_rows.counts, joining);
+        let Some((cell, old)) = actor_rows.advance(slot, row, &self.views.cells) else { return false };
+        self.count(cell, &old, row, actor_rows);
         true
     }
 
     /// Reads cells that are about to be written, all at once, so that their memory accesses overlap.
     fn warm(&self, cells: &[CellId]) {
         let live = cells.iter().filter(|id| **id < VACANT);
-        std::hint::black_box(live.fold(0, |sum, id| sum ^ self.cells.get(*id).others()));
+        std::hint::black_box(live.fold(0, |sum, id| sum ^ self.views.cells.get(*id).others()));
     }
 
     #[inline]
-    fn join_next(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        row: WireRow<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) -> Result<(), ApplyError> {
+    fn join_next(&mut self, actor_rows: &mut ActorRows, row: WireRow<'_>) -> Result<(), ApplyError> {
         let old = actor_rows.get(row.slot);
-        if row.version > old.row.version || self.decides(&old, &row, joining) {
-            self.join_row(actor_rows, &old, row, joining)?;
+        if row.version > old.row.version || self.decides(&old, &row) {
+            self.join_row(actor_rows, &old, row)?;
         } else if actor_rows.without_value.contains(&old.cell)
             && key_and_totals(&row.state).is_some_and(|said| said.1 == (old.row.added, old.row.removed))
         {
-            self.offer_row(actor_rows, &old, &row.state, joining);
+            self.offer_row(actor_rows, &old, &row.state);
         }
         Ok(())
     }
 
     /// Decides between two rows of one version, for the case that two processes wrote under one name and the run has ended.
     /// Every replica chooses the same row. A live row wins over a retired one.
-    fn decides(&self, old: &Slot, row: &WireRow<'_>, joining: &Joining<'_, '_>) -> bool {
+    fn decides(&self, old: &Slot, row: &WireRow<'_>) -> bool {
         let Some((key, (added, removed))) = key_and_totals(&row.state) else { return false };
-        if row.version != old.row.version || !self.is_decided(joining) {
+        if row.version != old.row.version || !self.is_decided() {
             return false;
         }
         if !old.is_live() {
             return key.is_some();
         }
-        let known = self.cells.key_of(old.cell);
+        let known = self.views.cells.key_of(old.cell);
         (key.unwrap_or(&known), added, removed) > (&*known, old.row.added, old.row.removed)
     }
 
     /// Returns whether this replica decides between two rows of one version, because no owner states which one is right.
-    fn is_decided(&self, joining: &Joining<'_, '_>) -> bool {
-        self.shape.keeps_runs() && !joining.verify
+    fn is_decided(&self) -> bool {
+        self.views.shape.keeps_runs() && self.source == Source::Other
     }
 
     #[inline]
-    fn join_row(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        old: &Slot,
-        row: WireRow<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) -> Result<(), ApplyError> {
-        if matches!(row.state, RowState::Content { .. }) && !self.shape.is_cache() {
-            return Err(ApplyError::Value(self.shape.kind().label()));
+    fn join_row(&mut self, actor_rows: &mut ActorRows, old: &Slot, row: WireRow<'_>) -> Result<(), ApplyError> {
+        if matches!(row.state, RowState::Content { .. }) && !self.views.shape.is_cache() {
+            return Err(ApplyError::Value(self.views.shape.kind().label()));
         }
         let (cell, totals) = match key_and_totals(&row.state) {
             Some((None, _)) if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
@@ -330,9 +312,9 @@ impl Ledger {
             }
             Some((None, totals)) => (old.cell, totals),
             Some((Some(key), totals)) => {
-                self.shape.check_row(key)?;
-                let id = joining.keys.with_or_new(key, |id, _| id);
-                self.enter(id);
+                self.views.shape.check_row(key)?;
+                let id = self.keys.with_or_new(key, |id, _| id);
+                self.views.enter(id);
                 (id, totals)
             }
             None => (VACANT, (0, 0)),
@@ -342,25 +324,25 @@ impl Ledger {
             born: if cell == old.cell { old.born } else { row.version },
             cell,
         };
-        if !self.displace(actor_rows, row.slot, &new, cell != old.cell, joining) {
+        if !self.displace(actor_rows, row.slot, &new) {
             return Ok(());
         }
         if row.version <= actor_rows.applied {
             // A reader beyond that version has not seen the row.
-            actor_rows.edition = self.edition();
+            actor_rows.edition = self.editions.next();
         }
-        actor_rows.put(row.slot, new, &self.cells);
+        actor_rows.put(row.slot, new, &self.views.cells);
         if cell == old.cell {
-            if self.shape.is_cache() && new.is_live() {
-                self.replace_newer(cell, joining.actor, &old.row, &new.row);
+            if self.views.shape.is_cache() && new.is_live() {
+                self.replace_newer(cell, &old.row, &new.row);
             } else if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
-                self.count(cell, &old.row, &new.row, actor_rows.counts, joining);
+                self.count(cell, &old.row, &new.row, actor_rows);
             }
         } else {
-            self.move_row(old, &new, actor_rows.counts, joining);
+            self.move_row(old, &new, actor_rows);
         }
-        if self.shape.is_cache() && new.is_live() {
-            self.offer_row(actor_rows, &new, &row.state, joining);
+        if self.views.shape.is_cache() && new.is_live() {
+            self.offer_row(actor_rows, &new, &row.state);
         }
         Ok(())
     }
@@ -368,16 +350,10 @@ impl Ledger {
     /// Removes rows that conflict with an incoming row. An owner has one row per key and one row per version. If another
     /// slot has the incoming row's key, the owner has retired that slot and this replica does not know it yet. If another
     /// slot has its version, two processes wrote under one name. Returns whether the new row takes their place.
-    pub(super) fn displace(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        at: u32,
-        new: &Slot,
-        moves: bool,
-        joining: &mut Joining<'_, '_>,
-    ) -> bool {
-        let decided = self.is_decided(joining);
-        let of_key = (moves && new.is_live()).then(|| actor_rows.find(new.cell, &self.cells)).flatten();
+    pub(super) fn displace(&mut self, actor_rows: &mut ActorRows, at: u32, new: &Slot) -> bool {
+        let decided = self.is_decided();
+        let moves = actor_rows.cell(at) != new.cell;
+        let of_key = (moves && new.is_live()).then(|| actor_rows.find(new.cell, &self.views.cells)).flatten();
         let late = decided && new.row.version <= actor_rows.applied;
         let of_version = late.then(|| actor_rows.find_version(new.row.version)).flatten();
         let of_version = of_version.filter(|(slot, _)| of_key.is_none_or(|(same, _)| same != *slot));
@@ -395,19 +371,19 @@ impl Ledger {
         }
         // The new row is noted first, so that the cell keeps its number in between.
         let cell = new.is_live().then_some(new.cell);
-        cell.inspect(|cell| self.cells.get(*cell).add_row());
+        cell.inspect(|cell| self.views.cells.get(*cell).add_row());
         for (slot, other) in others {
-            actor_rows.clear(slot, &self.cells);
-            actor_rows.edition = self.edition();
-            self.move_row(&other, &Slot::NONE, actor_rows.counts, joining);
+            actor_rows.clear(slot, &self.views.cells);
+            actor_rows.edition = self.editions.next();
+            self.move_row(&other, &Slot::NONE, actor_rows);
         }
-        cell.inspect(|cell| self.cells.get(*cell).remove_row());
+        cell.inspect(|cell| self.views.cells.get(*cell).remove_row());
         true
     }
 
     /// The order that decides between rows of one version.
     fn outranks(&self, (slot, other): (u32, &Slot), (at, new): (u32, &Slot)) -> bool {
-        let key = |state: &Slot| state.is_live().then(|| self.cells.key_of(state.cell));
+        let key = |state: &Slot| state.is_live().then(|| self.views.cells.key_of(state.cell));
         let (old_key, new_key) = (key(other), key(new));
         (old_key.as_deref(), other.row.added, other.row.removed, slot)
             > (new_key.as_deref(), new.row.added, new.row.removed, at)
@@ -415,13 +391,7 @@ impl Ledger {
 
     /// Applies the cache write that a row states. A row without value was superseded, where it came from, by another known
     /// write. It has no effect here until its value or the superseding write arrives.
-    fn offer_row(
-        &mut self,
-        actor_rows: &mut ActorRows,
-        new: &Slot,
-        state: &RowState<'_>,
-        joining: &mut Joining<'_, '_>,
-    ) {
+    fn offer_row(&mut self, actor_rows: &mut ActorRows, new: &Slot, state: &RowState<'_>) {
         let (expires_ms, value) = match *state {
             RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
             _ if new.row.content() == 0 => (0, None),
@@ -433,29 +403,29 @@ impl Ledger {
         if actor_rows.without_value.remove(&new.cell) {
             actor_rows.value_arrived =
                 Some(actor_rows.value_arrived.map_or(new.row.version, |first| first.min(new.row.version)));
-            actor_rows.edition = self.edition();
+            actor_rows.edition = self.editions.next();
         }
         let (stamp, content) = (new.row.stamp(), new.row.content());
-        let register = Register { stamp, content, actor: joining.actor.clone(), expires_ms, value };
+        let register = Register { stamp, content, actor: self.actor.clone(), expires_ms, value };
         if let Some(losing) = &mut actor_rows.losing
-            && self.registers.loses_to_its_actor(new.cell, &register)
+            && self.views.registers.loses_to_its_actor(new.cell, &register)
         {
             losing.insert(new.cell, register);
-        } else if self.offer(new.cell, register) {
-            joining.sink.changed(|| self.cells.key_of(new.cell));
+        } else if self.views.offer(new.cell, register) {
+            self.sink.changed(|| self.views.cells.key_of(new.cell));
         }
     }
 
-    /// Handles a slot that gets another key, its first key, or none.
-    pub(super) fn move_row(&mut self, old: &Slot, new: &Slot, counts: bool, joining: &mut Joining<'_, '_>) {
+    /// Handles a slot of the rows `of` that gets another key, its first key, or none.
+    pub(super) fn move_row(&mut self, old: &Slot, new: &Slot, of: &ActorRows) {
         if new.is_live() {
-            self.cells.get(new.cell).add_row();
-            self.count(new.cell, &Row::default(), &new.row, counts, joining);
+            self.views.cells.get(new.cell).add_row();
+            self.count(new.cell, &Row::default(), &new.row, of);
         }
         if old.is_live() {
-            self.count(old.cell, &old.row, &Row::default(), counts, joining);
-            self.cells.get(old.cell).remove_row();
-            self.drop_if_unused(old.cell, joining.keys);
+            self.count(old.cell, &old.row, &Row::default(), of);
+            self.views.cells.get(old.cell).remove_row();
+            self.views.drop_if_unused(old.cell, self.keys);
         }
     }
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::{Actor, Version};
 
+use crate::counter::actors::{Copies, Others};
+use crate::counter::join::Joining;
 use crate::counter::ledger::Ledger;
+use crate::counter::views::Views;
 use crate::hlc::Stamp;
 use crate::keyspace::id::{CellId, EMPTY};
 use crate::keyspace::keys::Keys;
@@ -13,84 +16,95 @@ use crate::rows::actor_rows::ActorRows;
 use crate::rows::registers::Register;
 use crate::rows::row::Row;
 use crate::rows::slots::Slot;
-use crate::rows::writer::OwnRowWriter;
 use crate::time::Time;
 
 /// Number of rounds after which a value that no replica sends counts as lost.
 const LOST_AFTER: u32 = 10;
 
-impl Ledger {
+/// What a node that starts over as a new run continues to state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    /// The writes that it made itself after the restore.
+    OwnWrites,
+}
+
+impl Joining<'_, '_> {
     /// Handles an actor's row that returned to an earlier write. Only a node with a wrong clock does that.
-    pub(super) fn replace_newer(&mut self, id: CellId, actor: &Actor, old: &Row, new: &Row) {
-        let taken = self.registers.get(id).is_some_and(|register| register.is_of(actor, old));
+    pub(super) fn replace_newer(&mut self, id: CellId, old: &Row, new: &Row) {
+        let taken = self.views.registers.get(id).is_some_and(|register| register.is_of(self.actor, old));
         if taken && (new.stamp(), new.content() == 0) < (old.stamp(), old.content() == 0) {
-            self.stop_reading(id, None);
+            self.views.stop_reading(id, self.others);
         }
     }
 
-    /// Stops reading the winner of a cell. Removals in the rows of the cell continue to supersede older writes. A removal of
-    /// the actor `besides` does not, because that actor is about to write something else.
-    pub(super) fn stop_reading(&mut self, id: CellId, besides: Option<&Actor>) {
-        let others = self.actors.iter().filter(|(actor, _)| Some(*actor) != besides);
-        let rows = others.filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, &self.cells)?.1.row)));
+    /// Handles an actor's rows that were wrong and were replaced by a snapshot: stops reading values of the actor that the
+    /// actor does not have. Until the snapshot is complete they stay readable, because otherwise writes that they may
+    /// rightly supersede would become readable.
+    pub(super) fn disown(&mut self, old: &ActorRows, new: &ActorRows, mut losing: BTreeMap<CellId, Register>) {
+        let views = &mut *self.views;
+        for (_, Slot { row, cell, .. }) in old.live() {
+            let now = new.find(cell, &views.cells).map(|(_, state)| state.row);
+            let read = views.registers.get(cell).filter(|register| register.is_of(self.actor, &row));
+            if read.is_none_or(|register| now.is_some_and(|now| register.says(&now))) {
+                continue;
+            }
+            views.stop_reading(cell, self.others);
+            let lost = losing.remove(&cell).filter(|lost| now.is_some_and(|now| lost.says(&now)));
+            if let Some(register) = lost {
+                views.offer(cell, register);
+            } else {
+                views.note_need(cell);
+            }
+        }
+    }
+}
+
+impl Views {
+    /// Stops reading the winner of a cell. Removals in the rows of `others` continue to supersede older writes. The actor
+    /// besides them is about to write something else.
+    pub(super) fn stop_reading(&mut self, id: CellId, others: Others<'_>) {
+        let rows = others.iter().filter_map(|(actor, rows)| Some((actor, rows.find(id, &self.cells)?.1.row)));
         let removals = rows.filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), actor));
         let removal = removals.max().map(|(stamp, actor)| Register::without_value(stamp, 0, actor.clone()));
         let len = self.key_len(id);
         self.registers.put(id, len, removal);
     }
 
-    /// Handles an actor's rows that were wrong and were replaced by a snapshot: stops reading values of the actor that the
-    /// actor does not have. Until the snapshot is complete they stay readable, because otherwise writes that they may
-    /// rightly supersede would become readable.
-    pub(super) fn disown(
-        &mut self,
-        actor: &Actor,
-        old: &ActorRows,
-        new: &ActorRows,
-        mut losing: BTreeMap<CellId, Register>,
-    ) {
-        for (_, Slot { row, cell, .. }) in old.live() {
-            let sink = new.find(cell, &self.cells).map(|(_, state)| state.row);
-            let read = self.registers.get(cell).filter(|register| register.is_of(actor, &row));
-            if read.is_none_or(|register| sink.is_some_and(|sink| register.says(&sink))) {
-                continue;
-            }
-            self.stop_reading(cell, None);
-            let lost = losing.remove(&cell).filter(|lost| sink.is_some_and(|sink| lost.says(&sink)));
-            if let Some(register) = lost {
-                self.offer(cell, register);
-            } else {
-                self.note_need(cell);
-            }
-        }
-    }
-
-    /// Republishes the readable values of an actor whose rows are about to be dropped, so that they stay readable. Only for
-    /// rows above `after`.
-    pub(super) fn republish_lost(&mut self, actor: &Actor, actor_rows: &ActorRows, after: Version) {
-        if !self.shape.is_cache() || self.closed {
-            return;
-        }
-        for (_, Slot { row, cell, .. }) in actor_rows.live().filter(|(_, state)| state.row.version > after) {
-            let register = self.registers.get(cell).filter(|register| register.is_of(actor, &row)).cloned();
-            if register.is_some_and(|register| self.republish(cell, register)) {
-                self.note_need(cell);
-            }
-        }
+    /// Drops rows of an actor that are replaced by `others`, or by nothing. Afterwards the readable values of those rows may
+    /// have no row on any node.
+    pub(super) fn drop_copy(&mut self, actor: &Actor, rows: &ActorRows, others: Option<&ActorRows>, keys: &Keys) {
+        self.drop_rows(rows, keys);
+        self.note_unowned(actor, rows, others);
     }
 
     /// Notes which writes stay readable although the rows of their actor were dropped or replaced. They stay because other
     /// rows of their key exist.
-    pub(super) fn note_unowned(&mut self, actor: &Actor, old: &ActorRows, new: Option<&ActorRows>) {
+    fn note_unowned(&mut self, actor: &Actor, old: &ActorRows, new: Option<&ActorRows>) {
         if !self.shape.is_cache() {
             return;
         }
         for (_, Slot { row, cell, .. }) in old.live() {
-            let sink = new
-                .and_then(|new| new.find(cell, &self.cells))
-                .is_some_and(|(_, sink)| sink.row.stamp() == row.stamp());
-            if !sink && self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
+            let stated =
+                new.and_then(|new| new.find(cell, &self.cells)).is_some_and(|(_, new)| new.row.stamp() == row.stamp());
+            if !stated && self.registers.get(cell).is_some_and(|register| register.is_of(actor, &row)) {
                 self.registers.orphans.insert(cell);
+            }
+        }
+    }
+}
+
+impl Ledger {
+    /// Republishes the readable values of an actor whose rows are about to be dropped, so that they stay readable. Only for
+    /// rows above `after`.
+    pub(super) fn republish_lost(&mut self, actor: &Actor, actor_rows: &ActorRows, after: Version) {
+        if !self.views.shape.is_cache() || self.closed {
+            return;
+        }
+        for (_, Slot { row, cell, .. }) in actor_rows.live().filter(|(_, state)| state.row.version > after) {
+            let register = self.views.registers.get(cell).filter(|register| register.is_of(actor, &row)).cloned();
+            if register.is_some_and(|register| self.republish(cell, register)) {
+                self.views.note_need(cell);
             }
         }
     }
@@ -103,41 +117,40 @@ impl Ledger {
         if self.closed {
             return;
         }
-        let orphans: Vec<_> = self.registers.orphans.iter().copied().collect();
+        let orphans: Vec<_> = self.views.registers.orphans.iter().copied().collect();
         for id in orphans {
-            let Some(register) = self.registers.get(id).cloned() else { continue };
+            let Some(register) = self.views.registers.get(id).cloned() else { continue };
             let rows = self.actors.iter().filter_map(|(actor, actor_rows)| {
-                let current = *actor == self.actor || actor_rows.confirmed > self.restored_at;
-                Some((current, actor_rows.find(id, &self.cells)?.1.row))
+                let current = actor == self.actor() || actor_rows.confirmed > self.restored_at;
+                Some((current, actor_rows.find(id, &self.views.cells)?.1.row))
             });
-            let (mut known, mut sink) = (false, false);
+            let (mut known, mut stated) = (false, false);
             for (current, row) in rows {
-                sink |= register.says(&row);
+                stated |= register.says(&row);
                 known |= current;
             }
-            if sink || (known && self.republish(id, register)) {
-                self.note_need(id);
-                self.registers.orphans.remove(&id);
+            if stated || (known && self.republish(id, register)) {
+                self.views.note_need(id);
+                self.views.registers.orphans.remove(&id);
             }
         }
     }
 
     fn republish(&mut self, id: CellId, register: Register) -> bool {
-        let Some((own, actor_rows, cells)) = self.own_parts() else { return false };
-        let sink = own.put(actor_rows, cells, id, (register.stamp.0, register.content)).is_some();
-        if sink {
-            let actor = self.actor.clone();
-            self.registers.set_actor(id, actor);
+        let Some((own, rows, views)) = self.own_parts() else { return false };
+        let written = own.put(rows, &views.cells, id, (register.stamp.0, register.content)).is_some();
+        if written {
+            views.registers.set_actor(id, views.actor.clone());
         }
-        sink
+        written
     }
 
     /// Renews a readable write of the old run: republishes it under the new run.
     pub(super) fn renew_register(&mut self, id: CellId, was: &Actor, row: &Row) {
-        if let Some(register) = self.registers.get(id).filter(|register| register.is_of(was, row)).cloned() {
+        if let Some(register) = self.views.registers.get(id).filter(|register| register.is_of(was, row)).cloned() {
             self.republish(id, register);
         }
-        self.note_need(id);
+        self.views.note_need(id);
     }
 
     /// Settles a cache after a restore. The rows were saved at different moments, so a value may be restored although
@@ -148,47 +161,58 @@ impl Ledger {
         let mut latest = Stamp::default();
         // Nearly all rows are read unchanged; only the others take memory here.
         let mut beyond: BTreeMap<CellId, ((Stamp, bool, u64), &Actor)> = BTreeMap::new();
-        for (actor, actor_rows) in &self.actors {
+        for (actor, actor_rows) in self.actors.iter() {
             for (_, Slot { row, cell, .. }) in actor_rows.live() {
                 let says = (row.stamp(), row.content() == 0, row.content());
                 latest = latest.max(says.0);
                 let outdone = |register: &Register| (register.stamp, register.content == 0, register.content) < says;
-                if self.registers.get(cell).is_none_or(outdone) {
+                if self.views.registers.get(cell).is_none_or(outdone) {
                     beyond.entry(cell).and_modify(|known| *known = (says, actor).max(*known)).or_insert((says, actor));
                 }
             }
         }
-        self.registers.clock.observe(latest);
+        self.views.registers.clock.observe(latest);
         self.restored = self.restored.max(latest);
         let beyond: Vec<_> = beyond.into_iter().map(|(id, (says, actor))| (id, says, actor.clone())).collect();
         for (id, (stamp, _, content), actor) in beyond {
-            self.offer(id, Register::without_value(stamp, content, actor));
+            self.views.offer(id, Register::without_value(stamp, content, actor));
         }
     }
 
-    /// Starts over as a new run and drops all earlier rows. With `keep` the writes that this run itself made after the
-    /// restore are its own to announce, so they stay.
-    pub(crate) fn start_over(&mut self, actor: Actor, keep: bool, keys: &Keys) {
-        let all_rows = std::mem::take(&mut self.actors);
-        let was = std::mem::replace(&mut self.actor, actor.clone());
-        self.own = OwnRowWriter::default();
-        let edition = self.edition();
-        self.actors.insert(actor, ActorRows::ours().of_edition(edition));
-        all_rows.keys().for_each(|actor| self.journal.forget(actor));
-        if let Some(old) = all_rows.get(&was) {
+    /// Starts over as a new run and drops all earlier rows.
+    pub(crate) fn start_over(&mut self, actor: Actor, keep: Keep, keys: &Keys) {
+        let before = std::mem::take(&mut self.actors);
+        let was = self.begin_run(actor);
+        before.iter().for_each(|(actor, _)| self.journal.forget(actor));
+        if let Some(old) = before.get(&was) {
             for (_, state) in old.live() {
-                self.cells.get(state.cell).set_own_slot(EMPTY);
-                if keep && state.row.stamp() > self.restored {
+                self.views.cells.get(state.cell).set_own_slot(EMPTY);
+                if keep == Keep::OwnWrites && state.row.stamp() > self.restored {
                     self.renew_register(state.cell, &was, &state.row);
                 }
             }
         }
-        for mut actor_rows in all_rows.into_values() {
-            if let Some(shadow) = actor_rows.staging.take() {
-                self.drop_rows(&shadow, keys);
+        for Copies { rows, staging, .. } in before.into_all() {
+            if let Some(staging) = staging {
+                self.views.drop_rows(&staging, keys);
             }
-            self.drop_rows(&actor_rows, keys);
+            self.views.drop_rows(&rows, keys);
         }
+    }
+
+    /// Returns the version of an actor's first row whose value is neither held here nor superseded.
+    pub(crate) fn missing_value(&mut self, actor: &Actor) -> Option<Version> {
+        let Views { cells, registers, .. } = &self.views;
+        let rows = self.actors.get_mut(actor)?;
+        let lacking = |rows: &ActorRows, id| {
+            let row = rows.find(id, cells).map(|(_, state)| state.row);
+            row.filter(|row| registers.lacks(id, row))
+        };
+        let settled: Vec<_> = rows.without_value.iter().copied().filter(|id| lacking(rows, *id).is_none()).collect();
+        for id in settled {
+            rows.without_value.remove(&id);
+        }
+        rows.without_value.iter().filter_map(|id| Some(rows.find(*id, cells)?.1.row.version)).min()
     }
 
     /// A row without value has no effect as long as the write that superseded it at its sender may still arrive. After many
@@ -211,10 +235,10 @@ impl Ledger {
             let lost: Vec<_> = actor_rows
                 .without_value
                 .iter()
-                .filter_map(|id| Some((*id, actor_rows.find(*id, &self.cells)?.1.row)))
+                .filter_map(|id| Some((*id, actor_rows.find(*id, &self.views.cells)?.1.row)))
                 .collect();
             for (id, row) in lost {
-                self.offer(id, Register::without_value(row.stamp(), row.content(), actor.clone()));
+                self.views.offer(id, Register::without_value(row.stamp(), row.content(), actor.clone()));
             }
         }
     }

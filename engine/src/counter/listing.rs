@@ -4,13 +4,15 @@
 //! length takes the memory of one page, and each page shows the counts at the moment when it is read. The view of one node
 //! has no index: its rows are collected and sorted when the listing begins.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use tallymesh_schemas::{Actor, Kind, NodeName, key};
 
-use crate::counter::ledger::{Ledger, within};
+use crate::counter::ledger::Ledger;
 use crate::counter::structure::{Entry, Structure};
+use crate::counter::sums::within;
 use crate::keyspace::id::KeyOf;
 use crate::keyspace::key::CellKey;
 use crate::rows::actor_rows::ActorRows;
@@ -37,22 +39,22 @@ pub struct Listing {
 
 /// Keys in order with their values.
 trait Ordered {
-    /// The first key behind `key`, or `key` itself if `or_equal`.
-    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)>;
+    /// The first key from `from` on.
+    fn seek(&self, from: Bound<&[u8]>) -> Option<(CellKey, i64)>;
 
     fn sum_net(&self, net: IpNet) -> i64;
 }
 
 impl Ordered for Ledger {
-    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)> {
-        let id = self.index().seek(key, or_equal, self.cells())?;
+    fn seek(&self, from: Bound<&[u8]>) -> Option<(CellKey, i64)> {
+        let id = self.index().seek(from, self.cells())?;
         let (key, cell) = (self.cells().key_of(id), self.cells().get(id));
-        let count = self.own_value(&key, cell.totals()).saturating_add(cell.others());
+        let count = self.views().own_value(&key, cell.totals()).saturating_add(cell.others());
         Some((key, count))
     }
 
     fn sum_net(&self, net: IpNet) -> i64 {
-        Self::sum_net(self, net).all
+        self.views().sum_net(net).all
     }
 }
 
@@ -68,7 +70,7 @@ impl Collected {
         let rows = runs.flat_map(|(actor, actor_rows)| actor_rows.live().map(move |(_, state)| (actor, state)));
         let counting = rows.filter(|(_, state)| ledger.cells().get(state.cell).role() != Role::Clears);
         let rows = counting.map(|(actor, state)| {
-            let count = ledger.value(actor, state.cell, &state.row);
+            let count = ledger.views().value(actor, state.cell, &state.row);
             Entry { key: ledger.cells().key_of(state.cell).to_vec(), count }
         });
         let mut rows: Vec<_> = rows.collect();
@@ -90,10 +92,12 @@ impl Collected {
 }
 
 impl Ordered for Collected {
-    fn seek(&self, key: &[u8], or_equal: bool) -> Option<(CellKey, i64)> {
-        let at = self
-            .rows
-            .partition_point(|row| if or_equal { row.key.as_slice() < key } else { row.key.as_slice() <= key });
+    fn seek(&self, from: Bound<&[u8]>) -> Option<(CellKey, i64)> {
+        let at = match from {
+            Bound::Included(key) => self.rows.partition_point(|row| row.key.as_slice() < key),
+            Bound::Excluded(key) => self.rows.partition_point(|row| row.key.as_slice() <= key),
+            Bound::Unbounded => 0,
+        };
         self.rows.get(at).map(|row| (CellKey::new(&row.key), row.count))
     }
 
@@ -168,7 +172,7 @@ impl Listing {
         let mut at = self.at.take();
         while page.len() < limit {
             let from = at.as_deref();
-            let Some((key, count)) = rows.seek(from.unwrap_or(&[]), from.is_none()) else { break };
+            let Some((key, count)) = rows.seek(from.map_or(Bound::Unbounded, Bound::Excluded)) else { break };
             visit(rows, &key, count, from, &mut page);
             at = Some(key.to_vec());
         }
@@ -194,14 +198,14 @@ fn blocks_at(rows: &dyn Ordered, key: &[u8], _: i64, before: Option<&[u8]>, page
     // Blocks that also hold the previous row were listed with it, or with an earlier row.
     let listed = before.and_then(|key| key::to_net(key).ok()).and_then(|before| common(before, net));
     let mut lengths = Vec::new();
-    let mut next = rows.seek(key, false);
+    let mut next = rows.seek(Bound::Excluded(key));
     while let Some(other) = next.and_then(|(key, _)| key::to_net(&key).ok()) {
         let Some(len) = common(net, other).filter(|len| listed.is_none_or(|listed| *len > listed)) else { break };
         if len < net.prefix_len() {
             lengths.push(len);
         }
         let (_, n) = key::from_net(net);
-        next = rows.seek(&beyond(block(len))[..n], false);
+        next = rows.seek(Bound::Excluded(&beyond(block(len))[..n]));
     }
     let blocks = lengths.iter().rev().map(|len| block(*len)).chain([net]);
     // The counts under a block may add up to zero; then the block has no count.

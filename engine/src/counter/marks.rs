@@ -38,7 +38,7 @@ impl Ledger {
     pub(crate) fn marked(&self, actor: &Actor, version: Version) -> Option<u64> {
         let marks = (0..PLACES).map(|place| {
             let (nobody, key) = cleared(actor, place);
-            self.resets.of(key.as_bytes(), &nobody)
+            self.views.resets.of(key.as_bytes(), &nobody)
         });
         marks.filter(|(upto, unix_ms)| *upto >= version && *unix_ms > 0).map(|(_, unix_ms)| unix_ms).min()
     }
@@ -47,7 +47,7 @@ impl Ledger {
     pub(crate) fn next_mark(&self, actor: &Actor) -> Vec<u8> {
         let upto = |place: &u8| {
             let (nobody, key) = cleared(actor, *place);
-            self.resets.of(key.as_bytes(), &nobody).0
+            self.views.resets.of(key.as_bytes(), &nobody).0
         };
         let place = (0..PLACES).min_by_key(upto).unwrap_or(0);
         let (nobody, key) = cleared(actor, place);
@@ -57,11 +57,11 @@ impl Ledger {
     /// The rows of a key that are not cleared.
     pub(crate) fn rows_left(&self, key: &[u8], keys: &Keys) -> Vec<RowLeft> {
         let rows = self.rows_of_key(key, keys).into_iter().filter(|(actor, row)| {
-            let cleared = self.resets.of(key, actor);
+            let cleared = self.views.resets.of(key, actor);
             row.added > cleared.0 || row.removed > cleared.1
         });
         let left = rows.map(|(actor, row)| {
-            let inherited = self.actor_rows(&actor).is_some_and(|actor_rows| row.version <= actor_rows.inherited);
+            let inherited = self.actors.get(&actor).is_some_and(|actor_rows| row.version <= actor_rows.inherited);
             let marked = if inherited { self.marked(&actor, row.version) } else { None };
             RowLeft { actor, version: row.version, inherited, marked }
         });

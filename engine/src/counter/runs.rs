@@ -3,12 +3,31 @@
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version, bounds};
 
 use crate::canary::{self, Canary};
+use crate::counter::actors::Copies;
 use crate::counter::ledger::Ledger;
 use crate::counter::watch::ChangeSink;
-use crate::keyspace::id::{EMPTY, KeyOf};
+use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::rows::actor_rows::ActorRows;
+use crate::rows::row::Row;
+use crate::rows::slots::Slot;
 use crate::rows::writer::OwnRowWriter;
+
+/// Whether an actor's rows start or stop to count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    On,
+    Off,
+}
+
+/// When an operator forgot an actor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    /// While this node was running.
+    Now,
+    /// While this node was away.
+    WhileAway,
+}
 
 impl Ledger {
     /// The latest run of a node of which this replica holds rows.
@@ -25,16 +44,15 @@ impl Ledger {
 
     /// The runs of a node whose rows make up the node's count.
     pub(crate) fn counted_runs(&self, node: &NodeName) -> impl Iterator<Item = (&Actor, &ActorRows)> {
-        let skip = if self.shape.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
+        let skip = if self.views.shape.keeps_runs() { 0 } else { self.runs(node).count().saturating_sub(1) };
         self.runs(node).skip(skip)
     }
 
     /// Makes room for rows of an actor, known from `since` on. Returns true if there was no room before and there is now.
     pub(crate) fn admit(&mut self, actor: &Actor, since: Version) -> bool {
-        let new = !self.actors.contains_key(actor) && self.has_room_for(&actor.node);
+        let new = self.actors.get(actor).is_none() && self.has_room_for(&actor.node);
         if new {
-            let edition = self.edition();
-            self.actors.insert(actor.clone(), ActorRows::new(since).of_edition(edition));
+            self.actors.insert(actor.clone(), ActorRows::new(since).of_edition(self.editions.next()));
             self.journal.note(actor);
         }
         new
@@ -44,117 +62,96 @@ impl Ledger {
     /// no further one. So a node that keeps announcing new runs does not keep other nodes out.
     fn has_room_for(&self, node: &NodeName) -> bool {
         let taken = self.actors.len();
-        let contended = taken >= bounds::ACTORS_CONTENDED && *node != self.actor.node;
+        let contended = taken >= bounds::ACTORS_CONTENDED && *node != self.actor().node;
         taken < bounds::ACTORS
             && !(contended && self.runs(node).take(bounds::RUNS_CONTENDED).count() >= bounds::RUNS_CONTENDED)
     }
 
-    /// Sets whether an actor's rows count in the views (I4).
-    pub(crate) fn set_counts(&mut self, actor: &Actor, counts: bool, sink: &mut ChangeSink<'_>) {
-        let Some(actor_rows) = self.actors.get_mut(actor) else { return };
-        if actor_rows.counts == counts {
+    /// Lets an actor's rows count in the views, or no longer (I4).
+    pub(crate) fn turn(&mut self, actor: &Actor, turn: Turn, sink: &mut ChangeSink<'_>) {
+        let Some(rows) = self.actors.get_mut(actor) else { return };
+        if rows.counts == (turn == Turn::On) {
             return;
         }
-        actor_rows.counts = counts;
-        let rows: Vec<_> = actor_rows.live().map(|(_, state)| (state.cell, state.row)).collect();
-        for (id, row) in rows {
-            if self.clears(id) {
+        rows.counts = turn == Turn::On;
+        let views = &mut self.views;
+        for (_, Slot { cell: id, row, .. }) in rows.live() {
+            if views.clears(id) || (turn == Turn::Off && canary::broken(Canary::DeadFolded)) {
                 continue;
             }
-            let value = self.value(actor, id, &row);
-            if !counts && canary::broken(Canary::DeadFolded) {
-                continue;
+            let value = views.value(actor, id, &row);
+            let by = match turn {
+                Turn::On => value,
+                Turn::Off => -value,
+            };
+            views.add_others(id, by);
+            match turn {
+                Turn::On => views.owe_more(id, &row),
+                Turn::Off => views.owe_less(id, &row),
             }
-            let by = if counts { value } else { -value };
-            self.add_others(id, by);
-            self.owe_all(id, &row, counts);
-            sink.moved(by, || self.cells.key_of(id));
+            sink.moved(by, || views.cells.key_of(id));
         }
     }
 
     /// Drops a superseded or forgotten actor with all its rows. In a cache this node republishes the readable values of
-    /// those rows. With `away` the actor was dropped elsewhere while this node was away; then this node republishes only
-    /// values of rows above the restored version.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, away: bool, keys: &Keys, sink: &mut ChangeSink<'_>) {
-        self.set_counts(actor, false, sink);
+    /// those rows. If the actor was forgotten while this node was away, this node republishes only values of rows above the
+    /// restored version.
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, when: Dropped, keys: &Keys, sink: &mut ChangeSink<'_>) {
+        self.turn(actor, Turn::Off, sink);
         self.journal.forget(actor);
-        if let Some(mut actor_rows) = self.actors.remove(actor) {
-            self.republish_lost(actor, &actor_rows, if away { actor_rows.restored } else { 0 });
-            self.reclear(self.clearing_rows(&actor_rows), keys, sink);
-            if let Some(shadow) = actor_rows.staging.take() {
-                self.drop_copy(actor, &shadow, None, keys);
-            }
-            self.drop_copy(actor, &actor_rows, None, keys);
+        let Some(Copies { rows, staging, .. }) = self.actors.remove(actor) else { return };
+        let after = match when {
+            Dropped::Now => 0,
+            Dropped::WhileAway => rows.restored,
+        };
+        self.republish_lost(actor, &rows, after);
+        self.reclear(self.views.clearing_rows(&rows), keys, sink);
+        if let Some(staging) = staging {
+            self.views.drop_copy(actor, &staging, None, keys);
         }
-    }
-
-    /// Drops rows of an actor that are replaced by `others`, or by nothing. Afterwards the readable values of those rows may
-    /// have no row on any node.
-    pub(super) fn drop_copy(&mut self, actor: &Actor, rows: &ActorRows, others: Option<&ActorRows>, keys: &Keys) {
-        self.drop_rows(rows, keys);
-        self.note_unowned(actor, rows, others);
-    }
-
-    /// Removes the rows of an actor from their cells. The ledger no longer holds these rows.
-    pub(super) fn drop_rows(&mut self, actor_rows: &ActorRows, keys: &Keys) {
-        for (_, state) in actor_rows.live() {
-            self.cells.get(state.cell).remove_row();
-            self.drop_if_unused(state.cell, keys);
-        }
+        self.views.drop_copy(actor, &rows, None, keys);
     }
 
     /// Renews this node's run: the open gauges become the new run's, and the old run's rows are dropped here as on every
     /// other node.
     pub(crate) fn renew(&mut self, actor: Actor, keys: &Keys, sink: &mut ChangeSink<'_>) {
-        let Some(old) = self.actors.remove(&self.actor) else { return };
-        let was = std::mem::replace(&mut self.actor, actor.clone());
+        let Some(Copies { rows: old, .. }) = self.actors.remove(&self.views.actor) else { return };
+        let cleared = self.views.clearing_rows(&old);
+        let was = self.begin_run(actor);
         self.journal.forget(&was);
-        let cleared = self.clearing_rows(&old);
-        self.own = OwnRowWriter::default();
-        let edition = self.edition();
-        self.actors.insert(actor, ActorRows::ours().of_edition(edition));
-        for (_, state) in old.live() {
-            let cell = self.cells.get(state.cell);
+        for (_, Slot { cell: id, row, .. }) in old.live() {
+            let cell = self.views.cells.get(id);
             cell.set_own_slot(EMPTY);
             cell.remove_row();
-            // The cleared totals of the old run's row are not part of the new run's row.
-            let cleared = self.cleared_of(state.cell, &was);
-            if self.shape.is_cache() {
-                self.renew_register(state.cell, &was, &state.row);
-                self.drop_if_unused(state.cell, keys);
-                continue;
+            if self.views.shape.is_cache() {
+                self.renew_register(id, &was, &row);
+            } else {
+                self.renew_count(id, &was, &row, sink);
             }
-            let (added, removed) = (state.row.added.min(cleared.0), state.row.removed.min(cleared.1));
-            self.cells.get(state.cell).lower(added, removed);
-            let totals = (state.row.added - added, state.row.removed - removed);
-            if let Some((own, actor_rows, cells)) = self.own_parts() {
-                own.write(actor_rows, cells, state.cell, totals);
-            }
-            // Totals that count nothing are not carried over.
-            if self.cells.get(state.cell).own_slot() == EMPTY && !self.clears(state.cell) {
-                sink.changed(|| self.cells.key_of(state.cell));
-            }
-            self.drop_if_unused(state.cell, keys);
+            self.views.drop_if_unused(id, keys);
         }
         self.reclear(cleared, keys, sink);
     }
 
-    /// Closes this node's counting: its gauges become zero; events stay.
-    pub(crate) fn close(&mut self, sink: &mut ChangeSink<'_>) {
-        self.closed = true;
-        if self.shape.keeps_runs() {
-            return;
+    /// Counts under the new run what the old run's row counted. The cleared totals of that row are not part of the new run's
+    /// row.
+    fn renew_count(&mut self, id: CellId, was: &Actor, row: &Row, sink: &mut ChangeSink<'_>) {
+        let Some((own, rows, views)) = self.own_parts() else { return };
+        let cleared = views.cleared_of(id, was);
+        let (added, removed) = (row.added.min(cleared.0), row.removed.min(cleared.1));
+        views.cells.get(id).lower(added, removed);
+        own.write(rows, &views.cells, id, (row.added - added, row.removed - removed));
+        // Totals that count nothing are not carried over.
+        if views.cells.get(id).own_slot() == EMPTY && !views.clears(id) {
+            sink.changed(|| views.cells.key_of(id));
         }
-        let Some(own) = self.actors.get(&self.actor) else { return };
-        let rows: Vec<_> = own.live().map(|(_, state)| (state.cell, state.row)).collect();
-        for (id, row) in rows {
-            let Some((own, actor_rows, cells)) = self.own_parts() else { return };
-            let total = row.added.max(row.removed);
-            if let Some((old, new)) = own.write(actor_rows, cells, id, (total, total)) {
-                self.add_own(id, self.change(&self.actor, id, &old, &new));
-                self.note_own_below(id, &old, &new);
-                sink.changed(|| self.cells.key_of(id));
-            }
-        }
+    }
+
+    /// Begins a new run without rows. Returns the actor of the run before.
+    pub(super) fn begin_run(&mut self, actor: Actor) -> Actor {
+        let was = std::mem::replace(&mut self.views.actor, actor.clone());
+        self.own = OwnRowWriter::default();
+        self.actors.insert(actor, ActorRows::ours().of_edition(self.editions.next()));
+        was
     }
 }

@@ -222,7 +222,7 @@ impl Structure {
         self.watchers.with_sink(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.tally.reached_times(Bound::Rows, ledger.take_rows_without_room());
         self.note_head(ledger);
-        self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
+        self.cleared.store(ledger.has_resets(), Ordering::Relaxed);
     }
 
     /// Writes the local count of a counter's key into its row, whether or not the key is listed as changed.
@@ -262,7 +262,7 @@ impl Structure {
             return self.count(&key[..n], now);
         }
         self.commit();
-        let sum = self.ledger.read().sum_net(net);
+        let sum = self.ledger.read().views().sum_net(net);
         self.with_freshness(sum.all, sum.own, now)
     }
 
@@ -270,7 +270,7 @@ impl Structure {
     #[inline(always)]
     fn local(&self, key: &[u8], totals: (u64, u64)) -> i64 {
         if self.cleared.load(Ordering::Relaxed) {
-            self.ledger.read().own_value(key, totals)
+            self.ledger.read().views().own_value(key, totals)
         } else {
             crate::keyspace::totals::value(totals)
         }
@@ -317,7 +317,7 @@ impl Structure {
         let rows = ledger
             .counted_runs(node)
             .filter_map(|(actor, actor_rows)| Some((actor, id?, actor_rows.find(id?, ledger.cells())?.1)));
-        Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.value(actor, id, &state.row))))
+        Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.views().value(actor, id, &state.row))))
     }
 
     /// Returns the sum of one node's counts under an address block. O(rows of that node).
@@ -326,7 +326,11 @@ impl Structure {
         let ledger = self.ledger.read();
         ledger.latest(node)?;
         let runs = ledger.counted_runs(node);
-        Some(runs.fold(0, |sum, (actor, actor_rows)| sum.saturating_add(ledger.sum_net_of(actor, actor_rows, net))))
+        Some(
+            runs.fold(0, |sum, (actor, actor_rows)| {
+                sum.saturating_add(ledger.views().sum_net_of(actor, actor_rows, net))
+            }),
+        )
     }
 
     /// Returns the latest run of a node of which this node holds rows.
@@ -379,7 +383,7 @@ impl Structure {
     pub(crate) fn refresh(&self) {
         let ledger = self.ledger.read();
         let (mut counted, mut stalest) = (0, Time::NEVER);
-        let mut parts = ledger.all_actor_rows().iter().peekable();
+        let mut parts = ledger.actors().iter().peekable();
         while let Some((actor, actor_rows)) = parts.next() {
             // An earlier run has ended and adds nothing more, so its rows cannot be stale. The next run of its node follows
             // it here.
@@ -391,7 +395,7 @@ impl Structure {
         }
         self.counted.store(counted, Ordering::Relaxed);
         self.stalest.store(stalest.0, Ordering::Relaxed);
-        self.cleared.store(ledger.has_cleared(), Ordering::Relaxed);
+        self.cleared.store(ledger.has_resets(), Ordering::Relaxed);
     }
 }
 

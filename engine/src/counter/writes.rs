@@ -6,12 +6,12 @@ use tallymesh_schemas::Version;
 
 use crate::canary::{self, Canary};
 use crate::counter::ledger::Ledger;
+use crate::counter::views::Views;
 use crate::counter::watch::ChangeSink;
 use crate::hlc::Stamp;
-use crate::keyspace::cell::Flag;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::keyspace::keys::Keys;
-use crate::rows::registers::{Register, Registers};
+use crate::rows::registers::Register;
 use crate::rows::row::content_hash;
 
 /// Why a write was refused.
@@ -44,11 +44,16 @@ pub(crate) struct Needless {
     pub(crate) over: Vec<OwnRow>,
 }
 
-impl Ledger {
-    pub(crate) fn registers(&self) -> &Registers {
-        &self.registers
-    }
+/// What a wall clock is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WallClock {
+    /// No other clock contradicts it.
+    Certain,
+    /// It may be wrong.
+    Doubtful,
+}
 
+impl Views {
     pub(super) fn key_len(&self, id: CellId) -> usize {
         self.cells.key_of(id).len()
     }
@@ -78,16 +83,17 @@ impl Ledger {
         self.registers.needless.remove(&id);
         self.registers.orphans.remove(&id);
     }
+}
 
+impl Ledger {
     /// Writes an own row of a key.
     fn write_own(&mut self, id: CellId, register: Register) -> bool {
-        let totals = (register.stamp.0, register.content);
-        let Some((own, actor_rows, cells)) = self.own_parts() else { return false };
-        let sink = own.put(actor_rows, cells, id, totals).is_some();
-        if sink {
-            self.offer(id, register);
+        let Some((own, rows, views)) = self.own_parts() else { return false };
+        let written = own.put(rows, &views.cells, id, (register.stamp.0, register.content)).is_some();
+        if written {
+            views.offer(id, register);
         }
-        sink
+        written
     }
 
     /// Writes a value, or removes the entry when there is none. An entry in excess of the bounds is removed at its own
@@ -103,64 +109,64 @@ impl Ledger {
         if self.closed {
             return Err(Refused::Closed);
         }
-        let stamp = self.registers.clock.next(unix_ms).map_err(Refused::Ahead)?;
+        let stamp = self.views.registers.clock.next(unix_ms).map_err(Refused::Ahead)?;
         let id = keys.with_or_new(key, |id, _| id);
-        self.enter(id);
+        self.views.enter(id);
         let content = value.as_ref().map_or(0, |(expires_ms, value)| content_hash(*expires_ms, value));
         let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
-        let actor = self.actor.clone();
+        let actor = self.actor().clone();
         if !self.write_own(id, Register { stamp, content, actor, expires_ms, value }) {
-            self.drop_if_unused(id, keys);
+            self.views.drop_if_unused(id, keys);
             return Err(Refused::Full);
         }
         sink.changed(|| key);
         for _ in 0..EVICTED {
-            let Some(excess) = self.registers.excess(unix_ms).filter(|excess| *excess != id) else { break };
+            let Some(excess) = self.views.registers.excess(unix_ms).filter(|excess| *excess != id) else { break };
             if !self.evict(excess) {
                 break;
             }
-            sink.changed(|| self.cells.key_of(excess));
+            sink.changed(|| self.views.cells.key_of(excess));
         }
         Ok(stamp)
     }
 
     fn evict(&mut self, id: CellId) -> bool {
-        let Some(stamp) = self.registers.get(id).map(|register| register.stamp) else { return false };
-        let actor = self.actor.clone();
+        let Some(stamp) = self.views.registers.get(id).map(|register| register.stamp) else { return false };
+        let actor = self.actor().clone();
         self.write_own(id, Register::without_value(stamp, 0, actor))
     }
 
-    /// Maintains a cache by the wall clock. Removes expired values. Once it is `certain` that the clock is right again, also
-    /// writes again, with new stamps, the own rows from the time when the clock was too far ahead; no peer has accepted
-    /// those.
-    pub(crate) fn maintain(&mut self, unix_ms: u64, expiry_ms: u64, certain: bool, keys: &Keys) {
-        let cells = &self.cells;
-        for id in self.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
-            self.note_need(id);
+    /// Maintains a cache by the wall clock. Removes expired values. Once the clock is certain again, also writes again,
+    /// with new stamps, the own rows from the time when the clock was too far ahead; no peer has accepted those.
+    pub(crate) fn maintain(&mut self, unix_ms: u64, expiry_ms: u64, clock: WallClock, keys: &Keys) {
+        let cells = &self.views.cells;
+        for id in self.views.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
+            self.views.note_need(id);
         }
         self.republish_unowned();
         self.note_lost();
-        if !certain || !self.registers.clock.is_beyond(unix_ms) {
+        if clock == WallClock::Doubtful || !self.views.registers.clock.is_beyond(unix_ms) {
             return;
         }
         let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
         // Of all rows: a row that loses to the rewritten one has to lose to the new stamp as well.
-        let rows = self.actors.values().flat_map(|actor_rows| actor_rows.live().map(|(_, state)| state.row.stamp()));
+        let rows = self.actors.iter().flat_map(|(_, actor_rows)| actor_rows.live().map(|(_, state)| state.row.stamp()));
         let latest = rows.filter(|stamp| !beyond(*stamp)).max();
-        self.registers.clock.set_back(latest.unwrap_or_default());
-        let Some(own) = self.actors.get(&self.actor) else { return };
+        self.views.registers.clock.set_back(latest.unwrap_or_default());
+        let Some(own) = self.own_rows() else { return };
         let future = own.live().map(|(_, state)| (state.row, state.cell)).filter(|(row, _)| beyond(row.stamp()));
         let mut future: Vec<_> = future.collect();
         future.sort_unstable_by_key(|(row, _)| row.stamp());
         for (row, id) in future {
-            let Ok(stamp) = self.registers.clock.next(unix_ms) else { return };
-            let won = self.registers.get(id).filter(|register| register.is_of(&self.actor, &row)).cloned();
+            let Ok(stamp) = self.views.registers.clock.next(unix_ms) else { return };
+            let won = self.views.registers.get(id).filter(|register| register.is_of(self.actor(), &row)).cloned();
             match won {
                 Some(register) => {
                     // A removal of another node may be later than the new stamp. The rewritten value wins here, as it does
                     // on the nodes that accept the row.
-                    let us = self.actor.clone();
-                    self.stop_reading(id, Some(&us));
+                    if let Some((_, others)) = self.actors.split(&self.views.actor) {
+                        self.views.stop_reading(id, others);
+                    }
                     self.write_own(id, Register { stamp, ..register });
                 }
                 // Superseded by a write that is even further ahead.
@@ -174,9 +180,9 @@ impl Ledger {
     pub(crate) fn take_needless(&mut self, unix_ms: u64, most: usize) -> Needless {
         let mut named = Needless::default();
         let mut ids = Vec::new();
-        let Some(own) = self.actors.get(&self.actor) else { return named };
-        for id in &self.registers.needless {
-            let slot = self.cells.get(*id).own_slot();
+        let Some(own) = self.own_rows() else { return named };
+        for id in &self.views.registers.needless {
+            let slot = self.views.cells.get(*id).own_slot();
             let row = OwnRow { slot, version: own.get(slot).row.version };
             let settled = |register: &Register| {
                 Stamp::at(unix_ms) > register.stamp && {
@@ -184,8 +190,8 @@ impl Ledger {
                     std::time::Duration::from_millis(age) > tallymesh_schemas::bounds::MAX_DRIFT
                 }
             };
-            match self.registers.get(*id) {
-                Some(register) if register.is_of(&self.actor, &own.get(slot).row) => {
+            match self.views.registers.get(*id) {
+                Some(register) if register.is_of(self.actor(), &own.get(slot).row) => {
                     let early = canary::broken(Canary::RemovalForgotten) || canary::broken(Canary::RoundsSkipped);
                     if !settled(register) && !early {
                         continue;
@@ -200,18 +206,18 @@ impl Ledger {
             }
         }
         for id in ids {
-            self.registers.needless.remove(&id);
+            self.views.registers.needless.remove(&id);
         }
         named
     }
 
     /// Returns whether an own row is unchanged and no other actor has a row of its key.
     pub(crate) fn is_alone(&self, row: &OwnRow) -> bool {
-        self.unchanged(row).is_some_and(|id| self.cells.get(id).rows() == 1)
+        self.unchanged(row).is_some_and(|id| self.views.cells.get(id).rows() == 1)
     }
 
     fn unchanged(&self, row: &OwnRow) -> Option<CellId> {
-        let state = self.actors.get(&self.actor)?.get(row.slot);
+        let state = self.own_rows()?.get(row.slot);
         (state.is_live() && state.row.version == row.version).then_some(state.cell)
     }
 
@@ -223,34 +229,11 @@ impl Ledger {
     }
 
     fn retire_cell(&mut self, id: CellId, keys: &Keys) {
-        let slot = self.cells.get(id).own_slot();
-        if let Some((own, actor_rows, cells)) = self.own_parts() {
-            own.vacate(actor_rows, cells, slot);
+        let slot = self.views.cells.get(id).own_slot();
+        if let Some((own, rows, views)) = self.own_parts() {
+            own.vacate(rows, &views.cells, slot);
         }
-        self.registers.needless.remove(&id);
-        self.drop_if_unused(id, keys);
-    }
-
-    /// Checks the readable writes of a cache against the rows (I10).
-    pub(super) fn audit_registers(&self) -> Result<(), String> {
-        let cells = &self.cells;
-        self.registers.audit(|id| cells.key_of(id).len())?;
-        for (id, _) in self.cells.indexed() {
-            let register = self.registers.get(id);
-            let rows = self
-                .actors
-                .values()
-                .filter_map(|actor_rows| actor_rows.find(id, &self.cells))
-                .map(|(_, state)| state.row);
-            let removal = rows.filter(|row| row.content() == 0).map(|row| row.stamp()).max();
-            let read = register.filter(|register| register.content != 0).map(|register| register.stamp);
-            if removal.is_some() && read.is_some() && removal >= read {
-                return Err(format!("{:?} is read though it was removed", &*self.cells.key_of(id)));
-            }
-        }
-        match self.registers.iter().find(|(id, _)| !self.cells.get(*id).has(Flag::Indexed)) {
-            Some((id, _)) => Err(format!("a write is kept of cell {id}, which has no rows")),
-            None => Ok(()),
-        }
+        self.views.registers.needless.remove(&id);
+        self.views.drop_if_unused(id, keys);
     }
 }

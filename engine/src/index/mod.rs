@@ -66,15 +66,12 @@ impl Index {
         }
     }
 
-    /// The first key behind `key`, or `key` itself if `or_equal`.
-    pub(crate) fn seek(&self, key: &[u8], or_equal: bool, keys: &impl KeyOf) -> Option<CellId> {
+    /// The first key from `from` on.
+    pub(crate) fn seek(&self, from: Bound<&[u8]>, keys: &impl KeyOf) -> Option<CellId> {
         match self {
-            Self::Sums(sums) => sums.radix.seek(key, or_equal, keys),
-            Self::Order(radix) => radix.seek(key, or_equal, keys),
-            Self::Bytes(tree) => {
-                let from = if or_equal { Bound::Included(key) } else { Bound::Excluded(key) };
-                tree.range::<[u8], _>((from, Bound::Unbounded)).next().map(|(_, id)| *id)
-            }
+            Self::Sums(sums) => sums.radix.seek(from, keys),
+            Self::Order(radix) => radix.seek(from, keys),
+            Self::Bytes(tree) => tree.range::<[u8], _>((from, Bound::Unbounded)).next().map(|(_, id)| *id),
         }
     }
 

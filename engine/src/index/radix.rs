@@ -8,10 +8,11 @@
 //! Leaves are cell numbers; the caller provides the key of a number ([`KeyOf`]). No key, followed by a zero byte, may be a
 //! prefix of another key.
 
-use crate::index::nodes::{Nodes, Ref};
+use std::ops::Bound;
+
 use smallvec::SmallVec;
 
-use crate::index::nodes::{Aggregate, NodeId};
+use crate::index::nodes::{Aggregate, NodeId, Nodes, Ref};
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::CellKey;
 
@@ -157,8 +158,12 @@ impl<S: Aggregate> Radix<S> {
         if agrees { sum } else { S::default() }
     }
 
-    /// The first leaf whose key is behind `key`, or equals `key` if `or_equal`.
-    pub(crate) fn seek(&self, key: &[u8], or_equal: bool, keys: &impl KeyOf) -> Option<CellId> {
+    /// The first leaf whose key is in the range from `from` on.
+    pub(crate) fn seek(&self, from: Bound<&[u8]>, keys: &impl KeyOf) -> Option<CellId> {
+        let key = match from {
+            Bound::Included(key) | Bound::Excluded(key) => key,
+            Bound::Unbounded => &[],
+        };
         let mut edge = self.root?;
         let nearest = &*keys.key_of(self.nearest(edge, key));
         let depth = parting(key, nearest).unwrap_or(usize::MAX);
@@ -170,7 +175,7 @@ impl<S: Aggregate> Radix<S> {
             edge = self.nodes.child(node, child);
         }
         let behind = if depth == usize::MAX {
-            or_equal.then_some(edge)
+            (from == Bound::Included(key)).then_some(edge)
         } else if let Some(node) = edge.node().filter(|node| self.nodes.depth(*node) == depth) {
             self.nodes.get_child(node, self.nodes.rank(node, at(key, depth)))
         } else {
@@ -248,9 +253,9 @@ mod tests {
         assert_eq!(radix.sum(probe, bits, keys), Sum { all: sum, own: -sum }, "sum under {probe:?}/{bits}");
         let found = |id: Option<CellId>| id.map(|id| keys[id as usize].clone());
         let from = model.range(probe.to_vec()..).next().map(|(key, _)| key.clone());
-        assert_eq!(found(radix.seek(probe, true, keys)), from);
+        assert_eq!(found(radix.seek(Bound::Included(probe), keys)), from);
         let behind = model.keys().find(|key| key.as_slice() > probe).cloned();
-        assert_eq!(found(radix.seek(probe, false, keys)), behind);
+        assert_eq!(found(radix.seek(Bound::Excluded(probe), keys)), behind);
     }
 
     proptest! {
@@ -279,7 +284,7 @@ mod tests {
                 radix.add_all(&[(CellKey::new(key), Sum { all: -value, own: value })]);
                 radix.remove(key);
             }
-            prop_assert_eq!(radix.seek(&[], true, &keys), None);
+            prop_assert_eq!(radix.seek(Bound::Unbounded, &keys), None);
             prop_assert_eq!(radix.sum(&[], 0, &keys), Sum::default());
         }
     }
@@ -290,10 +295,10 @@ mod tests {
         let mut radix = Radix::<()>::default();
         (0..256).for_each(|id| radix.insert(id, &keys));
         let walk = |radix: &Radix<()>| {
-            let (mut seen, mut next) = (Vec::new(), radix.seek(&[], true, &keys));
+            let (mut seen, mut next) = (Vec::new(), radix.seek(Bound::Unbounded, &keys));
             while let Some(id) = next {
                 seen.push(id);
-                next = radix.seek(&keys[id as usize], false, &keys);
+                next = radix.seek(Bound::Excluded(&keys[id as usize]), &keys);
             }
             seen
         };

@@ -136,8 +136,8 @@ impl Replica {
             let Some(source) = source.filter(|_| self.lives(&part.1)).cloned() else { continue };
             let Some(held) = self.structures.get(&part.0) else { continue };
             held.structure.stage_history(&part.1);
-            if let Some((since, after)) = held.structure.progress(&part.1).and_then(|have| have.staging) {
-                self.want(&source, &part, since, after, true);
+            if let Some(staging) = held.structure.progress(&part.1).and_then(|have| have.staging) {
+                self.want(&source, &part, staging.since, staging.upto, true);
             }
         }
     }

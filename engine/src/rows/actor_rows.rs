@@ -13,6 +13,7 @@ use crate::rows::change_log::Log;
 use crate::rows::registers::{Register, Registers};
 use crate::rows::row::{Row, row_hash};
 use crate::rows::slots::{Slot, Slots, VACANT};
+use crate::rows::span::Span;
 use crate::time::Time;
 
 /// One actor's rows as this replica knows them: everything that changed in `(since, applied]`.
@@ -62,11 +63,21 @@ pub(crate) struct ActorRows {
     pub(crate) rounds_without_value: u32,
     /// The first of those rows whose value has arrived since the last call that took this field.
     pub(crate) value_arrived: Option<Version>,
-    /// The staging copy: a snapshot that is being received and will replace these rows.
-    pub(crate) staging: Option<Box<ActorRows>>,
     /// In a staging copy: writes that lose to another row that this replica received from the same actor, by cell. The owner
     /// may not have the winning row.
     pub(crate) losing: Option<BTreeMap<CellId, Register>>,
+}
+
+/// The edition numbers of a structure's rows.
+#[derive(Debug, Default)]
+pub(crate) struct Editions(u64);
+
+impl Editions {
+    /// Returns a number that was not used before.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 += 1;
+        self.0
+    }
 }
 
 /// Rows cut for a peer: the rows of `(after, upto]` that have not changed again since.
@@ -314,13 +325,13 @@ impl ActorRows {
     }
 
     /// Cuts the rows above `after`, up to about `budget` bytes, for a replica that knows the keys of the rows created in
-    /// `(since, known]`; `None` without a log.
+    /// `known`; `None` without a log.
     ///
     /// A row that changes again before its piece is cut is left out of that piece. So a replica that holds all versions up
     /// to some point does not necessarily know all keys up to it. A replica that held everything at one moment does.
     pub(crate) fn cut(
         &self,
-        (since, known): (Version, Version),
+        known: Span,
         after: Version,
         budget: usize,
         (cells, registers): (&Cells, &Registers),
@@ -338,8 +349,8 @@ impl ActorRows {
                 break;
             }
             upto = state.row.version;
-            let known = state.born > since && (state.born <= known || canary::broken(Canary::KeyOmitted));
-            let key = (state.is_live() && !known).then(|| cells.key_of(state.cell));
+            let omitted = state.born > known.since && (state.born <= known.upto || canary::broken(Canary::KeyOmitted));
+            let key = (state.is_live() && !omitted).then(|| cells.key_of(state.cell));
             rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref(), registers) });
         }
         Some(Cut {

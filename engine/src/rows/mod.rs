@@ -5,4 +5,5 @@ mod change_log;
 pub(crate) mod registers;
 pub(crate) mod row;
 pub(crate) mod slots;
+pub(crate) mod span;
 pub(crate) mod writer;

@@ -7,12 +7,14 @@ use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest, 
 use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 
 use crate::canary::{self, Canary};
+use crate::counter::sync::Start;
 use crate::replica::Replica;
 use crate::replica::peer::encode::send;
 use crate::replica::peer::link::{Behind, DigestRun, Feed, Link, PATIENCE, PeerProgress, TRIES};
 use crate::replica::report::Event;
 use crate::replica::runs::life::{Life, RunStatus};
 use crate::replica::stream::StreamId;
+use crate::rows::span::Span;
 use crate::time::{Now, Time, millis};
 
 /// Digest intervals before this node asks another peer than a linked owner.
@@ -310,7 +312,8 @@ impl Replica {
         if entry.actor != self.actor {
             return;
         }
-        let start = held.structure.start(&entry.actor, (entry.since, entry.applied), entry.low_water, false);
+        let wanted = Start { cursor: entry.applied, snapshot: false };
+        let start = held.structure.start(&entry.actor, entry.since, entry.low_water, wanted);
         let Some(link) = self.links.get_mut(peer) else { return };
         let part = (id, entry.actor.clone());
         link.peer_progress.insert(part.clone(), PeerProgress::from(entry));
@@ -407,8 +410,8 @@ impl Replica {
         }
         for (peer, part, have) in missing {
             // A snapshot that is stuck continues where it stopped.
-            let (since, after) = have.staging.unwrap_or((have.since, have.have));
-            self.want(&peer, &part, since, after, have.staging.is_some());
+            let Span { since, upto } = have.staging.unwrap_or(Span { since: have.since, upto: have.have });
+            self.want(&peer, &part, since, upto, have.staging.is_some());
         }
     }
 }

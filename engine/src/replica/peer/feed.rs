@@ -7,13 +7,15 @@ use tallymesh_schemas::message::{Delta, Message, Prune, Want};
 use tallymesh_schemas::{NodeName, StructureName, bounds};
 
 use crate::canary::{self, Canary};
-use crate::counter::join::Applied;
+use crate::counter::join::{Applied, Source};
+use crate::counter::sync::Start;
 use crate::replica::Replica;
 use crate::replica::peer::encode::send;
 use crate::replica::peer::link::{Feed, Link};
 use crate::replica::report::{Event, PeerError};
 use crate::replica::runs::life::RunStatus;
 use crate::replica::stream::StreamId;
+use crate::rows::span::Span;
 use crate::time::Now;
 
 /// A received delta's stream, and why the peer sent it.
@@ -120,7 +122,7 @@ impl Replica {
             return (false, true);
         }
         let budget = self.config.delta_bytes.min(LARGEST);
-        let known = (feed.since, feed.keys_complete);
+        let known = Span { since: feed.since, upto: feed.keys_complete };
         let Some(mut cut) = held.structure.cut(actor, known, feed.cursor, budget) else { return (false, false) };
         let at_end = cut.fingerprint.is_some();
         if !ours
@@ -174,7 +176,8 @@ impl Replica {
         // the delta.
         let floor =
             self.links.get(peer).and_then(|link| link.peer_progress.get(&part)).map_or(0, |said| said.low_water);
-        let start = held.structure.start(&want.actor, (want.since, want.after), floor, want.snapshot);
+        let wanted = Start { cursor: want.after, snapshot: want.snapshot };
+        let start = held.structure.start(&want.actor, want.since, floor, wanted);
         // This node records nothing for actors that it does not hold: a peer may ask for runs that do not exist.
         let Some(have) = held.structure.progress(&want.actor).map(|have| have.have) else { return };
         let Some(link) = self.links.get_mut(peer) else { return };
@@ -234,7 +237,8 @@ impl Replica {
         let Sent { part, owner, parent } = sent;
         let Some(held) = self.structures.get(&delta.structure) else { return Ok(()) };
         let name = held.structure.spec().name.clone();
-        let applied = held.structure.apply(delta, owner, now.mono);
+        let source = if owner { Source::Owner } else { Source::Other };
+        let applied = held.structure.apply(delta, source, now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
         if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.lives(&delta.actor)) {
             // A peer that marks its copy as complete has held all rows.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tallymesh_schemas::saved::{self, Facts};
 use tallymesh_schemas::{Incarnation, NodeName};
 
-use crate::counter::sync::PersistedExtent;
+use crate::counter::persist::PersistedExtent;
 use crate::replica::stream::StreamId;
 
 /// What the replica knows about the saved state.

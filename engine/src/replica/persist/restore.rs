@@ -5,7 +5,9 @@ use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
 
 use crate::canary::{self, Canary};
-use crate::counter::sync::PersistedExtent;
+use crate::counter::join::Source;
+use crate::counter::persist::PersistedExtent;
+use crate::counter::runs::Dropped;
 use crate::replica::Replica;
 use crate::replica::persist::error::RestoreError;
 use crate::replica::persist::stored::{self, InMemory, SavedRows};
@@ -113,7 +115,7 @@ impl Replica {
             if !held.shared {
                 // No other node has what the earlier runs had.
                 let before = Incarnation(0)..=Incarnation(self.actor.incarnation.0.saturating_sub(1));
-                held.structure.drop_runs(&self.actor.node, &before, false);
+                held.structure.drop_runs(&self.actor.node, &before, Dropped::Now);
             }
         }
         self.life_changed.extend(self.nodes.keys().cloned());
@@ -180,7 +182,7 @@ impl Replica {
             |piece| {
                 // If a piece has a gap, a peer has already sent later rows of this actor.
                 let delta = as_delta(head, (piece.after, piece.upto), &piece.rows);
-                held.structure.apply(&delta, false, now.mono).map(drop).map_err(wrong)
+                held.structure.apply(&delta, Source::Other, now.mono).map(drop).map_err(wrong)
             },
         )?;
         match held.structure.restored(actor, extent) {

@@ -2,6 +2,7 @@
 
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
+use crate::counter::keep::Keep;
 use crate::counter::structure::Structure;
 use crate::replica::Replica;
 use crate::replica::report::Event;
@@ -114,7 +115,7 @@ impl Replica {
         let renewed = match claim.forgotten {
             None => self.renew_with(now, at_least, Structure::renew),
             Some(forgotten) => {
-                let keep = was.incarnation > forgotten;
+                let keep = if was.incarnation > forgotten { Keep::OwnWrites } else { Keep::Nothing };
                 self.renew_with(now, at_least, |structure, actor| {
                     if structure.is_cache() { structure.start_over(actor, keep) } else { structure.renew(actor) }
                 })

@@ -9,6 +9,7 @@ use tallymesh_schemas::message::Tombstone;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, bounds};
 
 use crate::canary::{self, Canary};
+use crate::counter::runs::Dropped;
 use crate::limiter::reach::Reach;
 use crate::replica::Replica;
 use crate::replica::report::Event;
@@ -294,14 +295,15 @@ impl Replica {
 
     /// Drops the rows of some runs of a node.
     fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, drop: DropReason) {
-        let (forgotten, away) = (drop != DropReason::Superseded, drop == DropReason::ForgottenBefore);
+        let forgotten = drop != DropReason::Superseded;
+        let when = if drop == DropReason::ForgottenBefore { Dropped::WhileAway } else { Dropped::Now };
         let mut dropped = Vec::new();
         for held in self
             .structures
             .values()
             .filter(|held| forgotten || !held.structure.keeps_runs() || canary::broken(Canary::EventsSuperseded))
         {
-            dropped.extend(held.structure.drop_runs(node, runs, away));
+            dropped.extend(held.structure.drop_runs(node, runs, when));
         }
         dropped.sort();
         dropped.dedup();

@@ -19,6 +19,7 @@ use tallymesh_schemas::message::{Message, Seen};
 use tallymesh_schemas::{NodeName, StructureId, bounds};
 
 use crate::canary::{self, Canary};
+use crate::counter::writes::WallClock;
 use crate::replica::Replica;
 use crate::replica::peer::encode::send;
 use crate::replica::peer::link::Link;
@@ -75,11 +76,12 @@ impl Replica {
         let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
         // With only two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
         let certain = caches.is_empty() || self.clocks_agree(now, bounds::MAX_DRIFT);
+        let clock = if certain { WallClock::Certain } else { WallClock::Doubtful };
         let expiry_ms = self.expiry_ms(now);
         for id in caches {
             let Some(held) = self.structures.get_mut(&id) else { continue };
             let others = if held.shared { vectors(&self.nodes, &self.links, id) } else { Some(Vec::new()) };
-            held.structure.maintain(now.unix_ms, expiry_ms, certain);
+            held.structure.maintain(now.unix_ms, expiry_ms, clock);
             let round = held.round.take();
             held.round = match others {
                 Some(others) => next(&held.structure, round, &others, expiry_ms),

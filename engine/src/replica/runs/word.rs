@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use tallymesh_schemas::message::{Digest, DigestEntry, Want};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
 
+use crate::counter::runs::Dropped;
 use crate::replica::Replica;
 use crate::replica::runs::life::{Life, RunStatus};
 use crate::replica::runs::node::Node;
@@ -139,7 +140,7 @@ impl Replica {
         for name in names {
             self.nodes.remove(name);
             self.life_changed.insert(name.clone());
-            self.structures.values().for_each(|held| drop(held.structure.drop_runs(name, &all, false)));
+            self.structures.values().for_each(|held| drop(held.structure.drop_runs(name, &all, Dropped::Now)));
         }
         self.forget_streams(|(_, actor)| names.contains(&actor.node));
     }
