@@ -168,7 +168,7 @@ impl Cache {
     pub fn len(&self, unix_ms: u64) -> usize {
         let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
-        (ledger.registers().size().0 as usize).saturating_sub(ledger.registers().expired(time))
+        (ledger.registers().entries() as usize).saturating_sub(ledger.registers().expired(time))
     }
 
     /// Whether the cache has no readable entry.
@@ -178,7 +178,7 @@ impl Cache {
 
     /// Bytes of all keys and values, including entries that have expired within the last minute.
     pub fn value_bytes(&self) -> u64 {
-        self.structure.ledger.read().registers().size().1
+        self.structure.ledger.read().registers().bytes()
     }
 }
 

@@ -13,6 +13,7 @@ use crate::counter::structure::Structure;
 use crate::keyspace::cell::{Added, Cell};
 use crate::keyspace::id::CellId;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 use crate::shape::Shape;
 use crate::time::Time;
 
@@ -68,7 +69,7 @@ fn add(keys: &Keys, id: CellId, n: i64) {
 }
 
 /// Commits and returns the totals of the last listed cell.
-fn commit(keys: &Keys) -> Option<(u64, u64)> {
+fn commit(keys: &Keys) -> Option<Totals> {
     let mut listed = Vec::new();
     keys.drain(&mut listed);
     listed.iter().map(|id| cell(keys, *id).take()).next_back()
@@ -103,7 +104,7 @@ fn no_change_is_missed() {
         adders.into_iter().for_each(|adder| adder.join().unwrap());
         committed = commit(&keys).or(committed);
         assert_eq!(committed, Some(cell(&keys, id).totals()), "the last commit has everything");
-        assert_eq!(cell(&keys, id).totals(), (2, 2));
+        assert_eq!(cell(&keys, id).totals(), Totals { added: 2, removed: 2 });
     });
 }
 
@@ -123,7 +124,7 @@ fn no_later_change_is_missed() {
         committed = commit(&keys).or(committed);
         adder.join().unwrap();
         committed = commit(&keys).or(committed);
-        assert_eq!(committed, Some((3, 1)));
+        assert_eq!(committed, Some(Totals { added: 3, removed: 1 }));
         assert_eq!(cell(&keys, id).own(), 2);
     });
 }

@@ -6,11 +6,12 @@ use tallymesh_schemas::{Actor, key};
 
 use crate::canary::{self, Canary};
 use crate::counter::ledger::Ledger;
-use crate::counter::resets::{Totals, counts};
+use crate::counter::resets::counts;
 use crate::counter::watch::ChangeSink;
 use crate::keyspace::id::KeyOf;
 use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 use crate::rows::row::Row;
 
 impl Ledger {
@@ -20,9 +21,7 @@ impl Ledger {
         let Some(id) = keys.find(key) else { return Vec::new() };
         let cells = &self.views.cells;
         let rows = self.actors.iter().filter_map(|(actor, rows)| Some((actor, rows.find(id, cells)?.1.row)));
-        rows.filter(|(_, row)| (row.added, row.removed) != Totals::default())
-            .map(|(actor, row)| (actor.clone(), row))
-            .collect()
+        rows.filter(|(_, row)| row.totals() != Totals::default()).map(|(actor, row)| (actor.clone(), row)).collect()
     }
 
     /// Handles changes of rows that clear: subtracts exactly the totals that all of these rows together state.
@@ -41,7 +40,7 @@ impl Ledger {
             let Some((_, state)) = actor_rows.and_then(|actor_rows| actor_rows.find(id, &self.views.cells)) else {
                 continue;
             };
-            let counted = (state.row.added, state.row.removed);
+            let counted = state.row.totals();
             let n = counts(counted, totals) - counts(counted, was);
             if ours {
                 self.views.add_own(id, n);
@@ -60,11 +59,14 @@ impl Ledger {
     pub(super) fn stated(&self, row: &[u8], keys: &Keys) -> Totals {
         let Some(id) = keys.find(row) else { return Totals::default() };
         let rows = self.actors.iter().filter_map(|(_, actor_rows)| actor_rows.find(id, &self.views.cells));
+        let totals = rows.map(|(_, state)| state.row.totals());
         if canary::broken(Canary::ClearAdded) {
-            return rows
-                .fold(Totals::default(), |sum, (_, state)| (sum.0 + state.row.added, sum.1 + state.row.removed));
+            return totals.fold(Totals::default(), |sum, totals| Totals {
+                added: sum.added + totals.added,
+                removed: sum.removed + totals.removed,
+            });
         }
-        rows.fold(Totals::default(), |top, (_, state)| (top.0.max(state.row.added), top.1.max(state.row.removed)))
+        totals.fold(Totals::default(), Totals::highest)
     }
 
     /// Checks the cleared totals against the rows (I10).
@@ -77,7 +79,7 @@ impl Ledger {
             let row = self.views.cells.key_of(state.cell);
             let (victim, key) = key::to_cleared(self.views.shape.kind(), &row).map_err(|error| error.to_string())?;
             let top = stated.entry((key.to_vec(), victim)).or_default();
-            *top = (top.0.max(state.row.added), top.1.max(state.row.removed));
+            *top = top.highest(state.row.totals());
         }
         stated.retain(|_, totals| *totals != Totals::default());
         let kept = self.views.resets.by_key.iter().flat_map(|(key, actors)| {

@@ -11,6 +11,7 @@ use crate::keyspace::cell::Flag;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::writer::{OwnRowWriter, counts_nothing};
 use crate::time::Time;
@@ -53,8 +54,7 @@ impl Ledger {
                 cell.take();
             } else if views.shape.is_cache() {
                 // Caches do not count.
-                let totals = cell.take();
-                cell.lower(totals.0, totals.1);
+                cell.lower(cell.take());
                 if !cell.has(Flag::Indexed) {
                     views.park(id);
                 }
@@ -96,7 +96,8 @@ impl Ledger {
         let open: Vec<_> = rows.live().map(|(_, state)| (state.cell, state.row)).collect();
         for (id, row) in open {
             let total = row.added.max(row.removed);
-            if let Some((old, new)) = own.write(rows, &views.cells, id, (total, total)) {
+            let closed = Totals { added: total, removed: total };
+            if let Some((old, new)) = own.write(rows, &views.cells, id, closed) {
                 views.count_own(id, &old, &new);
                 sink.changed(|| views.cells.key_of(id));
             }

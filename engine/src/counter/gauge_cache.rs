@@ -18,6 +18,7 @@ use crate::counter::marks::RowLeft;
 use crate::counter::structure::{Entry, Structure};
 use crate::counter::watch::Watch;
 use crate::keyspace::hash::key_hash;
+use crate::keyspace::totals::Totals;
 use crate::time::{Now, Time};
 
 /// Number of changes that wait in the queue. Beyond that, all entries are treated as changed.
@@ -228,7 +229,7 @@ impl Structure {
     fn mark(&self, actor: &Actor, upto: Version, unix_ms: u64) {
         let mut ledger = self.ledger.write();
         let mark = ledger.next_mark(actor);
-        self.raise(&mark, upto, unix_ms);
+        self.raise(&mark, Totals { added: upto, removed: unix_ms });
         self.commit_locked(&mut ledger);
     }
 

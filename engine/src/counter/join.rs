@@ -27,6 +27,7 @@ use crate::counter::watch::ChangeSink;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::{ActorRows, Editions};
 use crate::rows::registers::Register;
 use crate::rows::row::{Row, content_hash};
@@ -104,13 +105,15 @@ pub(super) struct Joining<'a, 'b> {
 type Known = SmallVec<[(u32, Row); TOGETHER]>;
 
 /// The key of a live row, if the delta contains it, and its totals.
-type Said<'a> = (Option<&'a [u8]>, (u64, u64));
+type Said<'a> = (Option<&'a [u8]>, Totals);
 
 /// The key and totals of a live row; `None` for a vacant one.
 fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     match *state {
-        RowState::Live { key, added, removed } => Some((key, (added, removed))),
-        RowState::Content { key, stamp, expires_ms, value } => Some((key, (stamp, content_hash(expires_ms, value)))),
+        RowState::Live { key, added, removed } => Some((key, Totals { added, removed })),
+        RowState::Content { key, stamp, expires_ms, value } => {
+            Some((key, Totals { added: stamp, removed: content_hash(expires_ms, value) }))
+        }
         RowState::Vacant => None,
     }
 }
@@ -274,7 +277,7 @@ impl Joining<'_, '_> {
         if row.version > old.row.version || self.decides(&old, &row) {
             self.join_row(actor_rows, &old, row)?;
         } else if actor_rows.without_value.contains(&old.cell)
-            && key_and_totals(&row.state).is_some_and(|said| said.1 == (old.row.added, old.row.removed))
+            && key_and_totals(&row.state).is_some_and(|said| said.1 == old.row.totals())
         {
             self.offer_row(actor_rows, &old, &row.state);
         }
@@ -284,7 +287,7 @@ impl Joining<'_, '_> {
     /// Decides between two rows of one version, for the case that two processes wrote under one name and the run has ended.
     /// Every replica chooses the same row. A live row wins over a retired one.
     fn decides(&self, old: &Slot, row: &WireRow<'_>) -> bool {
-        let Some((key, (added, removed))) = key_and_totals(&row.state) else { return false };
+        let Some((key, Totals { added, removed })) = key_and_totals(&row.state) else { return false };
         if row.version != old.row.version || !self.is_decided() {
             return false;
         }
@@ -307,8 +310,9 @@ impl Joining<'_, '_> {
         }
         let (cell, totals) = match key_and_totals(&row.state) {
             Some((None, _)) if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
-            Some((None, (added, removed))) if canary::broken(Canary::SumForMax) => {
-                (old.cell, (old.row.added.wrapping_add(added), old.row.removed.wrapping_add(removed)))
+            Some((None, Totals { added, removed })) if canary::broken(Canary::SumForMax) => {
+                let (added, removed) = (old.row.added.wrapping_add(added), old.row.removed.wrapping_add(removed));
+                (old.cell, Totals { added, removed })
             }
             Some((None, totals)) => (old.cell, totals),
             Some((Some(key), totals)) => {
@@ -317,10 +321,10 @@ impl Joining<'_, '_> {
                 self.views.enter(id);
                 (id, totals)
             }
-            None => (VACANT, (0, 0)),
+            None => (VACANT, Totals::default()),
         };
         let new = Slot {
-            row: Row { added: totals.0, removed: totals.1, version: row.version },
+            row: Row::new(totals, row.version),
             born: if cell == old.cell { old.born } else { row.version },
             cell,
         };

@@ -9,14 +9,21 @@ use tallymesh_schemas::{Actor, Version};
 /// The number of a change in a structure. A reader stores the mark that it has reached.
 pub(crate) type Mark = u64;
 
+/// The last version of an actor's rows, and the fingerprint there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Head {
+    pub(crate) version: Version,
+    pub(crate) fingerprint: u64,
+}
+
 /// The actors of a structure in the order of their last change.
 #[derive(Debug, Default)]
 pub(crate) struct Journal {
     order: BTreeMap<Mark, Actor>,
     marks: BTreeMap<Actor, Mark>,
     last: Mark,
-    /// This node's own head and its fingerprint when they were last noted.
-    own: (Version, u64),
+    /// This node's own head when it was last noted.
+    own: Head,
 }
 
 impl Journal {
@@ -33,7 +40,7 @@ impl Journal {
     }
 
     /// Notes this node's own head, if it has changed.
-    pub(crate) fn note_own(&mut self, actor: &Actor, head: (Version, u64)) {
+    pub(crate) fn note_own(&mut self, actor: &Actor, head: Head) {
         if self.own != head || !self.marks.contains_key(actor) {
             self.own = head;
             self.note(actor);
@@ -87,11 +94,11 @@ mod tests {
     #[test]
     fn our_own_head_is_noted_when_it_changes() {
         let mut journal = Journal::default();
-        journal.note_own(&actor("a"), (0, 0));
+        journal.note_own(&actor("a"), Head::default());
         let read = journal.last();
-        journal.note_own(&actor("a"), (0, 0));
+        journal.note_own(&actor("a"), Head::default());
         assert_eq!(journal.last(), read);
-        journal.note_own(&actor("a"), (1, 7));
+        journal.note_own(&actor("a"), Head { version: 1, fingerprint: 7 });
         assert_eq!(journal.behind(read).count(), 1);
     }
 }

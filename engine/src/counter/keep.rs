@@ -138,7 +138,7 @@ impl Ledger {
 
     fn republish(&mut self, id: CellId, register: Register) -> bool {
         let Some((own, rows, views)) = self.own_parts() else { return false };
-        let written = own.put(rows, &views.cells, id, (register.stamp.0, register.content)).is_some();
+        let written = own.put(rows, &views.cells, id, register.totals()).is_some();
         if written {
             views.registers.set_actor(id, views.actor.clone());
         }

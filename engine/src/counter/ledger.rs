@@ -8,7 +8,7 @@ use tallymesh_schemas::{Actor, Bounds, Version};
 
 use crate::counter::actors::Actors;
 use crate::counter::below::Debts;
-use crate::counter::journal::{Journal, Mark};
+use crate::counter::journal::{Head, Journal, Mark};
 use crate::counter::views::Views;
 use crate::hlc::Stamp;
 use crate::index::Index;
@@ -99,7 +99,8 @@ impl Ledger {
     /// The journal of changed actors, including this node's own rows.
     pub(crate) fn journal(&mut self) -> &mut Journal {
         if let Some(own) = self.actors.get(&self.views.actor) {
-            self.journal.note_own(&self.views.actor, (own.applied, own.fingerprint()));
+            let head = Head { version: own.applied, fingerprint: own.fingerprint() };
+            self.journal.note_own(&self.views.actor, head);
         }
         &mut self.journal
     }

@@ -13,6 +13,7 @@ use tallymesh_schemas::{Actor, Incarnation, Version, key};
 
 use crate::counter::ledger::Ledger;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 
 /// Number of marks per actor. A new mark overwrites the oldest one; by then the rows of that mark have expired.
 const PLACES: u8 = 10;
@@ -40,14 +41,15 @@ impl Ledger {
             let (nobody, key) = cleared(actor, place);
             self.views.resets.of(key.as_bytes(), &nobody)
         });
-        marks.filter(|(upto, unix_ms)| *upto >= version && *unix_ms > 0).map(|(_, unix_ms)| unix_ms).min()
+        let stated = marks.filter(|mark| mark.added >= version && mark.removed > 0);
+        stated.map(|mark| mark.removed).min()
     }
 
     /// The key of the row for this node's next mark of an actor: the place whose mark has the lowest version.
     pub(crate) fn next_mark(&self, actor: &Actor) -> Vec<u8> {
         let upto = |place: &u8| {
             let (nobody, key) = cleared(actor, *place);
-            self.views.resets.of(key.as_bytes(), &nobody).0
+            self.views.resets.of(key.as_bytes(), &nobody).added
         };
         let place = (0..PLACES).min_by_key(upto).unwrap_or(0);
         let (nobody, key) = cleared(actor, place);
@@ -56,10 +58,10 @@ impl Ledger {
 
     /// The rows of a key that are not cleared.
     pub(crate) fn rows_left(&self, key: &[u8], keys: &Keys) -> Vec<RowLeft> {
-        let rows = self.rows_of_key(key, keys).into_iter().filter(|(actor, row)| {
-            let cleared = self.views.resets.of(key, actor);
-            row.added > cleared.0 || row.removed > cleared.1
-        });
+        let rows = self
+            .rows_of_key(key, keys)
+            .into_iter()
+            .filter(|(actor, row)| row.totals().beyond(self.views.resets.of(key, actor)) != Totals::default());
         let left = rows.map(|(actor, row)| {
             let inherited = self.actors.get(&actor).is_some_and(|actor_rows| row.version <= actor_rows.inherited);
             let marked = if inherited { self.marked(&actor, row.version) } else { None };

@@ -9,8 +9,7 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::Actor;
 
-/// Totals, `(added, removed)`.
-pub(crate) type Totals = (u64, u64);
+use crate::keyspace::totals::Totals;
 
 /// The reset totals of the actors' rows, by key.
 #[derive(Debug, Default)]
@@ -47,6 +46,5 @@ impl Resets {
 /// What a row counts after some of its totals were cleared. A row that has not yet reached the cleared totals here counts
 /// nothing.
 pub(crate) fn counts(totals: Totals, cleared: Totals) -> i64 {
-    let (added, removed) = (totals.0.saturating_sub(cleared.0), totals.1.saturating_sub(cleared.1));
-    crate::keyspace::totals::value((added, removed))
+    totals.beyond(cleared).value()
 }

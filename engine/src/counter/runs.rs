@@ -137,10 +137,9 @@ impl Ledger {
     /// row.
     fn renew_count(&mut self, id: CellId, was: &Actor, row: &Row, sink: &mut ChangeSink<'_>) {
         let Some((own, rows, views)) = self.own_parts() else { return };
-        let cleared = views.cleared_of(id, was);
-        let (added, removed) = (row.added.min(cleared.0), row.removed.min(cleared.1));
-        views.cells.get(id).lower(added, removed);
-        own.write(rows, &views.cells, id, (row.added - added, row.removed - removed));
+        let left = row.totals().beyond(views.cleared_of(id, was));
+        views.cells.get(id).lower(row.totals().beyond(left));
+        own.write(rows, &views.cells, id, left);
         // Totals that count nothing are not carried over.
         if views.cells.get(id).own_slot() == EMPTY && !views.clears(id) {
             sink.changed(|| views.cells.key_of(id));

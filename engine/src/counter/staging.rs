@@ -138,7 +138,7 @@ impl Joining<'_, '_> {
         let row_of = |actor_rows: &ActorRows, id, cells: &Cells| actor_rows.find(id, cells).map(|(_, state)| state.row);
         for (_, state) in actor_rows.live() {
             let was = row_of(&old, state.cell, &self.views.cells).unwrap_or_default();
-            if (was.added, was.removed) != (state.row.added, state.row.removed) {
+            if was.totals() != state.row.totals() {
                 self.count(state.cell, &was, &state.row, &old);
             }
         }

@@ -16,6 +16,7 @@ use crate::counter::watch::{Growth, Watch, Watchers};
 use crate::keyspace::cell::{Added, Cell, Flag};
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::shape::Shape;
 use crate::time::Time;
@@ -268,11 +269,11 @@ impl Structure {
 
     /// What this node's totals of a key count.
     #[inline(always)]
-    fn local(&self, key: &[u8], totals: (u64, u64)) -> i64 {
+    fn local(&self, key: &[u8], totals: Totals) -> i64 {
         if self.cleared.load(Ordering::Relaxed) {
             self.ledger.read().views().own_value(key, totals)
         } else {
-            crate::keyspace::totals::value(totals)
+            totals.value()
         }
     }
 
@@ -291,15 +292,15 @@ impl Structure {
         self.commit_locked(&mut ledger);
         for (actor, row) in ledger.rows_of_key(key, &self.keys) {
             let note = key::cleared(&actor, key);
-            self.raise(&note, row.added, row.removed);
+            self.raise(&note, row.totals());
         }
         self.commit_locked(&mut ledger);
         Ok(())
     }
 
     /// Raises this node's totals of a key to at least the given totals.
-    pub(crate) fn raise(&self, key: &[u8], added: u64, removed: u64) {
-        self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(added, removed)));
+    pub(crate) fn raise(&self, key: &[u8], totals: Totals) {
+        self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(totals)));
     }
 
     fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {

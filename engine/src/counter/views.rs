@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tallymesh_schemas::{Actor, Bounds, Kind, key};
 
 use crate::counter::below::Below;
-use crate::counter::resets::{Resets, Totals, counts};
+use crate::counter::resets::{Resets, counts};
 use crate::index::Index;
 use crate::index::nodes::Sum;
 use crate::keyspace::cell::Flag;
@@ -14,6 +14,7 @@ use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::registers::Registers;
 use crate::rows::row::Row;
@@ -75,7 +76,7 @@ impl Views {
         if self.resets.is_empty() {
             return row.value();
         }
-        counts((row.added, row.removed), self.cleared_of(id, actor))
+        counts(row.totals(), self.cleared_of(id, actor))
     }
 
     /// By how much the count of an actor's row of a key has changed.

@@ -89,7 +89,7 @@ impl Ledger {
     /// Writes an own row of a key.
     fn write_own(&mut self, id: CellId, register: Register) -> bool {
         let Some((own, rows, views)) = self.own_parts() else { return false };
-        let written = own.put(rows, &views.cells, id, (register.stamp.0, register.content)).is_some();
+        let written = own.put(rows, &views.cells, id, register.totals()).is_some();
         if written {
             views.offer(id, register);
         }

@@ -7,7 +7,7 @@ use crate::canary::{self, Canary};
 use crate::keyspace::hash::key_hash_of_words;
 use crate::keyspace::id::EMPTY;
 use crate::keyspace::key::{CellKey, SHORT, Wanted};
-use crate::keyspace::totals::value;
+use crate::keyspace::totals::Totals;
 use crate::primitive::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::shape::Role;
 
@@ -157,16 +157,16 @@ impl Cell {
     }
 
     /// Raises the totals to at least those given.
-    pub(crate) fn raise(&self, added: u64, removed: u64) -> Added {
-        self.added.fetch_max(added, Ordering::SeqCst);
-        self.removed.fetch_max(removed, Ordering::SeqCst);
+    pub(crate) fn raise(&self, totals: Totals) -> Added {
+        self.added.fetch_max(totals.added, Ordering::SeqCst);
+        self.removed.fetch_max(totals.removed, Ordering::SeqCst);
         self.mark()
     }
 
     /// Subtracts totals that are counted elsewhere, while threads may add at the same time.
-    pub(crate) fn lower(&self, added: u64, removed: u64) {
-        self.added.fetch_sub(added, Ordering::SeqCst);
-        self.removed.fetch_sub(removed, Ordering::SeqCst);
+    pub(crate) fn lower(&self, totals: Totals) {
+        self.added.fetch_sub(totals.added, Ordering::SeqCst);
+        self.removed.fetch_sub(totals.removed, Ordering::SeqCst);
     }
 
     /// Adds `n` > 0 if the cluster-wide count, as known on this node, is at most `limit` afterwards. `others` returns the
@@ -193,7 +193,7 @@ impl Cell {
     }
 
     /// Clears the dirty flag and then reads the totals, in that order: see [`Cell::add`].
-    pub(crate) fn take(&self) -> (u64, u64) {
+    pub(crate) fn take(&self) -> Totals {
         if canary::broken(Canary::FlagClearedLate) {
             let totals = self.totals();
             canary::interleave();
@@ -206,9 +206,9 @@ impl Cell {
     }
 
     /// Reads `removed` first: a hold that begins and ends between the two reads counts as open, never as less than nothing.
-    pub(crate) fn totals(&self) -> (u64, u64) {
+    pub(crate) fn totals(&self) -> Totals {
         let removed = self.removed.load(Ordering::SeqCst);
-        (self.added.load(Ordering::SeqCst), removed)
+        Totals { added: self.added.load(Ordering::SeqCst), removed }
     }
 
     pub(crate) fn is_dirty(&self) -> bool {
@@ -217,7 +217,7 @@ impl Cell {
 
     /// This node's own part.
     pub(crate) fn own(&self) -> i64 {
-        value(self.totals())
+        self.totals().value()
     }
 
     /// The role of its rows.

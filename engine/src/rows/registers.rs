@@ -13,6 +13,7 @@ use tallymesh_schemas::{Actor, Bounds, bounds};
 use crate::canary::{self, Canary};
 use crate::hlc::{HybridClock, Stamp};
 use crate::keyspace::id::CellId;
+use crate::keyspace::totals::Totals;
 use crate::rows::row::Row;
 
 /// The winner of a key.
@@ -40,13 +41,18 @@ impl Register {
         (self.stamp, self.content == 0, self.content, &self.actor)
     }
 
+    /// The totals of a row that states this write.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals { added: self.stamp.0, removed: self.content }
+    }
+
     pub(crate) fn is_of(&self, actor: &Actor, row: &Row) -> bool {
         self.says(row) && self.actor == *actor
     }
 
     /// Returns whether the row states this write, whichever actor wrote the row.
     pub(crate) fn says(&self, row: &Row) -> bool {
-        (self.stamp, self.content) == (row.stamp(), row.content())
+        self.totals() == row.totals()
     }
 
     /// Returns whether the key reads as empty because the value is not held here and may be lost.
@@ -189,9 +195,14 @@ impl Registers {
         spent
     }
 
-    /// Number of entries, and bytes of their keys and values. Expired entries count until they are removed.
-    pub(crate) fn size(&self) -> (u64, u64) {
-        (self.entries, self.bytes)
+    /// Number of entries. Expired entries count until they are removed.
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Bytes of the entries' keys and values. Expired entries count until they are removed.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Number of entries that have expired at this wall clock time and are not removed yet.
@@ -220,7 +231,8 @@ impl Registers {
         if parts(&fresh) == parts(self) {
             return Ok(());
         }
-        Err(format!("{:?} entries and bytes are noted, {:?} are there", self.size(), fresh.size()))
+        let size = |of: &Self| (of.entries, of.bytes);
+        Err(format!("{:?} entries and bytes are noted, {:?} are there", size(self), size(&fresh)))
     }
 }
 

@@ -5,7 +5,7 @@ use tallymesh_schemas::Version;
 
 use crate::hlc::Stamp;
 use crate::keyspace::hash::{FACTOR, SEED, fold, key_hash};
-use crate::keyspace::totals::value;
+use crate::keyspace::totals::Totals;
 
 /// One actor's count for one key: two totals that only grow, and the version at which they last changed.
 ///
@@ -25,7 +25,16 @@ impl Row {
     /// directions, whatever a peer sends.
     #[inline]
     pub fn value(&self) -> i64 {
-        value((self.added, self.removed))
+        self.totals().value()
+    }
+
+    pub(crate) fn new(totals: Totals, version: Version) -> Self {
+        Self { added: totals.added, removed: totals.removed, version }
+    }
+
+    #[inline]
+    pub(crate) fn totals(&self) -> Totals {
+        Totals { added: self.added, removed: self.removed }
     }
 
     /// In a cache: the stamp of the write.

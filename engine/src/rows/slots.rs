@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use tallymesh_schemas::{Version, bounds};
 
 use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::totals::Totals;
 use crate::rows::row::Row;
 
 const CHUNK: usize = 64;
@@ -83,12 +84,12 @@ pub(crate) struct Slots {
 /// Totals that do not fit into their packed slots. The packed slots store the positions in this table.
 #[derive(Debug, Default)]
 struct Wide {
-    totals: Vec<(u64, u64)>,
+    totals: Vec<Totals>,
     free: Vec<u32>,
 }
 
 impl Wide {
-    fn insert(&mut self, totals: (u64, u64)) -> u32 {
+    fn insert(&mut self, totals: Totals) -> u32 {
         if let Some(at) = self.free.pop() {
             self.totals[at as usize] = totals;
             return at;
@@ -105,7 +106,7 @@ impl Wide {
     }
 
     fn bytes(&self) -> usize {
-        self.totals.capacity() * size_of::<(u64, u64)>() + self.free.capacity() * size_of::<u32>()
+        self.totals.capacity() * size_of::<Totals>() + self.free.capacity() * size_of::<u32>()
     }
 }
 
@@ -140,20 +141,20 @@ impl Slots {
     }
 
     fn unpack(&self, packed: &Packed) -> Slot {
-        let narrow = (u64::from(packed.added), u64::from(packed.removed));
-        let (added, removed) = if packed.wide { self.wide.totals[packed.added as usize] } else { narrow };
+        let narrow = Totals { added: u64::from(packed.added), removed: u64::from(packed.removed) };
+        let totals = if packed.wide { self.wide.totals[packed.added as usize] } else { narrow };
         let version = packed.version();
         let born = version - Version::from(packed.age).min(version);
-        Slot { row: Row { added, removed, version }, born, cell: packed.cell }
+        Slot { row: Row::new(totals, version), born, cell: packed.cell }
     }
 
     pub(crate) fn set(&mut self, slot: u32, state: Slot) {
-        let Row { added, removed, version } = state.row;
+        let (Totals { added, removed }, version) = (state.row.totals(), state.row.version);
         let narrow = u32::try_from(added).ok().zip(u32::try_from(removed).ok());
         if let Some(at) = self.packed(slot).filter(|packed| packed.wide).map(|packed| packed.added) {
             self.wide.remove(at);
         }
-        let (low_added, low_removed) = narrow.unwrap_or_else(|| (self.wide.insert((added, removed)), 0));
+        let (low_added, low_removed) = narrow.unwrap_or_else(|| (self.wide.insert(state.row.totals()), 0));
         let packed = Packed {
             cell: state.cell,
             added: low_added,

@@ -9,6 +9,7 @@ use crate::canary::{self, Canary};
 use crate::keyspace::cell::Cell;
 use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, EMPTY};
+use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::row::Row;
 use crate::rows::slots::{Slot, VACANT};
@@ -31,8 +32,8 @@ pub(crate) struct OwnRowWriter {
 
 /// Returns whether a cell needs no row to express its totals. A row that clears is needed unless both totals are zero: it
 /// subtracts the totals that it states, also when they are equal.
-pub(crate) fn counts_nothing(cell: &Cell, (added, removed): (u64, u64)) -> bool {
-    added == removed && (added == 0 || cell.role() != Role::Clears)
+pub(crate) fn counts_nothing(cell: &Cell, totals: Totals) -> bool {
+    totals.added == totals.removed && (totals == Totals::default() || cell.role() != Role::Clears)
 }
 
 impl OwnRowWriter {
@@ -43,15 +44,14 @@ impl OwnRowWriter {
         actor_rows: &mut ActorRows,
         cells: &Cells,
         id: CellId,
-        (added, removed): (u64, u64),
+        totals: Totals,
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot();
-        let old = if slot == EMPTY { Slot::NONE } else { actor_rows.get(slot) };
-        let unchanged = (old.row.added, old.row.removed) == (added, removed);
-        if unchanged || (slot == EMPTY && counts_nothing(cells.get(id), (added, removed))) {
+        let unchanged = actor_rows.get(slot).row.totals() == totals;
+        if unchanged || (slot == EMPTY && counts_nothing(cells.get(id), totals)) {
             return None;
         }
-        self.put(actor_rows, cells, id, (added, removed))
+        self.put(actor_rows, cells, id, totals)
     }
 
     /// Writes a cell's own row under the next version, whatever its previous state; `None` when there is no free slot for
@@ -61,17 +61,17 @@ impl OwnRowWriter {
         actor_rows: &mut ActorRows,
         cells: &Cells,
         id: CellId,
-        (added, removed): (u64, u64),
+        totals: Totals,
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot();
-        let row = Row { added, removed, version: actor_rows.applied + 1 };
+        let row = Row::new(totals, actor_rows.applied + 1);
         if slot != EMPTY
             && let Some((_, old)) = actor_rows.advance(slot, &row, cells)
         {
             actor_rows.applied = row.version;
             return Some((old, row));
         }
-        let old = if slot == EMPTY { Slot::NONE } else { actor_rows.get(slot) };
+        let old = actor_rows.get(slot);
         let slot = if slot == EMPTY { self.slot()? } else { slot };
         let born = if old.is_live() { old.born } else { row.version };
         actor_rows.applied = row.version;
