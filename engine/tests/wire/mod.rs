@@ -124,23 +124,23 @@ impl Wire {
         fingerprint: Option<u64>,
         rows: &[u8],
     ) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        let actor = self.replicas[at].actor().clone();
-        let (since, known, floor, snapshot) = (0, 0, 0, false);
-        let delta = Delta {
+        encoded(&Message::Delta(Delta { after, upto, fingerprint, rows, ..self.delta_of(at, structure) }))
+    }
+
+    /// A delta of a node's rows that has no rows and states nothing.
+    pub(crate) fn delta_of(&self, at: usize, structure: StructureId) -> Delta<'static> {
+        Delta {
             structure,
-            actor,
-            since,
-            keys_complete: known,
-            after,
-            upto,
-            low_water: floor,
-            snapshot,
-            fingerprint,
-            rows,
-        };
-        Message::Delta(delta).encode(&mut bytes).unwrap();
-        bytes
+            actor: self.replicas[at].actor().clone(),
+            since: 0,
+            keys_complete: 0,
+            after: 0,
+            upto: 0,
+            low_water: 0,
+            snapshot: false,
+            fingerprint: None,
+            rows: &[],
+        }
     }
 
     /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
@@ -206,6 +206,12 @@ impl Wire {
 /// What a message is.
 pub(crate) fn read(bytes: &[u8]) -> Message<'_> {
     Message::decode(bytes).unwrap()
+}
+
+pub(crate) fn encoded(message: &Message<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    message.encode(&mut bytes).unwrap();
+    bytes
 }
 
 pub(crate) fn is_delta(bytes: &[u8]) -> bool {

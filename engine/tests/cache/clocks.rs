@@ -1,0 +1,73 @@
+//! Wall clocks that are wrong.
+
+use crate::late::{KEY, cache_wire, get, set};
+
+/// A node whose clock is behind by more than a minute takes what the others write, if most clocks agree: it reads what wins. What it
+/// writes comes behind what it has read. Also where its clock shows a time before 1970, which is handed in as 0.
+#[test]
+fn a_clock_that_is_far_behind_reads_what_wins() {
+    for behind in [61_000, 3_600_000, i64::MAX] {
+        let mut wire = cache_wire(&["a", "b", "c"]);
+        wire.clock_off = Some((1, -behind));
+        wire.run(3);
+        set(&mut wire, 1, KEY, b"of b, and before");
+        wire.run(2);
+        set(&mut wire, 0, KEY, b"of a");
+        for second in 0..5_u8 {
+            set(&mut wire, 2, &[b'c', second], b"of c");
+            wire.run(1);
+        }
+        let read = [0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default());
+        assert_eq!(read, [b"of a"; 3], "{behind}");
+        assert!((0..5).all(|second| get(&wire, 1, &[b'c', second]).is_some()), "{behind}: it takes all");
+        set(&mut wire, 1, KEY, b"of b, and later");
+        wire.run(2);
+        let read = [0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default());
+        assert_eq!(read, [b"of b, and later"; 3], "{behind}");
+        // While nobody can be heard, and when its clock is right again, it stays so.
+        wire.down(0, 1);
+        wire.down(1, 2);
+        wire.run(30);
+        set(&mut wire, 1, KEY, b"of b, alone");
+        wire.up(0, 1);
+        wire.clock_off = None;
+        wire.run(5);
+        let read = [0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default());
+        assert_eq!(read, [b"of b, alone"; 3], "{behind}");
+        assert_eq!(wire.replicas[1].clocks().iter().map(|clock| clock.beyond).collect::<Vec<_>>(), [false]);
+    }
+}
+
+/// Two clocks are no majority. A node takes at least those writes that are within the bound, also where later ones come with them.
+#[test]
+fn writes_within_the_bound_are_taken_with_others_that_are_not() {
+    let mut wire = cache_wire(&["a", "b"]);
+    wire.clock_off = Some((1, -63_000));
+    wire.run(2);
+    for second in 0..10_u8 {
+        set(&mut wire, 0, &[b'k', second], b"of a");
+        wire.run(1);
+    }
+    let taken: Vec<_> = (0..10).map(|second| get(&wire, 1, &[b'k', second]).is_some()).collect();
+    assert_eq!(taken, [true, true, true, true, true, true, true, false, false, false]);
+    assert!(wire.replicas[1].counters().ahead > 0);
+    let clocks = wire.replicas[1].clocks();
+    assert!(clocks[0].beyond && clocks[0].ahead_ms > 60_000, "the bound of caches applies: {clocks:?}");
+}
+
+/// A clock that is ahead of most others moves nobody: what is written by it is not taken, and afterwards told anew.
+#[test]
+fn a_clock_that_is_far_ahead_moves_nobody() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    wire.clock_off = Some((1, 3_600_000));
+    wire.run(3);
+    set(&mut wire, 1, KEY, b"of b, ahead");
+    wire.run(2);
+    set(&mut wire, 0, KEY, b"of a");
+    wire.run(2);
+    assert_eq!([0, 2].map(|at| get(&wire, at, KEY).unwrap_or_default()), [b"of a"; 2]);
+    wire.clock_off = None;
+    wire.run(5);
+    let read = [0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default());
+    assert_eq!(read, [b"of b, ahead"; 3], "it was told anew, as of now");
+}
