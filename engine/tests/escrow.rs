@@ -152,7 +152,8 @@ impl World {
             refused: 0,
         };
         let now = process.clock(self.at);
-        process.escrow = Escrow::new(founding, process.escrow.seat().node.clone(), process.escrow.seat().nonce, now);
+        process.escrow =
+            Escrow::new(founding, process.escrow.process().node.clone(), process.escrow.process().nonce, now);
         process.bucket = Bucket::new(self.rate, now);
         process.share_out();
         self.processes.push(process);
@@ -160,7 +161,7 @@ impl World {
 
     /// Brings rows from one process to another: some of them, in any state not older than what was seen.
     fn deliver(&mut self, from: usize, to: usize, all: bool) {
-        let node = self.processes[from].escrow.seat().node.clone();
+        let node = self.processes[from].escrow.process().node.clone();
         let keys: Vec<_> = self.processes[from].rows.iter().map(|(key, states)| (key.clone(), states.len())).collect();
         for (key, states) in keys {
             let seen = self.processes[to].seen.get(&(from, key.clone())).copied().unwrap_or(0);
@@ -232,7 +233,7 @@ impl World {
             let escrow = &process.escrow;
             format!(
                 "\n{} clock {:?}: {:?}, holds {:?}, lent {:?}, borrowed {:?}",
-                process.escrow.seat().node,
+                process.escrow.process().node,
                 process.clock(self.at),
                 process.share(),
                 escrow.holdings(),

@@ -14,14 +14,14 @@ use tallymesh_schemas::{NodeName, StructureId, ThrottleSpec};
 
 use crate::difference::Difference;
 use crate::limiter::escrow::founding::Founding;
-use crate::limiter::fact::Seat;
+use crate::limiter::fact::Process;
 use crate::time::Time;
 
 /// The most limits that one process publishes, and that this node keeps of another process.
 const VALUES: usize = 64;
 
 /// The most processes whose configuration is kept.
-const SEATS: usize = 1024;
+const PROCESSES: usize = 1024;
 
 /// The most differences that are listed.
 const DIFFERENCES: usize = 64;
@@ -86,40 +86,40 @@ struct Other {
 /// What this node knows of the configurations of other processes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Configurations {
-    others: BTreeMap<Seat, Other>,
+    others: BTreeMap<Process, Other>,
 }
 
 impl Configurations {
-    fn entry(&mut self, seat: &Seat, now: Time) -> Option<&mut Other> {
-        if !self.others.contains_key(seat) {
-            if self.others.len() >= SEATS {
+    fn entry(&mut self, process: &Process, now: Time) -> Option<&mut Other> {
+        if !self.others.contains_key(process) {
+            if self.others.len() >= PROCESSES {
                 return None;
             }
-            self.others.insert(seat.clone(), Other { fingerprint: None, values: BTreeMap::new(), seen: now });
+            self.others.insert(process.clone(), Other { fingerprint: None, values: BTreeMap::new(), seen: now });
         }
-        let other = self.others.get_mut(seat)?;
+        let other = self.others.get_mut(process)?;
         other.seen = now;
         Some(other)
     }
 
     /// Records the fingerprint that a process published.
-    pub(super) fn note(&mut self, seat: &Seat, now: Time, fingerprint: u64) {
-        if let Some(other) = self.entry(seat, now) {
+    pub(super) fn note(&mut self, process: &Process, now: Time, fingerprint: u64) {
+        if let Some(other) = self.entry(process, now) {
             other.fingerprint = Some(fingerprint);
         }
     }
 
     /// Records one limit that a process published.
-    pub(super) fn note_value(&mut self, seat: &Seat, now: Time, name: &str, value: &str) {
-        let Some(other) = self.entry(seat, now) else { return };
+    pub(super) fn note_value(&mut self, process: &Process, now: Time, name: &str, value: &str) {
+        let Some(other) = self.entry(process, now) else { return };
         if other.values.len() < VALUES || other.values.contains_key(name) {
             other.values.insert(name.to_owned(), value.to_owned());
         }
     }
 
     /// Whether a process is known to have another configuration. A process of an older build publishes none.
-    pub(super) fn differs(&self, seat: &Seat, ours: u64) -> bool {
-        self.others.get(seat).and_then(|other| other.fingerprint).is_some_and(|theirs| theirs != ours)
+    pub(super) fn differs(&self, process: &Process, ours: u64) -> bool {
+        self.others.get(process).and_then(|other| other.fingerprint).is_some_and(|theirs| theirs != ours)
     }
 
     /// Whether any process is known to have another configuration.
@@ -136,9 +136,9 @@ impl Configurations {
     pub(super) fn differences(&self, ours: &Agreement) -> Vec<Difference> {
         let fingerprint = ours.fingerprint();
         let mut all = Vec::new();
-        for (seat, other) in self.others.iter().filter(|(seat, _)| self.differs(seat, fingerprint)) {
+        for (process, other) in self.others.iter().filter(|(process, _)| self.differs(process, fingerprint)) {
             let difference = |what: &str, here: Option<&String>, there: Option<&String>| Difference {
-                node: seat.node.clone(),
+                node: process.node.clone(),
                 what: what.to_owned(),
                 here: here.cloned().unwrap_or_default(),
                 there: there.cloned().unwrap_or_default(),

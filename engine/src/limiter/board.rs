@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Bound, NodeName, Rate, bound, bounds};
 
-use crate::limiter::fact::Seat;
+use crate::limiter::fact::Process;
 use crate::time::Time;
 
 /// The most processes of one node that are known at a time.
-const SEATS_PER_NODE: usize = 16;
+const PROCESSES_PER_NODE: usize = 16;
 
 /// The most nodes that are known.
 const NODES: usize = tallymesh_schemas::bounds::ACTORS;
 
-/// The stage of a claim to a founder's share. A claim never returns to an earlier stage.
+/// The stage of a claim to a seat. A claim never returns to an earlier stage.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Stage {
     /// The claim asks for support.
@@ -53,11 +53,11 @@ impl Loan {
     }
 }
 
-/// The loans of one lender to this process in one term.
+/// The loans of one lender to this process in one loan lease.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lending {
     /// The last reading of this process's clock that the lender has received.
-    pub(crate) beat: u64,
+    pub(crate) acked: u64,
     /// The lender wants everything back.
     pub(crate) called: bool,
     pub(crate) loans: BTreeMap<Arc<str>, Loan>,
@@ -67,23 +67,23 @@ pub(crate) struct Lending {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Other {
     /// The last reading of its clock.
-    pub(crate) beat: u64,
+    pub(crate) heartbeat: u64,
     /// When that reading changed; `None` as long as it was seen only once, which may be long after it was written.
     pub(crate) heard: Option<Time>,
     /// When it was first seen.
     first: Time,
-    /// Its latest claim to each founder's share.
+    /// Its latest claim to each seat.
     pub(crate) claims: BTreeMap<usize, (u64, Stage)>,
-    /// Its latest support of each claim of this process, by founder and claim: the number of the vote, and the reading of this
+    /// Its latest support of each claim of this process, by seat and claim: the number of the vote, and the reading of this
     /// process's clock that it answers.
     pub(crate) supports: BTreeMap<(usize, u64), (u64, u64)>,
-    /// Its loans to this process, by term.
+    /// Its loans to this process, by loan lease.
     pub(crate) lendings: BTreeMap<u64, Lending>,
     /// Its demand by name, with the rate that it states. It has no demand for a name that is missing.
     pub(crate) demand: BTreeMap<Arc<str>, (Option<Rate>, u64)>,
 }
 
-/// The most supports and terms of one process that are remembered.
+/// The most supports and loan leases of one process that are remembered.
 pub(crate) const REMEMBERED: usize = 64;
 
 impl Other {
@@ -96,12 +96,12 @@ impl Other {
         self.heard.unwrap_or(self.first)
     }
 
-    pub(crate) fn support(&mut self, founder: usize, claim: u64, vote: u64, beat: u64) {
-        if self.supports.len() >= REMEMBERED && !self.supports.contains_key(&(founder, claim)) {
+    pub(crate) fn support(&mut self, seat: usize, claim: u64, vote: u64, acked: u64) {
+        if self.supports.len() >= REMEMBERED && !self.supports.contains_key(&(seat, claim)) {
             self.supports.pop_first();
         }
-        let known = self.supports.entry((founder, claim)).or_default();
-        *known = (vote, beat).max(*known);
+        let known = self.supports.entry((seat, claim)).or_default();
+        *known = (vote, acked).max(*known);
     }
 
     /// Records its demand. A row with zero units ends only a demand of the same rate, because rows arrive in any order.
@@ -129,8 +129,8 @@ impl Other {
         self.demand.get(name).and_then(|(rate, _)| *rate)
     }
 
-    pub(crate) fn claim(&mut self, founder: usize, claim: u64, stage: Stage) {
-        let known = self.claims.entry(founder).or_insert((claim, stage));
+    pub(crate) fn claim(&mut self, seat: usize, claim: u64, stage: Stage) {
+        let known = self.claims.entry(seat).or_insert((claim, stage));
         *known = (claim, stage).max(*known);
     }
 }
@@ -138,7 +138,7 @@ impl Other {
 /// The other processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Board {
-    pub(crate) others: BTreeMap<Seat, Other>,
+    pub(crate) others: BTreeMap<Process, Other>,
     /// Counters of the bounds reached.
     pub(crate) tally: Arc<bound::Tally>,
 }
@@ -147,32 +147,32 @@ impl Board {
     /// The bounds reached, with their values.
     pub(crate) fn reports(&self) -> Vec<bound::Report> {
         self.tally.reports(|bound| match bound {
-            Bound::Seats => SEATS_PER_NODE as u64,
+            Bound::Seats => PROCESSES_PER_NODE as u64,
             _ => bounds::SHARED_NAMES as u64,
         })
     }
 
     /// The entry of a process. Creates it if necessary. If a node claims too many processes, the known ones stay until they
     /// have been silent for long.
-    pub(crate) fn entry(&mut self, now: Time, seat: &Seat) -> Option<&mut Other> {
-        if !self.others.contains_key(seat) {
-            if self.others.len() >= NODES * SEATS_PER_NODE || self.of(&seat.node).count() >= SEATS_PER_NODE {
+    pub(crate) fn entry(&mut self, now: Time, process: &Process) -> Option<&mut Other> {
+        if !self.others.contains_key(process) {
+            if self.others.len() >= NODES * PROCESSES_PER_NODE || self.of(&process.node).count() >= PROCESSES_PER_NODE {
                 self.tally.reached(Bound::Seats);
                 return None;
             }
-            self.others.insert(seat.clone(), Other { first: now, ..Other::default() });
+            self.others.insert(process.clone(), Other { first: now, ..Other::default() });
         }
-        self.others.get_mut(seat)
+        self.others.get_mut(process)
     }
 
     /// The processes of a node.
-    pub(crate) fn of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (&'a Seat, &'a Other)> {
-        let first = Seat { node: node.clone(), nonce: 0 };
-        self.others.range(first..).take_while(move |(seat, _)| seat.node == *node)
+    pub(crate) fn of<'a>(&'a self, node: &'a NodeName) -> impl Iterator<Item = (&'a Process, &'a Other)> {
+        let first = Process { node: node.clone(), nonce: 0 };
+        self.others.range(first..).take_while(move |(process, _)| process.node == *node)
     }
 
     /// Forgets processes that have been silent for this time, and returns them.
-    pub(crate) fn forget(&mut self, now: Time, silent: Duration) -> Vec<(Seat, Other)> {
+    pub(crate) fn forget(&mut self, now: Time, silent: Duration) -> Vec<(Process, Other)> {
         let gone = |other: &Other| now.since(other.last()) > silent;
         if !self.others.values().any(gone) {
             return Vec::new();
@@ -192,16 +192,16 @@ mod tests {
     fn processes_and_names_without_a_place_are_counted() {
         let mut board = Board::default();
         let node = NodeName::new("n2").unwrap();
-        let seat = |nonce: u64| Seat { node: node.clone(), nonce };
-        for nonce in 0..SEATS_PER_NODE as u64 + 3 {
-            board.entry(Time(1), &seat(nonce));
+        let process = |nonce: u64| Process { node: node.clone(), nonce };
+        for nonce in 0..PROCESSES_PER_NODE as u64 + 3 {
+            board.entry(Time(1), &process(nonce));
         }
         assert_eq!(board.tally.times(Bound::Seats), 3);
-        let other = board.entry(Time(1), &seat(0)).unwrap();
+        let other = board.entry(Time(1), &process(0)).unwrap();
         let mut noted = (0..bounds::SHARED_NAMES + 1).map(|n| other.demand(n.to_string().into(), None, 1));
         assert_eq!(noted.by_ref().filter(|noted| !noted).count(), 1);
         assert!(other.demand("0".into(), None, 2), "who is known stays");
         let reports = board.reports();
-        assert_eq!((reports.len(), reports[0].limit), (1, SEATS_PER_NODE as u64));
+        assert_eq!((reports.len(), reports[0].limit), (1, PROCESSES_PER_NODE as u64));
     }
 }

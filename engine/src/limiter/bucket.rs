@@ -32,6 +32,11 @@ impl Decision {
     }
 }
 
+/// I9: a share that grows brings no tokens, because its previous holder may have used them.
+fn growth_brings_no_tokens() -> bool {
+    !canary::broken(Canary::BurstBrought)
+}
+
 /// A token bucket that holds a share of a rate.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -102,7 +107,7 @@ impl Bucket {
         self.settle(now);
         let before = self.cap();
         (self.share, self.until) = (units.min(UNITS), until);
-        if canary::broken(Canary::BurstBrought) {
+        if !growth_brings_no_tokens() {
             self.level += self.cap().saturating_sub(before);
         }
         if now >= until {

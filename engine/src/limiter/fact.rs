@@ -12,11 +12,27 @@ use tallymesh_schemas::{NodeName, Rate};
 /// One process: its node's name and a random number drawn at its start. A process inherits nothing from its predecessor, so
 /// nothing that the predecessor did can be counted twice.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Seat {
+pub struct Process {
     /// The node.
     pub node: NodeName,
     /// Identifies the process among those of the node.
     pub nonce: u64,
+}
+
+/// The totals of a fact's row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Totals {
+    /// The value of the fact.
+    pub(crate) added: u64,
+    /// Grows to the value when the writer closes the row.
+    pub(crate) removed: u64,
+}
+
+impl Totals {
+    /// Whether the writer has closed the row.
+    pub(crate) fn is_closed(self) -> bool {
+        self.removed >= self.added
+    }
 }
 
 /// The content of a row. The writer is the node that owns the row's actor, and its process `by`.
@@ -29,16 +45,16 @@ pub(crate) enum Fact {
     /// A reading of the writer's clock.
     Heartbeat,
     /// The writer's claim to a founder's share: how far it has come.
-    Claim { founder: usize, claim: u64 },
+    Claim { seat: usize, claim: u64 },
     /// The writer has received this reading of the claimant's clock. Since this vote, with this number, began, it has supported
     /// the claim and no other one.
-    Support { founder: usize, to: Seat, claim: u64, vote: u64 },
-    /// The writer has received this reading of the borrower's clock; all loans of the term depend on it.
-    Ack { to: Seat, term: u64 },
-    /// The amount that the writer has lent in this term.
-    Lent { to: Seat, term: u64, name: Arc<str> },
-    /// The amount that the writer has returned of what it was lent in this term.
-    Returned { to: Seat, term: u64, name: Arc<str> },
+    Support { seat: usize, to: Process, claim: u64, vote: u64 },
+    /// The writer has received this reading of the borrower's clock; all loans of the lease depend on it.
+    Ack { to: Process, lease: u64 },
+    /// The amount that the writer has lent in this lease.
+    Lent { to: Process, lease: u64, name: Arc<str> },
+    /// The amount that the writer has returned of what it was lent in this lease.
+    Returned { to: Process, lease: u64, name: Arc<str> },
     /// The amount that the writer could use, and of which rate, so that a node that does not know the name can lend. No rate:
     /// permits.
     Demand { rate: Option<Rate>, name: Arc<str> },
@@ -48,20 +64,20 @@ pub(crate) enum Fact {
 pub(crate) const MARK: char = '!';
 
 /// The key of a fact.
-pub(crate) fn encode(universe: u64, by: u64, fact: &Fact) -> String {
-    let head = |tag: char| format!("{MARK}{tag}{universe:016x} {by:x}");
-    let seat = |seat: &Seat| format!("{} {:x}", seat.node, seat.nonce);
+pub(crate) fn encode(config_fingerprint: u64, by: u64, fact: &Fact) -> String {
+    let head = |tag: char| format!("{MARK}{tag}{config_fingerprint:016x} {by:x}");
+    let process = |process: &Process| format!("{} {:x}", process.node, process.nonce);
     match fact {
         Fact::Agreement { fingerprint } => format!("{} {fingerprint:x}", head('a')),
         Fact::Value { value, name } => format!("{} {value} {name}", head('v')),
         Fact::Heartbeat => head('b'),
-        Fact::Claim { founder, claim } => format!("{} {founder} {claim}", head('h')),
-        Fact::Support { founder, to, claim, vote } => {
-            format!("{} {founder} {} {claim} {vote}", head('p'), seat(to))
+        Fact::Claim { seat, claim } => format!("{} {seat} {claim}", head('h')),
+        Fact::Support { seat, to, claim, vote } => {
+            format!("{} {seat} {} {claim} {vote}", head('p'), process(to))
         }
-        Fact::Ack { to, term } => format!("{} {} {term}", head('e'), seat(to)),
-        Fact::Lent { to, term, name } => format!("{} {} {term} {name}", head('l'), seat(to)),
-        Fact::Returned { to, term, name } => format!("{} {} {term} {name}", head('r'), seat(to)),
+        Fact::Ack { to, lease } => format!("{} {} {lease}", head('e'), process(to)),
+        Fact::Lent { to, lease, name } => format!("{} {} {lease} {name}", head('l'), process(to)),
+        Fact::Returned { to, lease, name } => format!("{} {} {lease} {name}", head('r'), process(to)),
         Fact::Demand { rate: Some(rate), name } => {
             format!("{} {}/{}/{} {name}", head('d'), rate.tokens(), rate.period().as_millis(), rate.burst())
         }
@@ -74,8 +90,8 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
     let text = std::str::from_utf8(key).ok()?.strip_prefix(MARK)?;
     let tag = text.chars().next()?;
     let rest = text.get(tag.len_utf8()..)?;
-    let (universe, rest) = rest.split_once(' ')?;
-    let universe = u64::from_str_radix(universe, 16).ok()?;
+    let (config_fingerprint, rest) = rest.split_once(' ')?;
+    let config_fingerprint = u64::from_str_radix(config_fingerprint, 16).ok()?;
     let (by, rest) = rest.split_once(' ').unwrap_or((rest, ""));
     let by = u64::from_str_radix(by, 16).ok()?;
     let mut rest = Words(rest);
@@ -83,20 +99,20 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
         'a' => Fact::Agreement { fingerprint: u64::from_str_radix(rest.next()?, 16).ok()? },
         'v' => Fact::Value { value: rest.next()?.to_owned(), name: rest.name()? },
         'b' => Fact::Heartbeat,
-        'h' => Fact::Claim { founder: rest.number()?, claim: rest.number()? as u64 },
+        'h' => Fact::Claim { seat: rest.number()?, claim: rest.number()? as u64 },
         'p' => Fact::Support {
-            founder: rest.number()?,
-            to: rest.seat()?,
+            seat: rest.number()?,
+            to: rest.process()?,
             claim: rest.number()? as u64,
             vote: rest.number()? as u64,
         },
-        'e' => Fact::Ack { to: rest.seat()?, term: rest.number()? as u64 },
-        'l' => Fact::Lent { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
-        'r' => Fact::Returned { to: rest.seat()?, term: rest.number()? as u64, name: rest.name()? },
+        'e' => Fact::Ack { to: rest.process()?, lease: rest.number()? as u64 },
+        'l' => Fact::Lent { to: rest.process()?, lease: rest.number()? as u64, name: rest.name()? },
+        'r' => Fact::Returned { to: rest.process()?, lease: rest.number()? as u64, name: rest.name()? },
         'd' => Fact::Demand { rate: rest.rate()?, name: rest.name()? },
         _ => return None,
     };
-    Some((universe, by, fact))
+    Some((config_fingerprint, by, fact))
 }
 
 /// The remaining words of a key.
@@ -113,9 +129,9 @@ impl<'a> Words<'a> {
         self.next()?.parse().ok()
     }
 
-    fn seat(&mut self) -> Option<Seat> {
+    fn process(&mut self) -> Option<Process> {
         let node = NodeName::new(self.next()?).ok()?;
-        Some(Seat { node, nonce: u64::from_str_radix(self.next()?, 16).ok()? })
+        Some(Process { node, nonce: u64::from_str_radix(self.next()?, 16).ok()? })
     }
 
     /// `-` or a rate.
@@ -141,9 +157,9 @@ mod tests {
 
     use super::*;
 
-    fn seat() -> impl Strategy<Value = Seat> {
+    fn process() -> impl Strategy<Value = Process> {
         ("[a-z][a-z0-9]{0,8}", any::<u64>())
-            .prop_map(|(node, nonce)| Seat { node: NodeName::new(&node).unwrap(), nonce })
+            .prop_map(|(node, nonce)| Process { node: NodeName::new(&node).unwrap(), nonce })
     }
 
     fn rate() -> impl Strategy<Value = Option<Rate>> {
@@ -159,25 +175,25 @@ mod tests {
             Just(Fact::Heartbeat),
             any::<u64>().prop_map(|fingerprint| Fact::Agreement { fingerprint }),
             ("[a-z0-9=/,.]{1,20}", name()).prop_map(|(value, name)| Fact::Value { value, name }),
-            (0..64_usize, n()).prop_map(|(founder, claim)| Fact::Claim { founder, claim }),
-            (0..64_usize, seat(), n(), n()).prop_map(|(founder, to, claim, vote)| Fact::Support {
-                founder,
+            (0..64_usize, n()).prop_map(|(seat, claim)| Fact::Claim { seat, claim }),
+            (0..64_usize, process(), n(), n()).prop_map(|(seat, to, claim, vote)| Fact::Support {
+                seat,
                 to,
                 claim,
                 vote
             }),
-            (seat(), n()).prop_map(|(to, term)| Fact::Ack { to, term }),
-            (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Lent { to, term, name }),
-            (seat(), n(), name()).prop_map(|(to, term, name)| Fact::Returned { to, term, name }),
+            (process(), n()).prop_map(|(to, lease)| Fact::Ack { to, lease }),
+            (process(), n(), name()).prop_map(|(to, lease, name)| Fact::Lent { to, lease, name }),
+            (process(), n(), name()).prop_map(|(to, lease, name)| Fact::Returned { to, lease, name }),
             (rate(), name()).prop_map(|(rate, name)| Fact::Demand { rate, name }),
         ]
     }
 
     proptest! {
         #[test]
-        fn a_fact_comes_back(universe: u64, by: u64, fact in fact()) {
-            let key = encode(universe, by, &fact);
-            prop_assert_eq!(decode(key.as_bytes()), Some((universe, by, fact)));
+        fn a_fact_comes_back(config_fingerprint: u64, by: u64, fact in fact()) {
+            let key = encode(config_fingerprint, by, &fact);
+            prop_assert_eq!(decode(key.as_bytes()), Some((config_fingerprint, by, fact)));
         }
 
         #[test]

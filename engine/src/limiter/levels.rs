@@ -22,6 +22,11 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The most throttles that one check handles, so that it does not delay other work.
 const AT_ONCE: usize = 4096;
 
+/// A throttle continues with the level that an earlier run saved.
+fn levels_outlive_runs() -> bool {
+    !canary::broken(Canary::LevelsForgotten)
+}
+
 /// The saved level of a throttle.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Level {
@@ -54,7 +59,7 @@ impl Levels {
     /// The saved level of a throttle by name; `None` when it was full. O(1).
     pub(super) fn of(&self, name: &str, now: Time) -> Option<Level> {
         let unix_ms = self.unix_ms(now);
-        let entry = self.cache.entry(name.as_bytes(), unix_ms).filter(|_| !canary::broken(Canary::LevelsForgotten))?;
+        let entry = self.cache.entry(name.as_bytes(), unix_ms).filter(|_| levels_outlive_runs())?;
         let full_at = now.after(Duration::from_millis(entry.expires_ms.saturating_sub(unix_ms)));
         let heard = <[u8; 8]>::try_from(&*entry.value).ok().map(i64::from_le_bytes);
         Some(Level { full_at, heard })

@@ -1,7 +1,12 @@
 //! The limits of one structure on one node. Connects throttles and pools with escrow, and escrow with the structure's
 //! rows.
 
+pub(crate) mod error;
+pub(crate) mod report;
 mod sharing;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::BuildHasher;
@@ -12,21 +17,17 @@ use std::time::Duration;
 use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 use parking_lot::{Mutex, RwLock};
-use tallymesh_schemas::bound;
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Bound, NodeName, Strength, ThrottleSpec, bounds};
+use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, bounds};
 
 use crate::cache::Cache;
 use crate::counter::structure::Structure;
-use crate::counter::watch::Grown;
-use crate::difference::Difference;
-use crate::limiter::agreement::Agreement;
-use crate::limiter::escrow::Escrow;
 use crate::limiter::escrow::founding::Founding;
-use crate::limiter::escrow::tenure::Begins;
+use crate::limiter::escrow::state::Escrow;
 use crate::limiter::heard::{Heard, Past};
 use crate::limiter::levels::{Level, Levels};
-use crate::limiter::limiter::sharing::{LOOK, Sharing};
+use crate::limiter::limiter::error::LimitError;
+use crate::limiter::limiter::sharing::Sharing;
 use crate::limiter::pool::Pool;
 use crate::limiter::reach::Reach;
 use crate::limiter::throttle::{Born, Ground, Listed, Throttle};
@@ -36,45 +37,8 @@ use crate::wake::Wake;
 /// Number of name tables. Threads that use different names rarely use the same table.
 const SHARDS: usize = 64;
 
-/// Time between two exchanges while a limit is in use.
-const EXCHANGE: Duration = Duration::from_millis(25);
-
-/// Shortest time between two checks of rows that change continuously.
-const BREATH: Duration = Duration::from_millis(2);
-
 /// The most changed rows that may wait. If there are more, the limiter scans all rows.
 const WATCHED: usize = 1 << 16;
-
-/// Why a limit cannot be created.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LimitError {
-    /// The name is not valid.
-    #[error(transparent)]
-    Name(#[from] KeyError),
-    /// A hard limit needs founders to be divided among.
-    #[error(
-        "\"{0}\" is to be hard, and there are no founders to divide it among: list them in limits, on all nodes alike"
-    )]
-    NoFounders(String),
-    /// A throttle and a pool of permits cannot have the same name.
-    #[error(
-        "\"{0}\" is the name of a throttle or of permits already, and cannot be that of the other: choose another name"
-    )]
-    Taken(String),
-    /// The number of permits is zero or too large.
-    #[error("{0} permits: there are {min} to {max}", min = bounds::PERMITS.start(), max = bounds::PERMITS.end())]
-    Permits(u64),
-}
-
-/// The most throttles on this node that exist because other nodes use them. Beyond that, the limiter keeps only a history of a
-/// name.
-const THROTTLES: usize = 1 << 20;
-
-/// Time between two comparisons with the configurations of other nodes.
-const COMPARE: Duration = Duration::from_secs(1);
-
-/// The most differences that the limiter remembers as reported.
-const REPORTED: usize = 1024;
 
 /// Admissions in this time before a kill may be missing in the saved state: one check of levels, and one save.
 const UNWRITTEN: Duration = Duration::from_secs(2);
@@ -101,34 +65,7 @@ pub struct Limiter {
     ground: Ground,
 }
 
-/// The state of a limit in escrow, for display.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Holding {
-    /// The founders whose share this node holds, and for how long if it receives no further answer.
-    pub holds: Vec<(NodeName, Duration)>,
-    /// What this node waits for, if it is a founder and does not have its own share yet.
-    pub begins: Option<Begins>,
-    /// Units that this node has lent.
-    pub lent: BTreeMap<NodeName, u64>,
-    /// Units that this node has borrowed.
-    pub borrowed: BTreeMap<NodeName, u64>,
-    /// All founders.
-    pub founders: Vec<NodeName>,
-    /// How long a founder keeps its share without news from another founder.
-    pub reclaim_after: Duration,
-    /// Rows received from nodes with other founders or another `reclaim_after`.
-    pub strangers: u64,
-}
-
 impl Limiter {
-    /// The bounds reached since the start.
-    pub fn bounds(&self) -> Vec<bound::Report> {
-        let place = Some(self.structure.spec().name.to_string());
-        let sharing = self.sharing.lock();
-        let reports = sharing.escrow.as_ref().map(|escrow| escrow.board.reports()).unwrap_or_default();
-        reports.into_iter().map(|report| bound::Report { place: place.clone(), ..report }).collect()
-    }
-
     /// The limits of a structure. Hard limits need a founding, and a `nonce` that no other process of the node draws. `wake`
     /// is called when [`Limiter::handle_timeout`] should run.
     pub fn new(
@@ -372,208 +309,6 @@ impl Limiter {
     pub fn pools(&self) -> Vec<Arc<Pool>> {
         self.sharing.lock().pools.values().cloned().collect()
     }
-
-    /// The state of a limit in escrow.
-    pub fn holding(&self, name: &str, now: Time) -> Option<Holding> {
-        let sharing = self.sharing.lock();
-        let escrow = sharing.escrow.as_ref()?;
-        let holds = escrow.holdings().into_iter().map(|(node, until)| (node.clone(), until.since(now)));
-        Some(Holding {
-            holds: holds.collect(),
-            begins: escrow.begins(),
-            lent: escrow.lent(name),
-            borrowed: escrow.borrowed(name),
-            founders: escrow.founding().founders().to_vec(),
-            reclaim_after: escrow.founding().reclaim_after(),
-            strangers: escrow.strangers(),
-        })
-    }
-
-    /// Whether this node is a founder that does not have its own share yet.
-    pub fn is_founding(&self) -> bool {
-        self.sharing.lock().escrow.as_ref().is_some_and(|escrow| escrow.begins().is_some())
-    }
-
-    /// This node's units of a limit now, for the checkers of the simulator; zero when it holds none.
-    pub fn units(&self, name: &str, now: Time) -> u64 {
-        let sharing = self.sharing.lock();
-        let Some(escrow) = sharing.escrow.as_ref() else { return 0 };
-        if sharing.hard.contains_key(name) || sharing.pools.contains_key(name) {
-            let share = escrow.share(name);
-            return if now < share.until { share.units } else { 0 };
-        }
-        let base = escrow.base();
-        if now < base.until { base.units } else { 0 }
-    }
-
-    /// Completes the configuration. Other nodes must have the same hard limits as this node has now: declared throttles,
-    /// permits, and the patterns in `scopes`. Must be called before time passes. Limits that a program creates later are
-    /// compared by the nodes that use them.
-    pub fn seal(&self, scopes: &[(String, ThrottleSpec)]) {
-        let mut sharing = self.sharing.lock();
-        let declared = self.declared.read();
-        let Sharing { escrow: Some(escrow), pools, .. } = &mut *sharing else { return };
-        let mut agreement = Agreement::new(escrow.founding());
-        let scopes = scopes.iter().map(|(name, spec)| (name.as_str(), spec));
-        let all = declared.iter().map(|(name, spec)| (&**name, spec)).chain(scopes);
-        for (name, spec) in all.filter(|(_, spec)| spec.strength == Strength::Hard) {
-            agreement.throttle(name, spec);
-        }
-        for (name, pool) in pools.iter() {
-            agreement.permits(name, pool.quota().whole);
-        }
-        escrow.agree(agreement);
-    }
-
-    /// The differences between the hard limits of other nodes and this node's.
-    pub fn differences(&self) -> Vec<Difference> {
-        self.sharing.lock().escrow.as_ref().map(Escrow::differences).unwrap_or_default()
-    }
-
-    /// Whether the share of a hard limit is out of use because another node has another configuration. O(processes).
-    pub fn differs(&self, name: &str) -> bool {
-        self.sharing.lock().escrow.as_ref().is_some_and(|escrow| escrow.is_in_conflict(name))
-    }
-
-    /// The [`Limiter::differences`] that were not returned before: each is reported once. Compares once a second.
-    pub fn take_differences(&self, now: Time) -> Vec<Difference> {
-        let mut sharing = self.sharing.lock();
-        if now < sharing.compare_at {
-            return Vec::new();
-        }
-        sharing.compare_at = now.after(COMPARE);
-        let all = sharing.escrow.as_ref().map(Escrow::differences).unwrap_or_default();
-        let new: Vec<_> = all.into_iter().filter(|difference| !sharing.reported.contains(difference)).collect();
-        if sharing.reported.len() + new.len() > REPORTED {
-            sharing.reported.clear();
-        }
-        sharing.reported.extend(new.iter().cloned());
-        new
-    }
-
-    /// Begins to give everything back. [`Limiter::has_left`] returns whether that is complete.
-    pub fn leave(&self) {
-        let mut sharing = self.sharing.lock();
-        if let Some(escrow) = &mut sharing.escrow {
-            escrow.leave();
-        }
-        if let Some(levels) = &mut sharing.levels {
-            levels.hurry();
-        }
-    }
-
-    /// Whether this node holds nothing any more.
-    pub fn has_left(&self) -> bool {
-        self.sharing.lock().escrow.as_ref().is_none_or(Escrow::has_left)
-    }
-
-    /// The latest time to call [`Limiter::handle_timeout`].
-    pub fn poll_timeout(&self) -> Time {
-        let sharing = self.sharing.lock();
-        if self.woken.load(Ordering::Acquire) {
-            sharing.tick_at.min(sharing.ticked.after(BREATH))
-        } else {
-            sharing.tick_at
-        }
-    }
-
-    /// Handles passed time and changed rows: processes the rows of other nodes, moves shares, and writes this node's rows.
-    /// `reach` states which nodes the membership sees; `forgotten` are the nodes that an operator has forgotten.
-    pub fn handle_timeout(&self, clocks: Now, reach: Reach, forgotten: &[NodeName]) {
-        let now = clocks.mono;
-        self.woken.store(false, Ordering::Release);
-        let mut sharing = self.sharing.lock();
-        sharing.ticked = now;
-        sharing.learn(&self.structure, now, forgotten);
-        self.take_up(&mut sharing, now);
-        let used = std::mem::take(&mut *self.listed.lock());
-        used.iter().for_each(|throttle| sharing.wake(throttle, now));
-        sharing.share(&self.structure, now);
-        let founders = sharing.escrow.as_ref().is_none_or(Escrow::hears_founders);
-        let reach = Reach { founders, ..reach };
-        let changed = std::mem::replace(&mut sharing.reach, reach) != reach;
-        let (heard, lost) = self.apply_growth(&mut sharing, now);
-        used.iter().for_each(|throttle| throttle.exchanged(now, reach));
-        if let Some(levels) = &mut sharing.levels {
-            levels.handle_timeout(used.iter().chain(&heard), clocks);
-        }
-        if changed || lost {
-            self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
-        }
-        let used = !used.is_empty() || !heard.is_empty();
-        self.sweep(&mut sharing, now);
-        let hard = sharing.hard.values().any(|throttle| throttle.is_wanted()) || !sharing.pools.is_empty();
-        let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
-        let due = sharing.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
-        sharing.tick_at = next.min(due);
-    }
-
-    /// Subtracts the admissions of other nodes as soon as they arrive: later, the bucket would have been full in the meantime.
-    /// Creates a throttle if its rate is known; for other names, keeps the history. Returns the throttles with news, and
-    /// whether news was lost.
-    fn apply_growth(&self, sharing: &mut Sharing, now: Time) -> (Vec<Arc<Throttle>>, bool) {
-        let Grown { keys, lost } = sharing.grown.take();
-        if lost {
-            sharing.heard.lost(now);
-        }
-        let mut heard = Vec::new();
-        for (key, grown) in keys {
-            let Ok(name) = std::str::from_utf8(&key) else { continue };
-            if let Some(throttle) = self.find(name) {
-                throttle.hear(now, grown);
-                heard.push(throttle);
-                continue;
-            }
-            if grown == 0 {
-                continue;
-            }
-            sharing.heard.note(key.clone(), now, grown);
-            let room = self.count.load(Ordering::Relaxed) < THROTTLES && !sharing.pools.contains_key(name);
-            if let Some(spec) = self.configured(name).filter(|_| room && key::throttle(name).is_ok()) {
-                heard.extend(self.made(sharing, name, spec, now).ok());
-            }
-        }
-        (heard, lost)
-    }
-
-    /// Creates the throttles that other nodes ask this founder for, so that it can lend from them.
-    fn take_up(&self, sharing: &mut Sharing, now: Time) {
-        let asked = sharing.escrow.as_mut().map(Escrow::take_asked).unwrap_or_default();
-        for (name, rate) in asked {
-            let taken = sharing.pools.contains_key(&*name);
-            let full = sharing.hard.len() >= bounds::SHARED_NAMES;
-            if let (true, Some(escrow)) = (full, &sharing.escrow) {
-                escrow.board.tally.reached(Bound::SharedNames);
-            }
-            if taken || full || key::throttle(&name).is_err() {
-                continue;
-            }
-            let spec = self.configured(&name);
-            let spec = spec.unwrap_or_else(|| ThrottleSpec::new(rate, Strength::Hard));
-            if let Ok(throttle) = self.made(sharing, &name, spec, now) {
-                sharing.wake(&throttle, now);
-            }
-        }
-    }
-
-    /// Drops idle throttles, one shard at a time: those that only the table holds and that have nothing to remember. A caller
-    /// that uses one again finds it in the same state. Throttles that the configuration names stay.
-    fn sweep(&self, sharing: &mut Sharing, now: Time) {
-        sharing.shard = (sharing.shard + 1) % SHARDS;
-        let shard = &self.shards[sharing.shard];
-        if !shard.read().is_empty() {
-            let Sharing { levels, .. } = &mut *sharing;
-            shard.write().retain(|throttle| {
-                let goes = throttle.is_idle(now) && Arc::strong_count(throttle) == 1 && !throttle.is_declared();
-                if let Some(levels) = levels.as_mut().filter(|_| goes) {
-                    levels.forget(throttle.name(), now);
-                }
-                self.count.fetch_sub(usize::from(goes), Ordering::Relaxed);
-                !goes
-            });
-        }
-        sharing.heard.sweep(now, |name| self.structure.others(name));
-    }
 }
 
 /// The admissions of others since a level was kept.
@@ -586,116 +321,5 @@ fn beyond(past: Past, level: Level) -> Past {
 impl std::fmt::Debug for Limiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Limiter").field("structure", &self.structure.spec().name).finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tallymesh_schemas::{Class, Incarnation, StructureName, StructureSpec};
-
-    use super::*;
-    use crate::replica::{Config, Replica};
-
-    const NAMES: usize = 100_000;
-
-    /// One founder in virtual time.
-    struct Alone {
-        replica: Replica,
-        limiter: Limiter,
-        now: Time,
-    }
-
-    impl Alone {
-        fn new() -> Self {
-            let node = NodeName::new("a").unwrap();
-            let config =
-                Config { idle_after: Duration::from_secs(2), retention: Duration::from_secs(6), ..Config::default() };
-            let mut replica = Replica::new(config, node.clone(), Incarnation(1));
-            let name = StructureName::new("shared_named_throttles").unwrap();
-            let spec = StructureSpec::new(name, Class::SharedNamedThrottles);
-            let structure = replica.replicate(spec, Arc::new(|| ())).unwrap();
-            let founding = Founding::new([node.clone()], Duration::from_secs(1)).unwrap();
-            let limiter = Limiter::new(structure, Some(founding), node, 1, Time(0), Arc::new(|| ()));
-            let mut alone = Self { replica, limiter, now: Time(0) };
-            alone.run(Duration::from_secs(3));
-            alone
-        }
-
-        fn run(&mut self, time: Duration) {
-            let end = self.now.after(time);
-            while self.now < end {
-                self.now = self.now.after(Duration::from_millis(100));
-                let now = Now { mono: self.now, unix_ms: self.now.0 / 1000 };
-                self.limiter.handle_timeout(now, Reach::ALONE, &[]);
-                self.replica.handle_changes(now);
-                self.replica.handle_timeout(now);
-            }
-        }
-
-        fn hard(&self, n: usize) -> Arc<Throttle> {
-            let spec = ThrottleSpec::new("10/1s".parse().unwrap(), Strength::Hard);
-            self.limiter.throttle(&format!("campaign {n}"), spec, self.now).unwrap()
-        }
-
-        /// The number of limits that a tick visits.
-        fn visited(&self) -> usize {
-            let sharing = self.limiter.sharing.lock();
-            sharing.hard.len().max(sharing.escrow.as_ref().unwrap().shared())
-        }
-    }
-
-    /// No tick visits hard throttles without callers, and they are usable at once when a caller asks.
-    #[test]
-    fn idle_hard_throttles_cost_nothing() {
-        let mut alone = Alone::new();
-        let rows = alone.limiter.structure.keys();
-        for n in 0..NAMES {
-            assert!(alone.hard(n).check(alone.now, 10).admitted());
-        }
-        for n in 0..NAMES / 10 {
-            assert!(alone.hard(n).take(alone.now, 5).admitted());
-        }
-        alone.run(Duration::from_millis(100));
-        assert_eq!(alone.visited(), NAMES / 10);
-        let held: Vec<_> = (0..3).map(|n| alone.hard(n)).collect();
-        alone.run(Duration::from_secs(10));
-        assert_eq!(alone.visited(), 0);
-        // A caller with a handle keeps its throttle. Of the others nothing is left, not even rows.
-        assert_eq!(alone.limiter.throttles().len(), held.len());
-        alone.run(Duration::from_secs(10));
-        assert!(alone.limiter.structure.keys() <= rows + held.len(), "{} keys", alone.limiter.structure.keys());
-        // They are as full as before, whether or not they were dropped, and no fuller.
-        for throttle in [Arc::clone(&held[0]), alone.hard(7), alone.hard(NAMES + 1)] {
-            assert!(throttle.take(alone.now, 10).admitted());
-            assert!(!throttle.take(alone.now, 1).admitted());
-        }
-        alone.run(Duration::from_millis(100));
-        assert_eq!(alone.visited(), 3);
-    }
-
-    /// A used throttle is freed with its limiter when no caller has it.
-    #[test]
-    fn what_nobody_has_is_not_kept() {
-        let alone = Alone::new();
-        let throttle = alone.hard(1);
-        assert!(throttle.take(alone.now, 1).admitted());
-        let kept = Arc::downgrade(&throttle);
-        drop(throttle);
-        assert_eq!(kept.strong_count(), 2, "it is in the table and on the list");
-        drop(alone);
-        assert_eq!(kept.strong_count(), 0);
-    }
-
-    /// Tokens taken while a throttle rested are not available again in another epoch.
-    #[test]
-    fn what_was_taken_stays_taken() {
-        let mut alone = Alone::new();
-        let throttle = alone.hard(1);
-        assert!(throttle.take(alone.now, 10).admitted());
-        let base = *alone.limiter.ground.read();
-        *alone.limiter.ground.write() = crate::limiter::share::Base { epoch: base.epoch + 1, ..base };
-        assert!(!throttle.take(alone.now, 1).admitted());
-        alone.run(Duration::from_millis(200));
-        assert!(!throttle.take(alone.now, 3).admitted() && throttle.take(alone.now, 1).admitted());
     }
 }

@@ -12,7 +12,7 @@
 //! Every limit is divided among the **founders**, a list of nodes in the configuration. Founder `k` begins with
 //! the share `φ(k)`, and `Σ φ = 1`. Two kinds of leases determine which process uses which part:
 //!
-//! - **Lease of a share** (tenure): at most one process at a time holds `φ(k)`, normally a process of `k` itself.
+//! - **Lease of a share**: at most one process at a time holds `φ(k)`, normally a process of `k` itself.
 //! - **Loans**: the holder of a share lends parts of it to nodes that need them.
 //!
 //! Leases need no common clock. A process publishes heartbeats, readings `β` of its own clock. Another process answers (acks)
@@ -93,12 +93,15 @@ mod throttle;
 
 pub use crate::limiter::agreement::Agreement;
 pub use crate::limiter::bucket::{Bucket, Decision};
+pub use crate::limiter::escrow::claim::Begins;
 pub use crate::limiter::escrow::founding::{Founding, FoundingError};
+pub use crate::limiter::escrow::release::{Release, ReleaseAll};
 pub use crate::limiter::escrow::rows::Write;
-pub use crate::limiter::escrow::tenure::Begins;
-pub use crate::limiter::escrow::{Escrow, Release, ReleaseAll};
-pub use crate::limiter::fact::Seat;
-pub use crate::limiter::limiter::{Holding, LimitError, Limiter, Scopes};
+pub use crate::limiter::escrow::state::Escrow;
+pub use crate::limiter::fact::Process;
+pub use crate::limiter::limiter::error::LimitError;
+pub use crate::limiter::limiter::report::Holding;
+pub use crate::limiter::limiter::{Limiter, Scopes};
 pub use crate::limiter::pool::{Permit, Pool, PoolStanding};
 pub use crate::limiter::reach::Reach;
 pub use crate::limiter::share::{Base, Share, UNITS};

@@ -81,7 +81,7 @@ impl Founding {
 /// The times that follow from [`Founding::reclaim_after`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
-    /// The holder's lease (tenure) lasts for this time after an answered heartbeat, on the holder's clock.
+    /// The holder's lease lasts for this time after an answered heartbeat, on the holder's clock.
     pub(super) lease: Duration,
     /// A supporter counts the lease as lost after this time, on its own clock.
     pub(super) lease_over: Duration,
@@ -98,9 +98,9 @@ impl Times {
     pub(super) fn of(founding: &Founding) -> Self {
         // The two times stay in the right order as long as no clock runs an eighth faster than another one.
         let over = |time: Duration| time + time / 8 + Duration::from_millis(2);
-        let tenure = founding.reclaim_after;
-        let loan = tenure / 3;
-        let (beat, closing) = (loan / 4, tenure / 24);
-        Self { lease: tenure, lease_over: over(tenure), loan, loan_over: over(loan), heartbeat: beat, closing }
+        let lease = founding.reclaim_after;
+        let loan = lease / 3;
+        let (heartbeat, closing) = (loan / 4, lease / 24);
+        Self { lease, lease_over: over(lease), loan, loan_over: over(loan), heartbeat, closing }
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::limiter::escrow::Escrow;
-use crate::limiter::fact::{self, Fact, Seat};
-use crate::time::Time;
+use crate::limiter::fact::{self, Fact, Process};
 
 /// A row to write: the amounts by which the row's totals `added` and `removed` grow.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,69 +16,68 @@ pub struct Write {
 }
 
 /// The rows of this process.
-#[derive(Debug, Default)]
-pub(crate) struct Rows {
+#[derive(Debug)]
+pub(super) struct Rows {
+    config_fingerprint: u64,
+    nonce: u64,
     /// Their current totals, from which the growth of each write is computed.
     known: BTreeMap<String, (u64, u64)>,
     writes: VecDeque<Write>,
 }
 
-/// Output.
-impl Escrow {
-    /// The next row to write.
-    pub fn poll_write(&mut self) -> Option<Write> {
-        self.rows.writes.pop_front()
+impl Rows {
+    /// No rows yet. All keys carry the configuration's fingerprint and the number of the writing process.
+    pub(super) fn new(config_fingerprint: u64, nonce: u64) -> Self {
+        Self { config_fingerprint, nonce, known: BTreeMap::new(), writes: VecDeque::new() }
     }
 
-    /// The latest time to call [`Escrow::handle_timeout`], for heartbeats and expiries; [`Escrow::share`] states when shares
-    /// end.
-    pub fn poll_timeout(&self) -> Time {
-        let ends = self.held_claims().map(|(_, until)| until);
-        ends.chain([self.heartbeat_at]).min().unwrap_or(self.heartbeat_at)
+    /// Removes and returns the next row to write.
+    pub(super) fn poll(&mut self) -> Option<Write> {
+        self.writes.pop_front()
     }
 
     /// Raises a row of this process to a total.
-    pub(crate) fn write(&mut self, fact: &Fact, total: u64) {
-        let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
-        let row = self.rows.known.entry(key.clone()).or_default();
+    pub(super) fn write(&mut self, fact: &Fact, total: u64) {
+        let key = fact::encode(self.config_fingerprint, self.nonce, fact);
+        let row = self.known.entry(key.clone()).or_default();
         let more = total.saturating_sub(row.0);
         if more > 0 {
             row.0 = total;
-            self.rows.writes.push_back(Write { key, added: more, removed: 0 });
+            self.writes.push_back(Write { key, added: more, removed: 0 });
         }
     }
 
     /// Sets a row of this process to a value that can rise and fall.
-    pub(crate) fn write_gauge(&mut self, fact: &Fact, value: u64) {
-        let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
-        let row = self.rows.known.entry(key.clone()).or_default();
+    pub(super) fn write_gauge(&mut self, fact: &Fact, value: u64) {
+        let key = fact::encode(self.config_fingerprint, self.nonce, fact);
+        let row = self.known.entry(key.clone()).or_default();
         let shown = row.0 - row.1;
         let (added, removed) = (value.saturating_sub(shown), shown.saturating_sub(value));
         *row = (row.0 + added, row.1 + removed);
         let idle = value == 0;
         if idle {
-            self.rows.known.remove(&key);
+            self.known.remove(&key);
         }
-        self.rows.writes.push_back(Write { key, added, removed });
+        self.writes.push_back(Write { key, added, removed });
     }
 
     /// Closes the rows in which this process states what it returned to a lender that is gone.
-    pub(crate) fn close_answers_to(&mut self, lender: &Seat) {
-        let ours = self.rows.known.keys().filter(|key| key.starts_with("!r"));
+    pub(super) fn close_answers_to(&mut self, lender: &Process) {
+        let ours = self.known.keys().filter(|key| key.starts_with("!r"));
         let to = |key: &&String| matches!(fact::decode(key.as_bytes()), Some((_, _, Fact::Returned { to, .. })) if to == *lender);
         let keys: Vec<_> = ours.filter(to).cloned().collect();
         for key in keys {
-            if let Some((added, removed)) = self.rows.known.remove(&key) {
-                self.rows.writes.push_back(Write { key, added: 0, removed: added - removed });
+            if let Some((added, removed)) = self.known.remove(&key) {
+                self.writes.push_back(Write { key, added: 0, removed: added - removed });
             }
         }
     }
 
     /// Closes a row of this process permanently: it becomes zero and is later retired.
-    pub(crate) fn close(&mut self, fact: &Fact) {
-        let key = fact::encode(self.config_fingerprint, self.seat.nonce, fact);
-        if let Some((added, removed)) = self.rows.known.remove(&key) {
-            self.rows.writes.push_back(Write { key, added: 0, removed: added - removed });
+    pub(super) fn close(&mut self, fact: &Fact) {
+        let key = fact::encode(self.config_fingerprint, self.nonce, fact);
+        if let Some((added, removed)) = self.known.remove(&key) {
+            self.writes.push_back(Write { key, added: 0, removed: added - removed });
         }
     }
 }

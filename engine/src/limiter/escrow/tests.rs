@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use tallymesh_schemas::NodeName;
 
-use super::*;
+use crate::limiter::escrow::founding::Founding;
+use crate::limiter::escrow::release::ReleaseAll;
+use crate::limiter::escrow::state::Escrow;
+use crate::limiter::fact::{self, Fact};
+use crate::limiter::share::UNITS;
+use crate::limiter::target::Quota;
 use crate::time::Time;
 
 const NAME: &str = "campaign";
@@ -26,9 +31,9 @@ fn borrower() -> Escrow {
 
 /// A loan that `from` makes up: an answer to the borrower's heartbeat, and an amount.
 fn forge_loan(escrow: &mut Escrow, from: &str, process: u64, units: u64) {
-    let (to, term, now) = (escrow.seat.clone(), 1, escrow.now);
-    let ack = Fact::Ack { to: to.clone(), term };
-    let lent = Fact::Lent { to, term, name: NAME.into() };
+    let (to, lease, now) = (escrow.process.clone(), 1, escrow.now);
+    let ack = Fact::Ack { to: to.clone(), lease };
+    let lent = Fact::Lent { to, lease, name: NAME.into() };
     for (fact, total) in [(Fact::Heartbeat, 1), (ack, escrow.heartbeat), (lent, units)] {
         let key = fact::encode(escrow.config_fingerprint, process, &fact);
         escrow.learn(now, &name(from), key.as_bytes(), total, 0);
