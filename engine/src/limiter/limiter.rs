@@ -217,7 +217,10 @@ impl Limiter {
             return Err(LimitError::Taken(name.to_owned()));
         }
         let throttle = self.made(&mut sharing, name, spec, now)?;
-        throttle.set_spec(now, spec);
+        if throttle.set_spec(now, spec) {
+            sharing.wake(&throttle, now);
+            sharing.tick_at = now;
+        }
         Ok(throttle)
     }
 

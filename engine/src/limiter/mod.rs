@@ -88,6 +88,7 @@ mod pool;
 pub(crate) mod reach;
 mod share;
 mod soft;
+mod strategy;
 mod target;
 mod throttle;
 
@@ -105,6 +106,6 @@ pub use crate::limiter::limiter::{Limiter, Scopes};
 pub use crate::limiter::pool::{Permit, Pool, PoolStanding};
 pub use crate::limiter::reach::Reach;
 pub use crate::limiter::share::{Base, Share, UNITS};
-pub use crate::limiter::soft::Soft;
+pub use crate::limiter::soft::{Others, Soft};
 pub use crate::limiter::target::Quota;
 pub use crate::limiter::throttle::{Standing, Throttle};

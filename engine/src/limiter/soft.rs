@@ -39,6 +39,15 @@ pub struct Soft {
 
 const THOUSAND: u64 = 1000;
 
+/// Whether other nodes may admit from the same limit.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Others {
+    /// This node is alone, or acts as if it was.
+    None,
+    /// Others admit at the same time, so only a part of the burst may be used between two exchanges.
+    Some,
+}
+
 impl Soft {
     /// A full bucket. `epsilon` is the part of the burst that may be used between two exchanges, in thousandths; `heard` is the
     /// sum of the others' rows now.
@@ -158,10 +167,10 @@ impl Soft {
         }
     }
 
-    /// Takes `n` tokens if they are available. `alone` states that there are no other nodes. O(1), no allocation.
+    /// Takes `n` tokens if they are available. O(1), no allocation.
     #[inline]
-    pub fn take(&mut self, now: Time, n: u64, alone: bool) -> Decision {
-        let decision = self.check(now, n, alone);
+    pub fn take(&mut self, now: Time, n: u64, others: Others) -> Decision {
+        let decision = self.check(now, n, others);
         if decision.admitted() {
             self.level -= i128::from(n) * self.token();
             self.unshared = self.unshared.saturating_add(n);
@@ -185,7 +194,7 @@ impl Soft {
 
     /// Whether `n` tokens could be taken. O(1).
     #[inline]
-    pub fn check(&mut self, now: Time, n: u64, alone: bool) -> Decision {
+    pub fn check(&mut self, now: Time, n: u64, others: Others) -> Decision {
         self.settle(now);
         let wanted = i128::from(n) * self.token();
         if wanted > self.cap() || self.speed() == 0 {
@@ -196,7 +205,7 @@ impl Soft {
             let micros = (wanted - self.level).unsigned_abs().div_ceil(speed);
             return Decision::Refused { after: u64::try_from(micros).ok().map(Duration::from_micros) };
         }
-        if !alone && self.unshared > 0 && self.unshared.saturating_add(n) > self.between_exchanges() {
+        if others == Others::Some && self.unshared > 0 && self.unshared.saturating_add(n) > self.between_exchanges() {
             return Decision::Refused { after: Some(Duration::from_millis(10)) };
         }
         Decision::Admitted
@@ -305,7 +314,7 @@ mod tests {
             let (mut now, mut taken) = (0, Vec::new());
             for (pause, n) in steps {
                 now += pause;
-                while soft.take(Time(now), n, true).admitted() {
+                while soft.take(Time(now), n, Others::None).admitted() {
                     taken.push((now, n));
                 }
             }
@@ -329,9 +338,9 @@ mod tests {
                 let others: i64 = (0..3).filter(|i| *i != node).map(|i| used[i]).sum();
                 nodes[node].learn(Time(now), others);
                 nodes[node].exchanged(Time(now));
-                let admitted = nodes[node].take(Time(now), 1, false).admitted();
+                let admitted = nodes[node].take(Time(now), 1, Others::Some).admitted();
                 used[node] += i64::from(admitted);
-                prop_assert!(!admitted || whole.take(Time(now), 1, true).admitted());
+                prop_assert!(!admitted || whole.take(Time(now), 1, Others::None).admitted());
             }
         }
     }
@@ -357,10 +366,10 @@ mod tests {
     #[test]
     fn no_more_than_epsilon_is_used_between_two_exchanges() {
         let mut soft = Soft::new(rate("100/1s", 100), 250, 0, Time(0));
-        assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, false).admitted()).count(), 25);
+        assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, Others::Some).admitted()).count(), 25);
         soft.exchanged(Time(0));
-        assert!(soft.take(Time(0), 1, false).admitted());
-        assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, true).admitted()).count(), 74);
+        assert!(soft.take(Time(0), 1, Others::Some).admitted());
+        assert_eq!((0..100).filter(|_| soft.take(Time(0), 1, Others::None).admitted()).count(), 74);
     }
 
     /// A row that disappears does not hide the growth of another one.
@@ -377,7 +386,7 @@ mod tests {
     #[test]
     fn a_changed_rate_keeps_what_was_counted() {
         let mut soft = Soft::new(rate("10/1s", 10), 1000, 0, Time(0));
-        assert!(soft.take(Time(0), 8, true).admitted());
+        assert!(soft.take(Time(0), 8, Others::None).admitted());
         soft.set_rate(Time(0), rate("100/60s", 50), 1000);
         assert_eq!(soft.tokens(Time(0)), 2);
     }
@@ -388,6 +397,9 @@ mod tests {
         soft.learn(Time(0), 1_000_005);
         assert_eq!(soft.tokens(Time(0)), -10);
         soft.learn(Time(0), 3);
-        assert_eq!(soft.check(Time(0), 1, true), Decision::Refused { after: Some(Duration::from_millis(1100)) });
+        assert_eq!(
+            soft.check(Time(0), 1, Others::None),
+            Decision::Refused { after: Some(Duration::from_millis(1100)) }
+        );
     }
 }

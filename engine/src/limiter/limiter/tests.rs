@@ -107,3 +107,22 @@ fn what_was_taken_stays_taken() {
     alone.run(Duration::from_millis(200));
     assert!(!throttle.take(alone.now, 3).admitted() && throttle.take(alone.now, 1).admitted());
 }
+
+/// A throttle that becomes hard admits nothing before it has a share, also when it was hard before.
+#[test]
+fn a_throttle_that_becomes_hard_has_no_tokens_before_it_has_a_share() {
+    let mut alone = Alone::new();
+    let spec = |strength| ThrottleSpec::new("10/1s".parse().unwrap(), strength);
+    let with = |alone: &Alone, strength| alone.limiter.throttle("campaign 1", spec(strength), alone.now).unwrap();
+    let throttle = with(&alone, Strength::Hard);
+    assert!(throttle.take(alone.now, 10).admitted());
+    for _ in 0..2 {
+        assert!(with(&alone, Strength::Soft).take(alone.now, 10).admitted());
+        assert!(!with(&alone, Strength::Hard).take(alone.now, 1).admitted());
+        alone.run(Duration::from_millis(400));
+        assert!(!throttle.take(alone.now, 4).admitted() && throttle.take(alone.now, 1).admitted());
+        alone.run(Duration::from_secs(10));
+        assert_eq!(alone.visited(), 0, "it rests again");
+        assert!(throttle.take(alone.now, 10).admitted());
+    }
+}
