@@ -1,4 +1,5 @@
 //! The typed handle of structures whose keys are addresses.
+#![allow(clippy::indexing_slicing, reason = "positions are inside a key that this node has encoded")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! Checks the limits that a program declares, as reading a configuration file does.
+#![allow(clippy::indexing_slicing, reason = "a window of two has two elements")]
 
 use tallymesh_schemas::config::LimitsConfig;
 use tallymesh_schemas::key::{self, KeyError};

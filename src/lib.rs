@@ -42,6 +42,19 @@
 //! | `config` | configuration files: [`Config`], [`Builder::from_config`] |
 //! | `state` | the saved state, which keeps counts over restarts: [`Builder::data_dir`] |
 #![deny(missing_docs)]
+// A library has no panic on a path that input reaches. A file that needs an exception states why it cannot panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 /// Compiles the example that the README shows.
 #[cfg(doctest)]

@@ -1,4 +1,5 @@
 //! Limits for outbound and inbound traffic: rates and maxima, checked together for all scopes that apply.
+#![allow(clippy::indexing_slicing, reason = "positions are inside a key that this node has encoded")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,4 +1,5 @@
 //! The handle of a series.
+#![allow(clippy::indexing_slicing, reason = "positions are inside a key that this node has encoded")]
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;

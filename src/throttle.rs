@@ -1,4 +1,5 @@
 //! The handles of throttles and permits.
+#![allow(clippy::cast_possible_truncation, reason = "milliseconds of a process's life fit in 64 bits")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! A cache, shared by handles and driver: values by key; the last write wins.
+#![allow(clippy::cast_possible_truncation, reason = "a number of entries is below 64 bits")]
 
 use std::fmt;
 use std::ops::Bound;

@@ -46,6 +46,19 @@
 //! 7. `replica`: the replication state machine
 //! 8. `settings`, `display`
 #![deny(missing_docs)]
+// A library has no panic on a path that input reaches. A file that needs an exception states why it cannot panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 mod cache;
 #[cfg(feature = "canaries")]

@@ -2,17 +2,6 @@
 //!
 //! A frame has a header of four bytes (the protocol version, and the payload's length in 24 bits little-endian) and a payload,
 //! which is one [`Message`](crate::message::Message).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use crate::bounds;
 

@@ -7,6 +7,19 @@
 //! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than a
 //! bound in [`bounds`] allows.
 #![deny(missing_docs)]
+// A library has no panic on a path that input reaches. A file that needs an exception states why it cannot panic.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
+    )
+)]
 
 pub mod actor;
 pub mod admin;

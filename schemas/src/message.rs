@@ -1,16 +1,5 @@
 //! The messages in which two nodes exchange rows. docs/protocol.md describes the protocol. Golden vectors in `schemas/tests`
 //! pin the bytes.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use serde::{Deserialize, Serialize};
 

@@ -19,17 +19,6 @@
 //!
 //! A row of a cache has its stamp in `added` and the hash of its content in `removed`, 0 when the entry was removed. Only the
 //! winner, the entry that reads return, is sent with its content and without the hash: the receiver computes the hash.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use crate::actor::Version;
 use crate::bounds;

@@ -2,17 +2,6 @@
 //!
 //! The engine produces [`Change`]s and accepts [`Part`]s back. The storage in between needs only the types of this module.
 //! A saved row is a batch of one row ([`rows`](crate::rows)) with its key, under the slot that its owner gave it.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use serde::{Deserialize, Serialize};
 

@@ -1,15 +1,4 @@
 //! LEB128 variable-length integers and zigzag, as the row codec uses them.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 /// Appends `value` in 1 to 10 bytes.
 pub fn put(buf: &mut Vec<u8>, mut value: u64) {

@@ -4,6 +4,7 @@
 //! After a kill, the database checks its newest commit. If the check fails, the database takes the commit as unfinished and
 //! goes back to the previous one. A completed commit that is damaged looks the same. The seal distinguishes the two cases: it
 //! is written after a commit is complete. It has two places that are written in turn, so one of them is valid at every moment.
+#![allow(clippy::cast_possible_truncation, reason = "a small constant")]
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,4 +1,5 @@
 //! The queue of events for the reader.
+#![allow(clippy::cast_possible_truncation, reason = "INBOX_BYTES is a constant below 2^32")]
 
 use std::sync::Arc;
 

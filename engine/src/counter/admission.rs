@@ -1,4 +1,5 @@
 //! Holds an address within limits of the address and of the blocks around it.
+#![allow(clippy::indexing_slicing, reason = "positions are inside a key that this node has encoded")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

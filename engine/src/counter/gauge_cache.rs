@@ -3,6 +3,7 @@
 //! The counts are those of a [`Structure`] of events. Rows of all runs count. The removal of an entry clears the totals that
 //! are known of it, so concurrent counts stay. Each node determines the last change of an entry from the rows that reach it.
 //! [Marks](crate::counter::marks) state the age of rows that arrive late.
+#![allow(clippy::cast_possible_truncation, reason = "the remainder is below the number of nodes")]
 
 use std::collections::BTreeSet;
 use std::fmt;

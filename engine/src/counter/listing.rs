@@ -3,6 +3,11 @@
 //! A listing of the cluster-wide view reads the live index, one page at a time under the ledger's lock. So a listing of any
 //! length takes the memory of one page, and each page shows the counts at the moment when it is read. The view of one node
 //! has no index: its rows are collected and sorted when the listing begins.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "positions are inside a key that this node has encoded"
+)]
 
 use std::ops::Bound;
 use std::sync::Arc;

@@ -1,15 +1,4 @@
 //! Snapshots of an actor: the rows arrive in pieces in a staging copy and replace the earlier rows when they are complete.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 use tallymesh_schemas::Actor;
 use tallymesh_schemas::message::Delta;

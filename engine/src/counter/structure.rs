@@ -1,4 +1,5 @@
 //! A replicated structure, shared by handles and driver: counting and reading from any thread.
+#![allow(clippy::indexing_slicing, reason = "positions are inside a key that this node has encoded")]
 
 use std::collections::BTreeMap;
 use std::fmt;

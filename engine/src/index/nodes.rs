@@ -1,6 +1,11 @@
 //! The inner nodes of the radix tree: sorted arrays in four sizes, with one arena per size.
 //!
 //! The aggregate of an edge is a type parameter. A tree that only orders has an empty aggregate, which takes no memory.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "positions in a node are found in the node itself, and a node has at most 256 children"
+)]
 
 use crate::keyspace::id::CellId;
 

@@ -7,6 +7,7 @@
 //!
 //! Leaves are cell numbers; the caller provides the key of a number ([`KeyOf`]). No key, followed by a zero byte, may be a
 //! prefix of another key.
+#![allow(clippy::indexing_slicing, reason = "positions are below the length of a key that the caller has checked")]
 
 use std::ops::Bound;
 

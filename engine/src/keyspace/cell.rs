@@ -1,5 +1,6 @@
 //! A key's cell: this node's own count, which any thread changes without a lock, and the sum of the other actors' counts,
 //! which the ledger writes. It is one cache line, so that counting touches only one.
+#![allow(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "words of a key are inside the cell")]
 
 use tallymesh_schemas::bounds;
 

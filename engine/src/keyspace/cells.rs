@@ -4,6 +4,12 @@
 //! A number contains the segment and the place in it, because computing them would cost as much as the addition. Segments
 //! grow with the number of cells. A cell that is given back is reused for the next key; segments stay until the structure is
 //! dropped.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "cells are numbered by this table, in segments that it has made"
+)]
 
 use std::sync::{Arc, OnceLock};
 

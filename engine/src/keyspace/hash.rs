@@ -1,4 +1,9 @@
 //! The hash of keys. It is the same on every node and machine, because fingerprints compare it.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "a tail of a key is shorter than a word; a hash takes the low bits on purpose"
+)]
 
 pub(crate) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 pub(crate) const FACTOR: u64 = 0xd1b5_4a32_d192_ed03;

@@ -1,4 +1,5 @@
 //! The forms of a key: copied out of its cell, and prepared for a search.
+#![allow(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "words of a key are inside the key")]
 
 use std::ops::Deref;
 

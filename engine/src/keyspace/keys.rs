@@ -1,4 +1,9 @@
 //! From a key to its cell: a hash table in shards, so that threads that count different keys rarely contend.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "a hash is masked to the number of shards"
+)]
 
 use std::sync::Arc;
 

@@ -3,6 +3,11 @@
 //!
 //! A number and its hash share eight bytes, so a search touches one cache line before the cell, and growth reads no keys.
 //! Removal leaves no mark: later entries move up (Knuth, The Art of Computer Programming 3, 6.4, algorithm R).
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "a hash is masked to the length of the table"
+)]
 
 use crate::keyspace::id::CellId;
 

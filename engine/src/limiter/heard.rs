@@ -6,6 +6,7 @@
 //! later one: a bucket that replays the result is never fuller than one that saw both. The rows may show more than the samples,
 //! from before this node listened or because old samples were removed. That surplus counts as admitted at the **floor**, the
 //! last moment at which it can have happened. So a missing history is never mistaken for an unused name.
+#![allow(clippy::indexing_slicing, reason = "positions are inside the ring")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

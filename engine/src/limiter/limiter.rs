@@ -1,5 +1,6 @@
 //! The limits of one structure on one node. Connects throttles and pools with escrow, and escrow with the structure's
 //! rows.
+#![allow(clippy::indexing_slicing, reason = "a shard's number is taken modulo the number of shards")]
 
 pub(crate) mod error;
 pub(crate) mod report;

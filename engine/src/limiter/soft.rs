@@ -1,4 +1,5 @@
 //! The soft limiter: every node decides locally, from its own admissions and the admissions of others that it has received.
+#![allow(clippy::cast_possible_truncation, reason = "microseconds of a process's life fit in 64 bits")]
 
 use std::time::Duration;
 

@@ -3,6 +3,7 @@
 //!
 //! Every node computes this locally from its own knowledge. Correctness does not depend on equal results: a share moves only
 //! because its owner lends it or its borrower returns it, whatever other nodes compute as fair.
+#![allow(clippy::cast_possible_truncation, clippy::indexing_slicing, reason = "indices run over one list of parties")]
 
 /// One node, as the computation of targets sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -6,17 +6,6 @@
 //!
 //! Counting and reading bypass it: callers use the [`Structure`]s that it returns. When a structure changes, it calls the
 //! `wake` that it was made with, and the driver calls [`Replica::handle_changes`].
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::cast_possible_truncation,
-        clippy::cast_possible_wrap,
-        clippy::cast_sign_loss
-    )
-)]
 
 mod config;
 mod events;

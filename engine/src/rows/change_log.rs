@@ -5,6 +5,11 @@
 //! A new chunk that begins while more than half of the log may be dead starts a sweep over twice a chunk's entries, from the
 //! end of the last sweep, and removes the dead ones. During one full round of sweeps, half as many entries are appended as
 //! there were. So the log never has more than about twice as many entries as there are rows, of 6 to 9 bytes each.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "positions are inside the log that they were found in"
+)]
 
 use std::collections::VecDeque;
 

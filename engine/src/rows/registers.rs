@@ -3,6 +3,7 @@
 //! A row states when its actor last wrote a key, and the hash of what it wrote. The value itself is stored here, once per
 //! key. Of two writes the later one wins, whichever rows state them and in whichever order these arrive. A write that has
 //! won here stays until a greater write supersedes it, or until the last row of its key is dropped.
+#![allow(clippy::cast_possible_truncation, reason = "a key and a value are bounded far below 32 bits")]
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -5,6 +5,11 @@
 //! more in a separate table; few counts do, but all stamps and hashes of caches do. A chunk is made only if its slots are
 //! used, or if nearly all slots of the existing chunks are. So a row takes no more than about a hundred bytes, wherever its
 //! slot is (I6).
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "a slot is looked up in the directory before its chunk is indexed; packed fields have checked widths"
+)]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! `limits { … }`: throttles, and the maxima of open connections.
+#![allow(clippy::indexing_slicing, reason = "each setting has at least one word")]
 
 use std::time::Duration;
 

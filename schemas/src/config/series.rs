@@ -1,4 +1,5 @@
 //! `audit_series "NAME" { … }`: a named series. Also all series of a file, those of the audit included.
+#![allow(clippy::indexing_slicing, reason = "a position of an enumeration is inside its list")]
 
 use hcl::edit::structure::Block;
 

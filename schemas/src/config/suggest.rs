@@ -1,4 +1,5 @@
 //! Finds the known word that an unknown word was meant to be.
+#![allow(clippy::indexing_slicing, reason = "rows and columns of one table of distances")]
 
 use std::fmt::Display;
 

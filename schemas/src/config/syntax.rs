@@ -1,4 +1,5 @@
 //! Parses text to HCL. It bounds size and nesting first, and turns the parser's error into one that says what to do.
+#![allow(clippy::indexing_slicing, reason = "positions of a text come from its parser")]
 
 use hcl::edit::parser::{self, Error};
 use hcl::edit::structure::Body;

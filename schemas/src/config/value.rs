@@ -3,6 +3,11 @@
 //! A value is a literal: a string, a number, `true` or `false`, or a list of strings, with or without parentheses. The reader
 //! refuses variables, functions and operators and does not evaluate them: no setting needs them, and the evaluation of `hcl-rs`
 //! panics on an overflow or a remainder of zero.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a number of a configuration was checked against its range"
+)]
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;

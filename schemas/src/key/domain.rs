@@ -2,6 +2,11 @@
 //!
 //! The key is the name in A-labels (UTS 46, non-transitional): ASCII, lower case, no dot at the end. `idna` does the mapping.
 //! This module refuses, with a reason, what `idna` would drop silently and what is not a valid name.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "positions are inside a name whose length was checked"
+)]
 
 use std::borrow::Cow;
 use std::net::IpAddr;
