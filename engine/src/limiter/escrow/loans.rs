@@ -3,6 +3,7 @@
 //! A loan belongs to a **loan lease** between two processes. While the lender answers the borrower's heartbeats in that lease,
 //! the borrower may use its loans. When the lender has not answered for long enough, the lease is over for both, for the
 //! borrower first.
+#![allow(clippy::indexing_slicing, reason = "indices run over one list of parties")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
