@@ -196,7 +196,7 @@ fn of(actor: &Actor, value: &str, later: u64) -> (Part, tallymesh_engine::Row) {
 /// and then this node is the only one that can tell of it. It does once it knows that the other row is still what its owner
 /// has: had the write been removed since, that row would have gone before the removal. Where it is gone, so is the write.
 #[test]
-fn what_the_forgotten_had_is_told_if_it_still_outdoes_something() {
+fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_another() {
     for retired in [false, true] {
         let [gone, lives] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
         let (outdone, wins) = (of(&lives, "outdone", 0).0, of(&gone, "wins", 10).0);
@@ -227,7 +227,7 @@ fn what_the_forgotten_had_is_told_if_it_still_outdoes_something() {
 
 /// As before, where what it outdoes is of a run that has ended: that one's rows are where they were as long as somebody says so.
 #[test]
-fn what_the_forgotten_had_is_told_if_it_outdoes_an_ended_run() {
+fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_an_ended_run() {
     for still in [false, true] {
         let [gone, ended] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
         let (outdone, wins) = (of(&ended, "outdone", 0).0, of(&gone, "wins", 10).0);
@@ -266,7 +266,7 @@ fn what_the_forgotten_had_is_told_if_it_outdoes_an_ended_run() {
 /// A row was saved whose value was never here. What was read was written before it, and is read no more; nor is what comes now
 /// and was written before it. Its value is, when it comes.
 #[test]
-fn what_a_row_without_value_outdoes_is_not_read() {
+fn what_a_row_without_value_supersedes_is_not_read() {
     let [c, d, e] = ["c", "d", "e"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
     let ((first, _), (between, _), (last, row)) = (of(&d, "first", 0), of(&e, "between", 5), of(&c, "last", 10));
     let mut hollow = last.clone();

@@ -12,7 +12,7 @@ use crate::wire::{NAME, Wire, config, encoded, read, spec};
 /// I1, I6. A second process has had a node's name, with a later run, and only one without a link to the node has heard of it. Whoever has a
 /// link to the node believes nobody else which run it is in, and asks it: so it hears of the other one, and goes on as a later run.
 #[test]
-fn who_has_a_second_process_under_its_name_hears_of_it_from_whoever_is_linked() {
+fn a_node_learns_of_a_second_process_of_its_name_from_every_linked_peer() {
     let mut wire = Wire::new(&["b", "middle", "c"]);
     wire.up(0, 1);
     wire.up(1, 2);

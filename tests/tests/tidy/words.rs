@@ -46,6 +46,7 @@ fn replaced_words_are_not_used() {
     let banned = banned();
     assert!(banned.len() >= 10, "{banned:?}");
     let mut paths = files(FOLDERS, "rs");
+    paths.extend(files(&["docs"], "md"));
     paths.extend(["README.md", "CONTRIBUTING.md"].map(str::to_owned));
     let found: Vec<_> = paths.iter().flat_map(|path| wrong(path, &read(path), &banned)).collect();
     assert!(found.is_empty(), "{} uses:\n{}", found.len(), found.join("\n"));
