@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limiter::{Limiter, Reach};
-use tallymesh_engine::replica::{Verification, Verifier};
+use tallymesh_engine::replica::{Backlog, Verification, Verifier};
 use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time};
 use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, bounds};
 use tallymesh_transport::{Endpoint, Events, Gate, Link};
@@ -261,7 +261,8 @@ impl Driver {
         }
         for mut verifying in std::mem::take(&mut self.verifying) {
             let linked = |name: &NodeName| self.topology.links_to(name);
-            if let Some(found) = verifying.verifier.poll(&mut self.replica, now, linked, self.behind) {
+            let backlog = if self.behind { Backlog::Waiting } else { Backlog::Empty };
+            if let Some(found) = verifying.verifier.poll(&mut self.replica, now, linked, backlog) {
                 let _ = verifying.reply.send(found);
                 continue;
             }

@@ -59,7 +59,7 @@ fn saved(replica: &mut Replica) -> Vec<Batch> {
     let mut batches = Vec::new();
     while let Some(batch) = replica.poll_save() {
         assert!(replica.poll_save().is_none(), "one at a time");
-        replica.handle_saved(true, batch.commit);
+        replica.handle_saved();
         batches.push(batch);
     }
     batches
@@ -103,9 +103,9 @@ fn what_was_not_saved_comes_again() {
     }
     let first = replica.poll_save().unwrap();
     assert!(!first.complete, "there is more");
-    replica.handle_saved(true, first.commit);
-    let second = replica.poll_save().unwrap();
-    replica.handle_saved(false, second.commit);
+    replica.handle_saved();
+    replica.poll_save().unwrap();
+    replica.handle_not_saved();
     let all = saved(&mut replica);
     assert_eq!(all[0], first, "from the beginning");
     assert_eq!(part(&all, "sessions").rows.len(), 40);

@@ -6,7 +6,7 @@ mod wire;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-use tallymesh_engine::replica::{Fault, NotHeld, Outcome, Verification, Verifier};
+use tallymesh_engine::replica::{Backlog, Fault, NotHeld, Outcome, Verification, Verifier};
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
 use tallymesh_schemas::{Actor, Bound, Incarnation, NodeName, bounds};
 use wire::{Wire, name, spec};
@@ -33,7 +33,7 @@ fn verify(wire: &mut Wire, mut step: impl FnMut(&mut Wire)) -> (Verification, Du
     let mut verifier = Verifier::new(&mut wire.replicas[0], now, PATIENCE);
     loop {
         let now = wire.now;
-        if let Some(found) = verifier.poll(&mut wire.replicas[0], now, |_| true, false) {
+        if let Some(found) = verifier.poll(&mut wire.replicas[0], now, |_| true, Backlog::Empty) {
             return (found, wire.now.mono.since(began));
         }
         step(wire);
@@ -93,7 +93,7 @@ fn an_unlinked_member_is_named() {
     // In a large one it need not: others pass its rows on.
     let mut verifier = Verifier::new(&mut wire.replicas[0], now, PATIENCE);
     wire.talk();
-    let found = verifier.poll(&mut wire.replicas[0], now, |_| false, false).unwrap();
+    let found = verifier.poll(&mut wire.replicas[0], now, |_| false, Backlog::Empty).unwrap();
     assert_eq!((found.outcome(), found.beyond), (Outcome::Converged, vec![name("c")]));
 }
 
@@ -144,9 +144,9 @@ fn a_node_that_is_slow_itself_blames_nobody() {
     let mut verifier = Verifier::new(&mut wire.replicas[0], now, PATIENCE);
     wire.now.mono = wire.now.mono.after(PAUSE_AND_MORE);
     let now = wire.now;
-    assert_eq!(verifier.poll(&mut wire.replicas[0], now, |_| true, true), None, "it reads first");
+    assert_eq!(verifier.poll(&mut wire.replicas[0], now, |_| true, Backlog::Waiting), None, "it reads first");
     wire.talk();
-    let found = verifier.poll(&mut wire.replicas[0], now, |_| true, false).unwrap();
+    let found = verifier.poll(&mut wire.replicas[0], now, |_| true, Backlog::Empty).unwrap();
     assert_eq!(found.outcome(), Outcome::Converged);
     // Nor when it never comes to it.
     let mut verifier = Verifier::new(&mut wire.replicas[0], now, PATIENCE);
@@ -154,7 +154,7 @@ fn a_node_that_is_slow_itself_blames_nobody() {
     while found.is_none() {
         wire.now.mono = wire.now.mono.after(PAUSE_AND_MORE);
         let now = wire.now;
-        found = verifier.poll(&mut wire.replicas[0], now, |_| true, true);
+        found = verifier.poll(&mut wire.replicas[0], now, |_| true, Backlog::Waiting);
     }
     let found = found.unwrap();
     assert_eq!((found.outcome(), found.late), (Outcome::NotCompared, vec![name("b"), name("c")]));

@@ -22,7 +22,7 @@ pub(super) enum Work {
 #[derive(Debug)]
 pub(super) enum Done {
     /// The result of writing a batch.
-    Written { result: Result<(), String>, commit: bool, complete: bool },
+    Written { result: Result<(), String>, complete: bool },
     /// Whether the file is in its place.
     Looked(Result<(), String>),
 }
@@ -46,8 +46,7 @@ impl Keeper {
                     Work::Look => Done::Looked(writer.look()),
                     Work::Write { batch, upto_ms } => {
                         let result = writer.write(&batch, upto_ms);
-                        let Batch { commit, complete, .. } = batch;
-                        Done::Written { result, commit, complete }
+                        Done::Written { result, complete: batch.complete }
                     }
                 };
                 if says.send(done).is_err() {

@@ -141,7 +141,7 @@ impl Saving {
     /// Waits for the result of the work that the thread received.
     pub(crate) async fn done(&mut self) -> Outcome {
         let ended = Err("the thread that saves has ended".to_owned());
-        let ended = Done::Written { result: ended, commit: true, complete: true };
+        let ended = Done::Written { result: ended, complete: true };
         Outcome(self.keeper.done().await.unwrap_or(ended))
     }
 
@@ -149,8 +149,11 @@ impl Saving {
     pub(crate) fn handle(&mut self, outcome: Outcome, replica: &mut Replica, now: Now) {
         let (result, complete) = match outcome.0 {
             Done::Looked(result) => (result, true),
-            Done::Written { result, commit, complete } => {
-                replica.handle_saved(result.is_ok(), commit);
+            Done::Written { result, complete } => {
+                match result {
+                    Ok(()) => replica.handle_saved(),
+                    Err(_) => replica.handle_not_saved(),
+                }
                 (result, complete)
             }
         };

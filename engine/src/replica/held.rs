@@ -1,13 +1,17 @@
 //! A structure as the replica holds it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tallymesh_schemas::saved::Shape;
-use tallymesh_schemas::{Class, Version};
+use tallymesh_schemas::{Class, StructureId, Version};
 
 use crate::counter::structure::Structure;
 use crate::replica::runs::round::Round;
 use crate::time::Time;
+
+/// The structures by their id on the wire.
+pub(crate) type Structures = BTreeMap<StructureId, Held>;
 
 /// A structure and the replica's state for it.
 #[derive(Debug)]
@@ -28,8 +32,10 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(structure: Arc<Structure>, joining: bool, shared: bool) -> Self {
-        Self { structure, flushed: 0, flushed_at: None, joining, shared, persists: false, round: None }
+    /// A structure that is exchanged with peers.
+    pub(crate) fn new(structure: Arc<Structure>) -> Self {
+        let joining = !structure.spec().snapshot;
+        Self { structure, flushed: 0, flushed_at: None, joining, shared: true, persists: false, round: None }
     }
 
     /// Whether a verification compares its copies. The settings of nodes are not data of a service.

@@ -1,7 +1,7 @@
 //! The bounds that a replica has reached, and what it does not hold for that reason (I14).
 
 use tallymesh_schemas::bound::{self, Bound};
-use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
+use tallymesh_schemas::bounds;
 
 use crate::replica::Replica;
 
@@ -9,7 +9,7 @@ impl Replica {
     /// The bounds reached since the start: those of the replica, and those of each structure. All windows of a series count as
     /// one place.
     pub fn bounds(&self) -> Vec<bound::Report> {
-        let mut reports = self.tally.reports(limit);
+        let mut reports = self.output.tally.reports(limit);
         for held in self.structures.values() {
             let name = held.structure.spec().name.as_str();
             let place = name.split_once('@').map_or(name, |(series, _)| series);
@@ -23,17 +23,6 @@ impl Replica {
             }
         }
         reports
-    }
-
-    /// A peer reports a run that has no place here.
-    pub(crate) fn has_no_place(&mut self, id: StructureId, actor: &Actor) {
-        self.unheld.part((id, actor.clone()));
-    }
-
-    /// `teller` reports a node that has no place here.
-    pub(crate) fn note_unheld_node(&mut self, node: &NodeName, teller: &NodeName) {
-        self.tally.reached(Bound::Nodes);
-        self.unheld.node(node, teller);
     }
 }
 

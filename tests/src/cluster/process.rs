@@ -179,7 +179,11 @@ impl Cluster {
         {
             node.disk.note(caches::told(process.caches.values(), &process.cache_seen));
             let written = node.disk.write(now, &batch);
-            process.replica.handle_saved(written, batch.commit);
+            if written {
+                process.replica.handle_saved();
+            } else {
+                process.replica.handle_not_saved();
+            }
             next = if written && !batch.complete { Duration::from_millis(1) } else { every };
             self.trace.mark(if written { "saved" } else { "not saved" });
         }

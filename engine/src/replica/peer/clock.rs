@@ -33,9 +33,6 @@ pub(crate) struct ClusterTime {
     pub(crate) at: Time,
 }
 
-/// One digest may have been delayed for long: a clock counts as off when two in a row show it.
-pub(crate) const OFF: u32 = 2;
-
 impl Reading {
     pub(crate) fn now(&self, now: Now) -> u64 {
         self.unix_ms.saturating_add(millis(now.mono.since(self.at)))

@@ -3,20 +3,16 @@
 //! Every digest carries its sender's wall clock. A node cannot detect by itself that its wall clock is wrong. When at least
 //! three clocks are known, including this node's own, their median is right unless most of them are wrong.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, SeriesSpec, bounds};
+use tallymesh_schemas::{NodeName, bounds};
 
-use crate::replica::Replica;
-use crate::replica::peer::clock::{ClusterTime, OFF, PeerClock, Reading};
-use crate::replica::report::Event;
-use crate::time::{Now, millis};
+use crate::replica::peer::clock::{ClusterTime, PeerClock, Reading};
+use crate::time::{Now, Time, millis};
 
 /// After so many digest intervals a reading is stale: the cluster's time does not use it.
 const STALE: u32 = 10;
-
-/// This node determines the cluster's time more often than that: at each sweep.
-const LOOK: Duration = Duration::from_secs(2);
 
 /// The minimum number of clocks for a majority decision.
 const MAJORITY: usize = 3;
@@ -25,83 +21,100 @@ const MAJORITY: usize = 3;
 /// on stamps from the future, so that the node switches before it refuses stamps of other nodes.
 const FOLLOW: Duration = Duration::from_secs(bounds::MAX_DRIFT.as_secs() / 2);
 
-impl Replica {
-    /// How far the clocks of two nodes may differ without consequences: the least of the bounds of the structures that this
-    /// node shares. Caches refuse a write that lies further ahead than [`bounds::MAX_DRIFT`]. In a series, a node whose clock
-    /// is off by a whole window counts in other windows. `None` if nothing depends on the wall clock.
-    pub fn clock_bound(&self) -> Option<Duration> {
-        let shared = self.series().map(|series| series.spec()).filter(|spec| spec.replicate);
-        let windows = shared.map(|spec: &SeriesSpec| Duration::from_millis(spec.interval_ms()));
-        let mut caches = self.structures.values().filter(|held| held.shared && held.structure.is_cache());
-        windows.chain(caches.next().map(|_| bounds::MAX_DRIFT)).min()
+/// One digest may have been delayed for long: a clock counts as off when two in a row show it.
+const OFF: u32 = 2;
+
+/// The last readings of the peers' clocks, and the cluster's time.
+#[derive(Debug)]
+pub(crate) struct Clocks {
+    /// The last readings of the clocks of linked peers.
+    readings: BTreeMap<NodeName, Reading>,
+    /// After how long a reading is stale.
+    stale: Duration,
+    /// The time that most of the known clocks show.
+    cluster_time: Option<ClusterTime>,
+    /// The time of the last reading of a peer's clock, or else the first time that was known.
+    heard_at: Option<Time>,
+}
+
+/// The change that a reading of a clock shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClockChange {
+    None,
+    /// The clock is off since this reading.
+    Off {
+        /// The clock offset.
+        by: Duration,
+        /// Whether the peer's clock is ahead.
+        ahead: bool,
+    },
+    /// The clock was off before this reading, and it is still off.
+    StillOff,
+    /// The clock was off, and it is right again.
+    Right,
+}
+
+impl Clocks {
+    pub(crate) fn new(digest_interval: Duration) -> Self {
+        let stale = digest_interval.saturating_mul(STALE);
+        Self { readings: BTreeMap::new(), stale, cluster_time: None, heard_at: None }
     }
 
-    /// The clocks of all peers that have reported theirs, as of their last report, in order of name.
-    pub fn clocks(&self) -> Vec<PeerClock> {
-        let readings = self.links.iter().filter_map(|(peer, link)| Some((peer, link.clock?)));
-        let clock = |(peer, reading): (&NodeName, Reading)| PeerClock {
+    /// The link to a peer is down or new: its earlier reading does not count any more.
+    pub(crate) fn forget(&mut self, peer: &NodeName) {
+        self.readings.remove(peer);
+    }
+
+    /// The last readings, in order of name.
+    pub(crate) fn list(&self) -> Vec<PeerClock> {
+        let clock = |(peer, reading): (&NodeName, &Reading)| PeerClock {
             peer: peer.clone(),
             ahead_ms: reading.ahead_ms,
             beyond: reading.beyond >= OFF,
         };
-        readings.map(clock).collect()
+        self.readings.iter().map(clock).collect()
     }
 
-    /// How far this node's window clock is ahead of its wall clock, because the wall clock has gone back a little.
-    pub fn windows_ahead(&self, now: Now) -> Duration {
-        Duration::from_millis(self.clock.unix_ms().saturating_sub(now.unix_ms))
-    }
-
-    /// Records a peer's clock reading, and reports a clock that is off, once.
-    pub(crate) fn compare_clocks(&mut self, now: Now, peer: &NodeName, unix_ms: u64) {
-        self.read_clock(now);
-        let bound = self.clock_bound();
+    /// Records a reading of a peer's clock. The clock is off if it differs by more than `bound`.
+    pub(crate) fn read(&mut self, now: Now, peer: &NodeName, unix_ms: u64, bound: Option<Duration>) -> ClockChange {
         let ahead = unix_ms > now.unix_ms;
         let by = Duration::from_millis(unix_ms.abs_diff(now.unix_ms));
         let off = bound.is_some_and(|bound| by > bound);
-        let Some(link) = self.links.get_mut(peer) else { return };
-        let before = link.clock.map_or(0, |reading| reading.beyond);
+        let before = self.readings.get(peer).map_or(0, |reading| reading.beyond);
         let beyond = if off { before.saturating_add(1) } else { 0 };
         let ahead_ms = difference(unix_ms, now.unix_ms);
-        self.clock_heard_at = Some(now.mono);
-        link.clock = Some(Reading { unix_ms, at: now.mono, ahead_ms, beyond });
-        self.counters.clocks_off += u64::from(beyond >= OFF);
-        if beyond == OFF {
-            self.event(Event::ClockOff { peer: peer.clone(), by, ahead });
-        } else if beyond == 0 && before >= OFF {
-            self.event(Event::ClockRight { peer: peer.clone() });
+        self.heard_at = Some(now.mono);
+        self.readings.insert(peer.clone(), Reading { unix_ms, at: now.mono, ahead_ms, beyond });
+        match beyond {
+            OFF => ClockChange::Off { by, ahead },
+            0 if before >= OFF => ClockChange::Right,
+            _ if beyond > OFF => ClockChange::StillOff,
+            _ => ClockChange::None,
         }
     }
 
     /// Determines the cluster's time again. If too few clocks are known, it continues from the last known time: a node that
     /// followed the others must not fall back because it cannot reach some of them.
-    pub(crate) fn follow_clocks(&mut self, now: Now) {
-        let clocks = self.fresh_clocks(now);
+    pub(crate) fn update(&mut self, now: Now) {
+        let clocks = self.fresh(now);
         if clocks.len() >= MAJORITY
             && let Some(median) = clocks.get((clocks.len() - 1) / 2)
         {
             self.cluster_time = Some(ClusterTime { unix_ms: *median, at: now.mono });
         }
-        let cluster_ms = self.cluster_ms(now);
-        let (lead, upto) = (cluster_ms.saturating_sub(now.unix_ms), cluster_ms.saturating_add(millis(LOOK)));
-        for held in self.structures.values().filter(|held| held.structure.is_cache()) {
-            held.structure.set_lead(lead, upto);
-        }
     }
 
     /// The current times of all clocks with a fresh reading, including this node's own, in order.
-    fn fresh_clocks(&self, now: Now) -> Vec<u64> {
-        let stale = self.config.digest_interval.saturating_mul(STALE);
-        let readings = self.links.values().filter_map(|link| link.clock);
-        let fresh = readings.filter(|reading| now.mono.since(reading.at) <= stale);
+    fn fresh(&self, now: Now) -> Vec<u64> {
+        let fresh = self.readings.values().filter(|reading| now.mono.since(reading.at) <= self.stale);
         let mut clocks: Vec<u64> = fresh.map(|reading| reading.now(now)).chain([now.unix_ms]).collect();
         clocks.sort_unstable();
         clocks
     }
 
-    /// The value of [`Replica::cluster_ms`], unless two clocks disagree and no third one decides.
+    /// The value of [`Clocks::cluster_ms`], unless two clocks disagree and no third one decides.
     pub(crate) fn certain_ms(&self, now: Now) -> Option<u64> {
-        self.clocks_agree(now, FOLLOW).then(|| self.cluster_ms(now))
+        self.agree(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
     /// The time that decides when cache entries and tombstones expire: the cluster's time, or the earliest clock if two
@@ -109,21 +122,21 @@ impl Replica {
     /// knows no other clock, nothing expires until a minute after its start or after the last reading of another clock: the
     /// result is 0.
     pub(crate) fn expiry_ms(&mut self, now: Now) -> u64 {
-        let heard_at = *self.clock_heard_at.get_or_insert(now.mono);
-        let clocks = self.fresh_clocks(now);
+        let heard_at = *self.heard_at.get_or_insert(now.mono);
+        let clocks = self.fresh(now);
         let alone = clocks.len() < 2 && self.cluster_time.is_none();
         if alone && now.mono.since(heard_at) <= bounds::MAX_DRIFT {
             return 0;
         }
         match clocks.first() {
-            Some(earliest) if !self.clocks_agree(now, bounds::MAX_DRIFT) => *earliest,
+            Some(earliest) if !self.agree(now, bounds::MAX_DRIFT) => *earliest,
             _ => self.cluster_ms(now),
         }
     }
 
     /// Whether there are enough clocks for a majority, or the known clocks differ by no more than `within`.
-    pub(crate) fn clocks_agree(&self, now: Now, within: Duration) -> bool {
-        let clocks = self.fresh_clocks(now);
+    pub(crate) fn agree(&self, now: Now, within: Duration) -> bool {
+        let clocks = self.fresh(now);
         let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
         clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::message::{DigestEntry, Tombstone, Want};
@@ -10,8 +11,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, boun
 use crate::counter::journal::Mark;
 use crate::counter::sync::{Progress, Start};
 use crate::random::Random;
-use crate::replica::config::Config;
-use crate::replica::peer::clock::Reading;
+use crate::replica::peer::request::Request;
 use crate::replica::stream::{StreamId, Vector};
 use crate::time::Time;
 
@@ -131,7 +131,6 @@ pub(crate) struct Link {
     /// Structures for which the peer has another kind or name.
     pub(crate) mismatched: BTreeSet<StructureId>,
     pub(crate) digest: Option<DigestRun>,
-    digest_at: Time,
     full_at: Time,
     /// There is a tombstone that was not sent to the peer.
     pub(crate) new_tombstone: bool,
@@ -140,8 +139,6 @@ pub(crate) struct Link {
     /// The nonce of the last probe that the peer answered.
     pub(crate) answered: u64,
     pub(crate) said_goodbye: bool,
-    /// The last reading of the peer's clock.
-    pub(crate) clock: Option<Reading>,
     /// The peer has said goodbye.
     pub(crate) heard_goodbye: bool,
     /// A tombstone of the peer itself that is to be sent to it.
@@ -181,13 +178,11 @@ impl Link {
             compared: BTreeMap::new(),
             mismatched: BTreeSet::new(),
             digest: Some(DigestRun { full: true, ..DigestRun::default() }),
-            digest_at: now,
             full_at: now,
             new_tombstone: false,
             probe: None,
             answered: 0,
             said_goodbye: false,
-            clock: None,
             heard_goodbye: false,
             unsent_tombstone: None,
             seen: BTreeMap::new(),
@@ -241,7 +236,7 @@ impl Link {
     pub(crate) fn ask_about_run(&mut self, structure: StructureId, actor: Actor) {
         if self.run_questions < bounds::RUN_QUESTIONS {
             self.run_questions += 1;
-            self.want(Want { structure, actor, since: 0, after: 0, snapshot: false });
+            self.want(Request::FROM_START.want((structure, actor)));
         } else {
             self.tally.reached(Bound::RunQuestions);
         }
@@ -266,16 +261,10 @@ impl Link {
         self.digest.get_or_insert_with(DigestRun::default);
     }
 
-    /// Whether there may be a message to send. `leaving`: whether the node leaves.
-    pub(crate) fn has_something(&self, leaving: bool) -> bool {
+    /// Whether there may be a message to send, other than a goodbye.
+    pub(crate) fn has_something(&self) -> bool {
         let asks = self.probe.is_some() || !self.wants.is_empty() || !self.prunes.is_empty();
-        let tells = self.digest.is_some() || !self.seen_due.is_empty() || !self.due.is_empty();
-        asks || tells || (leaving && !self.said_goodbye)
-    }
-
-    /// Sends a digest by `at`: it holds news that the peer may not have received.
-    pub(crate) fn hurry_by(&mut self, at: Time) {
-        self.digest_at = self.digest_at.min(at);
+        asks || self.digest.is_some() || !self.seen_due.is_empty() || !self.due.is_empty()
     }
 
     /// The rows of a stream have changed.
@@ -291,22 +280,17 @@ impl Link {
         self.feeds.insert(part, feed);
     }
 
-    /// Starts the digest that is [due](Self::due).
-    pub(crate) fn handle_timeout(&mut self, now: Time, config: &Config, random: &mut Random) {
+    /// Starts a digest. It is a full one if `full_interval`, with jitter, is over since the last full one.
+    pub(crate) fn begin_digest(&mut self, now: Time, full_interval: Duration, random: &mut Random) {
         let full = now >= self.full_at;
         if full {
-            self.full_at = now.after(random.jitter(config.full_digest_interval));
+            self.full_at = now.after(random.jitter(full_interval));
         }
-        self.digest_at = now.after(random.jitter(config.digest_interval));
         self.run_questions = 0;
         let run = self.digest.get_or_insert_with(DigestRun::default);
         if full && !run.full {
             *run = DigestRun { full, answers: run.answers, last: None };
         }
-    }
-
-    pub(crate) fn due(&self) -> Time {
-        self.digest_at
     }
 
     /// The applied version that the peer reports.

@@ -32,7 +32,7 @@ enum Fate {
 /// # Errors
 /// [`NoSuchRun`] when the run that saved them was the last possible one.
 pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
-    if canary::broken(Canary::RunTakenUp) {
+    if saved_run_is_continued() {
         return Ok(facts.incarnation);
     }
     let run = Incarnation(unix_ms).checked()?;
@@ -43,23 +43,20 @@ pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
 impl Replica {
     /// Restores the saved facts that are not rows. This replica's run has to be later than the run in them.
     pub fn restore_facts(&mut self, now: Now, facts: Facts) {
-        let name = self.actor.node.clone();
+        let name = self.runs.actor.node.clone();
         for mut tombstone in facts.tombstones {
             // This tombstone is an operator's statement from an earlier run. It voids the same runs, but the division of limits
             // must not leave out a node that has come back since.
             tombstone.from = tombstone.from.max(FORGOTTEN_BEFORE);
-            self.add_tombstone(now, tombstone, &name);
+            self.add_tombstone(now, tombstone, name.clone());
         }
         for node in facts.nodes {
             self.note_run(now, &Actor::new(node.name.clone(), node.incarnation), &name);
-            if let Some(known) = self.nodes.get_mut(&node.name).filter(|_| node.left) {
+            if let Some(known) = self.runs.nodes.get_mut(&node.name).filter(|_| node.left) {
                 (known.life, known.reported) = (Life::Left, (node.incarnation, Life::Left));
             }
         }
-        let store = self.store.get_or_insert_default();
-        store.last = Some(facts.incarnation);
-        // A statement of an operator of this node is of now, not of the time while it was away.
-        store.met.insert(name);
+        self.persistence.get_or_insert_default().note_restored(facts.incarnation, name);
     }
 
     /// Restores an actor's rows in a structure, all of them in memory; see [`Replica::restore_rows`].
@@ -87,7 +84,7 @@ impl Replica {
 
     fn wait(&mut self, Head { shape, actor, extent }: Head, rows: InMemory) {
         let part = saved::Part { shape, actor, extent, rows: rows.into_rows() };
-        self.store.get_or_insert_default().waiting.push(part);
+        self.persistence.get_or_insert_default().wait(part);
     }
 
     fn restore_stream<R: SavedRows>(&mut self, now: Now, head: &Head, rows: &R) -> Result<Taken, R::Error> {
@@ -104,7 +101,7 @@ impl Replica {
             Fate::Stays => return Ok(Taken::Done),
         };
         let part = (head.shape.id(), head.actor.clone());
-        self.store.get_or_insert_default().copies.insert(part, copied);
+        self.persistence.get_or_insert_default().note_copy(part, copied);
         Ok(taken)
     }
 
@@ -114,17 +111,17 @@ impl Replica {
             held.structure.settle_registers(now.mono);
             if !held.shared {
                 // No other node has what the earlier runs had.
-                let before = Incarnation(0)..=Incarnation(self.actor.incarnation.0.saturating_sub(1));
-                held.structure.drop_runs(&self.actor.node, &before, Dropped::Now);
+                let before = Incarnation(0)..=Incarnation(self.runs.actor.incarnation.0.saturating_sub(1));
+                held.structure.drop_runs(&self.runs.actor.node, &before, Dropped::Now);
             }
         }
-        self.life_changed.extend(self.nodes.keys().cloned());
+        self.runs.note_all_changed();
         self.update_life(now);
     }
 
     /// Tries again to join the rows that wait.
     pub(crate) fn restore_waiting(&mut self, now: Now) {
-        let waiting = self.store.as_mut().map(|store| std::mem::take(&mut store.waiting)).unwrap_or_default();
+        let waiting = self.persistence.as_mut().map(|persistence| persistence.take_waiting()).unwrap_or_default();
         for saved::Part { shape, actor, extent, rows } in waiting {
             let (head, rows) = (Head { shape, actor, extent }, InMemory::new(rows));
             match self.restore_stream(now, &head, &rows) {
@@ -158,7 +155,7 @@ impl Replica {
             let (saved, configured) = (head.shape.class.name(), spec.class.name());
             return Err(RestoreError::Class { name: name.clone(), saved, configured }.into());
         }
-        let us = self.actor.node.clone();
+        let us = self.runs.actor.node.clone();
         if self.note_run(now, actor, &us) < RunStatus::Earlier {
             return Ok(Joined::Not);
         }
@@ -172,7 +169,7 @@ impl Replica {
             return Ok(Joined::Ahead);
         }
         let alone = held.structure.admit_saved(actor, extent.since);
-        self.life_changed.insert(actor.node.clone());
+        self.runs.note_changed(&actor.node);
         let wrong = |error| RestoreError::Rows { name: name.clone(), actor: actor.clone(), error };
         stored::each_piece(
             rows,
@@ -234,20 +231,23 @@ impl Replica {
     /// Whether a peer's tombstone may be from the time when this node was away, so that this node's rows come from saved state.
     /// The other nodes have retired rows since then without waiting for this node.
     pub(crate) fn was_away(&self, peer: &NodeName) -> bool {
-        let restored = self.store.as_ref().filter(|store| store.last.is_some());
-        restored.is_some_and(|store| !store.met.contains(peer)) && !canary::broken(Canary::StaleTakenOver)
+        let persistence = self.persistence.as_ref();
+        persistence.is_some_and(|persistence| persistence.has_to_meet(peer)) && time_away_is_considered()
     }
 
     /// Whether a tombstone shows that this node was forgotten while it was away.
     pub(crate) fn was_forgotten(&self, tombstone: &Tombstone) -> bool {
-        let last = self.store.as_ref().and_then(|store| store.last);
-        tombstone.node == self.actor.node && last.is_some_and(|last| tombstone.incarnation >= last)
+        let last = self.persistence.as_ref().and_then(|persistence| persistence.last_run());
+        tombstone.node == self.runs.actor.node && last.is_some_and(|last| tombstone.incarnation >= last)
     }
+}
 
-    /// A peer has sent a complete digest.
-    pub(crate) fn meet(&mut self, peer: &NodeName) {
-        if let Some(store) = self.store.as_mut().filter(|store| store.last.is_some() && !store.met.contains(peer)) {
-            store.met.insert(peer.clone());
-        }
-    }
+/// Whether a restored run may be a continuation of the run that saved it.
+fn saved_run_is_continued() -> bool {
+    canary::broken(Canary::RunTakenUp)
+}
+
+/// Whether this node treats nodes that were forgotten while it was away in another way than nodes that are forgotten now.
+fn time_away_is_considered() -> bool {
+    !canary::broken(Canary::StaleTakenOver)
 }

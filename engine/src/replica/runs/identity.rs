@@ -8,6 +8,7 @@ use crate::replica::Replica;
 use crate::replica::report::Event;
 use crate::replica::runs::succession::Claim;
 use crate::replica::stream::StreamId;
+use crate::replica::timers::Timer;
 use crate::time::Now;
 
 impl Replica {
@@ -27,19 +28,18 @@ impl Replica {
         at_least: Incarnation,
         renew: impl Fn(&Structure, Actor),
     ) -> Result<Actor, NoSuchRun> {
-        let heard_of = self.actor.incarnation.max(Incarnation(at_least.0.saturating_sub(1)));
-        let incarnation = heard_of.successor(now.unix_ms)?;
-        let run = Actor::new(self.actor.node.clone(), incarnation);
-        let was = std::mem::replace(&mut self.actor, run);
+        let was = self.runs.begin_run(now, at_least)?;
+        let actor = &self.runs.actor;
         for held in self.structures.values_mut() {
             // Another node cannot have retired rows of a structure that is not shared.
             let renew: &dyn Fn(&Structure, Actor) = if held.shared { &renew } else { &Structure::renew };
-            renew(&held.structure, self.actor.clone());
+            renew(&held.structure, actor.clone());
             held.round = None;
             held.flushed = held.structure.head();
         }
-        let earlier = |(_, actor): &StreamId| actor.node == was.node && actor.incarnation < incarnation;
-        for link in self.links.values_mut() {
+        let begun = actor.incarnation;
+        let earlier = |(_, actor): &StreamId| actor.node == was.node && actor.incarnation < begun;
+        for link in self.peers.links.values_mut() {
             link.forget(earlier);
             link.start_over(&was.node);
         }
@@ -48,69 +48,77 @@ impl Replica {
             // belong to another process, so only the previous run becomes void.
             self.void_runs(now, &was.node, was.incarnation, was.incarnation);
         }
-        Ok(self.actor.clone())
-    }
-
-    /// Whether an actor is a later run of this node's name, which another process has begun.
-    pub(crate) fn is_later_run(&self, actor: &Actor) -> bool {
-        actor.node == self.actor.node && actor.incarnation > self.actor.incarnation
+        Ok(self.runs.actor.clone())
     }
 
     /// Another process runs under this node's name, as `by`. If `by` is not earlier than this run, this node renews as a later
     /// run (I1). `peer` reports it: a member, which is credible within bounds, or this node's own name, if the process holds
     /// its key.
     pub fn handle_superseded(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
-        if by >= self.actor.incarnation {
-            let credible = if *peer == self.actor.node { by.next().is_ok() } else { self.is_credible(now, by) };
-            self.claim(now, credible, Claim { by, peer: peer.clone(), forgotten: None });
+        if by < self.runs.actor.incarnation {
+            return;
+        }
+        let claim = Claim { by, peer: peer.clone(), forgotten: None };
+        if *peer != self.runs.actor.node {
+            self.claim(now, claim);
+        } else if by.next().is_ok() {
+            self.accept_claim(now, claim);
+        } else {
+            self.refuse_claim(now, claim);
         }
     }
 
     /// Another process writes under this node's name: reports it and renews as a higher run (I1).
     pub(crate) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
-        self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: None });
+        self.claim(now, Claim { by, peer: peer.clone(), forgotten: None });
     }
 
     /// Another node has forgotten this node, which is alive. Its caches start over, because the others retired rows without
     /// waiting for it. A run that is later than the forgotten ones keeps what it has written.
     pub(crate) fn renew_after_forget(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
-        self.claim(now, self.is_credible(now, by), Claim { by, peer: peer.clone(), forgotten: Some(by) });
+        self.claim(now, Claim { by, peer: peer.clone(), forgotten: Some(by) });
     }
 
-    /// Whether this node believes other members' reports about a run of its name.
-    pub(crate) fn is_credible(&self, now: Now, by: Incarnation) -> bool {
-        by <= self.actor.incarnation || by.is_credible(now.unix_ms)
-    }
-
-    /// The only way in which others make this node renew as another run.
-    fn claim(&mut self, now: Now, credible: bool, claim: Claim) {
-        let pause = self.succession.pause(now.mono);
-        if !credible {
+    /// The only way in which other members make this node renew as another run.
+    fn claim(&mut self, now: Now, claim: Claim) {
+        if self.runs.is_credible(now, claim.by) {
+            self.accept_claim(now, claim);
+        } else {
             self.refuse_claim(now, claim);
-        } else if pause.is_zero() {
-            let claim = self.succession.take_with(claim);
+        }
+    }
+
+    /// Acts on a credible claim, or keeps it until the pause is over.
+    fn accept_claim(&mut self, now: Now, claim: Claim) {
+        let pause = self.runs.succession.pause(now.mono);
+        if pause.is_zero() {
+            let claim = self.runs.succession.take_with(claim);
             self.supersede(now, claim);
         } else {
-            self.counters.claims_delayed += 1;
+            self.output.counters.claims_delayed += 1;
             let (by, peer) = (claim.by, claim.peer.clone());
-            if self.succession.wait(now.mono, claim) {
+            if self.runs.succession.wait(now.mono, claim) {
                 self.event(Event::ConflictWaits { by, peer, pause });
             }
         }
+        self.timers.set(Timer::Succession, self.runs.succession.due());
     }
 
     /// Acts on a claim that has waited long enough.
     pub(crate) fn handle_succession(&mut self, now: Now) {
-        if now.mono >= self.succession.due()
-            && let Some(claim) = self.succession.take()
-            && (claim.by >= self.actor.incarnation || claim.forgotten.is_some())
+        if !self.timers.is_due(&Timer::Succession, now.mono) {
+            return;
+        }
+        if let Some(claim) = self.runs.succession.take()
+            && (claim.by >= self.runs.actor.incarnation || claim.forgotten.is_some())
         {
             self.supersede(now, claim);
         }
+        self.timers.set(Timer::Succession, self.runs.succession.due());
     }
 
     fn supersede(&mut self, now: Now, claim: Claim) {
-        let was = self.actor.clone();
+        let was = self.runs.actor.clone();
         let at_least = Incarnation(claim.by.0.saturating_add(1));
         let renewed = match claim.forgotten {
             None => self.renew_with(now, at_least, Structure::renew),
@@ -123,8 +131,8 @@ impl Replica {
         };
         match renewed {
             Ok(run) => {
-                self.succession.changed(now.mono);
-                self.counters.conflicts += 1;
+                self.runs.succession.changed(now.mono);
+                self.output.counters.conflicts += 1;
                 self.event(Event::Conflict { was, now: run, peer: claim.peer });
             }
             Err(_) => self.refuse_claim(now, claim),
@@ -132,8 +140,8 @@ impl Replica {
     }
 
     fn refuse_claim(&mut self, now: Now, claim: Claim) {
-        self.counters.claims_refused += 1;
-        if self.succession.refuse(now.mono) {
+        self.output.counters.claims_refused += 1;
+        if self.runs.succession.refuse(now.mono) {
             self.event(Event::ClaimRefused { by: claim.by, peer: claim.peer });
         }
     }

@@ -21,7 +21,7 @@ pub(crate) struct Node {
     /// The member that reported the node first; `None` once the node itself or the membership has reported it.
     pub(crate) reported_by: Option<NodeName>,
     /// The time since when `life` holds.
-    pub(crate) at: Time,
+    at: Time,
 }
 
 impl Node {
@@ -37,18 +37,46 @@ impl Node {
         }
     }
 
+    /// Whether the node is alive or suspect, so that it may still send rows.
+    pub(crate) fn lives(&self) -> bool {
+        matches!(self.life, Life::Alive | Life::Suspect)
+    }
+
     /// The last report of the membership about the latest run; dead until there is a report.
     pub(crate) fn reported_life(&self) -> Life {
         if self.reported.0 == self.incarnation { self.reported.1 } else { Life::Dead }
     }
 
+    pub(crate) fn set_life(&mut self, life: Life, at: Time) {
+        (self.life, self.at) = (life, at);
+    }
+
+    /// The node is in another run. The life of one run does not apply to another run.
+    pub(crate) fn change_run(&mut self, incarnation: Incarnation, at: Time) {
+        self.incarnation = incarnation;
+        self.set_life(self.reported_life(), at);
+    }
+
+    /// The node has stated its current run itself.
+    pub(crate) fn note_statement(&mut self, run: Incarnation) {
+        self.said = self.said.max(Some(run));
+        self.reported_by = None;
+        if self.reported_run.is_some_and(|reported| reported <= run) {
+            self.reported_run = None;
+        }
+    }
+
     /// The time when the node's rows stop counting; [`Time::NEVER`] while no such time is set.
     pub(crate) fn hidden_at(&self, on_dead: OnDead) -> Time {
         match (self.life, on_dead) {
-            _ if canary::broken(Canary::DeadCounted) => Time::NEVER,
+            _ if dead_rows_count_for_ever() => Time::NEVER,
             (Life::Left, _) => Time(0),
             (Life::Dead, OnDead::Drop(after)) => self.at.after(after),
             _ => Time::NEVER,
         }
     }
+}
+
+fn dead_rows_count_for_ever() -> bool {
+    canary::broken(Canary::DeadCounted)
 }

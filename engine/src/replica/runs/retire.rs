@@ -12,19 +12,14 @@
 //!
 //! A known node that is not forgotten and does not report stops the rounds: it may have any rows.
 
-use std::collections::BTreeMap;
-
-use tallymesh_schemas::bound::Bound;
-use tallymesh_schemas::message::{Message, Seen};
+use tallymesh_schemas::message::Seen;
 use tallymesh_schemas::{NodeName, StructureId, bounds};
 
-use crate::canary::{self, Canary};
 use crate::counter::writes::WallClock;
 use crate::replica::Replica;
-use crate::replica::peer::encode::send;
-use crate::replica::peer::link::Link;
-use crate::replica::runs::node::Node;
-use crate::replica::runs::round::next;
+use crate::replica::peer::Peers;
+use crate::replica::runs::Runs;
+use crate::replica::runs::round::{self, Round};
 use crate::replica::stream::Vector;
 use crate::time::Now;
 
@@ -38,71 +33,37 @@ impl Replica {
         if !held.shared || !held.structure.is_cache() {
             return;
         }
-        if let Some(link) = self.links.get_mut(peer) {
+        if let Some(link) = self.peers.links.get_mut(peer) {
             let vector = seen.entries.into_iter().map(|entry| (entry.actor.clone(), entry)).collect();
             link.seen.insert(seen.structure, vector);
         }
     }
 
-    /// Appends this node's progress in a cache to `buf`. Returns whether there was something to report.
-    pub(crate) fn transmit_seen(&self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
-        while let Some(id) = link.seen_due.pop_first() {
-            let Some(held) = self.structures.get(&id) else { continue };
-            let vector = held.structure.vector();
-            if vector.len() > bounds::SEEN_ENTRIES {
-                self.tally.reached(Bound::SeenEntries);
-                continue;
-            }
-            let entries = vector.values().cloned().collect();
-            link.seen_sent.insert(id, vector);
-            send(&Message::Seen(Seen { structure: id, entries }), buf);
-            return true;
-        }
-        false
-    }
-
-    /// Schedules reports to a peer about the caches that have changed, or about all.
-    pub(crate) fn schedule_seen(&self, link: &mut Link, all: bool) {
-        for (id, held) in self.structures.iter().filter(|(_, held)| held.shared && held.structure.is_cache()) {
-            if all || link.seen_sent.get(id) != Some(&held.structure.vector()) {
-                link.seen_due.insert(*id);
-            }
-        }
-    }
-
     /// Continues the rounds of all caches.
     pub(crate) fn retire(&mut self, now: Now) {
-        let caches = self.structures.iter().filter(|(_, held)| held.structure.is_cache());
-        let caches: Vec<_> = caches.map(|(id, _)| *id).collect();
+        let Self { structures, runs, peers, .. } = self;
         // With only two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
-        let certain = caches.is_empty() || self.clocks_agree(now, bounds::MAX_DRIFT);
+        let certain = peers.clocks.agree(now, bounds::MAX_DRIFT);
         let clock = if certain { WallClock::Certain } else { WallClock::Doubtful };
-        let expiry_ms = self.expiry_ms(now);
-        for id in caches {
-            let Some(held) = self.structures.get_mut(&id) else { continue };
-            let others = if held.shared { vectors(&self.nodes, &self.links, id) } else { Some(Vec::new()) };
+        let expiry_ms = peers.clocks.expiry_ms(now);
+        for (id, held) in structures.iter_mut().filter(|(_, held)| held.structure.is_cache()) {
             held.structure.maintain(now.unix_ms, expiry_ms, clock);
-            let round = held.round.take();
-            held.round = match others {
-                Some(others) => next(&held.structure, round, &others, expiry_ms),
-                None => round,
-            };
+            let others = if held.shared { vectors(runs, peers, *id) } else { Some(Vec::new()) };
+            if let Some(others) = others {
+                held.round = Round::next(held.round.take(), &held.structure, &others, expiry_ms);
+            }
         }
     }
 }
 
 /// The reports of all other nodes about a cache; `None` if one of them is missing.
-fn vectors<'a>(
-    nodes: &BTreeMap<NodeName, Node>,
-    links: &'a BTreeMap<NodeName, Box<Link>>,
-    id: StructureId,
-) -> Option<Vec<&'a Vector>> {
-    if canary::broken(Canary::RemovalForgotten) {
+fn vectors<'a>(runs: &Runs, peers: &'a Peers, id: StructureId) -> Option<Vec<&'a Vector>> {
+    if !round::waits_for_all() {
         return Some(Vec::new());
     }
     let mut vectors = Vec::new();
-    for node in nodes.keys() {
-        let link = links.get(node)?;
+    for node in runs.nodes.keys() {
+        let link = peers.links.get(node)?;
         match link.seen.get(&id) {
             Some(vector) => vectors.push(vector),
             None if link.completes < SILENT || link.peer_progress.keys().any(|(of, _)| *of == id) => return None,

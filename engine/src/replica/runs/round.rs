@@ -28,6 +28,34 @@ pub(crate) struct Round {
 }
 
 impl Round {
+    /// Ends a round, if it is over, and begins the next one, if there are rows to retire.
+    pub(crate) fn next(round: Option<Self>, structure: &Structure, others: &[&Vector], expiry_ms: u64) -> Option<Self> {
+        let ours = structure.vector();
+        let (mut known, mut alone) = (Vec::new(), Vec::new());
+        if let Some(round) = round {
+            if waits_for_all() && !is_over(&round.cut, &ours, others) {
+                return Some(round);
+            }
+            if skips_rounds() {
+                structure.retire(&[], &round.final_rows);
+            }
+            let still = structure.retire(&round.dominated, &round.alone);
+            (alone, known) = structure.part_alone(round.known);
+            known.extend(still);
+            known.extend(round.final_rows);
+        }
+        // The next round also waits for the retirements made just now.
+        let ours = structure.vector();
+        let needless = structure.take_needless(expiry_ms, ROWS);
+        let mut cut: BTreeMap<Actor, Version> = BTreeMap::new();
+        for entry in std::iter::once(&ours).chain(others.iter().copied()).flat_map(BTreeMap::values) {
+            let most = cut.entry(entry.actor.clone()).or_default();
+            *most = (*most).max(entry.applied);
+        }
+        let round = Self { cut, dominated: needless.dominated, final_rows: needless.over, known, alone };
+        (!round.is_idle()).then_some(round)
+    }
+
     fn is_idle(&self) -> bool {
         [&self.dominated, &self.final_rows, &self.known, &self.alone].iter().all(|rows| rows.is_empty())
     }
@@ -51,30 +79,12 @@ fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) ->
     })
 }
 
-/// Ends a round, if it is over, and begins the next one, if there are rows to retire.
-pub(crate) fn next(structure: &Structure, round: Option<Round>, others: &[&Vector], expiry_ms: u64) -> Option<Round> {
-    let ours = structure.vector();
-    let (mut known, mut alone) = (Vec::new(), Vec::new());
-    if let Some(round) = round {
-        if !is_over(&round.cut, &ours, others) && !canary::broken(Canary::RemovalForgotten) {
-            return Some(round);
-        }
-        if canary::broken(Canary::RoundsSkipped) {
-            structure.retire(&[], &round.final_rows);
-        }
-        let still = structure.retire(&round.dominated, &round.alone);
-        (alone, known) = structure.part_alone(round.known);
-        known.extend(still);
-        known.extend(round.final_rows);
-    }
-    // The next round also waits for the retirements made just now.
-    let ours = structure.vector();
-    let needless = structure.take_needless(expiry_ms, ROWS);
-    let mut cut: BTreeMap<Actor, Version> = BTreeMap::new();
-    for entry in std::iter::once(&ours).chain(others.iter().copied()).flat_map(BTreeMap::values) {
-        let most = cut.entry(entry.actor.clone()).or_default();
-        *most = (*most).max(entry.applied);
-    }
-    let round = Round { cut, dominated: needless.dominated, final_rows: needless.over, known, alone };
-    (!round.is_idle()).then_some(round)
+/// Whether a round ends only when every node has reported everything up to its cut.
+pub(crate) fn waits_for_all() -> bool {
+    !canary::broken(Canary::RemovalForgotten)
+}
+
+/// Whether winners without a live value are retired at the end of their first round.
+fn skips_rounds() -> bool {
+    canary::broken(Canary::RoundsSkipped)
 }

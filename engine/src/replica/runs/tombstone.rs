@@ -7,11 +7,37 @@ use tallymesh_schemas::{Incarnation, NodeName};
 /// the number 1.
 pub(crate) const FORGOTTEN_BEFORE: Incarnation = Incarnation(1);
 
-/// A tombstone of a node that has a link to this node. It waits until the node is in its next run or has ended.
+/// The reason why this node drops runs of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DropReason {
+    /// A later run supersedes them: this node drops their gauges.
+    Superseded,
+    /// They are forgotten: this node drops all their rows and republishes the visible values of their caches as its own.
+    Forgotten,
+    /// They were forgotten while this node was away. Other nodes already republished the visible cache values of that time.
+    /// This node republishes only the values that came since.
+    ForgottenBefore,
+}
+
+/// A tombstone as this node received it. If its node has a link to this node, it may have to wait until the node is in its next
+/// run or has ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Contested {
+pub(crate) struct Received {
     pub(crate) tombstone: Tombstone,
+    /// The peer that sent it; this node's own name if it is of this node or of its saved state.
     pub(crate) teller: NodeName,
-    /// This node was away when it received the tombstone.
-    pub(crate) away: bool,
+    /// Whether its runs were forgotten while this node was away.
+    pub(crate) reason: DropReason,
+}
+
+impl Received {
+    /// Whether it voids all runs of its node so far: an operator has forgotten the node.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.tombstone.from <= FORGOTTEN_BEFORE
+    }
+
+    /// Its key among the tombstones.
+    pub(crate) fn grave(&self) -> (NodeName, Incarnation) {
+        (self.tombstone.node.clone(), self.tombstone.from)
+    }
 }

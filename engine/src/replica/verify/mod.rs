@@ -19,31 +19,27 @@ use crate::time::Now;
 impl Replica {
     /// Asks every peer for a complete digest. Returns the nonce that the answers carry.
     pub fn probe(&mut self, now: Now) -> u64 {
-        self.nonce += 1;
         self.flush(now);
-        for link in self.links.values_mut() {
-            link.probe = Some(self.nonce);
-            link.spoke = false;
-        }
-        self.nonce
+        self.peers.probe()
     }
 
     pub(crate) fn handle_probe(&mut self, now: Now, peer: &NodeName, nonce: u64) {
         self.flush(now);
-        if let Some(link) = self.links.get_mut(peer) {
+        if let Some(link) = self.peers.links.get_mut(peer) {
             link.digest = Some(DigestRun { full: true, answers: nonce, last: None });
         }
     }
 
     /// Whether every linked peer has answered a probe.
     pub(crate) fn all_answered(&self, nonce: u64) -> bool {
-        self.links.values().all(|link| link.answered >= nonce)
+        self.peers.all_answered(nonce)
     }
 
     /// The nodes that have answered a probe, including this node.
     pub(crate) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
-        let peers = self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer);
-        peers.chain([&self.actor.node]).cloned().collect()
+        let mut nodes = self.peers.answered(nonce);
+        nodes.insert(self.runs.actor.node.clone());
+        nodes
     }
 
     /// The result of a probe so far: final once no member is silent or late. Only copies of members that have answered are
@@ -69,11 +65,11 @@ impl Replica {
 
     /// The members that have answered, and those that have not, with the reason.
     fn members_of(&self, nonce: u64) -> Verification {
-        let said = self.links.values().flat_map(|link| link.peer_progress.keys());
+        let said = self.peers.links.values().flat_map(|link| link.peer_progress.keys());
         let heard_of: BTreeSet<&NodeName> =
-            said.filter(|(_, actor)| self.is_current(actor)).map(|(_, actor)| &actor.node).collect();
-        let mut found = Verification { members: vec![self.actor.node.clone()], ..Verification::default() };
-        for (peer, link) in &self.links {
+            said.filter(|(_, actor)| self.runs.is_current(actor)).map(|(_, actor)| &actor.node).collect();
+        let mut found = Verification { members: vec![self.runs.actor.node.clone()], ..Verification::default() };
+        for (peer, link) in &self.peers.links {
             let list = match (link.answered >= nonce, link.spoke) {
                 (true, _) => &mut found.members,
                 (false, true) => &mut found.late,
@@ -82,7 +78,7 @@ impl Replica {
             list.push(peer.clone());
         }
         found.members.sort();
-        for (name, node) in self.nodes.iter().filter(|(name, _)| !self.links.contains_key(*name)) {
+        for (name, node) in self.runs.nodes.iter().filter(|(name, _)| !self.peers.links.contains_key(*name)) {
             let list = match node.life {
                 Life::Left => continue,
                 // A name that only another member's digests contain, and that the membership does not know, is not a member.
@@ -93,7 +89,8 @@ impl Replica {
             };
             list.push(name.clone());
         }
-        let mismatched = self.links.iter().flat_map(|(peer, link)| link.mismatched.iter().map(move |id| (peer, id)));
+        let mismatched =
+            self.peers.links.iter().flat_map(|(peer, link)| link.mismatched.iter().map(move |id| (peer, id)));
         found.mismatched = mismatched
             .filter_map(|(peer, id)| Some((peer.clone(), self.structures.get(id)?.structure.spec().name.clone())))
             .collect();
@@ -103,15 +100,15 @@ impl Replica {
 
     fn note_unheld(&self, found: &mut Verification) {
         let structure = |part: &StreamId| Some(self.structures.get(&part.0)?.structure.spec().name.clone());
-        let parts = self.unheld.parts.iter();
+        let parts = self.output.unheld.parts.iter();
         found.unheld = parts
             .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
-            .chain(self.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
+            .chain(self.output.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
             .collect();
         let untold = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
         let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
         found.unheld.extend(untold.map(|structure| Unheld::Untold { structure }));
-        found.more_unheld = self.unheld.more;
+        found.more_unheld = self.output.unheld.more;
     }
 
     /// Every copy of an actor's rows that this node holds, or that a member reported when it answered `nonce`.
@@ -120,11 +117,11 @@ impl Replica {
         for (id, held) in self.structures.iter().filter(|(_, held)| held.is_compared()) {
             held.structure.digest(None, self.now, &mut |entry| {
                 let said = PeerProgress::from(&entry);
-                copies.entry((*id, entry.actor)).or_default().insert(self.actor.node.clone(), said);
+                copies.entry((*id, entry.actor)).or_default().insert(self.runs.actor.node.clone(), said);
                 true
             });
         }
-        for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
+        for (peer, link) in self.peers.links.iter().filter(|(_, link)| link.answered >= nonce) {
             for (part, said) in &link.peer_progress {
                 if let Some(holders) = copies.get_mut(part) {
                     holders.insert(peer.clone(), *said);
@@ -144,7 +141,7 @@ impl Replica {
         let Some(held) = self.structures.get(&part.0) else { return };
         let furthest = holders.values().max_by_key(|said| said.applied);
         // A run that has ended has no owner to ask.
-        let owner = holders.get(&part.1.node).filter(|_| self.is_current(&part.1));
+        let owner = holders.get(&part.1.node).filter(|_| self.runs.is_current(&part.1));
         let Some(head) = owner.or(furthest) else { return };
         let finding = |member: &NodeName, have, fault| Finding {
             structure: held.structure.spec().name.clone(),
@@ -164,7 +161,7 @@ impl Replica {
             }
         }
         // A member that replicates the structure and holds no rows of the actor lags as well.
-        for (peer, link) in self.links.iter().filter(|(_, link)| link.answered >= nonce) {
+        for (peer, link) in self.peers.links.iter().filter(|(_, link)| link.answered >= nonce) {
             let replicates = link.peer_progress.keys().any(|(id, _)| *id == part.0);
             if replicates && head.applied > 0 && !holders.contains_key(peer) {
                 found.findings.push(finding(peer, 0, Fault::Lags));

@@ -24,6 +24,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A copy: its structure, its actor, and the member that holds it.
 type Copy = (StructureName, Actor, NodeName);
 
+/// The messages that have arrived and that a node has not read yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backlog {
+    /// There are none.
+    Empty,
+    /// There are some.
+    Waiting,
+}
+
 /// A verification in progress. Call [`Verifier::poll`] after every event, and no later than [`Verifier::poll_timeout`] says.
 #[derive(Debug)]
 pub struct Verifier {
@@ -57,16 +66,16 @@ impl Verifier {
     }
 
     /// The result, once everything is equal or `patience` is over. `linked` says which members should have a link to this node.
-    /// `busy`: there are messages that this node has not read yet, so a silent member is not at fault.
+    /// While there is a backlog, a silent member is not at fault.
     pub fn poll(
         &mut self,
         replica: &mut Replica,
         now: Now,
         linked: impl Fn(&NodeName) -> bool,
-        busy: bool,
+        backlog: Backlog,
     ) -> Option<Verification> {
         let ended = now.mono >= self.deadline;
-        if ended && busy && !self.extended {
+        if ended && backlog == Backlog::Waiting && !self.extended {
             self.extended = true;
             self.deadline = now.mono.after(GRACE);
             return None;
@@ -86,7 +95,7 @@ impl Verifier {
         let hopeless = found.dead.len() + usize::from(!found.mismatched.is_empty()) + found.unheld.len() > 0;
         let waits = [&found.silent, &found.late, &found.unlinked].iter().any(|members| !members.is_empty());
         if ended || found.converged() || (hopeless && !waits && found.findings.is_empty()) {
-            if busy {
+            if backlog == Backlog::Waiting {
                 found.late.append(&mut found.silent);
                 found.late.sort();
             }

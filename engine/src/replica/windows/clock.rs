@@ -46,7 +46,7 @@ impl WindowClock {
         let slow = self.unix_us.saturating_add(elapsed / 2);
         let wall = now.unix_ms.saturating_mul(1000);
         let step = self.step(wall, now.mono);
-        if canary::broken(Canary::ClockGoesBack) || slow.saturating_sub(wall) > MAX_AHEAD_US {
+        if follows_steps_back() || slow.saturating_sub(wall) > MAX_AHEAD_US {
             (self.unix_us, self.at, self.ahead_us) = (wall, self.at.max(now.mono), 0);
         } else if wall >= slow || elapsed >= 2 {
             // An elapsed time too short to halve is not lost: the next reading includes it.
@@ -80,6 +80,11 @@ impl WindowClock {
         let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
         self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
     }
+}
+
+/// Whether the clock follows also the small steps back of the wall clock.
+fn follows_steps_back() -> bool {
+    canary::broken(Canary::ClockGoesBack)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -1,79 +1,65 @@
 //! The series of a replica, and the clock that numbers their windows.
 
 pub(crate) mod clock;
+pub(crate) mod maker;
+pub(crate) mod series;
 mod turn;
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use tallymesh_schemas::{Window, bounds};
+use tallymesh_schemas::SeriesName;
 
 use crate::counter::series::Series;
-use crate::counter::structure::Structure;
+use crate::replica::windows::clock::WindowClock;
+use crate::replica::windows::maker::Maker;
+use crate::replica::windows::series::{HeldSeries, Turned};
 use crate::time::Time;
 use crate::wake::Wake;
 
-/// A series and the data to make its next window.
-pub(crate) struct HeldSeries {
-    pub(crate) series: Arc<Series>,
-    pub(crate) wake: Wake,
-    /// Windows with counts that a large step of the clock has removed from the ring. They return if the clock steps back.
-    pub(crate) aside: Vec<Aside>,
-    /// Windows that were dropped with counts of this node, the oldest first. Other nodes may still hold these counts. So a
-    /// window that comes a second time is not shared: its new rows would have the versions of the old ones.
-    pub(crate) spent: VecDeque<Window>,
+/// The series in the order of their creation.
+#[derive(Debug, Default)]
+pub(crate) struct Windows {
+    series: Vec<HeldSeries>,
+    pub(crate) clock: WindowClock,
 }
 
-/// A window that this node keeps in case the clock steps back.
-pub(crate) struct Aside {
-    pub(crate) number: Window,
-    pub(crate) window: Arc<Structure>,
-    /// The time by which the window has aged out, whatever the clock shows.
-    pub(crate) until: Time,
-}
-
-/// How many windows are remembered as spent: as many as another node may still hold.
-const SPENT: usize = *bounds::MONITOR_WINDOWS.end() as usize;
-
-impl HeldSeries {
-    pub(crate) fn new(series: Arc<Series>, wake: Wake) -> Self {
-        Self { series, wake, aside: Vec::new(), spent: VecDeque::new() }
+impl Windows {
+    pub(crate) fn series(&self) -> impl Iterator<Item = &Arc<Series>> {
+        self.series.iter().map(|held| &held.series)
     }
 
-    /// Records that a window is dropped.
-    pub(crate) fn note_dropped(&mut self, number: Window, window: &Structure) {
-        if window.head() > 0 && number <= self.series.current() {
-            if self.spent.len() == SPENT {
-                self.spent.pop_front();
+    /// The series of a name and interval.
+    pub(crate) fn named(&self, name: &SeriesName, interval: u32) -> Option<&Arc<Series>> {
+        self.series().find(|series| series.spec().name == *name && series.spec().interval == interval)
+    }
+
+    /// The number of windows that all series keep together.
+    pub(crate) fn kept(&self) -> u64 {
+        self.series().map(|series| u64::from(series.spec().windows)).sum()
+    }
+
+    pub(crate) fn add(&mut self, series: Arc<Series>, wake: Wake) {
+        self.series.push(HeldSeries::new(series, wake));
+    }
+
+    /// Makes the windows whose time comes, and drops those that have aged out.
+    pub(crate) fn turn(&mut self, now: Time, maker: &mut Maker<'_>) -> Turned {
+        let unix_ms = self.clock.unix_ms();
+        let mut turned = Turned::default();
+        for held in &mut self.series {
+            let current = held.series.spec().window_at(unix_ms);
+            if current != held.series.current() {
+                held.turn(now, current, maker, &mut turned);
             }
-            self.spent.push_back(number);
+            held.drop_expired(now, &mut turned);
         }
+        turned
     }
 
-    /// How long a window outside the ring is kept.
-    pub(crate) fn life(&self) -> Duration {
-        let spec = self.series.spec();
-        Duration::from_millis(spec.interval_ms().saturating_mul(u64::from(spec.windows) + 1))
+    /// The time when the next window begins; [`Time::NEVER`] if there is no series.
+    pub(crate) fn next_at(&self) -> Time {
+        let begins =
+            self.series().map(|series| series.current().saturating_add(1).saturating_mul(series.spec().interval_ms()));
+        begins.min().map_or(Time::NEVER, |begins| self.clock.when(begins))
     }
-
-    /// Whether the change between two windows may be a clock step that can be reversed. The clock never goes back after a small
-    /// step.
-    pub(crate) fn is_step(&self, from: Window, to: Window) -> bool {
-        let longest = self.series.spec().interval_ms().saturating_mul(from.abs_diff(to).saturating_add(1));
-        to < from || (to - from > 1 && Duration::from_millis(longest) > bounds::MAX_DRIFT)
-    }
-}
-
-impl std::fmt::Debug for HeldSeries {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.series.fmt(f)
-    }
-}
-
-/// The existing windows of a series when its ring turns.
-#[derive(Default)]
-pub(crate) struct Known {
-    pub(crate) windows: Vec<Arc<Structure>>,
-    pub(crate) spent: BTreeSet<Window>,
 }
