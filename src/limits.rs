@@ -316,10 +316,8 @@ pub(crate) fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<Throt
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "config"))]
 mod tests {
-    #![cfg(feature = "config")]
-
     use tallymesh_engine::Replica;
     use tallymesh_schemas::config::Config;
     use tallymesh_schemas::{Incarnation, NodeName};

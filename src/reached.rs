@@ -64,10 +64,8 @@ impl Bounds {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "admin"))]
 mod tests {
-    #![cfg(feature = "admin")]
-
     use std::time::Instant;
 
     use tallymesh_engine::replica::NotHeld;
