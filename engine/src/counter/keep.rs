@@ -61,11 +61,20 @@ impl Joining<'_, '_> {
 }
 
 impl Views {
-    /// Stops reading the winner of a cell. Removals in the rows of `others` continue to supersede older writes. The actor
-    /// besides them is about to write something else.
+    /// Stops reading the winner of a cell, unless a row of `others` states the same write: the winner is then that row's actor.
+    /// Removals in the rows of `others` continue to supersede older writes. The actor besides them is about to write something
+    /// else.
     pub(super) fn stop_reading(&mut self, id: CellId, others: Others<'_>) {
         let rows = others.iter().filter_map(|(actor, rows)| Some((actor, rows.find(id, &self.cells)?.1.row)));
-        let removals = rows.filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), actor));
+        let rows: Vec<_> = rows.collect();
+        let winner = self.registers.get(id);
+        let stated = rows.iter().filter(|(_, row)| winner.is_some_and(|winner| winner.says(row)));
+        if let Some(actor) = stated.map(|(actor, _)| *actor).max() {
+            self.registers.set_actor(id, actor.clone());
+            self.note_need(id);
+            return;
+        }
+        let removals = rows.iter().filter(|(_, row)| row.content() == 0).map(|(actor, row)| (row.stamp(), *actor));
         let removal = removals.max().map(|(stamp, actor)| Register::without_value(stamp, 0, actor.clone()));
         let len = self.key_len(id);
         self.registers.put(id, len, removal);

@@ -1,0 +1,38 @@
+//! Caches while a clock is wrong: writes that are taken back.
+
+#[allow(dead_code)]
+mod late;
+#[allow(dead_code)]
+mod wire;
+
+use late::{KEY, cache, cache_wire, set};
+use tallymesh_engine::Stamp;
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use wire::Wire;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// A row of the second node, with the value of the first one's write.
+fn row_of_b(wire: &Wire, version: u64, stamp: Stamp, value: &[u8]) -> Vec<u8> {
+    let mut rows = RowWriter::new(version - 1);
+    let state = RowState::Content { key: Some(KEY), stamp: stamp.0, expires_ms: 0, value };
+    rows.push(WireRow { slot: 0, version, state });
+    wire.told_by(1, wire.structure(1).id(), (version - 1, version), None, &rows.finish())
+}
+
+/// Two nodes have a row with the same write. The second one gives it an earlier stamp, because its clock was set back. The
+/// write of the first node still stands: if both nodes took the other's row for the needed one, both would retire theirs.
+#[test]
+fn a_write_that_another_row_states_stays_when_its_owner_takes_it_back() {
+    let mut wire = cache_wire(&["a", "b"]);
+    set(&mut wire, 0, KEY, b"value");
+    let entry = |wire: &Wire| cache(wire, 0).entry(KEY, wire.now.unix_ms).map(|entry| (entry.stamp, entry.actor));
+    let (stamp, us) = entry(&wire).unwrap();
+    let of_b = wire.replicas[1].actor().clone();
+    let same = row_of_b(&wire, 1, stamp, b"value");
+    wire.give(1, 0, &same).unwrap();
+    assert_eq!(entry(&wire), Some((stamp, of_b)), "of equal writes the greater actor's is the winner");
+    let earlier = row_of_b(&wire, 2, Stamp(stamp.0 - (HOUR_MS << 16)), b"value");
+    wire.give(1, 0, &earlier).unwrap();
+    assert_eq!(entry(&wire), Some((stamp, us)));
+}
