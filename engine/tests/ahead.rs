@@ -1,11 +1,11 @@
-//! Caches while a clock is wrong: writes that are taken back.
+//! Caches while a clock is ahead: values that a node with such a clock does not have, and writes that it takes back.
 
 #[allow(dead_code)]
 mod late;
 #[allow(dead_code)]
 mod wire;
 
-use late::{KEY, cache, cache_wire, set};
+use late::{KEY, cache, cache_wire, get, set};
 use tallymesh_engine::Stamp;
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use wire::Wire;
@@ -35,4 +35,34 @@ fn a_write_that_another_row_states_stays_when_its_owner_takes_it_back() {
     let earlier = row_of_b(&wire, 2, Stamp(stamp.0 - (HOUR_MS << 16)), b"value");
     wire.give(1, 0, &earlier).unwrap();
     assert_eq!(entry(&wire), Some((stamp, us)));
+}
+
+/// I5. The clock of b is an hour ahead, and b reads what it has written meanwhile. So it does not keep what a writes, and passes
+/// that row on without its value. c refuses the write of b, and gets the value of a from d, although the link to b is up.
+#[test]
+fn a_value_that_a_peer_from_the_future_does_not_have_comes_from_another() {
+    let mut wire = cache_wire(&["a", "b", "c", "d"]);
+    for (one, other) in [(0, 2), (2, 3)] {
+        wire.down(one, other);
+    }
+    let owner = wire.replicas[0].actor().clone();
+    let now = wire.now_at(2);
+    wire.replicas[2].handle_member(now, &owner.node, owner.incarnation, tallymesh_engine::Life::Alive);
+    wire.run(5);
+    wire.up(2, 3);
+    wire.run(5);
+    wire.clock_off = Some((1, HOUR_MS as i64));
+    wire.run(2);
+    set(&mut wire, 1, KEY, b"of b, ahead");
+    wire.run(2);
+    assert_eq!(get(&wire, 2, KEY), None, "c refuses it");
+    set(&mut wire, 0, KEY, b"of a");
+    wire.wait_a_little();
+    wire.talk();
+    let held = wire.structure(2).held();
+    assert!(held.iter().any(|held| held.actor == owner && held.applied == 1), "{held:?}");
+    assert_eq!(get(&wire, 2, KEY), None, "b, from which c takes the rows of a, has no value");
+    wire.run(15);
+    let read = [0, 2, 3].map(|at| get(&wire, at, KEY).unwrap_or_default());
+    assert_eq!(read, [b"of a"; 3]);
 }

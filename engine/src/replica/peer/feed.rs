@@ -155,8 +155,12 @@ impl Replica {
     /// The refused rows remain missing, so this node asks for them again, as for lost rows.
     fn refuse_ahead(&mut self, peer: &NodeName, part: StreamId, structure: StructureName, by: Duration) {
         self.output.counters.ahead += 1;
-        let actor = part.1.clone();
-        if self.peers.links.get_mut(peer).is_some_and(|link| link.ahead.insert(part)) {
+        let (id, actor) = part.clone();
+        let Some(link) = self.peers.links.get_mut(peer) else { return };
+        // The peer may read a refused write. Then it sends the rows that this write supersedes without their values, and other
+        // peers have these.
+        self.relay.keep_awaiting(link.without_values.iter().filter(|(of, _)| *of == id));
+        if link.ahead.insert(part) {
             self.event(Event::Ahead { peer: peer.clone(), structure, actor, by });
         }
     }

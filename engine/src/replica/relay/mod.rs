@@ -89,6 +89,13 @@ impl Relay {
         self.awaiting_values.extend(parts.into_iter().map(|part| (part, 0)));
     }
 
+    /// As [`Relay::await_values`], but rows that are awaited already keep their turn.
+    pub(crate) fn keep_awaiting<'a>(&mut self, parts: impl IntoIterator<Item = &'a StreamId>) {
+        for part in parts {
+            self.awaiting_values.entry(part.clone()).or_insert(0);
+        }
+    }
+
     /// Removes all bookkeeping about the streams that are `gone`.
     pub(crate) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
         self.parents.retain(|part, _| !gone(part));

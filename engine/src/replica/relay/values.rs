@@ -5,7 +5,7 @@ use tallymesh_schemas::{NodeName, Version};
 
 use crate::replica::Replica;
 use crate::replica::held::Structures;
-use crate::replica::peer::link::{PATIENCE, TRIES};
+use crate::replica::peer::link::{Link, PATIENCE, TRIES};
 use crate::replica::peer::request::Request;
 use crate::replica::relay::Relay;
 use crate::replica::stream::StreamId;
@@ -62,17 +62,30 @@ impl Replica {
         }
     }
 
-    /// Asks for missing values of rows that no write here supersedes, if the peer that sent the rows without values is gone.
-    /// Asks the owner, or the parent, or else one linked peer after another.
+    /// Asks for missing values of rows that no write here supersedes, if the peer that sent the rows without values is gone, or
+    /// if this node refuses writes of that peer that are too far ahead. See [`Replica::source_of_values`].
     pub(crate) fn ask_for_values(&mut self) {
         for Lacking { part, since, before, waited } in self.relay.lacking(&self.structures) {
-            let linked = self.peers.is_linked(&part.1.node) && self.runs.is_current(&part.1);
-            let next = if linked { Some(&part.1.node) } else { self.relay.parent(&part) };
-            let links = &self.peers.links;
-            let next = next.or_else(|| links.keys().nth(waited as usize % links.len().max(1)));
-            if let Some(peer) = next.cloned() {
+            if let Some(peer) = self.source_of_values(&part, waited) {
                 self.want(&peer, &part, Request::Rows { since, after: before.max(since) });
             }
         }
+    }
+
+    /// The peer to ask for missing values: the owner, or the parent, or else one linked peer after another. A peer may read a
+    /// write that is too far ahead for this node. It does not have the values that this write supersedes, so other peers are
+    /// asked, if there are any.
+    fn source_of_values(&self, part: &StreamId, turn: u32) -> Option<NodeName> {
+        let links = &self.peers.links;
+        let able = |link: &Link| !link.ahead.iter().any(|(of, _)| *of == part.0);
+        let mut peers: Vec<_> = links.iter().filter(|(_, link)| able(link)).map(|(peer, _)| peer).collect();
+        if peers.is_empty() {
+            peers = links.keys().collect();
+        }
+        let owner = &part.1.node;
+        let linked = self.peers.is_linked(owner) && self.runs.is_current(&part.1);
+        let first = if linked { Some(owner) } else { self.relay.parent(part) };
+        let first = first.filter(|peer| peers.contains(peer));
+        first.or_else(|| peers.get(turn as usize % peers.len().max(1)).copied()).cloned()
     }
 }
