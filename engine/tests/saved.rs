@@ -291,8 +291,8 @@ fn look_after(replica: &mut Replica, seconds: u64) {
     replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(seconds)), ..NOW });
 }
 
-/// What was saved of an actor waits, because some of it was written ahead of the clock. Meanwhile that actor is heard: what is
-/// here of it now does not take the place of what waits.
+/// What was saved of an actor waits, because it was written ahead of the clock. Meanwhile that actor is heard: what is here of it
+/// now does not take the place of what waits.
 #[test]
 fn what_waits_stays_saved() {
     let mut before = replica(7);
@@ -302,9 +302,7 @@ fn what_waits_stays_saved() {
     cache.set(b"late", &b"w"[..], Duration::ZERO, NOW.unix_ms + 120_000).unwrap();
     let late = part(&saved(&mut before), "sessions");
     let actor = Actor::new(NodeName::new("c").unwrap(), Incarnation(7));
-    let rows = [early.rows.clone(), late.rows.clone()].concat();
-    let whole = Part { actor: actor.clone(), rows, ..late };
-    let mut replica = restored(&[whole]);
+    let mut replica = restored(&[Part { actor: actor.clone(), ..late }]);
     let entries = |replica: &Replica, unix_ms: u64| {
         Cache::of(replica.structure("sessions").unwrap()).unwrap().entries(None, 9, unix_ms).len()
     };
@@ -368,6 +366,34 @@ fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
     let mut bytes = Vec::new();
     Message::Digest(digest).encode(&mut bytes).unwrap();
     replica.handle_message(NOW, &peer, &bytes).unwrap();
+}
+
+/// A clock went ahead by an hour, and right again with a restart. What was written before that is read, and the rest when the
+/// clock has come to it.
+#[test]
+fn what_was_written_before_a_clock_went_ahead_is_taken_back() {
+    let mut before = replica(7);
+    let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
+    let ahead_ms = NOW.unix_ms + 3_600_000;
+    for (key, unix_ms) in [("before", NOW.unix_ms), ("ahead", ahead_ms), ("behind it", ahead_ms)] {
+        cache.set(key.as_bytes(), *b"value", Duration::ZERO, unix_ms).unwrap();
+    }
+    let mut replica = restored(&[part(&saved(&mut before), "sessions")]);
+    let read = |replica: &Replica, unix_ms: u64| {
+        let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
+        ["before", "ahead", "behind it"].map(|key| cache.get(key.as_bytes(), unix_ms).is_some())
+    };
+    assert_eq!(read(&replica, NOW.unix_ms), [true, false, false]);
+    let gone =
+        |batches: &[Batch]| batches.iter().flat_map(|batch| &batch.changes).any(|c| matches!(c, Change::Gone { .. }));
+    assert!(!gone(&saved(&mut replica)), "the rest stays saved");
+    for seconds in 1..5 {
+        let mono = NOW.mono.after(Duration::from_secs(seconds));
+        replica.handle_timeout(Now { mono, unix_ms: NOW.unix_ms + seconds * 1000 });
+        assert_eq!(read(&replica, NOW.unix_ms), [true, false, false]);
+    }
+    replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(3600)), unix_ms: ahead_ms });
+    assert_eq!(read(&replica, ahead_ms), [true; 3]);
 }
 
 #[test]

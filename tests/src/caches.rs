@@ -54,6 +54,11 @@ impl SeenWrites {
         self.latest.get(at)
     }
 
+    /// Keeps only some of the latest writes.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&CacheKey, Stamp) -> bool) {
+        self.latest.retain(|at, stamp| keep(at, *stamp));
+    }
+
     /// Those of the restored writes that are still the latest may be lost.
     fn doubt(&mut self, taken_back: &Self) {
         for (at, stamp) in &taken_back.latest {
@@ -227,6 +232,11 @@ pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &Se
     told
 }
 
+/// Whether a stamp is no further ahead of a clock than a node accepts.
+pub(crate) fn is_reached(stamp: Stamp, unix_ms: u64) -> bool {
+    stamp.unix_ms() <= unix_ms + bounds::MAX_DRIFT.as_millis() as u64
+}
+
 /// [`reads`] if something has changed since the last check passed, or if the clock was set back: the data that it compares with
 /// only grows. Every [`EVERYTHING`]th call runs [`look`] in any case.
 pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
@@ -257,7 +267,7 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
     let (cache, name) = (&sim.cache, sim.name());
     let writes = sim.writes.borrow();
     // A stamp from the time when this node's clock was far ahead may have been taken back.
-    let believable = |stamp: &Stamp| stamp.unix_ms() <= unix_ms + bounds::MAX_DRIFT.as_millis() as u64;
+    let believable = |stamp: &Stamp| is_reached(*stamp, unix_ms);
     let entries = cache.entries(None, usize::MAX, 0);
     for entry in &entries {
         let written = writes.of(name, &entry.key).iter();

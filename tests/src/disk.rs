@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::Time;
 use tallymesh_engine::replica::Batch;
+use tallymesh_engine::{Stamp, Time};
+use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::saved::{self, Change, Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, StructureId};
+use tallymesh_schemas::{Actor, Class, StructureId, StructureName, Version};
 
-use crate::caches::SeenWrites;
+use crate::caches::{CacheKey, SeenWrites, is_reached};
 
 /// Earlier states of a disk that are kept, so that it can be set back to one of them.
 const REMEMBERED: usize = 64;
@@ -57,6 +58,44 @@ impl Saved {
             extent: part.extent,
             rows: part.rows.values().cloned().collect(),
         })
+    }
+
+    /// What the caches were seen to have, without the writes that wait when a process restores them and its clock shows
+    /// `unix_ms`. In each run's rows of a cache, the first write that is too far ahead of that clock waits, and all that follow
+    /// it.
+    pub(crate) fn restored(&self, unix_ms: u64) -> SeenWrites {
+        let (mut joined, mut waiting) = (BTreeMap::new(), BTreeMap::new());
+        for part in self.parts().filter(|part| part.shape.class == Class::Cache) {
+            let Ok(name) = StructureName::new(&part.shape.name) else { continue };
+            let mut rows: Vec<_> = part.rows.iter().filter_map(key_and_stamp).collect();
+            rows.sort_unstable();
+            let first = rows.iter().position(|(.., stamp)| !is_reached(*stamp, unix_ms)).unwrap_or(rows.len());
+            for (at, (_, key, stamp)) in rows.into_iter().enumerate() {
+                let latest = if at < first { &mut joined } else { &mut waiting };
+                let known: &mut Stamp = latest.entry((name.clone(), key)).or_default();
+                *known = stamp.max(*known);
+            }
+        }
+        let states =
+            |of: &BTreeMap<CacheKey, Stamp>, at: &CacheKey, seen| of.get(at).is_some_and(|stamp| *stamp >= seen);
+        let mut restored = self.seen.clone();
+        restored.retain(|at, seen| states(&joined, at, seen) || !states(&waiting, at, seen));
+        restored
+    }
+}
+
+/// Whether one of these saved rows is too far ahead of a clock.
+pub(crate) fn waits(rows: &[Row], unix_ms: u64) -> bool {
+    rows.iter().filter_map(key_and_stamp).any(|(.., stamp)| !is_reached(stamp, unix_ms))
+}
+
+/// The version, the key and the stamp of a saved row.
+fn key_and_stamp(row: &Row) -> Option<(Version, Vec<u8>, Stamp)> {
+    let mut reader = RowReader::new(&row.bytes, row.version.saturating_sub(1));
+    match reader.next_row().ok()??.state {
+        RowState::Live { key, added, .. } => Some((row.version, key?.to_vec(), Stamp(added))),
+        RowState::Content { key, stamp, .. } => Some((row.version, key?.to_vec(), Stamp(stamp))),
+        RowState::Vacant => None,
     }
 }
 

@@ -361,3 +361,26 @@ fn storms_of_restarts() {
         assert!(cluster.trace().marked("reboot") >= 12 && cluster.trace().marked("not saved") > 0, "the faults bit");
     }
 }
+
+/// A node restarts while its clock is an hour behind, so its saved writes wait. What it writes meanwhile is read there until the
+/// clock is right again.
+#[test]
+fn saved_writes_wait_for_a_clock_that_is_behind() {
+    let mut cluster = builder(31).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "a", "k", "of a");
+    play(cluster.run_for(SECOND * 3));
+    play(cluster.script("at 0s cut a from rest; at 1s set a -3600s; at 2s reboot a; at 12s set a 3600s; at 20s heal"));
+    play(cluster.run_for(SECOND * 3));
+    assert_eq!(get(&cluster, "a", "k"), None);
+    set(&mut cluster, "a", "k", "of the past");
+    play(cluster.run_for(SECOND * 8));
+    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("of the past"));
+    play(cluster.run_for(SECOND));
+    tallymesh_harness::check::always(&cluster).unwrap();
+    play(cluster.run_for(SECOND * 12));
+    play(cluster.settle());
+    for label in NODES {
+        assert_eq!(get(&cluster, label, "k").as_deref(), Some("of a"), "{label}");
+    }
+}

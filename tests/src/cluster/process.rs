@@ -14,7 +14,7 @@ use tallymesh_schemas::{Class, Incarnation, Overlay, StructureName, StructureSpe
 use super::{Cluster, Event};
 use crate::caches::{self, SimCache, TakenBack};
 use crate::check::seen::{Looked, Seen};
-use crate::disk::Saved;
+use crate::disk::{self, Saved};
 use crate::gauges::SimGauge;
 use crate::limits::References;
 use crate::node::{Node, Process, events};
@@ -26,14 +26,18 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
         replica.restore(now, part).map_err(|error| error.to_string())?;
     }
     replica.restored(now);
-    for Part { shape, actor, extent, .. } in saved.parts() {
+    for Part { shape, actor, extent, rows } in saved.parts() {
         let Some(structure) = replica.structure(&shape.name).filter(|_| !replica.is_void(&actor)) else { continue };
-        // Writes of a clock that was ahead of this node's have to wait.
-        let waits = shape.class == Class::Cache;
         let held = structure.held().into_iter().find(|held| held.actor == actor);
-        let same = held.as_ref().is_some_and(|held| (held.since, held.applied) == (extent.since, extent.applied));
-        let fingerprint = held.as_ref().map(|held| held.fingerprint);
-        if (held.is_some() || !waits) && !(same && extent.fingerprint.is_none_or(|saved| Some(saved) == fingerprint)) {
+        // Writes of a clock that was ahead of this node's have to wait, with all that follow them. Levels of earlier runs are
+        // dropped, because no other node has them.
+        let levels = shape.name.starts_with("level:") && held.is_none();
+        let waits = shape.class == Class::Cache && (levels || disk::waits(&rows, now.unix_ms));
+        let same = held.as_ref().is_some_and(|held| {
+            (held.since, held.applied) == (extent.since, extent.applied)
+                && extent.fingerprint.is_none_or(|saved| saved == held.fingerprint)
+        });
+        if !(waits || same) {
             return Err(format!("{}: of {actor} {extent:?} was saved, taken back is {held:?}", shape.name));
         }
     }
@@ -76,7 +80,7 @@ impl Cluster {
             wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
             node.disk.begin(replica.facts());
         }
-        let mut cache_seen = saved.as_ref().map(|saved| saved.seen.clone()).unwrap_or_default();
+        let mut cache_seen = saved.as_ref().map(|saved| saved.restored(now.unix_ms)).unwrap_or_default();
         if saved.is_some() && wrong.is_none() {
             let looked = made.caches.values().try_for_each(|sim| caches::look(sim, &mut cache_seen, now.unix_ms));
             wrong = looked.err().map(|what| format!("{}: taken back, {what}", node.label));

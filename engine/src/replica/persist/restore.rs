@@ -160,12 +160,18 @@ impl Replica {
             return Ok(Joined::Not);
         }
         let Some(held) = self.structures.get(&id) else { return Ok(Joined::Not) };
-        let mut ahead = false;
-        let order = stored::order(rows, |version: Version, bytes: &[u8]| {
+        let mut ahead: Option<Version> = None;
+        let mut order = stored::order(rows, |version: Version, bytes: &[u8]| {
             let row = as_delta(head, (version.saturating_sub(1), version), bytes);
-            ahead |= held.structure.ahead(&row, now.unix_ms).is_some();
+            if held.structure.ahead(&row, now.unix_ms).is_some() {
+                ahead = Some(ahead.map_or(version, |first| first.min(version)));
+            }
         })?;
-        if ahead {
+        // Only what comes before the first write that is too far ahead is joined, as from a peer.
+        let upto = ahead.map_or(extent.applied, |first| first.saturating_sub(1));
+        order.retain(|(version, _)| ahead.is_none() || *version <= upto);
+        let has = || held.structure.progress(actor).is_some_and(|have| have.have >= upto);
+        if ahead.is_some() && (order.is_empty() || has()) {
             return Ok(Joined::Ahead);
         }
         let alone = held.structure.admit_saved(actor, extent.since);
@@ -174,7 +180,7 @@ impl Replica {
         stored::each_piece(
             rows,
             &order,
-            extent,
+            &Extent { applied: upto, ..*extent },
             |error| wrong(error.into()),
             |piece| {
                 // If a piece has a gap, a peer has already sent later rows of this actor.
@@ -182,9 +188,14 @@ impl Replica {
                 held.structure.apply(&delta, Source::Other, now.mono).map(drop).map_err(wrong)
             },
         )?;
+        if ahead.is_some() {
+            // These rows were never all that the actor had.
+            held.structure.restored(actor, &Extent { applied: upto, complete: 0, fingerprint: None, ..*extent });
+            return Ok(Joined::Ahead);
+        }
         match held.structure.restored(actor, extent) {
             Some(copied) => Ok(Joined::As(copied)),
-            // A peer has sent rows of this actor as well.
+            // A peer has sent rows of this actor as well, or some rows were restored earlier.
             None if !alone => Ok(Joined::Not),
             None => Err(RestoreError::Differs { name: name.clone(), actor: actor.clone() }.into()),
         }
@@ -222,7 +233,7 @@ enum Joined {
     As(PersistedExtent),
     /// They are not here: they are forgotten, or of no use any more.
     Not,
-    /// They were written too far ahead of this node's clock.
+    /// Some were written too far ahead of this node's clock. Those before the first of these are joined.
     Ahead,
 }
 
