@@ -138,6 +138,25 @@ impl Writes {
         self.writes.keys().filter(move |(of, _)| of == cache).map(|(_, key)| key.as_slice())
     }
 
+    /// Which writes of a key were taken back: the stamps of those, and of the write that followed. A process whose clock was set
+    /// back gives its earlier writes earlier stamps, and its next writes follow them. Of these, the last one counts if the
+    /// process still runs, else any.
+    pub(crate) fn taken_back(&self, cache: &StructureName, key: &[u8]) -> TakenBackWrites {
+        let all = self.of(cache, key);
+        let mut least: BTreeMap<RunId, Stamp> = BTreeMap::new();
+        let mut taken_back = Vec::new();
+        for (at, Written { run, stamp, .. }) in all.iter().enumerate().rev().filter(|(_, written)| !written.ahead) {
+            let later = least.entry(*run).or_insert(*stamp);
+            if *later < *stamp {
+                let of_run = all.iter().skip(at).filter(|other| other.run == *run && !other.ahead);
+                let last = of_run.map(|other| other.stamp).filter(|other| other < stamp).max();
+                taken_back.push((*stamp, last.filter(|_| !self.void.contains(run)).unwrap_or(*later)));
+            }
+            *later = (*stamp).min(*later);
+        }
+        TakenBackWrites(taken_back)
+    }
+
     /// The latest write of a key by processes that still run. What a process wrote before its clock went ahead may exist only
     /// there, if it has written the same key since: its row then has only the later write, which waits while the clock
     /// `is_ahead`.
@@ -151,6 +170,18 @@ impl Writes {
         let waits = |run: RunId| is_ahead(run) && all.iter().any(|written| written.ahead && written.run == run);
         let living = all.iter().filter(|written| !written.ahead && !self.void.contains(&written.run));
         living.filter(|written| !waits(written.run)).map(|written| written.stamp).max()
+    }
+}
+
+/// See [`Writes::taken_back`].
+pub(crate) struct TakenBackWrites(Vec<(Stamp, Stamp)>);
+
+impl TakenBackWrites {
+    /// The earliest write that may supersede everything up to a stamp: the write at that stamp, or one that follows a write
+    /// which had superseded it and was taken back.
+    pub(crate) fn least(&self, stamp: Stamp) -> Stamp {
+        let later = self.0.iter().filter(|(was, _)| *was >= stamp).map(|(_, is)| *is);
+        later.min().map_or(stamp, |later| later.min(stamp))
     }
 }
 
@@ -280,7 +311,8 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
         };
         let latest = seen.get(&(name.clone(), entry.key.clone())).filter(|stamp| believable(stamp));
         let contested = |stamp: Stamp| writes.is_contested(name, &entry.key, stamp);
-        if let Some(latest) = latest.filter(|latest| **latest > written && !contested(**latest)) {
+        let later = |latest: Stamp| latest > written && writes.taken_back(name, &entry.key).least(latest) > written;
+        if let Some(latest) = latest.filter(|latest| later(**latest) && !contested(**latest)) {
             return Err(format!(
                 "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",
                 entry.key, entry.stamp
@@ -305,6 +337,20 @@ fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), Stri
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_that_was_taken_back_is_superseded_by_the_next_one_of_its_process() {
+        let (cache, mut writes) = (StructureName::new("sessions").unwrap(), Writes::default());
+        for (run, stamp) in [(1, 50), (0, 60), (0, 10), (0, 12), (0, 70), (2, 65)] {
+            let written = Written { run, stamp: Stamp(stamp), value: None, expires_ms: 0, ahead: false };
+            writes.record(&cache, b"key", written);
+        }
+        let least = |writes: &Writes, stamp| writes.taken_back(&cache, b"key").least(Stamp(stamp)).0;
+        // The write at 60 superseded the one at 50, and stands at no more than 12 now.
+        assert_eq!([5, 12, 50, 60, 65, 70].map(|stamp| least(&writes, stamp)), [5, 12, 12, 12, 65, 70]);
+        writes.end(0);
+        assert_eq!(least(&writes, 60), 10, "nobody may have got the writes of a process that has ended");
+    }
 
     #[test]
     fn what_was_taken_back_and_may_be_gone_counts_again_once_a_row_tells_it() {

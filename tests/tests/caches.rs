@@ -426,3 +426,20 @@ fn what_is_told_anew_before_a_removal_is_not_read() {
     assert_eq!(get(&cluster, "b", "k"), None);
     tallymesh_harness::check::always(&cluster).unwrap();
 }
+
+/// A node that hears nobody gives its writes earlier stamps when its clock is set back. What it then writes follows them, and is
+/// read also when the clock is right again.
+#[test]
+fn what_follows_a_write_that_was_taken_back_is_read() {
+    let mut cluster = cluster(3, &["a", "b"]).start();
+    play(cluster.run_for(SECOND * 3));
+    set(&mut cluster, "b", "k", "of b");
+    play(cluster.run_for(SECOND));
+    play(cluster.script("at 0s cut a from b; at 1s leave b; at 10s set a -3600s; at 20s set a 3600s; at 20s heal"));
+    set(&mut cluster, "a", "k", "of a");
+    play(cluster.run_for(SECOND * 15));
+    set(&mut cluster, "a", "k", "of a, and later");
+    play(cluster.run_for(SECOND * 10));
+    play(cluster.settle());
+    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("of a, and later"));
+}

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::{CacheEntry, Stamp};
-use tallymesh_schemas::{Actor, StructureName, Version, bounds};
+use tallymesh_engine::{CacheEntry, Held, Row, Stamp};
+use tallymesh_schemas::{Actor, StructureName, bounds};
 
 use crate::caches::{SimCache, Written};
 use crate::check::open::{Open, compare};
@@ -42,7 +42,7 @@ fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u6
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
         match held.iter().find(|held| held.actor == owner.actor) {
             None => say(format!("knows nothing of {}", owner.actor)),
-            Some(held) if waits(sim, held.applied, owner, &owner.actor, reader_ms) => {}
+            Some(held) if waits(sim, Some(held), owner, &owner.actor, reader_ms) => {}
             Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
         }
     }
@@ -60,7 +60,7 @@ pub(crate) fn waiting(cluster: &Cluster) -> usize {
         let waits = holders.map(|(_, holder)| {
             let theirs = holder.caches[sim.name()].cache.structure();
             let theirs = theirs.held().into_iter().filter(|theirs| {
-                let have = held.iter().find(|held| held.actor == theirs.actor).map_or(0, |held| held.applied);
+                let have = held.iter().find(|held| held.actor == theirs.actor);
                 theirs.actor != process.actor && waits(sim, have, holder, &theirs.actor, reader_ms)
             });
             theirs.count()
@@ -70,12 +70,17 @@ pub(crate) fn waiting(cluster: &Cluster) -> usize {
     all.sum::<usize>() * running(cluster).count()
 }
 
-/// Whether the first of a holder's rows of a run that a copy does not have is too far ahead of the clock of the copy's node.
-fn waits(sim: &SimCache, have: Version, holder: &Process, actor: &Actor, reader_ms: u64) -> bool {
+/// Whether the first of a holder's rows of a run that a copy does not have is too far ahead of the clock of the copy's node. A
+/// copy that is being replaced needs all rows of the run again.
+fn waits(sim: &SimCache, have: Option<&Held>, holder: &Process, actor: &Actor, reader_ms: u64) -> bool {
     let rows = holder.caches[sim.name()].cache.structure().rows_of(actor);
-    let missing = rows.into_iter().map(|(_, row)| row).filter(|row| row.version > have);
-    let first = missing.min_by_key(|row| row.version);
-    first.is_some_and(|row| is_ahead(row.stamp(), sim.cache.time(reader_ms)))
+    let mut rows = rows.into_iter().map(|(_, row)| row);
+    let ahead = |row: Row| is_ahead(row.stamp(), sim.cache.time(reader_ms));
+    if have.is_some_and(|have| have.replacing) {
+        return rows.any(ahead);
+    }
+    let applied = have.map_or(0, |have| have.applied);
+    rows.filter(|row| row.version > applied).min_by_key(|row| row.version).is_some_and(ahead)
 }
 
 fn is_ahead(stamp: Stamp, unix_ms: u64) -> bool {
@@ -96,6 +101,7 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
         let seen = seen.filter(|stamp| !is_ahead(**stamp, true_ms)).max();
         let latest = writes.latest_of_the_living(sim.name(), key, |run| ahead.contains(&run));
         let due = latest.max(seen.copied()).unwrap_or_default();
+        let due = writes.taken_back(sim.name(), key).least(due);
         if writes.is_contested(sim.name(), key, due) {
             continue;
         }
