@@ -55,6 +55,8 @@ pub(crate) enum Fact {
     Lent { to: Process, lease: u64, name: Arc<str> },
     /// The amount that the writer has returned of what it was lent in this lease.
     Returned { to: Process, lease: u64, name: Arc<str> },
+    /// The loan lease is over for the writer, its borrower: it uses nothing of the lease any more, whatever it receives later.
+    Ended { to: Process, lease: u64 },
     /// The amount that the writer could use, and of which rate, so that a node that does not know the name can lend. No rate:
     /// permits.
     Demand { rate: Option<Rate>, name: Arc<str> },
@@ -78,6 +80,7 @@ pub(crate) fn encode(config_fingerprint: u64, by: u64, fact: &Fact) -> String {
         Fact::Ack { to, lease } => format!("{} {} {lease}", head('e'), process(to)),
         Fact::Lent { to, lease, name } => format!("{} {} {lease} {name}", head('l'), process(to)),
         Fact::Returned { to, lease, name } => format!("{} {} {lease} {name}", head('r'), process(to)),
+        Fact::Ended { to, lease } => format!("{} {} {lease}", head('o'), process(to)),
         Fact::Demand { rate: Some(rate), name } => {
             format!("{} {}/{}/{} {name}", head('d'), rate.tokens(), rate.period().as_millis(), rate.burst())
         }
@@ -109,6 +112,7 @@ pub(crate) fn decode(key: &[u8]) -> Option<(u64, u64, Fact)> {
         'e' => Fact::Ack { to: rest.process()?, lease: rest.number()? as u64 },
         'l' => Fact::Lent { to: rest.process()?, lease: rest.number()? as u64, name: rest.name()? },
         'r' => Fact::Returned { to: rest.process()?, lease: rest.number()? as u64, name: rest.name()? },
+        'o' => Fact::Ended { to: rest.process()?, lease: rest.number()? as u64 },
         'd' => Fact::Demand { rate: rest.rate()?, name: rest.name()? },
         _ => return None,
     };
@@ -185,6 +189,7 @@ mod tests {
             (process(), n()).prop_map(|(to, lease)| Fact::Ack { to, lease }),
             (process(), n(), name()).prop_map(|(to, lease, name)| Fact::Lent { to, lease, name }),
             (process(), n(), name()).prop_map(|(to, lease, name)| Fact::Returned { to, lease, name }),
+            (process(), n()).prop_map(|(to, lease)| Fact::Ended { to, lease }),
             (rate(), name()).prop_map(|(rate, name)| Fact::Demand { rate, name }),
         ]
     }

@@ -64,6 +64,7 @@ impl Escrow {
             Fact::Returned { to, lease, name } if to == self.process => {
                 self.learn_returned(&process, lease, &name, added)
             }
+            Fact::Ended { to, lease } if to == self.process => self.learn_ended(&process, lease),
             Fact::Demand { rate, name } => self.learn_demand(now, &process, rate, name, added.saturating_sub(removed)),
             _ => {}
         }

@@ -24,9 +24,6 @@ const LOAN_LEASES: usize = 4;
 /// The most lenders whose ended loan leases this process remembers: more than ever lend during one process's life.
 const ENDED: usize = 1 << 16;
 
-/// Added to the returned amount of a lease that is over for the borrower, so that the lender ends the lease as well.
-const REFUSED: u64 = 1 << 39;
-
 /// All parties of a limit, including this node.
 struct View {
     processes: Vec<Process>,
@@ -65,9 +62,18 @@ impl Escrow {
     pub(super) fn learn_returned(&mut self, borrower: &Process, lease: u64, name: &Arc<str>, returned: u64) {
         let leases = self.lent.get_mut(borrower).into_iter().flatten();
         for lease in leases.filter(|known| known.id == lease) {
-            let Some(loan) = lease.loans.get_mut(name) else { continue };
-            loan.returned = loan.returned.max(returned.min(loan.lent));
-            lease.ending |= returned >= REFUSED;
+            if let Some(loan) = lease.loans.get_mut(name) {
+                loan.returned = loan.returned.max(returned.min(loan.lent));
+            }
+        }
+    }
+
+    /// A borrower uses nothing of a loan lease any more, so the lender has everything back.
+    pub(super) fn learn_ended(&mut self, borrower: &Process, lease: u64) {
+        let leases = self.lent.get_mut(borrower).into_iter().flatten();
+        for lease in leases.filter(|known| known.id == lease) {
+            lease.ending = true;
+            lease.loans.values_mut().for_each(|loan| loan.returned = loan.lent);
         }
     }
 
@@ -79,21 +85,26 @@ impl Escrow {
     }
 
     pub(super) fn learn_lent(&mut self, now: Time, lender: &Process, lease: u64, name: Arc<str>, lent: Totals) {
+        let answer = Fact::Returned { to: lender.clone(), lease, name: name.clone() };
         let Some(lending) = self.lending(now, lender, lease) else {
-            if !lent.is_closed() {
-                self.refuse(lender, lease, name, lent.added);
+            if lent.is_closed() {
+                self.rows.close(&answer);
+                self.rows.close(&Fact::Ended { to: lender.clone(), lease });
+            } else {
+                self.end_lease_of(lender, lease);
             }
             return;
         };
-        if lending.loans.len() >= bounds::SHARED_NAMES && !lending.loans.contains_key(&name) {
-            self.board.tally.reached(Bound::SharedNames);
-            return self.refuse(lender, lease, name, lent.added);
-        }
-        let loan = lending.loans.entry(name.clone()).or_default();
+        let full = lending.loans.len() >= bounds::SHARED_NAMES && !lending.loans.contains_key(&name);
         if lent.is_closed() {
-            loan.lent = 0;
-            self.rows.close(&Fact::Returned { to: lender.clone(), lease, name });
-        } else if lent.added < REFUSED {
+            lending.loans.entry(name).and_modify(|loan| loan.lent = 0);
+            self.rows.close(&answer);
+        } else if full {
+            // It is returned unused.
+            self.board.tally.reached(Bound::SharedNames);
+            self.rows.write(&answer, lent.added);
+        } else {
+            let loan = lending.loans.entry(name).or_default();
             loan.lent = loan.lent.max(lent.added);
         }
     }
@@ -112,12 +123,23 @@ impl Escrow {
         Some(other.lendings.entry(lease).or_default())
     }
 
-    fn refuse(&mut self, lender: &Process, lease: u64, name: Arc<str>, lent: u64) {
-        self.rows.write(&Fact::Returned { to: lender.clone(), lease, name }, lent.saturating_add(REFUSED));
+    /// Permanently ends a loan lease of a lender for this process, and states that.
+    fn end_lease_of(&mut self, lender: &Process, lease: u64) {
+        self.note_end(lender, lease);
+        self.rows.write(&Fact::Ended { to: lender.clone(), lease }, 1);
     }
 
-    /// Permanently ends loan leases without an answer for too long. This process forgets what it returned in them, so no late answer
-    /// may revive them. The lender learns of the end when nothing can be in use any more.
+    /// From now on, the loan leases of a lender up to this one are over, whatever this process receives.
+    fn note_end(&mut self, lender: &Process, lease: u64) {
+        if let Some(ended) = self.ended.get_mut(lender) {
+            *ended = lease.max(*ended);
+        } else if self.ended.len() < ENDED {
+            self.ended.insert(lender.clone(), lease);
+        }
+    }
+
+    /// Permanently ends loan leases without an answer for too long. This process forgets what it returned in them, so no late
+    /// answer may revive them. The lender learns of the end when nothing can be in use any more.
     pub(super) fn end_lendings(&mut self) {
         let mut over = Vec::new();
         for (process, other) in &self.board.others {
@@ -140,10 +162,10 @@ impl Escrow {
             let Some(other) = self.board.others.get_mut(&process) else { continue };
             let later = other.lendings.split_off(&(upto + 1));
             let ended = std::mem::replace(&mut other.lendings, later);
-            self.ended.insert(process.clone(), upto);
+            self.note_end(&process, upto);
             for (lease, lending) in ended {
-                for (name, loan) in lending.loans.into_iter().filter(|(_, loan)| loan.lent > 0) {
-                    self.refuse(&process, lease, name, loan.lent);
+                if lending.loans.values().any(|loan| loan.lent > 0) {
+                    self.end_lease_of(&process, lease);
                 }
             }
         }
@@ -153,7 +175,7 @@ impl Escrow {
     pub(super) fn forget_silent(&mut self) {
         for (process, other) in self.board.forget(self.now, self.times.lease_over * 3) {
             if let Some((last, _)) = other.lendings.last_key_value() {
-                self.ended.insert(process.clone(), *last);
+                self.note_end(&process, *last);
             }
             self.rows.close_answers_to(&process);
         }

@@ -61,11 +61,13 @@ impl Rows {
         self.writes.push_back(Write { key, added, removed });
     }
 
-    /// Closes the rows in which this process states what it returned to a lender that is gone.
+    /// Closes the rows in which this process answers a lender that is gone.
     pub(super) fn close_answers_to(&mut self, lender: &Process) {
-        let ours = self.known.keys().filter(|key| key.starts_with("!r"));
-        let to = |key: &&String| matches!(fact::decode(key.as_bytes()), Some((_, _, Fact::Returned { to, .. })) if to == *lender);
-        let keys: Vec<_> = ours.filter(to).cloned().collect();
+        let to_lender = |key: &&String| {
+            let Some((_, _, fact)) = fact::decode(key.as_bytes()) else { return false };
+            matches!(fact, Fact::Returned { to, .. } | Fact::Ended { to, .. } if to == *lender)
+        };
+        let keys: Vec<_> = self.known.keys().filter(to_lender).cloned().collect();
         for key in keys {
             if let Some((added, removed)) = self.known.remove(&key) {
                 self.writes.push_back(Write { key, added: 0, removed: added - removed });

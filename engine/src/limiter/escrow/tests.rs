@@ -7,7 +7,7 @@ use tallymesh_schemas::NodeName;
 use crate::limiter::escrow::founding::Founding;
 use crate::limiter::escrow::release::ReleaseAll;
 use crate::limiter::escrow::state::Escrow;
-use crate::limiter::fact::{self, Fact};
+use crate::limiter::fact::{self, Fact, Process};
 use crate::limiter::share::UNITS;
 use crate::limiter::target::Quota;
 use crate::time::Time;
@@ -61,4 +61,54 @@ fn a_member_that_is_no_founder_cannot_make_up_shares() {
     let mut escrow = borrower();
     forge_loan(&mut escrow, "member", 1, UNITS);
     assert_eq!(escrow.share(NAME).units, 0);
+}
+
+/// The facts that a process writes now: the totals by which they grow.
+fn facts(escrow: &mut Escrow) -> Vec<(Fact, u64, u64)> {
+    let writes = std::iter::from_fn(|| escrow.poll_write());
+    writes.map(|write| (fact::decode(write.key.as_bytes()).unwrap().2, write.added, write.removed)).collect()
+}
+
+/// A borrower that hears nothing of its lender says that the loan lease is over, once, and never uses it again.
+#[test]
+fn a_borrower_ends_a_loan_lease_for_good() {
+    let mut escrow = borrower();
+    forge_loan(&mut escrow, "liar", 1, UNITS);
+    let until = escrow.share(NAME).until;
+    facts(&mut escrow);
+    escrow.handle_timeout(until.after(escrow.times.closing), &mut ReleaseAll);
+    let lender = Process { node: name("liar"), nonce: 1 };
+    let ended = Fact::Ended { to: lender, lease: 1 };
+    assert_eq!(facts(&mut escrow).into_iter().filter(|(fact, ..)| *fact == ended).count(), 1);
+    forge_loan(&mut escrow, "liar", 1, UNITS);
+    assert_eq!(escrow.share(NAME).units, 0, "a late answer does not revive the loan lease");
+    assert!(facts(&mut escrow).iter().all(|(fact, ..)| *fact != ended), "it is said once");
+    let lent = Fact::Lent { to: escrow.process.clone(), lease: 1, name: NAME.into() };
+    let key = fact::encode(escrow.config_fingerprint, 1, &lent);
+    escrow.learn(escrow.now, &name("liar"), key.as_bytes(), UNITS, UNITS);
+    assert!(facts(&mut escrow).contains(&(ended, 0, 1)), "the row goes with the lender's");
+}
+
+/// A lender has everything back when its borrower says that the loan lease is over.
+#[test]
+fn a_lender_has_back_what_its_borrower_has_ended() {
+    let founding = Founding::new([name("lender")], Duration::from_secs(6)).unwrap();
+    let mut lender = Escrow::new(founding.clone(), name("lender"), 1, Time(1));
+    let borrower = Process { node: name("borrower"), nonce: 2 };
+    lender.share_out(NAME, Quota { whole: UNITS, least: 1 }, None);
+    let says = |lender: &mut Escrow, fact: &Fact, total: u64| {
+        let key = fact::encode(founding.config_fingerprint(), borrower.nonce, fact);
+        lender.learn(lender.now, &borrower.node, key.as_bytes(), total, 0);
+    };
+    for second in 1..20 {
+        lender.handle_timeout(Time(second * 1_000_000), &mut ReleaseAll);
+        says(&mut lender, &Fact::Heartbeat, second);
+        says(&mut lender, &Fact::Demand { rate: None, name: NAME.into() }, UNITS);
+    }
+    lender.handle_timeout(Time(20_000_000), &mut ReleaseAll);
+    assert_eq!(lender.lent(NAME).values().sum::<u64>(), UNITS);
+    let lease = lender.lent[&borrower][0].id;
+    let to = lender.process.clone();
+    says(&mut lender, &Fact::Ended { to, lease }, 1);
+    assert_eq!((lender.lent(NAME).len(), lender.share(NAME).units), (0, UNITS));
 }
