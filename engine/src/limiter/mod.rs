@@ -44,11 +44,12 @@
 //!
 //! ## Loans
 //! Holder `i` uses what it holds minus what it has lent: `given[i→j] − back[j→i]`. Both rows only grow; `i` writes the first
-//! and `j` writes the second. `j` uses `given − back` of the newest term with `i` that it knows, while the term is answered.
+//! and `j` writes the second. `j` uses `given − back` of the newest loan lease with `i` that it knows, while `i` answers in it.
 //! `j` sees at most the `given` that `i` has written, and `i` sees at most the `back` that `j` has written. So `j` uses no more
-//! than `i` has subtracted. When `i` counts a term as over, it never answers the term again. When `j` counts a term as over, it
-//! never uses the term again, whatever it receives later. So neither can come back. `i` answers and lends only while all its
-//! leases last for another `L⁺` of the loans, so loans expire before the leases on which they are based. ∎
+//! than `i` has subtracted. When `i` counts a loan lease as over, it never answers in it again. When `j` counts a loan lease as
+//! over, it never uses it again, whatever it receives later, and says so; then `i` has everything back. So neither can come
+//! back. `i` answers and lends only while all its leases last for another `L⁺` of the loans, so loans expire before the leases
+//! on which they are based. ∎
 //!
 //! ## Admissions
 //! A node with the share `w` admits by a bucket of rate `wR` and burst `wB`. When its share grows, it gets no tokens. When
@@ -60,7 +61,7 @@
 //! ## Permits
 //! A permit stays in use as long as the thing that it was opened for, even after the lease or loan under it has expired. Then
 //! permits are *overdue*: the node uses more than it may, and the service closes them within `L/24`. So the node announces that
-//! an expired claim or term is over only when no permit is overdue any more, or `L/24` later. A node that receives nothing
+//! an expired claim or loan lease is over only when no permit is overdue any more, or `L/24` later. A node that receives nothing
 //! counts it as free from `L⁺` on, as always. For loans, that is `L/3/8 = L/24` after their end, minus the time that the
 //! granter's clock gains meanwhile: to rely on permits with clocks that differ by `ρ`, close within `L/24 - ρL/3`.
 //!

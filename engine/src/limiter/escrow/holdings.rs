@@ -116,7 +116,7 @@ impl Escrow {
         if in_use == 0 { 0 } else { in_use.saturating_sub(self.share(name).units) }
     }
 
-    /// How long this node waits before it announces that an expired claim or lease is over, so that the service can close
+    /// How long this node waits before it announces that an expired claim or loan lease is over, so that the service can close
     /// overdue permits. Zero if no limit has permits.
     pub(super) fn closing(&self) -> Duration {
         let permits = self.names.values().any(|named| named.rate.is_none());
