@@ -174,7 +174,7 @@ impl Writer {
 
     fn number(mut self, mut number: u64) -> Self {
         loop {
-            let digit = (number % u64::from(FOLLOWS)) as u8;
+            let digit = number.to_le_bytes()[0] % FOLLOWS;
             number >>= DIGIT_BITS;
             let follows = if number > 0 { FOLLOWS } else { 0 };
             self.0.push(char::from(b'0' + digit + follows));
