@@ -96,6 +96,15 @@ fn name(node: usize) -> NodeName {
     NodeName::new(&format!("n{node:02}")).unwrap()
 }
 
+/// Which rows a delivery brings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Delivery {
+    /// All rows, each in its latest state.
+    All,
+    /// Some rows, each in some state that is not older than the one that was seen.
+    Some,
+}
+
 struct World {
     random: Random,
     at: u64,
@@ -160,15 +169,19 @@ impl World {
     }
 
     /// Brings rows from one process to another: some of them, in any state not older than what was seen.
-    fn deliver(&mut self, from: usize, to: usize, all: bool) {
+    fn deliver(&mut self, from: usize, to: usize, extent: Delivery) {
         let node = self.processes[from].escrow.process().node.clone();
         let keys: Vec<_> = self.processes[from].rows.iter().map(|(key, states)| (key.clone(), states.len())).collect();
         for (key, states) in keys {
             let seen = self.processes[to].seen.get(&(from, key.clone())).copied().unwrap_or(0);
-            if seen >= states || (!all && self.random.one_in(4)) {
+            if seen >= states || (extent == Delivery::Some && self.random.one_in(4)) {
                 continue;
             }
-            let upto = if all { states } else { seen + 1 + self.random.below((states - seen) as u64) as usize };
+            let upto = if extent == Delivery::All {
+                states
+            } else {
+                seen + 1 + self.random.below((states - seen) as u64) as usize
+            };
             let (added, removed) = self.processes[from].rows[&key][upto - 1];
             let now = self.processes[to].clock(self.at);
             self.processes[to].escrow.learn(now, &node, key.as_bytes(), added, removed);
@@ -191,7 +204,7 @@ impl World {
                     continue;
                 }
                 let all = self.lazy == 1 || self.random.one_in(4);
-                self.deliver(from, to, all);
+                self.deliver(from, to, if all { Delivery::All } else { Delivery::Some });
             }
         }
         let used: u64 = self.processes.iter().map(|process| process.admitted).sum();
