@@ -87,7 +87,8 @@ fn what_is_counted_while_it_is_removed_stays() {
     assert_eq!(all(&wire), [Some(2); 3]);
 }
 
-/// The last change anywhere counts; whoever is to clear it and is gone is not waited for.
+/// The last change on any node counts. The other nodes do not wait for the node whose turn it is to clear the entry if that node
+/// is gone.
 #[test]
 fn an_entry_goes_when_nobody_changes_it() {
     let mut wire = gauges(&["a", "b", "c"], 10, 0);
@@ -294,7 +295,7 @@ fn rolling_restarts_keep_no_entry() {
     assert_eq!(all(&wire), [Some(1); 3], "it begins again at zero");
 }
 
-/// Whoever counted is gone before it has said anything of the age of its rows. Who has seen them come says it.
+/// The node that counted ends before it has stated the age of its rows. The node that received the rows states it.
 #[test]
 fn the_age_of_rows_outlives_their_owner() {
     let mut wire = gauges(&["a", "b", "c"], 40, 0);

@@ -213,8 +213,8 @@ fn keys_that_came_and_went_are_let_go_of() {
     assert_eq!(target.structure.keys(), 0);
 }
 
-/// Whoever claims the last run there is for our name does not keep us from going on as a later one: it is not believed,
-/// and neither is who claims the last run that is believed more than once.
+/// A peer that claims the last possible run of our name does not stop this node from renewing as a later run: the node does not
+/// believe it. It believes a claim of the last credible run at most once.
 #[test]
 fn no_claim_takes_the_last_run() {
     let mut target = Target::new();

@@ -137,20 +137,20 @@ fn the_noise_of_one_peer_does_not_drive_out_the_events_of_others() {
     assert!(events.iter().any(|event| matches!(event, Event::Forgotten { node } if *node == name("q"))));
 }
 
-/// Each node that is forgotten is told to whoever keeps connections, also when there are more than events may wait.
+/// The replica reports each forgotten node to its caller, also when more nodes are forgotten than the event queue can hold.
 #[test]
 fn no_forgotten_node_is_lost_among_the_events() {
     let mut target = Target::new(Class::OutboundDomains);
     let names: Vec<_> = (0..2000).map(|n| run(&format!("n{n:04}"), 5)).collect();
-    for (teller, runs) in ["liar", "q"].into_iter().zip(names.chunks(1000)) {
-        target.says(teller, runs);
+    for (reporter, runs) in ["liar", "q"].into_iter().zip(names.chunks(1000)) {
+        target.says(reporter, runs);
     }
     names.iter().for_each(|run| assert!(target.replica.forget(target.now, &run.node)));
     let forgotten: Vec<_> = std::iter::from_fn(|| target.replica.poll_forgotten()).collect();
     assert_eq!(forgotten, names.into_iter().map(|run| run.node).collect::<Vec<_>>());
 }
 
-/// Whoever names ever new runs of another node does not have us ask that node about each.
+/// A peer that names new runs of another node without end does not make this node ask that node about each run.
 #[test]
 fn a_peer_does_not_have_us_flood_another_one_with_questions() {
     let mut target = Target::new(Class::OutboundDomains);
@@ -169,14 +169,14 @@ fn a_peer_does_not_have_us_flood_another_one_with_questions() {
 fn tombstones_that_find_no_place_are_counted() {
     let mut target = Target::new(Class::OutboundDomains);
     let until_ms = target.now.unix_ms + 100_000;
-    let grave = |n: usize| Tombstone {
+    let tombstone = |n: usize| Tombstone {
         node: name(&format!("ghost{n}")),
         from: Incarnation(0),
         incarnation: Incarnation(1),
         until_ms,
     };
-    let graves: Vec<_> = (0..bounds::TOMBSTONES + 10).map(grave).collect();
-    for tombstones in graves.chunks(1000) {
+    let tombstones: Vec<_> = (0..bounds::TOMBSTONES + 10).map(tombstone).collect();
+    for tombstones in tombstones.chunks(1000) {
         let digest = Digest {
             incarnation: Incarnation(5),
             clock_ms: target.now.unix_ms,

@@ -192,9 +192,9 @@ fn of(actor: &Actor, value: &str, later: u64) -> (Part, tallymesh_engine::Row) {
     (Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }, row)
 }
 
-/// A write of one who was forgotten while this node was away outdoes one of a node that lives. Whoever was there may not have had it,
-/// and then this node is the only one that can tell of it. It does once it knows that the other row is still what its owner
-/// has: had the write been removed since, that row would have gone before the removal. Where it is gone, so is the write.
+/// A node was forgotten while this node was away. Its write supersedes a write of a node that lives. The nodes that were there
+/// may not have had the write, so only this node can republish it. It does so once the owner confirms the superseded row: if the
+/// write had been removed meanwhile, that row would have been retired before the removal.
 #[test]
 fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_another() {
     for retired in [false, true] {
@@ -225,7 +225,7 @@ fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_another() {
     }
 }
 
-/// As before, where what it outdoes is of a run that has ended: that one's rows are where they were as long as somebody says so.
+/// The same with a superseded row of an ended run: that row exists as long as some node states it.
 #[test]
 fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_an_ended_run() {
     for still in [false, true] {
@@ -269,12 +269,12 @@ fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_an_ended_run()
 fn what_a_row_without_value_supersedes_is_not_read() {
     let [c, d, e] = ["c", "d", "e"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
     let ((first, _), (between, _), (last, row)) = (of(&d, "first", 0), of(&e, "between", 5), of(&c, "last", 10));
-    let mut hollow = last.clone();
+    let mut without_value = last.clone();
     let mut rows = RowWriter::new(0);
     let state = RowState::Live { key: Some(b"k"), added: row.added, removed: row.removed };
-    rows.push(WireRow { slot: hollow.rows[0].slot, version: 1, state });
-    hollow.rows[0].bytes = rows.finish();
-    let mut replica = restored(&[first, hollow]);
+    rows.push(WireRow { slot: without_value.rows[0].slot, version: 1, state });
+    without_value.rows[0].bytes = rows.finish();
+    let mut replica = restored(&[first, without_value]);
     let structure = Arc::clone(replica.structure("sessions").unwrap());
     let read = || Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms);
     assert_eq!(read(), None, "it was outdone");

@@ -19,7 +19,8 @@ fn address(text: &str) -> Vec<u8> {
     key[..len].to_vec()
 }
 
-/// A watch tells of every key that changes, whoever changed it, keeps no more than it was made for, and says what it lost.
+/// A watch reports every key that changes, on whichever node. It keeps at most as many as it was made for, and reports how many
+/// it lost.
 #[test]
 fn a_watch_tells_of_changes_and_of_those_it_lost() {
     let mut wire = Wire::new(&["a", "b"]);
@@ -114,7 +115,7 @@ fn structures_that_cannot_be_are_refused() {
     assert_eq!(replicate("more", u32::MAX), Err(StructureError::TooManyWindows));
 }
 
-/// Whoever hears of a later run under its own name goes on as one that is later still, and keeps what it counts.
+/// A node that learns of a later run of its own name renews as a still later run, and keeps its counts.
 #[test]
 fn a_run_that_is_superseded_goes_on_as_a_later_one() {
     let mut wire = Wire::new(&["a", "b"]);

@@ -259,7 +259,7 @@ fn a_node_with_many_runs_leaves_places_for_others() {
     let held = |wire: &Wire, node: &str| wire.structure(0).held().iter().any(|held| held.actor.node == name(node));
     wire.up(0, 2);
     wire.talk();
-    assert!(held(&wire, "late"), "whoever comes later has a place");
+    assert!(held(&wire, "late"), "a node that comes later has a place");
     let nonce = wire.replicas[0].probe(wire.now);
     let found = wire.replicas[0].verification(nonce);
     let runs =

@@ -224,7 +224,7 @@ fn a_dead_founder_is_forgotten() {
     assert!(holds.into_iter().any(|(founder, _)| founder.as_str() == "n01"), "its share is not its own again");
 }
 
-/// A founder is forgotten while it holds shares, and lives: it goes on as another run, which holds them still.
+/// A founder that lives and holds shares is forgotten. It renews as another run, and that run still holds the shares.
 #[test]
 fn a_founder_that_lives_is_forgotten() {
     play(23, 4, 4, "at 2s forget n01 at n00; at 9s forget n02 at n03; at 10s restart n00", &["forget", "restart"]);

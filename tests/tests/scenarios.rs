@@ -84,8 +84,8 @@ fn asymmetric_partition() {
     play(3, "at 2s cut a to b,c; at 5s heal", &["cut one way", "message cut off", "link down"]);
 }
 
-/// A node begins a new run and dies before it has counted anything, while another node is cut off: that one hears of the new
-/// run from the rest, none of whom has rows of it, and lets go of the old one.
+/// A node begins a new run and dies before it has counted anything, while another node is cut off: that one learns of the new
+/// run from the rest, although no node has rows of it, and drops the old one.
 #[test]
 fn a_run_that_ended_before_it_counted_supersedes_everywhere() {
     let mut cluster = Builder::new(6236)

@@ -18,16 +18,16 @@ impl Ledger {
         // For each cell: the number of rows, and the sum of the other actors' rows.
         let mut sums: BTreeMap<CellId, (u32, i64)> = BTreeMap::new();
         let views = &self.views;
-        let with_shadows = self.actors.all_copies().flat_map(|(actor, copies)| {
-            [Some((actor, &copies.rows, false)), copies.staging.as_deref().map(|shadow| (actor, shadow, true))]
+        let with_staging = self.actors.all_copies().flat_map(|(actor, copies)| {
+            [Some((actor, &copies.rows, false)), copies.staging.as_deref().map(|staging| (actor, staging, true))]
         });
-        for (actor, actor_rows, shadow) in with_shadows.flatten() {
+        for (actor, actor_rows, staging) in with_staging.flatten() {
             let mut fingerprint = 0_u64;
             for (_, state) in actor_rows.live() {
                 let (rows, others) = sums.entry(state.cell).or_default();
                 *rows += 1;
                 fingerprint = fingerprint.wrapping_add(row_hash(key_hash(&views.cells.key_of(state.cell)), &state.row));
-                if !shadow && actor_rows.counts && actor != self.actor() && !views.clears(state.cell) {
+                if !staging && actor_rows.counts && actor != self.actor() && !views.clears(state.cell) {
                     *others += views.value(actor, state.cell, &state.row);
                 }
             }

@@ -47,8 +47,8 @@
 //! and `j` writes the second. `j` uses `given − back` of the newest loan lease with `i` that it knows, while `i` answers in it.
 //! `j` sees at most the `given` that `i` has written, and `i` sees at most the `back` that `j` has written. So `j` uses no more
 //! than `i` has subtracted. When `i` counts a loan lease as over, it never answers in it again. When `j` counts a loan lease as
-//! over, it never uses it again, whatever it receives later, and says so; then `i` has everything back. So neither can come
-//! back. `i` answers and lends only while all its leases last for another `L⁺` of the loans, so loans expire before the leases
+//! over, it never uses it again, whatever it receives later. `j` states the end, and from then on `i` has everything back. So
+//! neither can come back. `i` answers and lends only while all its leases last for another `L⁺` of the loans, so loans expire before the leases
 //! on which they are based. ∎
 //!
 //! ## Admissions

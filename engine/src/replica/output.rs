@@ -51,9 +51,9 @@ impl Output {
         self.unheld.part(part);
     }
 
-    /// `teller` reports a node that has no place here.
-    pub(crate) fn note_unheld_node(&mut self, node: &NodeName, teller: &NodeName) {
+    /// `reporter` reports a node that has no place here.
+    pub(crate) fn note_unheld_node(&mut self, node: &NodeName, reporter: &NodeName) {
         self.tally.reached(Bound::Nodes);
-        self.unheld.node(node, teller);
+        self.unheld.node(node, reporter);
     }
 }

@@ -27,10 +27,10 @@ impl Unheld {
         }
     }
 
-    /// Records a node, reported by `teller`, that has no place.
-    pub(crate) fn node(&mut self, node: &NodeName, teller: &NodeName) {
+    /// Records a node, reported by `reporter`, that has no place.
+    pub(crate) fn node(&mut self, node: &NodeName, reporter: &NodeName) {
         if self.nodes.len() < bounds::UNHELD || self.nodes.contains_key(node) {
-            self.nodes.insert(node.clone(), teller.clone());
+            self.nodes.insert(node.clone(), reporter.clone());
         } else {
             self.more = true;
         }
@@ -40,7 +40,7 @@ impl Unheld {
     /// them again.
     pub(crate) fn forget_reporter(&mut self, node: &NodeName) {
         let before = self.nodes.len();
-        self.nodes.retain(|_, teller| teller != node);
+        self.nodes.retain(|_, reporter| reporter != node);
         self.more &= self.nodes.len() == before;
     }
 

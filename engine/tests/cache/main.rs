@@ -25,7 +25,7 @@ fn what_comes_after_its_removal_is_not_read() {
     assert_eq!(comes_after_a_removal(), None);
 }
 
-/// Two writes at one stamp: all agree, a removal first, and whoever writes is not asked.
+/// Two nodes write one key with the same stamp. All nodes choose the same winner, whichever node wrote it. A removal wins.
 #[test]
 fn writes_of_one_moment_have_one_winner() {
     let mut wire = cache_wire(&["a", "b", "c"]);
@@ -160,7 +160,7 @@ fn what_a_cache_does_not_take() {
     assert_eq!(wire.structure(0).rows_of(wire.replicas[0].actor()).len(), 2);
 }
 
-/// A run that goes on as another takes along what is read, with the stamps that it had.
+/// A node renews. Its new run republishes the entries that the node reads, with the same stamps.
 #[test]
 fn a_run_takes_its_entries_along() {
     let mut wire = cache_wire(&["a", "b"]);

@@ -8,8 +8,8 @@ use crate::late::{KEY, cache_wire, get, remove, set};
 use crate::wire::{Wire, encoded, is_delta};
 use crate::{delta_of_a, delta_with};
 
-/// An owner states another fingerprint than its rows have here, so all of them are fetched anew. Until the last has come
-/// everything is read as before: if it were not, a write that it outdoes would be read in its place.
+/// An owner states a fingerprint that this copy does not have, so the replica fetches all rows again. Until the last one has
+/// arrived, it reads the previous rows. Otherwise it would read a write that one of them supersedes.
 #[test]
 fn what_comes_anew_is_read_meanwhile() {
     let mut wire = cache_wire(&["a", "b"]);
@@ -65,8 +65,8 @@ fn what_its_owner_does_not_have_goes() {
     wire.assert_same(0, 1);
 }
 
-/// A write was read that came with a part of a snapshot, of which nobody has the rest: it was begun again with less, or its sender is
-/// gone. Who reads it tells it, as another write is there that it outdoes.
+/// A node reads a write that arrived with a piece of a snapshot, and no node has the rest: the snapshot began again with fewer
+/// rows, or its sender is gone. The node republishes the write, because it supersedes another write.
 #[test]
 fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
     for again in [false, true] {
@@ -104,8 +104,8 @@ fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
     }
 }
 
-/// A row had moved on while its owner's rows were on their way, and then the owner was gone: the copy that is furthest lacks it. Who
-/// reads the write that it had told tells it from then on, as another write is there that it outdoes.
+/// A row changed while its owner's rows were in transit, and then the owner ended. The most advanced copy lacks the row. The
+/// node that reads the row's write republishes it, because it supersedes another write.
 #[test]
 fn what_a_further_copy_lacks_is_told_by_who_reads_it() {
     let mut wire = cache_wire(&["a", "b", "c"]);
@@ -150,8 +150,8 @@ fn what_a_further_copy_lacks_is_told_by_who_reads_it() {
     wire.assert_same(1, 2);
 }
 
-/// Somebody has removed a key. An owner whose clock had been ahead takes back what outdid that, and says an earlier write in its
-/// place: the removal outdoes it.
+/// A node has removed a key. An owner whose clock was ahead takes back the write that superseded the removal, and states an
+/// earlier write. The removal supersedes that one.
 #[test]
 fn what_is_taken_back_makes_room_for_a_removal() {
     let mut wire = cache_wire(&["a", "b", "c"]);

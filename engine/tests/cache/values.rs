@@ -7,8 +7,8 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use crate::late::{KEY, cache_wire, get, set};
 use crate::wire::{Wire, encoded, read};
 
-/// I5. A relay tells a row that it knows to be outdone without its value, and dies before it tells what outdoes it. What is read then
-/// comes from the owner, however far the row has gone without.
+/// I5. A relay knows that a row is superseded, sends it without its value, and ends before it sends the superseding write. The
+/// value then comes from the owner, however far the row without value has travelled.
 #[test]
 fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
     let mut wire = cache_wire(&["a", "relay", "c", "e"]);
@@ -136,9 +136,9 @@ fn a_value_that_the_first_sender_of_a_snapshot_kept_to_itself_comes_from_who_has
     let owner = wire.replicas[0].actor().clone();
     let rows = wire.structure(1).rows_of(&owner);
     let row = |key: &[u8]| rows.iter().find(|(of, _)| of == key).unwrap().1;
-    let (hollow, second, last) = (row(KEY), row(b"l"), row(b"m").version);
+    let (without_value, second, last) = (row(KEY), row(b"l"), row(b"m").version);
     let told = |wire: &Wire, after: u64, upto: u64, snapshot: bool, rows: &[u8]| {
-        let (keys_complete, low_water) = (after, hollow.version);
+        let (keys_complete, low_water) = (after, without_value.version);
         let empty = wire.delta_of(0, wire.structure(0).id());
         encoded(&Message::Delta(Delta { keys_complete, after, upto, low_water, snapshot, rows, ..empty }))
     };
@@ -148,8 +148,8 @@ fn a_value_that_the_first_sender_of_a_snapshot_kept_to_itself_comes_from_who_has
     let mut piece = RowWriter::new(0);
     let state = RowState::Content { key: Some(b"before"), stamp: row(b"before").added, expires_ms: 0, value: b"v" };
     piece.push(WireRow { slot: 0, version: 1, state });
-    let state = RowState::Live { key: Some(KEY), added: hollow.added, removed: hollow.removed };
-    piece.push(WireRow { slot: 1, version: hollow.version, state });
+    let state = RowState::Live { key: Some(KEY), added: without_value.added, removed: without_value.removed };
+    piece.push(WireRow { slot: 1, version: without_value.version, state });
     let (stamp, value) = (second.added, &[b'v'; 40_000][..]);
     let state = RowState::Content { key: Some(b"l"), stamp, expires_ms: 0, value };
     piece.push(WireRow { slot: 2, version: second.version, state });

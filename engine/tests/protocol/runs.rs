@@ -142,8 +142,8 @@ fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {
     wire.assert_same(0, 1);
 }
 
-/// I5. The same for a third node: whoever was away while a node began another run, of which nobody has rows, and died,
-/// lets go of the earlier run as everybody else has.
+/// I5. The same for a third node. A node was away while another node began a run without rows and ended. It drops the earlier
+/// run, as all nodes do.
 #[test]
 fn a_superseded_run_of_a_third_node_is_told_though_nobody_has_rows_of_the_newer_one() {
     let mut wire = Wire::new(&["a", "b", "c"]);

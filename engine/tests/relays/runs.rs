@@ -9,8 +9,9 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
 use crate::wire::{NAME, Wire, config, encoded, read, spec};
 
-/// I1, I6. A second process has had a node's name, with a later run, and only one without a link to the node has heard of it. Whoever has a
-/// link to the node believes nobody else which run it is in, and asks it: so it hears of the other one, and goes on as a later run.
+/// I1, I6. A second process used a node's name in a later run. Only a node without a link to the first process knows of it. Each
+/// node with a link believes what the first process states, and asks it. So the first process learns of the second one and renews
+/// as a later run.
 #[test]
 fn a_node_learns_of_a_second_process_of_its_name_from_every_linked_peer() {
     let mut wire = Wire::new(&["b", "middle", "c"]);
@@ -40,7 +41,7 @@ fn a_node_learns_of_a_second_process_of_its_name_from_every_linked_peer() {
     wire.assert_same(2, 1);
 }
 
-/// A relay that goes on as another run goes on passing on what others have.
+/// A relay that renews continues to pass on the rows of other nodes.
 #[test]
 fn a_relay_that_goes_on_as_another_run_passes_on() {
     let mut wire = Wire::new(&["a", "b", "c"]);

@@ -34,8 +34,8 @@ fn to_clear_takes_what_was_known_and_no_more() {
     assert_eq!(keys, [b"k".to_vec()], "what clears is not listed");
 }
 
-/// What adds up to nothing is cleared like anything else: whoever had cleared less of it at the same time would bring the
-/// rest back.
+/// A node clears a row that counts zero like any other row. Otherwise a node that had cleared less of it at the same time would
+/// bring the rest back.
 #[test]
 fn to_clear_what_counts_nothing_clears_it() {
     let mut wire = wire(&["a", "b", "c"]);

@@ -82,7 +82,7 @@ fn what_comes_after_its_window_is_ignored() {
     everywhere(&wire, "k", &[0, 0, 0]);
 }
 
-/// Whoever missed rows of a window that its peer has dropped stops to ask for them.
+/// A node that lacks rows of a window stops asking a peer that has dropped the window.
 #[test]
 fn rows_of_a_window_that_a_peer_has_dropped_are_not_asked_for_for_ever() {
     let mut wire = wire(&["a", "b"]);

@@ -31,7 +31,8 @@ fn counts_outlive_the_run_that_counted() {
     assert_eq!(of_a, Some(15), "both runs");
 }
 
-/// A node that goes on as another run takes its counts along; nobody counts them twice, whoever hears of it from whom.
+/// A node that renews states its counts again under the new run. No node counts them twice, in whatever order it learns of the
+/// two runs.
 #[test]
 fn a_renewed_run_takes_its_counts_along() {
     let mut wire = wire(&["a", "b", "c"]);

@@ -4,3 +4,6 @@ mod shape;
 #[path = "../source/mod.rs"]
 mod source;
 mod words;
+
+/// All folders with source files. Every check looks at all of them.
+const FOLDERS: &[&str] = &["schemas", "engine", "transport", "src", "cli", "tests", "fuzz", "benches", "examples"];

@@ -5,24 +5,8 @@ use std::collections::BTreeMap;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 
+use crate::FOLDERS;
 use crate::source::{Source, is_for_tests, sources};
-
-const FOLDERS: &[&str] = &[
-    "schemas/src",
-    "engine/src",
-    "transport/src",
-    "src",
-    "cli/src",
-    "tests/src",
-    "fuzz/src",
-    "benches/src",
-    "schemas/tests",
-    "engine/tests",
-    "transport/tests",
-    "cli/tests",
-    "tests/tests",
-    "examples",
-];
 
 /// The most lines of a file.
 const FILE_LINES: usize = 500;

@@ -1,8 +1,7 @@
 //! Words that the glossary has replaced do not come back.
 
+use crate::FOLDERS;
 use crate::source::{files, read};
-
-const FOLDERS: &[&str] = &["schemas", "transport", "cli", "tests", "fuzz", "benches/src", "examples"];
 
 /// The table of GLOSSARY.md below this heading: the word, and the word to use.
 const HEADING: &str = "## Words that are not used";

@@ -44,11 +44,11 @@ impl Replica {
     /// Cache rows have come from a peer. This node sends values that come late to the peers that got the row without.
     pub(crate) fn note_values(&mut self, peer: &NodeName, part: &StreamId) {
         let Some(held) = self.structures.get(&part.0).filter(|held| held.structure.is_cache()) else { return };
-        let (hollow, filled) = held.structure.take_arrived_values(&part.1);
-        if hollow && let Some(link) = self.peers.links.get_mut(peer) {
+        let (without_value, arrived) = held.structure.take_arrived_values(&part.1);
+        if without_value && let Some(link) = self.peers.links.get_mut(peer) {
             link.without_values.insert(part.clone());
         }
-        if let Some(before) = filled {
+        if let Some(before) = arrived {
             for feed in self.peers.links.values_mut().filter_map(|link| link.feeds.get_mut(part)) {
                 feed.cursor = feed.cursor.min(before).max(feed.since);
             }

@@ -13,8 +13,8 @@ impl Replica {
     /// Forgets a node: its runs so far stop counting on all nodes, and no node accepts them again. If the node is alive, it
     /// renews as a new run. Returns whether this node knew anything about it.
     pub fn forget(&mut self, now: Now, node: &NodeName) -> bool {
-        let grave = (node.clone(), FORGOTTEN_BEFORE);
-        let before = || self.runs.tombstones.get(&grave).map(|tombstone| tombstone.incarnation);
+        let key = (node.clone(), FORGOTTEN_BEFORE);
+        let before = || self.runs.tombstones.get(&key).map(|tombstone| tombstone.incarnation);
         let known = self.runs.nodes.get(node).map(|known| known.incarnation);
         let Some(incarnation) = known.or_else(before) else { return false };
         self.void_runs(now, node, Incarnation(0), incarnation);
@@ -25,8 +25,8 @@ impl Replica {
     pub(crate) fn void_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
         let clock_ms = self.peers.clocks.cluster_ms(now);
         let until_ms = clock_ms.saturating_add(millis(self.config.tombstone_life));
-        let teller = self.runs.actor.node.clone();
-        self.add_tombstone(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, teller);
+        let reporter = self.runs.actor.node.clone();
+        self.add_tombstone(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, reporter);
     }
 
     /// Nodes that an operator has forgotten and of which no later run is known. A node that has renewed as a later run is not
@@ -40,11 +40,11 @@ impl Replica {
         self.runs.is_void(actor)
     }
 
-    /// A tombstone has come from `teller`.
-    pub(crate) fn add_tombstone(&mut self, now: Now, tombstone: Tombstone, teller: NodeName) {
-        let away = self.was_away(&teller);
+    /// A tombstone has come from `reporter`.
+    pub(crate) fn add_tombstone(&mut self, now: Now, tombstone: Tombstone, reporter: NodeName) {
+        let away = self.was_away(&reporter);
         let reason = if away { DropReason::ForgottenBefore } else { DropReason::Forgotten };
-        self.apply_tombstone(now, Received { tombstone, teller, reason });
+        self.apply_tombstone(now, Received { tombstone, reporter, reason });
     }
 
     pub(crate) fn apply_tombstone(&mut self, now: Now, received: Received) {
@@ -52,8 +52,8 @@ impl Replica {
         if !self.runs.is_news(&received.tombstone, expiry_ms) || self.contest(&received) {
             return;
         }
-        let (grave, whole) = (received.grave(), received.is_whole());
-        let first = !self.runs.tombstones.contains_key(&grave);
+        let (key, whole) = (received.key(), received.is_whole());
+        let first = !self.runs.tombstones.contains_key(&key);
         self.renew_if_buried(now, &received);
         let Received { tombstone, reason, .. } = received;
         if tombstone.node == self.runs.actor.node && tombstone.incarnation >= self.runs.actor.incarnation {
@@ -65,7 +65,7 @@ impl Replica {
             return;
         }
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
-        self.runs.tombstones.insert(grave, tombstone);
+        self.runs.tombstones.insert(key, tombstone);
         self.drop_runs(&node, &runs, reason);
         if whole {
             self.runs.remove_node(&node, &runs);
@@ -81,7 +81,7 @@ impl Replica {
     /// A tombstone of this node's own name: if it voids this run, or shows that this node was forgotten while it was away, this
     /// node renews as another run.
     fn renew_if_buried(&mut self, now: Now, received: &Received) {
-        let Received { tombstone, teller, reason } = received;
+        let Received { tombstone, reporter, reason } = received;
         let whole = received.is_whole();
         let away = *reason == DropReason::ForgottenBefore;
         let forgotten = whole && away && self.was_forgotten(tombstone);
@@ -91,9 +91,9 @@ impl Replica {
             return;
         }
         if whole {
-            self.renew_after_forget(now, tombstone.incarnation, teller);
+            self.renew_after_forget(now, tombstone.incarnation, reporter);
         } else {
-            self.conflict(now, tombstone.incarnation, teller);
+            self.conflict(now, tombstone.incarnation, reporter);
         }
     }
 

@@ -27,19 +27,19 @@ impl Replica {
     }
 
     /// As [`Replica::handle_member`], for a node that has never said hello to this one: the membership knows it only from
-    /// `teller`.
+    /// `reporter`.
     pub fn handle_introduced(
         &mut self,
         now: Now,
         node: &NodeName,
         incarnation: Incarnation,
         life: Life,
-        teller: &NodeName,
+        reporter: &NodeName,
     ) {
-        self.note_member(now, &Actor::new(node.clone(), incarnation), life, teller);
+        self.note_member(now, &Actor::new(node.clone(), incarnation), life, reporter);
     }
 
-    fn note_member(&mut self, now: Now, actor: &Actor, life: Life, teller: &NodeName) {
+    fn note_member(&mut self, now: Now, actor: &Actor, life: Life, reporter: &NodeName) {
         let Actor { node, incarnation } = actor;
         if *node == self.runs.actor.node {
             if *incarnation > self.runs.actor.incarnation {
@@ -47,7 +47,7 @@ impl Replica {
             }
             return;
         }
-        let status = self.note_run(now, actor, teller);
+        let status = self.note_run(now, actor, reporter);
         let Some(known) = self.runs.nodes.get_mut(node) else { return };
         if status < RunStatus::Current {
             // Another process uses the name in an earlier run. The membership no longer reports the latest run as alive.
@@ -58,7 +58,7 @@ impl Replica {
             return self.update_life(now);
         }
         known.reported = (*incarnation, life);
-        if teller == node {
+        if reporter == node {
             known.reported_by = None;
         }
         // A goodbye is the node's own statement. A later report that the node is gone adds nothing. A report that it is alive
@@ -96,12 +96,12 @@ impl Replica {
         self.runs.nodes.iter().map(|(name, node)| (name, node.incarnation, node.life))
     }
 
-    /// Records a run of another node, or checks an earlier run of this node. `teller` is the source of the report.
-    pub(crate) fn note_run(&mut self, now: Now, actor: &Actor, teller: &NodeName) -> RunStatus {
-        match self.runs.note(now.mono, actor, teller, self.peers.contact(&actor.node)) {
+    /// Records a run of another node, or checks an earlier run of this node. `reporter` is the source of the report.
+    pub(crate) fn note_run(&mut self, now: Now, actor: &Actor, reporter: &NodeName) -> RunStatus {
+        match self.runs.note(now.mono, actor, reporter, self.peers.contact(&actor.node)) {
             Noted::Nothing(status) => status,
             Noted::NoPlace => {
-                self.output.note_unheld_node(&actor.node, teller);
+                self.output.note_unheld_node(&actor.node, reporter);
                 RunStatus::Refused
             }
             Noted::NewNode => {

@@ -85,8 +85,8 @@ impl Runs {
     /// Whether a run is void: an operator has forgotten it, or a later run has taken over its counts. O(log tombstones) plus
     /// the tombstones of the node.
     pub(crate) fn is_void(&self, actor: &Actor) -> bool {
-        let graves = (actor.node.clone(), Incarnation(0))..=(actor.node.clone(), actor.incarnation);
-        let mut candidates = self.tombstones.range(graves);
+        let tombstones = (actor.node.clone(), Incarnation(0))..=(actor.node.clone(), actor.incarnation);
+        let mut candidates = self.tombstones.range(tombstones);
         candidates.any(|(_, tombstone)| tombstone.incarnation >= actor.incarnation)
     }
 
@@ -150,13 +150,13 @@ impl Runs {
     }
 
     /// Whether a member may report one more unknown node. This bound keeps room for nodes that speak for themselves.
-    fn may_report_another(&self, teller: &NodeName) -> bool {
-        self.reported_by(teller).count() < bounds::NODES_TOLD
+    fn may_report_another(&self, reporter: &NodeName) -> bool {
+        self.reported_by(reporter).count() < bounds::NODES_TOLD
     }
 
     /// The nodes that only a member has reported.
-    pub(crate) fn reported_by<'a>(&'a self, teller: &NodeName) -> impl Iterator<Item = &'a NodeName> {
-        let named = self.nodes.iter().filter(move |(_, known)| known.reported_by.as_ref() == Some(teller));
+    pub(crate) fn reported_by<'a>(&'a self, reporter: &NodeName) -> impl Iterator<Item = &'a NodeName> {
+        let named = self.nodes.iter().filter(move |(_, known)| known.reported_by.as_ref() == Some(reporter));
         named.map(|(name, _)| name)
     }
 
@@ -217,17 +217,17 @@ impl Runs {
     /// Whether a tombstone has to wait: its node is alive and states, over its link to this node, a run that the tombstone
     /// covers. Without such a link this node cannot send the tombstone to that node, so it applies it and passes it on.
     pub(crate) fn has_to_wait(&self, received: &Received, contact: Contact) -> bool {
-        let Received { tombstone, teller, .. } = received;
+        let Received { tombstone, reporter, .. } = received;
         let node = &tombstone.node;
         let lives = self.nodes.get(node).is_some_and(Node::lives);
-        let run = contact.stated().filter(|_| lives && teller != node && *teller != self.actor.node);
+        let run = contact.stated().filter(|_| lives && reporter != node && *reporter != self.actor.node);
         run.is_some_and(|run| (tombstone.from..=tombstone.incarnation).contains(&run))
     }
 
     /// Whether a tombstone voids more runs than a known one, at a time when it has not expired, and is credible.
     pub(crate) fn is_news(&self, tombstone: &Tombstone, expiry_ms: u64) -> bool {
-        let grave = (tombstone.node.clone(), tombstone.from);
-        let new = self.tombstones.get(&grave).is_none_or(|known| known.incarnation < tombstone.incarnation);
+        let key = (tombstone.node.clone(), tombstone.from);
+        let new = self.tombstones.get(&key).is_none_or(|known| known.incarnation < tombstone.incarnation);
         let credible = || self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
         new && tombstone.until_ms > expiry_ms && (tombstone.node == self.actor.node || credible())
     }
@@ -235,9 +235,9 @@ impl Runs {
 
 /// Changes.
 impl Runs {
-    /// Records a run of another node, or checks an earlier run of this node. `teller` is the source of the report, `contact`
+    /// Records a run of another node, or checks an earlier run of this node. `reporter` is the source of the report, `contact`
     /// the link to the actor's node.
-    pub(crate) fn note(&mut self, now: Time, actor: &Actor, teller: &NodeName, contact: Contact) -> Noted {
+    pub(crate) fn note(&mut self, now: Time, actor: &Actor, reporter: &NodeName, contact: Contact) -> Noted {
         if self.is_void(actor) && void_runs_are_refused() {
             return Noted::Nothing(RunStatus::Refused);
         }
@@ -245,11 +245,11 @@ impl Runs {
             let earlier = actor.incarnation < self.actor.incarnation;
             return Noted::Nothing(if earlier { RunStatus::Earlier } else { RunStatus::Refused });
         }
-        let hearsay = *teller != actor.node;
+        let hearsay = *reporter != actor.node;
         if hearsay && !self.can_be_reported(actor) {
             return Noted::Nothing(RunStatus::Refused);
         }
-        let Some(known) = self.nodes.get(&actor.node) else { return self.add(now, actor, teller, contact) };
+        let Some(known) = self.nodes.get(&actor.node) else { return self.add(now, actor, reporter, contact) };
         if actor.incarnation < known.incarnation {
             Noted::Nothing(RunStatus::Earlier)
         } else if actor.incarnation == known.incarnation {
@@ -262,18 +262,18 @@ impl Runs {
         }
     }
 
-    fn add(&mut self, now: Time, actor: &Actor, teller: &NodeName, contact: Contact) -> Noted {
+    fn add(&mut self, now: Time, actor: &Actor, reporter: &NodeName, contact: Contact) -> Noted {
         // Some places are reserved for nodes with a link: these have proved their names. No member can fill all the other
         // places.
         let linked = contact.is_linked() || self.hellos.contains_key(&actor.node);
-        let reported = *teller != actor.node && *teller != self.actor.node;
+        let reported = *reporter != actor.node && *reporter != self.actor.node;
         let full = self.nodes.len() >= if linked { bounds::NODES } else { bounds::NODES_HEARD_OF };
-        if full || (reported && !linked && !self.may_report_another(teller)) {
+        if full || (reported && !linked && !self.may_report_another(reporter)) {
             return Noted::NoPlace;
         }
         let life = if contact.is_linked() { Life::Alive } else { Life::Dead };
         let mut node = Node::new(actor.incarnation, life, now);
-        node.reported_by = reported.then(|| teller.clone());
+        node.reported_by = reported.then(|| reporter.clone());
         self.nodes.insert(actor.node.clone(), node);
         self.changed.insert(actor.node.clone());
         Noted::NewNode

@@ -25,7 +25,7 @@ pub(crate) enum DropReason {
 pub(crate) struct Received {
     pub(crate) tombstone: Tombstone,
     /// The peer that sent it; this node's own name if it is of this node or of its saved state.
-    pub(crate) teller: NodeName,
+    pub(crate) reporter: NodeName,
     /// Whether its runs were forgotten while this node was away.
     pub(crate) reason: DropReason,
 }
@@ -37,7 +37,7 @@ impl Received {
     }
 
     /// Its key among the tombstones.
-    pub(crate) fn grave(&self) -> (NodeName, Incarnation) {
+    pub(crate) fn key(&self) -> (NodeName, Incarnation) {
         (self.tombstone.node.clone(), self.tombstone.from)
     }
 }

@@ -90,8 +90,8 @@ impl Replica {
 
     /// An operator forgets a node: this node removes the names that only that node reported and of which it holds no
     /// rows. A node with such a name is added again when it speaks or when other members report it.
-    pub(crate) fn forget_names_reported_by(&mut self, teller: &NodeName) {
-        let named = self.runs.reported_by(teller);
+    pub(crate) fn forget_names_reported_by(&mut self, reporter: &NodeName) {
+        let named = self.runs.reported_by(reporter);
         let empty: BTreeSet<_> = named.filter(|name| self.has_nothing_of(name)).cloned().collect();
         self.forget_names(&empty);
     }
