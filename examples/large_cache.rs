@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tallymesh::{Cache, Class, Identity, Node, StructureName, StructureSpec};
+use tallymesh::{Cache, Class, Identity, Node, StructureName, StructureSpec, Version};
 
 type Failed = Box<dyn Error + Send + Sync>;
 
@@ -257,7 +257,7 @@ impl Member {
             ["memory"] => memory(),
             ["prints"] => {
                 let held = self.cache.structure().held();
-                let held = held.iter().filter(|held| held.applied > 0);
+                let held = held.iter().filter(|held| held.applied > Version(0));
                 Ok(held.map(|held| format!("{} {} {:x}", held.actor, held.applied, held.fingerprint)).collect())
             }
             ["check", first, second] => Ok(self.check([first.parse()?, second.parse()?])),
@@ -268,7 +268,7 @@ impl Member {
     /// The applied version of an actor's rows on this node.
     fn have(&self, actor: &str) -> u64 {
         let held = self.cache.structure().held();
-        held.iter().find(|held| held.actor.to_string() == actor).map_or(0, |held| held.applied)
+        held.iter().find(|held| held.actor.to_string() == actor).map_or(0, |held| held.applied.0)
     }
 
     /// Compares every entry with the last write of its key. `turns` states how many writes each of the first two nodes made.

@@ -51,7 +51,7 @@ impl Member {
     fn have(&self, of: &Self) -> u64 {
         let held = self.domains.structure().held();
         let actor = of.node.actor();
-        held.iter().find(|held| held.actor == actor).map_or(0, |held| held.applied)
+        held.iter().find(|held| held.actor == actor).map_or(0, |held| held.applied.0)
     }
 
     /// Whether the node has all rows of the other members.

@@ -70,7 +70,7 @@ mod tests {
 
     use tallymesh_engine::replica::NotHeld;
     use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
-    use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, bounds};
+    use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds};
     use tallymesh_transport::{Config, Endpoint, Event, Link};
 
     use super::*;
@@ -91,9 +91,9 @@ mod tests {
         for runs in runs.chunks(bounds::DIGEST_ENTRIES) {
             let entry = |actor: &Actor| DigestEntry {
                 actor: actor.clone(),
-                since: 0,
-                applied: 7,
-                low_water: 0,
+                since: Version::ZERO,
+                applied: Version(7),
+                low_water: Version::ZERO,
                 fingerprint: 1,
                 age_ms: None,
             };

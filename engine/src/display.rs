@@ -95,7 +95,7 @@ fn list(names: &[NodeName]) -> String {
 mod tests {
     use std::time::Duration;
 
-    use tallymesh_schemas::{Actor, Incarnation, StructureName};
+    use tallymesh_schemas::{Actor, Incarnation, StructureName, Version};
 
     use super::*;
 
@@ -109,8 +109,8 @@ mod tests {
             structure,
             actor: Actor::new(node("a"), Incarnation(3)),
             member: node("b"),
-            applied: 2,
-            head: 7,
+            applied: Version(2),
+            head: Version(7),
             fault: Fault::Lags,
         };
         let found = finding.to_string();

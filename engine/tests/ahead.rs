@@ -7,6 +7,7 @@ mod wire;
 
 use late::{KEY, cache, cache_wire, get, set};
 use tallymesh_engine::Stamp;
+use tallymesh_schemas::Version;
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use wire::Wire;
 
@@ -14,9 +15,9 @@ const HOUR_MS: u64 = 3_600_000;
 
 /// A row of the second node, with the value of the first one's write.
 fn row_of_b(wire: &Wire, version: u64, stamp: Stamp, value: &[u8]) -> Vec<u8> {
-    let mut rows = RowWriter::new(version - 1);
+    let mut rows = RowWriter::new(Version(version - 1));
     let state = RowState::Content { key: Some(KEY), stamp: stamp.0, expires_ms: 0, value };
-    rows.push(WireRow { slot: 0, version, state });
+    rows.push(WireRow { slot: 0, version: Version(version), state });
     wire.told_by(1, wire.structure(1).id(), (version - 1, version), None, &rows.finish())
 }
 
@@ -60,7 +61,7 @@ fn a_value_that_a_peer_from_the_future_does_not_have_comes_from_another() {
     wire.wait_a_little();
     wire.talk();
     let held = wire.structure(2).held();
-    assert!(held.iter().any(|held| held.actor == owner && held.applied == 1), "{held:?}");
+    assert!(held.iter().any(|held| held.actor == owner && held.applied == Version(1)), "{held:?}");
     assert_eq!(get(&wire, 2, KEY), None, "b, from which c takes the rows of a, has no value");
     wire.run(15);
     let read = [0, 2, 3].map(|at| get(&wire, at, KEY).unwrap_or_default());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{GaugeCache, Replica};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{GaugeCacheSpec, Incarnation};
+use tallymesh_schemas::{GaugeCacheSpec, Incarnation, Version};
 use wire::Wire;
 
 const KEY: &[u8] = b"k";
@@ -216,7 +216,7 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
     wire.run(4);
     let (owner, held) = (wire.replicas[0].actor().clone(), gauge(&wire, 0).structure().held());
     let head = held.iter().find(|held| held.actor == owner).unwrap().applied;
-    let bytes = wire.told_by(0, gauge(&wire, 0).structure().id(), (head, head), Some(7), &[]);
+    let bytes = wire.told_by(0, gauge(&wire, 0).structure().id(), (head.0, head.0), Some(7), &[]);
     wire.give(0, 1, &bytes).unwrap();
     assert!(wire.replicas[1].counters().divergences > 0, "b takes its rows for others than a has");
     wire.run(4);
@@ -231,10 +231,10 @@ fn what_comes_anew_as_it_was_lives_no_longer() {
 #[test]
 fn two_histories_of_a_run_that_has_ended_become_one() {
     let history = |wire: &Wire, rows: [(u32, u64, Option<&'static [u8]>); 4]| {
-        let mut writer = RowWriter::new(0);
+        let mut writer = RowWriter::new(Version(0));
         for (slot, version, key) in rows {
             let state = key.map_or(RowState::Vacant, |key| RowState::Live { key: Some(key), added: 1, removed: 0 });
-            writer.push(WireRow { slot, version, state });
+            writer.push(WireRow { slot, version: Version(version), state });
         }
         wire.told_by(2, gauge(wire, 2).structure().id(), (0, 4), None, &writer.finish())
     };
@@ -254,7 +254,7 @@ fn two_histories_of_a_run_that_has_ended_become_one() {
         rows.sort();
         rows
     };
-    let rows = [0, 1].map(|at| rows(&wire, at).into_iter().map(|(key, row)| (key, row.version)).collect::<Vec<_>>());
+    let rows = [0, 1].map(|at| rows(&wire, at).into_iter().map(|(key, row)| (key, row.version.0)).collect::<Vec<_>>());
     let [a, b] = rows.map(sorted);
     assert_eq!(a, b);
     assert_eq!(a, [(KEY.to_vec(), 2), (b"l".to_vec(), 1), (b"m".to_vec(), 3), (b"o".to_vec(), 4)]);

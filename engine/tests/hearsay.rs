@@ -9,7 +9,7 @@ use tallymesh_engine::Life;
 use tallymesh_engine::replica::Verification;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, Version, bounds};
 
 use wire::{NAME, Wire, config, name, spec};
 
@@ -44,7 +44,14 @@ fn down(wire: &mut Wire, a: usize, b: usize) {
 
 /// A digest of the third node to the second, which tells of these runs and tombstones.
 fn tell(wire: &mut Wire, actors: Vec<Actor>, tombstones: Vec<Tombstone>) {
-    let entry = |actor| DigestEntry { actor, since: 0, applied: 7, low_water: 0, fingerprint: 0, age_ms: None };
+    let entry = |actor| DigestEntry {
+        actor,
+        since: Version(0),
+        applied: Version(7),
+        low_water: Version(0),
+        fingerprint: 0,
+        age_ms: None,
+    };
     let part = StructureDigest {
         structure: StructureId::of(NAME),
         name: NAME,
@@ -314,17 +321,17 @@ fn a_made_up_name_is_not_passed_on() {
     wire.run(5);
     assert_eq!(wire.replicas[0].nodes().count(), 2);
     // As soon as there are rows, they go on.
-    let mut writer = RowWriter::new(0);
+    let mut writer = RowWriter::new(Version(0));
     let state = RowState::Live { key: Some(b"made up"), added: 1, removed: 0 };
-    writer.push(WireRow { slot: 0, version: 7, state });
+    writer.push(WireRow { slot: 0, version: Version(7), state });
     let delta = Delta {
         structure: StructureId::of(NAME),
         actor: Actor::new(made_up(3), Incarnation(1)),
-        since: 0,
-        keys_complete: 0,
-        after: 0,
-        upto: 7,
-        low_water: 0,
+        since: Version(0),
+        keys_complete: Version(0),
+        after: Version(0),
+        upto: Version(7),
+        low_water: Version(0),
         snapshot: false,
         fingerprint: None,
         rows: &writer.finish(),

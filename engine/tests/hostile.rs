@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_engine::{Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, bounds};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, Version, bounds};
 
 struct Target {
     replica: Replica,
@@ -24,7 +24,7 @@ fn actor(node: &str) -> Actor {
 }
 
 fn live(slot: u32, version: u64, key: &'static str, added: u64) -> WireRow<'static> {
-    WireRow { slot, version, state: RowState::Live { key: Some(key.as_bytes()), added, removed: 0 } }
+    WireRow { slot, version: Version(version), state: RowState::Live { key: Some(key.as_bytes()), added, removed: 0 } }
 }
 
 impl Target {
@@ -49,7 +49,14 @@ impl Target {
     }
 
     fn digest(&mut self, peer: &str, about: Actor, have: u64) {
-        let entry = DigestEntry { actor: about, since: 0, applied: have, low_water: 0, fingerprint: 0, age_ms: None };
+        let entry = DigestEntry {
+            actor: about,
+            since: Version(0),
+            applied: Version(have),
+            low_water: Version(0),
+            fingerprint: 0,
+            age_ms: None,
+        };
         let spec = self.structure.spec().clone();
         let part = StructureDigest {
             structure: spec.name.id(),
@@ -87,16 +94,16 @@ impl Target {
         fingerprint: Option<u64>,
         rows: &[WireRow<'_>],
     ) -> usize {
-        let mut writer = RowWriter::new(after);
+        let mut writer = RowWriter::new(Version(after));
         rows.iter().for_each(|row| writer.push(*row));
         let delta = Delta {
             structure: self.structure.id(),
             actor: actor(peer),
-            since: 0,
-            keys_complete: 0,
-            after,
-            upto,
-            low_water: floor,
+            since: Version(0),
+            keys_complete: Version(0),
+            after: Version(after),
+            upto: Version(upto),
+            low_water: Version(floor),
             snapshot: false,
             fingerprint,
             rows: &writer.finish(),
@@ -147,7 +154,7 @@ fn scattered_vacant_rows_take_little_memory() {
         for (first, version) in [(0, 0), (bounds::ROWS_PER_ACTOR / 2, 100_000)] {
             let vacant = |n: u32| WireRow {
                 slot: first + n * step,
-                version: version + u64::from(n) + 1,
+                version: Version(version + u64::from(n) + 1),
                 state: RowState::Vacant,
             };
             let rows: Vec<_> = (0..100_000).map(vacant).collect();
@@ -165,7 +172,7 @@ fn scattered_vacant_rows_take_little_memory() {
 fn vacant_rows_told_again_and_again_take_little_memory() {
     let mut target = Target::new();
     let before = target.structure.bytes();
-    let vacant = |n: u64| WireRow { slot: (n % 3) as u32, version: n + 1, state: RowState::Vacant };
+    let vacant = |n: u64| WireRow { slot: (n % 3) as u32, version: Version(n + 1), state: RowState::Vacant };
     target.rows("p", 100_000, &(0..100_000).map(vacant).collect::<Vec<_>>());
     let took = target.structure.bytes() - before;
     assert!(took < 64 << 10, "{took} bytes");
@@ -320,5 +327,5 @@ fn a_late_piece_does_not_bring_back_what_is_gone() {
     assert_eq!(target.replica.counters().divergences, 0);
     let held = target.structure.held();
     let held = held.iter().find(|held| held.actor == actor("p")).unwrap();
-    assert!(held.applied < 4 || held.fingerprint == fingerprint, "{held:?}");
+    assert!(held.applied < Version(4) || held.fingerprint == fingerprint, "{held:?}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::EventKind;
 use tallymesh_engine::{Config, Event, Now, Replica, Time};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
-use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, bounds};
+use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, Version, bounds};
 
 struct Target {
     replica: Replica,
@@ -51,9 +51,9 @@ impl Target {
         let spec = self.spec();
         let entry = |actor: &Actor| DigestEntry {
             actor: actor.clone(),
-            since: 0,
-            applied: 7,
-            low_water: 0,
+            since: Version(0),
+            applied: Version(7),
+            low_water: Version(0),
             fingerprint: 1,
             age_ms: None,
         };
@@ -75,11 +75,11 @@ impl Target {
         let delta = Delta {
             structure,
             actor: run("q", 5),
-            since: 0,
-            keys_complete: 0,
-            after: 0,
-            upto: 1,
-            low_water: 0,
+            since: Version(0),
+            keys_complete: Version(0),
+            after: Version(0),
+            upto: Version(1),
+            low_water: Version(0),
             snapshot: false,
             fingerprint: None,
             rows: &[],
@@ -210,7 +210,13 @@ fn requests_for_what_is_not_there_leave_nothing_behind() {
     let entries = |target: &Target| target.replica.link_entries() + target.replica.relay_entries();
     let before = entries(&target);
     for n in 0..100_000 {
-        let want = Want { structure, actor: run(&format!("ghost{n}"), 1), since: 0, after: 0, snapshot: false };
+        let want = Want {
+            structure,
+            actor: run(&format!("ghost{n}"), 1),
+            since: Version(0),
+            after: Version(0),
+            snapshot: false,
+        };
         target.give("liar", &Message::Want(want));
     }
     assert_eq!(entries(&target), before);

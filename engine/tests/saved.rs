@@ -9,7 +9,7 @@ use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureD
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
 use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, bounds,
+    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, Version, bounds,
 };
 
 const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
@@ -87,10 +87,10 @@ fn what_has_changed_is_handed_out() {
     assert_eq!(saved(&mut replica), []);
     set(&replica, "l", "w");
     let batches = saved(&mut replica);
-    let [Change::Rows { anew: false, after: 1, extent, .. }] = batches[0].changes.as_slice() else {
+    let [Change::Rows { anew: false, after: Version(1), extent, .. }] = batches[0].changes.as_slice() else {
         panic!("{batches:?}")
     };
-    assert_eq!((extent.applied, extent.complete), (2, 2));
+    assert_eq!((extent.applied, extent.complete), (Version(2), Version(2)));
 }
 
 /// What was not saved is handed out again, and all that its whole had before it.
@@ -167,9 +167,9 @@ fn what_the_forgotten_have_told_since_is_taken_over() {
     let structure = Arc::clone(replica.structure("sessions").unwrap());
     let read = || Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
     let taken_back = read()[0].stamp;
-    let mut rows = RowWriter::new(1);
+    let mut rows = RowWriter::new(Version(1));
     let content = |stamp| RowState::Content { key: Some(b"new"), stamp, expires_ms: 0, value: b"w" };
-    rows.push(WireRow { slot: 1, version: 2, state: content(taken_back.0 - 1) });
+    rows.push(WireRow { slot: 1, version: Version(2), state: content(taken_back.0 - 1) });
     let rows = rows.finish();
     tell(&mut replica, &gone, (1, 2), &rows);
     assert_eq!(read().len(), 2);
@@ -212,8 +212,8 @@ fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_another() {
             "it is not known what has become of it"
         );
         if retired {
-            let mut rows = RowWriter::new(1);
-            rows.push(WireRow { slot: outdone.rows[0].slot, version: 2, state: RowState::Vacant });
+            let mut rows = RowWriter::new(Version(1));
+            rows.push(WireRow { slot: outdone.rows[0].slot, version: Version(2), state: RowState::Vacant });
             tell(&mut replica, &lives, (1, 2), &rows.finish());
         } else {
             tell(&mut replica, &lives, (1, 1), &[]);
@@ -237,15 +237,15 @@ fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_an_ended_run()
         let known = structure.held().into_iter().find(|held| held.actor == ended).unwrap();
         let entry = |actor: Actor, have: u64, fingerprint: u64| DigestEntry {
             actor,
-            since: 0,
-            applied: have,
-            low_water: 0,
+            since: Version(0),
+            applied: Version(have),
+            low_water: Version(0),
             fingerprint,
             age_ms: None,
         };
         let now = Actor::new(ended.node.clone(), Incarnation(8));
         let entries =
-            vec![entry(now, 0, 0), entry(ended.clone(), known.applied, known.fingerprint ^ u64::from(!still))];
+            vec![entry(now, 0, 0), entry(ended.clone(), known.applied.0, known.fingerprint ^ u64::from(!still))];
         let structures =
             vec![StructureDigest { structure: structure.id(), name: "sessions", kind: Kind::Cache, entries }];
         let (incarnation, clock_ms) = (Incarnation(8), NOW.unix_ms);
@@ -270,9 +270,9 @@ fn what_a_row_without_value_supersedes_is_not_read() {
     let [c, d, e] = ["c", "d", "e"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
     let ((first, _), (between, _), (last, row)) = (of(&d, "first", 0), of(&e, "between", 5), of(&c, "last", 10));
     let mut without_value = last.clone();
-    let mut rows = RowWriter::new(0);
+    let mut rows = RowWriter::new(Version(0));
     let state = RowState::Live { key: Some(b"k"), added: row.added, removed: row.removed };
-    rows.push(WireRow { slot: without_value.rows[0].slot, version: 1, state });
+    rows.push(WireRow { slot: without_value.rows[0].slot, version: Version(1), state });
     without_value.rows[0].bytes = rows.finish();
     let mut replica = restored(&[first, without_value]);
     let structure = Arc::clone(replica.structure("sessions").unwrap());
@@ -318,8 +318,14 @@ fn what_waits_stays_saved() {
 fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &[u8]) {
     replica.handle_link_up(NOW, &actor.node);
     let structure = replica.structure("sessions").unwrap().id();
-    let entry =
-        DigestEntry { actor: actor.clone(), since: 0, applied: upto, low_water: 0, fingerprint: 0, age_ms: None };
+    let entry = DigestEntry {
+        actor: actor.clone(),
+        since: Version(0),
+        applied: Version(upto),
+        low_water: Version(0),
+        fingerprint: 0,
+        age_ms: None,
+    };
     let structures = vec![StructureDigest { structure, name: "sessions", kind: Kind::Cache, entries: vec![entry] }];
     let digest = Digest {
         incarnation: actor.incarnation,
@@ -332,11 +338,11 @@ fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &
     let delta = Delta {
         structure,
         actor: actor.clone(),
-        since: 0,
-        keys_complete: 0,
-        after,
-        upto,
-        low_water: 0,
+        since: Version(0),
+        keys_complete: Version(0),
+        after: Version(after),
+        upto: Version(upto),
+        low_water: Version(0),
         snapshot: false,
         fingerprint: None,
         rows,
@@ -411,7 +417,7 @@ fn what_is_not_what_was_saved_is_refused() {
     lacking.rows.pop();
     assert!(matches!(refused(lacking), RestoreError::Differs { .. }));
     let mut beyond = whole.clone();
-    beyond.extent = Extent { applied: 1, ..beyond.extent };
+    beyond.extent = Extent { applied: Version(1), ..beyond.extent };
     assert!(matches!(refused(beyond), RestoreError::Rows { .. }));
     let mut other = whole.clone();
     other.shape.class = Class::GaugeCache;

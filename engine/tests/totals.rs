@@ -9,7 +9,7 @@ use std::time::Duration;
 use tallymesh_engine::{Event, Structure};
 use tallymesh_schemas::key::KeyError;
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Class, MaskLimit, StructureName, StructureSpec, bounds, key};
+use tallymesh_schemas::{Class, MaskLimit, StructureName, StructureSpec, Version, bounds, key};
 use wire::{Wire, config};
 
 const KEY: &str = "a.example";
@@ -58,12 +58,12 @@ fn a_total_does_not_wrap() {
 #[test]
 fn sums_do_not_wrap() {
     let mut wire = addresses(&["a", "b"]);
-    let mut rows = RowWriter::new(0);
+    let mut rows = RowWriter::new(Version(0));
     let keys = 10_000_u32;
     for n in 0..keys {
         let (key, len) = key::from_net(format!("10.0.{}.{}/32", n / 256, n % 256).parse().unwrap());
         let state = RowState::Live { key: Some(&key[..len]), added: u64::MAX, removed: 0 };
-        rows.push(WireRow { slot: n, version: u64::from(n) + 1, state });
+        rows.push(WireRow { slot: n, version: Version(u64::from(n) + 1), state });
     }
     let id = wire.structure(0).id();
     let bytes = wire.told_by(0, id, (0, u64::from(keys)), None, &rows.finish());

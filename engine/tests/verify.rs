@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Backlog, Fault, NotHeld, Outcome, Verification, Verifier};
 use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
-use tallymesh_schemas::{Actor, Bound, Incarnation, NodeName, bounds};
+use tallymesh_schemas::{Actor, Bound, Incarnation, NodeName, Version, bounds};
 use wire::{Wire, name, spec};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -205,9 +205,9 @@ fn names_runs(wire: &mut Wire, at: usize, from: usize, runs: &[Actor]) {
     for runs in runs.chunks(bounds::DIGEST_ENTRIES) {
         let entry = |actor: &Actor| DigestEntry {
             actor: actor.clone(),
-            since: 0,
-            applied: 7,
-            low_water: 0,
+            since: Version(0),
+            applied: Version(7),
+            low_water: Version(0),
             fingerprint: 1,
             age_ms: None,
         };

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{frame, key};
+use tallymesh_schemas::{Version, frame, key};
 
 const GOLDEN: &str = include_str!("../../schemas/tests/golden.txt");
 const MOMENTUM: &str = include_str!("../../schemas/tests/config/momentum.txt");
@@ -17,7 +17,7 @@ fn unhex(text: &str) -> Vec<u8> {
 }
 
 fn rows() -> Vec<u8> {
-    let mut writer = RowWriter::new(7);
+    let mut writer = RowWriter::new(Version(7));
     for slot in 0..6_u32 {
         let (bytes, len) = key::from_net(key::parse_net(&format!("10.0.{slot}.1")).unwrap_or_default());
         let state = match slot % 3 {
@@ -25,7 +25,7 @@ fn rows() -> Vec<u8> {
             1 => RowState::Live { key: None, added: 1, removed: 0 },
             _ => RowState::Vacant,
         };
-        writer.push(WireRow { slot: 5 * slot, version: 8 + u64::from(slot * slot), state });
+        writer.push(WireRow { slot: 5 * slot, version: Version(8 + u64::from(slot * slot)), state });
     }
     [&7_u64.to_le_bytes()[..], &writer.finish()].concat()
 }

@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Config, Held, Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, bounds};
+use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, Version, bounds};
 
 const STEPS: usize = 400;
 const KEYS: u8 = 12;
@@ -82,7 +82,7 @@ struct Owner {
     /// Heads at which a peer was sent everything: it may be taken to know all keys up to there.
     sent: Vec<u64>,
     /// All rows that there ever were.
-    history: BTreeSet<(Vec<u8>, u64, u64, u64)>,
+    history: BTreeSet<(Vec<u8>, u64, u64, Version)>,
     /// What each key has counted so far: totals only grow while a row lives.
     cursor: Cursor,
 }
@@ -107,7 +107,7 @@ impl Owner {
         self.head += 1;
         let old = self.slots.get(&n).filter(|_| found.is_some());
         let totals = old.map_or((0, 0), |slot| (slot.row.added, slot.row.removed));
-        let row = Row { added: totals.0 + added, removed: totals.1 + removed, version: self.head };
+        let row = Row { added: totals.0 + added, removed: totals.1 + removed, version: Version(self.head) };
         let born = old.map_or(self.head, |slot| slot.born);
         self.history.insert((key.clone(), row.added, row.removed, row.version));
         self.slots.insert(n, Slot { row, born, key: Some(key) });
@@ -116,14 +116,14 @@ impl Owner {
     fn retire(&mut self, key: &[u8]) {
         let Some(n) = self.slot_of(key) else { return };
         self.head += 1;
-        let row = Row { version: self.head, ..Row::default() };
+        let row = Row { version: Version(self.head), ..Row::default() };
         self.slots.insert(n, Slot { row, born: self.head, key: None });
     }
 
     fn purge(&mut self, upto: u64) {
-        let gone = |slot: &Slot| slot.key.is_none() && slot.row.version <= upto;
+        let gone = |slot: &Slot| slot.key.is_none() && slot.row.version <= Version(upto);
         let floor = self.slots.values().filter(|slot| gone(slot)).map(|slot| slot.row.version).max();
-        self.floor = self.floor.max(floor.unwrap_or(0));
+        self.floor = self.floor.max(floor.unwrap_or_default().0);
         self.slots.retain(|_, slot| !gone(slot));
     }
 
@@ -138,13 +138,13 @@ impl Owner {
     /// Cuts the next piece of at most `rows` rows.
     fn cut(&mut self, rows: usize) -> Vec<u8> {
         let Cursor { since, known, after, snapshot } = self.cursor;
-        let mut changed: Vec<_> = self.slots.iter().filter(|(_, slot)| slot.row.version > after).collect();
+        let mut changed: Vec<_> = self.slots.iter().filter(|(_, slot)| slot.row.version > Version(after)).collect();
         changed.sort_by_key(|(_, slot)| slot.row.version);
         let complete = changed.len() <= rows;
-        let mut writer = RowWriter::new(after);
+        let mut writer = RowWriter::new(Version(after));
         let mut upto = after;
         for (n, slot) in changed.into_iter().take(rows) {
-            upto = slot.row.version;
+            upto = slot.row.version.0;
             let knows = slot.born > since && slot.born <= known;
             let state = match &slot.key {
                 Some(key) => {
@@ -153,17 +153,17 @@ impl Owner {
                 }
                 None => RowState::Vacant,
             };
-            writer.push(WireRow { slot: *n, version: upto, state });
+            writer.push(WireRow { slot: *n, version: Version(upto), state });
         }
         let upto = if complete { self.head } else { upto };
         let bytes = encode(&Message::Delta(Delta {
             structure: StructureId::of(STRUCTURE),
             actor: owner(),
-            since,
-            keys_complete: known,
-            after,
-            upto,
-            low_water: self.floor,
+            since: Version(since),
+            keys_complete: Version(known),
+            after: Version(after),
+            upto: Version(upto),
+            low_water: Version(self.floor),
             snapshot,
             fingerprint: complete.then(|| self.fingerprint()),
             rows: &writer.finish(),
@@ -177,18 +177,18 @@ impl Owner {
     }
 
     fn answer(&mut self, want: &Want) {
-        let below = want.after > want.since && self.floor > want.after;
+        let below = want.after > want.since && self.floor > want.after.0;
         let snapshot = want.snapshot || below;
         let after = if below && !want.snapshot { want.since } else { want.after };
-        self.cursor = Cursor { since: want.since, known: want.since, after: after.min(self.head), snapshot };
+        self.cursor = Cursor { since: want.since.0, known: want.since.0, after: after.0.min(self.head), snapshot };
     }
 
     fn digest(&self) -> Vec<u8> {
         let entry = DigestEntry {
             actor: owner(),
-            since: 0,
-            applied: self.head,
-            low_water: self.floor,
+            since: Version::ZERO,
+            applied: Version(self.head),
+            low_water: Version(self.floor),
             fingerprint: self.fingerprint(),
             age_ms: Some(0),
         };
@@ -358,9 +358,9 @@ impl Model {
     fn check(&mut self) {
         self.structure.audit().unwrap_or_else(|error| panic!("{error}"));
         let Some(held) = self.held() else { return };
-        assert!(held.applied <= self.owner.head && held.applied <= bounds::VERSION);
-        assert!(held.applied >= self.have, "what is known is not unlearned");
-        self.have = held.applied;
+        assert!(held.applied <= Version(self.owner.head) && held.applied <= bounds::VERSION);
+        assert!(held.applied >= Version(self.have), "what is known is not unlearned");
+        self.have = held.applied.0;
         let rows = self.rows();
         for (key, row) in &rows {
             let state = (key.clone(), row.added, row.removed, row.version);
@@ -368,7 +368,7 @@ impl Model {
             let count = self.structure.count(key, self.now.mono);
             assert_eq!(count.total, row.value());
         }
-        if held.applied == self.owner.head && !held.replacing {
+        if held.applied == Version(self.owner.head) && !held.replacing {
             assert_eq!(rows, self.owner.live(), "at the owner's head there are the owner's rows");
             assert_eq!(held.fingerprint, self.owner.fingerprint());
         }
@@ -394,7 +394,7 @@ impl Model {
             }
             self.pass(1000);
             let held = self.held();
-            if held.is_some_and(|held| held.applied == self.owner.head && !held.replacing)
+            if held.is_some_and(|held| held.applied == Version(self.owner.head) && !held.replacing)
                 && self.rows() == self.owner.live()
             {
                 return;

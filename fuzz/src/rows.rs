@@ -1,5 +1,6 @@
 //! The row codec: arbitrary batches are read or refused, and what is read is written and read again as the same rows.
 
+use tallymesh_schemas::Version;
 use tallymesh_schemas::bounds;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, RowsError, WireRow};
 
@@ -22,7 +23,7 @@ enum State {
 /// Reads a batch: 8 bytes for the version that it begins behind, and the rest for the rows.
 pub fn run(data: &[u8]) {
     let Some((after, bytes)) = data.split_first_chunk::<8>() else { return };
-    let after = u64::from_le_bytes(*after) % (bounds::VERSION + 1);
+    let after = u64::from_le_bytes(*after) % bounds::VERSION.next().0;
     let (rows, result) = read(bytes, after);
     assert!(rows.len() <= bytes.len(), "a row takes at least a byte");
     let written = write(&rows, after);
@@ -35,7 +36,7 @@ pub fn run(data: &[u8]) {
 
 /// The rows up to the end or the first fault.
 fn read(bytes: &[u8], after: u64) -> (Vec<Row>, Result<(), RowsError>) {
-    let mut reader = RowReader::new(bytes, after);
+    let mut reader = RowReader::new(bytes, Version(after));
     let mut rows: Vec<Row> = Vec::new();
     loop {
         let row = match reader.next_row() {
@@ -44,7 +45,7 @@ fn read(bytes: &[u8], after: u64) -> (Vec<Row>, Result<(), RowsError>) {
             Err(error) => return (rows, Err(error)),
         };
         assert!(row.slot < bounds::ROWS_PER_ACTOR);
-        assert!(row.version <= bounds::VERSION && row.version > rows.last().map_or(after, |row| row.version));
+        assert!(row.version <= bounds::VERSION && row.version > Version(rows.last().map_or(after, |row| row.version)));
         let state = match row.state {
             RowState::Live { key, added, removed } => {
                 assert!(key.is_none_or(|key| key.len() <= bounds::ROW_KEY_BYTES));
@@ -57,12 +58,12 @@ fn read(bytes: &[u8], after: u64) -> (Vec<Row>, Result<(), RowsError>) {
             }
             RowState::Vacant => State::Vacant,
         };
-        rows.push(Row { slot: row.slot, version: row.version, state });
+        rows.push(Row { slot: row.slot, version: row.version.0, state });
     }
 }
 
 fn write(rows: &[Row], after: u64) -> Vec<u8> {
-    let mut writer = RowWriter::new(after);
+    let mut writer = RowWriter::new(Version(after));
     for Row { slot, version, state } in rows {
         let state = match state {
             State::Live(key, added, removed) => {
@@ -73,7 +74,7 @@ fn write(rows: &[Row], after: u64) -> Vec<u8> {
             }
             State::Vacant => RowState::Vacant,
         };
-        writer.push(WireRow { slot: *slot, version: *version, state });
+        writer.push(WireRow { slot: *slot, version: Version(*version), state });
     }
     assert_eq!(writer.rows(), rows.len());
     writer.finish()

@@ -1,4 +1,4 @@
-//! Identities: node names, incarnations, actors, and the versions that order an actor's rows.
+//! Identities: node names, incarnations and actors.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -9,10 +9,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::bounds;
-
-/// A position in the history of one actor's rows in one structure. Versions count from 1 without holes; 0 is before the first
-/// change.
-pub type Version = u64;
 
 /// The name of a node: 1 to 64 bytes, a host name in lower case (letters, digits, `-`, `_`, labels joined by `.`).
 ///

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::version::Version;
+
 /// Version of the protocol that this build speaks. It is part of the ALPN name and of every frame.
 pub const PROTOCOL_VERSION: u8 = 1;
 
@@ -78,7 +80,7 @@ pub const INCARNATION: u64 = 1 << 53;
 pub const INCARNATION_REPORTED: u64 = 1 << 46;
 
 /// Highest version of a row. An actor that makes a million changes a second reaches it after nine years.
-pub const VERSION: u64 = (1 << 48) - 1;
+pub const VERSION: Version = Version((1 << 48) - 1);
 
 /// Bytes of a frame's payload.
 pub const FRAME_BYTES: usize = 1 << 20;

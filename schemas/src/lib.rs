@@ -41,9 +41,10 @@ pub mod structure;
 pub mod throttle;
 pub mod ttl;
 pub mod varint;
+pub mod version;
 pub mod visible;
 
-pub use crate::actor::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
+pub use crate::actor::{Actor, Incarnation, NameError, NoSuchRun, NodeName};
 pub use crate::bound::Bound;
 pub use crate::gauge::GaugeCacheSpec;
 pub use crate::mask::{Family, HoldLimit, MaskError, MaskLimit};
@@ -53,3 +54,4 @@ pub use crate::reporter::{Repeated, Reporter};
 pub use crate::series::{SeriesName, SeriesSpec, Window};
 pub use crate::structure::{Bounds, Cell, Class, Kind, OnDead, StructureId, StructureName, StructureSpec};
 pub use crate::throttle::{OnPartition, Strength, ThrottleSpec};
+pub use crate::version::Version;

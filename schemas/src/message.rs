@@ -3,9 +3,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::actor::{Actor, Incarnation, NodeName};
 use crate::bounds;
 use crate::structure::{Kind, StructureId};
+use crate::version::Version;
 
 /// A message of the replication protocol: the payload of one frame, in postcard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -235,7 +236,7 @@ impl<'a> Message<'a> {
                 check_span(delta.since, delta.keys_complete)?;
                 check_span(delta.keys_complete, delta.after)?;
                 check_span(delta.after, delta.upto)?;
-                bound("low_water", delta.low_water, delta.upto.max(delta.low_water).min(bounds::VERSION))?;
+                bound("low_water", delta.low_water.0, delta.upto.max(delta.low_water).min(bounds::VERSION).0)?;
                 bound("rows", delta.rows.len() as u64, bounds::FRAME_BYTES as u64)
             }
             Self::Prune(prune) => check_actor(&prune.actor),
@@ -263,7 +264,7 @@ impl Digest<'_> {
             for entry in &structure.entries {
                 check_actor(&entry.actor)?;
                 check_span(entry.since, entry.applied)?;
-                bound("low_water", entry.low_water, bounds::VERSION)?;
+                bound("low_water", entry.low_water.0, bounds::VERSION.0)?;
             }
         }
         self.tombstones.iter().try_for_each(|t| {
@@ -279,8 +280,8 @@ fn check_actor(actor: &Actor) -> Result<(), MessageError> {
 
 /// Checks that the versions of an interval rise.
 fn check_span(from: Version, to: Version) -> Result<(), MessageError> {
-    bound("version", to, bounds::VERSION)?;
-    bound("interval start", from, to)
+    bound("version", to.0, bounds::VERSION.0)?;
+    bound("interval start", from.0, to.0)
 }
 
 /// A byte string that borrows from the message.
@@ -310,11 +311,11 @@ mod tests {
         Message::Delta(Delta {
             structure: StructureId(1),
             actor: actor(),
-            since: 0,
-            keys_complete: 2,
-            after: 3,
-            upto: 9,
-            low_water: 2,
+            since: Version::ZERO,
+            keys_complete: Version(2),
+            after: Version(3),
+            upto: Version(9),
+            low_water: Version(2),
             snapshot: false,
             fingerprint: Some(5),
             rows,
@@ -332,7 +333,8 @@ mod tests {
 
     #[test]
     fn a_backward_interval_is_refused() {
-        let want = Want { structure: StructureId(1), actor: actor(), since: 5, after: 4, snapshot: false };
+        let want =
+            Want { structure: StructureId(1), actor: actor(), since: Version(5), after: Version(4), snapshot: false };
         let bytes = postcard::to_stdvec(&Message::Want(want)).unwrap();
         assert!(matches!(Message::decode(&bytes), Err(MessageError::Bound { what: "interval start", .. })));
     }

@@ -20,9 +20,9 @@
 //! A row of a cache has its stamp in `added` and the hash of its content in `removed`, 0 when the entry was removed. Only the
 //! winner, the entry that reads return, is sent with its content and without the hash: the receiver computes the hash.
 
-use crate::actor::Version;
 use crate::bounds;
 use crate::varint;
+use crate::version::Version;
 
 const KIND_MASK: u64 = 0b011;
 const GAP: u64 = 0b100;
@@ -105,7 +105,7 @@ impl RowWriter {
             RowState::Content { .. } => CONTENT,
             RowState::Vacant => VACANT,
         };
-        let gap = row.version - self.version - 1;
+        let gap = row.version.since(self.version.next());
         let slot = i64::from(row.slot);
         let head = varint::zigzag(slot - self.slot - 1) << 3 | kind | if gap > 0 { GAP } else { 0 };
         varint::put(&mut self.buf, head);
@@ -197,9 +197,9 @@ impl<'a> RowReader<'a> {
             .checked_add(varint::unzigzag(head >> 3) + 1)
             .filter(|slot| (0..i64::from(bounds::ROWS_PER_ACTOR)).contains(slot))
             .ok_or(RowsError::Bounds("slot"))?;
-        let mut version = self.version + 1;
+        let mut version = self.version.next();
         if head & GAP != 0 {
-            version = self.varint()?.checked_add(version + 1).ok_or(RowsError::Bounds("version"))?;
+            version = version.next().after(self.varint()?).ok_or(RowsError::Bounds("version"))?;
         }
         if version > bounds::VERSION {
             return Err(RowsError::Bounds("version"));
@@ -290,7 +290,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], after: u64) -> Result<Vec<Row>, RowsError> {
-        let mut reader = RowReader::new(bytes, after);
+        let mut reader = RowReader::new(bytes, Version(after));
         let mut rows = Vec::new();
         while let Some(row) = reader.next_row()? {
             let state = match row.state {
@@ -300,7 +300,7 @@ mod tests {
                 }
                 RowState::Vacant => State::Vacant,
             };
-            rows.push((row.slot, row.version, state));
+            rows.push((row.slot, row.version.0, state));
         }
         Ok(rows)
     }
@@ -308,7 +308,7 @@ mod tests {
     proptest! {
         #[test]
         fn rows_read_back_as_written(after in 0u64..1 << 46, batch in rows()) {
-            let mut writer = RowWriter::new(after);
+            let mut writer = RowWriter::new(Version(after));
             let mut version = after;
             let mut expected = Vec::new();
             for (slot, step, live) in batch {
@@ -322,7 +322,7 @@ mod tests {
                     }
                     State::Vacant => RowState::Vacant,
                 };
-                writer.push(WireRow { slot, version, state });
+                writer.push(WireRow { slot, version: Version(version), state });
                 expected.push((slot, version, live));
             }
             prop_assert_eq!(read(&writer.finish(), after).unwrap(), expected);
@@ -336,10 +336,10 @@ mod tests {
 
     #[test]
     fn a_known_row_of_a_flush_takes_four_bytes() {
-        let mut writer = RowWriter::new(1_000_000);
+        let mut writer = RowWriter::new(Version(1_000_000));
         for i in 0..1000u32 {
             let state = RowState::Live { key: None, added: 100, removed: 90 };
-            writer.push(WireRow { slot: i * 100, version: 1_000_001 + u64::from(i), state });
+            writer.push(WireRow { slot: i * 100, version: Version(1_000_001 + u64::from(i)), state });
         }
         assert!(writer.len() <= 4000, "{}", writer.len());
     }

@@ -5,11 +5,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::actor::{Actor, Incarnation, NodeName};
 use crate::bounds;
 use crate::message::Tombstone;
 use crate::rows::{RowReader, RowState, RowWriter, RowsError};
 use crate::structure::{Class, StructureId};
+use crate::version::Version;
 
 /// What a node knows in addition to rows.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -141,7 +142,7 @@ pub fn split(rows: &[u8], after: Version, mut each: impl FnMut(u32, Option<Row>)
             each(slot, None);
             continue;
         }
-        let mut one = RowWriter::new(version.saturating_sub(1));
+        let mut one = RowWriter::new(version.previous());
         one.push(row);
         each(slot, Some(Row { slot, version, bytes: one.finish() }));
     }
@@ -179,7 +180,7 @@ impl Part {
                 pieces.push(Piece { after, upto: last, rows });
                 after = last;
             }
-            let mut reader = RowReader::new(&row.bytes, row.version - 1);
+            let mut reader = RowReader::new(&row.bytes, row.version.previous());
             let read = reader.next_row()?.ok_or(RowsError::Malformed(0))?;
             if (read.slot, read.version) != (row.slot, row.version) {
                 return Err(RowsError::Bounds("slot"));
@@ -209,7 +210,7 @@ mod tests {
     #[test]
     fn split_state_is_joined_again() {
         let value = vec![7; 60_000];
-        let mut batch = RowWriter::new(3);
+        let mut batch = RowWriter::new(Version(3));
         for n in 0..40_u32 {
             let key = format!("key{n}").into_bytes();
             let version = 5 + 3 * u64::from(n);
@@ -218,20 +219,20 @@ mod tests {
                 1 => RowState::Live { key: Some(&key), added: 9, removed: u64::from(n) },
                 _ => RowState::Content { key: Some(&key), stamp: 77, expires_ms: 3, value: &value },
             };
-            batch.push(WireRow { slot: 40 - n, version, state });
+            batch.push(WireRow { slot: 40 - n, version: Version(version), state });
         }
         let (mut rows, mut vacant) = (Vec::new(), 0);
         let batch = batch.finish();
-        split(&batch, 3, |_, row| match row {
+        split(&batch, Version(3), |_, row| match row {
             Some(row) => rows.push(row),
             None => vacant += 1,
         })
         .unwrap();
         assert_eq!((rows.len(), vacant), (32, 8));
         rows.reverse();
-        let pieces = part(rows.clone(), 200).pieces().unwrap();
+        let pieces = part(rows.clone(), Version(200)).pieces().unwrap();
         assert!(pieces.len() > 1 && pieces.iter().all(|piece| piece.rows.len() <= bounds::DELTA_BYTES));
-        assert_eq!((pieces[0].after, pieces.last().unwrap().upto), (0, 200));
+        assert_eq!((pieces[0].after, pieces.last().unwrap().upto), (Version(0), Version(200)));
         let mut again = Vec::new();
         for piece in &pieces {
             split(&piece.rows, piece.after, |_, row| again.extend(row)).unwrap();
@@ -242,18 +243,22 @@ mod tests {
 
     #[test]
     fn saved_rows_of_another_class_are_refused() {
-        let mut one = RowWriter::new(4);
-        one.push(WireRow { slot: 2, version: 5, state: RowState::Live { key: Some(b"k"), added: 1, removed: 0 } });
-        let row = Row { slot: 2, version: 5, bytes: one.finish() };
-        assert!(part(vec![row.clone()], 5).pieces().is_ok());
+        let mut one = RowWriter::new(Version(4));
+        one.push(WireRow {
+            slot: 2,
+            version: Version(5),
+            state: RowState::Live { key: Some(b"k"), added: 1, removed: 0 },
+        });
+        let row = Row { slot: 2, version: Version(5), bytes: one.finish() };
+        assert!(part(vec![row.clone()], Version(5)).pieces().is_ok());
         for bad in [
             Row { slot: 3, ..row.clone() },
-            Row { version: 6, ..row.clone() },
+            Row { version: Version(6), ..row.clone() },
             Row { bytes: Vec::new(), ..row.clone() },
             Row { bytes: row.bytes[..3].to_vec(), ..row.clone() },
         ] {
-            assert!(part(vec![bad], 5).pieces().is_err());
+            assert!(part(vec![bad], Version(5)).pieces().is_err());
         }
-        assert!(part(vec![row.clone(), row], 5).pieces().is_err());
+        assert!(part(vec![row.clone(), row], Version(5)).pieces().is_err());
     }
 }

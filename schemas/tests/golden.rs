@@ -9,7 +9,7 @@ use tallymesh_schemas::message::{
     Delta, Digest, DigestEntry, Message, Prune, Seen, SeenEntry, StructureDigest, Tombstone, Want,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, frame, key};
+use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, Version, frame, key};
 
 fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
@@ -27,32 +27,39 @@ fn hex(bytes: &[u8]) -> String {
 fn rows() -> Vec<u8> {
     let (first, n) = key::from_net(key::parse_net("10.0.0.103").unwrap());
     let (second, _) = key::from_net(key::parse_net("10.0.0.180").unwrap());
-    let mut rows = RowWriter::new(40);
+    let mut rows = RowWriter::new(Version(40));
     let live = |key, added, removed| RowState::Live { key, added, removed };
-    rows.push(WireRow { slot: 0, version: 41, state: live(Some(&first[..n]), 5, 1) });
-    rows.push(WireRow { slot: 1, version: 42, state: live(Some(&second[..n]), 300, 0) });
-    rows.push(WireRow { slot: 900, version: 50, state: live(None, 1, 1) });
-    rows.push(WireRow { slot: 7, version: 51, state: RowState::Vacant });
+    rows.push(WireRow { slot: 0, version: Version(41), state: live(Some(&first[..n]), 5, 1) });
+    rows.push(WireRow { slot: 1, version: Version(42), state: live(Some(&second[..n]), 300, 0) });
+    rows.push(WireRow { slot: 900, version: Version(50), state: live(None, 1, 1) });
+    rows.push(WireRow { slot: 7, version: Version(51), state: RowState::Vacant });
     rows.finish()
 }
 
 /// Of a cache: an entry with its key, a known one that never expires, one that another outdates, and a removed one.
 fn cache_rows() -> Vec<u8> {
-    let mut rows = RowWriter::new(40);
+    let mut rows = RowWriter::new(Version(40));
     let stamp = 1_763_800_000_000 << 16 | 3;
     let content = |key, expires_ms, value| RowState::Content { key, stamp, expires_ms, value };
-    rows.push(WireRow { slot: 0, version: 41, state: content(Some(b"user:7"), 1_763_800_300_000, b"Ada") });
-    rows.push(WireRow { slot: 1, version: 42, state: content(None, 0, b"") });
+    rows.push(WireRow { slot: 0, version: Version(41), state: content(Some(b"user:7"), 1_763_800_300_000, b"Ada") });
+    rows.push(WireRow { slot: 1, version: Version(42), state: content(None, 0, b"") });
     let outdated = RowState::Live { key: Some(b"user:9"), added: stamp, removed: 0x0123_4567_89ab_cdef };
-    rows.push(WireRow { slot: 2, version: 44, state: outdated });
-    rows.push(WireRow { slot: 3, version: 45, state: RowState::Live { key: None, added: stamp, removed: 0 } });
+    rows.push(WireRow { slot: 2, version: Version(44), state: outdated });
+    rows.push(WireRow { slot: 3, version: Version(45), state: RowState::Live { key: None, added: stamp, removed: 0 } });
     rows.finish()
 }
 
 fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let structure = StructureId::of("inbound_cidr");
     let fingerprint = 0x0123_4567_89ab_cdef;
-    let entry = DigestEntry { actor: actor(), since: 0, applied: 51, low_water: 12, fingerprint, age_ms: Some(300) };
+    let entry = DigestEntry {
+        actor: actor(),
+        since: Version(0),
+        applied: Version(51),
+        low_water: Version(12),
+        fingerprint,
+        age_ms: Some(300),
+    };
     let part = StructureDigest { structure, name: "inbound_cidr", kind: Kind::CidrTree, entries: vec![entry] };
     let tombstone = Tombstone {
         node: name("relay-0-9"),
@@ -72,17 +79,20 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
                 tombstones: vec![tombstone],
             }),
         ),
-        ("want", Message::Want(Want { structure, actor: actor(), since: 0, after: 40, snapshot: true })),
+        (
+            "want",
+            Message::Want(Want { structure, actor: actor(), since: Version(0), after: Version(40), snapshot: true }),
+        ),
         (
             "delta",
             Message::Delta(Delta {
                 structure,
                 actor: actor(),
-                since: 0,
-                keys_complete: 30,
-                after: 40,
-                upto: 51,
-                low_water: 12,
+                since: Version(0),
+                keys_complete: Version(30),
+                after: Version(40),
+                upto: Version(51),
+                low_water: Version(12),
                 snapshot: false,
                 fingerprint: Some(0x0123_4567_89ab_cdef),
                 rows,
@@ -97,8 +107,8 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
                 structure: StructureId::of("mycache"),
                 entries: vec![SeenEntry {
                     actor: actor(),
-                    applied: 51,
-                    complete: 50,
+                    applied: Version(51),
+                    complete: Version(50),
                     fingerprint: 0x0123_4567_89ab_cdef,
                 }],
             }),

@@ -4,7 +4,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
 use serde::de::DeserializeOwned;
 use tallymesh_engine::replica::{RestoreError, SavedRows};
 use tallymesh_schemas::saved::{Facts, Head, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
 use crate::state::error::StateError;
 use crate::state::file::StateFile;
@@ -81,12 +81,12 @@ pub(crate) struct StoredRows<'a> {
 
 impl StoredRows<'_> {
     /// Calls `each` with every row: its slot, its version, and its bytes.
-    pub(super) fn each(&self, each: &mut dyn FnMut(u32, u64, &[u8])) -> Result<(), StateError> {
+    pub(super) fn each(&self, each: &mut dyn FnMut(u32, Version, &[u8])) -> Result<(), StateError> {
         let mut read = || -> Result<(), redb::Error> {
             for found in self.table.range((self.number, 0)..=(self.number, u32::MAX))? {
                 let (key, value) = found?;
                 let (version, bytes) = value.value();
-                each(key.value().1, version, bytes);
+                each(key.value().1, Version(version), bytes);
             }
             Ok(())
         };
@@ -118,15 +118,15 @@ impl From<RestoreError> for NotTaken {
 impl SavedRows for StoredRows<'_> {
     type Error = NotTaken;
 
-    fn each_row(&self, each: &mut dyn FnMut(u32, u64, &[u8])) -> Result<(), NotTaken> {
+    fn each_row(&self, each: &mut dyn FnMut(u32, Version, &[u8])) -> Result<(), NotTaken> {
         Ok(self.each(each)?)
     }
 
-    fn row(&self, slot: u32, take: &mut dyn FnMut(u64, &[u8])) -> Result<(), NotTaken> {
+    fn row(&self, slot: u32, take: &mut dyn FnMut(Version, &[u8])) -> Result<(), NotTaken> {
         let found = self.table.get((self.number, slot)).map_err(|error| self.file.damaged(error))?;
         if let Some(found) = found {
             let (version, bytes) = found.value();
-            take(version, bytes);
+            take(Version(version), bytes);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use redb::{Database, ReadableTable, TableDefinition};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Version};
 
 use crate::state::file::{FORMAT, StateFile};
 use crate::state::tables::META;
@@ -20,15 +20,15 @@ fn name(text: &str) -> NodeName {
 fn part(structure: &str, run: u64, rows: u32) -> Part {
     let row = |slot: u32| {
         let (version, key) = (u64::from(slot) + 1, format!("key{slot}").into_bytes());
-        let mut writer = RowWriter::new(version - 1);
+        let mut writer = RowWriter::new(Version(version - 1));
         let state = RowState::Content { key: Some(&key), stamp: 77, expires_ms: 0, value: &[7; 100] };
-        writer.push(WireRow { slot, version, state });
-        Row { slot, version, bytes: writer.finish() }
+        writer.push(WireRow { slot, version: Version(version), state });
+        Row { slot, version: Version(version), bytes: writer.finish() }
     };
     Part {
         shape: Shape { name: structure.to_owned(), class: Class::Cache },
         actor: Actor::new(name("a"), Incarnation(run)),
-        extent: Extent { applied: rows.into(), ..Extent::default() },
+        extent: Extent { applied: Version(rows.into()), ..Extent::default() },
         rows: (0..rows).map(row).collect(),
     }
 }

@@ -4,7 +4,7 @@ use redb::{ReadableTable, WriteTransaction};
 use serde::Serialize;
 use tallymesh_engine::replica::Batch;
 use tallymesh_schemas::saved::{self, Change, Extent, Facts, Shape};
-use tallymesh_schemas::{Actor, StructureId};
+use tallymesh_schemas::{Actor, StructureId, Version};
 
 use crate::state::seal::Seal;
 use crate::state::tables::{META, PARTS, ROWS, SHAPES, SavedPart};
@@ -89,13 +89,13 @@ fn next(write: &WriteTransaction) -> Result<u64, redb::Error> {
     Ok(next)
 }
 
-fn rows(write: &WriteTransaction, number: u64, after: u64, batch: &[u8]) -> Result<(), redb::Error> {
+fn rows(write: &WriteTransaction, number: u64, after: Version, batch: &[u8]) -> Result<(), redb::Error> {
     let mut all = write.open_table(ROWS)?;
     let mut written = Ok(());
     let split = saved::split(batch, after, |slot, row| {
         if written.is_ok() {
             written = match row {
-                Some(row) => all.insert((number, slot), (row.version, row.bytes.as_slice())).map(drop),
+                Some(row) => all.insert((number, slot), (row.version.0, row.bytes.as_slice())).map(drop),
                 None => all.remove((number, slot)).map(drop),
             };
         }

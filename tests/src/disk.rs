@@ -91,7 +91,7 @@ pub(crate) fn waits(rows: &[Row], unix_ms: u64) -> bool {
 
 /// The version, the key and the stamp of a saved row.
 fn key_and_stamp(row: &Row) -> Option<(Version, Vec<u8>, Stamp)> {
-    let mut reader = RowReader::new(&row.bytes, row.version.saturating_sub(1));
+    let mut reader = RowReader::new(&row.bytes, row.version.previous());
     match reader.next_row().ok()??.state {
         RowState::Live { key, added, .. } => Some((row.version, key?.to_vec(), Stamp(added))),
         RowState::Content { key, stamp, .. } => Some((row.version, key?.to_vec(), Stamp(stamp))),

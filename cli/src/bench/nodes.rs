@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use rustix::time::{ClockId, clock_gettime};
-use tallymesh::{Actor, Class, Domains, Node, Traffic};
+use tallymesh::{Actor, Class, Domains, Node, Traffic, Version};
 use tallymesh_engine::Structure;
 use tokio::runtime::Runtime;
 
@@ -79,13 +79,13 @@ impl Running {
     }
 
     /// The applied version of an actor's rows.
-    fn applied(&self, actor: &Actor) -> u64 {
+    fn applied(&self, actor: &Actor) -> Version {
         let held = self.domains.structure().held();
-        held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.applied)
+        held.iter().find(|held| held.actor == *actor).map_or(Version::ZERO, |held| held.applied)
     }
 
     /// Waits until every change of this node has its version, and returns the last version.
-    fn committed(&self) -> Result<u64, Failure> {
+    fn committed(&self) -> Result<Version, Failure> {
         until("changes to be committed", || self.domains.structure().pending() == 0)?;
         Ok(self.applied(&self.node.actor()))
     }
@@ -164,7 +164,7 @@ fn sustained(
     caught_up(first, second)?;
     let seconds = start.elapsed().as_secs_f64();
     let (rounds, after) = (heads.len() - 1, traffic(runtime, first)?);
-    let rows = first.applied(&actor) - base;
+    let rows = first.applied(&actor).since(base);
     if rows != (rounds * ROUND) as u64 || !agree(&sets, first, second) {
         return Err(Failure::Node(format!("{rounds} rounds of {ROUND} changes became {rows} rows, or other counts")));
     }

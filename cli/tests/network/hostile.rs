@@ -106,8 +106,8 @@ impl Liar {
             });
             let Some(want) = want.await else { break };
             let after = want.after;
-            let forged = rows(after, (0..50).map(|n| (n, after + 5 + u64::from(n), Some(address_key(n)))));
-            talk.send(&delta(RESTING, victim, after, NEVER_ISSUED, &forged)).await;
+            let forged = rows(after.0, (0..50).map(|n| (n, after.0 + 5 + u64::from(n), Some(address_key(n)))));
+            talk.send(&delta(RESTING, victim, after.0, NEVER_ISSUED, &forged)).await;
             talk.all_read("invented rows").await;
         }
         talk.close();
@@ -125,7 +125,7 @@ impl Liar {
     async fn too_much(&self) {
         let us = self.actor();
         let mut talk = self.link(0).await;
-        talk.send(&digest(INBOUND, self.run, [(us.clone(), bounds::VERSION)])).await;
+        talk.send(&digest(INBOUND, self.run, [(us.clone(), bounds::VERSION.0)])).await;
         let step = 20_000;
         for from in (0..ROWS).step_by(step as usize) {
             let numbers = from..from + step;
@@ -145,10 +145,10 @@ impl Liar {
             talk.send(&delta(INBOUND, &us, at, at + 900_000, &batch)).await;
             at += 900_000;
         }
-        let last = rows(at, [(7, bounds::VERSION, Some(address_key(7)))]);
-        talk.send(&delta(INBOUND, &us, at, bounds::VERSION, &last)).await;
+        let last = rows(at, [(7, bounds::VERSION.0, Some(address_key(7)))]);
+        talk.send(&delta(INBOUND, &us, at, bounds::VERSION.0, &last)).await;
         talk.all_read("too many rows").await;
-        talk.send(&delta(INBOUND, &us, bounds::VERSION, bounds::VERSION + 1, &[])).await;
+        talk.send(&delta(INBOUND, &us, bounds::VERSION.0, bounds::VERSION.0 + 1, &[])).await;
         talk.refused("a version beyond the bound").await;
         let mut talk = self.link(3).await;
         // In another object: of the first one, other nodes may have relayed the earlier rows, so that these would be old.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, bounds, key};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, Version, bounds, key};
 
 use crate::truth::INBOUND;
 
@@ -17,13 +17,13 @@ pub(crate) fn address_key(number: u32) -> Vec<u8> {
 
 /// The rows of a delta: slot, version, and the key; no key for a vacant slot.
 pub(crate) fn rows(after: u64, rows: impl IntoIterator<Item = (u32, u64, Option<Vec<u8>>)>) -> Vec<u8> {
-    let mut writer = RowWriter::new(after);
+    let mut writer = RowWriter::new(Version(after));
     for (slot, version, key) in rows {
         let state = match &key {
             Some(key) => RowState::Live { key: Some(key), added: 1_000_000, removed: 1 },
             None => RowState::Vacant,
         };
-        writer.push(WireRow { slot, version, state });
+        writer.push(WireRow { slot, version: Version(version), state });
     }
     writer.finish()
 }
@@ -33,11 +33,11 @@ pub(crate) fn delta<'a>(object: &str, actor: &Actor, after: u64, upto: u64, rows
     Message::Delta(Delta {
         structure: StructureId::of(object),
         actor: actor.clone(),
-        since: 0,
-        keys_complete: 0,
-        after,
-        upto,
-        low_water: 0,
+        since: Version(0),
+        keys_complete: Version(0),
+        after: Version(after),
+        upto: Version(upto),
+        low_water: Version(0),
         snapshot: false,
         fingerprint: Some(1),
         rows,
@@ -48,9 +48,9 @@ pub(crate) fn delta<'a>(object: &str, actor: &Actor, after: u64, upto: u64, rows
 pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<Item = (Actor, u64)>) -> Message<'_> {
     let entries = actors.into_iter().map(|(actor, applied)| DigestEntry {
         actor,
-        since: 0,
-        applied,
-        low_water: 0,
+        since: Version(0),
+        applied: Version(applied),
+        low_water: Version(0),
         fingerprint: 1,
         age_ms: None,
     });

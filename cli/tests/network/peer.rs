@@ -176,7 +176,7 @@ async fn receive(mut stream: RecvStream, received: Arc<Mutex<Received>>) {
             Message::Digest(digest) => {
                 received.answered = received.answered.max(digest.answers);
                 for part in digest.structures {
-                    received.heads.extend(part.entries.into_iter().map(|e| ((part.structure, e.actor), e.applied)));
+                    received.heads.extend(part.entries.into_iter().map(|e| ((part.structure, e.actor), e.applied.0)));
                 }
             }
             Message::Want(want) => received.wants.push(want),

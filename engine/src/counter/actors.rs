@@ -116,7 +116,7 @@ impl<'a> Others<'a> {
 
 #[cfg(test)]
 mod tests {
-    use tallymesh_schemas::{Incarnation, NodeName};
+    use tallymesh_schemas::{Incarnation, NodeName, Version};
 
     use super::*;
 
@@ -128,15 +128,15 @@ mod tests {
     fn each_actor_keeps_its_rows_when_another_goes() {
         let mut actors = Actors::default();
         for (name, since) in [("c", 3), ("a", 1), ("b", 2)] {
-            actors.insert(actor(name), ActorRows::new(since));
+            actors.insert(actor(name), ActorRows::new(Version(since)));
         }
-        let sinces = |actors: &Actors| actors.iter().map(|(_, rows)| rows.since).collect::<Vec<_>>();
+        let sinces = |actors: &Actors| actors.iter().map(|(_, rows)| rows.since.0).collect::<Vec<_>>();
         assert_eq!(sinces(&actors), [1, 2, 3]);
-        assert_eq!(actors.remove(&actor("c")).map(|copies| copies.rows.since), Some(3));
+        assert_eq!(actors.remove(&actor("c")).map(|copies| copies.rows.since), Some(Version(3)));
         assert_eq!(sinces(&actors), [1, 2]);
-        assert_eq!(actors.get(&actor("b")).map(|rows| rows.since), Some(2));
+        assert_eq!(actors.get(&actor("b")).map(|rows| rows.since), Some(Version(2)));
         let (one, others) = actors.split(&actor("a")).unwrap();
-        assert_eq!(one.rows.since, 1);
+        assert_eq!(one.rows.since, Version(1));
         assert_eq!(others.iter().map(|(actor, _)| actor.node.to_string()).collect::<Vec<_>>(), ["b"]);
         assert!(actors.remove(&actor("c")).is_none());
     }

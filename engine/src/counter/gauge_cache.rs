@@ -230,7 +230,7 @@ impl Structure {
     fn mark(&self, actor: &Actor, upto: Version, unix_ms: u64) {
         let mut ledger = self.ledger.write();
         let mark = ledger.next_mark(actor);
-        self.raise(&mark, Totals { added: upto, removed: unix_ms });
+        self.raise(&mark, Totals { added: upto.0, removed: unix_ms });
         self.commit_locked(&mut ledger);
     }
 

@@ -109,7 +109,7 @@ fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
 
 /// Compares a copy with the owner's fingerprint at the owner's head. Returns `None` when they are equal.
 pub(super) fn compare(rows: &mut ActorRows, fingerprint: u64) -> Option<Applied> {
-    let checked = rows.since == 0 && !canary::broken(Canary::FingerprintUnchecked);
+    let checked = rows.since == Version::ZERO && !canary::broken(Canary::FingerprintUnchecked);
     if checked && fingerprint != rows.fingerprint() {
         rows.diverged |= !rows.may_be_newer();
         return Some(if rows.diverged { Applied::Diverged } else { Applied::Doubted });

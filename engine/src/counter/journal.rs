@@ -98,7 +98,7 @@ mod tests {
         let read = journal.last();
         journal.note_own(&actor("a"), Head::default());
         assert_eq!(journal.last(), read);
-        journal.note_own(&actor("a"), Head { version: 1, fingerprint: 7 });
+        journal.note_own(&actor("a"), Head { version: Version(1), fingerprint: 7 });
         assert_eq!(journal.behind(read).count(), 1);
     }
 }

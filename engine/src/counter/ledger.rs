@@ -131,7 +131,7 @@ impl Ledger {
 
     /// The highest version of this node's own rows.
     pub(crate) fn head(&self) -> Version {
-        self.own_rows().map_or(0, |own| own.applied)
+        self.own_rows().map_or(Version::ZERO, |own| own.applied)
     }
 
     /// How many own rows found no free slot since the last call.

@@ -41,7 +41,7 @@ impl Ledger {
             let (nobody, key) = cleared(actor, place);
             self.views.resets.of(key.as_bytes(), &nobody)
         });
-        let stated = marks.filter(|mark| mark.added >= version && mark.removed > 0);
+        let stated = marks.filter(|mark| Version(mark.added) >= version && mark.removed > 0);
         stated.map(|mark| mark.removed).min()
     }
 

@@ -86,7 +86,12 @@ impl Structure {
                 && copied.since == now.since
         };
         let copied = copied.filter(follows);
-        let from = copied.unwrap_or(PersistedExtent { applied: now.since, low_water: 0, complete: now.since, ..now });
+        let from = copied.unwrap_or(PersistedExtent {
+            applied: now.since,
+            low_water: Version::ZERO,
+            complete: now.since,
+            ..now
+        });
         let (cells, registers) = (ledger.cells(), ledger.registers());
         let cut = rows.cut(Span { since: now.since, upto: now.since }, from.applied, budget, (cells, registers))?;
         let mut reader = RowReader::new(&cut.rows, from.applied);
@@ -114,7 +119,7 @@ impl Structure {
         (actor_rows.restored, actor_rows.inherited) = (extent.applied, extent.applied);
         let same = (actor_rows.since, actor_rows.applied) == (extent.since, extent.applied)
             && extent.fingerprint.is_none_or(|fingerprint| fingerprint == actor_rows.fingerprint());
-        actor_rows.complete = actor_rows.complete.max(if same { extent.complete } else { 0 });
+        actor_rows.complete = actor_rows.complete.max(if same { extent.complete } else { Version::ZERO });
         same.then(|| PersistedExtent { edition: actor_rows.edition, ..PersistedExtent::of(extent) })
     }
 }

@@ -101,7 +101,7 @@ impl Ledger {
         self.journal.forget(actor);
         let Some(Copies { rows, staging, .. }) = self.actors.remove(actor) else { return };
         let after = match when {
-            Dropped::Now => 0,
+            Dropped::Now => Version::ZERO,
             Dropped::WhileAway => rows.restored,
         };
         self.republish_lost(actor, &rows, after);

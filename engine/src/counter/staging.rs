@@ -1,7 +1,7 @@
 //! Snapshots of an actor: the rows arrive in pieces in a staging copy and replace the earlier rows when they are complete.
 
-use tallymesh_schemas::Actor;
 use tallymesh_schemas::message::Delta;
+use tallymesh_schemas::{Actor, Version};
 
 use crate::canary::{self, Canary};
 use crate::counter::actors::Copies;
@@ -89,7 +89,9 @@ impl Joining<'_, '_> {
         };
         let differs = match self.source {
             Source::Owner => compare(new, fingerprint),
-            Source::Other => (new.since == 0 && fingerprint != new.fingerprint()).then_some(Applied::Doubted),
+            Source::Other => {
+                (new.since == Version::ZERO && fingerprint != new.fingerprint()).then_some(Applied::Doubted)
+            }
         };
         match differs {
             None => End::Complete,
@@ -145,7 +147,7 @@ impl Joining<'_, '_> {
         for (slot, state) in old.used() {
             let found = new.get(slot);
             // A slot that the new rows do not contain was retired, unless the snapshot would have had to contain it.
-            let retired = found.row.version == 0 && state.row.version <= new.floor;
+            let retired = found.row.version == Version::ZERO && state.row.version <= new.floor;
             if state.row.version <= found.row.version || retired {
                 continue;
             }

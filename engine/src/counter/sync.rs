@@ -55,11 +55,11 @@ fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) ->
 impl Structure {
     /// The highest committed version of this node's own rows.
     pub(crate) fn head(&self) -> Version {
-        self.head.load(Ordering::SeqCst)
+        Version(self.head.load(Ordering::SeqCst))
     }
 
     pub(crate) fn note_head(&self, ledger: &Ledger) {
-        self.head.store(ledger.head(), Ordering::SeqCst);
+        self.head.store(ledger.head().0, Ordering::SeqCst);
     }
 
     /// Passes the digest entry of each actor behind `after`, in order, to `tell`, until `tell` returns false.
@@ -138,7 +138,7 @@ impl Structure {
     pub(crate) fn note_complete(&self, actor: &Actor, have: Version, fingerprint: u64) {
         if let Some(actor_rows) = self.ledger.write().actors_mut().get_mut(actor)
             && actor_rows.applied == have
-            && (actor_rows.since > 0 || actor_rows.fingerprint() == fingerprint)
+            && (actor_rows.since > Version::ZERO || actor_rows.fingerprint() == fingerprint)
         {
             actor_rows.complete = have;
             actor_rows.agrees();
@@ -203,7 +203,7 @@ impl Structure {
 
     /// For a cache: the version before the first row of an actor whose value is neither held here nor superseded.
     pub(crate) fn missing_value(&self, actor: &Actor) -> Option<Version> {
-        self.ledger.write().missing_value(actor).map(|first| first - 1)
+        self.ledger.write().missing_value(actor).map(Version::previous)
     }
 
     /// Returns whether an actor, or its staging copy, may have rows without value, and the version before the first row
@@ -212,16 +212,16 @@ impl Structure {
         let mut ledger = self.ledger.write();
         let Some(Copies { rows, staging, .. }) = ledger.actors_mut().copies_mut(actor) else { return (false, None) };
         let anew = staging.as_ref().is_some_and(|staging| !staging.without_value.is_empty());
-        (anew || !rows.without_value.is_empty(), rows.value_arrived.take().map(|first| first - 1))
+        (anew || !rows.without_value.is_empty(), rows.value_arrived.take().map(Version::previous))
     }
 
     /// Starts a staging copy for an actor's whole history when this copy begins in the middle. The history arrives as a
     /// snapshot.
     pub(crate) fn stage_history(&self, actor: &Actor) {
         if let Some(copies) = self.ledger.write().actors_mut().copies_mut(actor)
-            && copies.rows.since > 0
+            && copies.rows.since > Version::ZERO
         {
-            copies.staging.get_or_insert_with(|| Box::new(ActorRows::staging(0)));
+            copies.staging.get_or_insert_with(|| Box::new(ActorRows::staging(Version::ZERO)));
         }
     }
 

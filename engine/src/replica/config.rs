@@ -36,7 +36,7 @@ impl Default for Config {
             idle_after: Duration::from_secs(60),
             retention: Duration::from_secs(600),
             tombstone_life: Duration::from_secs(7 * 24 * 3600),
-            last_version: bounds::VERSION - (1 << 32),
+            last_version: bounds::VERSION.before(1 << 32),
             seed: 0,
         }
     }

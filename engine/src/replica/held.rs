@@ -35,7 +35,15 @@ impl Held {
     /// A structure that is exchanged with peers.
     pub(crate) fn new(structure: Arc<Structure>) -> Self {
         let joining = !structure.spec().snapshot;
-        Self { structure, flushed: 0, flushed_at: None, joining, shared: true, persists: false, round: None }
+        Self {
+            structure,
+            flushed: Version::ZERO,
+            flushed_at: None,
+            joining,
+            shared: true,
+            persists: false,
+            round: None,
+        }
     }
 
     /// Whether a verification compares its copies. The settings of nodes are not data of a service.

@@ -128,7 +128,7 @@ impl ActorRows {
     /// Reads slots that are about to be written, all at once, so that their memory accesses overlap.
     #[inline]
     pub(crate) fn warm(&self, slots: impl Iterator<Item = u32>) {
-        std::hint::black_box(slots.fold(0, |sum, slot| sum ^ self.slots.version(slot)));
+        std::hint::black_box(slots.fold(0, |sum, slot| sum ^ self.slots.version(slot).0));
     }
 
     /// Number of live rows.
@@ -162,7 +162,7 @@ impl ActorRows {
     /// The row of a version, with its slot. Makes the log if there is none.
     pub(crate) fn find_version(&mut self, version: Version) -> Option<(u32, Slot)> {
         self.make_log();
-        let noted = self.log.as_ref()?.above(version.saturating_sub(1)).next().filter(|(at, _)| *at == version);
+        let noted = self.log.as_ref()?.above(version.previous()).next().filter(|(at, _)| *at == version);
         noted.map(|(_, slot)| (slot, self.slots.get(slot))).filter(|(_, state)| state.row.version == version)
     }
 

@@ -48,8 +48,7 @@ impl FromIterator<(Version, u32)> for Log {
 impl Log {
     /// Notes that `slot` changed at `version`. Out of order this costs a search and a shift within one chunk.
     pub(crate) fn insert(&mut self, version: Version, slot: u32) {
-        let base = version - version % SPAN;
-        let offset = (version % SPAN) as u16;
+        let (base, offset) = split(version);
         self.len += match self.chunks.back_mut() {
             Some(last) if last.base == base => last.insert(offset, slot),
             Some(last) if last.base > base => match self.chunks.binary_search_by_key(&base, |chunk| chunk.base) {
@@ -79,7 +78,7 @@ impl Log {
         for at in (from..self.chunks.len()).chain(0..from) {
             let chunk = &mut self.chunks[at];
             left = left.saturating_sub(chunk.slots.len());
-            self.looked = chunk.base + 1;
+            self.looked = chunk.base.next();
             self.len -= chunk.sweep(&mut lives);
             if left == 0 {
                 break;
@@ -90,15 +89,15 @@ impl Log {
 
     /// The entries above `after` in order of version, dead ones included.
     pub(crate) fn above(&self, after: Version) -> impl Iterator<Item = (Version, u32)> + '_ {
-        let from = self.chunks.partition_point(|chunk| chunk.base + SPAN <= after + 1);
+        let from = self.chunks.partition_point(|chunk| chunk.last() <= after);
         self.chunks.range(from..).flat_map(move |chunk| {
             let skip = if after < chunk.base {
                 0
             } else {
-                chunk.offsets.partition_point(|offset| chunk.base + u64::from(*offset) <= after)
+                chunk.offsets.partition_point(|offset| chunk.version(*offset) <= after)
             };
             let entries = chunk.offsets[skip..].iter().zip(&chunk.slots[skip..]);
-            entries.map(|(offset, slot)| (chunk.base + u64::from(*offset), *slot))
+            entries.map(|(offset, slot)| (chunk.version(*offset), *slot))
         })
     }
 
@@ -109,9 +108,25 @@ impl Log {
     }
 }
 
+/// The first version of the chunk that covers a version, and the offset of the version in it.
+fn split(version: Version) -> (Version, u16) {
+    let offset = version.0 % SPAN;
+    (version.before(offset), offset as u16)
+}
+
 impl Chunk {
     fn new(base: Version, offset: u16, slot: u32) -> Self {
         Self { base, offsets: vec![offset], slots: vec![slot] }
+    }
+
+    /// The version at an offset.
+    fn version(&self, offset: u16) -> Version {
+        Version(self.base.0 + u64::from(offset))
+    }
+
+    /// The last version that the chunk covers.
+    fn last(&self) -> Version {
+        Version(self.base.0 + (SPAN - 1))
     }
 
     /// Inserts an entry. Returns how many entries were added.
@@ -140,7 +155,7 @@ impl Chunk {
         let (before, mut kept) = (self.slots.len(), 0);
         for at in 0..before {
             let (offset, slot) = (self.offsets[at], self.slots[at]);
-            if lives(self.base + u64::from(offset), slot) {
+            if lives(self.version(offset), slot) {
                 (self.offsets[kept], self.slots[kept]) = (offset, slot);
                 kept += 1;
             }
@@ -174,30 +189,30 @@ mod tests {
             let mut version = 0;
             for (slot, step) in changes {
                 version += step;
-                newest.insert(slot % slots, version);
-                log.insert(version, slot % slots);
+                newest.insert(slot % slots, Version(version));
+                log.insert(Version(version), slot % slots);
                 if log.is_due(newest.len()) {
                     log.sweep(|version, slot| newest.get(&slot) == Some(&version));
                 }
                 prop_assert!(log.len <= 4 * newest.len() + 3 * SPAN as usize, "{} for {}", log.len, newest.len());
             }
-            let after = after.index(version as usize + 1) as u64;
+            let after = Version(after.index(version as usize + 1) as u64);
             let read: Vec<_> = log.above(after).filter(|(version, slot)| newest.get(slot) == Some(version)).collect();
             let mut expected: Vec<_> = newest.iter().map(|(s, v)| (*v, *s)).filter(|(v, _)| *v > after).collect();
             expected.sort_unstable();
             prop_assert_eq!(read, expected);
-            prop_assert_eq!(log.len, log.above(0).count());
+            prop_assert_eq!(log.len, log.above(Version::ZERO).count());
         }
 
         #[test]
         fn order_of_arrival_does_not_matter(versions in prop::collection::hash_set(1u64..20_000, 1..200)) {
             let mut log = Log::default();
             for version in &versions {
-                log.insert(*version, *version as u32);
+                log.insert(Version(*version), *version as u32);
             }
-            let mut sorted: Vec<_> = versions.into_iter().collect();
+            let mut sorted: Vec<_> = versions.into_iter().map(Version).collect();
             sorted.sort_unstable();
-            prop_assert_eq!(log.above(0).map(|(v, _)| v).collect::<Vec<_>>(), sorted);
+            prop_assert_eq!(log.above(Version::ZERO).map(|(v, _)| v).collect::<Vec<_>>(), sorted);
         }
     }
 }

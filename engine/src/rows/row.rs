@@ -75,7 +75,7 @@ impl CvRDT for Row {
 pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
     let hash = fold(key_hash ^ row.added, FACTOR).wrapping_add(SEED);
     let hash = fold(hash ^ row.removed, FACTOR).wrapping_add(SEED);
-    fold(hash ^ row.version, FACTOR).wrapping_add(SEED)
+    fold(hash ^ row.version.0, FACTOR).wrapping_add(SEED)
 }
 
 /// The hash of a cache entry's content. It is never 0, which stands for a removal.
@@ -95,7 +95,7 @@ mod tests {
             let mut row = Row::default();
             let mut states = vec![row];
             for (added, removed) in steps {
-                row = Row { added: row.added + added, removed: row.removed + removed, version: row.version + 1 };
+                row = Row { added: row.added + added, removed: row.removed + removed, version: row.version.next() };
                 states.push(row);
             }
             states
@@ -121,10 +121,10 @@ mod tests {
 
         #[test]
         fn the_hash_sees_every_field(key: Vec<u8>, added: u64, removed: u64, version: u64, bit in 0u32..64) {
-            let row = Row { added, removed, version };
+            let row = Row { added, removed, version: Version(version) };
             let hash = row_hash(key_hash(&key), &row);
             let flip = 1u64 << bit;
-            let others = [Row { added: added ^ flip, ..row }, Row { removed: removed ^ flip, ..row }, Row { version: version ^ flip, ..row }];
+            let others = [Row { added: added ^ flip, ..row }, Row { removed: removed ^ flip, ..row }, Row { version: Version(version ^ flip), ..row }];
             for other in others {
                 prop_assert_ne!(hash, row_hash(key_hash(&key), &other));
             }

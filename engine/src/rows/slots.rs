@@ -40,7 +40,8 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) const NONE: Self = Self { row: Row { added: 0, removed: 0, version: 0 }, born: 0, cell: EMPTY };
+    pub(crate) const NONE: Self =
+        Self { row: Row { added: 0, removed: 0, version: Version::ZERO }, born: Version::ZERO, cell: EMPTY };
 
     pub(crate) fn is_live(&self) -> bool {
         self.cell < VACANT
@@ -62,13 +63,13 @@ struct Packed {
     wide: bool,
 }
 
-const _: () = assert!(bounds::VERSION < 1 << 48, "a version is packed into 48 bits");
+const _: () = assert!(bounds::VERSION.0 < 1 << 48, "a version is packed into 48 bits");
 
 const NONE: Packed = Packed { cell: EMPTY, added: 0, removed: 0, age: 0, version_low: 0, version_high: 0, wide: false };
 
 impl Packed {
     fn version(&self) -> Version {
-        Version::from(self.version_high) << 32 | Version::from(self.version_low)
+        Version(u64::from(self.version_high) << 32 | u64::from(self.version_low))
     }
 }
 
@@ -131,7 +132,7 @@ impl Slots {
     /// The version of a slot; 0 when it is empty.
     #[inline]
     pub(crate) fn version(&self, slot: u32) -> Version {
-        self.packed(slot).map_or(0, Packed::version)
+        self.packed(slot).map_or(Version::ZERO, Packed::version)
     }
 
     /// The cell of a slot.
@@ -149,7 +150,7 @@ impl Slots {
         let narrow = Totals { added: u64::from(packed.added), removed: u64::from(packed.removed) };
         let totals = if packed.wide { self.wide.totals[packed.added as usize] } else { narrow };
         let version = packed.version();
-        let born = version - Version::from(packed.age).min(version);
+        let born = version.before(u64::from(packed.age));
         Slot { row: Row::new(totals, version), born, cell: packed.cell }
     }
 
@@ -164,9 +165,9 @@ impl Slots {
             cell: state.cell,
             added: low_added,
             removed: low_removed,
-            age: u32::try_from(version - state.born.min(version)).unwrap_or(u32::MAX),
-            version_low: version as u32,
-            version_high: (version >> 32) as u16,
+            age: u32::try_from(version.since(state.born)).unwrap_or(u32::MAX),
+            version_low: version.0 as u32,
+            version_high: (version.0 >> 32) as u16,
             wide: narrow.is_none(),
         };
         self.replace(slot, packed);
@@ -184,13 +185,13 @@ impl Slots {
         }
         let (added, removed) = (u32::try_from(next.added).ok()?, u32::try_from(next.removed).ok()?);
         let old = Row { added: u64::from(packed.added), removed: u64::from(packed.removed), version };
-        let older = u32::try_from(next.version - version).unwrap_or(u32::MAX);
+        let older = u32::try_from(next.version.since(version)).unwrap_or(u32::MAX);
         *packed = Packed {
             added,
             removed,
             age: packed.age.saturating_add(older),
-            version_low: next.version as u32,
-            version_high: (next.version >> 32) as u16,
+            version_low: next.version.0 as u32,
+            version_high: (next.version.0 >> 32) as u16,
             ..*packed
         };
         Some((packed.cell, old))
@@ -281,14 +282,14 @@ mod tests {
         /// A slot holds exactly what was put into it, inside or outside the chunks. A key never seems older than it is.
         #[test]
         fn a_slot_holds_what_was_put(changes in prop::collection::vec(
-            (prop_oneof![0..200_u32, 0..bounds::ROWS_PER_ACTOR], totals(), totals(), 1..bounds::VERSION, any::<u64>(), 0..1000_u32), 1..100,
+            (prop_oneof![0..200_u32, 0..bounds::ROWS_PER_ACTOR], totals(), totals(), 1..bounds::VERSION.0, any::<u64>(), 0..1000_u32), 1..100,
         )) {
             let (mut slots, mut model) = (Slots::default(), BTreeMap::new());
             for (slot, added, removed, version, born, cell) in changes {
-                let state = Slot { row: Row { added, removed, version }, born: born % (version + 1), cell };
+                let state = Slot { row: Row { added, removed, version: Version(version) }, born: Version(born % (version + 1)), cell };
                 slots.set(slot, state);
                 // Rows that advance equal rows that were put.
-                let next = Row { added: added / 2, removed: removed / 2, version: (version + born % 3).min(bounds::VERSION - 1) };
+                let next = Row { added: added / 2, removed: removed / 2, version: Version(version + born % 3).min(bounds::VERSION.previous()) };
                 if let Some(was) = slots.advance(slot, &next) {
                     prop_assert_eq!(was, (cell, state.row));
                     model.insert(slot, Slot { row: next, ..state });
@@ -300,7 +301,7 @@ mod tests {
                 let held = slots.get(*slot);
                 prop_assert_eq!((held.row, held.cell), (state.row, state.cell));
                 prop_assert!(held.born >= state.born);
-                prop_assert!(held.born == state.born || state.row.version - state.born > u64::from(u32::MAX));
+                prop_assert!(held.born == state.born || state.row.version.since(state.born) > u64::from(u32::MAX));
             }
             let used: Vec<_> = slots.used().map(|(slot, _)| slot).collect();
             prop_assert_eq!(used, model.keys().copied().collect::<Vec<_>>());
@@ -315,7 +316,7 @@ mod tests {
             emptied in 1..10_usize,
         ) {
             let (mut slots, mut model) = (Slots::default(), BTreeMap::new());
-            let state = |slot: u32| Slot { row: Row { added: 1, removed: 0, version: u64::from(slot) + 1 }, born: 1, cell: slot };
+            let state = |slot: u32| Slot { row: Row { added: 1, removed: 0, version: Version(u64::from(slot) + 1) }, born: Version(1), cell: slot };
             for (first, step, count) in runs {
                 for slot in (first..).step_by(step as usize).take(count as usize) {
                     slots.set(slot, state(slot));
@@ -341,7 +342,11 @@ mod tests {
         for slot in 0..6400 {
             slots.set(
                 slot,
-                Slot { row: Row { added: 1, removed: 0, version: u64::from(slot) + 1 }, born: 1, cell: slot },
+                Slot {
+                    row: Row { added: 1, removed: 0, version: Version(u64::from(slot) + 1) },
+                    born: Version(1),
+                    cell: slot,
+                },
             );
             assert!(slots.aside.is_empty());
         }

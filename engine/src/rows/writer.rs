@@ -64,7 +64,7 @@ impl OwnRowWriter {
         totals: Totals,
     ) -> Option<(Row, Row)> {
         let slot = cells.get(id).own_slot();
-        let row = Row::new(totals, actor_rows.applied + 1);
+        let row = Row::new(totals, actor_rows.applied.next());
         if slot != EMPTY
             && let Some((_, old)) = actor_rows.advance(slot, &row, cells)
         {
@@ -132,7 +132,7 @@ impl OwnRowWriter {
     /// Retires a row.
     pub(crate) fn vacate(&self, actor_rows: &mut ActorRows, cells: &Cells, slot: u32) {
         let cell = cells.get(actor_rows.get(slot).cell);
-        let row = Row { version: actor_rows.applied + 1, ..Row::default() };
+        let row = Row { version: actor_rows.applied.next(), ..Row::default() };
         actor_rows.applied = row.version;
         actor_rows.put(slot, Slot { row, born: row.version, cell: VACANT }, cells);
         cell.set_own_slot(EMPTY);
@@ -147,7 +147,7 @@ impl OwnRowWriter {
         now: Time,
         retention: Duration,
     ) {
-        let floor = self.version_before(now, retention).unwrap_or(0).max(acked);
+        let floor = self.version_before(now, retention).unwrap_or_default().max(acked);
         let free = &mut self.free;
         actor_rows.purge(floor, |slot| free.push(slot));
         // Marks older than both ages are not needed, except the newest of them.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
 use tallymesh_engine::{CacheError, Event, Stamp};
+use tallymesh_schemas::Version;
 use tallymesh_schemas::bounds;
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
@@ -101,9 +102,9 @@ fn only_what_is_read_travels_with_its_value() {
 }
 
 fn delta_with(wire: &Wire, version: u64, stamp: u64, value: &[u8]) -> Vec<u8> {
-    let mut rows = RowWriter::new(version - 1);
+    let mut rows = RowWriter::new(Version(version - 1));
     let state = RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value };
-    rows.push(WireRow { slot: 0, version, state });
+    rows.push(WireRow { slot: 0, version: Version(version), state });
     delta_of_a(wire, version - 1, version, None, &rows.finish())
 }
 

@@ -1,6 +1,7 @@
 //! Copies that are replaced: what is read meanwhile and afterwards.
 
 use tallymesh_engine::{Life, Stamp};
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
@@ -42,16 +43,16 @@ fn what_its_owner_does_not_have_goes() {
     let mut wire = cache_wire(&["a", "b"]);
     set(&mut wire, 0, KEY, b"right");
     wire.run(3);
-    let mut rows = RowWriter::new(1);
+    let mut rows = RowWriter::new(Version(1));
     let stamp = Stamp::at(wire.now.unix_ms + 1000).0;
     rows.push(WireRow {
         slot: 0,
-        version: 2,
+        version: Version(2),
         state: RowState::Content { key: None, stamp, expires_ms: 0, value: b"wrong" },
     });
     rows.push(WireRow {
         slot: 1,
-        version: 3,
+        version: Version(3),
         state: RowState::Content { key: Some(b"none"), stamp, expires_ms: 0, value: b"wrong" },
     });
     wire.give(0, 1, &delta_of_a(&wire, 1, 3, None, &rows.finish())).unwrap();
@@ -79,12 +80,18 @@ fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
         wire.up(0, 1);
         let piece = |wire: &Wire, upto: u64, low_water: u64, rows: &[u8]| {
             let empty = wire.delta_of(0, wire.structure(0).id());
-            encoded(&Message::Delta(Delta { upto, low_water, snapshot: true, rows, ..empty }))
+            encoded(&Message::Delta(Delta {
+                upto: Version(upto),
+                low_water: Version(low_water),
+                snapshot: true,
+                rows,
+                ..empty
+            }))
         };
-        let mut rows = RowWriter::new(0);
+        let mut rows = RowWriter::new(Version(0));
         let stamp = Stamp::at(wire.now.unix_ms + 1000).0;
         let state = RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value: b"later" };
-        rows.push(WireRow { slot: 0, version: 3, state });
+        rows.push(WireRow { slot: 0, version: Version(3), state });
         wire.give(0, 1, &piece(&wire, 4, 2, &rows.finish())).unwrap();
         if again {
             wire.give(0, 1, &piece(&wire, 1, 6, &[])).unwrap();
@@ -125,15 +132,16 @@ fn what_a_further_copy_lacks_is_told_by_who_reads_it() {
     for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
         wire.give(0, 1, &bytes).unwrap();
     }
-    let mut rows = RowWriter::new(0);
+    let mut rows = RowWriter::new(Version(0));
     let (stamp, value) = (Stamp::at(wire.now.unix_ms).0, &b"v"[..]);
     rows.push(WireRow {
         slot: 1,
-        version: 4,
+        version: Version(4),
         state: RowState::Content { key: Some(b"other"), stamp, expires_ms: 0, value },
     });
     let (actor, rows) = (wire.replicas[0].actor().clone(), rows.finish());
-    let delta = Delta { upto: 5, low_water: 3, rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
+    let delta =
+        Delta { upto: Version(5), low_water: Version(3), rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
     wire.give(0, 1, &encoded(&Message::Delta(delta))).unwrap();
     wire.down(0, 1);
     for at in [1, 2] {

@@ -1,6 +1,7 @@
 //! Values that a replica lacks: a row arrived without its value.
 
 use tallymesh_engine::Life;
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 
@@ -33,7 +34,7 @@ fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
     let its_own = |bytes: &[u8]| matches!(read(bytes), Message::Delta(delta) if delta.actor == relay);
     pass_but(&mut wire, &[(1, 2), (2, 1), (2, 3), (3, 2)], its_own);
     let have = |wire: &Wire, at: usize| {
-        wire.structure(at).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.applied)
+        wire.structure(at).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.applied.0)
     };
     assert_eq!((have(&wire, 2), have(&wire, 3), get(&wire, 2, KEY), get(&wire, 3, KEY)), (1, 1, None, None));
     wire.down(1, 2);
@@ -137,23 +138,23 @@ fn a_value_that_the_first_sender_of_a_snapshot_kept_to_itself_comes_from_who_has
     let rows = wire.structure(1).rows_of(&owner);
     let row = |key: &[u8]| rows.iter().find(|(of, _)| of == key).unwrap().1;
     let (without_value, second, last) = (row(KEY), row(b"l"), row(b"m").version);
-    let told = |wire: &Wire, after: u64, upto: u64, snapshot: bool, rows: &[u8]| {
+    let told = |wire: &Wire, after: Version, upto: Version, snapshot: bool, rows: &[u8]| {
         let (keys_complete, low_water) = (after, without_value.version);
         let empty = wire.delta_of(0, wire.structure(0).id());
         encoded(&Message::Delta(Delta { keys_complete, after, upto, low_water, snapshot, rows, ..empty }))
     };
-    wire.give(0, 1, &told(&wire, last, last + 1, false, &[])).unwrap();
+    wire.give(0, 1, &told(&wire, last, last.next(), false, &[])).unwrap();
     wire.down(0, 1);
     wire.up(0, 2);
-    let mut piece = RowWriter::new(0);
+    let mut piece = RowWriter::new(Version(0));
     let state = RowState::Content { key: Some(b"before"), stamp: row(b"before").added, expires_ms: 0, value: b"v" };
-    piece.push(WireRow { slot: 0, version: 1, state });
+    piece.push(WireRow { slot: 0, version: Version(1), state });
     let state = RowState::Live { key: Some(KEY), added: without_value.added, removed: without_value.removed };
     piece.push(WireRow { slot: 1, version: without_value.version, state });
     let (stamp, value) = (second.added, &[b'v'; 40_000][..]);
     let state = RowState::Content { key: Some(b"l"), stamp, expires_ms: 0, value };
     piece.push(WireRow { slot: 2, version: second.version, state });
-    wire.give(0, 2, &told(&wire, 0, second.version, true, &piece.finish())).unwrap();
+    wire.give(0, 2, &told(&wire, Version(0), second.version, true, &piece.finish())).unwrap();
     wire.down(0, 2);
     for at in [1, 2] {
         let now = wire.now_at(at);

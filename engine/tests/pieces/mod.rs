@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_engine::Config;
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::Message;
 
 use crate::wire::{Wire, config, is_delta, read, spec};
@@ -24,8 +25,8 @@ pub(crate) fn passed_on() -> (Wire, i64) {
     wire.up(0, 1);
     let (b, owner, head) = (wire.node(1), wire.replicas[0].actor().clone(), wire.structure(0).held()[0].applied);
     let have =
-        |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.applied);
-    while have(&wire) < head {
+        |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map_or(0, |held| held.applied.0);
+    while have(&wire) < head.0 {
         let mut bytes = Vec::new();
         assert!(wire.replicas[0].poll_transmit(&b, &mut bytes));
         wire.give(0, 1, &bytes).unwrap();
@@ -76,15 +77,17 @@ pub(crate) fn lacking_what_moved_on() -> (Wire, Vec<Vec<u8>>) {
     wire.add_to(0, "moves", 1);
     let owner = wire.replicas[0].actor().clone();
     let have = |wire: &Wire| wire.structure(1).held().iter().find(|held| held.actor == owner).map(|held| held.applied);
-    while have(&wire) < Some(3) {
+    while have(&wire) < Some(Version(3)) {
         wire.wait_a_little();
         for bytes in wire.take(1, 0) {
             wire.give(1, 0, &bytes).unwrap();
         }
-        let next =
-            wire.take(0, 1).into_iter().find(|bytes| matches!(read(bytes), Message::Delta(delta) if delta.after == 1));
+        let next = wire
+            .take(0, 1)
+            .into_iter()
+            .find(|bytes| matches!(read(bytes), Message::Delta(delta) if delta.after == Version(1)));
         next.inspect(|bytes| wire.give(0, 1, bytes).unwrap());
     }
-    assert_eq!((have(&wire), wire.total(1, "moves")), (Some(3), 0), "it lacks what moved on");
+    assert_eq!((have(&wire), wire.total(1, "moves")), (Some(Version(3)), 0), "it lacks what moved on");
     (wire, stated)
 }

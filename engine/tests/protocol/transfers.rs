@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_engine::Config;
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::Message;
 
 use crate::pieces;
@@ -66,7 +67,7 @@ fn a_transfer_in_pieces_below_the_floor_ends() {
     wire.add_to(0, "gone", 1);
     wire.add_to(0, "gone", -1);
     wire.wait(15);
-    assert!(wire.structure(0).held()[0].low_water > 4, "the floor lies above the first piece");
+    assert!(wire.structure(0).held()[0].low_water > Version(4), "the floor lies above the first piece");
     wire.up(0, 1);
     let took = wire.talk();
     wire.assert_same(0, 1);

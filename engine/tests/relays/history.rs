@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Life};
-use tallymesh_schemas::StructureSpec;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{StructureSpec, Version};
 
 use crate::wire::{Wire, config, encoded, is_delta, spec};
 
@@ -77,17 +77,24 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
         (held.since, held.applied, held.low_water)
     };
     let (since, have, floor) = held(&wire, c);
-    assert!(since > 0 && floor > since, "c began in the middle, {since}, and what went behind it is purged, {floor}");
+    assert!(
+        since > Version(0) && floor > since,
+        "c began in the middle, {since}, and what went behind it is purged, {floor}"
+    );
     wire.up(0, 1);
     for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
         wire.give(0, 1, &bytes).unwrap();
     }
-    let mut rows = RowWriter::new(0);
-    rows.push(WireRow { slot: 0, version: 1, state: RowState::Live { key: Some(b"x"), added: 1, removed: 0 } });
+    let mut rows = RowWriter::new(Version(0));
+    rows.push(WireRow {
+        slot: 0,
+        version: Version(1),
+        state: RowState::Live { key: Some(b"x"), added: 1, removed: 0 },
+    });
     let rows = rows.finish();
     let piece = Delta { upto: since, low_water: floor, rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
     wire.give(0, 1, &encoded(&Message::Delta(piece))).unwrap();
-    assert_eq!(held(&wire, 1), (0, since, floor));
+    assert_eq!(held(&wire, 1), (Version(0), since, floor));
     wire.down(0, 1);
     wire.down(0, c);
     for at in [1, c] {
@@ -96,7 +103,7 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
     }
     wire.up(1, c);
     wire.run(10);
-    assert_eq!(held(&wire, 1), (0, have, floor));
+    assert_eq!(held(&wire, 1), (Version(0), have, floor));
 }
 
 /// I5. Also when nobody on the way to the owner can be sure to have all there is, as the last rows came to them from somebody who

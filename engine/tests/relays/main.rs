@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use pieces::lacking_what_moved_on;
 use tallymesh_engine::{Config, Life};
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use wire::{Wire, config, encoded, is_delta, read, spec};
@@ -59,7 +60,7 @@ fn an_owners_statement_that_is_older_than_a_relays_rows_shows_no_divergence() {
         let held = wire.structure(2).held().into_iter().find(|held| held.actor == owner).unwrap();
         assert_eq!(
             (held.applied, held.rows, stated.is_empty()),
-            (3, 2, false),
+            (Version(3), 2, false),
             "it has what b had, and lacks what moved on"
         );
         assert_eq!(wire.replicas[2].counters().divergences, 0, "stated by delta: {by_delta}");
@@ -206,7 +207,7 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
     let structure = wire.structure(0).id();
     let row = |slot, version, key: &'static str| {
         let state = RowState::Live { key: Some(key.as_bytes()), added: version, removed: 0 };
-        WireRow { slot, version, state }
+        WireRow { slot, version: Version(version), state }
     };
     // b has not seen that "old" was retired, nor what is in its slot now, for that moves on. c has, and then hears nothing.
     for (at, upto, floor, rows) in
@@ -218,10 +219,11 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
                 wire.give(from, to, &bytes).unwrap();
             }
         }
-        let mut writer = RowWriter::new(0);
+        let mut writer = RowWriter::new(Version(0));
         rows.into_iter().for_each(|row| writer.push(row));
         let rows = writer.finish();
-        let delta = Delta { upto, low_water: floor, rows: &rows, ..wire.delta_of(0, structure) };
+        let delta =
+            Delta { upto: Version(upto), low_water: Version(floor), rows: &rows, ..wire.delta_of(0, structure) };
         wire.give(0, at, &encoded(&Message::Delta(delta))).unwrap();
         wire.down(0, at);
     }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Life};
-use tallymesh_schemas::Incarnation;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Incarnation, Version};
 
 use crate::wire::{NAME, Wire, config, encoded, read, spec};
 
@@ -74,8 +74,14 @@ fn who_is_written_for_hears_of_it() {
     wire.add_to(1, "x", 1);
     wire.run(6);
     let (b, c) = (wire.replicas[1].actor().clone(), wire.replicas[2].actor().clone());
-    let entry =
-        DigestEntry { actor: b.clone(), since: 0, applied: NEVER_ISSUED, low_water: 0, fingerprint: 7, age_ms: None };
+    let entry = DigestEntry {
+        actor: b.clone(),
+        since: Version(0),
+        applied: Version(NEVER_ISSUED),
+        low_water: Version(0),
+        fingerprint: 7,
+        age_ms: None,
+    };
     let structures = vec![StructureDigest {
         structure: wire.structure(0).id(),
         name: NAME,
@@ -97,9 +103,10 @@ fn who_is_written_for_hears_of_it() {
     let after = asked.expect("it asks who says that there is more").after;
     let mut rows = RowWriter::new(after);
     let state = RowState::Live { key: Some(b"made-up"), added: 9, removed: 0 };
-    rows.push(WireRow { slot: 40, version: after + 5, state });
+    rows.push(WireRow { slot: 40, version: Version(after.0 + 5), state });
     let (upto, fingerprint, rows) = (NEVER_ISSUED, Some(1), rows.finish());
-    let delta = Delta { after, upto, fingerprint, rows: &rows, ..wire.delta_of(1, wire.structure(0).id()) };
+    let delta =
+        Delta { after, upto: Version(upto), fingerprint, rows: &rows, ..wire.delta_of(1, wire.structure(0).id()) };
     wire.give(2, 0, &encoded(&Message::Delta(delta))).unwrap();
     assert_eq!(wire.total(0, "made-up"), 9, "it was taken for b's");
     wire.down(0, 2);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tallymesh_engine::{Event, Life, Replica, Scope, Series};
 use tallymesh_schemas::message::Message;
-use tallymesh_schemas::{Incarnation, Kind, SeriesName, SeriesSpec};
+use tallymesh_schemas::{Incarnation, Kind, SeriesName, SeriesSpec, Version};
 
 mod clearing;
 mod clocks;

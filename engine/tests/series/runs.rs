@@ -122,7 +122,7 @@ fn copies_of_the_dead_become_equal() {
         let held = series(wire, at).windows()[0].held();
         held.into_iter().find(|held| held.actor == a).map(|held| (held.applied, held.rows))
     };
-    assert_eq!((have(&wire, 1), have(&wire, 2)), (Some((2, 2)), Some((2, 1))));
+    assert_eq!((have(&wire, 1), have(&wire, 2)), (Some((Version(2), 2)), Some((Version(2), 1))));
     let now = wire.now;
     for at in [1, 2] {
         wire.replicas[at].handle_member(now, &name("a"), a.incarnation, Life::Dead);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Config, Now, PeerError, Replica, Structure, Time};
 use tallymesh_schemas::message::{Delta, Message};
-use tallymesh_schemas::{Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec};
+use tallymesh_schemas::{Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec, Version};
 
 pub(crate) const NAME: &str = "outbound_domains";
 
@@ -124,7 +124,13 @@ impl Wire {
         fingerprint: Option<u64>,
         rows: &[u8],
     ) -> Vec<u8> {
-        encoded(&Message::Delta(Delta { after, upto, fingerprint, rows, ..self.delta_of(at, structure) }))
+        encoded(&Message::Delta(Delta {
+            after: Version(after),
+            upto: Version(upto),
+            fingerprint,
+            rows,
+            ..self.delta_of(at, structure)
+        }))
     }
 
     /// A delta of a node's rows that has no rows and states nothing.
@@ -132,11 +138,11 @@ impl Wire {
         Delta {
             structure,
             actor: self.replicas[at].actor().clone(),
-            since: 0,
-            keys_complete: 0,
-            after: 0,
-            upto: 0,
-            low_water: 0,
+            since: Version(0),
+            keys_complete: Version(0),
+            after: Version(0),
+            upto: Version(0),
+            low_water: Version(0),
             snapshot: false,
             fingerprint: None,
             rows: &[],

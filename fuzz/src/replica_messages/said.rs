@@ -3,7 +3,7 @@
 use tallymesh_engine::Stamp;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, bounds, key};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, Version, bounds, key};
 
 use super::vocabulary::{At, Entry, Fingerprint, Key, NODES, Rows, Run, Said, State, Which, Who, node, sound_key};
 use super::{Driven, FIRST_RUN};
@@ -36,9 +36,9 @@ impl Driven {
     fn version(&self, which: Which, actor: &Actor, at: At) -> u64 {
         let held = || self.structures[Self::at(which)].held().into_iter().find(|held| held.actor == *actor);
         match at {
-            At::Held => held().map_or(0, |held| held.applied),
+            At::Held => held().map_or(0, |held| held.applied.0),
             At::Start => 0,
-            At::Any(number) => number.of(bounds::VERSION),
+            At::Any(number) => number.of(bounds::VERSION.0),
         }
     }
 
@@ -63,11 +63,11 @@ impl Driven {
 
     fn entry(&self, peer: &NodeName, which: Which, entry: &Entry) -> DigestEntry {
         let actor = self.actor(peer, entry.who);
-        let since = entry.since.of(bounds::VERSION);
+        let since = entry.since.of(bounds::VERSION.0);
         DigestEntry {
-            since,
-            applied: since.saturating_add(entry.more.of(bounds::VERSION)),
-            low_water: entry.floor.of(bounds::VERSION),
+            since: Version(since),
+            applied: Version(since.saturating_add(entry.more.of(bounds::VERSION.0))),
+            low_water: Version(entry.floor.of(bounds::VERSION.0)),
             fingerprint: self.fingerprint(which, &actor, entry.fingerprint).unwrap_or(0),
             age_ms: None,
             actor,
@@ -79,10 +79,16 @@ impl Driven {
         let message = match said {
             Said::Digest { .. } => self.digest(peer, said),
             Said::Want { which, who, since, more, snapshot } => {
-                let since = since.of(bounds::VERSION);
-                let after = since.saturating_add(more.of(bounds::VERSION));
+                let since = since.of(bounds::VERSION.0);
+                let after = since.saturating_add(more.of(bounds::VERSION.0));
                 let (structure, actor) = (self.id(*which), self.actor(peer, *who));
-                Message::Want(Want { structure, actor, since, after, snapshot: *snapshot })
+                Message::Want(Want {
+                    structure,
+                    actor,
+                    since: Version(since),
+                    after: Version(after),
+                    snapshot: *snapshot,
+                })
             }
             Said::Delta { which, who, at, more, snapshot, fingerprint, rows } => {
                 let actor = self.actor(peer, *who);
@@ -90,11 +96,11 @@ impl Driven {
                 rows_bytes = self.rows(*which, rows, after);
                 Message::Delta(Delta {
                     structure: self.id(*which),
-                    since: since.min(known).min(after),
-                    keys_complete: known.min(after),
-                    after,
-                    upto: after.saturating_add(more.of(bounds::VERSION)),
-                    low_water: floor,
+                    since: Version(since.min(known).min(after)),
+                    keys_complete: Version(known.min(after)),
+                    after: Version(after),
+                    upto: Version(after.saturating_add(more.of(bounds::VERSION.0))),
+                    low_water: Version(floor),
                     snapshot: *snapshot,
                     fingerprint: self.fingerprint(*which, &actor, *fingerprint),
                     rows: &rows_bytes,
@@ -113,11 +119,11 @@ impl Driven {
                 Message::Delta(Delta {
                     structure,
                     actor,
-                    since,
-                    keys_complete: known,
-                    after,
-                    upto,
-                    low_water: floor,
+                    since: Version(since),
+                    keys_complete: Version(known),
+                    after: Version(after),
+                    upto: Version(upto),
+                    low_water: Version(floor),
                     snapshot,
                     fingerprint,
                     rows: &rows_bytes,
@@ -169,8 +175,14 @@ impl Driven {
     /// A digest by which a peer tells its own head.
     fn announce(&mut self, peer: &NodeName, which: Which, actor: &Actor, have: u64) {
         let structure = &self.structures[Self::at(which)];
-        let entry =
-            DigestEntry { actor: actor.clone(), since: 0, applied: have, low_water: 0, fingerprint: 0, age_ms: None };
+        let entry = DigestEntry {
+            actor: actor.clone(),
+            since: Version::ZERO,
+            applied: Version(have),
+            low_water: Version::ZERO,
+            fingerprint: 0,
+            age_ms: None,
+        };
         let spec = structure.spec();
         let (name, kind) = (spec.name.as_str(), structure.kind());
         let structures = vec![StructureDigest { structure: structure.id(), name, kind, entries: vec![entry] }];
@@ -187,7 +199,7 @@ impl Driven {
             Rows::Bytes(bytes) => return bytes.clone(),
         };
         let kind = self.structures[Self::at(which)].kind();
-        let mut writer = RowWriter::new(after);
+        let mut writer = RowWriter::new(Version(after));
         let mut version = after;
         for row in rows {
             version = version.saturating_add(1 + u64::from(row.gap % 4));
@@ -220,7 +232,7 @@ impl Driven {
                 State::Vacant => RowState::Vacant,
             };
             let slot = u32::try_from(row.slot.of(bounds::ROWS_PER_ACTOR.into())).unwrap_or(u32::MAX);
-            writer.push(WireRow { slot, version, state });
+            writer.push(WireRow { slot, version: Version(version), state });
         }
         writer.finish()
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::actor::{Actor, Incarnation, NodeName, Version};
+use crate::actor::{Actor, Incarnation, NodeName};
 use crate::structure::Kind;
+use crate::version::Version;
 
 /// A cache.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

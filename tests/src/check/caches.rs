@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::{CacheEntry, Held, Row, Stamp};
-use tallymesh_schemas::{Actor, StructureName, bounds};
+use tallymesh_schemas::{Actor, StructureName, Version, bounds};
 
 use crate::caches::{SimCache, Written};
 use crate::check::open::{Open, compare};
@@ -79,7 +79,7 @@ fn waits(sim: &SimCache, have: Option<&Held>, holder: &Process, actor: &Actor, r
     if have.is_some_and(|have| have.replacing) {
         return rows.any(ahead);
     }
-    let applied = have.map_or(0, |have| have.applied);
+    let applied = have.map_or(Version::ZERO, |have| have.applied);
     rows.filter(|row| row.version > applied).min_by_key(|row| row.version).is_some_and(ahead)
 }
 

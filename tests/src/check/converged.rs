@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::Held;
-use tallymesh_schemas::{Actor, NodeName, OnDead, StructureSpec};
+use tallymesh_schemas::{Actor, NodeName, OnDead, StructureSpec, Version};
 
 use crate::check::histories::is_limited;
 use crate::check::open::{NAMED, Open, compare};
@@ -61,7 +61,7 @@ fn structures(cluster: &Cluster, open: &mut Open) {
                     None => say(format!("knows nothing of {actor}")),
                     // A copy that does not begin at version 0 has no fingerprint to compare. If another process was this run
                     // before, this copy does not notice it once the owner has counted further than that process.
-                    Some(held) if held.since > 0 && cluster.truth.borrow().contested(actor) => {}
+                    Some(held) if held.since > Version::ZERO && cluster.truth.borrow().contested(actor) => {}
                     Some(held) => compare(structure, held, &owner.structures[&spec.name], &mut say),
                 }
             }
@@ -75,8 +75,9 @@ fn structures(cluster: &Cluster, open: &mut Open) {
                     None => say(format!("still has {actor}, which is superseded or forgotten")),
                 }
             }
-            for (actor, _) in
-                dead.values().filter(|(actor, have)| *have > 0 && spec.snapshot && !held.contains_key(actor))
+            for (actor, _) in dead
+                .values()
+                .filter(|(actor, have)| *have > Version::ZERO && spec.snapshot && !held.contains_key(actor))
             {
                 say(format!("knows nothing of the dead {actor}"));
             }
@@ -92,8 +93,8 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 
 /// The last run of each dead node, unless it was forgotten, and the highest version of it that any node has. If the node where
 /// it was forgotten ended before it sent the tombstone, the run does not count as forgotten, because no running node knows it.
-fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<NodeName, (Actor, u64)> {
-    let mut last: BTreeMap<NodeName, (Actor, u64)> = BTreeMap::new();
+fn furthest_of_the_dead(cluster: &Cluster, spec: &StructureSpec) -> BTreeMap<NodeName, (Actor, Version)> {
+    let mut last: BTreeMap<NodeName, (Actor, Version)> = BTreeMap::new();
     for (_, process) in running(cluster) {
         for held in process.structures[&spec.name].held() {
             let name = held.actor.node.clone();
@@ -150,7 +151,7 @@ fn totals(
     let truth = cluster.truth.borrow();
     let mut sums: BTreeMap<Vec<u8>, i64> = BTreeMap::new();
     for held in held.values().filter(|held| held.counts && held.actor != process.actor) {
-        let owner = running(cluster).find(|(_, other)| other.actor == held.actor && held.since == 0);
+        let owner = running(cluster).find(|(_, other)| other.actor == held.actor && held.since == Version::ZERO);
         match owner.filter(|_| !is_limited(structure)) {
             Some((_, owner)) => truth
                 .values(owner.run, &spec.name)

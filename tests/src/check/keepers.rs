@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallymesh_engine::{Held, Scope, Series, Structure};
-use tallymesh_schemas::{Actor, Kind, StructureName, Window, bounds, key};
+use tallymesh_schemas::{Actor, Kind, StructureName, Version, Window, bounds, key};
 
 use crate::check::open::{Open, compare};
 use crate::check::rows::{Rows, value};
@@ -103,9 +103,9 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     // it.
     let voids = |other: &Keeper<'_>, actor: &Actor| other.process.replica.is_void(actor);
     let is_void = |actor: &Actor| truth.has_gone_on(actor) || keepers.iter().any(|other| voids(other, actor));
-    let mut furthest: BTreeMap<&Actor, (u64, &Keeper<'_>)> = BTreeMap::new();
+    let mut furthest: BTreeMap<&Actor, (Version, &Keeper<'_>)> = BTreeMap::new();
     for other in keepers {
-        for (actor, held) in other.held.iter().filter(|(_, held)| held.applied > 0) {
+        for (actor, held) in other.held.iter().filter(|(_, held)| held.applied > Version::ZERO) {
             let owner = other.process.actor == *actor;
             let known = furthest.get(actor);
             if owner || known.is_none_or(|(have, by)| by.process.actor != *actor && *have < held.applied) {
@@ -126,7 +126,7 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
             Some(_) if cluster.messages == Messages::Spoilt => {}
             Some(held) => {
                 let sorted = |window: &Structure| window.rows_of(actor).into_iter().collect::<BTreeMap<_, _>>();
-                if held.since == 0 && sorted(&keeper.window) != sorted(&by.window) {
+                if held.since == Version::ZERO && sorted(&keeper.window) != sorted(&by.window) {
                     say(format!("has other rows of {actor} than {}", by.node.label));
                 }
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::{Held, Row, Structure};
+use tallymesh_schemas::Version;
 
 /// Lines that a report lists: enough to see what is wrong.
 pub(crate) const NAMED: usize = 8;
@@ -49,7 +50,7 @@ pub(crate) fn compare(copy: &Structure, held: &Held, owner: &Structure, say: &mu
         let differ = theirs.iter().filter(|(key, row)| ours.get(*key) != Some(row)).count();
         let more = ours.keys().filter(|key| !theirs.contains_key(*key)).count();
         say(format!("{} rows of {} differ and {more} are none of its", differ, held.actor));
-    } else if held.since == 0 && held.fingerprint != own.fingerprint {
+    } else if held.since == Version::ZERO && held.fingerprint != own.fingerprint {
         say(format!("has the rows of {}, but another fingerprint", held.actor));
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_engine::Structure;
-use tallymesh_schemas::{Actor, StructureName, key};
+use tallymesh_schemas::{Actor, StructureName, Version, key};
 
 use crate::check::histories::rows_of_another;
 use crate::check::rows::{Rows, value};
@@ -72,7 +72,7 @@ pub(crate) fn window(
 pub(crate) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Result<(), String> {
     let held = window.held();
     for ((_, actor), SeenPart { have, .. }) in process.seen.parts_of(window.id()) {
-        let has = held.iter().find(|held| held.actor == *actor).map_or(0, |held| held.applied);
+        let has = held.iter().find(|held| held.actor == *actor).map_or(Version::ZERO, |held| held.applied);
         if has < *have && !truth.may_be_void(actor) {
             let name = &window.spec().name;
             return Err(format!("{name}: of {actor} it knew up to {have}, now {has}, and the window still lasts"));

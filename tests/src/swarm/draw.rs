@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Time};
-use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, OnDead, SeriesSpec, StructureSpec};
+use tallymesh_schemas::{Class, GaugeCacheSpec, Kind, OnDead, SeriesSpec, StructureSpec, Version};
 
 use super::lies;
 use super::limits::{self, Asked};
@@ -86,7 +86,7 @@ pub fn draw(seed: u64) -> Plan {
     let mut series = draw_series(random);
     let load = load.with_series(random, &series);
     // Versions that run out, so that processes renew by themselves.
-    let last_version = if random.chance(500) { random.between(1000, 1600) } else { config.last_version };
+    let last_version = if random.chance(500) { Version(random.between(1000, 1600)) } else { config.last_version };
     let config = Config { last_version, ..config };
     if random.chance(1000) {
         let (whom, age) = (random.pick(&nodes).clone(), millis(random, 1, length.as_millis() as u64 / 2));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tallymesh::NodeName;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Class, key};
+use tallymesh_schemas::{Actor, Class, Version, key};
 
 /// Bytes of a line: more than the largest row needs.
 const LINE_BYTES: u64 = 1 << 20;
@@ -29,7 +29,7 @@ pub(super) enum Line {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RowLine {
     slot: u32,
-    version: u64,
+    version: Version,
     key: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     text: Option<String>,
@@ -50,7 +50,7 @@ pub(super) fn rows(part: &Part) -> Result<Vec<Line>, String> {
 }
 
 fn of_row(class: Class, row: &Row) -> Result<Line, String> {
-    let mut reader = RowReader::new(&row.bytes, row.version.saturating_sub(1));
+    let mut reader = RowReader::new(&row.bytes, row.version.previous());
     let read = reader.next_row().map_err(|error| error.to_string())?.ok_or("a row is empty")?;
     let (key, holds) = match read.state {
         RowState::Live { key: Some(key), added, removed } => (key, Holds::Totals { added, removed }),
@@ -78,7 +78,7 @@ pub(super) fn to_row(class: Class, line: &RowLine) -> Result<Row, String> {
             RowState::Content { key: Some(&key), stamp: *stamp, expires_ms: *expires_ms, value: &value }
         }
     };
-    let before = line.version.checked_sub(1).ok_or("versions begin at 1")?;
+    let before = Some(line.version.previous()).filter(|before| *before < line.version).ok_or("versions begin at 1")?;
     let mut writer = RowWriter::new(before);
     writer.push(WireRow { slot: line.slot, version: line.version, state });
     let row = Row { slot: line.slot, version: line.version, bytes: writer.finish() };

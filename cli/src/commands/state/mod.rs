@@ -59,7 +59,7 @@ fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
         Format::Csv => {
             out.csv(&["structure", "class", "node", "incarnation", "have", "rows", "bytes"])?;
             for PartInfo { shape, actor, extent, rows, bytes } in &parts {
-                let [run, have] = [actor.incarnation.0, extent.applied].map(|number| number.to_string());
+                let [run, have] = [actor.incarnation.0, extent.applied.0].map(|number| number.to_string());
                 let [rows, bytes] = [rows, bytes].map(ToString::to_string);
                 out.csv(&[&shape.name, shape.class.name(), actor.node.as_str(), &run, &have, &rows, &bytes])?;
             }

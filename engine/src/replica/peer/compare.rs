@@ -1,5 +1,6 @@
 //! A peer's entry about a run of another node, beside this node's copy of that run. Nothing here changes state.
 
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::DigestEntry;
 
 use crate::canary::{self, Canary};
@@ -60,7 +61,7 @@ impl Comparison<'_> {
 
     /// Whether both copies are whole and have the same version, so that they should have the same rows.
     fn is_whole(&self) -> bool {
-        self.entry.applied == self.have.have && self.entry.since == 0 && self.have.since == 0
+        self.entry.applied == self.have.have && self.entry.since == Version::ZERO && self.have.since == Version::ZERO
     }
 
     /// Whether the owner states the fingerprint of this node's version.

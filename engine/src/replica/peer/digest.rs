@@ -2,7 +2,7 @@
 //! wrong.
 
 use tallymesh_schemas::message::{Digest, StructureDigest, Tombstone};
-use tallymesh_schemas::{Actor, NodeName};
+use tallymesh_schemas::{Actor, NodeName, Version};
 
 use crate::replica::Replica;
 use crate::replica::report::Event;
@@ -80,7 +80,7 @@ impl Replica {
         let Some(link) = self.peers.links.get_mut(peer) else { return };
         for part in &digest.structures {
             if let (Some(held), Some(latest)) = (self.structures.get(&part.structure), &latest) {
-                if held.structure.admit(latest, 0) {
+                if held.structure.admit(latest, Version::ZERO) {
                     self.runs.note_changed(peer);
                 }
                 held.structure.list_again(latest);

@@ -1,7 +1,7 @@
 //! The entries of a peer's digest: each one is compared with this node's copy of the run, and then acted on.
 
 use tallymesh_schemas::message::DigestEntry;
-use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_schemas::{Actor, NodeName, StructureId, Version};
 
 use crate::canary::{self, Canary};
 use crate::counter::structure::Structure;
@@ -56,7 +56,7 @@ impl Replica {
         let owner = &entry.actor.node;
         let part = (id, entry.actor.clone());
         let held = self.structures.get(&id)?;
-        let new = held.structure.admit(&entry.actor, if held.joining { entry.applied } else { 0 });
+        let new = held.structure.admit(&entry.actor, if held.joining { entry.applied } else { Version::ZERO });
         let Some(have) = held.structure.progress(&entry.actor) else {
             self.output.note_unheld_run(part);
             return None;
@@ -186,7 +186,7 @@ impl Replica {
     /// node names it, as a run of which nothing is known yet.
     fn name_latest(&mut self, peer: &NodeName, id: StructureId, node: &NodeName) {
         let (Some(held), Some(latest)) = (self.structures.get(&id), self.runs.latest(node)) else { return };
-        if !self.runs.is_void(&latest) && held.structure.admit(&latest, 0) {
+        if !self.runs.is_void(&latest) && held.structure.admit(&latest, Version::ZERO) {
             self.runs.note_changed(node);
             if let Some(link) = self.peers.links.get_mut(peer) {
                 link.hurry();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_schemas::message::{Delta, Want};
-use tallymesh_schemas::{NodeName, StructureName};
+use tallymesh_schemas::{NodeName, StructureName, Version};
 
 use crate::counter::join::{Applied, Source};
 use crate::counter::sync::Start;
@@ -39,8 +39,12 @@ impl Replica {
         let part = (want.structure, want.actor.clone());
         // The peer may know of retirements beyond its applied version. If the low-water mark has risen since, the peer rejects
         // the delta.
-        let floor =
-            self.peers.links.get(peer).and_then(|link| link.peer_progress.get(&part)).map_or(0, |said| said.low_water);
+        let floor = self
+            .peers
+            .links
+            .get(peer)
+            .and_then(|link| link.peer_progress.get(&part))
+            .map_or(Version::ZERO, |said| said.low_water);
         let wanted = Start { cursor: want.after, snapshot: want.snapshot };
         let start = held.structure.start(&want.actor, want.since, floor, wanted);
         // This node records nothing for actors that it does not hold: a peer may ask for runs that do not exist.

@@ -295,7 +295,7 @@ impl Link {
 
     /// The applied version that the peer reports.
     pub(crate) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
-        self.peer_progress.get(&(id, actor.clone())).map_or(0, |said| said.applied)
+        self.peer_progress.get(&(id, actor.clone())).map_or(Version::ZERO, |said| said.applied)
     }
 
     /// The number of entries in all maps.

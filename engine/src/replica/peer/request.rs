@@ -26,10 +26,10 @@ pub(crate) enum Request {
 
 impl Request {
     /// All rows, as a snapshot.
-    pub(crate) const WHOLE: Self = Self::Snapshot { since: 0, after: 0 };
+    pub(crate) const WHOLE: Self = Self::Snapshot { since: Version::ZERO, after: Version::ZERO };
 
     /// All rows, without a snapshot.
-    pub(crate) const FROM_START: Self = Self::Rows { since: 0, after: 0 };
+    pub(crate) const FROM_START: Self = Self::Rows { since: Version::ZERO, after: Version::ZERO };
 
     /// The message that asks for rows of a stream.
     pub(crate) fn want(self, (structure, actor): StreamId) -> Want {

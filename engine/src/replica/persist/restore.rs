@@ -162,13 +162,13 @@ impl Replica {
         let Some(held) = self.structures.get(&id) else { return Ok(Joined::Not) };
         let mut ahead: Option<Version> = None;
         let mut order = stored::order(rows, |version: Version, bytes: &[u8]| {
-            let row = as_delta(head, (version.saturating_sub(1), version), bytes);
+            let row = as_delta(head, (version.previous(), version), bytes);
             if held.structure.ahead(&row, now.unix_ms).is_some() {
                 ahead = Some(ahead.map_or(version, |first| first.min(version)));
             }
         })?;
         // Only what comes before the first write that is too far ahead is joined, as from a peer.
-        let upto = ahead.map_or(extent.applied, |first| first.saturating_sub(1));
+        let upto = ahead.map_or(extent.applied, Version::previous);
         order.retain(|(version, _)| ahead.is_none() || *version <= upto);
         let has = || held.structure.progress(actor).is_some_and(|have| have.have >= upto);
         if ahead.is_some() && (order.is_empty() || has()) {
@@ -190,7 +190,8 @@ impl Replica {
         )?;
         if ahead.is_some() {
             // These rows were never all that the actor had.
-            held.structure.restored(actor, &Extent { applied: upto, complete: 0, fingerprint: None, ..*extent });
+            held.structure
+                .restored(actor, &Extent { applied: upto, complete: Version::ZERO, fingerprint: None, ..*extent });
             return Ok(Joined::Ahead);
         }
         match held.structure.restored(actor, extent) {

@@ -116,7 +116,7 @@ pub(crate) fn each_piece<R: SavedRows>(
 
 /// Adds a row, which must have the slot and version under which it was saved.
 fn push(writer: &mut RowWriter, (version, slot): (Version, u32), bytes: &[u8]) -> Result<(), RowsError> {
-    let mut reader = RowReader::new(bytes, version.saturating_sub(1));
+    let mut reader = RowReader::new(bytes, version.previous());
     let row = reader.next_row()?.ok_or(RowsError::Malformed(0))?;
     if (row.slot, row.version) != (slot, version) {
         return Err(RowsError::Bounds("slot"));

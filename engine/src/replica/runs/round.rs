@@ -75,7 +75,7 @@ fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) ->
         let entries = || others.iter().map(|vector| vector.get(actor));
         let all_same = || own.applied >= *cut && entries().all(|entry| entry.is_some_and(same));
         let all_whole = || whole(own) && entries().all(|entry| entry.is_some_and(|entry| whole(entry) || same(entry)));
-        *cut == 0 || all_whole() || all_same()
+        *cut == Version::ZERO || all_whole() || all_same()
     })
 }
 

@@ -6,7 +6,7 @@ pub(crate) mod rounds;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::bound::Bound;
-use tallymesh_schemas::{Actor, NodeName};
+use tallymesh_schemas::{Actor, NodeName, Version};
 
 use crate::replica::Replica;
 use crate::replica::held::Held;
@@ -153,7 +153,7 @@ impl Replica {
         };
         for (member, said) in holders {
             found.copies += 1;
-            let whole = said.since == 0 && head.since == 0;
+            let whole = said.since == Version::ZERO && head.since == Version::ZERO;
             if said.applied != head.applied {
                 found.findings.push(finding(member, said.applied, Fault::Lags));
             } else if whole && said.fingerprint != head.fingerprint {
@@ -163,8 +163,8 @@ impl Replica {
         // A member that replicates the structure and holds no rows of the actor lags as well.
         for (peer, link) in self.peers.links.iter().filter(|(_, link)| link.answered >= nonce) {
             let replicates = link.peer_progress.keys().any(|(id, _)| *id == part.0);
-            if replicates && head.applied > 0 && !holders.contains_key(peer) {
-                found.findings.push(finding(peer, 0, Fault::Lags));
+            if replicates && head.applied > Version::ZERO && !holders.contains_key(peer) {
+                found.findings.push(finding(peer, Version::ZERO, Fault::Lags));
             }
         }
     }

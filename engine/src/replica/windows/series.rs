@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{Window, bounds};
+use tallymesh_schemas::{Version, Window, bounds};
 
 use crate::counter::series::{Ring, Series};
 use crate::counter::structure::Structure;
@@ -64,7 +64,7 @@ impl HeldSeries {
         series.turn(next);
         let (step, until) = (self.is_step(ring.current, current), now.after(self.life()));
         for (number, window) in gone {
-            let counts = window.held().iter().any(|held| held.applied > 0) || window.pending() > 0;
+            let counts = window.held().iter().any(|held| held.applied > Version::ZERO) || window.pending() > 0;
             if step && counts && self.aside.len() <= series.spec().windows as usize {
                 self.aside.push(Aside { number, window: Arc::clone(window), until });
             } else {
@@ -94,7 +94,7 @@ impl HeldSeries {
 
     /// Records that a window is dropped.
     fn note_dropped(&mut self, number: Window, window: &Structure) {
-        if window.head() > 0 && number <= self.series.current() {
+        if window.head() > Version::ZERO && number <= self.series.current() {
             if self.spent.len() == SPENT {
                 self.spent.pop_front();
             }
