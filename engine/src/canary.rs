@@ -69,6 +69,16 @@ pub enum Canary {
     LevelsForgotten,
     /// A process that restored an earlier process's saved state continues that process's run (I1).
     RunTakenUp,
+    /// A cache takes a write that its context covers although the key has no entry.
+    SupersededTaken,
+    /// A removal is collected before the replica has what the others had when they reported.
+    RoundNotAwaited,
+    /// A mark of own writes does not send the writes that replaced some of them.
+    ReplacedLeftOut,
+    /// A replica does not compare its keys with a sender that has collected what the replica has not taken in.
+    NotCompared,
+    /// A replica does not remember what other replicas have collected.
+    CollectedForgotten,
     /// After a restore, a node republishes the values of a run that was forgotten while the node was away.
     StaleTakenOver,
 }
@@ -95,7 +105,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 32] = [
+    pub const ALL: [Canary; 37] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -128,6 +138,11 @@ mod switched {
         Canary::LevelsForgotten,
         Canary::RunTakenUp,
         Canary::StaleTakenOver,
+        Canary::SupersededTaken,
+        Canary::RoundNotAwaited,
+        Canary::ReplacedLeftOut,
+        Canary::NotCompared,
+        Canary::CollectedForgotten,
     ];
 
     thread_local! {

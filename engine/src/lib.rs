@@ -61,6 +61,7 @@
 )]
 
 mod cache;
+mod cache_old;
 #[cfg(feature = "canaries")]
 pub mod canary;
 #[cfg(not(feature = "canaries"))]
@@ -83,7 +84,7 @@ mod shape;
 mod time;
 mod wake;
 
-pub use crate::cache::{Cache, CacheEntry, CacheError};
+pub use crate::cache_old::{Cache, CacheEntry, CacheError};
 pub use crate::counter::admission::HoldError;
 pub use crate::counter::gauge_cache::GaugeCache;
 pub use crate::counter::inspect::Held;

@@ -138,6 +138,9 @@ pub const GAUGE_CACHE_TTL: RangeInclusive<u64> = 0..=366 * 24 * 60 * 60;
 /// Range of the configured maximum size of a cache: bytes of keys and values.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1..=1 << 40;
 
+/// Parts into which two nodes divide the key space of a cache to find where their copies differ.
+pub const CACHE_PARTS: usize = 1024;
+
 /// Bytes of a cache's value. A delta of the usual size still holds several values.
 pub const VALUE_BYTES: usize = 64 << 10;
 

@@ -1,7 +1,7 @@
 //! The protocol types that Tallymesh nodes exchange with each other and with their operators.
 //!
 //! This crate contains identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and series of them
-//! ([`SeriesSpec`]), the replication messages ([`message`]) with their row codec ([`rows`]) and frames ([`frame`]), the
+//! ([`SeriesSpec`]), the replication messages ([`message`]) with their codecs of rows ([`rows`]) and of cache entries ([`entries`]), frames ([`frame`]), the
 //! configuration ([`config`]) and the admin protocol ([`admin`]). It has no I/O, no async code and no clock.
 //!
 //! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than a
@@ -26,6 +26,7 @@ pub mod admin;
 pub mod bound;
 pub mod bounds;
 pub mod config;
+pub mod entries;
 pub mod frame;
 pub mod gauge;
 pub mod key;

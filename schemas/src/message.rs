@@ -30,6 +30,120 @@ pub enum Message<'a> {
     Seen(Seen),
     /// Asks the receiver to send no more of an actor's rows, because another node sends them.
     Prune(Prune),
+    /// What the sender has of a cache.
+    CacheReport(CacheReport),
+    /// Entries of a cache.
+    #[serde(borrow)]
+    CacheEntries(CacheEntries<'a>),
+    /// Asks the receiver which keys it holds where its copy of a cache differs from the sender's.
+    CacheCompare(CacheCompare),
+    /// The answer: keys that the sender holds.
+    #[serde(borrow)]
+    CacheKeys(CacheKeys<'a>),
+}
+
+/// Which writes of a cache a node has taken in: a version vector. A run numbers its writes of a cache from 1.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheContext {
+    /// Runs, and the number of the last write of each that the node has taken in, with all earlier ones.
+    pub runs: Vec<(Actor, u64)>,
+    /// Nodes, and the first run of each that is not over: the node has taken in all writes of earlier runs.
+    pub ended: Vec<(NodeName, Incarnation)>,
+}
+
+/// What the sender has of a cache, and how it wants to receive the rest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheReport {
+    /// The structure.
+    pub structure: StructureId,
+    /// The number of the session in which the receiver of the report is to send entries. With a new number, it first sends
+    /// everything that `seen` does not contain.
+    pub session: u64,
+    /// The sender's current run.
+    pub incarnation: Incarnation,
+    /// Numbers the reports about this cache on this link: an earlier one that arrives late says nothing.
+    pub number: u64,
+    /// The writes that the sender has taken in. Within a session: those that have changed since the last report.
+    pub seen: CacheContext,
+    /// Whether the sender wants entries from all writers, because it has no link to some of them.
+    pub relay: bool,
+    /// Whether the sender has the contents only since it joined.
+    pub partial: bool,
+    /// The sum of the hashes of the entries that expire never or after `after_ms`.
+    pub fingerprint: u64,
+    /// In milliseconds since 1970.
+    pub after_ms: u64,
+}
+
+/// Entries of a cache, in the order in which the sender received them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheEntries<'a> {
+    /// The structure.
+    pub structure: StructureId,
+    /// The session, as the receiver has numbered it.
+    pub session: u64,
+    /// The position of this message among all messages of the session, from 0.
+    pub position: u64,
+    /// The runs that wrote the entries.
+    pub runs: Vec<Actor>,
+    /// The entries, see [`entries`](crate::entries).
+    #[serde(with = "borrowed_bytes")]
+    pub entries: &'a [u8],
+    /// What the receiver has taken in once it has all messages up to this one.
+    pub mark: Option<CacheMark>,
+}
+
+/// The statement that the receiver of a cache's entries has all that the sender knows of some runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheMark {
+    /// The writes of these runs.
+    pub runs: Vec<RunMark>,
+    /// As in [`CacheContext::ended`].
+    pub ended: Vec<(NodeName, Incarnation)>,
+    /// Removed and expired entries that the sender no longer holds, and that the receiver has not reported.
+    pub collected: CacheContext,
+}
+
+/// A part of a mark: one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunMark {
+    /// The run.
+    pub run: Actor,
+    /// It holds for a receiver that has taken in the run's writes up to this one.
+    pub after: u64,
+    /// The receiver has then taken in those up to this one.
+    pub upto: u64,
+}
+
+/// Asks the receiver which keys it holds where its copy of a cache differs from the sender's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheCompare {
+    /// The structure.
+    pub structure: StructureId,
+    /// Numbers the sender's questions.
+    pub question: u64,
+    /// The sums cover the entries that expire never or after this time, in milliseconds since 1970.
+    pub after_ms: u64,
+    /// For each part of the space of key hashes, the sum of the hashes of the entries in it.
+    pub sums: Vec<u64>,
+}
+
+/// Keys that the sender holds in the parts of the key space whose sums differ from those of a [`CacheCompare`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheKeys<'a> {
+    /// The structure.
+    pub structure: StructureId,
+    /// The question that it answers.
+    pub question: u64,
+    /// The position of this message in the answer, from 0.
+    pub position: u64,
+    /// In the first message: what the sender had taken in before it looked for the keys.
+    pub seen: Option<CacheContext>,
+    /// In the last message: the parts that differ.
+    pub parts: Option<Vec<u32>>,
+    /// Hashes of keys, eight bytes each, in little-endian order.
+    #[serde(with = "borrowed_bytes")]
+    pub hashes: &'a [u8],
 }
 
 /// A node's state of a cache's rows, all of it at one moment and in one message. (The entries of a digest may come in several
@@ -247,9 +361,54 @@ impl<'a> Message<'a> {
                     check_span(entry.complete, entry.applied)
                 })
             }
+            Self::CacheReport(report) => {
+                bound("incarnation", report.incarnation.0, bounds::INCARNATION)?;
+                check_context(&report.seen)?;
+                bound("time", report.after_ms, bounds::UNIX_MS)
+            }
+            Self::CacheEntries(entries) => entries.check(),
+            Self::CacheCompare(compare) => {
+                bound("sums", compare.sums.len() as u64, bounds::CACHE_PARTS as u64)?;
+                bound("time", compare.after_ms, bounds::UNIX_MS)
+            }
+            Self::CacheKeys(keys) => {
+                let parts = keys.parts.as_deref().unwrap_or_default();
+                bound("parts", parts.len() as u64, bounds::CACHE_PARTS as u64)?;
+                keys.seen.as_ref().map_or(Ok(()), check_context)?;
+                bound("hashes", keys.hashes.len() as u64, bounds::FRAME_BYTES as u64)
+            }
             Self::Probe { .. } | Self::Goodbye => Ok(()),
         }
     }
+}
+
+impl CacheEntries<'_> {
+    fn check(&self) -> Result<(), MessageError> {
+        bound("runs", self.runs.len() as u64, bounds::ACTORS as u64)?;
+        self.runs.iter().try_for_each(check_actor)?;
+        let Some(mark) = &self.mark else { return Ok(()) };
+        bound("runs", mark.runs.len() as u64, bounds::ACTORS as u64)?;
+        for run in &mark.runs {
+            check_actor(&run.run)?;
+            check_span(run.after, run.upto)?;
+        }
+        check_ended(&mark.ended)?;
+        check_context(&mark.collected)
+    }
+}
+
+fn check_context(context: &CacheContext) -> Result<(), MessageError> {
+    bound("runs", context.runs.len() as u64, bounds::ACTORS as u64)?;
+    for (run, number) in &context.runs {
+        check_actor(run)?;
+        bound("number of a write", *number, bounds::VERSION)?;
+    }
+    check_ended(&context.ended)
+}
+
+fn check_ended(ended: &[(NodeName, Incarnation)]) -> Result<(), MessageError> {
+    bound("nodes", ended.len() as u64, bounds::NODES as u64)?;
+    ended.iter().try_for_each(|(_, run)| bound("incarnation", run.0, bounds::INCARNATION))
 }
 
 impl Digest<'_> {

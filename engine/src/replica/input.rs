@@ -61,6 +61,7 @@ impl Replica {
                 Message::Seen(seen) => self.handle_seen(peer, seen),
                 Message::Prune(prune) => self.handle_prune(peer, prune),
                 Message::Goodbye => self.handle_goodbye(now, peer),
+                _ => {}
             }
             Ok(())
         });

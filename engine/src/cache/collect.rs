@@ -1,0 +1,103 @@
+//! Collection: what a replica of a cache drops because no replica needs it any more.
+//!
+//! A replica collects a removal when every known node has reported that it took it in, and when the replica itself has taken
+//! in everything that these nodes had then. So no node holds an older write of the key, and rule D drops those that are still
+//! in flight: the context covers them, and their key has no entry. One round suffices.
+//!
+//! A node that was away did not report. The replica remembers which removals it has collected. A node that has not taken
+//! them in compares its keys with the replica before it takes over the replica's context.
+
+use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
+
+use crate::cache::context::Context;
+use crate::cache::map::CacheMap;
+use crate::cache::slots::SlotId;
+use crate::canary::{self, Canary};
+use crate::hlc::Stamp;
+
+/// The most entries that one step expires, and that it collects.
+const STEP: usize = 1 << 14;
+
+/// What every other known node had taken in at one time.
+#[derive(Debug, Clone)]
+pub(crate) struct Round {
+    /// All of them.
+    least: Context,
+    /// Any of them.
+    most: Context,
+}
+
+impl Round {
+    /// The reports of all other known nodes.
+    pub(crate) fn new<'a>(own: &Context, reports: impl Iterator<Item = &'a Context>) -> Self {
+        let mut round = Self { least: own.clone(), most: Context::default() };
+        for report in reports {
+            round.least.meet(report);
+            round.most.join(report);
+        }
+        round
+    }
+
+    /// Whether a replica with this context has what any of the nodes had.
+    pub(crate) fn is_over(&self, seen: &Context) -> bool {
+        self.most.is_within(seen) || canary::broken(Canary::RoundNotAwaited)
+    }
+}
+
+impl CacheMap {
+    /// Turns entries that have expired for all nodes into removals. `expiry_ms` is a time that all nodes' clocks have reached,
+    /// but for [`bounds::MAX_DRIFT`].
+    pub(crate) fn expire_until(&mut self, expiry_ms: u64) {
+        let upto = expiry_ms.saturating_sub(drift_ms());
+        let over: Vec<_> = self.derived.by_expiry.range(..=(upto, SlotId::MAX)).map(|(_, slot)| *slot).take(STEP).collect();
+        over.into_iter().for_each(|slot| self.expire(slot));
+    }
+
+    /// Collects removals at the end of a round. A removal waits for a minute first, because clocks may differ by that much: no
+    /// later write of the key, by whichever node, may get an earlier stamp.
+    pub(crate) fn collect(&mut self, round: &Round, expiry_ms: u64) {
+        let latest = Stamp::at(expiry_ms.saturating_sub(drift_ms()));
+        let mut stable = Vec::new();
+        for (run, id) in self.runs.iter() {
+            let upto = round.least.reached(run);
+            let of_run = self.derived.removed.range((id, 0, 0)..=(id, upto, SlotId::MAX));
+            let old = |slot: &SlotId| self.slots.get(*slot).is_some_and(|entry| entry.stamp < latest);
+            stable.extend(of_run.map(|(_, _, slot)| *slot).filter(old).take(STEP - stable.len()));
+        }
+        for slot in stable {
+            self.collect_one(slot);
+        }
+    }
+
+    fn collect_one(&mut self, slot: SlotId) {
+        let Some(entry) = self.slots.get(slot) else { return };
+        if let Some(run) = self.runs.get(entry.run) {
+            self.collected.raise(run, entry.number);
+        }
+        self.collected_stamp = entry.stamp.max(self.collected_stamp);
+        self.uninstall(slot);
+    }
+
+    /// Stops naming the runs of a node that have ended, if every known node has taken in the same writes of them.
+    pub(crate) fn end_runs(&mut self, round: &Round, has_ended: impl Fn(&Actor) -> bool) {
+        let mut ended: Vec<(NodeName, Incarnation)> = Vec::new();
+        let mut held_up: Option<&NodeName> = None;
+        for (run, number) in self.seen.runs().filter(|(run, _)| **run != self.me) {
+            let most = round.most.reached(run);
+            let is_known = round.least.reached(run) == number && (most == number || most == u64::MAX);
+            match run.incarnation.next() {
+                Ok(next) if is_known && has_ended(run) && held_up != Some(&run.node) => {
+                    ended.push((run.node.clone(), next));
+                }
+                _ => held_up = Some(&run.node),
+            }
+        }
+        ended.iter().for_each(|(node, first)| self.seen.end(node, *first));
+        // A node that has not ended these runs yet still compares what it has of them with what was collected.
+        round.least.ended().for_each(|(node, first)| self.collected.end(node, first));
+    }
+}
+
+fn drift_ms() -> u64 {
+    u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX)
+}

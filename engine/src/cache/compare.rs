@@ -1,0 +1,243 @@
+//! Comparing the keys of two replicas of a cache, part by part of the space of key hashes.
+//!
+//! A replica that was away may hold what all others have removed and collected. It asks a peer with the sums of the hashes of
+//! its entries, one for each part. In the parts whose sums differ, the peer lists the keys that it holds. The replica drops
+//! what the peer's context covers and the peer does not hold: it was removed.
+//!
+//! All of these walk the entries in steps, in order of slot. An entry keeps its slot while its key has an entry, so a walk
+//! passes every key that is there throughout.
+
+use tallymesh_schemas::bounds;
+use tallymesh_schemas::message::{CacheCompare, CacheContext, CacheKeys, CacheMark};
+
+use crate::cache::context::Context;
+use crate::cache::entry::Content;
+use crate::cache::fingerprint::Fingerprint;
+use crate::cache::map::CacheMap;
+use crate::cache::slots::SlotId;
+use crate::keyspace::hash::key_hash;
+
+/// Slots that one step passes.
+const STEP: u32 = 1 << 15;
+
+/// Hashes in one message.
+const HASHES: usize = 1 << 14;
+
+/// The part of the key space to which a key's hash belongs.
+fn part(hash: u64) -> usize {
+    usize::try_from(hash >> (u64::BITS - bounds::CACHE_PARTS.ilog2())).unwrap_or(0)
+}
+
+/// The sums of the entries of all parts, as far as the walk has come.
+#[derive(Debug)]
+struct Sums {
+    after_ms: u64,
+    next: SlotId,
+    sums: Vec<u64>,
+}
+
+impl Sums {
+    fn new(after_ms: u64) -> Self {
+        Self { after_ms, next: 0, sums: vec![0; bounds::CACHE_PARTS] }
+    }
+
+    /// Walks on. Returns whether it is done.
+    fn step(&mut self, map: &CacheMap) -> bool {
+        let end = map.slots.end().min(self.next.saturating_add(STEP));
+        for entry in (self.next..end).filter_map(|slot| map.slots.get(slot)) {
+            let counts = entry.content == Content::Value && Fingerprint::has(entry, self.after_ms);
+            if let Some(sum) = self.sums.get_mut(part(key_hash(entry.key()))).filter(|_| counts) {
+                *sum = sum.wrapping_add(entry.hash());
+            }
+        }
+        self.next = end;
+        end == map.slots.end()
+    }
+}
+
+/// A replica's question to a peer, because the peer has collected what the replica has not taken in.
+#[derive(Debug)]
+pub(crate) struct Question {
+    number: u64,
+    /// The mark that waits for the answer.
+    mark: CacheMark,
+    /// What this replica and the mark's sender have taken in.
+    context: Context,
+    /// What the sender had taken in when it began to answer.
+    theirs: Context,
+    sums: Sums,
+    is_summed: bool,
+    is_sent: bool,
+    /// Hashes of keys that the peer holds.
+    held: Vec<u64>,
+    /// Messages of the answer.
+    next: u64,
+    /// The parts that differ, once the answer is complete, and the next slot to look at.
+    dropping: Option<(Vec<bool>, SlotId)>,
+}
+
+/// What a question needs next.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// Another step, or the answer.
+    Waits,
+    /// The peer's answer has a gap: the question was in vain.
+    Failed,
+    /// The replica has dropped what was removed, and the mark applies.
+    Answered(CacheMark),
+}
+
+impl Question {
+    /// `seen` is what this replica has taken in.
+    pub(crate) fn new(number: u64, mark: CacheMark, seen: &Context, after_ms: u64) -> Self {
+        let mut context = seen.clone();
+        mark.runs.iter().for_each(|run| context.raise(&run.run, run.upto));
+        mark.ended.iter().for_each(|(node, first)| context.end(node, *first));
+        let sums = Sums::new(after_ms);
+        let theirs = Context::default();
+        Self { number, mark, context, theirs, sums, is_summed: false, is_sent: false, held: Vec::new(), next: 0, dropping: None }
+    }
+
+    /// What covers the writes that arrive meanwhile.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Whether the question can be sent.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_summed && !self.is_sent
+    }
+
+    /// Whether it does not wait for the peer.
+    pub(crate) fn is_working(&self) -> bool {
+        !self.is_summed || self.dropping.is_some()
+    }
+
+    /// The question itself.
+    pub(crate) fn ask(&mut self, structure: tallymesh_schemas::StructureId) -> CacheCompare {
+        self.is_sent = true;
+        let (question, after_ms) = (self.number, self.sums.after_ms);
+        CacheCompare { structure, question, after_ms, sums: self.sums.sums.clone() }
+    }
+
+    /// A message of the answer.
+    pub(crate) fn handle(&mut self, keys: &CacheKeys<'_>) -> Asked {
+        if keys.question != self.number || !self.is_sent || self.dropping.is_some() {
+            return Asked::Waits;
+        }
+        if keys.position != self.next {
+            return Asked::Failed;
+        }
+        self.next += 1;
+        if let Some(seen) = &keys.seen {
+            self.theirs = Context::from(seen);
+        }
+        let (hashes, _) = keys.hashes.as_chunks::<8>();
+        self.held.extend(hashes.iter().map(|hash| u64::from_le_bytes(*hash)));
+        if let Some(differ) = &keys.parts {
+            let mut parts = vec![false; bounds::CACHE_PARTS];
+            for at in differ {
+                if let Some(part) = parts.get_mut(*at as usize) {
+                    *part = true;
+                }
+            }
+            self.held.sort_unstable();
+            self.dropping = Some((parts, 0));
+        }
+        Asked::Waits
+    }
+
+    /// Walks on: sums the entries, or drops some of what the peer covers and does not hold. Passes each key that goes to `changed`.
+    pub(crate) fn step(&mut self, map: &mut CacheMap, mut changed: impl FnMut(&[u8])) -> Asked {
+        if !self.is_summed {
+            self.is_summed = self.sums.step(map);
+        }
+        let Some((parts, next)) = &mut self.dropping else { return Asked::Waits };
+        let end = map.slots.end().min(next.saturating_add(STEP));
+        let mut removed = Vec::new();
+        for slot in *next..end {
+            let Some(entry) = map.slots.get(slot) else { continue };
+            let hash = key_hash(entry.key());
+            let differs = parts.get(part(hash)).is_some_and(|differs| *differs);
+            let covered = self.theirs.covers(map.writer(entry), entry.number);
+            if differs && covered && self.held.binary_search(&hash).is_err() {
+                removed.push(slot);
+            }
+        }
+        for slot in removed {
+            if let Some(entry) = map.slots.get(slot) {
+                changed(entry.key());
+            }
+            map.uninstall(slot);
+        }
+        *next = end;
+        if end < map.slots.end() { Asked::Waits } else { Asked::Answered(self.mark.clone()) }
+    }
+}
+
+/// A replica's answer to a peer's question, in progress.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    question: u64,
+    theirs: Vec<u64>,
+    ours: Sums,
+    /// The parts that differ, once the sums are there.
+    parts: Option<Vec<bool>>,
+    /// What this replica had taken in then, until it was sent.
+    seen: Option<CacheContext>,
+    next: SlotId,
+    position: u64,
+}
+
+/// The content of the next message of an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    pub(crate) question: u64,
+    pub(crate) position: u64,
+    pub(crate) hashes: Vec<u8>,
+    /// In the first piece: what this replica had taken in before it looked for the keys.
+    pub(crate) seen: Option<CacheContext>,
+    /// In the last piece: the parts that differ.
+    pub(crate) parts: Option<Vec<u32>>,
+}
+
+impl Answer {
+    pub(crate) fn new(compare: CacheCompare) -> Self {
+        let ours = Sums::new(compare.after_ms);
+        Self { question: compare.question, theirs: compare.sums, ours, parts: None, seen: None, next: 0, position: 0 }
+    }
+
+    /// Walks on. Returns the next piece, if there is one yet.
+    pub(crate) fn step(&mut self, map: &CacheMap) -> Option<Piece> {
+        let Some(parts) = &self.parts else {
+            if self.ours.step(map) {
+                let differ = self.ours.sums.iter().zip(self.theirs.iter().map(Some).chain(std::iter::repeat(None)));
+                self.parts = Some(differ.map(|(ours, theirs)| theirs != Some(ours)).collect());
+                self.seen = Some(map.seen.beyond(&Context::default()));
+            }
+            return None;
+        };
+        let mut piece = Piece { question: self.question, position: self.position, ..Piece::default() };
+        let end = map.slots.end().min(self.next.saturating_add(STEP));
+        let mut slot = self.next;
+        while slot < end && piece.hashes.len() < HASHES * 8 {
+            if let Some(entry) = map.slots.get(slot) {
+                let hash = key_hash(entry.key());
+                if parts.get(part(hash)).is_some_and(|differs| *differs) {
+                    piece.hashes.extend_from_slice(&hash.to_le_bytes());
+                }
+            }
+            slot += 1;
+        }
+        self.next = slot;
+        if slot >= map.slots.end() {
+            let differ = (0u32..).zip(parts).filter(|(_, differs)| **differs);
+            piece.parts = Some(differ.map(|(at, _)| at).collect());
+        } else if piece.hashes.is_empty() {
+            return None;
+        }
+        piece.seen = self.seen.take();
+        self.position += 1;
+        Some(piece)
+    }
+}

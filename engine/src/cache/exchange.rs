@@ -1,0 +1,380 @@
+//! The exchange of one cache with all linked peers.
+//!
+//! It owns the state per link and composes it: sessions, marks, comparisons of keys, and rounds of collection.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
+use tallymesh_schemas::rows::RowsError;
+use tallymesh_schemas::{Actor, NodeName, StructureId};
+
+use crate::cache::collect::Round;
+use crate::cache::compare::{Answer, Asked, Piece, Question};
+use crate::cache::context::Context;
+use crate::cache::fingerprint::comparable_after;
+use crate::cache::map::CacheMap;
+use crate::cache::mark::{Limits, Marked};
+use crate::cache::receiver::{Always, Reading, Receiver};
+use crate::cache::sender::Sender;
+use crate::time::Time;
+
+/// Intervals for which a replica lacks writes that a peer has, before it asks that peer for them.
+const PATIENCE: u32 = 2;
+
+/// The same if the writer is linked and sends them itself.
+const PATIENCE_WITH_OWNER: u32 = 5;
+
+/// The state of one link.
+#[derive(Debug, Default)]
+struct Link {
+    sender: Sender,
+    receiver: Receiver,
+    question: Option<Question>,
+    answer: Option<Answer>,
+    /// A piece of the answer that waits to be sent.
+    piece: Option<Piece>,
+    /// A report to send.
+    report: Option<Always>,
+    /// A run of which the peer has more than this replica: what this replica has, and since when.
+    behind: Option<(Actor, u64, Time)>,
+}
+
+/// The exchange of one cache.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    structure: StructureId,
+    links: BTreeMap<NodeName, Link>,
+    /// Sessions so far.
+    sessions: u64,
+    /// Comparisons so far.
+    questions: u64,
+    /// The current round of collection.
+    round: Option<Round>,
+}
+
+/// What a node knows of the runs that wrote the entries.
+pub(crate) trait Writers {
+    /// Whether a node has a link to this one.
+    fn is_linked(&self, node: &NodeName) -> bool;
+    /// Whether a run is over: its node has begun a later one, or was forgotten.
+    fn has_ended(&self, run: &Actor) -> bool;
+    /// Whether a run may go on writing.
+    fn lives(&self, run: &Actor) -> bool;
+}
+
+/// What a message of entries brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Brought {
+    /// The first refused entry was this far ahead of the clock.
+    pub(crate) ahead: Option<Duration>,
+    /// Entries of new keys found no room.
+    pub(crate) no_room: bool,
+}
+
+impl Exchange {
+    pub(crate) fn new(structure: StructureId) -> Self {
+        Self { structure, links: BTreeMap::new(), sessions: 0, questions: 0, round: None }
+    }
+
+    /// A link to a peer is up. The earlier one, if there was one, is void.
+    pub(crate) fn link_up(&mut self, peer: &NodeName) {
+        let mut link = Link::default();
+        self.sessions += 1;
+        link.receiver.begin(self.sessions, false);
+        link.report = Some(Always::Yes);
+        self.links.insert(peer.clone(), link);
+    }
+
+    pub(crate) fn link_down(&mut self, peer: &NodeName) {
+        self.links.remove(peer);
+    }
+
+    /// Begins all sessions anew: this node is another run now.
+    pub(crate) fn start_over(&mut self) {
+        let peers: Vec<_> = self.links.keys().cloned().collect();
+        peers.iter().for_each(|peer| self.link_up(peer));
+        self.round = None;
+    }
+
+    /// The number of runs and nodes about which the links keep something.
+    pub(crate) fn len(&self) -> usize {
+        self.links.values().map(|link| link.sender.len() + link.receiver.len()).sum()
+    }
+
+    /// What a peer has, as it has reported on its link.
+    pub(crate) fn said(&self, peer: &NodeName) -> Option<&Receiver> {
+        self.links.get(peer).map(|link| &link.receiver).filter(|receiver| receiver.said().is_some())
+    }
+}
+
+/// How far a replica believes what a peer states about other nodes.
+struct Trust<'a, W> {
+    exchange: &'a Exchange,
+    peer: &'a NodeName,
+    writers: &'a W,
+}
+
+impl<W: Writers> Limits for Trust<'_, W> {
+    fn limit(&self, run: &Actor) -> u64 {
+        if run.node == *self.peer {
+            return u64::MAX;
+        }
+        // A linked node states its head itself.
+        match self.exchange.links.get(&run.node).map(|link| link.receiver.said()) {
+            Some(said) => said.map_or(0, |said| said.reached(run)),
+            None => u64::MAX,
+        }
+    }
+
+    fn has_ended(&self, run: &Actor) -> bool {
+        self.writers.has_ended(run)
+    }
+}
+
+/// Input.
+impl Exchange {
+    /// A peer reports what it has. Returns a higher run of this node, or a write that this run never made, if it names one.
+    pub(crate) fn handle_report(
+        &mut self,
+        map: &mut CacheMap,
+        peer: &NodeName,
+        report: &CacheReport,
+        writers: &impl Writers,
+    ) -> Option<Actor> {
+        let link = self.links.get_mut(peer)?;
+        link.sender.handle_report(report, |reported| map.start_for(reported));
+        if link.receiver.handle_report(report) {
+            map.end_stated(&report.seen.ended, |run| writers.has_ended(run));
+        }
+        let said = link.receiver.said()?;
+        let is_ours = |run: &Actor, number: u64| {
+            run.node == map.me().node
+                && (run.incarnation > map.me().incarnation || (run == map.me() && number > map.head()))
+        };
+        if let Some((run, _)) = said.runs().find(|(run, number)| is_ours(run, *number)) {
+            return Some(run.clone());
+        }
+        let run = Actor::new(peer.clone(), report.incarnation);
+        if map.believe_owner(&run, said.reached(&run)) {
+            link.receiver.break_off();
+        }
+        map.note_sent(self.links.values().map(|link| link.sender.sent(map)).min());
+        None
+    }
+
+    /// Entries of a peer. Passes each key that changes to `changed`.
+    ///
+    /// # Errors
+    /// The entries cannot be decoded.
+    pub(crate) fn handle_entries(
+        &mut self,
+        map: &mut CacheMap,
+        (peer, unix_ms): (&NodeName, u64),
+        message: &CacheEntries<'_>,
+        writers: &impl Writers,
+        changed: impl FnMut(&[u8]),
+    ) -> Result<Brought, RowsError> {
+        let Some(mut link) = self.links.remove(peer) else { return Ok(Brought::default()) };
+        let questions = self.links.values().filter_map(|link| link.question.as_ref()).chain(&link.question);
+        let compared: Vec<_> = questions.map(Question::context).collect();
+        let reading = Reading { unix_ms, compared: &compared };
+        let received = link.receiver.handle_entries(map, message, &reading, changed);
+        if let Ok(received) = &received
+            && let Some(mark) = &received.mark
+        {
+            let trust = Trust { exchange: self, peer, writers };
+            let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
+            match marked {
+                Marked::Applied => {}
+                Marked::Gap => link.receiver.break_off(),
+                Marked::Uncovered => {
+                    self.questions += 1;
+                    let after_ms = comparable_after(unix_ms);
+                    link.question = Some(Question::new(self.questions, mark.clone(), map.seen(), after_ms));
+                }
+            }
+        }
+        self.links.insert(peer.clone(), link);
+        received.map(|received| Brought { ahead: received.ahead, no_room: received.no_room })
+    }
+
+    /// A peer asks which keys this replica holds.
+    pub(crate) fn handle_compare(&mut self, peer: &NodeName, compare: CacheCompare) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.answer = Some(Answer::new(compare));
+            link.piece = None;
+        }
+    }
+
+    /// A part of the answer of a peer.
+    pub(crate) fn handle_keys(&mut self, peer: &NodeName, keys: &CacheKeys<'_>) {
+        if let Some(link) = self.links.get_mut(peer)
+            && let Some(question) = &mut link.question
+            && matches!(question.handle(keys), Asked::Failed)
+        {
+            link.question = None;
+            link.receiver.break_off();
+        }
+    }
+}
+
+/// Time.
+impl Exchange {
+    /// Whether [`Exchange::work`] has something to do.
+    pub(crate) fn is_working(&self) -> bool {
+        self.links.values().any(|link| {
+            let asks = link.question.as_ref().is_some_and(Question::is_working);
+            asks || (link.answer.is_some() && link.piece.is_none())
+        })
+    }
+
+    /// Walks on with comparisons of keys. Passes each key that changes to `changed`.
+    pub(crate) fn work(&mut self, map: &mut CacheMap, writers: &impl Writers, mut changed: impl FnMut(&[u8])) {
+        let peers: Vec<_> = self.links.keys().cloned().collect();
+        for peer in peers {
+            let Some(mut link) = self.links.remove(&peer) else { continue };
+            if let Some(answer) = link.answer.as_mut().filter(|_| link.piece.is_none()) {
+                link.piece = answer.step(map);
+            }
+            if let Some(question) = &mut link.question
+                && let Asked::Answered(mark) = question.step(map, &mut changed)
+            {
+                link.question = None;
+                let trust = Trust { exchange: self, peer: &peer, writers };
+                if map.apply_compared(&mark, &trust) == Marked::Gap {
+                    link.receiver.break_off();
+                }
+            }
+            self.links.insert(peer, link);
+        }
+    }
+
+    /// An interval has passed: begins the sessions that have to begin again, asks for what is missing, and reports.
+    pub(crate) fn tick(&mut self, map: &CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
+        for (peer, link) in &mut self.links {
+            let missing = link.missing(map, now, interval, (peer, writers));
+            if link.receiver.is_broken() || missing {
+                let relays = link.receiver.relays() || link.needs_relay(peer, writers);
+                self.sessions += 1;
+                link.receiver.begin(self.sessions, relays);
+                link.question = None;
+                link.behind = None;
+                link.report = Some(Always::Yes);
+            }
+            link.report.get_or_insert(Always::No);
+        }
+    }
+
+    /// Sends reports to all peers, whether or not something has changed.
+    pub(crate) fn report_to_all(&mut self) {
+        self.links.values_mut().for_each(|link| link.report = Some(Always::Yes));
+    }
+
+    /// Ends a round of collection if it is over, and begins the next one. `reports` are those of all other known nodes; `None`
+    /// if one of them is missing.
+    pub(crate) fn collect<'a>(
+        &mut self,
+        map: &mut CacheMap,
+        reports: Option<impl Iterator<Item = &'a Context>>,
+        expiry_ms: u64,
+        writers: &impl Writers,
+    ) {
+        if let Some(round) = self.round.take_if(|round| round.is_over(map.seen())) {
+            map.collect(&round, expiry_ms);
+            map.end_runs(&round, |run| writers.has_ended(run));
+        }
+        if self.round.is_none()
+            && let Some(reports) = reports
+        {
+            self.round = Some(Round::new(map.seen(), reports));
+        }
+    }
+}
+
+impl Link {
+    /// Whether the peer has had something for a long time that this replica lacks.
+    fn missing(
+        &mut self,
+        map: &CacheMap,
+        now: Time,
+        interval: Duration,
+        (peer, writers): (&NodeName, &impl Writers),
+    ) -> bool {
+        let Some(said) = self.receiver.said() else { return false };
+        if self.question.is_some() {
+            return false;
+        }
+        let us = &map.me().node;
+        let first = said.runs().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
+        let Some((run, _)) = first else {
+            self.behind = None;
+            return false;
+        };
+        let reached = map.seen().reached(run);
+        match &self.behind {
+            Some((was, had, since)) if was == run && *had == reached => {
+                let owner_sends = run.node != *peer && writers.is_linked(&run.node);
+                let patience = if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE };
+                now.since(*since) >= interval * patience
+            }
+            _ => {
+                self.behind = Some((run.clone(), reached, now));
+                false
+            }
+        }
+    }
+
+    /// Whether the peer has to relay the entries of a node to which this one has no link.
+    fn needs_relay(&self, peer: &NodeName, writers: &impl Writers) -> bool {
+        self.behind.as_ref().is_some_and(|(run, _, _)| {
+            run.node != *peer && !writers.is_linked(&run.node) && writers.lives(run)
+        })
+    }
+}
+
+/// Output.
+impl Exchange {
+    /// Whether there is something to send to a peer.
+    pub(crate) fn has_something(&self, map: &CacheMap, peer: &NodeName) -> bool {
+        self.links.get(peer).is_some_and(|link| {
+            let asks = link.question.as_ref().is_some_and(Question::is_ready);
+            link.report.is_some() || link.piece.is_some() || asks || link.sender.has_something(map)
+        })
+    }
+
+    /// Sends the next message to a peer, if there is one: with `send`. Returns whether there was one.
+    pub(crate) fn next(
+        &mut self,
+        map: &mut CacheMap,
+        peer: &NodeName,
+        (unix_ms, budget): (u64, usize),
+        send: impl FnOnce(&Message<'_>),
+    ) -> bool {
+        let structure = self.structure;
+        let Some(link) = self.links.get_mut(peer) else { return false };
+        if let Some(always) = link.report.take()
+            && let Some(report) = link.receiver.report(map, structure, always, comparable_after(unix_ms))
+        {
+            send(&Message::CacheReport(report));
+            return true;
+        }
+        if let Some(question) = link.question.as_mut().filter(|question| question.is_ready()) {
+            send(&Message::CacheCompare(question.ask(structure)));
+            return true;
+        }
+        if let Some(Piece { question, position, hashes, seen, parts }) = link.piece.take() {
+            if parts.is_some() {
+                link.answer = None;
+            }
+            let keys = CacheKeys { structure, question, position, seen, parts, hashes: &hashes };
+            send(&Message::CacheKeys(keys));
+            return true;
+        }
+        let sent = link.sender.next(map, structure, budget, send);
+        if sent {
+            map.note_sent(self.links.values().map(|link| link.sender.sent(map)).min());
+        }
+        sent
+    }
+}

@@ -1,0 +1,324 @@
+//! A replica of a cache: one entry for each key, the last write of it.
+//!
+//! The entries form a lattice. The join keeps, for each key, the greater of two writes ([`Rank`]). It is a maximum, so it is
+//! commutative, associative, idempotent and monotone, and it reads no clock. The **context** states which writes the replica
+//! has taken in. For each of them it holds that write or a later one of the same key, or it held that and has collected it as
+//! stable (invariant V). So an arriving write that the context covers, of a key without entry, is superseded.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tallymesh_schemas::{Actor, Bounds};
+
+use crate::cache::context::Context;
+use crate::cache::derived::Derived;
+use crate::cache::entry::{Content, Entry, Rank};
+use crate::cache::log::Log;
+use crate::cache::runs::RunTable;
+use crate::cache::slots::{SlotId, Slots};
+use crate::canary::{self, Canary};
+use crate::hlc::{HybridClock, Stamp};
+
+/// The most entries that one write removes because the cache is larger than its bounds.
+const EVICTED: usize = 64;
+
+/// Positions of the log that are kept with their contexts.
+const CHECKPOINTS: usize = 16;
+
+/// A write, as it is written or received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Write<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) stamp: Stamp,
+    pub(crate) run: &'a Actor,
+    pub(crate) number: u64,
+    pub(crate) expires_ms: u64,
+    /// `None` for a removal.
+    pub(crate) value: Option<&'a [u8]>,
+}
+
+/// Why a write of this node failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// The node is leaving.
+    Closed,
+    /// Its stamp would be ahead of the wall clock by this much.
+    Ahead(Duration),
+    /// There is no room for another key.
+    Full,
+}
+
+/// What became of a received write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Joined {
+    /// It is the entry of its key now.
+    Wins,
+    /// It is here already, or a later one is, or was.
+    Loses,
+    /// There is no room for another key.
+    NoRoom,
+}
+
+/// A replica of a cache.
+#[derive(Debug)]
+pub(crate) struct CacheMap {
+    pub(super) me: Actor,
+    pub(super) slots: Slots,
+    pub(super) log: Log,
+    pub(super) runs: RunTable,
+    /// The writes that were taken in.
+    pub(super) seen: Context,
+    /// Removals that were taken in and are no longer held.
+    pub(super) collected: Context,
+    /// The latest stamp of these.
+    pub(super) collected_stamp: Stamp,
+    pub(super) clock: HybridClock,
+    pub(super) derived: Derived,
+    /// The keys in order, once somebody has listed them.
+    pub(super) order: Order,
+    /// Own writes up to this one were sent to all linked peers.
+    pub(super) sent: u64,
+    /// Positions in the log, each with a context that has everything up to it.
+    pub(super) checkpoints: Vec<(u64, Context)>,
+    /// Slots that have changed since they were saved, if the node saves.
+    pub(super) unsaved: Option<BTreeSet<SlotId>>,
+    /// It has everything that was written, and not only what was written since the node joined.
+    pub(super) whole: bool,
+    pub(super) closed: bool,
+}
+
+/// The keys in order.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    pub(super) keys: BTreeMap<Box<[u8]>, SlotId>,
+    /// The keys of slots below this one are in it.
+    pub(super) built: SlotId,
+}
+
+impl CacheMap {
+    pub(crate) fn new(me: Actor, bounds: Bounds) -> Self {
+        Self {
+            me,
+            slots: Slots::default(),
+            log: Log::default(),
+            runs: RunTable::default(),
+            seen: Context::default(),
+            collected: Context::default(),
+            collected_stamp: Stamp::default(),
+            clock: HybridClock::default(),
+            derived: Derived::new(bounds),
+            order: Order::default(),
+            sent: 0,
+            checkpoints: Vec::new(),
+            unsaved: None,
+            whole: true,
+            closed: false,
+        }
+    }
+
+    /// Takes in only what is written from now on.
+    pub(crate) fn start_in_the_middle(&mut self) {
+        self.whole = false;
+    }
+
+    /// Whether it has everything that was written before its node joined, too.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
+    /// The writes that were taken in.
+    pub(crate) fn seen(&self) -> &Context {
+        &self.seen
+    }
+
+    /// The entry of a key, removed ones included.
+    #[inline]
+    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
+        self.slots.get(self.slots.find(key)?)
+    }
+
+    /// The writer of an entry.
+    pub(crate) fn writer(&self, entry: &Entry) -> &Actor {
+        self.runs.get(entry.run).unwrap_or(&self.me)
+    }
+
+    /// The number of this run's last write.
+    pub(crate) fn head(&self) -> u64 {
+        self.seen.reached(&self.me)
+    }
+
+    /// Writes or removes a key under the next stamp, and makes room if the cache is larger than its bounds. Passes each key
+    /// that changes to `changed`.
+    pub(crate) fn write(
+        &mut self,
+        key: &[u8],
+        value: Option<(u64, &[u8])>,
+        unix_ms: u64,
+        mut changed: impl FnMut(&[u8]),
+    ) -> Result<Stamp, Refused> {
+        if self.closed {
+            return Err(Refused::Closed);
+        }
+        let stamp = self.clock.next(unix_ms).map_err(Refused::Ahead)?;
+        if !self.write_at(key, value, stamp) {
+            return Err(Refused::Full);
+        }
+        changed(key);
+        for _ in 0..EVICTED {
+            let Some(slot) = self.derived.excess(unix_ms) else { break };
+            let Some((evicted, at)) = self.slots.get(slot).map(|entry| (entry.key().to_vec(), entry.stamp)) else { break };
+            if evicted == key || !self.write_at(&evicted, None, at) {
+                break;
+            }
+            changed(&evicted);
+        }
+        Ok(stamp)
+    }
+
+    /// Writes a key as this run's next write. Returns whether there was room.
+    pub(super) fn write_at(&mut self, key: &[u8], value: Option<(u64, &[u8])>, stamp: Stamp) -> bool {
+        let me = self.me.clone();
+        let number = self.head() + 1;
+        let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
+        if !self.install(&Write { key, stamp, run: &me, number, expires_ms, value }) {
+            return false;
+        }
+        self.seen.raise(&me, number);
+        true
+    }
+
+    /// Joins a received write. `covered` says whether the context has it.
+    pub(crate) fn join(&mut self, write: &Write<'_>, covered: bool) -> Joined {
+        self.clock.observe(write.stamp);
+        let Some(old) = self.get(write.key) else {
+            if covered && !canary::broken(Canary::SupersededTaken) {
+                return Joined::Loses;
+            }
+            return if self.install(write) { Joined::Wins } else { Joined::NoRoom };
+        };
+        if !write.rank().wins(&self.rank(old)) {
+            return Joined::Loses;
+        }
+        self.install(write);
+        Joined::Wins
+    }
+
+    fn rank<'a>(&'a self, entry: &'a Entry) -> Rank<'a> {
+        let value = (entry.expires_ms, entry.value());
+        Rank::new(entry.stamp, value, (self.writer(entry), entry.number))
+    }
+
+    /// Number of readable entries at a time.
+    pub(crate) fn len(&self, unix_ms: u64) -> u64 {
+        self.derived.entries.saturating_sub(self.derived.expired(unix_ms))
+    }
+
+    /// Number of keys that are held, removed ones included.
+    pub(crate) fn held(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What follows from the entries.
+    pub(crate) fn derived(&self) -> &Derived {
+        &self.derived
+    }
+
+    /// Memory in bytes, without the overhead of the allocator.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        let order: usize = self.order.keys.keys().map(|key| key.len() + 40).sum();
+        let contents = usize::try_from(self.derived.bytes).unwrap_or(usize::MAX) + self.slots.len() * 16;
+        self.slots.bytes() + self.log.bytes() + self.derived.heap_bytes() + order + contents
+    }
+
+    /// This run.
+    pub(crate) fn me(&self) -> &Actor {
+        &self.me
+    }
+
+    /// A position up to which a peer with this context has everything.
+    pub(crate) fn start_for(&self, reported: &Context) -> u64 {
+        self.checkpoints.iter().rev().find(|(_, context)| context.is_within(reported)).map_or(0, |(at, _)| *at)
+    }
+
+    /// Notes what was received up to the end of the log, so that a peer that has it can begin there. Keeps fewer and fewer of
+    /// the older notes.
+    pub(crate) fn note_position(&mut self) {
+        if self.checkpoints.last().is_some_and(|(at, _)| *at == self.log.end()) {
+            return;
+        }
+        let mut context = self.seen.clone();
+        self.runs.add_highest(&mut context);
+        self.checkpoints.push((self.log.end(), context));
+        if self.checkpoints.len() > CHECKPOINTS {
+            let mut at = 0;
+            self.checkpoints.retain(|_| {
+                at += 1;
+                at % 2 == 0
+            });
+        }
+    }
+
+    /// The owner of a run states its head. If this replica has taken in more, another member has lied: this replica believes
+    /// the owner. Returns whether it had to.
+    pub(crate) fn believe_owner(&mut self, run: &Actor, head: u64) -> bool {
+        let lied = self.seen.reached(run) > head;
+        if lied {
+            self.seen.lower(run, head);
+        }
+        lied
+    }
+
+    /// Own writes up to this one were sent to all linked peers.
+    pub(crate) fn note_sent(&mut self, upto: Option<u64>) {
+        self.sent = upto.unwrap_or(0);
+    }
+
+    /// Restores an entry that was saved.
+    pub(crate) fn restore(&mut self, write: &Write<'_>) -> Joined {
+        self.join(write, false)
+    }
+
+    /// Restores what had been taken in when the entries were saved.
+    pub(crate) fn restore_contexts(&mut self, seen: &Context, collected: &Context) {
+        self.seen.join(seen);
+        self.collected.join(collected);
+    }
+
+    /// The saved form of a slot's entry; `None` if it has none.
+    pub(crate) fn saved(&self, slot: SlotId) -> Option<Write<'_>> {
+        let entry = self.slots.get(slot)?;
+        let (stamp, number, expires_ms) = (entry.stamp, entry.number, entry.expires_ms);
+        Some(Write { key: entry.key(), stamp, run: self.writer(entry), number, expires_ms, value: entry.value() })
+    }
+
+    /// No more writes of this node.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+}
+
+impl<'a> Write<'a> {
+    fn rank(&self) -> Rank<'a> {
+        Rank::new(self.stamp, (self.expires_ms, self.value), (self.run, self.number))
+    }
+
+    /// The entry that states this write, without its position and the number of its run.
+    pub(super) fn entry(&self) -> Entry {
+        let bytes: Arc<[u8]> = match self.value {
+            Some(value) => [self.key, value].concat().into(),
+            None => self.key.into(),
+        };
+        Entry {
+            bytes,
+            stamp: self.stamp,
+            number: self.number,
+            expires_ms: if self.value.is_some() { self.expires_ms } else { 0 },
+            position: 0,
+            run: 0,
+            key_len: u16::try_from(self.key.len()).unwrap_or(u16::MAX),
+            content: if self.value.is_some() { Content::Value } else { Content::Removed },
+            over_own: false,
+        }
+    }
+}

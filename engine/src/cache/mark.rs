@@ -1,0 +1,83 @@
+//! Marks: how the context of a replica advances.
+
+use tallymesh_schemas::message::CacheMark;
+use tallymesh_schemas::{Actor, Incarnation, NodeName};
+
+use crate::cache::context::Context;
+use crate::cache::map::CacheMap;
+use crate::canary::{self, Canary};
+
+/// The result of a mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Marked {
+    /// The context has everything that the mark states.
+    Applied,
+    /// The mark is for a receiver that has more. Nothing of what it lacks was added.
+    Gap,
+    /// The sender has collected removals that this replica has not taken in. The replica may hold what they removed, so it
+    /// first compares its keys with the sender's.
+    Uncovered,
+}
+
+/// What a replica believes of a mark: a member's statement never replaces that of the run's own node.
+pub(crate) trait Limits {
+    /// The number up to which the sender is believed about a run.
+    fn limit(&self, run: &Actor) -> u64;
+    /// Whether a run is over.
+    fn has_ended(&self, run: &Actor) -> bool;
+}
+
+impl CacheMap {
+    /// Applies a mark: the sender has sent everything that it states.
+    pub(crate) fn apply_mark(&mut self, mark: &CacheMark, limits: &impl Limits) -> Marked {
+        let collected = Context::from(&mark.collected);
+        if !collected.is_within(&self.seen) && self.held() > 0 && comparison_is_asked_for() {
+            return Marked::Uncovered;
+        }
+        self.advance(mark, &collected, limits)
+    }
+
+    /// Applies a mark after the comparison of keys.
+    pub(crate) fn apply_compared(&mut self, mark: &CacheMark, limits: &impl Limits) -> Marked {
+        self.advance(mark, &Context::from(&mark.collected), limits)
+    }
+
+    fn advance(&mut self, mark: &CacheMark, collected: &Context, limits: &impl Limits) -> Marked {
+        let mut marked = Marked::Applied;
+        for run in mark.runs.iter().filter(|run| run.run.node != self.me.node || run.run < self.me) {
+            let limit = limits.limit(&run.run);
+            if self.seen.reached(&run.run) >= run.after || canary::broken(Canary::GapApplied) {
+                self.seen.raise(&run.run, run.upto.min(limit));
+            } else if limit == u64::MAX {
+                marked = Marked::Gap;
+            }
+        }
+        if marked == Marked::Applied {
+            self.end_stated(&mark.ended, |run| limits.has_ended(run));
+            if collected_is_passed_on() {
+                self.collected.join(collected);
+            }
+        }
+        marked
+    }
+
+    /// Stops naming the runs of nodes that a peer states as ended, if they have.
+    pub(crate) fn end_stated(&mut self, ended: &[(NodeName, Incarnation)], has_ended: impl Fn(&Actor) -> bool) {
+        for (node, first) in ended {
+            let last = Incarnation(first.0.saturating_sub(1));
+            if has_ended(&Actor::new(node.clone(), last)) {
+                self.seen.end(node, *first);
+            }
+        }
+    }
+}
+
+/// Whether a replica compares its keys with those of a sender that has collected what the replica has not taken in.
+fn comparison_is_asked_for() -> bool {
+    !canary::broken(Canary::NotCompared)
+}
+
+/// Whether a replica remembers what others have collected.
+fn collected_is_passed_on() -> bool {
+    !canary::broken(Canary::CollectedForgotten)
+}

@@ -1,0 +1,19 @@
+//! Caches: replicated maps in which the last write of a key wins.
+
+pub(crate) mod collect;
+pub(crate) mod compare;
+pub(crate) mod context;
+mod derived;
+mod entry;
+pub(crate) mod exchange;
+mod fingerprint;
+mod install;
+mod log;
+pub(crate) mod map;
+pub(crate) mod mark;
+pub(crate) mod receiver;
+mod runs;
+pub(crate) mod sender;
+mod slots;
+#[cfg(test)]
+mod walk;

@@ -1,0 +1,212 @@
+//! Receiving a cache's entries from a peer.
+//!
+//! Entries are joined as they arrive. The context advances only at a mark, and only if every message of the session up to the
+//! mark has arrived. Otherwise the receiver begins another session, in which the sender starts from what the receiver has.
+
+use std::time::Duration;
+
+use tallymesh_schemas::entries::EntryReader;
+use tallymesh_schemas::message::{CacheEntries, CacheMark, CacheReport};
+use tallymesh_schemas::rows::RowsError;
+use tallymesh_schemas::{Actor, StructureId};
+
+use crate::cache::context::Context;
+use crate::cache::map::{CacheMap, Joined, Write};
+use crate::canary::{self, Canary};
+use crate::hlc::Stamp;
+
+/// The state of receiving one cache from one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Receiver {
+    /// The session; 0 before the first one.
+    session: u64,
+    /// The position of the next message.
+    next: u64,
+    /// A message of the session is missing, or an entry was refused.
+    is_broken: bool,
+    /// The peer sends the entries of all writers.
+    relays: bool,
+    /// The number of the last report of the peer.
+    report: u64,
+    /// What the peer has, as it has reported.
+    said: Context,
+    /// The peer has only what was written since it joined.
+    pub(crate) is_partial: bool,
+    /// The fingerprint that the peer has reported, and the time after which its entries expire.
+    pub(crate) fingerprint: (u64, u64),
+    /// What this replica has reported in the session.
+    reported: Context,
+    /// Reports to this peer so far.
+    reports: u64,
+}
+
+/// What a message of entries brought.
+#[derive(Debug, Default)]
+pub(crate) struct Received {
+    /// The first entry that was refused was this far ahead of the clock.
+    pub(crate) ahead: Option<Duration>,
+    /// Entries that are new here.
+    pub(crate) won: u64,
+    /// An entry of a new key found no room.
+    pub(crate) no_room: bool,
+    /// The mark, if it may be applied.
+    pub(crate) mark: Option<CacheMark>,
+}
+
+/// How a replica reads the entries of a message.
+pub(crate) struct Reading<'a> {
+    /// What the wall clock shows.
+    pub(crate) unix_ms: u64,
+    /// Contexts of peers whose keys this replica is comparing with its own: they cover writes as well.
+    pub(crate) compared: &'a [&'a Context],
+}
+
+impl Receiver {
+    /// Begins a session.
+    pub(crate) fn begin(&mut self, session: u64, relays: bool) {
+        self.session = session;
+        self.next = 0;
+        self.is_broken = false;
+        self.relays = relays;
+        self.reported = Context::default();
+    }
+
+    /// Whether another session has to begin.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.session == 0 || self.is_broken
+    }
+
+    /// Notes that the peer does not send everything that this replica lacks.
+    pub(crate) fn break_off(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// Whether the peer sends the entries of all writers.
+    pub(crate) fn relays(&self) -> bool {
+        self.relays
+    }
+
+    /// What the peer has, as it has reported; `None` before its first report.
+    pub(crate) fn said(&self) -> Option<&Context> {
+        (self.report != 0).then_some(&self.said)
+    }
+
+    /// The number of runs and nodes about which it keeps something.
+    pub(crate) fn len(&self) -> usize {
+        self.said.len() + self.reported.len()
+    }
+
+    /// The peer reports what it has. Returns whether the peer has ended the runs that it states as ended while it had a link
+    /// to this replica: then it knew from this replica's reports that this replica has taken in the same of them.
+    pub(crate) fn handle_report(&mut self, report: &CacheReport) -> bool {
+        if report.number <= self.report {
+            return false;
+        }
+        let is_first = self.report == 0;
+        self.report = report.number;
+        self.said.join_stated(&report.seen);
+        self.is_partial = report.partial;
+        self.fingerprint = (report.fingerprint, report.after_ms);
+        !is_first
+    }
+
+    /// The next report to the peer; `None` if nothing has changed since the last one and `always` is not set.
+    pub(crate) fn report(
+        &mut self,
+        map: &CacheMap,
+        structure: StructureId,
+        always: Always,
+        after_ms: u64,
+    ) -> Option<CacheReport> {
+        let seen = map.seen().beyond(&self.reported);
+        let nothing = seen.runs.is_empty() && seen.ended.is_empty() && self.reports > 0;
+        if self.session == 0 || (nothing && always == Always::No) {
+            return None;
+        }
+        self.reported = map.seen().clone();
+        self.reports += 1;
+        Some(CacheReport {
+            structure,
+            incarnation: map.me().incarnation,
+            session: self.session,
+            number: self.reports,
+            seen,
+            relay: self.relays,
+            partial: !map.is_whole(),
+            fingerprint: map.derived().fingerprint.after(after_ms),
+            after_ms,
+        })
+    }
+
+    /// Joins the entries of a message. Passes each key that changes to `changed`.
+    ///
+    /// # Errors
+    /// The entries cannot be decoded. The entries before the fault are joined.
+    pub(crate) fn handle_entries(
+        &mut self,
+        map: &mut CacheMap,
+        message: &CacheEntries<'_>,
+        reading: &Reading<'_>,
+        changed: impl FnMut(&[u8]),
+    ) -> Result<Received, RowsError> {
+        let mut received = Received::default();
+        if message.session != self.session {
+            return Ok(received);
+        }
+        if message.position > self.next && !canary::broken(Canary::GapApplied) {
+            self.is_broken = true;
+        }
+        let is_late = message.position < self.next;
+        self.next = self.next.max(message.position + 1);
+        join(map, message, reading, &mut received, changed).inspect_err(|_| self.is_broken = true)?;
+        if received.ahead.is_some() || received.no_room {
+            self.is_broken = true;
+        }
+        if !self.is_broken && !is_late {
+            received.mark = message.mark.clone();
+        }
+        Ok(received)
+    }
+}
+
+/// Whether to report although nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Always {
+    Yes,
+    No,
+}
+
+fn join(
+    map: &mut CacheMap,
+    message: &CacheEntries<'_>,
+    reading: &Reading<'_>,
+    received: &mut Received,
+    mut changed: impl FnMut(&[u8]),
+) -> Result<(), RowsError> {
+    let reached = |run: &Actor| {
+        let compared = reading.compared.iter().map(|context| context.reached(run)).max();
+        map.seen().reached(run).max(compared.unwrap_or(0))
+    };
+    let reached: Vec<_> = message.runs.iter().map(reached).collect();
+    let mut reader = EntryReader::new(message.entries, message.runs.len());
+    while let Some(entry) = reader.next_entry()? {
+        let at = entry.run as usize;
+        let (Some(run), Some(reached)) = (message.runs.get(at), reached.get(at)) else { continue };
+        let stamp = Stamp(entry.stamp);
+        if let Some(by) = stamp.beyond(reading.unix_ms).filter(|_| !canary::broken(Canary::FutureTaken)) {
+            received.ahead.get_or_insert(by);
+            continue;
+        }
+        let (number, expires_ms) = (entry.number, entry.expires_ms);
+        let write = Write { key: entry.key, stamp, run, number, expires_ms, value: entry.value };
+        match map.join(&write, number <= *reached) {
+            Joined::Wins => {
+                received.won += 1;
+                changed(entry.key);
+            }
+            Joined::Loses => {}
+            Joined::NoRoom => received.no_room = true,
+        }
+    }
+    Ok(())
+}
