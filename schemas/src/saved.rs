@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::actor::{Actor, Incarnation, NodeName};
 use crate::bounds;
-use crate::message::Tombstone;
+use crate::entries::{EntryReader, EntryWriter, WireEntry};
+use crate::message::{CacheContext, Tombstone};
 use crate::rows::{RowReader, RowState, RowWriter, RowsError};
 use crate::structure::{Class, StructureId};
 use crate::version::Version;
@@ -92,6 +93,72 @@ pub enum Change {
     },
     /// New facts, which replace the old ones.
     Facts(Facts),
+    /// Entries of a cache.
+    Entries {
+        /// The cache.
+        shape: Shape,
+        /// Whether to remove all saved entries of the cache first.
+        anew: bool,
+        /// Keys with their entries in the form of [`SavedEntry`]; `None` for a key that has no entry any more.
+        entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        /// What the node had taken in when it began to hand out these changes; in the last change of the cache.
+        contexts: Option<CacheContexts>,
+    },
+}
+
+/// Which writes of a cache its saved entries account for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheContexts {
+    /// The writes that were taken in.
+    pub seen: CacheContext,
+    /// Removals that were taken in and are no longer saved.
+    pub collected: CacheContext,
+}
+
+/// A saved entry of a cache: the run that wrote it, and a batch of this entry alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SavedEntry {
+    run: Actor,
+    batch: Vec<u8>,
+}
+
+impl SavedEntry {
+    /// The bytes of an entry.
+    ///
+    /// # Errors
+    /// Never for an actor that this build has made.
+    pub fn encode(run: &Actor, entry: &WireEntry<'_>) -> Result<Vec<u8>, postcard::Error> {
+        let mut writer = EntryWriter::default();
+        writer.push(&WireEntry { run: 0, ..*entry });
+        let mut bytes = postcard::to_stdvec(run)?;
+        bytes.extend_from_slice(&writer.finish());
+        Ok(bytes)
+    }
+
+    /// Reads the bytes of an entry.
+    ///
+    /// # Errors
+    /// [`RowsError`] when they are not those of an entry.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RowsError> {
+        let (run, batch) = postcard::take_from_bytes(bytes).map_err(|_| RowsError::Bounds("run"))?;
+        let entry = Self { run, batch: batch.to_vec() };
+        let mut reader = EntryReader::new(&entry.batch, 1);
+        reader.next_entry()?.ok_or(RowsError::Malformed(0))?;
+        if reader.remaining() > 0 {
+            return Err(RowsError::Malformed(reader.remaining()));
+        }
+        Ok(entry)
+    }
+
+    /// The run that wrote it.
+    pub fn run(&self) -> &Actor {
+        &self.run
+    }
+
+    /// Passes the entry to `take`.
+    pub fn read<R>(&self, take: impl FnOnce(&WireEntry<'_>) -> R) -> Option<R> {
+        EntryReader::new(&self.batch, 1).next_entry().ok().flatten().map(|entry| take(&entry))
+    }
 }
 
 /// A saved row.

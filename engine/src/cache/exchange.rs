@@ -66,10 +66,12 @@ pub(crate) trait Writers {
 /// What a message of entries brought.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Brought {
-    /// The first refused entry was this far ahead of the clock.
-    pub(crate) ahead: Option<Duration>,
+    /// The first refused entry was this far ahead of the clock, and who wrote it.
+    pub(crate) ahead: Option<(Duration, Actor)>,
     /// Entries of new keys found no room.
     pub(crate) no_room: bool,
+    /// The message ended with a mark that could be applied.
+    pub(crate) is_marked: bool,
 }
 
 impl Exchange {
@@ -103,8 +105,13 @@ impl Exchange {
     }
 
     /// What a peer has, as it has reported on its link.
-    pub(crate) fn said(&self, peer: &NodeName) -> Option<&Receiver> {
-        self.links.get(peer).map(|link| &link.receiver).filter(|receiver| receiver.said().is_some())
+    pub(crate) fn said(&self, peer: &NodeName) -> Option<&Context> {
+        self.links.get(peer)?.receiver.said()
+    }
+
+    /// The receiver of a link.
+    pub(crate) fn receiver(&self, peer: &NodeName) -> Option<&Receiver> {
+        self.links.get(peer).map(|link| &link.receiver)
     }
 }
 
@@ -196,7 +203,10 @@ impl Exchange {
             }
         }
         self.links.insert(peer.clone(), link);
-        received.map(|received| Brought { ahead: received.ahead, no_room: received.no_room })
+        received.map(|received| {
+            let is_marked = received.mark.is_some();
+            Brought { ahead: received.ahead, no_room: received.no_room, is_marked }
+        })
     }
 
     /// A peer asks which keys this replica holds.
@@ -266,9 +276,11 @@ impl Exchange {
         }
     }
 
-    /// Sends reports to all peers, whether or not something has changed.
-    pub(crate) fn report_to_all(&mut self) {
-        self.links.values_mut().for_each(|link| link.report = Some(Always::Yes));
+    /// Reports to a peer, whether or not something has changed.
+    pub(crate) fn report_to(&mut self, peer: &NodeName) {
+        if let Some(link) = self.links.get_mut(peer) {
+            link.report = Some(Always::Yes);
+        }
     }
 
     /// Ends a round of collection if it is over, and begins the next one. `reports` are those of all other known nodes; `None`

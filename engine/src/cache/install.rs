@@ -30,6 +30,9 @@ impl CacheMap {
         if slot < self.order.built {
             self.order.keys.insert(write.key.into(), slot);
         }
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.gone.remove(write.key);
+        }
         true
     }
 
@@ -45,6 +48,9 @@ impl CacheMap {
         self.runs.release(old.run);
         if slot < self.order.built {
             self.order.keys.remove(old.key());
+        }
+        if let Some(unsaved) = &mut self.unsaved {
+            unsaved.gone.insert(old.key().into());
         }
         self.unlog(&old, None);
     }
@@ -96,7 +102,7 @@ impl CacheMap {
 
     fn note_unsaved(&mut self, slot: SlotId) {
         if let Some(unsaved) = &mut self.unsaved {
-            unsaved.insert(slot);
+            unsaved.slots.insert(slot);
         }
     }
 

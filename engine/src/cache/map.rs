@@ -81,11 +81,20 @@ pub(crate) struct CacheMap {
     pub(super) sent: u64,
     /// Positions in the log, each with a context that has everything up to it.
     pub(super) checkpoints: Vec<(u64, Context)>,
-    /// Slots that have changed since they were saved, if the node saves.
-    pub(super) unsaved: Option<BTreeSet<SlotId>>,
+    /// What has changed since it was saved, if the node saves.
+    pub(super) unsaved: Option<Unsaved>,
     /// It has everything that was written, and not only what was written since the node joined.
     pub(super) whole: bool,
     pub(super) closed: bool,
+}
+
+/// What has changed since it was saved.
+#[derive(Debug, Default)]
+pub(crate) struct Unsaved {
+    /// Slots whose entries have changed.
+    pub(crate) slots: BTreeSet<SlotId>,
+    /// Keys that have no entry any more.
+    pub(crate) gone: BTreeSet<Box<[u8]>>,
 }
 
 /// The keys in order.
@@ -125,6 +134,11 @@ impl CacheMap {
     /// Whether it has everything that was written before its node joined, too.
     pub(crate) fn is_whole(&self) -> bool {
         self.whole
+    }
+
+    /// The last position of the log.
+    pub(crate) fn log_end(&self) -> u64 {
+        self.log.end()
     }
 
     /// The writes that were taken in.
@@ -272,24 +286,6 @@ impl CacheMap {
     /// Own writes up to this one were sent to all linked peers.
     pub(crate) fn note_sent(&mut self, upto: Option<u64>) {
         self.sent = upto.unwrap_or(0);
-    }
-
-    /// Restores an entry that was saved.
-    pub(crate) fn restore(&mut self, write: &Write<'_>) -> Joined {
-        self.join(write, false)
-    }
-
-    /// Restores what had been taken in when the entries were saved.
-    pub(crate) fn restore_contexts(&mut self, seen: &Context, collected: &Context) {
-        self.seen.join(seen);
-        self.collected.join(collected);
-    }
-
-    /// The saved form of a slot's entry; `None` if it has none.
-    pub(crate) fn saved(&self, slot: SlotId) -> Option<Write<'_>> {
-        let entry = self.slots.get(slot)?;
-        let (stamp, number, expires_ms) = (entry.stamp, entry.number, entry.expires_ms);
-        Some(Write { key: entry.key(), stamp, run: self.writer(entry), number, expires_ms, value: entry.value() })
     }
 
     /// No more writes of this node.

@@ -43,10 +43,8 @@ pub(crate) struct Receiver {
 /// What a message of entries brought.
 #[derive(Debug, Default)]
 pub(crate) struct Received {
-    /// The first entry that was refused was this far ahead of the clock.
-    pub(crate) ahead: Option<Duration>,
-    /// Entries that are new here.
-    pub(crate) won: u64,
+    /// The first entry that was refused was this far ahead of the clock, and who wrote it.
+    pub(crate) ahead: Option<(Duration, Actor)>,
     /// An entry of a new key found no room.
     pub(crate) no_room: bool,
     /// The mark, if it may be applied.
@@ -194,16 +192,13 @@ fn join(
         let (Some(run), Some(reached)) = (message.runs.get(at), reached.get(at)) else { continue };
         let stamp = Stamp(entry.stamp);
         if let Some(by) = stamp.beyond(reading.unix_ms).filter(|_| !canary::broken(Canary::FutureTaken)) {
-            received.ahead.get_or_insert(by);
+            received.ahead.get_or_insert_with(|| (by, run.clone()));
             continue;
         }
         let (number, expires_ms) = (entry.number, entry.expires_ms);
         let write = Write { key: entry.key, stamp, run, number, expires_ms, value: entry.value };
         match map.join(&write, number <= *reached) {
-            Joined::Wins => {
-                received.won += 1;
-                changed(entry.key);
-            }
+            Joined::Wins => changed(entry.key),
             Joined::Loses => {}
             Joined::NoRoom => received.no_room = true,
         }

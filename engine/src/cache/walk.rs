@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use tallymesh_schemas::message::Message;
+use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
 use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId};
 
 use crate::cache::context::Context;
 use crate::cache::exchange::{Exchange, Writers};
-use crate::cache::map::{CacheMap, Write};
+use crate::cache::map::CacheMap;
 use crate::hlc::Stamp;
 use crate::random::Random;
 use crate::time::Time;
@@ -19,13 +20,10 @@ const NODES: usize = 4;
 const KEYS: [&[u8]; 2] = [b"a", b"b"];
 const INTERVAL: Duration = Duration::from_secs(1);
 
-type SavedEntry = (Vec<u8>, Stamp, Actor, u64, Option<Vec<u8>>);
-
 #[derive(Clone)]
 struct Disk {
-    entries: Vec<SavedEntry>,
-    seen: Context,
-    collected: Context,
+    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    contexts: CacheContexts,
 }
 
 struct Node {
@@ -85,8 +83,13 @@ fn name(at: usize) -> NodeName {
 
 impl World {
     fn new(nodes: usize) -> Self {
+        let map = |at| {
+            let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default());
+            map.keep_unsaved();
+            map
+        };
         let node = |at| Node {
-            map: CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default()),
+            map: map(at),
             exchange: Exchange::new(StructureId(1)),
             disk: None,
             read: BTreeMap::new(),
@@ -183,7 +186,7 @@ impl World {
         let Node { map, exchange, .. } = &mut self.nodes[at];
         let held = map.held();
         let reports: Option<Vec<Context>> =
-            others.iter().map(|other| exchange.said(other).and_then(|said| said.said()).cloned()).collect();
+            others.iter().map(|other| exchange.said(other).cloned()).collect();
         exchange.collect(map, reports.as_ref().map(|reports| reports.iter()), self.now_ms, &view);
         self.collected += held - map.held();
         exchange.tick(map, now, INTERVAL, &view);
@@ -192,25 +195,39 @@ impl World {
         self.trace.push(format!("n{at} ticks at {} and holds {} of {held}", self.now_ms, map.held()));
     }
 
+    /// Saves what has changed, in a unit of several pieces.
     fn save(&mut self, at: usize) {
-        let map = &self.nodes[at].map;
-        let entry = |write: Write<'_>| {
-            (write.key.to_vec(), write.stamp, write.run.clone(), write.number, write.value.map(<[u8]>::to_vec))
-        };
-        let entries = (0..map.slots.end()).filter_map(|slot| map.saved(slot).map(entry)).collect();
-        self.nodes[at].disk = Some(Disk { entries, seen: map.seen.clone(), collected: map.collected.clone() });
+        let Node { map, disk, .. } = &mut self.nodes[at];
+        let disk = disk.get_or_insert_with(|| Disk { entries: BTreeMap::new(), contexts: CacheContexts::default() });
+        let mut unit = map.begin_unit();
+        loop {
+            let changes = map.next_changes(&mut unit, 1);
+            for (key, entry) in changes.entries {
+                match entry {
+                    Some(entry) => drop(disk.entries.insert(key, entry)),
+                    None => drop(disk.entries.remove(&key)),
+                }
+            }
+            if let Some(contexts) = changes.contexts {
+                disk.contexts = contexts;
+                break;
+            }
+        }
         self.trace.push(format!("n{at} saves"));
     }
 
     fn restart(&mut self, at: usize, from_disk: bool) {
         let run = self.nodes[at].map.me().incarnation.0 + 1;
         let mut map = CacheMap::new(Actor::new(name(at), Incarnation(run)), Bounds::default());
-        if let Some(disk) = self.nodes[at].disk.clone().filter(|_| from_disk) {
-            for (key, stamp, run, number, value) in &disk.entries {
-                let (stamp, number, value) = (*stamp, *number, value.as_deref());
-                map.restore(&Write { key, stamp, run, number, expires_ms: 0, value });
+        map.keep_unsaved();
+        match self.nodes[at].disk.as_ref().filter(|_| from_disk) {
+            Some(disk) => {
+                for bytes in disk.entries.values() {
+                    assert!(map.restore(&SavedEntry::decode(bytes).unwrap()));
+                }
+                map.restore_contexts(&disk.contexts);
             }
-            map.restore_contexts(&disk.seen, &disk.collected);
+            None => self.nodes[at].disk = None,
         }
         self.trace.push(format!("n{at} restarts as {run} with {} entries", map.held()));
         self.nodes[at].map = map;

@@ -1,5 +1,7 @@
 //! What this node knows about another node.
 
+use std::time::Duration;
+
 use tallymesh_schemas::{Incarnation, NodeName, OnDead};
 
 use crate::canary::{self, Canary};
@@ -64,6 +66,11 @@ impl Node {
         if self.reported_run.is_some_and(|reported| reported <= run) {
             self.reported_run = None;
         }
+    }
+
+    /// Whether the node has been dead for a time.
+    pub(crate) fn is_dead_for(&self, now: Time, time: Duration) -> bool {
+        self.life == Life::Dead && now.since(self.at) >= time
     }
 
     /// The time when the node's rows stop counting; [`Time::NEVER`] while no such time is set.

@@ -1,0 +1,131 @@
+//! The upkeep of caches: expiry, rounds of collection, sessions, and what follows from a new run.
+
+use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
+
+use crate::cache::context::Context;
+use crate::canary::{self, Canary};
+use crate::replica::Replica;
+use crate::replica::caches::{Flush, Known};
+use crate::replica::peer::Peers;
+use crate::replica::timers::Timer;
+use crate::time::Now;
+
+/// After so many complete digests without a report about a cache, a peer counts as not having the cache.
+const SILENT: u32 = 2;
+
+impl Replica {
+    /// Releases the writes of caches that are due.
+    pub(crate) fn flush_caches(&mut self, now: Now, all: Flush) {
+        self.caches.flush(now.mono, all);
+    }
+
+    /// Expires entries, collects removals, and writes again what was written ahead of the clock.
+    pub(crate) fn keep_caches(&mut self, now: Now) {
+        let Self { caches, runs, peers, config, .. } = self;
+        // With only two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
+        let is_certain = peers.clocks.agree(now, bounds::MAX_DRIFT);
+        let expiry_ms = peers.clocks.expiry_ms(now);
+        let known = Known { runs, peers };
+        let mut changed = Vec::new();
+        for (id, held) in caches.iter_mut() {
+            let time = held.cache.time(now.unix_ms);
+            let map = &mut held.cache.shared.map.write();
+            let end = map.log_end();
+            map.expire_until(expiry_ms);
+            if is_certain {
+                map.return_to_present(time);
+            }
+            let others = runs.nodes.iter().filter(|(_, node)| !node.is_dead_for(now.mono, config.retention));
+            let reports = others.filter_map(|(node, _)| report(peers, held.exchange.said(node), node));
+            let reports: Option<Vec<&Context>> = if held.shared { reports.collect() } else { Some(Vec::new()) };
+            let reports = reports.map(Vec::into_iter);
+            held.exchange.collect(map, reports, expiry_ms, &known);
+            map.note_position();
+            if map.log_end() != end {
+                changed.push(*id);
+            }
+        }
+        changed.into_iter().for_each(|id| self.caches.touch(id));
+    }
+
+    /// An interval between digests has passed: reports to the peers, and asks them for what is missing.
+    pub(crate) fn tick_caches(&mut self, now: Now) {
+        let Self { caches, runs, peers, config, .. } = self;
+        let known = Known { runs, peers };
+        let shared: Vec<StructureId> = caches.iter().filter(|(_, held)| held.shared).map(|(id, _)| *id).collect();
+        for (_, held) in caches.iter_mut().filter(|(_, held)| held.shared) {
+            let map = held.cache.shared.map.read();
+            held.exchange.tick(&map, now.mono, config.digest_interval, &known);
+        }
+        shared.into_iter().for_each(|id| self.caches.touch(id));
+    }
+
+    /// Walks on with comparisons of keys, a step for each cache, and comes back for the next step at once.
+    pub(crate) fn work_on_caches(&mut self) {
+        let Self { caches, runs, peers, .. } = self;
+        let known = Known { runs, peers };
+        let mut worked = Vec::new();
+        for (id, held) in caches.iter_mut().filter(|(_, held)| held.exchange.is_working()) {
+            let shared = &held.cache.shared;
+            let map = &mut shared.map.write();
+            shared.watchers.with_sink(|sink| held.exchange.work(map, &known, |key| sink.changed(|| key)));
+            worked.push(*id);
+        }
+        if worked.is_empty() {
+            return;
+        }
+        worked.into_iter().for_each(|id| self.caches.touch(id));
+        if self.caches.iter().any(|(_, held)| held.exchange.is_working()) {
+            self.timers.set(Timer::Caches, self.now);
+        } else {
+            self.timers.stop(&Timer::Caches);
+        }
+    }
+
+    /// Reports the caches to a peer that asks for everything.
+    pub(crate) fn report_caches(&mut self, peer: &NodeName) {
+        let ids: Vec<StructureId> = self.caches.iter().map(|(id, _)| *id).collect();
+        for (_, held) in self.caches.iter_mut().filter(|(_, held)| held.shared) {
+            held.exchange.report_to(peer);
+        }
+        ids.into_iter().for_each(|id| self.caches.touch_one(id, peer));
+    }
+
+    /// This node is another run now.
+    pub(crate) fn renew_caches(&mut self, actor: &Actor) {
+        let ids: Vec<StructureId> = self.caches.iter().map(|(id, _)| *id).collect();
+        for (_, held) in self.caches.iter_mut() {
+            held.cache.shared.map.write().renew(actor.clone());
+            held.exchange.start_over();
+        }
+        ids.into_iter().for_each(|id| self.caches.touch(id));
+    }
+
+    /// No more writes of this node.
+    pub(crate) fn close_caches(&mut self) {
+        self.caches.iter().for_each(|(_, held)| held.cache.shared.map.write().close());
+    }
+
+    /// Sets the time of the cluster for all caches.
+    pub(crate) fn set_lead_of_caches(&mut self, lead: u64, upto: u64) {
+        self.caches.iter().for_each(|(_, held)| held.cache.set_lead(lead, upto));
+    }
+}
+
+/// What a node has reported of a cache: `None` in place of a peer that does not have the cache, and `Some(None)` of one that
+/// has not reported.
+fn report<'a>(peers: &Peers, said: Option<&'a Context>, node: &NodeName) -> Option<Option<&'a Context>> {
+    if !waits_for_all() {
+        return None;
+    }
+    match said {
+        Some(said) => Some(Some(said)),
+        None if peers.links.get(node).is_some_and(|link| link.completes >= SILENT) => None,
+        None => Some(None),
+    }
+}
+
+/// Whether a round waits for the reports of all known nodes.
+fn waits_for_all() -> bool {
+    !canary::broken(Canary::RemovalForgotten)
+}
