@@ -57,10 +57,8 @@ pub enum Canary {
     UnprovenRestart,
     /// In a cache, the write that arrives last wins over the write with the later stamp.
     ArrivalWins,
-    /// A removal is retired before every node has all writes that it supersedes.
+    /// A removal is collected before every node has it.
     RemovalForgotten,
-    /// A removal is retired as soon as every node has it, whatever messages are still on their way.
-    RoundsSkipped,
     /// A write from a clock far ahead is accepted.
     FutureTaken,
     /// The relay of an actor's rows is never replaced by another peer.
@@ -79,8 +77,6 @@ pub enum Canary {
     NotCompared,
     /// A replica does not remember what other replicas have collected.
     CollectedForgotten,
-    /// After a restore, a node republishes the values of a run that was forgotten while the node was away.
-    StaleTakenOver,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -105,7 +101,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 37] = [
+    pub const ALL: [Canary; 35] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::FloorIgnored,
@@ -132,12 +128,10 @@ mod switched {
         Canary::UnprovenRestart,
         Canary::ArrivalWins,
         Canary::RemovalForgotten,
-        Canary::RoundsSkipped,
         Canary::FutureTaken,
         Canary::PrunedForGood,
         Canary::LevelsForgotten,
         Canary::RunTakenUp,
-        Canary::StaleTakenOver,
         Canary::SupersededTaken,
         Canary::RoundNotAwaited,
         Canary::ReplacedLeftOut,

@@ -61,7 +61,6 @@
 )]
 
 mod cache;
-mod cache_old;
 #[cfg(feature = "canaries")]
 pub mod canary;
 #[cfg(not(feature = "canaries"))]
@@ -84,7 +83,7 @@ mod shape;
 mod time;
 mod wake;
 
-pub use crate::cache_old::{Cache, CacheEntry, CacheError};
+pub use crate::cache::handle::{Cache, CacheEntry, CacheError, CacheValue};
 pub use crate::counter::admission::HoldError;
 pub use crate::counter::gauge_cache::GaugeCache;
 pub use crate::counter::inspect::Held;

@@ -3,15 +3,6 @@
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Cell, Class, Kind};
 
-/// How the rows of all actors for one key become one value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Merge {
-    /// The counts are added.
-    Counter,
-    /// The greatest write wins.
-    Register,
-}
-
 /// How long a row has an effect.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Lifetime {
@@ -21,12 +12,11 @@ enum Lifetime {
     Event,
 }
 
-/// The meaning of a structure's rows: key format, merge rule and lifetime.
+/// The meaning of a structure's rows: key format and lifetime.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     class: Class,
     kind: Kind,
-    merge: Merge,
     lifetime: Lifetime,
 }
 
@@ -38,28 +28,20 @@ pub(crate) enum Role {
     Counts,
     /// They state up to which totals another row was cleared: they are reset notes.
     Clears,
-    /// They state writes of a cache.
-    Register,
 }
 
 impl Shape {
     pub(crate) fn of(class: Class) -> Self {
-        let (merge, lifetime) = match class.cell() {
-            Cell::Gauge => (Merge::Counter, Lifetime::Gauge),
-            Cell::Events => (Merge::Counter, Lifetime::Event),
-            Cell::Register => (Merge::Register, Lifetime::Event),
+        let lifetime = match class.cell() {
+            Cell::Gauge => Lifetime::Gauge,
+            Cell::Events | Cell::Register => Lifetime::Event,
         };
-        Self { class, kind: class.kind(), merge, lifetime }
+        Self { class, kind: class.kind(), lifetime }
     }
 
     /// The key format.
     pub(crate) fn kind(self) -> Kind {
         self.kind
-    }
-
-    /// Returns whether the rows are writes of a cache.
-    pub(crate) fn is_cache(self) -> bool {
-        self.merge == Merge::Register
     }
 
     /// Returns whether a run's rows have an effect after the run has ended.
@@ -69,7 +51,7 @@ impl Shape {
 
     /// Returns whether the counts are events, which can be cleared.
     pub(crate) fn counts_events(self) -> bool {
-        self.merge == Merge::Counter && self.lifetime == Lifetime::Event
+        self.lifetime == Lifetime::Event
     }
 
     /// Returns whether the counts are gauges.
@@ -79,11 +61,7 @@ impl Shape {
 
     /// The role of a key's rows.
     pub(crate) fn role(self, key: &[u8]) -> Role {
-        match self.merge {
-            Merge::Register => Role::Register,
-            Merge::Counter if self.counts_events() && key::is_cleared(key) => Role::Clears,
-            Merge::Counter => Role::Counts,
-        }
+        if self.counts_events() && key::is_cleared(key) { Role::Clears } else { Role::Counts }
     }
 
     /// Checks that bytes from a peer are the key of a row.
@@ -100,7 +78,6 @@ impl Role {
     pub(crate) fn of(byte: u8) -> Self {
         match byte {
             1 => Self::Clears,
-            2 => Self::Register,
             _ => Self::Counts,
         }
     }
@@ -112,7 +89,7 @@ mod tests {
 
     #[test]
     fn a_byte_stands_for_one_role() {
-        for role in [Role::Counts, Role::Clears, Role::Register] {
+        for role in [Role::Counts, Role::Clears] {
             assert_eq!(Role::of(role as u8), role);
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::version::Version;
 
 /// Version of the protocol that this build speaks. It is part of the ALPN name and of every frame.
-pub const PROTOCOL_VERSION: u8 = 1;
+pub const PROTOCOL_VERSION: u8 = 2;
 
 /// Oldest protocol version that this build still understands.
 pub const PROTOCOL_VERSION_MIN: u8 = 1;
@@ -137,6 +137,9 @@ pub const GAUGE_CACHE_TTL: RangeInclusive<u64> = 0..=366 * 24 * 60 * 60;
 
 /// Range of the configured maximum size of a cache: bytes of keys and values.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1..=1 << 40;
+
+/// Highest number of a write of a cache, in one run.
+pub const CACHE_WRITES: u64 = (1 << 48) - 1;
 
 /// Parts into which two nodes divide the key space of a cache to find where their copies differ.
 pub const CACHE_PARTS: usize = 1024;

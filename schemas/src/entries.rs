@@ -126,7 +126,7 @@ impl<'a> EntryReader<'a> {
         let run = run.ok_or(RowsError::Bounds("run"))?;
         let number = self.varint().map(|by| apply(self.number, by))?;
         let stamp = self.varint().map(|by| apply(self.stamp, by))?;
-        if !(1..=bounds::VERSION).contains(&number) {
+        if !(1..=bounds::CACHE_WRITES).contains(&number) {
             return Err(RowsError::Bounds("number"));
         }
         (self.number, self.stamp) = (number, stamp);
@@ -194,7 +194,7 @@ mod tests {
         let key = prop::collection::vec(0u8..3, 1..20);
         let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..40));
         let stamp = prop_oneof![any::<u64>(), 5u64..9];
-        let entry = (0u32..4, 1..=bounds::VERSION, stamp, key, prop_oneof![Just(0), 1..=bounds::UNIX_MS], value);
+        let entry = (0u32..4, 1..=bounds::CACHE_WRITES, stamp, key, prop_oneof![Just(0), 1..=bounds::UNIX_MS], value);
         prop::collection::vec(entry, 0..40)
     }
 

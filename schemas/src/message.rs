@@ -390,7 +390,8 @@ impl CacheEntries<'_> {
         bound("runs", mark.runs.len() as u64, bounds::ACTORS as u64)?;
         for run in &mark.runs {
             check_actor(&run.run)?;
-            check_span(run.after, run.upto)?;
+            bound("number of a write", run.upto, bounds::CACHE_WRITES)?;
+            bound("number of an earlier write", run.after, run.upto)?;
         }
         check_ended(&mark.ended)?;
         check_context(&mark.collected)
@@ -401,7 +402,7 @@ fn check_context(context: &CacheContext) -> Result<(), MessageError> {
     bound("runs", context.runs.len() as u64, bounds::ACTORS as u64)?;
     for (run, number) in &context.runs {
         check_actor(run)?;
-        bound("number of a write", *number, bounds::VERSION)?;
+        bound("number of a write", *number, bounds::CACHE_WRITES)?;
     }
     check_ended(&context.ended)
 }

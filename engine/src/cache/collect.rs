@@ -28,14 +28,14 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// The reports of all other known nodes.
-    pub(crate) fn new<'a>(own: &Context, reports: impl Iterator<Item = &'a Context>) -> Self {
+    /// The reports of all other known nodes; `None` if one of them is missing.
+    pub(crate) fn of<'a>(own: &Context, reports: impl Iterator<Item = Option<&'a Context>>) -> Option<Self> {
         let mut round = Self { least: own.clone(), most: Context::default() };
         for report in reports {
-            round.least.meet(report);
-            round.most.join(report);
+            round.least.meet(report?);
+            round.most.join(report?);
         }
-        round
+        Some(round)
     }
 
     /// Whether a replica with this context has what any of the nodes had.

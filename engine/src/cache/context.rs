@@ -52,15 +52,6 @@ impl Context {
         }
     }
 
-    /// Forgets that the earlier runs of a node have ended. No entry may name one of them.
-    pub(crate) fn forget(&mut self, node: &NodeName) {
-        self.ended.remove(node);
-        let all = Actor::new(node.clone(), Incarnation(0))..=Actor::new(node.clone(), Incarnation(u64::MAX));
-        while let Some(run) = self.runs.range(all.clone()).next().map(|(run, _)| run.clone()) {
-            self.runs.remove(&run);
-        }
-    }
-
     /// Takes back the writes of a run above a number.
     pub(crate) fn lower(&mut self, run: &Actor, number: u64) {
         match self.runs.get_mut(run) {

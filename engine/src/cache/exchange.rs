@@ -283,23 +283,14 @@ impl Exchange {
         }
     }
 
-    /// Ends a round of collection if it is over, and begins the next one. `reports` are those of all other known nodes; `None`
-    /// if one of them is missing.
-    pub(crate) fn collect<'a>(
-        &mut self,
-        map: &mut CacheMap,
-        reports: Option<impl Iterator<Item = &'a Context>>,
-        expiry_ms: u64,
-        writers: &impl Writers,
-    ) {
+    /// Ends a round of collection if it is over, and begins the next one, if all other known nodes have reported.
+    pub(crate) fn collect(&mut self, map: &mut CacheMap, next: Option<Round>, expiry_ms: u64, writers: &impl Writers) {
         if let Some(round) = self.round.take_if(|round| round.is_over(map.seen())) {
             map.collect(&round, expiry_ms);
             map.end_runs(&round, |run| writers.has_ended(run));
         }
-        if self.round.is_none()
-            && let Some(reports) = reports
-        {
-            self.round = Some(Round::new(map.seen(), reports));
+        if self.round.is_none() {
+            self.round = next;
         }
     }
 }
@@ -347,14 +338,6 @@ impl Link {
 
 /// Output.
 impl Exchange {
-    /// Whether there is something to send to a peer.
-    pub(crate) fn has_something(&self, map: &CacheMap, peer: &NodeName) -> bool {
-        self.links.get(peer).is_some_and(|link| {
-            let asks = link.question.as_ref().is_some_and(Question::is_ready);
-            link.report.is_some() || link.piece.is_some() || asks || link.sender.has_something(map)
-        })
-    }
-
     /// Sends the next message to a peer, if there is one: with `send`. Returns whether there was one.
     pub(crate) fn next(
         &mut self,

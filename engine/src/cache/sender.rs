@@ -83,11 +83,6 @@ impl Sender {
         self.report = report.number;
     }
 
-    /// What the peer has reported; `None` before its first report.
-    pub(crate) fn reported(&self) -> Option<&Context> {
-        (self.session != 0).then_some(&self.reported)
-    }
-
     /// Up to which own write everything was sent.
     pub(crate) fn sent(&self, map: &CacheMap) -> u64 {
         self.assumed.reached(&map.me)

@@ -9,7 +9,7 @@ use tallymesh_schemas::message::Message;
 use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
 use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId};
 
-use crate::cache::context::Context;
+use crate::cache::collect::Round;
 use crate::cache::exchange::{Exchange, Writers};
 use crate::cache::map::CacheMap;
 use crate::hlc::Stamp;
@@ -185,9 +185,8 @@ impl World {
         let others: Vec<_> = (0..self.nodes.len()).filter(|other| *other != at).map(name).collect();
         let Node { map, exchange, .. } = &mut self.nodes[at];
         let held = map.held();
-        let reports: Option<Vec<Context>> =
-            others.iter().map(|other| exchange.said(other).cloned()).collect();
-        exchange.collect(map, reports.as_ref().map(|reports| reports.iter()), self.now_ms, &view);
+        let round = Round::of(map.seen(), others.iter().map(|other| exchange.said(other)));
+        exchange.collect(map, round, self.now_ms, &view);
         self.collected += held - map.held();
         exchange.tick(map, now, INTERVAL, &view);
         exchange.work(map, &view, |_| {});

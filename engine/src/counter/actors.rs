@@ -24,13 +24,6 @@ pub(crate) struct Copies {
     pub(crate) staging: Option<Box<ActorRows>>,
 }
 
-/// The rows of all actors but one, which is being written.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Others<'a> {
-    before: &'a [Copies],
-    after: &'a [Copies],
-}
-
 impl Actors {
     pub(crate) fn len(&self) -> usize {
         self.copies.len()
@@ -52,13 +45,6 @@ impl Actors {
 
     pub(crate) fn get_mut(&mut self, actor: &Actor) -> Option<&mut ActorRows> {
         self.copies_mut(actor).map(|copies| &mut copies.rows)
-    }
-
-    /// One actor to write to, and the rows of all others to read.
-    pub(crate) fn split(&mut self, actor: &Actor) -> Option<(&mut Copies, Others<'_>)> {
-        let (before, rest) = self.copies.split_at_mut_checked(*self.places.get(actor)?)?;
-        let (one, after) = rest.split_first_mut()?;
-        Some((one, Others { before, after }))
     }
 
     /// Inserts an actor that is not there.
@@ -98,20 +84,6 @@ impl Actors {
     pub(crate) fn all_copies(&self) -> impl Iterator<Item = (&Actor, &Copies)> {
         self.places.iter().filter_map(|(actor, place)| Some((actor, self.copies.get(*place)?)))
     }
-
-    /// Ends with the actors themselves, in order.
-    pub(crate) fn into_all(self) -> impl Iterator<Item = Copies> {
-        let mut copies = self.copies;
-        copies.sort_by(|a, b| a.actor.cmp(&b.actor));
-        copies.into_iter()
-    }
-}
-
-impl<'a> Others<'a> {
-    /// In no particular order.
-    pub(crate) fn iter(self) -> impl Iterator<Item = (&'a Actor, &'a ActorRows)> {
-        self.before.iter().chain(self.after).map(|copies| (&copies.actor, &copies.rows))
-    }
 }
 
 #[cfg(test)]
@@ -135,9 +107,7 @@ mod tests {
         assert_eq!(actors.remove(&actor("c")).map(|copies| copies.rows.since), Some(Version(3)));
         assert_eq!(sinces(&actors), [1, 2]);
         assert_eq!(actors.get(&actor("b")).map(|rows| rows.since), Some(Version(2)));
-        let (one, others) = actors.split(&actor("a")).unwrap();
-        assert_eq!(one.rows.since, Version(1));
-        assert_eq!(others.iter().map(|(actor, _)| actor.node.to_string()).collect::<Vec<_>>(), ["b"]);
+        assert_eq!(actors.copies_mut(&actor("a")).map(|copies| copies.rows.since), Some(Version(1)));
         assert!(actors.remove(&actor("c")).is_none());
     }
 }

@@ -7,7 +7,6 @@ use tallymesh_schemas::Kind;
 use crate::counter::below::debt;
 use crate::counter::ledger::Ledger;
 use crate::index::nodes::Sum;
-use crate::keyspace::cell::Flag;
 use crate::keyspace::hash::key_hash;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::rows::row::row_hash;
@@ -60,9 +59,6 @@ impl Ledger {
         if let Some(id) = sums.into_keys().next() {
             return Err(format!("{:?} has rows and is not in the index", &*views.cells.key_of(id)));
         }
-        if views.shape.is_cache() {
-            self.audit_registers()?;
-        }
         self.audit_below()?;
         self.audit_cleared()
     }
@@ -86,25 +82,5 @@ impl Ledger {
         }
         let noted = (&*noted, &below.own);
         Err(format!("{noted:?} is noted as below zero, rows say {others:?} and {own:?}"))
-    }
-
-    /// Checks the readable writes of a cache against the rows (I10).
-    fn audit_registers(&self) -> Result<(), String> {
-        let views = &self.views;
-        let cells = &views.cells;
-        views.registers.audit(|id| cells.key_of(id).len())?;
-        for (id, _) in cells.indexed() {
-            let register = views.registers.get(id);
-            let rows = self.actors.iter().filter_map(|(_, rows)| Some(rows.find(id, cells)?.1.row));
-            let removal = rows.filter(|row| row.content() == 0).map(|row| row.stamp()).max();
-            let read = register.filter(|register| register.content != 0).map(|register| register.stamp);
-            if removal.is_some() && read.is_some() && removal >= read {
-                return Err(format!("{:?} is read though it was removed", &*cells.key_of(id)));
-            }
-        }
-        match views.registers.iter().find(|(id, _)| !cells.get(*id).has(Flag::Indexed)) {
-            Some((id, _)) => Err(format!("a write is kept of cell {id}, which has no rows")),
-            None => Ok(()),
-        }
     }
 }

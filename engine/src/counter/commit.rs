@@ -53,12 +53,6 @@ impl Ledger {
             let cell = views.cells.get(id);
             if self.closed {
                 cell.take();
-            } else if views.shape.is_cache() {
-                // Caches do not count.
-                cell.lower(cell.take());
-                if !cell.has(Flag::Indexed) {
-                    views.park(id);
-                }
             } else {
                 // Sorting by one packed number takes half the time.
                 batch.push(u64::from(cell.own_slot()) << 32 | u64::from(id));

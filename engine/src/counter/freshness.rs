@@ -25,11 +25,6 @@ impl Structure {
         self.note_current_at(actor, at, |actor_rows| actor_rows.is_complete_at(head));
     }
 
-    /// Records that a peer has the same rows of an ended run as this replica at the moment `at`.
-    pub(crate) fn note_same_at(&self, actor: &Actor, at: Time) {
-        self.note_current_at(actor, at, |_| true);
-    }
-
     fn note_current_at(&self, actor: &Actor, at: Time, current: impl Fn(&ActorRows) -> bool) {
         let mut ledger = self.ledger.write();
         let actor_rows = ledger.actors_mut().get_mut(actor);

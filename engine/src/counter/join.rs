@@ -1,7 +1,5 @@
 //! The writer of other actors' rows: joins a delta into the actor's rows.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 use tallymesh_schemas::key::KeyError;
 use tallymesh_schemas::message::Delta;
@@ -9,7 +7,7 @@ use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
 use tallymesh_schemas::{Actor, Version};
 
 use crate::canary::{self, Canary};
-use crate::counter::actors::{Copies, Others};
+use crate::counter::actors::Copies;
 use crate::counter::ledger::Ledger;
 use crate::counter::views::{TOGETHER, Views};
 use crate::counter::watch::ChangeSink;
@@ -18,8 +16,7 @@ use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::{ActorRows, Editions};
-use crate::rows::registers::Register;
-use crate::rows::row::{Row, content_hash};
+use crate::rows::row::Row;
 use crate::rows::slots::{Slot, VACANT};
 
 /// The result of a delta. The ledger is consistent after each of them. It is also consistent after an [`ApplyError`]; then
@@ -81,8 +78,6 @@ pub(super) struct Joining<'a, 'b> {
     pub(super) views: &'a mut Views,
     pub(super) editions: &'a mut Editions,
     pub(super) actor: &'a Actor,
-    /// The rows of the other actors.
-    pub(super) others: Others<'a>,
     pub(super) source: Source,
     pub(super) keys: &'a Keys,
     sink: &'a mut ChangeSink<'b>,
@@ -100,10 +95,7 @@ type Said<'a> = (Option<&'a [u8]>, Totals);
 fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     match *state {
         RowState::Live { key, added, removed } => Some((key, Totals { added, removed })),
-        RowState::Content { key, stamp, expires_ms, value } => {
-            Some((key, Totals { added: stamp, removed: content_hash(expires_ms, value) }))
-        }
-        RowState::Vacant => None,
+        RowState::Content { .. } | RowState::Vacant => None,
     }
 }
 
@@ -129,10 +121,10 @@ impl Ledger {
         sink: &mut ChangeSink<'_>,
     ) -> Result<Applied, ApplyError> {
         debug_assert_ne!(delta.actor, self.views.actor, "our rows have one writer, and it is not a peer");
-        let Some((copies, others)) = self.actors.split(&delta.actor) else { return Ok(Applied::Stale) };
+        let Some(copies) = self.actors.copies_mut(&delta.actor) else { return Ok(Applied::Stale) };
         let (views, editions, actor) = (&mut self.views, &mut self.editions, &delta.actor);
         let mut joining =
-            Joining { views, editions, actor, others, source, keys, sink: &mut *sink, cleared: Vec::new() };
+            Joining { views, editions, actor, source, keys, sink: &mut *sink, cleared: Vec::new() };
         let applied =
             if delta.snapshot { joining.apply_snapshot(copies, delta) } else { joining.apply_next(copies, delta) };
         let cleared = joining.cleared;
@@ -160,7 +152,7 @@ impl Joining<'_, '_> {
             return Ok(Applied::Gap { since: have, after: have, snapshot: false });
         }
         // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
-        let again = self.views.shape.keeps_runs() && (self.source == Source::Other || !rows.without_value.is_empty());
+        let again = self.views.shape.keeps_runs() && self.source == Source::Other;
         if delta.upto > have || again {
             if self.source == Source::Other {
                 // No probe answer that is under way covers these rows.
@@ -183,7 +175,7 @@ impl Joining<'_, '_> {
         let since = rows.since;
         if let Some(staging) = copies.staging.take_if(|staging| staging.since >= since) {
             // This staging copy began before the rows were confirmed.
-            self.views.drop_copy(self.actor, &staging, Some(&copies.rows), self.keys);
+            self.views.drop_rows(&staging, self.keys);
         }
         Ok(applied)
     }
@@ -246,7 +238,7 @@ impl Joining<'_, '_> {
     fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row) -> bool {
         let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
         // A row that arrives late starts another edition.
-        if broken || self.views.shape.is_cache() || row.version <= actor_rows.applied {
+        if broken || row.version <= actor_rows.applied {
             return false;
         }
         let Some((cell, old)) = actor_rows.advance(slot, row, &self.views.cells) else { return false };
@@ -265,10 +257,6 @@ impl Joining<'_, '_> {
         let old = actor_rows.get(row.slot);
         if row.version > old.row.version || self.decides(&old, &row) {
             self.join_row(actor_rows, &old, row)?;
-        } else if actor_rows.without_value.contains(&old.cell)
-            && key_and_totals(&row.state).is_some_and(|said| said.1 == old.row.totals())
-        {
-            self.offer_row(actor_rows, &old, &row.state);
         }
         Ok(())
     }
@@ -294,7 +282,7 @@ impl Joining<'_, '_> {
 
     #[inline]
     fn join_row(&mut self, actor_rows: &mut ActorRows, old: &Slot, row: WireRow<'_>) -> Result<(), ApplyError> {
-        if matches!(row.state, RowState::Content { .. }) && !self.views.shape.is_cache() {
+        if matches!(row.state, RowState::Content { .. }) {
             return Err(ApplyError::Value(self.views.shape.kind().label()));
         }
         let (cell, totals) = match key_and_totals(&row.state) {
@@ -326,16 +314,11 @@ impl Joining<'_, '_> {
         }
         actor_rows.put(row.slot, new, &self.views.cells);
         if cell == old.cell {
-            if self.views.shape.is_cache() && new.is_live() {
-                self.replace_newer(cell, &old.row, &new.row);
-            } else if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
+            if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
                 self.count(cell, &old.row, &new.row, actor_rows);
             }
         } else {
             self.move_row(old, &new, actor_rows);
-        }
-        if self.views.shape.is_cache() && new.is_live() {
-            self.offer_row(actor_rows, &new, &row.state);
         }
         Ok(())
     }
@@ -380,33 +363,6 @@ impl Joining<'_, '_> {
         let (old_key, new_key) = (key(other), key(new));
         (old_key.as_deref(), other.row.added, other.row.removed, slot)
             > (new_key.as_deref(), new.row.added, new.row.removed, at)
-    }
-
-    /// Applies the cache write that a row states. A row without value was superseded, where it came from, by another known
-    /// write. It has no effect here until its value or the superseding write arrives.
-    fn offer_row(&mut self, actor_rows: &mut ActorRows, new: &Slot, state: &RowState<'_>) {
-        let (expires_ms, value) = match *state {
-            RowState::Content { expires_ms, value, .. } => (expires_ms, Some(Arc::from(value))),
-            _ if new.row.content() == 0 => (0, None),
-            _ => {
-                actor_rows.without_value.insert(new.cell);
-                return;
-            }
-        };
-        if actor_rows.without_value.remove(&new.cell) {
-            actor_rows.value_arrived =
-                Some(actor_rows.value_arrived.map_or(new.row.version, |first| first.min(new.row.version)));
-            actor_rows.edition = self.editions.next();
-        }
-        let (stamp, content) = (new.row.stamp(), new.row.content());
-        let register = Register { stamp, content, actor: self.actor.clone(), expires_ms, value };
-        if let Some(losing) = &mut actor_rows.losing
-            && self.views.registers.loses_to_its_actor(new.cell, &register)
-        {
-            losing.insert(new.cell, register);
-        } else if self.views.offer(new.cell, register) {
-            self.sink.changed(|| self.views.cells.key_of(new.cell));
-        }
     }
 
     /// Handles a slot of the rows `of` that gets another key, its first key, or none.

@@ -4,17 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Bounds, Version};
+use tallymesh_schemas::{Actor, Version};
 
 use crate::counter::actors::Actors;
 use crate::counter::below::Debts;
 use crate::counter::journal::{Head, Journal, Mark};
 use crate::counter::views::Views;
-use crate::hlc::Stamp;
 use crate::index::Index;
 use crate::keyspace::cells::Cells;
 use crate::rows::actor_rows::{ActorRows, Editions};
-use crate::rows::registers::Registers;
 use crate::rows::writer::OwnRowWriter;
 use crate::shape::Shape;
 use crate::time::Time;
@@ -25,26 +23,20 @@ pub(crate) struct Ledger {
     pub(super) actors: Actors,
     pub(super) views: Views,
     pub(super) journal: Journal,
-    /// The latest write of a cache that was restored from saved state.
-    pub(super) restored: Stamp,
-    /// When the restore happened.
-    pub(super) restored_at: Time,
     pub(super) editions: Editions,
     /// This node is leaving: its gauges are zero from now on, whatever the cells say.
     pub(super) closed: bool,
 }
 
 impl Ledger {
-    pub(crate) fn new(shape: Shape, bounds: Bounds, actor: Actor, cells: Arc<Cells>) -> Self {
+    pub(crate) fn new(shape: Shape, actor: Actor, cells: Arc<Cells>) -> Self {
         let mut actors = Actors::default();
         actors.insert(actor.clone(), ActorRows::ours());
         Self {
             own: OwnRowWriter::default(),
             actors,
-            views: Views::new(shape, bounds, actor, cells),
+            views: Views::new(shape, actor, cells),
             journal: Journal::default(),
-            restored: Stamp::default(),
-            restored_at: Time(0),
             editions: Editions::default(),
             closed: false,
         }
@@ -75,10 +67,6 @@ impl Ledger {
 
     pub(crate) fn index(&self) -> &Index {
         &self.views.index
-    }
-
-    pub(crate) fn registers(&self) -> &Registers {
-        &self.views.registers
     }
 
     /// This node's own rows with their writer and the aggregates.

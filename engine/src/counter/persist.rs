@@ -92,8 +92,7 @@ impl Structure {
             complete: now.since,
             ..now
         });
-        let (cells, registers) = (ledger.cells(), ledger.registers());
-        let cut = rows.cut(Span { since: now.since, upto: now.since }, from.applied, budget, (cells, registers))?;
+        let cut = rows.cut(Span { since: now.since, upto: now.since }, from.applied, budget, ledger.cells())?;
         let mut reader = RowReader::new(&cut.rows, from.applied);
         let mut floor = from.low_water.max(cut.low_water);
         while let Ok(Some(row)) = reader.next_row() {

@@ -20,15 +20,6 @@ pub(crate) enum Turn {
     Off,
 }
 
-/// When an operator forgot an actor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dropped {
-    /// While this node was running.
-    Now,
-    /// While this node was away.
-    WhileAway,
-}
-
 impl Ledger {
     /// The latest run of a node of which this replica holds rows.
     pub(crate) fn latest(&self, node: &NodeName) -> Option<(&Actor, &ActorRows)> {
@@ -93,23 +84,16 @@ impl Ledger {
         }
     }
 
-    /// Drops a superseded or forgotten actor with all its rows. In a cache this node republishes the readable values of
-    /// those rows. If the actor was forgotten while this node was away, this node republishes only values of rows above the
-    /// restored version.
-    pub(crate) fn drop_actor(&mut self, actor: &Actor, when: Dropped, keys: &Keys, sink: &mut ChangeSink<'_>) {
+    /// Drops a superseded or forgotten actor with all its rows.
+    pub(crate) fn drop_actor(&mut self, actor: &Actor, keys: &Keys, sink: &mut ChangeSink<'_>) {
         self.turn(actor, Turn::Off, sink);
         self.journal.forget(actor);
         let Some(Copies { rows, staging, .. }) = self.actors.remove(actor) else { return };
-        let after = match when {
-            Dropped::Now => Version::ZERO,
-            Dropped::WhileAway => rows.restored,
-        };
-        self.republish_lost(actor, &rows, after);
         self.reclear(self.views.clearing_rows(&rows), keys, sink);
         if let Some(staging) = staging {
-            self.views.drop_copy(actor, &staging, None, keys);
+            self.views.drop_rows(&staging, keys);
         }
-        self.views.drop_copy(actor, &rows, None, keys);
+        self.views.drop_rows(&rows, keys);
     }
 
     /// Renews this node's run: the open gauges become the new run's, and the old run's rows are dropped here as on every
@@ -123,11 +107,7 @@ impl Ledger {
             let cell = self.views.cells.get(id);
             cell.set_own_slot(EMPTY);
             cell.remove_row();
-            if self.views.shape.is_cache() {
-                self.renew_register(id, &was, &row);
-            } else {
-                self.renew_count(id, &was, &row, sink);
-            }
+            self.renew_count(id, &was, &row, sink);
             self.views.drop_if_unused(id, keys);
         }
         self.reclear(cleared, keys, sink);

@@ -28,7 +28,7 @@ impl Ledger {
     pub(crate) fn give_up_snapshot(&mut self, actor: &Actor, keys: &Keys) {
         let Some(copies) = self.actors.copies_mut(actor) else { return };
         if let Some(staging) = copies.staging.take() {
-            self.views.drop_copy(actor, &staging, Some(&copies.rows), keys);
+            self.views.drop_rows(&staging, keys);
             self.views.index.settle();
         }
     }
@@ -44,7 +44,7 @@ impl Joining<'_, '_> {
         }
         let Copies { rows, staging, .. } = copies;
         if let Some(old) = staging.take_if(|staging| !staging.follows(delta.low_water)) {
-            self.views.drop_copy(self.actor, &old, Some(rows), self.keys);
+            self.views.drop_rows(&old, self.keys);
         }
         let new = staging.get_or_insert_with(|| Box::new(ActorRows::staging(since)));
         if delta.after > new.applied || delta.since < since || delta.keys_complete > delta.since.max(new.keys_complete)
@@ -71,7 +71,7 @@ impl Joining<'_, '_> {
             }
             End::Wrong(applied) => {
                 if let Some(new) = staging.take() {
-                    self.views.drop_copy(self.actor, &new, Some(rows), self.keys);
+                    self.views.drop_rows(&new, self.keys);
                 }
                 Ok(applied)
             }
@@ -115,16 +115,12 @@ impl Joining<'_, '_> {
         if actor_rows.has_log() {
             new.make_log();
         }
-        let losing = new.losing.take().unwrap_or_default();
         if self.source == Source::Other && !actor_rows.diverged {
             self.keep_newer(actor_rows, &mut new);
         }
         // Flags of the earlier rows carry over: kept rows count already, received rows do not count yet.
         (new.counts, new.confirmed, new.inherited) = (actor_rows.counts, actor_rows.confirmed, actor_rows.inherited);
         let old = std::mem::replace(actor_rows, new.of_edition(self.editions.next()));
-        if old.diverged && self.views.shape.is_cache() {
-            self.disown(&old, actor_rows, losing);
-        }
         // Unchanged rows are no change, so watchers receive nothing for them.
         let row_of = |actor_rows: &ActorRows, id, cells: &Cells| actor_rows.find(id, cells).map(|(_, state)| state.row);
         for (_, state) in actor_rows.live() {
@@ -138,7 +134,7 @@ impl Joining<'_, '_> {
                 self.count(state.cell, &state.row, &Row::default(), &old);
             }
         }
-        self.views.drop_copy(self.actor, &old, Some(actor_rows), self.keys);
+        self.views.drop_rows(&old, self.keys);
     }
 
     /// Keeps newer rows of the old copy. Rows from a sender other than their owner lack rows that changed before their piece
@@ -155,9 +151,6 @@ impl Joining<'_, '_> {
                 new.put(slot, state, &self.views.cells);
                 if state.cell != found.cell {
                     self.move_row(&found, &state, new);
-                }
-                if old.without_value.contains(&state.cell) {
-                    new.without_value.insert(state.cell);
                 }
             }
         }

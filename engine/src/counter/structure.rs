@@ -43,11 +43,6 @@ pub struct Structure {
     cleared: AtomicBool,
     /// The bounds that this structure has reached.
     pub(crate) tally: bound::Tally,
-    /// For a cache: how many milliseconds the cluster's time is ahead of this node's wall clock, if that clock is far
-    /// behind.
-    pub(crate) lead: AtomicU64,
-    /// An upper limit of the cluster's time until the next comparison of the clocks.
-    pub(crate) lead_upto: AtomicU64,
     /// Additions that were refused.
     refused: AtomicU64,
     /// By how much other actors' gauges are below zero.
@@ -80,7 +75,7 @@ impl Structure {
     pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
         let shape = Shape::of(spec.class);
         let keys = Keys::new(shape, seed);
-        let ledger = Ledger::new(shape, spec.bounds, actor, Arc::clone(keys.cells()));
+        let ledger = Ledger::new(shape, actor, Arc::clone(keys.cells()));
         Self {
             debts: Arc::clone(ledger.debts()),
             ledger: RwLock::new(ledger),
@@ -93,8 +88,6 @@ impl Structure {
             stalest: AtomicU64::new(Time::NEVER.0),
             cleared: AtomicBool::new(false),
             tally: bound::Tally::default(),
-            lead: AtomicU64::new(0),
-            lead_upto: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             shape,
             spec,
@@ -114,11 +107,6 @@ impl Structure {
     /// The kind of its keys.
     pub fn kind(&self) -> Kind {
         self.shape.kind()
-    }
-
-    /// Returns whether it is a cache.
-    pub(crate) fn is_cache(&self) -> bool {
-        self.shape.is_cache()
     }
 
     /// Returns whether a run's rows have an effect after the run has ended.
@@ -162,11 +150,6 @@ impl Structure {
             id
         });
         Ok(Counter { structure: Arc::clone(self), id })
-    }
-
-    /// Wakes the driver: there is something to send.
-    pub(crate) fn wake(&self) {
-        (self.wake)();
     }
 
     /// Handles the result of an addition. Returns whether it counted.
@@ -215,12 +198,7 @@ impl Structure {
         }
         let mut dirty = Vec::new();
         self.keys.drain(&mut dirty);
-        if self.shape.is_cache() {
-            // Cache writes go into the rows immediately and only wait to be sent.
-            self.pending.store(0, Ordering::SeqCst);
-        } else {
-            self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
-        }
+        self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
         self.watchers.with_sink(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.tally.reached_times(Bound::Rows, ledger.take_rows_without_room());
         self.note_head(ledger);

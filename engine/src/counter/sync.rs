@@ -1,12 +1,12 @@
 //! The interface between a structure and the replication state machine: what the structure holds of each actor, which rows
 //! to send, and how to apply received rows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::{Bound, RangeInclusive};
 use std::time::Duration;
 
 use tallymesh_schemas::bound;
-use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
+use tallymesh_schemas::message::{Delta, DigestEntry};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
 use crate::canary::{self, Canary};
@@ -14,7 +14,7 @@ use crate::counter::actors::Copies;
 use crate::counter::join::{Applied, ApplyError, Source};
 use crate::counter::journal::Mark;
 use crate::counter::ledger::Ledger;
-use crate::counter::runs::{Dropped, Turn};
+use crate::counter::runs::Turn;
 use crate::counter::structure::Structure;
 use crate::counter::watch::ChangeSink;
 use crate::primitive::Ordering;
@@ -116,18 +116,6 @@ impl Structure {
         })
     }
 
-    /// The version vector of this replica: applied version, complete version and fingerprint of each actor, all read at the
-    /// same moment.
-    pub(crate) fn vector(&self) -> BTreeMap<Actor, SeenEntry> {
-        let ledger = self.ledger.read();
-        let entry = |(actor, rows): (&Actor, &ActorRows)| {
-            let (applied, fingerprint) = (rows.applied, rows.fingerprint());
-            let complete = ledger.complete_upto(actor, rows);
-            (actor.clone(), SeenEntry { actor: actor.clone(), applied, complete, fingerprint })
-        };
-        ledger.actors().iter().map(entry).collect()
-    }
-
     /// Returns whether this replica holds everything that another actor had at one moment.
     pub(crate) fn is_complete(&self, actor: &Actor) -> bool {
         self.ledger.read().actors().get(actor).is_some_and(ActorRows::is_complete)
@@ -194,27 +182,6 @@ impl Structure {
         Some(start)
     }
 
-    /// For a cache: the actors that may have rows without value.
-    pub(crate) fn actors_without_values(&self) -> Vec<Actor> {
-        let ledger = self.ledger.read();
-        let lacking = ledger.actors().iter().filter(|(_, rows)| !rows.without_value.is_empty());
-        lacking.map(|(actor, _)| actor.clone()).collect()
-    }
-
-    /// For a cache: the version before the first row of an actor whose value is neither held here nor superseded.
-    pub(crate) fn missing_value(&self, actor: &Actor) -> Option<Version> {
-        self.ledger.write().missing_value(actor).map(Version::previous)
-    }
-
-    /// Returns whether an actor, or its staging copy, may have rows without value, and the version before the first row
-    /// whose value has arrived only now. O(1).
-    pub(crate) fn take_arrived_values(&self, actor: &Actor) -> (bool, Option<Version>) {
-        let mut ledger = self.ledger.write();
-        let Some(Copies { rows, staging, .. }) = ledger.actors_mut().copies_mut(actor) else { return (false, None) };
-        let anew = staging.as_ref().is_some_and(|staging| !staging.without_value.is_empty());
-        (anew || !rows.without_value.is_empty(), rows.value_arrived.take().map(Version::previous))
-    }
-
     /// Starts a staging copy for an actor's whole history when this copy begins in the middle. The history arrives as a
     /// snapshot.
     pub(crate) fn stage_history(&self, actor: &Actor) {
@@ -228,12 +195,7 @@ impl Structure {
     /// Cuts rows above `after` for a replica that knows the keys of the rows created in `known`.
     pub(crate) fn cut(&self, actor: &Actor, known: Span, after: Version, budget: usize) -> Option<Cut> {
         let ledger = self.ledger.read();
-        ledger.actors().get(actor)?.cut(known, after, budget, (ledger.cells(), ledger.registers()))
-    }
-
-    /// Settles a cache's rows after a restore: see [`Ledger::settle_registers`].
-    pub(crate) fn settle_registers(&self, now: Time) {
-        self.ledger.write().settle_registers(now);
+        ledger.actors().get(actor)?.cut(known, after, budget, ledger.cells())
     }
 
     /// Gives up the snapshot that is being received: no peer has the rest of it.
@@ -319,12 +281,12 @@ impl Structure {
 
     /// Drops some runs of a node and returns the runs that existed: see
     /// [`Ledger::drop_actor`](crate::counter::ledger::Ledger::drop_actor).
-    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>, when: Dropped) -> Vec<Actor> {
+    pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
         self.watchers.with_sink(|sink| {
-            old.iter().for_each(|actor| ledger.drop_actor(actor, when, &self.keys, sink));
+            old.iter().for_each(|actor| ledger.drop_actor(actor, &self.keys, sink));
         });
         self.note_head(&ledger);
         drop(ledger);

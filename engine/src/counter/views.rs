@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use tallymesh_schemas::{Actor, Bounds, Kind, key};
+use tallymesh_schemas::{Actor, Kind, key};
 
 use crate::counter::below::Below;
 use crate::counter::resets::{Resets, counts};
@@ -16,7 +16,6 @@ use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::ActorRows;
-use crate::rows::registers::Registers;
 use crate::rows::row::Row;
 use crate::shape::{Role, Shape};
 
@@ -31,7 +30,6 @@ pub(crate) struct Views {
     pub(super) cells: Arc<Cells>,
     pub(super) index: Index,
     pub(super) resets: Resets,
-    pub(super) registers: Registers,
     /// Gauges that nodes have taken below zero.
     pub(super) below: Below,
     /// Number of keys that are blocks rather than single hosts.
@@ -45,14 +43,13 @@ pub(crate) struct Views {
 }
 
 impl Views {
-    pub(super) fn new(shape: Shape, bounds: Bounds, actor: Actor, cells: Arc<Cells>) -> Self {
+    pub(super) fn new(shape: Shape, actor: Actor, cells: Arc<Cells>) -> Self {
         Self {
             shape,
             actor,
             cells,
             index: Index::new(shape.kind()),
             resets: Resets::default(),
-            registers: Registers::new(bounds),
             below: Below::default(),
             blocks: 0,
             unused: Vec::new(),
@@ -70,9 +67,6 @@ impl Views {
     /// What an actor's row of a key counts.
     #[inline]
     pub(crate) fn value(&self, actor: &Actor, id: CellId, row: &Row) -> i64 {
-        if self.shape.is_cache() {
-            return 0;
-        }
         if self.resets.is_empty() {
             return row.value();
         }
@@ -82,7 +76,7 @@ impl Views {
     /// By how much the count of an actor's row of a key has changed.
     #[inline(always)]
     pub(super) fn change(&self, actor: &Actor, id: CellId, old: &Row, new: &Row) -> i64 {
-        if self.resets.is_empty() && !self.shape.is_cache() {
+        if self.resets.is_empty() {
             return new.value() - old.value();
         }
         self.value(actor, id, new) - self.value(actor, id, old)
@@ -164,9 +158,6 @@ impl Views {
             self.indexed -= 1;
             self.blocks -= usize::from(is_block(self.shape.kind(), &key));
         }
-        if self.shape.is_cache() {
-            self.forget_register(id);
-        }
         // The sweep removes cells that are on its list.
         if self.cells.get(id).has(Flag::Parked) || !keys.remove_unused(id) {
             self.park(id);
@@ -196,9 +187,9 @@ impl Views {
         });
     }
 
-    /// Bytes of the index, the resets and the registers.
+    /// Bytes of the index and the resets.
     pub(super) fn bytes(&self) -> usize {
-        self.index.bytes() + self.resets.bytes() + self.registers.heap_bytes()
+        self.index.bytes() + self.resets.bytes()
     }
 }
 

@@ -3,7 +3,6 @@
 pub(crate) mod nodes;
 pub(crate) mod radix;
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use tallymesh_schemas::Kind;
@@ -20,8 +19,6 @@ const TOGETHER: usize = 32;
 pub(crate) enum Index {
     Sums(Sums),
     Order(Radix<()>),
-    /// Keys of any bytes, which a radix tree cannot hold.
-    Bytes(BTreeMap<Box<[u8]>, CellId>),
 }
 
 /// The tree of addresses, and the additions that are not in the tree yet; every sum includes both.
@@ -42,8 +39,7 @@ impl Index {
     pub(crate) fn new(kind: Kind) -> Self {
         match kind {
             Kind::CidrTree => Self::Sums(Sums::default()),
-            Kind::GaugeTable | Kind::ThrottleTable => Self::Order(Radix::default()),
-            Kind::Cache => Self::Bytes(BTreeMap::new()),
+            Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => Self::Order(Radix::default()),
         }
     }
 
@@ -51,7 +47,6 @@ impl Index {
         match self {
             Self::Sums(sums) => sums.radix.insert(id, keys),
             Self::Order(radix) => radix.insert(id, keys),
-            Self::Bytes(tree) => drop(tree.insert((*keys.key_of(id)).into(), id)),
         }
     }
 
@@ -62,7 +57,6 @@ impl Index {
                 sums.radix.remove(key);
             }
             Self::Order(radix) => radix.remove(key),
-            Self::Bytes(tree) => drop(tree.remove(key)),
         }
     }
 
@@ -71,7 +65,6 @@ impl Index {
         match self {
             Self::Sums(sums) => sums.radix.seek(from, keys),
             Self::Order(radix) => radix.seek(from, keys),
-            Self::Bytes(tree) => tree.range::<[u8], _>((from, Bound::Unbounded)).next().map(|(_, id)| *id),
         }
     }
 
@@ -107,8 +100,6 @@ impl Index {
         match self {
             Self::Sums(sums) => sums.radix.bytes() + sums.waiting.capacity() * size_of::<(CellKey, Sum)>(),
             Self::Order(radix) => radix.bytes(),
-            // A tree's nodes are half full when it has grown from one end.
-            Self::Bytes(tree) => tree.len() * 2 * size_of::<(Box<[u8]>, CellId)>(),
         }
     }
 }

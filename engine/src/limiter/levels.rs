@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::cache_old::Cache;
+use crate::cache::handle::Cache;
 use crate::canary::{self, Canary};
 use crate::limiter::throttle::Throttle;
 use crate::time::{Now, Time};

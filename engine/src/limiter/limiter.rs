@@ -21,7 +21,7 @@ use parking_lot::{Mutex, RwLock};
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{NodeName, Strength, ThrottleSpec, bounds};
 
-use crate::cache_old::Cache;
+use crate::cache::handle::Cache;
 use crate::counter::structure::Structure;
 use crate::limiter::escrow::founding::Founding;
 use crate::limiter::escrow::state::Escrow;

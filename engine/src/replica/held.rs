@@ -7,7 +7,6 @@ use tallymesh_schemas::saved::Shape;
 use tallymesh_schemas::{Class, StructureId, Version};
 
 use crate::counter::structure::Structure;
-use crate::replica::runs::round::Round;
 use crate::time::Time;
 
 /// The structures by their id on the wire.
@@ -27,8 +26,6 @@ pub(crate) struct Held {
     pub(crate) shared: bool,
     /// For a window: whether it remains after the run.
     pub(crate) persists: bool,
-    /// For a cache: the current round of retirement.
-    pub(crate) round: Option<Round>,
 }
 
 impl Held {
@@ -42,7 +39,6 @@ impl Held {
             joining,
             shared: true,
             persists: false,
-            round: None,
         }
     }
 

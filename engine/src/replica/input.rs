@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use tallymesh_schemas::NodeName;
 use tallymesh_schemas::message::Message;
+use tallymesh_schemas::{NodeName, bounds};
 
 use crate::canary::{self, Canary};
 use crate::replica::Replica;
+use crate::replica::caches::Flush;
 use crate::replica::held::Held;
 use crate::replica::peer::link::Link;
 use crate::replica::report::PeerError;
@@ -14,10 +15,19 @@ use crate::replica::runs::life::Life;
 use crate::replica::timers::Timer;
 use crate::time::{Now, Time};
 
+/// The first protocol version with the messages about caches.
+const CACHES_SINCE: u8 = 2;
+
 impl Replica {
     /// A link to a peer is up. A link to this node's own name is ignored: that process is not a peer. Reports about this node's
     /// runs come from the other peers.
     pub fn handle_link_up(&mut self, now: Now, peer: &NodeName) {
+        self.handle_link_up_with(now, peer, bounds::PROTOCOL_VERSION);
+    }
+
+    /// As [`Replica::handle_link_up`], for a link on which the two nodes have agreed on a protocol version. On a link of
+    /// version 1 they do not exchange caches.
+    pub fn handle_link_up_with(&mut self, now: Now, peer: &NodeName, protocol: u8) {
         if *peer == self.runs.actor.node {
             return;
         }
@@ -26,7 +36,9 @@ impl Replica {
         self.peers.add(peer, link);
         self.timers.set(Timer::Digest(peer.clone()), now.mono);
         self.take_from_owner(peer);
-        self.ask_again_for_values();
+        if protocol >= CACHES_SINCE {
+            self.caches.link_up(peer);
+        }
         self.set_life(now, peer, Life::Alive);
         // A node with a link is not an invented name.
         if let Some(known) = self.runs.nodes.get_mut(peer) {
@@ -36,10 +48,10 @@ impl Replica {
 
     /// A link is down. The membership decides whether the peer is dead.
     pub fn handle_link_down(&mut self, peer: &NodeName) {
-        if let Some(link) = self.peers.remove(peer) {
+        if self.peers.remove(peer).is_some() {
             self.timers.stop(&Timer::Digest(peer.clone()));
             self.runs.note_unlinked();
-            self.relay.await_values(link.without_values);
+            self.caches.link_down(peer);
             self.replace_parents(peer);
         }
     }
@@ -52,16 +64,20 @@ impl Replica {
         let Some(link) = self.peers.links.get_mut(peer) else { return Err(PeerError::NoLink(peer.clone())) };
         link.spoke = true;
         self.now = now.mono;
+        self.caches.unix_ms = now.unix_ms;
         let result = Message::decode(bytes).map_err(PeerError::from).and_then(|message| {
             match message {
                 Message::Digest(digest) => self.handle_digest(now, peer, &digest),
                 Message::Want(want) => self.handle_want(now, peer, &want),
                 Message::Delta(delta) => return self.handle_delta(now, peer, &delta),
                 Message::Probe { nonce } => self.handle_probe(now, peer, nonce),
-                Message::Seen(seen) => self.handle_seen(peer, seen),
                 Message::Prune(prune) => self.handle_prune(peer, prune),
                 Message::Goodbye => self.handle_goodbye(now, peer),
-                _ => {}
+                Message::Seen(_) => {}
+                Message::CacheReport(report) => self.handle_cache_report(now, peer, &report),
+                Message::CacheEntries(entries) => return self.handle_cache_entries(now, peer, &entries),
+                Message::CacheCompare(compare) => self.handle_cache_compare(peer, compare),
+                Message::CacheKeys(keys) => self.handle_cache_keys(peer, &keys),
             }
             Ok(())
         });
@@ -72,6 +88,7 @@ impl Replica {
     /// Counts have changed: releases them to be sent, at once or when they are due.
     pub fn handle_changes(&mut self, now: Now) {
         self.now = now.mono;
+        self.flush_caches(now, Flush::Due);
         self.release(now.mono, |held| {
             if !held.waits() {
                 return false;
@@ -96,6 +113,7 @@ impl Replica {
     /// Releases all changes.
     pub(crate) fn flush(&mut self, now: Now) {
         self.release(now.mono, |_| true);
+        self.flush_caches(now, Flush::All);
     }
 }
 

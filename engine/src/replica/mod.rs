@@ -7,6 +7,7 @@
 //! Counting and reading bypass it: callers use the [`Structure`]s that it returns. When a structure changes, it calls the
 //! `wake` that it was made with, and the driver calls [`Replica::handle_changes`].
 
+pub(crate) mod caches;
 mod config;
 mod events;
 mod held;
@@ -29,11 +30,13 @@ mod windows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureSpec, bounds};
+use tallymesh_schemas::{Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureName, StructureSpec, bounds};
 
 use crate::counter::gauge_cache::GaugeCache;
+use crate::cache::handle::Cache;
 use crate::counter::structure::Structure;
 use crate::random::Random;
+use crate::replica::caches::Caches;
 pub use crate::replica::config::Config;
 use crate::replica::held::{Held, Structures};
 use crate::replica::output::Output;
@@ -64,6 +67,7 @@ use crate::wake::Wake;
 pub struct Replica {
     config: Config,
     structures: Structures,
+    caches: Caches,
     gauge_caches: Vec<Arc<GaugeCache>>,
     windows: Windows,
     runs: Runs,
@@ -77,6 +81,13 @@ pub struct Replica {
     /// The time of the last input.
     now: Time,
     leaving: bool,
+}
+
+/// Whether a cache is exchanged with peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exchanged {
+    Yes,
+    No,
 }
 
 /// Getters.
@@ -116,7 +127,7 @@ impl Replica {
 
     /// The number of entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
     pub fn link_entries(&self) -> usize {
-        self.peers.entries()
+        self.peers.entries() + self.caches.entries()
     }
 
     /// The number of entries that the replica keeps about other actors' rows that peers have asked it for.
@@ -143,6 +154,7 @@ impl Replica {
         Self {
             config,
             structures: BTreeMap::new(),
+            caches: Caches::default(),
             gauge_caches: Vec::new(),
             windows: Windows::default(),
             runs: Runs::new(Actor::new(node, incarnation)),
@@ -162,23 +174,64 @@ impl Replica {
     /// # Errors
     /// [`StructureError`] when the name is taken or there are too many.
     pub fn replicate(&mut self, spec: StructureSpec, wake: Wake) -> Result<Arc<Structure>, StructureError> {
-        let id = spec.name.id();
-        if let Some(held) = self.structures.get(&id) {
-            let other = held.structure.spec().name.clone();
-            return Err(if other == spec.name {
-                StructureError::Duplicate(other)
-            } else {
-                StructureError::Collision(other, spec.name)
-            });
+        if spec.class == Class::Cache {
+            return Err(StructureError::Cache(spec.name));
         }
-        if self.structures.values().filter(|held| !held.structure.is_window()).count() >= bounds::STRUCTURES {
-            return Err(StructureError::TooMany);
-        }
+        let id = self.check_name(&spec.name)?;
         let structure = Arc::new(Structure::new(spec, self.runs.actor.clone(), self.random.next(), wake));
         self.structures.insert(id, Held::new(Arc::clone(&structure)));
         // The structures determine when nodes stop counting.
         self.timers.set(Timer::Death, Time(0));
         Ok(structure)
+    }
+
+    /// Checks that there is room for an object of this name. Returns its id.
+    fn check_name(&self, name: &StructureName) -> Result<StructureId, StructureError> {
+        let id = name.id();
+        let structure = self.structures.get(&id).map(|held| &held.structure.spec().name);
+        if let Some(other) = structure.or(self.caches.get(id).map(|held| &held.cache.spec().name)) {
+            return Err(if other == name {
+                StructureError::Duplicate(other.clone())
+            } else {
+                StructureError::Collision(other.clone(), name.clone())
+            });
+        }
+        let structures = self.structures.values().filter(|held| !held.structure.is_window()).count();
+        if structures + self.caches.iter().count() >= bounds::STRUCTURES {
+            return Err(StructureError::TooMany);
+        }
+        Ok(id)
+    }
+
+    /// Replicates a cache. It calls `wake`, from whichever thread writes, when [`Replica::handle_changes`] is to be called.
+    ///
+    /// # Errors
+    /// As [`Replica::replicate`].
+    pub fn replicate_cache(&mut self, spec: StructureSpec, wake: Wake) -> Result<Cache, StructureError> {
+        self.add_cache(spec, wake, Exchanged::Yes)
+    }
+
+    /// Makes a cache of this node's own. It is saved like others, and no other node receives it. `wake` as for
+    /// [`Replica::replicate_cache`].
+    ///
+    /// # Errors
+    /// As [`Replica::replicate`].
+    pub fn keep_cache(&mut self, spec: StructureSpec, wake: Wake) -> Result<Cache, StructureError> {
+        self.add_cache(spec, wake, Exchanged::No)
+    }
+
+    fn add_cache(&mut self, spec: StructureSpec, wake: Wake, exchanged: Exchanged) -> Result<Cache, StructureError> {
+        self.check_name(&spec.name)?;
+        let cache = Cache::new(spec, self.runs.actor.clone(), wake);
+        self.caches.insert(cache.clone(), exchanged == Exchanged::Yes, &self.peers);
+        Ok(cache)
+    }
+
+    /// The caches in order of name.
+    pub fn caches(&self) -> Vec<Cache> {
+        let mut list: Vec<_> = self.caches.iter().map(|(_, held)| held.cache.clone()).collect();
+        list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
+        list
     }
 
     /// Makes a structure of this node's own. It is saved like others, and no other node receives it. `wake` as for
@@ -221,6 +274,7 @@ impl Replica {
         for held in self.structures.values_mut() {
             held.structure.close();
         }
+        self.close_caches();
         self.flush(now);
     }
 }

@@ -13,9 +13,28 @@ impl Replica {
     /// replica queues cursors, not messages, so a slow peer gets newer states, and fewer of them.
     pub fn poll_transmit(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
         let Some(link) = self.peers.links.get_mut(peer) else { return false };
-        if !link.has_something() && (!self.leaving || link.said_goodbye) {
+        let of_caches = self.caches.has_something(peer);
+        if !link.has_something() && !of_caches && (!self.leaving || link.said_goodbye) {
             return false;
         }
+        // The answer to a probe must follow the entries that it reports. Otherwise rows and entries take turns.
+        if of_caches && (link.is_answering() || link.take_turn()) && self.next_of_caches(peer, buf) {
+            return true;
+        }
+        let Some(link) = self.peers.links.get_mut(peer) else { return false };
+        if link.has_something() && self.next_of_rows(peer, buf) {
+            return true;
+        }
+        if self.next_of_caches(peer, buf) {
+            return true;
+        }
+        self.next_of_rows(peer, buf)
+    }
+
+    /// Appends the next message that is not about caches.
+    fn next_of_rows(&mut self, peer: &NodeName, buf: &mut Vec<u8>) -> bool {
+        let Some(link) = self.peers.links.get_mut(peer) else { return false };
+        let is_last = !self.caches.has_something(peer);
         let mut transmission = Transmission {
             structures: &self.structures,
             runs: &self.runs,
@@ -23,7 +42,7 @@ impl Replica {
             delta_bytes: self.config.delta_bytes,
             clock_ms: self.windows.clock.unix_ms(),
             now: self.now,
-            leaving: self.leaving,
+            leaving: self.leaving && is_last,
         };
         transmission.next(link, buf)
     }
@@ -31,7 +50,7 @@ impl Replica {
     /// The latest time to call [`Replica::handle_timeout`].
     pub fn poll_timeout(&self) -> Time {
         let flushes = self.structures.values().filter(|held| held.waits()).map(Held::due);
-        flushes.fold(self.timers.next(), Time::min)
+        flushes.fold(self.timers.next(), Time::min).min(self.caches.next_flush())
     }
 
     /// The next event for the operator. If one node causes an event repeatedly, it comes once, and then as [`Event::Repeated`]

@@ -25,6 +25,9 @@ pub enum StructureError {
     /// There are too many windows.
     #[error("a node keeps at most {max} windows of all its series together: keep fewer of each", max = bounds::WINDOWS)]
     TooManyWindows,
+    /// The structure is a cache.
+    #[error("\"{0}\" is a cache: replicate it as a cache")]
+    Cache(StructureName),
     /// There are too many structures.
     #[error("a node replicates at most {max} structures", max = bounds::STRUCTURES)]
     TooMany,
@@ -45,6 +48,9 @@ pub enum PeerError {
         /// The fault.
         error: ApplyError,
     },
+    /// Entries of a cache that no node of this protocol sends.
+    #[error("entries of a cache: {0}")]
+    Entries(tallymesh_schemas::rows::RowsError),
     /// A message on a link that is not up.
     #[error("no link to {0}")]
     NoLink(NodeName),

@@ -16,6 +16,7 @@ impl Replica {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         self.now = now.mono;
+        self.caches.unix_ms = now.unix_ms;
         self.turn_windows(now);
         if self.timers.is_due(&Timer::Sweep, now.mono) {
             self.timers.set(Timer::Sweep, now.mono.after(SWEEP_INTERVAL));
@@ -27,7 +28,11 @@ impl Replica {
             self.timers.set(Timer::Chase, now.mono.after(self.config.digest_interval));
             self.chase(now.mono);
             self.fetch_history();
-            self.ask_for_values();
+            self.tick_caches(now);
+        }
+        if self.timers.is_due(&Timer::Caches, now.mono) {
+            self.timers.stop(&Timer::Caches);
+            self.work_on_caches();
         }
         for peer in self.timers.due_digests(now.mono) {
             self.begin_digest(now.mono, &peer);
@@ -51,7 +56,7 @@ impl Replica {
         self.report_faults();
         self.follow_clocks(now);
         self.restore_waiting(now);
-        self.retire(now);
+        self.keep_caches(now);
         let cluster_ms = self.peers.clocks.certain_ms(now);
         self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.maintain(now, cluster_ms));
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {

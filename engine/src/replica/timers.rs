@@ -22,6 +22,8 @@ pub(crate) enum Timer {
     Succession,
     /// Hides the rows of a dead node.
     Death,
+    /// Walks on with comparisons of caches.
+    Caches,
 }
 
 /// The deadlines that are set, by timer. It does not hold the deadlines of unsent changes: other threads count, so these follow

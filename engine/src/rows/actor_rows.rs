@@ -1,6 +1,6 @@
 //! One actor's rows in a structure: the rows by slot, their log, and the versions up to which they are known.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use hashbrown::HashTable;
 use tallymesh_schemas::Version;
@@ -10,7 +10,6 @@ use crate::canary::{self, Canary};
 use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::rows::change_log::Log;
-use crate::rows::registers::{Register, Registers};
 use crate::rows::row::{Row, row_hash};
 use crate::rows::slots::{Slot, Slots, VACANT};
 use crate::rows::span::Span;
@@ -56,16 +55,6 @@ pub(crate) struct ActorRows {
     /// Changes whenever the rows become anything other than the previous rows plus rows above `applied`. A copy of an older
     /// edition has to start over.
     pub(crate) edition: u64,
-    /// For a cache: cells of rows without value, received from replicas other than the owner. The write that superseded them
-    /// there may be lost.
-    pub(crate) without_value: BTreeSet<CellId>,
-    /// For how many rounds some of those values have been missing.
-    pub(crate) rounds_without_value: u32,
-    /// The first of those rows whose value has arrived since the last call that took this field.
-    pub(crate) value_arrived: Option<Version>,
-    /// In a staging copy: writes that lose to another row that this replica received from the same actor, by cell. The owner
-    /// may not have the winning row.
-    pub(crate) losing: Option<BTreeMap<CellId, Register>>,
 }
 
 /// The edition numbers of a structure's rows.
@@ -102,7 +91,7 @@ impl ActorRows {
 
     /// The staging copy of a snapshot that is about to be received.
     pub(crate) fn staging(since: Version) -> Self {
-        Self { losing: Some(BTreeMap::new()), ..Self::new(since) }
+        Self::new(since)
     }
 
     /// This node's own rows, empty.
@@ -334,7 +323,7 @@ impl ActorRows {
         known: Span,
         after: Version,
         budget: usize,
-        (cells, registers): (&Cells, &Registers),
+        cells: &Cells,
     ) -> Option<Cut> {
         self.log.as_ref()?;
         let mut rows = RowWriter::new(after);
@@ -351,7 +340,7 @@ impl ActorRows {
             upto = state.row.version;
             let omitted = state.born > known.since && (state.born <= known.upto || canary::broken(Canary::KeyOmitted));
             let key = (state.is_live() && !omitted).then(|| cells.key_of(state.cell));
-            rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref(), registers) });
+            rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref()) });
         }
         Some(Cut {
             upto: if complete { self.applied } else { upto },
@@ -367,17 +356,12 @@ impl ActorRows {
             + self.log.as_ref().map_or(0, Log::bytes)
             + self.by_cell.as_ref().map_or(0, HashTable::allocation_size)
             + self.vacated.capacity() * 16
-            + self.without_value.len() * size_of::<CellId>()
     }
 }
 
-fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>, registers: &'a Registers) -> RowState<'a> {
+fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>) -> RowState<'a> {
     if !state.is_live() {
         return RowState::Vacant;
-    }
-    // A superseded write travels without its value: no replica reads that value any more.
-    if let Some((expires_ms, value)) = registers.content(state.cell, &state.row) {
-        return RowState::Content { key, stamp: state.row.added, expires_ms, value };
     }
     RowState::Live { key, added: state.row.added, removed: state.row.removed }
 }

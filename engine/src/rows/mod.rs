@@ -2,7 +2,6 @@
 
 pub(crate) mod actor_rows;
 mod change_log;
-pub(crate) mod registers;
 pub(crate) mod row;
 pub(crate) mod slots;
 pub(crate) mod span;

@@ -3,8 +3,7 @@
 use crdts::CvRDT;
 use tallymesh_schemas::Version;
 
-use crate::hlc::Stamp;
-use crate::keyspace::hash::{FACTOR, SEED, fold, key_hash};
+use crate::keyspace::hash::{FACTOR, SEED, fold};
 use crate::keyspace::totals::Totals;
 
 /// One actor's count for one key: two totals that only grow, and the version at which they last changed.
@@ -36,16 +35,6 @@ impl Row {
     pub(crate) fn totals(&self) -> Totals {
         Totals { added: self.added, removed: self.removed }
     }
-
-    /// In a cache: the stamp of the write.
-    pub fn stamp(&self) -> Stamp {
-        Stamp(self.added)
-    }
-
-    /// In a cache: the hash of the written content; 0 for a removal.
-    pub fn content(&self) -> u64 {
-        self.removed
-    }
 }
 
 /// Two states of a row with the same version differ: the row had more than one writer.
@@ -76,11 +65,6 @@ pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
     let hash = fold(key_hash ^ row.added, FACTOR).wrapping_add(SEED);
     let hash = fold(hash ^ row.removed, FACTOR).wrapping_add(SEED);
     fold(hash ^ row.version.0, FACTOR).wrapping_add(SEED)
-}
-
-/// The hash of a cache entry's content. It is never 0, which stands for a removal.
-pub(crate) fn content_hash(expires_ms: u64, value: &[u8]) -> u64 {
-    fold(key_hash(value) ^ expires_ms, FACTOR).wrapping_add(SEED).max(1)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tallymesh_schemas::{Actor, NodeName, StructureId};
 
 use crate::cache::exchange::{Exchange, Writers};
 use crate::cache::handle::Cache;
+use crate::cache::receiver::Receiver;
 use crate::primitive::Ordering;
 use crate::replica::Replica;
 use crate::replica::caches::persist::SavedCache;
@@ -66,6 +67,11 @@ impl HeldCache {
         Self { cache, exchange, shared, flushed_at: None, saved: SavedCache::default() }
     }
 
+    /// What a peer has said of it.
+    pub(crate) fn receiver(&self, peer: &NodeName) -> Option<&Receiver> {
+        self.exchange.receiver(peer)
+    }
+
     /// Whether writes wait to be released.
     fn waits(&self) -> bool {
         self.cache.pending() > 0
@@ -108,6 +114,11 @@ impl Caches {
         self.held.iter_mut()
     }
 
+    /// Number of caches that are exchanged with peers.
+    pub(crate) fn shared(&self) -> usize {
+        self.held.values().filter(|held| held.shared).count()
+    }
+
     /// The number of entries about links.
     pub(crate) fn entries(&self) -> usize {
         self.held.values().map(|held| held.exchange.len()).sum()
@@ -130,7 +141,9 @@ impl Caches {
 
     /// A cache may have something for all peers.
     fn touch(&mut self, id: StructureId) {
-        self.due.values_mut().for_each(|due| drop(due.insert(id)));
+        for due in self.due.values_mut() {
+            due.insert(id);
+        }
     }
 
     fn touch_one(&mut self, id: StructureId, peer: &NodeName) {
@@ -176,7 +189,8 @@ pub(crate) enum Flush {
 impl Replica {
     /// A peer reports what it has of a cache.
     pub(crate) fn handle_cache_report(&mut self, now: Now, peer: &NodeName, report: &CacheReport) {
-        for (run, _) in report.seen.runs.iter().filter(|(run, _)| run.node != self.runs.actor.node) {
+        let us = self.runs.actor.node.clone();
+        for (run, _) in report.seen.runs.iter().filter(|(run, _)| run.node != us) {
             self.note_run(now, run, peer);
         }
         let Self { caches, runs, peers, .. } = self;
@@ -219,7 +233,7 @@ impl Replica {
             let changed = |key: &[u8]| sink.changed(|| key);
             held.exchange.handle_entries(map, (peer, unix_ms), entries, &known, changed)
         });
-        let brought = brought.map_err(|error| PeerError::Entries { structure: id, error })?;
+        let brought = brought.map_err(PeerError::Entries)?;
         self.output.counters.deltas_in += 1;
         self.output.counters.row_bytes_in += entries.entries.len() as u64;
         // Peers without a link to the writer get the entries at once.

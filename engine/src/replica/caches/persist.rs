@@ -128,20 +128,20 @@ impl Replica {
         let Some(cache) = self.saved_cache(&head.shape)? else { return Ok(()) };
         let map = &mut cache.shared.map.write();
         rows.each_row(&mut |_, version, bytes| {
-            let mut reader = RowReader::new(bytes, version.saturating_sub(1));
+            let mut reader = RowReader::new(bytes, version.previous());
             let Ok(Some(row)) = reader.next_row() else { return };
             match row.state {
                 RowState::Content { key: Some(key), stamp, expires_ms, value } => {
-                    map.take_in(key, Stamp(stamp), (&head.actor, version), (expires_ms, Some(value)));
+                    map.take_in(key, Stamp(stamp), (&head.actor, version.0), (expires_ms, Some(value)));
                 }
                 // A row without value is a removal, or a write that another row superseded.
                 RowState::Live { key: Some(key), added, removed: 0 } => {
-                    map.take_in(key, Stamp(added), (&head.actor, version), (0, None));
+                    map.take_in(key, Stamp(added), (&head.actor, version.0), (0, None));
                 }
                 _ => {}
             }
         })?;
-        map.account_for(&head.actor, head.extent.applied);
+        map.account_for(&head.actor, head.extent.applied.0);
         Ok(())
     }
 }

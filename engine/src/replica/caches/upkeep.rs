@@ -2,6 +2,7 @@
 
 use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 
+use crate::cache::collect::Round;
 use crate::cache::context::Context;
 use crate::canary::{self, Canary};
 use crate::replica::Replica;
@@ -37,9 +38,11 @@ impl Replica {
             }
             let others = runs.nodes.iter().filter(|(_, node)| !node.is_dead_for(now.mono, config.retention));
             let reports = others.filter_map(|(node, _)| report(peers, held.exchange.said(node), node));
-            let reports: Option<Vec<&Context>> = if held.shared { reports.collect() } else { Some(Vec::new()) };
-            let reports = reports.map(Vec::into_iter);
-            held.exchange.collect(map, reports, expiry_ms, &known);
+            let round = match held.shared {
+                true => Round::of(map.seen(), reports),
+                false => Round::of(map.seen(), std::iter::empty()),
+            };
+            held.exchange.collect(map, round, expiry_ms, &known);
             map.note_position();
             if map.log_end() != end {
                 changed.push(*id);

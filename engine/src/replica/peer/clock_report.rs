@@ -20,7 +20,7 @@ impl Replica {
     pub fn clock_bound(&self) -> Option<Duration> {
         let shared = self.series().map(|series| series.spec()).filter(|spec| spec.replicate);
         let windows = shared.map(|spec: &SeriesSpec| Duration::from_millis(spec.interval_ms()));
-        let mut caches = self.structures.values().filter(|held| held.shared && held.structure.is_cache());
+        let mut caches = self.caches.iter().filter(|(_, held)| held.shared);
         windows.chain(caches.next().map(|_| bounds::MAX_DRIFT)).min()
     }
 
@@ -58,8 +58,6 @@ impl Replica {
         self.peers.clocks.update(now);
         let cluster_ms = self.peers.clocks.cluster_ms(now);
         let (lead, upto) = (cluster_ms.saturating_sub(now.unix_ms), cluster_ms.saturating_add(millis(LOOK)));
-        for held in self.structures.values().filter(|held| held.structure.is_cache()) {
-            held.structure.set_lead(lead, upto);
-        }
+        self.set_lead_of_caches(lead, upto);
     }
 }

@@ -5,7 +5,6 @@ use tallymesh_schemas::message::DigestEntry;
 
 use crate::canary::{self, Canary};
 use crate::counter::sync::Progress;
-use crate::replica::runs::life::RunStatus;
 use crate::replica::stream::StreamId;
 
 /// A peer's entry about a run, and this node's copy of it.
@@ -15,8 +14,6 @@ pub(crate) struct Comparison<'a> {
     pub(crate) entry: &'a DigestEntry,
     /// This node's copy.
     pub(crate) have: Progress,
-    /// The status of the run.
-    pub(crate) status: RunStatus,
     /// The peer is the owner, and is in this run.
     pub(crate) from_owner: bool,
     /// The owner is in this run and has a link to this node.

@@ -57,8 +57,10 @@ impl Replica {
 
     /// Whether this node shares a structure that a peer reports, and it is the same on both. Reports a different one once.
     fn has_same_kind(&mut self, peer: &NodeName, part: &StructureDigest<'_>) -> bool {
-        let Some(held) = self.structures.get(&part.structure).filter(|held| held.shared) else { return false };
-        let spec = held.structure.spec();
+        let structure = self.structures.get(&part.structure).filter(|held| held.shared);
+        let cache = self.caches.get(part.structure).filter(|held| held.shared);
+        let spec = structure.map(|held| held.structure.spec()).or(cache.map(|held| held.cache.spec()));
+        let Some(spec) = spec else { return false };
         if spec.name.as_str() == part.name && spec.class.kind() == part.kind {
             return true;
         }
@@ -110,9 +112,6 @@ impl Replica {
                     held.joining = false;
                 }
             }
-        }
-        if let Some(persistence) = &mut self.persistence {
-            persistence.meet(peer);
         }
     }
 }

@@ -77,7 +77,7 @@ impl Replica {
         let from_owner = current && owner == peer;
         let owner_linked = from_owner || (current && self.peers.is_linked(owner));
         let ended = !current || self.runs.is_gone(owner);
-        Some(Comparison { part, entry, have, status, from_owner, owner_linked, ended })
+        Some(Comparison { part, entry, have, from_owner, owner_linked, ended })
     }
 
     fn handle_comparison(&mut self, now: Now, peer: &NodeName, answers: u64, seen: &Comparison<'_>) {
@@ -121,9 +121,6 @@ impl Replica {
         if let Some(age) = entry.age_ms.filter(|_| !seen.from_owner) {
             let at = Time(now.mono.0.saturating_sub(age.saturating_mul(1000)));
             held.structure.note_head_at(&part.1, entry.applied, at);
-        } else if seen.status != RunStatus::Current && held.structure.is_cache() && seen.is_same() {
-            // The owner of a run that has ended reports nothing any more. The rows stay until its node is forgotten.
-            held.structure.note_same_at(&part.1, now.mono);
         }
     }
 

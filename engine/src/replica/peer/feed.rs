@@ -1,9 +1,7 @@
 //! Wants and deltas of peers: starting a feed for a peer that asks for rows, and applying the rows that come.
 
-use std::time::Duration;
-
 use tallymesh_schemas::message::{Delta, Want};
-use tallymesh_schemas::{NodeName, StructureName, Version};
+use tallymesh_schemas::{NodeName, Version};
 
 use crate::counter::join::{Applied, Source};
 use crate::counter::sync::Start;
@@ -91,17 +89,7 @@ impl Replica {
             return self.unasked(peer, part);
         }
         let sent = Sent { part, owner, parent };
-        let Some(ahead) = held.structure.ahead(delta, now.unix_ms) else {
-            return self.join_delta(now, peer, delta, sent);
-        };
-        let name = held.structure.spec().name.clone();
-        if ahead.upto > delta.after {
-            let rows = delta.rows.get(..ahead.bytes).unwrap_or_default();
-            let before = Delta { upto: ahead.upto, fingerprint: None, rows, ..delta.clone() };
-            self.join_delta(now, peer, &before, sent.clone())?;
-        }
-        self.refuse_ahead(peer, sent.part, name, ahead.by);
-        Ok(())
+        self.join_delta(now, peer, delta, sent)
     }
 
     /// Applies a delta that the peer had reason to send.
@@ -117,14 +105,12 @@ impl Replica {
         }
         self.output.counters.deltas_in += 1;
         self.output.counters.row_bytes_in += delta.rows.len() as u64;
-        self.note_values(peer, &part);
         self.forward(&part);
         self.handle_applied(peer, &part, applied);
         if delta.fingerprint.is_some()
             && matches!(applied, Applied::Advanced | Applied::Stale | Applied::Replaced)
             && let Some(link) = self.peers.links.get_mut(peer)
         {
-            link.ahead.remove(&part);
             if link.asked.remove(&part) && !parent {
                 // This was a single request. Later rows come from the owner, or on a new request.
                 self.peers.prune(peer, &part);
@@ -140,11 +126,8 @@ impl Replica {
         match applied {
             Applied::Gap { since, after, snapshot } => {
                 self.output.counters.gaps += 1;
-                // Rows too far ahead reopen the gap each time they come. This node asks for them at the next check instead.
-                if self.peers.links.get(peer).is_none_or(|link| !link.ahead.contains(part)) {
-                    let rows = Request::Rows { since, after };
-                    self.want(peer, part, if snapshot { Request::Snapshot { since, after } } else { rows });
-                }
+                let rows = Request::Rows { since, after };
+                self.want(peer, part, if snapshot { Request::Snapshot { since, after } } else { rows });
             }
             Applied::Diverged => self.diverged(peer, part.clone(), structure),
             Applied::Doubted => self.contradicted(peer, part.clone(), 0),
@@ -153,19 +136,6 @@ impl Replica {
                 self.event(Event::Replaced { structure, actor: part.1.clone() });
             }
             Applied::Advanced | Applied::Stale | Applied::Part => {}
-        }
-    }
-
-    /// The refused rows remain missing, so this node asks for them again, as for lost rows.
-    fn refuse_ahead(&mut self, peer: &NodeName, part: StreamId, structure: StructureName, by: Duration) {
-        self.output.counters.ahead += 1;
-        let (id, actor) = part.clone();
-        let Some(link) = self.peers.links.get_mut(peer) else { return };
-        // The peer may read a refused write. Then it sends the rows that this write supersedes without their values, and other
-        // peers have these.
-        self.relay.keep_awaiting(link.without_values.iter().filter(|(of, _)| *of == id));
-        if link.ahead.insert(part) {
-            self.event(Event::Ahead { peer: peer.clone(), structure, actor, by });
         }
     }
 

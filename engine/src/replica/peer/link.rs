@@ -12,7 +12,7 @@ use crate::counter::journal::Mark;
 use crate::counter::sync::{Progress, Start};
 use crate::random::Random;
 use crate::replica::peer::request::Request;
-use crate::replica::stream::{StreamId, Vector};
+use crate::replica::stream::StreamId;
 use crate::time::Time;
 
 /// How far a peer's copy of an actor's rows reaches, as the peer reports.
@@ -143,18 +143,12 @@ pub(crate) struct Link {
     pub(crate) heard_goodbye: bool,
     /// A tombstone of the peer itself that is to be sent to it.
     pub(crate) unsent_tombstone: Option<Tombstone>,
-    /// How far the peer is with each cache.
-    pub(crate) seen: BTreeMap<StructureId, Vector>,
-    /// How far this node is with each cache, as last reported to the peer.
-    pub(crate) seen_sent: BTreeMap<StructureId, Vector>,
-    /// Caches whose progress is to be reported to the peer.
-    pub(crate) seen_due: BTreeSet<StructureId>,
     /// Complete digests that have come from the peer.
     pub(crate) completes: u32,
-    /// Cache rows that the peer sent without some of their values, because it knew the writes that superseded them.
-    pub(crate) without_values: BTreeSet<StreamId>,
-    /// Streams with rows refused because they were written too far ahead of this node's clock.
-    pub(crate) ahead: BTreeSet<StreamId>,
+    /// Caches with entries refused because they were written too far ahead of this node's clock.
+    pub(crate) ahead: BTreeSet<StructureId>,
+    /// Whether the next message is about a cache, if there is one.
+    turn_of_caches: bool,
     /// The peer has sent a message since this node last asked it for everything.
     pub(crate) spoke: bool,
     tally: Arc<bound::Tally>,
@@ -185,12 +179,9 @@ impl Link {
             said_goodbye: false,
             heard_goodbye: false,
             unsent_tombstone: None,
-            seen: BTreeMap::new(),
-            seen_sent: BTreeMap::new(),
-            seen_due: BTreeSet::new(),
             completes: 0,
-            without_values: BTreeSet::new(),
             ahead: BTreeSet::new(),
+            turn_of_caches: false,
             spoke: false,
             tally,
         }
@@ -201,7 +192,6 @@ impl Link {
         self.feeds.retain(|(_, actor), _| actor.node != *node);
         self.due.retain(|(_, actor)| actor.node != *node);
         self.digest_marks.clear();
-        self.seen_sent.clear();
         self.digest = Some(DigestRun { full: true, ..DigestRun::default() });
     }
 
@@ -217,8 +207,6 @@ impl Link {
         self.peer_progress.retain(|part, _| keep(part));
         self.behind.retain(|part, _| keep(part));
         self.compared.retain(|part, _| keep(part));
-        self.without_values.retain(keep);
-        self.ahead.retain(keep);
     }
 
     /// Asks for rows, if there is room. Otherwise the rows remain missing, and this node asks for them later.
@@ -240,6 +228,17 @@ impl Link {
         } else {
             self.tally.reached(Bound::RunQuestions);
         }
+    }
+
+    /// Whether a digest answers a probe.
+    pub(crate) fn is_answering(&self) -> bool {
+        self.digest.as_ref().is_some_and(|run| run.answers != 0)
+    }
+
+    /// Whether the next message is about a cache: rows and entries take turns.
+    pub(crate) fn take_turn(&mut self) -> bool {
+        self.turn_of_caches = !self.turn_of_caches;
+        self.turn_of_caches
     }
 
     /// Whether a request for these rows is waiting to be sent.
@@ -264,7 +263,7 @@ impl Link {
     /// Whether there may be a message to send, other than a goodbye.
     pub(crate) fn has_something(&self) -> bool {
         let asks = self.probe.is_some() || !self.wants.is_empty() || !self.prunes.is_empty();
-        asks || self.digest.is_some() || !self.seen_due.is_empty() || !self.due.is_empty()
+        asks || self.digest.is_some() || !self.due.is_empty()
     }
 
     /// The rows of a stream have changed.
@@ -301,9 +300,7 @@ impl Link {
     /// The number of entries in all maps.
     pub(crate) fn entries(&self) -> usize {
         let digests = self.digest_marks.len() + self.peer_progress.len() + self.behind.len() + self.compared.len();
-        let seen = |vectors: &BTreeMap<StructureId, Vector>| vectors.values().map(Vector::len).sum::<usize>();
-        let seen = seen(&self.seen) + seen(&self.seen_sent) + self.ahead.len() + self.without_values.len();
         let fed = self.feeds.len() + self.due.len() + self.wants.len() + self.asked.len();
-        fed + self.prunes.len() + self.pruned.len() + digests + seen
+        fed + self.prunes.len() + self.pruned.len() + digests + self.ahead.len()
     }
 }

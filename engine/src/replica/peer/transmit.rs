@@ -2,8 +2,7 @@
 
 use std::ops::Bound as End;
 
-use tallymesh_schemas::bound::Bound;
-use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, Prune, Seen, StructureDigest};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, Prune, StructureDigest};
 use tallymesh_schemas::{Actor, StructureId, bounds};
 
 use crate::canary::{self, Canary};
@@ -69,7 +68,7 @@ impl Transmission<'_> {
             self.digest(link, run, buf);
             return true;
         }
-        if self.seen(link, buf) || self.delta(link, buf) {
+        if self.delta(link, buf) {
             return true;
         }
         if self.leaving && !link.said_goodbye {
@@ -117,9 +116,7 @@ impl Transmission<'_> {
             structures,
             tombstones,
         };
-        if done {
-            self.schedule_seen(link, &run);
-        } else {
+        if !done {
             link.digest = Some(DigestRun { last, ..run });
         }
         self.output.counters.digests_out += 1;
@@ -160,31 +157,6 @@ impl Transmission<'_> {
         entries
     }
 
-    /// Schedules reports to a peer about the caches that have changed, or after a full digest about all.
-    fn schedule_seen(&self, link: &mut Link, run: &DigestRun) {
-        for (id, held) in self.structures.iter().filter(|(_, held)| held.shared && held.structure.is_cache()) {
-            if run.full || link.seen_sent.get(id) != Some(&held.structure.vector()) {
-                link.seen_due.insert(*id);
-            }
-        }
-    }
-
-    /// Appends this node's progress in a cache to `buf`. Returns whether there was something to report.
-    fn seen(&self, link: &mut Link, buf: &mut Vec<u8>) -> bool {
-        while let Some(id) = link.seen_due.pop_first() {
-            let Some(held) = self.structures.get(&id) else { continue };
-            let vector = held.structure.vector();
-            if vector.len() > bounds::SEEN_ENTRIES {
-                self.output.tally.reached(Bound::SeenEntries);
-                continue;
-            }
-            let entries = vector.values().cloned().collect();
-            link.seen_sent.insert(id, vector);
-            send(&Message::Seen(Seen { structure: id, entries }), buf);
-            return true;
-        }
-        false
-    }
 }
 
 /// Deltas.

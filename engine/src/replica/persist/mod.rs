@@ -13,9 +13,9 @@ pub(crate) mod stored;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tallymesh_schemas::saved::{self, Change, Facts};
-use tallymesh_schemas::{Incarnation, NodeName};
 
 use crate::counter::persist::PersistedExtent;
+use crate::replica::caches::Caches;
 use crate::replica::held::Structures;
 use crate::replica::stream::StreamId;
 
@@ -59,6 +59,8 @@ pub(crate) struct Persistence {
     due: VecDeque<StreamId>,
     gone: Vec<StreamId>,
     facts_due: bool,
+    /// Entries of caches have changed.
+    caches_due: bool,
     /// The stream that is being saved again from the start: its saved rows are incomplete until it is done.
     anew: bool,
     /// Bytes since the last commit.
@@ -67,10 +69,6 @@ pub(crate) struct Persistence {
     out: Option<Step>,
     /// Restored rows that cannot be joined yet: they were written ahead of this node's clock, or their window has not come.
     waiting: Vec<saved::Part>,
-    /// The last run of this node in the saved state, if there was any.
-    last: Option<Incarnation>,
-    /// Peers that have sent a complete digest since then.
-    met: BTreeSet<NodeName>,
 }
 
 impl Persistence {
@@ -89,7 +87,7 @@ impl Persistence {
     }
 
     fn is_handed_out(&self) -> bool {
-        self.due.is_empty() && self.gone.is_empty() && !self.facts_due
+        self.due.is_empty() && self.gone.is_empty() && !self.facts_due && !self.caches_due
     }
 }
 
@@ -100,6 +98,7 @@ impl Persistence {
     pub(crate) fn next_batch(
         &mut self,
         structures: &Structures,
+        caches: &mut Caches,
         facts: impl Fn() -> Facts,
         chunk_bytes: usize,
     ) -> Option<Batch> {
@@ -108,6 +107,7 @@ impl Persistence {
         }
         if self.is_handed_out() {
             self.look_for_changes(structures, &facts());
+            self.caches_due = caches.begin_unit();
         }
         if self.is_handed_out() {
             return None;
@@ -117,8 +117,17 @@ impl Persistence {
         while let Some(part) = self.due.front().filter(|_| bytes < BATCH_BYTES).cloned() {
             bytes += self.save_part(structures, &part, chunk_bytes, &mut batch.changes);
         }
+        while self.due.is_empty() && self.caches_due && bytes < BATCH_BYTES {
+            match caches.next_changes(BATCH_BYTES - bytes) {
+                Some((change, of_entries)) => {
+                    bytes += of_entries;
+                    batch.changes.push(change);
+                }
+                None => self.caches_due = false,
+            }
+        }
         self.bytes += bytes;
-        if self.due.is_empty() {
+        if self.due.is_empty() && !self.caches_due {
             for part in std::mem::take(&mut self.gone) {
                 self.note(&part, None);
                 batch.changes.push(Change::Gone { structure: part.0, actor: part.1 });
@@ -131,7 +140,7 @@ impl Persistence {
             }
         }
         // Changes that replace or belong to other changes are saved together with them.
-        let calm = self.gone.is_empty() && !self.facts_due && !self.anew;
+        let calm = self.gone.is_empty() && !self.facts_due && !self.anew && !self.caches_due;
         batch.complete = self.is_handed_out();
         batch.commit = batch.complete || (calm && self.bytes >= SAVED_BYTES);
         self.out = Some(if batch.commit { Step::Commit } else { Step::Part });
@@ -139,15 +148,18 @@ impl Persistence {
     }
 
     /// The last batch was saved.
-    pub(crate) fn note_saved(&mut self) {
+    pub(crate) fn note_saved(&mut self, caches: &mut Caches) {
         if self.out.take() == Some(Step::Commit) {
             self.end_unit();
+            caches.note_saved();
         }
     }
 
     /// The last batch was not saved, and so nothing of its unit: hands out all of it again.
-    pub(crate) fn note_failed(&mut self) {
+    pub(crate) fn note_failed(&mut self, caches: &mut Caches) {
         self.out = None;
+        caches.note_failed();
+        self.caches_due = false;
         for (part, was) in std::mem::take(&mut self.before) {
             match was {
                 Some(was) => self.copies.insert(part, was),
@@ -218,13 +230,6 @@ impl Persistence {
 
 /// Restoring.
 impl Persistence {
-    /// This node restores the facts of an earlier run of its own. A statement of an operator of this node is of now, not of the
-    /// time while it was away.
-    pub(crate) fn note_restored(&mut self, last: Incarnation, us: NodeName) {
-        self.last = Some(last);
-        self.met.insert(us);
-    }
-
     /// Rows of a stream are saved up to here, and are restored.
     pub(crate) fn note_copy(&mut self, part: StreamId, copied: PersistedExtent) {
         self.copies.insert(part, copied);
@@ -238,22 +243,5 @@ impl Persistence {
     /// The restored rows that could not be joined yet.
     pub(crate) fn take_waiting(&mut self) -> Vec<saved::Part> {
         std::mem::take(&mut self.waiting)
-    }
-
-    /// The last run of this node in the saved state, if there was any.
-    pub(crate) fn last_run(&self) -> Option<Incarnation> {
-        self.last
-    }
-
-    /// Whether a peer has not sent a complete digest since this node restored its state.
-    pub(crate) fn has_to_meet(&self, peer: &NodeName) -> bool {
-        self.last.is_some() && !self.met.contains(peer)
-    }
-
-    /// A peer has sent a complete digest.
-    pub(crate) fn meet(&mut self, peer: &NodeName) {
-        if self.has_to_meet(peer) {
-            self.met.insert(peer.clone());
-        }
     }
 }

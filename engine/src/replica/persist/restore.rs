@@ -1,13 +1,12 @@
 //! Restoring saved state: rows are joined like rows from a peer, as rows of the actor that wrote them.
 
-use tallymesh_schemas::message::{Delta, Tombstone};
+use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, Version, Window};
 
 use crate::canary::{self, Canary};
 use crate::counter::join::Source;
 use crate::counter::persist::PersistedExtent;
-use crate::counter::runs::Dropped;
 use crate::replica::Replica;
 use crate::replica::persist::error::RestoreError;
 use crate::replica::persist::stored::{self, InMemory, SavedRows};
@@ -19,6 +18,8 @@ use crate::time::Now;
 /// What to do with saved rows.
 enum Fate {
     Joins,
+    /// They are entries of a cache in the form of an earlier build.
+    Converts,
     Waits,
     /// Their window is over, or their series is not saved any more.
     Over,
@@ -56,7 +57,7 @@ impl Replica {
                 (known.life, known.reported) = (Life::Left, (node.incarnation, Life::Left));
             }
         }
-        self.persistence.get_or_insert_default().note_restored(facts.incarnation, name);
+        self.keep_state();
     }
 
     /// Restores an actor's rows in a structure, all of them in memory; see [`Replica::restore_rows`].
@@ -94,8 +95,11 @@ impl Replica {
             Fate::Joins => match self.join_saved(now, head, rows)? {
                 Joined::As(copied) => (copied, Taken::Done),
                 Joined::Not => (saved, Taken::Done),
-                Joined::Ahead => (saved, Taken::Waits),
             },
+            Fate::Converts => {
+                self.restore_rows_of_cache(head, rows)?;
+                (saved, Taken::Done)
+            }
             Fate::Waits => (saved, Taken::Waits),
             Fate::Over => (saved, Taken::Done),
             Fate::Stays => return Ok(Taken::Done),
@@ -107,14 +111,6 @@ impl Replica {
 
     /// All saved state was restored.
     pub fn restored(&mut self, now: Now) {
-        for held in self.structures.values().filter(|held| held.structure.is_cache()) {
-            held.structure.settle_registers(now.mono);
-            if !held.shared {
-                // No other node has what the earlier runs had.
-                let before = Incarnation(0)..=Incarnation(self.runs.actor.incarnation.0.saturating_sub(1));
-                held.structure.drop_runs(&self.runs.actor.node, &before, Dropped::Now);
-            }
-        }
         self.runs.note_all_changed();
         self.update_life(now);
     }
@@ -135,6 +131,9 @@ impl Replica {
     fn fate(&self, shape: &Shape) -> Fate {
         if self.structures.contains_key(&shape.id()) {
             return Fate::Joins;
+        }
+        if self.caches.get(shape.id()).is_some() {
+            return Fate::Converts;
         }
         let window = |text: &str| text.parse::<Window>().ok();
         let Some((series, window)) = shape.name.split_once('@').and_then(|(of, at)| Some((of, window(at)?))) else {
@@ -160,27 +159,15 @@ impl Replica {
             return Ok(Joined::Not);
         }
         let Some(held) = self.structures.get(&id) else { return Ok(Joined::Not) };
-        let mut ahead: Option<Version> = None;
-        let mut order = stored::order(rows, |version: Version, bytes: &[u8]| {
-            let row = as_delta(head, (version.previous(), version), bytes);
-            if held.structure.ahead(&row, now.unix_ms).is_some() {
-                ahead = Some(ahead.map_or(version, |first| first.min(version)));
-            }
-        })?;
-        // Only what comes before the first write that is too far ahead is joined, as from a peer.
-        let upto = ahead.map_or(extent.applied, Version::previous);
-        order.retain(|(version, _)| ahead.is_none() || *version <= upto);
-        let has = || held.structure.progress(actor).is_some_and(|have| have.have >= upto);
-        if ahead.is_some() && (order.is_empty() || has()) {
-            return Ok(Joined::Ahead);
-        }
+        let mut order = stored::order(rows)?;
+        order.retain(|(version, _)| *version <= extent.applied);
         let alone = held.structure.admit_saved(actor, extent.since);
         self.runs.note_changed(&actor.node);
         let wrong = |error| RestoreError::Rows { name: name.clone(), actor: actor.clone(), error };
         stored::each_piece(
             rows,
             &order,
-            &Extent { applied: upto, ..*extent },
+            extent,
             |error| wrong(error.into()),
             |piece| {
                 // If a piece has a gap, a peer has already sent later rows of this actor.
@@ -188,12 +175,6 @@ impl Replica {
                 held.structure.apply(&delta, Source::Other, now.mono).map(drop).map_err(wrong)
             },
         )?;
-        if ahead.is_some() {
-            // These rows were never all that the actor had.
-            held.structure
-                .restored(actor, &Extent { applied: upto, complete: Version::ZERO, fingerprint: None, ..*extent });
-            return Ok(Joined::Ahead);
-        }
         match held.structure.restored(actor, extent) {
             Some(copied) => Ok(Joined::As(copied)),
             // A peer has sent rows of this actor as well, or some rows were restored earlier.
@@ -234,32 +215,9 @@ enum Joined {
     As(PersistedExtent),
     /// They are not here: they are forgotten, or of no use any more.
     Not,
-    /// Some were written too far ahead of this node's clock. Those before the first of these are joined.
-    Ahead,
-}
-
-/// Forgetting that happened while this node was away.
-impl Replica {
-    /// Whether a peer's tombstone may be from the time when this node was away, so that this node's rows come from saved state.
-    /// The other nodes have retired rows since then without waiting for this node.
-    pub(crate) fn was_away(&self, peer: &NodeName) -> bool {
-        let persistence = self.persistence.as_ref();
-        persistence.is_some_and(|persistence| persistence.has_to_meet(peer)) && time_away_is_considered()
-    }
-
-    /// Whether a tombstone shows that this node was forgotten while it was away.
-    pub(crate) fn was_forgotten(&self, tombstone: &Tombstone) -> bool {
-        let last = self.persistence.as_ref().and_then(|persistence| persistence.last_run());
-        tombstone.node == self.runs.actor.node && last.is_some_and(|last| tombstone.incarnation >= last)
-    }
 }
 
 /// Whether a restored run may be a continuation of the run that saved it.
 fn saved_run_is_continued() -> bool {
     canary::broken(Canary::RunTakenUp)
-}
-
-/// Whether this node treats nodes that were forgotten while it was away in another way than nodes that are forgotten now.
-fn time_away_is_considered() -> bool {
-    !canary::broken(Canary::StaleTakenOver)
 }

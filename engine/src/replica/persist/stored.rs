@@ -66,16 +66,12 @@ impl SavedRows for InMemory {
     }
 }
 
-/// The order of the rows of a part. `look` sees each row once, in any order.
+/// The order of the rows of a part.
 pub(crate) fn order<R: SavedRows>(
     rows: &R,
-    mut look: impl FnMut(Version, &[u8]),
 ) -> Result<Vec<(Version, u32)>, R::Error> {
     let mut order = Vec::new();
-    rows.each_row(&mut |slot, version, bytes| {
-        look(version, bytes);
-        order.push((version, slot));
-    })?;
+    rows.each_row(&mut |slot, version, _| order.push((version, slot)))?;
     order.sort_unstable();
     Ok(order)
 }

@@ -9,7 +9,6 @@
 
 mod history;
 mod route;
-mod values;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +24,6 @@ pub(crate) struct Relay {
     parents: BTreeMap<StreamId, NodeName>,
     /// Rows of other actors that a peer has asked this node for.
     forwarded: BTreeSet<StreamId>,
-    /// Cache rows whose sender sent them without a value and is gone, and for how many digest intervals.
-    awaiting_values: BTreeMap<StreamId, u32>,
     /// Rows of other actors, from before the start of this node's copy, that a peer has asked this node for.
     wanted_history: BTreeSet<StreamId>,
 }
@@ -84,24 +81,11 @@ impl Relay {
         std::mem::take(&mut self.wanted_history)
     }
 
-    /// Waits again, from the beginning, for the missing values of these rows.
-    pub(crate) fn await_values(&mut self, parts: impl IntoIterator<Item = StreamId>) {
-        self.awaiting_values.extend(parts.into_iter().map(|part| (part, 0)));
-    }
-
-    /// As [`Relay::await_values`], but rows that are awaited already keep their turn.
-    pub(crate) fn keep_awaiting<'a>(&mut self, parts: impl IntoIterator<Item = &'a StreamId>) {
-        for part in parts {
-            self.awaiting_values.entry(part.clone()).or_insert(0);
-        }
-    }
-
     /// Removes all bookkeeping about the streams that are `gone`.
     pub(crate) fn forget(&mut self, gone: impl Fn(&StreamId) -> bool) {
         self.parents.retain(|part, _| !gone(part));
         self.forwarded.retain(|part| !gone(part));
         self.wanted_history.retain(|part| !gone(part));
-        self.awaiting_values.retain(|part, _| !gone(part));
     }
 
     /// The number of entries about rows that peers have asked this node for.

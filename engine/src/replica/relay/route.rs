@@ -43,11 +43,9 @@ impl Replica {
         }
     }
 
-    /// Asks a new parent for the missing rows, and for values of earlier rows that the previous parent did not have.
+    /// Asks a new parent for the missing rows.
     fn graft(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
-        let lacking = self.structures.get(&part.0).and_then(|held| held.structure.missing_value(&part.1));
-        let after = lacking.map_or(have.have, |before| before.max(have.since).min(have.have));
-        self.want(peer, part, Request::Rows { since: have.since, after });
+        self.want(peer, part, Request::Rows { since: have.since, after: have.have });
     }
 
     /// Replaces a parent that has no link any more or cannot help: the peer that reports the highest version becomes the

@@ -42,9 +42,7 @@ impl Replica {
 
     /// A tombstone has come from `reporter`.
     pub(crate) fn add_tombstone(&mut self, now: Now, tombstone: Tombstone, reporter: NodeName) {
-        let away = self.was_away(&reporter);
-        let reason = if away { DropReason::ForgottenBefore } else { DropReason::Forgotten };
-        self.apply_tombstone(now, Received { tombstone, reporter, reason });
+        self.apply_tombstone(now, Received { tombstone, reporter });
     }
 
     pub(crate) fn apply_tombstone(&mut self, now: Now, received: Received) {
@@ -55,7 +53,7 @@ impl Replica {
         let (key, whole) = (received.key(), received.is_whole());
         let first = !self.runs.tombstones.contains_key(&key);
         self.renew_if_buried(now, &received);
-        let Received { tombstone, reason, .. } = received;
+        let Received { tombstone, .. } = received;
         if tombstone.node == self.runs.actor.node && tombstone.incarnation >= self.runs.actor.incarnation {
             // Not applied yet: the sender repeats the tombstone.
             return;
@@ -66,7 +64,7 @@ impl Replica {
         }
         let (node, runs) = (tombstone.node.clone(), tombstone.from..=tombstone.incarnation);
         self.runs.tombstones.insert(key, tombstone);
-        self.drop_runs(&node, &runs, reason);
+        self.drop_runs(&node, &runs, DropReason::Forgotten);
         if whole {
             self.runs.remove_node(&node, &runs);
         }
@@ -78,21 +76,11 @@ impl Replica {
         }
     }
 
-    /// A tombstone of this node's own name: if it voids this run, or shows that this node was forgotten while it was away, this
-    /// node renews as another run.
+    /// A tombstone of this node's own name: if it voids this run, this node renews as another run.
     fn renew_if_buried(&mut self, now: Now, received: &Received) {
-        let Received { tombstone, reporter, reason } = received;
-        let whole = received.is_whole();
-        let away = *reason == DropReason::ForgottenBefore;
-        let forgotten = whole && away && self.was_forgotten(tombstone);
-        if tombstone.node != self.runs.actor.node
-            || !(forgotten || tombstone.incarnation >= self.runs.actor.incarnation)
-        {
-            return;
-        }
-        if whole {
-            self.renew_after_forget(now, tombstone.incarnation, reporter);
-        } else {
+        let Received { tombstone, reporter } = received;
+        let us = &self.runs.actor;
+        if tombstone.node == us.node && tombstone.incarnation >= us.incarnation {
             self.conflict(now, tombstone.incarnation, reporter);
         }
     }

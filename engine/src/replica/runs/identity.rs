@@ -2,8 +2,6 @@
 
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
-use crate::counter::keep::Keep;
-use crate::counter::structure::Structure;
 use crate::replica::Replica;
 use crate::replica::report::Event;
 use crate::replica::runs::succession::Claim;
@@ -19,24 +17,14 @@ impl Replica {
     /// # Errors
     /// [`NoSuchRun`] when the last possible run has been reached: no run is ever begun twice. Nothing is changed then.
     pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Result<Actor, NoSuchRun> {
-        self.renew_with(now, at_least, Structure::renew)
-    }
-
-    fn renew_with(
-        &mut self,
-        now: Now,
-        at_least: Incarnation,
-        renew: impl Fn(&Structure, Actor),
-    ) -> Result<Actor, NoSuchRun> {
         let was = self.runs.begin_run(now, at_least)?;
         let actor = &self.runs.actor;
         for held in self.structures.values_mut() {
-            // Another node cannot have retired rows of a structure that is not shared.
-            let renew: &dyn Fn(&Structure, Actor) = if held.shared { &renew } else { &Structure::renew };
-            renew(&held.structure, actor.clone());
-            held.round = None;
+            held.structure.renew(actor.clone());
             held.flushed = held.structure.head();
         }
+        let actor = actor.clone();
+        self.renew_caches(&actor);
         let begun = actor.incarnation;
         let earlier = |(_, actor): &StreamId| actor.node == was.node && actor.incarnation < begun;
         for link in self.peers.links.values_mut() {
@@ -58,7 +46,7 @@ impl Replica {
         if by < self.runs.actor.incarnation {
             return;
         }
-        let claim = Claim { by, peer: peer.clone(), forgotten: None };
+        let claim = Claim { by, peer: peer.clone() };
         if *peer != self.runs.actor.node {
             self.claim(now, claim);
         } else if by.next().is_ok() {
@@ -70,13 +58,7 @@ impl Replica {
 
     /// Another process writes under this node's name: reports it and renews as a higher run (I1).
     pub(crate) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
-        self.claim(now, Claim { by, peer: peer.clone(), forgotten: None });
-    }
-
-    /// Another node has forgotten this node, which is alive. Its caches start over, because the others retired rows without
-    /// waiting for it. A run that is later than the forgotten ones keeps what it has written.
-    pub(crate) fn renew_after_forget(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
-        self.claim(now, Claim { by, peer: peer.clone(), forgotten: Some(by) });
+        self.claim(now, Claim { by, peer: peer.clone() });
     }
 
     /// The only way in which other members make this node renew as another run.
@@ -110,7 +92,7 @@ impl Replica {
             return;
         }
         if let Some(claim) = self.runs.succession.take()
-            && (claim.by >= self.runs.actor.incarnation || claim.forgotten.is_some())
+            && claim.by >= self.runs.actor.incarnation
         {
             self.supersede(now, claim);
         }
@@ -120,16 +102,7 @@ impl Replica {
     fn supersede(&mut self, now: Now, claim: Claim) {
         let was = self.runs.actor.clone();
         let at_least = Incarnation(claim.by.0.saturating_add(1));
-        let renewed = match claim.forgotten {
-            None => self.renew_with(now, at_least, Structure::renew),
-            Some(forgotten) => {
-                let keep = if was.incarnation > forgotten { Keep::OwnWrites } else { Keep::Nothing };
-                self.renew_with(now, at_least, |structure, actor| {
-                    if structure.is_cache() { structure.start_over(actor, keep) } else { structure.renew(actor) }
-                })
-            }
-        };
-        match renewed {
+        match self.renew(now, at_least) {
             Ok(run) => {
                 self.runs.succession.changed(now.mono);
                 self.output.counters.conflicts += 1;

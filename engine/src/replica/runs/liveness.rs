@@ -7,7 +7,6 @@ use std::ops::RangeInclusive;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId};
 
 use crate::canary::{self, Canary};
-use crate::counter::runs::Dropped;
 use crate::counter::structure::Structure;
 use crate::limiter::reach::Reach;
 use crate::replica::Replica;
@@ -130,10 +129,9 @@ impl Replica {
     /// Drops the rows of some runs of a node.
     pub(crate) fn drop_runs(&mut self, node: &NodeName, runs: &RangeInclusive<Incarnation>, reason: DropReason) {
         let forgotten = reason != DropReason::Superseded;
-        let when = if reason == DropReason::ForgottenBefore { Dropped::WhileAway } else { Dropped::Now };
         let mut dropped = Vec::new();
         for held in self.structures.values().filter(|held| forgotten || is_superseded(&held.structure)) {
-            dropped.extend(held.structure.drop_runs(node, runs, when));
+            dropped.extend(held.structure.drop_runs(node, runs));
         }
         dropped.sort();
         dropped.dedup();

@@ -6,8 +6,6 @@ mod identity;
 pub(crate) mod life;
 mod liveness;
 pub(crate) mod node;
-mod retire;
-pub(crate) mod round;
 pub(crate) mod succession;
 pub(crate) mod tombstone;
 mod word;

@@ -32,16 +32,12 @@ pub(crate) struct Claim {
     pub(crate) by: Incarnation,
     /// The peer that reports it; this node's own name if the reporter is a process that holds its key.
     pub(crate) peer: NodeName,
-    /// The run up to which this node was forgotten, if that is the reason for the claim.
-    pub(crate) forgotten: Option<Incarnation>,
 }
 
 impl Claim {
     /// Joins two claims: a run that is later than both satisfies both.
     fn join(self, other: Self) -> Self {
-        let forgotten = self.forgotten.max(other.forgotten);
-        let higher = if other.by > self.by { other } else { self };
-        Self { forgotten, ..higher }
+        if other.by > self.by { other } else { self }
     }
 }
 

@@ -12,11 +12,8 @@ pub(crate) const FORGOTTEN_BEFORE: Incarnation = Incarnation(1);
 pub(crate) enum DropReason {
     /// A later run supersedes them: this node drops their gauges.
     Superseded,
-    /// They are forgotten: this node drops all their rows and republishes the visible values of their caches as its own.
+    /// They are forgotten: this node drops all their rows. Entries of caches stay.
     Forgotten,
-    /// They were forgotten while this node was away. Other nodes already republished the visible cache values of that time.
-    /// This node republishes only the values that came since.
-    ForgottenBefore,
 }
 
 /// A tombstone as this node received it. If its node has a link to this node, it may have to wait until the node is in its next
@@ -26,8 +23,6 @@ pub(crate) struct Received {
     pub(crate) tombstone: Tombstone,
     /// The peer that sent it; this node's own name if it is of this node or of its saved state.
     pub(crate) reporter: NodeName,
-    /// Whether its runs were forgotten while this node was away.
-    pub(crate) reason: DropReason,
 }
 
 impl Received {

@@ -13,7 +13,6 @@ use std::collections::BTreeSet;
 use tallymesh_schemas::message::Digest;
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 
-use crate::counter::runs::Dropped;
 use crate::replica::Replica;
 use crate::replica::peer::request::Request;
 use crate::replica::runs::life::{Life, RunStatus};
@@ -97,7 +96,8 @@ impl Replica {
     }
 
     fn has_nothing_of(&self, node: &NodeName) -> bool {
-        self.structures.values().all(|held| held.structure.has_nothing_of(node))
+        let of_caches = self.caches.iter().all(|(_, held)| held.cache.latest(node).is_none());
+        of_caches && self.structures.values().all(|held| held.structure.has_nothing_of(node))
     }
 
     fn forget_names(&mut self, names: &BTreeSet<NodeName>) {
@@ -108,7 +108,7 @@ impl Replica {
         for name in names {
             self.runs.nodes.remove(name);
             self.runs.note_changed(name);
-            self.structures.values().for_each(|held| drop(held.structure.drop_runs(name, &all, Dropped::Now)));
+            self.structures.values().for_each(|held| drop(held.structure.drop_runs(name, &all)));
         }
         self.forget_streams(|(_, actor)| names.contains(&actor.node));
     }

@@ -1,5 +1,6 @@
 //! Verification: compares the copies of all members with each owner's rows.
 
+mod caches;
 pub(crate) mod found;
 pub(crate) mod rounds;
 
@@ -28,6 +29,7 @@ impl Replica {
         if let Some(link) = self.peers.links.get_mut(peer) {
             link.digest = Some(DigestRun { full: true, answers: nonce, last: None });
         }
+        self.report_caches(peer);
     }
 
     /// Whether every linked peer has answered a probe.
@@ -53,13 +55,14 @@ impl Replica {
     pub(crate) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
         let mut found = self.members_of(first);
         found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
-        found.structures = self.structures.values().filter(|held| held.is_compared()).count();
+        found.structures = self.structures.values().filter(|held| held.is_compared()).count() + self.caches.shared();
         let copies = self.copies(nonce);
         let actors: BTreeSet<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
         found.actors = actors.len();
         for (part, holders) in &copies {
             self.compare(part, holders, nonce, &mut found);
         }
+        self.compare_caches(nonce, &mut found);
         found
     }
 
