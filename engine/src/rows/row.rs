@@ -72,6 +72,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::keyspace::hash::key_hash;
 
     /// The successive states of one writer's row.
     fn history() -> impl Strategy<Value = Vec<Row>> {

@@ -119,9 +119,8 @@ impl Succession {
 mod tests {
     use super::*;
 
-    fn claim(by: u64, forgotten: Option<u64>) -> Claim {
-        let peer = NodeName::new(&format!("p{by}")).unwrap();
-        Claim { by: Incarnation(by), peer, forgotten: forgotten.map(Incarnation) }
+    fn claim(by: u64) -> Claim {
+        Claim { by: Incarnation(by), peer: NodeName::new(&format!("p{by}")).unwrap() }
     }
 
     /// The times of changes if there is a claim at every moment.
@@ -177,12 +176,12 @@ mod tests {
         let mut succession = Succession::default();
         assert_eq!(succession.due(), Time::NEVER);
         succession.changed(Time(0));
-        assert!(succession.wait(Time(1), claim(7, None)), "the first is reported");
-        assert!(!succession.wait(Time(2), claim(9, None)));
-        assert!(!succession.wait(Time(3), claim(8, Some(4))));
+        assert!(succession.wait(Time(1), claim(7)), "the first is reported");
+        assert!(!succession.wait(Time(2), claim(9)));
+        assert!(!succession.wait(Time(3), claim(8)));
         assert_eq!(succession.due(), Time(0).after(SHORTEST));
-        let joined = succession.take_with(claim(2, None));
-        assert_eq!((joined.by, joined.forgotten), (Incarnation(9), Some(Incarnation(4))));
+        let joined = succession.take_with(claim(2));
+        assert_eq!(joined.by, Incarnation(9));
         assert_eq!(joined.peer.as_str(), "p9");
         assert_eq!(succession.due(), Time::NEVER);
     }
