@@ -83,7 +83,7 @@ mod shape;
 mod time;
 mod wake;
 
-pub use crate::cache::handle::{Cache, CacheEntry, CacheError, CacheValue};
+pub use crate::cache::handle::{Cache, CacheEntry, CacheError, CacheValue, HeldEntry};
 pub use crate::counter::admission::HoldError;
 pub use crate::counter::gauge_cache::GaugeCache;
 pub use crate::counter::inspect::Held;

@@ -4,9 +4,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use tallymesh_engine::{Cache, CacheError, Held, Stamp};
-use tallymesh_schemas::message::Tombstone;
-use tallymesh_schemas::{Incarnation, NodeName, StructureName, bounds};
+use tallymesh_engine::{Cache, CacheError, Stamp};
+use tallymesh_schemas::{Actor, StructureName, bounds};
 
 use crate::check::seen::EVERYTHING;
 use crate::truth::RunId;
@@ -44,9 +43,6 @@ pub struct Writes {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SeenWrites {
     latest: BTreeMap<CacheKey, Stamp>,
-    /// Writes that may be lost. A node still reads them while their key has rows. They count again only when a row carries
-    /// them.
-    doubtful: BTreeMap<CacheKey, Stamp>,
 }
 
 impl SeenWrites {
@@ -54,56 +50,10 @@ impl SeenWrites {
         self.latest.get(at)
     }
 
-    /// Keeps only some of the latest writes.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&CacheKey, Stamp) -> bool) {
-        self.latest.retain(|at, stamp| keep(at, *stamp));
-    }
-
-    /// Those of the restored writes that are still the latest may be lost.
-    fn doubt(&mut self, taken_back: &Self) {
-        for (at, stamp) in &taken_back.latest {
-            if self.latest.get(at) == Some(stamp) {
-                self.latest.remove(at);
-                self.doubtful.insert(at.clone(), *stamp);
-            }
-        }
-    }
-
-    /// Records a write, or a removal, that the node reads. `told` says whether a row carries it. A stamp that no clock can have
-    /// issued may have been taken back.
-    fn note(&mut self, at: CacheKey, stamp: Stamp, believable: impl Fn(&Stamp) -> bool, told: impl FnOnce() -> bool) {
-        if self.doubtful.get(&at) == Some(&stamp) {
-            if !told() {
-                return;
-            }
-            self.doubtful.remove(&at);
-        }
+    /// Records an entry that the node holds. A stamp that no clock can have issued may have been taken back.
+    fn note(&mut self, at: CacheKey, stamp: Stamp, believable: impl Fn(&Stamp) -> bool) {
         let latest = self.latest.entry(at).or_default();
         *latest = if believable(latest) { stamp.max(*latest) } else { stamp };
-    }
-}
-
-/// What a process has restored from its disk. It is valid until the process learns that a node was forgotten, or has renewed,
-/// while the process was away.
-#[derive(Debug, Clone)]
-pub(crate) struct TakenBack {
-    pub(crate) seen: SeenWrites,
-    pub(crate) tombstones: Vec<Tombstone>,
-}
-
-impl TakenBack {
-    /// Checks the tombstones that are known now. If there is a new one, the restored writes may be lost and leave `seen`: other
-    /// nodes have republished the values of a forgotten node. If the node itself was forgotten, it starts over.
-    pub(crate) fn hear(&mut self, node: &NodeName, tombstones: &[Tombstone], seen: &mut SeenWrites) {
-        if *tombstones == self.tombstones {
-            return;
-        }
-        seen.doubt(&self.seen);
-        let new = tombstones.iter().filter(|tombstone| !self.tombstones.contains(tombstone));
-        if new.into_iter().any(|tombstone| tombstone.node == *node && tombstone.from <= Incarnation(1)) {
-            *seen = SeenWrites::default();
-        }
-        self.tombstones = tombstones.to_vec();
     }
 }
 
@@ -204,23 +154,25 @@ impl Moment {
 pub(crate) struct SimCache {
     pub(crate) cache: Cache,
     pub(crate) writes: Rc<RefCell<Writes>>,
-    /// What the structure held, and the clock's reading, when the last check passed.
-    right: (Vec<Held>, u64),
+    /// What the cache held, and the clock's reading, when the last check passed.
+    right: Option<(State, u64)>,
     looks: u64,
+}
+
+/// What a cache holds, in short: the writes taken in, keys and sum.
+type State = (Vec<(Actor, u64)>, usize, u64);
+
+fn state(cache: &Cache) -> State {
+    (cache.seen(), cache.held(), cache.fingerprint(0))
 }
 
 impl SimCache {
     pub(crate) fn new(cache: Cache, writes: Rc<RefCell<Writes>>) -> Self {
-        Self { cache, writes, right: (Vec::new(), 0), looks: 0 }
-    }
-
-    /// Forgets everything that was seen of it.
-    pub(crate) fn start_over(&mut self) {
-        self.right.0.clear();
+        Self { cache, writes, right: None, looks: 0 }
     }
 
     pub(crate) fn name(&self) -> &StructureName {
-        &self.cache.structure().spec().name
+        &self.cache.spec().name
     }
 
     pub(crate) fn set(
@@ -247,22 +199,6 @@ impl SimCache {
     }
 }
 
-/// The writes that a process was seen to have and has a row of. Only these can be saved. A value has no row while the rows of
-/// its run are dropped already and those of the successor have not arrived.
-pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &SeenWrites) -> SeenWrites {
-    let mut told = SeenWrites::default();
-    for sim in caches {
-        let structure = sim.cache.structure();
-        for (key, row) in structure.held().iter().flat_map(|held| structure.rows_of(&held.actor)) {
-            let at = (sim.name().clone(), key);
-            if let Some(stamp) = seen.get(&at).filter(|seen| **seen <= row.stamp()) {
-                told.latest.insert(at, *stamp);
-            }
-        }
-    }
-    told
-}
-
 /// Whether a stamp is no further ahead of a clock than a node accepts.
 pub(crate) fn is_reached(stamp: Stamp, unix_ms: u64) -> bool {
     stamp.unix_ms() <= unix_ms + bounds::MAX_DRIFT.as_millis() as u64
@@ -272,64 +208,54 @@ pub(crate) fn is_reached(stamp: Stamp, unix_ms: u64) -> bool {
 /// only grows. Every [`EVERYTHING`]th call runs [`look`] in any case.
 pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
     sim.looks += 1;
-    let structure = sim.cache.structure();
-    let (held, at) = &sim.right;
-    let same = structure.pending() == 0 && unix_ms >= *at && structure.held() == *held;
+    let now = state(&sim.cache);
+    let same = sim.right.as_ref().is_some_and(|(right, at)| unix_ms >= *at && *right == now);
     let everything = sim.looks.is_multiple_of(EVERYTHING);
-    if same && !everything && !held.iter().any(|held| held.replacing) {
+    if same && !everything {
         return Ok(());
     }
     if everything { look(sim, seen, unix_ms) } else { reads(sim, seen, unix_ms) }?;
-    sim.right = (sim.cache.structure().held(), unix_ms);
+    sim.right = Some((now, unix_ms));
     Ok(())
 }
 
-/// Checks a cache of a process: [`reads`], and its aggregates match its rows.
+/// Checks a cache of a process: [`reads`], and its aggregates match its entries.
 ///
 /// # Errors
 /// Says what does not hold.
 pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
-    sim.cache.structure().audit().map_err(|what| format!("{}: {what}", sim.name()))?;
+    sim.cache.audit().map_err(|what| format!("{}: {what}", sim.name()))?;
     reads(sim, seen, unix_ms)
 }
 
-/// Every value that is read was written, and no superseded write returns on this node.
+/// Every value that is held was written, and no superseded write returns on this node.
 fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
     let (cache, name) = (&sim.cache, sim.name());
     let writes = sim.writes.borrow();
     // A stamp from the time when this node's clock was far ahead may have been taken back.
     let believable = |stamp: &Stamp| is_reached(*stamp, unix_ms);
-    let entries = cache.entries(None, usize::MAX, 0);
-    for entry in &entries {
-        let written = writes.of(name, &entry.key).iter();
-        // If its writer's clock was ahead, or seemed to be, the write was republished with an earlier stamp than the
-        // acknowledged one.
-        let same = written.filter(|written| written.value.as_deref() == Some(&entry.value[..]));
-        let same = same.filter(|written| written.stamp >= entry.stamp && written.expires_ms == entry.expires_ms);
-        let Some(written) = same.map(|written| written.stamp).max() else {
-            return Err(format!("{name}: nobody wrote what {:02x?} reads: {entry:?}", entry.key));
-        };
-        let latest = seen.get(&(name.clone(), entry.key.clone())).filter(|stamp| believable(stamp));
-        let contested = |stamp: Stamp| writes.is_contested(name, &entry.key, stamp);
-        let later = |latest: Stamp| latest > written && writes.taken_back(name, &entry.key).least(latest) > written;
-        if let Some(latest) = latest.filter(|latest| later(**latest) && !contested(**latest)) {
-            return Err(format!(
-                "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",
-                entry.key, entry.stamp
-            ));
+    for entry in cache.held_entries(None, usize::MAX) {
+        let at = (name.clone(), entry.key.clone());
+        if let Some(value) = &entry.value {
+            let written = writes.of(name, &entry.key).iter();
+            // If its writer's clock was ahead, or seemed to be, the write was written again with an earlier stamp than the
+            // acknowledged one.
+            let same = written.filter(|written| written.value.as_deref() == Some(&value[..]));
+            let same = same.filter(|written| written.stamp >= entry.stamp && written.expires_ms == entry.expires_ms);
+            let Some(written) = same.map(|written| written.stamp).max() else {
+                return Err(format!("{name}: nobody wrote what {:02x?} reads: {entry:?}", entry.key));
+            };
+            let latest = seen.get(&at).filter(|stamp| believable(stamp));
+            let contested = |stamp: Stamp| writes.is_contested(name, &entry.key, stamp);
+            let later = |latest: Stamp| latest > written && writes.taken_back(name, &entry.key).least(latest) > written;
+            if let Some(latest) = latest.filter(|latest| later(**latest) && !contested(**latest)) {
+                return Err(format!(
+                    "{name}: {:02x?} reads what was written at {:?}, and had {latest:?}",
+                    entry.key, entry.stamp
+                ));
+            }
         }
-    }
-    let structure = cache.structure();
-    let actors: Vec<_> = structure.held().into_iter().map(|held| held.actor).collect();
-    for entry in entries {
-        let stamp = entry.stamp;
-        let tells = |actor| structure.rows_of(actor).iter().any(|(key, row)| *key == entry.key && row.stamp() == stamp);
-        let told = || actors.iter().any(tells);
-        seen.note((name.clone(), entry.key.clone()), stamp, believable, told);
-    }
-    for actor in &actors {
-        let removed = structure.rows_of(actor).into_iter().filter(|(_, row)| row.content() == 0);
-        removed.for_each(|(key, row)| seen.note((name.clone(), key), row.stamp(), believable, || true));
+        seen.note(at, entry.stamp, believable);
     }
     Ok(())
 }
@@ -350,26 +276,5 @@ mod tests {
         assert_eq!([5, 12, 50, 60, 65, 70].map(|stamp| least(&writes, stamp)), [5, 12, 12, 12, 65, 70]);
         writes.end(0);
         assert_eq!(least(&writes, 60), 10, "nobody may have got the writes of a process that has ended");
-    }
-
-    #[test]
-    fn what_was_taken_back_and_may_be_gone_counts_again_once_a_row_tells_it() {
-        let at = (StructureName::new("sessions").unwrap(), b"key".to_vec());
-        let note = |seen: &mut SeenWrites, stamp, told| seen.note(at.clone(), Stamp(stamp), |_| true, || told);
-        let mut taken_back = SeenWrites::default();
-        note(&mut taken_back, 7, true);
-        let mut seen = taken_back.clone();
-        seen.doubt(&taken_back);
-        note(&mut seen, 7, false);
-        assert_eq!(seen.get(&at), None);
-        note(&mut seen, 7, true);
-        assert_eq!(seen.get(&at), Some(&Stamp(7)));
-
-        // Later writes were never on the disk.
-        note(&mut seen, 9, false);
-        seen.doubt(&taken_back);
-        assert_eq!(seen.get(&at), Some(&Stamp(9)));
-        note(&mut seen, 7, false);
-        assert_eq!(seen.get(&at), Some(&Stamp(9)));
     }
 }

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::replica::Batch;
-use tallymesh_engine::{Stamp, Time};
-use tallymesh_schemas::rows::{RowReader, RowState};
-use tallymesh_schemas::saved::{self, Change, Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Class, StructureId, StructureName, Version};
+use tallymesh_engine::Time;
+use tallymesh_schemas::saved::{self, CacheContexts, Change, Extent, Facts, Part, Row, Shape};
+use tallymesh_schemas::{Actor, StructureId};
 
-use crate::caches::{CacheKey, SeenWrites, is_reached};
+use crate::caches::SeenWrites;
 
 /// Earlier states of a disk that are kept, so that it can be set back to one of them.
 const REMEMBERED: usize = 64;
@@ -20,11 +19,20 @@ struct Rows {
     rows: BTreeMap<u32, Row>,
 }
 
+/// A saved cache.
+#[derive(Debug, Clone)]
+pub(crate) struct SavedCache {
+    pub(crate) shape: Shape,
+    pub(crate) entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) contexts: CacheContexts,
+}
+
 /// The saved state at one moment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Saved {
     pub(crate) facts: Facts,
     parts: BTreeMap<(StructureId, Actor), Rows>,
+    caches: BTreeMap<StructureId, SavedCache>,
     /// What the caches were seen to have when the current full save began.
     pub(crate) seen: SeenWrites,
 }
@@ -47,6 +55,26 @@ impl Saved {
                 });
                 split.unwrap_or_else(|error| panic!("a replica writes what can be read: {error}"));
             }
+            Change::Entries { shape, anew, entries, contexts } => {
+                let fresh = || SavedCache {
+                    shape: shape.clone(),
+                    entries: BTreeMap::new(),
+                    contexts: CacheContexts::default(),
+                };
+                let cache = self.caches.entry(shape.id()).or_insert_with(fresh);
+                if *anew {
+                    cache.entries.clear();
+                }
+                for (key, entry) in entries {
+                    match entry {
+                        Some(entry) => drop(cache.entries.insert(key.clone(), entry.clone())),
+                        None => drop(cache.entries.remove(key)),
+                    }
+                }
+                if let Some(contexts) = contexts {
+                    cache.contexts = contexts.clone();
+                }
+            }
         }
     }
 
@@ -60,42 +88,9 @@ impl Saved {
         })
     }
 
-    /// What the caches were seen to have, without the writes that wait when a process restores them and its clock shows
-    /// `unix_ms`. In each run's rows of a cache, the first write that is too far ahead of that clock waits, and all that follow
-    /// it.
-    pub(crate) fn restored(&self, unix_ms: u64) -> SeenWrites {
-        let (mut joined, mut waiting) = (BTreeMap::new(), BTreeMap::new());
-        for part in self.parts().filter(|part| part.shape.class == Class::Cache) {
-            let Ok(name) = StructureName::new(&part.shape.name) else { continue };
-            let mut rows: Vec<_> = part.rows.iter().filter_map(key_and_stamp).collect();
-            rows.sort_unstable();
-            let first = rows.iter().position(|(.., stamp)| !is_reached(*stamp, unix_ms)).unwrap_or(rows.len());
-            for (at, (_, key, stamp)) in rows.into_iter().enumerate() {
-                let latest = if at < first { &mut joined } else { &mut waiting };
-                let known: &mut Stamp = latest.entry((name.clone(), key)).or_default();
-                *known = stamp.max(*known);
-            }
-        }
-        let states =
-            |of: &BTreeMap<CacheKey, Stamp>, at: &CacheKey, seen| of.get(at).is_some_and(|stamp| *stamp >= seen);
-        let mut restored = self.seen.clone();
-        restored.retain(|at, seen| states(&joined, at, seen) || !states(&waiting, at, seen));
-        restored
-    }
-}
-
-/// Whether one of these saved rows is too far ahead of a clock.
-pub(crate) fn waits(rows: &[Row], unix_ms: u64) -> bool {
-    rows.iter().filter_map(key_and_stamp).any(|(.., stamp)| !is_reached(stamp, unix_ms))
-}
-
-/// The version, the key and the stamp of a saved row.
-fn key_and_stamp(row: &Row) -> Option<(Version, Vec<u8>, Stamp)> {
-    let mut reader = RowReader::new(&row.bytes, row.version.previous());
-    match reader.next_row().ok()??.state {
-        RowState::Live { key, added, .. } => Some((row.version, key?.to_vec(), Stamp(added))),
-        RowState::Content { key, stamp, .. } => Some((row.version, key?.to_vec(), Stamp(stamp))),
-        RowState::Vacant => None,
+    /// The saved caches.
+    pub(crate) fn caches(&self) -> impl Iterator<Item = &SavedCache> {
+        self.caches.values()
     }
 }
 
@@ -106,6 +101,8 @@ pub(crate) struct Disk {
     /// The saved state with writes that are not complete yet.
     draft: Saved,
     earlier: Vec<(Time, Saved)>,
+    /// A full save is in progress.
+    saves: bool,
     /// Nothing can be written.
     pub(crate) full: bool,
 }
@@ -115,19 +112,24 @@ impl Disk {
     pub(crate) fn begin(&mut self, facts: Facts) {
         self.saved.facts = facts;
         self.draft = self.saved.clone();
+        self.saves = false;
     }
 
-    /// A full save begins; its process was seen to have these writes.
-    pub(crate) fn note(&mut self, seen: SeenWrites) {
-        self.draft.seen = seen;
+    /// A process saves, and was seen to have these writes. They count if this begins a full save.
+    pub(crate) fn note(&mut self, seen: &SeenWrites) {
+        if !self.saves {
+            self.draft.seen = seen.clone();
+        }
     }
 
     /// Writes a batch. Returns whether it could.
     pub(crate) fn write(&mut self, at: Time, batch: &Batch) -> bool {
         if self.full {
             self.draft = self.saved.clone();
+            self.saves = false;
             return false;
         }
+        self.saves = !batch.complete;
         batch.changes.iter().for_each(|change| self.draft.write(change));
         if batch.commit {
             if self.earlier.len() == REMEMBERED {

@@ -8,7 +8,7 @@ use tallymesh_engine::limiter::Limiter;
 use tallymesh_engine::{Life, Now, Replica, Series, Structure, Time};
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window};
 
-use crate::caches::{SeenWrites, SimCache, TakenBack};
+use crate::caches::{SeenWrites, SimCache};
 use crate::check::seen::{Looked, Seen};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -75,8 +75,6 @@ pub struct Process {
     pub(crate) gauges: BTreeMap<StructureName, SimGauge>,
     /// What its caches were seen to have.
     pub(crate) cache_seen: SeenWrites,
-    /// The part of that which it restored from its disk, while it is valid.
-    pub(crate) taken_back: Option<TakenBack>,
     pub(crate) run: RunId,
     /// Its actor at the last check.
     pub(crate) actor: Actor,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::limiter::{Decision, Limiter};
-use tallymesh_engine::{CacheError, Count, HoldError, Now, Replica, Series, Stamp, Structure, Time};
+use tallymesh_engine::{CacheError, CacheValue, Count, HoldError, Now, Replica, Series, Stamp, Structure, Time};
 use tallymesh_schemas::{MaskLimit, NodeName, StructureName, Window, key};
 
 use crate::caches::{Moment, SimCache};
@@ -199,7 +199,7 @@ impl Context<'_> {
     ///
     /// # Panics
     /// When there is no such cache.
-    pub fn get(&self, cache: &str, key: &[u8]) -> Option<Arc<[u8]>> {
+    pub fn get(&self, cache: &str, key: &[u8]) -> Option<CacheValue> {
         self.cache(cache).cache.get(key, self.now.unix_ms)
     }
 

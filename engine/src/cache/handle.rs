@@ -68,6 +68,23 @@ pub struct CacheEntry {
     pub expires_ms: u64,
 }
 
+/// An entry as a node holds it.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct HeldEntry {
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value; `None` when the key was removed or its value has expired.
+    pub value: Option<CacheValue>,
+    /// When it was written.
+    pub stamp: Stamp,
+    /// The run that wrote it.
+    pub actor: Actor,
+    /// The number of the write in that run, from 1. Run and number name the write.
+    pub number: u64,
+    /// When it expires, in milliseconds since 1970; 0 for never.
+    pub expires_ms: u64,
+}
+
 /// Why a write to a cache failed. A failed write changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CacheError {
@@ -243,6 +260,23 @@ impl Cache {
             return;
         }
         while !self.shared.map.write().order_keys(ORDERED) {}
+    }
+
+    /// Returns at most `limit` entries behind `after`, in order of key, as this node holds them: removed and expired ones too.
+    /// As [`Cache::entries`].
+    pub fn held_entries(&self, after: Option<&[u8]>, limit: usize) -> Vec<HeldEntry> {
+        self.order_keys();
+        let map = self.shared.map.read();
+        let behind = map.keys_from(after.map_or(Bound::Unbounded, Bound::Excluded)).take(limit);
+        let held = behind.map(|entry| HeldEntry {
+            key: entry.key().to_vec(),
+            value: CacheValue::of(entry),
+            stamp: entry.stamp,
+            actor: map.writer(entry).clone(),
+            number: entry.number,
+            expires_ms: entry.expires_ms,
+        });
+        held.collect()
     }
 
     /// Number of readable entries. O(1), plus the entries that have expired within the last minute.

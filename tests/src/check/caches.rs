@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::{CacheEntry, Held, Row, Stamp};
-use tallymesh_schemas::{Actor, StructureName, Version, bounds};
+use tallymesh_engine::{CacheEntry, Stamp};
+use tallymesh_schemas::bounds;
 
 use crate::caches::{SimCache, Written};
-use crate::check::open::{Open, compare};
+use crate::check::open::Open;
 use crate::clock::EPOCH_MS;
 use crate::cluster::Cluster;
 use crate::node::{Node, Process};
@@ -18,16 +18,14 @@ fn running(cluster: &Cluster) -> impl Iterator<Item = (&Node, &Process)> {
 /// Lists the differences between the caches and the ledger of acknowledged writes.
 ///
 /// For each key every replica must read the last write that a running process acknowledged, or that any running process was
-/// seen to have. It may also read a later write of a process that has ended, or nothing, if the value of that later write is
-/// lost. If two processes have had one name, the other nodes keep what one of them has; writes that the other one's writes
-/// superseded may be lost with those. No node accepts the writes of a process whose clock is far ahead, nor what follows them,
-/// until that clock is right again.
+/// seen to have. It may also read a later write of a process that has ended. If two processes have had one name, writes of one
+/// of them may be lost. No node accepts the writes of a process whose clock is far ahead until that clock is right again.
 pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
     for spec in &cluster.cache_specs {
         for (node, process) in running(cluster) {
             let sim = &process.caches[&spec.name];
             let mut say = |what: String| open.say(|| format!("{} in {}: {what}", node.label, spec.name));
-            copies(cluster, process, (sim, node.read_clock(cluster.now()).unix_ms), &mut say);
+            contexts(cluster, process, (sim, node.read_clock(cluster.now()).unix_ms), &mut say);
             if spec.snapshot {
                 reads(cluster, node, sim, &mut say);
             }
@@ -35,52 +33,42 @@ pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
     }
 }
 
-/// Every copy of a running owner's rows equals the owner's rows.
-fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u64), say: &mut impl FnMut(String)) {
-    let structure = sim.cache.structure();
-    let held = structure.held();
+/// Every node has taken in what each running owner has written, and nodes that have taken in the same hold the same.
+fn contexts(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u64), say: &mut impl FnMut(String)) {
+    let ours: BTreeMap<_, _> = sim.cache.seen().into_iter().collect();
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
-        match held.iter().find(|held| held.actor == owner.actor) {
-            None => say(format!("knows nothing of {}", owner.actor)),
-            Some(held) if waits(sim, Some(held), owner, &owner.actor, reader_ms) => {}
-            Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
+        let theirs = &owner.caches[sim.name()];
+        if has_ahead(theirs, sim.cache.time(reader_ms)) {
+            continue;
+        }
+        let head = theirs.cache.seen().into_iter().find(|(run, _)| *run == owner.actor).map_or(0, |(_, head)| head);
+        let has = ours.get(&owner.actor).copied().unwrap_or(0);
+        if has != head {
+            say(format!("has {} writes of {}, which has made {head}", has, owner.actor));
+        }
+        let whole = sim.cache.spec().snapshot;
+        let after_ms = reader_ms + 2 * bounds::MAX_DRIFT.as_millis() as u64;
+        if whole && sim.cache.fingerprint(after_ms) != theirs.cache.fingerprint(after_ms) {
+            say(format!("holds other entries than {}", owner.actor));
         }
     }
 }
 
-/// How many requests of how many nodes may wait until a clock reaches the requested rows. It counts each run of which some node
-/// has rows that are too far ahead for a reader: at its owner or, if the run has ended, at another holder.
+/// How many sessions of how many nodes may begin again and again until a clock reaches the entries that were refused.
 pub(crate) fn waiting(cluster: &Cluster) -> usize {
-    let copies = cluster.cache_specs.iter().flat_map(|spec| running(cluster).map(move |reader| (spec, reader)));
-    let all = copies.map(|(spec, (node, process))| {
+    let pairs = cluster.cache_specs.iter().flat_map(|spec| running(cluster).map(move |reader| (spec, reader)));
+    let all = pairs.map(|(spec, (node, process))| {
         let sim = &process.caches[&spec.name];
-        let held = sim.cache.structure().held();
-        let reader_ms = node.read_clock(cluster.now()).unix_ms;
+        let reader_ms = sim.cache.time(node.read_clock(cluster.now()).unix_ms);
         let holders = running(cluster).filter(|(_, holder)| holder.run != process.run);
-        let waits = holders.map(|(_, holder)| {
-            let theirs = holder.caches[sim.name()].cache.structure();
-            let theirs = theirs.held().into_iter().filter(|theirs| {
-                let have = held.iter().find(|held| held.actor == theirs.actor);
-                theirs.actor != process.actor && waits(sim, have, holder, &theirs.actor, reader_ms)
-            });
-            theirs.count()
-        });
-        waits.sum::<usize>()
+        holders.filter(|(_, holder)| has_ahead(&holder.caches[sim.name()], reader_ms)).count()
     });
-    all.sum::<usize>() * running(cluster).count()
+    all.sum::<usize>()
 }
 
-/// Whether the first of a holder's rows of a run that a copy does not have is too far ahead of the clock of the copy's node. A
-/// copy that is being replaced needs all rows of the run again.
-fn waits(sim: &SimCache, have: Option<&Held>, holder: &Process, actor: &Actor, reader_ms: u64) -> bool {
-    let rows = holder.caches[sim.name()].cache.structure().rows_of(actor);
-    let mut rows = rows.into_iter().map(|(_, row)| row);
-    let ahead = |row: Row| is_ahead(row.stamp(), sim.cache.time(reader_ms));
-    if have.is_some_and(|have| have.replacing) {
-        return rows.any(ahead);
-    }
-    let applied = have.map_or(Version::ZERO, |have| have.applied);
-    rows.filter(|row| row.version > applied).min_by_key(|row| row.version).is_some_and(ahead)
+/// Whether a cache holds an entry that is too far ahead of a clock.
+fn has_ahead(sim: &SimCache, unix_ms: u64) -> bool {
+    sim.cache.held_entries(None, usize::MAX).iter().any(|entry| is_ahead(entry.stamp, unix_ms))
 }
 
 fn is_ahead(stamp: Stamp, unix_ms: u64) -> bool {
@@ -107,31 +95,15 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
         }
         let read = entries.get(key);
         if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms)
-            && !is_lost(cluster, sim.name(), key, due)
         {
             say(format!("{}: {what}", key.escape_ascii()));
         }
     }
 }
 
-/// Whether a later write of a key has a row, but its value was lost together with the nodes that held it. Then all nodes read
-/// nothing.
-fn is_lost(cluster: &Cluster, cache: &StructureName, key: &[u8], due: Stamp) -> bool {
-    let mut told = false;
-    for cache in running(cluster).map(|(_, process)| &process.caches[cache].cache) {
-        if cache.get(key, 0).is_some() {
-            return false;
-        }
-        let structure = cache.structure();
-        let mut rows = structure.held().into_iter().flat_map(|held| structure.rows_of(&held.actor));
-        told |= rows.any(|(of, row)| of == key && row.stamp() > due && row.content() != 0);
-    }
-    told
-}
-
 /// The error in what a key reads, if a write at `due`, or a later one, must be read.
 fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: u64) -> Option<String> {
-    let bounds = sim.cache.structure().spec().bounds;
+    let bounds = sim.cache.spec().bounds;
     let bounded = bounds.elements.is_some() || bounds.bytes.is_some();
     // An expired entry is kept for a while, but reads do not return it.
     match read.filter(|entry| entry.expires_ms == 0 || entry.expires_ms > unix_ms) {

@@ -6,17 +6,13 @@ use std::time::Duration;
 
 use tallymesh_schemas::bounds;
 
-use crate::caches::SeenWrites;
 use crate::check::windows::taken_along;
 use crate::node::{Process, events};
 use crate::truth::Truth;
 
 impl Process {
-    /// Records that the replica may have taken another incarnation, or may have learned of forgotten nodes.
+    /// Records that the replica may have taken another incarnation.
     pub(crate) fn note_actor(&mut self, truth: &mut Truth) -> Result<(), String> {
-        if let Some(taken_back) = &mut self.taken_back {
-            taken_back.hear(&self.actor.node, &self.replica.facts().tombstones, &mut self.cache_seen);
-        }
         if self.actor == *self.replica.actor() {
             return Ok(());
         }
@@ -24,14 +20,6 @@ impl Process {
         truth.also(self.run, self.actor.clone());
         if let Some(sim) = self.caches.values().next() {
             sim.writes.borrow_mut().contest(truth.sharing(&self.actor).iter().copied());
-        }
-        if truth.is_forgotten(&was) {
-            // The node was forgotten, so its caches start over.
-            self.cache_seen = SeenWrites::default();
-            for sim in self.caches.values_mut() {
-                sim.start_over();
-                sim.writes.borrow_mut().end(self.run);
-            }
         }
         taken_along(self, &was, truth)
     }

@@ -180,9 +180,8 @@ fn structure(
 }
 
 fn links(process: &Process, parts: usize, truth: &Truth) -> Result<(), String> {
-    // The state of a cache is also sent in `Seen` messages, to each peer and for each run that ever existed, because other
-    // nodes may know more of them.
-    let parts = parts + 2 * process.caches.len() * truth.runs();
+    // For each cache and link there are four contexts. A context may name each run that ever existed.
+    let parts = parts + 4 * process.caches.len() * truth.runs();
     let links = process.replica.links().count();
     let entries = process.replica.link_entries();
     if entries > links * parts * ENTRIES_A_PART {

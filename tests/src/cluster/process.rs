@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tallymesh_engine::replica::next_run;
 use tallymesh_engine::{Cache, Config, Now, Replica, Structure, Time, Wake};
-use tallymesh_schemas::saved::Part;
-use tallymesh_schemas::{Class, Incarnation, Overlay, StructureName, StructureSpec};
+use tallymesh_schemas::saved::{Part, SavedEntry};
+use tallymesh_schemas::{Incarnation, Overlay, StructureName, StructureSpec};
 
 use super::{Cluster, Event};
-use crate::caches::{self, SimCache, TakenBack};
+use crate::caches::{self, SimCache};
 use crate::check::seen::{Looked, Seen};
-use crate::disk::{self, Saved};
+use crate::disk::Saved;
 use crate::gauges::SimGauge;
 use crate::limits::References;
 use crate::node::{Node, Process, events};
@@ -25,20 +25,32 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
     for part in saved.parts() {
         replica.restore(now, part).map_err(|error| error.to_string())?;
     }
+    for saved in saved.caches() {
+        for bytes in saved.entries.values() {
+            let entry = SavedEntry::decode(bytes).map_err(|error| error.to_string())?;
+            replica.restore_entry(&saved.shape, &entry).map_err(|error| error.to_string())?;
+        }
+        replica.restore_contexts(&saved.shape, &saved.contexts).map_err(|error| error.to_string())?;
+    }
     replica.restored(now);
-    for Part { shape, actor, extent, rows } in saved.parts() {
+    for Part { shape, actor, extent, .. } in saved.parts() {
         let Some(structure) = replica.structure(&shape.name).filter(|_| !replica.is_void(&actor)) else { continue };
         let held = structure.held().into_iter().find(|held| held.actor == actor);
-        // Writes of a clock that was ahead of this node's have to wait, with all that follow them. Levels of earlier runs are
-        // dropped, because no other node has them.
-        let levels = shape.name.starts_with("level:") && held.is_none();
-        let waits = shape.class == Class::Cache && (levels || disk::waits(&rows, now.unix_ms));
         let same = held.as_ref().is_some_and(|held| {
             (held.since, held.applied) == (extent.since, extent.applied)
                 && extent.fingerprint.is_none_or(|saved| saved == held.fingerprint)
         });
-        if !(waits || same) {
+        if !same {
             return Err(format!("{}: of {actor} {extent:?} was saved, taken back is {held:?}", shape.name));
+        }
+    }
+    for saved in saved.caches() {
+        let Some(cache) = replica.caches().into_iter().find(|cache| cache.spec().name.as_str() == saved.shape.name) else {
+            continue;
+        };
+        let held = cache.held_entries(None, usize::MAX).into_iter().map(|entry| entry.key);
+        if !held.eq(saved.entries.keys().cloned()) || cache.seen() != saved.contexts.seen.runs {
+            return Err(format!("{}: what was taken back is not what was saved", saved.shape.name));
         }
     }
     Ok(())
@@ -80,7 +92,7 @@ impl Cluster {
             wrong = saved.as_ref().and_then(|saved| take_back(&mut replica, saved, now).err());
             node.disk.begin(replica.facts());
         }
-        let mut cache_seen = saved.as_ref().map(|saved| saved.restored(now.unix_ms)).unwrap_or_default();
+        let mut cache_seen = saved.as_ref().map(|saved| saved.seen.clone()).unwrap_or_default();
         if saved.is_some() && wrong.is_none() {
             let looked = made.caches.values().try_for_each(|sim| caches::look(sim, &mut cache_seen, now.unix_ms));
             wrong = looked.err().map(|what| format!("{}: taken back, {what}", node.label));
@@ -90,7 +102,7 @@ impl Cluster {
             limits.map(|limits| limits.start(&made.structures, &node.name, seed, now.mono, &wake)).unwrap_or_default();
         let references = References::start(limits, &made.structures, now.mono);
         made.levels.into_iter().for_each(|(name, cache)| limiters[&name].keep(cache, now));
-        let (actor, tombstones) = (replica.actor().clone(), replica.facts().tombstones);
+        let actor = replica.actor().clone();
         let run = self.truth.borrow_mut().begin(actor.clone());
         self.writes.borrow_mut().contest(self.truth.borrow().sharing(&actor).iter().copied());
         node.begin(incarnation);
@@ -105,7 +117,6 @@ impl Cluster {
             references,
             caches: made.caches,
             gauges: made.gauges,
-            taken_back: saved.map(|_| TakenBack { seen: cache_seen.clone(), tombstones }),
             cache_seen,
             run,
             actor,
@@ -146,9 +157,8 @@ impl Cluster {
             made.structures.insert(spec.name.clone(), structure);
         }
         for spec in &self.cache_specs {
-            let structure = replica.replicate(spec.clone(), Arc::clone(wake));
-            let structure = structure.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
-            let cache = Cache::of(&structure).unwrap_or_else(|| panic!("{} is no cache", spec.name));
+            let cache = replica.replicate_cache(spec.clone(), Arc::clone(wake));
+            let cache = cache.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
             made.caches.insert(spec.name.clone(), SimCache::new(cache, Rc::clone(&self.writes)));
         }
         for spec in &self.gauge_specs {
@@ -162,9 +172,8 @@ impl Cluster {
         }
         let limited = self.limits.iter().flat_map(|limits| made.structures.keys().filter(|name| limits.limited(name)));
         for name in limited.filter(|_| self.save_every.is_some()) {
-            let kept = replica.keep(StructureSpec::levels(name), Arc::clone(wake));
-            let cache = kept.ok().and_then(|kept| Cache::of(&kept));
-            made.levels.insert(name.clone(), cache.unwrap_or_else(|| panic!("no levels of {name}")));
+            let cache = replica.keep_cache(StructureSpec::levels(name), Arc::clone(wake));
+            made.levels.insert(name.clone(), cache.unwrap_or_else(|error| panic!("no levels of {name}: {error}")));
         }
         made
     }
@@ -181,7 +190,7 @@ impl Cluster {
         if let Some(process) = node.process.as_mut().filter(|_| !node.stopped)
             && let Some(batch) = process.replica.poll_save()
         {
-            node.disk.note(caches::told(process.caches.values(), &process.cache_seen));
+            node.disk.note(&process.cache_seen);
             let written = node.disk.write(now, &batch);
             if written {
                 process.replica.handle_saved();
