@@ -22,6 +22,9 @@ use crate::time::Time;
 /// Intervals for which a replica lacks writes that a peer has, before it asks that peer for them.
 const PATIENCE: u32 = 2;
 
+/// How often a replica asks a peer for the same writes without progress. The peer may not have them itself.
+const TRIES: u32 = 5;
+
 /// The same if the writer is linked and sends them itself.
 const PATIENCE_WITH_OWNER: u32 = 5;
 
@@ -36,8 +39,17 @@ struct Link {
     piece: Option<Piece>,
     /// A report to send.
     report: Option<Always>,
-    /// A run of which the peer has more than this replica: what this replica has, and since when.
-    behind: Option<(Actor, u64, Time)>,
+    behind: Option<Behind>,
+}
+
+/// A peer has more of a run than this replica.
+#[derive(Debug)]
+struct Behind {
+    /// The run, what this replica has of it, and what the peer has.
+    position: (Actor, u64, u64),
+    since: Time,
+    /// How often this replica has asked without progress.
+    tries: u32,
 }
 
 /// The exchange of one cache.
@@ -90,13 +102,6 @@ impl Exchange {
 
     pub(crate) fn link_down(&mut self, peer: &NodeName) {
         self.links.remove(peer);
-    }
-
-    /// Begins all sessions anew: this node is another run now.
-    pub(crate) fn start_over(&mut self) {
-        let peers: Vec<_> = self.links.keys().cloned().collect();
-        peers.iter().for_each(|peer| self.link_up(peer));
-        self.round = None;
     }
 
     /// The number of runs and nodes about which the links keep something.
@@ -155,6 +160,7 @@ impl Exchange {
             map.end_stated(&report.seen.ended, |run| writers.has_ended(run));
         }
         let said = link.receiver.said()?;
+        map.begin_at(said);
         let is_ours = |run: &Actor, number: u64| {
             run.node == map.me().node
                 && (run.incarnation > map.me().incarnation || (run == map.me() && number > map.head()))
@@ -269,7 +275,6 @@ impl Exchange {
                 self.sessions += 1;
                 link.receiver.begin(self.sessions, relays);
                 link.question = None;
-                link.behind = None;
                 link.report = Some(Always::Yes);
             }
             link.report.get_or_insert(Always::No);
@@ -314,15 +319,20 @@ impl Link {
             self.behind = None;
             return false;
         };
-        let reached = map.seen().reached(run);
-        match &self.behind {
-            Some((was, had, since)) if was == run && *had == reached => {
+        let position = (run.clone(), map.seen().reached(run), said.reached(run));
+        match &mut self.behind {
+            Some(behind) if behind.position == position => {
                 let owner_sends = run.node != *peer && writers.is_linked(&run.node);
                 let patience = if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE };
-                now.since(*since) >= interval * patience
+                let asks = behind.tries < TRIES && now.since(behind.since) >= interval * patience;
+                if asks {
+                    behind.since = now;
+                    behind.tries += 1;
+                }
+                asks
             }
             _ => {
-                self.behind = Some((run.clone(), reached, now));
+                self.behind = Some(Behind { position, since: now, tries: 0 });
                 false
             }
         }
@@ -330,7 +340,7 @@ impl Link {
 
     /// Whether the peer has to relay the entries of a node to which this one has no link.
     fn needs_relay(&self, peer: &NodeName, writers: &impl Writers) -> bool {
-        self.behind.as_ref().is_some_and(|(run, _, _)| {
+        self.behind.as_ref().is_some_and(|Behind { position: (run, ..), .. }| {
             run.node != *peer && !writers.is_linked(&run.node) && writers.lives(run)
         })
     }

@@ -83,8 +83,10 @@ pub(crate) struct CacheMap {
     pub(super) checkpoints: Vec<(u64, Context)>,
     /// What has changed since it was saved, if the node saves.
     pub(super) unsaved: Option<Unsaved>,
-    /// It has everything that was written, and not only what was written since the node joined.
-    pub(super) whole: bool,
+    /// Writes that count as taken in although this replica never held them: what existed when it joined without them.
+    pub(super) skipped: Context,
+    /// It begins at the context of the first peer that reports.
+    pub(super) is_joining: bool,
     pub(super) closed: bool,
 }
 
@@ -121,19 +123,29 @@ impl CacheMap {
             sent: 0,
             checkpoints: Vec::new(),
             unsaved: None,
-            whole: true,
+            skipped: Context::default(),
+            is_joining: false,
             closed: false,
         }
     }
 
     /// Takes in only what is written from now on.
     pub(crate) fn start_in_the_middle(&mut self) {
-        self.whole = false;
+        self.is_joining = true;
     }
 
-    /// Whether it has everything that was written before its node joined, too.
+    /// Whether it has skipped no writes.
     pub(crate) fn is_whole(&self) -> bool {
-        self.whole
+        !self.is_joining && self.skipped.len() == 0
+    }
+
+    /// A peer reports what it has. A replica that joins without the earlier content begins there.
+    pub(crate) fn begin_at(&mut self, said: &Context) {
+        if self.is_joining {
+            self.is_joining = false;
+            self.skipped.join(said);
+            self.seen.join(said);
+        }
     }
 
     /// The last position of the log.

@@ -46,7 +46,11 @@ impl CacheMap {
         let mut marked = Marked::Applied;
         for run in mark.runs.iter().filter(|run| run.run.node != self.me.node || run.run < self.me) {
             let limit = limits.limit(&run.run);
-            if self.seen.reached(&run.run) >= run.after || canary::broken(Canary::GapApplied) {
+            let reached = self.seen.reached(&run.run);
+            if reached >= run.after || !self.is_whole() || canary::broken(Canary::GapApplied) {
+                if reached < run.after {
+                    self.skipped.raise(&run.run, run.after.min(limit));
+                }
                 self.seen.raise(&run.run, run.upto.min(limit));
             } else if limit == u64::MAX {
                 marked = Marked::Gap;

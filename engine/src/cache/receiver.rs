@@ -26,8 +26,8 @@ pub(crate) struct Receiver {
     is_broken: bool,
     /// The peer sends the entries of all writers.
     relays: bool,
-    /// The number of the last report of the peer.
-    report: u64,
+    /// The peer's session and number of its last report.
+    report: (u64, u64),
     /// What the peer has, as it has reported.
     said: Context,
     /// The peer has only what was written since it joined.
@@ -86,7 +86,7 @@ impl Receiver {
 
     /// What the peer has, as it has reported; `None` before its first report.
     pub(crate) fn said(&self) -> Option<&Context> {
-        (self.report != 0).then_some(&self.said)
+        (self.report.0 != 0).then_some(&self.said)
     }
 
     /// The number of runs and nodes about which it keeps something.
@@ -97,11 +97,12 @@ impl Receiver {
     /// The peer reports what it has. Returns whether the peer has ended the runs that it states as ended while it had a link
     /// to this replica: then it knew from this replica's reports that this replica has taken in the same of them.
     pub(crate) fn handle_report(&mut self, report: &CacheReport) -> bool {
-        if report.number <= self.report {
+        let number = (report.session, report.number);
+        if number <= self.report {
             return false;
         }
-        let is_first = self.report == 0;
-        self.report = report.number;
+        let is_first = self.report.0 == 0;
+        self.report = number;
         self.said.join_stated(&report.seen);
         self.is_partial = report.partial;
         self.fingerprint = (report.fingerprint, report.after_ms);

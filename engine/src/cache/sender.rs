@@ -63,7 +63,7 @@ struct Cut {
 impl Sender {
     /// The peer reports what it has. `start` returns a position up to which a peer with this context has everything.
     pub(crate) fn handle_report(&mut self, report: &CacheReport, start: impl FnOnce(&Context) -> u64) {
-        if report.session < self.session || report.number <= self.report {
+        if (report.session, report.number) <= (self.session, self.report) {
             return;
         }
         if report.session > self.session {
@@ -104,10 +104,7 @@ impl Sender {
 
     /// Whether a mark would state more than the peer has.
     fn states_more(&self, map: &CacheMap) -> bool {
-        if self.relays && map.is_whole() {
-            return !map.seen.is_within(&self.assumed);
-        }
-        map.head() > self.sent(map)
+        if self.relays { !map.seen.is_within(&self.assumed) } else { map.head() > self.sent(map) }
     }
 
     /// Appends the next message to `buf`. Returns whether there was something to send.
@@ -170,11 +167,17 @@ impl Sender {
     fn mark(&mut self, map: &CacheMap) -> CacheMark {
         let collected = map.collected.beyond(&self.reported);
         let mut mark = CacheMark { runs: Vec::new(), ended: Vec::new(), collected };
-        if self.walks_fully() && map.is_whole() {
+        if self.walks_fully() {
             let beyond = map.seen.beyond(&self.assumed);
-            let run_mark = |(run, upto): (Actor, u64)| RunMark { after: self.assumed.reached(&run), run, upto };
-            mark.runs = beyond.runs.into_iter().map(run_mark).collect();
-            mark.ended = beyond.ended;
+            let run_mark = |(run, upto): (Actor, u64)| {
+                // What this replica has skipped it cannot send.
+                let after = self.assumed.reached(&run).max(map.skipped.reached(&run));
+                (after < upto).then_some(RunMark { run, after, upto })
+            };
+            mark.runs = beyond.runs.into_iter().filter_map(run_mark).collect();
+            if map.is_whole() {
+                mark.ended = beyond.ended;
+            }
             self.assumed.join(&map.seen);
         } else if map.head() > self.sent(map) {
             mark.runs.push(RunMark { run: map.me.clone(), after: self.sent(map), upto: map.head() });

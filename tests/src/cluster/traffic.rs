@@ -366,6 +366,16 @@ fn show(message: &Message<'_>) -> String {
                 .collect();
             format!("digest of {}{}: {}", d.incarnation, if d.complete { " complete" } else { "" }, entries.join(", "))
         }
+        Message::CacheEntries(entries) => {
+            let mark = entries.mark.as_ref().map(|mark| format!(" mark {:?} {:?}", mark.runs, mark.ended));
+            format!(
+                "entries {}.{} {} bytes{}",
+                entries.session,
+                entries.position,
+                entries.entries.len(),
+                mark.unwrap_or_default()
+            )
+        }
         other => format!("{other:?}"),
     }
 }

@@ -99,7 +99,6 @@ impl Replica {
         let ids: Vec<StructureId> = self.caches.iter().map(|(id, _)| *id).collect();
         for (_, held) in self.caches.iter_mut() {
             held.cache.shared.map.write().renew(actor.clone());
-            held.exchange.start_over();
         }
         ids.into_iter().for_each(|id| self.caches.touch(id));
     }
