@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use tallymesh_engine::Time;
 
 /// Lines that are kept.
-const LINES: usize = 400;
+const LINES: usize = 4_000_000;
 
 /// The record of a run.
 #[derive(Debug, Clone)]

@@ -93,6 +93,8 @@ impl Exchange {
 
     /// A link to a peer is up. The earlier one, if there was one, is void.
     pub(crate) fn link_up(&mut self, peer: &NodeName) {
+        // A round is made of what the peers have reported on their present links: a peer may have lost what it had.
+        self.round = None;
         let mut link = Link::default();
         self.sessions += 1;
         link.receiver.begin(self.sessions, false);
@@ -141,6 +143,10 @@ impl<W: Writers> Limits for Trust<'_, W> {
 
     fn has_ended(&self, run: &Actor) -> bool {
         self.writers.has_ended(run)
+    }
+
+    fn is_senders(&self, run: &Actor) -> bool {
+        run.node == *self.peer
     }
 }
 

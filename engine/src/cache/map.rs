@@ -74,6 +74,8 @@ pub(crate) struct CacheMap {
     /// The latest stamp of these.
     pub(super) collected_stamp: Stamp,
     pub(super) clock: HybridClock,
+    /// The latest stamp that was received.
+    pub(super) received: Stamp,
     pub(super) derived: Derived,
     /// The keys in order, once somebody has listed them.
     pub(super) order: Order,
@@ -118,6 +120,7 @@ impl CacheMap {
             collected: Context::default(),
             collected_stamp: Stamp::default(),
             clock: HybridClock::default(),
+            received: Stamp::default(),
             derived: Derived::new(bounds),
             order: Order::default(),
             sent: 0,
@@ -217,6 +220,7 @@ impl CacheMap {
     /// Joins a received write. `covered` says whether the context has it.
     pub(crate) fn join(&mut self, write: &Write<'_>, covered: bool) -> Joined {
         self.clock.observe(write.stamp);
+        self.received = write.stamp.max(self.received);
         let Some(old) = self.get(write.key) else {
             if covered && !canary::broken(Canary::SupersededTaken) {
                 return Joined::Loses;

@@ -12,7 +12,7 @@ use crate::canary::{self, Canary};
 pub(crate) enum Marked {
     /// The context has everything that the mark states.
     Applied,
-    /// The mark is for a receiver that has more. Nothing of what it lacks was added.
+    /// The mark is for a receiver that has more of the sender's own writes. They have to be sent again.
     Gap,
     /// The sender has collected removals that this replica has not taken in. The replica may hold what they removed, so it
     /// first compares its keys with the sender's.
@@ -25,6 +25,8 @@ pub(crate) trait Limits {
     fn limit(&self, run: &Actor) -> u64;
     /// Whether a run is over.
     fn has_ended(&self, run: &Actor) -> bool;
+    /// Whether it is a run of the sender's node.
+    fn is_senders(&self, run: &Actor) -> bool;
 }
 
 impl CacheMap {
@@ -52,7 +54,7 @@ impl CacheMap {
                     self.skipped.raise(&run.run, run.after.min(limit));
                 }
                 self.seen.raise(&run.run, run.upto.min(limit));
-            } else if limit == u64::MAX {
+            } else if limits.is_senders(&run.run) {
                 marked = Marked::Gap;
             }
         }

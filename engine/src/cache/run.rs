@@ -35,7 +35,9 @@ impl CacheMap {
             return;
         }
         let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
-        let latest = self.slots.iter().map(|(_, entry)| entry.stamp).filter(|stamp| !beyond(*stamp)).max();
+        let held = self.slots.iter().map(|(_, entry)| entry.stamp);
+        // Later than all writes that lost to the ones of the future, so that no node has a later one that this node lacks.
+        let latest = held.chain([self.received]).filter(|stamp| !beyond(*stamp)).max();
         let future = self.slots.iter().filter(|(_, entry)| beyond(entry.stamp));
         let mut future: Vec<_> = future.map(|(slot, entry)| (entry.stamp, slot)).collect();
         future.sort_unstable();

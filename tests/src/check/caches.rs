@@ -49,9 +49,21 @@ fn contexts(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, 
         let whole = sim.cache.spec().snapshot;
         let after_ms = reader_ms + 2 * bounds::MAX_DRIFT.as_millis() as u64;
         if whole && sim.cache.fingerprint(after_ms) != theirs.cache.fingerprint(after_ms) {
-            say(format!("holds other entries than {}", owner.actor));
+            say(format!("holds other entries than {}: {}", owner.actor, difference(sim, theirs)));
         }
     }
+}
+
+/// An entry that one of two caches holds and the other one does not.
+fn difference(ours: &SimCache, theirs: &SimCache) -> String {
+    let live = |sim: &SimCache| {
+        let held = sim.cache.held_entries(None, usize::MAX).into_iter().filter(|entry| entry.value.is_some());
+        held.map(|entry| (entry.key.clone(), entry)).collect::<BTreeMap<_, _>>()
+    };
+    let (ours, theirs) = (live(ours), live(theirs));
+    let keys = ours.keys().chain(theirs.keys());
+    let first = keys.map(|key| (ours.get(key), theirs.get(key))).find(|(ours, theirs)| ours != theirs);
+    format!("{first:?}")
 }
 
 /// How many sessions of how many nodes may begin again and again until a clock reaches the entries that were refused.

@@ -250,6 +250,7 @@ impl Replica {
         } else if brought.is_marked && let Some(link) = self.peers.links.get_mut(peer) {
             link.ahead.remove(&id);
         }
+        self.work_on_caches();
         Ok(())
     }
 
