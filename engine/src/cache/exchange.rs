@@ -125,6 +125,8 @@ impl Exchange {
 /// How far a replica believes what a peer states about other nodes.
 struct Trust<'a, W> {
     exchange: &'a Exchange,
+    /// The run in which the peer is.
+    sender: Option<&'a Actor>,
     peer: &'a NodeName,
     writers: &'a W,
 }
@@ -146,7 +148,7 @@ impl<W: Writers> Limits for Trust<'_, W> {
     }
 
     fn is_senders(&self, run: &Actor) -> bool {
-        run.node == *self.peer
+        self.sender == Some(run)
     }
 }
 
@@ -162,7 +164,7 @@ impl Exchange {
     ) -> Option<Actor> {
         let link = self.links.get_mut(peer)?;
         link.sender.handle_report(report, |reported| map.start_for(reported));
-        if link.receiver.handle_report(report) {
+        if link.receiver.handle_report(peer, report) {
             map.end_stated(&report.seen.ended, |run| writers.has_ended(run));
         }
         let said = link.receiver.said()?;
@@ -175,7 +177,7 @@ impl Exchange {
             return Some(run.clone());
         }
         let run = Actor::new(peer.clone(), report.incarnation);
-        if map.believe_owner(&run, said.reached(&run)) {
+        if map.believe_owner(&run, report.head) {
             link.receiver.break_off();
         }
         map.note_sent(self.links.values().map(|link| link.sender.sent(map)).min());
@@ -202,7 +204,8 @@ impl Exchange {
         if let Ok(received) = &received
             && let Some(mark) = &received.mark
         {
-            let trust = Trust { exchange: self, peer, writers };
+            let sender = link.receiver.run();
+            let trust = Trust { exchange: self, sender, peer, writers };
             let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
             match marked {
                 Marked::Applied => {}
@@ -263,7 +266,8 @@ impl Exchange {
                 && let Asked::Answered(mark) = question.step(map, &mut changed)
             {
                 link.question = None;
-                let trust = Trust { exchange: self, peer: &peer, writers };
+                let sender = link.receiver.run();
+                let trust = Trust { exchange: self, sender, peer: &peer, writers };
                 if map.apply_compared(&mark, &trust) == Marked::Gap {
                     link.receiver.break_off();
                 }
@@ -287,9 +291,10 @@ impl Exchange {
         }
     }
 
-    /// Reports to a peer, whether or not something has changed.
+    /// Reports everything to a peer, whether or not something has changed.
     pub(crate) fn report_to(&mut self, peer: &NodeName) {
         if let Some(link) = self.links.get_mut(peer) {
+            link.receiver.repeat();
             link.report = Some(Always::Yes);
         }
     }

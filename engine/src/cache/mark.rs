@@ -25,7 +25,7 @@ pub(crate) trait Limits {
     fn limit(&self, run: &Actor) -> u64;
     /// Whether a run is over.
     fn has_ended(&self, run: &Actor) -> bool;
-    /// Whether it is a run of the sender's node.
+    /// Whether it is the run in which the sender is.
     fn is_senders(&self, run: &Actor) -> bool;
 }
 

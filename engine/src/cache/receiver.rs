@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_schemas::entries::EntryReader;
 use tallymesh_schemas::message::{CacheEntries, CacheMark, CacheReport};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, StructureId};
+use tallymesh_schemas::{Actor, NodeName, StructureId};
 
 use crate::cache::context::Context;
 use crate::cache::map::{CacheMap, Joined, Write};
@@ -30,6 +30,8 @@ pub(crate) struct Receiver {
     report: (u64, u64),
     /// What the peer has, as it has reported.
     said: Context,
+    /// The run in which the peer is.
+    run: Option<Actor>,
     /// The peer has only what was written since it joined.
     pub(crate) is_partial: bool,
     /// The fingerprint that the peer has reported, and the time after which its entries expire.
@@ -89,6 +91,16 @@ impl Receiver {
         (self.report.0 != 0).then_some(&self.said)
     }
 
+    /// The run in which the peer is, as it has reported.
+    pub(crate) fn run(&self) -> Option<&Actor> {
+        self.run.as_ref()
+    }
+
+    /// The next report names everything, and not only what has changed: an earlier one may be lost.
+    pub(crate) fn repeat(&mut self) {
+        self.reported = Context::default();
+    }
+
     /// The number of runs and nodes about which it keeps something.
     pub(crate) fn len(&self) -> usize {
         self.said.len() + self.reported.len()
@@ -96,7 +108,7 @@ impl Receiver {
 
     /// The peer reports what it has. Returns whether the peer has ended the runs that it states as ended while it had a link
     /// to this replica: then it knew from this replica's reports that this replica has taken in the same of them.
-    pub(crate) fn handle_report(&mut self, report: &CacheReport) -> bool {
+    pub(crate) fn handle_report(&mut self, peer: &NodeName, report: &CacheReport) -> bool {
         let number = (report.session, report.number);
         if number <= self.report {
             return false;
@@ -104,6 +116,9 @@ impl Receiver {
         let is_first = self.report.0 == 0;
         self.report = number;
         self.said.join_stated(&report.seen);
+        let run = Actor::new(peer.clone(), report.incarnation);
+        self.said.raise(&run, report.head);
+        self.run = Some(run);
         self.is_partial = report.partial;
         self.fingerprint = (report.fingerprint, report.after_ms);
         !is_first
@@ -127,6 +142,7 @@ impl Receiver {
         Some(CacheReport {
             structure,
             incarnation: map.me().incarnation,
+            head: map.head(),
             session: self.session,
             number: self.reports,
             seen,

@@ -44,9 +44,12 @@ impl Replica {
 
     fn begin_digest(&mut self, now: Time, peer: &NodeName) {
         let Some(link) = self.peers.links.get_mut(peer) else { return };
-        link.begin_digest(now, self.config.full_digest_interval, &mut self.random);
+        let is_full = link.begin_digest(now, self.config.full_digest_interval, &mut self.random);
         let next = now.after(self.random.jitter(self.config.digest_interval));
         self.timers.set(Timer::Digest(peer.clone()), next);
+        if is_full {
+            self.report_caches(peer);
+        }
     }
 
     fn sweep(&mut self, now: Now) {

@@ -279,8 +279,9 @@ impl Link {
         self.feeds.insert(part, feed);
     }
 
-    /// Starts a digest. It is a full one if `full_interval`, with jitter, is over since the last full one.
-    pub(crate) fn begin_digest(&mut self, now: Time, full_interval: Duration, random: &mut Random) {
+    /// Starts a digest. It is a full one if `full_interval`, with jitter, is over since the last full one. Returns whether it
+    /// is.
+    pub(crate) fn begin_digest(&mut self, now: Time, full_interval: Duration, random: &mut Random) -> bool {
         let full = now >= self.full_at;
         if full {
             self.full_at = now.after(random.jitter(full_interval));
@@ -290,6 +291,7 @@ impl Link {
         if full && !run.full {
             *run = DigestRun { full, answers: run.answers, last: None };
         }
+        full
     }
 
     /// The applied version that the peer reports.
