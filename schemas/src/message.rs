@@ -67,6 +67,8 @@ pub struct CacheReport {
     pub number: u64,
     /// The writes that the sender has taken in. Within a session: those that have changed since the last report.
     pub seen: CacheContext,
+    /// Runs that the sender has stopped to name, and that some node may still name.
+    pub endings: Vec<CacheEnding>,
     /// Whether the sender wants entries from all writers, because it has no link to some of them.
     pub relay: bool,
     /// Whether the sender has the contents only since it joined.
@@ -75,6 +77,20 @@ pub struct CacheReport {
     pub fingerprint: u64,
     /// In milliseconds since 1970.
     pub after_ms: u64,
+}
+
+/// Runs of a node that have ended, with all their writes. A node that has all these writes, and names no earlier run of the
+/// node, need not name these runs either.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheEnding {
+    /// The node.
+    pub node: NodeName,
+    /// The first of these runs.
+    pub from: Incarnation,
+    /// The first run after them.
+    pub first: Incarnation,
+    /// Those of the runs that have written, and the number of the last write of each.
+    pub last: Vec<(Incarnation, u64)>,
 }
 
 /// Entries of a cache, in the order in which the sender received them.
@@ -367,6 +383,8 @@ impl<'a> Message<'a> {
                 bound("incarnation", report.incarnation.0, bounds::INCARNATION)?;
                 bound("number of a write", report.head, bounds::CACHE_WRITES)?;
                 check_context(&report.seen)?;
+                bound("endings", report.endings.len() as u64, bounds::NODES as u64)?;
+                report.endings.iter().try_for_each(CacheEnding::check)?;
                 bound("time", report.after_ms, bounds::UNIX_MS)
             }
             Self::CacheEntries(entries) => entries.check(),
@@ -382,6 +400,17 @@ impl<'a> Message<'a> {
             }
             Self::Probe { .. } | Self::Goodbye => Ok(()),
         }
+    }
+}
+
+impl CacheEnding {
+    fn check(&self) -> Result<(), MessageError> {
+        bound("incarnation", self.first.0, bounds::INCARNATION)?;
+        bound("runs", self.last.len() as u64, bounds::ACTORS as u64)?;
+        self.last.iter().try_for_each(|(run, number)| {
+            bound("incarnation", run.0, self.first.0)?;
+            bound("number of a write", *number, bounds::CACHE_WRITES)
+        })
     }
 }
 

@@ -7,7 +7,7 @@
 //! A node that was away did not report. The replica remembers which removals it has collected. A node that has not taken
 //! them in compares its keys with the replica before it takes over the replica's context.
 
-use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
+use tallymesh_schemas::bounds;
 
 use crate::cache::context::Context;
 use crate::cache::map::CacheMap;
@@ -22,9 +22,9 @@ const STEP: usize = 1 << 14;
 #[derive(Debug, Clone)]
 pub(crate) struct Round {
     /// All of them.
-    least: Context,
+    pub(super) least: Context,
     /// Any of them.
-    most: Context,
+    pub(super) most: Context,
 }
 
 impl Round {
@@ -76,25 +76,6 @@ impl CacheMap {
         }
         self.collected_stamp = entry.stamp.max(self.collected_stamp);
         self.uninstall(slot);
-    }
-
-    /// Stops naming the runs of a node that have ended, if every known node has taken in the same writes of them.
-    pub(crate) fn end_runs(&mut self, round: &Round, has_ended: impl Fn(&Actor) -> bool) {
-        let mut ended: Vec<(NodeName, Incarnation)> = Vec::new();
-        let mut held_up: Option<&NodeName> = None;
-        for (run, number) in self.seen.runs().filter(|(run, _)| **run != self.me) {
-            let most = round.most.reached(run);
-            let is_known = round.least.reached(run) == number && (most == number || most == u64::MAX);
-            match run.incarnation.next() {
-                Ok(next) if is_known && has_ended(run) && held_up != Some(&run.node) => {
-                    ended.push((run.node.clone(), next));
-                }
-                _ => held_up = Some(&run.node),
-            }
-        }
-        ended.iter().for_each(|(node, first)| self.seen.end(node, *first));
-        // A node that has not ended these runs yet still compares what it has of them with what was collected.
-        round.least.ended().for_each(|(node, first)| self.collected.end(node, first));
     }
 }
 

@@ -164,9 +164,8 @@ impl Exchange {
     ) -> Option<Actor> {
         let link = self.links.get_mut(peer)?;
         link.sender.handle_report(report, |reported| map.start_for(reported));
-        if link.receiver.handle_report(peer, report) {
-            map.end_stated(&report.seen.ended, |run| writers.has_ended(run));
-        }
+        link.receiver.handle_report(peer, report);
+        report.endings.iter().for_each(|ending| map.end_too(ending, |run| writers.has_ended(run)));
         let said = link.receiver.said()?;
         map.begin_at(said);
         let is_ours = |run: &Actor, number: u64| {

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Bounds};
+use tallymesh_schemas::{Actor, Bounds, NodeName};
 
 use crate::cache::context::Context;
 use crate::cache::derived::Derived;
+use crate::cache::ending::Ending;
 use crate::cache::entry::{Content, Entry, Rank};
 use crate::cache::log::Log;
 use crate::cache::runs::RunTable;
@@ -69,6 +70,8 @@ pub(crate) struct CacheMap {
     pub(super) runs: RunTable,
     /// The writes that were taken in.
     pub(super) seen: Context,
+    /// Runs that it has ended and still states.
+    pub(super) endings: BTreeMap<NodeName, Ending>,
     /// Removals that were taken in and are no longer held.
     pub(super) collected: Context,
     /// The latest stamp of these.
@@ -117,6 +120,7 @@ impl CacheMap {
             log: Log::default(),
             runs: RunTable::default(),
             seen: Context::default(),
+            endings: BTreeMap::new(),
             collected: Context::default(),
             collected_stamp: Stamp::default(),
             clock: HybridClock::default(),

@@ -1,7 +1,7 @@
 //! Marks: how the context of a replica advances.
 
 use tallymesh_schemas::message::CacheMark;
-use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tallymesh_schemas::Actor;
 
 use crate::cache::context::Context;
 use crate::cache::map::CacheMap;
@@ -59,22 +59,12 @@ impl CacheMap {
             }
         }
         if marked == Marked::Applied {
-            self.end_stated(&mark.ended, |run| limits.has_ended(run));
+            self.end_after_walk(&mark.ended, |run| limits.has_ended(run));
             if collected_is_passed_on() {
                 self.collected.join(collected);
             }
         }
         marked
-    }
-
-    /// Stops naming the runs of nodes that a peer states as ended, if they have.
-    pub(crate) fn end_stated(&mut self, ended: &[(NodeName, Incarnation)], has_ended: impl Fn(&Actor) -> bool) {
-        for (node, first) in ended {
-            let last = Incarnation(first.0.saturating_sub(1));
-            if has_ended(&Actor::new(node.clone(), last)) {
-                self.seen.end(node, *first);
-            }
-        }
     }
 }
 

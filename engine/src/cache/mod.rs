@@ -4,6 +4,7 @@ pub(crate) mod collect;
 pub(crate) mod compare;
 pub(crate) mod context;
 mod derived;
+pub(crate) mod ending;
 mod entry;
 pub(crate) mod exchange;
 mod fingerprint;

@@ -106,14 +106,12 @@ impl Receiver {
         self.said.len() + self.reported.len()
     }
 
-    /// The peer reports what it has. Returns whether the peer has ended the runs that it states as ended while it had a link
-    /// to this replica: then it knew from this replica's reports that this replica has taken in the same of them.
-    pub(crate) fn handle_report(&mut self, peer: &NodeName, report: &CacheReport) -> bool {
+    /// The peer reports what it has.
+    pub(crate) fn handle_report(&mut self, peer: &NodeName, report: &CacheReport) {
         let number = (report.session, report.number);
         if number <= self.report {
-            return false;
+            return;
         }
-        let is_first = self.report.0 == 0;
         self.report = number;
         self.said.join_stated(&report.seen);
         let run = Actor::new(peer.clone(), report.incarnation);
@@ -121,7 +119,6 @@ impl Receiver {
         self.run = Some(run);
         self.is_partial = report.partial;
         self.fingerprint = (report.fingerprint, report.after_ms);
-        !is_first
     }
 
     /// The next report to the peer; `None` if nothing has changed since the last one and `always` is not set.
@@ -146,6 +143,7 @@ impl Receiver {
             session: self.session,
             number: self.reports,
             seen,
+            endings: map.endings(),
             relay: self.relays,
             partial: !map.is_whole(),
             fingerprint: map.derived().fingerprint.after(after_ms),
