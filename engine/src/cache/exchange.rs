@@ -22,9 +22,6 @@ use crate::time::Time;
 /// Intervals for which a replica lacks writes that a peer has, before it asks that peer for them.
 const PATIENCE: u32 = 2;
 
-/// How often a replica asks a peer for the same writes without progress. The peer may not have them itself.
-const TRIES: u32 = 5;
-
 /// The same if the writer is linked and sends them itself.
 const PATIENCE_WITH_OWNER: u32 = 5;
 
@@ -48,8 +45,8 @@ struct Behind {
     /// The run, what this replica has of it, and what the peer has.
     position: (Actor, u64, u64),
     since: Time,
-    /// How often this replica has asked without progress.
-    tries: u32,
+    /// This replica has asked for it.
+    is_asked: bool,
 }
 
 /// The exchange of one cache.
@@ -207,7 +204,7 @@ impl Exchange {
             let trust = Trust { exchange: self, sender, peer, writers };
             let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
             match marked {
-                Marked::Applied => {}
+                Marked::Applied => link.receiver.note_mark(),
                 Marked::Gap => link.receiver.break_off(),
                 Marked::Uncovered => {
                     self.questions += 1;
@@ -334,15 +331,17 @@ impl Link {
             Some(behind) if behind.position == position => {
                 let owner_sends = run.node != *peer && writers.is_linked(&run.node);
                 let patience = if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE };
-                let asks = behind.tries < TRIES && now.since(behind.since) >= interval * patience;
+                // A peer that has sent everything that it can, and not this, does not have it itself.
+                let in_vain = behind.is_asked && self.receiver.is_marked();
+                let asks = !in_vain && now.since(behind.since) >= interval * patience;
                 if asks {
                     behind.since = now;
-                    behind.tries += 1;
+                    behind.is_asked = true;
                 }
                 asks
             }
             _ => {
-                self.behind = Some(Behind { position, since: now, tries: 0 });
+                self.behind = Some(Behind { position, since: now, is_asked: false });
                 false
             }
         }

@@ -26,6 +26,8 @@ pub(crate) struct Receiver {
     is_broken: bool,
     /// The peer sends the entries of all writers.
     relays: bool,
+    /// A mark of the session was applied.
+    is_marked: bool,
     /// The peer's session and number of its last report.
     report: (u64, u64),
     /// What the peer has, as it has reported.
@@ -67,6 +69,7 @@ impl Receiver {
         self.session = session;
         self.next = 0;
         self.is_broken = false;
+        self.is_marked = false;
         self.relays = relays;
         self.reported = Context::default();
     }
@@ -79,6 +82,16 @@ impl Receiver {
     /// Notes that the peer does not send everything that this replica lacks.
     pub(crate) fn break_off(&mut self) {
         self.is_broken = true;
+    }
+
+    /// A mark of the session was applied.
+    pub(crate) fn note_mark(&mut self) {
+        self.is_marked = true;
+    }
+
+    /// Whether a mark of the session was applied.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.is_marked
     }
 
     /// Whether the peer sends the entries of all writers.
