@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId};
 
 use crate::cache::collect::Round;
 use crate::cache::compare::{Answer, Asked, Piece, Question};
@@ -35,6 +35,10 @@ struct Link {
     receiver: Receiver,
     question: Option<Question>,
     answer: Option<Answer>,
+    /// A question of the peer that came in the interval of another one, and waits for the next interval.
+    next_answer: Option<Answer>,
+    /// What was asked in this interval.
+    asked: InInterval,
     /// A piece of the answer that waits to be sent.
     piece: Option<Piece>,
     /// A report to send.
@@ -50,6 +54,13 @@ struct Behind {
     since: Time,
     /// How often this replica has asked without progress.
     tries: u32,
+}
+
+/// Which questions there were in an interval. A comparison walks all entries, so each side begins one in an interval.
+#[derive(Debug, Default)]
+struct InInterval {
+    by_us: bool,
+    by_peer: bool,
 }
 
 /// The exchange of one cache.
@@ -140,7 +151,9 @@ impl<W: Writers> Limits for Trust<'_, W> {
     }
 
     fn has_ended(&self, run: &Actor) -> bool {
-        self.writers.has_ended(run)
+        let owner = self.exchange.links.get(&run.node).filter(|_| run.node != *self.peer);
+        let is_stated = owner.is_none_or(|link| link.receiver.said().is_some_and(|said| said.covers(run, u64::MAX)));
+        is_stated && self.writers.has_ended(run)
     }
 }
 
@@ -157,8 +170,10 @@ impl Exchange {
         let link = self.links.get_mut(peer)?;
         link.sender.handle_report(report, |reported| map.start_for(reported));
         if link.receiver.handle_report(report) {
-            map.end_stated(&report.seen.ended, |run| writers.has_ended(run));
+            let trust = Trust { exchange: self, peer, writers };
+            map.end_stated(&report.seen.ended, |run| trust.has_ended(run));
         }
+        let link = self.links.get_mut(peer)?;
         let said = link.receiver.said()?;
         map.begin_at(said);
         let is_ours = |run: &Actor, number: u64| {
@@ -200,12 +215,13 @@ impl Exchange {
             let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
             match marked {
                 Marked::Applied => {}
-                Marked::Gap => link.receiver.break_off(),
-                Marked::Uncovered => {
+                Marked::Uncovered if !link.asked.by_us => {
+                    let own = (map.seen(), comparable_after(unix_ms));
+                    link.question = Some(Question::new(self.questions + 1, mark.clone(), own, &trust));
+                    link.asked.by_us = true;
                     self.questions += 1;
-                    let after_ms = comparable_after(unix_ms);
-                    link.question = Some(Question::new(self.questions, mark.clone(), map.seen(), after_ms));
                 }
+                Marked::Gap | Marked::Uncovered => link.receiver.break_off(),
             }
         }
         self.links.insert(peer.clone(), link);
@@ -217,17 +233,19 @@ impl Exchange {
 
     /// A peer asks which keys this replica holds.
     pub(crate) fn handle_compare(&mut self, peer: &NodeName, compare: CacheCompare) {
-        if let Some(link) = self.links.get_mut(peer) {
-            link.answer = Some(Answer::new(compare));
-            link.piece = None;
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if link.asked.by_peer {
+            link.next_answer = Some(Answer::new(compare));
+        } else {
+            link.begin_answer(Answer::new(compare));
         }
     }
 
     /// A part of the answer of a peer.
-    pub(crate) fn handle_keys(&mut self, peer: &NodeName, keys: &CacheKeys<'_>) {
+    pub(crate) fn handle_keys(&mut self, map: &CacheMap, peer: &NodeName, keys: &CacheKeys<'_>) {
         if let Some(link) = self.links.get_mut(peer)
             && let Some(question) = &mut link.question
-            && matches!(question.handle(keys), Asked::Failed)
+            && matches!(question.handle(map, keys), Asked::Failed)
         {
             link.question = None;
             link.receiver.break_off();
@@ -270,6 +288,13 @@ impl Exchange {
     pub(crate) fn tick(&mut self, map: &CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
         for (peer, link) in &mut self.links {
             let missing = link.missing(map, now, interval, (peer, writers));
+            link.asked = InInterval::default();
+            if let Some(answer) = link.next_answer.take() {
+                link.begin_answer(answer);
+            }
+            if link.question.as_mut().is_some_and(Question::tick) {
+                link.receiver.break_off();
+            }
             if link.receiver.is_broken() || missing {
                 let relays = link.receiver.relays() || link.needs_relay(peer, writers);
                 self.sessions += 1;
@@ -301,6 +326,13 @@ impl Exchange {
 }
 
 impl Link {
+    /// Begins to answer a question. The peer does not wait for the answer to an earlier one.
+    fn begin_answer(&mut self, answer: Answer) {
+        self.answer = Some(answer);
+        self.piece = None;
+        self.asked.by_peer = true;
+    }
+
     /// Whether the peer has had something for a long time that this replica lacks.
     fn missing(
         &mut self,
@@ -314,12 +346,15 @@ impl Link {
             return false;
         }
         let us = &map.me().node;
-        let first = said.runs().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
+        let last = |(node, first): (&NodeName, Incarnation)| Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)));
+        let ended = said.ended().map(last).filter(|run| writers.has_ended(run)).map(|run| (run, u64::MAX));
+        let stated = said.runs().map(|(run, number)| (run.clone(), number)).chain(ended);
+        let first = stated.into_iter().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
         let Some((run, _)) = first else {
             self.behind = None;
             return false;
         };
-        let position = (run.clone(), map.seen().reached(run), said.reached(run));
+        let position = (run.clone(), map.seen().reached(&run), said.reached(&run));
         match &mut self.behind {
             Some(behind) if behind.position == position => {
                 let owner_sends = run.node != *peer && writers.is_linked(&run.node);

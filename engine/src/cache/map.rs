@@ -88,6 +88,8 @@ pub(crate) struct CacheMap {
     /// It begins at the context of the first peer that reports.
     pub(super) is_joining: bool,
     pub(super) closed: bool,
+    /// Runs in marks for which the context had no room, since this was last asked.
+    pub(super) refused_runs: u64,
 }
 
 /// What has changed since it was saved.
@@ -126,6 +128,7 @@ impl CacheMap {
             skipped: Context::default(),
             is_joining: false,
             closed: false,
+            refused_runs: 0,
         }
     }
 
@@ -291,6 +294,9 @@ impl CacheMap {
         let lied = self.seen.reached(run) > head;
         if lied {
             self.seen.lower(run, head);
+            if self.skipped.reached(run) > head {
+                self.skipped.lower(run, head);
+            }
         }
         lied
     }
@@ -298,6 +304,11 @@ impl CacheMap {
     /// Own writes up to this one were sent to all linked peers.
     pub(crate) fn note_sent(&mut self, upto: Option<u64>) {
         self.sent = upto.unwrap_or(0);
+    }
+
+    /// Runs in marks for which the context had no room, since the last call.
+    pub(crate) fn take_refused_runs(&mut self) -> u64 {
+        std::mem::take(&mut self.refused_runs)
     }
 
     /// No more writes of this node.

@@ -156,7 +156,7 @@ impl Receiver {
             self.is_broken = true;
         }
         let is_late = message.position < self.next;
-        self.next = self.next.max(message.position + 1);
+        self.next = self.next.max(message.position.saturating_add(1));
         join(map, message, reading, &mut received, changed).inspect_err(|_| self.is_broken = true)?;
         if received.ahead.is_some() || received.no_room {
             self.is_broken = true;

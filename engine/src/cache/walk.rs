@@ -166,7 +166,7 @@ impl World {
                 assert_eq!(brought.ahead, None);
             }
             Message::CacheCompare(compare) => exchange.handle_compare(&peer, compare),
-            Message::CacheKeys(keys) => exchange.handle_keys(&peer, &keys),
+            Message::CacheKeys(keys) => exchange.handle_keys(map, &peer, &keys),
             other => panic!("{other:?}"),
         }
         true

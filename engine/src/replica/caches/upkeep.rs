@@ -1,5 +1,6 @@
 //! The upkeep of caches: expiry, rounds of collection, sessions, and what follows from a new run.
 
+use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 
 use crate::cache::collect::Round;
@@ -44,6 +45,7 @@ impl Replica {
             };
             held.exchange.collect(map, round, expiry_ms, &known);
             map.note_position();
+            held.cache.shared.tally.reached_times(Bound::Actors, map.take_refused_runs());
             if map.log_end() != end {
                 changed.push(*id);
             }
