@@ -85,7 +85,8 @@ fn what_has_changed_is_handed_out() {
     let batches = saved(&mut replica);
     let [batch] = batches.as_slice() else { panic!("{batches:?}") };
     assert!(batch.commit && batch.complete);
-    let [Change::Entries { shape, entries, contexts: Some(contexts), .. }, Change::Facts(facts)] = batch.changes.as_slice()
+    let [Change::Entries { shape, entries, contexts: Some(contexts), .. }, Change::Facts(facts)] =
+        batch.changes.as_slice()
     else {
         panic!("{batch:?}")
     };
@@ -255,7 +256,8 @@ fn rows_of_a_cache_are_converted() {
     });
     let mut replica = restored(&Disk::default(), &parts);
     let cache = cache_of(&replica);
-    let read: Vec<_> = cache.entries(None, 9, NOW.unix_ms).into_iter().map(|entry| (entry.key, entry.value.to_vec())).collect();
+    let read: Vec<_> =
+        cache.entries(None, 9, NOW.unix_ms).into_iter().map(|entry| (entry.key, entry.value.to_vec())).collect();
     assert_eq!(read, [(b"both".to_vec(), b"later".to_vec()), (b"k".to_vec(), b"v".to_vec())]);
     assert_eq!(cache.seen(), [(actor("c"), 3), (actor("d"), 2)]);
     let mut disk = Disk::default();

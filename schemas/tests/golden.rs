@@ -58,7 +58,8 @@ fn cache_rows() -> Vec<u8> {
 fn cache_entries() -> [WireEntry<'static>; 3] {
     let (stamp, at) = (1_763_800_000_000 << 16 | 3, 1_763_800_300_000);
     let first = WireEntry { run: 0, number: 41, stamp, key: b"user:7", expires_ms: at, value: Some(b"Ada") };
-    let second = WireEntry { run: 1, number: 7, stamp: stamp - 70_000, key: b"user:9", expires_ms: 0, value: Some(b"") };
+    let second =
+        WireEntry { run: 1, number: 7, stamp: stamp - 70_000, key: b"user:9", expires_ms: 0, value: Some(b"") };
     [first, second, WireEntry { run: 0, number: 42, stamp: stamp + 1, key: b"z", expires_ms: 0, value: None }]
 }
 

@@ -192,7 +192,8 @@ mod tests {
         let mut context = Context::default();
         for message in 0..10 {
             let runs = (0..bounds::ACTORS as u64).map(|n| (run(0, 1 + message * 10_000 + n), 1)).collect();
-            let ended = (0..bounds::NODES).map(|n| (NodeName::new(&format!("made-up-{message}-{n}")).unwrap(), Incarnation(2)));
+            let ended =
+                (0..bounds::NODES).map(|n| (NodeName::new(&format!("made-up-{message}-{n}")).unwrap(), Incarnation(2)));
             context.join_stated(&CacheContext { runs, ended: ended.collect() });
         }
         assert!(context.len() <= bounds::ACTORS + bounds::NODES, "{}", context.len());

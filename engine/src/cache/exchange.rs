@@ -28,6 +28,9 @@ const TRIES: u32 = 5;
 /// The same if the writer is linked and sends them itself.
 const PATIENCE_WITH_OWNER: u32 = 5;
 
+/// Intervals after which a peer that has not reported counts as not having the cache.
+const SILENT: u32 = 3;
+
 /// The state of one link.
 #[derive(Debug, Default)]
 struct Link {
@@ -39,6 +42,8 @@ struct Link {
     next_answer: Option<Answer>,
     /// What was asked in this interval.
     asked: InInterval,
+    /// Intervals since the link is up.
+    intervals: u32,
     /// A piece of the answer that waits to be sent.
     piece: Option<Piece>,
     /// A report to send.
@@ -140,20 +145,20 @@ struct Trust<'a, W> {
 
 impl<W: Writers> Limits for Trust<'_, W> {
     fn limit(&self, run: &Actor) -> u64 {
-        if run.node == *self.peer {
-            return u64::MAX;
-        }
-        // A linked node states its head itself.
-        match self.exchange.links.get(&run.node).map(|link| link.receiver.said()) {
-            Some(said) => said.map_or(0, |said| said.reached(run)),
-            None => u64::MAX,
-        }
+        if self.is_stated_by_its_owner(run) { 0 } else { u64::MAX }
     }
 
     fn has_ended(&self, run: &Actor) -> bool {
+        !self.is_stated_by_its_owner(run) && self.writers.has_ended(run)
+    }
+}
+
+impl<W> Trust<'_, W> {
+    /// Whether the peer's word about a run does not count, because the run's own node has a link and sends its writes itself.
+    /// Even a statement that keeps to the owner's head would keep out writes of the owner that are still on their way.
+    fn is_stated_by_its_owner(&self, run: &Actor) -> bool {
         let owner = self.exchange.links.get(&run.node).filter(|_| run.node != *self.peer);
-        let is_stated = owner.is_none_or(|link| link.receiver.said().is_some_and(|said| said.covers(run, u64::MAX)));
-        is_stated && self.writers.has_ended(run)
+        owner.is_some_and(|link| link.receiver.said().is_some() || link.intervals <= SILENT)
     }
 }
 
@@ -289,6 +294,7 @@ impl Exchange {
         for (peer, link) in &mut self.links {
             let missing = link.missing(map, now, interval, (peer, writers));
             link.asked = InInterval::default();
+            link.intervals = link.intervals.saturating_add(1);
             if let Some(answer) = link.next_answer.take() {
                 link.begin_answer(answer);
             }
@@ -346,7 +352,8 @@ impl Link {
             return false;
         }
         let us = &map.me().node;
-        let last = |(node, first): (&NodeName, Incarnation)| Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)));
+        let last =
+            |(node, first): (&NodeName, Incarnation)| Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)));
         let ended = said.ended().map(last).filter(|run| writers.has_ended(run)).map(|run| (run, u64::MAX));
         let stated = said.runs().map(|(run, number)| (run.clone(), number)).chain(ended);
         let first = stated.into_iter().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));

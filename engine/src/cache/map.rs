@@ -196,7 +196,9 @@ impl CacheMap {
         changed(key);
         for _ in 0..EVICTED {
             let Some(slot) = self.derived.excess(unix_ms) else { break };
-            let Some((evicted, at)) = self.slots.get(slot).map(|entry| (entry.key().to_vec(), entry.stamp)) else { break };
+            let Some((evicted, at)) = self.slots.get(slot).map(|entry| (entry.key().to_vec(), entry.stamp)) else {
+                break;
+            };
             if evicted == key || !self.write_at(&evicted, None, at) {
                 break;
             }
@@ -288,15 +290,13 @@ impl CacheMap {
         }
     }
 
-    /// The owner of a run states its head. If this replica has taken in more, another member has lied: this replica believes
-    /// the owner. Returns whether it had to.
+    /// The owner of a run states its head. If this replica counts more as taken in, another member has lied about the run, and
+    /// this replica does not know what it lacks: it takes in the run's writes again. Returns whether it has to.
     pub(crate) fn believe_owner(&mut self, run: &Actor, head: u64) -> bool {
         let lied = self.seen.reached(run) > head;
         if lied {
-            self.seen.lower(run, head);
-            if self.skipped.reached(run) > head {
-                self.skipped.lower(run, head);
-            }
+            self.seen.lower(run, 0);
+            self.skipped.lower(run, 0);
         }
         lied
     }

@@ -112,25 +112,29 @@ fn two_processes_with_one_run_lose_nothing() {
     let mut twin = Replica::new(cache_config(), wire.node(0), wire.replicas[0].actor().incarnation);
     twin.replicate_cache(cache_spec(), Arc::new(|| ())).unwrap();
     wire.replicas.push(twin);
+    // Both are called a, so they have a link to b in turn.
+    let talk = |wire: &mut Wire, process: usize| {
+        wire.up(process, 1);
+        for _ in 0..50 {
+            wire.wait_a_little();
+            for _ in 0..5 {
+                for (from, to) in [(process, 1), (1, process)] {
+                    wire.take(from, to).iter().for_each(|bytes| wire.give(from, to, bytes).unwrap());
+                }
+            }
+        }
+        wire.down(process, 1);
+    };
+    wire.down(0, 1);
+    (0..5_u8).for_each(|n| set(&mut wire, 2, &[n], b"of the twin"));
+    talk(&mut wire, 2);
     set(&mut wire, 0, b"of the first", b"v");
-    wire.run(2);
-    wire.down(0, 1);
-    for n in 0..5_u8 {
-        set(&mut wire, 2, &[n], b"of the twin");
+    for process in [0, 2, 0, 2] {
+        talk(&mut wire, process);
     }
-    wire.up(2, 1);
-    wire.run(5);
-    wire.down(2, 1);
-    wire.up(0, 1);
-    wire.run(5);
-    wire.down(0, 1);
-    wire.up(2, 1);
-    wire.run(10);
-    wire.down(2, 1);
-    wire.up(0, 1);
-    wire.run(20);
+    assert_ne!(wire.replicas[0].actor(), wire.replicas[2].actor());
     assert_eq!(state(&wire, 1).0.len(), 6, "{:?}", state(&wire, 1));
-    assert_agreed(&wire, 0..2);
+    assert_eq!([0, 2].map(|at| state(&wire, at).0.len()), [6; 2]);
 }
 
 /// A process saved what it wrote while its clock was an hour ahead. The next one has the right time, and writes that again.
@@ -149,7 +153,11 @@ fn a_clock_that_was_ahead_before_a_restart_does_not_stop_the_node() {
     set(&mut wire, 0, b"now", b"v");
     set(&mut wire, 1, b"of b", b"v");
     wire.run(5);
-    assert_eq!([0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default()), [b"ahead"; 3], "it was written again, as of now");
+    assert_eq!(
+        [0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default()),
+        [b"ahead"; 3],
+        "it was written again, as of now"
+    );
     let entry = cache(&wire, 1).entry(KEY, wire.now.unix_ms).unwrap();
     assert!(entry.stamp.unix_ms() <= wire.now.unix_ms + bounds::MAX_DRIFT.as_millis() as u64);
     assert_agreed(&wire, 0..3);

@@ -206,14 +206,19 @@ fn a_member_that_names_many_runs_is_bounded() {
         let lie = report(&wire, message, seen.clone());
         wire.give(LIAR, C, &lie).unwrap();
         let runs = runs.into_iter().map(|run| RunMark { run, after: 0, upto: 1 }).collect();
-        let lie = mark(&wire, (session, message), CacheMark { runs, ended: Vec::new(), collected: CacheContext::default() });
+        let lie =
+            mark(&wire, (session, message), CacheMark { runs, ended: Vec::new(), collected: CacheContext::default() });
         wire.give(LIAR, C, &lie).unwrap();
     }
     assert!(cache(&wire, C).context_len() <= bounds::ACTORS, "{}", cache(&wire, C).context_len());
     assert!(wire.replicas[C].link_entries() <= 8 * bounds::ACTORS, "{}", wire.replicas[C].link_entries());
     run_without_liar(&mut wire, 2);
-    let reached: u64 =
-        wire.replicas[C].bounds().iter().filter(|report| report.bound == Bound::Actors).map(|report| report.times).sum();
+    let reached: u64 = wire.replicas[C]
+        .bounds()
+        .iter()
+        .filter(|report| report.bound == Bound::Actors)
+        .map(|report| report.times)
+        .sum();
     assert!(reached > 0);
     set(&mut wire, A, KEY, b"of a");
     remove(&mut wire, A, KEY);
@@ -235,7 +240,8 @@ fn a_flood_of_questions_is_answered_once_in_an_interval() {
     let structure = cache(&wire, C).id();
     let mut answers = 0;
     for question in 0..500 {
-        let compare = encoded(&Message::CacheCompare(CacheCompare { structure, question, after_ms: 0, sums: Vec::new() }));
+        let compare =
+            encoded(&Message::CacheCompare(CacheCompare { structure, question, after_ms: 0, sums: Vec::new() }));
         wire.give(LIAR, C, &compare).unwrap();
         if question % 50 == 0 {
             wire.wait_a_little();
