@@ -27,7 +27,7 @@ fn a_value_that_a_peer_from_the_future_does_not_have_comes_from_another() {
     assert_eq!(read, [b"of a"; 3]);
 }
 
-/// A node whose clock was ahead writes again, as of now, what it has written meanwhile, in the same order. What the others wrote
+/// A node whose clock was ahead writes again what it has written meanwhile, in the same order, with stamps that others accept. What the others wrote
 /// meanwhile is older.
 #[test]
 fn what_was_written_ahead_is_written_again_when_the_clock_is_right() {
@@ -46,7 +46,7 @@ fn what_was_written_ahead_is_written_again_when_the_clock_is_right() {
     for at in 0..3 {
         assert_eq!(get(&wire, at, KEY).as_deref(), Some(&b"other"[..]));
         let stamp = |key: &[u8]| cache(&wire, at).entry(key, wire.now.unix_ms).unwrap().stamp;
-        assert!(stamp(b"first") < stamp(b"other") && stamp(b"other").unix_ms() <= wire.now.unix_ms);
+        assert!(stamp(b"first") < stamp(b"other") && stamp(b"other").unix_ms() <= wire.now.unix_ms + 60_000);
     }
 }
 

@@ -75,7 +75,6 @@ impl CacheMap {
         if let Some(run) = self.runs.get(entry.run) {
             self.collected.raise(run, entry.number);
         }
-        self.collected_stamp = entry.stamp.max(self.collected_stamp);
         self.uninstall(slot);
     }
 

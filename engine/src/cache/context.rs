@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use tallymesh_schemas::message::CacheContext;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
 
+/// Places that are kept for runs of this node, so that what it reports is never more than a message may name.
+const OWN: usize = 16;
+
 /// A version vector over the runs of the nodes. A run numbers its writes of a cache from 1.
 ///
 /// For nodes that have restarted often it names only the runs that some node may still miss: see [`Context::end`].
@@ -57,7 +60,7 @@ impl Context {
     fn has_room(&self, node: &NodeName) -> bool {
         let all = Actor::new(node.clone(), Incarnation(0))..=Actor::new(node.clone(), Incarnation(u64::MAX));
         let is_contended = self.runs.len() >= bounds::ACTORS_CONTENDED;
-        self.runs.len() < bounds::ACTORS
+        self.runs.len() < bounds::ACTORS - OWN
             && !(is_contended && self.runs.range(all).nth(bounds::RUNS_CONTENDED - 1).is_some())
     }
 

@@ -28,6 +28,10 @@ const TRIES: u32 = 5;
 /// The same if the writer is linked and sends them itself.
 const PATIENCE_WITH_OWNER: u32 = 5;
 
+/// Intervals for which a peer states less of its run than this replica counts as taken in, before the replica believes it. Its
+/// report may have been on its way for long.
+const DOUBTS: u32 = 2;
+
 /// Intervals after which a peer that has not reported counts as not having the cache.
 const SILENT: u32 = 3;
 
@@ -44,6 +48,10 @@ struct Link {
     asked: InInterval,
     /// Intervals since the link is up.
     intervals: u32,
+    /// The peer's run, as it has stated.
+    run: Option<Actor>,
+    /// For so many intervals the peer has stated less of its run than this replica counts as taken in.
+    doubts: u32,
     /// A piece of the answer that waits to be sent.
     piece: Option<Piece>,
     /// A report to send.
@@ -188,10 +196,7 @@ impl Exchange {
         if let Some((run, _)) = said.runs().find(|(run, number)| is_ours(run, *number)) {
             return Some(run.clone());
         }
-        let run = Actor::new(peer.clone(), report.incarnation);
-        if map.believe_owner(&run, said.reached(&run)) {
-            link.receiver.break_off();
-        }
+        link.run = Some(Actor::new(peer.clone(), report.incarnation));
         map.note_sent(self.links.values().map(|link| link.sender.sent(map)).min());
         None
     }
@@ -290,8 +295,9 @@ impl Exchange {
     }
 
     /// An interval has passed: begins the sessions that have to begin again, asks for what is missing, and reports.
-    pub(crate) fn tick(&mut self, map: &CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
+    pub(crate) fn tick(&mut self, map: &mut CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
         for (peer, link) in &mut self.links {
+            link.believe_owner(map);
             let missing = link.missing(map, now, interval, (peer, writers));
             link.asked = InInterval::default();
             link.intervals = link.intervals.saturating_add(1);
@@ -337,6 +343,23 @@ impl Link {
         self.answer = Some(answer);
         self.piece = None;
         self.asked.by_peer = true;
+    }
+
+    /// Believes the peer about its run, if it keeps stating less than this replica counts as taken in. Before that, tells it: another
+    /// process may be in that run.
+    fn believe_owner(&mut self, map: &mut CacheMap) {
+        let (Some(run), Some(said)) = (&self.run, self.receiver.said()) else { return };
+        let reached = map.seen().reached(run);
+        let is_less = said.reached(run) < reached && reached < u64::MAX;
+        self.doubts = if is_less { self.doubts.saturating_add(1) } else { 0 };
+        if self.doubts == DOUBTS {
+            self.receiver.dispute(run.clone(), reached);
+            self.report = Some(Always::Yes);
+        } else if self.doubts > DOUBTS {
+            map.distrust(run);
+            self.receiver.break_off();
+            self.doubts = 0;
+        }
     }
 
     /// Whether the peer has had something for a long time that this replica lacks.

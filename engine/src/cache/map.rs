@@ -71,8 +71,6 @@ pub(crate) struct CacheMap {
     pub(super) seen: Context,
     /// Removals that were taken in and are no longer held.
     pub(super) collected: Context,
-    /// The latest stamp of these.
-    pub(super) collected_stamp: Stamp,
     pub(super) clock: HybridClock,
     pub(super) derived: Derived,
     /// The keys in order, once somebody has listed them.
@@ -118,7 +116,6 @@ impl CacheMap {
             runs: RunTable::default(),
             seen: Context::default(),
             collected: Context::default(),
-            collected_stamp: Stamp::default(),
             clock: HybridClock::default(),
             derived: Derived::new(bounds),
             order: Order::default(),
@@ -142,10 +139,10 @@ impl CacheMap {
         !self.is_joining && self.skipped.len() == 0
     }
 
-    /// A peer reports what it has. A replica that joins without the earlier content begins there.
+    /// A peer reports what it has. A replica that joins without the earlier content begins there, unless it has written
+    /// something: what it skips may be later than that.
     pub(crate) fn begin_at(&mut self, said: &Context) {
-        if self.is_joining {
-            self.is_joining = false;
+        if std::mem::take(&mut self.is_joining) && self.held() == 0 {
             self.skipped.join(said);
             self.seen.join(said);
         }
@@ -290,15 +287,11 @@ impl CacheMap {
         }
     }
 
-    /// The owner of a run states its head. If this replica counts more as taken in, another member has lied about the run, and
-    /// this replica does not know what it lacks: it takes in the run's writes again. Returns whether it has to.
-    pub(crate) fn believe_owner(&mut self, run: &Actor, head: u64) -> bool {
-        let lied = self.seen.reached(run) > head;
-        if lied {
-            self.seen.lower(run, 0);
-            self.skipped.lower(run, 0);
-        }
-        lied
+    /// This replica counts more of a run as taken in than its owner has written: another member has lied, or another process was
+    /// in that run. The replica does not know what it lacks, and takes in the run's writes again.
+    pub(crate) fn distrust(&mut self, run: &Actor) {
+        self.seen.lower(run, 0);
+        self.skipped.lower(run, 0);
     }
 
     /// Own writes up to this one were sent to all linked peers.

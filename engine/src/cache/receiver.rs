@@ -38,6 +38,9 @@ pub(crate) struct Receiver {
     reported: Context,
     /// Reports to this peer so far.
     reports: u64,
+    /// A run of the peer, and a write of it that the peer says it never made. The next report names it, so that the peer learns
+    /// that its run was used by another process.
+    disputed: Option<(Actor, u64)>,
 }
 
 /// What a message of entries brought.
@@ -79,6 +82,11 @@ impl Receiver {
         self.is_broken = true;
     }
 
+    /// The peer states less of its own run than this replica counts as taken in.
+    pub(crate) fn dispute(&mut self, run: Actor, number: u64) {
+        self.disputed = Some((run, number));
+    }
+
     /// Whether the peer sends the entries of all writers.
     pub(crate) fn relays(&self) -> bool {
         self.relays
@@ -117,13 +125,19 @@ impl Receiver {
         always: Always,
         after_ms: u64,
     ) -> Option<CacheReport> {
-        let seen = map.seen().beyond(&self.reported);
+        let mut seen = map.seen().beyond(&self.reported);
         let nothing = seen.runs.is_empty() && seen.ended.is_empty() && self.reports > 0;
         if self.session == 0 || (nothing && always == Always::No) {
             return None;
         }
         self.reported = map.seen().clone();
         self.reports += 1;
+        // The head of this run is in every report, so that a peer need not rely on an earlier one.
+        let head = map.head();
+        if head > 0 && !seen.runs.iter().any(|(run, _)| run == map.me()) {
+            seen.runs.push((map.me().clone(), head));
+        }
+        seen.runs.extend(self.disputed.take());
         Some(CacheReport {
             structure,
             incarnation: map.me().incarnation,

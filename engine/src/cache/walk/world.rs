@@ -54,6 +54,8 @@ pub(super) struct World {
     linked: BTreeMap<(usize, usize), bool>,
     /// The first two nodes never have a link between them.
     unlinked: bool,
+    /// Some node was away for longer than the others wait for it.
+    gave_up: bool,
     now_ms: u64,
     pub(super) collected: usize,
     /// What has happened.
@@ -104,6 +106,7 @@ impl World {
             queues: BTreeMap::new(),
             linked: BTreeMap::new(),
             unlinked,
+            gave_up: false,
             now_ms: 1_000_000_000,
             collected: 0,
             trace: Vec::new(),
@@ -141,6 +144,7 @@ impl World {
         if !self.linked.iter().any(|((i, j), linked)| *linked && (*i == at || *j == at)) {
             self.note(format!("n{at} counts as dead for long"));
             self.nodes[at].dead = true;
+            self.gave_up = true;
         }
     }
 
@@ -266,6 +270,12 @@ impl World {
         let round = Round::of(map.seen(), others.iter().map(|other| exchange.said(other)));
         exchange.collect(map, round, self.now_ms, &view);
         self.collected += held - map.held();
+        if self.gave_up {
+            // Such a node may return with a write that is older than what was collected meanwhile.
+            let Node { map, read, .. } = &mut self.nodes[at];
+            read.retain(|key, _| map.get(key).is_some());
+        }
+        let Node { map, exchange, .. } = &mut self.nodes[at];
         exchange.tick(map, now, INTERVAL, &view);
         exchange.work(map, &view, |_| {});
         map.note_position();

@@ -58,8 +58,8 @@ impl Replica {
         let known = Known { runs, peers };
         let shared: Vec<StructureId> = caches.iter().filter(|(_, held)| held.shared).map(|(id, _)| *id).collect();
         for (_, held) in caches.iter_mut().filter(|(_, held)| held.shared) {
-            let map = held.cache.shared.map.read();
-            held.exchange.tick(&map, now.mono, config.digest_interval, &known);
+            let map = &mut held.cache.shared.map.write();
+            held.exchange.tick(map, now.mono, config.digest_interval, &known);
         }
         shared.into_iter().for_each(|id| self.caches.touch(id));
         if self.caches.iter().any(|(_, held)| held.exchange.is_working()) {
