@@ -176,7 +176,7 @@ impl Exchange {
     pub(crate) fn handle_report(
         &mut self,
         map: &mut CacheMap,
-        peer: &NodeName,
+        (peer, unix_ms): (&NodeName, u64),
         report: &CacheReport,
         writers: &impl Writers,
     ) -> Option<Actor> {
@@ -188,7 +188,7 @@ impl Exchange {
         }
         let link = self.links.get_mut(peer)?;
         let said = link.receiver.said()?;
-        map.begin_at(said);
+        map.begin_at(said, unix_ms);
         let is_ours = |run: &Actor, number: u64| {
             run.node == map.me().node
                 && (run.incarnation > map.me().incarnation || (run == map.me() && number > map.head()))

@@ -83,6 +83,8 @@ pub(crate) struct CacheMap {
     pub(super) unsaved: Option<Unsaved>,
     /// Writes that count as taken in although this replica never held them: what existed when it joined without them.
     pub(super) skipped: Context,
+    /// When it joined without them. Earlier writes that it has not skipped may be older than the skipped ones.
+    pub(super) joined: Stamp,
     /// It begins at the context of the first peer that reports.
     pub(super) is_joining: bool,
     pub(super) closed: bool,
@@ -123,6 +125,7 @@ impl CacheMap {
             checkpoints: Vec::new(),
             unsaved: None,
             skipped: Context::default(),
+            joined: Stamp::default(),
             is_joining: false,
             closed: false,
             refused_runs: 0,
@@ -139,13 +142,19 @@ impl CacheMap {
         !self.is_joining && self.skipped.len() == 0
     }
 
-    /// A peer reports what it has. A replica that joins without the earlier content begins there, unless it has written
-    /// something: what it skips may be later than that.
-    pub(crate) fn begin_at(&mut self, said: &Context) {
-        if std::mem::take(&mut self.is_joining) && self.held() == 0 {
-            self.skipped.join(said);
-            self.seen.join(said);
+    /// A peer reports what it has. A replica that joins without the earlier content begins there. If it has written something, it
+    /// takes in everything instead, because what it would skip may be later than that. What it has restored may lack what an
+    /// earlier process has skipped.
+    pub(crate) fn begin_at(&mut self, said: &Context, unix_ms: u64) {
+        if !std::mem::take(&mut self.is_joining) {
+            return;
         }
+        if self.held() == 0 {
+            self.seen.join(said);
+            self.joined = Stamp::at(unix_ms);
+        }
+        self.skipped.join(&self.seen);
+        self.skipped.lower(&self.me, 0);
     }
 
     /// The last position of the log.
@@ -220,7 +229,8 @@ impl CacheMap {
     pub(crate) fn join(&mut self, write: &Write<'_>, covered: bool) -> Joined {
         self.clock.observe(write.stamp);
         let Some(old) = self.get(write.key) else {
-            if covered && !canary::broken(Canary::SupersededTaken) {
+            let is_superseded = covered && !canary::broken(Canary::SupersededTaken);
+            if is_superseded || write.stamp < self.joined {
                 return Joined::Loses;
             }
             return if self.install(write) { Joined::Wins } else { Joined::NoRoom };

@@ -237,7 +237,7 @@ impl World {
         let peer = name(i);
         match Message::decode(&bytes).unwrap() {
             Message::CacheReport(report) => {
-                assert_eq!(exchange.handle_report(map, &peer, &report, &view), None);
+                assert_eq!(exchange.handle_report(map, (&peer, unix_ms), &report, &view), None);
             }
             Message::CacheEntries(entries) => {
                 exchange.handle_entries(map, (&peer, unix_ms), &entries, &view, |_| {}).unwrap();

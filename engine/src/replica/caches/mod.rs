@@ -199,7 +199,8 @@ impl Replica {
             return self.report_kind(peer, report.structure);
         };
         let known = Known { runs, peers };
-        let ours = held.exchange.handle_report(&mut held.cache.shared.map.write(), peer, report, &known);
+        let unix_ms = held.cache.time(now.unix_ms);
+        let ours = held.exchange.handle_report(&mut held.cache.shared.map.write(), (peer, unix_ms), report, &known);
         caches.touch_one(report.structure, peer);
         if let Some(run) = ours {
             self.conflict(now, run.incarnation, peer);
