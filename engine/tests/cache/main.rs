@@ -11,6 +11,7 @@ mod goes;
 mod late;
 mod liars;
 mod travels;
+mod verifies;
 #[allow(dead_code, reason = "each test crate uses its part")]
 #[path = "../wire/mod.rs"]
 mod wire;
