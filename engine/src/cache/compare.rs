@@ -100,7 +100,7 @@ impl Question {
     pub(crate) fn new(number: u64, mark: CacheMark, (seen, after_ms): (&Context, u64), limits: &impl Limits) -> Self {
         let mut context = seen.clone();
         for run in &mark.runs {
-            context.admit(&run.run, run.upto.min(limits.limit(&run.run)));
+            context.admit(&run.run, run.upto.min(limits.limit(&run.run)), limits.places(&run.run));
         }
         for (node, first) in &mark.ended {
             if limits.has_ended(&Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)))) {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use tallymesh_schemas::message::CacheContext;
 use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
 
-/// Places that are kept for runs of this node, so that what it reports is never more than a message may name.
-const OWN: usize = 16;
+/// The most runs that members have room for. The other places are for runs of this node, so that it never reports more than a
+/// message may name.
+pub(crate) const PLACES: usize = bounds::ACTORS - 16;
 
 /// A version vector over the runs of the nodes. A run numbers its writes of a cache from 1.
 ///
@@ -45,23 +46,22 @@ impl Context {
         }
     }
 
-    /// Adds the writes of a run that another member names, if there is room for the run: members name few runs, and one that
-    /// names ever new ones must not use up all memory. Returns whether there was room.
-    pub(crate) fn admit(&mut self, run: &Actor, number: u64) -> bool {
+    /// Adds the writes of a run that another member names, if the context names fewer than `most` runs: one that names ever new
+    /// runs must not use up all memory. Returns whether there was room.
+    pub(crate) fn admit(&mut self, run: &Actor, number: u64, most: usize) -> bool {
         let is_new = number > 0 && !self.has_ended(run) && !self.runs.contains_key(run);
-        if is_new && !self.has_room(&run.node) {
+        if is_new && !self.has_room(&run.node, most) {
             return false;
         }
         self.raise(run, number);
         true
     }
 
-    /// Whether another run of a node finds room. Few runs of each node find room when most places are taken.
-    fn has_room(&self, node: &NodeName) -> bool {
+    /// Whether another run of a node finds room. Few runs of each node find room when half of the places are taken.
+    fn has_room(&self, node: &NodeName, most: usize) -> bool {
         let all = Actor::new(node.clone(), Incarnation(0))..=Actor::new(node.clone(), Incarnation(u64::MAX));
-        let is_contended = self.runs.len() >= bounds::ACTORS_CONTENDED;
-        self.runs.len() < bounds::ACTORS - OWN
-            && !(is_contended && self.runs.range(all).nth(bounds::RUNS_CONTENDED - 1).is_some())
+        let is_contended = self.runs.len() >= most / 2;
+        self.runs.len() < most && !(is_contended && self.runs.range(all).nth(bounds::RUNS_CONTENDED - 1).is_some())
     }
 
     /// Adds all writes of a node's runs before `first`, and names these runs no longer.
@@ -151,7 +151,7 @@ impl Context {
                 refused += 1;
             }
         }
-        refused + stated.runs.iter().map(|(run, number)| u64::from(!self.admit(run, *number))).sum::<u64>()
+        refused + stated.runs.iter().map(|(run, number)| u64::from(!self.admit(run, *number, PLACES))).sum::<u64>()
     }
 }
 
@@ -200,7 +200,7 @@ mod tests {
             context.join_stated(&CacheContext { runs, ended: ended.collect() });
         }
         assert!(context.len() <= bounds::ACTORS + bounds::NODES, "{}", context.len());
-        assert!(context.admit(&run(1, 1), 5));
+        assert!(context.admit(&run(1, 1), 5, PLACES));
         assert!(context.covers(&run(1, 1), 5));
     }
 

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, bounds};
 
 use crate::cache::collect::Round;
 use crate::cache::compare::{Answer, Asked, Piece, Question};
-use crate::cache::context::Context;
+use crate::cache::context::{Context, PLACES};
 use crate::cache::fingerprint::comparable_after;
 use crate::cache::map::CacheMap;
 use crate::cache::mark::{Limits, Marked};
@@ -156,6 +156,11 @@ impl<W: Writers> Limits for Trust<'_, W> {
         if self.is_stated_by_its_owner(run) { 0 } else { u64::MAX }
     }
 
+    fn places(&self, run: &Actor) -> usize {
+        // Half of the places are for nodes that state their runs themselves.
+        if run.node == *self.peer { PLACES } else { bounds::ACTORS_CONTENDED }
+    }
+
     fn has_ended(&self, run: &Actor) -> bool {
         !self.is_stated_by_its_owner(run) && self.writers.has_ended(run)
     }
@@ -221,6 +226,8 @@ impl Exchange {
         if let Ok(received) = &received
             && let Some(mark) = &received.mark
         {
+            let of_peer = mark.runs.iter().filter(|run| run.run.node == *peer);
+            of_peer.for_each(|run| link.receiver.note_head(&run.run, run.upto));
             let trust = Trust { exchange: self, peer, writers };
             let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
             match marked {

@@ -23,6 +23,8 @@ pub(crate) enum Marked {
 pub(crate) trait Limits {
     /// The number up to which the sender is believed about a run.
     fn limit(&self, run: &Actor) -> u64;
+    /// How many runs the context may name for this one to have room.
+    fn places(&self, run: &Actor) -> usize;
     /// Whether a run is over, and the sender is believed when it states that this replica has taken in all of it.
     fn has_ended(&self, run: &Actor) -> bool;
 }
@@ -49,9 +51,10 @@ impl CacheMap {
             let reached = self.seen.reached(&run.run);
             if reached >= run.after || !self.is_whole() || canary::broken(Canary::GapApplied) {
                 if reached < run.after {
-                    self.skipped.admit(&run.run, run.after.min(limit));
+                    self.skipped.admit(&run.run, run.after.min(limit), limits.places(&run.run));
                 }
-                self.refused_runs += u64::from(!self.seen.admit(&run.run, run.upto.min(limit)));
+                let has_room = self.seen.admit(&run.run, run.upto.min(limit), limits.places(&run.run));
+                self.refused_runs += u64::from(!has_room);
             } else if limit == u64::MAX {
                 marked = Marked::Gap;
             }

@@ -10,7 +10,7 @@ use tallymesh_schemas::message::{CacheEntries, CacheMark, CacheReport};
 use tallymesh_schemas::rows::RowsError;
 use tallymesh_schemas::{Actor, StructureId};
 
-use crate::cache::context::Context;
+use crate::cache::context::{Context, PLACES};
 use crate::cache::map::{CacheMap, Joined, Write};
 use crate::canary::{self, Canary};
 use crate::hlc::Stamp;
@@ -80,6 +80,11 @@ impl Receiver {
     /// Notes that the peer does not send everything that this replica lacks.
     pub(crate) fn break_off(&mut self) {
         self.is_broken = true;
+    }
+
+    /// The peer states its head in a mark.
+    pub(crate) fn note_head(&mut self, run: &Actor, head: u64) {
+        self.said.admit(run, head, PLACES);
     }
 
     /// The peer states less of its own run than this replica counts as taken in.

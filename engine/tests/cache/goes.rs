@@ -126,6 +126,8 @@ fn ended_runs_leave_nothing_behind() {
     let sizes = |wire: &Wire| -> Vec<_> {
         (0..3).map(|at| (cache(wire, at).held(), cache(wire, at).context_len(), cache(wire, at).bytes())).collect()
     };
+    // From the first listing on, the keys are in order.
+    assert_agreed(&wire, 0..3);
     let before = sizes(&wire);
     for run in 0..20 {
         let now = wire.now;
