@@ -48,6 +48,8 @@ struct Link {
     asked: InInterval,
     /// Intervals since the link is up.
     intervals: u32,
+    /// The peer has sent a mark.
+    is_marked: bool,
     /// The peer's run, as it has stated.
     run: Option<Actor>,
     /// For so many intervals the peer has stated less of its run than this replica counts as taken in.
@@ -171,7 +173,11 @@ impl<W> Trust<'_, W> {
     /// Even a statement that keeps to the owner's head would keep out writes of the owner that are still on their way.
     fn is_stated_by_its_owner(&self, run: &Actor) -> bool {
         let owner = self.exchange.links.get(&run.node).filter(|_| run.node != *self.peer);
-        owner.is_some_and(|link| link.receiver.said().is_some() || link.intervals <= SILENT)
+        owner.is_some_and(|link| match &link.run {
+            // It has sent what it has of its earlier runs, and it may not have all.
+            Some(current) => run >= current || !link.is_marked,
+            None => link.intervals <= SILENT,
+        })
     }
 }
 
@@ -226,6 +232,7 @@ impl Exchange {
         if let Ok(received) = &received
             && let Some(mark) = &received.mark
         {
+            link.is_marked = true;
             let of_peer = mark.runs.iter().filter(|run| run.run.node == *peer);
             of_peer.for_each(|run| link.receiver.note_head(&run.run, run.upto));
             let trust = Trust { exchange: self, peer, writers };

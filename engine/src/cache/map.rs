@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Actor, Bounds};
 
-use crate::cache::context::Context;
+use crate::cache::context::{Context, PLACES};
 use crate::cache::derived::Derived;
 use crate::cache::entry::{Content, Entry, Rank};
 use crate::cache::log::Log;
@@ -230,7 +230,11 @@ impl CacheMap {
         self.clock.observe(write.stamp);
         let Some(old) = self.get(write.key) else {
             let is_superseded = covered && !canary::broken(Canary::SupersededTaken);
-            if is_superseded || write.stamp < self.joined {
+            if is_superseded {
+                return Joined::Loses;
+            }
+            if write.stamp < self.joined {
+                self.skipped.admit(write.run, write.number, PLACES);
                 return Joined::Loses;
             }
             return if self.install(write) { Joined::Wins } else { Joined::NoRoom };
