@@ -157,7 +157,7 @@ mod canaries {
     use crate::canary::{Canary, set_broken};
 
     /// The most walks in which a counterexample must turn up, and how many are searched for a short one.
-    const SEEDS: u64 = 20_000;
+    const SEEDS: u64 = 30_000;
     const SEARCHED: usize = 4;
 
     /// Walks with these faults need the rule.
