@@ -199,8 +199,9 @@ fn the_largest_numbers_do_no_harm() {
 fn a_member_that_names_many_runs_is_bounded() {
     let mut wire = cache_wire(&["a", "liar", "c"]);
     let session = session(&mut wire, C, LIAR);
-    let run = |n: u64| Actor::new(name(if n % 2 == 0 { "liar" } else { "made-up" }), Incarnation(1 + n));
-    let run = |n: u64| if n % 3 == 0 { Actor::new(name(&format!("made-up-{n}")), Incarnation(1)) } else { run(n) };
+    let run = |n: u64| Actor::new(name(if n.is_multiple_of(2) { "liar" } else { "made-up" }), Incarnation(1 + n));
+    let run =
+        |n: u64| if n.is_multiple_of(3) { Actor::new(name(&format!("made-up-{n}")), Incarnation(1)) } else { run(n) };
     for message in 0..6 {
         let runs: Vec<_> = (0..bounds::ACTORS as u64).map(|n| run(message * 5000 + n)).collect();
         let seen = CacheContext { runs: runs.iter().map(|run| (run.clone(), 1)).collect(), ended: Vec::new() };

@@ -27,8 +27,11 @@ use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Bounds, Version, bounds};
 use wire::{Wire, encoded, read};
 
+/// A live entry: key, value and stamp.
+type Live = (Vec<u8>, Vec<u8>, Stamp);
+
 /// What all nodes have: the live entries with their stamps, and what was taken in.
-fn state(wire: &Wire, at: usize) -> (Vec<(Vec<u8>, Vec<u8>, Stamp)>, Vec<(Actor, u64)>) {
+fn state(wire: &Wire, at: usize) -> (Vec<Live>, Vec<(Actor, u64)>) {
     let cache = cache(wire, at);
     cache.audit().unwrap();
     let entries = cache.entries(None, usize::MAX, wire.now.unix_ms).into_iter();

@@ -36,7 +36,7 @@ pub(crate) fn cache(wire: &Wire, at: usize) -> Cache {
 
 pub(crate) fn set(wire: &mut Wire, at: usize, key: &[u8], value: &[u8]) {
     let now = wire.now_at(at);
-    cache(wire, at).set(key, value.to_vec(), Duration::ZERO, now.unix_ms).unwrap();
+    cache(wire, at).set(key, value, Duration::ZERO, now.unix_ms).unwrap();
     wire.replicas[at].handle_changes(now);
 }
 
