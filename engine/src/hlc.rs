@@ -20,6 +20,11 @@ impl Stamp {
         Self(unix_ms.min(bounds::UNIX_MS) << COUNTER_BITS)
     }
 
+    /// The first stamp of the last millisecond that a node accepts at a wall clock time.
+    pub(crate) fn latest(unix_ms: u64) -> Self {
+        Self::at(unix_ms.saturating_add(u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX)))
+    }
+
     /// The millisecond.
     pub fn unix_ms(self) -> u64 {
         self.0 >> COUNTER_BITS
@@ -62,7 +67,7 @@ impl HybridClock {
         self.0.beyond(unix_ms).is_some()
     }
 
-    /// Sets the clock back. No other node has accepted the stamps from the future.
+    /// Sets the clock back, to a stamp that is later than all that other nodes have accepted.
     pub(crate) fn set_back(&mut self, stamp: Stamp) {
         self.0 = stamp;
     }

@@ -1,35 +1,42 @@
-//! What is handed out to be saved, and taken back.
+//! What is handed out to be saved, and restored.
+
+#[allow(dead_code, reason = "each test crate uses its part")]
+mod disk;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use disk::Disk;
 use tallymesh_engine::replica::{Batch, RestoreError, next_run};
-use tallymesh_engine::{Cache, Config, Now, Replica, Time};
-use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
+use tallymesh_engine::{Cache, Config, Now, Replica, Stamp, Time};
+use tallymesh_schemas::message::{Digest, Message, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
+use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, SavedEntry, Shape, split};
 use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, Version, bounds,
+    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds,
 };
 
 const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
 
-fn cache() -> StructureSpec {
+fn spec() -> StructureSpec {
     StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache)
 }
 
 fn replica(run: u64) -> Replica {
     let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(run));
     replica.keep_state();
-    replica.replicate(cache(), Arc::new(|| ())).unwrap();
+    replica.replicate_cache(spec(), Arc::new(|| ())).unwrap();
     replica.replicate_gauge_cache(GaugeCacheSpec::new("opened").unwrap(), Arc::new(|| ())).unwrap();
     replica.replicate(StructureSpec::from(Class::OutboundDomains), Arc::new(|| ())).unwrap();
     replica
 }
 
+fn cache_of(replica: &Replica) -> Cache {
+    replica.caches().remove(0)
+}
+
 fn set(replica: &Replica, key: &str, value: &str) {
-    let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
-    cache.set(key.as_bytes(), value.as_bytes(), Duration::ZERO, NOW.unix_ms).unwrap();
+    cache_of(replica).set(key.as_bytes(), value, Duration::ZERO, NOW.unix_ms).unwrap();
 }
 
 /// The one part of a structure that changes have.
@@ -56,20 +63,16 @@ fn part(batches: &[Batch], structure: &str) -> Part {
 }
 
 fn saved(replica: &mut Replica) -> Vec<Batch> {
-    let mut batches = Vec::new();
-    while let Some(batch) = replica.poll_save() {
-        assert!(replica.poll_save().is_none(), "one at a time");
-        replica.handle_saved();
-        batches.push(batch);
-    }
-    batches
+    Disk::default().save(replica)
 }
 
-fn restored(parts: &[Part]) -> Replica {
+/// A process that begins as run 9 with what was saved.
+fn restored(disk: &Disk, parts: &[Part]) -> Replica {
     let mut replica = replica(9);
-    replica.restore_facts(NOW, Facts { incarnation: Incarnation(7), ..Facts::default() });
+    let facts = Facts { incarnation: Incarnation(7), ..Facts::default() };
+    let disk = Disk { facts, ..disk.clone() };
     parts.iter().for_each(|part| replica.restore(NOW, part.clone()).unwrap());
-    replica.restored(NOW);
+    disk.restore(&mut replica, NOW);
     replica
 }
 
@@ -82,18 +85,24 @@ fn what_has_changed_is_handed_out() {
     let batches = saved(&mut replica);
     let [batch] = batches.as_slice() else { panic!("{batches:?}") };
     assert!(batch.commit && batch.complete);
-    let [Change::Rows { shape, .. }, Change::Facts(facts)] = batch.changes.as_slice() else { panic!("{batch:?}") };
-    assert_eq!((shape.name.as_str(), facts.incarnation), ("sessions", Incarnation(7)));
+    let [Change::Entries { shape, entries, contexts: Some(contexts), .. }, Change::Facts(facts)] =
+        batch.changes.as_slice()
+    else {
+        panic!("{batch:?}")
+    };
+    assert_eq!((shape.name.as_str(), entries.len(), facts.incarnation), ("sessions", 1, Incarnation(7)));
+    assert_eq!(contexts.seen.runs, [(replica.actor().clone(), 1)]);
     assert_eq!(saved(&mut replica), []);
     set(&replica, "l", "w");
+    cache_of(&replica).remove(b"k", NOW.unix_ms).unwrap();
     let batches = saved(&mut replica);
-    let [Change::Rows { anew: false, after: Version(1), extent, .. }] = batches[0].changes.as_slice() else {
+    let [Change::Entries { anew: false, entries, contexts: Some(contexts), .. }] = batches[0].changes.as_slice() else {
         panic!("{batches:?}")
     };
-    assert_eq!((extent.applied, extent.complete), (Version(2), Version(2)));
+    assert_eq!((entries.len(), contexts.seen.runs[0].1), (2, 3), "what has changed, and the removal");
 }
 
-/// What was not saved is handed out again, and all that its whole had before it.
+/// What was not saved is handed out again, and all that its unit had before it.
 #[test]
 fn what_was_not_saved_comes_again() {
     let mut replica = replica(7);
@@ -104,255 +113,164 @@ fn what_was_not_saved_comes_again() {
     let first = replica.poll_save().unwrap();
     assert!(!first.complete, "there is more");
     replica.handle_saved();
+    // Meanwhile one of them changes, and another one comes.
+    set(&replica, "k0", "changed");
+    set(&replica, "k99", "new");
     replica.poll_save().unwrap();
     replica.handle_not_saved();
-    let all = saved(&mut replica);
-    assert_eq!(all[0], first, "from the beginning");
-    assert_eq!(part(&all, "sessions").rows.len(), 40);
+    let mut disk = Disk::default();
+    let all = disk.save(&mut replica);
+    assert_eq!(disk.entries.len(), 41);
     assert!(all.last().unwrap().complete);
+    let again = restored(&disk, &[]);
+    assert_eq!(cache_of(&again).entries(None, 99, NOW.unix_ms), cache_of(&replica).entries(None, 99, NOW.unix_ms));
 }
 
-/// What is taken back is read, also through a gauge cache, which has to hear of each row; and it is nothing new to be saved.
+/// Writes go on while a unit is handed out in several batches. Whatever is saved then, its contexts do not account for more
+/// than its entries have.
 #[test]
-fn what_is_taken_back_is_read() {
-    let mut before = replica(7);
+fn what_is_written_while_a_unit_is_handed_out_is_accounted_for_later() {
+    let (mut replica, mut disk) = (replica(7), Disk::default());
+    let value = "x".repeat(60_000);
+    (0..40).for_each(|n| set(&replica, &format!("k{n}"), &value));
+    let mut batches = 0;
+    while let Some(batch) = replica.poll_save() {
+        replica.handle_saved();
+        batch.changes.iter().for_each(|change| disk.apply(change));
+        if batches < 3 {
+            set(&replica, &format!("l{batches}"), "new");
+            set(&replica, "k39", &format!("changed {batches}"));
+        }
+        if batch.complete {
+            let again = restored(&disk, &[]);
+            let entries = cache_of(&again).entries(None, 99, NOW.unix_ms);
+            let (_, head) = cache_of(&again).seen()[0];
+            assert!(head as usize <= entries.len() + 3, "{head} writes, {} entries", entries.len());
+        }
+        batches += 1;
+    }
+    assert!(batches > 2);
+    let again = restored(&disk, &[]);
+    assert_eq!(cache_of(&again).entries(None, 99, NOW.unix_ms), cache_of(&replica).entries(None, 99, NOW.unix_ms));
+    assert_eq!(cache_of(&again).seen(), cache_of(&replica).seen());
+}
+
+/// What is restored is read, also through a gauge cache, which has to hear of each row; and it is nothing new to be saved.
+#[test]
+fn what_is_restored_is_read() {
+    let (mut before, mut disk) = (replica(7), Disk::default());
     set(&before, "k", "v");
     before.gauge_caches()[0].add(b"door", 4, NOW.mono).unwrap();
-    let batches = saved(&mut before);
-    let mut replica = restored(&[part(&batches, "sessions"), part(&batches, "gauge:opened")]);
-    let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
+    let batches = disk.save(&mut before);
+    let mut replica = restored(&disk, &[part(&batches, "gauge:opened")]);
+    let cache = cache_of(&replica);
     assert_eq!(cache.get(b"k", NOW.unix_ms).as_deref(), Some(&b"v"[..]));
     assert_eq!(replica.gauge_caches()[0].get(b"door", NOW.mono), Some(4));
-    // The rows are those of the earlier run.
+    // The entries are those of the earlier run.
     let entry = cache.entry(b"k", NOW.unix_ms).unwrap();
     assert_eq!(entry.actor.incarnation, Incarnation(7));
     let batches = saved(&mut replica);
     assert!(matches!(batches[0].changes.as_slice(), [Change::Facts(_)]), "{batches:?}");
     // What is written now comes behind it, though the clock stands still.
-    let stamp = cache.set(b"k", &b"w"[..], Duration::ZERO, NOW.unix_ms - 1000).unwrap();
+    let stamp = cache.set(b"k", b"w", Duration::ZERO, NOW.unix_ms - 1000).unwrap();
     assert!(stamp > entry.stamp);
+    cache.audit().unwrap();
     replica.structures().iter().for_each(|structure| structure.audit().unwrap());
 }
 
-/// A node hears that it was forgotten while it was away. What it had saved goes, because the others have not waited for it
-/// with what they retire; what it has written since, as a run that nobody has forgotten, is its own, and stays.
+/// A cache that only this node has is saved and restored like others, and its removals go by themselves.
 #[test]
-fn who_was_forgotten_while_away_keeps_what_it_has_written_since() {
-    let mut before = replica(7);
+fn a_cache_of_this_node_alone_is_saved() {
+    let local = |run: u64| {
+        let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(run));
+        replica.keep_state();
+        replica.keep_cache(spec(), Arc::new(|| ())).unwrap();
+        replica
+    };
+    let (mut before, mut disk) = (local(7), Disk::default());
+    set(&before, "k", "v");
+    set(&before, "l", "v");
+    cache_of(&before).remove(b"l", NOW.unix_ms).unwrap();
+    let later = |seconds: u64| Now {
+        mono: NOW.mono.after(Duration::from_secs(seconds)),
+        unix_ms: NOW.unix_ms + seconds * 1000,
+    };
+    (0..130).for_each(|second| before.handle_timeout(later(second)));
+    assert_eq!(cache_of(&before).held(), 1);
+    disk.save(&mut before);
+    assert_eq!(disk.entries.len(), 1);
+    let mut again = local(9);
+    disk.restore(&mut again, NOW);
+    assert_eq!(cache_of(&again).get(b"k", NOW.unix_ms).as_deref(), Some(&b"v"[..]));
+}
+
+/// A node hears that it was forgotten while it was away. What it had saved in a cache stays, as a last write stays whoever
+/// wrote it. Its present run is not forgotten.
+#[test]
+fn who_was_forgotten_while_away_keeps_its_cache() {
+    let (mut before, mut disk) = (replica(7), Disk::default());
     set(&before, "k", "v");
     set(&before, "both", "old");
-    let mut replica = restored(&[part(&saved(&mut before), "sessions")]);
+    disk.save(&mut before);
+    let mut replica = restored(&disk, &[]);
     set(&replica, "new", "v");
     set(&replica, "both", "new");
     hear_of_the_forgotten(&mut replica, "a", Incarnation(7));
     let run = replica.actor().clone();
-    assert!(run.incarnation > Incarnation(9), "it has gone on as another run");
-    let structure = Arc::clone(replica.structure("sessions").unwrap());
-    structure.audit().unwrap();
-    let entries = Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
+    assert_eq!(run.incarnation, Incarnation(9));
+    let entries = cache_of(&replica).entries(None, 9, NOW.unix_ms);
     let read: Vec<_> = entries.iter().map(|entry| (&entry.key[..], &entry.value[..])).collect();
-    assert_eq!(read, [(&b"both"[..], &b"new"[..]), (b"new", b"v")]);
-    assert!(entries.iter().all(|entry| entry.actor == run), "and tells of it");
+    assert_eq!(read, [(&b"both"[..], &b"new"[..]), (b"k", b"v"), (b"new", b"v")]);
+    let own: Vec<_> = entries.iter().map(|entry| entry.actor == run).collect();
+    assert_eq!(own, [true, false, true], "the writers stay");
+    cache_of(&replica).audit().unwrap();
 }
 
-/// A node hears that another one was forgotten while it was away. What it had saved of that one goes, because who was there has
-/// taken it over; what that one has told it since may be known nowhere else, and stays.
+/// Rows of a cache, as builds of protocol version 1 saved them: values, a removal, and a write that another row supersedes. They
+/// are read, saved again in the present form, and the rows go.
 #[test]
-fn what_the_forgotten_have_told_since_is_taken_over() {
-    let mut before = replica(7);
-    set(&before, "k", "v");
-    let saved = part(&saved(&mut before), "sessions");
-    let gone = Actor::new(NodeName::new("c").unwrap(), Incarnation(7));
-    let mut replica = restored(&[Part { actor: gone.clone(), ..saved }]);
-    let structure = Arc::clone(replica.structure("sessions").unwrap());
-    let read = || Cache::of(&structure).unwrap().entries(None, 9, NOW.unix_ms);
-    let taken_back = read()[0].stamp;
-    let mut rows = RowWriter::new(Version(1));
-    let content = |stamp| RowState::Content { key: Some(b"new"), stamp, expires_ms: 0, value: b"w" };
-    rows.push(WireRow { slot: 1, version: Version(2), state: content(taken_back.0 - 1) });
-    let rows = rows.finish();
-    tell(&mut replica, &gone, (1, 2), &rows);
-    assert_eq!(read().len(), 2);
-    // While it speaks, its own word goes before the tombstone.
-    replica.handle_link_down(&gone.node);
-    hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
-    let entries = read();
-    assert_eq!(entries.iter().map(|entry| &entry.key[..]).collect::<Vec<_>>(), [b"new"]);
-    assert_eq!(entries[0].actor, *replica.actor());
-    structure.audit().unwrap();
-}
-
-/// What was saved of an actor that wrote `k`, so many milliseconds after [`NOW`], and its row.
-fn of(actor: &Actor, value: &str, later: u64) -> (Part, tallymesh_engine::Row) {
-    let mut before = replica(7);
-    let structure = Arc::clone(before.structure("sessions").unwrap());
-    let cache = Cache::of(&structure).unwrap();
-    cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
-    let row = structure.rows_of(before.actor())[0].1;
-    (Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }, row)
-}
-
-/// A node was forgotten while this node was away. Its write supersedes a write of a node that lives. The nodes that were there
-/// may not have had the write, so only this node can republish it. It does so once the owner confirms the superseded row: if the
-/// write had been removed meanwhile, that row would have been retired before the removal.
-#[test]
-fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_another() {
-    for retired in [false, true] {
-        let [gone, lives] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
-        let (outdone, wins) = (of(&lives, "outdone", 0).0, of(&gone, "wins", 10).0);
-        let mut replica = restored(&[outdone.clone(), wins]);
-        let structure = Arc::clone(replica.structure("sessions").unwrap());
-        let read = || Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms);
-        let tells = |replica: &Replica| structure.rows_of(replica.actor()).len();
-        hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
-        look_after(&mut replica, 1);
-        assert_eq!(
-            (read().as_deref(), tells(&replica)),
-            (Some(&b"wins"[..]), 0),
-            "it is not known what has become of it"
-        );
-        if retired {
-            let mut rows = RowWriter::new(Version(1));
-            rows.push(WireRow { slot: outdone.rows[0].slot, version: Version(2), state: RowState::Vacant });
-            tell(&mut replica, &lives, (1, 2), &rows.finish());
-        } else {
-            tell(&mut replica, &lives, (1, 1), &[]);
-        }
-        look_after(&mut replica, 2);
-        let expected = if retired { (None, 0) } else { (Some(&b"wins"[..]), 1) };
-        assert_eq!((read().as_deref(), tells(&replica)), expected);
-        structure.audit().unwrap();
-    }
-}
-
-/// The same with a superseded row of an ended run: that row exists as long as some node states it.
-#[test]
-fn a_write_of_a_forgotten_node_is_republished_while_it_supersedes_an_ended_run() {
-    for still in [false, true] {
-        let [gone, ended] = ["c", "d"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
-        let (outdone, wins) = (of(&ended, "outdone", 0).0, of(&gone, "wins", 10).0);
-        let mut replica = restored(&[outdone, wins]);
-        let structure = Arc::clone(replica.structure("sessions").unwrap());
-        hear_of_the_forgotten(&mut replica, "c", Incarnation(7));
-        let known = structure.held().into_iter().find(|held| held.actor == ended).unwrap();
-        let entry = |actor: Actor, have: u64, fingerprint: u64| DigestEntry {
-            actor,
-            since: Version(0),
-            applied: Version(have),
-            low_water: Version(0),
-            fingerprint,
-            age_ms: None,
+fn rows_of_a_cache_are_converted() {
+    let actor = |name: &str| Actor::new(NodeName::new(name).unwrap(), Incarnation(7));
+    let stamp = |later: u64| Stamp::at(NOW.unix_ms - 1000 + later).0;
+    let content = |key, later, value| RowState::Content { key: Some(key), stamp: stamp(later), expires_ms: 0, value };
+    let rows = |rows: &[RowState<'_>]| -> Vec<Row> {
+        let row = |(version, state): (u64, &RowState<'_>)| {
+            let mut writer = RowWriter::new(Version(version).previous());
+            let slot = u32::try_from(version).unwrap();
+            writer.push(WireRow { slot, version: Version(version), state: *state });
+            Row { slot, version: Version(version), bytes: writer.finish() }
         };
-        let now = Actor::new(ended.node.clone(), Incarnation(8));
-        let entries =
-            vec![entry(now, 0, 0), entry(ended.clone(), known.applied.0, known.fingerprint ^ u64::from(!still))];
-        let structures =
-            vec![StructureDigest { structure: structure.id(), name: "sessions", kind: Kind::Cache, entries }];
-        let (incarnation, clock_ms) = (Incarnation(8), NOW.unix_ms);
-        let tombstones = Vec::new();
-        let digest = Digest { incarnation, clock_ms, answers: 0, complete: true, structures, tombstones };
-        let mut bytes = Vec::new();
-        Message::Digest(digest).encode(&mut bytes).unwrap();
-        replica.handle_link_up(NOW, &ended.node);
-        let later = Now { mono: NOW.mono.after(Duration::from_millis(1)), ..NOW };
-        replica.handle_message(later, &ended.node, &bytes).unwrap();
-        look_after(&mut replica, 2);
-        assert_eq!(structure.rows_of(replica.actor()).len(), usize::from(still));
-        assert_eq!(Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms).as_deref(), Some(&b"wins"[..]));
-        structure.audit().unwrap();
-    }
-}
-
-/// A row was saved whose value was never here. What was read was written before it, and is read no more; nor is what comes now
-/// and was written before it. Its value is, when it comes.
-#[test]
-fn what_a_row_without_value_supersedes_is_not_read() {
-    let [c, d, e] = ["c", "d", "e"].map(|name| Actor::new(NodeName::new(name).unwrap(), Incarnation(7)));
-    let ((first, _), (between, _), (last, row)) = (of(&d, "first", 0), of(&e, "between", 5), of(&c, "last", 10));
-    let mut without_value = last.clone();
-    let mut rows = RowWriter::new(Version(0));
-    let state = RowState::Live { key: Some(b"k"), added: row.added, removed: row.removed };
-    rows.push(WireRow { slot: without_value.rows[0].slot, version: Version(1), state });
-    without_value.rows[0].bytes = rows.finish();
-    let mut replica = restored(&[first, without_value]);
-    let structure = Arc::clone(replica.structure("sessions").unwrap());
-    let read = || Cache::of(&structure).unwrap().get(b"k", NOW.unix_ms);
-    assert_eq!(read(), None, "it was outdone");
-    tell(&mut replica, &e, (0, 1), &between.rows[0].bytes);
-    assert_eq!(read(), None, "so was this");
-    tell(&mut replica, &c, (0, 1), &last.rows[0].bytes);
-    look_after(&mut replica, 1);
-    assert_eq!(read().as_deref(), Some(&b"last"[..]));
-    structure.audit().unwrap();
-}
-
-/// Lets so many seconds pass since the beginning.
-fn look_after(replica: &mut Replica, seconds: u64) {
-    replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(seconds)), ..NOW });
-}
-
-/// What was saved of an actor waits, because it was written ahead of the clock. Meanwhile that actor is heard: what is here of it
-/// now does not take the place of what waits.
-#[test]
-fn what_waits_stays_saved() {
-    let mut before = replica(7);
-    set(&before, "k", "v");
-    let early = part(&saved(&mut before), "sessions");
-    let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
-    cache.set(b"late", &b"w"[..], Duration::ZERO, NOW.unix_ms + 120_000).unwrap();
-    let late = part(&saved(&mut before), "sessions");
-    let actor = Actor::new(NodeName::new("c").unwrap(), Incarnation(7));
-    let mut replica = restored(&[Part { actor: actor.clone(), ..late }]);
-    let entries = |replica: &Replica, unix_ms: u64| {
-        Cache::of(replica.structure("sessions").unwrap()).unwrap().entries(None, 9, unix_ms).len()
+        (1..).zip(rows).map(row).collect()
     };
-    assert_eq!(entries(&replica, NOW.unix_ms), 0, "it waits");
-    tell(&mut replica, &actor, (0, 1), &early.rows[0].bytes);
-    assert_eq!(entries(&replica, NOW.unix_ms), 1);
-    let changes = saved(&mut replica).into_iter().flat_map(|batch| batch.changes);
-    let over = changes.filter(|change| matches!(change, Change::Rows { actor: of, .. } if *of == actor)).count();
-    assert_eq!(over, 0, "nothing is written over it");
-}
-
-/// A peer tells of its rows of `(after, upto]` of the cache.
-fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &[u8]) {
-    replica.handle_link_up(NOW, &actor.node);
-    let structure = replica.structure("sessions").unwrap().id();
-    let entry = DigestEntry {
-        actor: actor.clone(),
-        since: Version(0),
-        applied: Version(upto),
-        low_water: Version(0),
-        fingerprint: 0,
-        age_ms: None,
-    };
-    let structures = vec![StructureDigest { structure, name: "sessions", kind: Kind::Cache, entries: vec![entry] }];
-    let digest = Digest {
-        incarnation: actor.incarnation,
-        clock_ms: NOW.unix_ms,
-        answers: 0,
-        complete: true,
-        structures,
-        tombstones: Vec::new(),
-    };
-    let delta = Delta {
-        structure,
-        actor: actor.clone(),
-        since: Version(0),
-        keys_complete: Version(0),
-        after: Version(after),
-        upto: Version(upto),
-        low_water: Version(0),
-        snapshot: false,
-        fingerprint: None,
+    let shape = Shape { name: "sessions".to_owned(), class: Class::Cache };
+    let extent = |applied| Extent { applied: Version(applied), complete: Version(applied), ..Extent::default() };
+    let superseded = RowState::Live { key: Some(b"both"), added: stamp(1), removed: 77 };
+    let removal = RowState::Live { key: Some(b"removed"), added: stamp(5), removed: 0 };
+    let of_c = rows(&[content(b"k", 1, b"v"), superseded, content(b"removed", 2, b"v")]);
+    let of_d = rows(&[content(b"both", 2, b"later"), removal]);
+    let parts = [("c", 3, of_c), ("d", 2, of_d)].map(|(node, last, rows)| Part {
+        shape: shape.clone(),
+        actor: actor(node),
+        extent: extent(last),
         rows,
+    });
+    let mut replica = restored(&Disk::default(), &parts);
+    let cache = cache_of(&replica);
+    let read: Vec<_> =
+        cache.entries(None, 9, NOW.unix_ms).into_iter().map(|entry| (entry.key, entry.value.to_vec())).collect();
+    assert_eq!(read, [(b"both".to_vec(), b"later".to_vec()), (b"k".to_vec(), b"v".to_vec())]);
+    assert_eq!(cache.seen(), [(actor("c"), 3), (actor("d"), 2)]);
+    let mut disk = Disk::default();
+    let batches = disk.save(&mut replica);
+    let changes: Vec<_> = batches.iter().flat_map(|batch| &batch.changes).collect();
+    let gone = |node: &str| {
+        changes.iter().any(|change| matches!(change, Change::Gone { structure, actor: of } if *structure == shape.id() && *of == actor(node)))
     };
-    for message in [Message::Digest(digest), Message::Delta(delta)] {
-        let mut bytes = Vec::new();
-        message.encode(&mut bytes).unwrap();
-        let now = Now { mono: NOW.mono.after(Duration::from_millis(1)), ..NOW };
-        replica.handle_message(now, &actor.node, &bytes).unwrap();
-    }
+    assert!(gone("c") && gone("d"), "{changes:?}");
+    assert!(!changes.iter().any(|change| matches!(change, Change::Rows { .. })), "{changes:?}");
+    let again = restored(&disk, &[]);
+    assert_eq!(cache_of(&again).entries(None, 9, NOW.unix_ms), cache.entries(None, 9, NOW.unix_ms));
+    assert_eq!(cache_of(&again).seen(), cache.seen());
 }
 
 /// A peer tells everything that it knows, among it that a node's runs up to this one are forgotten.
@@ -374,40 +292,35 @@ fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
     replica.handle_message(NOW, &peer, &bytes).unwrap();
 }
 
-/// A clock went ahead by an hour, and right again with a restart. What was written before that is read, and the rest when the
-/// clock has come to it.
+/// A clock went ahead by an hour, and right again with a restart. Everything is read at once. What was written ahead is written
+/// again in the same order, with stamps that others accept, when nobody's clock contradicts.
 #[test]
-fn what_was_written_before_a_clock_went_ahead_is_taken_back() {
-    let mut before = replica(7);
-    let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
+fn what_was_written_ahead_is_taken_back_and_written_again() {
+    let (mut before, mut disk) = (replica(7), Disk::default());
     let ahead_ms = NOW.unix_ms + 3_600_000;
     for (key, unix_ms) in [("before", NOW.unix_ms), ("ahead", ahead_ms), ("behind it", ahead_ms)] {
-        cache.set(key.as_bytes(), *b"value", Duration::ZERO, unix_ms).unwrap();
+        cache_of(&before).set(key.as_bytes(), b"value", Duration::ZERO, unix_ms).unwrap();
     }
-    let mut replica = restored(&[part(&saved(&mut before), "sessions")]);
-    let read = |replica: &Replica, unix_ms: u64| {
-        let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
-        ["before", "ahead", "behind it"].map(|key| cache.get(key.as_bytes(), unix_ms).is_some())
-    };
-    assert_eq!(read(&replica, NOW.unix_ms), [true, false, false]);
-    let gone =
-        |batches: &[Batch]| batches.iter().flat_map(|batch| &batch.changes).any(|c| matches!(c, Change::Gone { .. }));
-    assert!(!gone(&saved(&mut replica)), "the rest stays saved");
-    for seconds in 1..5 {
-        let mono = NOW.mono.after(Duration::from_secs(seconds));
-        replica.handle_timeout(Now { mono, unix_ms: NOW.unix_ms + seconds * 1000 });
-        assert_eq!(read(&replica, NOW.unix_ms), [true, false, false]);
-    }
-    replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(3600)), unix_ms: ahead_ms });
-    assert_eq!(read(&replica, ahead_ms), [true; 3]);
+    disk.save(&mut before);
+    let mut replica = restored(&disk, &[]);
+    let cache = cache_of(&replica);
+    assert_eq!(cache.len(NOW.unix_ms), 3);
+    let now = Now { mono: NOW.mono.after(Duration::from_secs(1)), unix_ms: NOW.unix_ms + 1000 };
+    replica.handle_timeout(now);
+    let stamp = |key: &str| cache.entry(key.as_bytes(), now.unix_ms).unwrap().stamp;
+    assert_eq!(stamp("before").unix_ms(), NOW.unix_ms);
+    assert!(stamp("before") < stamp("ahead") && stamp("ahead") < stamp("behind it"));
+    let ahead = stamp("behind it").unix_ms() - now.unix_ms;
+    assert!(ahead <= u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap(), "{ahead} ms");
+    assert!(cache.set(b"now", b"value", Duration::ZERO, now.unix_ms).is_ok());
 }
 
 #[test]
 fn what_is_not_what_was_saved_is_refused() {
     let mut before = replica(7);
-    set(&before, "k", "v");
-    set(&before, "l", "w");
-    let whole = part(&saved(&mut before), "sessions");
+    before.gauge_caches()[0].add(b"door", 4, NOW.mono).unwrap();
+    before.gauge_caches()[0].add(b"gate", 4, NOW.mono).unwrap();
+    let whole = part(&saved(&mut before), "gauge:opened");
     let refused = |part: Part| {
         let mut replica = replica(9);
         replica.restore_facts(NOW, Facts { incarnation: Incarnation(7), ..Facts::default() });
@@ -418,20 +331,42 @@ fn what_is_not_what_was_saved_is_refused() {
     assert!(matches!(refused(lacking), RestoreError::Differs { .. }));
     let mut beyond = whole.clone();
     beyond.extent = Extent { applied: Version(1), ..beyond.extent };
-    assert!(matches!(refused(beyond), RestoreError::Rows { .. }));
+    assert!(matches!(refused(beyond), RestoreError::Differs { .. }), "the rows of the first version alone");
     let mut other = whole.clone();
-    other.shape.class = Class::GaugeCache;
+    other.shape.class = Class::OutboundDomains;
     let said = refused(other).to_string();
-    assert!(said.contains("saved as gauge_cache and is configured as cache"), "{said}");
+    assert!(said.contains("saved as outbound_domains and is configured as gauge_cache"), "{said}");
     // What nobody has configured stays where it is.
     let mut stays = whole;
     stays.shape.name = "old".to_owned();
-    let mut replica = restored(&[stays]);
+    let mut replica = restored(&Disk::default(), &[stays]);
     let gone = saved(&mut replica)
         .iter()
         .flat_map(|batch| batch.changes.clone())
         .any(|change| matches!(change, Change::Gone { .. }));
     assert!(!gone);
+}
+
+/// Saved entries that are damaged, or of a structure that has another class now, are refused. Those of a cache that is not
+/// configured are left alone.
+#[test]
+fn entries_that_are_not_what_was_saved_are_refused() {
+    let (mut before, mut disk) = (replica(7), Disk::default());
+    set(&before, "k", "v");
+    disk.save(&mut before);
+    let (bytes, shape) = (&disk.entries[&b"k"[..]], disk.shape.clone().unwrap());
+    for end in 0..bytes.len() {
+        assert!(SavedEntry::decode(&bytes[..end]).is_err(), "{end} bytes");
+    }
+    assert!(SavedEntry::decode(&[bytes, &[0][..]].concat()).is_err());
+    let entry = SavedEntry::decode(bytes).unwrap();
+    let mut replica = replica(9);
+    let other = Shape { class: Class::GaugeCache, ..shape.clone() };
+    let said = replica.restore_entry(&other, &entry).unwrap_err().to_string();
+    assert!(said.contains("saved as gauge_cache and is configured as cache"), "{said}");
+    let old = Shape { name: "old".to_owned(), ..shape };
+    assert!(replica.restore_entry(&old, &entry).is_ok());
+    assert_eq!(cache_of(&replica).held(), 0);
 }
 
 #[test]

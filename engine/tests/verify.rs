@@ -238,12 +238,12 @@ fn times(wire: &Wire, at: usize, bound: Bound) -> u64 {
     wire.replicas[at].bounds().iter().filter(|report| report.bound == bound).map(|report| report.times).sum()
 }
 
-/// A member that names ever new runs of its own in a cache, where ended runs stay, keeps nobody else out. The runs that find
+/// A member that names ever new runs of its own in a structure where ended runs stay keeps nobody else out. The runs that find
 /// no place are named, and it has not converged: nobody reads what they count (I14).
 #[test]
 fn a_node_with_many_runs_leaves_places_for_others() {
     let mut spec = spec();
-    spec.class = tallymesh_schemas::Class::Cache;
+    spec.class = tallymesh_schemas::Class::GaugeCache;
     let mut wire = Wire::new(&[]);
     for node in ["a", "liar", "late"] {
         wire.add(node, &wire::config(), &spec);

@@ -61,8 +61,6 @@ pub struct CacheReport {
     pub session: u64,
     /// The sender's current run.
     pub incarnation: Incarnation,
-    /// The number of the last write of that run.
-    pub head: u64,
     /// Numbers the reports about this cache on this link: an earlier one that arrives late says nothing.
     pub number: u64,
     /// The writes that the sender has taken in. Within a session: those that have changed since the last report.
@@ -381,7 +379,6 @@ impl<'a> Message<'a> {
             }
             Self::CacheReport(report) => {
                 bound("incarnation", report.incarnation.0, bounds::INCARNATION)?;
-                bound("number of a write", report.head, bounds::CACHE_WRITES)?;
                 check_context(&report.seen)?;
                 bound("endings", report.endings.len() as u64, bounds::NODES as u64)?;
                 report.endings.iter().try_for_each(CacheEnding::check)?;

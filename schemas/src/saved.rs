@@ -113,8 +113,6 @@ pub struct CacheContexts {
     pub seen: CacheContext,
     /// Removals that were taken in and are no longer saved.
     pub collected: CacheContext,
-    /// The latest stamp that was received.
-    pub received: u64,
 }
 
 /// A saved entry of a cache: the run that wrote it, and a batch of this entry alone.

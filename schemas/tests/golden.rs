@@ -5,10 +5,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
+use tallymesh_schemas::entries::{EntryWriter, WireEntry};
+use tallymesh_schemas::message::{
+    CacheCompare, CacheContext, CacheEntries, CacheKeys, CacheMark, CacheReport, RunMark,
+};
 use tallymesh_schemas::message::{
     Delta, Digest, DigestEntry, Message, Prune, Seen, SeenEntry, StructureDigest, Tombstone, Want,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
 use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, Version, frame, key};
 
 fn name(text: &str) -> NodeName {
@@ -48,6 +53,64 @@ fn cache_rows() -> Vec<u8> {
     rows.push(WireRow { slot: 3, version: Version(45), state: RowState::Live { key: None, added: stamp, removed: 0 } });
     rows.finish()
 }
+
+/// Of a cache: a value that expires, one of another run that does not, with a key that shares a beginning, and a removal.
+fn cache_entries() -> [WireEntry<'static>; 3] {
+    let (stamp, at) = (1_763_800_000_000 << 16 | 3, 1_763_800_300_000);
+    let first = WireEntry { run: 0, number: 41, stamp, key: b"user:7", expires_ms: at, value: Some(b"Ada") };
+    let second =
+        WireEntry { run: 1, number: 7, stamp: stamp - 70_000, key: b"user:9", expires_ms: 0, value: Some(b"") };
+    [first, second, WireEntry { run: 0, number: 42, stamp: stamp + 1, key: b"z", expires_ms: 0, value: None }]
+}
+
+fn cache_batch() -> Vec<u8> {
+    let mut batch = EntryWriter::default();
+    cache_entries().iter().for_each(|entry| batch.push(entry));
+    batch.finish()
+}
+
+fn context() -> CacheContext {
+    CacheContext { runs: vec![(actor(), 42)], ended: vec![(name("relay-0-9"), Incarnation(3))] }
+}
+
+/// The messages about caches, of protocol version 2.
+fn cache_messages(entries: &[u8]) -> Vec<(&'static str, Message<'_>)> {
+    let structure = StructureId::of("mycache");
+    let other = Actor::new(name("relay-0-2"), Incarnation(9));
+    let report = CacheReport {
+        structure,
+        session: 5,
+        incarnation: actor().incarnation,
+        number: 12,
+        seen: context(),
+        relay: true,
+        partial: false,
+        fingerprint: 0x0123_4567_89ab_cdef,
+        after_ms: 1_763_800_080_000,
+    };
+    let mark = CacheMark {
+        runs: vec![RunMark { run: actor(), after: 40, upto: 42 }],
+        ended: vec![(name("relay-0-9"), Incarnation(3))],
+        collected: context(),
+    };
+    let runs = vec![actor(), other];
+    let last = CacheEntries { structure, session: 5, position: 300, runs, entries, mark: Some(mark) };
+    let part = CacheEntries { runs: Vec::new(), entries: &[], mark: None, ..last.clone() };
+    let compare = CacheCompare { structure, question: 2, after_ms: 1_763_800_080_000, sums: vec![0, 1, u64::MAX] };
+    let first = CacheKeys { structure, question: 2, position: 0, seen: Some(context()), parts: None, hashes: &HASHES };
+    let end = CacheKeys { position: 1, seen: None, parts: Some(vec![2, 1023]), hashes: &[], ..first.clone() };
+    vec![
+        ("cache-report", Message::CacheReport(report)),
+        ("cache-entries", Message::CacheEntries(last)),
+        ("cache-entries-part", Message::CacheEntries(part)),
+        ("cache-compare", Message::CacheCompare(compare)),
+        ("cache-keys", Message::CacheKeys(first)),
+        ("cache-keys-end", Message::CacheKeys(end)),
+    ]
+}
+
+/// Two hashes of keys.
+const HASHES: [u8; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 0xff, 0xfe, 0xfd, 0xfc, 0xfb, 0xfa, 0xf9, 0xf8];
 
 fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let structure = StructureId::of("inbound_cidr");
@@ -144,10 +207,10 @@ fn golden() -> BTreeMap<&'static str, &'static str> {
 
 fn check(vectors: &[(String, Vec<u8>)]) {
     let golden = golden();
-    for (name, bytes) in vectors {
-        let pinned = golden.get(name.as_str()).copied();
-        assert_eq!(pinned, Some(hex(bytes).as_str()), "golden.txt pins `{name}` to other bytes");
-    }
+    let ours = vectors.iter().map(|(name, bytes)| (name, hex(bytes)));
+    let other: Vec<_> = ours.filter(|(name, hex)| golden.get(name.as_str()) != Some(&hex.as_str())).collect();
+    let lines: Vec<_> = other.iter().map(|(name, hex)| format!("{name} {hex}")).collect();
+    assert!(lines.is_empty(), "golden.txt pins these to other bytes:\n{}", lines.join("\n"));
 }
 
 #[test]
@@ -160,8 +223,48 @@ fn replication_messages_have_their_pinned_bytes() {
         assert_eq!(Message::decode(&bytes).unwrap(), message);
         vectors.push((name.to_owned(), bytes));
     }
-    vectors.push(("frame-header".to_owned(), frame::header(0x01_02_03).unwrap().to_vec()));
     check(&vectors);
+}
+
+/// A frame header names the protocol version. A node reads the headers of both versions.
+#[test]
+fn frame_headers_have_their_pinned_bytes() {
+    check(&[
+        ("frame-header".to_owned(), vec![1, 3, 2, 1]),
+        ("frame-header-2".to_owned(), frame::header(0x01_02_03).unwrap().to_vec()),
+    ]);
+    for version in [1, 2] {
+        assert_eq!(frame::payload_len([version, 3, 2, 1]), Ok(0x01_02_03));
+    }
+}
+
+#[test]
+fn messages_about_caches_have_their_pinned_bytes() {
+    let batch = cache_batch();
+    let mut vectors = vec![("cache-batch".to_owned(), batch.clone())];
+    for (name, message) in cache_messages(&batch) {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes).unwrap();
+        assert_eq!(Message::decode(&bytes).unwrap(), message);
+        vectors.push((name.to_owned(), bytes));
+    }
+    check(&vectors);
+}
+
+/// What `Change::Entries` hands out for a key, and what it states with the last keys.
+#[test]
+fn saved_entries_have_their_pinned_bytes() {
+    let entries = ["value", "lasting", "removal"].into_iter().zip(cache_entries()).map(|(name, entry)| {
+        let bytes = SavedEntry::encode(&actor(), &entry).unwrap();
+        let saved = SavedEntry::decode(&bytes).unwrap();
+        assert_eq!(saved.run(), &actor());
+        saved.read(|read| assert_eq!(*read, WireEntry { run: 0, ..entry })).unwrap();
+        (format!("saved-{name}"), bytes)
+    });
+    let contexts = CacheContexts { seen: context(), collected: CacheContext::default() };
+    let bytes = postcard::to_stdvec(&contexts).unwrap();
+    assert_eq!(postcard::from_bytes::<CacheContexts>(&bytes).unwrap(), contexts);
+    check(&entries.chain([("saved-contexts".to_owned(), bytes)]).collect::<Vec<_>>());
 }
 
 #[test]
@@ -183,9 +286,12 @@ fn admin_requests_have_their_pinned_bytes() {
 fn every_pinned_vector_is_checked() {
     let rows = rows();
     let ours = messages(&rows).into_iter().map(|(name, _)| name.to_owned());
+    let ours = ours.chain(cache_messages(&[]).into_iter().map(|(name, _)| name.to_owned()));
     let admin = requests().into_iter().map(|(name, _)| format!("admin-{name}"));
-    let others = ["rows", "cache-rows", "frame-header", "admin-done", "admin-error"].map(str::to_owned);
-    let known: Vec<String> = ours.chain(admin).chain(others).collect();
+    let others = ["rows", "cache-rows", "cache-batch", "frame-header", "frame-header-2", "admin-done", "admin-error"]
+        .map(str::to_owned);
+    let saved = ["value", "lasting", "removal", "contexts"].map(|name| format!("saved-{name}"));
+    let known: Vec<String> = ours.chain(admin).chain(others).chain(saved).collect();
     for name in golden().keys() {
         assert!(known.iter().any(|known| known == name), "{name} is pinned and not checked");
     }

@@ -7,13 +7,16 @@
 //! All of these walk the entries in steps, in order of slot. An entry keeps its slot while its key has an entry, so a walk
 //! passes every key that is there throughout.
 
-use tallymesh_schemas::bounds;
+use std::collections::BTreeSet;
+
 use tallymesh_schemas::message::{CacheCompare, CacheContext, CacheKeys, CacheMark};
+use tallymesh_schemas::{Actor, Incarnation, bounds};
 
 use crate::cache::context::Context;
 use crate::cache::entry::Content;
 use crate::cache::fingerprint::Fingerprint;
 use crate::cache::map::CacheMap;
+use crate::cache::mark::Limits;
 use crate::cache::slots::SlotId;
 use crate::keyspace::hash::key_hash;
 
@@ -22,6 +25,9 @@ const STEP: u32 = 1 << 15;
 
 /// Hashes in one message.
 const HASHES: usize = 1 << 14;
+
+/// Intervals without an answer after which a question was in vain.
+const PATIENCE: u32 = 10;
 
 /// The part of the key space to which a key's hash belongs.
 fn part(hash: u64) -> usize {
@@ -68,12 +74,14 @@ pub(crate) struct Question {
     sums: Sums,
     is_summed: bool,
     is_sent: bool,
-    /// Hashes of keys that the peer holds.
-    held: Vec<u64>,
+    /// Hashes of keys that both replicas hold.
+    held: BTreeSet<u64>,
     /// Messages of the answer.
     next: u64,
     /// The parts that differ, once the answer is complete, and the next slot to look at.
     dropping: Option<(Vec<bool>, SlotId)>,
+    /// Intervals in which the peer has not answered.
+    silent: u32,
 }
 
 /// What a question needs next.
@@ -88,14 +96,20 @@ pub(crate) enum Asked {
 }
 
 impl Question {
-    /// `seen` is what this replica has taken in.
-    pub(crate) fn new(number: u64, mark: CacheMark, seen: &Context, after_ms: u64) -> Self {
+    /// `seen` is what this replica has taken in. Of the mark, what the `limits` leave covers the writes that arrive meanwhile.
+    pub(crate) fn new(number: u64, mark: CacheMark, (seen, after_ms): (&Context, u64), limits: &impl Limits) -> Self {
         let mut context = seen.clone();
-        mark.runs.iter().for_each(|run| context.raise(&run.run, run.upto));
-        mark.ended.iter().for_each(|(node, first)| context.end(node, *first));
-        let sums = Sums::new(after_ms);
-        let theirs = Context::default();
-        Self { number, mark, context, theirs, sums, is_summed: false, is_sent: false, held: Vec::new(), next: 0, dropping: None }
+        for run in &mark.runs {
+            context.admit(&run.run, run.upto.min(limits.limit(&run.run)), limits.places(&run.run));
+        }
+        for (node, first) in &mark.ended {
+            if limits.has_ended(&Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)))) {
+                context.end(node, *first);
+            }
+        }
+        let (sums, theirs, held) = (Sums::new(after_ms), Context::default(), BTreeSet::new());
+        let (is_summed, is_sent) = (false, false);
+        Self { number, mark, context, theirs, sums, is_summed, is_sent, held, next: 0, dropping: None, silent: 0 }
     }
 
     /// What covers the writes that arrive meanwhile.
@@ -120,8 +134,15 @@ impl Question {
         CacheCompare { structure, question, after_ms, sums: self.sums.sums.clone() }
     }
 
-    /// A message of the answer.
-    pub(crate) fn handle(&mut self, keys: &CacheKeys<'_>) -> Asked {
+    /// An interval has passed. Returns whether the peer has not answered for too long.
+    pub(crate) fn tick(&mut self) -> bool {
+        self.silent = if self.is_working() { 0 } else { self.silent + 1 };
+        self.silent > PATIENCE
+    }
+
+    /// A message of the answer. Of the keys in it, the question keeps those that this replica holds: the others do not matter.
+    /// A key that comes later is a write that the question does not cover, so it is not dropped.
+    pub(crate) fn handle(&mut self, map: &CacheMap, keys: &CacheKeys<'_>) -> Asked {
         if keys.question != self.number || !self.is_sent || self.dropping.is_some() {
             return Asked::Waits;
         }
@@ -129,11 +150,13 @@ impl Question {
             return Asked::Failed;
         }
         self.next += 1;
+        self.silent = 0;
         if let Some(seen) = &keys.seen {
             self.theirs = Context::from(seen);
         }
         let (hashes, _) = keys.hashes.as_chunks::<8>();
-        self.held.extend(hashes.iter().map(|hash| u64::from_le_bytes(*hash)));
+        let hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
+        self.held.extend(hashes.filter(|hash| map.slots.has_hash(*hash)));
         if let Some(differ) = &keys.parts {
             let mut parts = vec![false; bounds::CACHE_PARTS];
             for at in differ {
@@ -141,7 +164,6 @@ impl Question {
                     *part = true;
                 }
             }
-            self.held.sort_unstable();
             self.dropping = Some((parts, 0));
         }
         Asked::Waits
@@ -159,8 +181,8 @@ impl Question {
             let Some(entry) = map.slots.get(slot) else { continue };
             let hash = key_hash(entry.key());
             let differs = parts.get(part(hash)).is_some_and(|differs| *differs);
-            let covered = self.theirs.covers(map.writer(entry), entry.number);
-            if differs && covered && self.held.binary_search(&hash).is_err() {
+            let covers = |context: &Context| context.covers(map.writer(entry), entry.number);
+            if differs && covers(&self.theirs) && covers(&self.context) && !self.held.contains(&hash) {
                 removed.push(slot);
             }
         }

@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 
 use tallymesh_schemas::message::CacheContext;
-use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
+
+/// The most runs that members have room for. The other places are for runs of this node, so that it never reports more than a
+/// message may name.
+pub(crate) const PLACES: usize = bounds::ACTORS - 16;
 
 /// A version vector over the runs of the nodes. A run numbers its writes of a cache from 1.
 ///
@@ -40,6 +44,24 @@ impl Context {
             Some(reached) => *reached = number.max(*reached),
             None => drop(self.runs.insert(run.clone(), number)),
         }
+    }
+
+    /// Adds the writes of a run that another member names, if the context names fewer than `most` runs: one that names ever new
+    /// runs must not use up all memory. Returns whether there was room.
+    pub(crate) fn admit(&mut self, run: &Actor, number: u64, most: usize) -> bool {
+        let is_new = number > 0 && !self.has_ended(run) && !self.runs.contains_key(run);
+        if is_new && !self.has_room(&run.node, most) {
+            return false;
+        }
+        self.raise(run, number);
+        true
+    }
+
+    /// Whether another run of a node finds room. Few runs of each node find room when half of the places are taken.
+    fn has_room(&self, node: &NodeName, most: usize) -> bool {
+        let all = Actor::new(node.clone(), Incarnation(0))..=Actor::new(node.clone(), Incarnation(u64::MAX));
+        let is_contended = self.runs.len() >= most / 2;
+        self.runs.len() < most && !(is_contended && self.runs.range(all).nth(bounds::RUNS_CONTENDED - 1).is_some())
     }
 
     /// Adds all writes of a node's runs before `first`, and names these runs no longer.
@@ -119,10 +141,17 @@ impl Context {
         }
     }
 
-    /// Adds everything of a context that a peer or the disk states.
-    pub(crate) fn join_stated(&mut self, stated: &CacheContext) {
-        stated.ended.iter().for_each(|(node, first)| self.end(node, *first));
-        stated.runs.iter().for_each(|(run, number)| self.raise(run, *number));
+    /// Adds everything of a context that a peer or the disk states, as far as there is room. Returns how much found none.
+    pub(crate) fn join_stated(&mut self, stated: &CacheContext) -> u64 {
+        let mut refused = 0;
+        for (node, first) in &stated.ended {
+            if self.ended.len() < bounds::NODES || self.ended.contains_key(node) {
+                self.end(node, *first);
+            } else {
+                refused += 1;
+            }
+        }
+        refused + stated.runs.iter().map(|(run, number)| u64::from(!self.admit(run, *number, PLACES))).sum::<u64>()
     }
 }
 
@@ -158,6 +187,21 @@ mod tests {
     /// Every write that may occur.
     fn writes() -> impl Iterator<Item = (Actor, u64)> {
         (0..3).flat_map(|node| (1..5).flat_map(move |incarnation| (1..6).map(move |n| (run(node, incarnation), n))))
+    }
+
+    /// I6. Another member names ever new runs of its own: the context takes some of them, and runs of other nodes as well.
+    #[test]
+    fn a_member_that_names_many_runs_leaves_room_for_others() {
+        let mut context = Context::default();
+        for message in 0..10 {
+            let runs = (0..bounds::ACTORS as u64).map(|n| (run(0, 1 + message * 10_000 + n), 1)).collect();
+            let ended =
+                (0..bounds::NODES).map(|n| (NodeName::new(&format!("made-up-{message}-{n}")).unwrap(), Incarnation(2)));
+            context.join_stated(&CacheContext { runs, ended: ended.collect() });
+        }
+        assert!(context.len() <= bounds::ACTORS + bounds::NODES, "{}", context.len());
+        assert!(context.admit(&run(1, 1), 5, PLACES));
+        assert!(context.covers(&run(1, 1), 5));
     }
 
     proptest! {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, bounds};
 
 use crate::cache::collect::Round;
 use crate::cache::compare::{Answer, Asked, Piece, Question};
-use crate::cache::context::Context;
+use crate::cache::context::{Context, PLACES};
 use crate::cache::fingerprint::comparable_after;
 use crate::cache::map::CacheMap;
 use crate::cache::mark::{Limits, Marked};
@@ -25,6 +25,13 @@ const PATIENCE: u32 = 2;
 /// The same if the writer is linked and sends them itself.
 const PATIENCE_WITH_OWNER: u32 = 5;
 
+/// Intervals for which a peer states less of its run than this replica counts as taken in, before the replica believes it. Its
+/// report may have been on its way for long.
+const DOUBTS: u32 = 2;
+
+/// Intervals after which a peer that has not reported counts as not having the cache.
+const SILENT: u32 = 3;
+
 /// The state of one link.
 #[derive(Debug, Default)]
 struct Link {
@@ -32,6 +39,18 @@ struct Link {
     receiver: Receiver,
     question: Option<Question>,
     answer: Option<Answer>,
+    /// A question of the peer that came in the interval of another one, and waits for the next interval.
+    next_answer: Option<Answer>,
+    /// What was asked in this interval.
+    asked: InInterval,
+    /// Intervals since the link is up.
+    intervals: u32,
+    /// The peer has sent a mark.
+    is_marked: bool,
+    /// The peer's run, as it has stated.
+    run: Option<Actor>,
+    /// For so many intervals the peer has stated less of its run than this replica counts as taken in.
+    doubts: u32,
     /// A piece of the answer that waits to be sent.
     piece: Option<Piece>,
     /// A report to send.
@@ -47,6 +66,13 @@ struct Behind {
     since: Time,
     /// This replica has asked for it.
     is_asked: bool,
+}
+
+/// Which questions there were in an interval. A comparison walks all entries, so each side begins one in an interval.
+#[derive(Debug, Default)]
+struct InInterval {
+    by_us: bool,
+    by_peer: bool,
 }
 
 /// The exchange of one cache.
@@ -130,18 +156,16 @@ struct Trust<'a, W> {
 
 impl<W: Writers> Limits for Trust<'_, W> {
     fn limit(&self, run: &Actor) -> u64 {
-        if run.node == *self.peer {
-            return u64::MAX;
-        }
-        // A linked node states its head itself.
-        match self.exchange.links.get(&run.node).map(|link| link.receiver.said()) {
-            Some(said) => said.map_or(0, |said| said.reached(run)),
-            None => u64::MAX,
-        }
+        if self.is_stated_by_its_owner(run) { 0 } else { u64::MAX }
+    }
+
+    fn places(&self, run: &Actor) -> usize {
+        // Half of the places are for nodes that state their runs themselves.
+        if run.node == *self.peer { PLACES } else { bounds::ACTORS_CONTENDED }
     }
 
     fn has_ended(&self, run: &Actor) -> bool {
-        self.writers.has_ended(run)
+        !self.is_stated_by_its_owner(run) && self.writers.has_ended(run)
     }
 
     fn is_senders(&self, run: &Actor) -> bool {
@@ -149,22 +173,36 @@ impl<W: Writers> Limits for Trust<'_, W> {
     }
 }
 
+impl<W> Trust<'_, W> {
+    /// Whether the peer's word about a run does not count, because the run's own node has a link and sends its writes itself.
+    /// Even a statement that keeps to the owner's head would keep out writes of the owner that are still on their way.
+    fn is_stated_by_its_owner(&self, run: &Actor) -> bool {
+        let owner = self.exchange.links.get(&run.node).filter(|_| run.node != *self.peer);
+        owner.is_some_and(|link| match &link.run {
+            // It has sent what it has of its earlier runs, and it may not have all.
+            Some(current) => run >= current || !link.is_marked,
+            None => link.intervals <= SILENT,
+        })
+    }}
+
 /// Input.
 impl Exchange {
     /// A peer reports what it has. Returns a higher run of this node, or a write that this run never made, if it names one.
     pub(crate) fn handle_report(
         &mut self,
         map: &mut CacheMap,
-        peer: &NodeName,
+        (peer, unix_ms): (&NodeName, u64),
         report: &CacheReport,
         writers: &impl Writers,
     ) -> Option<Actor> {
         let link = self.links.get_mut(peer)?;
         link.sender.handle_report(report, |reported| map.start_for(reported));
-        link.receiver.handle_report(peer, report);
-        report.endings.iter().for_each(|ending| map.end_too(ending, |run| writers.has_ended(run)));
+        link.receiver.handle_report(report);
+        let trust = Trust { exchange: self, sender: None, peer, writers };
+        report.endings.iter().for_each(|ending| map.end_too(ending, |run| trust.has_ended(run)));
+        let link = self.links.get_mut(peer)?;
         let said = link.receiver.said()?;
-        map.begin_at(said);
+        map.begin_at(said, unix_ms);
         let is_ours = |run: &Actor, number: u64| {
             run.node == map.me().node
                 && (run.incarnation > map.me().incarnation || (run == map.me() && number > map.head()))
@@ -172,10 +210,7 @@ impl Exchange {
         if let Some((run, _)) = said.runs().find(|(run, number)| is_ours(run, *number)) {
             return Some(run.clone());
         }
-        let run = Actor::new(peer.clone(), report.incarnation);
-        if map.believe_owner(&run, report.head) {
-            link.receiver.break_off();
-        }
+        link.run = Some(Actor::new(peer.clone(), report.incarnation));
         map.note_sent(self.links.values().map(|link| link.sender.sent(map)).min());
         None
     }
@@ -200,17 +235,20 @@ impl Exchange {
         if let Ok(received) = &received
             && let Some(mark) = &received.mark
         {
-            let sender = link.receiver.run();
-            let trust = Trust { exchange: self, sender, peer, writers };
+            link.is_marked = true;
+            let of_peer = mark.runs.iter().filter(|run| run.run.node == *peer);
+            of_peer.for_each(|run| link.receiver.note_head(&run.run, run.upto));
+            let trust = Trust { exchange: self, sender: link.run.as_ref(), peer, writers };
             let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
             match marked {
                 Marked::Applied => link.receiver.note_mark(),
-                Marked::Gap => link.receiver.break_off(),
-                Marked::Uncovered => {
+                Marked::Uncovered if !link.asked.by_us => {
+                    let own = (map.seen(), comparable_after(unix_ms));
+                    link.question = Some(Question::new(self.questions + 1, mark.clone(), own, &trust));
+                    link.asked.by_us = true;
                     self.questions += 1;
-                    let after_ms = comparable_after(unix_ms);
-                    link.question = Some(Question::new(self.questions, mark.clone(), map.seen(), after_ms));
                 }
+                Marked::Gap | Marked::Uncovered => link.receiver.break_off(),
             }
         }
         self.links.insert(peer.clone(), link);
@@ -222,17 +260,19 @@ impl Exchange {
 
     /// A peer asks which keys this replica holds.
     pub(crate) fn handle_compare(&mut self, peer: &NodeName, compare: CacheCompare) {
-        if let Some(link) = self.links.get_mut(peer) {
-            link.answer = Some(Answer::new(compare));
-            link.piece = None;
+        let Some(link) = self.links.get_mut(peer) else { return };
+        if link.asked.by_peer {
+            link.next_answer = Some(Answer::new(compare));
+        } else {
+            link.begin_answer(Answer::new(compare));
         }
     }
 
     /// A part of the answer of a peer.
-    pub(crate) fn handle_keys(&mut self, peer: &NodeName, keys: &CacheKeys<'_>) {
+    pub(crate) fn handle_keys(&mut self, map: &CacheMap, peer: &NodeName, keys: &CacheKeys<'_>) {
         if let Some(link) = self.links.get_mut(peer)
             && let Some(question) = &mut link.question
-            && matches!(question.handle(keys), Asked::Failed)
+            && matches!(question.handle(map, keys), Asked::Failed)
         {
             link.question = None;
             link.receiver.break_off();
@@ -262,7 +302,7 @@ impl Exchange {
                 && let Asked::Answered(mark) = question.step(map, &mut changed)
             {
                 link.question = None;
-                let sender = link.receiver.run();
+                let sender = link.run.as_ref();
                 let trust = Trust { exchange: self, sender, peer: &peer, writers };
                 if map.apply_compared(&mark, &trust) == Marked::Gap {
                     link.receiver.break_off();
@@ -273,9 +313,18 @@ impl Exchange {
     }
 
     /// An interval has passed: begins the sessions that have to begin again, asks for what is missing, and reports.
-    pub(crate) fn tick(&mut self, map: &CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
+    pub(crate) fn tick(&mut self, map: &mut CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
         for (peer, link) in &mut self.links {
+            link.believe_owner(map);
             let missing = link.missing(map, now, interval, (peer, writers));
+            link.asked = InInterval::default();
+            link.intervals = link.intervals.saturating_add(1);
+            if let Some(answer) = link.next_answer.take() {
+                link.begin_answer(answer);
+            }
+            if link.question.as_mut().is_some_and(Question::tick) {
+                link.receiver.break_off();
+            }
             if link.receiver.is_broken() || missing {
                 let relays = link.receiver.relays() || link.needs_relay(peer, writers);
                 self.sessions += 1;
@@ -308,6 +357,30 @@ impl Exchange {
 }
 
 impl Link {
+    /// Begins to answer a question. The peer does not wait for the answer to an earlier one.
+    fn begin_answer(&mut self, answer: Answer) {
+        self.answer = Some(answer);
+        self.piece = None;
+        self.asked.by_peer = true;
+    }
+
+    /// Believes the peer about its run, if it keeps stating less than this replica counts as taken in. Before that, tells it: another
+    /// process may be in that run.
+    fn believe_owner(&mut self, map: &mut CacheMap) {
+        let (Some(run), Some(said)) = (&self.run, self.receiver.said()) else { return };
+        let reached = map.seen().reached(run);
+        let is_less = said.reached(run) < reached && reached < u64::MAX;
+        self.doubts = if is_less { self.doubts.saturating_add(1) } else { 0 };
+        if self.doubts == DOUBTS {
+            self.receiver.dispute(run.clone(), reached);
+            self.report = Some(Always::Yes);
+        } else if self.doubts > DOUBTS {
+            map.distrust(run);
+            self.receiver.break_off();
+            self.doubts = 0;
+        }
+    }
+
     /// Whether the peer has had something for a long time that this replica lacks.
     fn missing(
         &mut self,
@@ -321,12 +394,16 @@ impl Link {
             return false;
         }
         let us = &map.me().node;
-        let first = said.runs().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
+        let last =
+            |(node, first): (&NodeName, Incarnation)| Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)));
+        let ended = said.ended().map(last).filter(|run| writers.has_ended(run)).map(|run| (run, u64::MAX));
+        let stated = said.runs().map(|(run, number)| (run.clone(), number)).chain(ended);
+        let first = stated.into_iter().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
         let Some((run, _)) = first else {
             self.behind = None;
             return false;
         };
-        let position = (run.clone(), map.seen().reached(run), said.reached(run));
+        let position = (run.clone(), map.seen().reached(&run), said.reached(&run));
         match &mut self.behind {
             Some(behind) if behind.position == position => {
                 let owner_sends = run.node != *peer && writers.is_linked(&run.node);

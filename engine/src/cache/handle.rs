@@ -190,13 +190,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn set(
-        &self,
-        key: &[u8],
-        value: impl AsRef<[u8]>,
-        ttl: Duration,
-        unix_ms: u64,
-    ) -> Result<Stamp, CacheError> {
+    pub fn set(&self, key: &[u8], value: impl AsRef<[u8]>, ttl: Duration, unix_ms: u64) -> Result<Stamp, CacheError> {
         let value = value.as_ref();
         let len = key.len() + value.len();
         if value.len() > bounds::VALUE_BYTES {
@@ -221,13 +215,7 @@ impl Cache {
         }
     }
 
-    fn write(
-        &self,
-        key: &[u8],
-        value: Option<(u64, &[u8])>,
-        unix_ms: u64,
-        len: usize,
-    ) -> Result<Stamp, CacheError> {
+    fn write(&self, key: &[u8], value: Option<(u64, &[u8])>, unix_ms: u64, len: usize) -> Result<Stamp, CacheError> {
         key::check(Kind::Cache, key).map_err(|_: KeyError| CacheError::Key { len: key.len() })?;
         let time = self.time(unix_ms);
         let (stamp, before) = {

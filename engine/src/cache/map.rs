@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Actor, Bounds, NodeName};
 
-use crate::cache::context::Context;
+use crate::cache::context::{Context, PLACES};
 use crate::cache::derived::Derived;
 use crate::cache::ending::Ending;
 use crate::cache::entry::{Content, Entry, Rank};
@@ -74,11 +74,7 @@ pub(crate) struct CacheMap {
     pub(super) endings: BTreeMap<NodeName, Ending>,
     /// Removals that were taken in and are no longer held.
     pub(super) collected: Context,
-    /// The latest stamp of these.
-    pub(super) collected_stamp: Stamp,
     pub(super) clock: HybridClock,
-    /// The latest stamp that was received.
-    pub(super) received: Stamp,
     pub(super) derived: Derived,
     /// The keys in order, once somebody has listed them.
     pub(super) order: Order,
@@ -90,9 +86,13 @@ pub(crate) struct CacheMap {
     pub(super) unsaved: Option<Unsaved>,
     /// Writes that count as taken in although this replica never held them: what existed when it joined without them.
     pub(super) skipped: Context,
+    /// When it joined without them. Earlier writes that it has not skipped may be older than the skipped ones.
+    pub(super) joined: Stamp,
     /// It begins at the context of the first peer that reports.
     pub(super) is_joining: bool,
     pub(super) closed: bool,
+    /// Runs in marks for which the context had no room, since this was last asked.
+    pub(super) refused_runs: u64,
 }
 
 /// What has changed since it was saved.
@@ -122,17 +122,17 @@ impl CacheMap {
             seen: Context::default(),
             endings: BTreeMap::new(),
             collected: Context::default(),
-            collected_stamp: Stamp::default(),
             clock: HybridClock::default(),
-            received: Stamp::default(),
             derived: Derived::new(bounds),
             order: Order::default(),
             sent: 0,
             checkpoints: Vec::new(),
             unsaved: None,
             skipped: Context::default(),
+            joined: Stamp::default(),
             is_joining: false,
             closed: false,
+            refused_runs: 0,
         }
     }
 
@@ -146,13 +146,19 @@ impl CacheMap {
         !self.is_joining && self.skipped.len() == 0
     }
 
-    /// A peer reports what it has. A replica that joins without the earlier content begins there.
-    pub(crate) fn begin_at(&mut self, said: &Context) {
-        if self.is_joining {
-            self.is_joining = false;
-            self.skipped.join(said);
-            self.seen.join(said);
+    /// A peer reports what it has. A replica that joins without the earlier content begins there. If it has written something, it
+    /// takes in everything instead, because what it would skip may be later than that. What it has restored may lack what an
+    /// earlier process has skipped.
+    pub(crate) fn begin_at(&mut self, said: &Context, unix_ms: u64) {
+        if !std::mem::take(&mut self.is_joining) {
+            return;
         }
+        if self.held() == 0 {
+            self.seen.join(said);
+            self.joined = Stamp::at(unix_ms);
+        }
+        self.skipped.join(&self.seen);
+        self.skipped.lower(&self.me, 0);
     }
 
     /// The last position of the log.
@@ -200,7 +206,9 @@ impl CacheMap {
         changed(key);
         for _ in 0..EVICTED {
             let Some(slot) = self.derived.excess(unix_ms) else { break };
-            let Some((evicted, at)) = self.slots.get(slot).map(|entry| (entry.key().to_vec(), entry.stamp)) else { break };
+            let Some((evicted, at)) = self.slots.get(slot).map(|entry| (entry.key().to_vec(), entry.stamp)) else {
+                break;
+            };
             if evicted == key || !self.write_at(&evicted, None, at) {
                 break;
             }
@@ -224,9 +232,13 @@ impl CacheMap {
     /// Joins a received write. `covered` says whether the context has it.
     pub(crate) fn join(&mut self, write: &Write<'_>, covered: bool) -> Joined {
         self.clock.observe(write.stamp);
-        self.received = write.stamp.max(self.received);
         let Some(old) = self.get(write.key) else {
-            if covered && !canary::broken(Canary::SupersededTaken) {
+            let is_superseded = covered && !canary::broken(Canary::SupersededTaken);
+            if is_superseded {
+                return Joined::Loses;
+            }
+            if write.stamp < self.joined {
+                self.skipped.admit(write.run, write.number, PLACES);
                 return Joined::Loses;
             }
             return if self.install(write) { Joined::Wins } else { Joined::NoRoom };
@@ -293,19 +305,21 @@ impl CacheMap {
         }
     }
 
-    /// The owner of a run states its head. If this replica has taken in more, another member has lied: this replica believes
-    /// the owner. Returns whether it had to.
-    pub(crate) fn believe_owner(&mut self, run: &Actor, head: u64) -> bool {
-        let lied = self.seen.reached(run) > head;
-        if lied {
-            self.seen.lower(run, head);
-        }
-        lied
+    /// This replica counts more of a run as taken in than its owner has written: another member has lied, or another process was
+    /// in that run. The replica does not know what it lacks, and takes in the run's writes again.
+    pub(crate) fn distrust(&mut self, run: &Actor) {
+        self.seen.lower(run, 0);
+        self.skipped.lower(run, 0);
     }
 
     /// Own writes up to this one were sent to all linked peers.
     pub(crate) fn note_sent(&mut self, upto: Option<u64>) {
         self.sent = upto.unwrap_or(0);
+    }
+
+    /// Runs in marks for which the context had no room, since the last call.
+    pub(crate) fn take_refused_runs(&mut self) -> u64 {
+        std::mem::take(&mut self.refused_runs)
     }
 
     /// No more writes of this node.

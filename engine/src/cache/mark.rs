@@ -23,7 +23,9 @@ pub(crate) enum Marked {
 pub(crate) trait Limits {
     /// The number up to which the sender is believed about a run.
     fn limit(&self, run: &Actor) -> u64;
-    /// Whether a run is over.
+    /// How many runs the context may name for this one to have room.
+    fn places(&self, run: &Actor) -> usize;
+    /// Whether a run is over, and the sender is believed when it states that this replica has taken in all of it.
     fn has_ended(&self, run: &Actor) -> bool;
     /// Whether it is the run in which the sender is.
     fn is_senders(&self, run: &Actor) -> bool;
@@ -36,24 +38,25 @@ impl CacheMap {
         if !collected.is_within(&self.seen) && self.held() > 0 && comparison_is_asked_for() {
             return Marked::Uncovered;
         }
-        self.advance(mark, &collected, limits)
+        self.advance(mark, limits)
     }
 
     /// Applies a mark after the comparison of keys.
     pub(crate) fn apply_compared(&mut self, mark: &CacheMark, limits: &impl Limits) -> Marked {
-        self.advance(mark, &Context::from(&mark.collected), limits)
+        self.advance(mark, limits)
     }
 
-    fn advance(&mut self, mark: &CacheMark, collected: &Context, limits: &impl Limits) -> Marked {
+    fn advance(&mut self, mark: &CacheMark, limits: &impl Limits) -> Marked {
         let mut marked = Marked::Applied;
         for run in mark.runs.iter().filter(|run| run.run.node != self.me.node || run.run < self.me) {
             let limit = limits.limit(&run.run);
             let reached = self.seen.reached(&run.run);
             if reached >= run.after || !self.is_whole() || canary::broken(Canary::GapApplied) {
                 if reached < run.after {
-                    self.skipped.raise(&run.run, run.after.min(limit));
+                    self.skipped.admit(&run.run, run.after.min(limit), limits.places(&run.run));
                 }
-                self.seen.raise(&run.run, run.upto.min(limit));
+                let has_room = self.seen.admit(&run.run, run.upto.min(limit), limits.places(&run.run));
+                self.refused_runs += u64::from(!has_room);
             } else if limits.is_senders(&run.run) {
                 marked = Marked::Gap;
             }
@@ -61,7 +64,7 @@ impl CacheMap {
         if marked == Marked::Applied {
             self.end_after_walk(&mark.ended, |run| limits.has_ended(run));
             if collected_is_passed_on() {
-                self.collected.join(collected);
+                self.collected.join_stated(&mark.collected);
             }
         }
         marked

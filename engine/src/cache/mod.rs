@@ -14,10 +14,10 @@ mod log;
 pub(crate) mod map;
 pub(crate) mod mark;
 mod order;
-pub(crate) mod saving;
 pub(crate) mod receiver;
 mod run;
 mod runs;
+pub(crate) mod saving;
 pub(crate) mod sender;
 mod slots;
 #[cfg(test)]

@@ -8,9 +8,9 @@ use std::time::Duration;
 use tallymesh_schemas::entries::EntryReader;
 use tallymesh_schemas::message::{CacheEntries, CacheMark, CacheReport};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_schemas::{Actor, StructureId};
 
-use crate::cache::context::Context;
+use crate::cache::context::{Context, PLACES};
 use crate::cache::map::{CacheMap, Joined, Write};
 use crate::canary::{self, Canary};
 use crate::hlc::Stamp;
@@ -32,8 +32,6 @@ pub(crate) struct Receiver {
     report: (u64, u64),
     /// What the peer has, as it has reported.
     said: Context,
-    /// The run in which the peer is.
-    run: Option<Actor>,
     /// The peer has only what was written since it joined.
     pub(crate) is_partial: bool,
     /// The fingerprint that the peer has reported, and the time after which its entries expire.
@@ -42,6 +40,9 @@ pub(crate) struct Receiver {
     reported: Context,
     /// Reports to this peer so far.
     reports: u64,
+    /// A run of the peer, and a write of it that the peer says it never made. The next report names it, so that the peer learns
+    /// that its run was used by another process.
+    disputed: Option<(Actor, u64)>,
 }
 
 /// What a message of entries brought.
@@ -94,6 +95,16 @@ impl Receiver {
         self.is_marked
     }
 
+    /// The peer states its head in a mark.
+    pub(crate) fn note_head(&mut self, run: &Actor, head: u64) {
+        self.said.admit(run, head, PLACES);
+    }
+
+    /// The peer states less of its own run than this replica counts as taken in.
+    pub(crate) fn dispute(&mut self, run: Actor, number: u64) {
+        self.disputed = Some((run, number));
+    }
+
     /// Whether the peer sends the entries of all writers.
     pub(crate) fn relays(&self) -> bool {
         self.relays
@@ -102,11 +113,6 @@ impl Receiver {
     /// What the peer has, as it has reported; `None` before its first report.
     pub(crate) fn said(&self) -> Option<&Context> {
         (self.report.0 != 0).then_some(&self.said)
-    }
-
-    /// The run in which the peer is, as it has reported.
-    pub(crate) fn run(&self) -> Option<&Actor> {
-        self.run.as_ref()
     }
 
     /// The next report names everything, and not only what has changed: an earlier one may be lost.
@@ -120,16 +126,13 @@ impl Receiver {
     }
 
     /// The peer reports what it has.
-    pub(crate) fn handle_report(&mut self, peer: &NodeName, report: &CacheReport) {
+    pub(crate) fn handle_report(&mut self, report: &CacheReport) {
         let number = (report.session, report.number);
         if number <= self.report {
             return;
         }
         self.report = number;
         self.said.join_stated(&report.seen);
-        let run = Actor::new(peer.clone(), report.incarnation);
-        self.said.raise(&run, report.head);
-        self.run = Some(run);
         self.is_partial = report.partial;
         self.fingerprint = (report.fingerprint, report.after_ms);
     }
@@ -142,17 +145,22 @@ impl Receiver {
         always: Always,
         after_ms: u64,
     ) -> Option<CacheReport> {
-        let seen = map.seen().beyond(&self.reported);
+        let mut seen = map.seen().beyond(&self.reported);
         let nothing = seen.runs.is_empty() && seen.ended.is_empty() && self.reports > 0;
         if self.session == 0 || (nothing && always == Always::No) {
             return None;
         }
         self.reported = map.seen().clone();
         self.reports += 1;
+        // The head of this run is in every report, so that a peer need not rely on an earlier one.
+        let head = map.head();
+        if head > 0 && !seen.runs.iter().any(|(run, _)| run == map.me()) {
+            seen.runs.push((map.me().clone(), head));
+        }
+        seen.runs.extend(self.disputed.take());
         Some(CacheReport {
             structure,
             incarnation: map.me().incarnation,
-            head: map.head(),
             session: self.session,
             number: self.reports,
             seen,
@@ -183,7 +191,7 @@ impl Receiver {
             self.is_broken = true;
         }
         let is_late = message.position < self.next;
-        self.next = self.next.max(message.position + 1);
+        self.next = self.next.max(message.position.saturating_add(1));
         join(map, message, reading, &mut received, changed).inspect_err(|_| self.is_broken = true)?;
         if received.ahead.is_some() || received.no_room {
             self.is_broken = true;

@@ -28,23 +28,26 @@ impl CacheMap {
         }
     }
 
-    /// Once the clock is certain again: writes again, in order and with present stamps, what was written while the clock was
-    /// too far ahead. No other node has accepted those writes. O(entries), if there are any.
+    /// Once the clock is certain again: writes again, in order, what was written while the clock was too far ahead. O(entries),
+    /// if there is anything.
+    ///
+    /// Those writes have hidden writes of other nodes from this replica. And time has passed, so other nodes may have accepted
+    /// some that were written over since. None of them is further ahead of the present than other nodes accept. So the new
+    /// stamps are just that far ahead: they are later than all of these.
     pub(crate) fn return_to_present(&mut self, unix_ms: u64) {
         if !self.clock.is_beyond(unix_ms) {
             return;
         }
-        let beyond = |stamp: Stamp| stamp.beyond(unix_ms).is_some();
-        let held = self.slots.iter().map(|(_, entry)| entry.stamp);
-        // Later than all writes that lost to the ones of the future, so that no node has a later one that this node lacks.
-        let latest = held.chain([self.received]).filter(|stamp| !beyond(*stamp)).max();
-        let future = self.slots.iter().filter(|(_, entry)| beyond(entry.stamp));
+        let future = self.slots.iter().filter(|(_, entry)| entry.stamp.beyond(unix_ms).is_some());
         let mut future: Vec<_> = future.map(|(slot, entry)| (entry.stamp, slot)).collect();
         future.sort_unstable();
-        self.clock.set_back(latest.unwrap_or_default());
-        for (_, slot) in future {
-            let Ok(stamp) = self.clock.next(unix_ms) else { return };
-            self.write_again(slot, Some(stamp));
+        self.clock.set_back(Stamp::latest(unix_ms));
+        for (written, slot) in future {
+            match self.clock.next(unix_ms) {
+                Ok(stamp) => self.write_again(slot, Some(stamp)),
+                // There is no stamp left at this moment: the rest waits for the next call.
+                Err(_) => self.clock.observe(written),
+            }
         }
     }
 }

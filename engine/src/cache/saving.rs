@@ -88,7 +88,7 @@ impl CacheMap {
             let next = self.unsaved.as_ref().and_then(|unsaved| unsaved.slots.range(unit.next..).next().copied());
             let Some(slot) = next else {
                 let collected = self.collected.beyond(&Context::default());
-                changes.contexts = Some(CacheContexts { seen: unit.seen.clone(), collected, received: self.received.0 });
+                changes.contexts = Some(CacheContexts { seen: unit.seen.clone(), collected });
                 break;
             };
             unit.next = slot + 1;
@@ -159,6 +159,5 @@ impl CacheMap {
     pub(crate) fn restore_contexts(&mut self, contexts: &CacheContexts) {
         self.seen.join_stated(&contexts.seen);
         self.collected.join_stated(&contexts.collected);
-        self.received = Stamp(contexts.received).max(self.received);
     }
 }

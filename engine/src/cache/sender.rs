@@ -25,6 +25,9 @@ const LARGEST: usize = bounds::DELTA_BYTES - bounds::VALUE_BYTES - bounds::KEY_B
 /// Runs whose entries one message contains at most.
 const RUNS: usize = 1024;
 
+/// A mark that may name more runs and nodes than this does not travel with entries: together they could exceed a frame.
+const NAMED: usize = 512;
+
 /// Entries that one message passes at most, sent or not.
 const PASSED: usize = 1 << 16;
 
@@ -119,7 +122,8 @@ impl Sender {
             return false;
         }
         let cut = self.cut(map, budget.min(LARGEST));
-        let mark = cut.at_end.then(|| self.mark(map));
+        let is_in_a_message_of_its_own = map.seen.len() + map.collected.len() > NAMED && !cut.entries.is_empty();
+        let mark = (cut.at_end && !is_in_a_message_of_its_own).then(|| self.mark(map));
         let mark = mark.filter(|mark| mark.states_something() || !self.caught_up);
         if mark.is_some() {
             self.caught_up = true;

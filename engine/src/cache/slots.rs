@@ -57,6 +57,15 @@ impl Slots {
         self.table.get(part)?.find(spread(half), is_it).map(|(_, slot)| *slot)
     }
 
+    /// Whether a key with this hash has an entry.
+    pub(crate) fn has_hash(&self, hash: u64) -> bool {
+        let (part, half) = place(hash);
+        let is_it = |(other, slot): &(u32, SlotId)| {
+            *other == half && self.get(*slot).is_some_and(|entry| key_hash(entry.key()) == hash)
+        };
+        self.table.get(part).is_some_and(|part| part.find(spread(half), is_it).is_some())
+    }
+
     #[inline]
     pub(crate) fn get(&self, slot: SlotId) -> Option<&Entry> {
         self.entries.get(slot as usize)?.as_ref()

@@ -123,8 +123,7 @@ impl Ledger {
         debug_assert_ne!(delta.actor, self.views.actor, "our rows have one writer, and it is not a peer");
         let Some(copies) = self.actors.copies_mut(&delta.actor) else { return Ok(Applied::Stale) };
         let (views, editions, actor) = (&mut self.views, &mut self.editions, &delta.actor);
-        let mut joining =
-            Joining { views, editions, actor, source, keys, sink: &mut *sink, cleared: Vec::new() };
+        let mut joining = Joining { views, editions, actor, source, keys, sink: &mut *sink, cleared: Vec::new() };
         let applied =
             if delta.snapshot { joining.apply_snapshot(copies, delta) } else { joining.apply_next(copies, delta) };
         let cleared = joining.cleared;

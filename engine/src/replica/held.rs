@@ -32,14 +32,7 @@ impl Held {
     /// A structure that is exchanged with peers.
     pub(crate) fn new(structure: Arc<Structure>) -> Self {
         let joining = !structure.spec().snapshot;
-        Self {
-            structure,
-            flushed: Version::ZERO,
-            flushed_at: None,
-            joining,
-            shared: true,
-            persists: false,
-        }
+        Self { structure, flushed: Version::ZERO, flushed_at: None, joining, shared: true, persists: false }
     }
 
     /// Whether a verification compares its copies. The settings of nodes are not data of a service.

@@ -30,10 +30,12 @@ mod windows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_schemas::{Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureName, StructureSpec, bounds};
+use tallymesh_schemas::{
+    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureName, StructureSpec, bounds,
+};
 
-use crate::counter::gauge_cache::GaugeCache;
 use crate::cache::handle::Cache;
+use crate::counter::gauge_cache::GaugeCache;
 use crate::counter::structure::Structure;
 use crate::random::Random;
 use crate::replica::caches::Caches;

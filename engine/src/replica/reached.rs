@@ -6,14 +6,16 @@ use tallymesh_schemas::bounds;
 use crate::replica::Replica;
 
 impl Replica {
-    /// The bounds reached since the start: those of the replica, and those of each structure. All windows of a series count as
+    /// The bounds reached since the start: those of the replica, and those of each structure and cache. All windows of a series count as
     /// one place.
     pub fn bounds(&self) -> Vec<bound::Report> {
         let mut reports = self.output.tally.reports(limit);
-        for held in self.structures.values() {
-            let name = held.structure.spec().name.as_str();
+        let structures = self.structures.values().map(|held| (&held.structure.spec().name, &held.structure.tally));
+        let caches = self.caches.iter().map(|(_, held)| (&held.cache.spec().name, &held.cache.shared.tally));
+        for (name, tally) in structures.chain(caches) {
+            let name = name.as_str();
             let place = name.split_once('@').map_or(name, |(series, _)| series);
-            for report in held.structure.tally.reports(limit) {
+            for report in tally.reports(limit) {
                 let known =
                     |other: &&mut bound::Report| other.bound == report.bound && other.place.as_deref() == Some(place);
                 match reports.iter_mut().find(known) {

@@ -318,13 +318,7 @@ impl ActorRows {
     ///
     /// A row that changes again before its piece is cut is left out of that piece. So a replica that holds all versions up
     /// to some point does not necessarily know all keys up to it. A replica that held everything at one moment does.
-    pub(crate) fn cut(
-        &self,
-        known: Span,
-        after: Version,
-        budget: usize,
-        cells: &Cells,
-    ) -> Option<Cut> {
+    pub(crate) fn cut(&self, known: Span, after: Version, budget: usize, cells: &Cells) -> Option<Cut> {
         self.log.as_ref()?;
         let mut rows = RowWriter::new(after);
         let mut upto = after;

@@ -1,24 +1,85 @@
-//! Caches on replicas that are joined by wires: what wins, what travels, what is refused, and what goes when.
+//! Caches on replicas that are joined by wires: what wins, what is refused, what travels, and what goes when.
 
+mod away;
 mod clocks;
-#[allow(dead_code)]
+#[allow(dead_code, reason = "each test crate uses its part")]
+#[path = "../disk/mod.rs"]
+mod disk;
+mod goes;
+#[allow(dead_code, reason = "each test crate uses its part")]
 #[path = "../late/mod.rs"]
 mod late;
-mod snapshots;
-mod values;
-#[allow(dead_code)]
+mod liars;
+mod travels;
+mod verifies;
+#[allow(dead_code, reason = "each test crate uses its part")]
 #[path = "../wire/mod.rs"]
 mod wire;
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
-use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
+use late::{KEY, cache, cache_config, cache_spec, cache_wire, comes_after_a_removal, get, remove, set};
 use tallymesh_engine::{CacheError, Event, Stamp};
-use tallymesh_schemas::Version;
-use tallymesh_schemas::bounds;
-use tallymesh_schemas::message::Message;
-use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
-use wire::{Wire, is_delta, read};
+use tallymesh_schemas::entries::{EntryWriter, WireEntry};
+use tallymesh_schemas::message::{CacheEntries, Message};
+use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{Actor, Bounds, Version, bounds};
+use wire::{Wire, encoded, read};
+
+/// A live entry: key, value and stamp.
+type Live = (Vec<u8>, Vec<u8>, Stamp);
+
+/// What all nodes have: the live entries with their stamps, and what was taken in.
+fn state(wire: &Wire, at: usize) -> (Vec<Live>, Vec<(Actor, u64)>) {
+    let cache = cache(wire, at);
+    cache.audit().unwrap();
+    let entries = cache.entries(None, usize::MAX, wire.now.unix_ms).into_iter();
+    (entries.map(|entry| (entry.key, entry.value.to_vec(), entry.stamp)).collect(), cache.seen())
+}
+
+/// That some nodes have the same.
+fn assert_agreed(wire: &Wire, nodes: impl IntoIterator<Item = usize>) {
+    let mut nodes = nodes.into_iter();
+    let first = nodes.next().unwrap();
+    let expected = state(wire, first);
+    for at in nodes {
+        assert_eq!(state(wire, at), expected, "{} and {}", wire.node(at), wire.node(first));
+        assert_eq!(cache(wire, at).fingerprint(0), cache(wire, first).fingerprint(0));
+    }
+}
+
+/// The number of the session in which a node wants entries from a peer.
+fn session(wire: &mut Wire, to: usize, from: usize) -> u64 {
+    let peer = wire.node(from);
+    wire.down(to, from);
+    wire.up(to, from);
+    wire.wait_a_little();
+    let mut bytes = Vec::new();
+    while wire.replicas[to].poll_transmit(&peer, &mut bytes) {
+        if let Message::CacheReport(report) = read(&bytes) {
+            return report.session;
+        }
+        bytes.clear();
+    }
+    panic!("no report");
+}
+
+/// Entries of a run as a message of a session, without a mark.
+fn entries_of(
+    wire: &Wire,
+    run: Actor,
+    (session, position): (u64, u64),
+    entries: &[(u64, Stamp, &[u8], &[u8])],
+) -> Vec<u8> {
+    let mut batch = EntryWriter::default();
+    for (number, stamp, key, value) in entries {
+        batch.push(&WireEntry { run: 0, number: *number, stamp: stamp.0, key, expires_ms: 0, value: Some(value) });
+    }
+    let structure = cache(wire, 0).id();
+    let (runs, entries) = (vec![run], &*batch.finish());
+    encoded(&Message::CacheEntries(CacheEntries { structure, session, position, runs, entries, mark: None }))
+}
 
 /// I2. A write that was on its way while its removal went round does not come back.
 #[test]
@@ -26,116 +87,60 @@ fn what_comes_after_its_removal_is_not_read() {
     assert_eq!(comes_after_a_removal(), None);
 }
 
-/// Two nodes write one key with the same stamp. All nodes choose the same winner, whichever node wrote it. A removal wins.
+/// Three nodes write one key with the same stamp. All nodes choose the same winner, whichever node wrote it. A removal wins.
 #[test]
 fn writes_of_one_moment_have_one_winner() {
     let mut wire = cache_wire(&["a", "b", "c"]);
-    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-        wire.down(a, b);
-    }
+    let pairs = [(0, 1), (0, 2), (1, 2)];
+    pairs.iter().for_each(|(a, b)| wire.down(*a, *b));
     set(&mut wire, 0, KEY, b"of a");
     set(&mut wire, 1, KEY, b"of b");
     set(&mut wire, 2, KEY, b"of c");
     let stamps: Vec<_> =
         (0..3).map(|at| cache(&wire, at).entry(KEY, wire.now.unix_ms).map(|entry| entry.stamp)).collect();
     assert_eq!(stamps[0], stamps[1], "the same moment");
-    for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-        wire.up(a, b);
-    }
+    pairs.iter().for_each(|(a, b)| wire.up(*a, *b));
     wire.run(10);
-    let read = get(&wire, 0, KEY);
-    assert!(read.is_some());
-    assert_eq!((get(&wire, 1, KEY), get(&wire, 2, KEY)), (read.clone(), read));
+    assert!(get(&wire, 0, KEY).is_some());
+    assert_agreed(&wire, 0..3);
 }
 
-/// Nothing is counted in a cache, and what somebody counts there all the same leaves nothing behind.
+/// I6. A value in a structure of counters is refused.
 #[test]
-fn counting_in_a_cache_leaves_no_key_behind() {
-    let mut wire = cache_wire(&["a"]);
-    wire.structure(0).add(KEY, 3).unwrap();
-    assert_eq!(wire.structure(0).keys(), 1);
-    let now = wire.now_at(0);
-    wire.replicas[0].handle_changes(now);
-    wire.run(60);
-    assert_eq!(wire.structure(0).keys(), 0);
-}
-
-/// What the sender knows to be outdone travels without its value; what it reads, with it.
-#[test]
-fn only_what_is_read_travels_with_its_value() {
-    let mut wire = cache_wire(&["a", "b"]);
-    wire.down(0, 1);
-    set(&mut wire, 0, KEY, b"outdone");
-    wire.now.unix_ms += 1000;
-    set(&mut wire, 1, KEY, b"winner");
-    wire.up(0, 1);
-    // b tells a first, so that a knows when it tells b.
-    for _ in 0..3 {
-        for bytes in wire.take(1, 0) {
-            wire.give(1, 0, &bytes).unwrap();
-        }
-        for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
-            wire.give(0, 1, &bytes).unwrap();
-        }
-    }
-    assert_eq!(get(&wire, 0, KEY).as_deref(), Some(&b"winner"[..]));
-    let b = wire.node(1);
-    wire.down(0, 1);
-    wire.up(0, 1);
-    let mut seen = 0;
-    wire.wait(2);
-    for _ in 0..3 {
-        for bytes in wire.take(1, 0) {
-            wire.give(1, 0, &bytes).unwrap();
-        }
-        for bytes in wire.take(0, 1) {
-            if let Message::Delta(delta) = read(&bytes) {
-                let mut rows = RowReader::new(delta.rows, delta.after);
-                while let Some(row) = rows.next_row().unwrap() {
-                    assert!(!matches!(row.state, RowState::Content { .. }), "{row:?} to {b}");
-                    seen += 1;
-                }
-            }
-        }
-    }
-    assert!(seen > 0, "the outdone row was told");
-}
-
-fn delta_with(wire: &Wire, version: u64, stamp: u64, value: &[u8]) -> Vec<u8> {
-    let mut rows = RowWriter::new(Version(version - 1));
-    let state = RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value };
-    rows.push(WireRow { slot: 0, version: Version(version), state });
-    delta_of_a(wire, version - 1, version, None, &rows.finish())
-}
-
-/// A delta of the first node's rows, of what changed in `(after, upto]`.
-fn delta_of_a(wire: &Wire, after: u64, upto: u64, fingerprint: Option<u64>, rows: &[u8]) -> Vec<u8> {
-    wire.told_by(0, wire.structure(0).id(), (after, upto), fingerprint, rows)
-}
-
-/// I6. A value in a structure of counters is refused, and one that is far ahead is not taken, and told of once.
-#[test]
-fn values_out_of_place_are_refused() {
+fn a_value_in_a_structure_of_counters_is_refused() {
     let mut counters = Wire::new(&["a", "b"]);
     counters.up(0, 1);
     counters.talk();
-    let bytes = delta_with(&counters, 1, 7, b"value");
+    let mut rows = RowWriter::new(Version(0));
+    let state = RowState::Content { key: Some(KEY), stamp: 7, expires_ms: 0, value: b"value" };
+    rows.push(WireRow { slot: 0, version: Version(1), state });
+    let bytes = counters.told_by(0, counters.structure(0).id(), (0, 1), None, &rows.finish());
     let error = counters.give(0, 1, &bytes).unwrap_err();
     assert!(error.to_string().contains("a value in a structure of gauge tables"), "{error}");
+}
 
+/// A write that is far ahead is not taken and is reported once. What comes with it and is not ahead is taken. When time has
+/// gone by, the first is taken as well.
+#[test]
+fn a_write_far_ahead_is_refused_until_its_time_comes() {
     let mut wire = cache_wire(&["a", "b"]);
+    let session = session(&mut wire, 1, 0);
     while wire.replicas[1].poll_event().is_some() {}
     let far = Stamp::at(wire.now.unix_ms + bounds::MAX_DRIFT.as_millis() as u64 + 10);
-    let bytes = delta_with(&wire, 1, far.0, b"far ahead");
-    for _ in 0..3 {
+    let run = wire.replicas[0].actor().clone();
+    let near = Stamp::at(wire.now.unix_ms);
+    let both: [(u64, Stamp, &[u8], &[u8]); 2] = [(1, far, KEY, b"far ahead"), (2, near, b"near", b"present")];
+    for position in 0..3 {
+        let bytes = entries_of(&wire, run.clone(), (session, position), &both);
         wire.give(0, 1, &bytes).unwrap();
     }
     assert_eq!(get(&wire, 1, KEY), None);
+    assert_eq!(get(&wire, 1, b"near").as_deref(), Some(&b"present"[..]));
     let event = wire.replicas[1].poll_event();
     assert!(matches!(event, Some(Event::Ahead { by, .. }) if by > bounds::MAX_DRIFT), "{event:?}");
     assert_eq!(wire.replicas[1].poll_event(), None);
-    // Time goes by, and it is not ahead any more.
     wire.now.unix_ms += 1000;
+    let bytes = entries_of(&wire, run, (session, 3), &both);
     wire.give(0, 1, &bytes).unwrap();
     assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"far ahead"[..]));
 }
@@ -155,27 +160,59 @@ fn what_a_cache_does_not_take() {
     let keys: Vec<_> = cache.entries(None, 9, wire.now.unix_ms).into_iter().map(|entry| entry.key).collect();
     assert_eq!(keys, [vec![0xff, 0], vec![0xff, 0, 0]]);
     assert_eq!(cache.remove(b"none", wire.now.unix_ms), Ok(None));
-    // What is counted in a cache by mistake is nothing.
-    wire.structure(0).add(KEY, 5).unwrap();
-    wire.structure(0).audit().unwrap();
-    assert_eq!(wire.structure(0).rows_of(wire.replicas[0].actor()).len(), 2);
+    cache.audit().unwrap();
 }
 
-/// A node renews. Its new run republishes the entries that the node reads, with the same stamps.
+/// A cache with a bound removes the oldest entries on all nodes, and refuses what does not fit at all.
+#[test]
+fn a_bounded_cache_keeps_the_latest_entries() {
+    let mut spec = cache_spec();
+    spec.bounds = Bounds { elements: NonZeroU64::new(10), bytes: NonZeroU64::new(1000) };
+    let mut wire = Wire::with(&["a", "b"], &cache_config(), &spec);
+    wire.up(0, 1);
+    wire.run(2);
+    for n in 0..25_u8 {
+        set(&mut wire, usize::from(n % 2), &[b'k', n], b"v");
+        wire.run(1);
+    }
+    let keys = state(&wire, 0).0.into_iter().map(|(key, _, _)| key[1]).collect::<Vec<_>>();
+    assert_eq!(keys, (15..25).collect::<Vec<_>>());
+    assert_agreed(&wire, 0..2);
+    let refused = cache(&wire, 0).set(KEY, vec![0; 1000], Duration::ZERO, wire.now.unix_ms);
+    assert_eq!(refused, Err(CacheError::Bound { len: 1001 }));
+    set(&mut wire, 0, KEY, &[7; 990]);
+    wire.run(2);
+    assert_eq!((cache(&wire, 1).value_bytes(), state(&wire, 1).0.len()), (1000, 4), "the bytes are bounded as well");
+    assert_agreed(&wire, 0..2);
+}
+
+/// A node renews. Its new run writes its entries again, with the same stamps. Entries of other nodes stay theirs.
 #[test]
 fn a_run_takes_its_entries_along() {
     let mut wire = cache_wire(&["a", "b"]);
     set(&mut wire, 0, KEY, b"value");
     set(&mut wire, 0, b"gone", b"value");
+    set(&mut wire, 1, b"of b", b"value");
     wire.run(2);
     remove(&mut wire, 0, b"gone");
-    let stamp = |wire: &Wire, at| cache(wire, at).entry(KEY, wire.now.unix_ms).map(|entry| entry.stamp);
-    let before = stamp(&wire, 0);
+    let before = state(&wire, 0).0;
     let now = wire.now;
-    wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(9000)).unwrap();
+    let run = wire.replicas[0].renew(now, tallymesh_schemas::Incarnation(9000)).unwrap();
     wire.run(10);
-    assert_eq!((stamp(&wire, 0), stamp(&wire, 1)), (before, before));
-    assert_eq!(get(&wire, 1, b"gone"), None);
-    wire.assert_same(0, 1);
-    wire.assert_same(1, 0);
+    assert_eq!(state(&wire, 1).0, before);
+    assert_agreed(&wire, 0..2);
+    let writer = |key: &[u8]| cache(&wire, 1).entry(key, wire.now.unix_ms).map(|entry| entry.actor);
+    assert_eq!((writer(KEY), writer(b"of b")), (Some(run), Some(wire.replicas[1].actor().clone())));
+}
+
+/// A watcher hears of each key that changes, whatever the origin: a write, a removal, a received write.
+#[test]
+fn a_watcher_hears_of_every_change() {
+    let mut wire = cache_wire(&["a", "b"]);
+    let watch = cache(&wire, 1).watch(100, std::sync::Arc::new(|| ()));
+    set(&mut wire, 0, b"of a", b"v");
+    wire.run(2);
+    set(&mut wire, 1, b"of b", b"v");
+    remove(&mut wire, 1, b"of a");
+    assert_eq!(watch.take(), (vec![b"of a".to_vec(), b"of b".to_vec(), b"of a".to_vec()], 0));
 }

@@ -5,14 +5,22 @@ use std::time::Duration;
 use tallymesh_engine::{Cache, Config};
 use tallymesh_schemas::{Class, StructureName, StructureSpec};
 
-use crate::wire::{NAME, Wire, config, is_delta};
+use crate::wire::{NAME, Wire, config, is_entries};
 
 pub(crate) const KEY: &[u8] = b"k";
 
-pub(crate) fn cache_wire(names: &[&str]) -> Wire {
+pub(crate) fn cache_spec() -> StructureSpec {
     let mut spec = StructureSpec::new(StructureName::new(NAME).unwrap(), Class::Cache);
     spec.max_delay = Duration::ZERO;
-    let mut wire = Wire::with(names, &Config { delta_bytes: 1 << 16, ..config() }, &spec);
+    spec
+}
+
+pub(crate) fn cache_config() -> Config {
+    Config { delta_bytes: 1 << 16, ..config() }
+}
+
+pub(crate) fn cache_wire(names: &[&str]) -> Wire {
+    let mut wire = Wire::with(names, &cache_config(), &cache_spec());
     for a in 0..names.len() {
         for b in a + 1..names.len() {
             wire.up(a, b);
@@ -23,12 +31,12 @@ pub(crate) fn cache_wire(names: &[&str]) -> Wire {
 }
 
 pub(crate) fn cache(wire: &Wire, at: usize) -> Cache {
-    Cache::of(&wire.structure(at)).unwrap()
+    wire.replicas[at].caches().into_iter().next().unwrap()
 }
 
 pub(crate) fn set(wire: &mut Wire, at: usize, key: &[u8], value: &[u8]) {
     let now = wire.now_at(at);
-    cache(wire, at).set(key, value.to_vec(), Duration::ZERO, now.unix_ms).unwrap();
+    cache(wire, at).set(key, value, Duration::ZERO, now.unix_ms).unwrap();
     wire.replicas[at].handle_changes(now);
 }
 
@@ -53,7 +61,7 @@ pub(crate) fn comes_after_a_removal() -> Option<Vec<u8>> {
     let all = |_: usize, _: usize| true;
     pass(&mut wire, 30, |from, to| (from, to) != (1, 0) && (from, to) != (2, 0));
     set(&mut wire, 0, KEY, b"second");
-    let late: Vec<_> = wire.take(0, 2).into_iter().filter(|bytes| is_delta(bytes)).collect();
+    let late: Vec<_> = wire.take(0, 2).into_iter().filter(|bytes| is_entries(bytes)).collect();
     assert_eq!(late.len(), 1, "one message is on its way");
     // From a everything else is lost, and all hear of the removal.
     pass(&mut wire, 1200, |from, _| from != 0);
@@ -65,7 +73,7 @@ pub(crate) fn comes_after_a_removal() -> Option<Vec<u8>> {
     read
 }
 
-/// So many tenths of a second in which rows arrive only from and to whom `arrives` says.
+/// So many tenths of a second in which entries arrive only from and to whom `arrives` says.
 fn pass(wire: &mut Wire, tenths: u32, arrives: impl Fn(usize, usize) -> bool) {
     for _ in 0..tenths {
         wire.now.mono = wire.now.mono.after(Duration::from_millis(100));
@@ -76,7 +84,7 @@ fn pass(wire: &mut Wire, tenths: u32, arrives: impl Fn(usize, usize) -> bool) {
         }
         for (from, to) in [(0, 1), (1, 0), (1, 2), (2, 1), (0, 2), (2, 0)] {
             for bytes in wire.take(from, to) {
-                if arrives(from, to) || !is_delta(&bytes) {
+                if arrives(from, to) || !is_entries(&bytes) {
                     wire.give(from, to, &bytes).unwrap();
                 }
             }

@@ -55,7 +55,10 @@ impl Wire {
     pub(crate) fn add(&mut self, node: &str, config: &Config, spec: &StructureSpec) -> usize {
         let incarnation = Incarnation(1000 + self.replicas.len() as u64);
         let mut replica = Replica::new(config.clone(), name(node), incarnation);
-        replica.replicate(spec.clone(), Arc::new(|| ())).unwrap();
+        match spec.class {
+            Class::Cache => drop(replica.replicate_cache(spec.clone(), Arc::new(|| ())).unwrap()),
+            _ => drop(replica.replicate(spec.clone(), Arc::new(|| ())).unwrap()),
+        }
         self.replicas.push(replica);
         self.replicas.len() - 1
     }
@@ -222,4 +225,8 @@ pub(crate) fn encoded(message: &Message<'_>) -> Vec<u8> {
 
 pub(crate) fn is_delta(bytes: &[u8]) -> bool {
     matches!(read(bytes), Message::Delta(_))
+}
+
+pub(crate) fn is_entries(bytes: &[u8]) -> bool {
+    matches!(read(bytes), Message::CacheEntries(_))
 }

@@ -17,6 +17,7 @@ use crate::replica::caches::persist::SavedCache;
 use crate::replica::peer::Peers;
 use crate::replica::report::{Event, PeerError};
 use crate::replica::runs::Runs;
+use crate::replica::timers::Timer;
 use crate::time::{Now, Time};
 
 /// The caches by their id on the wire, and for each peer the caches that may have something for it.
@@ -198,7 +199,8 @@ impl Replica {
             return self.report_kind(peer, report.structure);
         };
         let known = Known { runs, peers };
-        let ours = held.exchange.handle_report(&mut held.cache.shared.map.write(), peer, report, &known);
+        let unix_ms = held.cache.time(now.unix_ms);
+        let ours = held.exchange.handle_report(&mut held.cache.shared.map.write(), (peer, unix_ms), report, &known);
         caches.touch_one(report.structure, peer);
         if let Some(run) = ours {
             self.conflict(now, run.incarnation, peer);
@@ -236,10 +238,15 @@ impl Replica {
         let brought = brought.map_err(PeerError::Entries)?;
         self.output.counters.deltas_in += 1;
         self.output.counters.row_bytes_in += entries.entries.len() as u64;
+        if held.exchange.is_working() {
+            self.timers.set(Timer::Caches, now.mono);
+        }
         // Peers without a link to the writer get the entries at once.
         caches.touch(id);
         let name = held_name(caches, id);
-        if brought.no_room && let Some(held) = caches.get(id) {
+        if brought.no_room
+            && let Some(held) = caches.get(id)
+        {
             held.cache.shared.tally.reached(tallymesh_schemas::bound::Bound::Rows);
         }
         if let (Some((by, actor)), Some(structure)) = (brought.ahead, name) {
@@ -247,7 +254,9 @@ impl Replica {
             if self.peers.links.get_mut(peer).is_some_and(|link| link.ahead.insert(id)) {
                 self.event(Event::Ahead { peer: peer.clone(), structure, actor, by });
             }
-        } else if brought.is_marked && let Some(link) = self.peers.links.get_mut(peer) {
+        } else if brought.is_marked
+            && let Some(link) = self.peers.links.get_mut(peer)
+        {
             link.ahead.remove(&id);
         }
         self.work_on_caches();
@@ -266,7 +275,7 @@ impl Replica {
     /// A peer answers which keys it holds.
     pub(crate) fn handle_cache_keys(&mut self, peer: &NodeName, keys: &CacheKeys<'_>) {
         if let Some(held) = self.caches.held.get_mut(&keys.structure).filter(|held| held.shared) {
-            held.exchange.handle_keys(peer, keys);
+            held.exchange.handle_keys(&held.cache.shared.map.read(), peer, keys);
             self.work_on_caches();
         }
     }

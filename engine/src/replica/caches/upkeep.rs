@@ -1,10 +1,10 @@
 //! The upkeep of caches: expiry, rounds of collection, sessions, and what follows from a new run.
 
+use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 
 use crate::cache::collect::Round;
 use crate::cache::context::Context;
-use crate::canary::{self, Canary};
 use crate::replica::Replica;
 use crate::replica::caches::{Flush, Known};
 use crate::replica::peer::Peers;
@@ -44,6 +44,7 @@ impl Replica {
             };
             held.exchange.collect(map, round, expiry_ms, &known);
             map.note_position();
+            held.cache.shared.tally.reached_times(Bound::Actors, map.take_refused_runs());
             if map.log_end() != end {
                 changed.push(*id);
             }
@@ -57,10 +58,13 @@ impl Replica {
         let known = Known { runs, peers };
         let shared: Vec<StructureId> = caches.iter().filter(|(_, held)| held.shared).map(|(id, _)| *id).collect();
         for (_, held) in caches.iter_mut().filter(|(_, held)| held.shared) {
-            let map = held.cache.shared.map.read();
-            held.exchange.tick(&map, now.mono, config.digest_interval, &known);
+            let map = &mut held.cache.shared.map.write();
+            held.exchange.tick(map, now.mono, config.digest_interval, &known);
         }
         shared.into_iter().for_each(|id| self.caches.touch(id));
+        if self.caches.iter().any(|(_, held)| held.exchange.is_working()) {
+            self.timers.set(Timer::Caches, now.mono);
+        }
     }
 
     /// Walks on with comparisons of keys, a step for each cache, and comes back for the next step at once.
@@ -117,17 +121,9 @@ impl Replica {
 /// What a node has reported of a cache: `None` in place of a peer that does not have the cache, and `Some(None)` of one that
 /// has not reported.
 fn report<'a>(peers: &Peers, said: Option<&'a Context>, node: &NodeName) -> Option<Option<&'a Context>> {
-    if !waits_for_all() {
-        return None;
-    }
     match said {
         Some(said) => Some(Some(said)),
         None if peers.links.get(node).is_some_and(|link| link.completes >= SILENT) => None,
         None => Some(None),
     }
-}
-
-/// Whether a round waits for the reports of all known nodes.
-fn waits_for_all() -> bool {
-    !canary::broken(Canary::RemovalForgotten)
 }

@@ -156,7 +156,6 @@ impl Transmission<'_> {
         }
         entries
     }
-
 }
 
 /// Deltas.

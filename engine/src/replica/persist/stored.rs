@@ -67,9 +67,7 @@ impl SavedRows for InMemory {
 }
 
 /// The order of the rows of a part.
-pub(crate) fn order<R: SavedRows>(
-    rows: &R,
-) -> Result<Vec<(Version, u32)>, R::Error> {
+pub(crate) fn order<R: SavedRows>(rows: &R) -> Result<Vec<(Version, u32)>, R::Error> {
     let mut order = Vec::new();
     rows.each_row(&mut |slot, version, _| order.push((version, slot)))?;
     order.sort_unstable();

@@ -1,6 +1,4 @@
-//! Random walks of small clusters over the shipped cache: writes, removals, links that break, restarts without memory or from
-//! an old disk, collections, members without a link between them. After each walk everything is delivered, and all nodes must
-//! agree.
+//! A small cluster over the shipped cache: what may happen in it, what must hold at any time, and how it settles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,11 +11,9 @@ use crate::cache::collect::Round;
 use crate::cache::exchange::{Exchange, Writers};
 use crate::cache::map::CacheMap;
 use crate::hlc::Stamp;
-use crate::random::Random;
 use crate::time::Time;
 
-const NODES: usize = 4;
-const KEYS: [&[u8]; 2] = [b"a", b"b"];
+pub(super) const KEYS: [&[u8]; 2] = [b"a", b"b"];
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
@@ -32,25 +28,38 @@ struct Node {
     disk: Option<Disk>,
     /// The latest stamp that the process has read of each key.
     read: BTreeMap<&'static [u8], Stamp>,
+    /// Its clock is ahead by so much.
+    ahead_ms: u64,
+    /// The process may have written ahead of the present.
+    was_ahead: bool,
+    /// It was away for longer than the others wait for it.
+    dead: bool,
 }
 
-/// What a walk does.
-#[derive(Clone, Copy)]
-struct Faults {
-    nodes: usize,
-    restarts: bool,
-    /// Links that do not exist for the whole walk.
-    unlinked: bool,
-    losses: bool,
+/// What a new process begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Restart {
+    /// What the earlier one has saved.
+    Saved,
+    /// Nothing.
+    Empty,
+    /// Nothing, and it takes in only what is written from then on.
+    Later,
 }
 
-struct World {
+/// The cluster.
+pub(super) struct World {
     nodes: Vec<Node>,
     queues: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     linked: BTreeMap<(usize, usize), bool>,
+    /// The first two nodes never have a link between them.
+    unlinked: bool,
+    /// Some node was away for longer than the others wait for it.
+    gave_up: bool,
     now_ms: u64,
-    collected: usize,
-    trace: Vec<String>,
+    pub(super) collected: usize,
+    /// What has happened.
+    pub(super) trace: Vec<String>,
 }
 
 struct View {
@@ -72,17 +81,12 @@ impl Writers for View {
     }
 }
 
-/// A number below `n`.
-fn below(random: &mut Random, n: u64) -> u64 {
-    random.next() % n
-}
-
 fn name(at: usize) -> NodeName {
     NodeName::new(&format!("n{at}")).unwrap()
 }
 
 impl World {
-    fn new(nodes: usize) -> Self {
+    pub(super) fn new(nodes: usize, unlinked: bool) -> Self {
         let map = |at| {
             let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default());
             map.keep_unsaved();
@@ -93,19 +97,55 @@ impl World {
             exchange: Exchange::new(StructureId(1)),
             disk: None,
             read: BTreeMap::new(),
+            ahead_ms: 0,
+            was_ahead: false,
+            dead: false,
         };
         let mut world = Self {
             nodes: (0..nodes).map(node).collect(),
             queues: BTreeMap::new(),
             linked: BTreeMap::new(),
+            unlinked,
+            gave_up: false,
             now_ms: 1_000_000_000,
             collected: 0,
             trace: Vec::new(),
         };
         for (i, j) in world.pairs() {
+            world.linked.insert((i, j), false);
             world.link(i, j);
         }
         world
+    }
+
+    fn note(&mut self, what: String) {
+        self.trace.push(what);
+    }
+
+    fn clock_of(&self, at: usize) -> u64 {
+        self.now_ms + self.nodes[at].ahead_ms
+    }
+
+    /// A clock goes ahead by more than others accept, or comes back.
+    pub(super) fn set_clock(&mut self, at: usize, ahead_ms: u64) {
+        self.note(format!("the clock of n{at} is {ahead_ms} ms ahead"));
+        self.nodes[at].ahead_ms = ahead_ms;
+        self.nodes[at].was_ahead |= ahead_ms > 0;
+    }
+
+    /// Time passes.
+    pub(super) fn wait(&mut self, ms: u64) {
+        self.note(format!("{ms} ms pass"));
+        self.now_ms += ms;
+    }
+
+    /// The others do not wait any more for a node without links.
+    pub(super) fn give_up(&mut self, at: usize) {
+        if !self.linked.iter().any(|((i, j), linked)| *linked && (*i == at || *j == at)) {
+            self.note(format!("n{at} counts as dead for long"));
+            self.nodes[at].dead = true;
+            self.gave_up = true;
+        }
     }
 
     fn pairs(&self) -> Vec<(usize, usize)> {
@@ -113,15 +153,24 @@ impl World {
         (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j))).collect()
     }
 
-    fn link(&mut self, i: usize, j: usize) {
+    pub(super) fn link(&mut self, i: usize, j: usize) {
+        if i >= j || self.linked[&(i, j)] || (self.unlinked && (i, j) == (0, 1)) {
+            return;
+        }
+        self.note(format!("n{i} and n{j} have a link"));
         self.linked.insert((i, j), true);
         for (a, b) in [(i, j), (j, i)] {
+            self.nodes[a].dead = false;
             self.queues.insert((a, b), VecDeque::new());
             self.nodes[a].exchange.link_up(&name(b));
         }
     }
 
-    fn unlink(&mut self, i: usize, j: usize) {
+    pub(super) fn unlink(&mut self, i: usize, j: usize) {
+        if i >= j || !self.linked[&(i, j)] {
+            return;
+        }
+        self.note(format!("n{i} and n{j} lose their link"));
         self.linked.insert((i, j), false);
         for (a, b) in [(i, j), (j, i)] {
             self.queues.remove(&(a, b));
@@ -129,21 +178,27 @@ impl World {
         }
     }
 
-    fn write(&mut self, at: usize, key: &'static [u8], value: Option<&[u8]>) {
+    pub(super) fn write(&mut self, at: usize, key: &'static [u8], value: Option<&[u8]>) -> Result<(), String> {
+        let unix_ms = self.clock_of(at);
         let node = &mut self.nodes[at];
         if value.is_none() && node.map.get(key).is_none_or(|entry| entry.value().is_none()) {
-            return;
+            return Ok(());
         }
-        let stamp = node.map.write(key, value.map(|value| (0, value)), self.now_ms, |_| {}).unwrap();
-        self.trace.push(format!("n{at} writes {key:?} {value:?} at {stamp:?}"));
+        match node.map.write(key, value.map(|value| (0, value)), unix_ms, |_| {}) {
+            Ok(stamp) => self.note(format!("n{at} writes {key:?} {value:?} at {stamp:?}")),
+            Err(_) if node.was_ahead => {}
+            Err(refused) => return Err(format!("n{at} cannot write: {refused:?}")),
+        }
+        Ok(())
     }
 
-    fn send(&mut self, i: usize, j: usize) -> bool {
+    pub(super) fn send(&mut self, i: usize, j: usize) -> bool {
+        let unix_ms = self.clock_of(i);
         let Some(queue) = self.queues.get_mut(&(i, j)) else { return false };
         let node = &mut self.nodes[i];
         let mut bytes = Vec::new();
         let encode = |message: &Message<'_>| message.encode(&mut bytes).unwrap();
-        let sent = node.exchange.next(&mut node.map, &name(j), (self.now_ms, 40), encode);
+        let sent = node.exchange.next(&mut node.map, &name(j), (unix_ms, 40), encode);
         if sent {
             self.trace.push(format!("n{i} sends to n{j}: {:?}", Message::decode(&bytes).unwrap()));
             queue.push_back(bytes);
@@ -151,22 +206,44 @@ impl World {
         sent
     }
 
-    fn deliver(&mut self, i: usize, j: usize) -> bool {
+    /// The next message is lost, comes later than the others, or comes twice.
+    pub(super) fn lose(&mut self, i: usize, j: usize) {
+        if let Some(bytes) = self.queues.get_mut(&(i, j)).and_then(VecDeque::pop_front) {
+            self.note(format!("lost from n{i} to n{j}: {:?}", Message::decode(&bytes).unwrap()));
+        }
+    }
+
+    pub(super) fn delay(&mut self, i: usize, j: usize) {
+        if let Some(queue) = self.queues.get_mut(&(i, j)).filter(|queue| queue.len() > 1) {
+            queue.rotate_left(1);
+            self.note(format!("a message from n{i} to n{j} is delayed"));
+        }
+    }
+
+    pub(super) fn double(&mut self, i: usize, j: usize) {
+        if let Some(queue) = self.queues.get_mut(&(i, j))
+            && let Some(first) = queue.front().cloned()
+        {
+            queue.push_back(first);
+            self.note(format!("a message from n{i} to n{j} comes twice"));
+        }
+    }
+
+    pub(super) fn deliver(&mut self, i: usize, j: usize) -> bool {
         let Some(bytes) = self.queues.get_mut(&(i, j)).and_then(VecDeque::pop_front) else { return false };
         self.trace.push(format!("n{j} receives from n{i}"));
-        let view = self.view(j);
+        let (view, unix_ms) = (self.view(j), self.clock_of(j));
         let Node { map, exchange, .. } = &mut self.nodes[j];
         let peer = name(i);
         match Message::decode(&bytes).unwrap() {
             Message::CacheReport(report) => {
-                assert_eq!(exchange.handle_report(map, &peer, &report, &view), None);
+                assert_eq!(exchange.handle_report(map, (&peer, unix_ms), &report, &view), None);
             }
             Message::CacheEntries(entries) => {
-                let brought = exchange.handle_entries(map, (&peer, self.now_ms), &entries, &view, |_| {}).unwrap();
-                assert_eq!(brought.ahead, None);
+                exchange.handle_entries(map, (&peer, unix_ms), &entries, &view, |_| {}).unwrap();
             }
             Message::CacheCompare(compare) => exchange.handle_compare(&peer, compare),
-            Message::CacheKeys(keys) => exchange.handle_keys(&peer, &keys),
+            Message::CacheKeys(keys) => exchange.handle_keys(map, &peer, &keys),
             other => panic!("{other:?}"),
         }
         true
@@ -179,15 +256,26 @@ impl World {
         View { current, linked: linked.flat_map(|((i, j), _)| [name(*i), name(*j)]).collect() }
     }
 
-    fn tick(&mut self, at: usize) {
-        let view = self.view(at);
+    pub(super) fn tick(&mut self, at: usize) {
+        let (view, unix_ms) = (self.view(at), self.clock_of(at));
         let now = Time(self.now_ms * 1000);
-        let others: Vec<_> = (0..self.nodes.len()).filter(|other| *other != at).map(name).collect();
-        let Node { map, exchange, .. } = &mut self.nodes[at];
+        let others = (0..self.nodes.len()).filter(|other| *other != at && !self.nodes[*other].dead);
+        let others: Vec<_> = others.map(name).collect();
+        let Node { map, exchange, read, ahead_ms, .. } = &mut self.nodes[at];
+        if *ahead_ms == 0 && map.clock.is_beyond(unix_ms) {
+            map.return_to_present(unix_ms);
+            read.clear();
+        }
         let held = map.held();
         let round = Round::of(map.seen(), others.iter().map(|other| exchange.said(other)));
         exchange.collect(map, round, self.now_ms, &view);
         self.collected += held - map.held();
+        if self.gave_up {
+            // Such a node may return with a write that is older than what was collected meanwhile.
+            let Node { map, read, .. } = &mut self.nodes[at];
+            read.retain(|key, _| map.get(key).is_some());
+        }
+        let Node { map, exchange, .. } = &mut self.nodes[at];
         exchange.tick(map, now, INTERVAL, &view);
         exchange.work(map, &view, |_| {});
         map.note_position();
@@ -195,7 +283,7 @@ impl World {
     }
 
     /// Saves what has changed, in a unit of several pieces.
-    fn save(&mut self, at: usize) {
+    pub(super) fn save(&mut self, at: usize) {
         let Node { map, disk, .. } = &mut self.nodes[at];
         let disk = disk.get_or_insert_with(|| Disk { entries: BTreeMap::new(), contexts: CacheContexts::default() });
         let mut unit = map.begin_unit();
@@ -215,10 +303,15 @@ impl World {
         self.trace.push(format!("n{at} saves"));
     }
 
-    fn restart(&mut self, at: usize, from_disk: bool) {
+    /// A process ends and another one begins: with what the earlier one has saved, without it, or without all that was written.
+    pub(super) fn restart(&mut self, at: usize, with: Restart) {
+        let (from_disk, joins_late) = (with == Restart::Saved, with == Restart::Later);
         let run = self.nodes[at].map.me().incarnation.0 + 1;
         let mut map = CacheMap::new(Actor::new(name(at), Incarnation(run)), Bounds::default());
         map.keep_unsaved();
+        if joins_late {
+            map.start_in_the_middle();
+        }
         match self.nodes[at].disk.as_ref().filter(|_| from_disk) {
             Some(disk) => {
                 for bytes in disk.entries.values() {
@@ -232,19 +325,16 @@ impl World {
         self.nodes[at].map = map;
         self.nodes[at].exchange = Exchange::new(StructureId(1));
         self.nodes[at].read.clear();
-        for (i, j) in self.pairs() {
-            if i == at || j == at {
-                let linked = self.linked[&(i, j)];
+        for (i, j) in self.pairs().into_iter().filter(|(i, j)| *i == at || *j == at) {
+            if self.linked[&(i, j)] {
                 self.unlink(i, j);
-                if linked {
-                    self.link(i, j);
-                }
+                self.link(i, j);
             }
         }
     }
 
     /// No process reads an earlier write of a key than before, and the aggregates are those of the entries.
-    fn check(&mut self) -> Result<(), String> {
+    pub(super) fn check(&mut self) -> Result<(), String> {
         for (at, node) in self.nodes.iter_mut().enumerate() {
             node.map.audit().map_err(|what| format!("n{at}: {what}"))?;
             for key in KEYS {
@@ -259,51 +349,10 @@ impl World {
         Ok(())
     }
 
-    fn step(&mut self, random: &mut Random, faults: Faults) {
-        let n = faults.nodes as u64;
-        let (i, j) = (below(random, n) as usize, below(random, n) as usize);
-        let key = KEYS[below(random, KEYS.len() as u64) as usize];
-        match below(random, 100) {
-            0..6 => self.write(i, key, Some(&[below(random, 9) as u8])),
-            6..10 => self.write(i, key, None),
-            10..40 if i != j => drop(self.send(i, j)),
-            40..75 if i != j => drop(self.deliver(i, j)),
-            75..84 => {
-                self.now_ms += 700;
-                self.tick(i);
-            }
-            84..86 => self.now_ms += 61_000,
-            86..89 if i < j => {
-                self.trace.push(format!("n{i} and n{j} lose their link"));
-                self.unlink(i, j);
-            }
-            89..93 if i < j && !self.linked[&(i, j)] && !(faults.unlinked && (i, j) == (0, 1)) => {
-                self.trace.push(format!("n{i} and n{j} have a link"));
-                self.link(i, j);
-            }
-            93 if faults.losses && i != j => {
-                self.trace.push(format!("a message from n{i} to n{j} is lost"));
-                self.queues.get_mut(&(i, j)).and_then(VecDeque::pop_front);
-            }
-            94 if faults.losses && i != j => {
-                if let Some(queue) = self.queues.get_mut(&(i, j)) {
-                    self.trace.push(format!("messages from n{i} to n{j} change places"));
-                    queue.rotate_left(queue.len().min(1));
-                }
-            }
-            95..98 => self.save(i),
-            98 if faults.restarts => self.restart(i, below(random, 3) > 0),
-            _ => {}
-        }
-    }
-
     /// Delivers everything and lets time pass, until all nodes have the same.
-    fn settle(&mut self, faults: Faults) -> Result<(), String> {
-        for (i, j) in self.pairs() {
-            if !self.linked[&(i, j)] && !(faults.unlinked && (i, j) == (0, 1)) {
-                self.link(i, j);
-            }
-        }
+    pub(super) fn settle(&mut self) -> Result<(), String> {
+        (0..self.nodes.len()).for_each(|at| self.nodes[at].ahead_ms = 0);
+        self.pairs().into_iter().for_each(|(i, j)| self.link(i, j));
         for round in 0..60 {
             for _ in 0..40 {
                 let mut moved = false;
@@ -331,73 +380,26 @@ impl World {
             self.now_ms += if round == 20 { 70_000 } else { 1000 };
             (0..self.nodes.len()).for_each(|at| self.tick(at));
         }
-        let state = |node: &Node| {
-            let all = KEYS.map(|key| {
+        self.compare()
+    }
+
+    /// All nodes have the same. What a node has skipped because it joined later, it need not have.
+    fn compare(&self) -> Result<(), String> {
+        let live = |node: &Node| {
+            KEYS.map(|key| {
                 let live = node.map.get(key).filter(|entry| entry.value().is_some());
                 live.map(|entry| (entry.stamp, node.map.writer(entry).clone(), entry.value().map(<[u8]>::to_vec)))
-            });
-            (all, node.map.seen.clone(), node.map.derived().fingerprint.clone())
+            })
         };
-        let first = state(&self.nodes[0]);
+        let first = &self.nodes[0];
         for node in &self.nodes {
-            if state(node) != first {
-                let states: Vec<_> = self.nodes.iter().map(state).collect();
+            let same =
+                live(node).iter().zip(&live(first)).all(|(a, b)| a == b || (a.is_none() && !node.map.is_whole()));
+            if !same || node.map.seen != first.map.seen {
+                let states: Vec<_> = self.nodes.iter().map(|node| (live(node), &node.map.seen)).collect();
                 return Err(format!("settled apart: {states:#?}"));
             }
         }
         Ok(())
     }
-}
-
-fn walk(seed: u64, faults: Faults) -> Result<usize, String> {
-    let mut random = Random::new(seed);
-    let mut world = World::new(faults.nodes);
-    if faults.unlinked {
-        world.unlink(0, 1);
-    }
-    let steps = 60 + below(&mut random, 140);
-    let mut run = || -> Result<(), String> {
-        for _ in 0..steps {
-            world.step(&mut random, faults);
-            world.check()?;
-        }
-        world.settle(faults)
-    };
-    run().map_err(|what| format!("seed {seed}: {what}\n{}", world.trace.join("\n")))?;
-    Ok(world.collected)
-}
-
-fn walks(faults: Faults) {
-    let walks = std::env::var("CACHE_WALKS").map_or(300, |walks| walks.parse().unwrap());
-    let mut collected = 0;
-    for seed in 0..walks {
-        match walk(seed, faults) {
-            Ok(removals) => collected += removals,
-            Err(what) => panic!("{what}"),
-        }
-    }
-    assert!(collected > 0, "nothing was collected in {walks} walks");
-    println!("{walks} walks, {collected} removals collected");
-}
-
-const CALM: Faults = Faults { nodes: 3, restarts: false, unlinked: false, losses: false };
-
-#[test]
-fn nodes_agree_after_links_broke() {
-    walks(CALM);
-}
-
-#[test]
-fn nodes_agree_after_messages_were_lost_or_out_of_order() {
-    walks(Faults { losses: true, ..CALM });
-}
-
-#[test]
-fn nodes_agree_after_restarts() {
-    walks(Faults { restarts: true, losses: true, ..CALM });
-}
-
-#[test]
-fn nodes_agree_through_relays() {
-    walks(Faults { nodes: NODES, restarts: true, losses: true, unlinked: true });
 }

@@ -1,0 +1,220 @@
+//! Random walks of small clusters over the shipped cache: writes, removals, links that break, messages that are lost, late or
+//! double, restarts without memory or from an old disk, nodes that stay away for long, clocks that are ahead, nodes that join
+//! without the earlier content, and members without a link between them. After each walk everything is delivered, and all nodes
+//! must agree.
+
+mod world;
+
+use crate::cache::walk::world::{KEYS, Restart, World};
+use crate::random::Random;
+
+/// What a walk does in addition to writing, sending, and links that break.
+#[derive(Clone, Copy)]
+struct Faults {
+    nodes: usize,
+    /// Processes restart.
+    restarts: bool,
+    /// The first two nodes have no link for the whole walk.
+    unlinked: bool,
+    /// Messages are lost, late or double.
+    losses: bool,
+    /// Nodes are away for longer than the others wait for them.
+    away: bool,
+    /// Clocks are ahead.
+    clocks: bool,
+    /// Nodes join without the earlier content.
+    late: bool,
+}
+
+const CALM: Faults =
+    Faults { nodes: 3, restarts: false, unlinked: false, losses: false, away: false, clocks: false, late: false };
+
+/// How a walk ended.
+struct Walked {
+    collected: usize,
+    trace: Vec<String>,
+    result: Result<(), String>,
+}
+
+/// A number below `n`.
+fn below(random: &mut Random, n: usize) -> usize {
+    usize::try_from(random.next() % n as u64).unwrap()
+}
+
+fn step(world: &mut World, random: &mut Random, faults: Faults) -> Result<(), String> {
+    let (i, j) = (below(random, faults.nodes), below(random, faults.nodes));
+    let key = KEYS[below(random, KEYS.len())];
+    match below(random, 106) {
+        what @ 0..10 => {
+            let value = [u8::try_from(below(random, 9)).unwrap()];
+            if faults.late {
+                // Of two writes in one millisecond, one may be among those that a node has skipped.
+                world.wait(1);
+            }
+            world.write(i, key, (what < 6).then_some(&value))?;
+        }
+        10..40 if i != j => drop(world.send(i, j)),
+        40..75 if i != j => drop(world.deliver(i, j)),
+        75..84 => {
+            world.wait(700);
+            world.tick(i);
+        }
+        84..86 => world.wait(61_000),
+        86..89 => world.unlink(i, j),
+        89..93 => world.link(i, j),
+        93 if faults.losses && i != j => world.lose(i, j),
+        94 if faults.losses && i != j => world.delay(i, j),
+        95 if faults.losses && i != j => world.double(i, j),
+        96..99 => world.save(i),
+        99 if faults.restarts => {
+            let with = [Restart::Saved, Restart::Saved, Restart::Empty][below(random, 3)];
+            world.restart(i, with);
+        }
+        100..102 if faults.away => {
+            (0..faults.nodes).for_each(|other| world.unlink(i.min(other), i.max(other)));
+            world.give_up(i);
+        }
+        102 if faults.clocks => world.set_clock(i, [0, 0, 130_000][below(random, 3)]),
+        103 if faults.late => world.restart(faults.nodes - 1, Restart::Later),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn walk(seed: u64, faults: Faults) -> Walked {
+    let mut random = Random::new(seed);
+    let mut world = World::new(faults.nodes, faults.unlinked);
+    let steps = 60 + below(&mut random, 140);
+    let mut run = || -> Result<(), String> {
+        for _ in 0..steps {
+            step(&mut world, &mut random, faults)?;
+            world.check()?;
+        }
+        world.settle()
+    };
+    let result = run();
+    Walked { collected: world.collected, trace: world.trace, result }
+}
+
+fn walks(faults: Faults) {
+    let walks = std::env::var("CACHE_WALKS").map_or(300, |walks| walks.parse().unwrap());
+    let (mut collected, mut shortest) = (0, None::<(u64, String, Vec<String>)>);
+    for seed in 0..walks {
+        let walked = walk(seed, faults);
+        collected += walked.collected;
+        if let Err(what) = walked.result
+            && shortest.as_ref().is_none_or(|(.., trace)| walked.trace.len() < trace.len())
+        {
+            shortest = Some((seed, what, walked.trace));
+        }
+    }
+    if let Some((seed, what, trace)) = shortest {
+        panic!("seed {seed}: {what}\n{}", trace.join("\n"));
+    }
+    assert!(collected > 0, "nothing was collected in {walks} walks");
+    println!("{walks} walks, {collected} removals collected");
+}
+
+#[test]
+fn nodes_agree_after_links_broke() {
+    walks(CALM);
+}
+
+#[test]
+fn nodes_agree_after_messages_were_lost_or_out_of_order() {
+    walks(Faults { losses: true, ..CALM });
+}
+
+#[test]
+fn nodes_agree_after_restarts() {
+    walks(Faults { restarts: true, losses: true, ..CALM });
+}
+
+#[test]
+fn nodes_agree_through_relays() {
+    walks(Faults { nodes: 4, restarts: true, losses: true, unlinked: true, ..CALM });
+}
+
+#[test]
+fn nodes_agree_after_some_were_away_for_long() {
+    walks(Faults { restarts: true, away: true, ..CALM });
+}
+
+#[test]
+fn nodes_agree_after_clocks_were_ahead() {
+    walks(Faults { clocks: true, restarts: true, ..CALM });
+}
+
+#[test]
+fn nodes_agree_with_those_that_joined_later() {
+    walks(Faults { late: true, ..CALM });
+}
+
+/// With each rule broken, some walk finds a counterexample.
+#[cfg(feature = "canaries")]
+mod canaries {
+    use super::*;
+    use crate::canary::{Canary, set_broken};
+
+    /// The most walks in which a counterexample must turn up, and how many are searched for a short one.
+    const SEEDS: u64 = 30_000;
+    const SEARCHED: usize = 4;
+
+    /// Walks with these faults need the rule.
+    fn finds(rule: Canary, faults: Faults) {
+        set_broken(Some(rule));
+        let failed = (0..SEEDS).filter_map(|seed| {
+            let walked = walk(seed, faults);
+            walked.result.err().map(|what| (walked.trace, seed, what))
+        });
+        let shortest = failed.take(SEARCHED).min_by_key(|(trace, ..)| trace.len());
+        set_broken(None);
+        let (trace, seed, what) = shortest.unwrap_or_else(|| panic!("{SEEDS} walks do not need {rule:?}"));
+        println!("{rule:?}, seed {seed}, {} steps: {what}\n{}", trace.len(), trace.join("\n"));
+    }
+
+    #[test]
+    fn a_write_that_arrives_last_must_not_win() {
+        finds(Canary::ArrivalWins, CALM);
+    }
+
+    #[test]
+    fn a_gap_must_not_count_as_taken_in() {
+        finds(Canary::GapApplied, Faults { losses: true, ..CALM });
+    }
+
+    #[test]
+    fn a_write_from_far_ahead_must_not_be_taken() {
+        finds(Canary::FutureTaken, Faults { clocks: true, ..CALM });
+    }
+
+    #[test]
+    fn a_removal_must_wait_for_all_nodes() {
+        finds(Canary::RemovalForgotten, CALM);
+    }
+
+    #[test]
+    fn a_superseded_write_must_not_be_taken() {
+        finds(Canary::SupersededTaken, Faults { nodes: 4, losses: true, restarts: true, unlinked: true, ..CALM });
+    }
+
+    #[test]
+    fn a_round_must_be_awaited() {
+        finds(Canary::RoundNotAwaited, Faults { nodes: 4, losses: true, restarts: true, unlinked: true, ..CALM });
+    }
+
+    #[test]
+    fn what_replaced_an_own_write_must_be_sent_with_it() {
+        finds(Canary::ReplacedLeftOut, Faults { restarts: true, losses: true, ..CALM });
+    }
+
+    #[test]
+    fn a_node_that_was_away_must_compare() {
+        finds(Canary::NotCompared, Faults { restarts: true, away: true, ..CALM });
+    }
+
+    #[test]
+    fn what_others_have_collected_must_be_remembered() {
+        finds(Canary::CollectedForgotten, Faults { restarts: true, away: true, ..CALM });
+    }
+}
