@@ -239,7 +239,7 @@ impl Replica {
         self.output.counters.deltas_in += 1;
         self.output.counters.row_bytes_in += entries.entries.len() as u64;
         if held.exchange.is_working() {
-            self.timers.set(Timer::Caches, now.mono);
+            self.timers.set(Timer::Caches, now.mono.after(upkeep::STEP));
         }
         // Peers without a link to the writer get the entries at once.
         caches.touch(id);

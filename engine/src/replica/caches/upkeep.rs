@@ -1,5 +1,7 @@
 //! The upkeep of caches: expiry, rounds of collection, sessions, and what follows from a new run.
 
+use std::time::Duration;
+
 use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
 
@@ -13,6 +15,9 @@ use crate::time::Now;
 
 /// After so many complete digests without a report about a cache, a peer counts as not having the cache.
 const SILENT: u32 = 2;
+
+/// Time between two steps of a comparison of keys.
+pub(crate) const STEP: Duration = Duration::from_millis(1);
 
 impl Replica {
     /// Releases the writes of caches that are due.
@@ -63,7 +68,7 @@ impl Replica {
         }
         shared.into_iter().for_each(|id| self.caches.touch(id));
         if self.caches.iter().any(|(_, held)| held.exchange.is_working()) {
-            self.timers.set(Timer::Caches, now.mono);
+            self.timers.set(Timer::Caches, now.mono.after(STEP));
         }
     }
 
@@ -83,7 +88,7 @@ impl Replica {
         }
         worked.into_iter().for_each(|id| self.caches.touch(id));
         if self.caches.iter().any(|(_, held)| held.exchange.is_working()) {
-            self.timers.set(Timer::Caches, self.now);
+            self.timers.set(Timer::Caches, self.now.after(STEP));
         } else {
             self.timers.stop(&Timer::Caches);
         }
