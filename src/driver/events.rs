@@ -24,14 +24,15 @@ impl Driver {
             Event::Up(link) => {
                 self.replica.handle_hello(now, link.peer(), link.incarnation());
                 tracing::debug!(peer = %link.peer(), incarnation = %link.incarnation(), "the driver has a link");
-                if self.topology.connected(link.peer()) {
-                    self.replica.handle_link_up(now, link.peer());
+                let peer = link.peer().clone();
+                self.links.insert(peer.clone(), link);
+                if self.topology.connected(&peer) {
+                    self.link_up(now, &peer);
                 } else {
                     // The new connection replaces one that carried a link.
-                    self.replica.handle_link_down(link.peer());
+                    self.replica.handle_link_down(&peer);
                 }
-                self.announcer.tell(NodeEvent::Linked { node: link.peer().clone() });
-                self.links.insert(link.peer().clone(), link);
+                self.announcer.tell(NodeEvent::Linked { node: peer });
             }
             Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
             // `transmit` checks all links for room.
@@ -76,13 +77,22 @@ impl Driver {
         if !self.topology.takes(now.mono, peer, payload) {
             return;
         }
+        let protocol = link.version();
         if !self.replica.is_linked(peer) {
-            self.replica.handle_link_up(now, peer);
+            self.replica.handle_link_up_with(now, peer, protocol);
         }
         if let Err(error) = self.replica.handle_message(now, peer, payload) {
             self.reports.refused(now, peer, &error);
             link.close(&error.to_string());
             self.disconnected(peer, error.to_string());
+        }
+    }
+
+    /// A connection to a peer carries a link from now on. The protocol version of the connection decides which messages the
+    /// peer understands.
+    pub(super) fn link_up(&mut self, now: Now, peer: &NodeName) {
+        if let Some(link) = self.links.get(peer) {
+            self.replica.handle_link_up_with(now, peer, link.version());
         }
     }
 

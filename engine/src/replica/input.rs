@@ -38,6 +38,9 @@ impl Replica {
         self.take_from_owner(peer);
         if protocol >= CACHES_SINCE {
             self.caches.link_up(peer);
+        } else {
+            // The link may replace one of a later version.
+            self.caches.link_down(peer);
         }
         self.set_life(now, peer, Life::Alive);
         // A node with a link is not an invented name.

@@ -181,7 +181,8 @@ impl Link {
             unsent_tombstone: None,
             completes: 0,
             ahead: BTreeSet::new(),
-            turn_of_caches: false,
+            // The first message of a link is a digest: it opens the link.
+            turn_of_caches: true,
             spoke: false,
             tally,
         }
