@@ -13,7 +13,7 @@ use crate::clock::unix_ms;
 
 /// A replicated cache: keys and values are arbitrary bytes. On all nodes, the last write of a key wins.
 ///
-/// Cheap to clone; usable from any thread, with or without tokio. Values are shared, not copied.
+/// Cheap to clone; usable from any thread, with or without tokio. A write copies the value once; reads share it.
 ///
 /// ```no_run
 /// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {

@@ -69,9 +69,17 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "cache-compare",
-            Message::CacheCompare(CacheCompare { structure, question: 1, after_ms: 1 << 40, sums: vec![0, 5, u64::MAX] }),
+            Message::CacheCompare(CacheCompare {
+                structure,
+                question: 1,
+                after_ms: 1 << 40,
+                sums: vec![0, 5, u64::MAX],
+            }),
         ),
-        ("cache-keys", Message::CacheKeys(CacheKeys { structure, question: 1, position: 0, seen, parts, hashes: &keys })),
+        (
+            "cache-keys",
+            Message::CacheKeys(CacheKeys { structure, question: 1, position: 0, seen, parts, hashes: &keys }),
+        ),
     ];
     let encoded = |message: &Message<'_>| {
         let mut bytes = Vec::new();

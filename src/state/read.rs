@@ -85,7 +85,8 @@ impl StateFile {
         for found in entries.range(entries_of(cache.id().0)).map_err(|error| wrong(error.into()))? {
             let (key, value) = found.map_err(|error| wrong(error.into()))?;
             let unfit = |what: &str| self.damaged(format!("an entry of \"{}\" {what}", cache.name));
-            let entry = SavedEntry::decode(value.value()).map_err(|error| unfit(&format!("cannot be read: {error}")))?;
+            let entry =
+                SavedEntry::decode(value.value()).map_err(|error| unfit(&format!("cannot be read: {error}")))?;
             if entry.read(|wire| wire.key == key.value().1) != Some(true) {
                 return Err(unfit("stands under another key").into());
             }

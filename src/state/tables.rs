@@ -26,8 +26,11 @@ pub(super) const ENTRIES: TableDefinition<'_, (u64, &[u8]), &[u8]> = TableDefini
 /// By structure: what the entries of a cache account for. A cache has an entry here if anything of it is saved.
 pub(super) const CONTEXTS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("contexts");
 
-/// The entries of one cache.
-pub(super) fn entries_of(cache: u64) -> (Bound<(u64, &'static [u8])>, Bound<(u64, &'static [u8])>) {
+/// An end of a range of entries.
+type End = Bound<(u64, &'static [u8])>;
+
+/// The range of the entries of one cache.
+pub(super) fn entries_of(cache: u64) -> (End, End) {
     let end = cache.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded((next, [].as_slice())));
     (Bound::Included((cache, [].as_slice())), end)
 }

@@ -122,7 +122,9 @@ impl Driven {
             number += 1 + u64::from(gap % 4);
             let sound = |n: Number| sound_key(Kind::Cache, n.of(255) as u8);
             let key = match state {
-                State::Keyed(Key::Bytes(bytes), ..) | State::Content { key: Some(Key::Bytes(bytes)), .. } => bytes.clone(),
+                State::Keyed(Key::Bytes(bytes), ..) | State::Content { key: Some(Key::Bytes(bytes)), .. } => {
+                    bytes.clone()
+                }
                 State::Keyed(Key::Sound(n), ..) | State::Content { key: Some(Key::Sound(n)), .. } => {
                     sound_key(Kind::Cache, *n)
                 }

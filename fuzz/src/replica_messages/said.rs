@@ -159,7 +159,11 @@ impl Driven {
         let structures = parts.iter().map(|(which, mismatch, entries)| StructureDigest {
             structure: self.id(*which),
             name: name(which),
-            kind: if *mismatch { Kind::ThrottleTable } else { if matches!(which, Which::Cache) { Kind::Cache } else { self.structure(*which).kind() } },
+            kind: if *mismatch {
+                Kind::ThrottleTable
+            } else {
+                if matches!(which, Which::Cache) { Kind::Cache } else { self.structure(*which).kind() }
+            },
             entries: entries.iter().map(|entry| self.entry(peer, *which, entry)).collect(),
         });
         let tombstones = tombstones.iter().map(|(who, until)| {
