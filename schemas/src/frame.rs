@@ -40,6 +40,15 @@ pub fn header_of(version: u8, len: usize) -> Result<[u8; HEADER_BYTES], FrameErr
     Ok([version, a, b, c])
 }
 
+/// The header of a frame on the admin socket. Requests and answers are the same in all versions that this build understands, so
+/// its frames have the oldest of them: during an upgrade, a command and a node of neighbouring builds understand each other.
+///
+/// # Errors
+/// As [`header`].
+pub fn admin_header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
+    header_of(bounds::PROTOCOL_VERSION_MIN, len)
+}
+
 /// The payload length that a header announces.
 ///
 /// # Errors
