@@ -42,6 +42,7 @@ impl Object {
     }
 
     /// The number of keys that this node knows.
+    #[cfg(feature = "admin")]
     pub(crate) fn keys(&self) -> usize {
         match self {
             Self::Structure(structure) => structure.keys(),
@@ -50,6 +51,7 @@ impl Object {
     }
 
     /// The memory that it takes, in bytes.
+    #[cfg(feature = "admin")]
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Structure(structure) => structure.bytes(),

@@ -51,6 +51,7 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
         structure,
         session: 1,
         incarnation: run.incarnation,
+        head: 3,
         number: 2,
         seen: seen.clone(),
         relay: true,

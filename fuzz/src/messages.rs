@@ -47,6 +47,7 @@ fn check_bounds(message: &Message<'_>, len: usize) {
         Message::Prune(prune) => assert!(prune.actor.incarnation.0 <= bounds::INCARNATION),
         Message::CacheReport(report) => {
             assert!(report.incarnation.0 <= bounds::INCARNATION && report.after_ms <= bounds::UNIX_MS);
+            assert!(report.head <= bounds::CACHE_WRITES);
             check_context(&report.seen, len);
         }
         Message::CacheEntries(entries) => check_entries(entries, len),

@@ -1,8 +1,8 @@
 //! What the driver does on an event of the transport.
 
 use tallymesh_engine::{Life, Now};
-use tallymesh_schemas::NodeName;
-use tallymesh_transport::{Event, LinkId, MemberState};
+use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_transport::{Event, Link, LinkId, MemberState};
 
 use crate::driver::{BATCH, Driver};
 use crate::events::NodeEvent;
@@ -73,17 +73,17 @@ impl Driver {
     }
 
     fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
-        let Some(link) = self.links.get(peer).filter(|link| link.id() == id) else { return };
-        if !self.topology.takes(now.mono, peer, payload) {
+        if self.links.get(peer).is_none_or(|link| link.id() != id) || !self.topology.takes(now.mono, peer, payload) {
             return;
         }
-        let protocol = link.version();
         if !self.replica.is_linked(peer) {
-            self.replica.handle_link_up_with(now, peer, protocol);
+            self.link_up(now, peer);
         }
         if let Err(error) = self.replica.handle_message(now, peer, payload) {
             self.reports.refused(now, peer, &error);
-            link.close(&error.to_string());
+            if let Some(link) = self.links.get(peer) {
+                link.close(&error.to_string());
+            }
             self.disconnected(peer, error.to_string());
         }
     }
@@ -91,8 +91,10 @@ impl Driver {
     /// A connection to a peer carries a link from now on. The protocol version of the connection decides which messages the
     /// peer understands.
     pub(super) fn link_up(&mut self, now: Now, peer: &NodeName) {
-        if let Some(link) = self.links.get(peer) {
-            self.replica.handle_link_up_with(now, peer, link.version());
+        let Some(protocol) = self.links.get(peer).map(Link::version) else { return };
+        self.replica.handle_link_up_with(now, peer, protocol);
+        if protocol < bounds::PROTOCOL_VERSION {
+            self.reports.earlier(now, peer, protocol);
         }
     }
 

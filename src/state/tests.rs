@@ -61,7 +61,7 @@ fn cache(structure: &str, run: u64, entries: u64) -> SavedCache {
         SavedEntry::decode(&SavedEntry::encode(&run, &wire).unwrap()).unwrap()
     };
     let seen = CacheContext { runs: vec![(run.clone(), entries)], ended: vec![(name("b"), Incarnation(4))] };
-    let contexts = CacheContexts { seen, collected: CacheContext::default() };
+    let contexts = CacheContexts { seen, ..CacheContexts::default() };
     let shape = Shape { name: structure.to_owned(), class: Class::Cache };
     (shape, contexts, (1..=entries).map(entry).collect())
 }

@@ -128,7 +128,7 @@ pub(crate) struct Link {
     pub(crate) behind: BTreeMap<StreamId, Behind>,
     /// Copies with the same applied version as this node's copy and another fingerprint.
     pub(crate) compared: BTreeMap<StreamId, Compared>,
-    /// Structures for which the peer has another kind or name.
+    /// Structures that are not exchanged with the peer: it has another kind or name for them, or a build that is too old.
     pub(crate) mismatched: BTreeSet<StructureId>,
     pub(crate) digest: Option<DigestRun>,
     full_at: Time,
