@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tallymesh_schemas::entries::{EntryWriter, WireEntry};
 use tallymesh_schemas::message::{
-    CacheCompare, CacheContext, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
+    CacheCompare, CacheContext, CacheEnding, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, frame, key};
@@ -47,6 +47,9 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
         ended: seen.ended.clone(),
         collected: CacheContext::default(),
     };
+    let (from, first) = (Incarnation(3), Incarnation(5));
+    let node = run.node.clone();
+    let ending = CacheEnding { node, from, first, last: vec![(from, 9)] };
     let report = CacheReport {
         structure,
         session: 1,
@@ -54,6 +57,7 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
         head: 3,
         number: 2,
         seen: seen.clone(),
+        endings: vec![ending],
         relay: true,
         partial: false,
         fingerprint: 0x1234_5678_9abc_def0,

@@ -4,9 +4,9 @@
 use tallymesh_engine::Stamp;
 use tallymesh_schemas::entries::{EntryWriter, WireEntry};
 use tallymesh_schemas::message::{
-    CacheCompare, CacheContext, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
+    CacheCompare, CacheContext, CacheEnding, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
 };
-use tallymesh_schemas::{Actor, Kind, NodeName, bounds};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, bounds};
 
 use super::vocabulary::{At, Fingerprint, Key, Number, Row, Rows, Said, State, Which, Who, sound_key};
 use super::{Asked, Driven};
@@ -48,6 +48,13 @@ impl Driven {
 
     fn report(&mut self, peer: &NodeName, said: (Who, u64), fingerprint: Fingerprint) {
         let seen = self.context(peer, said);
+        let Actor { node, incarnation } = self.actor(peer, said.0);
+        let ending = || {
+            let (from, first) = (Incarnation(incarnation.0.saturating_sub(1)), incarnation);
+            CacheEnding { node: node.clone(), from, first, last: vec![(from, said.1)] }
+        };
+        let endings: Vec<_> = (said.1 % 4 == 3).then(ending).into_iter().collect();
+        self.named += 2 * endings.len();
         let report = CacheReport {
             structure: self.cache.id(),
             session: said.1 / 8,
@@ -55,6 +62,7 @@ impl Driven {
             head: said.1,
             number: said.1,
             seen,
+            endings,
             relay: said.1.is_multiple_of(3),
             partial: said.1 % 7 == 6,
             fingerprint: match fingerprint {
