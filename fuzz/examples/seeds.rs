@@ -54,7 +54,6 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
         structure,
         session: 1,
         incarnation: run.incarnation,
-        head: 3,
         number: 2,
         seen: seen.clone(),
         endings: vec![ending],

@@ -59,7 +59,6 @@ impl Driven {
             structure: self.cache.id(),
             session: said.1 / 8,
             incarnation: self.actor(peer, Who::Sender).incarnation,
-            head: said.1,
             number: said.1,
             seen,
             endings,
