@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tallymesh::{Cache, Class, Identity, Node, StructureName, StructureSpec, Version};
+use tallymesh::{Cache, Class, Identity, Node, StructureName, StructureSpec};
 
 type Failed = Box<dyn Error + Send + Sync>;
 
@@ -159,7 +159,7 @@ fn measure(entries: u64) -> Result<(), Failed> {
     let turns = all(&mut nodes[..2], "stop")?;
     let rate = entries as f64 / secs(joined);
     println!(
-        "third node: joined in {:.1} s, {rate:.0} rows/s; written meanwhile {}",
+        "third node: joined in {:.1} s, {rate:.0} entries/s; written meanwhile {}",
         secs(joined),
         turns.join(" and ")
     );
@@ -256,19 +256,19 @@ impl Member {
             }
             ["memory"] => memory(),
             ["prints"] => {
-                let held = self.cache.structure().held();
-                let held = held.iter().filter(|held| held.applied > Version(0));
-                Ok(held.map(|held| format!("{} {} {:x}", held.actor, held.applied, held.fingerprint)).collect())
+                let seen = self.cache.engine().seen();
+                let seen: String = seen.iter().map(|(run, number)| format!("{run} {number} ")).collect();
+                Ok(format!("{seen}{:x}", self.cache.engine().fingerprint(0)))
             }
             ["check", first, second] => Ok(self.check([first.parse()?, second.parse()?])),
             _ => Err(format!("cannot \"{wish}\"").into()),
         }
     }
 
-    /// The applied version of an actor's rows on this node.
+    /// The number of a run's last write that this node has taken in.
     fn have(&self, actor: &str) -> u64 {
-        let held = self.cache.structure().held();
-        held.iter().find(|held| held.actor.to_string() == actor).map_or(0, |held| held.applied.0)
+        let seen = self.cache.engine().seen();
+        seen.iter().find(|(run, _)| run.to_string() == actor).map_or(0, |(_, number)| *number)
     }
 
     /// Compares every entry with the last write of its key. `turns` states how many writes each of the first two nodes made.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_engine::{CacheEntry, CacheError, Stamp, Structure};
+use tallymesh_engine::{CacheEntry, CacheError, CacheValue, Stamp};
 use tokio::sync::watch;
 
 use crate::clock::unix_ms;
 
 /// A replicated cache: keys and values are arbitrary bytes. On all nodes, the last write of a key wins.
 ///
-/// Cheap to clone; usable from any thread, with or without tokio. Values are shared, not copied.
+/// Cheap to clone; usable from any thread, with or without tokio. A write copies the value once; reads share it.
 ///
 /// ```no_run
 /// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +48,7 @@ enum Load {
 }
 
 /// The result of a load; `None` while the load runs, and permanently if the task that ran it was dropped.
-type Ended = Option<Result<Arc<[u8]>, LoadError>>;
+type Ended = Option<Result<CacheValue, LoadError>>;
 
 /// What a cache does with the error of a load.
 ///
@@ -90,7 +90,7 @@ pub enum Errors {
 #[non_exhaustive]
 pub struct Loaded {
     /// The value.
-    pub value: Arc<[u8]>,
+    pub value: CacheValue,
     /// Whether this call or a concurrent one loaded the value now; otherwise it was read from the cache.
     pub loaded: bool,
 }
@@ -137,19 +137,19 @@ impl Drop for Running<'_> {
 }
 
 enum Part {
-    Read(Arc<[u8]>),
+    Read(CacheValue),
     Run(watch::Sender<Ended>),
     Wait(watch::Receiver<Ended>),
     Failed(LoadError),
 }
 
 impl Cache {
-    pub(crate) fn of(structure: &Arc<Structure>) -> Option<Self> {
-        Some(Self { inner: tallymesh_engine::Cache::of(structure)?, loads: Arc::default() })
+    pub(crate) fn new(inner: tallymesh_engine::Cache) -> Self {
+        Self { inner, loads: Arc::default() }
     }
 
     /// The value of a key.
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Option<Arc<[u8]>> {
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Option<CacheValue> {
         self.inner.get(key.as_ref(), unix_ms())
     }
 
@@ -162,7 +162,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`]. Nothing was written in that case.
-    pub fn set(&self, key: impl AsRef<[u8]>, value: impl Into<Arc<[u8]>>, ttl: Duration) -> Result<Stamp, CacheError> {
+    pub fn set(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) -> Result<Stamp, CacheError> {
         self.inner.set(key.as_ref(), value, ttl, unix_ms())
     }
 
@@ -194,10 +194,10 @@ impl Cache {
         self.inner.value_bytes()
     }
 
-    /// The structure of the engine, for measurements of the replication.
+    /// The cache of the engine, for measurements of the replication.
     #[doc(hidden)]
-    pub fn structure(&self) -> &Arc<Structure> {
-        self.inner.structure()
+    pub fn engine(&self) -> &tallymesh_engine::Cache {
+        &self.inner
     }
 
     /// Reads the value of a key. If there is none, runs `load`, writes the result to the cache with `ttl`, and so shares it
@@ -282,10 +282,9 @@ impl Cache {
         Part::Run(ended)
     }
 
-    fn keep(&self, key: &[u8], value: Vec<u8>, ttl: Duration) -> Result<Arc<[u8]>, LoadError> {
-        let value: Arc<[u8]> = value.into();
-        self.set(key, Arc::clone(&value), ttl).map_err(LoadError::of)?;
-        Ok(value)
+    fn keep(&self, key: &[u8], value: Vec<u8>, ttl: Duration) -> Result<CacheValue, LoadError> {
+        self.set(key, &value, ttl).map_err(LoadError::of)?;
+        Ok(value.into())
     }
 
     /// Remembers an error, and removes expired ones.
@@ -312,9 +311,8 @@ mod tests {
 
     fn cache() -> (Replica, Cache) {
         let mut replica = Replica::new(Default::default(), NodeName::new("a").unwrap(), Incarnation(1));
-        let structure = replica.replicate(StructureSpec::from(Class::Cache), Arc::new(|| ())).unwrap();
-        let cache = Cache::of(&structure).unwrap();
-        (replica, cache)
+        let cache = replica.replicate_cache(StructureSpec::from(Class::Cache), Arc::new(|| ())).unwrap();
+        (replica, Cache::new(cache))
     }
 
     const FOREVER: Duration = Duration::ZERO;
@@ -344,7 +342,7 @@ mod tests {
         }));
         begin(&mut second).await;
         end.send(b"value".to_vec()).unwrap();
-        assert_eq!(first.await.unwrap(), Loaded { value: Arc::from(&b"value"[..]), loaded: true });
+        assert_eq!(first.await.unwrap(), Loaded { value: b"value".to_vec().into(), loaded: true });
         assert_eq!(&*second.await.unwrap().value, b"value");
         let third = cache.get_or_load("k", FOREVER, || async { Err::<Vec<u8>, _>("not asked") }).await.unwrap();
         assert_eq!((&*third.value, third.loaded), (&b"value"[..], false));

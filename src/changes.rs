@@ -1,4 +1,4 @@
-//! The changes of a structure's counts, as a stream.
+//! The changes of an object's keys, as a stream.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,17 +6,18 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Serialize;
-use tallymesh_engine::{Structure, Watch};
+use tallymesh_engine::Watch;
 use tallymesh_schemas::key;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::events::Announced;
+use crate::object::Object;
 
 /// Changed keys that may wait for a reader. Beyond that, the oldest are dropped, and the reader receives their number.
 const CHANGES: usize = 1 << 12;
 
-/// A key whose count this node or another one has changed.
+/// A key that this node or another one has changed.
 ///
 /// ```no_run
 /// # async fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
@@ -34,7 +35,7 @@ const CHANGES: usize = 1 << 12;
 pub struct Change {
     /// The key in readable form.
     pub key: String,
-    /// The cluster-wide count of the key now, as far as this node knows.
+    /// The cluster-wide count of the key now, as far as this node knows; 0 for a key of a cache.
     pub count: i64,
     /// Changes that were dropped before this one because the reader was too slow.
     pub lost: u64,
@@ -56,7 +57,7 @@ pub struct Change {
 /// ```
 #[derive(Debug)]
 pub struct Changes {
-    structure: Arc<Structure>,
+    object: Object,
     watch: Arc<Watch>,
     changed: Arc<Notify>,
     waiting: VecDeque<Vec<u8>>,
@@ -66,19 +67,19 @@ pub struct Changes {
 }
 
 impl Changes {
-    pub(crate) fn new(structure: Arc<Structure>, node: Announced, clock: Clock) -> Self {
+    pub(crate) fn new(object: Object, node: Announced, clock: Clock) -> Self {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
-        let watch = structure.watch(CHANGES, Arc::new(move || wake.notify_one()));
-        Self { structure, watch, changed, waiting: VecDeque::new(), lost: 0, node, clock }
+        let watch = object.watch(CHANGES, Arc::new(move || wake.notify_one()));
+        Self { object, watch, changed, waiting: VecDeque::new(), lost: 0, node, clock }
     }
 
     /// The next changed key; `None` when the node has been shut down.
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             if let Some(bytes) = self.waiting.pop_front() {
-                let count = self.structure.count(&bytes, self.clock.time()).total;
-                let key = key::display(self.structure.kind(), &bytes).unwrap_or_default();
+                let count = self.object.total(&bytes, self.clock.time());
+                let key = key::display(self.object.spec().class.kind(), &bytes).unwrap_or_default();
                 return Some(Change { key, count, lost: std::mem::take(&mut self.lost) });
             }
             let (mut keys, lost) = self.watch.take();

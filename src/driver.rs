@@ -207,7 +207,7 @@ impl Driver {
         let Some(wanted) = self.topology.poll(now.mono, self.links.keys()) else { return };
         let linked: BTreeSet<_> = self.replica.links().cloned().collect();
         for peer in wanted.difference(&linked) {
-            self.replica.handle_link_up(now, peer);
+            self.link_up(now, peer);
         }
         for peer in linked.difference(&wanted) {
             self.reports.unlinked(now, peer);

@@ -87,6 +87,7 @@ mod limits;
 mod member;
 mod names;
 mod node;
+mod object;
 mod object_error;
 mod reached;
 mod report;
@@ -142,6 +143,23 @@ pub use ipnet::{self, IpNet};
 
 // Caches.
 pub use cache::{Cache, Errors, LoadError, Loaded};
+/// A value of a cache. It is a slice of bytes, and shares the memory of the entry that was read: a clone copies nothing. It
+/// stays as it is when the entry is written again, removed or expires.
+///
+/// ```no_run
+/// # fn example(cache: &tallymesh::Cache) -> Result<(), Box<dyn std::error::Error>> {
+/// use tallymesh::CacheValue;
+///
+/// let value: Option<CacheValue> = cache.get("user:7");
+/// if let Some(value) = value {
+///     println!("{} bytes: {}", value.len(), String::from_utf8_lossy(&value));
+/// }
+/// // A value in a program's own test.
+/// assert_eq!(&*CacheValue::from(b"signed in".to_vec()), b"signed in");
+/// # Ok(())
+/// # }
+/// ```
+pub use tallymesh_engine::CacheValue;
 pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
 pub use tallymesh_schemas::config::{CacheConfig, Pace};
 

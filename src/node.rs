@@ -22,6 +22,7 @@ use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::member::Member;
 use crate::names::{BindingDomains, Domains};
+use crate::object::Object;
 use crate::object_error::ObjectError;
 use crate::series::Series;
 use crate::settings;
@@ -119,7 +120,7 @@ impl Node {
         self.shared.saving.as_ref().map(|saving| saving.read(self.shared.clock.time()))
     }
 
-    /// The structures that this node replicates, in order of name.
+    /// The structures and caches that this node replicates, in order of name.
     pub fn structures(&self) -> Vec<StructureSpec> {
         self.shared.objects().iter().map(|object| object.spec().clone()).collect()
     }
@@ -155,7 +156,7 @@ impl Node {
     /// # Errors
     /// [`ObjectError`] when no object has that name, or when the object is not a cache.
     pub fn cache(&self, name: &str) -> Result<Cache, ObjectError> {
-        self.shared.cache_of(&*self.shared.object(name)?)
+        self.shared.object(name)?.into_cache()
     }
 
     /// The handle of a gauge cache.
@@ -235,13 +236,12 @@ impl Node {
     }
 
     fn of_class(&self, name: &str, classes: &[Class], by: &'static str) -> Result<Arc<Structure>, ObjectError> {
-        let structure = self.shared.object(name)?;
-        let class = structure.spec().class;
-        if classes.contains(&class) {
-            return Ok(structure);
+        let object = self.shared.object(name)?;
+        let class = object.spec().class;
+        match object {
+            Object::Structure(structure) if classes.contains(&class) => Ok(structure),
+            object => Err(ObjectError::Class { name: object.spec().name.to_string(), class: class.name(), by }),
         }
-        let name = structure.spec().name.to_string();
-        Err(ObjectError::Class { name, class: class.name(), by })
     }
 }
 
@@ -309,10 +309,10 @@ impl Node {
         self.shared.announced.events()
     }
 
-    /// Subscribes to the keys of a structure whose counts change from now on, on this node or on another one.
+    /// Subscribes to the keys of an object that change from now on, on this node or on another one.
     ///
     /// # Errors
-    /// [`ObjectError`] when there is no structure of that name.
+    /// [`ObjectError`] when there is no object of that name.
     pub fn changes(&self, name: &str) -> Result<Changes, ObjectError> {
         Ok(Changes::new(self.shared.object(name)?, self.shared.announced.clone(), self.shared.clock))
     }

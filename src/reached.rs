@@ -70,7 +70,7 @@ mod tests {
 
     use tallymesh_engine::replica::NotHeld;
     use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
-    use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds};
+    use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, StructureSpec, Version, bounds};
     use tallymesh_transport::{Config, Endpoint, Event, Link};
 
     use super::*;
@@ -85,7 +85,7 @@ mod tests {
         NodeName::new(name).unwrap()
     }
 
-    /// Sends digests in which a member claims many runs of its own in a cache.
+    /// Sends digests in which a member claims many runs of its own in a gauge cache.
     async fn name_runs(link: &Link, spec: &StructureSpec, ours: Incarnation, runs: u64) {
         let runs: Vec<_> = (1..=runs).map(|run| Actor::new(name("n1"), Incarnation(run))).collect();
         for runs in runs.chunks(bounds::DIGEST_ENTRIES) {
@@ -123,8 +123,8 @@ mod tests {
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_full_table_of_runs_is_reported_and_verification_names_what_is_not_held() {
         let mut identities = identities(&["n0", "n1", "n2"]).into_iter();
-        let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache);
-        let start = |n: usize, identity| Node::builder(&format!("n{n}")).identity(identity).replicate(spec.clone());
+        let gauges = GaugeCacheSpec::new("sessions").unwrap();
+        let start = |n: usize, identity| Node::builder(&format!("n{n}")).identity(identity).gauge_cache(gauges.clone());
         let node = start(0, identities.next().unwrap()).start().await.unwrap();
         let ours = Incarnation(crate::clock::unix_ms());
         let mut config = Config::loopback(ours);
@@ -136,7 +136,7 @@ mod tests {
             }
         };
         let reading = tokio::spawn(async move { while events.recv().await.is_some() {} });
-        name_runs(&link, &spec, ours, 6000).await;
+        name_runs(&link, &gauges.structure(), ours, 6000).await;
         let begin = Instant::now();
         let entry = loop {
             let status = node.ask(Command::Status).await.unwrap();
@@ -147,17 +147,17 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
         let (_, place, reached) = entry;
-        assert_eq!((place.as_deref(), reached.limit), (Some("sessions"), bounds::ACTORS as u64));
+        assert_eq!((place.as_deref(), reached.limit), (Some("gauge:sessions"), bounds::ACTORS as u64));
         let found = node.verify(Duration::from_millis(100)).await.unwrap();
         assert!(!found.converged() && found.more_unheld);
         assert!(found.unheld.iter().any(|unheld| matches!(unheld, NotHeld::Run { .. })), "{}", found.unheld.len());
         // There is room for a later member.
         let late = start(2, identities.next().unwrap()).seed(node.listen_addr().to_string()).start().await.unwrap();
-        late.cache("sessions").unwrap().set("from-n2", b"v".to_vec(), Duration::ZERO).unwrap();
-        let cache = node.cache("sessions").unwrap();
+        late.gauge_cache("sessions").unwrap().inc("from-n2", 1).unwrap();
+        let gauges = node.gauge_cache("sessions").unwrap();
         let begin = Instant::now();
-        while cache.get("from-n2").is_none() {
-            assert!(begin.elapsed() < PATIENCE, "what a later node writes is not read");
+        while gauges.get("from-n2").is_none() {
+            assert!(begin.elapsed() < PATIENCE, "what a later node counts is not read");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         late.abort().await;

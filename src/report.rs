@@ -25,6 +25,8 @@ enum Line {
     Unlinked,
     /// The peer is alive, but there is no link to it.
     Cut,
+    /// The peer's build has an earlier protocol version.
+    Earlier,
 }
 
 impl Line {
@@ -33,6 +35,7 @@ impl Line {
             Self::Refused => "a message of the peer was refused",
             Self::Unlinked => "other nodes pass on the rows of this peer",
             Self::Cut => "the node lives and had no link to this one",
+            Self::Earlier => "the peer has a build of an earlier protocol version",
         }
     }
 }
@@ -68,6 +71,13 @@ impl Reports {
     pub(crate) fn refused(&mut self, now: Now, peer: &NodeName, error: &PeerError) {
         if self.lines.occurred(since_start(now), peer, &Line::Refused) {
             tracing::warn!(%peer, %error, "a message of the peer is refused; this node closes the link");
+        }
+    }
+
+    /// A link to a peer with a build of an earlier protocol version is up.
+    pub(crate) fn earlier(&mut self, now: Now, peer: &NodeName, protocol: u8) {
+        if self.lines.occurred(since_start(now), peer, &Line::Earlier) {
+            tracing::warn!(%peer, protocol, "the peer has a build of an earlier protocol version; caches are not exchanged with it");
         }
     }
 

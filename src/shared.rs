@@ -15,6 +15,7 @@ use crate::events::Announced;
 use crate::gauge::GaugeCache;
 use crate::limits::Limits;
 use crate::member::Member;
+use crate::object::Object;
 use crate::object_error::ObjectError;
 #[cfg(feature = "state")]
 use crate::state::SharedStanding;
@@ -27,7 +28,8 @@ pub(crate) struct Shared {
     pub(crate) endpoint: Endpoint,
     pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
     pub(crate) series: Vec<Arc<Series>>,
-    pub(crate) caches: BTreeMap<StructureId, Cache>,
+    /// The caches in order of name.
+    pub(crate) caches: Vec<Cache>,
     pub(crate) gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
     pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
     pub(crate) limits: Limits,
@@ -100,25 +102,18 @@ impl Shared {
         Actor::new(self.endpoint.name().clone(), self.endpoint.incarnation())
     }
 
-    pub(crate) fn objects(&self) -> Vec<Arc<Structure>> {
-        let mut list: Vec<_> = self.structures.values().cloned().collect();
+    /// The structures and the caches, in order of name.
+    pub(crate) fn objects(&self) -> Vec<Object> {
+        let structures = self.structures.values().cloned().map(Object::Structure);
+        let mut list: Vec<_> = structures.chain(self.caches.iter().cloned().map(Object::Cache)).collect();
         list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
         list
     }
 
-    /// The structure of a name.
-    pub(crate) fn object(&self, name: &str) -> Result<Arc<Structure>, ObjectError> {
+    /// The object of a name.
+    pub(crate) fn object(&self, name: &str) -> Result<Object, ObjectError> {
         let objects = self.objects();
         named(name, objects.iter().map(|object| (object.spec().name.to_string(), object))).cloned()
-    }
-
-    /// The handle of a structure that is a cache.
-    pub(crate) fn cache_of(&self, structure: &Structure) -> Result<Cache, ObjectError> {
-        let spec = structure.spec();
-        self.caches
-            .get(&structure.id())
-            .cloned()
-            .ok_or_else(|| ObjectError::NoCache { name: spec.name.to_string(), class: spec.class.name() })
     }
 
     pub(crate) fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {

@@ -67,12 +67,11 @@ impl Builder {
         let topology = Topology::new(identity.name().clone(), self.bound);
         let (endpoint, events) = Endpoint::bind(identity, self.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
-        let Objects { settings, structures, series, gauge_caches } = objects;
-        let caches = structures.values().filter_map(|structure| Some((structure.id(), Cache::of(structure)?)));
+        let Objects { settings, structures, caches, series, gauge_caches } = objects;
         let shared = Arc::new(Shared {
             clock,
             endpoint: endpoint.clone(),
-            caches: caches.collect(),
+            caches,
             limits: Limits::new(self.limits, structures.clone(), limiters.clone(), clock),
             structures,
             series,
@@ -141,6 +140,8 @@ fn wake(changed: &Arc<Notify>) -> Wake {
 struct Objects {
     settings: Arc<Settings>,
     structures: BTreeMap<StructureId, Arc<Structure>>,
+    /// In order of name.
+    caches: Vec<Cache>,
     series: Vec<Arc<Series>>,
     gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
 }
@@ -158,9 +159,14 @@ impl Objects {
         settings::state_limits(&settings, &builder.limits);
         let mut structures = BTreeMap::new();
         for spec in &builder.structures {
+            if spec.class == Class::Cache {
+                replica.replicate_cache(spec.clone(), wake(changed))?;
+                continue;
+            }
             let structure = replica.replicate(spec.clone(), wake(changed))?;
             structures.insert(structure.id(), structure);
         }
+        let caches = replica.caches().into_iter().map(Cache::new).collect();
         let mut series = Vec::new();
         for spec in &builder.series {
             series.push(replica.replicate_series(clock.now(), spec.clone(), wake(changed))?);
@@ -171,7 +177,7 @@ impl Objects {
             structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
             gauge_caches.push(gauge_cache);
         }
-        Ok(Self { settings, structures, series, gauge_caches })
+        Ok(Self { settings, structures, caches, series, gauge_caches })
     }
 
     /// The caches in which the limiters keep their levels over a restart, by the structure that counts the throttles.
@@ -182,8 +188,8 @@ impl Objects {
     ) -> Result<BTreeMap<StructureId, tallymesh_engine::Cache>, StartError> {
         let mut levels = BTreeMap::new();
         for structure in self.structures.values().filter(|of| Class::THROTTLES.contains(&of.spec().class)) {
-            let kept = replica.keep(StructureSpec::levels(&structure.spec().name), wake(changed))?;
-            levels.extend(tallymesh_engine::Cache::of(&kept).map(|cache| (structure.id(), cache)));
+            let kept = replica.keep_cache(StructureSpec::levels(&structure.spec().name), wake(changed))?;
+            levels.insert(structure.id(), kept);
         }
         Ok(levels)
     }

@@ -24,8 +24,9 @@ mod tests;
 
 pub use archive::{Archive, Filling, PartInfo};
 pub use error::StateError;
-pub use file::{FORMAT, Header};
+pub use file::Header;
 pub(crate) use restore::Earlier;
 pub use saving::StateStanding;
 pub(crate) use saving::{Outcome, Saving, SharedStanding};
 pub use seal::RolledBack;
+pub use tables::FORMAT;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::{Config, Now, Replica, Structure, Time};
+use tallymesh_engine::{Cache, Config, Now, Replica, Structure, Time};
 use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
 
 /// Replicas that are linked to each other, each with one structure.
@@ -21,6 +21,22 @@ pub struct Mesh {
 pub fn alone(class: Class) -> (Replica, Arc<Structure>) {
     let mut mesh = Mesh::new(1, class);
     (mesh.replicas.remove(0), mesh.structures.remove(0))
+}
+
+/// A cache alone, with its replica.
+///
+/// # Panics
+/// When the names that it makes up are refused.
+pub fn cache_alone() -> (Replica, Cache) {
+    let name = NodeName::new("node-0").expect("a good name");
+    let mut replica = Replica::new(Config::default(), name, Incarnation(1_700_000_000_000));
+    let cache = replica.replicate_cache(spec(Class::Cache), Arc::new(|| ())).expect("the only cache");
+    (replica, cache)
+}
+
+fn spec(class: Class) -> StructureSpec {
+    let name = StructureName::new("bench").expect("a good name");
+    StructureSpec { max_delay: Duration::ZERO, ..StructureSpec::new(name, class) }
 }
 
 impl Mesh {
@@ -43,11 +59,7 @@ impl Mesh {
         for (i, name) in names.iter().enumerate() {
             let config = Config { seed: i as u64 + 1, ..Config::default() };
             let mut replica = Replica::new(config, name.clone(), Incarnation(1_700_000_000_000));
-            let spec = StructureSpec {
-                max_delay: Duration::ZERO,
-                ..StructureSpec::new(StructureName::new("bench").expect("a good name"), class)
-            };
-            structures.push(replica.replicate(spec, Arc::new(|| ())).expect("the only structure"));
+            structures.push(replica.replicate(spec(class), Arc::new(|| ())).expect("the only structure"));
             for (_, peer) in names.iter().enumerate().filter(|(other, _)| *other != i && linked(i, *other)) {
                 replica.handle_link_up(now, peer);
             }

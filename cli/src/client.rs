@@ -67,7 +67,7 @@ impl Client {
     pub(crate) fn send(&mut self, request: &Request) -> Result<(), Failure> {
         let payload =
             admin::encode(request).map_err(|error| Failure::Input(format!("the request is too large: {error}")))?;
-        let header = frame::header(payload.len())
+        let header = frame::admin_header(payload.len())
             .map_err(|error| Failure::Input(format!("the request is too large: {error}")))?;
         if self.asked.elapsed() > IDLE {
             // A node with many clients closes idle connections.

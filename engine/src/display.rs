@@ -80,7 +80,7 @@ impl fmt::Display for Verification {
             write!(f, "; {word}: {}", list(members))?;
         }
         for (member, structure) in &self.mismatched {
-            write!(f, "; {structure}: {member} has another kind")?;
+            write!(f, "; {structure}: {member} has another kind, or too old a build")?;
         }
         self.unheld.iter().try_for_each(|unheld| write!(f, "; {unheld}"))?;
         self.findings.iter().try_for_each(|finding| write!(f, "; {finding}"))

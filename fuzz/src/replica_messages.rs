@@ -2,6 +2,7 @@
 //! timeouts and commands in between. After every step nothing has panicked, the aggregates are those of the rows, what we
 //! count ourselves is untouched, and memory is bounded by what there is to know.
 
+mod of_caches;
 mod said;
 mod vocabulary;
 
@@ -23,8 +24,6 @@ const STEPS: usize = 256;
 const FIRST_RUN: u64 = 1000;
 /// The place of the window among the structures.
 const EVENTS: usize = 2;
-/// The place of the cache.
-const CACHE: usize = 3;
 /// Maps that a link keeps, each with at most one entry for a structure and an actor.
 const MAPS: usize = 10;
 /// Bytes that a structure may take when it knows nothing.
@@ -32,10 +31,26 @@ const BYTES_EMPTY: usize = 256 << 10;
 /// Bytes that it may take for each row that it was ever sent, sparse as they may lie.
 const BYTES_A_ROW: usize = 32 << 10;
 
+/// How the replica has asked a peer about the cache.
+#[derive(Debug, Default)]
+struct Asked {
+    /// The session for entries, and the position of the peer's next message in it.
+    session: u64,
+    position: u64,
+    /// The question for keys, and the position of the peer's next answer.
+    question: u64,
+    part: u64,
+}
+
 /// What is driven, and what is known of it.
 struct Driven {
     replica: Replica,
-    structures: [Arc<Structure>; 4],
+    structures: [Arc<Structure>; 3],
+    cache: Cache,
+    /// For each peer, how this replica has asked it for entries of the cache.
+    asked: BTreeMap<NodeName, Asked>,
+    /// Runs and nodes that peers have named in messages about the cache, at most.
+    named: usize,
     now: Now,
     /// What we have counted ourselves.
     own: BTreeMap<(usize, Vec<u8>), i64>,
@@ -92,14 +107,17 @@ impl Driven {
         let [window] = &series.windows()[..] else { panic!("one window is kept") };
         let bounds = Bounds { elements: NonZeroU64::new(5), bytes: None };
         let spec = StructureSpec { bounds, ..StructureSpec::from(Class::Cache) };
-        let cache = replica.replicate(spec, Arc::new(|| ())).expect("a cache");
-        let structures = [addresses, names, Arc::clone(window), cache];
+        let cache = replica.replicate_cache(spec, Arc::new(|| ())).expect("a cache");
+        let structures = [addresses, names, Arc::clone(window)];
         for peer in [0, 1] {
             replica.handle_link_up(now, &peer_of(peer));
         }
         Self {
             replica,
             structures,
+            cache,
+            asked: BTreeMap::new(),
+            named: 0,
             now,
             own: BTreeMap::new(),
             holds: Vec::new(),
@@ -110,17 +128,19 @@ impl Driven {
         }
     }
 
-    fn cache(&self) -> Cache {
-        Cache::of(&self.structures[CACHE]).expect("a cache")
+    /// The place of a structure; `None` for the cache.
+    fn place(which: Which) -> Option<usize> {
+        match which {
+            Which::Addresses | Which::Unknown(_) => Some(0),
+            Which::Names => Some(1),
+            Which::Events => Some(EVENTS),
+            Which::Cache => None,
+        }
     }
 
-    fn at(which: Which) -> usize {
-        match which {
-            Which::Addresses | Which::Unknown(_) => 0,
-            Which::Names => 1,
-            Which::Events => EVENTS,
-            Which::Cache => CACHE,
-        }
+    /// The structure, with that of addresses in place of the cache.
+    fn structure(&self, which: Which) -> &Arc<Structure> {
+        &self.structures[Self::place(which).unwrap_or(0)]
     }
 
     fn step(&mut self, step: &Step) {
@@ -164,14 +184,14 @@ impl Driven {
             Step::List(which) => self.list(*which),
             Step::Set { key, value, ttl } => {
                 let ttl = Duration::from_secs(u64::from(ttl % 4));
-                let set = self.cache().set(&sound_key(Kind::Cache, *key), vec![*value; 3], ttl, self.now.unix_ms);
+                let set = self.cache.set(&sound_key(Kind::Cache, *key), [*value; 3], ttl, self.now.unix_ms);
                 // What was evicted has a row as well.
                 self.rows += 1 + 5;
                 assert!(set.is_ok() || self.left || self.clock_set, "{set:?}");
             }
             Step::Remove(key) => {
                 self.rows += 1;
-                let removed = self.cache().remove(&sound_key(Kind::Cache, *key), self.now.unix_ms);
+                let removed = self.cache.remove(&sound_key(Kind::Cache, *key), self.now.unix_ms);
                 assert!(removed.is_ok() || self.left || self.clock_set, "{removed:?}");
             }
             Step::Clock(by) => {
@@ -190,8 +210,20 @@ impl Driven {
                 return;
             }
             let message = Message::decode(&buf).expect("what we say keeps the bounds");
-            if let Message::Digest(digest) = &message {
-                assert_eq!(digest.incarnation, self.replica.actor().incarnation);
+            match &message {
+                Message::Digest(digest) => assert_eq!(digest.incarnation, self.replica.actor().incarnation),
+                Message::CacheReport(report) => {
+                    assert_eq!(report.incarnation, self.replica.actor().incarnation);
+                    let asked = self.asked.entry(peer.clone()).or_default();
+                    if asked.session != report.session {
+                        (asked.session, asked.position) = (report.session, 0);
+                    }
+                }
+                Message::CacheCompare(compare) => {
+                    let asked = self.asked.entry(peer.clone()).or_default();
+                    (asked.question, asked.part) = (compare.question, 0);
+                }
+                _ => {}
             }
         }
     }
@@ -208,21 +240,14 @@ impl Driven {
     }
 
     fn add(&mut self, which: Which, n: u8, by: i64) {
-        let at = Self::at(which);
+        let Some(at) = Self::place(which) else { return };
         let key = sound_key(self.structures[at].kind(), n);
         self.structures[at].add(&key, by).expect("a sound key");
-        if at == CACHE {
-            // Nothing is counted there.
-            return;
-        }
         *self.own.entry((at, key)).or_default() += by;
     }
 
     fn hold(&mut self, which: Which, n: u8, limit: i64) {
-        let at = Self::at(which);
-        if at == CACHE {
-            return;
-        }
+        let Some(at) = Self::place(which) else { return };
         if at == EVENTS {
             // Events are not held open; they are cleared.
             let key = sound_key(Kind::CidrTree, n);
@@ -235,7 +260,8 @@ impl Driven {
         }
         let key = sound_key(self.structures[at].kind(), n);
         let counter: Counter = self.structures[at].counter(&key).expect("a sound key");
-        let before = counter.count(self.now.mono).total;
+        // For a limit, what a node has taken below zero counts as zero.
+        let before = self.structures[at].taken(&key);
         let hold = counter.try_hold(limit);
         assert_eq!(hold.is_some(), before.saturating_add(1) <= limit, "admitted exactly while there is room");
         if let Some(hold) = hold {
@@ -246,11 +272,11 @@ impl Driven {
 
     fn list(&self, which: Which) {
         if matches!(which, Which::Cache) {
-            let entries = self.cache().entries(None, 100, self.now.unix_ms);
-            assert!(entries.is_sorted_by(|a, b| a.key < b.key) && entries.len() == self.cache().len(self.now.unix_ms));
+            let entries = self.cache.entries(None, 1 << 16, self.now.unix_ms);
+            assert!(entries.is_sorted_by(|a, b| a.key < b.key) && entries.len() == self.cache.len(self.now.unix_ms));
             return;
         }
-        let structure = &self.structures[Self::at(which)];
+        let structure = self.structure(which);
         let mut listing = structure.list_all();
         let mut last: Option<Vec<u8>> = None;
         loop {
@@ -279,6 +305,8 @@ impl Driven {
         let entries = replica.link_entries();
         // Of events there are all runs of a node.
         let runs: usize = replica.structures().iter().map(|structure| structure.held().len().max(actors)).sum();
+        // Of the cache there are the runs that peers have named.
+        let runs = runs + self.named + self.cache.context_len();
         assert!(entries <= links * runs * MAPS, "{entries} entries for {links} links and {actors} actors");
         assert!(actors <= NODES.len() + 1 + PEERS.len(), "as many nodes as were named");
         for structure in &self.structures {
@@ -291,6 +319,11 @@ impl Driven {
             let most = BYTES_EMPTY + BYTES_A_ROW * (self.rows + self.own.len());
             assert!(structure.bytes() <= most, "{} bytes for {} bytes of rows", structure.bytes(), self.rows);
         }
+        self.cache.audit().unwrap_or_else(|error| panic!("cache: {error}"));
+        let held = self.cache.held();
+        assert!(held <= self.rows, "{held} keys are held of {} bytes of entries", self.rows);
+        let most = BYTES_EMPTY + BYTES_A_ROW * self.rows;
+        assert!(self.cache.bytes() <= most, "{} bytes for {} bytes of entries", self.cache.bytes(), self.rows);
         // What we count of events others may clear.
         for ((at, key), own) in self.own.iter().filter(|((at, _), _)| *at != EVENTS) {
             let count = self.structures[*at].count(key, self.now.mono);

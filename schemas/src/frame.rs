@@ -19,16 +19,34 @@ pub enum FrameError {
     Length(usize),
 }
 
-/// The header of a frame with a payload of `len` bytes.
+/// The header of a frame of this build's protocol version with a payload of `len` bytes.
 ///
 /// # Errors
 /// [`FrameError::Length`] when `len` is 0 or over [`bounds::FRAME_BYTES`].
 pub fn header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
+    header_of(bounds::PROTOCOL_VERSION, len)
+}
+
+/// As [`header`], for a peer with which a node has agreed on a protocol version. A peer of an earlier version refuses frames
+/// of a later one.
+///
+/// # Errors
+/// As [`header`].
+pub fn header_of(version: u8, len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
     if len == 0 || len > bounds::FRAME_BYTES {
         return Err(FrameError::Length(len));
     }
     let [a, b, c, _] = u32::try_from(len).map_err(|_| FrameError::Length(len))?.to_le_bytes();
-    Ok([bounds::PROTOCOL_VERSION, a, b, c])
+    Ok([version, a, b, c])
+}
+
+/// The header of a frame on the admin socket. Requests and answers are the same in all versions that this build understands, so
+/// its frames have the oldest of them: during an upgrade, a command and a node of neighbouring builds understand each other.
+///
+/// # Errors
+/// As [`header`].
+pub fn admin_header(len: usize) -> Result<[u8; HEADER_BYTES], FrameError> {
+    header_of(bounds::PROTOCOL_VERSION_MIN, len)
 }
 
 /// The payload length that a header announces.
@@ -65,6 +83,7 @@ mod tests {
         assert_eq!(payload_len([1, 0xff, 0xff, 0xff]), Err(FrameError::Length(0xff_ffff)));
         assert_eq!(payload_len([1, 0, 0, 0]), Err(FrameError::Length(0)));
         assert_eq!(payload_len([0, 1, 0, 0]), Err(FrameError::Version(0)));
-        assert_eq!(payload_len([2, 1, 0, 0]), Err(FrameError::Version(2)));
+        assert_eq!(payload_len([3, 1, 0, 0]), Err(FrameError::Version(3)));
+        assert_eq!(payload_len(header_of(1, 7).unwrap()), Ok(7));
     }
 }

@@ -4,17 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::admin::{Answer, CacheInfo, CacheItem, GaugeInfo, PAGE_ITEMS, SHOWN_BYTES};
-use tallymesh_schemas::{NodeName, key};
+use tallymesh_schemas::{Actor, NodeName, key};
 
 use crate::CacheEntry;
-use crate::admin::session::{Refused, Served, Session, check_step};
+use crate::admin::session::{Refused, Served, Session, check_step, object_of, unknown_node};
 use crate::admin::wire::{self, To};
 use crate::cache::Cache;
+use crate::command::Command;
+use crate::object::Object;
 
 impl Session {
     pub(super) fn cache_list(&self) -> Answer {
         let info = |cache: &Cache| {
-            let spec = cache.structure().spec();
+            let spec = cache.engine().spec();
             CacheInfo {
                 name: spec.name.to_string(),
                 snapshot: spec.snapshot,
@@ -24,9 +26,7 @@ impl Session {
                 max_bytes: spec.bounds.bytes.map(std::num::NonZeroU64::get),
             }
         };
-        let mut list: Vec<_> = self.shared().caches.values().map(info).collect();
-        list.sort_by(|a, b| a.name.cmp(&b.name));
-        Answer::CacheList(list)
+        Answer::CacheList(self.shared().caches.iter().map(info).collect())
     }
 
     pub(super) fn cache_get(&self, cache: &str, key: &str) -> Result<Answer, Refused> {
@@ -46,8 +46,31 @@ impl Session {
         }
     }
 
-    /// Sends all entries, or those whose rows belong to one node, page by page.
-    pub(super) async fn cache_pages(&self, cache: &Cache, from: Option<&NodeName>, to: &mut To) -> Served {
+    /// Sends the view of a cache: all entries, or those that the runs of one node wrote.
+    pub(super) async fn cache_view(&self, cache: &Cache, from: Option<&NodeName>, to: &mut To) -> Served {
+        let actor = match from {
+            Some(node) => match self.writer(cache, node).await {
+                Ok(actor) => Some(actor),
+                Err(refused) => return Ok(Err(refused)),
+            },
+            None => None,
+        };
+        wire::write(to, &Answer::View { object: object_of(&Object::Cache(cache.clone())), actor }).await?;
+        self.cache_pages(cache, from, to).await
+    }
+
+    /// The latest run of a node that has written to a cache, or else the run that the cluster knows.
+    async fn writer(&self, cache: &Cache, node: &NodeName) -> Result<Actor, Refused> {
+        if let Some(actor) = cache.engine().latest(node) {
+            return Ok(actor);
+        }
+        let members = self.shared().members(&self.ask(Command::Status).await?);
+        let member = members.into_iter().map(|member| member.actor).find(|actor| actor.node == *node);
+        member.ok_or_else(|| unknown_node(Some(node)))
+    }
+
+    /// Sends all entries, or those that the runs of one node wrote, page by page.
+    async fn cache_pages(&self, cache: &Cache, from: Option<&NodeName>, to: &mut To) -> Served {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let page = cache.entries(after.as_deref(), PAGE_ITEMS);

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
-use tallymesh_engine::{Structure, Watch};
+use tallymesh_engine::Watch;
 use tallymesh_schemas::admin::PAGE_ITEMS;
 use tallymesh_schemas::{StructureId, bounds};
 use tokio::sync::Notify;
+
+use crate::object::Object;
 
 /// The most changed keys that are kept for the watchers of one object, and the most changes that wait to enter the list.
 const CHANGES: usize = bounds::WATCHED_CHANGES;
@@ -24,14 +26,15 @@ pub(super) struct Feeds(Mutex<BTreeMap<StructureId, Weak<Feed>>>);
 
 impl Feeds {
     /// The feed of an object. Creates it if the object has no watcher yet.
-    pub(super) fn of(&self, structure: &Structure) -> Arc<Feed> {
+    pub(super) fn of(&self, object: &Object) -> Arc<Feed> {
+        let id = object.spec().name.id();
         let mut feeds = self.0.lock();
         feeds.retain(|_, feed| feed.strong_count() > 0);
-        if let Some(feed) = feeds.get(&structure.id()).and_then(Weak::upgrade) {
+        if let Some(feed) = feeds.get(&id).and_then(Weak::upgrade) {
             return feed;
         }
-        let feed = Arc::new(Feed::new(structure));
-        feeds.insert(structure.id(), Arc::downgrade(&feed));
+        let feed = Arc::new(Feed::new(object));
+        feeds.insert(id, Arc::downgrade(&feed));
         feed
     }
 }
@@ -44,10 +47,10 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    fn new(structure: &Structure) -> Self {
+    fn new(object: &Object) -> Self {
         let changed = Arc::new(Notify::new());
         let wake = Arc::clone(&changed);
-        let watch = structure.watch(CHANGES, Arc::new(move || wake.notify_waiters()));
+        let watch = object.watch(CHANGES, Arc::new(move || wake.notify_waiters()));
         Self { watch, changed, list: Mutex::new(List::new(CHANGES)) }
     }
 

@@ -4,34 +4,33 @@
 use std::sync::Arc;
 
 use tallymesh_engine::{Series, Structure};
-use tallymesh_schemas::Kind;
 use tallymesh_schemas::admin::SeriesRef;
 
 use crate::admin::session::{Refused, Session};
 use crate::cache::Cache;
 use crate::gauge::GaugeCache;
+use crate::object::Object;
 use crate::shared::named;
 
 impl Session {
-    pub(super) fn object(&self, name: &str) -> Result<Arc<Structure>, Refused> {
+    pub(super) fn object(&self, name: &str) -> Result<Object, Refused> {
         let objects = self.shared().objects();
         pick(name, objects.iter().map(|object| (object.spec().name.to_string(), object))).cloned()
     }
 
     /// Finds an object that counts.
     pub(super) fn counting(&self, name: &str) -> Result<Arc<Structure>, Refused> {
-        let structure = self.object(name)?;
-        match structure.kind() {
-            Kind::Cache => Err(Refused::bad(format!(
-                "\"{}\" is a cache: write to it with `tally cache set`",
-                structure.spec().name
-            ))),
-            _ => Ok(structure),
+        match self.object(name)? {
+            Object::Structure(structure) => Ok(structure),
+            Object::Cache(cache) => {
+                let name = &cache.engine().spec().name;
+                Err(Refused::bad(format!("\"{name}\" is a cache: write to it with `tally cache set`")))
+            }
         }
     }
 
     pub(super) fn cache(&self, name: &str) -> Result<Cache, Refused> {
-        self.shared().cache_of(&*self.object(name)?).map_err(Refused::bad)
+        self.object(name)?.into_cache().map_err(Refused::bad)
     }
 
     pub(super) fn gauge_cache(&self, name: &str) -> Result<GaugeCache, Refused> {

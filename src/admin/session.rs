@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use tallymesh_engine::Structure;
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
 use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, bounds, key};
 use tallymesh_transport::Joining;
@@ -14,6 +13,7 @@ use crate::admin::feeds::Feeds;
 use crate::admin::places::Place;
 use crate::admin::wire::{self, From, To};
 use crate::command::{Command, ask};
+use crate::object::Object;
 use crate::shared::Shared;
 
 /// Maximum size of an error message, in bytes: a refused key may be as long as a frame.
@@ -168,7 +168,7 @@ impl Session {
             Request::ThrottleTake { name, n } => self.throttle_take(&name, n).map(Some),
             Request::ThrottleCheck { name, n } => self.throttle_check(&name, n).map(Some),
             Request::PermitsShow { name } => self.permits_show(&name).map(Some),
-            Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(|o| object_of(o)).collect()))),
+            Request::List => Ok(Some(Answer::Objects(self.shared.objects().iter().map(object_of).collect()))),
             Request::Members => self.members().await.map(Some),
             Request::Info => self.info().await.map(Some),
             Request::Forget { node } => self.forget(node).await.map(|()| None),
@@ -196,15 +196,13 @@ impl Session {
 
     async fn show(&self, object: &str, from: Option<&NodeName>, to: &mut To) -> Served {
         let structure = match self.object(object) {
-            Ok(structure) => structure,
+            Ok(Object::Structure(structure)) => structure,
+            Ok(Object::Cache(cache)) => return self.cache_view(&cache, from, to).await,
             Err(refused) => return Ok(Err(refused)),
         };
         let Some(mut listing) = structure.list(from) else { return Ok(Err(unknown_node(from))) };
         let actor = from.and_then(|node| structure.latest(node));
-        wire::write(to, &Answer::View { object: object_of(&structure), actor }).await?;
-        if let Some(cache) = self.shared.caches.get(&structure.id()) {
-            return self.cache_pages(cache, from, to).await;
-        }
+        wire::write(to, &Answer::View { object: object_of(&Object::Structure(Arc::clone(&structure))), actor }).await?;
         loop {
             let written = match structure.kind() {
                 Kind::CidrTree => {
@@ -217,7 +215,7 @@ impl Session {
                 Kind::GaugeTable | Kind::ThrottleTable | Kind::Cache => {
                     let entries = listing.entries(PAGE_ITEMS);
                     let count = entries.len();
-                    let entries = entries.into_iter().map(|entry| (text(&structure, &entry.key), entry.count));
+                    let entries = entries.into_iter().map(|entry| (text(structure.kind(), &entry.key), entry.count));
                     wire::write_pages(to, entries, Answer::Entries).await?;
                     count
                 }
@@ -256,7 +254,9 @@ impl Session {
     }
 
     fn count(&self, object: &str, text: &str, from: Option<&NodeName>) -> Result<Answer, Refused> {
-        let structure = self.object(object)?;
+        let Object::Structure(structure) = self.object(object)? else {
+            return Err(Refused::bad(format!("\"{object}\" is a cache: read it with `tally cache get`")));
+        };
         let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
         let net = if structure.kind() == Kind::CidrTree { key::to_net(&key).ok() } else { None };
         let time = self.shared.clock.time();
@@ -303,8 +303,8 @@ fn shortened(mut message: String) -> String {
     message
 }
 
-pub(super) fn text(structure: &Structure, key: &[u8]) -> String {
-    key::display(structure.kind(), key).unwrap_or_else(|_| String::from_utf8_lossy(key).into_owned())
+pub(super) fn text(kind: Kind, key: &[u8]) -> String {
+    key::display(kind, key).unwrap_or_else(|_| String::from_utf8_lossy(key).into_owned())
 }
 
 pub(super) fn check_step(n: i64) -> Result<(), String> {
@@ -324,13 +324,14 @@ pub(super) fn unknown_node(node: Option<&NodeName>) -> Refused {
     Refused::bad(format!("nothing is known of node {name}: `cluster membership` lists who is"))
 }
 
-fn object_of(structure: &Structure) -> admin::Object {
+pub(super) fn object_of(object: &Object) -> admin::Object {
+    let spec = object.spec();
     admin::Object {
-        name: structure.spec().name.to_string(),
-        class: structure.spec().class.name().to_owned(),
-        kind: structure.kind(),
-        snapshot: structure.spec().snapshot,
-        keys: structure.keys() as u64,
-        bytes: structure.bytes() as u64,
+        name: spec.name.to_string(),
+        class: spec.class.name().to_owned(),
+        kind: spec.class.kind(),
+        snapshot: spec.snapshot,
+        keys: object.keys() as u64,
+        bytes: object.bytes() as u64,
     }
 }

@@ -9,11 +9,11 @@ use crate::admin::wire::{self, From, To};
 impl Session {
     /// Sends every changed key until the client closes its end.
     pub(super) async fn watch(&self, object: &str, from: &mut From, to: &mut To) -> Served {
-        let structure = match self.object(object) {
-            Ok(structure) => structure,
+        let object = match self.object(object) {
+            Ok(object) => object,
             Err(refused) => return Ok(Err(refused)),
         };
-        let feed = self.feeds().of(&structure);
+        let feed = self.feeds().of(&object);
         let mut cursor = feed.begin();
         let end = from.closed();
         tokio::pin!(end);
@@ -31,7 +31,8 @@ impl Session {
             }
             self.shared().tally.reached_times(Bound::WatchedChanges, lost);
             let time = self.shared().clock.time();
-            let counts = keys.iter().map(|key| (text(&structure, key), structure.count(key, time).total));
+            let kind = object.spec().class.kind();
+            let counts = keys.iter().map(|key| (text(kind, key), object.total(key, time)));
             let told = Answer::Changed { keys: counts.collect(), lost };
             tokio::select! {
                 () = &mut end => return Ok(Ok(())),

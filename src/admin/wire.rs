@@ -86,7 +86,7 @@ pub(super) struct To {
 pub(super) async fn write(to: &mut To, answer: &Answer) -> io::Result<()> {
     let payload = admin::encode(answer).map_err(invalid)?;
     let mut bytes = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
-    bytes.extend_from_slice(&frame::header(payload.len()).map_err(invalid)?);
+    bytes.extend_from_slice(&frame::admin_header(payload.len()).map_err(invalid)?);
     bytes.extend_from_slice(&payload);
     let To { stream, place } = to;
     waiting(place, within(IDLE, "the client did not read", stream.write_all(&bytes))).await

@@ -1,8 +1,8 @@
 //! What the driver does on an event of the transport.
 
 use tallymesh_engine::{Life, Now};
-use tallymesh_schemas::NodeName;
-use tallymesh_transport::{Event, LinkId, MemberState};
+use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_transport::{Event, Link, LinkId, MemberState};
 
 use crate::driver::{BATCH, Driver};
 use crate::events::NodeEvent;
@@ -24,14 +24,15 @@ impl Driver {
             Event::Up(link) => {
                 self.replica.handle_hello(now, link.peer(), link.incarnation());
                 tracing::debug!(peer = %link.peer(), incarnation = %link.incarnation(), "the driver has a link");
-                if self.topology.connected(link.peer()) {
-                    self.replica.handle_link_up(now, link.peer());
+                let peer = link.peer().clone();
+                self.links.insert(peer.clone(), link);
+                if self.topology.connected(&peer) {
+                    self.link_up(now, &peer);
                 } else {
                     // The new connection replaces one that carried a link.
-                    self.replica.handle_link_down(link.peer());
+                    self.replica.handle_link_down(&peer);
                 }
-                self.announcer.tell(NodeEvent::Linked { node: link.peer().clone() });
-                self.links.insert(link.peer().clone(), link);
+                self.announcer.tell(NodeEvent::Linked { node: peer });
             }
             Event::Frame { peer, link, payload } => self.handle_frame(now, &peer, link, &payload),
             // `transmit` checks all links for room.
@@ -72,17 +73,28 @@ impl Driver {
     }
 
     fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
-        let Some(link) = self.links.get(peer).filter(|link| link.id() == id) else { return };
-        if !self.topology.takes(now.mono, peer, payload) {
+        if self.links.get(peer).is_none_or(|link| link.id() != id) || !self.topology.takes(now.mono, peer, payload) {
             return;
         }
         if !self.replica.is_linked(peer) {
-            self.replica.handle_link_up(now, peer);
+            self.link_up(now, peer);
         }
         if let Err(error) = self.replica.handle_message(now, peer, payload) {
             self.reports.refused(now, peer, &error);
-            link.close(&error.to_string());
+            if let Some(link) = self.links.get(peer) {
+                link.close(&error.to_string());
+            }
             self.disconnected(peer, error.to_string());
+        }
+    }
+
+    /// A connection to a peer carries a link from now on. The protocol version of the connection decides which messages the
+    /// peer understands.
+    pub(super) fn link_up(&mut self, now: Now, peer: &NodeName) {
+        let Some(protocol) = self.links.get(peer).map(Link::version) else { return };
+        self.replica.handle_link_up_with(now, peer, protocol);
+        if protocol < bounds::PROTOCOL_VERSION {
+            self.reports.earlier(now, peer, protocol);
         }
     }
 

@@ -1,27 +1,32 @@
 //! The state of a node that does not run: tools can read it, copy it out, and create a new one from a copy.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use redb::WriteTransaction;
-use tallymesh_schemas::saved::{Change, Extent, Facts, Head, Part, Shape};
-use tallymesh_schemas::{Actor, NodeName};
+use tallymesh_schemas::saved::{CacheContexts, Change, Facts, Head, Part, SavedEntry, Shape};
+use tallymesh_schemas::{Actor, NodeName, Version};
 
 use crate::state::error::StateError;
 use crate::state::file::{Header, StateFile, create};
 use crate::state::write;
 
-/// The size of one actor's rows in one structure.
+/// The size of one actor's rows in one structure, or of the entries of a cache that one run wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartInfo {
-    /// The structure.
+    /// The structure or the cache.
     pub shape: Shape,
-    /// The actor that owns the rows.
+    /// The actor that owns the rows, or that wrote the entries.
     pub actor: Actor,
-    /// The persisted extent: how far the rows are on disk.
-    pub extent: Extent,
-    /// The number of rows.
+    /// What it changed is on disk from this version on (exclusive).
+    pub since: Version,
+    /// And up to this one (inclusive).
+    pub applied: Version,
+    /// Everything up to this version is on disk. False while more is still to come.
+    pub complete: bool,
+    /// The number of rows or entries.
     pub rows: u64,
-    /// The size of the rows, in bytes.
+    /// The size of the rows or entries, in bytes.
     pub bytes: u64,
 }
 
@@ -75,20 +80,71 @@ impl Archive {
         self.file.each_part(each)
     }
 
-    /// The size of every part, in order of name and actor. O(rows).
+    /// The saved caches, each with what its entries account for.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn caches(&self) -> Result<Vec<(Shape, CacheContexts)>, StateError> {
+        self.file.caches()
+    }
+
+    /// Calls `each` with every entry of a cache, in order of key. Only one entry at a time is in memory.
+    ///
+    /// # Errors
+    /// [`StateError`], and the errors of `each`.
+    pub fn each_entry(
+        &self,
+        cache: &Shape,
+        each: impl FnMut(SavedEntry) -> Result<(), StateError>,
+    ) -> Result<(), StateError> {
+        self.file.each_entry(cache, each)
+    }
+
+    /// The size of every part, in order of name and actor. O(rows and entries).
     ///
     /// # Errors
     /// [`StateError`].
     pub fn parts(&self) -> Result<Vec<PartInfo>, StateError> {
         let mut all = Vec::new();
+        for (shape, contexts) in self.file.caches()? {
+            all.extend(self.runs_of(&shape, &contexts)?);
+        }
         self.file.each_head(|Head { shape, actor, extent }, stored| -> Result<(), StateError> {
             let (mut rows, mut bytes) = (0, 0);
             stored.each(&mut |_, _, row| (rows, bytes) = (rows + 1, bytes + row.len() as u64))?;
-            all.push(PartInfo { shape, actor, extent, rows, bytes });
+            let (since, applied, complete) = (extent.since, extent.applied, extent.fingerprint.is_some());
+            all.push(PartInfo { shape, actor, since, applied, complete, rows, bytes });
             Ok(())
         })?;
         all.sort_by(|a, b| (&a.shape.name, &a.actor).cmp(&(&b.shape.name, &b.actor)));
         Ok(all)
+    }
+
+    /// The runs that have written to a cache, with the entries of each.
+    fn runs_of(&self, shape: &Shape, contexts: &CacheContexts) -> Result<Vec<PartInfo>, StateError> {
+        let info = |actor: &Actor| PartInfo {
+            shape: shape.clone(),
+            actor: actor.clone(),
+            since: Version::ZERO,
+            applied: Version::ZERO,
+            complete: true,
+            rows: 0,
+            bytes: 0,
+        };
+        let mut runs: BTreeMap<Actor, PartInfo> = BTreeMap::new();
+        for (run, number) in &contexts.seen.runs {
+            runs.entry(run.clone()).or_insert_with(|| info(run)).applied = Version(*number);
+        }
+        self.file.each_entry(shape, |entry| -> Result<(), StateError> {
+            let run = runs.entry(entry.run().clone()).or_insert_with(|| info(entry.run()));
+            entry.read(|wire| {
+                run.applied = run.applied.max(Version(wire.number));
+                run.bytes += (wire.key.len() + wire.value.map_or(0, <[u8]>::len)) as u64;
+            });
+            run.rows += 1;
+            Ok(())
+        })?;
+        Ok(runs.into_values().collect())
     }
 
     /// Creates a state in a `data_dir` that has none, with the content that `fill` writes. If `fill` fails, creates no state.
@@ -134,6 +190,22 @@ impl Filling<'_> {
     pub fn facts(&mut self, facts: &Facts, saved_ms: u64) -> Result<(), StateError> {
         let written = write::facts(self.write, facts).and_then(|()| write::saved_upto(self.write, saved_ms));
         written.map_err(|error| self.wrong(error))
+    }
+
+    /// Adds what the entries of a cache account for.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn cache(&mut self, shape: &Shape, contexts: &CacheContexts) -> Result<(), StateError> {
+        write::contexts(self.write, shape, contexts).map_err(|error| self.wrong(error))
+    }
+
+    /// Adds entries of a cache: keys, each with an entry in the form of [`SavedEntry`].
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn entries(&mut self, shape: &Shape, entries: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), StateError> {
+        write::entries(self.write, shape, entries).map_err(|error| self.wrong(error))
     }
 
     /// Adds an actor's rows in a structure.

@@ -12,11 +12,8 @@ use tallymesh_schemas::{NodeName, bounds};
 use crate::seed::random_seed;
 use crate::state::error::StateError;
 use crate::state::seal::Seal;
-use crate::state::tables::{CACHE_BYTES, META, PARTS, ROWS, SHAPES};
+use crate::state::tables::{CACHE_BYTES, FORMAT, META};
 use crate::state::write;
-
-/// The latest format that this version reads, and the format that it writes.
-pub const FORMAT: u32 = 1;
 
 /// The file's name in the folder.
 const NAME: &str = "state.redb";
@@ -36,7 +33,7 @@ pub struct Header {
     pub node: NodeName,
     /// The format of the file.
     pub format: u32,
-    /// The protocol version of the rows in it.
+    /// The protocol version of the content.
     pub protocol: u8,
     /// All changes up to this time are in it, in milliseconds since 1970.
     pub saved_ms: u64,
@@ -205,13 +202,9 @@ fn make(
 fn begin(write: &WriteTransaction, node: &NodeName) -> Result<(), redb::Error> {
     let mut meta = write.open_table(META)?;
     meta.insert("kind", KIND)?;
-    meta.insert("format", &FORMAT.to_le_bytes()[..])?;
-    meta.insert("protocol", &[bounds::PROTOCOL_VERSION][..])?;
     meta.insert("node", node.as_str().as_bytes())?;
     meta.insert("lineage", &random_seed().max(1).to_le_bytes()[..])?;
     drop(meta);
-    write.open_table(SHAPES)?;
-    write.open_table(PARTS)?;
-    write.open_table(ROWS)?;
+    write::form(write)?;
     write::facts(write, &Facts::default())
 }

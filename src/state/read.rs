@@ -1,14 +1,14 @@
 //! Reads the content of the file.
 
-use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable};
+use redb::{Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, Value};
 use serde::de::DeserializeOwned;
 use tallymesh_engine::replica::{RestoreError, SavedRows};
-use tallymesh_schemas::saved::{Facts, Head, Part, Row, Shape};
+use tallymesh_schemas::saved::{CacheContexts, Facts, Head, Part, Row, SavedEntry, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
 use crate::state::error::StateError;
 use crate::state::file::StateFile;
-use crate::state::tables::{META, PARTS, ROWS, SHAPES, SavedPart};
+use crate::state::tables::{CONTEXTS, ENTRIES, META, PARTS, ROWS, SHAPES, SavedPart, entries_of};
 
 fn decoded<T: DeserializeOwned>(file: &StateFile, bytes: &[u8], what: &str) -> Result<T, StateError> {
     postcard::from_bytes(bytes).map_err(|error| file.damaged(format!("{what} cannot be read: {error}")))
@@ -59,6 +59,42 @@ impl StateFile {
         Ok(())
     }
 
+    /// The saved caches, each with what its entries account for.
+    pub(crate) fn caches(&self) -> Result<Vec<(Shape, CacheContexts)>, StateError> {
+        let read = self.read()?;
+        let wrong = |error: redb::Error| self.damaged(error);
+        let Some(contexts) = table(&read, CONTEXTS).map_err(wrong)? else { return Ok(Vec::new()) };
+        let mut all = Vec::new();
+        for found in contexts.iter().map_err(|error| wrong(error.into()))? {
+            let (id, contexts) = found.map_err(|error| wrong(error.into()))?;
+            let contexts = decoded(self, contexts.value(), "what the entries of a cache account for")?;
+            all.push((self.shape(&read, id.value())?, contexts));
+        }
+        Ok(all)
+    }
+
+    /// Calls `each` with every entry of a cache, in order of key. Only one entry at a time is in memory.
+    pub(crate) fn each_entry<E: From<StateError>>(
+        &self,
+        cache: &Shape,
+        mut each: impl FnMut(SavedEntry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let read = self.read()?;
+        let wrong = |error: redb::Error| self.damaged(error);
+        let Some(entries) = table(&read, ENTRIES).map_err(wrong)? else { return Ok(()) };
+        for found in entries.range(entries_of(cache.id().0)).map_err(|error| wrong(error.into()))? {
+            let (key, value) = found.map_err(|error| wrong(error.into()))?;
+            let unfit = |what: &str| self.damaged(format!("an entry of \"{}\" {what}", cache.name));
+            let entry =
+                SavedEntry::decode(value.value()).map_err(|error| unfit(&format!("cannot be read: {error}")))?;
+            if entry.read(|wire| wire.key == key.value().1) != Some(true) {
+                return Err(unfit("stands under another key").into());
+            }
+            each(entry)?;
+        }
+        Ok(())
+    }
+
     fn shape(&self, read: &ReadTransaction, id: u64) -> Result<Shape, StateError> {
         let found = || -> Result<Option<Vec<u8>>, redb::Error> {
             Ok(read.open_table(SHAPES)?.get(id)?.map(|found| found.value().to_vec()))
@@ -69,6 +105,18 @@ impl StateFile {
             return Err(self.damaged(format!("rows of \"{}\" stand under another name", shape.name)));
         }
         Ok(shape)
+    }
+}
+
+/// A table; `None` in a file of an earlier format that does not have it.
+fn table<K: Key + 'static, V: Value + 'static>(
+    read: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<ReadOnlyTable<K, V>>, redb::Error> {
+    match read.open_table(table) {
+        Ok(found) => Ok(Some(found)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -94,13 +142,13 @@ impl StoredRows<'_> {
     }
 }
 
-/// Why saved rows cannot be restored.
+/// Why saved rows or entries cannot be restored.
 #[derive(Debug)]
 pub(crate) enum NotTaken {
     /// The file cannot be read.
     File(StateError),
-    /// The rows do not fit.
-    Rows(RestoreError),
+    /// They do not fit.
+    Content(RestoreError),
 }
 
 impl From<StateError> for NotTaken {
@@ -111,7 +159,7 @@ impl From<StateError> for NotTaken {
 
 impl From<RestoreError> for NotTaken {
     fn from(error: RestoreError) -> Self {
-        Self::Rows(error)
+        Self::Content(error)
     }
 }
 

@@ -9,6 +9,7 @@ use tallymesh_schemas::saved::Facts;
 use tallymesh_schemas::{Incarnation, NodeName};
 
 use crate::state::error::StateError;
+use crate::state::file::StateFile;
 use crate::state::opening::Opened;
 use crate::state::read::NotTaken;
 use crate::state::saving::Saving;
@@ -50,10 +51,9 @@ impl Earlier {
             if let Some((facts, file)) = facts.zip(opened.file()) {
                 replica.restore_facts(now, facts);
                 let path = file.path().to_owned();
-                let taken = file.each_head(|head, rows| replica.restore_rows(now, head, &rows));
-                taken.map_err(|error| match error {
+                restore_content(file, &mut replica, now).map_err(|error| match error {
                     NotTaken::File(error) => error,
-                    NotTaken::Rows(error) => StateError::Restore { path, source: Box::new(error) },
+                    NotTaken::Content(error) => StateError::Restore { path, source: Box::new(error) },
                 })?;
                 replica.restored(now);
             }
@@ -62,6 +62,16 @@ impl Earlier {
         })
         .await
     }
+}
+
+/// Restores the rows, and the entries of caches one by one.
+fn restore_content(file: &StateFile, replica: &mut Replica, now: Now) -> Result<(), NotTaken> {
+    file.each_head(|head, rows| replica.restore_rows(now, head, &rows))?;
+    for (cache, contexts) in file.caches()? {
+        file.each_entry(&cache, |entry| Ok::<(), NotTaken>(replica.restore_entry(&cache, &entry)?))?;
+        replica.restore_contexts(&cache, &contexts)?;
+    }
+    Ok(())
 }
 
 /// Runs disk work off the async tasks.

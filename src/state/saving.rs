@@ -262,7 +262,7 @@ mod tests {
         let now = Now { mono: Time(1), unix_ms: 1 };
         let mut replica = Replica::new(tallymesh_engine::Config::default(), name.clone(), Incarnation(1));
         let cache = StructureName::new("sessions").unwrap();
-        replica.replicate(StructureSpec::new(cache, Class::Cache), Arc::new(|| ())).unwrap();
+        replica.replicate_cache(StructureSpec::new(cache, Class::Cache), Arc::new(|| ())).unwrap();
         replica.keep_state();
         let file = StateFile::open_or_create(dir.path(), &name).unwrap();
         let hangs = file.db.begin_write().unwrap();

@@ -8,11 +8,11 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use redb::{Database, Key, ReadableDatabase, ReadableTable, TableDefinition, Value};
+use redb::{Database, Key, ReadableDatabase, ReadableTable, TableDefinition, TableError, Value};
 
 use crate::state::error::StateError;
 use crate::state::file::StateFile;
-use crate::state::tables::{CACHE_BYTES, META, PARTS, ROWS, SHAPES};
+use crate::state::tables::{CACHE_BYTES, CONTEXTS, ENTRIES, META, PARTS, ROWS, SHAPES};
 
 /// Smaller files are not compacted.
 const LEAST_BYTES: u64 = 16 << 20;
@@ -67,6 +67,8 @@ fn shrunk(file: &StateFile, draft: &Path) -> Result<Option<(u64, u64)>, redb::Er
     copy(SHAPES, file, &to)?;
     copy(PARTS, file, &to)?;
     copy(ROWS, file, &to)?;
+    copy(ENTRIES, file, &to)?;
+    copy(CONTEXTS, file, &to)?;
     to.close()?;
     let after = fs::metadata(draft)?.len();
     if after > before / 2 {
@@ -81,7 +83,12 @@ fn copy<K: Key + 'static, V: Value + 'static>(
     from: &StateFile,
     to: &Database,
 ) -> Result<(), redb::Error> {
-    let read = from.db.begin_read()?.open_table(table)?;
+    let read = match from.db.begin_read()?.open_table(table) {
+        Ok(read) => read,
+        // The file has an earlier format.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
     let mut rows = read.iter()?.peekable();
     loop {
         let write = to.begin_write()?;

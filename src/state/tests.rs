@@ -3,14 +3,22 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{Database, ReadableTable, TableDefinition};
+use tallymesh_engine::{Cache, Now, Replica, Time};
+use tallymesh_schemas::config::OnFullDisk;
+use tallymesh_schemas::entries::WireEntry;
+use tallymesh_schemas::message::CacheContext;
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Version};
+use tallymesh_schemas::saved::{CacheContexts, Extent, Facts, Part, Row, SavedEntry, Shape};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds};
 
-use crate::state::file::{FORMAT, StateFile};
-use crate::state::tables::META;
+use crate::state::file::StateFile;
+use crate::state::restore::Earlier;
+use crate::state::saving::Saving;
+use crate::state::tables::{CONTEXTS, ENTRIES, FORMAT, META};
 use crate::state::{Archive, StateError};
 
 fn name(text: &str) -> NodeName {
@@ -33,33 +41,88 @@ fn part(structure: &str, run: u64, rows: u32) -> Part {
     }
 }
 
-fn filled(dir: &Path) -> Vec<Part> {
-    let parts = vec![part("sessions", 3, 200), part("sessions", 7, 5), part("users", 7, 0)];
+/// A saved cache with its entries.
+type SavedCache = (Shape, CacheContexts, Vec<SavedEntry>);
+
+/// The content of a state, beside its facts.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Content {
+    parts: Vec<Part>,
+    caches: Vec<SavedCache>,
+}
+
+/// A cache whose entries a run has written: a removal, then values.
+fn cache(structure: &str, run: u64, entries: u64) -> SavedCache {
+    let run = Actor::new(name("a"), Incarnation(run));
+    let entry = |number: u64| {
+        let (key, value) = (format!("key{number:03}").into_bytes(), [7; 100]);
+        let value = (number > 1).then_some(value.as_slice());
+        let wire = WireEntry { run: 0, number, stamp: 70 + number, key: &key, expires_ms: 0, value };
+        SavedEntry::decode(&SavedEntry::encode(&run, &wire).unwrap()).unwrap()
+    };
+    let seen = CacheContext { runs: vec![(run.clone(), entries)], ended: vec![(name("b"), Incarnation(4))] };
+    let contexts = CacheContexts { seen, ..CacheContexts::default() };
+    let shape = Shape { name: structure.to_owned(), class: Class::Cache };
+    (shape, contexts, (1..=entries).map(entry).collect())
+}
+
+fn fill(dir: &Path, content: &Content) {
     let facts = Facts { incarnation: Incarnation(7), ..Facts::default() };
     let made: Result<(), StateError> = Archive::create(dir, &name("a"), |filling| {
         filling.facts(&facts, 1234)?;
-        parts.iter().cloned().try_for_each(|part| filling.part(part))
+        content.parts.iter().cloned().try_for_each(|part| filling.part(part))?;
+        content.caches.iter().try_for_each(|(shape, contexts, entries)| {
+            filling.cache(shape, contexts)?;
+            let bytes = |entry: &SavedEntry| {
+                entry.read(|wire| (wire.key.to_vec(), SavedEntry::encode(entry.run(), wire).ok())).unwrap()
+            };
+            filling.entries(shape, &entries.iter().map(bytes).collect::<Vec<_>>())
+        })
     });
     made.unwrap();
-    parts
 }
 
-fn read(dir: &Path) -> Result<Vec<Part>, StateError> {
+fn filled(dir: &Path) -> Content {
+    let parts = vec![part("gauges", 3, 200), part("gauges", 7, 5), part("users", 7, 0)];
+    let content = Content { parts, caches: vec![cache("sessions", 7, 90)] };
+    fill(dir, &content);
+    content
+}
+
+/// Makes the file what builds of protocol version 1 wrote.
+fn make_format_1(dir: &Path) {
+    let db = Database::open(dir.join("state.redb")).unwrap();
+    let write = db.begin_write().unwrap();
+    write.open_table(META).unwrap().insert("format", &1_u32.to_le_bytes()[..]).unwrap();
+    write.open_table(META).unwrap().insert("protocol", &[1][..]).unwrap();
+    assert!(write.delete_table(ENTRIES).unwrap() && write.delete_table(CONTEXTS).unwrap());
+    write.commit().unwrap();
+}
+
+fn read(dir: &Path) -> Result<Content, StateError> {
     let file = StateFile::open_or_create(dir, &name("a"))?;
     file.facts()?;
-    let mut parts = Vec::new();
+    let mut content = Content::default();
     file.each_part(|part| {
-        parts.push(part);
+        content.parts.push(part);
         Ok(())
     })?;
-    parts.sort_by_key(|part| (part.shape.name.clone(), part.actor.clone()));
-    Ok(parts)
+    content.parts.sort_by_key(|part| (part.shape.name.clone(), part.actor.clone()));
+    for (shape, contexts) in file.caches()? {
+        let mut entries = Vec::new();
+        file.each_entry(&shape, |entry| {
+            entries.push(entry);
+            Ok::<(), StateError>(())
+        })?;
+        content.caches.push((shape, contexts, entries));
+    }
+    Ok(content)
 }
 
 fn refusal(dir: &Path) -> String {
     let file = dir.join("state.redb");
     let before = fs::read(&file).unwrap();
-    let refused = read(dir).map(|parts| parts.len()).unwrap_err().to_string();
+    let refused = read(dir).map(drop).unwrap_err().to_string();
     assert_eq!(fs::read(&file).unwrap(), before, "nothing was written: {refused}");
     assert!(refused.starts_with(&file.display().to_string()), "{refused}");
     refused.trim_start_matches(&file.display().to_string()).to_owned()
@@ -69,13 +132,13 @@ fn refusal(dir: &Path) -> String {
 fn what_is_written_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("a/b");
-    assert_eq!(read(&state).unwrap(), [], "a new one knows nothing");
+    assert_eq!(read(&state).unwrap(), Content::default(), "a new one knows nothing");
     let state = dir.path().join("c");
     assert_eq!(filled(&state), read(&state).unwrap());
     let archive = Archive::open(&state).unwrap();
     let header = archive.header().unwrap();
     assert_eq!((header.node, header.format, header.saved_ms), (name("a"), FORMAT, 1234));
-    assert_eq!(archive.parts().unwrap().iter().map(|part| part.rows).collect::<Vec<_>>(), [200, 5, 0]);
+    assert_eq!(archive.parts().unwrap().iter().map(|part| part.rows).collect::<Vec<_>>(), [200, 5, 90, 0]);
     assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "nothing else is left");
     use std::os::unix::fs::PermissionsExt;
     assert_eq!(fs::metadata(archive.path()).unwrap().permissions().mode() & 0o777, 0o600);
@@ -154,7 +217,7 @@ fn a_file_that_is_not_this_nodes_is_refused() {
     write.commit().unwrap();
     drop(db);
     let refused = read(&newer).map(drop).unwrap_err().to_string();
-    assert!(refused.contains("was written by a later version (format 2, this one reads up to 1)"), "{refused}");
+    assert!(refused.contains("was written by a later version (format 3, this one reads up to 2)"), "{refused}");
 }
 
 /// A file that is truncated at any place, or has other bytes at any place, is refused or is read as it was written.
@@ -188,4 +251,78 @@ fn a_damaged_file_is_refused() {
         }
     }
     assert!(refused > 60, "{refused} of 190 were refused");
+}
+
+const NOW: Now = Now { mono: Time(1), unix_ms: 1_000_000 };
+
+/// Starts a node with the cache "sessions".
+async fn start(dir: &Path) -> (Replica, Cache, Saving) {
+    let earlier = Earlier::open(dir.to_owned(), name("a"), OnFullDisk::Refuse).await.unwrap();
+    let run = earlier.next_run(Incarnation(NOW.unix_ms)).unwrap();
+    let mut replica = Replica::new(tallymesh_engine::Config::default(), name("a"), run);
+    let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache);
+    let cache = replica.replicate_cache(spec, Arc::new(|| ())).unwrap();
+    let (replica, saving) = earlier.restore(replica, NOW).await.unwrap();
+    (replica, cache, saving)
+}
+
+async fn stop(mut replica: Replica, saving: Saving) {
+    saving.finish(&mut replica, || NOW, Duration::from_secs(30)).await;
+}
+
+/// Caches were rows in files of format 1.
+#[tokio::test]
+async fn a_state_of_format_1_is_converted_by_the_first_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = part("sessions", 3, 200);
+    let mut writer = RowWriter::new(Version(200));
+    let removal = RowState::Live { key: Some(b"key9"), added: 78, removed: 0 };
+    writer.push(WireRow { slot: 200, version: Version(201), state: removal });
+    first.rows.push(Row { slot: 200, version: Version(201), bytes: writer.finish() });
+    first.extent.applied = Version(201);
+    let parts = vec![first, part("sessions", 7, 5), part("users", 7, 3)];
+    fill(dir.path(), &Content { parts: parts.clone(), caches: Vec::new() });
+    make_format_1(dir.path());
+    let archive = Archive::open(dir.path()).unwrap();
+    assert_eq!(archive.header().unwrap().format, 1);
+    assert_eq!(archive.parts().unwrap().iter().map(|part| part.rows).collect::<Vec<_>>(), [201, 5, 3]);
+    assert_eq!(archive.caches().unwrap(), []);
+    drop(archive);
+    assert_eq!(read(dir.path()).unwrap().parts, parts, "reading it changes nothing");
+
+    let (replica, cache, saving) = start(dir.path()).await;
+    assert_eq!(cache.len(NOW.unix_ms), 199);
+    assert_eq!(cache.get(b"key199", NOW.unix_ms).as_deref(), Some(&[7; 100][..]));
+    assert_eq!(cache.get(b"key9", NOW.unix_ms), None);
+    // From the first commit on, the builds that wrote the file refuse it.
+    let format = |dir: &Path| StateFile::open(dir).unwrap().header().map(|header| (header.format, header.protocol));
+    stop(replica, saving).await;
+    assert_eq!(format(dir.path()).unwrap(), (FORMAT, bounds::PROTOCOL_VERSION));
+    let converted = read(dir.path()).unwrap();
+    assert_eq!(converted.parts, [parts[2].clone()], "what is not configured stays as it is");
+    let [(shape, contexts, entries)] = &converted.caches[..] else { panic!("one cache is saved") };
+    assert_eq!((shape.name.as_str(), entries.len()), ("sessions", 200));
+    let run = |run: u64| Actor::new(name("a"), Incarnation(run));
+    assert_eq!(contexts.seen.runs, [(run(3), 201), (run(7), 5)]);
+
+    let (replica, cache, saving) = start(dir.path()).await;
+    assert_eq!(cache.len(NOW.unix_ms), 199);
+    cache.set(b"key0", b"new", Duration::ZERO, NOW.unix_ms).unwrap();
+    stop(replica, saving).await;
+    let (_replica, cache, saving) = start(dir.path()).await;
+    assert_eq!(cache.get(b"key0", NOW.unix_ms).as_deref(), Some(&b"new"[..]));
+    saving.close(Duration::from_secs(30)).await;
+}
+
+/// The name of a saved cache may not be taken for another class.
+#[tokio::test]
+async fn a_saved_cache_that_is_configured_as_something_else_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let earlier = Earlier::open(dir.path().to_owned(), name("a"), OnFullDisk::Refuse).await.unwrap();
+    let mut replica = Replica::new(tallymesh_engine::Config::default(), name("a"), Incarnation(NOW.unix_ms));
+    let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::InboundCidr);
+    replica.replicate(spec, Arc::new(|| ())).unwrap();
+    let refused = earlier.restore(replica, NOW).await.map(drop).unwrap_err().to_string();
+    assert!(refused.contains("\"sessions\" was saved as cache and is configured as inbound_cidr"), "{refused}");
 }

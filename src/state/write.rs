@@ -3,11 +3,11 @@
 use redb::{ReadableTable, WriteTransaction};
 use serde::Serialize;
 use tallymesh_engine::replica::Batch;
-use tallymesh_schemas::saved::{self, Change, Extent, Facts, Shape};
-use tallymesh_schemas::{Actor, StructureId, Version};
+use tallymesh_schemas::saved::{self, CacheContexts, Change, Extent, Facts, Shape};
+use tallymesh_schemas::{Actor, StructureId, Version, bounds};
 
 use crate::state::seal::Seal;
-use crate::state::tables::{META, PARTS, ROWS, SHAPES, SavedPart};
+use crate::state::tables::{CONTEXTS, ENTRIES, FORMAT, META, PARTS, ROWS, SHAPES, SavedPart, entries_of};
 
 /// The node's own types can always be encoded.
 fn encoded(value: &impl Serialize) -> Result<Vec<u8>, redb::Error> {
@@ -26,8 +26,24 @@ pub(super) fn saved_upto(write: &WriteTransaction, unix_ms: u64) -> Result<(), r
     Ok(())
 }
 
-/// Records the number of this commit.
+/// Records the form of the content. A file of an earlier format has the present one from its first commit on: the builds that
+/// wrote the earlier format refuse it then.
+pub(super) fn form(write: &WriteTransaction) -> Result<(), redb::Error> {
+    let mut meta = write.open_table(META)?;
+    meta.insert("format", &FORMAT.to_le_bytes()[..])?;
+    meta.insert("protocol", &[bounds::PROTOCOL_VERSION][..])?;
+    drop(meta);
+    write.open_table(SHAPES)?;
+    write.open_table(PARTS)?;
+    write.open_table(ROWS)?;
+    write.open_table(ENTRIES)?;
+    write.open_table(CONTEXTS)?;
+    Ok(())
+}
+
+/// Records the number of this commit, and the form of the content.
 pub(super) fn seal(write: &WriteTransaction, seal: &Seal) -> Result<(), redb::Error> {
+    form(write)?;
     let mut meta = write.open_table(META)?;
     for (key, number) in [("lineage", seal.lineage), ("commit", seal.commit), ("committed", seal.at_ms)] {
         meta.insert(key, &number.to_le_bytes()[..])?;
@@ -47,6 +63,15 @@ pub(super) fn batch(write: &WriteTransaction, batch: &Batch) -> Result<(), redb:
                 }
                 let number = part(write, shape, actor, *extent)?;
                 rows(write, number, *after, batch)?;
+            }
+            Change::Entries { shape, anew, entries: changed, contexts: accounted } => {
+                if *anew {
+                    write.open_table(ENTRIES)?.retain_in(entries_of(shape.id().0), |_, _| false)?;
+                }
+                entries(write, shape, changed)?;
+                if let Some(accounted) = accounted {
+                    contexts(write, shape, accounted)?;
+                }
             }
         }
     }
@@ -104,13 +129,39 @@ fn rows(write: &WriteTransaction, number: u64, after: Version, batch: &[u8]) -> 
     split.map_err(|error| redb::Error::Corrupted(error.to_string()))
 }
 
-/// Removes a part, and the structure if it was the last one.
+/// Writes entries of a cache; `None` in place of an entry removes the key.
+pub(super) fn entries(
+    write: &WriteTransaction,
+    shape: &Shape,
+    changed: &[(Vec<u8>, Option<Vec<u8>>)],
+) -> Result<(), redb::Error> {
+    let id = shape.id().0;
+    let mut all = write.open_table(ENTRIES)?;
+    for (key, entry) in changed {
+        match entry {
+            Some(entry) => drop(all.insert((id, key.as_slice()), entry.as_slice())?),
+            None => drop(all.remove((id, key.as_slice()))?),
+        }
+    }
+    Ok(())
+}
+
+/// Records what the entries of a cache account for.
+pub(super) fn contexts(write: &WriteTransaction, shape: &Shape, contexts: &CacheContexts) -> Result<(), redb::Error> {
+    let id = shape.id().0;
+    write.open_table(SHAPES)?.insert(id, encoded(shape)?.as_slice())?;
+    write.open_table(CONTEXTS)?.insert(id, encoded(contexts)?.as_slice())?;
+    Ok(())
+}
+
+/// Removes a part, and the name of the structure if nothing else of it is saved.
 fn gone(write: &WriteTransaction, structure: StructureId, actor: &Actor) -> Result<(), redb::Error> {
     remove_part(write, structure, actor)?;
     let parts = write.open_table(PARTS)?;
     let mut left = parts.range((structure.0, "", 0)..)?;
     let next = left.next().transpose()?;
-    if next.is_none_or(|(key, _)| key.value().0 != structure.0) {
+    let is_cache = write.open_table(CONTEXTS)?.get(structure.0)?.is_some();
+    if !is_cache && next.is_none_or(|(key, _)| key.value().0 != structure.0) {
         write.open_table(SHAPES)?.remove(structure.0)?;
     }
     Ok(())

@@ -56,7 +56,7 @@ async fn exchange(shared: &Arc<Shared>, conn: &Proven) -> Result<Greeted, Ending
     let ours = shared.hello();
     let mut stream = conn.conn().open_uni().await.map_err(|error| conn.ending(&error))?;
     let payload = ours.encode().map_err(|error| Ending::local(format!("cannot write the hello: {error}")))?;
-    let header = frame::header(payload.len()).map_err(|error| Ending::local(error.to_string()))?;
+    let header = frame::header_of(version, payload.len()).map_err(|error| Ending::local(error.to_string()))?;
     let mut chunks = [bytes::Bytes::copy_from_slice(&header), payload];
     stream.write_all_chunks(&mut chunks).await.map_err(|error| Ending::local(error.to_string()))?;
     let mut frames = FrameReader::new(conn.conn().accept_uni().await.map_err(|error| conn.ending(&error))?);

@@ -141,7 +141,7 @@ impl Link {
     /// [hard bound](crate::bounds::OUTBOX_HARD), or the link is down.
     pub fn send(&self, payload: Bytes) -> Result<(), SendError> {
         let peer = || self.peer().clone();
-        frame::header(payload.len()).map_err(|source| SendError::Frame { peer: peer(), source })?;
+        frame::header_of(self.version(), payload.len()).map_err(|source| SendError::Frame { peer: peer(), source })?;
         self.0.outbox.push(payload).map_err(|error| match error {
             PushError::Closed => SendError::Closed { peer: peer() },
             PushError::Full(queued) => SendError::Full { peer: peer(), queued },

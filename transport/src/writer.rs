@@ -25,7 +25,7 @@ pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStrea
         };
         let frames = payloads.len();
         let bytes = payloads.iter().map(Bytes::len).sum();
-        join(&mut payloads, &mut chunks);
+        join(link.version(), &mut payloads, &mut chunks);
         if write_all(&link, &mut stream, &mut chunks).await.is_err() {
             return;
         }
@@ -53,12 +53,12 @@ async fn write_all(link: &Link, stream: &mut SendStream, mut chunks: &mut [Bytes
     Ok(())
 }
 
-/// Frames the payloads: short ones are joined into one chunk, long ones stay separate.
-fn join(payloads: &mut Vec<Bytes>, chunks: &mut Vec<Bytes>) {
+/// Frames the payloads in the protocol version of the link: short ones are joined into one chunk, long ones stay separate.
+fn join(version: u8, payloads: &mut Vec<Bytes>, chunks: &mut Vec<Bytes>) {
     let mut short = BytesMut::new();
     for payload in payloads.drain(..) {
         // The length was checked when the payload was queued.
-        let Ok(header) = frame::header(payload.len()) else { continue };
+        let Ok(header) = frame::header_of(version, payload.len()) else { continue };
         short.extend_from_slice(&header);
         if payload.len() <= COALESCE {
             short.extend_from_slice(&payload);
@@ -74,6 +74,8 @@ fn join(payloads: &mut Vec<Bytes>, chunks: &mut Vec<Bytes>) {
 
 #[cfg(test)]
 mod tests {
+    use tallymesh_schemas::bounds::PROTOCOL_VERSION;
+
     use super::*;
     use crate::frames::FrameDecoder;
 
@@ -82,7 +84,7 @@ mod tests {
         let sizes = [1, COALESCE, COALESCE + 1, 7, 100_000, 3];
         let payloads: Vec<Bytes> = sizes.iter().map(|size| Bytes::from(vec![b'x'; *size])).collect();
         let mut chunks = Vec::new();
-        join(&mut payloads.clone(), &mut chunks);
+        join(PROTOCOL_VERSION, &mut payloads.clone(), &mut chunks);
         assert_eq!(chunks.len(), 5, "two long payloads, and what is before, between and behind them");
         let mut decoder = FrameDecoder::default();
         let mut got = Vec::new();

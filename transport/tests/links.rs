@@ -5,7 +5,8 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Authority, Node, name, until};
+use common::{Authority, Node, Stranger, framed_as, hello_payload, name, until};
+use tallymesh_schemas::bounds::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use tallymesh_transport::{Event, MemberState};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +15,7 @@ async fn two_nodes_link_and_exchange_frames_in_order() {
     let mut a = Node::start(&authority, "a", 1, &[]);
     let mut b = Node::start(&authority, "b", 1, &[a.addr()]);
     let (to_b, to_a) = (a.up("b").await, b.up("a").await);
-    assert_eq!((to_b.incarnation().0, to_b.version(), to_b.advertised()), (1, 1, b.addr()));
+    assert_eq!((to_b.incarnation().0, to_b.version(), to_b.advertised()), (1, PROTOCOL_VERSION, b.addr()));
     let sizes = [1, 2, 4096, 4097, 70_000, 1 << 20];
     let payload = |round: usize, size: usize| Bytes::from(vec![round as u8; size]);
     for round in 0..20 {
@@ -35,6 +36,28 @@ async fn two_nodes_link_and_exchange_frames_in_order() {
     let counters = b.endpoint.counters();
     assert_eq!((counters.frames_in, counters.links_up, counters.links_down), (frames, 1, 0));
     assert_eq!(counters.bytes_in, 20 * sizes.iter().sum::<usize>() as u64);
+}
+
+/// A peer of the previous version refuses frames of a later one, so all frames on its link have its version.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_to_a_peer_of_the_previous_version_has_frames_of_that_version() {
+    let authority = Authority::new();
+    let mut a = Node::start(&authority, "a", 1, &[]);
+    let peer = Stranger::new(&authority, authority.issue(&["x"]), &format!("tallymesh/{PROTOCOL_VERSION_MIN}"));
+    let conn = peer.connect(&a).await.unwrap();
+    let mut stream = conn.open_uni().await.unwrap();
+    stream.write_all(&framed_as(PROTOCOL_VERSION_MIN, &hello_payload("x", 1))).await.unwrap();
+    let link = a.up("x").await;
+    assert_eq!(link.version(), PROTOCOL_VERSION_MIN);
+    link.send(Bytes::from_static(b"payload")).unwrap();
+    let mut received = conn.accept_uni().await.unwrap();
+    for _ in ["hello", "payload"] {
+        let mut header = [0; 4];
+        received.read_exact(&mut header).await.unwrap();
+        let len = tallymesh_schemas::frame::payload_len(header).unwrap();
+        assert_eq!(header[0], PROTOCOL_VERSION_MIN);
+        received.read_exact(&mut vec![0; len]).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -138,7 +138,8 @@ fn text(verified: &Verified) -> String {
     }
     for (member, object) in &verified.mismatched {
         text += &format!(
-            "  {object}: {member} has another kind for it, so it is not replicated: configure the same kind on both nodes\n"
+            "  {object}: {member} has another kind for it, or too old a build, so the two do not exchange it: configure the \
+             same kind on both nodes, or upgrade the older one\n"
         );
     }
     for unheld in &verified.unheld {

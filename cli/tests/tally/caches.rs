@@ -48,6 +48,15 @@ fn values_and_gauges_are_the_same_on_all_nodes() {
     reads(&mesh, first, &["cache", "show", "sessions"], &shown);
     let heading = "lazy, snapped cache 'sessions', view 'global'\n";
     assert_eq!(mesh.ask(first, &["cluster", "shared", "show", "sessions"]).ok(), format!("{heading}{shown}"));
+    let from = mesh.ask(first, &["cluster", "shared", "show", "sessions", "from", second]).ok();
+    let (heading, entries) = from.split_once('\n').unwrap();
+    assert!(heading.starts_with("lazy, snapped cache 'sessions', view '#ec1-"), "{heading}");
+    assert!(heading.ends_with("#relay-0-2'"), "{heading}");
+    assert_eq!(entries, format!("{:>40}: Grace\n", "user:8"));
+    let unknown = mesh.ask(first, &["cluster", "shared", "show", "sessions", "from", "relay-0-9"]).fails(2);
+    assert!(unknown.contains("nothing is known of node relay-0-9"), "{unknown}");
+    let refused = mesh.ask(first, &["count", "sessions", "user:8"]).fails(2);
+    assert!(refused.contains("\"sessions\" is a cache: read it with `tally cache get`"), "{refused}");
     let listed = mesh.ask(first, &["cluster", "shared", "list"]).ok();
     assert!(listed.contains(&format!("{:>30} [lazy, cache w/ snapshots]\n", "sessions")), "{listed}");
     assert!(listed.contains(&format!("{:>30} [lazy, gauge table w/ snapshots]\n", "gauge:logins")), "{listed}");
@@ -71,6 +80,21 @@ fn values_and_gauges_are_the_same_on_all_nodes() {
     reads(&mesh, second, &["gauge", "show", "logins"], "");
     let gauges = mesh.ask(first, &["--output", "csv", "gauge", "list"]).ok();
     assert_eq!(gauges, "name,entries,max_size,ttl,shared\nlogins,0,100,3600,true\n");
+}
+
+/// The entries of a run stay when it ends. They are still those of its node.
+#[test]
+fn the_entries_of_an_earlier_run_are_shown_as_those_of_its_node() {
+    let mut mesh = mesh();
+    let [first, second] = NODES;
+    assert_eq!(mesh.ask(second, &["cache", "set", "sessions", "user:8", "Grace"]).ok(), "");
+    reads(&mesh, first, &["cache", "get", "sessions", "user:8"], "Grace");
+    mesh.kill(second);
+    mesh.start(second, &[]);
+    mesh.wait_for_links();
+    let shown = || mesh.ask(first, &["cluster", "shared", "show", "sessions", "from", second]).ok();
+    assert!(shown().ends_with(&format!("{:>40}: Grace\n", "user:8")), "{}", shown());
+    reads(&mesh, second, &["cache", "get", "sessions", "user:8"], "Grace");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use crate::support::{Mesh, Process, SOON, command, eventually, tally};
 use rustix::process::Signal;
 use tallymesh_schemas::admin::{self, Answer, Request};
+use tallymesh_schemas::bounds::PROTOCOL_VERSION;
 use tallymesh_schemas::frame;
 
 #[test]
@@ -36,7 +37,7 @@ fn counting_and_asking() {
     let info = mesh.ask("relay-0-2", &["--output", "json", "cluster", "info"]).ok();
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert_eq!(info["advertised"], address.trim_end());
-    assert_eq!((&info["alive"], &info["links"], &info["protocol"]), (&2.into(), &1.into(), &1.into()));
+    assert_eq!((&info["alive"], &info["links"], &info["protocol"]), (&2.into(), &1.into(), &PROTOCOL_VERSION.into()));
     assert!(mesh.ask("relay-0-2", &["cluster", "info"]).ok().lines().next().unwrap().ends_with(" relay-0-2"));
 
     let members = mesh.ask("relay-0-2", &["cluster", "membership"]).ok();

@@ -54,7 +54,7 @@ fn a_state_is_inspected_exported_and_imported() {
     let shown = tally(&["state", "inspect", dir]).ok();
     for part in [
         "node          relay-0-1\n",
-        "format        1, of protocol 1\n",
+        "format        2, of protocol 2\n",
         "31 rows in 2 parts\n",
         "sessions",
         "gauge:opened",

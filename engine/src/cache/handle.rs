@@ -300,7 +300,7 @@ impl Cache {
 
     /// The latest run of a node that has written.
     pub fn latest(&self, node: &NodeName) -> Option<Actor> {
-        self.shared.map.read().seen().runs().filter(|(run, _)| run.node == *node).map(|(run, _)| run.clone()).last()
+        self.shared.map.read().latest(node).cloned()
     }
 
     /// The sum of the hashes of all live entries that expire never or after a time. Nodes that have taken in the same writes
@@ -358,6 +358,13 @@ impl Deref for CacheValue {
 
     fn deref(&self) -> &[u8] {
         self.bytes.get(self.start..).unwrap_or_default()
+    }
+}
+
+/// A value of its own, for example one that was loaded and could not be kept.
+impl From<Vec<u8>> for CacheValue {
+    fn from(value: Vec<u8>) -> Self {
+        Self { bytes: value.into(), start: 0 }
     }
 }
 

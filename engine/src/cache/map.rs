@@ -182,6 +182,13 @@ impl CacheMap {
         self.runs.get(entry.run).unwrap_or(&self.me)
     }
 
+    /// The latest run of a node that has written: one whose writes are counted, or one that an entry still names.
+    pub(crate) fn latest(&self, node: &NodeName) -> Option<&Actor> {
+        let counted = self.seen.runs().map(|(run, _)| run);
+        let named = self.runs.iter().map(|(run, _)| run);
+        counted.chain(named).filter(|run| run.node == *node).max()
+    }
+
     /// The number of this run's last write.
     pub(crate) fn head(&self) -> u64 {
         self.seen.reached(&self.me)

@@ -33,11 +33,18 @@ impl Replica {
         }
         let mut link = Link::new(now.mono, Arc::clone(&self.output.tally));
         link.unsent_tombstone = self.runs.contested(peer).cloned();
+        if protocol < CACHES_SINCE {
+            // A verification names what the two nodes do not exchange.
+            link.mismatched.extend(self.caches.iter().filter(|(_, held)| held.shared).map(|(id, _)| *id));
+        }
         self.peers.add(peer, link);
         self.timers.set(Timer::Digest(peer.clone()), now.mono);
         self.take_from_owner(peer);
         if protocol >= CACHES_SINCE {
             self.caches.link_up(peer);
+        } else {
+            // The link may replace one of a later version.
+            self.caches.link_down(peer);
         }
         self.set_life(now, peer, Life::Alive);
         // A node with a link is not an invented name.
@@ -120,4 +127,29 @@ impl Replica {
 /// Whether the changes of a structure that have waited are not sent in time.
 fn forgets_to_flush(held: &Held, now: Time) -> bool {
     canary::broken(Canary::FlushForgotten) && held.flushed_at.is_some_and(|at| at != now)
+}
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_schemas::{Class, Incarnation, StructureSpec};
+
+    use super::*;
+    use crate::replica::Config;
+    use crate::replica::verify::found::Outcome;
+
+    /// I14: a verification does not say "converged" of a cache that a link of version 1 does not exchange.
+    #[test]
+    fn a_verification_names_the_caches_that_a_link_does_not_exchange() {
+        let [a, b] = ["a", "b"].map(|name| NodeName::new(name).unwrap());
+        let mut replica = Replica::new(Config::default(), a, Incarnation(1));
+        let cache = replica.replicate_cache(StructureSpec::from(Class::Cache), Arc::new(|| ())).unwrap();
+        let now = Now { mono: Time(1), unix_ms: 1 };
+        replica.handle_link_up_with(now, &b, CACHES_SINCE - 1);
+        let nonce = replica.probe(now);
+        let found = replica.verification(nonce);
+        assert_eq!(found.mismatched, [(b.clone(), cache.spec().name.clone())]);
+        assert_eq!(found.outcome(), Outcome::NotConverged);
+        replica.handle_link_up_with(now, &b, CACHES_SINCE);
+        assert_eq!(replica.verification(nonce).mismatched, []);
+    }
 }

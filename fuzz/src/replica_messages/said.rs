@@ -34,7 +34,7 @@ impl Driven {
     }
 
     fn version(&self, which: Which, actor: &Actor, at: At) -> u64 {
-        let held = || self.structures[Self::at(which)].held().into_iter().find(|held| held.actor == *actor);
+        let held = || self.structure(which).held().into_iter().find(|held| held.actor == *actor);
         match at {
             At::Held => held().map_or(0, |held| held.applied.0),
             At::Start => 0,
@@ -45,7 +45,8 @@ impl Driven {
     fn id(&self, which: Which) -> StructureId {
         match which {
             Which::Unknown(n) => StructureId(u64::from(n)),
-            known => self.structures[Self::at(known)].id(),
+            Which::Cache => self.cache.id(),
+            known => self.structure(known).id(),
         }
     }
 
@@ -55,7 +56,7 @@ impl Driven {
             Fingerprint::Zero => Some(0),
             Fingerprint::Any(any) => Some(any),
             Fingerprint::Held => {
-                let held = self.structures[Self::at(which)].held();
+                let held = self.structure(which).held();
                 held.iter().find(|held| held.actor == *actor).map(|held| held.fingerprint)
             }
         }
@@ -75,6 +76,9 @@ impl Driven {
     }
 
     pub(super) fn said(&mut self, peer: &NodeName, said: &Said) {
+        if self.said_of_cache(peer, said) {
+            return;
+        }
         let mut rows_bytes = Vec::new();
         let message = match said {
             Said::Digest { .. } => self.digest(peer, said),
@@ -149,12 +153,17 @@ impl Driven {
         let Said::Digest { run, answers, complete, parts, tombstones } = said else { return Message::Goodbye };
         let name = |which: &Which| match which {
             Which::Unknown(_) => "unknown",
-            known => self.structures[Self::at(*known)].spec().name.as_str(),
+            Which::Cache => self.cache.spec().name.as_str(),
+            known => self.structure(*known).spec().name.as_str(),
         };
         let structures = parts.iter().map(|(which, mismatch, entries)| StructureDigest {
             structure: self.id(*which),
             name: name(which),
-            kind: if *mismatch { Kind::ThrottleTable } else { self.structures[Self::at(*which)].kind() },
+            kind: if *mismatch {
+                Kind::ThrottleTable
+            } else {
+                if matches!(which, Which::Cache) { Kind::Cache } else { self.structure(*which).kind() }
+            },
             entries: entries.iter().map(|entry| self.entry(peer, *which, entry)).collect(),
         });
         let tombstones = tombstones.iter().map(|(who, until)| {
@@ -174,7 +183,7 @@ impl Driven {
 
     /// A digest by which a peer tells its own head.
     fn announce(&mut self, peer: &NodeName, which: Which, actor: &Actor, have: u64) {
-        let structure = &self.structures[Self::at(which)];
+        let structure = self.structure(which);
         let entry = DigestEntry {
             actor: actor.clone(),
             since: Version::ZERO,
@@ -198,7 +207,7 @@ impl Driven {
             Rows::Sound(rows) => rows,
             Rows::Bytes(bytes) => return bytes.clone(),
         };
-        let kind = self.structures[Self::at(which)].kind();
+        let kind = self.structure(which).kind();
         let mut writer = RowWriter::new(Version(after));
         let mut version = after;
         for row in rows {

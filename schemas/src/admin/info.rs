@@ -307,7 +307,8 @@ pub struct Verified {
     pub unlinked: Vec<NodeName>,
     /// Members that are alive and need no link to the asking node. It reaches them through other nodes and did not ask them.
     pub beyond: Vec<NodeName>,
-    /// Members that have a different kind for an object. The nodes do not exchange this object with them.
+    /// Members that have a different kind for an object, or a build that is too old for it. The nodes do not exchange this object
+    /// with them.
     pub mismatched: Vec<(NodeName, String)>,
     /// What the asking node does not hold because it reached a bound.
     pub unheld: Vec<Unheld>,

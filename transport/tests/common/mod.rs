@@ -223,13 +223,20 @@ impl Stranger {
 
 /// A hello as the wire has it, with the header of its frame.
 pub fn hello(name: &str, incarnation: u64) -> Vec<u8> {
+    framed(&hello_payload(name, incarnation))
+}
+
+pub fn hello_payload(name: &str, incarnation: u64) -> Vec<u8> {
     let addr: SocketAddr = "127.0.0.1:9".parse().unwrap();
-    let payload = postcard::to_stdvec(&(name, incarnation, 1u64, addr, "test")).unwrap();
-    framed(&payload)
+    postcard::to_stdvec(&(name, incarnation, 1u64, addr, "test")).unwrap()
 }
 
 pub fn framed(payload: &[u8]) -> Vec<u8> {
-    let mut frame = tallymesh_schemas::frame::header(payload.len()).unwrap().to_vec();
+    framed_as(tallymesh_schemas::bounds::PROTOCOL_VERSION, payload)
+}
+
+pub fn framed_as(version: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = tallymesh_schemas::frame::header_of(version, payload.len()).unwrap().to_vec();
     frame.extend_from_slice(payload);
     frame
 }

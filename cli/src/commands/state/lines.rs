@@ -1,4 +1,5 @@
-//! A saved state as lines of JSON: the state, then each actor's rows of a structure, a line for the extent first.
+//! A saved state as lines of JSON: the state, then each actor's rows of a structure, a line for the extent first; and each
+//! cache, a line for what its entries account for first.
 
 use std::io::{BufRead, Read};
 
@@ -6,9 +7,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use tallymesh::NodeName;
+use tallymesh_schemas::entries::WireEntry;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
-use tallymesh_schemas::saved::{Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Class, Version, key};
+use tallymesh_schemas::saved::{CacheContexts, Extent, Facts, Part, Row, SavedEntry, Shape};
+use tallymesh_schemas::{Actor, Class, Kind, Version, key};
 
 /// Bytes of a line: more than the largest row needs.
 const LINE_BYTES: u64 = 1 << 20;
@@ -23,9 +25,30 @@ pub(super) enum Line {
     Part { structure: String, class: Class, actor: Actor, extent: Extent },
     /// A row. Keys and values are in base64; `text` is for people.
     Row(RowLine),
+    /// What the entries of a cache account for. The entries follow.
+    Cache { structure: String, class: Class, contexts: CacheContexts },
+    /// An entry of a cache, as a row.
+    Entry(EntryLine),
 }
 
-/// A row: totals, or an entry of a cache.
+/// The last write of a key of a cache.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct EntryLine {
+    /// The run that wrote it.
+    pub(super) actor: Actor,
+    /// The number of the write in that run.
+    number: u64,
+    key: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    stamp: u64,
+    expires_ms: u64,
+    /// `None` for a removal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+}
+
+/// A row: totals, or a write of a cache in a state of format 1.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct RowLine {
     slot: u32,
@@ -63,10 +86,39 @@ fn of_row(class: Class, row: &Row) -> Result<Line, String> {
     Ok(Line::Row(RowLine { slot: row.slot, version: row.version, key: STANDARD.encode(key), text, holds }))
 }
 
+/// The line of an entry.
+pub(super) fn entry(saved: &SavedEntry) -> Result<Line, String> {
+    let line = saved.read(|wire| EntryLine {
+        actor: saved.run().clone(),
+        number: wire.number,
+        key: STANDARD.encode(wire.key),
+        text: key::display(Kind::Cache, wire.key).ok(),
+        stamp: wire.stamp,
+        expires_ms: wire.expires_ms,
+        value: wire.value.map(|value| STANDARD.encode(value)),
+    });
+    line.map(Line::Entry).ok_or_else(|| "an entry is empty".to_owned())
+}
+
+/// The key of a line's entry, and the bytes of the entry.
+pub(super) fn to_entry(line: &EntryLine) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let key = bytes("key", &line.key)?;
+    let value = line.value.as_deref().map(|value| bytes("value", value)).transpose()?;
+    line.actor.incarnation.checked().map_err(|error| error.to_string())?;
+    let (number, stamp, expires_ms) = (line.number, line.stamp, line.expires_ms);
+    let wire = WireEntry { run: 0, number, stamp, key: &key, expires_ms, value: value.as_deref() };
+    let saved = SavedEntry::encode(&line.actor, &wire).map_err(|error| error.to_string())?;
+    // An entry within the bounds can be read again.
+    SavedEntry::decode(&saved).map_err(|error| error.to_string())?;
+    Ok((key, saved))
+}
+
+fn bytes(what: &str, text: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(text).map_err(|error| format!("{what} is not base64: {error}"))
+}
+
 /// The row of a line.
 pub(super) fn to_row(class: Class, line: &RowLine) -> Result<Row, String> {
-    let bytes =
-        |what: &str, text: &str| STANDARD.decode(text).map_err(|error| format!("{what} is not base64: {error}"));
     let key = bytes("key", &line.key)?;
     key::check_row(class, &key).map_err(|error| error.to_string())?;
     let value;

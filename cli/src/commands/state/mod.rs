@@ -1,16 +1,15 @@
 //! `tally state`: the saved state of a stopped node.
 
+mod import;
 mod lines;
 
-use std::io::{self, BufRead};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use tallymesh::StateError;
-use tallymesh::state::{Archive, FORMAT, Header, PartInfo};
-use tallymesh_schemas::bounds;
-use tallymesh_schemas::saved::Part;
+use tallymesh::state::{Archive, Header, PartInfo};
+use tallymesh_schemas::saved::{CacheContexts, Part, Shape};
 
 use crate::args::State;
 use crate::commands::info::duration;
@@ -24,7 +23,7 @@ pub(crate) fn run(command: State, format: Format) -> Result<(), Failure> {
     match command {
         State::Inspect { dir } => inspect(&dir, format),
         State::Export { dir } => export(&dir, format),
-        State::Import { dir } => import(&dir, format),
+        State::Import { dir } => import::run(&dir, format),
     }
 }
 
@@ -58,8 +57,8 @@ fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
         }))?,
         Format::Csv => {
             out.csv(&["structure", "class", "node", "incarnation", "have", "rows", "bytes"])?;
-            for PartInfo { shape, actor, extent, rows, bytes } in &parts {
-                let [run, have] = [actor.incarnation.0, extent.applied.0].map(|number| number.to_string());
+            for PartInfo { shape, actor, applied, rows, bytes, .. } in &parts {
+                let [run, have] = [actor.incarnation.0, applied.0].map(|number| number.to_string());
                 let [rows, bytes] = [rows, bytes].map(ToString::to_string);
                 out.csv(&[&shape.name, shape.class.name(), actor.node.as_str(), &run, &have, &rows, &bytes])?;
             }
@@ -110,9 +109,9 @@ fn as_json(part: &PartInfo) -> serde_json::Value {
         "class": part.shape.class.name(),
         "node": part.actor.node,
         "incarnation": part.actor.incarnation,
-        "since": part.extent.since,
-        "have": part.extent.applied,
-        "complete": part.extent.fingerprint.is_some(),
+        "since": part.since,
+        "have": part.applied,
+        "complete": part.complete,
         "rows": part.rows,
         "bytes": part.bytes,
     })
@@ -141,6 +140,9 @@ fn export(dir: &Path, format: Format) -> Result<(), Failure> {
     });
     failed.map_or(Ok(()), Err)?;
     read.map_err(refused)?;
+    for (cache, contexts) in archive.caches().map_err(refused)? {
+        write_cache(&mut out, &archive, cache, contexts)?;
+    }
     out.flush()
 }
 
@@ -151,76 +153,16 @@ fn write_part(out: &mut Out, part: Part) -> Result<(), Failure> {
     rows.iter().try_for_each(|row| out.json(row))
 }
 
-/// Why a state was not made.
-enum Bad {
-    State(StateError),
-    Line(usize, String),
-}
-
-impl From<StateError> for Bad {
-    fn from(error: StateError) -> Self {
-        Self::State(error)
-    }
-}
-
-/// Makes a saved state from lines of JSON.
-fn import(dir: &Path, format: Format) -> Result<(), Failure> {
-    let format = format.no_csv("state import")?;
-    let mut from = io::stdin().lock();
-    let imported = read_all(&mut from, dir).map_err(|bad| match bad {
-        Bad::State(error) => refused(error),
-        Bad::Line(at, what) => Failure::Input(format!("line {at}: {what}; nothing was written")),
-    })?;
-    let mut out = Out::open();
-    match format {
-        Format::Json => out.json(&json!({ "parts": imported.0, "rows": imported.1 }))?,
-        _ => out.line(format!("{} rows in {} parts", imported.1, imported.0))?,
-    }
-    out.flush()
-}
-
-fn read_all(from: &mut impl BufRead, dir: &Path) -> Result<(u64, u64), Bad> {
-    let (mut text, mut at) = (String::new(), 1);
-    let first = lines::next(from, &mut text).map_err(|what| Bad::Line(at, what))?;
-    let Some(Line::State { format, node, protocol, saved_ms, facts }) = first else {
-        return Err(Bad::Line(
-            1,
-            "the first line has to describe the state: use the output of `tally state export`".to_owned(),
-        ));
-    };
-    if format > FORMAT || protocol > bounds::PROTOCOL_VERSION {
-        return Err(Bad::Line(
-            1,
-            format!("format {format} is later than this version's, {FORMAT}: use a later version"),
-        ));
-    }
-    let mut count = (0, 0);
-    Archive::create(dir, &node, |filling| {
-        filling.facts(&facts, saved_ms)?;
-        let mut open: Option<(usize, Part)> = None;
-        loop {
-            at += 1;
-            let line = lines::next(from, &mut text).map_err(|what| Bad::Line(at, what))?;
-            match line {
-                Some(Line::Row(row)) => {
-                    let (_, part) = open.as_mut().ok_or_else(|| Bad::Line(at, "a row before any part".to_owned()))?;
-                    part.rows.push(lines::to_row(part.shape.class, &row).map_err(|what| Bad::Line(at, what))?);
-                    count.1 += 1;
-                    continue;
-                }
-                Some(Line::State { .. }) => return Err(Bad::Line(at, "a second state".to_owned())),
-                _ => {}
-            }
-            if let Some((at, part)) = open.take() {
-                filling.part(part).map_err(|error| Bad::Line(at, error.to_string()))?;
-                count.0 += 1;
-            }
-            let Some(Line::Part { structure, class, actor, extent }) = line else { return Ok(()) };
-            if actor.node == node && actor.incarnation > facts.incarnation {
-                return Err(Bad::Line(at, format!("a run of {node} that comes after the state's own")));
-            }
-            open = Some((at, lines::part(structure, class, actor, extent).map_err(|what| Bad::Line(at, what))?));
+fn write_cache(out: &mut Out, archive: &Archive, cache: Shape, contexts: CacheContexts) -> Result<(), Failure> {
+    let Shape { name, class } = cache.clone();
+    out.json(&Line::Cache { structure: name, class, contexts })?;
+    let mut failed = None;
+    let read = archive.each_entry(&cache, |entry| {
+        if failed.is_none() {
+            failed = lines::entry(&entry).map_err(Failure::Input).and_then(|line| out.json(&line)).err();
         }
-    })?;
-    Ok(count)
+        Ok(())
+    });
+    failed.map_or(Ok(()), Err)?;
+    read.map_err(refused)
 }

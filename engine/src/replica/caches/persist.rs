@@ -113,13 +113,14 @@ impl Replica {
 
     /// The cache of a saved part.
     fn saved_cache(&self, shape: &Shape) -> Result<Option<Cache>, RestoreError> {
-        let Some(held) = self.caches.get(shape.id()) else { return Ok(None) };
-        let spec = held.cache.spec();
+        let cache = self.caches.get(shape.id()).map(|held| held.cache.clone());
+        let structure = self.structures.get(&shape.id()).map(|held| held.structure.spec());
+        let Some(spec) = cache.as_ref().map(Cache::spec).or(structure) else { return Ok(None) };
         if spec.name.as_str() != shape.name || spec.class != shape.class {
             let (saved, configured) = (shape.class.name(), spec.class.name());
             return Err(RestoreError::Class { name: shape.name.clone(), saved, configured });
         }
-        Ok(Some(held.cache.clone()))
+        Ok(cache)
     }
 
     /// Restores the rows of a run in a cache, as builds of protocol version 1 saved them. They are saved again in the present

@@ -110,11 +110,11 @@ impl Replica {
         if delta.fingerprint.is_some()
             && matches!(applied, Applied::Advanced | Applied::Stale | Applied::Replaced)
             && let Some(link) = self.peers.links.get_mut(peer)
+            && link.asked.remove(&part)
+            && !parent
         {
-            if link.asked.remove(&part) && !parent {
-                // This was a single request. Later rows come from the owner, or on a new request.
-                self.peers.prune(peer, &part);
-            }
+            // This was a single request. Later rows come from the owner, or on a new request.
+            self.peers.prune(peer, &part);
         }
         Ok(())
     }

@@ -128,7 +128,7 @@ pub(crate) struct Link {
     pub(crate) behind: BTreeMap<StreamId, Behind>,
     /// Copies with the same applied version as this node's copy and another fingerprint.
     pub(crate) compared: BTreeMap<StreamId, Compared>,
-    /// Structures for which the peer has another kind or name.
+    /// Structures that are not exchanged with the peer: it has another kind or name for them, or a build that is too old.
     pub(crate) mismatched: BTreeSet<StructureId>,
     pub(crate) digest: Option<DigestRun>,
     full_at: Time,
@@ -181,7 +181,8 @@ impl Link {
             unsent_tombstone: None,
             completes: 0,
             ahead: BTreeSet::new(),
-            turn_of_caches: false,
+            // The first message of a link is a digest: it opens the link.
+            turn_of_caches: true,
             spoke: false,
             tally,
         }

@@ -20,7 +20,8 @@ pub struct Verification {
     /// Live nodes that this node reaches through other nodes, as is usual in large clusters. Copies of their rows were compared
     /// with each other. Only nodes with a link to them can check what they hold themselves.
     pub beyond: Vec<NodeName>,
-    /// Members that have another kind for a structure. The nodes do not exchange it.
+    /// Members that have another kind for a structure, or a build of a protocol version that is too old for it. The nodes do not
+    /// exchange it.
     pub mismatched: Vec<(NodeName, StructureName)>,
     /// What this node does not hold because a bound was reached.
     pub unheld: Vec<Unheld>,

@@ -94,9 +94,12 @@ impl Replica {
         }
         let mismatched =
             self.peers.links.iter().flat_map(|(peer, link)| link.mismatched.iter().map(move |id| (peer, id)));
-        found.mismatched = mismatched
-            .filter_map(|(peer, id)| Some((peer.clone(), self.structures.get(id)?.structure.spec().name.clone())))
-            .collect();
+        let spec = |id| {
+            let structure = self.structures.get(id).map(|held| held.structure.spec());
+            structure.or(self.caches.get(*id).map(|held| held.cache.spec()))
+        };
+        found.mismatched =
+            mismatched.filter_map(|(peer, id)| Some((peer.clone(), spec(id)?.name.clone()))).collect();
         self.note_unheld(&mut found);
         found
     }
