@@ -38,7 +38,7 @@ fn gauge(wire: &Wire, at: usize) -> Arc<GaugeCache> {
 
 fn add(wire: &mut Wire, at: usize, key: &[u8], n: i64) {
     gauge(wire, at).add(key, n, wire.now.mono).unwrap();
-    let now = wire.now;
+    let now = wire.now_at(at);
     wire.replicas[at].handle_changes(now);
 }
 
@@ -314,6 +314,23 @@ fn the_age_of_rows_outlives_their_owner() {
     assert_eq!((get(&wire, 0), get(&wire, 1)), (Some(5), Some(5)));
     wire.run(25);
     assert_eq!((get(&wire, 0), get(&wire, 1)), (None, None));
+}
+
+/// The clock of a node that hears no other node is an hour behind for some seconds. The node does not state that its rows are
+/// so old: the next node would take its entry for expired, and clear it for all.
+#[test]
+fn a_clock_that_is_behind_for_a_moment_makes_no_entry_old() {
+    let mut wire = gauges(&["a", "b"], 100, 0);
+    wire.down(0, 1);
+    wire.run(90);
+    wire.clock_off = Some((0, -3_600_000));
+    wire.run(2);
+    add(&mut wire, 0, KEY, 5);
+    wire.run(5);
+    wire.clock_off = None;
+    restart(&mut wire, 1);
+    wire.run(20);
+    assert_eq!(all(&wire), [Some(5); 2]);
 }
 
 /// What changes goes on living, also on a node that has just come.

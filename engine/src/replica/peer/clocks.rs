@@ -9,7 +9,7 @@ use std::time::Duration;
 use tallymesh_schemas::{NodeName, bounds};
 
 use crate::replica::peer::clock::{ClusterTime, PeerClock, Reading};
-use crate::time::{Now, Time, millis};
+use crate::time::{Now, millis};
 
 /// After so many digest intervals a reading is stale: the cluster's time does not use it.
 const STALE: u32 = 10;
@@ -33,8 +33,9 @@ pub(crate) struct Clocks {
     stale: Duration,
     /// The time that most of the known clocks show.
     cluster_time: Option<ClusterTime>,
-    /// The time of the last reading of a peer's clock, or else the first time that was known.
-    heard_at: Option<Time>,
+    /// The last moment at which something spoke for or against this node's wall clock: its first use, a reading of a peer's
+    /// clock, or a step of the wall clock.
+    tested: Option<Now>,
 }
 
 /// The change that a reading of a clock shows.
@@ -57,7 +58,7 @@ pub(crate) enum ClockChange {
 impl Clocks {
     pub(crate) fn new(digest_interval: Duration) -> Self {
         let stale = digest_interval.saturating_mul(STALE);
-        Self { readings: BTreeMap::new(), stale, cluster_time: None, heard_at: None }
+        Self { readings: BTreeMap::new(), stale, cluster_time: None, tested: None }
     }
 
     /// The link to a peer is down or new: its earlier reading does not count any more.
@@ -83,7 +84,7 @@ impl Clocks {
         let before = self.readings.get(peer).map_or(0, |reading| reading.beyond);
         let beyond = if off { before.saturating_add(1) } else { 0 };
         let ahead_ms = difference(unix_ms, now.unix_ms);
-        self.heard_at = Some(now.mono);
+        self.tested = Some(now);
         self.readings.insert(peer.clone(), Reading { unix_ms, at: now.mono, ahead_ms, beyond });
         match beyond {
             OFF => ClockChange::Off { by, ahead },
@@ -112,33 +113,45 @@ impl Clocks {
         clocks
     }
 
-    /// The value of [`Clocks::cluster_ms`], unless two clocks disagree and no third one decides.
-    pub(crate) fn certain_ms(&self, now: Now) -> Option<u64> {
-        self.agree(now, FOLLOW).then(|| self.cluster_ms(now))
+    /// The value of [`Clocks::cluster_ms`], if it is certain.
+    pub(crate) fn certain_ms(&mut self, now: Now) -> Option<u64> {
+        self.is_certain(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
     /// The time that decides when cache entries and tombstones expire: the cluster's time, or the earliest clock if two
-    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. While this node
-    /// knows no other clock, nothing expires until a minute after its start or after the last reading of another clock: the
-    /// result is 0.
+    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. So nothing expires
+    /// while this node knows only its own clock and cannot trust it: the result is 0.
     pub(crate) fn expiry_ms(&mut self, now: Now) -> u64 {
-        let heard_at = *self.heard_at.get_or_insert(now.mono);
-        let clocks = self.fresh(now);
-        let alone = clocks.len() < 2 && self.cluster_time.is_none();
-        if alone && now.mono.since(heard_at) <= bounds::MAX_DRIFT {
+        if self.is_untested(now) {
             return 0;
         }
+        let clocks = self.fresh(now);
         match clocks.first() {
-            Some(earliest) if !self.agree(now, bounds::MAX_DRIFT) => *earliest,
+            Some(earliest) if !agree(&clocks, bounds::MAX_DRIFT) => *earliest,
             _ => self.cluster_ms(now),
         }
     }
 
-    /// Whether there are enough clocks for a majority, or the known clocks differ by no more than `within`.
-    pub(crate) fn agree(&self, now: Now, within: Duration) -> bool {
-        let clocks = self.fresh(now);
-        let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
-        clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
+    /// Whether the value of [`Clocks::cluster_ms`] is certain: there are enough clocks for a majority, or the known clocks
+    /// differ by no more than `within`, and this node's own clock is not the only one that it can compare with nothing.
+    pub(crate) fn is_certain(&mut self, now: Now, within: Duration) -> bool {
+        !self.is_untested(now) && agree(&self.fresh(now), within)
+    }
+
+    /// Whether this node knows only its own clock, and has known it for less than a minute since its start, the last reading
+    /// of another clock, or a step of its wall clock. Such a clock may be wrong for a moment.
+    fn is_untested(&mut self, now: Now) -> bool {
+        let tested = *self.tested.get_or_insert(now);
+        let expected = tested.unix_ms.saturating_add(millis(now.mono.since(tested.mono)));
+        if Duration::from_millis(now.unix_ms.abs_diff(expected)) > bounds::MAX_DRIFT {
+            self.tested = Some(now);
+            return self.is_alone(now);
+        }
+        self.is_alone(now) && now.mono.since(tested.mono) <= bounds::MAX_DRIFT
+    }
+
+    fn is_alone(&self, now: Now) -> bool {
+        self.fresh(now).len() < 2 && self.cluster_time.is_none()
     }
 
     /// The wall clock, or the cluster's time if the wall clock is far off it.
@@ -147,6 +160,12 @@ impl Clocks {
         let off = |time: &u64| Duration::from_millis(time.abs_diff(now.unix_ms)) > FOLLOW;
         known.filter(off).unwrap_or(now.unix_ms)
     }
+}
+
+/// Whether there are enough clocks for a majority, or clocks in order differ by no more than `within`.
+fn agree(clocks: &[u64], within: Duration) -> bool {
+    let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
+    clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
 }
 
 fn difference(theirs: u64, ours: u64) -> i64 {

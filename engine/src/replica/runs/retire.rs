@@ -42,8 +42,8 @@ impl Replica {
     /// Continues the rounds of all caches.
     pub(crate) fn retire(&mut self, now: Now) {
         let Self { structures, runs, peers, .. } = self;
-        // With only two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
-        let certain = peers.clocks.agree(now, bounds::MAX_DRIFT);
+        // With one or two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
+        let certain = peers.clocks.is_certain(now, bounds::MAX_DRIFT);
         let clock = if certain { WallClock::Certain } else { WallClock::Doubtful };
         let expiry_ms = peers.clocks.expiry_ms(now);
         for (id, held) in structures.iter_mut().filter(|(_, held)| held.structure.is_cache()) {
