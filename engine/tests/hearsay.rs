@@ -310,6 +310,21 @@ fn tell_of_made_up(wire: &mut Wire, count: usize) {
     tell(wire, (0..count).map(|n| Actor::new(made_up(n), Incarnation(1))).collect(), Vec::new());
 }
 
+/// Names that a member makes up are not missing: a node that reaches all others reaches the whole cluster.
+#[test]
+fn made_up_names_are_not_missing() {
+    let mut wire = three();
+    tell_of_made_up(&mut wire, 5);
+    let reach = wire.replicas[1].reach();
+    assert_eq!((reach.alive, reach.known, reach.heard_of), (3, 3, 5));
+    // A node that has spoken is missing when it is dead.
+    down(&mut wire, 0, 1);
+    let (a, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Dead);
+    let reach = wire.replicas[1].reach();
+    assert_eq!((reach.alive, reach.known, reach.heard_of), (2, 3, 5));
+}
+
 /// A name that a member makes up goes no further than to those whom it tells it: who is honest does not pass it on.
 #[test]
 fn a_made_up_name_is_not_passed_on() {

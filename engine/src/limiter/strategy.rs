@@ -128,7 +128,7 @@ impl Limit {
                 Decision::Refused { after: None }
             }
             Strategy::Soft => {
-                let others = if self.reach.known <= 1 { Others::None } else { Others::Some };
+                let others = if self.reach.others() == 0 { Others::None } else { Others::Some };
                 from_whole(&mut self.whole, now, n, request, others)
             }
             Strategy::Hard(hard) => {

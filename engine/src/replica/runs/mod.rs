@@ -189,10 +189,18 @@ impl Runs {
 
     /// How many nodes this node reaches, as the membership reports.
     pub(crate) fn reach(&self) -> Reach {
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
-        let known = self.nodes.values().filter(|node| node.life != Life::Left);
-        let alive = known.clone().filter(|node| node.life != Life::Dead);
-        Reach { alive: number(alive.count()), known: number(known.count()), founders: true }
+        let mut reach = Reach::ALONE;
+        for node in self.nodes.values() {
+            match node.life {
+                Life::Left => {}
+                _ if node.is_only_heard_of() => reach.heard_of = reach.heard_of.saturating_add(1),
+                Life::Dead => reach.known = reach.known.saturating_add(1),
+                Life::Alive | Life::Suspect => {
+                    (reach.alive, reach.known) = (reach.alive.saturating_add(1), reach.known.saturating_add(1));
+                }
+            }
+        }
+        reach
     }
 
     /// Nodes that an operator has forgotten and of which no later run is known.

@@ -81,8 +81,8 @@ impl Replica {
         for (name, node) in self.runs.nodes.iter().filter(|(name, _)| !self.peers.links.contains_key(*name)) {
             let list = match node.life {
                 Life::Left => continue,
-                // A name that only another member's digests contain, and that the membership does not know, is not a member.
-                Life::Dead if node.reported_by.is_some() => continue,
+                // Such a name is not a member.
+                _ if node.is_only_heard_of() => continue,
                 Life::Dead => &mut found.dead,
                 Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
                 Life::Alive | Life::Suspect => &mut found.unlinked,
