@@ -82,15 +82,15 @@ impl Target {
     }
 
     /// A piece of the rows of `p`.
-    fn piece(&mut self, after: u64, upto: u64, floor: u64, fingerprint: Option<u64>, rows: &[WireRow<'_>]) {
-        self.delta("p", (after, upto), floor, fingerprint, rows);
+    fn piece(&mut self, after: u64, upto: u64, low_water: u64, fingerprint: Option<u64>, rows: &[WireRow<'_>]) {
+        self.delta("p", (after, upto), low_water, fingerprint, rows);
     }
 
     fn delta(
         &mut self,
         peer: &str,
         (after, upto): (u64, u64),
-        floor: u64,
+        low_water: u64,
         fingerprint: Option<u64>,
         rows: &[WireRow<'_>],
     ) -> usize {
@@ -103,7 +103,7 @@ impl Target {
             keys_complete: Version(0),
             after: Version(after),
             upto: Version(upto),
-            low_water: Version(floor),
+            low_water: Version(low_water),
             snapshot: false,
             fingerprint,
             rows: &writer.finish(),
@@ -320,7 +320,7 @@ fn a_late_piece_does_not_bring_back_what_is_gone() {
         let RowState::Live { key: Some(key), added, removed } = row.state else { return sum };
         sum.wrapping_add(row_hash(key_hash(key), &Row { added, removed, version: row.version }))
     });
-    // The first piece below the floor of 3, the delta of before, and the second piece.
+    // The first piece below the low-water mark of 3, the delta of before, and the second piece.
     target.piece(0, 1, 3, None, &[stays]);
     target.piece(0, 2, 0, None, &[stays, went]);
     target.piece(1, 4, 3, Some(fingerprint), &[came]);

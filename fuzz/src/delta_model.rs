@@ -78,7 +78,7 @@ struct Slot {
 struct Owner {
     slots: BTreeMap<u32, Slot>,
     head: u64,
-    floor: u64,
+    low_water: u64,
     /// Heads at which a peer was sent everything: it may be taken to know all keys up to there.
     sent: Vec<u64>,
     /// All rows that there ever were.
@@ -122,8 +122,8 @@ impl Owner {
 
     fn purge(&mut self, upto: u64) {
         let gone = |slot: &Slot| slot.key.is_none() && slot.row.version <= Version(upto);
-        let floor = self.slots.values().filter(|slot| gone(slot)).map(|slot| slot.row.version).max();
-        self.floor = self.floor.max(floor.unwrap_or_default().0);
+        let low_water = self.slots.values().filter(|slot| gone(slot)).map(|slot| slot.row.version).max();
+        self.low_water = self.low_water.max(low_water.unwrap_or_default().0);
         self.slots.retain(|_, slot| !gone(slot));
     }
 
@@ -163,7 +163,7 @@ impl Owner {
             keys_complete: Version(known),
             after: Version(after),
             upto: Version(upto),
-            low_water: Version(self.floor),
+            low_water: Version(self.low_water),
             snapshot,
             fingerprint: complete.then(|| self.fingerprint()),
             rows: &writer.finish(),
@@ -177,7 +177,7 @@ impl Owner {
     }
 
     fn answer(&mut self, want: &Want) {
-        let below = want.after > want.since && self.floor > want.after.0;
+        let below = want.after > want.since && self.low_water > want.after.0;
         let snapshot = want.snapshot || below;
         let after = if below && !want.snapshot { want.since } else { want.after };
         self.cursor = Cursor { since: want.since.0, known: want.since.0, after: after.0.min(self.head), snapshot };
@@ -188,7 +188,7 @@ impl Owner {
             actor: owner(),
             since: Version::ZERO,
             applied: Version(self.head),
-            low_water: Version(self.floor),
+            low_water: Version(self.low_water),
             fingerprint: self.fingerprint(),
             age_ms: Some(0),
         };

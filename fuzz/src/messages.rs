@@ -32,8 +32,8 @@ fn check_bounds(message: &Message<'_>, len: usize) {
             }
         }
         Message::Want(want) => assert!(want.since <= want.after && want.after <= bounds::VERSION),
-        Message::Delta(Delta { since, after, upto, low_water: floor, rows, .. }) => {
-            assert!(since <= after && after <= upto && *upto <= bounds::VERSION && *floor <= bounds::VERSION);
+        Message::Delta(Delta { since, after, upto, low_water, rows, .. }) => {
+            assert!(since <= after && after <= upto && *upto <= bounds::VERSION && *low_water <= bounds::VERSION);
             assert!(rows.len() <= len);
         }
         Message::Seen(seen) => {

@@ -118,7 +118,7 @@ fn verified(found: Verification, shared: &Shared) -> admin::Verified {
         object: finding.structure.to_string(),
         actor: finding.actor,
         member: finding.member,
-        have: finding.applied,
+        applied: finding.applied,
         head: finding.head,
         fault: match finding.fault {
             Fault::Lags => admin::Fault::Lags,
@@ -129,7 +129,7 @@ fn verified(found: Verification, shared: &Shared) -> admin::Verified {
     let unheld = |unheld| match unheld {
         NotHeld::Run { structure, actor } => admin::Unheld::Run { object: structure.to_string(), actor },
         NotHeld::Node { node } => admin::Unheld::Node { node },
-        NotHeld::Untold { structure } => admin::Unheld::Untold { object: structure.to_string() },
+        NotHeld::Unsent { structure } => admin::Unheld::Unsent { object: structure.to_string() },
     };
     admin::Verified {
         outcome,

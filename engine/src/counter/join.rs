@@ -145,23 +145,23 @@ impl Ledger {
 impl Joining<'_, '_> {
     pub(super) fn apply_next(&mut self, copies: &mut Copies, delta: &Delta<'_>) -> Result<Applied, ApplyError> {
         let rows = &mut copies.rows;
-        let (since, have) = (rows.since, rows.applied);
-        if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
-            if canary::broken(Canary::HaveBeyondJoined) {
+        let (since, applied) = (rows.since, rows.applied);
+        if (delta.after > applied && !canary::broken(Canary::GapApplied)) || delta.since < since {
+            if canary::broken(Canary::AppliedBeyondJoined) {
                 rows.applied = delta.after;
             }
-            return Ok(Applied::Gap { since, after: have, snapshot: false });
+            return Ok(Applied::Gap { since, after: applied, snapshot: false });
         }
         if !rows.follows(delta.low_water) {
             return Ok(Applied::Gap { since, after: since, snapshot: true });
         }
         if delta.keys_complete > delta.since.max(rows.keys_complete) && !canary::broken(Canary::GapApplied) {
             // A request from `after` on with no known keys makes the sender include the keys.
-            return Ok(Applied::Gap { since: have, after: have, snapshot: false });
+            return Ok(Applied::Gap { since: applied, after: applied, snapshot: false });
         }
         // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
         let again = self.views.shape.keeps_runs() && (self.source == Source::Other || !rows.without_value.is_empty());
-        if delta.upto > have || again {
+        if delta.upto > applied || again {
             if self.source == Source::Other {
                 // No probe answer that is under way covers these rows.
                 rows.doubted = 0;
@@ -171,11 +171,11 @@ impl Joining<'_, '_> {
             joined?;
         }
         rows.raise_low_water(delta.low_water);
-        let applied = if delta.upto > have { Applied::Advanced } else { Applied::Stale };
+        let outcome = if delta.upto > applied { Applied::Advanced } else { Applied::Stale };
         let Some(fingerprint) =
             delta.fingerprint.filter(|_| self.source == Source::Owner && delta.upto == rows.applied)
         else {
-            return Ok(applied);
+            return Ok(outcome);
         };
         if let Some(differs) = compare(rows, fingerprint) {
             return Ok(differs);
@@ -185,7 +185,7 @@ impl Joining<'_, '_> {
             // This staging copy began before the rows were confirmed.
             self.views.drop_copy(self.actor, &staging, Some(&copies.rows), self.keys);
         }
-        Ok(applied)
+        Ok(outcome)
     }
 
     /// Handles the change of an actor's row in a cell: if the row counts, updates the aggregates.

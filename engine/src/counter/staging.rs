@@ -147,7 +147,7 @@ impl Joining<'_, '_> {
         for (slot, state) in old.used() {
             let found = new.get(slot);
             // A slot that the new rows do not contain was retired, unless the snapshot would have had to contain it.
-            let retired = found.row.version == Version::ZERO && state.row.version <= new.floor;
+            let retired = found.row.version == Version::ZERO && state.row.version <= new.low_water;
             if state.row.version <= found.row.version || retired {
                 continue;
             }

@@ -9,7 +9,7 @@ use tallymesh_schemas::message::Message;
 use crate::wire::{Wire, config, is_delta, read, spec};
 
 /// b has the rows of a in pieces, and lacks one that moved on before its turn came; c knows an earlier state of that row, and
-/// is linked with b only, below the floor of what b has. They talk for a while. The least that c read for the row meanwhile,
+/// is linked with b only, below the low-water mark of what b has. They talk for a while. The least that c read for the row meanwhile,
 /// which always counted something.
 pub(crate) fn passed_on() -> (Wire, i64) {
     let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());

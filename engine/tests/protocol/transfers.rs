@@ -57,7 +57,7 @@ fn a_slot_with_another_key_is_not_taken_for_the_old_one() {
     }
 }
 
-/// I5. A replica that is built up in pieces below the floor does not have to start over with each piece.
+/// I5. A replica that is built up in pieces below the low-water mark does not have to start over with each piece.
 #[test]
 fn a_transfer_in_pieces_below_the_floor_ends() {
     let mut wire = Wire::with(&["a", "b"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
@@ -67,14 +67,14 @@ fn a_transfer_in_pieces_below_the_floor_ends() {
     wire.add_to(0, "gone", 1);
     wire.add_to(0, "gone", -1);
     wire.wait(15);
-    assert!(wire.structure(0).held()[0].low_water > Version(4), "the floor lies above the first piece");
+    assert!(wire.structure(0).held()[0].low_water > Version(4), "the low-water mark lies above the first piece");
     wire.up(0, 1);
     let took = wire.talk();
     wire.assert_same(0, 1);
     assert!(took < 20, "{took} messages");
 }
 
-/// The same for a snapshot: a replica that was away while rows went and the floor rose.
+/// The same for a snapshot: a replica that was away while rows went and the low-water mark rose.
 #[test]
 fn a_snapshot_in_pieces_below_the_floor_ends() {
     let mut wire = Wire::with(&["a", "b"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());

@@ -76,10 +76,10 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
         let held = wire.structure(at).held().into_iter().find(|held| held.actor == owner).unwrap();
         (held.since, held.applied, held.low_water)
     };
-    let (since, have, floor) = held(&wire, c);
+    let (since, have, low_water) = held(&wire, c);
     assert!(
-        since > Version(0) && floor > since,
-        "c began in the middle, {since}, and what went behind it is purged, {floor}"
+        since > Version(0) && low_water > since,
+        "c began in the middle, {since}, and what went behind it is purged, {low_water}"
     );
     wire.up(0, 1);
     for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
@@ -92,9 +92,9 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
         state: RowState::Live { key: Some(b"x"), added: 1, removed: 0 },
     });
     let rows = rows.finish();
-    let piece = Delta { upto: since, low_water: floor, rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
+    let piece = Delta { upto: since, low_water, rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
     wire.give(0, 1, &encoded(&Message::Delta(piece))).unwrap();
-    assert_eq!(held(&wire, 1), (Version(0), since, floor));
+    assert_eq!(held(&wire, 1), (Version(0), since, low_water));
     wire.down(0, 1);
     wire.down(0, c);
     for at in [1, c] {
@@ -103,7 +103,7 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
     }
     wire.up(1, c);
     wire.run(10);
-    assert_eq!(held(&wire, 1), (Version(0), have, floor));
+    assert_eq!(held(&wire, 1), (Version(0), have, low_water));
 }
 
 /// I5. Also when nobody on the way to the owner can be sure to have all there is, as the last rows came to them from somebody who

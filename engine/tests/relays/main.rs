@@ -121,7 +121,7 @@ fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
     wire.run(15);
     wire.add_to(0, "last", 1);
     wire.talk();
-    // c is below the floor of both. It asks b, and then a, which has gone on.
+    // c is below the low-water mark of both. It asks b, and then a, which has gone on.
     wire.up(1, 2);
     let mut pieces = Vec::new();
     for (owner_or_relay, last) in [(1, 3), (0, 2)] {
@@ -210,7 +210,7 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
         WireRow { slot, version: Version(version), state }
     };
     // b has not seen that "old" was retired, nor what is in its slot now, for that moves on. c has, and then hears nothing.
-    for (at, upto, floor, rows) in
+    for (at, upto, low_water, rows) in
         [(1, 12, 9, vec![row(0, 3, "old"), row(1, 12, "last")]), (2, 8, 0, vec![row(0, 8, "new")])]
     {
         wire.up(0, at);
@@ -223,7 +223,7 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
         rows.into_iter().for_each(|row| writer.push(row));
         let rows = writer.finish();
         let delta =
-            Delta { upto: Version(upto), low_water: Version(floor), rows: &rows, ..wire.delta_of(0, structure) };
+            Delta { upto: Version(upto), low_water: Version(low_water), rows: &rows, ..wire.delta_of(0, structure) };
         wire.give(0, at, &encoded(&Message::Delta(delta))).unwrap();
         wire.down(0, at);
     }

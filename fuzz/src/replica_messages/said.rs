@@ -67,7 +67,7 @@ impl Driven {
         DigestEntry {
             since: Version(since),
             applied: Version(since.saturating_add(entry.more.of(bounds::VERSION.0))),
-            low_water: Version(entry.floor.of(bounds::VERSION.0)),
+            low_water: Version(entry.low_water.of(bounds::VERSION.0)),
             fingerprint: self.fingerprint(which, &actor, entry.fingerprint).unwrap_or(0),
             age_ms: None,
             actor,
@@ -92,7 +92,7 @@ impl Driven {
             }
             Said::Delta { which, who, at, more, snapshot, fingerprint, rows } => {
                 let actor = self.actor(peer, *who);
-                let [since, known, after, floor] = at.map(|at| self.version(*which, &actor, at));
+                let [since, known, after, low_water] = at.map(|at| self.version(*which, &actor, at));
                 rows_bytes = self.rows(*which, rows, after);
                 Message::Delta(Delta {
                     structure: self.id(*which),
@@ -100,7 +100,7 @@ impl Driven {
                     keys_complete: Version(known.min(after)),
                     after: Version(after),
                     upto: Version(after.saturating_add(more.of(bounds::VERSION.0))),
-                    low_water: Version(floor),
+                    low_water: Version(low_water),
                     snapshot: *snapshot,
                     fingerprint: self.fingerprint(*which, &actor, *fingerprint),
                     rows: &rows_bytes,
@@ -115,7 +115,7 @@ impl Driven {
                 rows_bytes = self.rows(*which, &Rows::Sound(rows.clone()), after);
                 self.announce(peer, *which, &actor, upto);
                 let structure = self.id(*which);
-                let (since, known, floor, snapshot) = (0, 0, 0, false);
+                let (since, known, low_water, snapshot) = (0, 0, 0, false);
                 Message::Delta(Delta {
                     structure,
                     actor,
@@ -123,7 +123,7 @@ impl Driven {
                     keys_complete: Version(known),
                     after: Version(after),
                     upto: Version(upto),
-                    low_water: Version(floor),
+                    low_water: Version(low_water),
                     snapshot,
                     fingerprint,
                     rows: &rows_bytes,

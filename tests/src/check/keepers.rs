@@ -139,9 +139,9 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     // A link delivers in order, and the tombstone comes first. In this simulation a message can be lost on a link that stays
     // up. Then the process sends it again, unless it has ended by then, and in that case no running node knows of it.
     let lost = ["message lost", "message cut off"].iter().any(|mark| cluster.trace.marked(mark) > 0);
-    let untold = |run| lost && truth.is_over(run);
+    let unsent = |run| lost && truth.is_over(run);
     for actor in ours.iter().filter(|(_, held)| held.rows > 0).map(|(actor, _)| actor) {
-        if truth.run_of(actor).is_some_and(|run| !runs.insert(run) && !untold(run)) {
+        if truth.run_of(actor).is_some_and(|run| !runs.insert(run) && !unsent(run)) {
             say(format!("counts {actor} beside another run of the same process"));
         }
     }

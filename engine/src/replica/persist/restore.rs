@@ -170,7 +170,7 @@ impl Replica {
         // Only what comes before the first write that is too far ahead is joined, as from a peer.
         let upto = ahead.map_or(extent.applied, Version::previous);
         order.retain(|(version, _)| ahead.is_none() || *version <= upto);
-        let has = || held.structure.progress(actor).is_some_and(|have| have.have >= upto);
+        let has = || held.structure.progress(actor).is_some_and(|progress| progress.applied >= upto);
         if ahead.is_some() && (order.is_empty() || has()) {
             return Ok(Joined::Ahead);
         }
@@ -205,7 +205,7 @@ impl Replica {
 
 /// Saved rows of `(after, upto]` in the form in which a peer sends rows.
 fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
-    let Extent { since, low_water: floor, .. } = head.extent;
+    let Extent { since, low_water, .. } = head.extent;
     let (structure, actor) = (head.shape.id(), head.actor.clone());
     Delta {
         structure,
@@ -214,7 +214,7 @@ fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) 
         keys_complete: since,
         after,
         upto,
-        low_water: floor,
+        low_water,
         snapshot: false,
         fingerprint: None,
         rows,

@@ -27,12 +27,12 @@ impl Relay {
         let mut lacking = Vec::new();
         self.awaiting_values.retain(|part, waited| {
             let Some(held) = structures.get(&part.0) else { return false };
-            let Some(have) = held.structure.progress(&part.1) else { return false };
+            let Some(progress) = held.structure.progress(&part.1) else { return false };
             // If the actor has a staging copy, this node checks it when the snapshot is complete.
-            let Some(before) = held.structure.missing_value(&part.1) else { return have.staging.is_some() };
+            let Some(before) = held.structure.missing_value(&part.1) else { return progress.staging.is_some() };
             *waited += 1;
             if *waited >= PATIENCE {
-                lacking.push(Lacking { part: part.clone(), since: have.since, before, waited: *waited });
+                lacking.push(Lacking { part: part.clone(), since: progress.since, before, waited: *waited });
             }
             *waited < TRIES + PATIENCE
         });

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use tallymesh_schemas::message::{DigestEntry, Tombstone};
-use tallymesh_schemas::saved::{Facts, Known};
+use tallymesh_schemas::saved::{Facts, SavedNode};
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, OnDead, bounds};
 
 use crate::canary::{self, Canary};
@@ -212,7 +212,7 @@ impl Runs {
 
     /// Saved facts that are not rows: this run, the known nodes, and the tombstones.
     pub(crate) fn facts(&self) -> Facts {
-        let nodes = self.nodes.iter().map(|(name, node)| Known {
+        let nodes = self.nodes.iter().map(|(name, node)| SavedNode {
             name: name.clone(),
             incarnation: node.incarnation,
             left: node.life == Life::Left,

@@ -105,9 +105,9 @@ impl Replica {
             .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
             .chain(self.output.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
             .collect();
-        let untold = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
-        let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
-        found.unheld.extend(untold.map(|structure| Unheld::Untold { structure }));
+        let unsent = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
+        let unsent = self.structures.values().filter(unsent).map(|held| held.structure.spec().name.clone());
+        found.unheld.extend(unsent.map(|structure| Unheld::Unsent { structure }));
         found.more_unheld = self.output.unheld.more;
     }
 
@@ -143,11 +143,11 @@ impl Replica {
         // A run that has ended has no owner to ask.
         let owner = holders.get(&part.1.node).filter(|_| self.runs.is_current(&part.1));
         let Some(head) = owner.or(furthest) else { return };
-        let finding = |member: &NodeName, have, fault| Finding {
+        let finding = |member: &NodeName, applied, fault| Finding {
             structure: held.structure.spec().name.clone(),
             actor: part.1.clone(),
             member: member.clone(),
-            applied: have,
+            applied,
             head: head.applied,
             fault,
         };
