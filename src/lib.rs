@@ -119,7 +119,9 @@ pub use tallymesh_engine::replica::{
 };
 pub use tallymesh_engine::{Config as EngineConfig, Difference, Life};
 pub use tallymesh_schemas::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
-pub use tallymesh_transport::{BindError, Gate, Identity, IdentityError, Joining, Timings, Traffic};
+pub use tallymesh_transport::{
+    BindError, CertificateNameError, Gate, Identity, IdentityError, Joining, Timings, TlsError, Traffic,
+};
 
 // Counters.
 pub use changes::{Change, Changes};

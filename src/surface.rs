@@ -147,8 +147,8 @@ async fn throttles_that_programs_create_are_compared() {
     let n1 = builder("n1", second).seed(n0.listen_addr().to_string()).start().await.unwrap();
     let soft = |rate: &str| ThrottleSpec::new(rate.parse().unwrap(), Strength::Soft);
     let ours = soft("4/1s");
-    let burst = ThrottleSpec { rate: ours.rate.with_burst(9).unwrap(), ..ours };
-    let closed = ThrottleSpec { on_partition: OnPartition::FailClosed, ..ours };
+    let burst = ThrottleSpec::new(ours.rate.with_burst(9).unwrap(), Strength::Soft);
+    let closed = ours.with_on_partition(OnPartition::FailClosed);
     n0.create_throttle("campaign", ours).unwrap();
     for (theirs, there) in [(soft("5/1s"), "5/1000ms"), (burst, "burst=9"), (closed, "fail_closed")] {
         n1.create_throttle("campaign", theirs).unwrap();

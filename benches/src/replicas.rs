@@ -43,10 +43,8 @@ impl Mesh {
         for (i, name) in names.iter().enumerate() {
             let config = Config { seed: i as u64 + 1, ..Config::default() };
             let mut replica = Replica::new(config, name.clone(), Incarnation(1_700_000_000_000));
-            let spec = StructureSpec {
-                max_delay: Duration::ZERO,
-                ..StructureSpec::new(StructureName::new("bench").expect("a good name"), class)
-            };
+            let spec = StructureSpec::new(StructureName::new("bench").expect("a good name"), class)
+                .with_pace(Duration::ZERO, StructureSpec::MAX_PENDING);
             structures.push(replica.replicate(spec, Arc::new(|| ())).expect("the only structure"));
             for (_, peer) in names.iter().enumerate().filter(|(other, _)| *other != i && linked(i, *other)) {
                 replica.handle_link_up(now, peer);

@@ -41,7 +41,8 @@ impl Node {
         let name = NodeName::new(name).expect("a good name");
         let mut replica = Replica::new(Config { seed: 7, ..Config::default() }, name, Incarnation(1));
         let named = SeriesName::new("bench").expect("a good name");
-        let spec = SeriesSpec { max_delay: Duration::ZERO, ..SeriesSpec::new(named, Kind::CidrTree, 300, WINDOWS) };
+        let mut spec = SeriesSpec::new(named, Kind::CidrTree, 300, WINDOWS);
+        spec.max_delay = Duration::ZERO;
         let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("the only series");
         Self { replica, series, now }
     }

@@ -16,12 +16,9 @@ const KEY: &[u8] = b"k";
 
 fn gauges(names: &[&str], ttl: u64, max_elements: u64) -> Wire {
     let mut wire = Wire::new(names);
-    let spec = GaugeCacheSpec {
-        ttl: Duration::from_secs(ttl),
-        max_elements: NonZeroU64::new(max_elements),
-        max_delay: Duration::ZERO,
-        ..GaugeCacheSpec::new("g").unwrap()
-    };
+    let mut spec = GaugeCacheSpec::new("g").unwrap().with_ttl(Duration::from_secs(ttl));
+    spec.max_elements = NonZeroU64::new(max_elements);
+    spec.max_delay = Duration::ZERO;
     for replica in &mut wire.replicas {
         replica.replicate_gauge_cache(spec.clone(), Arc::new(|| ())).unwrap();
     }

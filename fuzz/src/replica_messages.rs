@@ -81,7 +81,8 @@ impl Driven {
         let mut replica = Replica::new(config, node("us"), Incarnation(FIRST_RUN));
         let [addresses, names] =
             [(Class::InboundCidr, true), (Class::OutboundDomains, false)].map(|(class, snapshot)| {
-                let spec = StructureSpec { snapshot, max_pending: 4, ..StructureSpec::from(class) };
+                let mut spec = StructureSpec::from(class).with_pace(StructureSpec::MAX_DELAY, 4);
+                spec.snapshot = snapshot;
                 replica.replicate(spec, Arc::new(|| ())).expect("two structures")
             });
         let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
@@ -91,7 +92,7 @@ impl Driven {
         let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("one series");
         let [window] = &series.windows()[..] else { panic!("one window is kept") };
         let bounds = Bounds { elements: NonZeroU64::new(5), bytes: None };
-        let spec = StructureSpec { bounds, ..StructureSpec::from(Class::Cache) };
+        let spec = StructureSpec::from(Class::Cache).with_bounds(bounds);
         let cache = replica.replicate(spec, Arc::new(|| ())).expect("a cache");
         let structures = [addresses, names, Arc::clone(window), cache];
         for peer in [0, 1] {

@@ -58,6 +58,7 @@ impl fmt::Display for SeriesName {
 /// The configuration of one series on a node. Nodes with different intervals for one series keep two series. A node that keeps
 /// fewer windows reads fewer of them; nodes report that difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SeriesSpec {
     /// Its name.
     pub name: SeriesName,

@@ -43,7 +43,7 @@ impl Kept {
     fn spec(self, rate: Rate) -> ThrottleSpec {
         let strength = if self == Self::Hard { Strength::Hard } else { Strength::Soft };
         let epsilon = if self == Self::Epsilon { 50 } else { ThrottleSpec::EPSILON };
-        ThrottleSpec { epsilon, ..ThrottleSpec::new(rate, strength) }
+        ThrottleSpec::new(rate, strength).with_epsilon(epsilon)
     }
 }
 

@@ -187,7 +187,8 @@ fn a_clock_far_ahead_does_not_win() {
 #[test]
 fn who_joins_gets_everything_or_what_comes() {
     for snapshot in [true, false] {
-        let spec = StructureSpec { snapshot, ..cache() };
+        let mut spec = cache();
+        spec.snapshot = snapshot;
         let mut cluster = cluster(1, &["a", "b", "c"]).caches([spec]).start();
         play(cluster.run_for(SECOND * 3));
         cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
@@ -244,7 +245,7 @@ fn the_oldest_goes_when_a_cache_is_full() {
     let elements = Bounds { elements: NonZeroU64::new(10), bytes: None };
     let bytes = Bounds { elements: None, bytes: NonZeroU64::new(100) };
     for bounds in [elements, bytes] {
-        let spec = StructureSpec { bounds, ..cache() };
+        let spec = cache().with_bounds(bounds);
         let mut cluster = cluster(1, &["a", "b", "c"]).caches([spec]).start();
         play(cluster.run_for(SECOND * 3));
         for key in 0..30 {

@@ -12,7 +12,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const NODES: [&str; 3] = ["a", "b", "c"];
 
 fn logins() -> SeriesSpec {
-    SeriesSpec { persist: true, ..series("logins", Kind::GaugeTable, 600, 3) }
+    series("logins", Kind::GaugeTable, 600, 3).persistent()
 }
 
 /// Three nodes with a cache, a series that persists and one that does not, that save every second.

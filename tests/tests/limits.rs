@@ -391,7 +391,7 @@ fn policies_in_a_partition() {
         ask(&mut cluster, SECOND * 15, &|_, _| 500).unwrap();
         ask(&mut cluster, SECOND * 10, &|_, _| 500).unwrap()
     };
-    let policy = |spec: ThrottleSpec, on_partition| run(ThrottleSpec { on_partition, ..spec });
+    let policy = |spec: ThrottleSpec, on_partition| run(spec.with_on_partition(on_partition));
     // (hard limits that fail open are beyond what the checker of hard limits allows)
     let got = policy(hard("200/1s"), OnPartition::FairShare);
     assert!((1900..=2010).contains(&got), "hard, fair share: {got}");

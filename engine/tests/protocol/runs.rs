@@ -11,7 +11,8 @@ use crate::wire::{Wire, config, is_delta, read, spec};
 /// A run that is void is not named to those who have rows of an earlier one: it has no rows, and nobody would drop it again.
 #[test]
 fn a_void_run_is_named_to_nobody() {
-    let spec = StructureSpec { class: Class::Cache, ..spec() };
+    let mut spec = spec();
+    spec.class = Class::Cache;
     let mut wire = Wire::with(&["a", "b", "c"], &config(), &spec);
     wire.up(0, 1);
     wire.up(1, 2);

@@ -12,7 +12,7 @@ use crate::wire::{Wire, config, encoded, is_delta, spec};
 /// I5. A node whose neighbours all began later than what it misses gets it all the same: they ask for it in their turn, up to the owner.
 #[test]
 fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
-    let spec = StructureSpec { snapshot: false, ..spec() };
+    let spec = spec().without_snapshot();
     let mut wire = Wire::with(&["a", "b", "c"], &config(), &spec);
     let owner = wire.replicas[0].actor().clone();
     wire.up(0, 1);
@@ -53,7 +53,7 @@ fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
 /// before, gives it what comes next.
 #[test]
 fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
-    let spec = StructureSpec { snapshot: false, ..spec() };
+    let spec = spec().without_snapshot();
     let config = Config { retention: Duration::from_secs(3), ..config() };
     let mut wire = Wire::with(&["a", "b", "c"], &config, &spec);
     wire.up(0, 1);
@@ -110,7 +110,7 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
 /// began in the middle: what takes nothing away is taken.
 #[test]
 fn what_was_before_comes_from_who_cannot_say_that_it_is_all() {
-    let spec = StructureSpec { snapshot: false, ..spec() };
+    let spec = spec().without_snapshot();
     let mut wire = Wire::with(&["a", "early", "behind"], &config(), &spec);
     let owner = wire.replicas[0].actor().clone();
     let knows = |wire: &mut Wire, n: usize| {

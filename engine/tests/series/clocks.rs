@@ -167,11 +167,10 @@ fn what_was_counted_ahead_is_there_when_its_window_comes() {
 fn a_window_that_was_dropped_is_not_written_anew() {
     let mut wire = wire(&["a", "b"]);
     // b keeps more windows than a.
-    let long = SeriesSpec {
-        max_delay: Duration::ZERO,
-        ..SeriesSpec::new(SeriesName::new("long").unwrap(), Kind::GaugeTable, 10, 30)
-    };
-    let short = SeriesSpec { windows: 3, ..long.clone() };
+    let mut long = SeriesSpec::new(SeriesName::new("long").unwrap(), Kind::GaugeTable, 10, 30);
+    long.max_delay = Duration::ZERO;
+    let mut short = long.clone();
+    short.windows = 3;
     let now = wire.now;
     let kept: Vec<_> = [short, long]
         .into_iter()

@@ -127,8 +127,8 @@ fn keepers(names: &[&str]) -> Wire {
 }
 
 fn keep(wire: &mut Wire, at: usize) {
-    let spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, 10, 3);
-    let spec = SeriesSpec { max_delay: Duration::ZERO, ..spec };
+    let mut spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, 10, 3);
+    spec.max_delay = Duration::ZERO;
     let now = wire.now;
     wire.replicas[at].replicate_series(now, spec, Arc::new(|| ())).unwrap();
 }
