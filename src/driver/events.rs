@@ -2,6 +2,7 @@
 
 use tallymesh_engine::{Life, Now};
 use tallymesh_schemas::NodeName;
+use tallymesh_schemas::message::Message;
 use tallymesh_transport::{Event, LinkId, MemberState};
 
 use crate::driver::{BATCH, Driver};
@@ -73,13 +74,14 @@ impl Driver {
 
     fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
         let Some(link) = self.links.get(peer).filter(|link| link.id() == id) else { return };
-        if !self.topology.takes(now.mono, peer, payload) {
+        let message = Message::decode(payload);
+        if !self.topology.takes(now.mono, peer, &message) {
             return;
         }
         if !self.replica.is_linked(peer) {
             self.replica.handle_link_up(now, peer);
         }
-        if let Err(error) = self.replica.handle_message(now, peer, payload) {
+        if let Err(error) = self.replica.handle_decoded(now, peer, message) {
             self.reports.refused(now, peer, &error);
             link.close(&error.to_string());
             self.disconnected(peer, error.to_string());
