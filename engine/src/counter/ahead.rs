@@ -25,7 +25,7 @@ impl Structure {
     /// Returns the first write of a delta whose stamp is further ahead of this node's clock than allowed; `None` when there
     /// is none.
     pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Ahead> {
-        if !self.shape.is_cache() || canary::broken(Canary::FutureTaken) {
+        if !self.shape.is_cache() || !future_is_refused() {
             return None;
         }
         let time = self.time(unix_ms);
@@ -46,4 +46,9 @@ impl Structure {
         }
         None
     }
+}
+
+/// Returns whether writes from clocks far ahead are refused.
+fn future_is_refused() -> bool {
+    !canary::broken(Canary::FutureTaken)
 }

@@ -80,7 +80,7 @@ impl Joining<'_, '_> {
 
     /// Decides whether the staging copy `new` can replace the rows after a delta.
     fn end(&self, rows: &ActorRows, new: &mut ActorRows, delta: &Delta<'_>) -> End {
-        let early = canary::broken(Canary::SnapshotSwappedEarly);
+        let early = swaps_early();
         let fingerprint = delta.fingerprint.or(early.then(|| new.fingerprint()));
         let Some(fingerprint) = fingerprint.filter(|_| early || new.applied >= rows.applied) else {
             // No fingerprint confirms that the copy is complete, but it may hold more than the earlier rows.
@@ -162,4 +162,9 @@ impl Joining<'_, '_> {
             }
         }
     }
+}
+
+/// Returns whether a part of a snapshot may replace the earlier rows.
+fn swaps_early() -> bool {
+    canary::broken(Canary::SnapshotSwappedEarly)
 }

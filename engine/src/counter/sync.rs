@@ -9,7 +9,6 @@ use tallymesh_schemas::bound;
 use tallymesh_schemas::message::{Delta, DigestEntry, SeenEntry};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
-use crate::canary::{self, Canary};
 use crate::counter::actors::Copies;
 use crate::counter::join::{Applied, ApplyError, Source};
 use crate::counter::journal::Mark;
@@ -18,7 +17,7 @@ use crate::counter::runs::{Dropped, Turn};
 use crate::counter::structure::Structure;
 use crate::counter::watch::ChangeSink;
 use crate::primitive::Ordering;
-use crate::rows::actor_rows::{ActorRows, Cut};
+use crate::rows::actor_rows::{ActorRows, Cut, is_above_low_water};
 use crate::rows::span::Span;
 use crate::time::Time;
 
@@ -181,8 +180,7 @@ impl Structure {
         let ledger = self.ledger.read();
         let actor_rows = ledger.actors().get(actor)?;
         let after = wanted.cursor;
-        let below =
-            after > since && actor_rows.low_water > after.max(low_water) && !canary::broken(Canary::LowWaterIgnored);
+        let below = after > since && !is_above_low_water(after.max(low_water), actor_rows.low_water);
         let start = if below && !wanted.snapshot { Start { cursor: since, snapshot: true } } else { wanted };
         let from = if start.snapshot { since } else { start.cursor };
         if from < actor_rows.since {

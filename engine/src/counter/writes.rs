@@ -192,7 +192,7 @@ impl Ledger {
             };
             match self.views.registers.get(*id) {
                 Some(register) if register.is_of(self.actor(), &own.get(slot).row) => {
-                    let early = canary::broken(Canary::RemovalForgotten) || canary::broken(Canary::RoundsSkipped);
+                    let early = !removals_wait_for_all() || rounds_are_skipped();
                     if !settled(register) && !early {
                         continue;
                     }
@@ -236,4 +236,14 @@ impl Ledger {
         self.views.registers.needless.remove(&id);
         self.views.drop_if_unused(id, keys);
     }
+}
+
+/// Returns whether a removal is retired only when every node has reported everything that the removal supersedes.
+pub(crate) fn removals_wait_for_all() -> bool {
+    !canary::broken(Canary::RemovalForgotten)
+}
+
+/// Returns whether winners without a live value are retired at the end of their first round.
+pub(crate) fn rounds_are_skipped() -> bool {
+    canary::broken(Canary::RoundsSkipped)
 }

@@ -90,6 +90,17 @@ pub(crate) struct Cut {
     pub(crate) rows: Vec<u8>,
 }
 
+/// Returns whether a copy that knows retirements up to `retired` can continue with a delta of a sender with this low-water
+/// mark. Below the mark it needs a snapshot.
+pub(crate) fn is_above_low_water(retired: Version, low_water: Version) -> bool {
+    low_water <= retired || canary::broken(Canary::LowWaterIgnored)
+}
+
+/// Returns whether a replica that knows the keys of the rows created in `known` knows the key of a row created at `born`.
+fn knows_key(known: Span, born: Version) -> bool {
+    born > known.since && (born <= known.upto || canary::broken(Canary::KeyOmitted))
+}
+
 fn hash_id(id: CellId) -> u64 {
     u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
@@ -277,9 +288,7 @@ impl ActorRows {
     /// Returns whether rows from a sender that has purged retirements up to `low_water` can follow the rows held here. If
     /// not, this copy may hold rows that were retired since, and no peer would report that.
     pub(crate) fn follows(&self, low_water: Version) -> bool {
-        self.applied == self.since
-            || low_water <= self.applied.max(self.low_water)
-            || canary::broken(Canary::LowWaterIgnored)
+        self.applied == self.since || is_above_low_water(self.applied.max(self.low_water), low_water)
     }
 
     /// Lowers the low-water mark after a join of rows whose sender knew retirements at least up to `upto`. A sender that
@@ -351,8 +360,7 @@ impl ActorRows {
                 break;
             }
             upto = state.row.version;
-            let omitted = state.born > known.since && (state.born <= known.upto || canary::broken(Canary::KeyOmitted));
-            let key = (state.is_live() && !omitted).then(|| cells.key_of(state.cell));
+            let key = (state.is_live() && !knows_key(known, state.born)).then(|| cells.key_of(state.cell));
             rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref(), registers) });
         }
         Some(Cut {

@@ -110,7 +110,7 @@ impl Registers {
         self.clock.observe(new.stamp);
         let loses = |old: &Register| {
             let found = old.is_lost() && !new.is_lost() && (old.stamp, old.content) == (new.stamp, new.content);
-            old.order() >= new.order() && !found && !canary::broken(Canary::ArrivalWins)
+            is_later(old, &new) && !found
         };
         if self.get(id).is_some_and(loses) {
             return false;
@@ -243,3 +243,8 @@ fn hash_id(id: CellId) -> u64 {
 
 /// Number of expired values that one sweep removes at most.
 const SPENT: usize = 1 << 16;
+
+/// Returns whether `old` wins over `new` by its order, whichever arrives first.
+fn is_later(old: &Register, new: &Register) -> bool {
+    old.order() >= new.order() && !canary::broken(Canary::ArrivalWins)
+}

@@ -3,7 +3,7 @@
 use tallymesh_schemas::Version;
 use tallymesh_schemas::message::DigestEntry;
 
-use crate::canary::{self, Canary};
+use crate::counter::join::owners_fingerprint_is_compared;
 use crate::counter::sync::Progress;
 use crate::replica::runs::life::RunStatus;
 use crate::replica::stream::StreamId;
@@ -75,9 +75,4 @@ impl Comparison<'_> {
     pub(crate) fn differs_without_owner(&self) -> bool {
         !self.owner_linked && self.is_whole() && !self.is_same()
     }
-}
-
-/// Whether this node compares its copy with the fingerprint that the owner states (I3).
-fn owners_fingerprint_is_compared() -> bool {
-    !canary::broken(Canary::FingerprintUnchecked)
 }

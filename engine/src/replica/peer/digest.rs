@@ -95,7 +95,7 @@ impl Replica {
     fn confirm(&mut self, now: Now, owner: &Actor) {
         let Some(link) = self.peers.links.get(&owner.node) else { return };
         for (id, held) in &self.structures {
-            let head = link.said_have(*id, owner);
+            let head = link.peer_applied(*id, owner);
             held.structure.confirm(owner, head, now.mono);
         }
     }

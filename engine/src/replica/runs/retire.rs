@@ -15,11 +15,11 @@
 use tallymesh_schemas::message::Seen;
 use tallymesh_schemas::{NodeName, StructureId, bounds};
 
-use crate::counter::writes::WallClock;
+use crate::counter::writes::{WallClock, removals_wait_for_all};
 use crate::replica::Replica;
 use crate::replica::peer::Peers;
 use crate::replica::runs::Runs;
-use crate::replica::runs::round::{self, Round};
+use crate::replica::runs::round::Round;
 use crate::replica::stream::Vector;
 use crate::time::Now;
 
@@ -58,7 +58,7 @@ impl Replica {
 
 /// The reports of all other nodes about a cache; `None` if one of them is missing.
 fn vectors<'a>(runs: &Runs, peers: &'a Peers, id: StructureId) -> Option<Vec<&'a Vector>> {
-    if !round::waits_for_all() {
+    if !removals_wait_for_all() {
         return Some(Vec::new());
     }
     let mut vectors = Vec::new();

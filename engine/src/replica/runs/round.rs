@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use tallymesh_schemas::message::SeenEntry;
 use tallymesh_schemas::{Actor, Version};
 
-use crate::canary::{self, Canary};
 use crate::counter::structure::Structure;
-use crate::counter::writes::OwnRow;
+use crate::counter::writes::{OwnRow, removals_wait_for_all, rounds_are_skipped};
 use crate::replica::stream::Vector;
 
 /// The maximum number of rows in one round.
@@ -33,10 +32,10 @@ impl Round {
         let ours = structure.vector();
         let (mut known, mut alone) = (Vec::new(), Vec::new());
         if let Some(round) = round {
-            if waits_for_all() && !is_over(&round.cut, &ours, others) {
+            if removals_wait_for_all() && !is_over(&round.cut, &ours, others) {
                 return Some(round);
             }
-            if skips_rounds() {
+            if rounds_are_skipped() {
                 structure.retire(&[], &round.final_rows);
             }
             let still = structure.retire(&round.dominated, &round.alone);
@@ -77,14 +76,4 @@ fn is_over(cut: &BTreeMap<Actor, Version>, ours: &Vector, others: &[&Vector]) ->
         let all_whole = || whole(own) && entries().all(|entry| entry.is_some_and(|entry| whole(entry) || same(entry)));
         *cut == Version::ZERO || all_whole() || all_same()
     })
-}
-
-/// Whether a round ends only when every node has reported everything up to its cut.
-pub(crate) fn waits_for_all() -> bool {
-    !canary::broken(Canary::RemovalForgotten)
-}
-
-/// Whether winners without a live value are retired at the end of their first round.
-fn skips_rounds() -> bool {
-    canary::broken(Canary::RoundsSkipped)
 }
