@@ -161,7 +161,9 @@ impl Case {
         let rate = RATE.parse().expect("a rate");
         let cluster = Builder::new(15 + self.nodes as u64)
             .nodes(names.clone())
-            .structures([StructureSpec { max_delay: self.pace() / 10, ..spec(TABLE, Class::SharedNamedThrottles) }])
+            .structures([
+                spec(TABLE, Class::SharedNamedThrottles).with_pace(self.pace() / 10, StructureSpec::MAX_PENDING)
+            ])
             .config(quick_config())
             .timing(Timing { audit_every: if self.nodes > FOUNDERS { 100_000 } else { 1000 }, ..Timing::default() })
             .conditions(Conditions { lose: 100, ..Conditions::default() })
