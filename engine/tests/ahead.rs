@@ -24,7 +24,7 @@ fn row_of_b(wire: &Wire, version: u64, stamp: Stamp, value: &[u8]) -> Vec<u8> {
 /// Two nodes have a row with the same write. The second one gives it an earlier stamp, because its clock was set back. The
 /// write of the first node still stands: if both nodes took the other's row for the needed one, both would retire theirs.
 #[test]
-fn a_write_that_another_row_states_stays_when_its_owner_takes_it_back() {
+fn a_write_in_a_second_row_stays_when_its_owner_changes_the_stamp() {
     let mut wire = cache_wire(&["a", "b"]);
     set(&mut wire, 0, KEY, b"value");
     let entry = |wire: &Wire| cache(wire, 0).entry(KEY, wire.now.unix_ms).map(|entry| (entry.stamp, entry.actor));

@@ -167,9 +167,9 @@ fn scattered_vacant_rows_take_little_memory() {
     }
 }
 
-/// A slot that comes and goes and goes again leaves one trace, however often it is told.
+/// A slot becomes used and vacant again and again. The replica keeps one trace of it, however often the peer sends the rows.
 #[test]
-fn vacant_rows_told_again_and_again_take_little_memory() {
+fn repeated_vacant_rows_take_little_memory() {
     let mut target = Target::new();
     let before = target.structure.bytes();
     let vacant = |n: u64| WireRow { slot: (n % 3) as u32, version: Version(n + 1), state: RowState::Vacant };
@@ -263,10 +263,10 @@ fn no_tombstone_takes_the_last_run() {
     }
 }
 
-/// What a node's later run has taken over is void, and the node is not gone: only an operator says that, and hard limits
-/// go by it (I9).
+/// A node's later run states the counts of the earlier run again. The earlier run is void, and the node is not gone. Only an
+/// operator can declare a node gone, and hard limits rely on that (I9).
 #[test]
-fn a_node_that_goes_on_as_another_run_is_not_forgotten() {
+fn a_renewed_node_does_not_count_as_forgotten() {
     let mut target = Target::new();
     target.rows("q", 1, &[live(0, 1, "a.example", 3)]);
     let run = actor("q").incarnation;

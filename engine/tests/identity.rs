@@ -159,10 +159,10 @@ fn a_node_gets_back_from_the_highest_run_that_others_can_claim() {
     assert!(wire.replicas[forgetful].actor().incarnation > driven_to);
 }
 
-/// I1. A process that knows nothing hears of a run of its name, and an earlier process has heard of the same run before: they
-/// continue as different runs, so nobody takes the rows of the one for those of the other.
+/// I1. A process without saved state learns of a run of its name. An earlier process learned of the same run before. The two
+/// continue as different runs, so no node confuses their rows.
 #[test]
-fn processes_that_hear_of_the_same_run_continue_as_different_runs() {
+fn processes_that_learn_of_the_same_run_continue_as_different_runs() {
     let mut wire = Wire::new(&["a", "b"]);
     let (config, spec) = (wire::config(), wire::spec());
     let heard_of = Incarnation(wire.now.unix_ms + 1_000_000);

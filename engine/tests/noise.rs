@@ -111,7 +111,7 @@ impl Target {
 }
 
 #[test]
-fn rows_that_nobody_asked_for_are_reported_once_and_then_counted() {
+fn rows_without_a_request_are_reported_once_and_then_counted() {
     let mut target = Target::new(Class::OutboundDomains);
     (0..20_000).for_each(|_| target.unasked());
     let events = target.events();

@@ -134,10 +134,10 @@ fn what_is_taken_back_is_read() {
     replica.structures().iter().for_each(|structure| structure.audit().unwrap());
 }
 
-/// A node hears that it was forgotten while it was away. What it had saved goes, because the others have not waited for it
-/// with what they retire; what it has written since, as a run that nobody has forgotten, is its own, and stays.
+/// A node learns that an operator forgot it while it was away. The node drops its saved writes, because the other nodes did
+/// not wait for it before they retired rows. Its new run is not forgotten, so its later writes stay.
 #[test]
-fn who_was_forgotten_while_away_keeps_what_it_has_written_since() {
+fn a_node_that_was_forgotten_while_away_keeps_its_later_writes() {
     let mut before = replica(7);
     set(&before, "k", "v");
     set(&before, "both", "old");
@@ -155,10 +155,11 @@ fn who_was_forgotten_while_away_keeps_what_it_has_written_since() {
     assert!(entries.iter().all(|entry| entry.actor == run), "and tells of it");
 }
 
-/// A node hears that another one was forgotten while it was away. What it had saved of that one goes, because who was there has
-/// taken it over; what that one has told it since may be known nowhere else, and stays.
+/// A node learns that an operator forgot another node while this node was away. This node drops its saved rows of the
+/// forgotten node, because the present nodes took them over. Rows that the forgotten node sent later may exist only here, so
+/// this node republishes them.
 #[test]
-fn what_the_forgotten_have_told_since_is_taken_over() {
+fn a_node_republishes_later_writes_of_a_node_that_was_forgotten_meanwhile() {
     let mut before = replica(7);
     set(&before, "k", "v");
     let saved = part(&saved(&mut before), "sessions");

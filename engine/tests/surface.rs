@@ -22,7 +22,7 @@ fn address(text: &str) -> Vec<u8> {
 /// A watch reports every key that changes, on whichever node. It keeps at most as many as it was made for, and reports how many
 /// it lost.
 #[test]
-fn a_watch_tells_of_changes_and_of_those_it_lost() {
+fn a_watch_reports_changes_and_how_many_it_lost() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.talk();
@@ -117,7 +117,7 @@ fn structures_that_cannot_be_are_refused() {
 
 /// A node that learns of a later run of its own name renews as a still later run, and keeps its counts.
 #[test]
-fn a_run_that_is_superseded_goes_on_as_a_later_one() {
+fn a_node_with_a_superseded_run_renews_as_a_later_run() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.add_to(0, "k", 3);

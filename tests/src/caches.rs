@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_back_and_may_be_gone_counts_again_once_a_row_tells_it() {
+    fn a_lost_write_counts_again_when_a_row_states_it() {
         let at = (StructureName::new("sessions").unwrap(), b"key".to_vec());
         let note = |seen: &mut SeenWrites, stamp, told| seen.note(at.clone(), Stamp(stamp), |_| true, || told);
         let mut taken_back = SeenWrites::default();

@@ -133,7 +133,7 @@ fn partitions_and_losses() {
 }
 
 #[test]
-fn nodes_that_restart_leave_and_go_on_as_other_runs() {
+fn nodes_restart_leave_and_renew() {
     for seed in 0..6 {
         faulty(200 + seed, "at 2s restart b; at 4s restart b,c; at 6s crash d; at 7s restart d", &["restart"]);
         faulty(300 + seed, "at 2s renew a; at 3s reuse b; at 5s cut a from b; at 6s renew a,b", &["renew", "reuse"]);
@@ -183,9 +183,10 @@ fn a_clock_far_ahead_does_not_win() {
     assert_eq!(get(&cluster, "a", "k").as_deref(), Some("last"));
 }
 
-/// With `snapshot` a node that joins has everything, whatever its size, without it what is written from then on.
+/// With `snapshot` a joining node receives everything, whatever its size. Without it the node receives the writes from then
+/// on.
 #[test]
-fn who_joins_gets_everything_or_what_comes() {
+fn a_joining_node_receives_everything_or_only_later_writes() {
     for snapshot in [true, false] {
         let mut spec = cache();
         spec.snapshot = snapshot;
@@ -264,13 +265,14 @@ fn the_oldest_goes_when_a_cache_is_full() {
     }
 }
 
-/// A node that is away may have what a removal supersedes: the removal stays until the node is back, or forgotten.
+/// A node that is away may hold a write that a removal supersedes. The other nodes keep the removal until the node is back or
+/// an operator forgets it.
 #[test]
-fn a_removal_waits_for_who_is_away() {
+fn a_removal_waits_for_a_node_that_is_away() {
     for forget in [false, true] {
         let mut cluster = cluster(1, &["a", "b", "c"]).start();
         play(cluster.run_for(SECOND * 3));
-        set(&mut cluster, "c", "k", "written by who is away");
+        set(&mut cluster, "c", "k", "written by an absent node");
         play(cluster.run_for(SECOND * 2));
         play(cluster.script("at 0s cut c from rest"));
         play(cluster.run_for(SECOND * 2));
@@ -282,7 +284,7 @@ fn a_removal_waits_for_who_is_away() {
             play(cluster.run_for(SECOND * 200));
             assert_eq!(rows(&cluster, "b", "k"), 0, "nobody is waited for");
         }
-        assert_eq!(get(&cluster, "c", "k").as_deref(), Some("written by who is away"));
+        assert_eq!(get(&cluster, "c", "k").as_deref(), Some("written by an absent node"));
         cluster.fault(&Fault::Heal);
         play(cluster.settle());
         for label in ["a", "b", "c"] {
@@ -410,10 +412,10 @@ fn a_clock_far_behind_takes_nothing_back_where_two_differ() {
     assert_eq!(get(&cluster, "a", "k").as_deref(), Some("of b, and later"));
 }
 
-/// A node that hears nobody takes its clock for right after a minute. What it tells anew then comes before a removal that it had
-/// outdone, and is not read.
+/// A node without peers trusts its own clock after a minute. It republishes a write with a stamp below a removal that the write
+/// had superseded. Reads do not return the write.
 #[test]
-fn what_is_told_anew_before_a_removal_is_not_read() {
+fn a_write_that_is_republished_below_a_removal_is_not_read() {
     let mut cluster = cluster(2, &["a", "b"]).start();
     play(cluster.run_for(SECOND * 3));
     set(&mut cluster, "a", "k", "of a");
@@ -430,8 +432,8 @@ fn what_is_told_anew_before_a_removal_is_not_read() {
     tallymesh_harness::check::always(&cluster).unwrap();
 }
 
-/// A node that hears nobody gives its writes earlier stamps when its clock was set back a minute ago. What it then writes follows
-/// them, and is read also when the clock is right again.
+/// A node without peers gives its writes earlier stamps when its clock was set back a minute ago. Its next writes have later
+/// stamps than these, and reads return them also when the clock is right again.
 #[test]
 fn what_follows_a_write_that_was_taken_back_is_read() {
     let mut cluster = cluster(3, &["a", "b"]).start();

@@ -137,9 +137,9 @@ fn a_whole_cluster_restarts() {
     play(cluster.settle());
 }
 
-/// A node that never comes back does not take its writes along when the others restart.
+/// A node is lost for ever. Its writes stay when the other nodes restart.
 #[test]
-fn what_a_lost_node_wrote_is_saved_by_the_others() {
+fn the_other_nodes_save_the_writes_of_a_lost_node() {
     let mut cluster = filled(2);
     cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
     play(cluster.run_for(SECOND * 8));
@@ -211,9 +211,9 @@ fn what_lies_in_the_future_waits() {
     is_all_there(&cluster, &NODES);
 }
 
-/// A node starts with a backup, of a time before others and it itself had gone on: the backup loses.
+/// A node starts with a backup. After the backup was made, this node and other nodes wrote more. The later rows win.
 #[test]
-fn a_backup_loses_against_what_is_known() {
+fn later_rows_win_over_a_restored_backup() {
     for seed in 0..6 {
         let mut cluster = builder(seed).start();
         play(cluster.run_for(SECOND * 2));

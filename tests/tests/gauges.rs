@@ -77,7 +77,7 @@ fn what_is_counted_beside_a_removal_stays() {
 
 /// Its time begins with the last change anywhere, by a clock that nobody sets; who was away does not bring it back.
 #[test]
-fn an_entry_goes_when_nobody_changes_it() {
+fn an_entry_expires_when_no_node_changes_it() {
     let spec = gauge().with_ttl(SECOND * 10);
     let mut cluster = cluster(1, &["a", "b", "c"], spec);
     add(&mut cluster, "a", "k", 5);
@@ -87,7 +87,7 @@ fn an_entry_goes_when_nobody_changes_it() {
     play(cluster.run_for(SECOND * 5));
     add(&mut cluster, "b", "k", 1);
     play(cluster.run_for(SECOND * 6));
-    assert_eq!(all(&cluster, "k"), [Some(6), Some(6), None], "c has not heard of the change");
+    assert_eq!(all(&cluster, "k"), [Some(6), Some(6), None], "c has not received the change");
     assert_eq!(all(&cluster, "old"), [None; 3]);
     play(cluster.run_for(SECOND * 30));
     assert_eq!(all(&cluster, "k"), [None; 3]);
@@ -99,9 +99,9 @@ fn an_entry_goes_when_nobody_changes_it() {
     assert_eq!(all(&cluster, "k"), [Some(1); 3], "it begins again at zero");
 }
 
-/// A suspended machine takes all for expired when it wakes; what the others have changed meanwhile stays.
+/// A suspended machine expires all entries when it wakes. Changes that other nodes made meanwhile stay.
 #[test]
-fn a_clock_that_jumps_takes_only_what_it_knew() {
+fn a_clock_that_jumps_expires_only_the_counts_that_its_node_knew() {
     let spec = gauge().with_ttl(SECOND * 10);
     let mut cluster = cluster(1, &["a", "b", "c"], spec);
     add(&mut cluster, "b", "k", 5);

@@ -60,9 +60,10 @@ fn writes_within_the_bound_are_taken_with_others_that_are_not() {
     assert!(clocks[0].beyond && clocks[0].ahead_ms > 60_000, "the bound of caches applies: {clocks:?}");
 }
 
-/// A clock that is ahead of most others moves nobody: what is written by it is not taken, and afterwards told anew.
+/// A node's clock is far ahead of most other clocks. The other nodes do not accept the node's writes, and their clocks do not
+/// move. The node writes its values again later.
 #[test]
-fn a_clock_that_is_far_ahead_moves_nobody() {
+fn a_clock_that_is_far_ahead_moves_no_other_clock() {
     let mut wire = cache_wire(&["a", "b", "c"]);
     wire.clock_off = Some((1, 3_600_000));
     wire.run(3);

@@ -113,7 +113,7 @@ fn delta_of_a(wire: &Wire, after: u64, upto: u64, fingerprint: Option<u64>, rows
     wire.told_by(0, wire.structure(0).id(), (after, upto), fingerprint, rows)
 }
 
-/// I6. A value in a structure of counters is refused, and one that is far ahead is not taken, and told of once.
+/// I6. A replica refuses a value in a structure of counters. It ignores a write from a clock far ahead, and reports that once.
 #[test]
 fn values_out_of_place_are_refused() {
     let mut counters = Wire::new(&["a", "b"]);

@@ -12,7 +12,7 @@ use crate::{delta_of_a, delta_with};
 /// An owner states a fingerprint that this copy does not have, so the replica fetches all rows again. Until the last one has
 /// arrived, it reads the previous rows. Otherwise it would read a write that one of them supersedes.
 #[test]
-fn what_comes_anew_is_read_meanwhile() {
+fn reads_return_the_previous_rows_while_a_replacement_arrives() {
     let mut wire = cache_wire(&["a", "b"]);
     for key in [KEY, b"l", b"m"] {
         set(&mut wire, 0, key, &[b'v'; 40_000]);
@@ -69,7 +69,7 @@ fn what_its_owner_does_not_have_goes() {
 /// A node reads a write that arrived with a piece of a snapshot, and no node has the rest: the snapshot began again with fewer
 /// rows, or its sender is gone. The node republishes the write, because it supersedes another write.
 #[test]
-fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
+fn a_node_republishes_a_write_that_arrived_with_an_unfinished_snapshot() {
     for again in [false, true] {
         let mut wire = cache_wire(&["a", "b", "c"]);
         set(&mut wire, 0, KEY, b"earlier");
@@ -114,7 +114,7 @@ fn what_came_with_a_part_of_a_snapshot_is_told_by_who_reads_it() {
 /// A row changed while its owner's rows were in transit, and then the owner ended. The most advanced copy lacks the row. The
 /// node that reads the row's write republishes it, because it supersedes another write.
 #[test]
-fn what_a_further_copy_lacks_is_told_by_who_reads_it() {
+fn a_node_republishes_a_write_that_the_most_advanced_copy_lacks() {
     let mut wire = cache_wire(&["a", "b", "c"]);
     for (a, b) in [(0, 1), (0, 2), (1, 2)] {
         wire.down(a, b);

@@ -47,10 +47,10 @@ fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
     assert_eq!(read, [b"of a"; 3], "by its owner, the next one and the one behind");
 }
 
-/// A write was lost with the node that had it, and another one's value with it, which it had outdone: that one is the last write that
-/// there is, and nothing is read; until somebody comes who has the value.
+/// A write superseded another write, and both values were lost with the node that held them. The later write is still the
+/// winner. Reads return nothing until a node with its value returns.
 #[test]
-fn a_value_that_nobody_has_is_not_replaced_by_an_earlier_one() {
+fn a_write_whose_value_no_node_holds_is_not_replaced_by_an_earlier_write() {
     let mut wire = cache_wire(&["a", "relay", "c", "e"]);
     for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
         wire.down(a, b);
@@ -83,13 +83,13 @@ fn a_value_that_nobody_has_is_not_replaced_by_an_earlier_one() {
     wire.up(0, 2);
     wire.run(15);
     let read = [0, 2, 3].map(|at| get(&wire, at, KEY).unwrap_or_default());
-    assert_eq!(read, [b"of a"; 3], "who has it tells it");
+    assert_eq!(read, [b"of a"; 3], "the node that holds the value sends it");
 }
 
-/// An owner tells a row without its value, since it knows of a later write, and both are gone before anybody has heard of that. Who has the
-/// value tells it.
+/// An owner sends a row without its value, because the owner knows a later write. The owner and the later write are lost
+/// before another node receives that write. A node that holds the value sends it.
 #[test]
-fn a_value_that_its_owner_kept_to_itself_comes_from_who_has_it() {
+fn a_value_that_its_owner_did_not_send_comes_from_a_node_that_holds_it() {
     let mut wire = cache_wire(&["a", "b", "c", "later"]);
     for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
         wire.down(a, b);
@@ -121,9 +121,9 @@ fn a_value_that_its_owner_kept_to_itself_comes_from_who_has_it() {
     assert_eq!([1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default()), [b"of a"; 2]);
 }
 
-/// The same with a row that comes in a snapshot, of which another one sends the rest.
+/// The same with a row that arrives in a snapshot. Another sender sends the rest of the snapshot.
 #[test]
-fn a_value_that_the_first_sender_of_a_snapshot_kept_to_itself_comes_from_who_has_it() {
+fn a_value_that_the_first_sender_of_a_snapshot_left_out_comes_from_a_node_that_holds_it() {
     let mut wire = cache_wire(&["a", "b", "c"]);
     set(&mut wire, 0, b"before", b"v");
     wire.run(3);

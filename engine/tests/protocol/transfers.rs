@@ -9,9 +9,9 @@ use tallymesh_schemas::message::Message;
 use crate::pieces;
 use crate::wire::{Wire, config, is_delta, read, spec};
 
-/// I5. Pieces of a transfer leave out rows that moved on; their keys have to travel when they come.
+/// I5. The pieces of a transfer leave out rows that change meanwhile. When these rows follow, their keys follow with them.
 #[test]
-fn a_key_travels_with_a_row_that_moved_on_while_it_was_its_turn() {
+fn a_key_travels_with_a_row_that_changed_during_the_transfer() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.talk();
@@ -97,7 +97,8 @@ fn a_snapshot_in_pieces_below_the_floor_ends() {
     assert!(took < 40, "{took} messages");
 }
 
-/// I5. Who has an actor's rows from a snapshot does not know what was retired before, and must not let others believe it.
+/// I5. A replica that received an actor's rows in a snapshot does not know the earlier retirements. Its peers must not treat
+/// its copy as if it knew them.
 #[test]
 fn a_relay_that_took_a_snapshot_does_not_hide_what_was_retired() {
     let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
@@ -121,10 +122,10 @@ fn a_relay_that_took_a_snapshot_does_not_hide_what_was_retired() {
     assert_eq!(wire.total(1, "gone"), 0);
 }
 
-/// I2. A relay that has an owner's rows in pieces may lack some that moved on before their turn came: until it has had
-/// everything at one moment, its rows do not take the place of what a replica knows of a living owner.
+/// I2. A relay that received an owner's rows in pieces may lack rows that changed meanwhile. Until it has held everything at
+/// one moment, its rows do not replace what a replica holds of a living owner.
 #[test]
-fn a_relay_that_lacks_rows_takes_none_away() {
+fn a_relay_without_all_rows_removes_none() {
     let (mut wire, least) = pieces::passed_on();
     assert_eq!(least, 1, "c has lost a row");
     // When b has everything, c has.

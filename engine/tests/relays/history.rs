@@ -49,10 +49,10 @@ fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
     assert_eq!(wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>(), quiet, "nobody asks on");
 }
 
-/// I5. Who has rows in pieces may know of retirements beyond what it has, and needs no snapshot. Who began in the middle, there or
-/// before, gives it what comes next.
+/// I5. A replica that received rows in pieces may know retirements beyond its applied version, and needs no snapshot. A peer
+/// whose copy begins at that version or earlier sends the rows that follow.
 #[test]
-fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
+fn a_replica_that_knows_later_retirements_continues_from_its_applied_version() {
     let spec = spec().without_snapshot();
     let config = Config { retention: Duration::from_secs(3), ..config() };
     let mut wire = Wire::with(&["a", "b", "c"], &config, &spec);
@@ -106,10 +106,10 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
     assert_eq!(held(&wire, 1), (Version(0), have, low_water));
 }
 
-/// I5. Also when nobody on the way to the owner can be sure to have all there is, as the last rows came to them from somebody who
-/// began in the middle: what takes nothing away is taken.
+/// I5. No node on the way to the owner knows that its copy is complete, because the last rows came from a node whose copy
+/// began in the middle. The replica still applies the rows, since they remove nothing.
 #[test]
-fn what_was_before_comes_from_who_cannot_say_that_it_is_all() {
+fn earlier_rows_come_from_a_copy_that_is_not_known_to_be_complete() {
     let spec = spec().without_snapshot();
     let mut wire = Wire::with(&["a", "early", "behind"], &config(), &spec);
     let owner = wire.replicas[0].actor().clone();
@@ -121,10 +121,10 @@ fn what_was_before_comes_from_who_cannot_say_that_it_is_all() {
     wire.up(0, early);
     wire.up(0, behind);
     wire.run(1);
-    for (key, behind_hears) in [("x", true), ("missed", false)] {
+    for (key, behind_receives) in [("x", true), ("missed", false)] {
         wire.add_to(0, key, 1);
         wire.run(3);
-        if behind_hears {
+        if behind_receives {
             wire.down(0, behind);
         }
     }

@@ -162,7 +162,7 @@ fn the_keys_of_all_windows_are_listed_in_order() {
 }
 
 #[test]
-fn a_series_of_one_node_s_own_is_not_told() {
+fn a_node_does_not_send_a_series_without_replication() {
     let mut wire = wire(&["a", "b"]);
     let own = SeriesSpec::new(SeriesName::new("own").unwrap(), Kind::CidrTree, 60, 2).unreplicated();
     let now = wire.now;

@@ -149,7 +149,7 @@ impl Wire {
         }
     }
 
-    /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
+    /// Lets all linked replicas exchange messages until none has anything to send. Returns the number of messages.
     pub(crate) fn talk(&mut self) -> usize {
         let mut count = 0;
         loop {

@@ -366,7 +366,7 @@ fn caught() -> Option<(String, String)> {
 
 #[test]
 fn every_broken_rule_is_noticed() {
-    // Whatever a broken engine panics with is told in the table.
+    // The table contains the message with which a broken engine panics.
     std::panic::set_hook(Box::new(|_| ()));
     let left = Mutex::new(ALL.to_vec());
     let table = Mutex::new(Vec::<(Canary, Option<(String, String)>)>::new());
