@@ -145,6 +145,7 @@ pub use ipnet::{self, IpNet};
 // Caches.
 pub use cache::{Cache, Errors, LoadError, Loaded};
 pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
+pub use tallymesh_schemas::UnixMs;
 pub use tallymesh_schemas::config::{CacheConfig, Pace};
 
 // Series and the audit.

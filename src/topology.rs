@@ -132,7 +132,7 @@ impl Topology {
 mod tests {
     use std::time::Instant;
 
-    use tallymesh_schemas::Class;
+    use tallymesh_schemas::{Class, UnixMs};
 
     use super::*;
     use crate::Node;
@@ -220,7 +220,7 @@ mod tests {
         let message = |complete| {
             let digest = tallymesh_schemas::message::Digest {
                 incarnation: tallymesh_schemas::Incarnation(1),
-                clock_ms: 0,
+                clock_ms: UnixMs::ZERO,
                 answers: 0,
                 complete,
                 structures: Vec::new(),

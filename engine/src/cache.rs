@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, bounds};
+use tallymesh_schemas::{Actor, UnixMs, bounds};
 
 use crate::counter::keep::Keep;
 use crate::counter::structure::Structure;
@@ -16,6 +16,7 @@ use crate::hlc::Stamp;
 use crate::keyspace::id::KeyOf;
 use crate::primitive::Ordering;
 use crate::rows::registers::Register;
+use crate::time::millis;
 
 /// A cache: keys and values of any bytes, the same on all nodes. Of two writes of a key, the later one by hybrid logical
 /// clock wins. Of two writes with the same stamp, all nodes choose the same one.
@@ -41,7 +42,7 @@ pub struct CacheEntry {
     /// The actor whose row states the entry: the writer, or the node that republished it from a run that is gone.
     pub actor: Actor,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
+    pub expires_ms: UnixMs,
 }
 
 /// Why a write to a cache failed. A failed write changes nothing.
@@ -95,19 +96,19 @@ impl Cache {
 
     /// Returns the cache's time when the wall clock shows `unix_ms`: the same value, or the time of most other nodes' clocks
     /// when the wall clock is far behind them.
-    pub fn time(&self, unix_ms: u64) -> u64 {
+    pub fn time(&self, unix_ms: UnixMs) -> UnixMs {
         self.structure.time(unix_ms)
     }
 
     /// Returns the value of a key. O(1), without a copy.
     #[inline]
-    pub fn get(&self, key: &[u8], unix_ms: u64) -> Option<Arc<[u8]>> {
+    pub fn get(&self, key: &[u8], unix_ms: UnixMs) -> Option<Arc<[u8]>> {
         let time = self.structure.time(unix_ms);
         self.structure.read(key, |register| register.value.clone().filter(|_| !register.expired(time)))
     }
 
     /// Returns the entry of a key.
-    pub fn entry(&self, key: &[u8], unix_ms: u64) -> Option<CacheEntry> {
+    pub fn entry(&self, key: &[u8], unix_ms: UnixMs) -> Option<CacheEntry> {
         let time = self.structure.time(unix_ms);
         self.structure.read(key, |register| entry(key, register, time))
     }
@@ -122,16 +123,16 @@ impl Cache {
         key: &[u8],
         value: impl Into<Arc<[u8]>>,
         ttl: Duration,
-        unix_ms: u64,
+        unix_ms: UnixMs,
     ) -> Result<Stamp, CacheError> {
         let value = value.into();
         let len = key.len() + value.len();
         if value.len() > bounds::VALUE_BYTES {
             return Err(CacheError::Value { len: value.len() });
         }
-        let expires_ms = match u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) {
-            0 if ttl.is_zero() => 0,
-            millis => self.structure.time(unix_ms).saturating_add(millis.max(1)).min(bounds::UNIX_MS),
+        let expires_ms = match millis(ttl) {
+            0 if ttl.is_zero() => UnixMs::ZERO,
+            ms => UnixMs(self.structure.time(unix_ms).0.saturating_add(ms.max(1)).min(bounds::UNIX_MS)),
         };
         if !self.structure.ledger.read().registers().fits(key.len(), value.len()) {
             return Err(CacheError::Bound { len });
@@ -144,7 +145,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn remove(&self, key: &[u8], unix_ms: u64) -> Result<Option<Stamp>, CacheError> {
+    pub fn remove(&self, key: &[u8], unix_ms: UnixMs) -> Result<Option<Stamp>, CacheError> {
         match self.get(key, unix_ms) {
             Some(_) => self.structure.write(key, None, unix_ms).map(Some),
             None => Ok(None),
@@ -152,7 +153,7 @@ impl Cache {
     }
 
     /// Returns at most `limit` entries behind `after`, in order of key. O(limit), plus the entries skipped.
-    pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: u64) -> Vec<CacheEntry> {
+    pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: UnixMs) -> Vec<CacheEntry> {
         let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
         let mut page = Vec::new();
@@ -166,14 +167,14 @@ impl Cache {
     }
 
     /// Number of readable entries. O(1), plus the entries that have expired within the last minute.
-    pub fn len(&self, unix_ms: u64) -> usize {
+    pub fn len(&self, unix_ms: UnixMs) -> usize {
         let time = self.structure.time(unix_ms);
         let ledger = self.structure.ledger.read();
         (ledger.registers().entries() as usize).saturating_sub(ledger.registers().expired(time))
     }
 
     /// Whether the cache has no readable entry.
-    pub fn is_empty(&self, unix_ms: u64) -> bool {
+    pub fn is_empty(&self, unix_ms: UnixMs) -> bool {
         self.len(unix_ms) == 0
     }
 
@@ -189,7 +190,7 @@ impl fmt::Debug for Cache {
     }
 }
 
-fn entry(key: &[u8], register: &Register, unix_ms: u64) -> Option<CacheEntry> {
+fn entry(key: &[u8], register: &Register, unix_ms: UnixMs) -> Option<CacheEntry> {
     let value = register.value.clone().filter(|_| !register.expired(unix_ms))?;
     let Register { stamp, ref actor, expires_ms, .. } = *register;
     Some(CacheEntry { key: key.to_vec(), value, stamp, actor: actor.clone(), expires_ms })
@@ -197,19 +198,19 @@ fn entry(key: &[u8], register: &Register, unix_ms: u64) -> Option<CacheEntry> {
 
 impl Structure {
     /// The time of a cache: the wall clock, or the cluster's time when the wall clock is far behind it.
-    pub(crate) fn time(&self, unix_ms: u64) -> u64 {
+    pub(crate) fn time(&self, unix_ms: UnixMs) -> UnixMs {
         match self.lead.load(Ordering::Relaxed) {
             0 => unix_ms,
             // The wall clock may have been corrected since.
-            lead => unix_ms.saturating_add(lead).min(self.lead_upto.load(Ordering::Relaxed)).max(unix_ms),
+            lead => UnixMs(unix_ms.0.saturating_add(lead).min(self.lead_upto.load(Ordering::Relaxed))).max(unix_ms),
         }
     }
 
-    /// Sets by how many milliseconds the cluster's time is ahead of the wall clock, and an upper limit of that time until
+    /// Sets by how much the cluster's time is ahead of the wall clock, and an upper limit of that time until
     /// the next comparison.
-    pub(crate) fn set_lead(&self, millis: u64, upto: u64) {
-        self.lead_upto.store(upto, Ordering::Relaxed);
-        self.lead.store(millis, Ordering::Relaxed);
+    pub(crate) fn set_lead(&self, lead: Duration, upto: UnixMs) {
+        self.lead_upto.store(upto.0, Ordering::Relaxed);
+        self.lead.store(millis(lead), Ordering::Relaxed);
     }
 
     fn read<R>(&self, key: &[u8], read: impl FnOnce(&Register) -> Option<R>) -> Option<R> {
@@ -219,7 +220,7 @@ impl Structure {
         read(ledger.registers().get(id)?)
     }
 
-    fn write(&self, key: &[u8], value: Option<(u64, Arc<[u8]>)>, unix_ms: u64) -> Result<Stamp, CacheError> {
+    fn write(&self, key: &[u8], value: Option<(UnixMs, Arc<[u8]>)>, unix_ms: UnixMs) -> Result<Stamp, CacheError> {
         key::check(self.kind(), key).map_err(|_: KeyError| CacheError::Key { len: key.len() })?;
         let before = {
             let mut ledger = self.ledger.write();
@@ -237,7 +238,7 @@ impl Structure {
     }
 
     /// Maintains a cache by the wall clock; entries expire by `expiry_ms`.
-    pub(crate) fn maintain(&self, unix_ms: u64, expiry_ms: u64, clock: WallClock) {
+    pub(crate) fn maintain(&self, unix_ms: UnixMs, expiry_ms: UnixMs, clock: WallClock) {
         let mut ledger = self.ledger.write();
         ledger.maintain(self.time(unix_ms), expiry_ms, clock, &self.keys);
         self.note_head(&ledger);
@@ -245,7 +246,7 @@ impl Structure {
 
     /// Returns own rows that are not needed on this node and were not returned before; `expiry_ms` as for
     /// [`Structure::maintain`].
-    pub(crate) fn take_needless(&self, expiry_ms: u64, most: usize) -> Needless {
+    pub(crate) fn take_needless(&self, expiry_ms: UnixMs, most: usize) -> Needless {
         self.ledger.write().take_needless(expiry_ms, most)
     }
 

@@ -9,7 +9,7 @@ use tallymesh_engine::Life;
 use tallymesh_engine::replica::Verification;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, Version, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, UnixMs, Version, bounds};
 
 use wire::{NAME, Wire, config, name, spec};
 
@@ -229,7 +229,7 @@ fn a_goodbye_holds_while_its_link_is_up() {
 }
 
 fn forgotten(wire: &Wire, run: Incarnation) -> Tombstone {
-    let until_ms = wire.now.unix_ms + 600_000;
+    let until_ms = UnixMs(wire.now.unix_ms.0 + 600_000);
     Tombstone { node: wire.node(0), from: Incarnation(0), incarnation: run, until_ms }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_engine::{Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, Version, bounds};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, UnixMs, Version, bounds};
 
 struct Target {
     replica: Replica,
@@ -31,7 +31,7 @@ impl Target {
     fn new() -> Self {
         let mut replica = Replica::new(tallymesh_engine::Config::default(), name("us"), Incarnation(1000));
         let structure = replica.replicate(StructureSpec::from(Class::OutboundDomains), Arc::new(|| ())).unwrap();
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         let mut target = Self { replica, structure, now };
         for peer in ["p", "q"] {
             target.replica.handle_link_up(now, &name(peer));
@@ -66,7 +66,7 @@ impl Target {
         };
         let message = Message::Digest(Digest {
             incarnation: actor(peer).incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs(0),
             answers: 0,
             complete: true,
             structures: vec![part],
@@ -247,12 +247,12 @@ fn no_tombstone_takes_the_last_run() {
         node: name("us"),
         from: Incarnation(0),
         incarnation: Incarnation(bounds::INCARNATION),
-        until_ms: target.now.unix_ms + 100_000,
+        until_ms: UnixMs(target.now.unix_ms.0 + 100_000),
     };
     for _ in 0..2 {
         let digest = Digest {
             incarnation: actor("p").incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs(0),
             answers: 0,
             complete: false,
             structures: Vec::new(),
@@ -273,10 +273,10 @@ fn a_renewed_node_does_not_count_as_forgotten() {
     // While it speaks, nobody else says that it is gone.
     target.replica.handle_link_down(&name("q"));
     for (from, forgotten) in [(run, vec![]), (Incarnation(0), vec![name("q")])] {
-        let until_ms = target.now.unix_ms + 100_000;
+        let until_ms = UnixMs(target.now.unix_ms.0 + 100_000);
         let digest = Digest {
             incarnation: actor("p").incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs(0),
             answers: 0,
             complete: false,
             structures: Vec::new(),
@@ -297,11 +297,16 @@ fn no_claim_takes_the_place_of_a_living_run() {
     target.digest("p", Actor::new(name("q"), last), 7);
     let digest = Digest {
         incarnation: actor("p").incarnation,
-        clock_ms: 0,
+        clock_ms: UnixMs(0),
         answers: 0,
         complete: false,
         structures: Vec::new(),
-        tombstones: vec![Tombstone { node: name("q"), from: Incarnation(0), incarnation: last, until_ms: u64::MAX }],
+        tombstones: vec![Tombstone {
+            node: name("q"),
+            from: Incarnation(0),
+            incarnation: last,
+            until_ms: UnixMs(u64::MAX),
+        }],
     };
     target.give("p", &Message::Digest(digest));
     assert_eq!(target.total("a.example"), 3);

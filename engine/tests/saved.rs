@@ -9,10 +9,10 @@ use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureD
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, split};
 use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, Version, bounds,
+    Actor, Class, GaugeCacheSpec, Incarnation, Kind, NodeName, StructureName, StructureSpec, UnixMs, Version, bounds,
 };
 
-const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+const NOW: Now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
 
 fn cache() -> StructureSpec {
     StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache)
@@ -129,7 +129,7 @@ fn what_is_taken_back_is_read() {
     let batches = saved(&mut replica);
     assert!(matches!(batches[0].changes.as_slice(), [Change::Facts(_)]), "{batches:?}");
     // What is written now comes behind it, though the clock stands still.
-    let stamp = cache.set(b"k", &b"w"[..], Duration::ZERO, NOW.unix_ms - 1000).unwrap();
+    let stamp = cache.set(b"k", &b"w"[..], Duration::ZERO, UnixMs(NOW.unix_ms.0 - 1000)).unwrap();
     assert!(stamp > entry.stamp);
     replica.structures().iter().for_each(|structure| structure.audit().unwrap());
 }
@@ -188,7 +188,7 @@ fn of(actor: &Actor, value: &str, later: u64) -> (Part, tallymesh_engine::Row) {
     let mut before = replica(7);
     let structure = Arc::clone(before.structure("sessions").unwrap());
     let cache = Cache::of(&structure).unwrap();
-    cache.set(b"k", value.as_bytes(), Duration::ZERO, NOW.unix_ms + later).unwrap();
+    cache.set(b"k", value.as_bytes(), Duration::ZERO, UnixMs(NOW.unix_ms.0 + later)).unwrap();
     let row = structure.rows_of(before.actor())[0].1;
     (Part { actor: actor.clone(), ..part(&saved(&mut before), "sessions") }, row)
 }
@@ -300,16 +300,16 @@ fn what_waits_stays_saved() {
     set(&before, "k", "v");
     let early = part(&saved(&mut before), "sessions");
     let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
-    cache.set(b"late", &b"w"[..], Duration::ZERO, NOW.unix_ms + 120_000).unwrap();
+    cache.set(b"late", &b"w"[..], Duration::ZERO, UnixMs(NOW.unix_ms.0 + 120_000)).unwrap();
     let late = part(&saved(&mut before), "sessions");
     let actor = Actor::new(NodeName::new("c").unwrap(), Incarnation(7));
     let mut replica = restored(&[Part { actor: actor.clone(), ..late }]);
     let entries = |replica: &Replica, unix_ms: u64| {
-        Cache::of(replica.structure("sessions").unwrap()).unwrap().entries(None, 9, unix_ms).len()
+        Cache::of(replica.structure("sessions").unwrap()).unwrap().entries(None, 9, UnixMs(unix_ms)).len()
     };
-    assert_eq!(entries(&replica, NOW.unix_ms), 0, "it waits");
+    assert_eq!(entries(&replica, NOW.unix_ms.0), 0, "it waits");
     tell(&mut replica, &actor, (0, 1), &early.rows[0].bytes);
-    assert_eq!(entries(&replica, NOW.unix_ms), 1);
+    assert_eq!(entries(&replica, NOW.unix_ms.0), 1);
     let changes = saved(&mut replica).into_iter().flat_map(|batch| batch.changes);
     let over = changes.filter(|change| matches!(change, Change::Rows { actor: of, .. } if *of == actor)).count();
     assert_eq!(over, 0, "nothing is written over it");
@@ -360,7 +360,7 @@ fn tell(replica: &mut Replica, actor: &Actor, (after, upto): (u64, u64), rows: &
 fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
     let peer = NodeName::new("b").unwrap();
     replica.handle_link_up(NOW, &peer);
-    let until_ms = NOW.unix_ms + 100_000;
+    let until_ms = UnixMs(NOW.unix_ms.0 + 100_000);
     let forgotten = Tombstone { node: NodeName::new(node).unwrap(), from: Incarnation(0), incarnation: upto, until_ms };
     let digest = Digest {
         incarnation: Incarnation(3),
@@ -381,26 +381,26 @@ fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
 fn what_was_written_before_a_clock_went_ahead_is_taken_back() {
     let mut before = replica(7);
     let cache = Cache::of(before.structure("sessions").unwrap()).unwrap();
-    let ahead_ms = NOW.unix_ms + 3_600_000;
+    let ahead_ms = UnixMs(NOW.unix_ms.0 + 3_600_000);
     for (key, unix_ms) in [("before", NOW.unix_ms), ("ahead", ahead_ms), ("behind it", ahead_ms)] {
         cache.set(key.as_bytes(), *b"value", Duration::ZERO, unix_ms).unwrap();
     }
     let mut replica = restored(&[part(&saved(&mut before), "sessions")]);
     let read = |replica: &Replica, unix_ms: u64| {
         let cache = Cache::of(replica.structure("sessions").unwrap()).unwrap();
-        ["before", "ahead", "behind it"].map(|key| cache.get(key.as_bytes(), unix_ms).is_some())
+        ["before", "ahead", "behind it"].map(|key| cache.get(key.as_bytes(), UnixMs(unix_ms)).is_some())
     };
-    assert_eq!(read(&replica, NOW.unix_ms), [true, false, false]);
+    assert_eq!(read(&replica, NOW.unix_ms.0), [true, false, false]);
     let gone =
         |batches: &[Batch]| batches.iter().flat_map(|batch| &batch.changes).any(|c| matches!(c, Change::Gone { .. }));
     assert!(!gone(&saved(&mut replica)), "the rest stays saved");
     for seconds in 1..5 {
         let mono = NOW.mono.after(Duration::from_secs(seconds));
-        replica.handle_timeout(Now { mono, unix_ms: NOW.unix_ms + seconds * 1000 });
-        assert_eq!(read(&replica, NOW.unix_ms), [true, false, false]);
+        replica.handle_timeout(Now { mono, unix_ms: UnixMs(NOW.unix_ms.0 + seconds * 1000) });
+        assert_eq!(read(&replica, NOW.unix_ms.0), [true, false, false]);
     }
     replica.handle_timeout(Now { mono: NOW.mono.after(Duration::from_secs(3600)), unix_ms: ahead_ms });
-    assert_eq!(read(&replica, ahead_ms), [true; 3]);
+    assert_eq!(read(&replica, ahead_ms.0), [true; 3]);
 }
 
 #[test]
@@ -438,12 +438,12 @@ fn what_is_not_what_was_saved_is_refused() {
 #[test]
 fn each_run_is_later_than_the_one_before() {
     let facts = Facts { incarnation: Incarnation(500), ..Facts::default() };
-    assert_eq!(next_run(&facts, 900), Ok(Incarnation(900)));
-    assert!(next_run(&facts, 500).unwrap() > Incarnation(500));
-    assert!(next_run(&facts, 3).unwrap() > Incarnation(500));
+    assert_eq!(next_run(&facts, UnixMs(900)), Ok(Incarnation(900)));
+    assert!(next_run(&facts, UnixMs(500)).unwrap() > Incarnation(500));
+    assert!(next_run(&facts, UnixMs(3)).unwrap() > Incarnation(500));
     let last = Facts { incarnation: Incarnation(bounds::INCARNATION - 1), ..Facts::default() };
-    assert!(next_run(&last, 3).is_err(), "no number is changed into another one");
-    assert!(next_run(&facts, bounds::INCARNATION).is_err());
+    assert!(next_run(&last, UnixMs(3)).is_err(), "no number is changed into another one");
+    assert!(next_run(&facts, UnixMs(bounds::INCARNATION)).is_err());
 }
 
 /// I1. The clock is behind the run that was saved, and twice a process begins with the same facts, because the disk was set back
@@ -451,5 +451,5 @@ fn each_run_is_later_than_the_one_before() {
 #[test]
 fn processes_that_begin_with_the_same_facts_are_different_runs() {
     let facts = Facts { incarnation: Incarnation(1_000_000), ..Facts::default() };
-    assert_ne!(next_run(&facts, 5000), next_run(&facts, 9000));
+    assert_ne!(next_run(&facts, UnixMs(5000)), next_run(&facts, UnixMs(9000)));
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::StructureError;
 use tallymesh_engine::{Config, Now, Replica, Time};
 use tallymesh_schemas::{
-    Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, bounds, key,
+    Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, UnixMs, bounds, key,
 };
 use wire::{Wire, config, name};
 
@@ -93,7 +93,7 @@ fn a_hold_counts_until_it_is_dropped() {
 /// Names are given once, and a node has so many structures and windows.
 #[test]
 fn structures_that_cannot_be_are_refused() {
-    let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+    let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
     let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(1));
     let spec = |name: &str| StructureSpec::new(StructureName::new(name).unwrap(), Class::OutboundDomains);
     let mut replicate = |spec: StructureSpec| replica.replicate(spec, Arc::new(|| ())).map(drop);

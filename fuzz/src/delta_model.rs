@@ -10,7 +10,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Config, Held, Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, Version, bounds};
+use tallymesh_schemas::{
+    Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, UnixMs, Version, bounds,
+};
 
 const STEPS: usize = 400;
 const KEYS: u8 = 12;
@@ -200,7 +202,7 @@ impl Owner {
         };
         encode(&Message::Digest(Digest {
             incarnation: owner().incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs::ZERO,
             answers: 0,
             complete: true,
             structures: vec![structure],
@@ -257,7 +259,7 @@ impl Model {
         let mut replica = Replica::new(config, NodeName::new("us").expect("a sound name"), Incarnation(1));
         let spec = StructureSpec::from(Class::OutboundDomains);
         let structure = replica.replicate(spec, Arc::new(|| ())).expect("the first structure");
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         replica.handle_link_up(now, &peer());
         Self { owner: Owner::default(), replica, structure, now, pool: Vec::new(), have: 0 }
     }
@@ -343,7 +345,7 @@ impl Model {
 
     fn pass(&mut self, ms: u64) {
         self.now.mono = self.now.mono.after(Duration::from_millis(ms));
-        self.now.unix_ms += ms;
+        self.now.unix_ms.0 += ms;
         self.replica.handle_timeout(self.now);
     }
 

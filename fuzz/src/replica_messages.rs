@@ -14,7 +14,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Cache, Config, Counter, Event, Hold, Life, Listing, Now, Replica, Structure, Time};
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{
-    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureSpec, bounds,
+    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureSpec, UnixMs, bounds,
 };
 
 use vocabulary::{NODES, PEERS, Step, Which, node, peer_of, sound_key};
@@ -85,7 +85,7 @@ impl Driven {
                 spec.snapshot = snapshot;
                 replica.replicate(spec, Arc::new(|| ())).expect("two structures")
             });
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         // Windows that are longer than any run.
         let week = *bounds::MONITOR_INTERVAL.end();
         let spec = SeriesSpec::new(SeriesName::new("events").expect("a sound name"), Kind::CidrTree, week, 1);
@@ -177,7 +177,7 @@ impl Driven {
             }
             Step::Clock(by) => {
                 self.clock_set = true;
-                self.now.unix_ms = self.now.unix_ms.saturating_add_signed(i64::from(*by)).max(1);
+                self.now.unix_ms = UnixMs(self.now.unix_ms.0.saturating_add_signed(i64::from(*by)).max(1));
             }
             Step::Flush => PEERS.iter().enumerate().for_each(|(at, _)| self.poll(&peer_of(at as u8), 32)),
         }
@@ -200,7 +200,7 @@ impl Driven {
     fn pass(&mut self, ms: u16) {
         let ms = u64::from(ms % 4096);
         self.now.mono = self.now.mono.after(Duration::from_millis(ms));
-        self.now.unix_ms += ms;
+        self.now.unix_ms.0 += ms;
         if self.replica.poll_timeout() <= self.now.mono {
             self.replica.handle_timeout(self.now);
             let next = self.replica.poll_timeout();

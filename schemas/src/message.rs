@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::actor::{Actor, Incarnation, NodeName};
 use crate::bounds;
 use crate::structure::{Kind, StructureId};
+use crate::unix_ms::UnixMs;
 use crate::version::Version;
 
 /// A message of the replication protocol: the payload of one frame, in postcard.
@@ -61,7 +62,7 @@ pub struct Digest<'a> {
     /// The sender's current run. Its own rows belong to this actor.
     pub incarnation: Incarnation,
     /// The sender's clock, which numbers the windows of series, in milliseconds since 1970.
-    pub clock_ms: u64,
+    pub clock_ms: UnixMs,
     /// The nonce of the probe that this digest answers; 0 if it answers none.
     pub answers: u64,
     /// Whether this is the last message of a digest that contains everything.
@@ -165,7 +166,7 @@ pub struct Tombstone {
     /// The last forgotten run.
     pub incarnation: Incarnation,
     /// When the tombstone itself may be removed, in milliseconds since 1970.
-    pub until_ms: u64,
+    pub until_ms: UnixMs,
 }
 
 /// Why a message was refused.

@@ -9,7 +9,7 @@ use tallymesh_schemas::message::{
     Delta, Digest, DigestEntry, Message, Prune, Seen, SeenEntry, StructureDigest, Tombstone, Want,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, Version, frame, key};
+use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, UnixMs, Version, frame, key};
 
 fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
@@ -65,14 +65,14 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         node: name("relay-0-9"),
         from: Incarnation(0),
         incarnation: Incarnation(3),
-        until_ms: 1_764_400_000_000,
+        until_ms: UnixMs(1_764_400_000_000),
     };
     vec![
         (
             "digest",
             Message::Digest(Digest {
                 incarnation: Incarnation(1_763_800_000_000),
-                clock_ms: 1_763_800_600_000,
+                clock_ms: UnixMs(1_763_800_600_000),
                 answers: 7,
                 complete: true,
                 structures: vec![part],

@@ -50,7 +50,7 @@ impl Session {
             alive: u32::try_from(alive).unwrap_or(u32::MAX),
             links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
             state: state_info(self.shared()),
-            bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms)).collect(),
+            bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms.0)).collect(),
             clocks: clock_info(&status.clocks),
             counters: counters(self.shared(), &status),
         })))

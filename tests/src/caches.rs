@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use tallymesh_engine::{Cache, CacheError, Held, Stamp};
 use tallymesh_schemas::message::Tombstone;
-use tallymesh_schemas::{Incarnation, NodeName, StructureName, bounds};
+use tallymesh_schemas::{Incarnation, NodeName, StructureName, UnixMs, bounds};
 
 use crate::check::seen::EVERYTHING;
 use crate::truth::RunId;
@@ -21,7 +21,7 @@ pub struct Written {
     /// The value; `None` for a removal.
     pub value: Option<Vec<u8>>,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
+    pub expires_ms: UnixMs,
     /// Whether the writer's clock was so far ahead that no node accepts the write as it is. The writer republishes it at some
     /// later time.
     pub ahead: bool,
@@ -188,14 +188,14 @@ impl TakenBackWrites {
 /// The reading of a node's clock, and the correct time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    pub(crate) unix_ms: u64,
+    pub(crate) unix_ms: UnixMs,
     pub(crate) true_ms: u64,
 }
 
 impl Moment {
     /// Whether a stamp is further ahead than that of any correctly set clock.
     fn is_before(self, stamp: Stamp) -> bool {
-        stamp.unix_ms() > self.true_ms + bounds::MAX_DRIFT.as_millis() as u64
+        stamp.unix_ms() > UnixMs(self.true_ms + bounds::MAX_DRIFT.as_millis() as u64)
     }
 }
 
@@ -233,7 +233,7 @@ impl SimCache {
     ) -> Result<Stamp, CacheError> {
         let unix_ms = now.unix_ms;
         let stamp = self.cache.set(key, value, ttl, unix_ms)?;
-        let expires_ms = if ttl.is_zero() { 0 } else { self.cache.time(unix_ms) + ttl.as_millis() as u64 };
+        let expires_ms = if ttl.is_zero() { UnixMs::ZERO } else { self.cache.time(unix_ms).after(ttl) };
         let written = Written { run, stamp, value: Some(value.to_vec()), expires_ms, ahead: now.is_before(stamp) };
         self.writes.borrow_mut().record(self.name(), key, written);
         Ok(stamp)
@@ -241,7 +241,7 @@ impl SimCache {
 
     pub(crate) fn remove(&self, run: RunId, key: &[u8], now: Moment) -> Result<bool, CacheError> {
         let Some(stamp) = self.cache.remove(key, now.unix_ms)? else { return Ok(false) };
-        let written = Written { run, stamp, value: None, expires_ms: 0, ahead: now.is_before(stamp) };
+        let written = Written { run, stamp, value: None, expires_ms: UnixMs::ZERO, ahead: now.is_before(stamp) };
         self.writes.borrow_mut().record(self.name(), key, written);
         Ok(true)
     }
@@ -264,23 +264,23 @@ pub(crate) fn told<'a>(caches: impl IntoIterator<Item = &'a SimCache>, seen: &Se
 }
 
 /// Whether a stamp is no further ahead of a clock than a node accepts.
-pub(crate) fn is_reached(stamp: Stamp, unix_ms: u64) -> bool {
-    stamp.unix_ms() <= unix_ms + bounds::MAX_DRIFT.as_millis() as u64
+pub(crate) fn is_reached(stamp: Stamp, unix_ms: UnixMs) -> bool {
+    stamp.unix_ms() <= unix_ms.after(bounds::MAX_DRIFT)
 }
 
 /// [`reads`] if something has changed since the last check passed, or if the clock was set back: the data that it compares with
 /// only grows. Every [`EVERYTHING`]th call runs [`look`] in any case.
-pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: UnixMs) -> Result<(), String> {
     sim.looks += 1;
     let structure = sim.cache.structure();
     let (held, at) = &sim.right;
-    let same = structure.pending() == 0 && unix_ms >= *at && structure.held() == *held;
+    let same = structure.pending() == 0 && unix_ms >= UnixMs(*at) && structure.held() == *held;
     let everything = sim.looks.is_multiple_of(EVERYTHING);
     if same && !everything && !held.iter().any(|held| held.replacing) {
         return Ok(());
     }
     if everything { look(sim, seen, unix_ms) } else { reads(sim, seen, unix_ms) }?;
-    sim.right = (sim.cache.structure().held(), unix_ms);
+    sim.right = (sim.cache.structure().held(), unix_ms.0);
     Ok(())
 }
 
@@ -288,18 +288,18 @@ pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms
 ///
 /// # Errors
 /// Says what does not hold.
-pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: UnixMs) -> Result<(), String> {
     sim.cache.structure().audit().map_err(|what| format!("{}: {what}", sim.name()))?;
     reads(sim, seen, unix_ms)
 }
 
 /// Every value that is read was written, and no superseded write returns on this node.
-fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: UnixMs) -> Result<(), String> {
     let (cache, name) = (&sim.cache, sim.name());
     let writes = sim.writes.borrow();
     // A stamp from the time when this node's clock was far ahead may have been taken back.
     let believable = |stamp: &Stamp| is_reached(*stamp, unix_ms);
-    let entries = cache.entries(None, usize::MAX, 0);
+    let entries = cache.entries(None, usize::MAX, UnixMs::ZERO);
     for entry in &entries {
         let written = writes.of(name, &entry.key).iter();
         // If its writer's clock was ahead, or seemed to be, the write was republished with an earlier stamp than the
@@ -342,7 +342,7 @@ mod tests {
     fn a_write_that_was_taken_back_is_superseded_by_the_next_one_of_its_process() {
         let (cache, mut writes) = (StructureName::new("sessions").unwrap(), Writes::default());
         for (run, stamp) in [(1, 50), (0, 60), (0, 10), (0, 12), (0, 70), (2, 65)] {
-            let written = Written { run, stamp: Stamp(stamp), value: None, expires_ms: 0, ahead: false };
+            let written = Written { run, stamp: Stamp(stamp), value: None, expires_ms: UnixMs::ZERO, ahead: false };
             writes.record(&cache, b"key", written);
         }
         let least = |writes: &Writes, stamp| writes.taken_back(&cache, b"key").least(Stamp(stamp)).0;

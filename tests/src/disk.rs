@@ -6,7 +6,7 @@ use tallymesh_engine::replica::Batch;
 use tallymesh_engine::{Stamp, Time};
 use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::saved::{self, Change, Extent, Facts, Part, Row, Shape};
-use tallymesh_schemas::{Actor, Class, StructureId, StructureName, Version};
+use tallymesh_schemas::{Actor, Class, StructureId, StructureName, UnixMs, Version};
 
 use crate::caches::{CacheKey, SeenWrites, is_reached};
 
@@ -63,7 +63,7 @@ impl Saved {
     /// What the caches were seen to have, without the writes that wait when a process restores them and its clock shows
     /// `unix_ms`. In each run's rows of a cache, the first write that is too far ahead of that clock waits, and all that follow
     /// it.
-    pub(crate) fn restored(&self, unix_ms: u64) -> SeenWrites {
+    pub(crate) fn restored(&self, unix_ms: UnixMs) -> SeenWrites {
         let (mut joined, mut waiting) = (BTreeMap::new(), BTreeMap::new());
         for part in self.parts().filter(|part| part.shape.class == Class::Cache) {
             let Ok(name) = StructureName::new(&part.shape.name) else { continue };
@@ -85,7 +85,7 @@ impl Saved {
 }
 
 /// Whether one of these saved rows is too far ahead of a clock.
-pub(crate) fn waits(rows: &[Row], unix_ms: u64) -> bool {
+pub(crate) fn waits(rows: &[Row], unix_ms: UnixMs) -> bool {
     rows.iter().filter_map(key_and_stamp).any(|(.., stamp)| !is_reached(stamp, unix_ms))
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::Version;
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState};
+use tallymesh_schemas::{UnixMs, Version};
 
 use crate::canary::{self, Canary};
 use crate::counter::structure::Structure;
@@ -24,7 +24,7 @@ pub(crate) struct Ahead {
 impl Structure {
     /// Returns the first write of a delta whose stamp is further ahead of this node's clock than allowed; `None` when there
     /// is none.
-    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: u64) -> Option<Ahead> {
+    pub(crate) fn ahead(&self, delta: &Delta<'_>, unix_ms: UnixMs) -> Option<Ahead> {
         if !self.shape.is_cache() || !future_is_refused() {
             return None;
         }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use tallymesh_schemas::key::KeyError;
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::rows::{RowReader, RowState, RowsError, WireRow};
-use tallymesh_schemas::{Actor, Version};
+use tallymesh_schemas::{Actor, UnixMs, Version};
 
 use crate::canary::{self, Canary};
 use crate::counter::actors::{Copies, Others};
@@ -101,7 +101,7 @@ fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     match *state {
         RowState::Live { key, added, removed } => Some((key, Totals { added, removed })),
         RowState::Content { key, stamp, expires_ms, value } => {
-            Some((key, Totals { added: stamp, removed: content_hash(expires_ms, value) }))
+            Some((key, Totals { added: stamp, removed: content_hash(UnixMs(expires_ms), value) }))
         }
         RowState::Vacant => None,
     }
@@ -426,7 +426,7 @@ impl Joining<'_, '_> {
             actor_rows.edition = self.editions.next();
         }
         let (stamp, content) = (new.row.stamp(), new.row.content());
-        let register = Register { stamp, content, actor: self.actor.clone(), expires_ms, value };
+        let register = Register { stamp, content, actor: self.actor.clone(), expires_ms: UnixMs(expires_ms), value };
         if let Some(losing) = &mut actor_rows.losing
             && self.views.registers.loses_to_its_actor(new.cell, &register)
         {

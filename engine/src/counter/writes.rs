@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallymesh_schemas::Version;
+use tallymesh_schemas::{UnixMs, Version, bounds};
 
 use crate::canary::{self, Canary};
 use crate::counter::ledger::Ledger;
@@ -102,8 +102,8 @@ impl Ledger {
         &mut self,
         keys: &Keys,
         key: &[u8],
-        value: Option<(u64, Arc<[u8]>)>,
-        unix_ms: u64,
+        value: Option<(UnixMs, Arc<[u8]>)>,
+        unix_ms: UnixMs,
         sink: &mut ChangeSink<'_>,
     ) -> Result<Stamp, Refused> {
         if self.closed {
@@ -113,7 +113,7 @@ impl Ledger {
         let id = keys.with_or_new(key, |id, _| id);
         self.views.enter(id);
         let content = value.as_ref().map_or(0, |(expires_ms, value)| content_hash(*expires_ms, value));
-        let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
+        let (expires_ms, value) = value.map_or((UnixMs::ZERO, None), |(expires_ms, value)| (expires_ms, Some(value)));
         let actor = self.actor().clone();
         if !self.write_own(id, Register { stamp, content, actor, expires_ms, value }) {
             self.views.drop_if_unused(id, keys);
@@ -138,7 +138,7 @@ impl Ledger {
 
     /// Maintains a cache by the wall clock. Removes expired values. Once the clock is certain again, also writes again,
     /// with new stamps, the own rows from the time when the clock was too far ahead; no peer has accepted those.
-    pub(crate) fn maintain(&mut self, unix_ms: u64, expiry_ms: u64, clock: WallClock, keys: &Keys) {
+    pub(crate) fn maintain(&mut self, unix_ms: UnixMs, expiry_ms: UnixMs, clock: WallClock, keys: &Keys) {
         let cells = &self.views.cells;
         for id in self.views.registers.spend(expiry_ms, |id| cells.key_of(id).len()) {
             self.views.note_need(id);
@@ -177,7 +177,7 @@ impl Ledger {
 
     /// Returns own rows that are not needed here and were not returned before. A removed or expired entry is returned only
     /// after the time by which clocks may differ, so that no node's next write gets an earlier stamp.
-    pub(crate) fn take_needless(&mut self, unix_ms: u64, most: usize) -> Needless {
+    pub(crate) fn take_needless(&mut self, unix_ms: UnixMs, most: usize) -> Needless {
         let mut named = Needless::default();
         let mut ids = Vec::new();
         let Some(own) = self.own_rows() else { return named };
@@ -185,10 +185,7 @@ impl Ledger {
             let slot = self.views.cells.get(*id).own_slot();
             let row = OwnRow { slot, version: own.get(slot).row.version };
             let settled = |register: &Register| {
-                Stamp::at(unix_ms) > register.stamp && {
-                    let age = unix_ms - register.stamp.unix_ms();
-                    std::time::Duration::from_millis(age) > tallymesh_schemas::bounds::MAX_DRIFT
-                }
+                Stamp::at(unix_ms) > register.stamp && unix_ms.since(register.stamp.unix_ms()) > bounds::MAX_DRIFT
             };
             match self.views.registers.get(*id) {
                 Some(register) if register.is_of(self.actor(), &own.get(slot).row) => {

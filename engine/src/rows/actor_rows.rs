@@ -387,7 +387,7 @@ fn wire_state<'a>(state: &Slot, key: Option<&'a [u8]>, registers: &'a Registers)
     }
     // A superseded write travels without its value: no replica reads that value any more.
     if let Some((expires_ms, value)) = registers.content(state.cell, &state.row) {
-        return RowState::Content { key, stamp: state.row.added, expires_ms, value };
+        return RowState::Content { key, stamp: state.row.added, expires_ms: expires_ms.0, value };
     }
     RowState::Live { key, added: state.row.added, removed: state.row.removed }
 }

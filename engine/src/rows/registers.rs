@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use tallymesh_schemas::{Actor, Bounds, bounds};
+use tallymesh_schemas::{Actor, Bounds, UnixMs, bounds};
 
 use crate::canary::{self, Canary};
 use crate::hlc::{HybridClock, Stamp};
@@ -25,7 +25,7 @@ pub(crate) struct Register {
     pub(crate) content: u64,
     pub(crate) actor: Actor,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub(crate) expires_ms: u64,
+    pub(crate) expires_ms: UnixMs,
     /// `None` for a removal, for an entry that expired long ago, or for a row without value.
     pub(crate) value: Option<Arc<[u8]>>,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Register {
 impl Register {
     /// A removal; or, with a content, a write whose value is not held here.
     pub(crate) fn without_value(stamp: Stamp, content: u64, actor: Actor) -> Self {
-        Self { stamp, content, actor, expires_ms: 0, value: None }
+        Self { stamp, content, actor, expires_ms: UnixMs::ZERO, value: None }
     }
 
     /// The order of writes: first by stamp. At an equal stamp a removal wins, so that a node that needs room can remove
@@ -58,12 +58,12 @@ impl Register {
 
     /// Returns whether the key reads as empty because the value is not held here and may be lost.
     pub(crate) fn is_lost(&self) -> bool {
-        self.content != 0 && self.value.is_none() && self.expires_ms == 0
+        self.content != 0 && self.value.is_none() && self.expires_ms == UnixMs::ZERO
     }
 
     /// Returns whether it has expired at this wall clock time.
-    pub(crate) fn expired(&self, unix_ms: u64) -> bool {
-        self.expires_ms != 0 && self.expires_ms <= unix_ms
+    pub(crate) fn expired(&self, unix_ms: UnixMs) -> bool {
+        self.expires_ms != UnixMs::ZERO && self.expires_ms <= unix_ms
     }
 }
 
@@ -77,7 +77,7 @@ pub(crate) struct Registers {
     bytes: u64,
     /// Entries, the oldest first; kept only for a bounded cache.
     by_age: BTreeSet<(Stamp, CellId)>,
-    by_expiry: BTreeSet<(u64, CellId)>,
+    by_expiry: BTreeSet<(UnixMs, CellId)>,
     /// Cells whose readable write is not this node's own row.
     pub(crate) needless: BTreeSet<CellId>,
     /// Cells with a readable write that had a row and may have none now: see [`crate::counter::ledger::Ledger::republish_unowned`].
@@ -94,7 +94,7 @@ impl Registers {
     }
 
     /// Returns the content of a row's write, if that write is the winner.
-    pub(crate) fn content(&self, id: CellId, row: &Row) -> Option<(u64, &[u8])> {
+    pub(crate) fn content(&self, id: CellId, row: &Row) -> Option<(UnixMs, &[u8])> {
         let register = self.get(id).filter(|register| register.says(row))?;
         register.value.as_deref().map(|value| (register.expires_ms, value))
     }
@@ -141,7 +141,7 @@ impl Registers {
             if bounded {
                 self.by_age.insert((new.stamp, id));
             }
-            if new.expires_ms != 0 {
+            if new.expires_ms != UnixMs::ZERO {
                 self.by_expiry.insert((new.expires_ms, id));
             }
         }
@@ -168,7 +168,7 @@ impl Registers {
     }
 
     /// Returns an entry to remove because the cache is too large: an expired entry, else the oldest one.
-    pub(crate) fn excess(&self, unix_ms: u64) -> Option<CellId> {
+    pub(crate) fn excess(&self, unix_ms: UnixMs) -> Option<CellId> {
         let over = |bound: Option<std::num::NonZeroU64>, has: u64| bound.is_some_and(|bound| has > bound.get());
         if !over(self.bounds.elements, self.entries) && !over(self.bounds.bytes, self.bytes) {
             return None;
@@ -184,9 +184,8 @@ impl Registers {
 
     /// Removes values that have expired for every node whose clock is within its bound, at most `SPENT` per call. Returns
     /// their cells.
-    pub(crate) fn spend(&mut self, unix_ms: u64, key_len: impl Fn(CellId) -> usize) -> Vec<CellId> {
-        let drift = u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
-        let upto = unix_ms.saturating_sub(drift);
+    pub(crate) fn spend(&mut self, unix_ms: UnixMs, key_len: impl Fn(CellId) -> usize) -> Vec<CellId> {
+        let upto = unix_ms.before(bounds::MAX_DRIFT);
         let spent: Vec<_> = self.by_expiry.range(..=(upto, CellId::MAX)).map(|(_, id)| *id).take(SPENT).collect();
         for id in &spent {
             if let Some(register) = self.get(*id).cloned() {
@@ -207,7 +206,7 @@ impl Registers {
     }
 
     /// Number of entries that have expired at this wall clock time and are not removed yet.
-    pub(crate) fn expired(&self, unix_ms: u64) -> usize {
+    pub(crate) fn expired(&self, unix_ms: UnixMs) -> usize {
         self.by_expiry.range(..=(unix_ms, CellId::MAX)).count()
     }
 

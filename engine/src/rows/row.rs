@@ -1,6 +1,6 @@
 //! The row: one actor's count for one key, and the hashes that fingerprints are built from.
 
-use tallymesh_schemas::Version;
+use tallymesh_schemas::{UnixMs, Version};
 
 use crate::hlc::Stamp;
 use crate::keyspace::hash::{FACTOR, SEED, fold, key_hash};
@@ -56,8 +56,8 @@ pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
 }
 
 /// The hash of a cache entry's content. It is never 0, which stands for a removal.
-pub(crate) fn content_hash(expires_ms: u64, value: &[u8]) -> u64 {
-    fold(key_hash(value) ^ expires_ms, FACTOR).wrapping_add(SEED).max(1)
+pub(crate) fn content_hash(expires_ms: UnixMs, value: &[u8]) -> u64 {
+    fold(key_hash(value) ^ expires_ms.0, FACTOR).wrapping_add(SEED).max(1)
 }
 
 #[cfg(test)]

@@ -14,10 +14,10 @@ use std::time::Duration;
 
 use late::{KEY, cache, cache_wire, comes_after_a_removal, get, remove, set};
 use tallymesh_engine::{CacheError, Event, Stamp};
-use tallymesh_schemas::Version;
 use tallymesh_schemas::bounds;
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::rows::{RowReader, RowState, RowWriter, WireRow};
+use tallymesh_schemas::{UnixMs, Version};
 use wire::{Wire, is_delta, read};
 
 /// I2. A write that was on its way while its removal went round does not come back.
@@ -66,7 +66,7 @@ fn only_what_is_read_travels_with_its_value() {
     let mut wire = cache_wire(&["a", "b"]);
     wire.down(0, 1);
     set(&mut wire, 0, KEY, b"outdone");
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     set(&mut wire, 1, KEY, b"winner");
     wire.up(0, 1);
     // b tells a first, so that a knows when it tells b.
@@ -125,7 +125,7 @@ fn values_out_of_place_are_refused() {
 
     let mut wire = cache_wire(&["a", "b"]);
     while wire.replicas[1].poll_event().is_some() {}
-    let far = Stamp::at(wire.now.unix_ms + bounds::MAX_DRIFT.as_millis() as u64 + 10);
+    let far = Stamp::at(UnixMs(wire.now.unix_ms.0 + bounds::MAX_DRIFT.as_millis() as u64 + 10));
     let bytes = delta_with(&wire, 1, far.0, b"far ahead");
     for _ in 0..3 {
         wire.give(0, 1, &bytes).unwrap();
@@ -135,7 +135,7 @@ fn values_out_of_place_are_refused() {
     assert!(matches!(event, Some(Event::Ahead { by, .. }) if by > bounds::MAX_DRIFT), "{event:?}");
     assert_eq!(wire.replicas[1].poll_event(), None);
     // Time goes by, and it is not ahead any more.
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     wire.give(0, 1, &bytes).unwrap();
     assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"far ahead"[..]));
 }

@@ -1,9 +1,9 @@
 //! Copies that are replaced: what is read meanwhile and afterwards.
 
 use tallymesh_engine::{Life, Stamp};
-use tallymesh_schemas::Version;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
+use tallymesh_schemas::{UnixMs, Version};
 
 use crate::late::{KEY, cache_wire, get, remove, set};
 use crate::wire::{Wire, encoded, is_delta};
@@ -44,7 +44,7 @@ fn what_its_owner_does_not_have_goes() {
     set(&mut wire, 0, KEY, b"right");
     wire.run(3);
     let mut rows = RowWriter::new(Version(1));
-    let stamp = Stamp::at(wire.now.unix_ms + 1000).0;
+    let stamp = Stamp::at(UnixMs(wire.now.unix_ms.0 + 1000)).0;
     rows.push(WireRow {
         slot: 0,
         version: Version(2),
@@ -89,7 +89,7 @@ fn a_node_republishes_a_write_that_arrived_with_an_unfinished_snapshot() {
             }))
         };
         let mut rows = RowWriter::new(Version(0));
-        let stamp = Stamp::at(wire.now.unix_ms + 1000).0;
+        let stamp = Stamp::at(UnixMs(wire.now.unix_ms.0 + 1000)).0;
         let state = RowState::Content { key: Some(KEY), stamp, expires_ms: 0, value: b"later" };
         rows.push(WireRow { slot: 0, version: Version(3), state });
         wire.give(0, 1, &piece(&wire, 4, 2, &rows.finish())).unwrap();
@@ -123,7 +123,7 @@ fn a_node_republishes_a_write_that_the_most_advanced_copy_lacks() {
     wire.up(1, 2);
     wire.run(3);
     wire.down(1, 2);
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     set(&mut wire, 0, KEY, b"later");
     wire.up(0, 2);
     wire.run(3);
@@ -167,7 +167,7 @@ fn what_is_taken_back_makes_room_for_a_removal() {
     wire.talk();
     remove(&mut wire, 2, KEY);
     wire.talk();
-    let stamp = |ms: i64| Stamp::at(wire.now.unix_ms.saturating_add_signed(ms)).0;
+    let stamp = |ms: i64| Stamp::at(UnixMs(wire.now.unix_ms.0.saturating_add_signed(ms))).0;
     for (version, stamp, value) in [(1, stamp(1000), &b"ahead"[..]), (2, stamp(-1000), b"taken back to")] {
         wire.give(0, 1, &delta_with(&wire, version, stamp, value)).unwrap();
         assert_eq!(get(&wire, 1, KEY).as_deref(), (version == 1).then_some(value));

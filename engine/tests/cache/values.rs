@@ -26,7 +26,7 @@ fn a_value_that_a_relay_kept_to_itself_comes_from_the_owner() {
     wire.talk();
     assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"of a"[..]));
     wire.down(0, 1);
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     set(&mut wire, 1, KEY, b"of relay");
     wire.up(1, 2);
     wire.up(2, 3);
@@ -61,12 +61,12 @@ fn a_write_whose_value_no_node_holds_is_not_replaced_by_an_earlier_write() {
         wire.replicas[at].handle_member(now, &owner.node, owner.incarnation, Life::Alive);
     }
     set(&mut wire, 2, KEY, b"of c");
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     set(&mut wire, 0, KEY, b"of a");
     wire.up(0, 1);
     wire.talk();
     wire.down(0, 1);
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     set(&mut wire, 1, KEY, b"of relay");
     wire.up(1, 2);
     wire.up(2, 3);
@@ -98,7 +98,7 @@ fn a_value_that_its_owner_did_not_send_comes_from_a_node_that_holds_it() {
     wire.up(0, 1);
     wire.talk();
     wire.down(0, 1);
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     set(&mut wire, 3, KEY, b"later");
     wire.up(0, 3);
     wire.talk();

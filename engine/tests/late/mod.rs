@@ -70,7 +70,7 @@ pub(crate) fn comes_after_a_removal() -> Option<Vec<u8>> {
 fn pass(wire: &mut Wire, tenths: u32, arrives: impl Fn(usize, usize) -> bool) {
     for _ in 0..tenths {
         wire.now.mono = wire.now.mono.after(Duration::from_millis(100));
-        wire.now.unix_ms += 100;
+        wire.now.unix_ms.0 += 100;
         for at in 0..wire.replicas.len() {
             let now = wire.now_at(at);
             wire.replicas[at].handle_timeout(now);

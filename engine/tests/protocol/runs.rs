@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Event, Life};
 use tallymesh_schemas::message::{Digest, Message, Tombstone};
-use tallymesh_schemas::{Actor, Class, Incarnation, StructureSpec};
+use tallymesh_schemas::{Actor, Class, Incarnation, StructureSpec, UnixMs};
 
 use crate::wire::{Wire, config, is_delta, read, spec};
 
@@ -21,7 +21,8 @@ fn a_replica_reports_no_void_run() {
     let (first, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
     let void = Incarnation(first.incarnation.0 + 1);
     wire.replicas[1].handle_member(now, &first.node, void, Life::Alive);
-    let buried = Tombstone { node: first.node.clone(), from: void, incarnation: void, until_ms: now.unix_ms + 60_000 };
+    let buried =
+        Tombstone { node: first.node.clone(), from: void, incarnation: void, until_ms: UnixMs(now.unix_ms.0 + 60_000) };
     let digest = Message::Digest(Digest {
         incarnation: wire.replicas[2].actor().incarnation,
         clock_ms: now.unix_ms,

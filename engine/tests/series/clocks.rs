@@ -1,5 +1,7 @@
 //! Clocks that differ, and rows that come behind the end of their window.
 
+use tallymesh_schemas::UnixMs;
+
 use super::*;
 
 /// Clocks that differ by less than a window blur its edge; nothing is lost.
@@ -60,7 +62,7 @@ fn a_clock_that_goes_back_doubles_nothing() {
         windows.push(series(&wire, 0).current());
     }
     assert!(windows.is_sorted());
-    assert_eq!(Some(&series(&wire, 0).spec().window_at(wire.now.unix_ms - 12_000)), windows.last());
+    assert_eq!(Some(&series(&wire, 0).spec().window_at(UnixMs(wire.now.unix_ms.0 - 12_000))), windows.last());
 }
 
 /// Rows of a window that this node has dropped are not taken, whatever way they come.

@@ -36,7 +36,7 @@ fn wire(names: &[&str]) -> Wire {
         }
     }
     wire.run(2);
-    wire.run(u64::from(INTERVAL) - wire.now.unix_ms / 1000 % u64::from(INTERVAL));
+    wire.run(u64::from(INTERVAL) - wire.now.unix_ms.0 / 1000 % u64::from(INTERVAL));
     wire
 }
 

@@ -3,7 +3,7 @@
 use tallymesh_engine::Stamp;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, Version, bounds, key};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, UnixMs, Version, bounds, key};
 
 use super::vocabulary::{At, Entry, Fingerprint, Key, NODES, Rows, Run, Said, State, Which, Who, node, sound_key};
 use super::{Driven, FIRST_RUN};
@@ -159,12 +159,12 @@ impl Driven {
         });
         let tombstones = tombstones.iter().map(|(who, until)| {
             let Actor { node, incarnation } = self.actor(peer, *who);
-            let until_ms = self.now.unix_ms.saturating_add(until.of(u64::MAX)).saturating_sub(5);
-            Tombstone { node, from: Incarnation(0), incarnation, until_ms }
+            let until_ms = self.now.unix_ms.0.saturating_add(until.of(u64::MAX)).saturating_sub(5);
+            Tombstone { node, from: Incarnation(0), incarnation, until_ms: UnixMs(until_ms) }
         });
         Message::Digest(Digest {
             incarnation: self.run(*run),
-            clock_ms: 0,
+            clock_ms: UnixMs::ZERO,
             answers: u64::from(*answers),
             complete: *complete,
             structures: structures.collect(),
@@ -187,8 +187,14 @@ impl Driven {
         let (name, kind) = (spec.name.as_str(), structure.kind());
         let structures = vec![StructureDigest { structure: structure.id(), name, kind, entries: vec![entry] }];
         let (incarnation, tombstones) = (actor.incarnation, Vec::new());
-        let digest =
-            Message::Digest(Digest { incarnation, clock_ms: 0, answers: 0, complete: true, structures, tombstones });
+        let digest = Message::Digest(Digest {
+            incarnation,
+            clock_ms: UnixMs::ZERO,
+            answers: 0,
+            complete: true,
+            structures,
+            tombstones,
+        });
         let bytes = postcard::to_stdvec(&digest).expect("messages have known lengths");
         let _ = self.replica.handle_message(self.now, peer, &bytes);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::{CacheEntry, Held, Row, Stamp};
-use tallymesh_schemas::{Actor, StructureName, Version, bounds};
+use tallymesh_schemas::{Actor, StructureName, UnixMs, Version, bounds};
 
 use crate::caches::{SimCache, Written};
 use crate::check::open::{Open, compare};
@@ -36,13 +36,13 @@ pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
 }
 
 /// Every copy of a running owner's rows equals the owner's rows.
-fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u64), say: &mut impl FnMut(String)) {
+fn copies(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, UnixMs), say: &mut impl FnMut(String)) {
     let structure = sim.cache.structure();
     let held = structure.held();
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
         match held.iter().find(|held| held.actor == owner.actor) {
             None => say(format!("knows nothing of {}", owner.actor)),
-            Some(held) if waits(sim, Some(held), owner, &owner.actor, reader_ms) => {}
+            Some(held) if waits(sim, Some(held), owner, &owner.actor, UnixMs(reader_ms.0)) => {}
             Some(held) => compare(structure, held, owner.caches[sim.name()].cache.structure(), say),
         }
     }
@@ -72,7 +72,7 @@ pub(crate) fn waiting(cluster: &Cluster) -> usize {
 
 /// Whether the first of a holder's rows of a run that a copy does not have is too far ahead of the clock of the copy's node. A
 /// copy that is being replaced needs all rows of the run again.
-fn waits(sim: &SimCache, have: Option<&Held>, holder: &Process, actor: &Actor, reader_ms: u64) -> bool {
+fn waits(sim: &SimCache, have: Option<&Held>, holder: &Process, actor: &Actor, reader_ms: UnixMs) -> bool {
     let rows = holder.caches[sim.name()].cache.structure().rows_of(actor);
     let mut rows = rows.into_iter().map(|(_, row)| row);
     let ahead = |row: Row| is_ahead(row.stamp(), sim.cache.time(reader_ms));
@@ -83,22 +83,22 @@ fn waits(sim: &SimCache, have: Option<&Held>, holder: &Process, actor: &Actor, r
     rows.filter(|row| row.version > applied).min_by_key(|row| row.version).is_some_and(ahead)
 }
 
-fn is_ahead(stamp: Stamp, unix_ms: u64) -> bool {
-    stamp.unix_ms() > unix_ms + bounds::MAX_DRIFT.as_millis() as u64
+fn is_ahead(stamp: Stamp, unix_ms: UnixMs) -> bool {
+    stamp.unix_ms() > unix_ms.after(bounds::MAX_DRIFT)
 }
 
 fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(String)) {
     let writes = sim.writes.borrow();
     let true_ms = EPOCH_MS + cluster.now().0 / 1000;
-    let ahead = |node: &Node| is_ahead(Stamp::at(node.read_clock(cluster.now()).unix_ms), true_ms);
+    let ahead = |node: &Node| is_ahead(Stamp::at(node.read_clock(cluster.now()).unix_ms), UnixMs(true_ms));
     let ahead: Vec<_> = running(cluster).filter(|(node, _)| ahead(node)).map(|(_, process)| process.run).collect();
     let unix_ms = sim.cache.time(node.read_clock(cluster.now()).unix_ms);
-    let entries = sim.cache.entries(None, usize::MAX, 0);
+    let entries = sim.cache.entries(None, usize::MAX, UnixMs::ZERO);
     let entries: BTreeMap<&[u8], &CacheEntry> = entries.iter().map(|entry| (entry.key.as_slice(), entry)).collect();
     for key in writes.keys(sim.name()) {
         let at = (sim.name().clone(), key.to_vec());
         let seen = running(cluster).filter_map(|(_, process)| process.cache_seen.get(&at));
-        let seen = seen.filter(|stamp| !is_ahead(**stamp, true_ms)).max();
+        let seen = seen.filter(|stamp| !is_ahead(**stamp, UnixMs(true_ms))).max();
         let latest = writes.latest_of_the_living(sim.name(), key, |run| ahead.contains(&run));
         let due = latest.max(seen.copied()).unwrap_or_default();
         let due = writes.taken_back(sim.name(), key).least(due);
@@ -119,7 +119,7 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
 fn is_lost(cluster: &Cluster, cache: &StructureName, key: &[u8], due: Stamp) -> bool {
     let mut told = false;
     for cache in running(cluster).map(|(_, process)| &process.caches[cache].cache) {
-        if cache.get(key, 0).is_some() {
+        if cache.get(key, UnixMs::ZERO).is_some() {
             return false;
         }
         let structure = cache.structure();
@@ -130,11 +130,11 @@ fn is_lost(cluster: &Cluster, cache: &StructureName, key: &[u8], due: Stamp) -> 
 }
 
 /// The error in what a key reads, if a write at `due`, or a later one, must be read.
-fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: u64) -> Option<String> {
+fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: UnixMs) -> Option<String> {
     let bounds = sim.cache.structure().spec().bounds;
     let bounded = bounds.elements.is_some() || bounds.bytes.is_some();
     // An expired entry is kept for a while, but reads do not return it.
-    match read.filter(|entry| entry.expires_ms == 0 || entry.expires_ms > unix_ms) {
+    match read.filter(|entry| entry.expires_ms == UnixMs::ZERO || entry.expires_ms > unix_ms) {
         // If its writer's clock was ahead, the write was republished with an earlier stamp than the acknowledged one.
         Some(entry) => {
             let written = writes.iter().find(|written| written.value.as_deref() == Some(&entry.value[..]))?;
@@ -142,7 +142,7 @@ fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Sta
         }
         None => {
             let gone = |written: &&Written| {
-                let expired = written.expires_ms != 0 && written.expires_ms <= unix_ms;
+                let expired = written.expires_ms != UnixMs::ZERO && written.expires_ms <= unix_ms;
                 written.stamp >= due && (written.value.is_none() || expired)
             };
             let none = bounded || writes.iter().any(|written| gone(&written)) || due == Stamp::default();

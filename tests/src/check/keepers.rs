@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallymesh_engine::{Held, Scope, Series, Structure};
-use tallymesh_schemas::{Actor, Kind, StructureName, Version, Window, bounds, key};
+use tallymesh_schemas::{Actor, Kind, StructureName, UnixMs, Version, Window, bounds, key};
 
 use crate::check::open::{Open, compare};
 use crate::check::rows::{Rows, value};
@@ -64,9 +64,8 @@ pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
 
 /// Whether a node has read its wall clock since that was set back. Until then its windows are those of the wrong clock: it
 /// lacks nothing there, and will lack what others have in the windows of the right one.
-fn has_turned(series: &Series, unix_ms: u64) -> bool {
-    let drift = u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
-    series.current() <= series.spec().window_at(unix_ms.saturating_add(drift))
+fn has_turned(series: &Series, unix_ms: UnixMs) -> bool {
+    series.current() <= series.spec().window_at(unix_ms.after(bounds::MAX_DRIFT))
 }
 
 /// Lists the differences between the gauge caches of the cluster and the ledger: each is a window that does not end.

@@ -62,7 +62,7 @@ impl Cluster {
         let saved = self.save_every.and(node.disk.saved()).cloned();
         let wall = node.clock.read(self.now).unix_ms;
         let next = |saved: &Saved| next_run(&saved.facts, wall).expect("runs do not end here");
-        let later = || saved.as_ref().map_or(Incarnation(wall), next);
+        let later = || saved.as_ref().map_or(Incarnation(wall.0), next);
         let incarnation = incarnation.unwrap_or_else(later);
         let config = Config { seed, ..self.config.clone() };
         let mut replica = Replica::new(config, node.name.clone(), incarnation);

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_schemas::{NodeName, UnixMs, bounds};
 
 use crate::replica::peer::clock::{ClusterTime, PeerClock, Reading};
-use crate::time::{Now, millis};
+use crate::time::Now;
 
 /// After so many digest intervals a reading is stale: the cluster's time does not use it.
 const STALE: u32 = 10;
@@ -77,13 +77,13 @@ impl Clocks {
     }
 
     /// Records a reading of a peer's clock. The clock is off if it differs by more than `bound`.
-    pub(crate) fn read(&mut self, now: Now, peer: &NodeName, unix_ms: u64, bound: Option<Duration>) -> ClockChange {
+    pub(crate) fn read(&mut self, now: Now, peer: &NodeName, unix_ms: UnixMs, bound: Option<Duration>) -> ClockChange {
         let ahead = unix_ms > now.unix_ms;
-        let by = Duration::from_millis(unix_ms.abs_diff(now.unix_ms));
+        let by = unix_ms.distance(now.unix_ms);
         let off = bound.is_some_and(|bound| by > bound);
         let before = self.readings.get(peer).map_or(0, |reading| reading.beyond);
         let beyond = if off { before.saturating_add(1) } else { 0 };
-        let ahead_ms = difference(unix_ms, now.unix_ms);
+        let ahead_ms = difference(unix_ms.0, now.unix_ms.0);
         self.tested = Some(now);
         self.readings.insert(peer.clone(), Reading { unix_ms, at: now.mono, ahead_ms, beyond });
         match beyond {
@@ -106,24 +106,24 @@ impl Clocks {
     }
 
     /// The current times of all clocks with a fresh reading, including this node's own, in order.
-    fn fresh(&self, now: Now) -> Vec<u64> {
+    fn fresh(&self, now: Now) -> Vec<UnixMs> {
         let fresh = self.readings.values().filter(|reading| now.mono.since(reading.at) <= self.stale);
-        let mut clocks: Vec<u64> = fresh.map(|reading| reading.now(now)).chain([now.unix_ms]).collect();
+        let mut clocks: Vec<UnixMs> = fresh.map(|reading| reading.now(now)).chain([now.unix_ms]).collect();
         clocks.sort_unstable();
         clocks
     }
 
     /// The value of [`Clocks::cluster_ms`], if it is certain.
-    pub(crate) fn certain_ms(&mut self, now: Now) -> Option<u64> {
+    pub(crate) fn certain_ms(&mut self, now: Now) -> Option<UnixMs> {
         self.is_certain(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
     /// The time that decides when cache entries and tombstones expire: the cluster's time, or the earliest clock if two
     /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. So nothing expires
     /// while this node knows only its own clock and cannot trust it: the result is 0.
-    pub(crate) fn expiry_ms(&mut self, now: Now) -> u64 {
+    pub(crate) fn expiry_ms(&mut self, now: Now) -> UnixMs {
         if self.is_untested(now) {
-            return 0;
+            return UnixMs::ZERO;
         }
         let clocks = self.fresh(now);
         match clocks.first() {
@@ -142,8 +142,8 @@ impl Clocks {
     /// of another clock, or a step of its wall clock. Such a clock may be wrong for a moment.
     fn is_untested(&mut self, now: Now) -> bool {
         let tested = *self.tested.get_or_insert(now);
-        let expected = tested.unix_ms.saturating_add(millis(now.mono.since(tested.mono)));
-        if Duration::from_millis(now.unix_ms.abs_diff(expected)) > bounds::MAX_DRIFT {
+        let expected = tested.unix_ms.after(now.mono.since(tested.mono));
+        if now.unix_ms.distance(expected) > bounds::MAX_DRIFT {
             self.tested = Some(now);
             return self.is_alone(now);
         }
@@ -155,17 +155,17 @@ impl Clocks {
     }
 
     /// The wall clock, or the cluster's time if the wall clock is far off it.
-    pub(crate) fn cluster_ms(&self, now: Now) -> u64 {
-        let known = self.cluster_time.map(|time| time.unix_ms.saturating_add(millis(now.mono.since(time.at))));
-        let off = |time: &u64| Duration::from_millis(time.abs_diff(now.unix_ms)) > FOLLOW;
+    pub(crate) fn cluster_ms(&self, now: Now) -> UnixMs {
+        let known = self.cluster_time.map(|time| time.unix_ms.after(now.mono.since(time.at)));
+        let off = |time: &UnixMs| time.distance(now.unix_ms) > FOLLOW;
         known.filter(off).unwrap_or(now.unix_ms)
     }
 }
 
 /// Whether there are enough clocks for a majority, or clocks in order differ by no more than `within`.
-fn agree(clocks: &[u64], within: Duration) -> bool {
-    let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
-    clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
+fn agree(clocks: &[UnixMs], within: Duration) -> bool {
+    let spread = clocks.last().zip(clocks.first()).map_or(Duration::ZERO, |(last, first)| last.since(*first));
+    clocks.len() >= MAJORITY || spread <= within
 }
 
 fn difference(theirs: u64, ours: u64) -> i64 {

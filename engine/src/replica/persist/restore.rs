@@ -2,7 +2,7 @@
 
 use tallymesh_schemas::message::{Delta, Tombstone};
 use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, Version, Window};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, UnixMs, Version, Window};
 
 use crate::canary::{self, Canary};
 use crate::counter::join::Source;
@@ -31,11 +31,11 @@ enum Fate {
 ///
 /// # Errors
 /// [`NoSuchRun`] when the run that saved them was the last possible one.
-pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
+pub fn next_run(facts: &Facts, unix_ms: UnixMs) -> Result<Incarnation, NoSuchRun> {
     if saved_run_is_continued() {
         return Ok(facts.incarnation);
     }
-    let run = Incarnation(unix_ms).checked()?;
+    let run = Incarnation(unix_ms.0).checked()?;
     if run > facts.incarnation { Ok(run) } else { facts.incarnation.successor(unix_ms) }
 }
 

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 
 use tallymesh_schemas::message::{DigestEntry, Tombstone};
 use tallymesh_schemas::saved::{Facts, SavedNode};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, OnDead, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, OnDead, UnixMs, bounds};
 
 use crate::canary::{self, Canary};
 use crate::limiter::reach::Reach;
@@ -233,7 +233,7 @@ impl Runs {
     }
 
     /// Whether a tombstone voids more runs than a known one, at a time when it has not expired, and is credible.
-    pub(crate) fn is_news(&self, tombstone: &Tombstone, expiry_ms: u64) -> bool {
+    pub(crate) fn is_news(&self, tombstone: &Tombstone, expiry_ms: UnixMs) -> bool {
         let key = (tombstone.node.clone(), tombstone.from);
         let new = self.tombstones.get(&key).is_none_or(|known| known.incarnation < tombstone.incarnation);
         let credible = || self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
@@ -331,7 +331,7 @@ impl Runs {
     }
 
     /// Removes the tombstones that have expired.
-    pub(crate) fn expire_tombstones(&mut self, expiry_ms: u64) {
+    pub(crate) fn expire_tombstones(&mut self, expiry_ms: UnixMs) {
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > expiry_ms);
     }
 

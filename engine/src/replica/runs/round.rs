@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_schemas::message::SeenEntry;
-use tallymesh_schemas::{Actor, Version};
+use tallymesh_schemas::{Actor, UnixMs, Version};
 
 use crate::counter::structure::Structure;
 use crate::counter::writes::{OwnRow, removals_wait_for_all, rounds_are_skipped};
@@ -28,7 +28,12 @@ pub(crate) struct Round {
 
 impl Round {
     /// Ends a round, if it is over, and begins the next one, if there are rows to retire.
-    pub(crate) fn next(round: Option<Self>, structure: &Structure, others: &[&Vector], expiry_ms: u64) -> Option<Self> {
+    pub(crate) fn next(
+        round: Option<Self>,
+        structure: &Structure,
+        others: &[&Vector],
+        expiry_ms: UnixMs,
+    ) -> Option<Self> {
         let ours = structure.vector();
         let (mut known, mut alone) = (Vec::new(), Vec::new());
         if let Some(round) = round {
