@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Event, Life};
 use tallymesh_schemas::message::{Digest, Message, Tombstone};
-use tallymesh_schemas::{Actor, Class, Incarnation, StructureSpec, UnixMs};
+use tallymesh_schemas::{Actor, Class, Incarnation, UnixMs};
 
 use crate::wire::{Wire, config, is_delta, read, spec};
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Life};
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{StructureSpec, Version};
 
 use crate::wire::{Wire, config, encoded, is_delta, spec};
 
