@@ -202,7 +202,7 @@ impl ActorRows {
 
     /// Moves a live row to its next state; nearly all changes are of this kind. Returns its cell and the previous row.
     /// Returns `None`, without a change, when the change is of another kind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn advance(&mut self, slot: u32, next: &Row, cells: &Cells) -> Option<(CellId, Row)> {
         let (cell, old) = self.slots.advance(slot, next)?;
         self.note(next.version, slot);
