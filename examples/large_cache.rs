@@ -258,7 +258,7 @@ impl Member {
             ["prints"] => {
                 let seen = self.cache.engine().seen();
                 let seen: String = seen.iter().map(|(run, number)| format!("{run} {number} ")).collect();
-                Ok(format!("{seen}{:x}", self.cache.engine().fingerprint(0)))
+                Ok(format!("{seen}{:x}", self.cache.engine().fingerprint(Default::default())))
             }
             ["check", first, second] => Ok(self.check([first.parse()?, second.parse()?])),
             _ => Err(format!("cannot \"{wish}\"").into()),

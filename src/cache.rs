@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_engine::{CacheEntry, CacheError, CacheValue, Stamp};
+use tallymesh_schemas::UnixMs;
 use tokio::sync::watch;
 
 use crate::clock::unix_ms;
@@ -44,7 +45,7 @@ enum Load {
     /// Receives the result, for callers that wait.
     Running(watch::Receiver<Ended>),
     /// The error, and until when it is remembered, in milliseconds since 1970.
-    Failed(LoadError, u64),
+    Failed(LoadError, UnixMs),
 }
 
 /// The result of a load; `None` while the load runs, and permanently if the task that ran it was dropped.
@@ -290,7 +291,7 @@ impl Cache {
     /// Remembers an error, and removes expired ones.
     fn remember(&self, key: &[u8], error: &LoadError, time: Duration) {
         let now = unix_ms();
-        let until = now.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let until = now.after(time);
         let mut loads = self.loads.lock();
         loads.retain(|_, load| !matches!(load, Load::Failed(_, until) if *until <= now));
         if !matches!(loads.get(key), Some(Load::Running(_))) {

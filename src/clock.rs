@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::{Now, Time};
-use tallymesh_schemas::{Incarnation, bounds};
+use tallymesh_schemas::{Incarnation, UnixMs, bounds};
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
@@ -31,18 +31,18 @@ impl Clock {
 }
 
 /// Milliseconds since 1970; 0 when the wall clock is set before that.
-pub(crate) fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> UnixMs {
     since_1970(SystemTime::now())
 }
 
 /// The incarnation of a node without saved state, from the wall clock. The lowest numbers are reserved.
 pub(crate) fn first_run() -> Incarnation {
-    Incarnation(unix_ms().clamp(2, bounds::INCARNATION))
+    Incarnation(unix_ms().0.clamp(2, bounds::INCARNATION))
 }
 
-fn since_1970(at: SystemTime) -> u64 {
+fn since_1970(at: SystemTime) -> UnixMs {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    UnixMs::ZERO.after(since)
 }
 
 #[cfg(test)]
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn a_clock_before_1970_is_taken_for_1970() {
         let hour = Duration::from_secs(3600);
-        assert_eq!(since_1970(UNIX_EPOCH + hour), 3_600_000);
-        assert_eq!(since_1970(UNIX_EPOCH - hour), 0);
+        assert_eq!(since_1970(UNIX_EPOCH + hour), UnixMs(3_600_000));
+        assert_eq!(since_1970(UNIX_EPOCH - hour), UnixMs::ZERO);
     }
 }

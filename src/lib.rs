@@ -120,7 +120,9 @@ pub use tallymesh_engine::replica::{
 };
 pub use tallymesh_engine::{Config as EngineConfig, Difference, Life};
 pub use tallymesh_schemas::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
-pub use tallymesh_transport::{BindError, Gate, Identity, IdentityError, Joining, Timings, Traffic};
+pub use tallymesh_transport::{
+    BindError, CertificateNameError, Gate, Identity, IdentityError, Joining, Timings, TlsError, Traffic,
+};
 
 // Counters.
 pub use changes::{Change, Changes};
@@ -161,6 +163,7 @@ pub use cache::{Cache, Errors, LoadError, Loaded};
 /// ```
 pub use tallymesh_engine::CacheValue;
 pub use tallymesh_engine::{CacheEntry, CacheError, Stamp};
+pub use tallymesh_schemas::UnixMs;
 pub use tallymesh_schemas::config::{CacheConfig, Pace};
 
 // Series and the audit.

@@ -191,14 +191,19 @@ impl Node {
     }
 
     /// Returns the throttle of this name. Creates it if it does not exist, and updates it to `spec`: a changed rate keeps the
-    /// tokens counted so far. An idle throttle without handles is removed automatically. All nodes must use the same `spec`.
+    /// tokens counted so far. An idle throttle without handles is removed automatically. All nodes must use the same `spec`, and
+    /// [`Node::differences`] lists the throttles of which they do not.
     ///
     /// # Errors
     /// [`ThrottleError`] when the name is invalid, when the throttle is hard and no founders are configured, or when this node
     /// does not replicate `shared_named_throttles`.
     pub fn create_throttle(&self, name: &str, spec: ThrottleSpec) -> Result<Throttle, ThrottleError> {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
+        let known = limiter.find(name).is_some_and(|known| known.spec() == spec);
         let throttle = limiter.throttle(name, spec, self.shared.clock.time())?;
+        if !known {
+            settings::state_throttle(&self.shared.settings, name, spec);
+        }
         Ok(Throttle::new(throttle, Arc::clone(limiter), self.shared.clock))
     }
 
@@ -224,8 +229,7 @@ impl Node {
     }
 
     /// The differences between this node's configuration and those of other live nodes, in order of node and setting. Empty
-    /// when all are equal. Compared once a second. Throttles that programs create are compared while they are used, and if they
-    /// are hard.
+    /// when all are equal. Compared once a second. Includes the throttles and permits that programs have created on both nodes.
     pub fn differences(&self) -> Vec<Difference> {
         self.shared.differences()
     }

@@ -43,7 +43,7 @@ impl Bounds {
         let since_start = Duration::from_micros(now.mono.0);
         for report in reports {
             let (bound, place, limit) = (report.bound, report.place.clone(), report.limit);
-            if self.log.note(now.unix_ms, report) && self.reporter.occurred(since_start, &bound, &place) {
+            if self.log.note(now.unix_ms.0, report) && self.reporter.occurred(since_start, &bound, &place) {
                 let object = place.map(tracing::field::display);
                 tracing::warn!(bound = bound.name(), object, limit, effect = bound.effect(), "a bound is reached");
             }
@@ -126,7 +126,7 @@ mod tests {
         let gauges = GaugeCacheSpec::new("sessions").unwrap();
         let start = |n: usize, identity| Node::builder(&format!("n{n}")).identity(identity).gauge_cache(gauges.clone());
         let node = start(0, identities.next().unwrap()).start().await.unwrap();
-        let ours = Incarnation(crate::clock::unix_ms());
+        let ours = Incarnation(crate::clock::unix_ms().0);
         let mut config = Config::loopback(ours);
         config.seeds.push(node.listen_addr().to_string());
         let (_liar, mut events) = Endpoint::bind(identities.next().unwrap(), config).unwrap();

@@ -46,7 +46,7 @@ pub(crate) fn state_limits(settings: &Settings, limits: &LimitsConfig) {
         settings.set("stand_in", &limits.stand_in.to_string());
     }
     for named in &limits.throttles {
-        settings.set(&format!("throttle {}", named.name), &throttle(named.spec));
+        state_throttle(settings, &named.name, named.spec);
     }
     for named in &limits.permits {
         state_permits(settings, &named.name, named.maximum);
@@ -63,6 +63,11 @@ pub(crate) fn state_limits(settings: &Settings, limits: &LimitsConfig) {
         let version = if inbound.v6 { "IPv6" } else { "IPv4" };
         settings.set(&format!("inbound /{} {version}", inbound.prefix_len), &inbound.maximum.to_string());
     }
+}
+
+/// Publishes a throttle that the configuration declares or a program created.
+pub(crate) fn state_throttle(settings: &Settings, name: &str, spec: ThrottleSpec) {
+    settings.set(&format!("throttle {name}"), &throttle(spec));
 }
 
 /// Publishes a pool of permits that the configuration declares or a program created.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::Serialize;
-use tallymesh_schemas::{Class, NodeName, Rate, Strength, ThrottleSpec};
+use tallymesh_schemas::{Class, NodeName, OnPartition, Rate, Strength, ThrottleSpec};
 
 use crate::fixtures::identities;
 use crate::{
@@ -133,6 +133,43 @@ async fn a_refusal_has_its_reason() {
     assert_eq!(permits.open().map(drop), Err(Reason::Founding));
     assert!(permits.try_open().is_none());
     node.shutdown().await;
+}
+
+/// Two programs create a throttle of the same name with another rate, burst or behaviour in a partition. Each node reports it,
+/// until the throttles are alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn throttles_that_programs_create_are_compared() {
+    let mut identities = identities(&["n0", "n1"]);
+    let builder =
+        |name: &str, identity| Node::builder(name).identity(identity).replicate(Class::SharedNamedThrottles.into());
+    let (second, first) = (identities.pop().unwrap(), identities.pop().unwrap());
+    let n0 = builder("n0", first).start().await.unwrap();
+    let n1 = builder("n1", second).seed(n0.listen_addr().to_string()).start().await.unwrap();
+    let soft = |rate: &str| ThrottleSpec::new(rate.parse().unwrap(), Strength::Soft);
+    let ours = soft("4/1s");
+    let burst = ThrottleSpec::new(ours.rate.with_burst(9).unwrap(), Strength::Soft);
+    let closed = ours.with_on_partition(OnPartition::FailClosed);
+    n0.create_throttle("campaign", ours).unwrap();
+    for (theirs, there) in [(soft("5/1s"), "5/1000ms"), (burst, "burst=9"), (closed, "fail_closed")] {
+        n1.create_throttle("campaign", theirs).unwrap();
+        for (node, has) in [(&n0, there.to_owned()), (&n1, "4/1000ms".to_owned())] {
+            let named = |lines: &[String]| lines.len() == 1 && lines[0].starts_with("throttle campaign is ");
+            let differs = |lines: &[String]| named(lines) && lines[0].contains(&has) && lines[0].contains(" here and ");
+            soon("the difference is reported", async {
+                while !differs(&node.differences().iter().map(ToString::to_string).collect::<Vec<_>>()) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            })
+            .await;
+        }
+    }
+    n1.create_throttle("campaign", ours).unwrap();
+    soon("the throttles are alike", async {
+        while !n0.differences().is_empty() || !n1.differences().is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tallymesh_engine::Time;
-use tallymesh_schemas::message::Message;
+use tallymesh_schemas::message::{Message, MessageError};
 use tallymesh_schemas::{NodeName, Overlay, bounds};
 
 /// How long this node exchanges rows with a peer that the overlay does not select any more, or does not select yet: until the
@@ -87,9 +87,9 @@ impl Topology {
     /// Whether a peer's message belongs to a link. Every link begins with a complete digest, so that one opens a link. Other
     /// messages without a link come from a peer that does not know yet that the link ended. The replica rejects invalid
     /// messages.
-    pub(crate) fn takes(&mut self, now: Time, peer: &NodeName, message: &[u8]) -> bool {
+    pub(crate) fn takes(&mut self, now: Time, peer: &NodeName, message: &Result<Message<'_>, MessageError>) -> bool {
         if !self.links.contains_key(peer) {
-            let begins = match Message::decode(message) {
+            let begins = match message {
                 Ok(Message::Digest(digest)) => digest.complete,
                 Ok(_) => false,
                 Err(_) => true,
@@ -132,7 +132,7 @@ impl Topology {
 mod tests {
     use std::time::Instant;
 
-    use tallymesh_schemas::Class;
+    use tallymesh_schemas::{Class, UnixMs};
 
     use super::*;
     use crate::Node;
@@ -220,15 +220,13 @@ mod tests {
         let message = |complete| {
             let digest = tallymesh_schemas::message::Digest {
                 incarnation: tallymesh_schemas::Incarnation(1),
-                clock_ms: 0,
+                clock_ms: UnixMs::ZERO,
                 answers: 0,
                 complete,
                 structures: Vec::new(),
                 tombstones: Vec::new(),
             };
-            let mut bytes = Vec::new();
-            Message::Digest(digest).encode(&mut bytes).unwrap();
-            bytes
+            Ok(Message::Digest(digest))
         };
         assert!(!topology.takes(later, stranger, &message(false)), "what is left of an old link");
         assert!(topology.takes(later, stranger, &message(true)), "the beginning of a new one");

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 
 use tallymesh_engine::{Counter, Now, Replica, Structure, Time};
-use tallymesh_schemas::Class;
+use tallymesh_schemas::{Class, UnixMs};
 
 use crate::counters::{Counters, Crdts, Dash, Papaya, Scc};
 use crate::input;
@@ -145,7 +145,7 @@ fn with_commits(keys: &[String], rounds: usize) -> Group {
 pub fn add_and_commit(replica: &mut Replica, structure: &Arc<Structure>, keys: &[String], draws: &[u32]) {
     for batch in draws.chunks(COMMIT_EVERY) {
         batch.iter().for_each(|at| Counters::add(structure, &keys[*at as usize], 1));
-        replica.handle_changes(Now { mono: Time(1), unix_ms: 1 });
+        replica.handle_changes(Now { mono: Time(1), unix_ms: UnixMs(1) });
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use tallymesh_engine::{Cache, Replica};
+use tallymesh_schemas::UnixMs;
 
 use crate::input;
 use crate::measure::{Contender, Figure, interleaved, ns_each};
@@ -39,7 +40,7 @@ fn filled(keys: &[String]) -> (Replica, Cache, Map) {
     let (replica, cache) = replicas::cache_alone();
     let map = Map::default();
     for key in keys {
-        cache.set(key.as_bytes(), value(), Duration::ZERO, NOW_MS).expect("a good entry");
+        cache.set(key.as_bytes(), value(), Duration::ZERO, UnixMs(NOW_MS)).expect("a good entry");
         map.write().expect("nobody panicked").insert(key.clone(), value());
     }
     (replica, cache, map)
@@ -58,7 +59,9 @@ pub fn measure(rounds: usize) -> Vec<Group> {
         rounds,
         vec![
             Contender::new("tallymesh", || {
-                ns_each(N, || draws.iter().for_each(|at| drop(black_box(cache.get(key(at).as_bytes(), NOW_MS)))))
+                ns_each(N, || {
+                    draws.iter().for_each(|at| drop(black_box(cache.get(key(at).as_bytes(), UnixMs(NOW_MS)))))
+                })
             }),
             Contender::new("RwLock<HashMap>", || {
                 let get = |at| map.read().expect("nobody panicked").get(key(at)).cloned();
@@ -72,7 +75,7 @@ pub fn measure(rounds: usize) -> Vec<Group> {
         rounds,
         vec![
             Contender::new("tallymesh", || {
-                let set = |at| cache.set(key(at).as_bytes(), &shared, Duration::ZERO, NOW_MS);
+                let set = |at| cache.set(key(at).as_bytes(), &shared, Duration::ZERO, UnixMs(NOW_MS));
                 ns_each(N, || draws.iter().for_each(|at| assert!(black_box(set(at)).is_ok())))
             }),
             Contender::new("RwLock<HashMap>", || {
@@ -137,7 +140,9 @@ fn against_redis(rounds: usize, keys: &[String], draws: &[u32], cache: &Cache) -
     let set = |at: &u32| vec!["SET".to_owned(), key(at).to_owned(), text.clone()];
     let gets = vec![
         Contender::new("tallymesh", || {
-            elapsed(draws.len(), || draws.iter().for_each(|at| drop(black_box(cache.get(key(at).as_bytes(), NOW_MS)))))
+            elapsed(draws.len(), || {
+                draws.iter().for_each(|at| drop(black_box(cache.get(key(at).as_bytes(), UnixMs(NOW_MS)))))
+            })
         }),
         Contender::new("Redis, one by one", || one_by_one(&get)),
         Contender::new("Redis, a thousand at a time", || together(&get)),
@@ -145,7 +150,7 @@ fn against_redis(rounds: usize, keys: &[String], draws: &[u32], cache: &Cache) -
     let gets = interleaved(rounds, gets);
     let sets = vec![
         Contender::new("tallymesh", || {
-            let set = |at| cache.set(key(at).as_bytes(), &shared, Duration::ZERO, NOW_MS);
+            let set = |at| cache.set(key(at).as_bytes(), &shared, Duration::ZERO, UnixMs(NOW_MS));
             elapsed(draws.len(), || draws.iter().for_each(|at| assert!(set(at).is_ok())))
         }),
         Contender::new("Redis, one by one", || one_by_one(&set)),

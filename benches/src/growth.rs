@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::Serialize;
 use tallymesh_engine::{Now, Structure, Time};
-use tallymesh_schemas::Class;
+use tallymesh_schemas::{Class, UnixMs};
 
 use crate::apply::distinct;
 use crate::counting::in_use;
@@ -24,7 +24,7 @@ const ROWS: usize = 1_000;
 /// Sums of one figure take at least so long.
 const SUMS: Duration = Duration::from_millis(20);
 
-const NOW: Now = Now { mono: Time(1), unix_ms: 1 };
+const NOW: Now = Now { mono: Time(1), unix_ms: UnixMs(1) };
 
 /// One size with its figures by name, in the order in which they are shown.
 #[derive(Debug, Serialize)]

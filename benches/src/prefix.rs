@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net};
 use prefix_trie::PrefixMap;
 use tallymesh_engine::{Now, Replica, Structure, Time};
-use tallymesh_schemas::Class;
+use tallymesh_schemas::{Class, UnixMs};
 
 use crate::add::COMMIT_EVERY;
 use crate::input::{self, Spread, address_key};
@@ -19,7 +19,7 @@ use crate::measure::{Contender, cpu, interleaved, ns_each};
 use crate::replicas;
 use crate::report::Group;
 
-const NOW: Now = Now { mono: Time(1), unix_ms: 1 };
+const NOW: Now = Now { mono: Time(1), unix_ms: UnixMs(1) };
 
 /// The same counts in ours and in the peers.
 pub struct Trees {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::{Cache, Config, Now, Replica, Structure, Time};
-use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec, UnixMs};
 
 /// Replicas that are linked to each other, each with one structure.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub fn cache_alone() -> (Replica, Cache) {
 
 fn spec(class: Class) -> StructureSpec {
     let name = StructureName::new("bench").expect("a good name");
-    StructureSpec { max_delay: Duration::ZERO, ..StructureSpec::new(name, class) }
+    StructureSpec::new(name, class).with_pace(Duration::ZERO, StructureSpec::MAX_PENDING)
 }
 
 impl Mesh {
@@ -54,7 +54,7 @@ impl Mesh {
     /// As [`Mesh::new`].
     pub fn linked(n: usize, class: Class, linked: impl Fn(usize, usize) -> bool) -> Self {
         let names: Vec<_> = (0..n).map(|i| NodeName::new(&format!("node-{i}")).expect("a good name")).collect();
-        let now = Now { mono: Time(1), unix_ms: 1 };
+        let now = Now { mono: Time(1), unix_ms: UnixMs(1) };
         let (mut replicas, mut structures) = (Vec::new(), Vec::new());
         for (i, name) in names.iter().enumerate() {
             let config = Config { seed: i as u64 + 1, ..Config::default() };

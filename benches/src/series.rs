@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use ipnet::{IpNet, Ipv4Net};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_schemas::frame::HEADER_BYTES;
-use tallymesh_schemas::{Incarnation, Kind, NodeName, SeriesName, SeriesSpec};
+use tallymesh_schemas::{Incarnation, Kind, NodeName, SeriesName, SeriesSpec, UnixMs};
 
 use crate::add::COMMIT_EVERY;
 use crate::counting::in_use;
@@ -37,11 +37,12 @@ struct Node {
 
 impl Node {
     fn new(name: &str) -> Self {
-        let now = Now { mono: Time(1), unix_ms: 1_700_000_100_000 };
+        let now = Now { mono: Time(1), unix_ms: UnixMs(1_700_000_100_000) };
         let name = NodeName::new(name).expect("a good name");
         let mut replica = Replica::new(Config { seed: 7, ..Config::default() }, name, Incarnation(1));
         let named = SeriesName::new("bench").expect("a good name");
-        let spec = SeriesSpec { max_delay: Duration::ZERO, ..SeriesSpec::new(named, Kind::CidrTree, 300, WINDOWS) };
+        let mut spec = SeriesSpec::new(named, Kind::CidrTree, 300, WINDOWS);
+        spec.max_delay = Duration::ZERO;
         let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("the only series");
         Self { replica, series, now }
     }
@@ -60,7 +61,7 @@ impl Node {
     fn turn(&mut self) {
         self.commit();
         self.now.mono = self.now.mono.after(Duration::from_secs(300));
-        self.now.unix_ms += 300_000;
+        self.now.unix_ms.0 += 300_000;
         self.replica.handle_timeout(self.now);
     }
 

@@ -12,7 +12,7 @@ use governor::{Quota, RateLimiter};
 use limitador::limit::{Context, Limit, Namespace};
 use tallymesh_engine::limiter::{Founding, Limiter, Reach};
 use tallymesh_engine::{Now, Replica, Time};
-use tallymesh_schemas::{Class, NodeName, Strength, ThrottleSpec};
+use tallymesh_schemas::{Class, NodeName, Strength, ThrottleSpec, UnixMs};
 
 use crate::input;
 use crate::measure::{Contender, Figure, interleaved, ns_each};
@@ -74,7 +74,7 @@ impl Throttles {
 
     /// What the driver does now and then.
     pub fn turn(&mut self, now: Time) {
-        let now = Now { mono: now, unix_ms: now.0 / 1000 };
+        let now = Now { mono: now, unix_ms: UnixMs(now.0 / 1000) };
         self.limiter.handle_timeout(now, Reach::ALONE, &[]);
         self.replica.handle_changes(now);
         self.replica.handle_timeout(now);

@@ -12,11 +12,11 @@ pub enum Canary {
     /// A newer run does not supersede an older one.
     IncarnationIgnored,
     /// A peer below the low-water mark continues with a delta, without a snapshot.
-    FloorIgnored,
+    LowWaterIgnored,
     /// A delta is joined although it does not follow the applied version.
     GapApplied,
     /// A gap is skipped: the rows in it count as applied.
-    HaveBeyondJoined,
+    AppliedBeyondJoined,
     /// The rows of dead nodes count for ever.
     DeadCounted,
     /// The count of a dead node stays in the view of the replica that hides it (I4).
@@ -104,9 +104,9 @@ mod switched {
     pub const ALL: [Canary; 35] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
-        Canary::FloorIgnored,
+        Canary::LowWaterIgnored,
         Canary::GapApplied,
-        Canary::HaveBeyondJoined,
+        Canary::AppliedBeyondJoined,
         Canary::DeadCounted,
         Canary::DeadFolded,
         Canary::FlagClearedLate,

@@ -35,12 +35,12 @@ impl fmt::Display for Life {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { structure, actor, member, applied: have, head, fault } = self;
+        let Self { structure, actor, member, applied, head, fault } = self;
         match fault {
-            Fault::Differs => write!(f, "{structure}: {member} differs from {actor} at version {have}"),
-            Fault::Lags => write!(f, "{structure}: {member} lags behind {actor}: it has version {have} of {head}"),
+            Fault::Differs => write!(f, "{structure}: {member} differs from {actor} at version {applied}"),
+            Fault::Lags => write!(f, "{structure}: {member} lags behind {actor}: it has version {applied} of {head}"),
             Fault::Changes => {
-                write!(f, "{structure}: {actor} changes too fast to be compared on {member}: {have} of {head}")
+                write!(f, "{structure}: {actor} changes too fast to be compared on {member}: {applied} of {head}")
             }
         }
     }
@@ -51,7 +51,7 @@ impl fmt::Display for NotHeld {
         match self {
             Self::Run { structure, actor } => write!(f, "{structure}: no place for the rows of {actor}"),
             Self::Node { node } => write!(f, "no place for {node}"),
-            Self::Untold { structure } => write!(f, "{structure}: the others do not get all that this node counts"),
+            Self::Unsent { structure } => write!(f, "{structure}: the others do not get all that this node counts"),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tallymesh_schemas::UnixMs;
 use tallymesh_schemas::bounds;
 
 /// Number of bits of a stamp that count the writes within a millisecond.
@@ -16,23 +17,23 @@ pub struct Stamp(pub u64);
 
 impl Stamp {
     /// The first stamp of a millisecond.
-    pub fn at(unix_ms: u64) -> Self {
-        Self(unix_ms.min(bounds::UNIX_MS) << COUNTER_BITS)
+    pub fn at(unix_ms: UnixMs) -> Self {
+        Self(unix_ms.0.min(bounds::UNIX_MS) << COUNTER_BITS)
     }
 
     /// The first stamp of the last millisecond that a node accepts at a wall clock time.
-    pub(crate) fn latest(unix_ms: u64) -> Self {
-        Self::at(unix_ms.saturating_add(u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX)))
+    pub(crate) fn latest(unix_ms: UnixMs) -> Self {
+        Self::at(unix_ms.after(bounds::MAX_DRIFT))
     }
 
     /// The millisecond.
-    pub fn unix_ms(self) -> u64 {
-        self.0 >> COUNTER_BITS
+    pub fn unix_ms(self) -> UnixMs {
+        UnixMs(self.0 >> COUNTER_BITS)
     }
 
     /// How far the stamp is ahead of a wall clock, if that is more than allowed; `None` otherwise.
-    pub(crate) fn beyond(self, unix_ms: u64) -> Option<Duration> {
-        let ahead = Duration::from_millis(self.unix_ms().saturating_sub(unix_ms));
+    pub(crate) fn beyond(self, unix_ms: UnixMs) -> Option<Duration> {
+        let ahead = self.unix_ms().since(unix_ms);
         (ahead > bounds::MAX_DRIFT).then_some(ahead)
     }
 }
@@ -51,7 +52,7 @@ impl HybridClock {
     ///
     /// # Errors
     /// How far the stamp would be ahead of the wall clock, if that is more than allowed. Then no stamp is used up.
-    pub(crate) fn next(&mut self, unix_ms: u64) -> Result<Stamp, Duration> {
+    pub(crate) fn next(&mut self, unix_ms: UnixMs) -> Result<Stamp, Duration> {
         let next = Stamp(self.0.0.saturating_add(1)).max(Stamp::at(unix_ms));
         match next.beyond(unix_ms) {
             Some(ahead) => Err(ahead),
@@ -63,7 +64,7 @@ impl HybridClock {
     }
 
     /// Returns whether the clock is so far ahead of the wall clock that it issues no stamps.
-    pub(crate) fn is_beyond(&self, unix_ms: u64) -> bool {
+    pub(crate) fn is_beyond(&self, unix_ms: UnixMs) -> bool {
         self.0.beyond(unix_ms).is_some()
     }
 
@@ -87,16 +88,16 @@ mod tests {
             let mut clock = HybridClock::default();
             let mut last = Stamp::default();
             for (wall, other) in steps {
-                if let Some(other) = other.map(Stamp::at).filter(|other| other.beyond(wall).is_none()) {
+                if let Some(other) = other.map(|ms| Stamp::at(UnixMs(ms))).filter(|other| other.beyond(UnixMs(wall)).is_none()) {
                     clock.observe(other);
                     last = last.max(other);
                 }
-                match clock.next(wall) {
+                match clock.next(UnixMs(wall)) {
                     Ok(stamp) => {
-                        prop_assert!(stamp > last && stamp.beyond(wall).is_none());
+                        prop_assert!(stamp > last && stamp.beyond(UnixMs(wall)).is_none());
                         last = stamp;
                     }
-                    Err(ahead) => prop_assert!(ahead > bounds::MAX_DRIFT && last.unix_ms() > wall),
+                    Err(ahead) => prop_assert!(ahead > bounds::MAX_DRIFT && last.unix_ms() > UnixMs(wall)),
                 }
             }
         }

@@ -98,7 +98,7 @@ pub use crate::keyspace::hash::key_hash;
 pub use crate::replica::report::{Event, PeerError};
 pub use crate::replica::runs::life::Life;
 pub use crate::replica::{Config, Replica};
-pub use crate::rows::row::{Row, TwoWriters, row_hash};
+pub use crate::rows::row::{Row, row_hash};
 pub use crate::settings::Settings;
 pub use crate::time::{Now, Time};
 pub use crate::wake::Wake;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, key};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, Version, key};
 
 use crate::counter::structure::Structure;
 use crate::keyspace::cell::{Added, Cell};
@@ -77,7 +77,7 @@ fn commit(keys: &Keys) -> Option<Totals> {
 
 fn structure(class: Class) -> Arc<Structure> {
     let actor = Actor::new(NodeName::new("us").unwrap(), Incarnation(1));
-    let spec = StructureSpec { max_pending: 2, ..StructureSpec::from(class) };
+    let spec = StructureSpec::from(class).with_pace(StructureSpec::MAX_DELAY, 2);
     Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ())))
 }
 
@@ -276,9 +276,9 @@ fn a_row_that_counts_again_is_not_lost() {
             let structure = Arc::clone(&structure);
             move || structure.add(KEY, 1).unwrap()
         });
-        structure.sweep(Time(1), Duration::ZERO, 0, Duration::ZERO);
+        structure.sweep(Time(1), Duration::ZERO, Version::ZERO, Duration::ZERO);
         adder.join().unwrap();
-        structure.sweep(Time(2), Duration::ZERO, 0, Duration::ZERO);
+        structure.sweep(Time(2), Duration::ZERO, Version::ZERO, Duration::ZERO);
         assert_counts(&structure, KEY, 1);
         assert_eq!(structure.keys(), 1);
     });
@@ -293,11 +293,11 @@ fn a_counter_that_is_let_go_of_leaves_no_key() {
         drop(counter.hold());
         structure.commit();
         let holder = thread::spawn(move || drop(counter.try_hold(1).unwrap()));
-        structure.sweep(Time(1), Duration::ZERO, 0, Duration::ZERO);
+        structure.sweep(Time(1), Duration::ZERO, Version::ZERO, Duration::ZERO);
         holder.join().unwrap();
         assert_eq!(structure.count(KEY, Time(2)).total, 0);
         for at in 2..5 {
-            structure.sweep(Time(at), Duration::ZERO, 0, Duration::ZERO);
+            structure.sweep(Time(at), Duration::ZERO, Version::ZERO, Duration::ZERO);
         }
         assert_counts(&structure, KEY, 0);
         assert_eq!(structure.keys(), 0);

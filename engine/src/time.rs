@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tallymesh_schemas::UnixMs;
+
 /// A moment on the driver's monotonic clock, in microseconds since a start that the driver chooses.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Time(pub u64);
@@ -27,7 +29,7 @@ pub struct Now {
     /// The monotonic clock: timers and ages.
     pub mono: Time,
     /// The wall clock in milliseconds since 1970, used for tombstones. A merge never reads it.
-    pub unix_ms: u64,
+    pub unix_ms: UnixMs,
 }
 
 /// A duration in whole milliseconds, at most `u64::MAX`.

@@ -16,12 +16,9 @@ const KEY: &[u8] = b"k";
 
 fn gauges(names: &[&str], ttl: u64, max_elements: u64) -> Wire {
     let mut wire = Wire::new(names);
-    let spec = GaugeCacheSpec {
-        ttl: Duration::from_secs(ttl),
-        max_elements: NonZeroU64::new(max_elements),
-        max_delay: Duration::ZERO,
-        ..GaugeCacheSpec::new("g").unwrap()
-    };
+    let mut spec = GaugeCacheSpec::new("g").unwrap().with_ttl(Duration::from_secs(ttl));
+    spec.max_elements = NonZeroU64::new(max_elements);
+    spec.max_delay = Duration::ZERO;
     for replica in &mut wire.replicas {
         replica.replicate_gauge_cache(spec.clone(), Arc::new(|| ())).unwrap();
     }
@@ -38,7 +35,7 @@ fn gauge(wire: &Wire, at: usize) -> Arc<GaugeCache> {
 
 fn add(wire: &mut Wire, at: usize, key: &[u8], n: i64) {
     gauge(wire, at).add(key, n, wire.now.mono).unwrap();
-    let now = wire.now;
+    let now = wire.now_at(at);
     wire.replicas[at].handle_changes(now);
 }
 
@@ -69,9 +66,9 @@ fn all_count_and_anybody_removes() {
     assert_eq!(all(&wire), [Some(1); 3], "it begins again at zero");
 }
 
-/// A count that is added while somebody else removes the entry stays, and what that one knew of goes.
+/// A node adds to an entry while another node removes it. The added count stays. The counts that the removing node knew go.
 #[test]
-fn what_is_counted_while_it_is_removed_stays() {
+fn a_count_that_is_added_during_a_removal_stays() {
     let mut wire = gauges(&["a", "b", "c"], 0, 0);
     add(&mut wire, 0, KEY, 5);
     wire.run(2);
@@ -90,7 +87,7 @@ fn what_is_counted_while_it_is_removed_stays() {
 /// The last change on any node counts. The other nodes do not wait for the node whose turn it is to clear the entry if that node
 /// is gone.
 #[test]
-fn an_entry_goes_when_nobody_changes_it() {
+fn an_entry_expires_when_no_node_changes_it() {
     let mut wire = gauges(&["a", "b", "c"], 10, 0);
     add(&mut wire, 0, KEY, 5);
     wire.run(7);
@@ -188,9 +185,10 @@ fn entries_of_a_forgotten_node_go() {
     }
 }
 
-/// A run takes its counts along. Where they are nothing, nobody has an entry any more, also not who goes on.
+/// A node that renews keeps its counts. Where all counts of an entry are zero, no node keeps the entry, and neither does the
+/// renewed node.
 #[test]
-fn a_run_that_goes_on_agrees_with_the_others() {
+fn a_renewed_run_agrees_with_the_other_nodes() {
     let mut wire = gauges(&["a", "b"], 0, 0);
     add(&mut wire, 0, KEY, 3);
     add(&mut wire, 0, b"kept", 3);
@@ -206,10 +204,10 @@ fn a_run_that_goes_on_agrees_with_the_others() {
     assert_eq!(entries(0).iter().find(|entry| entry.key == b"kept").map(|entry| entry.count), Some(3));
 }
 
-/// An owner states another fingerprint than its rows have here, so all of them are fetched anew. That is no change: an entry
-/// that comes as it was is as old as it was.
+/// An owner states a fingerprint that differs from this replica's copy, so the replica fetches all rows again. An entry that
+/// arrives unchanged keeps its age.
 #[test]
-fn what_comes_anew_as_it_was_lives_no_longer() {
+fn an_entry_that_arrives_again_unchanged_keeps_its_age() {
     let mut wire = gauges(&["a", "b"], 10, 0);
     add(&mut wire, 0, KEY, 3);
     add(&mut wire, 0, b"other", 1);
@@ -316,6 +314,23 @@ fn the_age_of_rows_outlives_their_owner() {
     assert_eq!((get(&wire, 0), get(&wire, 1)), (None, None));
 }
 
+/// The clock of a node that hears no other node is an hour behind for some seconds. The node does not state that its rows are
+/// so old: the next node would take its entry for expired, and clear it for all.
+#[test]
+fn a_clock_that_is_behind_for_a_moment_makes_no_entry_old() {
+    let mut wire = gauges(&["a", "b"], 100, 0);
+    wire.down(0, 1);
+    wire.run(90);
+    wire.clock_off = Some((0, -3_600_000));
+    wire.run(2);
+    add(&mut wire, 0, KEY, 5);
+    wire.run(5);
+    wire.clock_off = None;
+    restart(&mut wire, 1);
+    wire.run(20);
+    assert_eq!(all(&wire), [Some(5); 2]);
+}
+
 /// What changes goes on living, also on a node that has just come.
 #[test]
 fn what_changes_on_stays() {
@@ -330,7 +345,7 @@ fn what_changes_on_stays() {
     }
     wire.run(4);
     assert!(all(&wire).iter().all(|count| count.is_some() && *count == get(&wire, 0)));
-    // Who is idle writes nothing.
+    // Idle nodes write nothing.
     wire.run(30);
     assert_eq!(all(&wire), [None; 3]);
     let sent = |wire: &Wire| wire.replicas.iter().map(|replica| replica.counters().deltas_out).sum::<u64>();

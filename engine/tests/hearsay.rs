@@ -9,7 +9,7 @@ use tallymesh_engine::Life;
 use tallymesh_engine::replica::Verification;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, Version, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, OnDead, StructureId, UnixMs, Version, bounds};
 
 use wire::{NAME, Wire, config, name, spec};
 
@@ -77,10 +77,10 @@ fn seen(wire: &Wire) -> (Incarnation, Life) {
     wire.replicas[1].nodes().find(|(node, ..)| **node == a).map(|(_, run, life)| (run, life)).unwrap()
 }
 
-/// A member tells of a later run of a node that has no link for a moment. With the first word over the new link the node
-/// counts again, in the run that it is in.
+/// A member reports a later run of a node that has no link at that moment. The node's first message over a new link makes the
+/// node count again, in the run that it is in.
 #[test]
-fn a_later_run_that_others_tell_of_gives_way_to_the_nodes_own_word() {
+fn a_node_s_own_statement_replaces_a_later_run_from_hearsay() {
     for run in [bounds::INCARNATION_REPORTED, 1001] {
         let mut wire = three();
         down(&mut wire, 0, 1);
@@ -105,7 +105,7 @@ fn settle(mut wire: Wire) -> Wire {
     wire
 }
 
-/// The same where no hello is told, as long as the first digest of the link says it; nothing of the peer has to be answered.
+/// The same without a hello: the first digest of the link states the run. The peer does not have to answer anything.
 #[test]
 fn the_first_digest_of_a_link_is_a_nodes_own_word() {
     let mut wire = Wire::new(&["a", "b", "c"]);
@@ -126,9 +126,10 @@ fn the_first_digest_of_a_link_is_a_nodes_own_word() {
     assert_eq!(wire.total(1, "k"), 3);
 }
 
-/// Two processes may have had one name: a node hears of the later run that others have told of, and outbids it.
+/// Two processes may have had one name. A node learns of the later run that other nodes reported, and renews as a still later
+/// one.
 #[test]
-fn a_node_is_asked_about_the_later_run_that_others_have_told_of() {
+fn a_node_learns_of_the_later_run_that_other_nodes_reported() {
     let mut wire = three();
     down(&mut wire, 0, 1);
     let a = wire.node(0);
@@ -200,9 +201,9 @@ fn a_run_that_the_membership_names_first_lives_when_its_node_says_hello() {
     assert_eq!(seen(&wire), (a.incarnation, Life::Alive));
 }
 
-/// When the membership has a node back, so have reads.
+/// When the membership reports a node as alive again, reads count its rows again.
 #[test]
-fn a_node_that_had_left_counts_when_the_membership_has_it_back() {
+fn a_node_that_had_left_counts_when_the_membership_reports_it_alive() {
     let mut wire = three();
     let (a, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
     wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Alive);
@@ -228,12 +229,12 @@ fn a_goodbye_holds_while_its_link_is_up() {
 }
 
 fn forgotten(wire: &Wire, run: Incarnation) -> Tombstone {
-    let until_ms = wire.now.unix_ms + 600_000;
+    let until_ms = UnixMs(wire.now.unix_ms.0 + 600_000);
     Tombstone { node: wire.node(0), from: Incarnation(0), incarnation: run, until_ms }
 }
 
-/// A member says that a node is forgotten which speaks: it counts on, hears of it, and comes back as a new run. Then the
-/// earlier one is forgotten.
+/// A member reports a running node as forgotten. The node keeps counting, learns of the report, and renews. Then the other
+/// nodes forget the earlier run.
 #[test]
 fn a_node_that_speaks_is_not_forgotten_on_a_members_word() {
     let mut wire = three();
@@ -243,7 +244,7 @@ fn a_node_that_speaks_is_not_forgotten_on_a_members_word() {
     assert_eq!((seen(&wire), wire.total(1, "k")), ((run, Life::Alive), 3));
     let mut wire = settle(wire);
     let next = wire.replicas[0].actor().clone();
-    assert!(next.incarnation > run, "it has heard of it");
+    assert!(next.incarnation > run, "the node has learned of the report");
     assert!(wire.replicas[1].is_void(&Actor::new(next.node.clone(), run)));
     assert_eq!((seen(&wire).0, wire.total(1, "k"), wire.total(2, "k")), (next.incarnation, 3, 3));
     wire.run(1);
@@ -260,9 +261,9 @@ fn a_tombstone_of_a_node_without_a_link_is_passed_on() {
     assert!(wire.replicas[1].is_void(&a));
 }
 
-/// A node that is gone is forgotten once this node sees that it is.
+/// A replica accepts a member's tombstone of a node only when the replica itself sees that the node is dead.
 #[test]
-fn a_node_that_is_gone_is_forgotten_as_the_others_say() {
+fn a_replica_forgets_a_dead_node_that_a_member_reports_as_forgotten() {
     let mut wire = three();
     let a = wire.replicas[0].actor().clone();
     let tombstone = forgotten(&wire, a.incarnation);
@@ -306,16 +307,32 @@ fn made_up(n: usize) -> NodeName {
     name(&format!("made-up-{n}"))
 }
 
-fn tell_of_made_up(wire: &mut Wire, count: usize) {
+fn report_invented_names(wire: &mut Wire, count: usize) {
     tell(wire, (0..count).map(|n| Actor::new(made_up(n), Incarnation(1))).collect(), Vec::new());
 }
 
-/// A name that a member makes up goes no further than to those whom it tells it: who is honest does not pass it on.
+/// Names that a member makes up are not missing: a node that reaches all others reaches the whole cluster.
+#[test]
+fn made_up_names_are_not_missing() {
+    let mut wire = three();
+    report_invented_names(&mut wire, 5);
+    let reach = wire.replicas[1].reach();
+    assert_eq!((reach.alive, reach.known, reach.heard_of), (3, 3, 5));
+    // A node that has spoken is missing when it is dead.
+    down(&mut wire, 0, 1);
+    let (a, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
+    wire.replicas[1].handle_member(now, &a.node, a.incarnation, Life::Dead);
+    let reach = wire.replicas[1].reach();
+    assert_eq!((reach.alive, reach.known, reach.heard_of), (2, 3, 5));
+}
+
+/// A member invents a name and reports it. Only the nodes that receive the report know the name: honest nodes do not pass it
+/// on.
 #[test]
 fn a_made_up_name_is_not_passed_on() {
     let mut wire = three();
     down(&mut wire, 0, 2);
-    tell_of_made_up(&mut wire, 5);
+    report_invented_names(&mut wire, 5);
     assert_eq!(wire.replicas[1].nodes().count(), 2 + 5);
     let mut wire = settle(wire);
     wire.run(5);
@@ -343,9 +360,9 @@ fn a_made_up_name_is_not_passed_on() {
     assert_eq!(wire.replicas[0].nodes().count(), 3);
 }
 
-/// When an operator forgets the member that made names up, nothing is left of them, and they do not come back.
+/// An operator forgets the member that invented names. The replica then forgets these names, and they do not come back.
 #[test]
-fn made_up_names_end_with_the_member_that_told_of_them() {
+fn invented_names_end_with_the_member_that_reported_them() {
     let mut wire = three();
     for from in [0, bounds::NODES_TOLD] {
         let told = (from..from + bounds::DIGEST_ENTRIES).map(|n| Actor::new(made_up(n), Incarnation(1)));
@@ -383,9 +400,9 @@ fn a_member_that_only_a_forgotten_one_introduced_is_not_missed() {
     assert!(found.converged(), "{found}");
 }
 
-/// What the membership drops, because nobody reaches it, the replica does not know any more. What has counted stays.
+/// The membership drops a name because no member reaches it. The replica then drops the name too. The counts of the node stay.
 #[test]
-fn a_name_that_the_membership_drops_is_not_known_any_more() {
+fn the_replica_drops_a_name_that_the_membership_drops() {
     let mut wire = three();
     let (a, liar, now) = (wire.node(0), wire.node(2), wire.now_at(1));
     wire.replicas[1].handle_introduced(now, &made_up(0), Incarnation(1), Life::Dead, &liar);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tallymesh_engine::{Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, Version, bounds};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, UnixMs, Version, bounds};
 
 struct Target {
     replica: Replica,
@@ -31,7 +31,7 @@ impl Target {
     fn new() -> Self {
         let mut replica = Replica::new(tallymesh_engine::Config::default(), name("us"), Incarnation(1000));
         let structure = replica.replicate(StructureSpec::from(Class::OutboundDomains), Arc::new(|| ())).unwrap();
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         let mut target = Self { replica, structure, now };
         for peer in ["p", "q"] {
             target.replica.handle_link_up(now, &name(peer));
@@ -66,7 +66,7 @@ impl Target {
         };
         let message = Message::Digest(Digest {
             incarnation: actor(peer).incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs(0),
             answers: 0,
             complete: true,
             structures: vec![part],
@@ -82,15 +82,15 @@ impl Target {
     }
 
     /// A piece of the rows of `p`.
-    fn piece(&mut self, after: u64, upto: u64, floor: u64, fingerprint: Option<u64>, rows: &[WireRow<'_>]) {
-        self.delta("p", (after, upto), floor, fingerprint, rows);
+    fn piece(&mut self, after: u64, upto: u64, low_water: u64, fingerprint: Option<u64>, rows: &[WireRow<'_>]) {
+        self.delta("p", (after, upto), low_water, fingerprint, rows);
     }
 
     fn delta(
         &mut self,
         peer: &str,
         (after, upto): (u64, u64),
-        floor: u64,
+        low_water: u64,
         fingerprint: Option<u64>,
         rows: &[WireRow<'_>],
     ) -> usize {
@@ -103,7 +103,7 @@ impl Target {
             keys_complete: Version(0),
             after: Version(after),
             upto: Version(upto),
-            low_water: Version(floor),
+            low_water: Version(low_water),
             snapshot: false,
             fingerprint,
             rows: &writer.finish(),
@@ -167,9 +167,9 @@ fn scattered_vacant_rows_take_little_memory() {
     }
 }
 
-/// A slot that comes and goes and goes again leaves one trace, however often it is told.
+/// A slot becomes used and vacant again and again. The replica keeps one trace of it, however often the peer sends the rows.
 #[test]
-fn vacant_rows_told_again_and_again_take_little_memory() {
+fn repeated_vacant_rows_take_little_memory() {
     let mut target = Target::new();
     let before = target.structure.bytes();
     let vacant = |n: u64| WireRow { slot: (n % 3) as u32, version: Version(n + 1), state: RowState::Vacant };
@@ -247,12 +247,12 @@ fn no_tombstone_takes_the_last_run() {
         node: name("us"),
         from: Incarnation(0),
         incarnation: Incarnation(bounds::INCARNATION),
-        until_ms: target.now.unix_ms + 100_000,
+        until_ms: UnixMs(target.now.unix_ms.0 + 100_000),
     };
     for _ in 0..2 {
         let digest = Digest {
             incarnation: actor("p").incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs(0),
             answers: 0,
             complete: false,
             structures: Vec::new(),
@@ -263,20 +263,20 @@ fn no_tombstone_takes_the_last_run() {
     }
 }
 
-/// What a node's later run has taken over is void, and the node is not gone: only an operator says that, and hard limits
-/// go by it (I9).
+/// A node's later run states the counts of the earlier run again. The earlier run is void, and the node is not gone. Only an
+/// operator can declare a node gone, and hard limits rely on that (I9).
 #[test]
-fn a_node_that_goes_on_as_another_run_is_not_forgotten() {
+fn a_renewed_node_does_not_count_as_forgotten() {
     let mut target = Target::new();
     target.rows("q", 1, &[live(0, 1, "a.example", 3)]);
     let run = actor("q").incarnation;
     // While it speaks, nobody else says that it is gone.
     target.replica.handle_link_down(&name("q"));
     for (from, forgotten) in [(run, vec![]), (Incarnation(0), vec![name("q")])] {
-        let until_ms = target.now.unix_ms + 100_000;
+        let until_ms = UnixMs(target.now.unix_ms.0 + 100_000);
         let digest = Digest {
             incarnation: actor("p").incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs(0),
             answers: 0,
             complete: false,
             structures: Vec::new(),
@@ -297,11 +297,16 @@ fn no_claim_takes_the_place_of_a_living_run() {
     target.digest("p", Actor::new(name("q"), last), 7);
     let digest = Digest {
         incarnation: actor("p").incarnation,
-        clock_ms: 0,
+        clock_ms: UnixMs(0),
         answers: 0,
         complete: false,
         structures: Vec::new(),
-        tombstones: vec![Tombstone { node: name("q"), from: Incarnation(0), incarnation: last, until_ms: u64::MAX }],
+        tombstones: vec![Tombstone {
+            node: name("q"),
+            from: Incarnation(0),
+            incarnation: last,
+            until_ms: UnixMs(u64::MAX),
+        }],
     };
     target.give("p", &Message::Digest(digest));
     assert_eq!(target.total("a.example"), 3);
@@ -320,7 +325,7 @@ fn a_late_piece_does_not_bring_back_what_is_gone() {
         let RowState::Live { key: Some(key), added, removed } = row.state else { return sum };
         sum.wrapping_add(row_hash(key_hash(key), &Row { added, removed, version: row.version }))
     });
-    // The first piece below the floor of 3, the delta of before, and the second piece.
+    // The first piece below the low-water mark of 3, the delta of before, and the second piece.
     target.piece(0, 1, 3, None, &[stays]);
     target.piece(0, 2, 0, None, &[stays, went]);
     target.piece(1, 4, 3, Some(fingerprint), &[came]);

@@ -19,7 +19,7 @@ fn driven(claims: Duration, mut claim: impl FnMut(&mut Wire)) -> Wire {
     while wire.now.mono < end {
         claim(&mut wire);
         wire.now.mono = wire.now.mono.after(Duration::from_millis(50));
-        wire.now.unix_ms += 50;
+        wire.now.unix_ms.0 += 50;
         let now = wire.now;
         wire.replicas[0].handle_timeout(now);
     }
@@ -60,7 +60,7 @@ fn two_processes_of_one_name_slow_down() {
     let mut changes = Vec::new();
     for _ in 0..20 * 3600 {
         wire.now.mono = wire.now.mono.after(Duration::from_millis(50));
-        wire.now.unix_ms += 50;
+        wire.now.unix_ms.0 += 50;
         let now = wire.now;
         let [first, second] = [0, 1].map(|at| wire.replicas[at].actor().incarnation);
         assert_ne!(first, second);
@@ -121,7 +121,7 @@ fn one_change_satisfies_all_claims_that_wait() {
 fn the_end_of_the_range_is_refused() {
     let mut wire = Wire::new(&["a", "b"]);
     let (now, ours) = (wire.now, wire.replicas[0].actor().clone());
-    let beyond = bounds::INCARNATION_REPORTED + now.unix_ms;
+    let beyond = bounds::INCARNATION_REPORTED + now.unix_ms.0;
     for by in [beyond, bounds::INCARNATION - 2, bounds::INCARNATION - 1, bounds::INCARNATION, u64::MAX] {
         wire.replicas[0].handle_superseded(now, Incarnation(by), &name("b"));
         assert_eq!(*wire.replicas[0].actor(), ours, "{by}");
@@ -147,34 +147,34 @@ fn the_end_of_the_range_is_refused() {
 fn a_node_gets_back_from_the_highest_run_that_others_can_claim() {
     let mut wire = Wire::new(&["a", "b"]);
     let now = wire.now;
-    let highest = Incarnation(bounds::INCARNATION_REPORTED + now.unix_ms - 1);
+    let highest = Incarnation(bounds::INCARNATION_REPORTED + now.unix_ms.0 - 1);
     wire.replicas[0].handle_superseded(now, highest, &name("b"));
     let driven_to = wire.replicas[0].actor().incarnation;
     assert_eq!(driven_to.0, highest.0 + 1);
     let (config, spec) = (wire::config(), wire::spec());
     let forgetful = wire.add("a", &config, &spec);
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     let now = wire.now;
     wire.replicas[forgetful].handle_superseded(now, driven_to, &name("b"));
     assert!(wire.replicas[forgetful].actor().incarnation > driven_to);
 }
 
-/// I1. A process that knows nothing hears of a run of its name, and an earlier process has heard of the same run before: they
-/// continue as different runs, so nobody takes the rows of the one for those of the other.
+/// I1. A process without saved state learns of a run of its name. An earlier process learned of the same run before. The two
+/// continue as different runs, so no node confuses their rows.
 #[test]
-fn processes_that_hear_of_the_same_run_continue_as_different_runs() {
+fn processes_that_learn_of_the_same_run_continue_as_different_runs() {
     let mut wire = Wire::new(&["a", "b"]);
     let (config, spec) = (wire::config(), wire::spec());
-    let heard_of = Incarnation(wire.now.unix_ms + 1_000_000);
+    let heard_of = Incarnation(wire.now.unix_ms.0 + 1_000_000);
     let mut runs = Vec::new();
     for _ in 0..4 {
         let at = wire.add("a", &config, &spec);
-        wire.now.unix_ms += 1;
+        wire.now.unix_ms.0 += 1;
         let now = wire.now;
         wire.replicas[at].handle_superseded(now, heard_of, &name("b"));
         runs.push(wire.replicas[at].actor().incarnation);
         // It tells of itself once more, and again nobody knows of it.
-        wire.now.unix_ms += 1000;
+        wire.now.unix_ms.0 += 1000;
         let now = wire.now;
         wire.replicas[at].renew(now, Incarnation(0)).unwrap();
         runs.push(wire.replicas[at].actor().incarnation);

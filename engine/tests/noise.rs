@@ -6,7 +6,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::EventKind;
 use tallymesh_engine::{Config, Event, Now, Replica, Time};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
-use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, Version, bounds};
+use tallymesh_schemas::{Actor, Bound, Class, Incarnation, NodeName, StructureSpec, UnixMs, Version, bounds};
 
 struct Target {
     replica: Replica,
@@ -25,7 +25,7 @@ impl Target {
     fn new(class: Class) -> Self {
         let mut replica = Replica::new(Config::default(), name("us"), Incarnation(1000));
         replica.replicate(StructureSpec::from(class), Arc::new(|| ())).unwrap();
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         let mut target = Self { replica, now };
         for peer in ["liar", "q"] {
             target.replica.handle_link_up(now, &name(peer));
@@ -111,7 +111,7 @@ impl Target {
 }
 
 #[test]
-fn rows_that_nobody_asked_for_are_reported_once_and_then_counted() {
+fn rows_without_a_request_are_reported_once_and_then_counted() {
     let mut target = Target::new(Class::OutboundDomains);
     (0..20_000).for_each(|_| target.unasked());
     let events = target.events();
@@ -168,7 +168,7 @@ fn a_peer_does_not_have_us_flood_another_one_with_questions() {
 #[test]
 fn tombstones_that_find_no_place_are_counted() {
     let mut target = Target::new(Class::OutboundDomains);
-    let until_ms = target.now.unix_ms + 100_000;
+    let until_ms = UnixMs(target.now.unix_ms.0 + 100_000);
     let tombstone = |n: usize| Tombstone {
         node: name(&format!("ghost{n}")),
         from: Incarnation(0),

@@ -16,7 +16,7 @@ use tallymesh_schemas::{
     Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds,
 };
 
-const NOW: Now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+const NOW: Now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
 
 fn spec() -> StructureSpec {
     StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache)
@@ -277,7 +277,7 @@ fn rows_of_a_cache_are_converted() {
 fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
     let peer = NodeName::new("b").unwrap();
     replica.handle_link_up(NOW, &peer);
-    let until_ms = NOW.unix_ms + 100_000;
+    let until_ms = UnixMs(NOW.unix_ms.0 + 100_000);
     let forgotten = Tombstone { node: NodeName::new(node).unwrap(), from: Incarnation(0), incarnation: upto, until_ms };
     let digest = Digest {
         incarnation: Incarnation(3),
@@ -372,12 +372,12 @@ fn entries_that_are_not_what_was_saved_are_refused() {
 #[test]
 fn each_run_is_later_than_the_one_before() {
     let facts = Facts { incarnation: Incarnation(500), ..Facts::default() };
-    assert_eq!(next_run(&facts, 900), Ok(Incarnation(900)));
-    assert!(next_run(&facts, 500).unwrap() > Incarnation(500));
-    assert!(next_run(&facts, 3).unwrap() > Incarnation(500));
+    assert_eq!(next_run(&facts, UnixMs(900)), Ok(Incarnation(900)));
+    assert!(next_run(&facts, UnixMs(500)).unwrap() > Incarnation(500));
+    assert!(next_run(&facts, UnixMs(3)).unwrap() > Incarnation(500));
     let last = Facts { incarnation: Incarnation(bounds::INCARNATION - 1), ..Facts::default() };
-    assert!(next_run(&last, 3).is_err(), "no number is changed into another one");
-    assert!(next_run(&facts, bounds::INCARNATION).is_err());
+    assert!(next_run(&last, UnixMs(3)).is_err(), "no number is changed into another one");
+    assert!(next_run(&facts, UnixMs(bounds::INCARNATION)).is_err());
 }
 
 /// I1. The clock is behind the run that was saved, and twice a process begins with the same facts, because the disk was set back
@@ -385,5 +385,5 @@ fn each_run_is_later_than_the_one_before() {
 #[test]
 fn processes_that_begin_with_the_same_facts_are_different_runs() {
     let facts = Facts { incarnation: Incarnation(1_000_000), ..Facts::default() };
-    assert_ne!(next_run(&facts, 5000), next_run(&facts, 9000));
+    assert_ne!(next_run(&facts, UnixMs(5000)), next_run(&facts, UnixMs(9000)));
 }

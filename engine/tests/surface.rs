@@ -10,7 +10,7 @@ use std::time::Duration;
 use tallymesh_engine::replica::StructureError;
 use tallymesh_engine::{Config, Now, Replica, Time};
 use tallymesh_schemas::{
-    Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, bounds, key,
+    Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureName, StructureSpec, UnixMs, bounds, key,
 };
 use wire::{Wire, config, name};
 
@@ -22,7 +22,7 @@ fn address(text: &str) -> Vec<u8> {
 /// A watch reports every key that changes, on whichever node. It keeps at most as many as it was made for, and reports how many
 /// it lost.
 #[test]
-fn a_watch_tells_of_changes_and_of_those_it_lost() {
+fn a_watch_reports_changes_and_how_many_it_lost() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.talk();
@@ -93,7 +93,7 @@ fn a_hold_counts_until_it_is_dropped() {
 /// Names are given once, and a node has so many structures and windows.
 #[test]
 fn structures_that_cannot_be_are_refused() {
-    let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+    let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
     let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(1));
     let spec = |name: &str| StructureSpec::new(StructureName::new(name).unwrap(), Class::OutboundDomains);
     let mut replicate = |spec: StructureSpec| replica.replicate(spec, Arc::new(|| ())).map(drop);
@@ -117,7 +117,7 @@ fn structures_that_cannot_be_are_refused() {
 
 /// A node that learns of a later run of its own name renews as a still later run, and keeps its counts.
 #[test]
-fn a_run_that_is_superseded_goes_on_as_a_later_one() {
+fn a_node_with_a_superseded_run_renews_as_a_later_run() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.add_to(0, "k", 3);

@@ -80,7 +80,7 @@ fn a_member_that_has_left_is_not_missed() {
     assert_eq!(verify(&mut wire, talk).0.outcome(), Outcome::Converged);
 }
 
-/// It lives, and is heard of through others; in a small cluster it should have a link.
+/// A member is alive, and other members report it. In a small cluster it should have a link.
 #[test]
 fn an_unlinked_member_is_named() {
     let mut wire = three();
@@ -136,9 +136,9 @@ fn an_answer_that_comes_too_late_is_no_fault() {
     assert_eq!((found.outcome(), &found.late), (Outcome::NotCompared, &vec![name("c")]), "{found:?}");
 }
 
-/// A node that has not come to read its peers' answers does not call the peers silent.
+/// A node that has not yet read its peers' answers does not report the peers as silent.
 #[test]
-fn a_node_that_is_slow_itself_blames_nobody() {
+fn a_slow_node_does_not_call_its_peers_silent() {
     let mut wire = three();
     let now = wire.now;
     let mut verifier = Verifier::new(&mut wire.replicas[0], now, PATIENCE);
@@ -162,9 +162,10 @@ fn a_node_that_is_slow_itself_blames_nobody() {
 
 const PAUSE_AND_MORE: Duration = Duration::from_secs(6);
 
-/// Who counts all the time is compared all the same: what counts is what there was when the verification began.
+/// A node counts all the time. The verification compares its rows all the same: it compares the state at the start of the
+/// verification.
 #[test]
-fn counts_that_go_on_changing_are_compared() {
+fn counts_that_keep_changing_are_compared() {
     let mut wire = three();
     let mut hold = None;
     let (found, took) = verify(&mut wire, |wire| {
@@ -290,9 +291,9 @@ fn a_made_up_name_is_no_member() {
     assert_eq!(wire.replicas[0].verification(nonce).dead, []);
 }
 
-/// Nodes that others tell of leave places for those who have a link.
+/// A replica bounds the number of nodes that it knows by hearsay, and keeps places for the nodes that have a link.
 #[test]
-fn nodes_that_are_heard_of_leave_places_for_those_with_a_link() {
+fn nodes_known_by_hearsay_leave_places_for_linked_nodes() {
     let mut wire = Wire::new(&["a", "liar", "late"]);
     wire.up(0, 1);
     wire.talk();
@@ -307,7 +308,7 @@ fn nodes_that_are_heard_of_leave_places_for_those_with_a_link() {
     wire.add_to(2, "k", 5);
     wire.talk();
     assert_eq!(wire.total(0, "k"), 5, "what it counts is taken");
-    // What only the liar told of is not missed when it is forgotten.
+    // When an operator forgets the liar, the verification does not miss the nodes that only the liar reported.
     wire.replicas[0].forget(now, &name("liar"));
     let nonce = wire.replicas[0].probe(wire.now);
     let found = wire.replicas[0].verification(nonce);

@@ -10,7 +10,9 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Config, Held, Now, Replica, Row, Structure, Time, key_hash, row_hash};
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, Version, bounds};
+use tallymesh_schemas::{
+    Actor, Class, Incarnation, Kind, NodeName, StructureId, StructureSpec, UnixMs, Version, bounds,
+};
 
 const STEPS: usize = 400;
 const KEYS: u8 = 12;
@@ -78,7 +80,7 @@ struct Slot {
 struct Owner {
     slots: BTreeMap<u32, Slot>,
     head: u64,
-    floor: u64,
+    low_water: u64,
     /// Heads at which a peer was sent everything: it may be taken to know all keys up to there.
     sent: Vec<u64>,
     /// All rows that there ever were.
@@ -122,8 +124,8 @@ impl Owner {
 
     fn purge(&mut self, upto: u64) {
         let gone = |slot: &Slot| slot.key.is_none() && slot.row.version <= Version(upto);
-        let floor = self.slots.values().filter(|slot| gone(slot)).map(|slot| slot.row.version).max();
-        self.floor = self.floor.max(floor.unwrap_or_default().0);
+        let low_water = self.slots.values().filter(|slot| gone(slot)).map(|slot| slot.row.version).max();
+        self.low_water = self.low_water.max(low_water.unwrap_or_default().0);
         self.slots.retain(|_, slot| !gone(slot));
     }
 
@@ -163,7 +165,7 @@ impl Owner {
             keys_complete: Version(known),
             after: Version(after),
             upto: Version(upto),
-            low_water: Version(self.floor),
+            low_water: Version(self.low_water),
             snapshot,
             fingerprint: complete.then(|| self.fingerprint()),
             rows: &writer.finish(),
@@ -177,7 +179,7 @@ impl Owner {
     }
 
     fn answer(&mut self, want: &Want) {
-        let below = want.after > want.since && self.floor > want.after.0;
+        let below = want.after > want.since && self.low_water > want.after.0;
         let snapshot = want.snapshot || below;
         let after = if below && !want.snapshot { want.since } else { want.after };
         self.cursor = Cursor { since: want.since.0, known: want.since.0, after: after.0.min(self.head), snapshot };
@@ -188,7 +190,7 @@ impl Owner {
             actor: owner(),
             since: Version::ZERO,
             applied: Version(self.head),
-            low_water: Version(self.floor),
+            low_water: Version(self.low_water),
             fingerprint: self.fingerprint(),
             age_ms: Some(0),
         };
@@ -200,7 +202,7 @@ impl Owner {
         };
         encode(&Message::Digest(Digest {
             incarnation: owner().incarnation,
-            clock_ms: 0,
+            clock_ms: UnixMs::ZERO,
             answers: 0,
             complete: true,
             structures: vec![structure],
@@ -257,7 +259,7 @@ impl Model {
         let mut replica = Replica::new(config, NodeName::new("us").expect("a sound name"), Incarnation(1));
         let spec = StructureSpec::from(Class::OutboundDomains);
         let structure = replica.replicate(spec, Arc::new(|| ())).expect("the first structure");
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         replica.handle_link_up(now, &peer());
         Self { owner: Owner::default(), replica, structure, now, pool: Vec::new(), have: 0 }
     }
@@ -343,7 +345,7 @@ impl Model {
 
     fn pass(&mut self, ms: u64) {
         self.now.mono = self.now.mono.after(Duration::from_millis(ms));
-        self.now.unix_ms += ms;
+        self.now.unix_ms.0 += ms;
         self.replica.handle_timeout(self.now);
     }
 

@@ -33,8 +33,8 @@ fn check_bounds(message: &Message<'_>, len: usize) {
             }
         }
         Message::Want(want) => assert!(want.since <= want.after && want.after <= bounds::VERSION),
-        Message::Delta(Delta { since, after, upto, low_water: floor, rows, .. }) => {
-            assert!(since <= after && after <= upto && *upto <= bounds::VERSION && *floor <= bounds::VERSION);
+        Message::Delta(Delta { since, after, upto, low_water, rows, .. }) => {
+            assert!(since <= after && after <= upto && *upto <= bounds::VERSION && *low_water <= bounds::VERSION);
             assert!(rows.len() <= len);
         }
         Message::Seen(seen) => {
@@ -46,7 +46,7 @@ fn check_bounds(message: &Message<'_>, len: usize) {
         }
         Message::Prune(prune) => assert!(prune.actor.incarnation.0 <= bounds::INCARNATION),
         Message::CacheReport(report) => {
-            assert!(report.incarnation.0 <= bounds::INCARNATION && report.after_ms <= bounds::UNIX_MS);
+            assert!(report.incarnation.0 <= bounds::INCARNATION && report.after_ms.0 <= bounds::UNIX_MS);
             assert!(report.endings.len() <= bounds::NODES.min(len));
             for ending in &report.endings {
                 assert!(ending.first.0 <= bounds::INCARNATION && ending.last.len() <= bounds::ACTORS.min(len));
@@ -56,7 +56,7 @@ fn check_bounds(message: &Message<'_>, len: usize) {
         }
         Message::CacheEntries(entries) => check_entries(entries, len),
         Message::CacheCompare(compare) => {
-            assert!(compare.sums.len() <= bounds::CACHE_PARTS.min(len) && compare.after_ms <= bounds::UNIX_MS);
+            assert!(compare.sums.len() <= bounds::CACHE_PARTS.min(len) && compare.after_ms.0 <= bounds::UNIX_MS);
         }
         Message::CacheKeys(CacheKeys { seen, parts, hashes, .. }) => {
             assert!(parts.as_ref().map_or(0, Vec::len) <= bounds::CACHE_PARTS.min(len) && hashes.len() <= len);

@@ -15,7 +15,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use tallymesh_engine::{Cache, Config, Counter, Event, Hold, Life, Listing, Now, Replica, Structure, Time};
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{
-    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureSpec, bounds,
+    Actor, Bounds, Cell, Class, Incarnation, Kind, NodeName, SeriesName, SeriesSpec, StructureSpec, UnixMs, bounds,
 };
 
 use vocabulary::{NODES, PEERS, Step, Which, node, peer_of, sound_key};
@@ -96,17 +96,18 @@ impl Driven {
         let mut replica = Replica::new(config, node("us"), Incarnation(FIRST_RUN));
         let [addresses, names] =
             [(Class::InboundCidr, true), (Class::OutboundDomains, false)].map(|(class, snapshot)| {
-                let spec = StructureSpec { snapshot, max_pending: 4, ..StructureSpec::from(class) };
+                let mut spec = StructureSpec::from(class).with_pace(StructureSpec::MAX_DELAY, 4);
+                spec.snapshot = snapshot;
                 replica.replicate(spec, Arc::new(|| ())).expect("two structures")
             });
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         // Windows that are longer than any run.
         let week = *bounds::MONITOR_INTERVAL.end();
         let spec = SeriesSpec::new(SeriesName::new("events").expect("a sound name"), Kind::CidrTree, week, 1);
         let series = replica.replicate_series(now, spec, Arc::new(|| ())).expect("one series");
         let [window] = &series.windows()[..] else { panic!("one window is kept") };
         let bounds = Bounds { elements: NonZeroU64::new(5), bytes: None };
-        let spec = StructureSpec { bounds, ..StructureSpec::from(Class::Cache) };
+        let spec = StructureSpec::from(Class::Cache).with_bounds(bounds);
         let cache = replica.replicate_cache(spec, Arc::new(|| ())).expect("a cache");
         let structures = [addresses, names, Arc::clone(window)];
         for peer in [0, 1] {
@@ -196,7 +197,7 @@ impl Driven {
             }
             Step::Clock(by) => {
                 self.clock_set = true;
-                self.now.unix_ms = self.now.unix_ms.saturating_add_signed(i64::from(*by)).max(1);
+                self.now.unix_ms = UnixMs(self.now.unix_ms.0.saturating_add_signed(i64::from(*by)).max(1));
             }
             Step::Flush => PEERS.iter().enumerate().for_each(|(at, _)| self.poll(&peer_of(at as u8), 32)),
         }
@@ -231,7 +232,7 @@ impl Driven {
     fn pass(&mut self, ms: u16) {
         let ms = u64::from(ms % 4096);
         self.now.mono = self.now.mono.after(Duration::from_millis(ms));
-        self.now.unix_ms += ms;
+        self.now.unix_ms.0 += ms;
         if self.replica.poll_timeout() <= self.now.mono {
             self.replica.handle_timeout(self.now);
             let next = self.replica.poll_timeout();

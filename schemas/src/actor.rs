@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::bounds;
+use crate::unix_ms::UnixMs;
 
 /// The name of a node: 1 to 64 bytes, a host name in lower case (letters, digits, `-`, `_`, labels joined by `.`).
 ///
@@ -199,25 +200,25 @@ impl Incarnation {
     ///
     /// # Errors
     /// [`NoSuchRun`] when this one is the last, or beyond.
-    pub fn successor(self, unix_ms: u64) -> Result<Self, NoSuchRun> {
+    pub fn successor(self, unix_ms: UnixMs) -> Result<Self, NoSuchRun> {
         let least = self.next()?;
         let last = bounds::INCARNATION - 1;
         let highest = if self.is_credible(unix_ms) { Self::reported(unix_ms).min(last) } else { last };
         // At least one: a credible number lies below the reported one, and this run is not the last one.
         let step = (highest - self.0).min(Self::STEP);
-        let further = (unix_ms % step + step - least.0 % step) % step;
+        let further = (unix_ms.0 % step + step - least.0 % step) % step;
         Self(least.0 + further).checked()
     }
 
     /// The first number that a node does not believe about its own name.
-    fn reported(unix_ms: u64) -> u64 {
-        bounds::INCARNATION_REPORTED.saturating_add(unix_ms)
+    fn reported(unix_ms: UnixMs) -> u64 {
+        bounds::INCARNATION_REPORTED.saturating_add(unix_ms.0)
     }
 
     /// Whether a node believes a report of other nodes that its own name has this run, and then begins a later one. The bound
     /// grows with the wall clock, faster than a node begins runs. So a process that has forgotten the node's later run still
     /// believes other nodes that report it.
-    pub fn is_credible(self, unix_ms: u64) -> bool {
+    pub fn is_credible(self, unix_ms: UnixMs) -> bool {
         self.next().is_ok() && self.0 < Self::reported(unix_ms)
     }
 }
@@ -300,21 +301,21 @@ mod tests {
     /// Other nodes can force a node up to some run. They can report that run later to a process that does not know it.
     #[test]
     fn the_answer_to_a_credible_claim_is_credible_a_millisecond_later() {
-        assert!(!Incarnation(bounds::INCARNATION_REPORTED).is_credible(0));
-        for unix_ms in [1, 1_700_000_000_000] {
-            let highest = Incarnation(bounds::INCARNATION_REPORTED + unix_ms - 1);
+        assert!(!Incarnation(bounds::INCARNATION_REPORTED).is_credible(UnixMs::ZERO));
+        for unix_ms in [1, 1_700_000_000_000].map(UnixMs) {
+            let highest = Incarnation(bounds::INCARNATION_REPORTED + unix_ms.0 - 1);
             assert!(highest.is_credible(unix_ms));
             let answer = highest.successor(unix_ms).unwrap();
             assert!(!answer.is_credible(unix_ms));
-            assert!(answer.is_credible(unix_ms + 2));
+            assert!(answer.is_credible(UnixMs(unix_ms.0 + 2)));
         }
-        assert!(!Incarnation(bounds::INCARNATION - 1).is_credible(u64::MAX));
+        assert!(!Incarnation(bounds::INCARNATION - 1).is_credible(UnixMs(u64::MAX)));
     }
 
     #[test]
     fn processes_that_hear_of_the_same_run_begin_different_ones() {
         let known = Incarnation(1_735_690_601_237);
-        let begun = |unix_ms| known.successor(unix_ms).unwrap();
+        let begun = |unix_ms| known.successor(UnixMs(unix_ms)).unwrap();
         for unix_ms in [0, 1, known.0 - 1, known.0, known.0 + 1, known.0 + 60_000, known.0 * 2] {
             assert!(begun(unix_ms) > known);
             assert!(begun(unix_ms).0 <= known.0 + Incarnation::STEP);
@@ -327,8 +328,8 @@ mod tests {
 
     #[test]
     fn a_successor_is_a_run_wherever_there_is_a_later_one() {
-        for unix_ms in [0, 1, 1_700_000_000_000, bounds::INCARNATION, u64::MAX] {
-            let beyond = bounds::INCARNATION_REPORTED.saturating_add(unix_ms).min(bounds::INCARNATION - 1);
+        for unix_ms in [0, 1, 1_700_000_000_000, bounds::INCARNATION, u64::MAX].map(UnixMs) {
+            let beyond = bounds::INCARNATION_REPORTED.saturating_add(unix_ms.0).min(bounds::INCARNATION - 1);
             for run in [0, 1, beyond - 1, beyond, bounds::INCARNATION - 3, bounds::INCARNATION - 2] {
                 let run = Incarnation(run);
                 let Ok(next) = run.next() else { continue };

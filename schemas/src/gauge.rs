@@ -9,6 +9,7 @@ use crate::structure::{Class, StructureName, StructureSpec};
 
 /// The configuration of one gauge cache on a node. It is the same on all nodes.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct GaugeCacheSpec {
     /// Its name.
     pub name: StructureName,

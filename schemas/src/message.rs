@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::actor::{Actor, Incarnation, NodeName};
 use crate::bounds;
 use crate::structure::{Kind, StructureId};
+use crate::unix_ms::UnixMs;
 use crate::version::Version;
 
 /// A message of the replication protocol: the payload of one frame, in postcard.
@@ -74,7 +75,7 @@ pub struct CacheReport {
     /// The sum of the hashes of the entries that expire never or after `after_ms`.
     pub fingerprint: u64,
     /// In milliseconds since 1970.
-    pub after_ms: u64,
+    pub after_ms: UnixMs,
 }
 
 /// Runs of a node that have ended, with all their writes. A node that has all these writes, and names no earlier run of the
@@ -139,7 +140,7 @@ pub struct CacheCompare {
     /// Numbers the sender's questions.
     pub question: u64,
     /// The sums cover the entries that expire never or after this time, in milliseconds since 1970.
-    pub after_ms: u64,
+    pub after_ms: UnixMs,
     /// For each part of the space of key hashes, the sum of the hashes of the entries in it.
     pub sums: Vec<u64>,
 }
@@ -191,7 +192,7 @@ pub struct Digest<'a> {
     /// The sender's current run. Its own rows belong to this actor.
     pub incarnation: Incarnation,
     /// The sender's clock, which numbers the windows of series, in milliseconds since 1970.
-    pub clock_ms: u64,
+    pub clock_ms: UnixMs,
     /// The nonce of the probe that this digest answers; 0 if it answers none.
     pub answers: u64,
     /// Whether this is the last message of a digest that contains everything.
@@ -295,7 +296,7 @@ pub struct Tombstone {
     /// The last forgotten run.
     pub incarnation: Incarnation,
     /// When the tombstone itself may be removed, in milliseconds since 1970.
-    pub until_ms: u64,
+    pub until_ms: UnixMs,
 }
 
 /// Why a message was refused.
@@ -382,12 +383,12 @@ impl<'a> Message<'a> {
                 check_context(&report.seen)?;
                 bound("endings", report.endings.len() as u64, bounds::NODES as u64)?;
                 report.endings.iter().try_for_each(CacheEnding::check)?;
-                bound("time", report.after_ms, bounds::UNIX_MS)
+                bound("time", report.after_ms.0, bounds::UNIX_MS)
             }
             Self::CacheEntries(entries) => entries.check(),
             Self::CacheCompare(compare) => {
                 bound("sums", compare.sums.len() as u64, bounds::CACHE_PARTS as u64)?;
-                bound("time", compare.after_ms, bounds::UNIX_MS)
+                bound("time", compare.after_ms.0, bounds::UNIX_MS)
             }
             Self::CacheKeys(keys) => {
                 let parts = keys.parts.as_deref().unwrap_or_default();

@@ -19,14 +19,14 @@ pub struct Facts {
     /// The node's current run. Its next run has a higher number.
     pub incarnation: Incarnation,
     /// The other nodes.
-    pub nodes: Vec<Known>,
+    pub nodes: Vec<SavedNode>,
     /// Tombstones of forgotten runs.
     pub tombstones: Vec<Tombstone>,
 }
 
 /// A known node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct SavedNode {
     /// Its name.
     pub name: NodeName,
     /// Its latest run.
@@ -268,10 +268,10 @@ mod tests {
     use super::*;
     use crate::rows::WireRow;
 
-    fn part(rows: Vec<Row>, have: Version) -> Part {
+    fn part(rows: Vec<Row>, applied: Version) -> Part {
         let actor = Actor::new(NodeName::new("a").unwrap(), Incarnation(7));
         let shape = Shape { name: "sessions".to_owned(), class: Class::Cache };
-        Part { shape, actor, extent: Extent { applied: have, ..Extent::default() }, rows }
+        Part { shape, actor, extent: Extent { applied, ..Extent::default() }, rows }
     }
 
     #[test]

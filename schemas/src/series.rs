@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::actor::NameError;
 use crate::bounds;
 use crate::structure::{Class, Kind, OnDead, StructureName, StructureSpec};
+use crate::unix_ms::UnixMs;
 
 /// The number of a window: milliseconds since 1970 divided by the interval, rounded down.
 pub type Window = u64;
@@ -58,6 +59,7 @@ impl fmt::Display for SeriesName {
 /// The configuration of one series on a node. Nodes with different intervals for one series keep two series. A node that keeps
 /// fewer windows reads fewer of them; nodes report that difference.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SeriesSpec {
     /// Its name.
     pub name: SeriesName,
@@ -124,8 +126,8 @@ impl SeriesSpec {
     }
 
     /// The window that contains a moment, in milliseconds since 1970.
-    pub fn window_at(&self, unix_ms: u64) -> Window {
-        unix_ms / self.interval_ms()
+    pub fn window_at(&self, unix_ms: UnixMs) -> Window {
+        unix_ms.0 / self.interval_ms()
     }
 
     /// The structure of one of its windows.
@@ -153,7 +155,7 @@ mod tests {
             for interval in [1, 60, 99_999, *bounds::MONITOR_INTERVAL.end()] {
                 let spec = SeriesSpec::new(name.clone(), Kind::CidrTree, interval, 6);
                 // The year 4000.
-                let structure = spec.structure(spec.window_at(64_060_588_800_000));
+                let structure = spec.structure(spec.window_at(UnixMs(64_060_588_800_000)));
                 assert!(structure.name.as_str().len() <= bounds::STRUCTURE_NAME_BYTES, "{}", structure.name);
             }
         }
@@ -175,6 +177,6 @@ mod tests {
     #[test]
     fn a_window_is_counted_from_1970() {
         let spec = SeriesSpec::new(SeriesName::new("x").unwrap(), Kind::GaugeTable, 300, 6);
-        assert_eq!((spec.window_at(299_999), spec.window_at(300_000)), (0, 1));
+        assert_eq!((spec.window_at(UnixMs(299_999)), spec.window_at(UnixMs(300_000))), (0, 1));
     }
 }

@@ -230,6 +230,7 @@ pub enum OnDead {
 
 /// The configuration of one replicated structure on a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct StructureSpec {
     /// Its name.
     pub name: StructureName,

@@ -60,6 +60,7 @@ impl OnPartition {
 
 /// A throttle: a rate that the whole cluster shares.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[non_exhaustive]
 pub struct ThrottleSpec {
     /// The rate and the burst.
     pub rate: Rate,
@@ -92,5 +93,11 @@ impl ThrottleSpec {
     #[must_use]
     pub fn with_on_partition(self, on_partition: OnPartition) -> Self {
         Self { on_partition, ..self }
+    }
+
+    /// Soft only: with this part of the burst between two exchanges with other nodes, in thousandths, 1 to 1000.
+    #[must_use]
+    pub fn with_epsilon(self, epsilon: u16) -> Self {
+        Self { epsilon, ..self }
     }
 }

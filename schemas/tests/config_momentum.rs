@@ -124,14 +124,10 @@ fn every_key_of_the_node() {
 #[test]
 fn every_key_of_the_stanzas() {
     let config = whole();
-    let spec = |text: &str, class, millis, max_pending, on_dead| StructureSpec {
-        name: name(text),
-        class,
-        snapshot: true,
-        on_dead,
-        max_delay: Duration::from_millis(millis),
-        max_pending,
-        bounds: Bounds::default(),
+    let spec = |text: &str, class, millis, max_pending, on_dead| {
+        StructureSpec::new(name(text), class)
+            .with_pace(Duration::from_millis(millis), max_pending)
+            .with_on_dead(on_dead)
     };
     let dropped = |millis| OnDead::Drop(Duration::from_millis(millis));
     assert_eq!(

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
 use tallymesh_schemas::entries::{EntryWriter, WireEntry};
 use tallymesh_schemas::message::{
-    CacheCompare, CacheContext, CacheEntries, CacheKeys, CacheMark, CacheReport, RunMark,
+    CacheCompare, CacheContext, CacheEnding, CacheEntries, CacheKeys, CacheMark, CacheReport, RunMark,
 };
 use tallymesh_schemas::message::{
     Delta, Digest, DigestEntry, Message, Prune, Seen, SeenEntry, StructureDigest, Tombstone, Want,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
-use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, Version, frame, key};
+use tallymesh_schemas::{Actor, HoldLimit, Incarnation, Kind, NodeName, StructureId, UnixMs, Version, frame, key};
 
 fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
@@ -83,10 +83,16 @@ fn cache_messages(entries: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         incarnation: actor().incarnation,
         number: 12,
         seen: context(),
+        endings: vec![CacheEnding {
+            node: name("relay-0-9"),
+            from: Incarnation(0),
+            first: Incarnation(3),
+            last: vec![(Incarnation(1), 7), (Incarnation(2), 500)],
+        }],
         relay: true,
         partial: false,
         fingerprint: 0x0123_4567_89ab_cdef,
-        after_ms: 1_763_800_080_000,
+        after_ms: UnixMs(1_763_800_080_000),
     };
     let mark = CacheMark {
         runs: vec![RunMark { run: actor(), after: 40, upto: 42 }],
@@ -96,7 +102,8 @@ fn cache_messages(entries: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     let runs = vec![actor(), other];
     let last = CacheEntries { structure, session: 5, position: 300, runs, entries, mark: Some(mark) };
     let part = CacheEntries { runs: Vec::new(), entries: &[], mark: None, ..last.clone() };
-    let compare = CacheCompare { structure, question: 2, after_ms: 1_763_800_080_000, sums: vec![0, 1, u64::MAX] };
+    let compare =
+        CacheCompare { structure, question: 2, after_ms: UnixMs(1_763_800_080_000), sums: vec![0, 1, u64::MAX] };
     let first = CacheKeys { structure, question: 2, position: 0, seen: Some(context()), parts: None, hashes: &HASHES };
     let end = CacheKeys { position: 1, seen: None, parts: Some(vec![2, 1023]), hashes: &[], ..first.clone() };
     vec![
@@ -128,14 +135,14 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
         node: name("relay-0-9"),
         from: Incarnation(0),
         incarnation: Incarnation(3),
-        until_ms: 1_764_400_000_000,
+        until_ms: UnixMs(1_764_400_000_000),
     };
     vec![
         (
             "digest",
             Message::Digest(Digest {
                 incarnation: Incarnation(1_763_800_000_000),
-                clock_ms: 1_763_800_600_000,
+                clock_ms: UnixMs(1_763_800_600_000),
                 answers: 7,
                 complete: true,
                 structures: vec![part],

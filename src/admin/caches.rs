@@ -142,8 +142,8 @@ fn item(entry: CacheEntry, shown: usize) -> CacheItem {
         key: key::display_bytes(&entry.key),
         value: entry.value.iter().take(shown).copied().collect(),
         bytes: entry.value.len() as u64,
-        written_ms: entry.stamp.unix_ms(),
-        expires_ms: entry.expires_ms,
+        written_ms: entry.stamp.unix_ms().0,
+        expires_ms: entry.expires_ms.0,
         actor: entry.actor,
     }
 }

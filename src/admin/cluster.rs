@@ -50,7 +50,7 @@ impl Session {
             alive: u32::try_from(alive).unwrap_or(u32::MAX),
             links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
             state: state_info(self.shared()),
-            bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms)).collect(),
+            bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms.0)).collect(),
             clocks: clock_info(&status.clocks),
             counters: counters(self.shared(), &status),
         })))
@@ -118,7 +118,7 @@ fn verified(found: Verification, shared: &Shared) -> admin::Verified {
         object: finding.structure.to_string(),
         actor: finding.actor,
         member: finding.member,
-        have: finding.applied,
+        applied: finding.applied,
         head: finding.head,
         fault: match finding.fault {
             Fault::Lags => admin::Fault::Lags,
@@ -129,7 +129,7 @@ fn verified(found: Verification, shared: &Shared) -> admin::Verified {
     let unheld = |unheld| match unheld {
         NotHeld::Run { structure, actor } => admin::Unheld::Run { object: structure.to_string(), actor },
         NotHeld::Node { node } => admin::Unheld::Node { node },
-        NotHeld::Untold { structure } => admin::Unheld::Untold { object: structure.to_string() },
+        NotHeld::Unsent { structure } => admin::Unheld::Unsent { object: structure.to_string() },
     };
     admin::Verified {
         outcome,

@@ -96,7 +96,7 @@ struct List {
     by_change: BTreeMap<u64, Arc<[u8]>>,
     latest: BTreeMap<Arc<[u8]>, u64>,
     /// The number of the highest dropped change; `dropped` is how many were dropped.
-    floor: u64,
+    last_dropped: u64,
     dropped: u64,
     /// Changes that came too fast to enter the list.
     lost: u64,
@@ -105,7 +105,7 @@ struct List {
 impl List {
     fn new(capacity: usize) -> Self {
         let (by_change, latest) = (BTreeMap::new(), BTreeMap::new());
-        Self { capacity, last: 0, by_change, latest, floor: 0, dropped: 0, lost: 0 }
+        Self { capacity, last: 0, by_change, latest, last_dropped: 0, dropped: 0, lost: 0 }
     }
 
     fn push(&mut self, key: Vec<u8>) {
@@ -119,7 +119,7 @@ impl List {
             && let Some((change, oldest)) = self.by_change.pop_first()
         {
             self.latest.remove(&oldest);
-            (self.floor, self.dropped) = (change, self.dropped + 1);
+            (self.last_dropped, self.dropped) = (change, self.dropped + 1);
         }
     }
 
@@ -130,7 +130,7 @@ impl List {
 
     /// The next keys after a cursor, at most one page, and how many changes before them are lost.
     fn next(&self, cursor: &mut Cursor) -> (Vec<Arc<[u8]>>, u64) {
-        let dropped = (self.dropped - cursor.dropped).min(self.floor.saturating_sub(cursor.at));
+        let dropped = (self.dropped - cursor.dropped).min(self.last_dropped.saturating_sub(cursor.at));
         let lost = dropped + (self.lost - cursor.lost);
         (cursor.dropped, cursor.lost) = (self.dropped, self.lost);
         let (mut keys, mut bytes) = (Vec::new(), 0);

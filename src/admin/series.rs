@@ -88,7 +88,7 @@ impl Session {
 
     fn windows(&self, series: &Series, counts: Vec<i64>) -> Answer {
         let began_ms = series.current().saturating_mul(series.spec().interval_ms());
-        let into_ms = self.shared().clock.now().unix_ms.saturating_sub(began_ms);
+        let into_ms = self.shared().clock.now().unix_ms.0.saturating_sub(began_ms);
         Answer::Windows(admin::Windows { series: info(series), began: began_ms / 1000, into_ms, counts })
     }
 

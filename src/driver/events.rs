@@ -1,6 +1,7 @@
 //! What the driver does on an event of the transport.
 
 use tallymesh_engine::{Life, Now};
+use tallymesh_schemas::message::Message;
 use tallymesh_schemas::{NodeName, bounds};
 use tallymesh_transport::{Event, Link, LinkId, MemberState};
 
@@ -73,13 +74,17 @@ impl Driver {
     }
 
     fn handle_frame(&mut self, now: Now, peer: &NodeName, id: LinkId, payload: &[u8]) {
-        if self.links.get(peer).is_none_or(|link| link.id() != id) || !self.topology.takes(now.mono, peer, payload) {
+        if self.links.get(peer).is_none_or(|link| link.id() != id) {
+            return;
+        }
+        let message = Message::decode(payload);
+        if !self.topology.takes(now.mono, peer, &message) {
             return;
         }
         if !self.replica.is_linked(peer) {
             self.link_up(now, peer);
         }
-        if let Err(error) = self.replica.handle_message(now, peer, payload) {
+        if let Err(error) = self.replica.handle_decoded(now, peer, message) {
             self.reports.refused(now, peer, &error);
             if let Some(link) = self.links.get(peer) {
                 link.close(&error.to_string());

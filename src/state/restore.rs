@@ -6,7 +6,7 @@ use tallymesh_engine::replica::next_run;
 use tallymesh_engine::{Now, Replica};
 use tallymesh_schemas::config::OnFullDisk;
 use tallymesh_schemas::saved::Facts;
-use tallymesh_schemas::{Incarnation, NodeName};
+use tallymesh_schemas::{Incarnation, NodeName, UnixMs};
 
 use crate::state::error::StateError;
 use crate::state::file::StateFile;
@@ -38,7 +38,7 @@ impl Earlier {
     /// The last saved incarnation, when no run can follow it.
     pub(crate) fn next_run(&self, wanted: Incarnation) -> Result<Incarnation, Incarnation> {
         match &self.facts {
-            Some(facts) => next_run(facts, wanted.0).map_err(|_| facts.incarnation),
+            Some(facts) => next_run(facts, UnixMs(wanted.0)).map_err(|_| facts.incarnation),
             None => Ok(wanted),
         }
     }

@@ -101,7 +101,7 @@ impl Saving {
             trouble = Some(error.to_string());
         }
         let standing = SharedStanding::default();
-        *standing.0.lock() = Known { saved_ms: now.unix_ms, saved_at: now.mono, trouble: None, rolled_back };
+        *standing.0.lock() = Known { saved_ms: now.unix_ms.0, saved_at: now.mono, trouble: None, rolled_back };
         let mut saving =
             Self { keeper: Keeper::start(writer)?, standing, due: now.mono, began: now, whole: false, told_at: None };
         if let Some(trouble) = trouble {
@@ -130,7 +130,7 @@ impl Saving {
         }
         match replica.poll_save() {
             Some(batch) => {
-                self.keeper.give(Work::Write { batch, upto_ms: self.began.unix_ms });
+                self.keeper.give(Work::Write { batch, upto_ms: self.began.unix_ms.0 });
             }
             // All changes are in the file, provided that the file is still in its place.
             None => self.keeper.give(Work::Look),
@@ -176,7 +176,7 @@ impl Saving {
 
     fn saved(&mut self) {
         let mut known = self.standing.0.lock();
-        (known.saved_ms, known.saved_at) = (self.began.unix_ms, self.began.mono);
+        (known.saved_ms, known.saved_at) = (self.began.unix_ms.0, self.began.mono);
         if known.trouble.take().is_some() {
             tracing::info!("what outlives a run is saved again");
         }
@@ -247,7 +247,7 @@ pub(crate) struct Outcome(Done);
 
 #[cfg(test)]
 mod tests {
-    use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec};
+    use tallymesh_schemas::{Class, Incarnation, NodeName, StructureName, StructureSpec, UnixMs};
 
     use super::*;
     use crate::state::file::StateFile;
@@ -259,7 +259,7 @@ mod tests {
     async fn a_hung_disk_does_not_hold_a_leaving_node() {
         let dir = tempfile::tempdir().unwrap();
         let name = NodeName::new("n1").unwrap();
-        let now = Now { mono: Time(1), unix_ms: 1 };
+        let now = Now { mono: Time(1), unix_ms: UnixMs(1) };
         let mut replica = Replica::new(tallymesh_engine::Config::default(), name.clone(), Incarnation(1));
         let cache = StructureName::new("sessions").unwrap();
         replica.replicate_cache(StructureSpec::new(cache, Class::Cache), Arc::new(|| ())).unwrap();

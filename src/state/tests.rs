@@ -13,7 +13,7 @@ use tallymesh_schemas::entries::WireEntry;
 use tallymesh_schemas::message::CacheContext;
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{CacheContexts, Extent, Facts, Part, Row, SavedEntry, Shape};
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, UnixMs, Version, bounds};
 
 use crate::state::file::StateFile;
 use crate::state::restore::Earlier;
@@ -253,12 +253,12 @@ fn a_damaged_file_is_refused() {
     assert!(refused > 60, "{refused} of 190 were refused");
 }
 
-const NOW: Now = Now { mono: Time(1), unix_ms: 1_000_000 };
+const NOW: Now = Now { mono: Time(1), unix_ms: UnixMs(1_000_000) };
 
 /// Starts a node with the cache "sessions".
 async fn start(dir: &Path) -> (Replica, Cache, Saving) {
     let earlier = Earlier::open(dir.to_owned(), name("a"), OnFullDisk::Refuse).await.unwrap();
-    let run = earlier.next_run(Incarnation(NOW.unix_ms)).unwrap();
+    let run = earlier.next_run(Incarnation(NOW.unix_ms.0)).unwrap();
     let mut replica = Replica::new(tallymesh_engine::Config::default(), name("a"), run);
     let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache);
     let cache = replica.replicate_cache(spec, Arc::new(|| ())).unwrap();
@@ -320,7 +320,7 @@ async fn a_saved_cache_that_is_configured_as_something_else_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     let earlier = Earlier::open(dir.path().to_owned(), name("a"), OnFullDisk::Refuse).await.unwrap();
-    let mut replica = Replica::new(tallymesh_engine::Config::default(), name("a"), Incarnation(NOW.unix_ms));
+    let mut replica = Replica::new(tallymesh_engine::Config::default(), name("a"), Incarnation(NOW.unix_ms.0));
     let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::InboundCidr);
     replica.replicate(spec, Arc::new(|| ())).unwrap();
     let refused = earlier.restore(replica, NOW).await.map(drop).unwrap_err().to_string();

@@ -136,7 +136,7 @@ impl Writer {
             self.open = Some(open);
             return Ok(());
         }
-        let seal = self.seal.next(unix_ms());
+        let seal = self.seal.next(unix_ms().0);
         write::seal(&open, &seal).map_err(plain)?;
         open.commit().map_err(|error| plain(error.into()))?;
         self.seal = seal;

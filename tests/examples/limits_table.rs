@@ -43,7 +43,7 @@ impl Kept {
     fn spec(self, rate: Rate) -> ThrottleSpec {
         let strength = if self == Self::Hard { Strength::Hard } else { Strength::Soft };
         let epsilon = if self == Self::Epsilon { 50 } else { ThrottleSpec::EPSILON };
-        ThrottleSpec { epsilon, ..ThrottleSpec::new(rate, strength) }
+        ThrottleSpec::new(rate, strength).with_epsilon(epsilon)
     }
 }
 
@@ -161,7 +161,9 @@ impl Case {
         let rate = RATE.parse().expect("a rate");
         let cluster = Builder::new(15 + self.nodes as u64)
             .nodes(names.clone())
-            .structures([StructureSpec { max_delay: self.pace() / 10, ..spec(TABLE, Class::SharedNamedThrottles) }])
+            .structures([
+                spec(TABLE, Class::SharedNamedThrottles).with_pace(self.pace() / 10, StructureSpec::MAX_PENDING)
+            ])
             .config(quick_config())
             .timing(Timing { audit_every: if self.nodes > FOUNDERS { 100_000 } else { 1000 }, ..Timing::default() })
             .conditions(Conditions { lose: 100, ..Conditions::default() })

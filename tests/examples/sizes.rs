@@ -13,7 +13,7 @@ use tallymesh_harness::{Builder, Cluster, Failure, Timing, address};
 /// Changes whose way is followed, one after the other.
 const CHANGES: u32 = 5;
 
-/// Between two looks at who has a change.
+/// Time between two checks which nodes have a change.
 const LOOK: Duration = Duration::from_millis(1);
 
 /// A change that has not reached everybody by then is lost.

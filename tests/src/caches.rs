@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use tallymesh_engine::{Cache, CacheError, Stamp};
-use tallymesh_schemas::{Actor, StructureName, bounds};
+use tallymesh_schemas::{Actor, StructureName, UnixMs, bounds};
 
 use crate::check::seen::EVERYTHING;
 use crate::truth::RunId;
@@ -20,7 +20,7 @@ pub struct Written {
     /// The value; `None` for a removal.
     pub value: Option<Vec<u8>>,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
+    pub expires_ms: UnixMs,
     /// Whether the writer's clock was so far ahead that no node accepts the write as it is. The writer republishes it at some
     /// later time.
     pub ahead: bool,
@@ -138,14 +138,14 @@ impl TakenBackWrites {
 /// The reading of a node's clock, and the correct time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Moment {
-    pub(crate) unix_ms: u64,
+    pub(crate) unix_ms: UnixMs,
     pub(crate) true_ms: u64,
 }
 
 impl Moment {
     /// Whether a stamp is further ahead than that of any correctly set clock.
     fn is_before(self, stamp: Stamp) -> bool {
-        stamp.unix_ms() > self.true_ms + bounds::MAX_DRIFT.as_millis() as u64
+        stamp.unix_ms() > UnixMs(self.true_ms + bounds::MAX_DRIFT.as_millis() as u64)
     }
 }
 
@@ -155,7 +155,7 @@ pub(crate) struct SimCache {
     pub(crate) cache: Cache,
     pub(crate) writes: Rc<RefCell<Writes>>,
     /// What the cache held, and the clock's reading, when the last check passed.
-    right: Option<(State, u64)>,
+    right: Option<(State, UnixMs)>,
     looks: u64,
 }
 
@@ -163,7 +163,7 @@ pub(crate) struct SimCache {
 type State = (Vec<(Actor, u64)>, usize, u64);
 
 fn state(cache: &Cache) -> State {
-    (cache.seen(), cache.held(), cache.fingerprint(0))
+    (cache.seen(), cache.held(), cache.fingerprint(UnixMs::ZERO))
 }
 
 impl SimCache {
@@ -185,7 +185,7 @@ impl SimCache {
     ) -> Result<Stamp, CacheError> {
         let unix_ms = now.unix_ms;
         let stamp = self.cache.set(key, value, ttl, unix_ms)?;
-        let expires_ms = if ttl.is_zero() { 0 } else { self.cache.time(unix_ms) + ttl.as_millis() as u64 };
+        let expires_ms = if ttl.is_zero() { UnixMs::ZERO } else { self.cache.time(unix_ms).after(ttl) };
         let written = Written { run, stamp, value: Some(value.to_vec()), expires_ms, ahead: now.is_before(stamp) };
         self.writes.borrow_mut().record(self.name(), key, written);
         Ok(stamp)
@@ -193,20 +193,20 @@ impl SimCache {
 
     pub(crate) fn remove(&self, run: RunId, key: &[u8], now: Moment) -> Result<bool, CacheError> {
         let Some(stamp) = self.cache.remove(key, now.unix_ms)? else { return Ok(false) };
-        let written = Written { run, stamp, value: None, expires_ms: 0, ahead: now.is_before(stamp) };
+        let written = Written { run, stamp, value: None, expires_ms: UnixMs::ZERO, ahead: now.is_before(stamp) };
         self.writes.borrow_mut().record(self.name(), key, written);
         Ok(true)
     }
 }
 
 /// Whether a stamp is no further ahead of a clock than a node accepts.
-pub(crate) fn is_reached(stamp: Stamp, unix_ms: u64) -> bool {
-    stamp.unix_ms() <= unix_ms + bounds::MAX_DRIFT.as_millis() as u64
+pub(crate) fn is_reached(stamp: Stamp, unix_ms: UnixMs) -> bool {
+    stamp.unix_ms() <= unix_ms.after(bounds::MAX_DRIFT)
 }
 
 /// [`reads`] if something has changed since the last check passed, or if the clock was set back: the data that it compares with
 /// only grows. Every [`EVERYTHING`]th call runs [`look`] in any case.
-pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms: UnixMs) -> Result<(), String> {
     sim.looks += 1;
     let now = state(&sim.cache);
     let same = sim.right.as_ref().is_some_and(|(right, at)| unix_ms >= *at && *right == now);
@@ -223,13 +223,13 @@ pub(crate) fn look_at_changes(sim: &mut SimCache, seen: &mut SeenWrites, unix_ms
 ///
 /// # Errors
 /// Says what does not hold.
-pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+pub(crate) fn look(sim: &SimCache, seen: &mut SeenWrites, unix_ms: UnixMs) -> Result<(), String> {
     sim.cache.audit().map_err(|what| format!("{}: {what}", sim.name()))?;
     reads(sim, seen, unix_ms)
 }
 
 /// Every value that is held was written, and no superseded write returns on this node.
-fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: u64) -> Result<(), String> {
+fn reads(sim: &SimCache, seen: &mut SeenWrites, unix_ms: UnixMs) -> Result<(), String> {
     let (cache, name) = (&sim.cache, sim.name());
     let writes = sim.writes.borrow();
     // A stamp from the time when this node's clock was far ahead may have been taken back.
@@ -268,7 +268,7 @@ mod tests {
     fn a_write_that_was_taken_back_is_superseded_by_the_next_one_of_its_process() {
         let (cache, mut writes) = (StructureName::new("sessions").unwrap(), Writes::default());
         for (run, stamp) in [(1, 50), (0, 60), (0, 10), (0, 12), (0, 70), (2, 65)] {
-            let written = Written { run, stamp: Stamp(stamp), value: None, expires_ms: 0, ahead: false };
+            let written = Written { run, stamp: Stamp(stamp), value: None, expires_ms: UnixMs::ZERO, ahead: false };
             writes.record(&cache, b"key", written);
         }
         let least = |writes: &Writes, stamp| writes.taken_back(&cache, b"key").least(Stamp(stamp)).0;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Now, Time};
+use tallymesh_schemas::UnixMs;
 
 /// The settings of a node's clocks.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +32,7 @@ impl Clock {
         let drift = i128::from(at.0) * i128::from(self.drift_ppm) / 1_000_000;
         let run = u64::try_from(i128::from(at.0) + drift).unwrap_or(0);
         let unix_ms = u64::try_from(self.wall_ms.saturating_add_unsigned(run / 1000)).unwrap_or(0);
-        Now { mono: Time(run).after(self.offset), unix_ms }
+        Now { mono: Time(run).after(self.offset), unix_ms: UnixMs(unix_ms) }
     }
 
     /// The moment of the simulation, not before `at`, at which the monotonic clock shows `mono` or slightly more.

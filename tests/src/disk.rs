@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use tallymesh_engine::replica::Batch;
 use tallymesh_engine::Time;
+use tallymesh_engine::replica::Batch;
 use tallymesh_schemas::saved::{self, CacheContexts, Change, Extent, Facts, Part, Row, Shape};
 use tallymesh_schemas::{Actor, StructureId};
 

@@ -77,8 +77,8 @@ fn what_is_counted_beside_a_removal_stays() {
 
 /// Its time begins with the last change anywhere, by a clock that nobody sets; who was away does not bring it back.
 #[test]
-fn an_entry_goes_when_nobody_changes_it() {
-    let spec = GaugeCacheSpec { ttl: SECOND * 10, ..gauge() };
+fn an_entry_expires_when_no_node_changes_it() {
+    let spec = gauge().with_ttl(SECOND * 10);
     let mut cluster = cluster(1, &["a", "b", "c"], spec);
     add(&mut cluster, "a", "k", 5);
     add(&mut cluster, "b", "old", 1);
@@ -87,7 +87,7 @@ fn an_entry_goes_when_nobody_changes_it() {
     play(cluster.run_for(SECOND * 5));
     add(&mut cluster, "b", "k", 1);
     play(cluster.run_for(SECOND * 6));
-    assert_eq!(all(&cluster, "k"), [Some(6), Some(6), None], "c has not heard of the change");
+    assert_eq!(all(&cluster, "k"), [Some(6), Some(6), None], "c has not received the change");
     assert_eq!(all(&cluster, "old"), [None; 3]);
     play(cluster.run_for(SECOND * 30));
     assert_eq!(all(&cluster, "k"), [None; 3]);
@@ -99,10 +99,10 @@ fn an_entry_goes_when_nobody_changes_it() {
     assert_eq!(all(&cluster, "k"), [Some(1); 3], "it begins again at zero");
 }
 
-/// A suspended machine takes all for expired when it wakes; what the others have changed meanwhile stays.
+/// A suspended machine expires all entries when it wakes. Changes that other nodes made meanwhile stay.
 #[test]
-fn a_clock_that_jumps_takes_only_what_it_knew() {
-    let spec = GaugeCacheSpec { ttl: SECOND * 10, ..gauge() };
+fn a_clock_that_jumps_expires_only_the_counts_that_its_node_knew() {
+    let spec = gauge().with_ttl(SECOND * 10);
     let mut cluster = cluster(1, &["a", "b", "c"], spec);
     add(&mut cluster, "b", "k", 5);
     play(cluster.run_for(SECOND * 2));
@@ -120,7 +120,7 @@ fn a_clock_that_jumps_takes_only_what_it_knew() {
 
 #[test]
 fn the_oldest_goes_when_there_are_too_many() {
-    let spec = GaugeCacheSpec { max_elements: NonZeroU64::new(4), ..gauge() };
+    let spec = gauge().with_max_elements(NonZeroU64::new(4).unwrap());
     let mut cluster = cluster(1, &["a", "b", "c"], spec);
     for key in 0..12 {
         add(&mut cluster, ["a", "b", "c"][key % 3], &format!("k{key}"), 1);
@@ -163,8 +163,8 @@ fn faulty(seed: u64, spec: &GaugeCacheSpec, script: &str, marks: &[&str]) {
 fn whatever_happens_on_the_way() {
     let kinds = [
         gauge(),
-        GaugeCacheSpec { ttl: SECOND, ..gauge() },
-        GaugeCacheSpec { max_elements: NonZeroU64::new(3), ttl: SECOND * 3, ..gauge() },
+        gauge().with_ttl(SECOND),
+        gauge().with_ttl(SECOND * 3).with_max_elements(NonZeroU64::new(3).unwrap()),
     ];
     for (seed, spec) in (0..2).flat_map(|seed| kinds.iter().map(move |spec| (seed, spec))) {
         faulty(seed, spec, "at 1s cut a,b from c,d; at 4s heal; at 5s cut a from c", &["cut", "message cut off"]);
@@ -178,7 +178,7 @@ fn whatever_happens_on_the_way() {
 #[test]
 fn rolling_restarts_keep_no_entry() {
     for seed in 0..3 {
-        let mut cluster = cluster(900 + seed, &["a", "b", "c"], GaugeCacheSpec { ttl: SECOND * 30, ..gauge() });
+        let mut cluster = cluster(900 + seed, &["a", "b", "c"], gauge().with_ttl(SECOND * 30));
         add(&mut cluster, "a", "k", 5);
         play(cluster.run_for(SECOND * 5));
         for round in 0..12 {

@@ -8,7 +8,7 @@ use crdts::{CmRDT, CvRDT, PNCounter};
 use proptest::prelude::*;
 use tallymesh_engine::{Config, Life, Now, Replica, Row, Structure, Time};
 use tallymesh_schemas::message::Message;
-use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureName, StructureSpec, UnixMs};
 
 const NAME: &str = "outbound_domains";
 
@@ -41,7 +41,7 @@ impl Bench {
             replica.replicate(spec(), Arc::new(|| ())).unwrap();
             replica
         });
-        Self { replicas: replicas.collect(), now: Now { mono: Time(1), unix_ms: 1_700_000_000_000 } }
+        Self { replicas: replicas.collect(), now: Now { mono: Time(1), unix_ms: UnixMs(1_700_000_000_000) } }
     }
 
     fn structure(&self, at: usize) -> Arc<Structure> {
@@ -83,7 +83,7 @@ impl Bench {
 
     fn pass(&mut self, micros: u64) {
         self.now.mono = Time(self.now.mono.0 + micros);
-        self.now.unix_ms += micros / 1000;
+        self.now.unix_ms.0 += micros / 1000;
         for replica in &mut self.replicas {
             replica.handle_timeout(self.now);
         }

@@ -101,9 +101,9 @@ fn nothing_goes_wrong() {
     play(1, 3, 3, "", &["delta"]);
 }
 
-/// A joiner is no founder and holds nothing by itself.
+/// A node that joins has no seat and no share of its own.
 #[test]
-fn who_is_no_founder_borrows() {
+fn a_node_without_a_seat_borrows() {
     let mut cluster = cluster(2, 4, 3, hard("200/1s"));
     ask(&mut cluster, SECOND * 12, &|_, _| 200).unwrap();
     let demand = |n, _| if n == 3 { 1000 } else { 0 };
@@ -334,12 +334,12 @@ fn permits_are_never_too_many() {
     assert!(most >= 19, "{most} of 20 were open at once");
 }
 
-/// Nor when they are closed as late as that may be: what is overdue has not been given back before.
+/// The same when the permits close as late as allowed: the holder has not given an overdue permit back before.
 #[test]
-fn what_is_overdue_is_nobody_elses_yet() {
+fn an_overdue_permit_belongs_to_no_other_node_yet() {
     let names = names(4);
     let limits = Limits::founded(&["n00", "n01", "n02"], RECLAIM).pool(TABLE, "connections", 20);
-    // A loan runs out, and a share goes back to its founder from who has stood in for it.
+    // A loan ends, and a share goes back to its founder from the node that held the lease meanwhile.
     for script in ["at 9s cut n01,n03 from rest", "at 8s crash n01; at 22s restart n01"] {
         let mut cluster = Builder::new(15)
             .nodes(names.clone())
@@ -391,7 +391,7 @@ fn policies_in_a_partition() {
         ask(&mut cluster, SECOND * 15, &|_, _| 500).unwrap();
         ask(&mut cluster, SECOND * 10, &|_, _| 500).unwrap()
     };
-    let policy = |spec: ThrottleSpec, on_partition| run(ThrottleSpec { on_partition, ..spec });
+    let policy = |spec: ThrottleSpec, on_partition| run(spec.with_on_partition(on_partition));
     // (hard limits that fail open are beyond what the checker of hard limits allows)
     let got = policy(hard("200/1s"), OnPartition::FairShare);
     assert!((1900..=2010).contains(&got), "hard, fair share: {got}");
@@ -423,9 +423,10 @@ fn what_is_saved_brings_no_share_back() {
     }
 }
 
-/// The bound of a soft throttle counts what was heard of a process, also where it has the run of another one that is gone.
+/// The bound of a soft throttle counts the rows that a replica applied of a process, also when the process continues the run
+/// of a lost one.
 #[test]
-fn what_is_heard_of_a_run_that_two_have_had_is_heard() {
+fn the_bound_counts_what_a_replica_applied_of_a_run_that_was_begun_twice() {
     let soft = Limits::founded(&["n00"], RECLAIM).throttle(TABLE, "t", soft("20/1s"));
     let mut cluster = limited(24, 3, soft);
     let demand = |_: usize, _: u64| 1000;
@@ -434,9 +435,9 @@ fn what_is_heard_of_a_run_that_two_have_had_is_heard() {
     bit(&cluster, &["reuse"]);
 }
 
-/// Of two machines under one name the bound says nothing of the one that was never heard.
+/// Two machines use one name. The bound says nothing about the machine whose rows never arrived.
 #[test]
-fn the_bound_is_of_the_machine_that_was_heard() {
+fn the_bound_covers_only_the_machine_whose_rows_arrived() {
     let soft = Limits::founded(&["n01"], RECLAIM).throttle(TABLE, "t", soft("20/1s"));
     let mut cluster = limited(25, 2, soft);
     cluster.script("at 0s cut n00 from rest; at 8s twin n00").unwrap();
@@ -453,7 +454,7 @@ fn the_bound_is_of_the_nodes_that_have_not_left() {
     cluster.script("at 2s leave n00; at 4s cut n01 from rest; at 5s restart n00; at 12s heal").unwrap();
     ask(&mut cluster, SECOND * 11, &|_, _| 1000).unwrap();
     let reach = cluster.node("n01").process().unwrap().replica().reach();
-    assert_eq!((reach.alive, reach.known), (1, 1), "it has not heard of the return");
+    assert_eq!((reach.alive, reach.known), (1, 1), "it has not learned of the return");
     assert!(cluster.node("n00").process().is_some());
     ask(&mut cluster, SECOND * 9, &|_, _| 1000).unwrap();
     assert_eq!(cluster.node("n01").process().unwrap().replica().reach().known, 2);

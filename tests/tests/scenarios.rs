@@ -98,7 +98,7 @@ fn a_run_that_ended_before_it_counted_supersedes_everywhere() {
         cluster.run_for(SECOND)?;
         cluster.script("at 0s cut a from rest; at 1s restart c; at 1200ms crash c; at 4s heal")?;
         cluster.run_for(SECOND * 2)?;
-        assert_eq!(cluster.count("a", "outbound_domains", b"d.example"), 3, "a has not heard of the new run");
+        assert_eq!(cluster.count("a", "outbound_domains", b"d.example"), 3, "a has not learned of the new run");
         assert_eq!(cluster.count("b", "outbound_domains", b"d.example"), 0, "b has");
         cluster.run_for(SECOND * 2)?;
         cluster.settle()
@@ -193,7 +193,7 @@ fn restart_supersedes() {
     assert_eq!(cluster.trace().marked("told: diverged"), 0);
 }
 
-/// I1. The wall clock of a restarted node went back: it comes as an older run, is told so, and takes a newer one.
+/// I1. The wall clock of a restarted node went back. The node starts as an older run, learns of the newer one, and renews.
 #[test]
 fn restart_with_its_clock_set_back() {
     play(11, "at 3s set a -20s; at 3s restart a", &["set", "restart", "told: conflict"]);
@@ -220,7 +220,7 @@ fn an_incarnation_used_again_unseen() {
     );
 }
 
-/// I1. Two processes under one name: both are told; when one is gone, counts are exact.
+/// I1. Two processes use one name. Both learn of the conflict. When one of them is gone, the counts are exact.
 #[test]
 fn two_nodes_of_one_name() {
     play(13, "at 2s twin a; at 6s crash a'", &["twin", "told: conflict"]);
@@ -254,8 +254,9 @@ fn of_two_nodes_of_one_name_one_is_counted() {
     }
 }
 
-/// A node's own word of an earlier run replaces the later run that others have told of, and the gauges of that run go. When the
-/// node is gone and others tell of the later run again, its rows come again, from the beginning and in pieces.
+/// A node's own statement of an earlier run replaces the later run that other nodes reported, and the gauges of the later run
+/// go. When the node is gone and other nodes report the later run again, its rows arrive again, from the beginning and in
+/// pieces.
 #[test]
 fn rows_of_a_later_run_come_again_when_the_node_is_gone() {
     let domains = spec("outbound_domains", Class::OutboundDomains);
@@ -270,9 +271,9 @@ fn rows_of_a_later_run_come_again_when_the_node_is_gone() {
         cluster.with("c", |node| node.add("outbound_domains", format!("d{i}.example").as_bytes(), 1));
     }
     cluster.run_for(SECOND * 3).unwrap();
-    assert_eq!(count(&cluster), 1, "a has no link to c, and b has told it");
+    assert_eq!(count(&cluster), 1, "a has no link to c, and b has reported the run");
     cluster.script("at 0s cut c from rest; at 0s set c -90s; at 0s restart c; at 50ms heal").unwrap();
-    // It says hello, and ends before it has heard of its later run.
+    // c sends its hello and ends before it learns of its later run.
     cluster.run_for(SECOND / 10).unwrap();
     cluster.fault(&Fault::Crash(vec!["c".to_owned()]));
     assert_eq!(count(&cluster), 0, "c says itself that it is in another run");

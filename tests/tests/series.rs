@@ -81,7 +81,8 @@ fn clocks_that_differ_by_less_than_a_window() {
     assert_eq!(cluster.trace().marked("told: clock off"), 0);
 }
 
-/// A clock that jumps ahead by windows: what is counted there is there when the others come to it, and is told of.
+/// A clock jumps ahead by several windows. The counts of those windows are there when the other nodes reach them, and the node
+/// reports the jump.
 #[test]
 fn a_clock_that_jumps_ahead() {
     let mut cluster = started(2, INTERVAL, 12, &["a", "b", "c"]);
@@ -461,11 +462,11 @@ fn a_clock_that_is_wrong_for_a_moment() {
     }
 }
 
-/// I1. A member says that c is in a later run, which is far ahead of c's clock. c starts twice behind that, and knows nothing each
-/// time; each time the others tell it of that run. It is never in a run in which an earlier process of it has counted: nobody
-/// has to replace what it holds of it, and everything is counted once.
+/// I1. A member reports a later run of c, far ahead of c's clock. c starts twice without saved state, and each time the other
+/// nodes report that run. c never begins a run in which an earlier process of c has counted. So no node has to replace its
+/// rows of c, and every count counts once.
 #[test]
-fn a_node_that_hears_of_the_same_run_in_each_process() {
+fn a_node_learns_of_the_same_run_in_each_process() {
     let mut cluster = cluster(17);
     let window = add(&mut cluster, "c", 1);
     cluster.script("at 0s lie a run c; at 2s restart c; at 4s restart c").unwrap();

@@ -163,7 +163,11 @@ async fn a_bad_frame_or_a_second_stream_closes_only_that_link() {
 async fn half_open_connections_are_bounded() {
     use tallymesh_transport::bounds::{HANDSHAKES, HANDSHAKES_PER_SOURCE, HANDSHAKES_UNPROVEN};
     let authority = Authority::new();
-    let long = |config: &mut Config| config.timings.hello = Duration::from_secs(60);
+    // No other time limit ends a handshake, however long the 64 handshakes of this test take: the limits are far beyond it.
+    let long = |config: &mut Config| {
+        let minute = Duration::from_secs(60);
+        (config.timings.handshake, config.timings.hello, config.timings.idle) = (minute, minute, minute);
+    };
     let mut a = Node::start_with(&authority, "a", 1, &[], long);
     // Strangers that connect and say nothing: each keeps a slot until its hello is overdue.
     let mut held = Vec::new();
@@ -181,7 +185,7 @@ async fn half_open_connections_are_bounded() {
     let reached = a.endpoint.bounds();
     assert!(reached.iter().any(|report| report.bound == Bound::Handshakes), "the bound is reported: {reached:?}");
     // All slots are taken, and a node from another address gets in, long before a hello is overdue.
-    let mut b = Node::start(&authority, "b", 1, &[a.addr()]);
+    let mut b = Node::start_with(&authority, "b", 1, &[a.addr()], long);
     b.up("a").await;
     a.up("b").await;
     let is_thrown_out = |conn: &quinn::Connection| conn.close_reason().is_some();

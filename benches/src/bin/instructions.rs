@@ -20,7 +20,7 @@ use tallymesh_benches::take::{READY, Throttles};
 use tallymesh_benches::{add, replicas};
 use tallymesh_engine::limiter::Throttle;
 use tallymesh_engine::{Counter, Now, Replica, Structure, Time};
-use tallymesh_schemas::{Class, Strength};
+use tallymesh_schemas::{Class, Strength, UnixMs};
 
 /// Additions, rows and takes of a path.
 const N: usize = 10_000;
@@ -31,7 +31,7 @@ const ADDRESSES: usize = 100_000;
 /// Sums of a path.
 const SUMS: usize = 1_000;
 
-const NOW: Now = Now { mono: Time(1), unix_ms: 1 };
+const NOW: Now = Now { mono: Time(1), unix_ms: UnixMs(1) };
 
 /// Counts the instructions of the hot paths.
 #[derive(Parser)]

@@ -63,9 +63,9 @@ fn away(verified: &Verified) -> [(&'static str, &[NodeName]); 5] {
 fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
     out.csv(&["object", "node", "incarnation", "member", "finding", "have", "head"])?;
     for finding in &verified.findings {
-        let Finding { object, actor, member, have, head, .. } = finding;
-        let (incarnation, have, head) = (actor.incarnation.to_string(), have.to_string(), head.to_string());
-        out.csv(&[object, actor.node.as_str(), &incarnation, member.as_str(), word(finding), &have, &head])?;
+        let Finding { object, actor, member, applied, head, .. } = finding;
+        let (incarnation, applied, head) = (actor.incarnation.to_string(), applied.to_string(), head.to_string());
+        out.csv(&[object, actor.node.as_str(), &incarnation, member.as_str(), word(finding), &applied, &head])?;
     }
     for (word, members) in away(verified) {
         members.iter().try_for_each(|member| out.csv(&["", "", "", member.as_str(), word, "", ""]))?;
@@ -84,7 +84,7 @@ fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
                 out.csv(&[object, actor.node.as_str(), &incarnation, "", "not held", "", ""])?;
             }
             Unheld::Node { node } => out.csv(&["", node.as_str(), "", "", "not held", "", ""])?,
-            Unheld::Untold { object } => out.csv(&[object, "", "", "", "not told", "", ""])?,
+            Unheld::Unsent { object } => out.csv(&[object, "", "", "", "not told", "", ""])?,
         }
     }
     Ok(())
@@ -117,12 +117,12 @@ fn text(verified: &Verified) -> String {
         text += "  this node has a link to no other node: its seeds do not answer\n";
     }
     for finding in &verified.findings {
-        let Finding { object, actor, member, have, head, fault } = finding;
+        let Finding { object, actor, member, applied, head, fault } = finding;
         text += &match fault {
-            Fault::Differs => format!("  {object}: {member} differs from {actor} at version {have}\n"),
-            Fault::Lags => format!("  {object}: {member} lags behind {actor}: it has version {have} of {head}\n"),
+            Fault::Differs => format!("  {object}: {member} differs from {actor} at version {applied}\n"),
+            Fault::Lags => format!("  {object}: {member} lags behind {actor}: it has version {applied} of {head}\n"),
             Fault::Changes => format!(
-                "  {object}: {actor} changes too fast to be compared on {member}: it has version {have} of {head}\n"
+                "  {object}: {actor} changes too fast to be compared on {member}: it has version {applied} of {head}\n"
             ),
         };
     }
@@ -146,7 +146,7 @@ fn text(verified: &Verified) -> String {
         text += &match unheld {
             Unheld::Run { object, actor } => format!("  {object}: this node has no place for the rows of {actor}\n"),
             Unheld::Node { node } => format!("  this node has no place for {node}, and drops its rows\n"),
-            Unheld::Untold { object } => format!("  {object}: other nodes do not receive all rows of this node\n"),
+            Unheld::Unsent { object } => format!("  {object}: other nodes do not receive all rows of this node\n"),
         };
     }
     if verified.more_unheld {
@@ -178,7 +178,7 @@ fn as_json(verified: &Verified) -> serde_json::Value {
             "incarnation": finding.actor.incarnation,
             "member": finding.member,
             "finding": word(finding),
-            "have": finding.have,
+            "have": finding.applied,
             "head": finding.head,
         })
     });
@@ -188,7 +188,7 @@ fn as_json(verified: &Verified) -> serde_json::Value {
             json!({ "object": object, "node": actor.node, "incarnation": actor.incarnation })
         }
         Unheld::Node { node } => json!({ "node": node }),
-        Unheld::Untold { object } => json!({ "object": object }),
+        Unheld::Unsent { object } => json!({ "object": object }),
     });
     json!({
         "converged": verified.outcome == Outcome::Converged,

@@ -41,7 +41,7 @@ async fn start_one(
     seed: Option<&Member>,
 ) -> Result<Member, Box<dyn std::error::Error>> {
     let gate = Gate::default();
-    let inbound = StructureSpec { on_dead: OnDead::Drop(DROP_AFTER), ..Class::InboundCidr.into() };
+    let inbound = StructureSpec::from(Class::InboundCidr).with_on_dead(OnDead::Drop(DROP_AFTER));
     let engine = EngineConfig { digest_interval: Duration::from_millis(250), ..EngineConfig::default() };
     let mut builder = limits::configure(local::builder(name, authority)?)?
         .gate(gate.clone())

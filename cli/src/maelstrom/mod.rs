@@ -16,6 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::{Now, Time};
+use tallymesh_schemas::UnixMs;
 
 use crate::maelstrom::node::Node;
 pub(crate) use crate::maelstrom::workload::Workload;
@@ -106,7 +107,7 @@ impl Clock {
         let micros = u64::try_from(self.0.elapsed().as_micros()).unwrap_or(u64::MAX);
         // A clock before 1970 counts as 1970: the engine only compares.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono: Time(micros), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+        Now { mono: Time(micros), unix_ms: UnixMs(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)) }
     }
 }
 

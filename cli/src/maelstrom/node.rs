@@ -135,17 +135,15 @@ impl Member {
             digest_interval,
             // A digest of changes only relies on the digest before it, which may be lost here.
             full_digest_interval: digest_interval,
-            seed: now.unix_ms ^ StructureId::of(node.as_str()).0,
+            seed: now.unix_ms.0 ^ StructureId::of(node.as_str()).0,
             ..Config::default()
         };
-        let mut replica = Replica::new(config, node.clone(), Incarnation(now.unix_ms));
+        let mut replica = Replica::new(config, node.clone(), Incarnation(now.unix_ms.0));
         let name = StructureName::new(workload.name()).map_err(|e| Refusal::field("node_id", e.to_string()))?;
-        let spec = StructureSpec {
-            on_dead: OnDead::Hold,
-            // Rounds make changes wait, so the structure need not.
-            max_delay: Duration::ZERO,
-            ..StructureSpec::new(name, Class::OutboundDomains)
-        };
+        // Rounds make changes wait, so the structure need not.
+        let spec = StructureSpec::new(name, Class::OutboundDomains)
+            .with_on_dead(OnDead::Hold)
+            .with_pace(Duration::ZERO, StructureSpec::MAX_PENDING);
         // The thread that counts also ticks, so no other thread has to be woken.
         let structure = replica.replicate(spec, Arc::new(|| ()));
         let structure = structure.map_err(|error| Refusal::field("node_id", error.to_string()))?;

@@ -131,6 +131,7 @@ impl Liar {
             let numbers = from..from + step;
             let batch = rows(from.into(), numbers.map(|n| (n, u64::from(n) + 1, Some(address_key(n)))));
             talk.send(&delta(INBOUND, &us, from.into(), (from + step).into(), &batch)).await;
+            talk.all_read("many rows").await;
         }
         // Sparse slots: a node that allocated all slots between them would need gigabytes.
         let mut at = u64::from(ROWS);
@@ -138,11 +139,13 @@ impl Liar {
         let sparse: Vec<_> = sparse.collect();
         let batch = rows(at, (at + 1..).zip(&sparse).map(|(version, slot)| (*slot, version, None)));
         talk.send(&delta(INBOUND, &us, at, at + 10_000, &batch)).await;
+        talk.all_read("sparse slots").await;
         at += 10_000;
         // The same few slots again and again, always vacant: the node does not have to keep any of it.
         for _ in 0..6 {
             let batch = rows(at, (at + 1..=at + 900_000).map(|version| ((version % 3) as u32, version, None)));
             talk.send(&delta(INBOUND, &us, at, at + 900_000, &batch)).await;
+            talk.all_read("the same slots again").await;
             at += 900_000;
         }
         let last = rows(at, [(7, bounds::VERSION.0, Some(address_key(7)))]);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, Version, bounds, key};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, UnixMs, Version, bounds, key};
 
 use crate::truth::INBOUND;
 
@@ -62,7 +62,7 @@ pub(crate) fn digest(object: &str, incarnation: u64, actors: impl IntoIterator<I
     };
     Message::Digest(Digest {
         incarnation: Incarnation(incarnation),
-        clock_ms: 0,
+        clock_ms: UnixMs(0),
         answers: 0,
         complete: true,
         structures: vec![part],
@@ -79,7 +79,7 @@ pub(crate) fn forgotten(incarnation: u64, nodes: impl IntoIterator<Item = NodeNa
             node,
             from: Incarnation(0),
             incarnation: Incarnation(bounds::INCARNATION),
-            until_ms: u64::MAX,
+            until_ms: UnixMs(u64::MAX),
         })
         .collect();
     Message::Digest(digest)

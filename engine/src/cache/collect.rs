@@ -7,7 +7,7 @@
 //! A node that was away did not report. The replica remembers which removals it has collected. A node that has not taken
 //! them in compares its keys with the replica before it takes over the replica's context.
 
-use tallymesh_schemas::bounds;
+use tallymesh_schemas::{UnixMs, bounds};
 
 use crate::cache::context::Context;
 use crate::cache::map::CacheMap;
@@ -47,8 +47,8 @@ impl Round {
 impl CacheMap {
     /// Turns entries that have expired for all nodes into removals. `expiry_ms` is a time that all nodes' clocks have reached,
     /// but for [`bounds::MAX_DRIFT`].
-    pub(crate) fn expire_until(&mut self, expiry_ms: u64) {
-        let upto = expiry_ms.saturating_sub(drift_ms());
+    pub(crate) fn expire_until(&mut self, expiry_ms: UnixMs) {
+        let upto = expiry_ms.before(bounds::MAX_DRIFT);
         let over: Vec<_> =
             self.derived.by_expiry.range(..=(upto, SlotId::MAX)).map(|(_, slot)| *slot).take(STEP).collect();
         over.into_iter().for_each(|slot| self.expire(slot));
@@ -56,8 +56,8 @@ impl CacheMap {
 
     /// Collects removals at the end of a round. A removal waits for a minute first, because clocks may differ by that much: no
     /// later write of the key, by whichever node, may get an earlier stamp.
-    pub(crate) fn collect(&mut self, round: &Round, expiry_ms: u64) {
-        let latest = Stamp::at(expiry_ms.saturating_sub(drift_ms()));
+    pub(crate) fn collect(&mut self, round: &Round, expiry_ms: UnixMs) {
+        let latest = Stamp::at(expiry_ms.before(bounds::MAX_DRIFT));
         let mut stable = Vec::new();
         for (run, id) in self.runs.iter() {
             let upto = round.least.reached(run);
@@ -82,8 +82,4 @@ impl CacheMap {
 /// Whether a round waits for the reports of all known nodes.
 fn waits_for_all() -> bool {
     !canary::broken(Canary::RemovalForgotten)
-}
-
-fn drift_ms() -> u64 {
-    u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use tallymesh_schemas::message::{CacheCompare, CacheContext, CacheKeys, CacheMark};
-use tallymesh_schemas::{Actor, Incarnation, bounds};
+use tallymesh_schemas::{Actor, Incarnation, UnixMs, bounds};
 
 use crate::cache::context::Context;
 use crate::cache::entry::Content;
@@ -37,13 +37,13 @@ fn part(hash: u64) -> usize {
 /// The sums of the entries of all parts, as far as the walk has come.
 #[derive(Debug)]
 struct Sums {
-    after_ms: u64,
+    after_ms: UnixMs,
     next: SlotId,
     sums: Vec<u64>,
 }
 
 impl Sums {
-    fn new(after_ms: u64) -> Self {
+    fn new(after_ms: UnixMs) -> Self {
         Self { after_ms, next: 0, sums: vec![0; bounds::CACHE_PARTS] }
     }
 
@@ -97,7 +97,12 @@ pub(crate) enum Asked {
 
 impl Question {
     /// `seen` is what this replica has taken in. Of the mark, what the `limits` leave covers the writes that arrive meanwhile.
-    pub(crate) fn new(number: u64, mark: CacheMark, (seen, after_ms): (&Context, u64), limits: &impl Limits) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        mark: CacheMark,
+        (seen, after_ms): (&Context, UnixMs),
+        limits: &impl Limits,
+    ) -> Self {
         let mut context = seen.clone();
         for run in &mark.runs {
             context.admit(&run.run, run.upto.min(limits.limit(&run.run)), limits.places(&run.run));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tallymesh_schemas::Bounds;
+use tallymesh_schemas::{Bounds, UnixMs};
 
 use crate::cache::entry::{Content, Entry, RunId};
 use crate::cache::fingerprint::Fingerprint;
@@ -21,7 +21,7 @@ pub(crate) struct Derived {
     /// Live entries by stamp; only in a bounded cache.
     pub(crate) by_age: BTreeSet<(Stamp, SlotId)>,
     /// Live entries that expire.
-    pub(crate) by_expiry: BTreeSet<(u64, SlotId)>,
+    pub(crate) by_expiry: BTreeSet<(UnixMs, SlotId)>,
     /// Removed entries by run and number.
     pub(crate) removed: BTreeSet<(RunId, u64, SlotId)>,
 }
@@ -40,7 +40,7 @@ impl Derived {
                 if self.bounds != Bounds::default() {
                     self.by_age.insert((entry.stamp, slot));
                 }
-                if entry.expires_ms != 0 {
+                if entry.expires_ms != UnixMs::ZERO {
                     self.by_expiry.insert((entry.expires_ms, slot));
                 }
             }
@@ -62,7 +62,7 @@ impl Derived {
     }
 
     /// An entry to remove because the cache is too large: an expired one, else the oldest one.
-    pub(crate) fn excess(&self, unix_ms: u64) -> Option<SlotId> {
+    pub(crate) fn excess(&self, unix_ms: UnixMs) -> Option<SlotId> {
         let over = |bound: Option<std::num::NonZeroU64>, has: u64| bound.is_some_and(|bound| has > bound.get());
         if !over(self.bounds.elements, self.entries) && !over(self.bounds.bytes, self.bytes) {
             return None;
@@ -72,7 +72,7 @@ impl Derived {
     }
 
     /// Number of entries that have expired at this wall clock time and are still live.
-    pub(crate) fn expired(&self, unix_ms: u64) -> u64 {
+    pub(crate) fn expired(&self, unix_ms: UnixMs) -> u64 {
         self.by_expiry.range(..=(unix_ms, SlotId::MAX)).count() as u64
     }
 

@@ -1,6 +1,7 @@
 //! One entry of a cache: the last write of a key.
 
 use std::sync::Arc;
+use tallymesh_schemas::UnixMs;
 
 use crate::canary::{self, Canary};
 use crate::hlc::Stamp;
@@ -27,7 +28,7 @@ pub(crate) struct Entry {
     /// The number of the write in its run.
     pub(crate) number: u64,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub(crate) expires_ms: u64,
+    pub(crate) expires_ms: UnixMs,
     /// Its position in the replica's log.
     pub(crate) position: u64,
     pub(crate) run: RunId,
@@ -52,7 +53,7 @@ pub(crate) struct Rank<'a> {
 impl<'a> Rank<'a> {
     pub(crate) fn new(
         stamp: Stamp,
-        (expires_ms, value): (u64, Option<&[u8]>),
+        (expires_ms, value): (UnixMs, Option<&[u8]>),
         (run, number): (&'a tallymesh_schemas::Actor, u64),
     ) -> Self {
         let content = value.map_or(0, |value| content_hash(expires_ms, value));
@@ -79,8 +80,8 @@ impl Entry {
     }
 
     /// Whether it has expired at this wall clock time.
-    pub(crate) fn expired(&self, unix_ms: u64) -> bool {
-        self.expires_ms != 0 && self.expires_ms <= unix_ms
+    pub(crate) fn expired(&self, unix_ms: UnixMs) -> bool {
+        self.expires_ms != UnixMs::ZERO && self.expires_ms <= unix_ms
     }
 
     /// The hash of key, stamp and content: equal entries have equal hashes on all nodes, whoever wrote them.
@@ -92,6 +93,6 @@ impl Entry {
 }
 
 /// The hash of a value and its expiry. It is never 0, which stands for a removal.
-fn content_hash(expires_ms: u64, value: &[u8]) -> u64 {
-    fold(key_hash(value) ^ expires_ms, FACTOR).wrapping_add(SEED).max(1)
+fn content_hash(expires_ms: UnixMs, value: &[u8]) -> u64 {
+    fold(key_hash(value) ^ expires_ms.0, FACTOR).wrapping_add(SEED).max(1)
 }

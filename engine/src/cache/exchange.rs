@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, bounds};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, UnixMs, bounds};
 
 use crate::cache::collect::Round;
 use crate::cache::compare::{Answer, Asked, Piece, Question};
@@ -183,7 +183,8 @@ impl<W> Trust<'_, W> {
             Some(current) => run >= current || !link.is_marked,
             None => link.intervals <= SILENT,
         })
-    }}
+    }
+}
 
 /// Input.
 impl Exchange {
@@ -191,7 +192,7 @@ impl Exchange {
     pub(crate) fn handle_report(
         &mut self,
         map: &mut CacheMap,
-        (peer, unix_ms): (&NodeName, u64),
+        (peer, unix_ms): (&NodeName, UnixMs),
         report: &CacheReport,
         writers: &impl Writers,
     ) -> Option<Actor> {
@@ -222,7 +223,7 @@ impl Exchange {
     pub(crate) fn handle_entries(
         &mut self,
         map: &mut CacheMap,
-        (peer, unix_ms): (&NodeName, u64),
+        (peer, unix_ms): (&NodeName, UnixMs),
         message: &CacheEntries<'_>,
         writers: &impl Writers,
         changed: impl FnMut(&[u8]),
@@ -345,7 +346,13 @@ impl Exchange {
     }
 
     /// Ends a round of collection if it is over, and begins the next one, if all other known nodes have reported.
-    pub(crate) fn collect(&mut self, map: &mut CacheMap, next: Option<Round>, expiry_ms: u64, writers: &impl Writers) {
+    pub(crate) fn collect(
+        &mut self,
+        map: &mut CacheMap,
+        next: Option<Round>,
+        expiry_ms: UnixMs,
+        writers: &impl Writers,
+    ) {
         if let Some(round) = self.round.take_if(|round| round.is_over(map.seen())) {
             map.collect(&round, expiry_ms);
             map.end_runs(&round, |run| writers.has_ended(run));
@@ -439,7 +446,7 @@ impl Exchange {
         &mut self,
         map: &mut CacheMap,
         peer: &NodeName,
-        (unix_ms, budget): (u64, usize),
+        (unix_ms, budget): (UnixMs, usize),
         send: impl FnOnce(&Message<'_>),
     ) -> bool {
         let structure = self.structure;

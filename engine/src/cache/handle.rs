@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tallymesh_schemas::bound;
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec, bounds};
+use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec, UnixMs, bounds};
 
 use crate::cache::entry::Entry;
 use crate::cache::map::{CacheMap, Refused};
 use crate::counter::watch::{Watch, Watchers};
 use crate::hlc::Stamp;
 use crate::primitive::{AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::time::millis;
 use crate::wake::Wake;
 
 /// Keys that one step adds to the order of keys while it holds the lock.
@@ -65,7 +66,7 @@ pub struct CacheEntry {
     /// The run that wrote it, or that wrote it again in place of an earlier run of the same node.
     pub actor: Actor,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
+    pub expires_ms: UnixMs,
 }
 
 /// An entry as a node holds it.
@@ -82,7 +83,7 @@ pub struct HeldEntry {
     /// The number of the write in that run, from 1. Run and number name the write.
     pub number: u64,
     /// When it expires, in milliseconds since 1970; 0 for never.
-    pub expires_ms: u64,
+    pub expires_ms: UnixMs,
 }
 
 /// Why a write to a cache failed. A failed write changes nothing.
@@ -155,31 +156,33 @@ impl Cache {
 
     /// Returns the cache's time when the wall clock shows `unix_ms`: the same value, or the time of most other nodes' clocks
     /// when the wall clock is far behind them.
-    pub fn time(&self, unix_ms: u64) -> u64 {
+    pub fn time(&self, unix_ms: UnixMs) -> UnixMs {
         match self.shared.lead.load(Ordering::Relaxed) {
             0 => unix_ms,
             // The wall clock may have been corrected since.
-            lead => unix_ms.saturating_add(lead).min(self.shared.lead_upto.load(Ordering::Relaxed)).max(unix_ms),
+            lead => {
+                UnixMs(unix_ms.0.saturating_add(lead).min(self.shared.lead_upto.load(Ordering::Relaxed))).max(unix_ms)
+            }
         }
     }
 
-    /// Sets by how many milliseconds the cluster's time is ahead of the wall clock, and an upper limit of that time until
-    /// the next comparison.
-    pub(crate) fn set_lead(&self, millis: u64, upto: u64) {
-        self.shared.lead_upto.store(upto, Ordering::Relaxed);
-        self.shared.lead.store(millis, Ordering::Relaxed);
+    /// Sets by how much the cluster's time is ahead of the wall clock, and an upper limit of that time until the next
+    /// comparison.
+    pub(crate) fn set_lead(&self, lead: Duration, upto: UnixMs) {
+        self.shared.lead_upto.store(upto.0, Ordering::Relaxed);
+        self.shared.lead.store(millis(lead), Ordering::Relaxed);
     }
 
     /// Returns the value of a key. O(1), without a copy.
     #[inline]
-    pub fn get(&self, key: &[u8], unix_ms: u64) -> Option<CacheValue> {
+    pub fn get(&self, key: &[u8], unix_ms: UnixMs) -> Option<CacheValue> {
         let time = self.time(unix_ms);
         let map = self.shared.map.read();
         map.get(key).filter(|entry| !entry.expired(time)).and_then(CacheValue::of)
     }
 
     /// Returns the entry of a key. O(1).
-    pub fn entry(&self, key: &[u8], unix_ms: u64) -> Option<CacheEntry> {
+    pub fn entry(&self, key: &[u8], unix_ms: UnixMs) -> Option<CacheEntry> {
         let time = self.time(unix_ms);
         let map = self.shared.map.read();
         map.get(key).and_then(|found| entry(&map, found, time))
@@ -190,15 +193,21 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn set(&self, key: &[u8], value: impl AsRef<[u8]>, ttl: Duration, unix_ms: u64) -> Result<Stamp, CacheError> {
+    pub fn set(
+        &self,
+        key: &[u8],
+        value: impl AsRef<[u8]>,
+        ttl: Duration,
+        unix_ms: UnixMs,
+    ) -> Result<Stamp, CacheError> {
         let value = value.as_ref();
         let len = key.len() + value.len();
         if value.len() > bounds::VALUE_BYTES {
             return Err(CacheError::Value { len: value.len() });
         }
         let expires_ms = match u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX) {
-            0 if ttl.is_zero() => 0,
-            millis => self.time(unix_ms).saturating_add(millis.max(1)).min(bounds::UNIX_MS),
+            0 if ttl.is_zero() => UnixMs::ZERO,
+            millis => UnixMs(self.time(unix_ms).0.saturating_add(millis.max(1)).min(bounds::UNIX_MS)),
         };
         self.write(key, Some((expires_ms, value)), unix_ms, len)
     }
@@ -208,14 +217,20 @@ impl Cache {
     ///
     /// # Errors
     /// [`CacheError`].
-    pub fn remove(&self, key: &[u8], unix_ms: u64) -> Result<Option<Stamp>, CacheError> {
+    pub fn remove(&self, key: &[u8], unix_ms: UnixMs) -> Result<Option<Stamp>, CacheError> {
         match self.get(key, unix_ms) {
             Some(_) => self.write(key, None, unix_ms, 0).map(Some),
             None => Ok(None),
         }
     }
 
-    fn write(&self, key: &[u8], value: Option<(u64, &[u8])>, unix_ms: u64, len: usize) -> Result<Stamp, CacheError> {
+    fn write(
+        &self,
+        key: &[u8],
+        value: Option<(UnixMs, &[u8])>,
+        unix_ms: UnixMs,
+        len: usize,
+    ) -> Result<Stamp, CacheError> {
         key::check(Kind::Cache, key).map_err(|_: KeyError| CacheError::Key { len: key.len() })?;
         let time = self.time(unix_ms);
         let (stamp, before) = {
@@ -235,7 +250,7 @@ impl Cache {
 
     /// Returns at most `limit` entries behind `after`, in order of key. O(limit), plus the entries skipped. The first call
     /// sorts the keys; it holds the cache's lock for a few milliseconds at a time.
-    pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: u64) -> Vec<CacheEntry> {
+    pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: UnixMs) -> Vec<CacheEntry> {
         self.order_keys();
         let time = self.time(unix_ms);
         let map = self.shared.map.read();
@@ -268,12 +283,12 @@ impl Cache {
     }
 
     /// Number of readable entries. O(1), plus the entries that have expired within the last minute.
-    pub fn len(&self, unix_ms: u64) -> usize {
+    pub fn len(&self, unix_ms: UnixMs) -> usize {
         usize::try_from(self.shared.map.read().len(self.time(unix_ms))).unwrap_or(usize::MAX)
     }
 
     /// Whether the cache has no readable entry.
-    pub fn is_empty(&self, unix_ms: u64) -> bool {
+    pub fn is_empty(&self, unix_ms: UnixMs) -> bool {
         self.len(unix_ms) == 0
     }
 
@@ -305,7 +320,7 @@ impl Cache {
 
     /// The sum of the hashes of all live entries that expire never or after a time. Nodes that have taken in the same writes
     /// have the same sum.
-    pub fn fingerprint(&self, after_ms: u64) -> u64 {
+    pub fn fingerprint(&self, after_ms: UnixMs) -> u64 {
         self.shared.map.read().derived().fingerprint.after(after_ms)
     }
 
@@ -340,7 +355,7 @@ impl fmt::Debug for Cache {
     }
 }
 
-fn entry(map: &CacheMap, entry: &Entry, unix_ms: u64) -> Option<CacheEntry> {
+fn entry(map: &CacheMap, entry: &Entry, unix_ms: UnixMs) -> Option<CacheEntry> {
     let value = CacheValue::of(entry).filter(|_| !entry.expired(unix_ms))?;
     let (stamp, expires_ms) = (entry.stamp, entry.expires_ms);
     Some(CacheEntry { key: entry.key().to_vec(), value, stamp, actor: map.writer(entry).clone(), expires_ms })

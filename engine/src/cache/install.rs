@@ -4,6 +4,7 @@ use crate::cache::derived::Derived;
 use crate::cache::entry::{Content, Entry};
 use crate::cache::map::{CacheMap, Write};
 use crate::cache::slots::SlotId;
+use tallymesh_schemas::UnixMs;
 
 impl CacheMap {
     /// Makes a write the entry of its key. Returns whether there was room.
@@ -62,7 +63,7 @@ impl CacheMap {
         if let Some(entry) = self.slots.get_mut(slot) {
             entry.bytes = old.key().into();
             entry.content = Content::Removed;
-            entry.expires_ms = 0;
+            entry.expires_ms = UnixMs::ZERO;
         }
         self.add(slot);
     }

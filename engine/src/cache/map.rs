@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Bounds, NodeName};
+use tallymesh_schemas::{Actor, Bounds, NodeName, UnixMs};
 
 use crate::cache::context::{Context, PLACES};
 use crate::cache::derived::Derived;
@@ -34,7 +34,7 @@ pub(crate) struct Write<'a> {
     pub(crate) stamp: Stamp,
     pub(crate) run: &'a Actor,
     pub(crate) number: u64,
-    pub(crate) expires_ms: u64,
+    pub(crate) expires_ms: UnixMs,
     /// `None` for a removal.
     pub(crate) value: Option<&'a [u8]>,
 }
@@ -149,7 +149,7 @@ impl CacheMap {
     /// A peer reports what it has. A replica that joins without the earlier content begins there. If it has written something, it
     /// takes in everything instead, because what it would skip may be later than that. What it has restored may lack what an
     /// earlier process has skipped.
-    pub(crate) fn begin_at(&mut self, said: &Context, unix_ms: u64) {
+    pub(crate) fn begin_at(&mut self, said: &Context, unix_ms: UnixMs) {
         if !std::mem::take(&mut self.is_joining) {
             return;
         }
@@ -199,8 +199,8 @@ impl CacheMap {
     pub(crate) fn write(
         &mut self,
         key: &[u8],
-        value: Option<(u64, &[u8])>,
-        unix_ms: u64,
+        value: Option<(UnixMs, &[u8])>,
+        unix_ms: UnixMs,
         mut changed: impl FnMut(&[u8]),
     ) -> Result<Stamp, Refused> {
         if self.closed {
@@ -225,10 +225,10 @@ impl CacheMap {
     }
 
     /// Writes a key as this run's next write. Returns whether there was room.
-    pub(super) fn write_at(&mut self, key: &[u8], value: Option<(u64, &[u8])>, stamp: Stamp) -> bool {
+    pub(super) fn write_at(&mut self, key: &[u8], value: Option<(UnixMs, &[u8])>, stamp: Stamp) -> bool {
         let me = self.me.clone();
         let number = self.head() + 1;
-        let (expires_ms, value) = value.map_or((0, None), |(expires_ms, value)| (expires_ms, Some(value)));
+        let (expires_ms, value) = value.map_or((UnixMs::ZERO, None), |(expires_ms, value)| (expires_ms, Some(value)));
         if !self.install(&Write { key, stamp, run: &me, number, expires_ms, value }) {
             return false;
         }
@@ -263,7 +263,7 @@ impl CacheMap {
     }
 
     /// Number of readable entries at a time.
-    pub(crate) fn len(&self, unix_ms: u64) -> u64 {
+    pub(crate) fn len(&self, unix_ms: UnixMs) -> u64 {
         self.derived.entries.saturating_sub(self.derived.expired(unix_ms))
     }
 
@@ -350,7 +350,7 @@ impl<'a> Write<'a> {
             bytes,
             stamp: self.stamp,
             number: self.number,
-            expires_ms: if self.value.is_some() { self.expires_ms } else { 0 },
+            expires_ms: if self.value.is_some() { self.expires_ms } else { UnixMs::ZERO },
             position: 0,
             run: 0,
             key_len: u16::try_from(self.key.len()).unwrap_or(u16::MAX),

@@ -1,7 +1,7 @@
 //! Marks: how the context of a replica advances.
 
-use tallymesh_schemas::message::CacheMark;
 use tallymesh_schemas::Actor;
+use tallymesh_schemas::message::CacheMark;
 
 use crate::cache::context::Context;
 use crate::cache::map::CacheMap;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tallymesh_schemas::entries::EntryReader;
 use tallymesh_schemas::message::{CacheEntries, CacheMark, CacheReport};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, StructureId};
+use tallymesh_schemas::{Actor, StructureId, UnixMs};
 
 use crate::cache::context::{Context, PLACES};
 use crate::cache::map::{CacheMap, Joined, Write};
@@ -35,7 +35,7 @@ pub(crate) struct Receiver {
     /// The peer has only what was written since it joined.
     pub(crate) is_partial: bool,
     /// The fingerprint that the peer has reported, and the time after which its entries expire.
-    pub(crate) fingerprint: (u64, u64),
+    pub(crate) fingerprint: (u64, UnixMs),
     /// What this replica has reported in the session.
     reported: Context,
     /// Reports to this peer so far.
@@ -59,7 +59,7 @@ pub(crate) struct Received {
 /// How a replica reads the entries of a message.
 pub(crate) struct Reading<'a> {
     /// What the wall clock shows.
-    pub(crate) unix_ms: u64,
+    pub(crate) unix_ms: UnixMs,
     /// Contexts of peers whose keys this replica is comparing with its own: they cover writes as well.
     pub(crate) compared: &'a [&'a Context],
 }
@@ -143,7 +143,7 @@ impl Receiver {
         map: &CacheMap,
         structure: StructureId,
         always: Always,
-        after_ms: u64,
+        after_ms: UnixMs,
     ) -> Option<CacheReport> {
         let mut seen = map.seen().beyond(&self.reported);
         let nothing = seen.runs.is_empty() && seen.ended.is_empty() && self.reports > 0;
@@ -231,7 +231,7 @@ fn join(
             received.ahead.get_or_insert_with(|| (by, run.clone()));
             continue;
         }
-        let (number, expires_ms) = (entry.number, entry.expires_ms);
+        let (number, expires_ms) = (entry.number, UnixMs(entry.expires_ms));
         let write = Write { key: entry.key, stamp, run, number, expires_ms, value: entry.value };
         match map.join(&write, number <= *reached) {
             Joined::Wins => changed(entry.key),

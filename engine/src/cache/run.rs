@@ -1,6 +1,6 @@
 //! What a cache does when its node continues as another run, and when its clock was wrong.
 
-use tallymesh_schemas::Actor;
+use tallymesh_schemas::{Actor, UnixMs};
 
 use crate::cache::map::{CacheMap, Write};
 use crate::cache::slots::SlotId;
@@ -34,7 +34,7 @@ impl CacheMap {
     /// Those writes have hidden writes of other nodes from this replica. And time has passed, so other nodes may have accepted
     /// some that were written over since. None of them is further ahead of the present than other nodes accept. So the new
     /// stamps are just that far ahead: they are later than all of these.
-    pub(crate) fn return_to_present(&mut self, unix_ms: u64) {
+    pub(crate) fn return_to_present(&mut self, unix_ms: UnixMs) {
         if !self.clock.is_beyond(unix_ms) {
             return;
         }

@@ -4,10 +4,10 @@
 //! later one, or it was collected. So a unit first hands out every entry that has changed since the last one, and then the
 //! context from before it began.
 
-use tallymesh_schemas::Actor;
 use tallymesh_schemas::entries::WireEntry;
 use tallymesh_schemas::message::CacheContext;
 use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
+use tallymesh_schemas::{Actor, UnixMs};
 
 use crate::cache::context::Context;
 use crate::cache::map::{CacheMap, Joined, Unsaved, Write};
@@ -108,7 +108,8 @@ impl CacheMap {
     fn saved_entry(&self, slot: SlotId) -> Option<(Vec<u8>, Vec<u8>)> {
         let entry = self.slots.get(slot)?;
         let (number, stamp, expires_ms) = (entry.number, entry.stamp.0, entry.expires_ms);
-        let wire = WireEntry { run: 0, number, stamp, key: entry.key(), expires_ms, value: entry.value() };
+        let wire =
+            WireEntry { run: 0, number, stamp, key: entry.key(), expires_ms: expires_ms.0, value: entry.value() };
         let bytes = SavedEntry::encode(self.writer(entry), &wire).ok()?;
         Some((entry.key().to_vec(), bytes))
     }
@@ -131,7 +132,7 @@ impl CacheMap {
     pub(crate) fn restore(&mut self, entry: &SavedEntry) -> bool {
         let unsaved = self.unsaved.take();
         let restored = entry.read(|wire| {
-            let (stamp, number, expires_ms) = (Stamp(wire.stamp), wire.number, wire.expires_ms);
+            let (stamp, number, expires_ms) = (Stamp(wire.stamp), wire.number, UnixMs(wire.expires_ms));
             let write = Write { key: wire.key, stamp, run: entry.run(), number, expires_ms, value: wire.value };
             self.join(&write, false)
         });
@@ -145,7 +146,7 @@ impl CacheMap {
         key: &[u8],
         stamp: Stamp,
         (run, number): (&Actor, u64),
-        (expires_ms, value): (u64, Option<&[u8]>),
+        (expires_ms, value): (UnixMs, Option<&[u8]>),
     ) {
         self.join(&Write { key, stamp, run, number, expires_ms, value }, false);
     }

@@ -206,7 +206,14 @@ impl Cut {
             place
         });
         let (number, stamp, expires_ms) = (entry.number, entry.stamp.0, entry.expires_ms);
-        self.entries.push(&WireEntry { run, number, stamp, key: entry.key(), expires_ms, value: entry.value() });
+        self.entries.push(&WireEntry {
+            run,
+            number,
+            stamp,
+            key: entry.key(),
+            expires_ms: expires_ms.0,
+            value: entry.value(),
+        });
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Version};
+use tallymesh_schemas::{Actor, UnixMs, Version};
 
 use crate::counter::marks::RowLeft;
 use crate::time::Time;
@@ -113,8 +113,8 @@ impl Ages {
     }
 
     /// The last change of these rows, when the wall clock shows `unix_ms` now; `None` when it is not known.
-    fn date(rows: &[RowLeft], unix_ms: Option<u64>, now: Time) -> Option<Moment> {
-        let unix_us = unix_ms?.saturating_mul(1000);
+    fn date(rows: &[RowLeft], unix_ms: Option<UnixMs>, now: Time) -> Option<Moment> {
+        let unix_us = unix_ms?.micros();
         let moment = |marked: u64| {
             let age = unix_us.saturating_sub(marked.saturating_mul(1000));
             Moment(Moment::from(now).0.saturating_sub(age.min(BEGIN)))
@@ -129,7 +129,7 @@ impl Ages {
     }
 
     /// Tries again to determine the age of an entry whose age was unknown.
-    pub(super) fn settle(&mut self, key: Vec<u8>, rows: &[RowLeft], unix_ms: Option<u64>, now: Time) {
+    pub(super) fn settle(&mut self, key: Vec<u8>, rows: &[RowLeft], unix_ms: Option<UnixMs>, now: Time) {
         let (Some(before), Some(at)) = (self.doubtful.get(&key).copied(), Self::date(rows, unix_ms, now)) else {
             return;
         };

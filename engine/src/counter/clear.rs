@@ -60,13 +60,7 @@ impl Ledger {
         let Some(id) = keys.find(row) else { return Totals::default() };
         let rows = self.actors.iter().filter_map(|(_, actor_rows)| actor_rows.find(id, &self.views.cells));
         let totals = rows.map(|(_, state)| state.row.totals());
-        if canary::broken(Canary::ClearAdded) {
-            return totals.fold(Totals::default(), |sum, totals| Totals {
-                added: sum.added + totals.added,
-                removed: sum.removed + totals.removed,
-            });
-        }
-        totals.fold(Totals::default(), Totals::highest)
+        totals.fold(Totals::default(), combine)
     }
 
     /// Checks the cleared totals against the rows (I10).
@@ -88,4 +82,12 @@ impl Ledger {
         let kept: BTreeMap<_, _> = kept.collect();
         if kept == stated { Ok(()) } else { Err(format!("cleared {kept:?}, rows say {stated:?}")) }
     }
+}
+
+/// Combines what two actors state about one count: the highest totals, because both cleared the same count.
+fn combine(one: Totals, other: Totals) -> Totals {
+    if canary::broken(Canary::ClearAdded) {
+        return Totals { added: one.added + other.added, removed: one.removed + other.removed };
+    }
+    one.highest(other)
 }

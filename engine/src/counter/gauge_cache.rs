@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_schemas::key::KeyError;
-use tallymesh_schemas::{Actor, GaugeCacheSpec, Version};
+use tallymesh_schemas::{Actor, GaugeCacheSpec, UnixMs, Version};
 
 use crate::counter::ages::{Ages, Moment};
 use crate::counter::marks::RowLeft;
@@ -164,7 +164,7 @@ impl GaugeCache {
     /// Clears expired entries, each node in its turn: the first node clears an entry for all nodes, and if that node is
     /// gone, the next one does. Writes marks for the nodes that receive the rows later. `cluster_ms` is the time of the
     /// cluster's clock, if that is certain.
-    pub(crate) fn maintain(&self, now: Now, cluster_ms: Option<u64>) {
+    pub(crate) fn maintain(&self, now: Now, cluster_ms: Option<UnixMs>) {
         let mut ages = self.ages.lock();
         let Now { mono: now, .. } = now;
         self.observe(&mut ages, now);
@@ -186,7 +186,7 @@ impl GaugeCache {
     }
 
     /// Marks this node's own rows if they have changed, and the rows of actors that no longer write marks.
-    fn mark(&self, ages: &mut Ages, now: Time, cluster_ms: u64) {
+    fn mark(&self, ages: &mut Ages, now: Time, cluster_ms: UnixMs) {
         let interval = (self.spec.ttl / MARKS_PER_TTL).max(LEAST_INTERVAL);
         let (ours, place) = (self.structure.actor(), self.structure.place().0);
         let others = interval * 2 + TURN * u32::try_from(place).unwrap_or(u32::MAX);
@@ -227,10 +227,10 @@ impl Structure {
     }
 
     /// Writes a mark: the rows of an actor up to a version changed for the last time before `unix_ms`.
-    fn mark(&self, actor: &Actor, upto: Version, unix_ms: u64) {
+    fn mark(&self, actor: &Actor, upto: Version, unix_ms: UnixMs) {
         let mut ledger = self.ledger.write();
         let mark = ledger.next_mark(actor);
-        self.raise(&mark, Totals { added: upto.0, removed: unix_ms });
+        self.raise(&mark, Totals { added: upto.0, removed: unix_ms.0 });
         self.commit_locked(&mut ledger);
     }
 

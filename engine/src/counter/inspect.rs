@@ -39,7 +39,7 @@ impl Structure {
             actor: actor.clone(),
             since: rows.since,
             applied: rows.applied,
-            low_water: rows.floor,
+            low_water: rows.low_water,
             fingerprint: rows.fingerprint(),
             counts: rows.counts,
             rows: rows.len(),

@@ -99,10 +99,35 @@ fn key_and_totals<'a>(state: &RowState<'a>) -> Option<Said<'a>> {
     }
 }
 
+/// Returns whether this node compares its copies with the fingerprints that their owners state (I3).
+pub(crate) fn owners_fingerprint_is_compared() -> bool {
+    !canary::broken(Canary::FingerprintUnchecked)
+}
+
+/// Returns whether a delta may be joined although it begins behind the applied version, or omits keys that are unknown here.
+fn gaps_are_joined() -> bool {
+    canary::broken(Canary::GapApplied)
+}
+
+/// Returns whether the rows of a gap count as applied.
+fn gaps_count_as_applied() -> bool {
+    canary::broken(Canary::AppliedBeyondJoined)
+}
+
+/// Returns whether the totals of two states of a row are added up. The newer state replaces the older one (I2).
+fn states_are_added_up() -> bool {
+    canary::broken(Canary::SumForMax)
+}
+
+/// Returns whether the views follow a row that is replaced (I10).
+fn views_follow_rows() -> bool {
+    !canary::broken(Canary::ViewNotMoved)
+}
+
 /// Compares a copy with the owner's fingerprint at the owner's head. Returns `None` when they are equal.
 pub(super) fn compare(rows: &mut ActorRows, fingerprint: u64) -> Option<Applied> {
-    let checked = rows.since == Version::ZERO && !canary::broken(Canary::FingerprintUnchecked);
-    if checked && fingerprint != rows.fingerprint() {
+    let compared = rows.since == Version::ZERO && owners_fingerprint_is_compared();
+    if compared && fingerprint != rows.fingerprint() {
         rows.diverged |= !rows.may_be_newer();
         return Some(if rows.diverged { Applied::Diverged } else { Applied::Doubted });
     }
@@ -136,23 +161,25 @@ impl Ledger {
 impl Joining<'_, '_> {
     pub(super) fn apply_next(&mut self, copies: &mut Copies, delta: &Delta<'_>) -> Result<Applied, ApplyError> {
         let rows = &mut copies.rows;
-        let (since, have) = (rows.since, rows.applied);
-        if (delta.after > have && !canary::broken(Canary::GapApplied)) || delta.since < since {
-            if canary::broken(Canary::HaveBeyondJoined) {
+        let (since, applied) = (rows.since, rows.applied);
+        let gap = delta.after > applied && !gaps_are_joined();
+        if gap || delta.since < since {
+            if gaps_count_as_applied() {
                 rows.applied = delta.after;
             }
-            return Ok(Applied::Gap { since, after: have, snapshot: false });
+            return Ok(Applied::Gap { since, after: applied, snapshot: false });
         }
         if !rows.follows(delta.low_water) {
             return Ok(Applied::Gap { since, after: since, snapshot: true });
         }
-        if delta.keys_complete > delta.since.max(rows.keys_complete) && !canary::broken(Canary::GapApplied) {
+        let omits_keys = delta.keys_complete > delta.since.max(rows.keys_complete);
+        if omits_keys && !gaps_are_joined() {
             // A request from `after` on with no known keys makes the sender include the keys.
-            return Ok(Applied::Gap { since: have, after: have, snapshot: false });
+            return Ok(Applied::Gap { since: applied, after: applied, snapshot: false });
         }
         // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
         let again = self.views.shape.keeps_runs() && self.source == Source::Other;
-        if delta.upto > have || again {
+        if delta.upto > applied || again {
             if self.source == Source::Other {
                 // No probe answer that is under way covers these rows.
                 rows.doubted = 0;
@@ -162,11 +189,11 @@ impl Joining<'_, '_> {
             joined?;
         }
         rows.raise_low_water(delta.low_water);
-        let applied = if delta.upto > have { Applied::Advanced } else { Applied::Stale };
+        let outcome = if delta.upto > applied { Applied::Advanced } else { Applied::Stale };
         let Some(fingerprint) =
             delta.fingerprint.filter(|_| self.source == Source::Owner && delta.upto == rows.applied)
         else {
-            return Ok(applied);
+            return Ok(outcome);
         };
         if let Some(differs) = compare(rows, fingerprint) {
             return Ok(differs);
@@ -176,7 +203,7 @@ impl Joining<'_, '_> {
             // This staging copy began before the rows were confirmed.
             self.views.drop_rows(&staging, self.keys);
         }
-        Ok(applied)
+        Ok(outcome)
     }
 
     /// Handles the change of an actor's row in a cell: if the row counts, updates the aggregates.
@@ -235,7 +262,7 @@ impl Joining<'_, '_> {
     /// it did.
     #[inline]
     fn advance(&mut self, actor_rows: &mut ActorRows, slot: u32, row: &Row) -> bool {
-        let broken = canary::broken(Canary::SumForMax) || canary::broken(Canary::ViewNotMoved);
+        let broken = states_are_added_up() || !views_follow_rows();
         // A row that arrives late starts another edition.
         if broken || row.version <= actor_rows.applied {
             return false;
@@ -286,7 +313,7 @@ impl Joining<'_, '_> {
         }
         let (cell, totals) = match key_and_totals(&row.state) {
             Some((None, _)) if !old.is_live() => return Err(ApplyError::Unknown(row.slot)),
-            Some((None, Totals { added, removed })) if canary::broken(Canary::SumForMax) => {
+            Some((None, Totals { added, removed })) if states_are_added_up() => {
                 let (added, removed) = (old.row.added.wrapping_add(added), old.row.removed.wrapping_add(removed));
                 (old.cell, Totals { added, removed })
             }
@@ -313,7 +340,7 @@ impl Joining<'_, '_> {
         }
         actor_rows.put(row.slot, new, &self.views.cells);
         if cell == old.cell {
-            if new.is_live() && !canary::broken(Canary::ViewNotMoved) {
+            if new.is_live() && views_follow_rows() {
                 self.count(cell, &old.row, &new.row, actor_rows);
             }
         } else {

@@ -37,7 +37,7 @@ impl PersistedExtent {
         Self {
             since: actor_rows.since,
             applied: actor_rows.applied,
-            low_water: actor_rows.floor,
+            low_water: actor_rows.low_water,
             complete,
             fingerprint: Some(actor_rows.fingerprint()),
             edition: actor_rows.edition,
@@ -94,15 +94,15 @@ impl Structure {
         });
         let cut = rows.cut(Span { since: now.since, upto: now.since }, from.applied, budget, ledger.cells())?;
         let mut reader = RowReader::new(&cut.rows, from.applied);
-        let mut floor = from.low_water.max(cut.low_water);
+        let mut low_water = from.low_water.max(cut.low_water);
         while let Ok(Some(row)) = reader.next_row() {
             // The copy contains no retired rows.
-            floor = if row.state == RowState::Vacant { floor.max(row.version) } else { floor };
+            low_water = if row.state == RowState::Vacant { low_water.max(row.version) } else { low_water };
         }
         let whole = if cut.fingerprint.is_some() { now.complete } else { from.complete };
         let copied = PersistedExtent {
             applied: cut.upto.max(from.applied),
-            low_water: floor,
+            low_water,
             complete: whole,
             fingerprint: cut.fingerprint,
             ..now

@@ -67,7 +67,7 @@ impl Ledger {
         rows.counts = turn == Turn::On;
         let views = &mut self.views;
         for (_, Slot { cell: id, row, .. }) in rows.live() {
-            if views.clears(id) || (turn == Turn::Off && canary::broken(Canary::DeadFolded)) {
+            if views.clears(id) || keeps_counts(turn) {
                 continue;
             }
             let value = views.value(actor, id, &row);
@@ -133,4 +133,9 @@ impl Ledger {
         self.actors.insert(actor, ActorRows::ours().of_edition(self.editions.next()));
         was
     }
+}
+
+/// Returns whether the views keep the counts of rows that count no longer (I4).
+fn keeps_counts(turn: Turn) -> bool {
+    turn == Turn::Off && canary::broken(Canary::DeadFolded)
 }

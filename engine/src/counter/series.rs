@@ -126,7 +126,7 @@ impl Series {
     /// counter".
     pub fn sliding(&self, scope: Scope<'_>, now: Now) -> f64 {
         let interval = self.spec.interval_ms();
-        let into = now.unix_ms.saturating_sub(self.current().saturating_mul(interval)).min(interval);
+        let into = now.unix_ms.0.saturating_sub(self.current().saturating_mul(interval)).min(interval);
         let share = 1.0 - into as f64 / interval as f64;
         let counts = [0, 1].map(|age| self.count(scope, age..=age, now.mono).total as f64);
         counts[0] + counts[1] * share

@@ -80,7 +80,7 @@ impl Joining<'_, '_> {
 
     /// Decides whether the staging copy `new` can replace the rows after a delta.
     fn end(&self, rows: &ActorRows, new: &mut ActorRows, delta: &Delta<'_>) -> End {
-        let early = canary::broken(Canary::SnapshotSwappedEarly);
+        let early = swaps_early();
         let fingerprint = delta.fingerprint.or(early.then(|| new.fingerprint()));
         let Some(fingerprint) = fingerprint.filter(|_| early || new.applied >= rows.applied) else {
             // No fingerprint confirms that the copy is complete, but it may hold more than the earlier rows.
@@ -143,7 +143,7 @@ impl Joining<'_, '_> {
         for (slot, state) in old.used() {
             let found = new.get(slot);
             // A slot that the new rows do not contain was retired, unless the snapshot would have had to contain it.
-            let retired = found.row.version == Version::ZERO && state.row.version <= new.floor;
+            let retired = found.row.version == Version::ZERO && state.row.version <= new.low_water;
             if state.row.version <= found.row.version || retired {
                 continue;
             }
@@ -155,4 +155,9 @@ impl Joining<'_, '_> {
             }
         }
     }
+}
+
+/// Returns whether a part of a snapshot may replace the earlier rows.
+fn swaps_early() -> bool {
+    canary::broken(Canary::SnapshotSwappedEarly)
 }

@@ -9,7 +9,6 @@ use tallymesh_schemas::bound;
 use tallymesh_schemas::message::{Delta, DigestEntry};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
-use crate::canary::{self, Canary};
 use crate::counter::actors::Copies;
 use crate::counter::join::{Applied, ApplyError, Source};
 use crate::counter::journal::Mark;
@@ -18,7 +17,7 @@ use crate::counter::runs::Turn;
 use crate::counter::structure::Structure;
 use crate::counter::watch::ChangeSink;
 use crate::primitive::Ordering;
-use crate::rows::actor_rows::{ActorRows, Cut};
+use crate::rows::actor_rows::{ActorRows, Cut, is_above_low_water};
 use crate::rows::span::Span;
 use crate::time::Time;
 
@@ -26,8 +25,8 @@ use crate::time::Time;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Progress {
     pub(crate) since: Version,
-    pub(crate) have: Version,
-    pub(crate) floor: Version,
+    pub(crate) applied: Version,
+    pub(crate) low_water: Version,
     pub(crate) fingerprint: u64,
     /// The snapshot that is being received.
     pub(crate) staging: Option<Span>,
@@ -46,7 +45,7 @@ fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) ->
         actor: actor.clone(),
         since: actor_rows.since,
         applied: actor_rows.applied,
-        low_water: actor_rows.floor,
+        low_water: actor_rows.low_water,
         fingerprint: actor_rows.fingerprint(),
         age_ms: age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
     }
@@ -109,8 +108,8 @@ impl Structure {
         let actor_rows = &copies.rows;
         Some(Progress {
             since: actor_rows.since,
-            have: actor_rows.applied,
-            floor: actor_rows.floor,
+            applied: actor_rows.applied,
+            low_water: actor_rows.low_water,
             fingerprint: actor_rows.fingerprint(),
             staging: copies.staging.as_ref().map(|staging| Span { since: staging.since, upto: staging.applied }),
         })
@@ -121,14 +120,14 @@ impl Structure {
         self.ledger.read().actors().get(actor).is_some_and(ActorRows::is_complete)
     }
 
-    /// Records that a replica whose copy is complete up to `have` has this fingerprint there. If this replica has the same
+    /// Records that a replica whose copy is complete up to `upto` has this fingerprint there. If this replica has the same
     /// fingerprint at the same version, its copy is complete too.
-    pub(crate) fn note_complete(&self, actor: &Actor, have: Version, fingerprint: u64) {
+    pub(crate) fn note_complete(&self, actor: &Actor, upto: Version, fingerprint: u64) {
         if let Some(actor_rows) = self.ledger.write().actors_mut().get_mut(actor)
-            && actor_rows.applied == have
+            && actor_rows.applied == upto
             && (actor_rows.since > Version::ZERO || actor_rows.fingerprint() == fingerprint)
         {
-            actor_rows.complete = have;
+            actor_rows.complete = upto;
             actor_rows.agrees();
         }
     }
@@ -157,9 +156,9 @@ impl Structure {
     }
 
     /// Records that an actor's rows up to a version existed before they could reach this node.
-    pub(crate) fn inherit(&self, actor: &Actor, have: Version) {
+    pub(crate) fn inherit(&self, actor: &Actor, upto: Version) {
         if let Some(actor_rows) = self.ledger.write().actors_mut().get_mut(actor) {
-            actor_rows.inherited = actor_rows.inherited.max(have);
+            actor_rows.inherited = actor_rows.inherited.max(upto);
         }
     }
 
@@ -169,7 +168,7 @@ impl Structure {
         let ledger = self.ledger.read();
         let actor_rows = ledger.actors().get(actor)?;
         let after = wanted.cursor;
-        let below = after > since && actor_rows.floor > after.max(low_water) && !canary::broken(Canary::FloorIgnored);
+        let below = after > since && !is_above_low_water(after.max(low_water), actor_rows.low_water);
         let start = if below && !wanted.snapshot { Start { cursor: since, snapshot: true } } else { wanted };
         let from = if start.snapshot { since } else { start.cursor };
         if from < actor_rows.since {

@@ -130,6 +130,7 @@ impl Views {
     }
 
     /// Counts a change of this node's own row.
+    #[inline(always)]
     pub(super) fn count_own(&mut self, id: CellId, old: &Row, new: &Row) {
         self.add_own(id, self.change(&self.actor, id, old, new));
         self.note_own_below(id, old, new);

@@ -69,7 +69,7 @@ impl Index {
     }
 
     /// Adds to the sum of a key, if the index keeps sums.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add(&mut self, id: CellId, n: Sum, keys: &impl KeyOf) {
         if let Self::Sums(sums) = self
             && n != Sum::default()

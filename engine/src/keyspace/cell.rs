@@ -195,7 +195,7 @@ impl Cell {
 
     /// Clears the dirty flag and then reads the totals, in that order: see [`Cell::add`].
     pub(crate) fn take(&self) -> Totals {
-        if canary::broken(Canary::FlagClearedLate) {
+        if flag_is_cleared_late() {
             let totals = self.totals();
             canary::interleave();
             self.dirty.swap(false, Ordering::SeqCst);
@@ -301,4 +301,9 @@ impl Cell {
         self.removed.store(0, Ordering::Relaxed);
         self.flags.store(0, Ordering::Relaxed);
     }
+}
+
+/// Returns whether the dirty flag is cleared after the totals are read, so that a change between the two is lost.
+fn flag_is_cleared_late() -> bool {
+    canary::broken(Canary::FlagClearedLate)
 }

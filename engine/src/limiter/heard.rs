@@ -4,7 +4,7 @@
 //! The limiter does not know the rate of such a name: a program on this node may create the throttle at any moment. So it
 //! records times and amounts in a few samples. To join two samples, it moves the earlier one to the time of the
 //! later one: a bucket that replays the result is never fuller than one that saw both. The rows may show more than the samples,
-//! from before this node listened or because old samples were removed. That surplus counts as admitted at the **floor**, the
+//! from before this node listened or because old samples were removed. That surplus counts as admitted at the **recorded_since**, the
 //! last moment at which it can have happened. So a missing history is never mistaken for an unused name.
 #![allow(clippy::indexing_slicing, reason = "positions are inside the ring")]
 
@@ -16,7 +16,7 @@ use crate::time::Time;
 /// The most samples of one name.
 const SAMPLES: usize = 8;
 
-/// The most names with a history. If there are more, the older half is forgotten and the floor rises.
+/// The most names with a history. If there are more, the older half is forgotten and the recorded_since rises.
 const NAMES: usize = 1 << 20;
 
 /// How long a history stays when no node has a row of its name any more: the owner may have restarted.
@@ -68,7 +68,7 @@ impl History {
 #[derive(Debug)]
 pub(super) struct Heard {
     names: BTreeMap<Vec<u8>, History>,
-    floor: Time,
+    recorded_since: Time,
     /// Where the next sweep continues.
     swept: Vec<u8>,
 }
@@ -76,7 +76,7 @@ pub(super) struct Heard {
 impl Heard {
     /// Starts recording now. What the rows already show counts as admitted now.
     pub(super) fn new(now: Time) -> Self {
-        Self { names: BTreeMap::new(), floor: now, swept: Vec::new() }
+        Self { names: BTreeMap::new(), recorded_since: now, swept: Vec::new() }
     }
 
     /// Records that others have admitted `n` more under a name.
@@ -90,7 +90,7 @@ impl Heard {
     /// Handles lost news: others may have admitted more under any name, up to now.
     pub(super) fn lost(&mut self, now: Time) {
         self.names.clear();
-        self.floor = self.floor.max(now);
+        self.recorded_since = self.recorded_since.max(now);
     }
 
     /// Removes and returns the history of a name, oldest first. `all` is the sum of the others' rows.
@@ -98,7 +98,7 @@ impl Heard {
         let samples = self.names.remove(name).unwrap_or_default().samples;
         let known = samples.iter().fold(0_u64, |sum, (_, n)| sum.saturating_add(*n));
         let before = u64::try_from(all).unwrap_or(0).saturating_sub(known);
-        Past { began: self.floor, before, samples }
+        Past { began: self.recorded_since, before, samples }
     }
 
     fn make_room(&mut self) {
@@ -107,7 +107,7 @@ impl Heard {
         let (_, middle, _) = ends.select_nth_unstable(middle);
         let middle = *middle;
         self.names.retain(|_, history| history.last() > middle);
-        self.floor = self.floor.max(middle);
+        self.recorded_since = self.recorded_since.max(middle);
     }
 
     /// Forgets old histories whose name has no rows any more, some at a time. `others` gives the sum of the others' rows of a

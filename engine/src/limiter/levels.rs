@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_schemas::UnixMs;
+
 use crate::cache::handle::Cache;
 use crate::canary::{self, Canary};
 use crate::limiter::throttle::Throttle;
@@ -51,16 +53,15 @@ impl Levels {
         Self { cache, used: BTreeMap::new(), due: now.mono, clocks: now }
     }
 
-    fn unix_ms(&self, now: Time) -> u64 {
-        let passed = u64::try_from(now.since(self.clocks.mono).as_millis()).unwrap_or(u64::MAX);
-        self.clocks.unix_ms.saturating_add(passed)
+    fn unix_ms(&self, now: Time) -> UnixMs {
+        self.clocks.unix_ms.after(now.since(self.clocks.mono))
     }
 
     /// The saved level of a throttle by name; `None` when it was full. O(1).
     pub(super) fn of(&self, name: &str, now: Time) -> Option<Level> {
         let unix_ms = self.unix_ms(now);
         let entry = self.cache.entry(name.as_bytes(), unix_ms).filter(|_| levels_outlive_runs())?;
-        let full_at = now.after(Duration::from_millis(entry.expires_ms.saturating_sub(unix_ms)));
+        let full_at = now.after(entry.expires_ms.since(unix_ms));
         let heard = <[u8; 8]>::try_from(&*entry.value).ok().map(i64::from_le_bytes);
         Some(Level { full_at, heard })
     }

@@ -120,7 +120,7 @@ impl Limit {
     }
 
     /// Decides on `n` tokens. O(1), no allocation.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decide(&mut self, now: Time, n: u64, request: Request) -> Decision {
         let on_partition = self.spec.on_partition;
         match &mut self.strategy {
@@ -128,7 +128,7 @@ impl Limit {
                 Decision::Refused { after: None }
             }
             Strategy::Soft => {
-                let others = if self.reach.known <= 1 { Others::None } else { Others::Some };
+                let others = if self.reach.others() == 0 { Others::None } else { Others::Some };
                 from_whole(&mut self.whole, now, n, request, others)
             }
             Strategy::Hard(hard) => {
@@ -201,6 +201,7 @@ impl Limit {
     }
 }
 
+#[inline(always)]
 fn from_whole(whole: &mut Soft, now: Time, n: u64, request: Request, others: Others) -> Decision {
     match request {
         Request::Take => whole.take(now, n, others),

@@ -84,7 +84,7 @@ pub(super) struct Born<'a> {
 impl Standing {
     /// Other known nodes, whether or not this node has received counts from them.
     pub fn others(&self) -> u64 {
-        u64::from(self.actors.max(self.reach.known).saturating_sub(1))
+        u64::from(self.actors.saturating_sub(1).max(self.reach.others()))
     }
 
     /// The most that others can have admitted of a soft throttle and this node has not received: one burst per node, plus what

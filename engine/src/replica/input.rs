@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallymesh_schemas::message::Message;
+use tallymesh_schemas::message::{Message, MessageError};
 use tallymesh_schemas::{NodeName, bounds};
 
 use crate::canary::{self, Canary};
@@ -68,11 +68,24 @@ impl Replica {
     /// # Errors
     /// [`PeerError`] when it is not a message that a node of this protocol sends.
     pub fn handle_message(&mut self, now: Now, peer: &NodeName, bytes: &[u8]) -> Result<(), PeerError> {
+        self.handle_decoded(now, peer, Message::decode(bytes))
+    }
+
+    /// A message from a peer, as [`Message::decode`] returned it. A driver that reads the message first decodes it only once.
+    ///
+    /// # Errors
+    /// As of [`Replica::handle_message`].
+    pub fn handle_decoded(
+        &mut self,
+        now: Now,
+        peer: &NodeName,
+        decoded: Result<Message<'_>, MessageError>,
+    ) -> Result<(), PeerError> {
         let Some(link) = self.peers.links.get_mut(peer) else { return Err(PeerError::NoLink(peer.clone())) };
         link.spoke = true;
         self.now = now.mono;
         self.caches.unix_ms = now.unix_ms;
-        let result = Message::decode(bytes).map_err(PeerError::from).and_then(|message| {
+        let result = decoded.map_err(PeerError::from).and_then(|message| {
             match message {
                 Message::Digest(digest) => self.handle_digest(now, peer, &digest),
                 Message::Want(want) => self.handle_want(now, peer, &want),

@@ -31,7 +31,7 @@ pub(crate) struct ActorRows {
     pub(crate) since: Version,
     pub(crate) applied: Version,
     /// The low-water mark. Retirements up to this version may have been purged. No row here is one of those purged rows.
-    pub(crate) floor: Version,
+    pub(crate) low_water: Version,
     /// The keys of all rows created up to this version are known: the owner stated this after it had sent all of them. Above
     /// this version a slot may have another key at the owner, or a key that is unknown here.
     pub(crate) keys_complete: Version,
@@ -77,6 +77,17 @@ pub(crate) struct Cut {
     /// Set when `upto` is the end of the rows.
     pub(crate) fingerprint: Option<u64>,
     pub(crate) rows: Vec<u8>,
+}
+
+/// Returns whether a copy that knows retirements up to `retired` can continue with a delta of a sender with this low-water
+/// mark. Below the mark it needs a snapshot.
+pub(crate) fn is_above_low_water(retired: Version, low_water: Version) -> bool {
+    low_water <= retired || canary::broken(Canary::LowWaterIgnored)
+}
+
+/// Returns whether a replica that knows the keys of the rows created in `known` knows the key of a row created at `born`.
+fn knows_key(known: Span, born: Version) -> bool {
+    born > known.since && (born <= known.upto || canary::broken(Canary::KeyOmitted))
 }
 
 fn hash_id(id: CellId) -> u64 {
@@ -180,7 +191,7 @@ impl ActorRows {
 
     /// Moves a live row to its next state; nearly all changes are of this kind. Returns its cell and the previous row.
     /// Returns `None`, without a change, when the change is of another kind.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn advance(&mut self, slot: u32, next: &Row, cells: &Cells) -> Option<(CellId, Row)> {
         let (cell, old) = self.slots.advance(slot, next)?;
         self.note(next.version, slot);
@@ -265,32 +276,32 @@ impl ActorRows {
 
     /// Returns whether rows from a sender that has purged retirements up to `low_water` can follow the rows held here. If
     /// not, this copy may hold rows that were retired since, and no peer would report that.
-    pub(crate) fn follows(&self, floor: Version) -> bool {
-        self.applied == self.since || floor <= self.applied.max(self.floor) || canary::broken(Canary::FloorIgnored)
+    pub(crate) fn follows(&self, low_water: Version) -> bool {
+        self.applied == self.since || is_above_low_water(self.applied.max(self.low_water), low_water)
     }
 
     /// Lowers the low-water mark after a join of rows whose sender knew retirements at least up to `upto`. A sender that
     /// knew fewer retirements than this replica may have sent rows that were retired since.
     pub(crate) fn mix(&mut self, upto: Version) {
-        self.floor = self.floor.min(upto);
+        self.low_water = self.low_water.min(upto);
     }
 
     /// Adopts the low-water mark of a sender whose rows follow the rows held here.
-    pub(crate) fn raise_low_water(&mut self, floor: Version) {
-        self.purge(floor, |_| ());
-        self.floor = self.floor.max(floor);
+    pub(crate) fn raise_low_water(&mut self, low_water: Version) {
+        self.purge(low_water, |_| ());
+        self.low_water = self.low_water.max(low_water);
     }
 
-    /// Purges vacant slots up to the low-water mark `floor` and passes each freed slot to `freed`.
-    pub(crate) fn purge(&mut self, floor: Version, mut freed: impl FnMut(u32)) {
-        while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= floor) {
+    /// Purges vacant slots up to the low-water mark and passes each freed slot to `freed`.
+    pub(crate) fn purge(&mut self, low_water: Version, mut freed: impl FnMut(u32)) {
+        while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= low_water) {
             self.vacated.pop_front();
             let state = self.slots.get(slot);
             if state.cell != VACANT || state.row.version != version {
                 continue;
             }
             self.slots.set(slot, Slot::NONE);
-            self.floor = self.floor.max(version);
+            self.low_water = self.low_water.max(version);
             freed(slot);
         }
     }
@@ -332,13 +343,12 @@ impl ActorRows {
                 break;
             }
             upto = state.row.version;
-            let omitted = state.born > known.since && (state.born <= known.upto || canary::broken(Canary::KeyOmitted));
-            let key = (state.is_live() && !omitted).then(|| cells.key_of(state.cell));
+            let key = (state.is_live() && !knows_key(known, state.born)).then(|| cells.key_of(state.cell));
             rows.push(WireRow { slot, version: upto, state: wire_state(&state, key.as_deref()) });
         }
         Some(Cut {
             upto: if complete { self.applied } else { upto },
-            low_water: self.floor,
+            low_water: self.low_water,
             fingerprint: complete.then_some(self.fingerprint),
             rows: rows.finish(),
         })

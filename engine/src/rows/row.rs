@@ -1,6 +1,5 @@
 //! The row: one actor's count for one key, and the hashes that fingerprints are built from.
 
-use crdts::CvRDT;
 use tallymesh_schemas::Version;
 
 use crate::keyspace::hash::{FACTOR, SEED, fold};
@@ -37,28 +36,6 @@ impl Row {
     }
 }
 
-/// Two states of a row with the same version differ: the row had more than one writer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("two different rows claim version {0}")]
-pub struct TwoWriters(
-    /// The version.
-    pub Version,
-);
-
-impl CvRDT for Row {
-    type Validation = TwoWriters;
-
-    fn validate_merge(&self, other: &Self) -> Result<(), TwoWriters> {
-        if self.version == other.version && self != other { Err(TwoWriters(self.version)) } else { Ok(()) }
-    }
-
-    fn merge(&mut self, other: Self) {
-        if other.version > self.version {
-            *self = other;
-        }
-    }
-}
-
 /// The hash of a live row. A fingerprint is the sum of these modulo 2^64, so a change of one row updates it without the
 /// other rows.
 pub fn row_hash(key_hash: u64, row: &Row) -> u64 {
@@ -74,36 +51,7 @@ mod tests {
     use super::*;
     use crate::keyspace::hash::key_hash;
 
-    /// The successive states of one writer's row.
-    fn history() -> impl Strategy<Value = Vec<Row>> {
-        prop::collection::vec((0u64..5, 0u64..5), 1..20).prop_map(|steps| {
-            let mut row = Row::default();
-            let mut states = vec![row];
-            for (added, removed) in steps {
-                row = Row { added: row.added + added, removed: row.removed + removed, version: row.version.next() };
-                states.push(row);
-            }
-            states
-        })
-    }
-
-    fn join(mut a: Row, b: Row) -> Row {
-        a.merge(b);
-        a
-    }
-
     proptest! {
-        /// I2.
-        #[test]
-        fn merge_is_a_join(states in history(), picks: [prop::sample::Index; 3]) {
-            let [a, b, c] = picks.map(|pick| states[pick.index(states.len())]);
-            prop_assert_eq!(join(a, b), join(b, a));
-            prop_assert_eq!(join(join(a, b), c), join(a, join(b, c)));
-            prop_assert_eq!(join(a, a), a);
-            prop_assert!(join(a, b).added >= a.added && join(a, b).removed >= a.removed);
-            prop_assert!(a.validate_merge(&b).is_ok());
-        }
-
         #[test]
         fn the_hash_sees_every_field(key: Vec<u8>, added: u64, removed: u64, version: u64, bit in 0u32..64) {
             let row = Row { added, removed, version: Version(version) };

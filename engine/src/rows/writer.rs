@@ -116,9 +116,7 @@ impl OwnRowWriter {
         }
         let Some(upto) = self.version_before(now, idle).filter(|upto| *upto > self.swept) else { return };
         let idle_rows = actor_rows.changed(self.swept).take_while(|(_, state)| state.row.version <= upto);
-        let zero: Vec<_> = idle_rows
-            .filter(|(_, state)| state.is_live() && (state.row.value() == 0 || canary::broken(Canary::CountRetired)))
-            .collect();
+        let zero: Vec<_> = idle_rows.filter(|(_, state)| state.is_live() && may_retire(&state.row)).collect();
         self.swept = upto;
         for (slot, state) in zero {
             if cells.get(state.cell).is_dirty() {
@@ -147,9 +145,9 @@ impl OwnRowWriter {
         now: Time,
         retention: Duration,
     ) {
-        let floor = self.version_before(now, retention).unwrap_or_default().max(acked);
+        let low_water = self.version_before(now, retention).unwrap_or_default().max(acked);
         let free = &mut self.free;
-        actor_rows.purge(floor, |slot| free.push(slot));
+        actor_rows.purge(low_water, |slot| free.push(slot));
         // Marks older than both ages are not needed, except the newest of them.
         while self.marks.get(1).is_some_and(|(at, version)| now.since(*at) > retention && *version <= self.swept) {
             self.marks.pop_front();
@@ -161,6 +159,11 @@ impl OwnRowWriter {
         let spent = self.marks.partition_point(|(at, _)| now.since(*at) >= ago);
         spent.checked_sub(1).and_then(|at| self.marks.get(at)).map(|(_, version)| *version)
     }
+}
+
+/// Returns whether an idle row may be retired: it counts nothing.
+fn may_retire(row: &Row) -> bool {
+    row.value() == 0 || canary::broken(Canary::CountRetired)
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! Wall clocks that are wrong.
 
-use crate::late::{KEY, cache_wire, get, set};
+use std::time::Duration;
+
+use tallymesh_engine::CacheError;
+
+use crate::late::{KEY, cache, cache_wire, get, remove, set};
+use crate::wire::Wire;
 
 /// A node whose clock is behind by more than a minute takes what the others write, if most clocks agree: it reads what wins. What it
 /// writes comes behind what it has read. Also where its clock shows a time before 1970, which is handed in as 0.
@@ -55,9 +60,10 @@ fn writes_within_the_bound_are_taken_with_others_that_are_not() {
     assert!(clocks[0].beyond && clocks[0].ahead_ms > 60_000, "the bound of caches applies: {clocks:?}");
 }
 
-/// A clock that is ahead of most others moves nobody: what is written by it is not taken, and afterwards told anew.
+/// A node's clock is far ahead of most other clocks. The other nodes do not accept the node's writes, and their clocks do not
+/// move. The node writes its values again later.
 #[test]
-fn a_clock_that_is_far_ahead_moves_nobody() {
+fn a_clock_that_is_far_ahead_moves_no_other_clock() {
     let mut wire = cache_wire(&["a", "b", "c"]);
     wire.clock_off = Some((1, 3_600_000));
     wire.run(3);
@@ -70,4 +76,55 @@ fn a_clock_that_is_far_ahead_moves_nobody() {
     wire.run(5);
     let read = [0, 1, 2].map(|at| get(&wire, at, KEY).unwrap_or_default());
     assert_eq!(read, [b"of b, ahead"; 3], "it was told anew, as of now");
+}
+
+fn write(wire: &mut Wire, at: usize) -> Result<(), CacheError> {
+    let unix_ms = wire.now_at(at).unix_ms;
+    cache(wire, at).set(KEY, b"later".to_vec(), Duration::ZERO, unix_ms).map(drop)
+}
+
+/// I5. The clock of b, which hears no other node, is an hour behind for less than a minute. b keeps the stamps of its writes, and
+/// refuses to write: with an earlier stamp its last write would lose to the removal that it had superseded. Later b takes its
+/// clock for right.
+#[test]
+fn a_clock_that_is_behind_for_a_moment_takes_nothing_back_where_no_other_is_heard() {
+    for alone in [0, 90] {
+        let mut wire = cache_wire(&["a", "b"]);
+        set(&mut wire, 0, KEY, b"of a");
+        wire.run(1);
+        remove(&mut wire, 0, KEY);
+        wire.run(1);
+        set(&mut wire, 1, KEY, b"of b");
+        wire.down(0, 1);
+        wire.run(alone);
+        wire.clock_off = Some((1, -3_600_000));
+        wire.run(50);
+        assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"of b"[..]), "alone for {alone} s");
+        assert!(matches!(write(&mut wire, 1), Err(CacheError::Clock { .. })), "alone for {alone} s");
+        wire.clock_off = None;
+        wire.up(0, 1);
+        wire.run(5);
+        let read = [0, 1].map(|at| get(&wire, at, KEY).unwrap_or_default());
+        assert_eq!(read, [b"of b"; 2], "alone for {alone} s");
+        wire.down(0, 1);
+        wire.clock_off = Some((1, -3_600_000));
+        wire.run(63);
+        assert_eq!(write(&mut wire, 1), Ok(()));
+    }
+}
+
+/// The clock of a node that hears no other node is years ahead for some seconds. No entry expires for good.
+#[test]
+fn a_clock_that_is_ahead_for_a_moment_ends_no_entry_where_no_other_is_heard() {
+    let mut wire = cache_wire(&["a", "b"]);
+    wire.down(0, 1);
+    wire.run(90);
+    let unix_ms = wire.now_at(1).unix_ms;
+    cache(&wire, 1).set(KEY, b"of b".to_vec(), Duration::from_secs(3600), unix_ms).unwrap();
+    wire.run(1);
+    wire.clock_off = Some((1, 94_608_000_000));
+    wire.run(5);
+    wire.clock_off = None;
+    wire.run(5);
+    assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"of b"[..]));
 }

@@ -50,8 +50,9 @@ pub(crate) fn get(wire: &Wire, at: usize, key: &[u8]) -> Option<Vec<u8>> {
     cache(wire, at).get(key, wire.now_at(at).unix_ms).map(|value| value.to_vec())
 }
 
-/// b removes a key, and looks at what everybody has. Then a writes it, that has not heard of the removal, and whose clock is
-/// a little behind. The message to c takes longer than it takes all to hear of the removal. What c reads when it comes.
+/// b removes a key and compares what all nodes hold. Then a, which has not received the removal and whose clock is a little
+/// behind, writes the key. The message to c arrives after all nodes have received the removal. Returns the value that c reads
+/// when the message arrives.
 pub(crate) fn comes_after_a_removal() -> Option<Vec<u8>> {
     let mut wire = cache_wire(&["a", "b", "c"]);
     wire.clock_off = Some((0, -5000));
@@ -77,7 +78,7 @@ pub(crate) fn comes_after_a_removal() -> Option<Vec<u8>> {
 fn pass(wire: &mut Wire, tenths: u32, arrives: impl Fn(usize, usize) -> bool) {
     for _ in 0..tenths {
         wire.now.mono = wire.now.mono.after(Duration::from_millis(100));
-        wire.now.unix_ms += 100;
+        wire.now.unix_ms.0 += 100;
         for at in 0..wire.replicas.len() {
             let now = wire.now_at(at);
             wire.replicas[at].handle_timeout(now);

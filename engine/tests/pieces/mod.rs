@@ -8,9 +8,9 @@ use tallymesh_schemas::message::Message;
 
 use crate::wire::{Wire, config, is_delta, read, spec};
 
-/// b has the rows of a in pieces, and lacks one that moved on before its turn came; c knows an earlier state of that row, and
-/// is linked with b only, below the floor of what b has. They talk for a while. The least that c read for the row meanwhile,
-/// which always counted something.
+/// b received the rows of a in pieces and lacks a row that changed before its turn. c knows an earlier state of that row, is
+/// below the low-water mark of b's copy, and has a link only to b. They exchange messages for a while. Returns the lowest
+/// count that c read for the row meanwhile; the row always counted something.
 pub(crate) fn passed_on() -> (Wire, i64) {
     let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
     wire.up(0, 2);

@@ -84,9 +84,9 @@ fn joining_ends_with_a_digest_in_several_messages() {
     assert_eq!(wire.total(joiner, "k"), 5);
 }
 
-/// A replica that began in the middle is not asked for what came before: that would be asked for ever.
+/// A peer's copy begins in the middle. The replica does not ask it for earlier rows, because it would ask for ever.
 #[test]
-fn who_cannot_help_is_not_asked() {
+fn a_replica_does_not_ask_a_peer_without_the_missing_rows() {
     let mut late = spec();
     late.snapshot = false;
     let mut wire = Wire::new(&["a", "b"]);
@@ -129,10 +129,10 @@ fn the_timer_moves_on_when_rows_are_retired() {
     assert_eq!(wire.structure(0).held()[0].rows, 0);
 }
 
-/// That there is a link says that a node lives, and no more once it is down: if the membership has never heard of it, or had
-/// declared it dead before, nobody else would ever say that it is gone.
+/// A link shows that a node is alive, but not after the link is down. The membership may never have known the node, or may
+/// have declared it dead before. Then no other report would say that the node is gone.
 #[test]
-fn a_link_alone_keeps_nobody_alive() {
+fn a_link_that_is_down_keeps_no_node_alive() {
     let mut drop = spec();
     drop.on_dead = tallymesh_schemas::OnDead::Drop(Duration::from_secs(3));
     for told in [None, Some(Life::Dead), Some(Life::Alive)] {
@@ -153,9 +153,9 @@ fn a_link_alone_keeps_nobody_alive() {
     }
 }
 
-/// A verification that is under way asks again over a link that has come in the place of the one that it asked over.
+/// A link is replaced during a verification. The verification asks again over the new link.
 #[test]
-fn a_link_that_comes_anew_is_asked_what_the_one_before_was() {
+fn a_verification_asks_again_over_a_new_link() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.add_to(1, "k", 3);

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tallymesh_engine::{Event, Life};
 use tallymesh_schemas::message::{Digest, Message, Tombstone};
-use tallymesh_schemas::{Actor, Class, Incarnation, StructureSpec};
+use tallymesh_schemas::{Actor, Class, Incarnation, UnixMs};
 
 use crate::wire::{Wire, config, is_delta, read, spec};
 
-/// A run that is void is not named to those who have rows of an earlier one: it has no rows, and nobody would drop it again.
+/// A run is void. A replica does not report it to peers that have rows of an earlier run: the void run has no rows, and no
+/// peer would drop it again.
 #[test]
 fn a_void_run_is_named_to_nobody() {
     let spec = StructureSpec { class: Class::GaugeCache, ..spec() };
@@ -19,7 +20,8 @@ fn a_void_run_is_named_to_nobody() {
     let (first, now) = (wire.replicas[0].actor().clone(), wire.now_at(1));
     let void = Incarnation(first.incarnation.0 + 1);
     wire.replicas[1].handle_member(now, &first.node, void, Life::Alive);
-    let buried = Tombstone { node: first.node.clone(), from: void, incarnation: void, until_ms: now.unix_ms + 60_000 };
+    let buried =
+        Tombstone { node: first.node.clone(), from: void, incarnation: void, until_ms: UnixMs(now.unix_ms.0 + 60_000) };
     let digest = Message::Digest(Digest {
         incarnation: wire.replicas[2].actor().incarnation,
         clock_ms: now.unix_ms,
@@ -31,13 +33,13 @@ fn a_void_run_is_named_to_nobody() {
     let mut bytes = Vec::new();
     digest.encode(&mut bytes).unwrap();
     wire.give(2, 1, &bytes).unwrap();
-    // The first run has not heard of any of this, and goes on talking.
+    // The first run has not learned of any of this, and keeps sending.
     wire.run(1);
     let held: Vec<_> = wire.structure(1).held().into_iter().map(|held| held.actor).collect();
     assert!(!held.contains(&Actor::new(first.node, void)), "{held:?}");
 }
 
-/// A goodbye is of the run that says it, also where the membership has heard of a later one: that one's rows count on.
+/// A goodbye ends the run that sends it. If the membership knows a later run, the rows of the later run still count.
 #[test]
 fn a_goodbye_is_of_the_run_that_says_it() {
     let mut wire = Wire::new(&["a", "b"]);
@@ -99,10 +101,10 @@ fn a_head_that_we_never_had_is_a_conflict() {
     wire.assert_same(0, 1);
 }
 
-/// I10. The digest that tells a node that it is not alone under its name has told of others before: their rows count as they
-/// come, and not only when the next one is read.
+/// I10. A digest shows a node that another process uses its name. Entries about other nodes come before that in the digest.
+/// The rows of these nodes count when they arrive, and not only after the next digest.
 #[test]
-fn what_a_digest_told_before_it_showed_a_conflict_counts() {
+fn rows_of_other_nodes_count_although_their_digest_shows_an_identity_conflict() {
     let mut wire = Wire::new(&["a", "b", "c"]);
     wire.up(0, 1);
     wire.up(1, 2);
@@ -128,9 +130,10 @@ fn what_a_digest_told_before_it_showed_a_conflict_counts() {
     assert_eq!(wire.total(2, "k"), 3);
 }
 
-/// A run that is superseded by one of which its peers have no rows, only the membership's word, learns of it all the same.
+/// A newer run supersedes a run. The peers have no rows of the newer run and know it only from the membership. The superseded
+/// run learns of it all the same.
 #[test]
-fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {
+fn a_superseded_run_learns_of_the_newer_run_without_rows() {
     let mut wire = Wire::new(&["a", "b"]);
     let (a, now) = (wire.replicas[0].actor().clone(), wire.now);
     wire.replicas[1].handle_member(now, &a.node, tallymesh_schemas::Incarnation(a.incarnation.0 + 5), Life::Alive);
@@ -145,7 +148,7 @@ fn a_superseded_run_is_told_though_nobody_has_rows_of_the_newer_one() {
 /// I5. The same for a third node. A node was away while another node began a run without rows and ended. It drops the earlier
 /// run, as all nodes do.
 #[test]
-fn a_superseded_run_of_a_third_node_is_told_though_nobody_has_rows_of_the_newer_one() {
+fn a_replica_drops_a_superseded_run_of_a_third_node_whose_newer_run_has_no_rows() {
     let mut wire = Wire::new(&["a", "b", "c"]);
     for (one, other) in [(0, 1), (0, 2), (1, 2)] {
         wire.up(one, other);
@@ -156,7 +159,7 @@ fn a_superseded_run_of_a_third_node_is_told_though_nobody_has_rows_of_the_newer_
     for (one, other) in [(0, 1), (0, 2), (1, 2)] {
         wire.down(one, other);
     }
-    // What b hears while a is away.
+    // What the membership reports to b while a is away.
     let (c, later, now) = (wire.node(2), Incarnation(wire.replicas[2].actor().incarnation.0 + 1), wire.now);
     for life in [Life::Alive, Life::Dead] {
         wire.replicas[1].handle_member(now, &c, later, life);
@@ -173,10 +176,10 @@ fn a_superseded_run_of_a_third_node_is_told_though_nobody_has_rows_of_the_newer_
     }
 }
 
-/// The life of a run says nothing about the next one: who hears of that from others only takes it for dead, for nobody else may
-/// ever say so.
+/// That one run is alive says nothing about the next run. A replica that knows the next run only by hearsay treats it as dead,
+/// because no other node may ever report its death.
 #[test]
-fn a_run_that_is_known_by_hearsay_is_not_alive() {
+fn a_run_known_by_hearsay_is_not_alive() {
     let mut drop = spec();
     drop.on_dead = tallymesh_schemas::OnDead::Drop(Duration::from_secs(3));
     let mut wire = Wire::with(&["a", "b", "c"], &config(), &drop);

@@ -9,9 +9,9 @@ use tallymesh_schemas::message::Message;
 use crate::pieces;
 use crate::wire::{Wire, config, is_delta, read, spec};
 
-/// I5. Pieces of a transfer leave out rows that moved on; their keys have to travel when they come.
+/// I5. The pieces of a transfer leave out rows that change meanwhile. When these rows follow, their keys follow with them.
 #[test]
-fn a_key_travels_with_a_row_that_moved_on_while_it_was_its_turn() {
+fn a_key_travels_with_a_row_that_changed_during_the_transfer() {
     let mut wire = Wire::new(&["a", "b"]);
     wire.up(0, 1);
     wire.talk();
@@ -57,7 +57,7 @@ fn a_slot_with_another_key_is_not_taken_for_the_old_one() {
     }
 }
 
-/// I5. A replica that is built up in pieces below the floor does not have to start over with each piece.
+/// I5. A replica that is built up in pieces below the low-water mark does not have to start over with each piece.
 #[test]
 fn a_transfer_in_pieces_below_the_floor_ends() {
     let mut wire = Wire::with(&["a", "b"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
@@ -67,14 +67,14 @@ fn a_transfer_in_pieces_below_the_floor_ends() {
     wire.add_to(0, "gone", 1);
     wire.add_to(0, "gone", -1);
     wire.wait(15);
-    assert!(wire.structure(0).held()[0].low_water > Version(4), "the floor lies above the first piece");
+    assert!(wire.structure(0).held()[0].low_water > Version(4), "the low-water mark lies above the first piece");
     wire.up(0, 1);
     let took = wire.talk();
     wire.assert_same(0, 1);
     assert!(took < 20, "{took} messages");
 }
 
-/// The same for a snapshot: a replica that was away while rows went and the floor rose.
+/// The same for a snapshot: a replica that was away while rows went and the low-water mark rose.
 #[test]
 fn a_snapshot_in_pieces_below_the_floor_ends() {
     let mut wire = Wire::with(&["a", "b"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
@@ -97,7 +97,8 @@ fn a_snapshot_in_pieces_below_the_floor_ends() {
     assert!(took < 40, "{took} messages");
 }
 
-/// I5. Who has an actor's rows from a snapshot does not know what was retired before, and must not let others believe it.
+/// I5. A replica that received an actor's rows in a snapshot does not know the earlier retirements. Its peers must not treat
+/// its copy as if it knew them.
 #[test]
 fn a_relay_that_took_a_snapshot_does_not_hide_what_was_retired() {
     let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
@@ -121,10 +122,10 @@ fn a_relay_that_took_a_snapshot_does_not_hide_what_was_retired() {
     assert_eq!(wire.total(1, "gone"), 0);
 }
 
-/// I2. A relay that has an owner's rows in pieces may lack some that moved on before their turn came: until it has had
-/// everything at one moment, its rows do not take the place of what a replica knows of a living owner.
+/// I2. A relay that received an owner's rows in pieces may lack rows that changed meanwhile. Until it has held everything at
+/// one moment, its rows do not replace what a replica holds of a living owner.
 #[test]
-fn a_relay_that_lacks_rows_takes_none_away() {
+fn a_relay_without_all_rows_removes_none() {
     let (mut wire, least) = pieces::passed_on();
     assert_eq!(least, 1, "c has lost a row");
     // When b has everything, c has.

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Life};
+use tallymesh_schemas::Version;
 use tallymesh_schemas::message::{Delta, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{StructureSpec, Version};
 
 use crate::wire::{Wire, config, encoded, is_delta, spec};
 
 /// I5. A node whose neighbours all began later than what it misses gets it all the same: they ask for it in their turn, up to the owner.
 #[test]
 fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
-    let spec = StructureSpec { snapshot: false, ..spec() };
+    let spec = spec().without_snapshot();
     let mut wire = Wire::with(&["a", "b", "c"], &config(), &spec);
     let owner = wire.replicas[0].actor().clone();
     wire.up(0, 1);
@@ -49,11 +49,11 @@ fn neighbours_that_began_in_the_middle_fetch_what_was_before() {
     assert_eq!(wire.replicas.iter().map(|replica| replica.counters().wants_out).sum::<u64>(), quiet, "nobody asks on");
 }
 
-/// I5. Who has rows in pieces may know of retirements beyond what it has, and needs no snapshot. Who began in the middle, there or
-/// before, gives it what comes next.
+/// I5. A replica that received rows in pieces may know retirements beyond its applied version, and needs no snapshot. A peer
+/// whose copy begins at that version or earlier sends the rows that follow.
 #[test]
-fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
-    let spec = StructureSpec { snapshot: false, ..spec() };
+fn a_replica_that_knows_later_retirements_continues_from_its_applied_version() {
+    let spec = spec().without_snapshot();
     let config = Config { retention: Duration::from_secs(3), ..config() };
     let mut wire = Wire::with(&["a", "b", "c"], &config, &spec);
     wire.up(0, 1);
@@ -76,10 +76,10 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
         let held = wire.structure(at).held().into_iter().find(|held| held.actor == owner).unwrap();
         (held.since, held.applied, held.low_water)
     };
-    let (since, have, floor) = held(&wire, c);
+    let (since, have, low_water) = held(&wire, c);
     assert!(
-        since > Version(0) && floor > since,
-        "c began in the middle, {since}, and what went behind it is purged, {floor}"
+        since > Version(0) && low_water > since,
+        "c began in the middle, {since}, and what went behind it is purged, {low_water}"
     );
     wire.up(0, 1);
     for bytes in wire.take(0, 1).into_iter().filter(|bytes| !is_delta(bytes)) {
@@ -92,9 +92,9 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
         state: RowState::Live { key: Some(b"x"), added: 1, removed: 0 },
     });
     let rows = rows.finish();
-    let piece = Delta { upto: since, low_water: floor, rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
+    let piece = Delta { upto: since, low_water, rows: &rows, ..wire.delta_of(0, wire.structure(0).id()) };
     wire.give(0, 1, &encoded(&Message::Delta(piece))).unwrap();
-    assert_eq!(held(&wire, 1), (Version(0), since, floor));
+    assert_eq!(held(&wire, 1), (Version(0), since, low_water));
     wire.down(0, 1);
     wire.down(0, c);
     for at in [1, c] {
@@ -103,14 +103,14 @@ fn who_knows_of_retirements_beyond_what_it_has_goes_on_from_there() {
     }
     wire.up(1, c);
     wire.run(10);
-    assert_eq!(held(&wire, 1), (Version(0), have, floor));
+    assert_eq!(held(&wire, 1), (Version(0), have, low_water));
 }
 
-/// I5. Also when nobody on the way to the owner can be sure to have all there is, as the last rows came to them from somebody who
-/// began in the middle: what takes nothing away is taken.
+/// I5. No node on the way to the owner knows that its copy is complete, because the last rows came from a node whose copy
+/// began in the middle. The replica still applies the rows, since they remove nothing.
 #[test]
-fn what_was_before_comes_from_who_cannot_say_that_it_is_all() {
-    let spec = StructureSpec { snapshot: false, ..spec() };
+fn earlier_rows_come_from_a_copy_that_is_not_known_to_be_complete() {
+    let spec = spec().without_snapshot();
     let mut wire = Wire::with(&["a", "early", "behind"], &config(), &spec);
     let owner = wire.replicas[0].actor().clone();
     let knows = |wire: &mut Wire, n: usize| {
@@ -121,10 +121,10 @@ fn what_was_before_comes_from_who_cannot_say_that_it_is_all() {
     wire.up(0, early);
     wire.up(0, behind);
     wire.run(1);
-    for (key, behind_hears) in [("x", true), ("missed", false)] {
+    for (key, behind_receives) in [("x", true), ("missed", false)] {
         wire.add_to(0, key, 1);
         wire.run(3);
-        if behind_hears {
+        if behind_receives {
             wire.down(0, behind);
         }
     }

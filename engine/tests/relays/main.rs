@@ -91,7 +91,7 @@ fn a_statement_that_comes_again_shows_no_divergence() {
 /// A copy that has reached the owner's head in pieces, and lacks a row that has changed since, is not current. The bound of a
 /// soft throttle relies on the age of the stalest copy.
 #[test]
-fn a_copy_that_lacks_a_row_of_its_owners_head_is_not_current() {
+fn a_copy_that_lacks_a_row_of_its_owner_s_head_is_not_current() {
     let (mut wire, stated) = lacking_what_moved_on();
     let stalest = |wire: &Wire| wire.structure(1).count(b"x", wire.now.mono).stalest;
     let before = stalest(&wire);
@@ -121,7 +121,7 @@ fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
     wire.run(15);
     wire.add_to(0, "last", 1);
     wire.talk();
-    // c is below the floor of both. It asks b, and then a, which has gone on.
+    // c is below the low-water mark of both. It asks b, and then a, which has counted more meanwhile.
     wire.up(1, 2);
     let mut pieces = Vec::new();
     for (owner_or_relay, last) in [(1, 3), (0, 2)] {
@@ -151,10 +151,10 @@ fn a_snapshot_of_two_senders_pieces_takes_nothing_away() {
     wire.assert_same(0, 2);
 }
 
-/// I3. What somebody has who is further may lack a row that always moved on before its turn came, and a later state of it may be
-/// known here. A snapshot of that copy takes nothing back.
+/// I3. A more advanced copy may lack a row that changed again and again during the transfer. This replica may hold a later
+/// state of the row. A snapshot of that copy does not remove the row here.
 #[test]
-fn a_snapshot_of_somebody_elses_copy_takes_no_row_back() {
+fn a_snapshot_of_another_node_s_copy_takes_no_row_back() {
     let mut wire = Wire::with(&["a", "b", "c"], &Config { retention: Duration::from_secs(3), ..config() }, &spec());
     wire.up(0, 1);
     wire.up(0, 2);
@@ -165,7 +165,7 @@ fn a_snapshot_of_somebody_elses_copy_takes_no_row_back() {
     wire.add_to(0, "moves", 1);
     wire.talk();
     wire.down(0, 2);
-    // b hears that a row is retired, and that this is purged, and never of the one that moves on. c hears nothing.
+    // b receives the retirement and the purge of a row, and never the row that keeps changing. c receives nothing.
     wire.up(0, 1);
     wire.add_to(0, "gone", -1);
     for _ in 0..150 {
@@ -199,9 +199,9 @@ fn a_snapshot_of_somebody_elses_copy_takes_no_row_back() {
     wire.structure(2).audit().unwrap();
 }
 
-/// I10. The same where the slot has another key by then: what is kept counts once, and what it takes the place of never did.
+/// I10. The same where the slot has another key by then. The kept row counts once, and the row that it replaces did not count.
 #[test]
-fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
+fn a_row_that_a_snapshot_of_another_node_s_copy_lacks_counts_once() {
     let mut wire = Wire::new(&["a", "b", "c"]);
     wire.add_to(0, "x", 1);
     let structure = wire.structure(0).id();
@@ -209,8 +209,9 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
         let state = RowState::Live { key: Some(key.as_bytes()), added: version, removed: 0 };
         WireRow { slot, version: Version(version), state }
     };
-    // b has not seen that "old" was retired, nor what is in its slot now, for that moves on. c has, and then hears nothing.
-    for (at, upto, floor, rows) in
+    // b received neither the retirement of "old" nor the row that is in its slot now, because that row keeps changing. c
+    // received both, and nothing since.
+    for (at, upto, low_water, rows) in
         [(1, 12, 9, vec![row(0, 3, "old"), row(1, 12, "last")]), (2, 8, 0, vec![row(0, 8, "new")])]
     {
         wire.up(0, at);
@@ -223,7 +224,7 @@ fn what_a_snapshot_of_somebody_elses_copy_does_not_take_back_counts_once() {
         rows.into_iter().for_each(|row| writer.push(row));
         let rows = writer.finish();
         let delta =
-            Delta { upto: Version(upto), low_water: Version(floor), rows: &rows, ..wire.delta_of(0, structure) };
+            Delta { upto: Version(upto), low_water: Version(low_water), rows: &rows, ..wire.delta_of(0, structure) };
         wire.give(0, at, &encoded(&Message::Delta(delta))).unwrap();
         wire.down(0, at);
     }

@@ -43,7 +43,7 @@ fn a_node_learns_of_a_second_process_of_its_name_from_every_linked_peer() {
 
 /// A relay that renews continues to pass on the rows of other nodes.
 #[test]
-fn a_relay_that_goes_on_as_another_run_passes_on() {
+fn a_relay_that_renews_passes_rows_on() {
     let mut wire = Wire::new(&["a", "b", "c"]);
     let owner = wire.replicas[0].actor().clone();
     let now = wire.now_at(2);
@@ -61,10 +61,10 @@ fn a_relay_that_goes_on_as_another_run_passes_on() {
     assert_eq!(wire.total(2, "x"), 2, "at once");
 }
 
-/// I1, I6. Rows that somebody has made up for a node, and that another one has taken for its, come to that node's ears: it goes on as
-/// another run, and they are gone.
+/// I1, I6. A member invents rows of a node, and another node accepts them. The node learns of these rows and renews. The
+/// invented rows then disappear.
 #[test]
-fn who_is_written_for_hears_of_it() {
+fn a_node_learns_of_rows_that_a_member_invented_for_it() {
     const NEVER_ISSUED: u64 = 1 << 40;
     let hour = Duration::from_secs(3600);
     let mut wire = Wire::with(&["a", "b", "c"], &Config { full_digest_interval: hour, ..config() }, &spec());
@@ -111,6 +111,6 @@ fn who_is_written_for_hears_of_it() {
     assert_eq!(wire.total(0, "made-up"), 9, "it was taken for b's");
     wire.down(0, 2);
     wire.run(5);
-    assert!(wire.replicas[1].actor().incarnation > b.incarnation, "b has heard of it");
+    assert!(wire.replicas[1].actor().incarnation > b.incarnation, "b has learned of the invented rows");
     assert_eq!((wire.total(0, "made-up"), wire.total(0, "x"), wire.total(2, "x")), (0, 1, 1));
 }

@@ -2,8 +2,9 @@
 
 use super::*;
 
+/// A node clears an entry. The clearing removes the counts that this node knew, and keeps the counts that it did not know.
 #[test]
-fn to_clear_takes_what_was_known_and_no_more() {
+fn clearing_removes_only_what_the_node_knew() {
     let mut wire = wire(&["a", "b", "c"]);
     add(&mut wire, 0, "k", 5);
     add(&mut wire, 1, "k", 7);
@@ -12,7 +13,7 @@ fn to_clear_takes_what_was_known_and_no_more() {
     add(&mut wire, 1, "k", 3);
     wire.talk();
     everywhere(&wire, "k", &[3, 12, 0]);
-    // b counts on before it hears, two nodes clear at the same time, and c hears of the clearing first.
+    // b keeps counting before it receives the clearing, two nodes clear at the same time, and c receives the clearing first.
     wire.down(0, 1);
     wire.down(1, 2);
     add(&mut wire, 1, "k", 100);
@@ -77,9 +78,9 @@ fn each_clearing_stands_by_itself() {
     assert_eq!(counts(&wire, 1, "k"), [0, 0, 0]);
 }
 
-/// A clearing that arrives before what it clears.
+/// The clearing arrives before the row that it clears.
 #[test]
-fn a_row_that_was_cleared_before_it_came_counts_nothing() {
+fn a_row_that_was_cleared_before_it_arrived_counts_nothing() {
     let mut wire = wire(&["a", "b", "c"]);
     wire.down(0, 2);
     add(&mut wire, 0, "k", 5);

@@ -1,5 +1,7 @@
 //! Clocks that differ, and rows that come behind the end of their window.
 
+use tallymesh_schemas::UnixMs;
+
 use super::*;
 
 /// Clocks that differ by less than a window blur its edge; nothing is lost.
@@ -60,7 +62,7 @@ fn a_clock_that_goes_back_doubles_nothing() {
         windows.push(series(&wire, 0).current());
     }
     assert!(windows.is_sorted());
-    assert_eq!(Some(&series(&wire, 0).spec().window_at(wire.now.unix_ms - 12_000)), windows.last());
+    assert_eq!(Some(&series(&wire, 0).spec().window_at(UnixMs(wire.now.unix_ms.0 - 12_000))), windows.last());
 }
 
 /// Rows of a window that this node has dropped are not taken, whatever way they come.
@@ -110,10 +112,10 @@ fn rows_of_a_window_that_a_peer_has_dropped_are_not_asked_for_for_ever() {
     assert_eq!(wants(&wire), after, "after {} more", after - before);
 }
 
-/// A clock that was an hour ahead for three seconds costs its node nothing of what it had counted, and it counts with the others as
-/// soon as its clock is right.
+/// A node's clock was an hour ahead for three seconds. The node loses no counts, and counts in the window of the other nodes
+/// as soon as its clock is right.
 #[test]
-fn a_clock_that_was_an_hour_ahead_is_back_with_the_others_at_once() {
+fn a_node_whose_clock_was_an_hour_ahead_counts_with_the_others_at_once() {
     for by in [3_600_000, 3 * 365 * 86_400_000, -3_600_000, -3 * 365 * 86_400_000] {
         let mut wire = wire(&["a", "b"]);
         add(&mut wire, 0, "k", 5);
@@ -161,17 +163,16 @@ fn what_was_counted_ahead_is_there_when_its_window_comes() {
     assert_eq!(counts(&wire, 0, "k"), counts(&wire, 1, "k"));
 }
 
-/// A clock that goes back behind windows that were dropped: others may still hold this node's rows of these, so it does not write
-/// them a second time.
+/// A node's clock goes back behind windows that the node dropped. Other nodes may still hold this node's rows of these
+/// windows, so the node does not write them a second time.
 #[test]
-fn a_window_that_was_dropped_is_not_written_anew() {
+fn a_node_does_not_write_a_dropped_window_again() {
     let mut wire = wire(&["a", "b"]);
     // b keeps more windows than a.
-    let long = SeriesSpec {
-        max_delay: Duration::ZERO,
-        ..SeriesSpec::new(SeriesName::new("long").unwrap(), Kind::GaugeTable, 10, 30)
-    };
-    let short = SeriesSpec { windows: 3, ..long.clone() };
+    let mut long = SeriesSpec::new(SeriesName::new("long").unwrap(), Kind::GaugeTable, 10, 30);
+    long.max_delay = Duration::ZERO;
+    let mut short = long.clone();
+    short.windows = 3;
     let now = wire.now;
     let kept: Vec<_> = [short, long]
         .into_iter()

@@ -19,8 +19,9 @@ use wire::{Wire, config, is_delta, name, read};
 const INTERVAL: u32 = 10;
 
 fn spec() -> SeriesSpec {
-    let spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, INTERVAL, 3);
-    SeriesSpec { max_delay: Duration::ZERO, ..spec }
+    let mut spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, INTERVAL, 3);
+    spec.max_delay = Duration::ZERO;
+    spec
 }
 
 /// Linked nodes that keep the series, at the beginning of a window.
@@ -35,7 +36,7 @@ fn wire(names: &[&str]) -> Wire {
         }
     }
     wire.run(2);
-    wire.run(u64::from(INTERVAL) - wire.now.unix_ms / 1000 % u64::from(INTERVAL));
+    wire.run(u64::from(INTERVAL) - wire.now.unix_ms.0 / 1000 % u64::from(INTERVAL));
     wire
 }
 
@@ -161,10 +162,9 @@ fn the_keys_of_all_windows_are_listed_in_order() {
 }
 
 #[test]
-fn a_series_of_one_node_s_own_is_not_told() {
+fn a_node_does_not_send_a_series_without_replication() {
     let mut wire = wire(&["a", "b"]);
-    let own =
-        SeriesSpec { replicate: false, ..SeriesSpec::new(SeriesName::new("own").unwrap(), Kind::CidrTree, 60, 2) };
+    let own = SeriesSpec::new(SeriesName::new("own").unwrap(), Kind::CidrTree, 60, 2).unreplicated();
     let now = wire.now;
     let kept: Vec<_> =
         (0..2).map(|at| wire.replicas[at].replicate_series(now, own.clone(), Arc::new(|| ())).unwrap()).collect();

@@ -43,7 +43,7 @@ fn a_renewed_run_takes_its_counts_along() {
     add(&mut wire, 0, "k", 2);
     wire.talk();
     everywhere(&wire, "k", &[2, 0, 0]);
-    // c hears of it from b alone.
+    // c learns of it only from b.
     wire.down(0, 2);
     let (now, run) = (wire.now, wire.replicas[0].actor().incarnation);
     wire.replicas[0].renew(now, run).unwrap();

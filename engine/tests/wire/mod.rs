@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tallymesh_engine::{Config, Now, PeerError, Replica, Structure, Time};
 use tallymesh_schemas::message::{Delta, Message};
-use tallymesh_schemas::{Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec, Version};
+use tallymesh_schemas::{Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec, UnixMs, Version};
 
 pub(crate) const NAME: &str = "outbound_domains";
 
@@ -44,7 +44,7 @@ impl Wire {
     }
 
     pub(crate) fn with(names: &[&str], config: &Config, spec: &StructureSpec) -> Self {
-        let now = Now { mono: Time(1_000_000), unix_ms: 1_700_000_000_000 };
+        let now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
         let mut wire = Self { replicas: Vec::new(), now, clock_off: None };
         for name in names {
             wire.add(name, config, spec);
@@ -66,7 +66,7 @@ impl Wire {
     /// What a node's clocks show.
     pub(crate) fn now_at(&self, at: usize) -> Now {
         let off = self.clock_off.filter(|(node, _)| *node == at).map_or(0, |(_, off)| off);
-        Now { unix_ms: self.now.unix_ms.saturating_add_signed(off), ..self.now }
+        Now { unix_ms: UnixMs(self.now.unix_ms.0.saturating_add_signed(off)), ..self.now }
     }
 
     pub(crate) fn structure(&self, at: usize) -> Arc<Structure> {
@@ -152,7 +152,7 @@ impl Wire {
         }
     }
 
-    /// Lets everybody who is linked talk until nobody has anything to say; how many messages that took.
+    /// Lets all linked replicas exchange messages until none has anything to send. Returns the number of messages.
     pub(crate) fn talk(&mut self) -> usize {
         let mut count = 0;
         loop {
@@ -183,7 +183,7 @@ impl Wire {
     /// Lets a tenth of a second pass without anybody talking.
     pub(crate) fn wait_a_little(&mut self) {
         self.now.mono = self.now.mono.after(Duration::from_millis(100));
-        self.now.unix_ms += 100;
+        self.now.unix_ms.0 += 100;
         for at in 0..self.replicas.len() {
             let now = self.now_at(at);
             self.replicas[at].handle_timeout(now);

@@ -6,7 +6,7 @@ use tallymesh_schemas::entries::{EntryWriter, WireEntry};
 use tallymesh_schemas::message::{
     CacheCompare, CacheContext, CacheEnding, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
 };
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, bounds};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, UnixMs, bounds};
 
 use super::vocabulary::{At, Fingerprint, Key, Number, Row, Rows, Said, State, Which, Who, sound_key};
 use super::{Asked, Driven};
@@ -26,7 +26,7 @@ impl Driven {
             Said::Want { which: Which::Cache, since, more, .. } => {
                 let sums = vec![since.of(u64::MAX); usize::from(more.of(40) as u8)];
                 let (structure, question) = (self.cache.id(), since.of(1 << 20));
-                let after_ms = self.now.unix_ms.saturating_add(more.of(1 << 20));
+                let after_ms = UnixMs(self.now.unix_ms.0.saturating_add(more.of(1 << 20)));
                 self.hand_over(peer, &Message::CacheCompare(CacheCompare { structure, question, after_ms, sums }));
             }
             Said::Own { which: Which::Cache, upto, fingerprint, rows } => {
@@ -65,11 +65,11 @@ impl Driven {
             relay: said.1.is_multiple_of(3),
             partial: said.1 % 7 == 6,
             fingerprint: match fingerprint {
-                Fingerprint::Held => self.cache.fingerprint(0),
+                Fingerprint::Held => self.cache.fingerprint(UnixMs::ZERO),
                 Fingerprint::Any(any) => any,
                 Fingerprint::Absent | Fingerprint::Zero => 0,
             },
-            after_ms: 0,
+            after_ms: UnixMs::ZERO,
         };
         self.hand_over(peer, &Message::CacheReport(report));
     }

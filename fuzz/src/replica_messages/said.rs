@@ -3,7 +3,7 @@
 use tallymesh_engine::Stamp;
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest, Tombstone, Want};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, Version, bounds, key};
+use tallymesh_schemas::{Actor, Incarnation, Kind, NodeName, StructureId, UnixMs, Version, bounds, key};
 
 use super::vocabulary::{At, Entry, Fingerprint, Key, NODES, Rows, Run, Said, State, Which, Who, node, sound_key};
 use super::{Driven, FIRST_RUN};
@@ -68,7 +68,7 @@ impl Driven {
         DigestEntry {
             since: Version(since),
             applied: Version(since.saturating_add(entry.more.of(bounds::VERSION.0))),
-            low_water: Version(entry.floor.of(bounds::VERSION.0)),
+            low_water: Version(entry.low_water.of(bounds::VERSION.0)),
             fingerprint: self.fingerprint(which, &actor, entry.fingerprint).unwrap_or(0),
             age_ms: None,
             actor,
@@ -96,7 +96,7 @@ impl Driven {
             }
             Said::Delta { which, who, at, more, snapshot, fingerprint, rows } => {
                 let actor = self.actor(peer, *who);
-                let [since, known, after, floor] = at.map(|at| self.version(*which, &actor, at));
+                let [since, known, after, low_water] = at.map(|at| self.version(*which, &actor, at));
                 rows_bytes = self.rows(*which, rows, after);
                 Message::Delta(Delta {
                     structure: self.id(*which),
@@ -104,7 +104,7 @@ impl Driven {
                     keys_complete: Version(known.min(after)),
                     after: Version(after),
                     upto: Version(after.saturating_add(more.of(bounds::VERSION.0))),
-                    low_water: Version(floor),
+                    low_water: Version(low_water),
                     snapshot: *snapshot,
                     fingerprint: self.fingerprint(*which, &actor, *fingerprint),
                     rows: &rows_bytes,
@@ -119,7 +119,7 @@ impl Driven {
                 rows_bytes = self.rows(*which, &Rows::Sound(rows.clone()), after);
                 self.announce(peer, *which, &actor, upto);
                 let structure = self.id(*which);
-                let (since, known, floor, snapshot) = (0, 0, 0, false);
+                let (since, known, low_water, snapshot) = (0, 0, 0, false);
                 Message::Delta(Delta {
                     structure,
                     actor,
@@ -127,7 +127,7 @@ impl Driven {
                     keys_complete: Version(known),
                     after: Version(after),
                     upto: Version(upto),
-                    low_water: Version(floor),
+                    low_water: Version(low_water),
                     snapshot,
                     fingerprint,
                     rows: &rows_bytes,
@@ -168,12 +168,12 @@ impl Driven {
         });
         let tombstones = tombstones.iter().map(|(who, until)| {
             let Actor { node, incarnation } = self.actor(peer, *who);
-            let until_ms = self.now.unix_ms.saturating_add(until.of(u64::MAX)).saturating_sub(5);
-            Tombstone { node, from: Incarnation(0), incarnation, until_ms }
+            let until_ms = self.now.unix_ms.0.saturating_add(until.of(u64::MAX)).saturating_sub(5);
+            Tombstone { node, from: Incarnation(0), incarnation, until_ms: UnixMs(until_ms) }
         });
         Message::Digest(Digest {
             incarnation: self.run(*run),
-            clock_ms: 0,
+            clock_ms: UnixMs::ZERO,
             answers: u64::from(*answers),
             complete: *complete,
             structures: structures.collect(),
@@ -196,8 +196,14 @@ impl Driven {
         let (name, kind) = (spec.name.as_str(), structure.kind());
         let structures = vec![StructureDigest { structure: structure.id(), name, kind, entries: vec![entry] }];
         let (incarnation, tombstones) = (actor.incarnation, Vec::new());
-        let digest =
-            Message::Digest(Digest { incarnation, clock_ms: 0, answers: 0, complete: true, structures, tombstones });
+        let digest = Message::Digest(Digest {
+            incarnation,
+            clock_ms: UnixMs::ZERO,
+            answers: 0,
+            complete: true,
+            structures,
+            tombstones,
+        });
         let bytes = postcard::to_stdvec(&digest).expect("messages have known lengths");
         let _ = self.replica.handle_message(self.now, peer, &bytes);
     }

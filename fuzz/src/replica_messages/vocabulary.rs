@@ -79,7 +79,7 @@ pub(super) struct Entry {
     pub(super) who: Who,
     pub(super) since: Number,
     pub(super) more: Number,
-    pub(super) floor: Number,
+    pub(super) low_water: Number,
     pub(super) fingerprint: Fingerprint,
 }
 

@@ -342,7 +342,7 @@ pub enum Unheld {
         node: NodeName,
     },
     /// The other nodes do not receive everything that the asking node counts in an object.
-    Untold {
+    Unsent {
         /// The object.
         object: String,
     },
@@ -369,7 +369,7 @@ pub struct Finding {
     /// The member that holds the copy.
     pub member: NodeName,
     /// The copy's version.
-    pub have: Version,
+    pub applied: Version,
     /// The owner's version.
     pub head: Version,
     /// The error.

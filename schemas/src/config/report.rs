@@ -123,7 +123,7 @@ impl<'a> Report<'a> {
     }
 
     fn locate(&self, Finding { at, message, help }: Finding) -> ConfigError {
-        let at = floor(self.text, at);
+        let at = char_start(self.text, at);
         let line = self.line(at);
         let start = self.lines.get(line - 1).copied().unwrap_or(0);
         let (before, rest) = self.text[start..].split_at(at - start);
@@ -134,7 +134,7 @@ impl<'a> Report<'a> {
 }
 
 /// The start of the character that contains a byte offset.
-pub(super) fn floor(text: &str, at: usize) -> usize {
+pub(super) fn char_start(text: &str, at: usize) -> usize {
     (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 

@@ -6,7 +6,7 @@ use hcl::edit::structure::Body;
 
 use crate::bounds;
 use crate::config::nesting;
-use crate::config::report::{ConfigErrors, Report, floor};
+use crate::config::report::{ConfigErrors, Report, char_start};
 
 const NESTED: &str = "nested too deeply";
 const UNNEST: &str = "no setting needs that: write the value out";
@@ -42,7 +42,7 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Body, ConfigErrors> {
 /// Where the parser stopped, and what it could not read. For the end of the text the parser reports the byte before it and a
 /// column after it. This function reports the end of the last line that is not empty.
 fn place<'a>(text: &'a str, error: &Error) -> (usize, &'a str) {
-    let at = floor(text, error.location().offset());
+    let at = char_start(text, error.location().offset());
     let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     if error.location().offset() + 1 == text.len() && error.location().column() > text[line..].chars().count() {
         return (text.trim_end().len(), "");

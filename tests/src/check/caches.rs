@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tallymesh_engine::{CacheEntry, Stamp};
-use tallymesh_schemas::bounds;
+use tallymesh_schemas::{UnixMs, bounds};
 
 use crate::caches::{SimCache, Written};
 use crate::check::open::Open;
@@ -34,7 +34,7 @@ pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
 }
 
 /// Every node has taken in what each running owner has written, and nodes that have taken in the same hold the same.
-fn contexts(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, u64), say: &mut impl FnMut(String)) {
+fn contexts(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, UnixMs), say: &mut impl FnMut(String)) {
     let ours: BTreeMap<_, _> = sim.cache.seen().into_iter().collect();
     for (_, owner) in running(cluster).filter(|(_, owner)| owner.actor != process.actor) {
         let theirs = &owner.caches[sim.name()];
@@ -47,7 +47,7 @@ fn contexts(cluster: &Cluster, process: &Process, (sim, reader_ms): (&SimCache, 
             say(format!("has {} writes of {}, which has made {head}", has, owner.actor));
         }
         let whole = sim.cache.spec().snapshot;
-        let after_ms = reader_ms + 2 * bounds::MAX_DRIFT.as_millis() as u64;
+        let after_ms = reader_ms.after(bounds::MAX_DRIFT * 2);
         if whole && sim.cache.fingerprint(after_ms) != theirs.cache.fingerprint(after_ms) {
             say(format!("holds other entries than {}: {}", owner.actor, difference(sim, theirs)));
         }
@@ -79,26 +79,26 @@ pub(crate) fn waiting(cluster: &Cluster) -> usize {
 }
 
 /// Whether a cache holds an entry that is too far ahead of a clock.
-fn has_ahead(sim: &SimCache, unix_ms: u64) -> bool {
+fn has_ahead(sim: &SimCache, unix_ms: UnixMs) -> bool {
     sim.cache.held_entries(None, usize::MAX).iter().any(|entry| is_ahead(entry.stamp, unix_ms))
 }
 
-fn is_ahead(stamp: Stamp, unix_ms: u64) -> bool {
-    stamp.unix_ms() > unix_ms + bounds::MAX_DRIFT.as_millis() as u64
+fn is_ahead(stamp: Stamp, unix_ms: UnixMs) -> bool {
+    stamp.unix_ms() > unix_ms.after(bounds::MAX_DRIFT)
 }
 
 fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(String)) {
     let writes = sim.writes.borrow();
     let true_ms = EPOCH_MS + cluster.now().0 / 1000;
-    let ahead = |node: &Node| is_ahead(Stamp::at(node.read_clock(cluster.now()).unix_ms), true_ms);
+    let ahead = |node: &Node| is_ahead(Stamp::at(node.read_clock(cluster.now()).unix_ms), UnixMs(true_ms));
     let ahead: Vec<_> = running(cluster).filter(|(node, _)| ahead(node)).map(|(_, process)| process.run).collect();
     let unix_ms = sim.cache.time(node.read_clock(cluster.now()).unix_ms);
-    let entries = sim.cache.entries(None, usize::MAX, 0);
+    let entries = sim.cache.entries(None, usize::MAX, UnixMs::ZERO);
     let entries: BTreeMap<&[u8], &CacheEntry> = entries.iter().map(|entry| (entry.key.as_slice(), entry)).collect();
     for key in writes.keys(sim.name()) {
         let at = (sim.name().clone(), key.to_vec());
         let seen = running(cluster).filter_map(|(_, process)| process.cache_seen.get(&at));
-        let seen = seen.filter(|stamp| !is_ahead(**stamp, true_ms)).max();
+        let seen = seen.filter(|stamp| !is_ahead(**stamp, UnixMs(true_ms))).max();
         let latest = writes.latest_of_the_living(sim.name(), key, |run| ahead.contains(&run));
         let due = latest.max(seen.copied()).unwrap_or_default();
         let due = writes.taken_back(sim.name(), key).least(due);
@@ -106,19 +106,18 @@ fn reads(cluster: &Cluster, node: &Node, sim: &SimCache, say: &mut impl FnMut(St
             continue;
         }
         let read = entries.get(key);
-        if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms)
-        {
+        if let Some(what) = wrong(sim, writes.of(sim.name(), key), read.copied(), due, unix_ms) {
             say(format!("{}: {what}", key.escape_ascii()));
         }
     }
 }
 
 /// The error in what a key reads, if a write at `due`, or a later one, must be read.
-fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: u64) -> Option<String> {
+fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Stamp, unix_ms: UnixMs) -> Option<String> {
     let bounds = sim.cache.spec().bounds;
     let bounded = bounds.elements.is_some() || bounds.bytes.is_some();
     // An expired entry is kept for a while, but reads do not return it.
-    match read.filter(|entry| entry.expires_ms == 0 || entry.expires_ms > unix_ms) {
+    match read.filter(|entry| entry.expires_ms == UnixMs::ZERO || entry.expires_ms > unix_ms) {
         // If its writer's clock was ahead, the write was republished with an earlier stamp than the acknowledged one.
         Some(entry) => {
             let written = writes.iter().find(|written| written.value.as_deref() == Some(&entry.value[..]))?;
@@ -126,7 +125,7 @@ fn wrong(sim: &SimCache, writes: &[Written], read: Option<&CacheEntry>, due: Sta
         }
         None => {
             let gone = |written: &&Written| {
-                let expired = written.expires_ms != 0 && written.expires_ms <= unix_ms;
+                let expired = written.expires_ms != UnixMs::ZERO && written.expires_ms <= unix_ms;
                 written.stamp >= due && (written.value.is_none() || expired)
             };
             let none = bounded || writes.iter().any(|written| gone(&written)) || due == Stamp::default();

@@ -27,7 +27,7 @@ pub(crate) fn is_reached(cluster: &Cluster) -> bool {
 
 fn look(cluster: &Cluster, most: usize) -> Vec<String> {
     let mut open = Open::new(most);
-    untold(cluster, &mut open);
+    unsent(cluster, &mut open);
     structures(cluster, &mut open);
     keepers::pending(cluster, &mut open);
     keepers::pending_gauges(cluster, &mut open);
@@ -36,7 +36,7 @@ fn look(cluster: &Cluster, most: usize) -> Vec<String> {
 }
 
 /// What a process has counted and not sent yet. Reading it puts it into rows that no other node has.
-fn untold(cluster: &Cluster, open: &mut Open) {
+fn unsent(cluster: &Cluster, open: &mut Open) {
     for (node, process) in running(cluster).filter(|(_, process)| process.leaving.is_none()) {
         for structure in process.replica.structures().iter().filter(|structure| structure.pending() > 0) {
             open.say(|| format!("{} in {}: {} changes wait", node.label, structure.spec().name, structure.pending()));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tallymesh_engine::{Held, Scope, Series, Structure};
-use tallymesh_schemas::{Actor, Kind, StructureName, Version, Window, bounds, key};
+use tallymesh_schemas::{Actor, Kind, StructureName, UnixMs, Version, Window, bounds, key};
 
 use crate::check::open::{Open, compare};
 use crate::check::rows::{Rows, value};
@@ -64,9 +64,8 @@ pub(crate) fn pending(cluster: &Cluster, open: &mut Open) {
 
 /// Whether a node has read its wall clock since that was set back. Until then its windows are those of the wrong clock: it
 /// lacks nothing there, and will lack what others have in the windows of the right one.
-fn has_turned(series: &Series, unix_ms: u64) -> bool {
-    let drift = u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap_or(u64::MAX);
-    series.current() <= series.spec().window_at(unix_ms.saturating_add(drift))
+fn has_turned(series: &Series, unix_ms: UnixMs) -> bool {
+    series.current() <= series.spec().window_at(unix_ms.after(bounds::MAX_DRIFT))
 }
 
 /// Lists the differences between the gauge caches of the cluster and the ledger: each is a window that does not end.
@@ -139,9 +138,9 @@ fn copies(cluster: &Cluster, keepers: &[Keeper<'_>], keeper: &Keeper<'_>, say: &
     // A link delivers in order, and the tombstone comes first. In this simulation a message can be lost on a link that stays
     // up. Then the process sends it again, unless it has ended by then, and in that case no running node knows of it.
     let lost = ["message lost", "message cut off"].iter().any(|mark| cluster.trace.marked(mark) > 0);
-    let untold = |run| lost && truth.is_over(run);
+    let unsent = |run| lost && truth.is_over(run);
     for actor in ours.iter().filter(|(_, held)| held.rows > 0).map(|(actor, _)| actor) {
-        if truth.run_of(actor).is_some_and(|run| !runs.insert(run) && !untold(run)) {
+        if truth.run_of(actor).is_some_and(|run| !runs.insert(run) && !unsent(run)) {
             say(format!("counts {actor} beside another run of the same process"));
         }
     }

@@ -49,14 +49,14 @@ pub(crate) fn after_delta(
         return Ok(());
     };
     let seen = process.seen.0.entry(part).or_default();
-    if held.applied < seen.have && truth.has_later_run(actor) {
+    if held.applied < seen.applied && truth.has_later_run(actor) {
         // The node dropped its rows when it learned of a later run. They return because the owner says that it is in this run.
         *seen = SeenPart::default();
     }
-    if held.applied < seen.have {
-        return Err(format!("{name}: of {actor} it knew up to {}, now {}", seen.have, held.applied));
+    if held.applied < seen.applied {
+        return Err(format!("{name}: of {actor} it knew up to {}, now {}", seen.applied, held.applied));
     }
-    let known = std::mem::replace(&mut seen.have, held.applied);
+    let known = std::mem::replace(&mut seen.applied, held.applied);
     let contested = truth.contested(actor);
     let history = truth.history(actor, name)?;
     if contested {

@@ -8,7 +8,7 @@ use tallymesh_schemas::{Actor, StructureId, Version};
 /// What a replica was seen to hold of one actor. None of it may go back.
 #[derive(Debug, Default)]
 pub(crate) struct SeenPart {
-    pub(crate) have: Version,
+    pub(crate) applied: Version,
     pub(crate) rows: BTreeMap<Vec<u8>, SeenRow>,
     /// How often it was checked.
     pub(crate) looks: u64,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{OnDead, bounds};
+use tallymesh_schemas::{OnDead, UnixMs, bounds};
 
 use crate::caches::look;
 use crate::check::caches::waiting;
@@ -109,7 +109,7 @@ fn windows_time(cluster: &Cluster, d: Duration) -> Duration {
         let slowest = running().map(|(node, _)| node.read_clock(cluster.now()).unix_ms).min().unwrap_or_default();
         // If a clock is ahead of its wall clock, its windows take twice as long to age out.
         let aged_out = 2 * u64::from(spec.windows + 1) * spec.interval_ms();
-        Duration::from_millis(last.saturating_sub(slowest).min(aged_out)) + d * 6
+        Duration::from_millis(last.saturating_sub(slowest.0).min(aged_out)) + d * 6
     });
     waits.max().unwrap_or_default()
 }
@@ -208,8 +208,8 @@ const SKEW: Duration = Duration::from_secs(30);
 fn behind(cluster: &Cluster) -> Duration {
     let running = cluster.nodes.iter().filter(|node| node.process.is_some());
     let clocks = || running.clone().map(|node| node.read_clock(cluster.now()).unix_ms);
-    let latest = clocks().chain([EPOCH_MS + cluster.now().0 / 1000]).max().unwrap_or_default();
-    Duration::from_millis(latest.saturating_sub(clocks().min().unwrap_or(latest)))
+    let latest = clocks().chain([UnixMs(EPOCH_MS + cluster.now().0 / 1000)]).max().unwrap_or_default();
+    latest.since(clocks().min().unwrap_or(latest))
 }
 
 fn config_digests(cluster: &Cluster) -> Duration {

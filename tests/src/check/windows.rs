@@ -71,11 +71,11 @@ pub(crate) fn window(
 /// What a node was seen to hold of an actor in a window may not be lost while the window exists, unless the actor is void.
 pub(crate) fn lasts(process: &Process, truth: &Truth, window: &Structure) -> Result<(), String> {
     let held = window.held();
-    for ((_, actor), SeenPart { have, .. }) in process.seen.parts_of(window.id()) {
+    for ((_, actor), SeenPart { applied, .. }) in process.seen.parts_of(window.id()) {
         let has = held.iter().find(|held| held.actor == *actor).map_or(Version::ZERO, |held| held.applied);
-        if has < *have && !truth.may_be_void(actor) {
+        if has < *applied && !truth.may_be_void(actor) {
             let name = &window.spec().name;
-            return Err(format!("{name}: of {actor} it knew up to {have}, now {has}, and the window still lasts"));
+            return Err(format!("{name}: of {actor} it knew up to {applied}, now {has}, and the window still lasts"));
         }
     }
     Ok(())

@@ -223,7 +223,7 @@ impl Cluster {
     pub(super) fn renew(&mut self, n: usize) {
         let now = self.nodes[n].read_clock(self.now);
         let Some(process) = self.nodes[n].process.as_mut() else { return };
-        process.replica.renew(now, tallymesh_schemas::Incarnation(now.unix_ms)).expect("runs do not end here");
+        process.replica.renew(now, tallymesh_schemas::Incarnation(now.unix_ms.0)).expect("runs do not end here");
         self.trace.mark("renew");
         self.pump(n);
     }

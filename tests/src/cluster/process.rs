@@ -45,7 +45,8 @@ fn take_back(replica: &mut Replica, saved: &Saved, now: Now) -> Result<(), Strin
         }
     }
     for saved in saved.caches() {
-        let Some(cache) = replica.caches().into_iter().find(|cache| cache.spec().name.as_str() == saved.shape.name) else {
+        let Some(cache) = replica.caches().into_iter().find(|cache| cache.spec().name.as_str() == saved.shape.name)
+        else {
             continue;
         };
         let held = cache.held_entries(None, usize::MAX).into_iter().map(|entry| entry.key);
@@ -74,7 +75,7 @@ impl Cluster {
         let saved = self.save_every.and(node.disk.saved()).cloned();
         let wall = node.clock.read(self.now).unix_ms;
         let next = |saved: &Saved| next_run(&saved.facts, wall).expect("runs do not end here");
-        let later = || saved.as_ref().map_or(Incarnation(wall), next);
+        let later = || saved.as_ref().map_or(Incarnation(wall.0), next);
         let incarnation = incarnation.unwrap_or_else(later);
         let config = Config { seed, ..self.config.clone() };
         let mut replica = Replica::new(config, node.name.clone(), incarnation);

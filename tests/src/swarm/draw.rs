@@ -187,14 +187,12 @@ fn draw_gauges(seed: u64) -> Vec<GaugeCacheSpec> {
     if !random.chance(2500) {
         return Vec::new();
     }
-    let gauge = GaugeCacheSpec::new("attempts").unwrap_or_else(|error| unreachable!("{error}"));
-    vec![GaugeCacheSpec {
-        ttl: *random.pick(&[0, 0, 700, 3000].map(Duration::from_millis)),
-        max_elements: *random.pick(&[None, None, NonZeroU64::new(1), NonZeroU64::new(5)]),
-        max_delay: *random.pick(&[1, 10, 100, 400].map(Duration::from_millis)),
-        max_pending: *random.pick(&[1, 3, 4096]),
-        ..gauge
-    }]
+    let mut gauge = GaugeCacheSpec::new("attempts").unwrap_or_else(|error| unreachable!("{error}"));
+    gauge.ttl = *random.pick(&[0, 0, 700, 3000].map(Duration::from_millis));
+    gauge.max_elements = *random.pick(&[None, None, NonZeroU64::new(1), NonZeroU64::new(5)]);
+    gauge.max_delay = *random.pick(&[1, 10, 100, 400].map(Duration::from_millis));
+    gauge.max_pending = *random.pick(&[1, 3, 4096]);
+    vec![gauge]
 }
 
 /// Draws how often nodes save, in one of four runs, and the faults of their disks.

@@ -76,7 +76,7 @@ fn what_is_sans_io_has_no_runtime_and_no_network() {
 
 /// A program that only counts builds no database, no parser and no admin socket.
 #[test]
-fn who_only_counts_builds_only_what_counts() {
+fn a_program_that_only_counts_builds_no_other_parts() {
     let with = |features: &[&str]| {
         let output = Command::new(env!("CARGO"))
             .args(["tree", "-e", "normal", "--prefix", "none", "--format", "{lib}", "-p", "tallymesh", "--offline"])

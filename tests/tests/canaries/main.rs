@@ -28,7 +28,7 @@ use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
 use tallymesh_harness::swarm::{Detail, draw, run};
 use tallymesh_harness::{Builder, Failure, Fault, Limits, Timing, address, quick_config, series, spec};
 use tallymesh_schemas::{
-    Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec,
+    Class, Incarnation, Kind, NodeName, OnDead, SeriesName, SeriesSpec, Strength, StructureSpec, ThrottleSpec, UnixMs,
 };
 
 /// Seeds that a canary may survive.
@@ -47,7 +47,7 @@ fn addition_in_between() -> Option<String> {
         noted.set(true);
     });
     for second in 1..5 {
-        replica.handle_timeout(Now { mono: Time(second * 1_000_000), unix_ms: 1 });
+        replica.handle_timeout(Now { mono: Time(second * 1_000_000), unix_ms: UnixMs(1) });
     }
     assert!(ran.get(), "nothing came in between");
     let rows = structure.rows_of(replica.actor());
@@ -122,13 +122,13 @@ fn keepers(names: &[&str]) -> Wire {
     let mut wire = Wire::new(names);
     (0..names.len()).for_each(|at| keep(&mut wire, at));
     (1..names.len()).for_each(|at| wire.up(0, at));
-    wire.run(12 - wire.now.unix_ms / 1000 % 10);
+    wire.run(12 - wire.now.unix_ms.0 / 1000 % 10);
     wire
 }
 
 fn keep(wire: &mut Wire, at: usize) {
-    let spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, 10, 3);
-    let spec = SeriesSpec { max_delay: Duration::ZERO, ..spec };
+    let mut spec = SeriesSpec::new(SeriesName::new("logins").unwrap(), Kind::GaugeTable, 10, 3);
+    spec.max_delay = Duration::ZERO;
     let now = wire.now;
     wire.replicas[at].replicate_series(now, spec, Arc::new(|| ())).unwrap();
 }
@@ -366,7 +366,7 @@ fn caught() -> Option<(String, String)> {
 
 #[test]
 fn every_broken_rule_is_noticed() {
-    // Whatever a broken engine panics with is told in the table.
+    // The table contains the message with which a broken engine panics.
     std::panic::set_hook(Box::new(|_| ()));
     let left = Mutex::new(ALL.to_vec());
     let table = Mutex::new(Vec::<(Canary, Option<(String, String)>)>::new());

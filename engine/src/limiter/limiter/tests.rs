@@ -1,6 +1,6 @@
 //! One founder in virtual time.
 
-use tallymesh_schemas::{Class, Incarnation, StructureName, StructureSpec};
+use tallymesh_schemas::{Class, Incarnation, StructureName, StructureSpec, UnixMs};
 
 use super::*;
 use crate::replica::{Config, Replica};
@@ -34,7 +34,7 @@ impl Alone {
         let end = self.now.after(time);
         while self.now < end {
             self.now = self.now.after(Duration::from_millis(100));
-            let now = Now { mono: self.now, unix_ms: self.now.0 / 1000 };
+            let now = Now { mono: self.now, unix_ms: UnixMs(self.now.0 / 1000) };
             self.limiter.handle_timeout(now, Reach::ALONE, &[]);
             self.replica.handle_changes(now);
             self.replica.handle_timeout(now);

@@ -6,7 +6,7 @@ mod upkeep;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport};
-use tallymesh_schemas::{Actor, NodeName, StructureId};
+use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs};
 
 use crate::cache::exchange::{Exchange, Writers};
 use crate::cache::handle::Cache;
@@ -27,7 +27,7 @@ pub(crate) struct Caches {
     due: BTreeMap<NodeName, BTreeSet<StructureId>>,
     are_saved: bool,
     /// What the wall clock showed at the last input, in milliseconds since 1970.
-    pub(crate) unix_ms: u64,
+    pub(crate) unix_ms: UnixMs,
 }
 
 /// A cache and the replica's state for it.

@@ -1,5 +1,6 @@
 //! The saved state of the caches.
 
+use tallymesh_schemas::UnixMs;
 use tallymesh_schemas::message::CacheContext;
 use tallymesh_schemas::rows::{RowReader, RowState};
 use tallymesh_schemas::saved::{CacheContexts, Change, Head, SavedEntry, Shape};
@@ -133,11 +134,11 @@ impl Replica {
             let Ok(Some(row)) = reader.next_row() else { return };
             match row.state {
                 RowState::Content { key: Some(key), stamp, expires_ms, value } => {
-                    map.take_in(key, Stamp(stamp), (&head.actor, version.0), (expires_ms, Some(value)));
+                    map.take_in(key, Stamp(stamp), (&head.actor, version.0), (UnixMs(expires_ms), Some(value)));
                 }
                 // A row without value is a removal, or a write that another row superseded.
                 RowState::Live { key: Some(key), added, removed: 0 } => {
-                    map.take_in(key, Stamp(added), (&head.actor, version.0), (0, None));
+                    map.take_in(key, Stamp(added), (&head.actor, version.0), (UnixMs::ZERO, None));
                 }
                 _ => {}
             }

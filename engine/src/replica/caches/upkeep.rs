@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tallymesh_schemas::bound::Bound;
-use tallymesh_schemas::{Actor, NodeName, StructureId, bounds};
+use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs, bounds};
 
 use crate::cache::collect::Round;
 use crate::cache::context::Context;
@@ -28,8 +28,8 @@ impl Replica {
     /// Expires entries, collects removals, and writes again what was written ahead of the clock.
     pub(crate) fn keep_caches(&mut self, now: Now) {
         let Self { caches, runs, peers, config, .. } = self;
-        // With only two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
-        let is_certain = peers.clocks.agree(now, bounds::MAX_DRIFT);
+        // With one or two clocks, this node's own may be the wrong one: a stamp that lies in its future may be of the present.
+        let is_certain = peers.clocks.is_certain(now, bounds::MAX_DRIFT);
         let expiry_ms = peers.clocks.expiry_ms(now);
         let known = Known { runs, peers };
         let mut changed = Vec::new();
@@ -118,7 +118,7 @@ impl Replica {
     }
 
     /// Sets the time of the cluster for all caches.
-    pub(crate) fn set_lead_of_caches(&mut self, lead: u64, upto: u64) {
+    pub(crate) fn set_lead_of_caches(&mut self, lead: Duration, upto: UnixMs) {
         self.caches.iter().for_each(|(_, held)| held.cache.set_lead(lead, upto));
     }
 }

@@ -1,13 +1,13 @@
 //! Readings of the clocks of the peers.
 
-use tallymesh_schemas::NodeName;
+use tallymesh_schemas::{NodeName, UnixMs};
 
-use crate::time::{Now, Time, millis};
+use crate::time::{Now, Time};
 
 /// The last reading of a peer's clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
-    pub(crate) unix_ms: u64,
+    pub(crate) unix_ms: UnixMs,
     pub(crate) at: Time,
     /// How far it was ahead of this node's wall clock.
     pub(crate) ahead_ms: i64,
@@ -29,12 +29,12 @@ pub struct PeerClock {
 /// The last known time of the cluster, and when it was determined.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClusterTime {
-    pub(crate) unix_ms: u64,
+    pub(crate) unix_ms: UnixMs,
     pub(crate) at: Time,
 }
 
 impl Reading {
-    pub(crate) fn now(&self, now: Now) -> u64 {
-        self.unix_ms.saturating_add(millis(now.mono.since(self.at)))
+    pub(crate) fn now(&self, now: Now) -> UnixMs {
+        self.unix_ms.after(now.mono.since(self.at))
     }
 }

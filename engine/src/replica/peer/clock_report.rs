@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, SeriesSpec, bounds};
+use tallymesh_schemas::{NodeName, SeriesSpec, UnixMs, bounds};
 
 use crate::replica::Replica;
 use crate::replica::peer::clock::PeerClock;
 use crate::replica::peer::clocks::ClockChange;
 use crate::replica::report::Event;
-use crate::time::{Now, millis};
+use crate::time::Now;
 
 /// This node determines the cluster's time more often than that: at each sweep.
 const LOOK: Duration = Duration::from_secs(2);
@@ -31,11 +31,11 @@ impl Replica {
 
     /// How far this node's window clock is ahead of its wall clock, because the wall clock has gone back a little.
     pub fn windows_ahead(&self, now: Now) -> Duration {
-        Duration::from_millis(self.windows.clock.unix_ms().saturating_sub(now.unix_ms))
+        self.windows.clock.unix_ms().since(now.unix_ms)
     }
 
     /// Records a peer's clock reading, and reports a clock that is off, once.
-    pub(crate) fn compare_clocks(&mut self, now: Now, peer: &NodeName, unix_ms: u64) {
+    pub(crate) fn compare_clocks(&mut self, now: Now, peer: &NodeName, unix_ms: UnixMs) {
         self.read_clock(now);
         if !self.peers.is_linked(peer) {
             return;
@@ -57,7 +57,7 @@ impl Replica {
     pub(crate) fn follow_clocks(&mut self, now: Now) {
         self.peers.clocks.update(now);
         let cluster_ms = self.peers.clocks.cluster_ms(now);
-        let (lead, upto) = (cluster_ms.saturating_sub(now.unix_ms), cluster_ms.saturating_add(millis(LOOK)));
+        let (lead, upto) = (cluster_ms.since(now.unix_ms), cluster_ms.after(LOOK));
         self.set_lead_of_caches(lead, upto);
     }
 }

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_schemas::{NodeName, UnixMs, bounds};
 
 use crate::replica::peer::clock::{ClusterTime, PeerClock, Reading};
-use crate::time::{Now, Time, millis};
+use crate::time::Now;
 
 /// After so many digest intervals a reading is stale: the cluster's time does not use it.
 const STALE: u32 = 10;
@@ -33,8 +33,9 @@ pub(crate) struct Clocks {
     stale: Duration,
     /// The time that most of the known clocks show.
     cluster_time: Option<ClusterTime>,
-    /// The time of the last reading of a peer's clock, or else the first time that was known.
-    heard_at: Option<Time>,
+    /// The last moment at which something spoke for or against this node's wall clock: its first use, a reading of a peer's
+    /// clock, or a step of the wall clock.
+    tested: Option<Now>,
 }
 
 /// The change that a reading of a clock shows.
@@ -57,7 +58,7 @@ pub(crate) enum ClockChange {
 impl Clocks {
     pub(crate) fn new(digest_interval: Duration) -> Self {
         let stale = digest_interval.saturating_mul(STALE);
-        Self { readings: BTreeMap::new(), stale, cluster_time: None, heard_at: None }
+        Self { readings: BTreeMap::new(), stale, cluster_time: None, tested: None }
     }
 
     /// The link to a peer is down or new: its earlier reading does not count any more.
@@ -76,14 +77,14 @@ impl Clocks {
     }
 
     /// Records a reading of a peer's clock. The clock is off if it differs by more than `bound`.
-    pub(crate) fn read(&mut self, now: Now, peer: &NodeName, unix_ms: u64, bound: Option<Duration>) -> ClockChange {
+    pub(crate) fn read(&mut self, now: Now, peer: &NodeName, unix_ms: UnixMs, bound: Option<Duration>) -> ClockChange {
         let ahead = unix_ms > now.unix_ms;
-        let by = Duration::from_millis(unix_ms.abs_diff(now.unix_ms));
+        let by = unix_ms.distance(now.unix_ms);
         let off = bound.is_some_and(|bound| by > bound);
         let before = self.readings.get(peer).map_or(0, |reading| reading.beyond);
         let beyond = if off { before.saturating_add(1) } else { 0 };
-        let ahead_ms = difference(unix_ms, now.unix_ms);
-        self.heard_at = Some(now.mono);
+        let ahead_ms = difference(unix_ms.0, now.unix_ms.0);
+        self.tested = Some(now);
         self.readings.insert(peer.clone(), Reading { unix_ms, at: now.mono, ahead_ms, beyond });
         match beyond {
             OFF => ClockChange::Off { by, ahead },
@@ -105,48 +106,66 @@ impl Clocks {
     }
 
     /// The current times of all clocks with a fresh reading, including this node's own, in order.
-    fn fresh(&self, now: Now) -> Vec<u64> {
+    fn fresh(&self, now: Now) -> Vec<UnixMs> {
         let fresh = self.readings.values().filter(|reading| now.mono.since(reading.at) <= self.stale);
-        let mut clocks: Vec<u64> = fresh.map(|reading| reading.now(now)).chain([now.unix_ms]).collect();
+        let mut clocks: Vec<UnixMs> = fresh.map(|reading| reading.now(now)).chain([now.unix_ms]).collect();
         clocks.sort_unstable();
         clocks
     }
 
-    /// The value of [`Clocks::cluster_ms`], unless two clocks disagree and no third one decides.
-    pub(crate) fn certain_ms(&self, now: Now) -> Option<u64> {
-        self.agree(now, FOLLOW).then(|| self.cluster_ms(now))
+    /// The value of [`Clocks::cluster_ms`], if it is certain.
+    pub(crate) fn certain_ms(&mut self, now: Now) -> Option<UnixMs> {
+        self.is_certain(now, FOLLOW).then(|| self.cluster_ms(now))
     }
 
     /// The time that decides when cache entries and tombstones expire: the cluster's time, or the earliest clock if two
-    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. While this node
-    /// knows no other clock, nothing expires until a minute after its start or after the last reading of another clock: the
-    /// result is 0.
-    pub(crate) fn expiry_ms(&mut self, now: Now) -> u64 {
-        let heard_at = *self.heard_at.get_or_insert(now.mono);
-        let clocks = self.fresh(now);
-        let alone = clocks.len() < 2 && self.cluster_time.is_none();
-        if alone && now.mono.since(heard_at) <= bounds::MAX_DRIFT {
-            return 0;
+    /// disagree and no third one decides. A clock that is ahead for a moment must not expire live entries. So nothing expires
+    /// while this node knows only its own clock and cannot trust it: the result is 0.
+    pub(crate) fn expiry_ms(&mut self, now: Now) -> UnixMs {
+        if self.is_untested(now) {
+            return UnixMs::ZERO;
         }
+        let clocks = self.fresh(now);
         match clocks.first() {
-            Some(earliest) if !self.agree(now, bounds::MAX_DRIFT) => *earliest,
+            Some(earliest) if !agree(&clocks, bounds::MAX_DRIFT) => *earliest,
             _ => self.cluster_ms(now),
         }
     }
 
-    /// Whether there are enough clocks for a majority, or the known clocks differ by no more than `within`.
-    pub(crate) fn agree(&self, now: Now, within: Duration) -> bool {
-        let clocks = self.fresh(now);
-        let spread = clocks.last().zip(clocks.first()).map_or(0, |(last, first)| last - first);
-        clocks.len() >= MAJORITY || Duration::from_millis(spread) <= within
+    /// Whether the value of [`Clocks::cluster_ms`] is certain: there are enough clocks for a majority, or the known clocks
+    /// differ by no more than `within`, and this node's own clock is not the only one that it can compare with nothing.
+    pub(crate) fn is_certain(&mut self, now: Now, within: Duration) -> bool {
+        !self.is_untested(now) && agree(&self.fresh(now), within)
+    }
+
+    /// Whether this node knows only its own clock, and has known it for less than a minute since its start, the last reading
+    /// of another clock, or a step of its wall clock. Such a clock may be wrong for a moment.
+    fn is_untested(&mut self, now: Now) -> bool {
+        let tested = *self.tested.get_or_insert(now);
+        let expected = tested.unix_ms.after(now.mono.since(tested.mono));
+        if now.unix_ms.distance(expected) > bounds::MAX_DRIFT {
+            self.tested = Some(now);
+            return self.is_alone(now);
+        }
+        self.is_alone(now) && now.mono.since(tested.mono) <= bounds::MAX_DRIFT
+    }
+
+    fn is_alone(&self, now: Now) -> bool {
+        self.fresh(now).len() < 2 && self.cluster_time.is_none()
     }
 
     /// The wall clock, or the cluster's time if the wall clock is far off it.
-    pub(crate) fn cluster_ms(&self, now: Now) -> u64 {
-        let known = self.cluster_time.map(|time| time.unix_ms.saturating_add(millis(now.mono.since(time.at))));
-        let off = |time: &u64| Duration::from_millis(time.abs_diff(now.unix_ms)) > FOLLOW;
+    pub(crate) fn cluster_ms(&self, now: Now) -> UnixMs {
+        let known = self.cluster_time.map(|time| time.unix_ms.after(now.mono.since(time.at)));
+        let off = |time: &UnixMs| time.distance(now.unix_ms) > FOLLOW;
         known.filter(off).unwrap_or(now.unix_ms)
     }
+}
+
+/// Whether there are enough clocks for a majority, or clocks in order differ by no more than `within`.
+fn agree(clocks: &[UnixMs], within: Duration) -> bool {
+    let spread = clocks.last().zip(clocks.first()).map_or(Duration::ZERO, |(last, first)| last.since(*first));
+    clocks.len() >= MAJORITY || spread <= within
 }
 
 fn difference(theirs: u64, ours: u64) -> i64 {

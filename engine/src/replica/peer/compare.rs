@@ -3,7 +3,7 @@
 use tallymesh_schemas::Version;
 use tallymesh_schemas::message::DigestEntry;
 
-use crate::canary::{self, Canary};
+use crate::counter::join::owners_fingerprint_is_compared;
 use crate::counter::sync::Progress;
 use crate::replica::stream::StreamId;
 
@@ -13,7 +13,7 @@ pub(crate) struct Comparison<'a> {
     pub(crate) part: StreamId,
     pub(crate) entry: &'a DigestEntry,
     /// This node's copy.
-    pub(crate) have: Progress,
+    pub(crate) progress: Progress,
     /// The peer is the owner, and is in this run.
     pub(crate) from_owner: bool,
     /// The owner is in this run and has a link to this node.
@@ -38,12 +38,12 @@ pub(crate) enum Position {
 impl Comparison<'_> {
     /// This node's copy in relation to the peer's.
     pub(crate) fn position(&self) -> Position {
-        let Self { entry, have, .. } = self;
-        if entry.applied <= have.have {
+        let Self { entry, progress, .. } = self;
+        if entry.applied <= progress.applied {
             return Position::Level;
         }
-        let follows = have.have == have.since || entry.low_water <= have.have.max(have.floor);
-        let helps = entry.since <= if follows { have.have } else { have.since };
+        let follows = progress.applied == progress.since || entry.low_water <= progress.applied.max(progress.low_water);
+        let helps = entry.since <= if follows { progress.applied } else { progress.since };
         match helps {
             true => Position::Behind,
             false if self.owner_linked || self.ended => Position::OutOfReach,
@@ -53,12 +53,14 @@ impl Comparison<'_> {
 
     /// Whether both copies have the same version and the same rows.
     pub(crate) fn is_same(&self) -> bool {
-        (self.entry.applied, self.entry.fingerprint) == (self.have.have, self.have.fingerprint)
+        (self.entry.applied, self.entry.fingerprint) == (self.progress.applied, self.progress.fingerprint)
     }
 
     /// Whether both copies are whole and have the same version, so that they should have the same rows.
     fn is_whole(&self) -> bool {
-        self.entry.applied == self.have.have && self.entry.since == Version::ZERO && self.have.since == Version::ZERO
+        self.entry.applied == self.progress.applied
+            && self.entry.since == Version::ZERO
+            && self.progress.since == Version::ZERO
     }
 
     /// Whether the owner states the fingerprint of this node's version.
@@ -70,9 +72,4 @@ impl Comparison<'_> {
     pub(crate) fn differs_without_owner(&self) -> bool {
         !self.owner_linked && self.is_whole() && !self.is_same()
     }
-}
-
-/// Whether this node compares its copy with the fingerprint that the owner states (I3).
-fn owners_fingerprint_is_compared() -> bool {
-    !canary::broken(Canary::FingerprintUnchecked)
 }

@@ -7,7 +7,7 @@ use tallymesh_schemas::{Actor, NodeName, Version};
 use crate::replica::Replica;
 use crate::replica::report::Event;
 use crate::replica::runs::life::RunStatus;
-use crate::time::{Now, millis};
+use crate::time::Now;
 
 impl Replica {
     /// Compares a peer's digest with the state of this node.
@@ -47,8 +47,7 @@ impl Replica {
 
     /// Takes a peer's tombstones, which last at most twice as long as this node's own ones.
     fn take_tombstones(&mut self, now: Now, peer: &NodeName, tombstones: &[Tombstone]) {
-        let longest = millis(self.config.tombstone_life).saturating_mul(2);
-        let longest = self.peers.clocks.cluster_ms(now).saturating_add(longest);
+        let longest = self.peers.clocks.cluster_ms(now).after(self.config.tombstone_life.saturating_mul(2));
         for tombstone in tombstones {
             let until_ms = tombstone.until_ms.min(longest);
             self.add_tombstone(now, Tombstone { until_ms, ..tombstone.clone() }, peer.clone());
@@ -97,7 +96,7 @@ impl Replica {
     fn confirm(&mut self, now: Now, owner: &Actor) {
         let Some(link) = self.peers.links.get(&owner.node) else { return };
         for (id, held) in &self.structures {
-            let head = link.said_have(*id, owner);
+            let head = link.peer_applied(*id, owner);
             held.structure.confirm(owner, head, now.mono);
         }
     }

@@ -57,7 +57,7 @@ impl Replica {
         let part = (id, entry.actor.clone());
         let held = self.structures.get(&id)?;
         let new = held.structure.admit(&entry.actor, if held.joining { entry.applied } else { Version::ZERO });
-        let Some(have) = held.structure.progress(&entry.actor) else {
+        let Some(progress) = held.structure.progress(&entry.actor) else {
             self.output.note_unheld_run(part);
             return None;
         };
@@ -77,7 +77,7 @@ impl Replica {
         let from_owner = current && owner == peer;
         let owner_linked = from_owner || (current && self.peers.is_linked(owner));
         let ended = !current || self.runs.is_gone(owner);
-        Some(Comparison { part, entry, have, from_owner, owner_linked, ended })
+        Some(Comparison { part, entry, progress, from_owner, owner_linked, ended })
     }
 
     fn handle_comparison(&mut self, now: Now, peer: &NodeName, answers: u64, seen: &Comparison<'_>) {
@@ -90,32 +90,32 @@ impl Replica {
         }
         if position == Position::Level {
             self.note_level(now, seen);
-            self.find_parent(peer, &seen.part, &seen.have);
+            self.find_parent(peer, &seen.part, &seen.progress);
             self.compare_rows(peer, answers, seen);
         }
     }
 
     /// The peer has rows that are missing here.
     fn note_behind(&mut self, now: Now, peer: &NodeName, position: Position, seen: &Comparison<'_>) {
-        let Comparison { part, entry, have, .. } = seen;
+        let Comparison { part, entry, progress, .. } = seen;
         let Some(link) = self.peers.links.get_mut(peer) else { return };
-        let behind = Behind { noticed: now.mono, progress: *have, target: entry.applied, tries: 0 };
+        let behind = Behind { noticed: now.mono, progress: *progress, target: entry.applied, tries: 0 };
         let known = link.behind.contains_key(part);
         link.behind.entry(part.clone()).or_insert(behind).target = entry.applied;
         // If the owner or the parent already sends these rows, this node does not ask. Otherwise it asks the peer, if the peer
         // can help. If the peer cannot, `chase` asks it later, and the peer then fetches the earlier rows itself.
         let fed = seen.owner_linked || (self.needs_parent(&part.1) && self.relay.parent(part).is_some());
         if !known && !fed && position == Position::Behind {
-            self.want(peer, part, Request::Rows { since: have.since, after: have.have });
+            self.want(peer, part, Request::Rows { since: progress.since, after: progress.applied });
         }
     }
 
     /// The peer has no rows that are missing here.
     fn note_level(&mut self, now: Now, seen: &Comparison<'_>) {
-        let Comparison { part, entry, have, .. } = seen;
+        let Comparison { part, entry, progress, .. } = seen;
         let Some(held) = self.structures.get(&part.0) else { return };
-        let stuck = seen.ended && have.staging.is_some();
-        if stuck && !self.peers.links.values().any(|link| link.said_have(part.0, &part.1) > have.have) {
+        let stuck = seen.ended && progress.staging.is_some();
+        if stuck && !self.peers.links.values().any(|link| link.peer_applied(part.0, &part.1) > progress.applied) {
             held.structure.give_up_snapshot(&part.1);
         }
         if let Some(age) = entry.age_ms.filter(|_| !seen.from_owner) {
@@ -128,7 +128,7 @@ impl Replica {
     /// below the owner's head, and no peer will send more. Case 2: a run that was begun twice, and only nodes linked to its
     /// owner learn from it which rows are right.
     fn compare_rows(&mut self, peer: &NodeName, answers: u64, seen: &Comparison<'_>) {
-        let Comparison { part, entry, have, .. } = seen;
+        let Comparison { part, entry, progress, .. } = seen;
         let Some(held) = self.structures.get(&part.0) else { return };
         if seen.is_stated_by_owner() {
             if !seen.is_same() {
@@ -144,7 +144,7 @@ impl Replica {
             return;
         }
         let compared = link.compared.entry(part.clone()).or_default();
-        if !compared.asks((have.fingerprint, entry.fingerprint)) {
+        if !compared.asks((progress.fingerprint, entry.fingerprint)) {
             return;
         }
         if seen.ended {

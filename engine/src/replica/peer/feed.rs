@@ -37,22 +37,22 @@ impl Replica {
         let part = (want.structure, want.actor.clone());
         // The peer may know of retirements beyond its applied version. If the low-water mark has risen since, the peer rejects
         // the delta.
-        let floor = self
+        let low_water = self
             .peers
             .links
             .get(peer)
             .and_then(|link| link.peer_progress.get(&part))
             .map_or(Version::ZERO, |said| said.low_water);
         let wanted = Start { cursor: want.after, snapshot: want.snapshot };
-        let start = held.structure.start(&want.actor, want.since, floor, wanted);
+        let start = held.structure.start(&want.actor, want.since, low_water, wanted);
         // This node records nothing for actors that it does not hold: a peer may ask for runs that do not exist.
-        let Some(have) = held.structure.progress(&want.actor).map(|have| have.have) else { return };
+        let Some(applied) = held.structure.progress(&want.actor).map(|progress| progress.applied) else { return };
         let Some(link) = self.peers.links.get_mut(peer) else { return };
         if let Some(start) = start {
             link.feed(part.clone(), Feed::new(want.since, start));
         }
         if part.1 != self.runs.actor {
-            self.break_cycle(peer, want, have);
+            self.break_cycle(peer, want, applied);
             if start.is_some() { self.relay.note_forwarded(part) } else { self.relay.note_wanted_history(part) }
         }
     }

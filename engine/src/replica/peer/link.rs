@@ -296,7 +296,7 @@ impl Link {
     }
 
     /// The applied version that the peer reports.
-    pub(crate) fn said_have(&self, id: StructureId, actor: &Actor) -> Version {
+    pub(crate) fn peer_applied(&self, id: StructureId, actor: &Actor) -> Version {
         self.peer_progress.get(&(id, actor.clone())).map_or(Version::ZERO, |said| said.applied)
     }
 

@@ -99,7 +99,7 @@ impl Peers {
 
     /// The version of an actor's rows that its peers have applied, at least; the peers without a link have applied none.
     pub(crate) fn acked<'a>(&self, peers: impl Iterator<Item = &'a NodeName>, id: StructureId, of: &Actor) -> Version {
-        let acks = peers.map(|name| self.links.get(name).map_or(Version::ZERO, |link| link.said_have(id, of)));
+        let acks = peers.map(|name| self.links.get(name).map_or(Version::ZERO, |link| link.peer_applied(id, of)));
         acks.min().unwrap_or(Version::MAX)
     }
 

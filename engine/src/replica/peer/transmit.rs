@@ -3,7 +3,7 @@
 use std::ops::Bound as End;
 
 use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, Prune, StructureDigest};
-use tallymesh_schemas::{Actor, StructureId, bounds};
+use tallymesh_schemas::{Actor, StructureId, UnixMs, bounds};
 
 use crate::canary::{self, Canary};
 use crate::counter::structure::Structure;
@@ -27,7 +27,7 @@ pub(crate) struct Transmission<'a> {
     /// Bytes of rows in one delta.
     pub(crate) delta_bytes: usize,
     /// What this node's window clock shows.
-    pub(crate) clock_ms: u64,
+    pub(crate) clock_ms: UnixMs,
     /// The time of the last input.
     pub(crate) now: Time,
     pub(crate) leaving: bool,

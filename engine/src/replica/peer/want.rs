@@ -70,29 +70,29 @@ impl Replica {
         for (peer, link) in &mut self.peers.links {
             let structures = &self.structures;
             link.behind.retain(|part, behind| {
-                let Some(have) = structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else {
+                let Some(progress) = structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else {
                     return false;
                 };
-                if have.have >= behind.target {
+                if progress.applied >= behind.target {
                     return false;
                 }
                 let other_is_owner = part.1.node != *peer && linked.contains(&part.1);
                 let patience = if other_is_owner { PATIENCE_WITH_OWNER } else { PATIENCE };
-                if have != behind.progress {
-                    (behind.noticed, behind.progress, behind.tries) = (now, have, 0);
+                if progress != behind.progress {
+                    (behind.noticed, behind.progress, behind.tries) = (now, progress, 0);
                 } else if now.since(behind.noticed) >= self.config.digest_interval * patience {
                     behind.noticed = now;
                     behind.tries += 1;
-                    missing.push((peer.clone(), part.clone(), have));
+                    missing.push((peer.clone(), part.clone(), progress));
                 }
                 behind.tries < TRIES
             });
         }
-        for (peer, part, have) in missing {
-            let request = match have.staging {
+        for (peer, part, progress) in missing {
+            let request = match progress.staging {
                 // A snapshot that is stuck continues where it stopped.
                 Some(staging) => Request::Snapshot { since: staging.since, after: staging.upto },
-                None => Request::Rows { since: have.since, after: have.have },
+                None => Request::Rows { since: progress.since, after: progress.applied },
             };
             self.want(&peer, &part, request);
         }

@@ -2,7 +2,7 @@
 
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, Version, Window};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, UnixMs, Version, Window};
 
 use crate::canary::{self, Canary};
 use crate::counter::join::Source;
@@ -32,11 +32,11 @@ enum Fate {
 ///
 /// # Errors
 /// [`NoSuchRun`] when the run that saved them was the last possible one.
-pub fn next_run(facts: &Facts, unix_ms: u64) -> Result<Incarnation, NoSuchRun> {
+pub fn next_run(facts: &Facts, unix_ms: UnixMs) -> Result<Incarnation, NoSuchRun> {
     if saved_run_is_continued() {
         return Ok(facts.incarnation);
     }
-    let run = Incarnation(unix_ms).checked()?;
+    let run = Incarnation(unix_ms.0).checked()?;
     if run > facts.incarnation { Ok(run) } else { facts.incarnation.successor(unix_ms) }
 }
 
@@ -186,7 +186,7 @@ impl Replica {
 
 /// Saved rows of `(after, upto]` in the form in which a peer sends rows.
 fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) -> Delta<'a> {
-    let Extent { since, low_water: floor, .. } = head.extent;
+    let Extent { since, low_water, .. } = head.extent;
     let (structure, actor) = (head.shape.id(), head.actor.clone());
     Delta {
         structure,
@@ -195,7 +195,7 @@ fn as_delta<'a>(head: &Head, (after, upto): (Version, Version), rows: &'a [u8]) 
         keys_complete: since,
         after,
         upto,
-        low_water: floor,
+        low_water,
         snapshot: false,
         fingerprint: None,
         rows,

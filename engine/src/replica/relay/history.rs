@@ -12,7 +12,7 @@ impl Replica {
             let Some(source) = source.filter(|_| self.runs.lives(&part.1)).cloned() else { continue };
             let Some(held) = self.structures.get(&part.0) else { continue };
             held.structure.stage_history(&part.1);
-            if let Some(staging) = held.structure.progress(&part.1).and_then(|have| have.staging) {
+            if let Some(staging) = held.structure.progress(&part.1).and_then(|progress| progress.staging) {
                 self.want(&source, &part, Request::Snapshot { since: staging.since, after: staging.upto });
             }
         }

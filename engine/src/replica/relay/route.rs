@@ -36,16 +36,16 @@ impl Replica {
 
     /// A peer reports that it has rows of an actor. If this node needs a parent for them and has none, the peer becomes the
     /// parent.
-    pub(crate) fn find_parent(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
+    pub(crate) fn find_parent(&mut self, peer: &NodeName, part: &StreamId, progress: &Progress) {
         let free = self.needs_parent(&part.1) && self.relay.parent(part).is_none();
         if free && self.peers.links.get(peer).is_some_and(|link| !link.feeds.contains_key(part)) {
-            self.graft(peer, part, have);
+            self.graft(peer, part, progress);
         }
     }
 
     /// Asks a new parent for the missing rows.
-    fn graft(&mut self, peer: &NodeName, part: &StreamId, have: &Progress) {
-        self.want(peer, part, Request::Rows { since: have.since, after: have.have });
+    fn graft(&mut self, peer: &NodeName, part: &StreamId, progress: &Progress) {
+        self.want(peer, part, Request::Rows { since: progress.since, after: progress.applied });
     }
 
     /// Replaces a parent that has no link any more or cannot help: the peer that reports the highest version becomes the
@@ -57,11 +57,13 @@ impl Replica {
         let said = |link: &Link| link.peer_progress.get(part).map(|said| (said.applied, said.since));
         let able = self.peers.links.iter().filter(|(_, link)| !link.feeds.contains_key(part));
         let able = able.filter_map(|(peer, link)| Some((said(link)?, peer)));
-        let Some(have) = self.structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else { return };
-        let best = able.filter(|((theirs, since), _)| *theirs >= have.have && *since <= have.have).max();
+        let Some(progress) = self.structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else {
+            return;
+        };
+        let best = able.filter(|((theirs, since), _)| *theirs >= progress.applied && *since <= progress.applied).max();
         if let Some((_, peer)) = best {
             let peer = peer.clone();
-            self.graft(&peer, part, &have);
+            self.graft(&peer, part, &progress);
         }
     }
 
@@ -88,10 +90,10 @@ impl Replica {
 
     /// Two peers take the same rows from each other. The peer that is further ahead finds another parent. At equal versions,
     /// the peer with the smaller name does.
-    pub(crate) fn break_cycle(&mut self, peer: &NodeName, want: &Want, have: Version) {
+    pub(crate) fn break_cycle(&mut self, peer: &NodeName, want: &Want, applied: Version) {
         let part = (want.structure, want.actor.clone());
         let each_other = self.relay.parent(&part) == Some(peer);
-        if each_other && (want.after < have || (want.after == have && self.runs.actor.node < *peer)) {
+        if each_other && (want.after < applied || (want.after == applied && self.runs.actor.node < *peer)) {
             self.relay.drop_parent(&part);
             self.peers.prune(peer, &part);
             self.replace_parent(&part);

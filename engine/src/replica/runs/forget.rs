@@ -7,7 +7,7 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, bounds};
 use crate::replica::Replica;
 use crate::replica::report::Event;
 use crate::replica::runs::tombstone::{DropReason, FORGOTTEN_BEFORE, Received};
-use crate::time::{Now, millis};
+use crate::time::Now;
 
 impl Replica {
     /// Forgets a node: its runs so far stop counting on all nodes, and no node accepts them again. If the node is alive, it
@@ -24,7 +24,7 @@ impl Replica {
     /// Voids the runs of a node from one to another.
     pub(crate) fn void_runs(&mut self, now: Now, node: &NodeName, from: Incarnation, incarnation: Incarnation) {
         let clock_ms = self.peers.clocks.cluster_ms(now);
-        let until_ms = clock_ms.saturating_add(millis(self.config.tombstone_life));
+        let until_ms = clock_ms.after(self.config.tombstone_life);
         let reporter = self.runs.actor.node.clone();
         self.add_tombstone(now, Tombstone { node: node.clone(), from, incarnation, until_ms }, reporter);
     }

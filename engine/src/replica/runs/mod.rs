@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use tallymesh_schemas::message::{DigestEntry, Tombstone};
-use tallymesh_schemas::saved::{Facts, Known};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, OnDead, bounds};
+use tallymesh_schemas::saved::{Facts, SavedNode};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName, OnDead, UnixMs, bounds};
 
 use crate::canary::{self, Canary};
 use crate::limiter::reach::Reach;
@@ -187,10 +187,18 @@ impl Runs {
 
     /// How many nodes this node reaches, as the membership reports.
     pub(crate) fn reach(&self) -> Reach {
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1);
-        let known = self.nodes.values().filter(|node| node.life != Life::Left);
-        let alive = known.clone().filter(|node| node.life != Life::Dead);
-        Reach { alive: number(alive.count()), known: number(known.count()), founders: true }
+        let mut reach = Reach::ALONE;
+        for node in self.nodes.values() {
+            match node.life {
+                Life::Left => {}
+                _ if node.is_only_heard_of() => reach.heard_of = reach.heard_of.saturating_add(1),
+                Life::Dead => reach.known = reach.known.saturating_add(1),
+                Life::Alive | Life::Suspect => {
+                    (reach.alive, reach.known) = (reach.alive.saturating_add(1), reach.known.saturating_add(1));
+                }
+            }
+        }
+        reach
     }
 
     /// Nodes that an operator has forgotten and of which no later run is known.
@@ -202,7 +210,7 @@ impl Runs {
 
     /// Saved facts that are not rows: this run, the known nodes, and the tombstones.
     pub(crate) fn facts(&self) -> Facts {
-        let nodes = self.nodes.iter().map(|(name, node)| Known {
+        let nodes = self.nodes.iter().map(|(name, node)| SavedNode {
             name: name.clone(),
             incarnation: node.incarnation,
             left: node.life == Life::Left,
@@ -223,7 +231,7 @@ impl Runs {
     }
 
     /// Whether a tombstone voids more runs than a known one, at a time when it has not expired, and is credible.
-    pub(crate) fn is_news(&self, tombstone: &Tombstone, expiry_ms: u64) -> bool {
+    pub(crate) fn is_news(&self, tombstone: &Tombstone, expiry_ms: UnixMs) -> bool {
         let key = (tombstone.node.clone(), tombstone.from);
         let new = self.tombstones.get(&key).is_none_or(|known| known.incarnation < tombstone.incarnation);
         let credible = || self.can_be_reported(&Actor::new(tombstone.node.clone(), tombstone.incarnation));
@@ -321,7 +329,7 @@ impl Runs {
     }
 
     /// Removes the tombstones that have expired.
-    pub(crate) fn expire_tombstones(&mut self, expiry_ms: u64) {
+    pub(crate) fn expire_tombstones(&mut self, expiry_ms: UnixMs) {
         self.tombstones.retain(|_, tombstone| tombstone.until_ms > expiry_ms);
     }
 

@@ -44,6 +44,11 @@ impl Node {
         matches!(self.life, Life::Alive | Life::Suspect)
     }
 
+    /// Whether the node is only a name: another member has reported it, and the membership does not see it. It may be made up.
+    pub(crate) fn is_only_heard_of(&self) -> bool {
+        self.life == Life::Dead && self.reported_by.is_some()
+    }
+
     /// The last report of the membership about the latest run; dead until there is a report.
     pub(crate) fn reported_life(&self) -> Life {
         if self.reported.0 == self.incarnation { self.reported.1 } else { Life::Dead }

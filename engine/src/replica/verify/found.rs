@@ -125,7 +125,7 @@ pub enum Unheld {
         node: NodeName,
     },
     /// The other nodes do not receive all counts of this node in a structure: it has more rows than one run may have.
-    Untold {
+    Unsent {
         /// The structure.
         structure: StructureName,
     },

@@ -84,8 +84,8 @@ impl Replica {
         for (name, node) in self.runs.nodes.iter().filter(|(name, _)| !self.peers.links.contains_key(*name)) {
             let list = match node.life {
                 Life::Left => continue,
-                // A name that only another member's digests contain, and that the membership does not know, is not a member.
-                Life::Dead if node.reported_by.is_some() => continue,
+                // Such a name is not a member.
+                _ if node.is_only_heard_of() => continue,
                 Life::Dead => &mut found.dead,
                 Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
                 Life::Alive | Life::Suspect => &mut found.unlinked,
@@ -98,8 +98,7 @@ impl Replica {
             let structure = self.structures.get(id).map(|held| held.structure.spec());
             structure.or(self.caches.get(*id).map(|held| held.cache.spec()))
         };
-        found.mismatched =
-            mismatched.filter_map(|(peer, id)| Some((peer.clone(), spec(id)?.name.clone()))).collect();
+        found.mismatched = mismatched.filter_map(|(peer, id)| Some((peer.clone(), spec(id)?.name.clone()))).collect();
         self.note_unheld(&mut found);
         found
     }
@@ -111,9 +110,9 @@ impl Replica {
             .filter_map(|part| Some(Unheld::Run { structure: structure(part)?, actor: part.1.clone() }))
             .chain(self.output.unheld.nodes.keys().map(|node| Unheld::Node { node: node.clone() }))
             .collect();
-        let untold = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
-        let untold = self.structures.values().filter(untold).map(|held| held.structure.spec().name.clone());
-        found.unheld.extend(untold.map(|structure| Unheld::Untold { structure }));
+        let unsent = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
+        let unsent = self.structures.values().filter(unsent).map(|held| held.structure.spec().name.clone());
+        found.unheld.extend(unsent.map(|structure| Unheld::Unsent { structure }));
         found.more_unheld = self.output.unheld.more;
     }
 
@@ -149,11 +148,11 @@ impl Replica {
         // A run that has ended has no owner to ask.
         let owner = holders.get(&part.1.node).filter(|_| self.runs.is_current(&part.1));
         let Some(head) = owner.or(furthest) else { return };
-        let finding = |member: &NodeName, have, fault| Finding {
+        let finding = |member: &NodeName, applied, fault| Finding {
             structure: held.structure.spec().name.clone(),
             actor: part.1.clone(),
             member: member.clone(),
-            applied: have,
+            applied,
             head: head.applied,
             fault,
         };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tallymesh_schemas::UnixMs;
 use tallymesh_schemas::bounds;
 
 use crate::canary::{self, Canary};
@@ -44,7 +45,7 @@ impl WindowClock {
     pub(crate) fn advance(&mut self, now: Now) -> Option<Step> {
         let elapsed = micros(now.mono.since(self.at));
         let slow = self.unix_us.saturating_add(elapsed / 2);
-        let wall = now.unix_ms.saturating_mul(1000);
+        let wall = now.unix_ms.micros();
         let step = self.step(wall, now.mono);
         if follows_steps_back() || slow.saturating_sub(wall) > MAX_AHEAD_US {
             (self.unix_us, self.at, self.ahead_us) = (wall, self.at.max(now.mono), 0);
@@ -71,13 +72,13 @@ impl WindowClock {
         Some(Step { by, ahead: wall > expected, is_told })
     }
 
-    pub(crate) fn unix_ms(&self) -> u64 {
-        self.unix_us / 1000
+    pub(crate) fn unix_ms(&self) -> UnixMs {
+        UnixMs(self.unix_us / 1000)
     }
 
     /// When this clock will show `unix_ms` if the wall clock keeps its speed: at half speed until the wall clock has caught up.
-    pub(crate) fn when(&self, unix_ms: u64) -> Time {
-        let left = unix_ms.saturating_mul(1000).saturating_sub(self.unix_us);
+    pub(crate) fn when(&self, unix_ms: UnixMs) -> Time {
+        let left = unix_ms.micros().saturating_sub(self.unix_us);
         self.at.after(Duration::from_micros(left.saturating_add(left.min(self.ahead_us))))
     }
 }
@@ -106,13 +107,13 @@ mod tests {
         ) {
             let mut clock = WindowClock::default();
             let (mut mono, mut wall) = (0, 1_000_000_u64);
-            clock.advance(Now { mono: Time(mono), unix_ms: wall });
+            clock.advance(Now { mono: Time(mono), unix_ms: UnixMs(wall) });
             for (elapsed, jump) in steps {
                 let was = clock.unix_us;
                 mono += elapsed;
                 wall = wall.saturating_add(elapsed / 1000).saturating_add_signed(jump);
-                clock.advance(Now { mono: Time(mono), unix_ms: wall });
-                prop_assert!(clock.unix_ms() >= wall && clock.unix_us <= wall * 1000 + MAX_AHEAD_US);
+                clock.advance(Now { mono: Time(mono), unix_ms: UnixMs(wall) });
+                prop_assert!(clock.unix_ms() >= UnixMs(wall) && clock.unix_us <= wall * 1000 + MAX_AHEAD_US);
                 prop_assert!(clock.unix_us >= was || was > wall * 1000 + MAX_AHEAD_US - elapsed);
                 prop_assert!(clock.unix_us == wall * 1000 || clock.unix_us <= was + elapsed / 2 + 1);
             }
@@ -122,16 +123,16 @@ mod tests {
     #[test]
     fn a_clock_that_was_far_ahead_is_right_at_once() {
         let mut clock = WindowClock::default();
-        let at = |seconds: u64, wall_s: u64| Now { mono: Time(seconds * 1_000_000), unix_ms: wall_s * 1000 };
+        let at = |seconds: u64, wall_s: u64| Now { mono: Time(seconds * 1_000_000), unix_ms: UnixMs(wall_s * 1000) };
         assert_eq!(clock.advance(at(1, 10_000)), None);
         let hour = Duration::from_secs(3600);
         assert_eq!(clock.advance(at(2, 13_601)), Some(Step { by: hour, ahead: true, is_told: true }));
         assert_eq!(clock.advance(at(5, 13_604)), None);
         assert_eq!(clock.advance(at(6, 10_005)), Some(Step { by: hour, ahead: false, is_told: false }));
-        assert_eq!(clock.unix_ms(), 10_005_000);
+        assert_eq!(clock.unix_ms(), UnixMs(10_005_000));
         // A wall clock before 1970 counts as 1970.
         assert_eq!(clock.advance(at(7, 0)).map(|step| step.ahead), Some(false));
-        assert_eq!((clock.unix_ms(), clock.when(5000)), (0, Time(12_000_000)));
+        assert_eq!((clock.unix_ms(), clock.when(UnixMs(5000))), (UnixMs::ZERO, Time(12_000_000)));
     }
 
     proptest! {
@@ -145,14 +146,14 @@ mod tests {
         ) {
             let mut clock = WindowClock::default();
             let (mut mono, mut jumps) = (0_u64, 1_000_000_i64);
-            let wall = |mono: u64, jumps: i64| Now { mono: Time(mono), unix_ms: (mono / 1000).saturating_add_signed(jumps) };
+            let wall = |mono: u64, jumps: i64| Now { mono: Time(mono), unix_ms: UnixMs((mono / 1000).saturating_add_signed(jumps)) };
             for (elapsed, jump) in steps.into_iter().chain([(last, 0)]) {
                 mono += elapsed;
                 jumps = (jumps + jump).max(0);
                 clock.advance(wall(mono, jumps));
             }
             for ahead in [ahead, 1] {
-                let (moment, mut before) = (clock.unix_ms() + ahead, clock);
+                let (moment, mut before) = (UnixMs(clock.unix_ms().0 + ahead), clock);
                 let due = clock.when(moment);
                 prop_assert!(due > Time(mono), "{due:?} is not after {mono}");
                 if due.0 > mono + 1001 {
@@ -169,14 +170,14 @@ mod tests {
     #[test]
     fn a_clock_that_is_ahead_meets_the_wall_clock() {
         let mut clock = WindowClock::default();
-        clock.advance(Now { mono: Time(0), unix_ms: 100_000 });
+        clock.advance(Now { mono: Time(0), unix_ms: UnixMs(100_000) });
         // The wall clock goes back by ten seconds. After twenty seconds it has caught up, however often the clock is read.
         for micros in (0..=20_000_000).step_by(997) {
-            clock.advance(Now { mono: Time(micros), unix_ms: 90_000 + micros / 1000 });
+            clock.advance(Now { mono: Time(micros), unix_ms: UnixMs(90_000 + micros / 1000) });
         }
-        clock.advance(Now { mono: Time(20_000_000), unix_ms: 110_000 });
-        assert_eq!(clock.unix_ms(), 110_000);
-        clock.advance(Now { mono: Time(21_000_000), unix_ms: 111_000 });
-        assert_eq!(clock.unix_ms(), 111_000);
+        clock.advance(Now { mono: Time(20_000_000), unix_ms: UnixMs(110_000) });
+        assert_eq!(clock.unix_ms(), UnixMs(110_000));
+        clock.advance(Now { mono: Time(21_000_000), unix_ms: UnixMs(111_000) });
+        assert_eq!(clock.unix_ms(), UnixMs(111_000));
     }
 }

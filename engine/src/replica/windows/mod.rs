@@ -7,7 +7,7 @@ mod turn;
 
 use std::sync::Arc;
 
-use tallymesh_schemas::SeriesName;
+use tallymesh_schemas::{SeriesName, UnixMs};
 
 use crate::counter::series::Series;
 use crate::replica::windows::clock::WindowClock;
@@ -60,6 +60,6 @@ impl Windows {
     pub(crate) fn next_at(&self) -> Time {
         let begins =
             self.series().map(|series| series.current().saturating_add(1).saturating_mul(series.spec().interval_ms()));
-        begins.min().map_or(Time::NEVER, |begins| self.clock.when(begins))
+        begins.min().map_or(Time::NEVER, |begins| self.clock.when(UnixMs(begins)))
     }
 }
