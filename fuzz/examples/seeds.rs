@@ -10,7 +10,7 @@ use tallymesh_schemas::message::{
     CacheCompare, CacheContext, CacheEnding, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
 };
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, Version, frame, key};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, UnixMs, Version, frame, key};
 
 const GOLDEN: &str = include_str!("../../schemas/tests/golden.txt");
 const MOMENTUM: &str = include_str!("../../schemas/tests/config/momentum.txt");
@@ -60,7 +60,7 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
         relay: true,
         partial: false,
         fingerprint: 0x1234_5678_9abc_def0,
-        after_ms: 1 << 40,
+        after_ms: UnixMs(1 << 40),
     };
     let (runs, mark) = (vec![run], Some(mark));
     let keys = [7_u64, 8].map(u64::to_le_bytes).concat();
@@ -76,7 +76,7 @@ fn cache_messages(a: NodeName, b: NodeName) -> Vec<(&'static str, Vec<u8>)> {
             Message::CacheCompare(CacheCompare {
                 structure,
                 question: 1,
-                after_ms: 1 << 40,
+                after_ms: UnixMs(1 << 40),
                 sums: vec![0, 5, u64::MAX],
             }),
         ),
