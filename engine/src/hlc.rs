@@ -21,11 +21,6 @@ impl Stamp {
         Self(unix_ms.0.min(bounds::UNIX_MS) << COUNTER_BITS)
     }
 
-    /// The first stamp of the last millisecond that a node accepts at a wall clock time.
-    pub(crate) fn latest(unix_ms: UnixMs) -> Self {
-        Self::at(unix_ms.after(bounds::MAX_DRIFT))
-    }
-
     /// The millisecond.
     pub fn unix_ms(self) -> UnixMs {
         UnixMs(self.0 >> COUNTER_BITS)
@@ -63,9 +58,9 @@ impl HybridClock {
         }
     }
 
-    /// Returns whether the clock is so far ahead of the wall clock that it issues no stamps.
-    pub(crate) fn is_beyond(&self, unix_ms: UnixMs) -> bool {
-        self.0.beyond(unix_ms).is_some()
+    /// The latest stamp that was issued or recorded.
+    pub(crate) fn latest(&self) -> Stamp {
+        self.0
     }
 
     /// Sets the clock back, to a stamp that is later than all that other nodes have accepted.

@@ -113,6 +113,8 @@ pub struct CacheContexts {
     pub seen: CacheContext,
     /// Removals that were taken in and are no longer saved.
     pub collected: CacheContext,
+    /// The latest stamp of each of the last hours of which writes were received.
+    pub received: Vec<u64>,
 }
 
 /// A saved entry of a cache: the run that wrote it, and a batch of this entry alone.

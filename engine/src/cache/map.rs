@@ -16,6 +16,7 @@ use crate::cache::derived::Derived;
 use crate::cache::ending::Ending;
 use crate::cache::entry::{Content, Entry, Rank};
 use crate::cache::log::Log;
+use crate::cache::received::Received;
 use crate::cache::runs::RunTable;
 use crate::cache::slots::{SlotId, Slots};
 use crate::canary::{self, Canary};
@@ -75,6 +76,7 @@ pub(crate) struct CacheMap {
     /// Removals that were taken in and are no longer held.
     pub(super) collected: Context,
     pub(super) clock: HybridClock,
+    pub(super) received: Received,
     pub(super) derived: Derived,
     /// The keys in order, once somebody has listed them.
     pub(super) order: Order,
@@ -90,6 +92,8 @@ pub(crate) struct CacheMap {
     pub(super) joined: Stamp,
     /// It begins at the context of the first peer that reports.
     pub(super) is_joining: bool,
+    /// It takes in only what is written after it joined, so it skips what its peers cannot send.
+    pub(super) may_skip: bool,
     pub(super) closed: bool,
     /// Runs in marks for which the context had no room, since this was last asked.
     pub(super) refused_runs: u64,
@@ -123,6 +127,7 @@ impl CacheMap {
             endings: BTreeMap::new(),
             collected: Context::default(),
             clock: HybridClock::default(),
+            received: Received::default(),
             derived: Derived::new(bounds),
             order: Order::default(),
             sent: 0,
@@ -131,6 +136,7 @@ impl CacheMap {
             skipped: Context::default(),
             joined: Stamp::default(),
             is_joining: false,
+            may_skip: false,
             closed: false,
             refused_runs: 0,
         }
@@ -139,6 +145,7 @@ impl CacheMap {
     /// Takes in only what is written from now on.
     pub(crate) fn start_in_the_middle(&mut self) {
         self.is_joining = true;
+        self.may_skip = true;
     }
 
     /// Whether it has skipped no writes.
@@ -282,6 +289,11 @@ impl CacheMap {
         let order: usize = self.order.keys.keys().map(|key| key.len() + 40).sum();
         let contents = usize::try_from(self.derived.bytes).unwrap_or(usize::MAX) + self.slots.len() * 16;
         self.slots.bytes() + self.log.bytes() + self.derived.heap_bytes() + order + contents
+    }
+
+    /// A write with this stamp was received.
+    pub(crate) fn note_received(&mut self, stamp: Stamp) {
+        self.received.note(stamp);
     }
 
     /// This run.

@@ -35,10 +35,19 @@ impl CacheMap {
     /// Applies a mark: the sender has sent everything that it states.
     pub(crate) fn apply_mark(&mut self, mark: &CacheMark, limits: &impl Limits) -> Marked {
         let collected = Context::from(&mark.collected);
-        if !collected.is_within(&self.seen) && self.held() > 0 && comparison_is_asked_for() {
+        if !self.knows_collected(&collected) && self.held() > 0 && comparison_is_asked_for() {
             return Marked::Uncovered;
         }
         self.advance(mark, limits)
+    }
+
+    /// Whether this replica has taken in these removals, or has compared its keys with those of a peer that had collected them.
+    fn knows_collected(&self, collected: &Context) -> bool {
+        collected.is_within(&self.seen) || {
+            let mut known = self.seen.clone();
+            known.join(&self.collected);
+            collected.is_within(&known)
+        }
     }
 
     /// Applies a mark after the comparison of keys.
@@ -51,7 +60,7 @@ impl CacheMap {
         for run in mark.runs.iter().filter(|run| run.run.node != self.me.node || run.run < self.me) {
             let limit = limits.limit(&run.run);
             let reached = self.seen.reached(&run.run);
-            if reached >= run.after || !self.is_whole() || canary::broken(Canary::GapApplied) {
+            if reached >= run.after || self.may_skip || canary::broken(Canary::GapApplied) {
                 if reached < run.after {
                     self.skipped.admit(&run.run, run.after.min(limit), limits.places(&run.run));
                 }

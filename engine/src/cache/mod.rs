@@ -14,6 +14,7 @@ mod log;
 pub(crate) mod map;
 pub(crate) mod mark;
 mod order;
+mod received;
 pub(crate) mod receiver;
 mod run;
 mod runs;

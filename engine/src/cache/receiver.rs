@@ -233,6 +233,7 @@ fn join(
         }
         let (number, expires_ms) = (entry.number, UnixMs(entry.expires_ms));
         let write = Write { key: entry.key, stamp, run, number, expires_ms, value: entry.value };
+        map.note_received(stamp);
         match map.join(&write, number <= *reached) {
             Joined::Wins => changed(entry.key),
             Joined::Loses => {}

@@ -1,6 +1,6 @@
 //! What a cache does when its node continues as another run, and when its clock was wrong.
 
-use tallymesh_schemas::{Actor, UnixMs};
+use tallymesh_schemas::{Actor, UnixMs, bounds};
 
 use crate::cache::map::{CacheMap, Write};
 use crate::cache::slots::SlotId;
@@ -28,24 +28,26 @@ impl CacheMap {
         }
     }
 
-    /// Once the clock is certain again: writes again, in order, what was written while the clock was too far ahead. O(entries),
-    /// if there is anything.
+    /// Once the clock is certain again: writes again, in order and with present stamps, what was written while the clock was
+    /// too far ahead. O(entries), if there is anything.
     ///
-    /// Those writes have hidden writes of other nodes from this replica. And time has passed, so other nodes may have accepted
-    /// some that were written over since. None of them is further ahead of the present than other nodes accept. So the new
-    /// stamps are just that far ahead: they are later than all of these.
+    /// The new stamps are later than all that were received, because those writes have hidden some of these. An entry that is
+    /// ahead by less than twice the drift stays: a node with a right clock may have accepted it before this clock was set back.
     pub(crate) fn return_to_present(&mut self, unix_ms: UnixMs) {
-        if !self.clock.is_beyond(unix_ms) {
+        let is_future = |stamp: Stamp| stamp.unix_ms().since(unix_ms) > bounds::MAX_DRIFT * 2;
+        if !is_future(self.clock.latest()) {
             return;
         }
-        let future = self.slots.iter().filter(|(_, entry)| entry.stamp.beyond(unix_ms).is_some());
+        let held = self.slots.iter().map(|(_, entry)| entry.stamp);
+        let present = held.chain(self.received.iter()).filter(|stamp| !is_future(*stamp)).max();
+        let future = self.slots.iter().filter(|(_, entry)| is_future(entry.stamp));
         let mut future: Vec<_> = future.map(|(slot, entry)| (entry.stamp, slot)).collect();
         future.sort_unstable();
-        self.clock.set_back(Stamp::latest(unix_ms));
+        self.clock.set_back(present.unwrap_or_default());
         for (written, slot) in future {
             match self.clock.next(unix_ms) {
                 Ok(stamp) => self.write_again(slot, Some(stamp)),
-                // There is no stamp left at this moment: the rest waits for the next call.
+                // There is no stamp at this moment: the rest waits for a later call.
                 Err(_) => self.clock.observe(written),
             }
         }

@@ -88,7 +88,11 @@ impl CacheMap {
             let next = self.unsaved.as_ref().and_then(|unsaved| unsaved.slots.range(unit.next..).next().copied());
             let Some(slot) = next else {
                 let collected = self.collected.beyond(&Context::default());
-                changes.contexts = Some(CacheContexts { seen: unit.seen.clone(), collected });
+                changes.contexts = Some(CacheContexts {
+                    seen: unit.seen.clone(),
+                    collected,
+                    received: self.received.iter().map(|stamp| stamp.0).collect(),
+                });
                 break;
             };
             unit.next = slot + 1;
@@ -160,5 +164,6 @@ impl CacheMap {
     pub(crate) fn restore_contexts(&mut self, contexts: &CacheContexts) {
         self.seen.join_stated(&contexts.seen);
         self.collected.join_stated(&contexts.collected);
+        contexts.received.iter().for_each(|stamp| self.received.note(Stamp(*stamp)));
     }
 }
