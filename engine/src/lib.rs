@@ -1,4 +1,4 @@
-//! The data of a Tallymesh node: rows, log, views and the replication state machine.
+//! The data of a Tallymesh node: rows, log, views, caches and the replication state machine.
 //!
 //! The engine is a pure function of its inputs. It has no clock, no socket and no random source, and it iterates in a
 //! defined order. So the same inputs give the same outputs on every machine.
@@ -10,6 +10,8 @@
 //! [`Replica::handle_message`] joins a peer's delta row by row (`counter::join`) and updates the cached aggregates
 //! (`counter::views`). Reads ([`Structure::count`], [`Structure::count_net`], [`Structure::list`]) use those aggregates.
 //!
+//! A [`Cache`] has no rows: it keeps the last write of each key (`cache`), and its exchange has messages of its own.
+//!
 //! # Invariants
 //! Each has tests that name its number.
 //!
@@ -18,16 +20,17 @@
 //! - **I2** Merge is a join: commutative, associative, idempotent, monotone. It reads no clock and no configuration.
 //! - **I3** A replica that has reached an actor's head, as the owner states it (version and fingerprint together), holds
 //!   exactly the owner's rows. Below the head, two replicas at one version may legitimately differ: a row that has changed
-//!   again is no longer part of an older interval.
+//!   again is no longer part of an older interval. Two replicas of a cache that have taken in the same writes hold the same live
+//!   entries.
 //! - **I4** Liveness filters the views; it never changes what is stored.
 //! - **I5** While its node is alive, a change reaches every connected replica, whatever messages are dropped, duplicated,
 //!   delayed or reordered on the way.
 //! - **I6** Input from a peer cannot cause a panic or an unbounded allocation. It cannot move another peer's rows to a state
 //!   that their owner never had, while that owner is linked.
-//! - **I7** Memory per peer is a cursor per actor, never a queue.
+//! - **I7** Memory per peer is a cursor per actor, and for a cache a cursor and the peer's context; never a queue.
 //! - **I8** Same inputs, same outputs.
 //! - **I9** A hard limit is never exceeded, in every partition: see [`limiter`].
-//! - **I10** A cached aggregate always equals the sum recomputed from the rows.
+//! - **I10** A cached aggregate always equals the sum recomputed from the rows, or from the entries of a cache.
 //! - **I11** State that is created on demand (a throttle, a scope) decides as if it had always existed.
 //! - **I12** Unauthenticated input has no effect. A member's statement about another member is hearsay: it never replaces
 //!   that member's own statement.

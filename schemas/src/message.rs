@@ -1,4 +1,4 @@
-//! The messages in which two nodes exchange rows. docs/protocol.md describes the protocol. Golden vectors in `schemas/tests`
+//! The messages in which two nodes exchange rows, and entries of caches. docs/protocol.md describes the protocol. Golden vectors in `schemas/tests`
 //! pin the bytes.
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub enum Message<'a> {
     },
     /// The last message of a node that leaves on purpose. It sets its gauges to zero before.
     Goodbye,
-    /// The sender's state of a cache, taken at one moment.
+    /// The sender's state of a cache, taken at one moment. Only in protocol version 1: later builds ignore it.
     Seen(Seen),
     /// Asks the receiver to send no more of an actor's rows, because another node sends them.
     Prune(Prune),
@@ -163,8 +163,8 @@ pub struct CacheKeys<'a> {
     pub hashes: &'a [u8],
 }
 
-/// A node's state of a cache's rows, all of it at one moment and in one message. (The entries of a digest may come in several
-/// messages.) From these messages the other nodes learn what every node has applied, and therefore what they may retire.
+/// A node's state of a cache, all of it at one moment, as builds of protocol version 1 send it: their caches are rows. Later builds
+/// ignore it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Seen {
     /// The structure.

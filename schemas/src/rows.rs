@@ -10,15 +10,16 @@
 //! state   := values                 kind 0, known: the slot's key is the one that the receiver has
 //!          | key values             kind 1, keyed
 //!          |                        kind 2, vacant: the owner has retired the row
-//!          | content                kind 3, a cache's entry with its value
+//!          | content                kind 3, a cache's entry with its value; only in state that version 1 saved
 //! key     := varint(bytes shared with the previous key) varint(further bytes) further bytes
 //! values  := varint(added) varint(removed)
 //! content := varint(expiry << 1 | KEYED) [key] varint(stamp) varint(bytes) bytes      with key if KEYED
 //! ```
 //! The previous slot and version of the first row are −1 and the `after` of the batch.
 //!
-//! A row of a cache has its stamp in `added` and the hash of its content in `removed`, 0 when the entry was removed. Only the
-//! winner, the entry that reads return, is sent with its content and without the hash: the receiver computes the hash.
+//! Builds of protocol version 1 kept caches in rows: with the stamp in `added` and the hash of the content in `removed`, 0 when the
+//! entry was removed. The row of the last write of a key has its content in place of the hash. The engine converts such rows when
+//! it restores them.
 
 use crate::bounds;
 use crate::varint;

@@ -105,7 +105,7 @@ pub enum Cell {
     Gauge,
     /// Events: the rows of a run continue to count when the node restarts, leaves or dies, as long as the structure exists.
     Events,
-    /// A last-writer-wins register: its value survives the run that wrote it.
+    /// A cache: the last write of each key wins, and it stays when its run ends. A cache has no rows.
     Register,
 }
 
