@@ -144,7 +144,7 @@ pub const CACHE_WRITES: u64 = (1 << 48) - 1;
 /// Parts into which two nodes divide the key space of a cache to find where their copies differ.
 pub const CACHE_PARTS: usize = 1024;
 
-/// Bytes of a cache's value. A delta of the usual size still holds several values.
+/// Bytes of a cache's value. A message of the usual size still holds several values.
 pub const VALUE_BYTES: usize = 64 << 10;
 
 /// How far ahead of a node's wall clock a stamp may be that the node issues or accepts. A clock that is further ahead decides

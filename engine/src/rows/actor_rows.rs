@@ -47,8 +47,7 @@ pub(crate) struct ActorRows {
     pub(crate) doubted: u64,
     /// Whether these rows count in the views (I4).
     pub(crate) counts: bool,
-    /// The last known moment of which everything that the owner had is here. For an ended run of a cache: when a peer last had
-    /// the same rows.
+    /// The last known moment of which everything that the owner had is here.
     pub(crate) confirmed: Time,
     /// At the owner's head this copy had a different fingerprint. Only a snapshot repairs that.
     pub(crate) diverged: bool,

@@ -2,9 +2,8 @@
 //! not see an actor's beginning may have sparse slots, and a peer can invent slots anywhere.
 //!
 //! Rows take most of the memory, so they are packed into 24 bytes each. Totals that need more than 32 bits take 16 bytes
-//! more in a separate table; few counts do, but all stamps and hashes of caches do. A chunk is made only if its slots are
-//! used, or if nearly all slots of the existing chunks are. So a row takes no more than about a hundred bytes, wherever its
-//! slot is (I6).
+//! more in a separate table; few counts do. A chunk is made only if its slots are used, or if nearly all slots of the existing
+//! chunks are. So a row takes no more than about a hundred bytes, wherever its slot is (I6).
 #![allow(
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
