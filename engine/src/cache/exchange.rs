@@ -61,11 +61,22 @@ struct Link {
 /// A peer has more of a run than this replica.
 #[derive(Debug)]
 struct Behind {
-    /// The run, what this replica has of it, and what the peer has.
-    position: (Actor, u64, u64),
+    /// The run, and what this replica has of it.
+    position: (Actor, u64),
     since: Time,
     /// This replica has asked for it.
     is_asked: bool,
+}
+
+/// What follows from a peer having more of a run than this replica.
+#[derive(Debug, PartialEq, Eq)]
+enum Missing {
+    /// Nothing, or nothing yet.
+    Nothing,
+    /// To ask the peer.
+    Ask,
+    /// The peer cannot send it: it has joined without it.
+    Skip(Actor, u64),
 }
 
 /// Which questions there were in an interval. A comparison walks all entries, so each side begins one in an interval.
@@ -318,6 +329,9 @@ impl Exchange {
         for (peer, link) in &mut self.links {
             link.believe_owner(map);
             let missing = link.missing(map, now, interval, (peer, writers));
+            if let Missing::Skip(run, upto) = &missing {
+                map.skip(run, *upto);
+            }
             link.asked = InInterval::default();
             link.intervals = link.intervals.saturating_add(1);
             if let Some(answer) = link.next_answer.take() {
@@ -326,7 +340,7 @@ impl Exchange {
             if link.question.as_mut().is_some_and(Question::tick) {
                 link.receiver.break_off();
             }
-            if link.receiver.is_broken() || missing {
+            if link.receiver.is_broken() || missing == Missing::Ask {
                 let relays = link.receiver.relays() || link.needs_relay(peer, writers);
                 self.sessions += 1;
                 link.receiver.begin(self.sessions, relays);
@@ -395,40 +409,36 @@ impl Link {
         now: Time,
         interval: Duration,
         (peer, writers): (&NodeName, &impl Writers),
-    ) -> bool {
-        let Some(said) = self.receiver.said() else { return false };
-        if self.question.is_some() {
-            return false;
-        }
+    ) -> Missing {
+        let Some(said) = self.receiver.said().filter(|_| self.question.is_none()) else { return Missing::Nothing };
         let us = &map.me().node;
         let last =
             |(node, first): (&NodeName, Incarnation)| Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)));
         let ended = said.ended().map(last).filter(|run| writers.has_ended(run)).map(|run| (run, u64::MAX));
         let stated = said.runs().map(|(run, number)| (run.clone(), number)).chain(ended);
         let first = stated.into_iter().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
-        let Some((run, _)) = first else {
+        let Some((run, upto)) = first else {
             self.behind = None;
-            return false;
+            return Missing::Nothing;
         };
-        let position = (run.clone(), map.seen().reached(&run), said.reached(&run));
-        match &mut self.behind {
-            Some(behind) if behind.position == position => {
-                let owner_sends = run.node != *peer && writers.is_linked(&run.node);
-                let patience = if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE };
-                // A peer that has sent everything that it can, and not this, does not have it itself.
-                let in_vain = behind.is_asked && self.receiver.is_marked();
-                let asks = !in_vain && now.since(behind.since) >= interval * patience;
-                if asks {
-                    behind.since = now;
-                    behind.is_asked = true;
-                }
-                asks
-            }
-            _ => {
-                self.behind = Some(Behind { position, since: now, is_asked: false });
-                false
-            }
+        let position = (run.clone(), map.seen().reached(&run));
+        let Some(behind) = self.behind.as_mut().filter(|behind| behind.position == position) else {
+            self.behind = Some(Behind { position, since: now, is_asked: false });
+            return Missing::Nothing;
+        };
+        let owner_sends = run.node != *peer && writers.is_linked(&run.node);
+        let waited = |intervals| now.since(behind.since) >= interval * intervals;
+        // A peer that has sent everything that it can, and not this, does not have it itself. Another peer may have it.
+        if behind.is_asked && self.receiver.is_marked() {
+            let may_skip = map.may_skip && upto < u64::MAX && !owner_sends;
+            let skips = may_skip && waited(PATIENCE_WITH_OWNER);
+            return if skips { Missing::Skip(run, upto) } else { Missing::Nothing };
         }
+        if !waited(if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE }) {
+            return Missing::Nothing;
+        }
+        *behind = Behind { position, since: now, is_asked: true };
+        Missing::Ask
     }
 
     /// Whether the peer has to relay the entries of a node to which this one has no link.

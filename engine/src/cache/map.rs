@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Bounds, NodeName, UnixMs};
+use tallymesh_schemas::{Actor, Bounds, NodeName, UnixMs, bounds};
 
 use crate::cache::context::{Context, PLACES};
 use crate::cache::derived::Derived;
@@ -329,6 +329,13 @@ impl CacheMap {
     pub(crate) fn distrust(&mut self, run: &Actor) {
         self.seen.lower(run, 0);
         self.skipped.lower(run, 0);
+    }
+
+    /// No peer can send the writes of a run up to this one, because all have joined without them. Neither has this replica.
+    pub(crate) fn skip(&mut self, run: &Actor, upto: u64) {
+        if self.seen.admit(run, upto, bounds::ACTORS_CONTENDED) {
+            self.skipped.admit(run, upto, bounds::ACTORS_CONTENDED);
+        }
     }
 
     /// Own writes up to this one were sent to all linked peers.
