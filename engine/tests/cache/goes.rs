@@ -93,6 +93,24 @@ fn a_node_that_was_away_for_long_does_not_bring_back_what_was_removed() {
     assert_agreed(&wire, 0..3);
 }
 
+/// I13. A node that has left keeps removals from being collected for as long as a dead one: for the retention.
+#[test]
+fn a_node_that_has_left_is_not_waited_for_without_end() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    set(&mut wire, 0, KEY, b"value");
+    wire.run(2);
+    let now = wire.now;
+    wire.replicas[2].leave(now);
+    wire.run(2);
+    wire.down(0, 2);
+    wire.down(1, 2);
+    remove(&mut wire, 1, KEY);
+    wire.run(300);
+    assert_eq!((get(&wire, 0, KEY), held(&wire, 2)), (None, vec![1; 2]), "the node may come back");
+    wire.run(400);
+    assert_eq!(held(&wire, 2), [0; 2]);
+}
+
 /// Forgetting a node keeps its entries. A new node gets them as well.
 #[test]
 fn the_entries_of_a_forgotten_node_stay() {

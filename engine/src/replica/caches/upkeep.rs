@@ -41,7 +41,7 @@ impl Replica {
             if is_certain {
                 map.return_to_present(time);
             }
-            let others = runs.nodes.iter().filter(|(_, node)| !node.is_dead_for(now.mono, config.retention));
+            let others = runs.nodes.iter().filter(|(_, node)| !node.is_gone_for(now.mono, config.retention));
             let reports = others.filter_map(|(node, _)| report(peers, held.exchange.said(node), node));
             let round = match held.shared {
                 true => Round::of(map.seen(), reports),

@@ -73,9 +73,9 @@ impl Node {
         }
     }
 
-    /// Whether the node has been dead for a time.
-    pub(crate) fn is_dead_for(&self, now: Time, time: Duration) -> bool {
-        self.life == Life::Dead && now.since(self.at) >= time
+    /// Whether the node is dead or has left, and has been for a time.
+    pub(crate) fn is_gone_for(&self, now: Time, time: Duration) -> bool {
+        !self.lives() && now.since(self.at) >= time
     }
 
     /// The time when the node's rows stop counting; [`Time::NEVER`] while no such time is set.
