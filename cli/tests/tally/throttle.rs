@@ -1,6 +1,7 @@
 //! Throttles and limits, from three running nodes.
 
 use std::process::Stdio;
+use std::time::Instant;
 
 use crate::support::{Mesh, SOON, eventually, tally};
 
@@ -65,16 +66,18 @@ fn a_hard_limit_holds_under_five_times_the_rate() {
         if shares.iter().all(|share| *share > 300_000) { Ok(()) } else { Err(format!("{shares:?}")) }
     });
     let ask = ["--output", "json", "throttle", "take", "hard", "--for", "10", "--rate", "500"];
+    let began = Instant::now();
     let asking: Vec<_> =
         NODES.iter().map(|node| mesh.asking(node, &ask).stdout(Stdio::piped()).spawn().unwrap()).collect();
-    let mut admitted = 0;
+    let mut admitted: u64 = 0;
     for process in asking {
         let output = process.wait_with_output().unwrap();
         let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         admitted += said["admitted"].as_u64().unwrap();
     }
-    // The burst and ten seconds, and one second more because the processes do not begin at the same moment.
-    assert!(admitted <= 300 + 300 * 11, "{admitted}");
+    // The burst and the rate. On a busy machine the processes do not begin at the same moment.
+    let most = 300.0 + 300.0 * began.elapsed().as_secs_f64();
+    assert!(admitted as f64 <= most, "{admitted} of {most}");
     assert!(admitted >= 2900, "{admitted} of 3000 and the burst");
 
     // One node alone gets nearly all.
