@@ -66,6 +66,8 @@ struct Behind {
     since: Time,
     /// This replica has asked for it.
     is_asked: bool,
+    /// The messages of the session that had arrived.
+    arrived: u64,
 }
 
 /// What follows from a peer having more of a run than this replica.
@@ -423,9 +425,14 @@ impl Link {
         };
         let position = (run.clone(), map.seen().reached(&run));
         let Some(behind) = self.behind.as_mut().filter(|behind| behind.position == position) else {
-            self.behind = Some(Behind { position, since: now, is_asked: false });
+            self.behind = Some(Behind { position, since: now, is_asked: false, arrived: 0 });
             return Missing::Nothing;
         };
+        if !self.receiver.is_marked() && self.receiver.arrived() > behind.arrived {
+            // The peer is still sending.
+            (behind.arrived, behind.since) = (self.receiver.arrived(), now);
+            return Missing::Nothing;
+        }
         let owner_sends = run.node != *peer && writers.is_linked(&run.node);
         let waited = |intervals| now.since(behind.since) >= interval * intervals;
         // A peer that has sent everything that it can, and not this, does not have it itself. Another peer may have it.
@@ -437,7 +444,7 @@ impl Link {
         if !waited(if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE }) {
             return Missing::Nothing;
         }
-        *behind = Behind { position, since: now, is_asked: true };
+        *behind = Behind { position, since: now, is_asked: true, arrived: 0 };
         Missing::Ask
     }
 

@@ -95,6 +95,11 @@ impl Receiver {
         self.is_marked
     }
 
+    /// The messages of the session that have arrived.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.next
+    }
+
     /// The peer states its head in a mark.
     pub(crate) fn note_head(&mut self, run: &Actor, head: u64) {
         self.said.admit(run, head, PLACES);
