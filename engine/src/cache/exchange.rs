@@ -139,6 +139,8 @@ impl Exchange {
     }
 
     pub(crate) fn link_down(&mut self, peer: &NodeName) {
+        // The round may wait for writes that only this peer had.
+        self.round = None;
         self.links.remove(peer);
     }
 

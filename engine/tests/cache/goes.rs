@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tallymesh_engine::Life;
+use tallymesh_schemas::UnixMs;
+use tallymesh_schemas::message::{CacheContext, CacheReport, Message};
 
 use crate::late::{KEY, cache, cache_wire, get, remove, set};
-use crate::wire::Wire;
+use crate::wire::{Wire, encoded};
 use crate::{assert_agreed, state};
 
 /// A node writes a value that expires.
@@ -108,6 +110,39 @@ fn a_node_that_has_left_is_not_waited_for_without_end() {
     wire.run(300);
     assert_eq!((get(&wire, 0, KEY), held(&wire, 2)), (None, vec![1; 2]), "the node may come back");
     wire.run(400);
+    assert_eq!(held(&wire, 2), [0; 2]);
+}
+
+/// I13. A node reports writes that nobody else will receive, and dies. A round that waits for these writes ends with the node's
+/// link.
+#[test]
+fn a_round_does_not_wait_for_what_has_gone_with_a_node() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    set(&mut wire, 0, KEY, b"value");
+    wire.run(2);
+    remove(&mut wire, 0, KEY);
+    wire.run(2);
+    let (writer, gone) = (wire.replicas[1].actor().clone(), wire.replicas[2].actor().clone());
+    let report = CacheReport {
+        structure: cache(&wire, 0).id(),
+        session: 1_000,
+        incarnation: gone.incarnation,
+        number: 1_000,
+        seen: CacheContext { runs: vec![(writer, 7)], ended: Vec::new() },
+        endings: Vec::new(),
+        relay: false,
+        partial: false,
+        fingerprint: 0,
+        after_ms: UnixMs::ZERO,
+    };
+    wire.give(2, 0, &encoded(&Message::CacheReport(report))).unwrap();
+    wire.run(5);
+    for at in [0, 1] {
+        wire.down(at, 2);
+        let now = wire.now;
+        wire.replicas[at].handle_member(now, &gone.node, gone.incarnation, Life::Dead);
+    }
+    wire.run(900);
     assert_eq!(held(&wire, 2), [0; 2]);
 }
 
