@@ -47,12 +47,14 @@ impl Sums {
         Self { after_ms, next: 0, sums: vec![0; bounds::CACHE_PARTS] }
     }
 
-    /// Walks on. Returns whether it is done.
-    fn step(&mut self, map: &CacheMap) -> bool {
+    /// Walks on. Passes the hash of each key to `each`. Returns whether it is done.
+    fn step(&mut self, map: &CacheMap, mut each: impl FnMut(u64)) -> bool {
         let end = map.slots.end().min(self.next.saturating_add(STEP));
         for entry in (self.next..end).filter_map(|slot| map.slots.get(slot)) {
             let counts = entry.content == Content::Value && Fingerprint::has(entry, self.after_ms);
-            if let Some(sum) = self.sums.get_mut(part(key_hash(entry.key()))).filter(|_| counts) {
+            let hash = key_hash(entry.key());
+            each(hash);
+            if let Some(sum) = self.sums.get_mut(part(hash)).filter(|_| counts) {
                 *sum = sum.wrapping_add(entry.hash());
             }
         }
@@ -74,8 +76,8 @@ pub(crate) struct Question {
     sums: Sums,
     is_summed: bool,
     is_sent: bool,
-    /// Hashes of keys that both replicas hold.
-    held: BTreeSet<u64>,
+    /// Hashes of the keys that this replica held when it summed them, without those that the peer has named.
+    unnamed: BTreeSet<u64>,
     /// Messages of the answer.
     next: u64,
     /// The parts that differ, once the answer is complete, and the next slot to look at.
@@ -112,9 +114,9 @@ impl Question {
                 context.end(node, *first);
             }
         }
-        let (sums, theirs, held) = (Sums::new(after_ms), Context::default(), BTreeSet::new());
+        let (sums, theirs, unnamed) = (Sums::new(after_ms), Context::default(), BTreeSet::new());
         let (is_summed, is_sent) = (false, false);
-        Self { number, mark, context, theirs, sums, is_summed, is_sent, held, next: 0, dropping: None, silent: 0 }
+        Self { number, mark, context, theirs, sums, is_summed, is_sent, unnamed, next: 0, dropping: None, silent: 0 }
     }
 
     /// What covers the writes that arrive meanwhile.
@@ -145,9 +147,9 @@ impl Question {
         self.silent > PATIENCE
     }
 
-    /// A message of the answer. Of the keys in it, the question keeps those that this replica holds: the others do not matter.
-    /// A key that comes later is a write that the question does not cover, so it is not dropped.
-    pub(crate) fn handle(&mut self, map: &CacheMap, keys: &CacheKeys<'_>) -> Asked {
+    /// A message of the answer. Keys in it that this replica does not hold do not matter. A key that comes later is a write that
+    /// the question does not cover, so it is not dropped.
+    pub(crate) fn handle(&mut self, keys: &CacheKeys<'_>) -> Asked {
         if keys.question != self.number || !self.is_sent || self.dropping.is_some() {
             return Asked::Waits;
         }
@@ -160,8 +162,9 @@ impl Question {
             self.theirs = Context::from(seen);
         }
         let (hashes, _) = keys.hashes.as_chunks::<8>();
-        let hashes = hashes.iter().map(|hash| u64::from_le_bytes(*hash));
-        self.held.extend(hashes.filter(|hash| map.slots.has_hash(*hash)));
+        for hash in hashes {
+            self.unnamed.remove(&u64::from_le_bytes(*hash));
+        }
         if let Some(differ) = &keys.parts {
             let mut parts = vec![false; bounds::CACHE_PARTS];
             for at in differ {
@@ -177,7 +180,8 @@ impl Question {
     /// Walks on: sums the entries, or drops some of what the peer covers and does not hold. Passes each key that goes to `changed`.
     pub(crate) fn step(&mut self, map: &mut CacheMap, mut changed: impl FnMut(&[u8])) -> Asked {
         if !self.is_summed {
-            self.is_summed = self.sums.step(map);
+            let unnamed = &mut self.unnamed;
+            self.is_summed = self.sums.step(map, |hash| _ = unnamed.insert(hash));
         }
         let Some((parts, next)) = &mut self.dropping else { return Asked::Waits };
         let end = map.slots.end().min(next.saturating_add(STEP));
@@ -187,7 +191,7 @@ impl Question {
             let hash = key_hash(entry.key());
             let differs = parts.get(part(hash)).is_some_and(|differs| *differs);
             let covers = |context: &Context| context.covers(map.writer(entry), entry.number);
-            if differs && covers(&self.theirs) && covers(&self.context) && !self.held.contains(&hash) {
+            if differs && covers(&self.theirs) && covers(&self.context) && self.unnamed.contains(&hash) {
                 removed.push(slot);
             }
         }
@@ -237,7 +241,7 @@ impl Answer {
     /// Walks on. Returns the next piece, if there is one yet.
     pub(crate) fn step(&mut self, map: &CacheMap) -> Option<Piece> {
         let Some(parts) = &self.parts else {
-            if self.ours.step(map) {
+            if self.ours.step(map, |_| ()) {
                 let differ = self.ours.sums.iter().zip(self.theirs.iter().map(Some).chain(std::iter::repeat(None)));
                 self.parts = Some(differ.map(|(ours, theirs)| theirs != Some(ours)).collect());
                 self.seen = Some(map.seen.beyond(&Context::default()));

@@ -285,10 +285,10 @@ impl Exchange {
     }
 
     /// A part of the answer of a peer.
-    pub(crate) fn handle_keys(&mut self, map: &CacheMap, peer: &NodeName, keys: &CacheKeys<'_>) {
+    pub(crate) fn handle_keys(&mut self, peer: &NodeName, keys: &CacheKeys<'_>) {
         if let Some(link) = self.links.get_mut(peer)
             && let Some(question) = &mut link.question
-            && matches!(question.handle(map, keys), Asked::Failed)
+            && matches!(question.handle(keys), Asked::Failed)
         {
             link.question = None;
             link.receiver.break_off();

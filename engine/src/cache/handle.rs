@@ -125,8 +125,8 @@ pub enum CacheError {
 }
 
 impl Cache {
-    pub(crate) fn new(spec: StructureSpec, me: Actor, wake: Wake) -> Self {
-        let mut map = CacheMap::new(me, spec.bounds);
+    pub(crate) fn new(spec: StructureSpec, me: Actor, seed: u64, wake: Wake) -> Self {
+        let mut map = CacheMap::new(me, spec.bounds, seed);
         if !spec.snapshot {
             map.start_in_the_middle();
         }

@@ -117,10 +117,11 @@ pub(super) struct Order {
 }
 
 impl CacheMap {
-    pub(crate) fn new(me: Actor, bounds: Bounds) -> Self {
+    /// An empty cache. `seed` is a secret: see [`Slots`].
+    pub(crate) fn new(me: Actor, bounds: Bounds, seed: u64) -> Self {
         Self {
             me,
-            slots: Slots::default(),
+            slots: Slots::new(seed),
             log: Log::default(),
             runs: RunTable::default(),
             seen: Context::default(),

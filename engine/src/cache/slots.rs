@@ -1,9 +1,11 @@
 //! The entries of a cache by slot, and the slots by key.
 
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 
 use crate::cache::entry::Entry;
-use crate::keyspace::hash::key_hash;
 
 /// The number of a slot. An entry keeps its slot while its key has an entry.
 pub(crate) type SlotId = u32;
@@ -18,13 +20,9 @@ pub(crate) struct Slots {
     free: Vec<SlotId>,
     /// Each with the lower half of the hash of its key.
     table: Vec<HashTable<(u32, SlotId)>>,
+    /// Hashes keys with a secret, so that a party that chooses keys cannot know which of them collide.
+    hasher: FixedState,
     len: usize,
-}
-
-/// Where the table finds a key.
-fn place(hash: u64) -> (usize, u32) {
-    let [a, b, c, d, e, ..] = hash.to_le_bytes();
-    (usize::from(e) % PARTS, u32::from_le_bytes([a, b, c, d]))
 }
 
 /// Spreads the bits of the stored half, of which the table uses the highest and the lowest.
@@ -32,14 +30,20 @@ fn spread(half: u32) -> u64 {
     u64::from(half).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-impl Default for Slots {
-    fn default() -> Self {
-        let table = std::iter::repeat_with(HashTable::new).take(PARTS).collect();
-        Self { entries: Vec::new(), free: Vec::new(), table, len: 0 }
-    }
-}
-
 impl Slots {
+    /// No entries. `seed` is a secret.
+    pub(crate) fn new(seed: u64) -> Self {
+        let table = std::iter::repeat_with(HashTable::new).take(PARTS).collect();
+        Self { entries: Vec::new(), free: Vec::new(), table, hasher: FixedState::with_seed(seed), len: 0 }
+    }
+
+    /// Where the table finds a key.
+    #[inline]
+    fn place(&self, key: &[u8]) -> (usize, u32) {
+        let [a, b, c, d, e, ..] = self.hasher.hash_one(key).to_le_bytes();
+        (usize::from(e) % PARTS, u32::from_le_bytes([a, b, c, d]))
+    }
+
     /// Number of entries.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -52,18 +56,9 @@ impl Slots {
 
     #[inline]
     pub(crate) fn find(&self, key: &[u8]) -> Option<SlotId> {
-        let (part, half) = place(key_hash(key));
+        let (part, half) = self.place(key);
         let is_it = |(other, slot): &(u32, SlotId)| *other == half && self.get(*slot).is_some_and(|e| e.key() == key);
         self.table.get(part)?.find(spread(half), is_it).map(|(_, slot)| *slot)
-    }
-
-    /// Whether a key with this hash has an entry.
-    pub(crate) fn has_hash(&self, hash: u64) -> bool {
-        let (part, half) = place(hash);
-        let is_it = |(other, slot): &(u32, SlotId)| {
-            *other == half && self.get(*slot).is_some_and(|entry| key_hash(entry.key()) == hash)
-        };
-        self.table.get(part).is_some_and(|part| part.find(spread(half), is_it).is_some())
     }
 
     #[inline]
@@ -82,7 +77,7 @@ impl Slots {
 
     /// Adds an entry of a key that has none. Returns its slot; `None` if all slots are in use.
     pub(crate) fn insert(&mut self, entry: Entry) -> Option<SlotId> {
-        let (part, half) = place(key_hash(entry.key()));
+        let (part, half) = self.place(entry.key());
         let slot = self.free.pop().unwrap_or(self.end());
         match self.entries.get_mut(slot as usize) {
             Some(place) => *place = Some(entry),
@@ -99,7 +94,7 @@ impl Slots {
     /// Removes the entry of a slot.
     pub(crate) fn remove(&mut self, slot: SlotId) -> Option<Entry> {
         let entry = self.entries.get_mut(slot as usize)?.take()?;
-        let (part, half) = place(key_hash(entry.key()));
+        let (part, half) = self.place(entry.key());
         if let Some(part) = self.table.get_mut(part) {
             if let Ok(found) = part.find_entry(spread(half), |(_, other)| *other == slot) {
                 found.remove();
@@ -137,5 +132,27 @@ impl Slots {
     pub(crate) fn bytes(&self) -> usize {
         let tables: usize = self.table.iter().map(HashTable::allocation_size).sum();
         self.entries.capacity() * size_of::<Option<Entry>>() + self.free.capacity() * size_of::<SlotId>() + tables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::keyspace::hash::{FACTOR, SEED, fold, key_hash};
+
+    /// I6. Somebody who knows the hash of the fingerprints chooses keys that have the same one. They do not meet in the table.
+    #[test]
+    fn chosen_keys_do_not_collide() {
+        let key = |n: u64| {
+            let first = n.wrapping_mul(FACTOR);
+            let second = fold(SEED ^ 16 ^ first, FACTOR).wrapping_add(SEED);
+            [first.to_le_bytes(), second.to_le_bytes()].concat()
+        };
+        let keys: Vec<_> = (1..1000).map(key).collect();
+        assert_eq!(keys.iter().map(|key| key_hash(key)).collect::<BTreeSet<_>>().len(), 1);
+        let slots = Slots::new(4711);
+        assert_eq!(keys.iter().map(|key| slots.place(key)).collect::<BTreeSet<_>>().len(), keys.len());
     }
 }

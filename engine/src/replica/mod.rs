@@ -224,7 +224,7 @@ impl Replica {
 
     fn add_cache(&mut self, spec: StructureSpec, wake: Wake, exchanged: Exchanged) -> Result<Cache, StructureError> {
         self.check_name(&spec.name)?;
-        let cache = Cache::new(spec, self.runs.actor.clone(), wake);
+        let cache = Cache::new(spec, self.runs.actor.clone(), self.random.next(), wake);
         self.caches.insert(cache.clone(), exchanged == Exchanged::Yes, &self.peers);
         Ok(cache)
     }

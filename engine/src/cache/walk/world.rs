@@ -88,7 +88,7 @@ fn name(at: usize) -> NodeName {
 impl World {
     pub(super) fn new(nodes: usize, unlinked: bool) -> Self {
         let map = |at| {
-            let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default());
+            let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default(), 7);
             map.keep_unsaved();
             map
         };
@@ -243,7 +243,7 @@ impl World {
                 exchange.handle_entries(map, (&peer, unix_ms), &entries, &view, |_| {}).unwrap();
             }
             Message::CacheCompare(compare) => exchange.handle_compare(&peer, compare),
-            Message::CacheKeys(keys) => exchange.handle_keys(map, &peer, &keys),
+            Message::CacheKeys(keys) => exchange.handle_keys(&peer, &keys),
             other => panic!("{other:?}"),
         }
         true
@@ -307,7 +307,7 @@ impl World {
     pub(super) fn restart(&mut self, at: usize, with: Restart) {
         let (from_disk, joins_late) = (with == Restart::Saved, with == Restart::Later);
         let run = self.nodes[at].map.me().incarnation.0 + 1;
-        let mut map = CacheMap::new(Actor::new(name(at), Incarnation(run)), Bounds::default());
+        let mut map = CacheMap::new(Actor::new(name(at), Incarnation(run)), Bounds::default(), 7);
         map.keep_unsaved();
         if joins_late {
             map.start_in_the_middle();

@@ -275,7 +275,7 @@ impl Replica {
     /// A peer answers which keys it holds.
     pub(crate) fn handle_cache_keys(&mut self, peer: &NodeName, keys: &CacheKeys<'_>) {
         if let Some(held) = self.caches.held.get_mut(&keys.structure).filter(|held| held.shared) {
-            held.exchange.handle_keys(&held.cache.shared.map.read(), peer, keys);
+            held.exchange.handle_keys(peer, keys);
             self.work_on_caches();
         }
     }
