@@ -13,8 +13,10 @@ use tallymesh_schemas::message::{Digest, Message, Tombstone};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Change, Extent, Facts, Part, Row, SavedEntry, Shape, split};
 use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec, Version, bounds,
+    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureName, StructureSpec, UnixMs, Version, bounds,
 };
+
+const SECOND: Duration = Duration::from_secs(1);
 
 const NOW: Now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
 
@@ -172,7 +174,7 @@ fn what_is_restored_is_read() {
     let batches = saved(&mut replica);
     assert!(matches!(batches[0].changes.as_slice(), [Change::Facts(_)]), "{batches:?}");
     // What is written now comes behind it, though the clock stands still.
-    let stamp = cache.set(b"k", b"w", Duration::ZERO, NOW.unix_ms - 1000).unwrap();
+    let stamp = cache.set(b"k", b"w", Duration::ZERO, NOW.unix_ms.before(SECOND)).unwrap();
     assert!(stamp > entry.stamp);
     cache.audit().unwrap();
     replica.structures().iter().for_each(|structure| structure.audit().unwrap());
@@ -193,7 +195,7 @@ fn a_cache_of_this_node_alone_is_saved() {
     cache_of(&before).remove(b"l", NOW.unix_ms).unwrap();
     let later = |seconds: u64| Now {
         mono: NOW.mono.after(Duration::from_secs(seconds)),
-        unix_ms: NOW.unix_ms + seconds * 1000,
+        unix_ms: NOW.unix_ms.after(Duration::from_secs(seconds)),
     };
     (0..130).for_each(|second| before.handle_timeout(later(second)));
     assert_eq!(cache_of(&before).held(), 1);
@@ -231,7 +233,7 @@ fn who_was_forgotten_while_away_keeps_its_cache() {
 #[test]
 fn rows_of_a_cache_are_converted() {
     let actor = |name: &str| Actor::new(NodeName::new(name).unwrap(), Incarnation(7));
-    let stamp = |later: u64| Stamp::at(NOW.unix_ms - 1000 + later).0;
+    let stamp = |later: u64| Stamp::at(UnixMs(NOW.unix_ms.0 - 1000 + later)).0;
     let content = |key, later, value| RowState::Content { key: Some(key), stamp: stamp(later), expires_ms: 0, value };
     let rows = |rows: &[RowState<'_>]| -> Vec<Row> {
         let row = |(version, state): (u64, &RowState<'_>)| {
@@ -297,7 +299,7 @@ fn hear_of_the_forgotten(replica: &mut Replica, node: &str, upto: Incarnation) {
 #[test]
 fn what_was_written_ahead_is_taken_back_and_written_again() {
     let (mut before, mut disk) = (replica(7), Disk::default());
-    let ahead_ms = NOW.unix_ms + 3_600_000;
+    let ahead_ms = NOW.unix_ms.after(Duration::from_secs(3600));
     for (key, unix_ms) in [("before", NOW.unix_ms), ("ahead", ahead_ms), ("behind it", ahead_ms)] {
         cache_of(&before).set(key.as_bytes(), b"value", Duration::ZERO, unix_ms).unwrap();
     }
@@ -305,13 +307,13 @@ fn what_was_written_ahead_is_taken_back_and_written_again() {
     let mut replica = restored(&disk, &[]);
     let cache = cache_of(&replica);
     assert_eq!(cache.len(NOW.unix_ms), 3);
-    let now = Now { mono: NOW.mono.after(Duration::from_secs(1)), unix_ms: NOW.unix_ms + 1000 };
+    let now = Now { mono: NOW.mono.after(SECOND), unix_ms: NOW.unix_ms.after(SECOND) };
     replica.handle_timeout(now);
     let stamp = |key: &str| cache.entry(key.as_bytes(), now.unix_ms).unwrap().stamp;
     assert_eq!(stamp("before").unix_ms(), NOW.unix_ms);
     assert!(stamp("before") < stamp("ahead") && stamp("ahead") < stamp("behind it"));
-    let ahead = stamp("behind it").unix_ms() - now.unix_ms;
-    assert!(ahead <= u64::try_from(bounds::MAX_DRIFT.as_millis()).unwrap(), "{ahead} ms");
+    let ahead = stamp("behind it").unix_ms().since(now.unix_ms);
+    assert!(ahead <= bounds::MAX_DRIFT, "{ahead:?}");
     assert!(cache.set(b"now", b"value", Duration::ZERO, now.unix_ms).is_ok());
 }
 

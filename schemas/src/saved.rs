@@ -113,7 +113,7 @@ pub struct CacheContexts {
     pub seen: CacheContext,
     /// Removals that were taken in and are no longer saved.
     pub collected: CacheContext,
-    /// The latest stamp of each of the last hours of which writes were received.
+    /// The latest stamps that were received or given: one for each of several spans of time.
     pub received: Vec<u64>,
 }
 

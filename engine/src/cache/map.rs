@@ -215,6 +215,7 @@ impl CacheMap {
             return Err(Refused::Closed);
         }
         let stamp = self.clock.next(unix_ms).map_err(Refused::Ahead)?;
+        self.received.note(stamp);
         if !self.write_at(key, value, stamp) {
             return Err(Refused::Full);
         }

@@ -31,7 +31,8 @@ impl CacheMap {
     /// Once the clock is certain again: writes again, in order and with present stamps, what was written while the clock was
     /// too far ahead. O(entries), if there is anything.
     ///
-    /// The new stamps are later than all that were received, because those writes have hidden some of these. An entry that is
+    /// The new stamps are later than all that were received, because those writes have hidden some of these. And they are later
+    /// than all that this replica gave and that others may have accepted since: an own later write has replaced some. An entry that is
     /// ahead by less than twice the drift stays: a node with a right clock may have accepted it before this clock was set back.
     pub(crate) fn return_to_present(&mut self, unix_ms: UnixMs) {
         let is_future = |stamp: Stamp| stamp.unix_ms().since(unix_ms) > bounds::MAX_DRIFT * 2;

@@ -144,7 +144,7 @@ fn forgets_to_flush(held: &Held, now: Time) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tallymesh_schemas::{Class, Incarnation, StructureSpec};
+    use tallymesh_schemas::{Class, Incarnation, StructureSpec, UnixMs};
 
     use super::*;
     use crate::replica::Config;
@@ -156,7 +156,7 @@ mod tests {
         let [a, b] = ["a", "b"].map(|name| NodeName::new(name).unwrap());
         let mut replica = Replica::new(Config::default(), a, Incarnation(1));
         let cache = replica.replicate_cache(StructureSpec::from(Class::Cache), Arc::new(|| ())).unwrap();
-        let now = Now { mono: Time(1), unix_ms: 1 };
+        let now = Now { mono: Time(1), unix_ms: UnixMs(1) };
         replica.handle_link_up_with(now, &b, CACHES_SINCE - 1);
         let nonce = replica.probe(now);
         let found = replica.verification(nonce);

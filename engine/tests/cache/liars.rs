@@ -4,7 +4,7 @@
 use tallymesh_schemas::message::{
     CacheCompare, CacheContext, CacheEntries, CacheKeys, CacheMark, CacheReport, Message, RunMark,
 };
-use tallymesh_schemas::{Actor, Incarnation, bound::Bound, bounds};
+use tallymesh_schemas::{Actor, Incarnation, UnixMs, bound::Bound, bounds};
 
 use crate::away::restart;
 use crate::disk::Disk;
@@ -34,10 +34,11 @@ fn report(wire: &Wire, number: u64, seen: CacheContext) -> Vec<u8> {
         incarnation: wire.replicas[LIAR].actor().incarnation,
         number: 1_000_000 + number,
         seen,
+        endings: Vec::new(),
         relay: false,
         partial: false,
         fingerprint: 0,
-        after_ms: 0,
+        after_ms: UnixMs::ZERO,
     }))
 }
 
@@ -242,8 +243,12 @@ fn a_flood_of_questions_is_answered_once_in_an_interval() {
     let structure = cache(&wire, C).id();
     let mut answers = 0;
     for question in 0..500 {
-        let compare =
-            encoded(&Message::CacheCompare(CacheCompare { structure, question, after_ms: 0, sums: Vec::new() }));
+        let compare = encoded(&Message::CacheCompare(CacheCompare {
+            structure,
+            question,
+            after_ms: UnixMs::ZERO,
+            sums: Vec::new(),
+        }));
         wire.give(LIAR, C, &compare).unwrap();
         if question % 50 == 0 {
             wire.wait_a_little();

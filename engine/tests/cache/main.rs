@@ -24,7 +24,7 @@ use tallymesh_engine::{CacheError, Event, Stamp};
 use tallymesh_schemas::entries::{EntryWriter, WireEntry};
 use tallymesh_schemas::message::{CacheEntries, Message};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
-use tallymesh_schemas::{Actor, Bounds, Version, bounds};
+use tallymesh_schemas::{Actor, Bounds, UnixMs, Version, bounds};
 use wire::{Wire, encoded, read};
 
 /// A live entry: key, value and stamp.
@@ -45,7 +45,7 @@ fn assert_agreed(wire: &Wire, nodes: impl IntoIterator<Item = usize>) {
     let expected = state(wire, first);
     for at in nodes {
         assert_eq!(state(wire, at), expected, "{} and {}", wire.node(at), wire.node(first));
-        assert_eq!(cache(wire, at).fingerprint(0), cache(wire, first).fingerprint(0));
+        assert_eq!(cache(wire, at).fingerprint(UnixMs::ZERO), cache(wire, first).fingerprint(UnixMs::ZERO));
     }
 }
 
@@ -126,7 +126,7 @@ fn a_write_far_ahead_is_refused_until_its_time_comes() {
     let mut wire = cache_wire(&["a", "b"]);
     let session = session(&mut wire, 1, 0);
     while wire.replicas[1].poll_event().is_some() {}
-    let far = Stamp::at(wire.now.unix_ms + bounds::MAX_DRIFT.as_millis() as u64 + 10);
+    let far = Stamp::at(wire.now.unix_ms.after(bounds::MAX_DRIFT + Duration::from_millis(10)));
     let run = wire.replicas[0].actor().clone();
     let near = Stamp::at(wire.now.unix_ms);
     let both: [(u64, Stamp, &[u8], &[u8]); 2] = [(1, far, KEY, b"far ahead"), (2, near, b"near", b"present")];
@@ -139,7 +139,7 @@ fn a_write_far_ahead_is_refused_until_its_time_comes() {
     let event = wire.replicas[1].poll_event();
     assert!(matches!(event, Some(Event::Ahead { by, .. }) if by > bounds::MAX_DRIFT), "{event:?}");
     assert_eq!(wire.replicas[1].poll_event(), None);
-    wire.now.unix_ms += 1000;
+    wire.now.unix_ms.0 += 1000;
     let bytes = entries_of(&wire, run, (session, 3), &both);
     wire.give(0, 1, &bytes).unwrap();
     assert_eq!(get(&wire, 1, KEY).as_deref(), Some(&b"far ahead"[..]));

@@ -81,7 +81,7 @@ fn a_copy_that_differs_is_named() {
     set(&mut wire, 0, KEY, b"right");
     wire.run(3);
     let session = session(&mut wire, 2, 1);
-    let (run, later) = (wire.replicas[0].actor().clone(), Stamp::at(wire.now.unix_ms + 1000));
+    let (run, later) = (wire.replicas[0].actor().clone(), Stamp::at(wire.now.unix_ms.after(Duration::from_secs(1))));
     let wrong = entries_of(&wire, run, (session, 0), &[(1, later, KEY, b"wrong")]);
     wire.give(1, 2, &wrong).unwrap();
     wire.run(3);

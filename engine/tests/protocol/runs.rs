@@ -12,7 +12,8 @@ use crate::wire::{Wire, config, is_delta, read, spec};
 /// peer would drop it again.
 #[test]
 fn a_void_run_is_named_to_nobody() {
-    let spec = StructureSpec { class: Class::GaugeCache, ..spec() };
+    let mut spec = spec();
+    spec.class = Class::GaugeCache;
     let mut wire = Wire::with(&["a", "b", "c"], &config(), &spec);
     wire.up(0, 1);
     wire.up(1, 2);

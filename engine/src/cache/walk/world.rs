@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
-use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId};
+use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId, UnixMs};
 
 use crate::cache::collect::Round;
 use crate::cache::exchange::{Exchange, Writers};
 use crate::cache::map::CacheMap;
+use crate::cache::walk::ledger::{Ledger, Waited};
 use crate::hlc::Stamp;
 use crate::time::Time;
 
@@ -58,8 +59,20 @@ pub(super) struct World {
     gave_up: bool,
     now_ms: u64,
     pub(super) collected: usize,
-    /// What has happened.
-    pub(super) trace: Vec<String>,
+    ledger: Ledger,
+    pub(super) trace: Trace,
+}
+
+/// What has happened, if somebody wants to read it.
+#[derive(Default)]
+pub(super) struct Trace(pub(super) Option<Vec<String>>);
+
+impl Trace {
+    fn push(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.0 {
+            trace.push(what());
+        }
+    }
 }
 
 struct View {
@@ -86,7 +99,7 @@ fn name(at: usize) -> NodeName {
 }
 
 impl World {
-    pub(super) fn new(nodes: usize, unlinked: bool) -> Self {
+    pub(super) fn new(nodes: usize, unlinked: bool, trace: Trace) -> Self {
         let map = |at| {
             let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default(), 7);
             map.keep_unsaved();
@@ -109,7 +122,8 @@ impl World {
             gave_up: false,
             now_ms: 1_000_000_000,
             collected: 0,
-            trace: Vec::new(),
+            ledger: Ledger::default(),
+            trace,
         };
         for (i, j) in world.pairs() {
             world.linked.insert((i, j), false);
@@ -118,31 +132,27 @@ impl World {
         world
     }
 
-    fn note(&mut self, what: String) {
-        self.trace.push(what);
-    }
-
-    fn clock_of(&self, at: usize) -> u64 {
-        self.now_ms + self.nodes[at].ahead_ms
+    fn clock_of(&self, at: usize) -> UnixMs {
+        UnixMs(self.now_ms + self.nodes[at].ahead_ms)
     }
 
     /// A clock goes ahead by more than others accept, or comes back.
     pub(super) fn set_clock(&mut self, at: usize, ahead_ms: u64) {
-        self.note(format!("the clock of n{at} is {ahead_ms} ms ahead"));
+        self.trace.push(|| format!("the clock of n{at} is {ahead_ms} ms ahead"));
         self.nodes[at].ahead_ms = ahead_ms;
         self.nodes[at].was_ahead |= ahead_ms > 0;
     }
 
     /// Time passes.
     pub(super) fn wait(&mut self, ms: u64) {
-        self.note(format!("{ms} ms pass"));
+        self.trace.push(|| format!("{ms} ms pass"));
         self.now_ms += ms;
     }
 
     /// The others do not wait any more for a node without links.
     pub(super) fn give_up(&mut self, at: usize) {
         if !self.linked.iter().any(|((i, j), linked)| *linked && (*i == at || *j == at)) {
-            self.note(format!("n{at} counts as dead for long"));
+            self.trace.push(|| format!("n{at} counts as dead for long"));
             self.nodes[at].dead = true;
             self.gave_up = true;
         }
@@ -157,7 +167,7 @@ impl World {
         if i >= j || self.linked[&(i, j)] || (self.unlinked && (i, j) == (0, 1)) {
             return;
         }
-        self.note(format!("n{i} and n{j} have a link"));
+        self.trace.push(|| format!("n{i} and n{j} have a link"));
         self.linked.insert((i, j), true);
         for (a, b) in [(i, j), (j, i)] {
             self.nodes[a].dead = false;
@@ -170,7 +180,7 @@ impl World {
         if i >= j || !self.linked[&(i, j)] {
             return;
         }
-        self.note(format!("n{i} and n{j} lose their link"));
+        self.trace.push(|| format!("n{i} and n{j} lose their link"));
         self.linked.insert((i, j), false);
         for (a, b) in [(i, j), (j, i)] {
             self.queues.remove(&(a, b));
@@ -184,8 +194,8 @@ impl World {
         if value.is_none() && node.map.get(key).is_none_or(|entry| entry.value().is_none()) {
             return Ok(());
         }
-        match node.map.write(key, value.map(|value| (0, value)), unix_ms, |_| {}) {
-            Ok(stamp) => self.note(format!("n{at} writes {key:?} {value:?} at {stamp:?}")),
+        match node.map.write(key, value.map(|value| (UnixMs::ZERO, value)), unix_ms, |_| {}) {
+            Ok(stamp) => self.trace.push(|| format!("n{at} writes {key:?} {value:?} at {stamp:?}")),
             Err(_) if node.was_ahead => {}
             Err(refused) => return Err(format!("n{at} cannot write: {refused:?}")),
         }
@@ -200,7 +210,7 @@ impl World {
         let encode = |message: &Message<'_>| message.encode(&mut bytes).unwrap();
         let sent = node.exchange.next(&mut node.map, &name(j), (unix_ms, 40), encode);
         if sent {
-            self.trace.push(format!("n{i} sends to n{j}: {:?}", Message::decode(&bytes).unwrap()));
+            self.trace.push(|| format!("n{i} sends to n{j}: {:?}", Message::decode(&bytes).unwrap()));
             queue.push_back(bytes);
         }
         sent
@@ -209,14 +219,14 @@ impl World {
     /// The next message is lost, comes later than the others, or comes twice.
     pub(super) fn lose(&mut self, i: usize, j: usize) {
         if let Some(bytes) = self.queues.get_mut(&(i, j)).and_then(VecDeque::pop_front) {
-            self.note(format!("lost from n{i} to n{j}: {:?}", Message::decode(&bytes).unwrap()));
+            self.trace.push(|| format!("lost from n{i} to n{j}: {:?}", Message::decode(&bytes).unwrap()));
         }
     }
 
     pub(super) fn delay(&mut self, i: usize, j: usize) {
         if let Some(queue) = self.queues.get_mut(&(i, j)).filter(|queue| queue.len() > 1) {
             queue.rotate_left(1);
-            self.note(format!("a message from n{i} to n{j} is delayed"));
+            self.trace.push(|| format!("a message from n{i} to n{j} is delayed"));
         }
     }
 
@@ -225,13 +235,13 @@ impl World {
             && let Some(first) = queue.front().cloned()
         {
             queue.push_back(first);
-            self.note(format!("a message from n{i} to n{j} comes twice"));
+            self.trace.push(|| format!("a message from n{i} to n{j} comes twice"));
         }
     }
 
     pub(super) fn deliver(&mut self, i: usize, j: usize) -> bool {
         let Some(bytes) = self.queues.get_mut(&(i, j)).and_then(VecDeque::pop_front) else { return false };
-        self.trace.push(format!("n{j} receives from n{i}"));
+        self.trace.push(|| format!("n{j} receives from n{i}"));
         let (view, unix_ms) = (self.view(j), self.clock_of(j));
         let Node { map, exchange, .. } = &mut self.nodes[j];
         let peer = name(i);
@@ -262,14 +272,23 @@ impl World {
         let others = (0..self.nodes.len()).filter(|other| *other != at && !self.nodes[*other].dead);
         let others: Vec<_> = others.map(name).collect();
         let Node { map, exchange, read, ahead_ms, .. } = &mut self.nodes[at];
-        if *ahead_ms == 0 && map.clock.is_beyond(unix_ms) {
+        if *ahead_ms == 0 {
+            let latest = map.clock.latest();
             map.return_to_present(unix_ms);
-            read.clear();
+            if map.clock.latest() < latest {
+                read.clear();
+            }
         }
         let held = map.held();
+        let before = KEYS.map(|key| map.get(key).map(|entry| entry.stamp));
         let round = Round::of(map.seen(), others.iter().map(|other| exchange.said(other)));
-        exchange.collect(map, round, self.now_ms, &view);
+        exchange.collect(map, round, UnixMs(self.now_ms), &view);
         self.collected += held - map.held();
+        for (key, stamp) in KEYS.into_iter().zip(before) {
+            if let Some(stamp) = stamp.filter(|_| map.get(key).is_none()) {
+                self.ledger.note_collected(key, stamp, map);
+            }
+        }
         if self.gave_up {
             // Such a node may return with a write that is older than what was collected meanwhile.
             let Node { map, read, .. } = &mut self.nodes[at];
@@ -279,7 +298,7 @@ impl World {
         exchange.tick(map, now, INTERVAL, &view);
         exchange.work(map, &view, |_| {});
         map.note_position();
-        self.trace.push(format!("n{at} ticks at {} and holds {} of {held}", self.now_ms, map.held()));
+        self.trace.push(|| format!("n{at} ticks at {} and holds {} of {held}", self.now_ms, map.held()));
     }
 
     /// Saves what has changed, in a unit of several pieces.
@@ -300,7 +319,7 @@ impl World {
                 break;
             }
         }
-        self.trace.push(format!("n{at} saves"));
+        self.trace.push(|| format!("n{at} saves"));
     }
 
     /// A process ends and another one begins: with what the earlier one has saved, without it, or without all that was written.
@@ -321,7 +340,7 @@ impl World {
             }
             None => self.nodes[at].disk = None,
         }
-        self.trace.push(format!("n{at} restarts as {run} with {} entries", map.held()));
+        self.trace.push(|| format!("n{at} restarts as {run} with {} entries", map.held()));
         self.nodes[at].map = map;
         self.nodes[at].exchange = Exchange::new(StructureId(1));
         self.nodes[at].read.clear();
@@ -333,10 +352,15 @@ impl World {
         }
     }
 
-    /// No process reads an earlier write of a key than before, and the aggregates are those of the entries.
+    /// No process reads an earlier write of a key than before, the contexts keep invariant V, and the aggregates are those of the
+    /// entries.
     pub(super) fn check(&mut self) -> Result<(), String> {
+        let latest = Stamp::at(UnixMs(self.now_ms + 1));
+        let waited = if self.gave_up { Waited::NotAlways } else { Waited::Always };
+        self.nodes.iter().for_each(|node| self.ledger.note(&node.map, latest));
         for (at, node) in self.nodes.iter_mut().enumerate() {
             node.map.audit().map_err(|what| format!("n{at}: {what}"))?;
+            self.ledger.check(&node.map, waited).map_err(|what| format!("n{at}: {what}"))?;
             for key in KEYS {
                 let Some(entry) = node.map.get(key) else { continue };
                 let read = node.read.entry(key).or_default();
