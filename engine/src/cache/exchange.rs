@@ -7,86 +7,21 @@ use std::time::Duration;
 
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
 use tallymesh_schemas::rows::RowsError;
-use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId, UnixMs, bounds};
+use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs, bounds};
 
 use crate::cache::collect::Round;
 use crate::cache::compare::{Answer, Asked, Piece, Question};
 use crate::cache::context::{Context, PLACES};
 use crate::cache::fingerprint::comparable_after;
+use crate::cache::link::{InInterval, Link, Missing};
 use crate::cache::map::CacheMap;
 use crate::cache::mark::{Limits, Marked};
 use crate::cache::receiver::{Always, Reading, Receiver};
-use crate::cache::sender::Sender;
+use crate::cache::writers::Writers;
 use crate::time::Time;
-
-/// Intervals for which a replica lacks writes that a peer has, before it asks that peer for them.
-const PATIENCE: u32 = 2;
-
-/// The same if the writer is linked and sends them itself.
-const PATIENCE_WITH_OWNER: u32 = 5;
-
-/// Intervals for which a peer states less of its run than this replica counts as taken in, before the replica believes it. Its
-/// report may have been on its way for long.
-const DOUBTS: u32 = 2;
 
 /// Intervals after which a peer that has not reported counts as not having the cache.
 const SILENT: u32 = 3;
-
-/// The state of one link.
-#[derive(Debug, Default)]
-struct Link {
-    sender: Sender,
-    receiver: Receiver,
-    question: Option<Question>,
-    answer: Option<Answer>,
-    /// A question of the peer that came in the interval of another one, and waits for the next interval.
-    next_answer: Option<Answer>,
-    /// What was asked in this interval.
-    asked: InInterval,
-    /// Intervals since the link is up.
-    intervals: u32,
-    /// The peer has sent a mark.
-    is_marked: bool,
-    /// The peer's run, as it has stated.
-    run: Option<Actor>,
-    /// For so many intervals the peer has stated less of its run than this replica counts as taken in.
-    doubts: u32,
-    /// A piece of the answer that waits to be sent.
-    piece: Option<Piece>,
-    /// A report to send.
-    report: Option<Always>,
-    behind: Option<Behind>,
-}
-
-/// A peer has more of a run than this replica.
-#[derive(Debug)]
-struct Behind {
-    /// The run, and what this replica has of it.
-    position: (Actor, u64),
-    since: Time,
-    /// This replica has asked for it.
-    is_asked: bool,
-    /// The messages of the session that had arrived.
-    arrived: u64,
-}
-
-/// What follows from a peer having more of a run than this replica.
-#[derive(Debug, PartialEq, Eq)]
-enum Missing {
-    /// Nothing, or nothing yet.
-    Nothing,
-    /// To ask the peer.
-    Ask,
-    /// The peer cannot send it: it has joined without it.
-    Skip(Actor, u64),
-}
-
-/// Which questions there were in an interval. A comparison walks all entries, so each side begins one in an interval.
-#[derive(Debug, Default)]
-struct InInterval {
-    by_us: bool,
-    by_peer: bool,
-}
 
 /// The exchange of one cache.
 #[derive(Debug)]
@@ -99,16 +34,6 @@ pub(crate) struct Exchange {
     questions: u64,
     /// The current round of collection.
     round: Option<Round>,
-}
-
-/// What a node knows of the runs that wrote the entries.
-pub(crate) trait Writers {
-    /// Whether a node has a link to this one.
-    fn is_linked(&self, node: &NodeName) -> bool;
-    /// Whether a run is over: its node has begun a later one, or was forgotten.
-    fn has_ended(&self, run: &Actor) -> bool;
-    /// Whether a run may go on writing.
-    fn lives(&self, run: &Actor) -> bool;
 }
 
 /// What a message of entries brought.
@@ -351,6 +276,10 @@ impl Exchange {
                 link.question = None;
                 link.report = Some(Always::Yes);
             }
+            if link.is_unaware(map) {
+                link.receiver.repeat();
+                link.report = Some(Always::Yes);
+            }
             link.report.get_or_insert(Always::No);
         }
     }
@@ -378,83 +307,6 @@ impl Exchange {
         if self.round.is_none() {
             self.round = next;
         }
-    }
-}
-
-impl Link {
-    /// Begins to answer a question. The peer does not wait for the answer to an earlier one.
-    fn begin_answer(&mut self, answer: Answer) {
-        self.answer = Some(answer);
-        self.piece = None;
-        self.asked.by_peer = true;
-    }
-
-    /// Believes the peer about its run, if it keeps stating less than this replica counts as taken in. Before that, tells it: another
-    /// process may be in that run.
-    fn believe_owner(&mut self, map: &mut CacheMap) {
-        let (Some(run), Some(said)) = (&self.run, self.receiver.said()) else { return };
-        let reached = map.seen().reached(run);
-        let is_less = said.reached(run) < reached && reached < u64::MAX;
-        self.doubts = if is_less { self.doubts.saturating_add(1) } else { 0 };
-        if self.doubts == DOUBTS {
-            self.receiver.dispute(run.clone(), reached);
-            self.report = Some(Always::Yes);
-        } else if self.doubts > DOUBTS {
-            map.distrust(run);
-            self.receiver.break_off();
-            self.doubts = 0;
-        }
-    }
-
-    /// Whether the peer has had something for a long time that this replica lacks.
-    fn missing(
-        &mut self,
-        map: &CacheMap,
-        now: Time,
-        interval: Duration,
-        (peer, writers): (&NodeName, &impl Writers),
-    ) -> Missing {
-        let Some(said) = self.receiver.said().filter(|_| self.question.is_none()) else { return Missing::Nothing };
-        let us = &map.me().node;
-        let last =
-            |(node, first): (&NodeName, Incarnation)| Actor::new(node.clone(), Incarnation(first.0.saturating_sub(1)));
-        let ended = said.ended().map(last).filter(|run| writers.has_ended(run)).map(|run| (run, u64::MAX));
-        let stated = said.runs().map(|(run, number)| (run.clone(), number)).chain(ended);
-        let first = stated.into_iter().find(|(run, number)| run.node != *us && !map.seen().covers(run, *number));
-        let Some((run, upto)) = first else {
-            self.behind = None;
-            return Missing::Nothing;
-        };
-        let position = (run.clone(), map.seen().reached(&run));
-        let Some(behind) = self.behind.as_mut().filter(|behind| behind.position == position) else {
-            self.behind = Some(Behind { position, since: now, is_asked: false, arrived: 0 });
-            return Missing::Nothing;
-        };
-        if !self.receiver.is_marked() && self.receiver.arrived() > behind.arrived {
-            // The peer is still sending.
-            (behind.arrived, behind.since) = (self.receiver.arrived(), now);
-            return Missing::Nothing;
-        }
-        let owner_sends = run.node != *peer && writers.is_linked(&run.node);
-        let waited = |intervals| now.since(behind.since) >= interval * intervals;
-        // A peer that has sent everything that it can, and not this, does not have it itself. Another peer may have it.
-        if behind.is_asked && self.receiver.is_marked() {
-            let may_skip = map.may_skip && upto < u64::MAX && !owner_sends;
-            let skips = may_skip && waited(PATIENCE_WITH_OWNER);
-            return if skips { Missing::Skip(run, upto) } else { Missing::Nothing };
-        }
-        if !waited(if owner_sends { PATIENCE_WITH_OWNER } else { PATIENCE }) {
-            return Missing::Nothing;
-        }
-        *behind = Behind { position, since: now, is_asked: true, arrived: 0 };
-        Missing::Ask
-    }
-
-    /// Whether the peer has to relay the entries of a node to which this one has no link.
-    fn needs_relay(&self, peer: &NodeName, writers: &impl Writers) -> bool {
-        self.behind.as_ref().is_some_and(|Behind { position: (run, ..), .. }| {
-            run.node != *peer && !writers.is_linked(&run.node) && writers.lives(run)
-        })
     }
 }
 

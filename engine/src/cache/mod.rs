@@ -10,6 +10,7 @@ pub(crate) mod exchange;
 mod fingerprint;
 pub(crate) mod handle;
 mod install;
+mod link;
 mod log;
 pub(crate) mod map;
 pub(crate) mod mark;
@@ -23,3 +24,4 @@ pub(crate) mod sender;
 mod slots;
 #[cfg(test)]
 mod walk;
+pub(crate) mod writers;

@@ -120,6 +120,11 @@ impl Receiver {
         (self.report.0 != 0).then_some(&self.said)
     }
 
+    /// The peer's session and number of its last report.
+    pub(crate) fn last_report(&self) -> (u64, u64) {
+        self.report
+    }
+
     /// The next report names everything, and not only what has changed: an earlier one may be lost.
     pub(crate) fn repeat(&mut self) {
         self.reported = Context::default();

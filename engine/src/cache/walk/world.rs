@@ -8,9 +8,10 @@ use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
 use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId, UnixMs};
 
 use crate::cache::collect::Round;
-use crate::cache::exchange::{Exchange, Writers};
+use crate::cache::exchange::Exchange;
 use crate::cache::map::CacheMap;
 use crate::cache::walk::ledger::{Ledger, Waited};
+use crate::cache::writers::Writers;
 use crate::hlc::Stamp;
 use crate::time::Time;
 
@@ -257,6 +258,17 @@ impl World {
             other => panic!("{other:?}"),
         }
         true
+    }
+
+    /// Sends and delivers everything in these directions.
+    #[cfg(feature = "canaries")]
+    pub(super) fn exchange_all(&mut self, pairs: &[(usize, usize)]) -> Result<(), String> {
+        for _ in 0..2 {
+            for (i, j) in pairs {
+                while self.send(*i, *j) | self.deliver(*i, *j) {}
+            }
+        }
+        self.check()
     }
 
     /// What a node knows of the others.

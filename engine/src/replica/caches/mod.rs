@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport};
 use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs};
 
-use crate::cache::exchange::{Exchange, Writers};
+use crate::cache::exchange::Exchange;
 use crate::cache::handle::Cache;
 use crate::cache::receiver::Receiver;
+use crate::cache::writers::Writers;
 use crate::primitive::Ordering;
 use crate::replica::Replica;
 use crate::replica::caches::persist::SavedCache;
