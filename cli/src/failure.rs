@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use tallymesh::StateError;
+
 /// Why a command ends early. Scripts depend on the exit codes.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -27,6 +29,11 @@ impl Failure {
             io::ErrorKind::BrokenPipe => Self::Exit(0),
             _ => Self::Input(format!("cannot write the output: {error}")),
         }
+    }
+
+    /// A saved state that cannot be read or made.
+    pub(crate) fn state(error: StateError) -> Self {
+        Self::Input(error.to_string())
     }
 
     /// The exit code.

@@ -206,8 +206,8 @@ fn a_cache_of_this_node_alone_is_saved() {
     assert_eq!(cache_of(&again).get(b"k", NOW.unix_ms).as_deref(), Some(&b"v"[..]));
 }
 
-/// A node hears that it was forgotten while it was away. What it had saved in a cache stays, as a last write stays whoever
-/// wrote it. Its present run is not forgotten.
+/// A node hears that it was forgotten while it was away. What it had saved in a cache stays: a last write stays, whichever
+/// node wrote it. Its present run is not forgotten.
 #[test]
 fn who_was_forgotten_while_away_keeps_its_cache() {
     let (mut before, mut disk) = (replica(7), Disk::default());

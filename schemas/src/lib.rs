@@ -23,6 +23,7 @@
 
 pub mod actor;
 pub mod admin;
+mod borrowed_bytes;
 pub mod bound;
 pub mod bounds;
 pub mod config;

@@ -268,7 +268,7 @@ fn saved_entries_have_their_pinned_bytes() {
         saved.read(|read| assert_eq!(*read, WireEntry { run: 0, ..entry })).unwrap();
         (format!("saved-{name}"), bytes)
     });
-    let contexts = CacheContexts { seen: context(), collected: CacheContext::default() };
+    let contexts = CacheContexts { seen: context(), collected: CacheContext::default(), received: vec![1000] };
     let bytes = postcard::to_stdvec(&contexts).unwrap();
     assert_eq!(postcard::from_bytes::<CacheContexts>(&bytes).unwrap(), contexts);
     check(&entries.chain([("saved-contexts".to_owned(), bytes)]).collect::<Vec<_>>());

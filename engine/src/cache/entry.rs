@@ -84,7 +84,7 @@ impl Entry {
         self.expires_ms != UnixMs::ZERO && self.expires_ms <= unix_ms
     }
 
-    /// The hash of key, stamp and content: equal entries have equal hashes on all nodes, whoever wrote them.
+    /// The hash of key, stamp and content: equal entries have equal hashes on all nodes, also if different runs wrote them.
     pub(crate) fn hash(&self) -> u64 {
         let content = self.value().map_or(0, |value| content_hash(self.expires_ms, value));
         let hash = fold(key_hash(self.key()) ^ self.stamp.0, FACTOR).wrapping_add(SEED);

@@ -58,7 +58,7 @@ impl Exchange {
         self.round = None;
         let mut link = Link::default();
         self.sessions += 1;
-        link.receiver.begin(self.sessions, false);
+        link.receiver.begin(self.sessions);
         link.report = Some(Always::Yes);
         self.links.insert(peer.clone(), link);
     }
@@ -270,9 +270,11 @@ impl Exchange {
                 link.receiver.break_off();
             }
             if link.receiver.is_broken() || missing == Missing::Ask {
-                let relays = link.receiver.relays() || link.needs_relay(peer, writers);
+                if link.needs_relay(peer, writers) {
+                    link.receiver.ask_for_all();
+                }
                 self.sessions += 1;
-                link.receiver.begin(self.sessions, relays);
+                link.receiver.begin(self.sessions);
                 link.question = None;
                 link.report = Some(Always::Yes);
             }

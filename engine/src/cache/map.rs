@@ -245,11 +245,11 @@ impl CacheMap {
         true
     }
 
-    /// Joins a received write. `covered` says whether the context has it.
-    pub(crate) fn join(&mut self, write: &Write<'_>, covered: bool) -> Joined {
+    /// Joins a received write. The writes of its run up to `reached` were taken in.
+    pub(crate) fn join(&mut self, write: &Write<'_>, reached: u64) -> Joined {
         self.clock.observe(write.stamp);
         let Some(old) = self.get(write.key) else {
-            let is_superseded = covered && !canary::broken(Canary::SupersededTaken);
+            let is_superseded = write.number <= reached && !canary::broken(Canary::SupersededTaken);
             if is_superseded {
                 return Joined::Loses;
             }

@@ -66,12 +66,11 @@ pub(crate) struct Reading<'a> {
 
 impl Receiver {
     /// Begins a session.
-    pub(crate) fn begin(&mut self, session: u64, relays: bool) {
+    pub(crate) fn begin(&mut self, session: u64) {
         self.session = session;
         self.next = 0;
         self.is_broken = false;
         self.is_marked = false;
-        self.relays = relays;
         self.reported = Context::default();
     }
 
@@ -110,9 +109,9 @@ impl Receiver {
         self.disputed = Some((run, number));
     }
 
-    /// Whether the peer sends the entries of all writers.
-    pub(crate) fn relays(&self) -> bool {
-        self.relays
+    /// From the next session on, the peer sends the entries of all writers.
+    pub(crate) fn ask_for_all(&mut self) {
+        self.relays = true;
     }
 
     /// What the peer has, as it has reported; `None` before its first report.
@@ -244,7 +243,7 @@ fn join(
         let (number, expires_ms) = (entry.number, UnixMs(entry.expires_ms));
         let write = Write { key: entry.key, stamp, run, number, expires_ms, value: entry.value };
         map.note_received(stamp);
-        match map.join(&write, number <= *reached) {
+        match map.join(&write, *reached) {
             Joined::Wins => changed(entry.key),
             Joined::Loses => {}
             Joined::NoRoom => received.no_room = true,

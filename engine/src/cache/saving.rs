@@ -138,7 +138,7 @@ impl CacheMap {
         let restored = entry.read(|wire| {
             let (stamp, number, expires_ms) = (Stamp(wire.stamp), wire.number, UnixMs(wire.expires_ms));
             let write = Write { key: wire.key, stamp, run: entry.run(), number, expires_ms, value: wire.value };
-            self.join(&write, false)
+            self.join(&write, 0)
         });
         self.unsaved = unsaved;
         restored.is_some_and(|joined| joined != Joined::NoRoom)
@@ -152,7 +152,7 @@ impl CacheMap {
         (run, number): (&Actor, u64),
         (expires_ms, value): (UnixMs, Option<&[u8]>),
     ) {
-        self.join(&Write { key, stamp, run, number, expires_ms, value }, false);
+        self.join(&Write { key, stamp, run, number, expires_ms, value }, 0);
     }
 
     /// All writes of a run up to a number were taken in.

@@ -7,7 +7,7 @@ use tallymesh_schemas::{NodeName, bounds};
 
 use crate::canary::{self, Canary};
 use crate::replica::Replica;
-use crate::replica::caches::Flush;
+use crate::replica::caches::held::Flush;
 use crate::replica::held::Held;
 use crate::replica::peer::link::Link;
 use crate::replica::report::PeerError;

@@ -38,7 +38,7 @@ use crate::cache::handle::Cache;
 use crate::counter::gauge_cache::GaugeCache;
 use crate::counter::structure::Structure;
 use crate::random::Random;
-use crate::replica::caches::Caches;
+use crate::replica::caches::held::{Caches, Exchanged};
 pub use crate::replica::config::Config;
 use crate::replica::held::{Held, Structures};
 use crate::replica::output::Output;
@@ -83,13 +83,6 @@ pub struct Replica {
     /// The time of the last input.
     now: Time,
     leaving: bool,
-}
-
-/// Whether a cache is exchanged with peers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Exchanged {
-    Yes,
-    No,
 }
 
 /// Getters.
@@ -225,7 +218,7 @@ impl Replica {
     fn add_cache(&mut self, spec: StructureSpec, wake: Wake, exchanged: Exchanged) -> Result<Cache, StructureError> {
         self.check_name(&spec.name)?;
         let cache = Cache::new(spec, self.runs.actor.clone(), self.random.next(), wake);
-        self.caches.insert(cache.clone(), exchanged == Exchanged::Yes, &self.peers);
+        self.caches.insert(cache.clone(), exchanged, &self.peers);
         Ok(cache)
     }
 

@@ -118,17 +118,15 @@ impl Driven {
                 let fingerprint = self.fingerprint(*which, &actor, *fingerprint);
                 rows_bytes = self.rows(*which, &Rows::Sound(rows.clone()), after);
                 self.announce(peer, *which, &actor, upto);
-                let structure = self.id(*which);
-                let (since, known, low_water, snapshot) = (0, 0, 0, false);
                 Message::Delta(Delta {
-                    structure,
+                    structure: self.id(*which),
                     actor,
-                    since: Version(since),
-                    keys_complete: Version(known),
+                    since: Version::ZERO,
+                    keys_complete: Version::ZERO,
                     after: Version(after),
                     upto: Version(upto),
-                    low_water: Version(low_water),
-                    snapshot,
+                    low_water: Version::ZERO,
+                    snapshot: false,
                     fingerprint,
                     rows: &rows_bytes,
                 })

@@ -10,7 +10,6 @@ use tallymesh_schemas::saved::{CacheContexts, Facts, Part, Shape};
 use tallymesh_schemas::{Actor, Class, bounds};
 
 use crate::commands::state::lines::{self, EntryLine, Line};
-use crate::commands::state::refused;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 
@@ -34,7 +33,7 @@ pub(super) fn run(dir: &Path, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("state import")?;
     let mut from = io::stdin().lock();
     let (parts, rows) = read_all(&mut from, dir).map_err(|bad| match bad {
-        Bad::State(error) => refused(error),
+        Bad::State(error) => Failure::state(error),
         Bad::Line(at, what) => Failure::Input(format!("line {at}: {what}; nothing was written")),
     })?;
     let mut out = Out::open();

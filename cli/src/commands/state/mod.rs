@@ -7,7 +7,6 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use tallymesh::StateError;
 use tallymesh::state::{Archive, Header, PartInfo};
 use tallymesh_schemas::saved::{CacheContexts, Part, Shape};
 
@@ -27,16 +26,12 @@ pub(crate) fn run(command: State, format: Format) -> Result<(), Failure> {
     }
 }
 
-fn refused(error: StateError) -> Failure {
-    Failure::Input(error.to_string())
-}
-
 /// Shows the contents of a saved state.
 fn inspect(dir: &Path, format: Format) -> Result<(), Failure> {
-    let archive = Archive::open(dir).map_err(refused)?;
-    let header = archive.header().map_err(refused)?;
-    let facts = archive.facts().map_err(refused)?;
-    let parts = archive.parts().map_err(refused)?;
+    let archive = Archive::open(dir).map_err(Failure::state)?;
+    let header = archive.header().map_err(Failure::state)?;
+    let facts = archive.facts().map_err(Failure::state)?;
+    let parts = archive.parts().map_err(Failure::state)?;
     let file = archive.path().display().to_string();
     let file_bytes = std::fs::metadata(archive.path()).map_or(0, |file| file.len());
     let age = age(&header);
@@ -126,9 +121,9 @@ fn age(header: &Header) -> u64 {
 /// Writes a saved state as lines of JSON.
 fn export(dir: &Path, format: Format) -> Result<(), Failure> {
     format.no_csv("state export")?;
-    let archive = Archive::open(dir).map_err(refused)?;
-    let Header { node, format, protocol, saved_ms } = archive.header().map_err(refused)?;
-    let facts = archive.facts().map_err(refused)?;
+    let archive = Archive::open(dir).map_err(Failure::state)?;
+    let Header { node, format, protocol, saved_ms } = archive.header().map_err(Failure::state)?;
+    let facts = archive.facts().map_err(Failure::state)?;
     let mut out = Out::open();
     out.json(&Line::State { format, node, protocol, saved_ms, facts })?;
     let mut failed = None;
@@ -139,8 +134,8 @@ fn export(dir: &Path, format: Format) -> Result<(), Failure> {
         Ok(())
     });
     failed.map_or(Ok(()), Err)?;
-    read.map_err(refused)?;
-    for (cache, contexts) in archive.caches().map_err(refused)? {
+    read.map_err(Failure::state)?;
+    for (cache, contexts) in archive.caches().map_err(Failure::state)? {
         write_cache(&mut out, &archive, cache, contexts)?;
     }
     out.flush()
@@ -164,5 +159,5 @@ fn write_cache(out: &mut Out, archive: &Archive, cache: Shape, contexts: CacheCo
         Ok(())
     });
     failed.map_or(Ok(()), Err)?;
-    read.map_err(refused)
+    read.map_err(Failure::state)
 }

@@ -6,8 +6,10 @@ use tallymesh_schemas::Actor;
 
 use crate::cache::context::Context;
 use crate::cache::map::CacheMap;
-use crate::cache::walk::world::KEYS;
 use crate::hlc::Stamp;
+
+/// The keys that nodes write.
+pub(super) const KEYS: [&[u8]; 2] = [b"a", b"b"];
 
 /// All writes of a walk, and what was collected.
 #[derive(Default)]

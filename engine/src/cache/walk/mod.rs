@@ -6,7 +6,8 @@
 mod ledger;
 mod world;
 
-use crate::cache::walk::world::{KEYS, Restart, Trace, World};
+use crate::cache::walk::ledger::KEYS;
+use crate::cache::walk::world::{Restart, Trace, World};
 use crate::random::Random;
 
 /// What a walk does in addition to writing, sending, and links that break.
@@ -79,7 +80,7 @@ fn step(world: &mut World, random: &mut Random, faults: Faults) -> Result<(), St
 /// Walks. Returns the number of removals that were collected.
 fn walk(seed: u64, faults: Faults, trace: Trace) -> (World, Result<usize, String>) {
     let mut random = Random::new(seed);
-    let mut world = World::new(faults.nodes, faults.unlinked, trace);
+    let mut world = World::new(faults.nodes, faults.unlinked.then_some((0, 1)), trace);
     let steps = 60 + below(&mut random, 140);
     let mut run = || -> Result<usize, String> {
         for _ in 0..steps {
@@ -176,7 +177,7 @@ mod canaries {
     /// What happens needs the rule.
     fn needs(rule: Canary, happens: impl Fn(&mut World) -> Result<(), String>) {
         let run = |rule| {
-            let mut world = World::new(2, false, Trace(Some(Vec::new())));
+            let mut world = World::new(2, None, Trace(Some(Vec::new())));
             world.exchange_all(&[(0, 1), (1, 0)]).unwrap();
             set_broken(rule);
             let result = happens(&mut world);

@@ -10,12 +10,11 @@ use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId, UnixM
 use crate::cache::collect::Round;
 use crate::cache::exchange::Exchange;
 use crate::cache::map::CacheMap;
-use crate::cache::walk::ledger::{Ledger, Waited};
+use crate::cache::walk::ledger::{KEYS, Ledger, Waited};
 use crate::cache::writers::Writers;
 use crate::hlc::Stamp;
 use crate::time::Time;
 
-pub(super) const KEYS: [&[u8]; 2] = [b"a", b"b"];
 const INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
@@ -54,8 +53,8 @@ pub(super) struct World {
     nodes: Vec<Node>,
     queues: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
     linked: BTreeMap<(usize, usize), bool>,
-    /// The first two nodes never have a link between them.
-    unlinked: bool,
+    /// These two nodes never have a link between them.
+    apart: Option<(usize, usize)>,
     /// Some node was away for longer than the others wait for it.
     gave_up: bool,
     now_ms: u64,
@@ -100,7 +99,7 @@ fn name(at: usize) -> NodeName {
 }
 
 impl World {
-    pub(super) fn new(nodes: usize, unlinked: bool, trace: Trace) -> Self {
+    pub(super) fn new(nodes: usize, apart: Option<(usize, usize)>, trace: Trace) -> Self {
         let map = |at| {
             let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default(), 7);
             map.keep_unsaved();
@@ -119,7 +118,7 @@ impl World {
             nodes: (0..nodes).map(node).collect(),
             queues: BTreeMap::new(),
             linked: BTreeMap::new(),
-            unlinked,
+            apart,
             gave_up: false,
             now_ms: 1_000_000_000,
             collected: 0,
@@ -165,7 +164,7 @@ impl World {
     }
 
     pub(super) fn link(&mut self, i: usize, j: usize) {
-        if i >= j || self.linked[&(i, j)] || (self.unlinked && (i, j) == (0, 1)) {
+        if i >= j || self.linked[&(i, j)] || self.apart == Some((i, j)) {
             return;
         }
         self.trace.push(|| format!("n{i} and n{j} have a link"));

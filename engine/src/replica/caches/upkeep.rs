@@ -8,7 +8,7 @@ use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs, bounds};
 use crate::cache::collect::Round;
 use crate::cache::context::Context;
 use crate::replica::Replica;
-use crate::replica::caches::{Flush, Known};
+use crate::replica::caches::held::{Flush, Known};
 use crate::replica::peer::Peers;
 use crate::replica::timers::Timer;
 use crate::time::Now;

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tallymesh_schemas::saved::{self, Change, Facts};
 
 use crate::counter::persist::PersistedExtent;
-use crate::replica::caches::Caches;
+use crate::replica::caches::held::Caches;
 use crate::replica::held::Structures;
 use crate::replica::stream::StreamId;
 

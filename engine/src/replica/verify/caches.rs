@@ -7,7 +7,7 @@ use tallymesh_schemas::{Actor, NodeName, Version};
 use crate::cache::context::Context;
 use crate::cache::receiver::Receiver;
 use crate::replica::Replica;
-use crate::replica::caches::HeldCache;
+use crate::replica::caches::held::HeldCache;
 use crate::replica::verify::found::{Fault, Finding, Verification};
 
 impl Replica {
