@@ -63,6 +63,11 @@ impl Exchange {
         self.links.insert(peer.clone(), link);
     }
 
+    /// This node is another run now: the peers need what the earlier run has not sent.
+    pub(crate) fn walk_again(&mut self) {
+        self.links.values_mut().for_each(|link| link.sender.walk_again());
+    }
+
     pub(crate) fn link_down(&mut self, peer: &NodeName) {
         // The round may wait for writes that only this peer had.
         self.round = None;

@@ -7,11 +7,18 @@ use crate::cache::slots::SlotId;
 use crate::hlc::Stamp;
 
 impl CacheMap {
+    /// Continues as a new run. The entries of the earlier run stay what they are: if other nodes have removed some, these go when
+    /// the keys are compared.
+    pub(crate) fn continue_as(&mut self, me: Actor) {
+        self.me = me;
+        self.sent = 0;
+    }
+
     /// Continues as a new run. Another process may have used the earlier run's numbers, so this run writes again what the
     /// earlier run wrote: with the same stamps. O(entries).
     pub(crate) fn renew(&mut self, me: Actor) {
-        let earlier = std::mem::replace(&mut self.me, me);
-        self.sent = 0;
+        let earlier = self.me.clone();
+        self.continue_as(me);
         let Some(run) = self.runs.find(&earlier) else { return };
         let own: Vec<_> = self.slots.iter().filter(|(_, entry)| entry.run == run).map(|(slot, _)| slot).collect();
         own.into_iter().for_each(|slot| self.write_again(slot, None));

@@ -86,6 +86,12 @@ impl Sender {
         self.report = report.number;
     }
 
+    /// Sends everything that the peer lacks, whichever run wrote it.
+    pub(crate) fn walk_again(&mut self) {
+        self.cursor = 0;
+        self.caught_up = false;
+    }
+
     /// Up to which own write everything was sent.
     pub(crate) fn sent(&self, map: &CacheMap) -> u64 {
         self.assumed.reached(&map.me)

@@ -56,7 +56,7 @@ impl Writers for Known<'_> {
     }
 
     fn has_ended(&self, run: &Actor) -> bool {
-        self.runs.is_over(run)
+        self.runs.is_superseded(run)
     }
 
     fn lives(&self, run: &Actor) -> bool {

@@ -10,6 +10,7 @@ use crate::cache::context::Context;
 use crate::replica::Replica;
 use crate::replica::caches::held::{Flush, Known};
 use crate::replica::peer::Peers;
+use crate::replica::runs::succession::Cause;
 use crate::replica::timers::Timer;
 use crate::time::Now;
 
@@ -104,10 +105,17 @@ impl Replica {
     }
 
     /// This node is another run now.
-    pub(crate) fn renew_caches(&mut self, actor: &Actor) {
+    pub(crate) fn renew_caches(&mut self, actor: &Actor, cause: Cause) {
         let ids: Vec<StructureId> = self.caches.iter().map(|(id, _)| *id).collect();
         for (_, held) in self.caches.iter_mut() {
-            held.cache.shared.map.write().renew(actor.clone());
+            let map = &mut held.cache.shared.map.write();
+            match cause {
+                Cause::Shared => map.renew(actor.clone()),
+                Cause::Forgotten => {
+                    map.continue_as(actor.clone());
+                    held.exchange.walk_again();
+                }
+            }
         }
         ids.into_iter().for_each(|id| self.caches.touch(id));
     }

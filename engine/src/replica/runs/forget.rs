@@ -81,7 +81,11 @@ impl Replica {
         let Received { tombstone, reporter } = received;
         let us = &self.runs.actor;
         if tombstone.node == us.node && tombstone.incarnation >= us.incarnation {
-            self.conflict(now, tombstone.incarnation, reporter);
+            if received.is_whole() {
+                self.renew_forgotten(now, tombstone.incarnation, reporter);
+            } else {
+                self.conflict(now, tombstone.incarnation, reporter);
+            }
         }
     }
 

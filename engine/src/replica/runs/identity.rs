@@ -4,7 +4,7 @@ use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, NodeName};
 
 use crate::replica::Replica;
 use crate::replica::report::Event;
-use crate::replica::runs::succession::Claim;
+use crate::replica::runs::succession::{Cause, Claim};
 use crate::replica::stream::StreamId;
 use crate::replica::timers::Timer;
 use crate::time::Now;
@@ -17,6 +17,10 @@ impl Replica {
     /// # Errors
     /// [`NoSuchRun`] when the last possible run has been reached: no run is ever begun twice. Nothing is changed then.
     pub fn renew(&mut self, now: Now, at_least: Incarnation) -> Result<Actor, NoSuchRun> {
+        self.renew_because(now, at_least, Cause::Shared)
+    }
+
+    fn renew_because(&mut self, now: Now, at_least: Incarnation, cause: Cause) -> Result<Actor, NoSuchRun> {
         let was = self.runs.begin_run(now, at_least)?;
         let actor = &self.runs.actor;
         for held in self.structures.values_mut() {
@@ -24,7 +28,7 @@ impl Replica {
             held.flushed = held.structure.head();
         }
         let actor = actor.clone();
-        self.renew_caches(&actor);
+        self.renew_caches(&actor, cause);
         let begun = actor.incarnation;
         let earlier = |(_, actor): &StreamId| actor.node == was.node && actor.incarnation < begun;
         for link in self.peers.links.values_mut() {
@@ -46,7 +50,7 @@ impl Replica {
         if by < self.runs.actor.incarnation {
             return;
         }
-        let claim = Claim { by, peer: peer.clone() };
+        let claim = Claim { cause: Cause::Shared, by, peer: peer.clone() };
         if *peer != self.runs.actor.node {
             self.claim(now, claim);
         } else if by.next().is_ok() {
@@ -58,7 +62,12 @@ impl Replica {
 
     /// Another process writes under this node's name: reports it and renews as a higher run (I1).
     pub(crate) fn conflict(&mut self, now: Now, by: Incarnation, peer: &NodeName) {
-        self.claim(now, Claim { by, peer: peer.clone() });
+        self.claim(now, Claim { cause: Cause::Shared, by, peer: peer.clone() });
+    }
+
+    /// An operator has forgotten this node, with all runs up to `last`: it renews as a higher run.
+    pub(crate) fn renew_forgotten(&mut self, now: Now, last: Incarnation, peer: &NodeName) {
+        self.claim(now, Claim { cause: Cause::Forgotten, by: last, peer: peer.clone() });
     }
 
     /// The only way in which other members make this node renew as another run.
@@ -102,7 +111,7 @@ impl Replica {
     fn supersede(&mut self, now: Now, claim: Claim) {
         let was = self.runs.actor.clone();
         let at_least = Incarnation(claim.by.0.saturating_add(1));
-        match self.renew(now, at_least) {
+        match self.renew_because(now, at_least, claim.cause) {
             Ok(run) => {
                 self.runs.succession.changed(now.mono);
                 self.output.counters.conflicts += 1;

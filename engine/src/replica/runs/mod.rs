@@ -106,9 +106,14 @@ impl Runs {
 
     /// Whether a run has ended for good: it is forgotten, or its node is in a later run.
     pub(crate) fn is_over(&self, actor: &Actor) -> bool {
+        self.is_superseded(actor) || self.is_void(actor)
+    }
+
+    /// Whether the node of a run is in a later run.
+    pub(crate) fn is_superseded(&self, actor: &Actor) -> bool {
         let ours = (actor.node == self.actor.node).then_some(self.actor.incarnation);
         let latest = self.nodes.get(&actor.node).map(|known| known.incarnation).or(ours);
-        latest.is_some_and(|latest| actor.incarnation < latest) || self.is_void(actor)
+        latest.is_some_and(|latest| actor.incarnation < latest)
     }
 
     /// The tombstones in order of node.

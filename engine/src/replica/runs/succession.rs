@@ -25,10 +25,20 @@ const CALM: Duration = Duration::from_secs(600);
 /// Time between two reports of the same thing.
 const REPORT: Duration = Duration::from_secs(60);
 
-/// A claim that another process is, or was, in a run of this node's name.
+/// Why a node renews as another run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Another process may have used the run as well.
+    Shared,
+    /// An operator has forgotten the node.
+    Forgotten,
+}
+
+/// A claim that this node's run is not its own any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Claim {
-    /// That run.
+    pub(crate) cause: Cause,
+    /// The run in which another process is, or was, or the last forgotten one.
     pub(crate) by: Incarnation,
     /// The peer that reports it; this node's own name if the reporter is a process that holds its key.
     pub(crate) peer: NodeName,
@@ -37,7 +47,9 @@ pub(crate) struct Claim {
 impl Claim {
     /// Joins two claims: a run that is later than both satisfies both.
     fn join(self, other: Self) -> Self {
-        if other.by > self.by { other } else { self }
+        let cause = if self.cause == Cause::Forgotten { other.cause } else { self.cause };
+        let later = if other.by > self.by { other } else { self };
+        Self { cause, ..later }
     }
 }
 
@@ -120,7 +132,7 @@ mod tests {
     use super::*;
 
     fn claim(by: u64) -> Claim {
-        Claim { by: Incarnation(by), peer: NodeName::new(&format!("p{by}")).unwrap() }
+        Claim { cause: Cause::Shared, by: Incarnation(by), peer: NodeName::new(&format!("p{by}")).unwrap() }
     }
 
     /// The times of changes if there is a claim at every moment.
