@@ -201,7 +201,11 @@ impl Receiver {
         }
         let is_late = message.position < self.next;
         self.next = self.next.max(message.position.saturating_add(1));
-        join(map, message, reading, &mut received, changed).inspect_err(|_| self.is_broken = true)?;
+        // What the peer has reported may be later than what a late message states.
+        let nothing = Context::default();
+        let reported = if is_late { &nothing } else { &self.said };
+        let joined = join(map, message, (reading, reported), &mut received, changed);
+        joined.inspect_err(|_| self.is_broken = true)?;
         if received.ahead.is_some() || received.no_room {
             self.is_broken = true;
         }
@@ -222,7 +226,7 @@ pub(crate) enum Always {
 fn join(
     map: &mut CacheMap,
     message: &CacheEntries<'_>,
-    reading: &Reading<'_>,
+    (reading, reported): (&Reading<'_>, &Context),
     received: &mut Received,
     mut changed: impl FnMut(&[u8]),
 ) -> Result<(), RowsError> {
@@ -245,7 +249,7 @@ fn join(
         map.note_received(stamp);
         match map.join(&write, *reached) {
             Joined::Wins => changed(entry.key),
-            Joined::Loses => {}
+            Joined::Loses => map.insist(&write, reported, reading.unix_ms),
             Joined::NoRoom => received.no_room = true,
         }
     }

@@ -2,6 +2,7 @@
 
 use tallymesh_schemas::{Actor, UnixMs, bounds};
 
+use crate::cache::context::Context;
 use crate::cache::map::{CacheMap, Write};
 use crate::cache::slots::SlotId;
 use crate::hlc::Stamp;
@@ -32,6 +33,18 @@ impl CacheMap {
         let (key, value) = (entry.key(), entry.value());
         if self.install(&Write { key, stamp, run: &me, number, expires_ms, value }) {
             self.seen.raise(&me, number);
+        }
+    }
+
+    /// A peer sends a write, and had reported a later one of the key: it has given the later one an earlier stamp, because its clock
+    /// was wrong while it had no peers. If this replica holds the later one, it writes it again with the same stamp, because the
+    /// peer's context covers it and only another write reaches the peer.
+    pub(crate) fn insist(&mut self, write: &Write<'_>, reported: &Context, unix_ms: UnixMs) {
+        let Some(slot) = self.slots.find(write.key).filter(|_| !self.closed) else { return };
+        let Some(entry) = self.slots.get(slot) else { return };
+        let is_later = entry.stamp > write.stamp && entry.stamp.beyond(unix_ms).is_none();
+        if is_later && reported.covers(self.writer(entry), entry.number) {
+            self.write_again(slot, None);
         }
     }
 
