@@ -255,14 +255,19 @@ fn a_damaged_file_is_refused() {
 
 const NOW: Now = Now { mono: Time(1), unix_ms: UnixMs(1_000_000) };
 
-/// Starts a node with the cache "sessions".
+/// Starts the node "a" with the cache "sessions".
 async fn start(dir: &Path) -> (Replica, Cache, Saving) {
-    let earlier = Earlier::open(dir.to_owned(), name("a"), OnFullDisk::Refuse).await.unwrap();
-    let run = earlier.next_run(Incarnation(NOW.unix_ms.0)).unwrap();
-    let mut replica = Replica::new(tallymesh_engine::Config::default(), name("a"), run);
+    start_node(dir, "a", NOW).await
+}
+
+/// Starts a node with the cache "sessions".
+async fn start_node(dir: &Path, node: &str, now: Now) -> (Replica, Cache, Saving) {
+    let earlier = Earlier::open(dir.to_owned(), name(node), OnFullDisk::Refuse).await.unwrap();
+    let run = earlier.next_run(Incarnation(now.unix_ms.0)).unwrap();
+    let mut replica = Replica::new(tallymesh_engine::Config::default(), name(node), run);
     let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache);
     let cache = replica.replicate_cache(spec, Arc::new(|| ())).unwrap();
-    let (replica, saving) = earlier.restore(replica, NOW).await.unwrap();
+    let (replica, saving) = earlier.restore(replica, now).await.unwrap();
     (replica, cache, saving)
 }
 
@@ -312,6 +317,49 @@ async fn a_state_of_format_1_is_converted_by_the_first_start() {
     let (_replica, cache, saving) = start(dir.path()).await;
     assert_eq!(cache.get(b"key0", NOW.unix_ms).as_deref(), Some(&b"new"[..]));
     saving.close(Duration::from_secs(30)).await;
+}
+
+/// The state of a node of the last version whose caches were rows. Three nodes had written 42 keys, two of them over writes of
+/// other nodes, and removed three. The node had restarted between its writes.
+#[tokio::test]
+async fn what_the_last_version_with_rows_has_saved_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/state/version-1.redb");
+    fs::copy(saved, dir.path().join("state.redb")).unwrap();
+    let now = Now { unix_ms: UnixMs(1_796_064_400_000), ..NOW };
+    let of = |writer: &str, number: u32| match (writer, number) {
+        ("one", 3) => Some("written again by relay-0-2".to_owned()),
+        ("two", 6) => Some("written by the second run".to_owned()),
+        ("two", 21) => Some("of the second run".to_owned()),
+        ("one", 5 | 21) | ("two", 4 | 7) => None,
+        ("one", _) => Some(format!("written by relay-0-1, number {number}")),
+        _ => Some(format!("written by relay-0-2, number {number}")),
+    };
+    for round in 0..2 {
+        let (replica, cache, saving) = start_node(dir.path(), "relay-0-2", now).await;
+        let get = |key: &str| {
+            cache.get(key.as_bytes(), now.unix_ms).map(|value| String::from_utf8_lossy(&value).into_owned())
+        };
+        for (writer, number) in
+            ["one", "two"].into_iter().flat_map(|writer| (1..22).map(move |number| (writer, number)))
+        {
+            assert_eq!(get(&format!("{writer}:{number}")), of(writer, number), "{writer}:{number}, start {round}");
+        }
+        assert_eq!((get("empty").as_deref(), get("user:7").as_deref()), (Some(""), Some("Ada")));
+        assert_eq!(cache.get(b"user:7", now.unix_ms.after(Duration::from_secs(5 * 3600))), None, "it has expired");
+        assert_eq!(cache.len(now.unix_ms), 40);
+        let heads: Vec<_> = cache.seen().into_iter().map(|(run, head)| (run.to_string(), head)).collect();
+        let runs = [
+            "relay-0-1#1796064325028",
+            "relay-0-2#1796064325064",
+            "relay-0-2#1796064357354",
+            "relay-0-3#1796064325116",
+        ];
+        assert_eq!(heads, runs.map(str::to_owned).into_iter().zip([23, 22, 3, 3]).collect::<Vec<_>>());
+        stop(replica, saving).await;
+        let header = Archive::open(dir.path()).unwrap().header().unwrap();
+        assert_eq!((header.format, header.protocol), (FORMAT, bounds::PROTOCOL_VERSION));
+    }
 }
 
 /// The name of a saved cache may not be taken for another class.

@@ -4,7 +4,7 @@ mod levels;
 
 use std::time::Duration;
 
-use tallymesh_engine::{Config, Life};
+use tallymesh_engine::{CacheError, Config, Life};
 use tallymesh_harness::{Builder, Cluster, Conditions, Failure, Fault, quick_config, series, spec};
 use tallymesh_schemas::{Class, Kind, SeriesSpec};
 
@@ -190,25 +190,30 @@ fn clocks_that_are_set_back() {
     assert_eq!(cluster.trace().marked("told: conflict"), 0);
 }
 
-/// A clock that is minutes behind when its node starts: what was written later than that waits until the clock is right, and
-/// is not lost meanwhile.
+/// A clock that is minutes behind when its node starts: events that were counted later than that wait until the clock is right,
+/// and are not lost meanwhile. The node reads what it has saved of a cache, and writes nothing that would come before it.
 #[test]
-fn what_lies_in_the_future_waits() {
+fn what_lies_in_the_future_is_not_lost() {
     let mut cluster = filled(4);
     cluster.fault(&Fault::Cut(vec!["a".to_owned()], Vec::new()));
     cluster.fault(&Fault::Set("a".to_owned(), -600_000));
     cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
-    assert_eq!(get(&cluster, "a", "b5"), None, "it is not taken yet");
-    play(cluster.run_for(SECOND * 5));
-    cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
-    play(cluster.run_for(SECOND * 5));
-    assert_eq!(get(&cluster, "a", "b5"), None);
+    for _ in 0..2 {
+        are_written(&cluster, &["a"]);
+        assert_eq!(events(&cluster, "a", "logins", "user3"), 0, "its window has not come");
+        let refused = cluster.with("a", |node| node.set("sessions", b"b5", b"of the past", Duration::ZERO)).unwrap();
+        assert!(matches!(refused, Err(CacheError::Clock { .. })), "{refused:?}");
+        play(cluster.run_for(SECOND * 5));
+        cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
+    }
     cluster.fault(&Fault::Set("a".to_owned(), 600_000));
     play(cluster.run_for(SECOND * 3));
     is_all_there(&cluster, &["a"]);
+    set(&mut cluster, "a", "written", "after that");
     cluster.fault(&Fault::Heal);
     play(cluster.settle());
     is_all_there(&cluster, &NODES);
+    assert_eq!(get(&cluster, "c", "written").as_deref(), Some("after that"));
 }
 
 /// A node starts with a backup. After the backup was made, this node and other nodes wrote more. The later rows win.
@@ -306,8 +311,8 @@ fn what_was_removed_does_not_come_back_from_a_disk() {
     }
 }
 
-/// The clock of a node runs minutes ahead, and what it writes is taken by nobody; it is restarted with the right clock. What
-/// it had saved does not stand in the way of what is written now.
+/// The clock of a node runs an hour ahead, and what it writes is taken by nobody; it is restarted with the right clock. It writes
+/// what it had saved again as of now, as soon as the other clocks confirm its own. What it writes after that wins.
 #[test]
 fn what_a_wrong_clock_has_written_does_not_win_after_a_restart() {
     let mut cluster = filled(7);
@@ -316,11 +321,21 @@ fn what_a_wrong_clock_has_written_does_not_win_after_a_restart() {
     play(cluster.run_for(SECOND * 3));
     cluster.fault(&Fault::Set("a".to_owned(), -3_600_000));
     cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
-    set(&mut cluster, "a", "shared", "now");
+    let refused = cluster.with("a", |node| node.set("sessions", b"shared", b"too early", Duration::ZERO)).unwrap();
+    assert!(matches!(refused, Err(CacheError::Clock { .. })), "{refused:?}");
+    for label in ["b", "c"] {
+        assert_eq!(get(&cluster, label, "shared").as_deref(), Some("c"), "{label}");
+    }
     play(cluster.run_for(SECOND * 5));
     for label in NODES {
-        assert_eq!(get(&cluster, label, "shared").as_deref(), Some("now"), "{label}");
+        assert_eq!(get(&cluster, label, "shared").as_deref(), Some("from the future"), "{label}");
     }
+    for (label, value) in [("b", "of b, then"), ("a", "of a, then")] {
+        set(&mut cluster, label, "shared", value);
+        play(cluster.run_for(SECOND));
+        assert_eq!(NODES.map(|other| get(&cluster, other, "shared").unwrap_or_default()), [value; 3]);
+    }
+    play(cluster.settle());
 }
 
 /// Processes end at any moment, on bad links, with writes all the time; every second one of them begins with what was saved.
@@ -359,25 +374,30 @@ fn storms_of_restarts() {
     }
 }
 
-/// A node restarts while its clock is an hour behind, so its saved writes wait. What it writes meanwhile is read there until the
-/// clock is right again.
+/// A node restarts while its clock is an hour behind, and no other node is there. It reads what it has saved. It refuses to write
+/// a key, because a write of the past would be lost as soon as the clock is right. Then it writes it.
 #[test]
-fn saved_writes_wait_for_a_clock_that_is_behind() {
+fn nothing_is_written_before_what_was_saved() {
     let mut cluster = builder(31).start();
     play(cluster.run_for(SECOND * 3));
     set(&mut cluster, "a", "k", "of a");
     play(cluster.run_for(SECOND * 3));
     play(cluster.script("at 0s cut a from rest; at 1s set a -3600s; at 2s reboot a; at 12s set a 3600s; at 20s heal"));
     play(cluster.run_for(SECOND * 3));
-    assert_eq!(get(&cluster, "a", "k"), None);
-    set(&mut cluster, "a", "k", "of the past");
+    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("of a"));
+    for key in ["k", "new"] {
+        let refused = cluster.with("a", |node| node.set("sessions", key.as_bytes(), b"of the past", Duration::ZERO));
+        assert!(matches!(refused, Some(Err(CacheError::Clock { .. }))), "{key}: {refused:?}");
+    }
     play(cluster.run_for(SECOND * 8));
-    assert_eq!(get(&cluster, "a", "k").as_deref(), Some("of the past"));
+    assert_eq!((get(&cluster, "a", "k").as_deref(), get(&cluster, "a", "new")), (Some("of a"), None));
     play(cluster.run_for(SECOND));
     tallymesh_harness::check::always(&cluster).unwrap();
-    play(cluster.run_for(SECOND * 12));
+    play(cluster.run_for(SECOND * 2));
+    set(&mut cluster, "a", "k", "of a, later");
+    play(cluster.run_for(SECOND * 10));
     play(cluster.settle());
     for label in NODES {
-        assert_eq!(get(&cluster, label, "k").as_deref(), Some("of a"), "{label}");
+        assert_eq!(get(&cluster, label, "k").as_deref(), Some("of a, later"), "{label}");
     }
 }
