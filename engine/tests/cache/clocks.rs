@@ -80,7 +80,7 @@ fn a_clock_that_is_far_ahead_moves_no_other_clock() {
 
 fn write(wire: &mut Wire, at: usize) -> Result<(), CacheError> {
     let unix_ms = wire.now_at(at).unix_ms;
-    cache(wire, at).set(KEY, b"later".to_vec(), Duration::ZERO, unix_ms).map(drop)
+    cache(wire, at).set(KEY, b"later", Duration::ZERO, unix_ms).map(drop)
 }
 
 /// I5. The clock of b, which hears no other node, is an hour behind for less than a minute. b keeps the stamps of its writes, and
@@ -120,7 +120,7 @@ fn a_clock_that_is_ahead_for_a_moment_ends_no_entry_where_no_other_is_heard() {
     wire.down(0, 1);
     wire.run(90);
     let unix_ms = wire.now_at(1).unix_ms;
-    cache(&wire, 1).set(KEY, b"of b".to_vec(), Duration::from_secs(3600), unix_ms).unwrap();
+    cache(&wire, 1).set(KEY, b"of b", Duration::from_secs(3600), unix_ms).unwrap();
     wire.run(1);
     wire.clock_off = Some((1, 94_608_000_000));
     wire.run(5);

@@ -188,7 +188,7 @@ impl Caches {
     /// Begins a unit of changes. Returns whether there are any.
     pub(crate) fn begin_unit(&mut self) -> bool {
         let begin = |held: &mut HeldCache| held.saved.begin(&mut held.cache.shared.map.write());
-        self.held.values_mut().fold(false, |any, held| begin(held) || any)
+        self.held.values_mut().map(begin).filter(|begun| *begun).count() > 0
     }
 
     /// The next changes of the unit, about `most` bytes; `None` when all were handed out. Returns their bytes, too.
