@@ -3,12 +3,17 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use tallymesh_harness::{Builder, Cluster, Failure, Fault, spec};
+use tallymesh_engine::Config;
+use tallymesh_harness::{Builder, Cluster, Failure, Fault, quick_config, spec};
 use tallymesh_schemas::Class;
 
-/// Three nodes with a cache, and what is wrong after a script and what is done in it.
+use crate::late;
+use crate::wire::is_entries;
+
+/// Three nodes with a cache that wait for each other, and what is wrong after a script and what is done in it.
 fn a_cache_under(script: &str, work: impl Fn(&mut Cluster) -> Result<(), Failure>) -> Option<String> {
-    let mut cluster = Builder::new(1).structures([]).caches([spec("c", Class::Cache)]).start();
+    let config = Config { retention: Duration::from_secs(3600), ..quick_config() };
+    let mut cluster = Builder::new(1).structures([]).caches([spec("c", Class::Cache)]).config(config).start();
     let result: Result<(), Failure> = (|| {
         cluster.run_for(Duration::from_secs(3))?;
         put(&mut cluster, "a", b"first");
@@ -46,9 +51,27 @@ pub(crate) fn removed_while_away() -> Option<String> {
     })
 }
 
-/// A removal reaches all nodes while the write that it supersedes is still on its way.
+/// A node reports a write before the write arrives. The removal that supersedes the write is a minute old by then.
 pub(crate) fn write_behind_a_removal() -> Option<String> {
-    crate::late::comes_after_a_removal().map(|value| format!("{value:?} is read, and was removed"))
+    let mut wire = late::cache_wire(&["a", "b"]);
+    late::set(&mut wire, 1, late::KEY, b"first");
+    let late = wire.take(1, 0);
+    wire.wait_a_little();
+    late::set(&mut wire, 0, late::KEY, b"second");
+    late::remove(&mut wire, 0, late::KEY);
+    wire.take(0, 1).iter().for_each(|bytes| wire.give(0, 1, bytes).unwrap());
+    wire.now.mono = wire.now.mono.after(Duration::from_secs(61));
+    wire.now.unix_ms = wire.now.unix_ms.after(Duration::from_secs(61));
+    for _ in 0..45 {
+        if late::cache(&wire, 0).held() == 0 {
+            break;
+        }
+        wire.wait_a_little();
+        let reports: Vec<_> = wire.take(1, 0).into_iter().filter(|bytes| !is_entries(bytes)).collect();
+        reports.iter().for_each(|bytes| wire.give(1, 0, bytes).unwrap());
+    }
+    late.iter().for_each(|bytes| wire.give(1, 0, bytes).unwrap());
+    late::get(&wire, 0, late::KEY).map(|value| format!("{value:?} is read, and was removed"))
 }
 
 /// Somebody's clock is an hour ahead.
@@ -63,4 +86,55 @@ pub(crate) fn an_hour_ahead() -> Option<String> {
         Ok(())
     });
     read.get().then(|| "an hour ahead, and it was taken".to_owned()).or(found)
+}
+
+/// A message comes a second time, long after what it brought was removed.
+pub(crate) fn the_same_message_again() -> Option<String> {
+    let mut wire = late::cache_wire(&["a", "b", "c"]);
+    late::set(&mut wire, 0, late::KEY, b"first");
+    let messages = wire.take(0, 2);
+    messages.iter().for_each(|bytes| wire.give(0, 2, bytes).unwrap());
+    wire.run(5);
+    late::remove(&mut wire, 1, late::KEY);
+    wire.run(100);
+    assert_eq!(late::cache(&wire, 2).held(), 0, "the removal is collected");
+    messages.iter().for_each(|bytes| wire.give(0, 2, bytes).unwrap());
+    late::get(&wire, 2, late::KEY).map(|value| format!("{value:?} is read, and was removed"))
+}
+
+/// A write replaces another node's write before that is sent, and its own node ends before it has sent anything else.
+pub(crate) fn replaced_before_it_was_sent() -> Option<String> {
+    let mut wire = late::cache_wire(&["a", "b", "c"]);
+    late::set(&mut wire, 0, late::KEY, b"of a");
+    wire.wait_a_little();
+    late::set(&mut wire, 1, late::KEY, b"of b");
+    for key in [b"x", b"y", b"z"] {
+        late::set(&mut wire, 1, key, &[7; 50_000]);
+    }
+    let messages: Vec<_> = wire.take(1, 0).into_iter().filter(|bytes| is_entries(bytes)).collect();
+    assert!(messages.len() > 1, "the first message has no mark");
+    wire.give(1, 0, &messages[0]).unwrap();
+    wire.down(0, 1);
+    wire.down(1, 2);
+    wire.run(20);
+    let read = [0, 2].map(|at| late::get(&wire, at, late::KEY));
+    (read[0] != read[1]).then(|| format!("{read:?} are read"))
+}
+
+/// A node that has lost its state gets everything from a node that has collected a removal, and then that node ends. The first
+/// one meets a node that was away meanwhile and holds what was removed.
+pub(crate) fn removed_before_it_joined() -> Option<String> {
+    let mut cluster = Builder::new(1).structures([]).caches([spec("c", Class::Cache)]).start();
+    let result: Result<(), Failure> = (|| {
+        cluster.run_for(Duration::from_secs(3))?;
+        put(&mut cluster, "a", b"removed");
+        cluster.run_for(Duration::from_secs(3))?;
+        cluster.script("at 0s cut c from rest; at 150s restart b; at 155s crash a; at 160s heal")?;
+        cluster.run_for(Duration::from_secs(1))?;
+        cluster.with("a", |node| node.remove("c", b"k").map(drop));
+        cluster.run_for(Duration::from_secs(170))?;
+        cluster.settle().map(drop)
+    })();
+    let read = cluster.cached("c", "c", b"k").map(|_| "what was removed is still read".to_owned());
+    result.err().map(|failure| failure.to_string()).or(read)
 }

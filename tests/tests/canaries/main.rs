@@ -21,7 +21,10 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::caches::{an_hour_ahead, both_write, put, removed_while_away, write_behind_a_removal};
+use crate::caches::{
+    an_hour_ahead, both_write, put, removed_before_it_joined, removed_while_away, replaced_before_it_was_sent,
+    the_same_message_again, write_behind_a_removal,
+};
 use crate::wire::Wire;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
@@ -289,20 +292,29 @@ fn second_neighbours_crash() -> Option<String> {
     result.err().map(|failure| failure.to_string())
 }
 
-/// All nodes end and begin again with what they have saved.
-fn all_begin_again() -> Option<String> {
-    let mut cluster =
-        Builder::new(1).structures([]).caches([spec("c", Class::Cache)]).saves(Duration::from_secs(1)).start();
+/// A node begins again with what it has saved, and other nodes have received more events from it.
+fn one_begins_again() -> Option<String> {
+    let cluster = Builder::new(1).series([series("logins", Kind::GaugeTable, 10, 6)]);
+    let mut cluster = cluster.saves(Duration::from_secs(1)).start();
     let result: Result<(), Failure> = (|| {
-        cluster.run_for(Duration::from_secs(3))?;
-        put(&mut cluster, "a", b"saved");
-        cluster.run_for(Duration::from_secs(3))?;
-        cluster.script("at 0s reboot a,b,c")?;
         cluster.run_for(Duration::from_secs(1))?;
-        put(&mut cluster, "b", b"and after");
+        cluster.with("a", |node| node.count_events("logins", b"saved", 5));
+        cluster.run_for(Duration::from_secs(3))?;
+        for key in 0..9 {
+            cluster.with("a", |node| node.count_events("logins", format!("k{key}").as_bytes(), 7));
+        }
+        cluster.run_for(Duration::from_millis(300))?;
+        cluster.script("at 0s reboot a")?;
+        cluster.run_for(Duration::from_millis(100))?;
+        for key in 3..9 {
+            cluster.with("a", |node| node.count_events("logins", format!("k{key}").as_bytes(), 2));
+        }
+        cluster.run_for(Duration::from_secs(3))?;
         cluster.settle().map(drop)
     })();
-    result.err().map(|failure| failure.to_string())
+    let conflicts = cluster.trace().marked("told: conflict");
+    let told = (conflicts > 0).then(|| format!("{conflicts} conflicts, and no other process has begun"));
+    result.err().map(|failure| failure.to_string()).or(told)
 }
 
 /// Plays a case, and says what was noticed.
@@ -332,7 +344,7 @@ fn a_stale_disk() -> Option<String> {
         cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
         cluster.run_for(Duration::from_secs(10))
     })();
-    let read = cluster.cached("b", "c", b"k").map(|_| "what was removed is read again".to_owned());
+    let read = cluster.cached("a", "c", b"k").map(|_| "what was removed is read again".to_owned());
     result.err().map(|failure| failure.to_string()).or(read)
 }
 
@@ -357,9 +369,12 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("both write", both_write()))
         .or_else(|| named("removed", removed_while_away()))
         .or_else(|| named("late", write_behind_a_removal()))
+        .or_else(|| named("again", the_same_message_again()))
+        .or_else(|| named("replaced", replaced_before_it_was_sent()))
+        .or_else(|| named("joined", removed_before_it_joined()))
         .or_else(|| named("hour ahead", an_hour_ahead()))
         .or_else(|| named("second neighbours", second_neighbours_crash()))
-        .or_else(|| named("begin again", all_begin_again()))
+        .or_else(|| named("begin again", one_begins_again()))
         .or_else(|| named("full again", full_again()))
         .or_else(|| named("stale disk", a_stale_disk()))
 }
@@ -415,11 +430,15 @@ fn each_rule_of_series_is_noticed_by_its_own_case() {
 /// Nor are those of caches.
 #[test]
 fn each_rule_of_caches_is_noticed_by_its_own_case() {
-    let cases: [(Canary, Case); 4] = [
+    let cases: [(Canary, Case); 8] = [
         (Canary::ArrivalWins, both_write),
         (Canary::RemovalForgotten, removed_while_away),
-        (Canary::RoundsSkipped, write_behind_a_removal),
+        (Canary::RoundNotAwaited, write_behind_a_removal),
         (Canary::FutureTaken, an_hour_ahead),
+        (Canary::SupersededTaken, the_same_message_again),
+        (Canary::ReplacedLeftOut, replaced_before_it_was_sent),
+        (Canary::NotCompared, removed_before_it_joined),
+        (Canary::CollectedForgotten, removed_before_it_joined),
     ];
     for (canary, case) in cases {
         set_broken(Some(canary));
@@ -434,8 +453,8 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
 fn each_rule_of_what_is_saved_is_noticed_by_its_own_case() {
     let cases: [(Canary, Case); 3] = [
         (Canary::LevelsForgotten, full_again),
-        (Canary::RunTakenUp, all_begin_again),
-        (Canary::StaleTakenOver, a_stale_disk),
+        (Canary::RunTakenUp, one_begins_again),
+        (Canary::NotCompared, a_stale_disk),
     ];
     for (canary, case) in cases {
         set_broken(Some(canary));
@@ -464,8 +483,11 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(both_write(), None);
     assert_eq!(removed_while_away(), None);
     assert_eq!(write_behind_a_removal(), None);
+    assert_eq!(the_same_message_again(), None);
+    assert_eq!(replaced_before_it_was_sent(), None);
+    assert_eq!(removed_before_it_joined(), None);
     assert_eq!(second_neighbours_crash(), None);
     assert_eq!(an_hour_ahead(), None);
-    assert_eq!(all_begin_again(), None);
+    assert_eq!(one_begins_again(), None);
     assert_eq!(a_stale_disk(), None);
 }
