@@ -77,6 +77,10 @@ pub enum Canary {
     NotCompared,
     /// A replica does not remember what other replicas have collected.
     CollectedForgotten,
+    /// A replica does not write again what it holds of an ended run and no other node may get.
+    UnmarkedLost,
+    /// A replica leaves it at other entries than those of a peer that has taken in the same writes.
+    DifferenceLeft,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -101,7 +105,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 35] = [
+    pub const ALL: [Canary; 37] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::LowWaterIgnored,
@@ -137,6 +141,8 @@ mod switched {
         Canary::ReplacedLeftOut,
         Canary::NotCompared,
         Canary::CollectedForgotten,
+        Canary::UnmarkedLost,
+        Canary::DifferenceLeft,
     ];
 
     thread_local! {

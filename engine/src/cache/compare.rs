@@ -63,7 +63,8 @@ impl Sums {
     }
 }
 
-/// A replica's question to a peer, because the peer has collected what the replica has not taken in.
+/// A replica's question to a peer, because the peer has collected what the replica has not taken in, or because the two have
+/// taken in the same writes and hold other entries.
 #[derive(Debug)]
 pub(crate) struct Question {
     number: u64,
@@ -114,6 +115,15 @@ impl Question {
                 context.end(node, *first);
             }
         }
+        Self::about(number, mark, context, after_ms)
+    }
+
+    /// A question to a peer that has taken in the same writes and holds other entries. No mark waits for the answer.
+    pub(crate) fn about_difference(number: u64, (seen, after_ms): (&Context, UnixMs)) -> Self {
+        Self::about(number, CacheMark::default(), seen.clone(), after_ms)
+    }
+
+    fn about(number: u64, mark: CacheMark, context: Context, after_ms: UnixMs) -> Self {
         let (sums, theirs, unnamed) = (Sums::new(after_ms), Context::default(), BTreeSet::new());
         let (is_summed, is_sent) = (false, false);
         Self { number, mark, context, theirs, sums, is_summed, is_sent, unnamed, next: 0, dropping: None, silent: 0 }

@@ -38,6 +38,8 @@ impl CacheMap {
         if first <= was {
             return;
         }
+        let is_ending = |run: &Actor| run.node == *node && run.incarnation < first;
+        self.take_over(&self.unmarked(is_ending));
         let ending = self.endings.entry(node.clone()).or_insert_with(|| Ending::new(was));
         let theirs = self.seen.runs().filter(|(run, _)| run.node == *node && run.incarnation < first);
         ending.extend(first, theirs.map(|(run, number)| (run.incarnation, number)));

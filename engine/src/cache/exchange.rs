@@ -17,8 +17,13 @@ use crate::cache::link::{InInterval, Link, Missing};
 use crate::cache::map::CacheMap;
 use crate::cache::mark::{Limits, Marked};
 use crate::cache::receiver::{Always, Reading, Receiver};
+use crate::cache::runs::Unmarked;
 use crate::cache::writers::Writers;
-use crate::time::Time;
+use crate::canary::{self, Canary};
+use crate::time::Now;
+
+/// Intervals for which entries of ended runs wait for a mark, before this replica takes them over.
+const UNMARKED: u32 = 5;
 
 /// Intervals after which a peer that has not reported counts as not having the cache.
 const SILENT: u32 = 3;
@@ -34,6 +39,8 @@ pub(crate) struct Exchange {
     questions: u64,
     /// The current round of collection.
     round: Option<Round>,
+    /// Ended runs of which entries have arrived that no mark has covered, and the intervals since nothing about that changed.
+    unmarked: (Vec<Unmarked>, u32),
 }
 
 /// What a message of entries brought.
@@ -49,7 +56,7 @@ pub(crate) struct Brought {
 
 impl Exchange {
     pub(crate) fn new(structure: StructureId) -> Self {
-        Self { structure, links: BTreeMap::new(), sessions: 0, questions: 0, round: None }
+        Self { structure, links: BTreeMap::new(), sessions: 0, questions: 0, round: None, unmarked: (Vec::new(), 0) }
     }
 
     /// A link to a peer is up. The earlier one, if there was one, is void.
@@ -259,10 +266,10 @@ impl Exchange {
     }
 
     /// An interval has passed: begins the sessions that have to begin again, asks for what is missing, and reports.
-    pub(crate) fn tick(&mut self, map: &mut CacheMap, now: Time, interval: Duration, writers: &impl Writers) {
+    pub(crate) fn tick(&mut self, map: &mut CacheMap, now: Now, interval: Duration, writers: &impl Writers) {
         for (peer, link) in &mut self.links {
             link.believe_owner(map);
-            let missing = link.missing(map, now, interval, (peer, writers));
+            let missing = link.missing(map, now.mono, interval, (peer, writers));
             if let Missing::Skip(run, upto) = &missing {
                 map.skip(run, *upto);
             }
@@ -283,11 +290,29 @@ impl Exchange {
                 link.question = None;
                 link.report = Some(Always::Yes);
             }
+            if link.differs(map, now.unix_ms) && link.question.is_none() && differences_are_repaired() {
+                let own = (map.seen(), comparable_after(now.unix_ms));
+                link.question = Some(Question::about_difference(self.questions + 1, own));
+                link.asked.by_us = true;
+                self.questions += 1;
+            }
             if link.is_unaware(map) {
                 link.receiver.repeat();
                 link.report = Some(Always::Yes);
             }
             link.report.get_or_insert(Always::No);
+        }
+        self.take_over(map, writers);
+    }
+
+    /// Takes over the entries of ended runs that wait for a mark in vain.
+    fn take_over(&mut self, map: &mut CacheMap, writers: &impl Writers) {
+        let unmarked = map.unmarked(|run| writers.has_ended(run));
+        let (known, intervals) = &mut self.unmarked;
+        *intervals = if *known == unmarked { intervals.saturating_add(1) } else { 0 };
+        *known = unmarked;
+        if *intervals >= UNMARKED {
+            map.take_over(known);
         }
     }
 
@@ -353,4 +378,9 @@ impl Exchange {
         }
         sent
     }
+}
+
+/// Whether a replica compares its keys with a peer that has taken in the same writes and holds other entries.
+fn differences_are_repaired() -> bool {
+    !canary::broken(Canary::DifferenceLeft)
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, UnixMs};
 
 use crate::cache::compare::{Answer, Piece, Question};
+use crate::cache::context::Context;
 use crate::cache::map::CacheMap;
 use crate::cache::receiver::{Always, Receiver};
 use crate::cache::sender::Sender;
@@ -19,6 +20,9 @@ const PATIENCE_WITH_OWNER: u32 = 5;
 
 /// Intervals for which a peer lacks something and reports nothing, before this replica reports everything again.
 const UNAWARE: u32 = 4;
+
+/// Intervals for which a peer with the same writes holds other entries, before this replica compares keys with it.
+const DIFFERENT: u32 = 4;
 
 /// Intervals for which a peer states less of its run than this replica counts as taken in, before the replica believes it. Its
 /// report may have been on its way for long.
@@ -48,6 +52,8 @@ pub(super) struct Link {
     /// A report to send.
     pub(super) report: Option<Always>,
     pub(super) behind: Option<Behind>,
+    /// For so many intervals the peer has taken in the same writes and held other entries.
+    pub(super) differing: u32,
     /// The number of the peer's last report, and the intervals since then in which it lacked something.
     lacking: ((u64, u64), u32),
 }
@@ -116,6 +122,20 @@ impl Link {
         *intervals = if lacks && *at == report { intervals.saturating_add(1) } else { 0 };
         *at = report;
         *intervals >= UNAWARE && intervals.is_power_of_two()
+    }
+
+    /// Whether the peer has taken in the same writes and holds other entries, and has for 4, 8, 16 or so intervals. A node that came
+    /// back after the others had stopped waiting for it can bring a write that is older than a removal which some have collected
+    /// and others still hold.
+    pub(super) fn differs(&mut self, map: &CacheMap, unix_ms: UnixMs) -> bool {
+        let (theirs, after_ms) = self.receiver.fingerprint;
+        let is_same = |said: &Context| said.is_within(map.seen()) && map.seen().is_within(said);
+        let is_comparable = map.is_whole() && !self.receiver.is_partial && after_ms > unix_ms;
+        let differs = is_comparable
+            && self.receiver.said().is_some_and(is_same)
+            && theirs != map.derived().fingerprint.after(after_ms);
+        self.differing = if differs { self.differing.saturating_add(1) } else { 0 };
+        self.differing >= DIFFERENT && self.differing.is_power_of_two()
     }
 
     /// Whether the peer has had something for a long time that this replica lacks.

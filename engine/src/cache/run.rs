@@ -3,8 +3,11 @@
 use tallymesh_schemas::{Actor, UnixMs, bounds};
 
 use crate::cache::context::Context;
+use crate::cache::entry::Entry;
 use crate::cache::map::{CacheMap, Write};
+use crate::cache::runs::Unmarked;
 use crate::cache::slots::SlotId;
+use crate::canary::{self, Canary};
 use crate::hlc::Stamp;
 
 impl CacheMap {
@@ -23,6 +26,25 @@ impl CacheMap {
         let Some(run) = self.runs.find(&earlier) else { return };
         let own: Vec<_> = self.slots.iter().filter(|(_, entry)| entry.run == run).map(|(slot, _)| slot).collect();
         own.into_iter().for_each(|slot| self.write_again(slot, None));
+    }
+
+    /// Runs that fulfil a condition and of which entries have arrived that no mark has covered. O(runs that entries name).
+    pub(crate) fn unmarked(&self, condition: impl Fn(&Actor) -> bool) -> Vec<Unmarked> {
+        self.runs.unmarked(&self.seen).filter(|(run, _)| condition(run)).map(|(_, unmarked)| unmarked).collect()
+    }
+
+    /// Writes again, with the same stamps, what has arrived of ended runs and what no mark has covered. The runs' nodes do not send
+    /// it any more. When these runs are no longer named, all nodes count their writes as taken in, so no other node would get
+    /// these. O(entries), if there are any.
+    pub(crate) fn take_over(&mut self, unmarked: &[Unmarked]) {
+        if unmarked.is_empty() || self.closed || !unmarked_writes_are_taken_over() {
+            return;
+        }
+        let is_unmarked = |entry: &Entry| unmarked.iter().any(|of| entry.run == of.run && entry.number > of.reached);
+        let found = self.slots.iter().filter(|(_, entry)| is_unmarked(entry));
+        let found: Vec<_> = found.map(|(slot, _)| slot).collect();
+        found.into_iter().for_each(|slot| self.write_again(slot, None));
+        unmarked.iter().for_each(|of| self.runs.settle(of));
     }
 
     /// Writes an entry again as this run's next write, at its own stamp or at another one.
@@ -73,4 +95,9 @@ impl CacheMap {
             }
         }
     }
+}
+
+/// Whether a replica writes again what it holds of a run that ends, beyond what all count as taken in.
+fn unmarked_writes_are_taken_over() -> bool {
+    !canary::broken(Canary::UnmarkedLost)
 }

@@ -24,6 +24,16 @@ pub(crate) struct RunTable {
     free: Vec<RunId>,
 }
 
+/// A run of which a write was received that no mark has covered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unmarked {
+    pub(crate) run: RunId,
+    /// The highest number of a write that was received.
+    highest: u64,
+    /// The number up to which the context covers the run.
+    pub(crate) reached: u64,
+}
+
 impl RunTable {
     /// The number of a run.
     pub(crate) fn find(&self, run: &Actor) -> Option<RunId> {
@@ -77,6 +87,22 @@ impl RunTable {
     /// Adds to a context the highest write of each run that was received.
     pub(crate) fn add_highest(&self, context: &mut Context) {
         self.named.iter().flatten().for_each(|named| context.raise(&named.run, named.highest));
+    }
+
+    /// The runs of which a write was received that a context does not cover.
+    pub(crate) fn unmarked<'a>(&'a self, context: &'a Context) -> impl Iterator<Item = (&'a Actor, Unmarked)> {
+        let runs = self.by_run.iter().filter_map(|(run, id)| {
+            let highest = self.named.get(*id as usize)?.as_ref()?.highest;
+            Some((run, Unmarked { run: *id, highest, reached: context.reached(run) }))
+        });
+        runs.filter(|(_, of)| of.highest > of.reached)
+    }
+
+    /// No entry names such a write of a run any more.
+    pub(crate) fn settle(&mut self, of: &Unmarked) {
+        if let Some(Some(named)) = self.named.get_mut(of.run as usize) {
+            named.highest = of.reached;
+        }
     }
 
     /// The runs in order, with their numbers.

@@ -75,7 +75,7 @@ pub struct CacheEntries<'a> {
 }
 
 /// The statement that the receiver of a cache's entries has all that the sender knows of some runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheMark {
     /// The writes of these runs.
     pub runs: Vec<RunMark>,

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use crate::caches::{
     an_hour_ahead, both_write, put, removed_before_it_joined, removed_while_away, replaced_before_it_was_sent,
-    the_same_message_again, write_behind_a_removal,
+    sent_without_a_mark, some_have_collected, the_same_message_again, write_behind_a_removal,
 };
 use crate::wire::Wire;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
@@ -372,6 +372,8 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("again", the_same_message_again()))
         .or_else(|| named("replaced", replaced_before_it_was_sent()))
         .or_else(|| named("joined", removed_before_it_joined()))
+        .or_else(|| named("without mark", sent_without_a_mark()))
+        .or_else(|| named("some collected", some_have_collected()))
         .or_else(|| named("hour ahead", an_hour_ahead()))
         .or_else(|| named("second neighbours", second_neighbours_crash()))
         .or_else(|| named("begin again", one_begins_again()))
@@ -430,7 +432,7 @@ fn each_rule_of_series_is_noticed_by_its_own_case() {
 /// Nor are those of caches.
 #[test]
 fn each_rule_of_caches_is_noticed_by_its_own_case() {
-    let cases: [(Canary, Case); 8] = [
+    let cases: [(Canary, Case); 10] = [
         (Canary::ArrivalWins, both_write),
         (Canary::RemovalForgotten, removed_while_away),
         (Canary::RoundNotAwaited, write_behind_a_removal),
@@ -439,6 +441,8 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
         (Canary::ReplacedLeftOut, replaced_before_it_was_sent),
         (Canary::NotCompared, removed_before_it_joined),
         (Canary::CollectedForgotten, removed_before_it_joined),
+        (Canary::UnmarkedLost, sent_without_a_mark),
+        (Canary::DifferenceLeft, some_have_collected),
     ];
     for (canary, case) in cases {
         set_broken(Some(canary));
@@ -486,6 +490,8 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(the_same_message_again(), None);
     assert_eq!(replaced_before_it_was_sent(), None);
     assert_eq!(removed_before_it_joined(), None);
+    assert_eq!(sent_without_a_mark(), None);
+    assert_eq!(some_have_collected(), None);
     assert_eq!(second_neighbours_crash(), None);
     assert_eq!(an_hour_ahead(), None);
     assert_eq!(one_begins_again(), None);

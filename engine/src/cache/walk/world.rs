@@ -13,7 +13,7 @@ use crate::cache::map::CacheMap;
 use crate::cache::walk::ledger::{KEYS, Ledger, Waited};
 use crate::cache::writers::Writers;
 use crate::hlc::Stamp;
-use crate::time::Time;
+use crate::time::{Now, Time};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -259,6 +259,12 @@ impl World {
         true
     }
 
+    /// All directions.
+    #[cfg(feature = "canaries")]
+    pub(super) fn directions(&self) -> Vec<(usize, usize)> {
+        self.pairs().into_iter().flat_map(|(i, j)| [(i, j), (j, i)]).collect()
+    }
+
     /// Sends and delivers everything in these directions.
     #[cfg(feature = "canaries")]
     pub(super) fn exchange_all(&mut self, pairs: &[(usize, usize)]) -> Result<(), String> {
@@ -279,7 +285,7 @@ impl World {
 
     pub(super) fn tick(&mut self, at: usize) {
         let (view, unix_ms) = (self.view(at), self.clock_of(at));
-        let now = Time(self.now_ms * 1000);
+        let now = Now { mono: Time(self.now_ms * 1000), unix_ms };
         let others = (0..self.nodes.len()).filter(|other| *other != at && !self.nodes[*other].dead);
         let others: Vec<_> = others.map(name).collect();
         let Node { map, exchange, read, ahead_ms, .. } = &mut self.nodes[at];

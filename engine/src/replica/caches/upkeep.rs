@@ -65,7 +65,7 @@ impl Replica {
         let shared: Vec<StructureId> = caches.iter().filter(|(_, held)| held.shared).map(|(id, _)| *id).collect();
         for (_, held) in caches.iter_mut().filter(|(_, held)| held.shared) {
             let map = &mut held.cache.shared.map.write();
-            held.exchange.tick(map, now.mono, config.digest_interval, &known);
+            held.exchange.tick(map, now, config.digest_interval, &known);
         }
         shared.into_iter().for_each(|id| self.caches.touch(id));
         if self.caches.iter().any(|(_, held)| held.exchange.is_working()) {
