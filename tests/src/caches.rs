@@ -50,6 +50,12 @@ impl SeenWrites {
         self.latest.get(at)
     }
 
+    /// The clock was set back. From now on the process may take back what it wrote ahead of it, also if nobody looks before the
+    /// clock goes ahead again.
+    pub(crate) fn clock_set(&mut self, unix_ms: UnixMs) {
+        self.latest.retain(|_, stamp| is_reached(*stamp, unix_ms));
+    }
+
     /// Records an entry that the node holds. A stamp that no clock can have issued may have been taken back.
     fn note(&mut self, at: CacheKey, stamp: Stamp, believable: impl Fn(&Stamp) -> bool) {
         let latest = self.latest.entry(at).or_default();
@@ -276,5 +282,16 @@ mod tests {
         assert_eq!([5, 12, 50, 60, 65, 70].map(|stamp| least(&writes, stamp)), [5, 12, 12, 12, 65, 70]);
         writes.end(0);
         assert_eq!(least(&writes, 60), 10, "nobody may have got the writes of a process that has ended");
+    }
+
+    #[test]
+    fn what_was_written_ahead_may_be_taken_back_once_the_clock_is_right() {
+        let (at, ahead) = ((StructureName::new("sessions").unwrap(), b"key".to_vec()), UnixMs(3_600_000));
+        let mut seen = SeenWrites::default();
+        seen.note(at.clone(), Stamp::at(ahead), |_| true);
+        seen.clock_set(ahead);
+        assert_eq!(seen.get(&at), Some(&Stamp::at(ahead)));
+        seen.clock_set(UnixMs(1000));
+        assert_eq!(seen.get(&at), None);
     }
 }

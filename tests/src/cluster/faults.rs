@@ -111,6 +111,10 @@ impl Cluster {
             Fault::Set(name, by) => {
                 let n = self.find(name);
                 self.nodes[n].clock.step_wall(*by);
+                let unix_ms = self.nodes[n].clock.read(self.now).unix_ms;
+                if let Some(process) = &mut self.nodes[n].process {
+                    process.cache_seen.clock_set(unix_ms);
+                }
                 self.truth.borrow_mut().clock_off(std::time::Duration::from_millis(by.unsigned_abs()));
                 self.trace.mark("set");
             }
