@@ -76,6 +76,8 @@ bounds! {
     MeshInputs => "mesh inputs", "membership datagrams are dropped";
     /// [`bounds::SETTINGS`].
     Settings => "settings", "this node does not compare further settings with other nodes";
+    /// A configured `max_keys` or `max_bytes`.
+    Budget => "budget", "further keys do not fit: changes of this node fail, and rows and entries of other nodes wait";
 }
 
 impl fmt::Display for Bound {

@@ -129,13 +129,16 @@ pub const MAX_DELAY_SECONDS: RangeInclusive<f64> = 0.001..=60.0;
 /// Range of the configured number of pending changes.
 pub const MAX_PENDING: RangeInclusive<u64> = 1..=1 << 20;
 
+/// Range of the configured maximum number of keys of an object, or of a node.
+pub const MAX_KEYS: RangeInclusive<u64> = 1..=1 << 32;
+
 /// Range of the configured maximum number of elements of a cache.
 pub const CACHE_ELEMENTS: RangeInclusive<u64> = 1..=1 << 32;
 
 /// Range of the configured time to live of an entry of a gauge cache, in seconds. 0 means that the entry never expires.
 pub const GAUGE_CACHE_TTL: RangeInclusive<u64> = 0..=366 * 24 * 60 * 60;
 
-/// Range of the configured maximum size of a cache: bytes of keys and values.
+/// Range of the configured maximum size of a cache, and of all caches of a node: bytes of keys and values.
 pub const CACHE_BYTES: RangeInclusive<u64> = 1..=1 << 40;
 
 /// Highest number of a write of a cache, in one run.

@@ -23,6 +23,8 @@ pub struct GaugeCacheSpec {
     pub max_delay: Duration,
     /// Maximum number of changes that wait.
     pub max_pending: usize,
+    /// Maximum number of keys that this node holds, removed ones included; `None` means no bound.
+    pub max_keys: Option<NonZeroU64>,
 }
 
 /// Prefix of the structure's name, before the gauge cache's name. A configured name has no colon.
@@ -46,6 +48,7 @@ impl GaugeCacheSpec {
             replicate: true,
             max_delay: StructureSpec::MAX_DELAY,
             max_pending: StructureSpec::MAX_PENDING,
+            max_keys: None,
         })
     }
 
@@ -70,6 +73,12 @@ impl GaugeCacheSpec {
         Self { max_elements: Some(max), ..self }
     }
 
+    /// With at most this many keys, removed ones included. A change that needs a further key fails.
+    #[must_use]
+    pub fn with_max_keys(self, max: NonZeroU64) -> Self {
+        Self { max_keys: Some(max), ..self }
+    }
+
     /// Each node counts for itself.
     #[must_use]
     pub fn unreplicated(self) -> Self {
@@ -86,6 +95,7 @@ impl GaugeCacheSpec {
     pub fn structure(&self) -> StructureSpec {
         let name = StructureName::derived(format!("{PREFIX}{}", self.name));
         let spec = StructureSpec::new(name, Class::GaugeCache);
-        StructureSpec { max_delay: self.max_delay, max_pending: self.max_pending, ..spec }
+        let (max_delay, max_pending, max_keys) = (self.max_delay, self.max_pending, self.max_keys);
+        StructureSpec { max_delay, max_pending, max_keys, ..spec }
     }
 }

@@ -26,6 +26,7 @@ pub mod admin;
 mod borrowed_bytes;
 pub mod bound;
 pub mod bounds;
+pub mod budget;
 pub mod config;
 pub mod entries;
 pub mod frame;
@@ -49,6 +50,7 @@ pub mod visible;
 
 pub use crate::actor::{Actor, Incarnation, NameError, NoSuchRun, NodeName};
 pub use crate::bound::Bound;
+pub use crate::budget::{Budget, OverBudget};
 pub use crate::gauge::GaugeCacheSpec;
 pub use crate::mask::{Family, HoldLimit, MaskError, MaskLimit};
 pub use crate::overlay::Overlay;

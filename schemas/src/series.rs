@@ -4,6 +4,7 @@
 //! creates it when the window begins and drops it when it is too old, without any message.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::actor::NameError;
@@ -77,13 +78,16 @@ pub struct SeriesSpec {
     pub max_delay: Duration,
     /// Maximum number of changes that wait. When there are more, they are sent at once.
     pub max_pending: usize,
+    /// Maximum number of keys that this node holds in all windows together; `None` means no bound.
+    pub max_keys: Option<NonZeroU64>,
 }
 
 impl SeriesSpec {
     /// A series that the cluster replicates and that is not saved.
     pub fn new(name: SeriesName, kind: Kind, interval: u32, windows: u32) -> Self {
         let (max_delay, max_pending) = (StructureSpec::MAX_DELAY, StructureSpec::MAX_PENDING);
-        Self { name, kind, interval, windows, replicate: true, persist: false, max_delay, max_pending }
+        let (replicate, persist, max_keys) = (true, false, None);
+        Self { name, kind, interval, windows, replicate, persist, max_delay, max_pending, max_keys }
     }
 
     /// Its counts survive a restart of the whole cluster, on nodes that save their state.
@@ -104,6 +108,12 @@ impl SeriesSpec {
     #[must_use]
     pub fn unreplicated(self) -> Self {
         Self { replicate: false, ..self }
+    }
+
+    /// With at most this many keys in all windows together. A change that needs a further key fails.
+    #[must_use]
+    pub fn with_max_keys(self, max: NonZeroU64) -> Self {
+        Self { max_keys: Some(max), ..self }
     }
 
     /// With another longest wait and maximum number of waiting changes.

@@ -246,6 +246,8 @@ pub struct StructureSpec {
     pub max_pending: usize,
     /// Maximum size of a cache.
     pub bounds: Bounds,
+    /// Maximum number of keys that this node holds, if it is not a cache; `None` means no bound.
+    pub max_keys: Option<NonZeroU64>,
 }
 
 /// Maximum size of a cache. `None` means no bound.
@@ -274,6 +276,7 @@ impl StructureSpec {
             max_delay: Self::MAX_DELAY,
             max_pending: Self::MAX_PENDING,
             bounds: Bounds::default(),
+            max_keys: None,
         }
     }
 
@@ -299,6 +302,12 @@ impl StructureSpec {
     #[must_use]
     pub fn with_bounds(self, bounds: Bounds) -> Self {
         Self { bounds, ..self }
+    }
+
+    /// With at most this many keys on this node, if it is not a cache. A change that needs a further key fails.
+    #[must_use]
+    pub fn with_max_keys(self, max: NonZeroU64) -> Self {
+        Self { max_keys: Some(max), ..self }
     }
 
     /// With another longest wait and maximum number of waiting changes.

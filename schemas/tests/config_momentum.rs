@@ -8,7 +8,7 @@ use tallymesh_schemas::config::{
     CacheConfig, Config, Metric, MetricsConfig, Monitor, NodeConfig, OnFullDisk, Pace, ThrottleClass, ThrottleConfig,
     Tls,
 };
-use tallymesh_schemas::{Bounds, Class, Kind, NodeName, OnDead, StructureName, StructureSpec};
+use tallymesh_schemas::{Bounds, Budget, Class, Kind, NodeName, OnDead, StructureName, StructureSpec};
 
 /// A stanza group of the page.
 fn page(name: &str) -> Config {
@@ -117,6 +117,7 @@ fn every_key_of_the_node() {
         admin: Some("relay-0-1.sock".into()),
         data_dir: Some("/var/lib/tallymesh".into()),
         on_full_disk: OnFullDisk::default(),
+        budget: Budget { keys: NonZeroU64::new(5_000_000), bytes: NonZeroU64::new(1_000_000_000) },
     };
     assert_eq!(whole().require_node(), Ok(&wanted));
 }
@@ -129,15 +130,16 @@ fn every_key_of_the_stanzas() {
             .with_pace(Duration::from_millis(millis), max_pending)
             .with_on_dead(on_dead)
     };
+    let keys = |most| NonZeroU64::new(most).unwrap();
     let dropped = |millis| OnDead::Drop(Duration::from_millis(millis));
     assert_eq!(
         config.structures,
         [
-            spec("inbound_cidr", Class::InboundCidr, 250, 100, dropped(1500)),
+            spec("inbound_cidr", Class::InboundCidr, 250, 100, dropped(1500)).with_max_keys(keys(100_000)),
             spec("outbound_cidr", Class::OutboundCidr, 1000, 4096, dropped(10_000)),
             spec("bounces", Class::OutboundDomains, 10, 4096, OnDead::Hold),
             spec("shared_named_throttles", Class::SharedNamedThrottles, 2000, 4096, OnDead::Hold),
-            spec("OBTM", Class::OutboundMessages, 10, 7, OnDead::Hold),
+            spec("OBTM", Class::OutboundMessages, 10, 7, OnDead::Hold).with_max_keys(keys(50)),
             spec("OBTC", Class::OutboundConnections, 10, 4096, OnDead::Hold),
         ]
     );
@@ -147,10 +149,15 @@ fn every_key_of_the_stanzas() {
         [
             ThrottleConfig {
                 class: ThrottleClass::SharedNamed,
-                pace: Pace { max_delay: Duration::from_secs(2), ..pace }
+                pace: Pace { max_delay: Duration::from_secs(2), ..pace },
+                max_keys: None
             },
-            ThrottleConfig { class: ThrottleClass::OutboundMessages, pace: Pace { max_pending: 7, ..pace } },
-            ThrottleConfig { class: ThrottleClass::OutboundConnections, pace },
+            ThrottleConfig {
+                class: ThrottleClass::OutboundMessages,
+                pace: Pace { max_pending: 7, ..pace },
+                max_keys: NonZeroU64::new(50)
+            },
+            ThrottleConfig { class: ThrottleClass::OutboundConnections, pace, max_keys: None },
         ]
     );
     assert_eq!(
@@ -170,7 +177,12 @@ fn every_key_of_the_stanzas() {
         ]
     );
     assert_eq!(config.monitors, [Monitor { interval: 300, windows: 6 }, Monitor { interval: 3600, windows: 24 }]);
-    assert_eq!(config.series.len(), 6 * 2);
+    assert_eq!(config.series.len(), 6 * 2 + 1);
+    let most: Vec<_> = config.series.iter().map(|spec| spec.max_keys.map(NonZeroU64::get)).collect();
+    assert_eq!((most[0], most[11], most[12]), (Some(2000), Some(2000), Some(3000)));
+    let gauges = &config.gauge_caches[0];
+    assert_eq!((gauges.max_elements, gauges.max_keys), (NonZeroU64::new(10), NonZeroU64::new(4000)));
+    assert_eq!(gauges.structure().max_keys, NonZeroU64::new(4000));
 }
 
 #[test]

@@ -22,6 +22,8 @@ fn every_key_class_and_parameter_is_there() {
         "max_delay",
         "max_pending",
         "max_size",
+        "max_keys",
+        "max_bytes",
         "on_dead",
         "uri",
         "serialized",

@@ -1,10 +1,11 @@
 //! The file that `tally init` writes reads back as what it was written from.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 use tallymesh_schemas::config::{Config, Metric, NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
-use tallymesh_schemas::{Class, NodeName, StructureName, StructureSpec};
+use tallymesh_schemas::{Budget, Class, NodeName, StructureName, StructureSpec};
 
 fn node() -> NodeConfig {
     let tls = Tls { ca: "ca.pem".into(), cert: "relay-0-1.pem".into(), key: "relay-0-1.key".into() };
@@ -17,6 +18,7 @@ fn node() -> NodeConfig {
         admin: Some("relay-0-1.sock".into()),
         data_dir: None,
         on_full_disk: OnFullDisk::default(),
+        budget: Budget::default(),
     }
 }
 
@@ -41,6 +43,7 @@ fn a_node_with_all_classes_reads_back() {
         admin: None,
         data_dir: Some("state".into()),
         on_full_disk: OnFullDisk::Serve,
+        budget: Budget { keys: NonZeroU64::new(7), bytes: NonZeroU64::new(8) },
         ..node()
     };
     read_back(&everything, &Class::ALL);

@@ -219,6 +219,23 @@ pub struct Info {
     pub clocks: ClockInfo,
     /// Named figures of replication and transport since the start.
     pub counters: Vec<(String, u64)>,
+    /// What the node and its objects hold, and what they may hold: first the total of the node.
+    pub budgets: Vec<BudgetInfo>,
+}
+
+/// What an object, or the node, holds, and what it may hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetInfo {
+    /// The object; `None` for the total of the node.
+    pub object: Option<String>,
+    /// Keys, of a cache with the removed ones.
+    pub keys: u64,
+    /// The most keys, of a cache the most entries; `None` where there is no bound.
+    pub max_keys: Option<u64>,
+    /// Bytes of the keys and values of caches; `None` for an object that is no cache.
+    pub bytes: Option<u64>,
+    /// The most bytes; `None` where there is no bound.
+    pub max_bytes: Option<u64>,
 }
 
 /// A bound that a node has reached: it has dropped or refused something.
@@ -343,6 +360,11 @@ pub enum Unheld {
     },
     /// The other nodes do not receive everything that the asking node counts in an object.
     Unsent {
+        /// The object.
+        object: String,
+    },
+    /// The asking node has no room for all keys of an object: its budget is used up.
+    NoRoom {
         /// The object.
         object: String,
     },

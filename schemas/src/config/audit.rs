@@ -1,5 +1,6 @@
 //! `inbound_audit { monitors = … }`: the windows that the inbound audit keeps.
 
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 
 use hcl::edit::structure::Block;
@@ -8,16 +9,30 @@ use crate::bounds;
 use crate::config::model::Monitor;
 use crate::config::report::{Report, quoted};
 use crate::config::scope::{Scope, no_label};
-use crate::config::value::Text;
+use crate::config::value::{Setting, Text};
 
 const EXAMPLE: &str = "\"300,6\"";
 
-pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Vec<Monitor> {
+/// The stanza.
+#[derive(Debug, Default)]
+pub(super) struct Audit {
+    pub(super) monitors: Vec<Monitor>,
+    /// The most keys of each series of the audit.
+    pub(super) max_keys: Option<NonZeroU64>,
+}
+
+pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Audit {
     no_label(block, report);
     let mut scope = Scope::block("inbound_audit".to_owned(), block);
     let setting = scope.require("monitors", report, EXAMPLE);
-    scope.finish(report, "inbound_audit has one key");
-    let Some(setting) = setting else { return Vec::new() };
+    let max_keys = scope.take("max_keys");
+    scope.finish(report, "the keys of inbound_audit are");
+    let max_keys = max_keys.and_then(|setting| setting.bound(report, &bounds::MAX_KEYS));
+    let monitors = setting.map_or(Vec::new(), |setting| monitors(setting, report));
+    Audit { monitors, max_keys }
+}
+
+fn monitors(setting: Setting<'_>, report: &mut Report<'_>) -> Vec<Monitor> {
     let texts = setting.texts(report, "monitors = [\"300,6\", \"3600,24\"]");
     if texts.len() > bounds::MONITORS {
         let message = format!("{} monitors, there may be {}", texts.len(), bounds::MONITORS);

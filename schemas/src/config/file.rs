@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hcl::edit::structure::{Block, Body};
 
 use crate::bounds;
-use crate::config::audit;
+use crate::config::audit::{self, Audit};
 use crate::config::caches::{self, Datasource};
 use crate::config::gauge;
 use crate::config::limits as limiting;
@@ -42,6 +42,7 @@ fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let limiting = scope.take_block("limits", &mut report, "all limits stand in one block");
     scope.finish(&mut report, "the blocks are");
 
+    let audit = audit.map_or_else(Audit::default, |block| audit::read(block, &mut report));
     let mut config = Config {
         node: node.and_then(|block| node::read(block, &mut report)),
         structures: Vec::new(),
@@ -49,7 +50,7 @@ fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
         metrics: None,
         throttles: Vec::new(),
         limits: limiting.map(|block| limiting::read(block, &mut report)),
-        monitors: audit.map_or(Vec::new(), |block| audit::read(block, &mut report)),
+        monitors: audit.monitors,
         series: Vec::new(),
         gauge_caches: Vec::new(),
         file: file.to_owned(),
@@ -62,7 +63,8 @@ fn read(body: &Body, text: &str, file: &str) -> Result<Config, ConfigErrors> {
         check_structures(limits, block_at(block), &config.structures, &mut report);
     }
     let named: Vec<_> = named.into_iter().filter_map(|block| series::read(block, &mut report)).collect();
-    config.series = series::all(&config.monitors, config.metrics.as_ref(), &named, &mut report);
+    let audited = Audit { monitors: config.monitors.clone(), ..audit };
+    config.series = series::all(&audited, config.metrics.as_ref(), &named, &mut report);
     let metrics = config.metrics.as_ref();
     let gauges: Vec<_> = gauges.into_iter().filter_map(|block| gauge::read(block, metrics, &mut report)).collect();
     config.gauge_caches = gauge::unique(gauges, &mut report);
@@ -98,10 +100,10 @@ fn read_clusters(
             What::Structure(spec) => config.structures.push(spec),
             What::Metrics(metrics) => config.metrics = Some(metrics),
             What::Throttle(throttle) => {
-                let ThrottleConfig { class, pace } = throttle;
+                let ThrottleConfig { class, pace, max_keys } = throttle;
                 let (max_delay, max_pending) = (pace.max_delay, pace.max_pending);
                 let spec = StructureSpec::from(class.class());
-                config.structures.push(StructureSpec { max_delay, max_pending, ..spec });
+                config.structures.push(StructureSpec { max_delay, max_pending, max_keys, ..spec });
                 config.throttles.push(throttle);
             }
             What::Cache(cache) => {

@@ -1,6 +1,5 @@
 //! `gauge_cache "NAME" { … }`: counters by name that expire.
 
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use hcl::edit::structure::Block;
@@ -23,10 +22,11 @@ pub(super) fn read(block: &Block, metrics: Option<&MetricsConfig>, report: &mut 
     let (text, at) = label(block, report, "logins").unwrap_or(("", block_at(block)));
     let title = if text.is_empty() { "gauge_cache".to_owned() } else { format!("gauge_cache {}", quoted(text)) };
     let mut scope = Scope::block(title, block);
-    let [max_size, ttl, replicate] = ["max_size", "ttl", "replicate"].map(|key| scope.take(key));
+    let [max_size, max_keys, ttl, replicate] = ["max_size", "max_keys", "ttl", "replicate"].map(|key| scope.take(key));
     scope.finish(report, "the keys of gauge_cache are");
 
-    let max_size = max_size.and_then(|setting| setting.count(report, &bounds::CACHE_ELEMENTS, Some(-1)));
+    let max_elements = max_size.and_then(|setting| setting.bound(report, &bounds::CACHE_ELEMENTS));
+    let max_keys = max_keys.and_then(|setting| setting.bound(report, &bounds::MAX_KEYS));
     let ttl = ttl.and_then(|setting| setting.count(report, &bounds::GAUGE_CACHE_TTL, None));
     let words = ["cluster", "none"];
     let said =
@@ -43,7 +43,8 @@ pub(super) fn read(block: &Block, metrics: Option<&MetricsConfig>, report: &mut 
     let shared = metrics.filter(|metrics| metrics.gauge_cache);
     let Pace { max_delay, max_pending } = shared.map_or(Pace::default(), |metrics| metrics.pace);
     let spec = GaugeCacheSpec {
-        max_elements: max_size.and_then(|size| u64::try_from(size).ok()).and_then(NonZeroU64::new),
+        max_elements,
+        max_keys,
         ttl: Duration::from_secs(ttl.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0)),
         replicate: said.map_or(shared.is_some(), |(word, _)| word == "cluster"),
         max_delay,

@@ -1,12 +1,14 @@
 //! The types of a configuration that passed every check.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 #[cfg(feature = "config")]
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::actor::NodeName;
+use crate::budget::Budget;
 use crate::config::metric::Metric;
 use crate::config::outbound_scope::OutboundScope;
 #[cfg(feature = "config")]
@@ -141,6 +143,8 @@ pub struct NodeConfig {
     pub data_dir: Option<PathBuf>,
     /// What to do when the disk has no room for it at the start.
     pub on_full_disk: OnFullDisk,
+    /// What its objects may hold together.
+    pub budget: Budget,
 }
 
 /// What a node does when the disk has no room for its state at the start.
@@ -225,6 +229,8 @@ pub struct ThrottleConfig {
     pub class: ThrottleClass,
     /// How their changes are sent.
     pub pace: Pace,
+    /// The most names that the node holds.
+    pub max_keys: Option<NonZeroU64>,
 }
 
 /// The classes of throttles.

@@ -7,6 +7,7 @@ use hcl::edit::structure::Block;
 
 use crate::actor::NodeName;
 use crate::bounds;
+use crate::budget::Budget;
 use crate::config::limits::word;
 use crate::config::model::{NodeConfig, OnFullDisk, Tls};
 use crate::config::report::{Report, quoted};
@@ -23,6 +24,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let admin = scope.take("admin");
     let data_dir = scope.take("data_dir");
     let on_full_disk = scope.take("on_full_disk");
+    let [max_keys, max_bytes] = ["max_keys", "max_bytes"].map(|key| scope.take(key));
     let tls = scope.take_block("tls", report, "a node has one identity: keep one");
     if tls.is_none() {
         scope.missing_block(report, "tls", "add one: tls { … } with ca, cert and key; `tally init` makes the files");
@@ -45,8 +47,13 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let on_full_disk = on_full_disk
         .and_then(|setting| word(setting, &[OnFullDisk::Refuse, OnFullDisk::Serve], OnFullDisk::name, report));
     let on_full_disk = on_full_disk.unwrap_or_default();
+    let budget = Budget {
+        keys: max_keys.and_then(|setting| setting.bound(report, &bounds::MAX_KEYS)),
+        bytes: max_bytes.and_then(|setting| setting.bound(report, &bounds::CACHE_BYTES)),
+    };
     let tls = tls.and_then(|block| tls_files(block, report));
-    Some(NodeConfig { name: name?, listen: listen?.1, advertise, seeds, tls: tls?, admin, data_dir, on_full_disk })
+    let (name, listen, tls) = (name?, listen?.1, tls?);
+    Some(NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget })
 }
 
 fn tls_files(block: &Block, report: &mut Report<'_>) -> Option<Tls> {

@@ -48,7 +48,7 @@ inbound_audit {{
 
 /// The head of the file and the `node` block.
 fn node_block(node: &NodeConfig) -> String {
-    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk } = node;
+    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget } = node;
     let optional = |key: &str, value: Option<String>, example: &str| match value {
         Some(value) => format!("{key} = {value}"),
         None => format!("# {key} = {example}"),
@@ -60,6 +60,8 @@ fn node_block(node: &NodeConfig) -> String {
         OnFullDisk::Refuse => "",
         OnFullDisk::Serve => "\n  on_full_disk = \"serve\"",
     };
+    let max_keys = optional("max_keys", budget.keys.map(|keys| keys.to_string()), "10000000");
+    let max_bytes = optional("max_bytes", budget.bytes.map(|bytes| bytes.to_string()), "1000000000");
     let listen = quote(&listen.to_string());
     let seeds = seeds.iter().map(|seed| quote(seed)).collect::<Vec<_>>().join(", ");
     let [ca, cert, key] = [&tls.ca, &tls.cert, &tls.key].map(|path| quote_path(path));
@@ -88,6 +90,10 @@ node {{
 
   # The folder of the saved state: what the node keeps over a restart.
   {data_dir}{on_full_disk}
+
+  # The most keys of all objects together, and the most bytes of keys and values of all caches. Without them there is no bound.
+  {max_keys}
+  {max_bytes}
 
   # This node's identity and the certificate authority that it trusts: PEM files. Only the node's own user may read the key:
   # mode 0600.

@@ -1,7 +1,6 @@
 //! `Replicate "NAME" { … }`: one replicated object of the cluster.
 
 use std::num::NonZeroU64;
-use std::ops::RangeInclusive;
 
 use hcl::edit::structure::Block;
 
@@ -55,6 +54,7 @@ struct Settings {
     parameters: Vec<Parameter>,
     pace: Pace,
     bounds: Bounds,
+    max_keys: Option<NonZeroU64>,
     on_dead: Option<OnDead>,
 }
 
@@ -74,31 +74,28 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Replicate> 
     let mut scope = Scope::block(title.clone(), block);
     let [kind, class, parameters] = ["type", "class", "parameters"].map(|key| scope.take(key));
     let [max_delay, max_pending] = ["max_delay", "max_pending"].map(|key| scope.take(key));
-    let [max_size, max_bytes, on_dead] = ["max_size", "max_bytes", "on_dead"].map(|key| scope.take(key));
+    let [max_size, max_bytes, max_keys, on_dead] =
+        ["max_size", "max_bytes", "max_keys", "on_dead"].map(|key| scope.take(key));
     scope.finish(report, "the keys of Replicate are");
 
     let stanza = Stanza { name: text, at, title };
     let subject = name.as_ref().and_then(|_| stanza.subject(kind, class, report));
     stanza.check_place(max_size, subject, report);
     stanza.check_place(max_bytes, subject, report);
+    stanza.check_place(max_keys, subject, report);
     stanza.check_place(on_dead, subject, report);
     let settings = Settings {
         parameters: stanza.parameters(parameters, subject, report),
         pace: pace(max_delay, max_pending, report),
         bounds: Bounds {
-            elements: max_size.and_then(|setting| bound(setting, &bounds::CACHE_ELEMENTS, report)),
-            bytes: max_bytes.and_then(|setting| bound(setting, &bounds::CACHE_BYTES, report)),
+            elements: max_size.and_then(|setting| setting.bound(report, &bounds::CACHE_ELEMENTS)),
+            bytes: max_bytes.and_then(|setting| setting.bound(report, &bounds::CACHE_BYTES)),
         },
+        max_keys: max_keys.and_then(|setting| setting.bound(report, &bounds::MAX_KEYS)),
         on_dead: on_dead.and_then(|setting| on_dead::read(setting, report)),
     };
     let name = name?;
     Some(Replicate { at, what: subject.map(|subject| settings.of(subject, name.clone())), name })
-}
-
-/// Reads a bound; -1 means none.
-fn bound(setting: Setting<'_>, range: &RangeInclusive<u64>, report: &mut Report<'_>) -> Option<NonZeroU64> {
-    let most = setting.count(report, range, Some(-1))?;
-    u64::try_from(most).ok().and_then(NonZeroU64::new)
 }
 
 fn pace(max_delay: Option<Setting<'_>>, max_pending: Option<Setting<'_>>, report: &mut Report<'_>) -> Pace {
@@ -119,7 +116,8 @@ impl Settings {
         match subject {
             Subject::Class(class) => {
                 let on_dead = self.on_dead.unwrap_or(class.on_dead());
-                What::Structure(StructureSpec { max_delay, max_pending, on_dead, ..StructureSpec::new(name, class) })
+                let (max_keys, spec) = (self.max_keys, StructureSpec::new(name, class));
+                What::Structure(StructureSpec { max_delay, max_pending, max_keys, on_dead, ..spec })
             }
             Subject::Cache => What::Cache(CacheConfig {
                 name,
@@ -133,7 +131,9 @@ impl Settings {
                 gauge_cache: has(Parameter::GaugeCache),
                 pace: self.pace,
             }),
-            Subject::Throttle(class) => What::Throttle(ThrottleConfig { class, pace: self.pace }),
+            Subject::Throttle(class) => {
+                What::Throttle(ThrottleConfig { class, pace: self.pace, max_keys: self.max_keys })
+            }
         }
     }
 }
@@ -251,11 +251,14 @@ impl Stanza<'_> {
         found
     }
 
-    /// Reports `max_size` and `on_dead` where they are not allowed.
+    /// Reports `max_size`, `max_keys` and `on_dead` where they are not allowed.
     fn check_place(&self, setting: Option<Setting<'_>>, subject: Option<Subject>, report: &mut Report<'_>) {
         let (Some(setting), Some(subject)) = (setting, subject) else { return };
         let help = match (setting.key, subject) {
             ("max_size" | "max_bytes", Subject::Cache) | ("on_dead", Subject::Class(_)) => return,
+            ("max_keys", Subject::Class(_) | Subject::Throttle(_)) => return,
+            ("max_keys", Subject::Cache) => "a full cache removes its oldest entries: write max_size".to_owned(),
+            ("max_keys", Subject::Metrics) => "write it in inbound_audit, audit_series or gauge_cache".to_owned(),
             ("max_size" | "max_bytes", _) => "it bounds a cache, and belongs to type = \"cache\"".to_owned(),
             _ => {
                 let classes = listed(&Class::ALL.map(Class::name));

@@ -1,9 +1,12 @@
 //! `audit_series "NAME" { … }`: a named series. Also all series of a file, those of the audit included.
 #![allow(clippy::indexing_slicing, reason = "a position of an enumeration is inside its list")]
 
+use std::num::NonZeroU64;
+
 use hcl::edit::structure::Block;
 
 use crate::bounds;
+use crate::config::audit::Audit;
 use crate::config::metric::Metric;
 use crate::config::model::{MetricsConfig, Monitor, Pace};
 use crate::config::report::{Report, quoted};
@@ -19,6 +22,7 @@ pub(super) struct Named {
     pub(super) at: usize,
     kind: Kind,
     monitor: Monitor,
+    max_keys: Option<NonZeroU64>,
     /// `None` where the stanza does not say.
     replicate: Option<bool>,
     /// The position of the setting that keeps the series over a restart of the whole cluster.
@@ -33,7 +37,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Named> {
     let kind = scope.require("type", report, "\"cidr\"");
     let interval = scope.require("interval", report, "300");
     let windows = scope.require("windows", report, "6");
-    let [replicate, persist] = ["replicate", "persist"].map(|key| scope.take(key));
+    let [replicate, persist, max_keys] = ["replicate", "persist", "max_keys"].map(|key| scope.take(key));
     scope.finish(report, "the keys of audit_series are");
 
     let name = if text.is_empty() { None } else { name(text, at, report) };
@@ -44,8 +48,9 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<Named> {
     let interval = interval.and_then(|setting| number(setting, &bounds::MONITOR_INTERVAL, report));
     let windows = windows.and_then(|setting| number(setting, &bounds::MONITOR_WINDOWS, report));
     let persist = persist.filter(|setting| setting.truth(report) == Some(true)).map(|setting| setting.key_at);
+    let max_keys = max_keys.and_then(|setting| setting.bound(report, &bounds::MAX_KEYS));
     let monitor = Monitor { interval: interval?, windows: windows? };
-    Some(Named { name: name?, at, kind: kind?, monitor, replicate: replicate.flatten(), persist })
+    Some(Named { name: name?, at, kind: kind?, monitor, max_keys, replicate: replicate.flatten(), persist })
 }
 
 fn name(text: &str, at: usize, report: &mut Report<'_>) -> Option<SeriesName> {
@@ -77,7 +82,7 @@ const INBOUND: [Metric; 3] = [Metric::Connect, Metric::Reception, Metric::Reject
 
 /// All series of a file: those of the audit, metric by metric, and then the named ones.
 pub(super) fn all(
-    monitors: &[Monitor],
+    audit: &Audit,
     metrics: Option<&MetricsConfig>,
     named: &[Named],
     report: &mut Report<'_>,
@@ -91,12 +96,17 @@ pub(super) fn all(
         max_pending: pace.max_pending,
         ..SeriesSpec::new(name, kind, monitor.interval, monitor.windows)
     };
+    let monitors = &audit.monitors;
     let audits = !monitors.is_empty() || Metric::ALL.into_iter().any(shared);
-    let monitors = if monitors.is_empty() { &[DEFAULT_MONITOR] } else { monitors };
+    let monitors = if monitors.is_empty() { &[DEFAULT_MONITOR] } else { monitors.as_slice() };
     let mut all = Vec::new();
     for metric in Metric::ALL.into_iter().filter(|metric| audits && (shared(*metric) || INBOUND.contains(metric))) {
         let name = metric.series();
-        all.extend(monitors.iter().map(|monitor| spec(name.clone(), Kind::CidrTree, *monitor, shared(metric), false)));
+        let max_keys = audit.max_keys;
+        all.extend(monitors.iter().map(|monitor| {
+            let spec = spec(name.clone(), Kind::CidrTree, *monitor, shared(metric), false);
+            SeriesSpec { max_keys, ..spec }
+        }));
     }
     let switched_on = metrics.is_some_and(|metrics| metrics.audit_series);
     for (n, series) in named.iter().enumerate() {
@@ -114,7 +124,8 @@ pub(super) fn all(
             );
         }
         let replicate = series.replicate.unwrap_or(switched_on);
-        all.push(spec(series.name.clone(), series.kind, series.monitor, replicate, series.persist.is_some()));
+        let spec = spec(series.name.clone(), series.kind, series.monitor, replicate, series.persist.is_some());
+        all.push(SeriesSpec { max_keys: series.max_keys, ..spec });
     }
     let windows: u64 = all.iter().map(|spec| u64::from(spec.windows)).sum();
     if windows > bounds::WINDOWS as u64 {

@@ -10,6 +10,7 @@
 )]
 
 use std::fmt::Display;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -100,6 +101,12 @@ impl<'a> Setting<'a> {
             },
             _ => self.wrong_type(report, &what, &format!("{} = {}", self.key, range.end().min(&1000))),
         }
+    }
+
+    /// The value as a bound; -1 means none.
+    pub(super) fn bound(&self, report: &mut Report<'_>, range: &RangeInclusive<u64>) -> Option<NonZeroU64> {
+        let most = self.count(report, range, Some(-1))?;
+        u64::try_from(most).ok().and_then(NonZeroU64::new)
     }
 
     /// The value as `true` or `false`.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::bounds;
+use crate::budget::OverBudget;
 use crate::structure::Kind;
 use crate::visible::quoted;
 
@@ -39,6 +40,9 @@ pub enum KeyError {
     /// The total that one node added to the key, or removed from it, is at its bound.
     #[error("this node has added to this key, or taken off it, as much as it may: nothing is counted")]
     Total,
+    /// There is no room for another key: see `max_keys`.
+    #[error(transparent)]
+    Budget(#[from] OverBudget),
     /// The bytes are not a key of the structure's kind.
     #[error("{len} bytes that are not a key of a {kind}", kind = kind.label())]
     Encoding {

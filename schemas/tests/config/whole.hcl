@@ -6,6 +6,8 @@ node {
   seeds = ["relay-0-2.example.net:4802", "192.0.2.3:4803", "[2001:db8::4]:4804"]
   admin = "relay-0-1.sock"
   data_dir = "/var/lib/tallymesh"
+  max_keys = 5000000
+  max_bytes = 1000000000
   tls {
     ca = "ca.pem"
     cert = "pki/relay-0-1.pem"
@@ -19,6 +21,7 @@ cluster {
     max_delay = 0.25
     max_pending = 100
     on_dead = "drop 1500ms"
+    max_keys = 100000
   }
   Replicate outbound_cidr {
     class = "outbound_cidr"
@@ -33,7 +36,10 @@ cluster {
 }
 
 cluster {
-  Replicate "OBTM" { max_pending = 7 }
+  Replicate "OBTM" {
+    max_pending = 7
+    max_keys = 50
+  }
   Replicate "OBTC" {}
   Replicate "metrics" {
     parameters = "permfail; transfail;delivery;rejection;reception;connect;audit_series;gauge_cache;"
@@ -54,4 +60,17 @@ Datasource "endless" {}
 
 inbound_audit {
   monitors = ["300,6", "3600, 24"]
+  max_keys = 2000
+}
+
+audit_series "logins" {
+  type = "string"
+  interval = 60
+  windows = 5
+  max_keys = 3000
+}
+
+gauge_cache "sessions" {
+  max_size = 10
+  max_keys = 4000
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::json;
 use tallymesh::Identity;
 use tallymesh_schemas::config::{NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
-use tallymesh_schemas::{Class, NodeName};
+use tallymesh_schemas::{Budget, Class, NodeName};
 
 use crate::args::{self, node_name};
 use crate::authority::{Authority, Issued};
@@ -113,6 +113,7 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
         admin: Some(sock.into()),
         data_dir: Some(state.into()),
         on_full_disk: OnFullDisk::default(),
+        budget: Budget::default(),
     };
     let text = render_node_file(&config, &Class::ALL) + SAMPLES;
     Ok([
