@@ -111,7 +111,9 @@ fn replay(lines: &[String], audit: &Audit, connections: &Series, statuses: &Seri
                 tally.bad += 1;
                 continue;
             };
-            tally.addresses.count(connections, addr.to_string(), || audit.record(Metric::Connect, addr));
+            tally.addresses.count(connections, addr.to_string(), || {
+                audit.record(Metric::Connect, addr).unwrap_or_else(|error| unreachable!("there is no budget: {error}"));
+            });
             tally.statuses.count(statuses, status.to_owned(), || {
                 statuses.add(status, 1).unwrap_or_else(|error| unreachable!("three digits are a key: {error}"));
             });

@@ -20,7 +20,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut open = Vec::new();
     for (i, node) in nodes.iter().enumerate() {
         let inbound = node.cidr("inbound_cidr")?;
-        open.extend((0..=i).map(|_| inbound.hold(addr)));
+        for _ in 0..=i {
+            open.push(inbound.hold(addr)?);
+        }
     }
 
     // Verification asks every member and waits until all hold what the others count.
@@ -34,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // At most ten connections from one address, in the whole cluster.
     let inbound = nodes[2].cidr("inbound_cidr")?;
-    let admitted: Vec<_> = std::iter::from_fn(|| inbound.try_hold(addr, 10)).collect();
+    let admitted: Vec<_> = std::iter::from_fn(|| inbound.try_hold(addr, 10).transpose()).collect::<Result<_, _>>()?;
     println!("{} more were admitted under a limit of 10", admitted.len());
 
     drop((open, admitted));

@@ -1,5 +1,6 @@
 //! The admin socket: a Unix socket with mode 0600 on which the node serves the `tally` command.
 
+mod budgets;
 mod caches;
 mod cluster;
 mod error;

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use tallymesh_schemas::config::Metric;
+use tallymesh_schemas::key::KeyError;
 
 use crate::series::Series;
 
@@ -13,15 +14,16 @@ use crate::series::Series;
 /// Cheap to clone; usable from any thread.
 ///
 /// ```no_run
-/// # fn example(node: &tallymesh::Node, peer_ip: std::net::IpAddr) {
+/// # fn example(node: &tallymesh::Node, peer_ip: std::net::IpAddr) -> Result<(), Box<dyn std::error::Error>> {
 /// use tallymesh::Metric;
 ///
 /// let audit = node.audit();
-/// audit.record(Metric::Connect, peer_ip);
+/// audit.record(Metric::Connect, peer_ip)?;
 /// if let Some(rejections) = audit.series(Metric::Rejection, 300) {
 ///     let recent = rejections.count(peer_ip, 0..=1).map_or(0, |count| count.total);
 ///     println!("{recent} in the last five to ten minutes");
 /// }
+/// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug)]
@@ -39,16 +41,20 @@ impl Audit {
     }
 
     /// Counts one event. A metric that the node does not audit is ignored.
-    pub fn record(&self, metric: Metric, addr: IpAddr) {
-        self.adjust(metric, addr, 1);
+    ///
+    /// # Errors
+    /// As [`Audit::adjust`].
+    pub fn record(&self, metric: Metric, addr: IpAddr) -> Result<(), KeyError> {
+        self.adjust(metric, addr, 1)
     }
 
     /// Counts `n` events; a negative `n` subtracts.
-    pub fn adjust(&self, metric: Metric, addr: IpAddr, n: i64) {
-        for (_, series) in self.series.iter().filter(|(of, _)| *of == metric) {
-            let added = series.add(addr, n);
-            debug_assert!(added.is_ok(), "an address is a key of an audit series");
-        }
+    ///
+    /// # Errors
+    /// [`KeyError::Budget`] when a series of the metric has no room for another key. The other ones count the event.
+    pub fn adjust(&self, metric: Metric, addr: IpAddr, n: i64) -> Result<(), KeyError> {
+        let of = self.series.iter().filter(|(of, _)| *of == metric);
+        of.map(|(_, series)| series.add(addr, n)).fold(Ok(()), Result::and)
     }
 
     /// The series of a metric with windows of `interval` seconds, for reading; `None` when the node does not audit it.
@@ -63,10 +69,10 @@ impl Audit {
     }
 
     /// Removes an address from all windows of all metrics, on all nodes: see [`Series::remove`].
-    pub fn remove(&self, addr: IpAddr) {
-        for (_, series) in &*self.series {
-            let removed = series.remove(addr);
-            debug_assert!(removed.is_ok(), "an address is a key of an audit series");
-        }
+    ///
+    /// # Errors
+    /// [`KeyError::Budget`] when a series has no room for the rows that state the removal. The other ones remove the address.
+    pub fn remove(&self, addr: IpAddr) -> Result<(), KeyError> {
+        self.series.iter().map(|(_, series)| series.remove(addr)).fold(Ok(()), Result::and)
     }
 }

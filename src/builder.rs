@@ -1,6 +1,7 @@
 //! Builds and starts a node from its configuration.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 #[cfg(any(feature = "admin", feature = "state"))]
 use std::path::Path;
 #[cfg(any(feature = "admin", feature = "config", feature = "state"))]
@@ -201,6 +202,7 @@ impl Builder {
         builder.series.clone_from(&config.series);
         builder.gauge_caches.clone_from(&config.gauge_caches);
         builder.limits = config.limits.clone().unwrap_or_default();
+        builder.engine.budget = node.budget;
         #[cfg(feature = "admin")]
         builder.admin.clone_from(&node.admin);
         #[cfg(not(feature = "admin"))]
@@ -394,6 +396,21 @@ impl Builder {
         self
     }
 
+    /// Sets the most keys that all objects may hold together, with the live entries of caches. Default: no bound. A change that
+    /// needs a further key fails, and rows of other nodes wait until there is room.
+    #[must_use]
+    pub fn max_keys(mut self, max: NonZeroU64) -> Self {
+        self.engine.budget.keys = Some(max);
+        self
+    }
+
+    /// Sets the most bytes that the keys and values of all caches may have together. Default: no bound.
+    #[must_use]
+    pub fn max_bytes(mut self, max: NonZeroU64) -> Self {
+        self.engine.budget.bytes = Some(max);
+        self
+    }
+
     /// Sets the incarnation, the number of this run. Default: the wall clock's milliseconds. It must be higher than that of any
     /// earlier run; with a [`Builder::data_dir`], the node raises it above the last saved one if necessary.
     #[must_use]
@@ -416,10 +433,10 @@ impl Builder {
         self
     }
 
-    /// Sets the parameters of the engine.
+    /// Sets the parameters of the engine, except for its budget: see [`Builder::max_keys`] and [`Builder::max_bytes`].
     #[must_use]
     pub fn engine(mut self, config: EngineConfig) -> Self {
-        self.engine = config;
+        self.engine = EngineConfig { budget: self.engine.budget, ..config };
         self
     }
 

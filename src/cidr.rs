@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use tallymesh_engine::{Count, Hold, HoldError, Listing, Structure};
-use tallymesh_schemas::{MaskLimit, NodeName, key};
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{MaskLimit, NodeName};
 
 use crate::clock::Clock;
 use crate::counter::Counter;
@@ -19,7 +20,7 @@ use crate::counter::Counter;
 /// # fn example(node: &tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
 /// let inbound = node.cidr("inbound_cidr")?;
 /// let peer: std::net::IpAddr = "192.0.2.7".parse()?;
-/// let open = inbound.hold(peer); // counts one until it is dropped
+/// let open = inbound.hold(peer)?; // counts one until it is dropped
 /// println!("{} from the /24", inbound.count("192.0.2.0/24".parse()?).total);
 /// let room = inbound.has_room(peer, 10);
 /// let mut busiest = inbound.entries().blocks(1000);
@@ -40,33 +41,41 @@ impl Cidr {
     }
 
     /// The counter of an address. Use it for addresses that are counted often: it needs no further look-up.
-    pub fn counter(&self, addr: impl Into<IpAddr>) -> Counter {
+    ///
+    /// # Errors
+    /// [`KeyError::Budget`] when there is no room for another key.
+    pub fn counter(&self, addr: impl Into<IpAddr>) -> Result<Counter, KeyError> {
         let (key, n) = key::from_net(addr.into().into());
-        // The key of an address is always a valid key of the structure's kind.
-        let counter = self.structure.counter(&key[..n]).unwrap_or_else(|error| unreachable!("{error}"));
-        Counter::new(counter, self.clock)
+        Ok(Counter::new(self.structure.counter(&key[..n])?, self.clock))
     }
 
     /// Adds `n` to this node's count for an address or block; a negative `n` removes. A step beyond
     /// [`MAX_STEP`](crate::MAX_STEP) in either direction is reduced to that value; check `n` first if it comes from outside.
-    pub fn add(&self, net: impl Into<IpNet>, n: i64) {
+    ///
+    /// # Errors
+    /// [`KeyError::Budget`] when there is no room for another key, [`KeyError::Total`] when the total of the key is at its
+    /// bound. Then nothing is counted.
+    pub fn add(&self, net: impl Into<IpNet>, n: i64) -> Result<(), KeyError> {
         let (key, len) = key::from_net(net.into());
-        let added = self.structure.add(&key[..len], n);
-        debug_assert!(added.is_ok(), "the key of an address is one");
+        self.structure.add(&key[..len], n)
     }
 
     /// Counts a connection until the guard is dropped.
-    #[must_use]
-    pub fn hold(&self, addr: impl Into<IpAddr>) -> Hold {
-        self.counter(addr).hold()
+    ///
+    /// # Errors
+    /// [`KeyError::Budget`] when there is no room for another key. Then nothing is counted.
+    pub fn hold(&self, addr: impl Into<IpAddr>) -> Result<Hold, KeyError> {
+        Ok(self.counter(addr)?.hold())
     }
 
     /// Counts a connection until the guard is dropped, if the address then has at most `limit` cluster-wide, as far as this
     /// node knows. The check is exact among the threads of this node. Other nodes may admit connections at the same time, by
     /// their own knowledge. [`Cidr::try_hold_within`] also limits blocks, and names the limit that refused.
-    #[must_use]
-    pub fn try_hold(&self, addr: impl Into<IpAddr>, limit: i64) -> Option<Hold> {
-        self.counter(addr).try_hold(limit)
+    ///
+    /// # Errors
+    /// [`KeyError::Budget`] when there is no room for another key. Then nothing is counted.
+    pub fn try_hold(&self, addr: impl Into<IpAddr>, limit: i64) -> Result<Option<Hold>, KeyError> {
+        Ok(self.counter(addr)?.try_hold(limit))
     }
 
     /// Counts a connection until the guard is dropped, if the address and all blocks around it have room. Each limit is a

@@ -140,6 +140,7 @@ pub use tallymesh_schemas::ttl::{TtlError, parse as parse_ttl};
 pub use tallymesh_schemas::{
     Bounds, Class, GaugeCacheSpec, Kind, MaskError, MaskLimit, OnDead, StructureId, StructureName, StructureSpec,
 };
+pub use tallymesh_schemas::{OverBudget, budget::Unit};
 // The types of addresses and blocks that handles use.
 pub use ipnet::{self, IpNet};
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tallymesh_engine::limiter::{Decision, Limiter, Throttle};
+use tallymesh_engine::limiter::{Decision, LimitError, Limiter, Throttle};
 use tallymesh_engine::{Hold, HoldError, Structure};
 use tallymesh_schemas::config::{LimitsConfig, OutboundLimits, OutboundScope};
 use tallymesh_schemas::key::{self, KeyError};
@@ -56,7 +56,7 @@ pub enum Refusal {
         /// The time after which one more would fit; `None` when the node cannot compute it.
         after: Option<Duration>,
     },
-    /// A name is not valid.
+    /// A name is not valid, or there is no room for another one.
     #[error(transparent)]
     Name(
         #[from]
@@ -294,8 +294,16 @@ impl Inner {
         for scope in scopes {
             let Some(spec) = self.scopes.of(scope).and_then(|limits| throttle_of(limits, class)) else { continue };
             let name = scope.to_string();
-            // Hard limits have founders here: the builder has checked the configuration.
-            let Ok(throttle) = limiter.throttle(&name, spec, now) else { continue };
+            let throttle = match limiter.throttle(&name, spec, now) {
+                Ok(throttle) => throttle,
+                // There is no room for another throttle: nothing is admitted without its limits.
+                Err(LimitError::Name(error)) => {
+                    taken.iter().for_each(|throttle: &Arc<Throttle>| throttle.give_back(now, n));
+                    return Err(Refusal::Name(error));
+                }
+                // Hard limits have founders here: the builder has checked the configuration.
+                Err(_) => continue,
+            };
             if let Decision::Refused { after } = throttle.take(now, n) {
                 taken.iter().for_each(|throttle: &Arc<Throttle>| throttle.give_back(now, n));
                 let reason = decision::refused(&throttle, limiter, now, n);

@@ -38,6 +38,9 @@ pub(crate) struct Shared {
     /// The status of the saved state, if the node saves its state.
     #[cfg(feature = "state")]
     pub(crate) saving: Option<SharedStanding>,
+    /// What all objects hold together, and may hold.
+    #[cfg(feature = "admin")]
+    pub(crate) budget: Arc<tallymesh_engine::NodeBudget>,
     /// Whether the node has joined, and the stream of events.
     pub(crate) announced: Announced,
     /// Counters of the bounds reached on the admin socket.

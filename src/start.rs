@@ -80,6 +80,8 @@ impl Builder {
             settings: Arc::clone(&settings),
             #[cfg(feature = "state")]
             saving: saving.as_ref().map(crate::state::Saving::standing),
+            #[cfg(feature = "admin")]
+            budget: Arc::clone(replica.budget()),
             announced,
             tally: Arc::<bound::Tally>::default(),
         });

@@ -40,7 +40,7 @@ async fn a_node_says_when_it_has_joined_and_what_happens() {
     let name = NodeName::new("n1").unwrap();
     let linked = NodeEvent::Linked { node: name.clone() };
     soon("n0 tells of the link", async { while events.next().await != Some(linked.clone()) {} }).await;
-    let open = n1.cidr("inbound_cidr").unwrap().hold(ADDRESS);
+    let open = n1.cidr("inbound_cidr").unwrap().hold(ADDRESS).unwrap();
     let change = soon("n0 tells of the change", changes.next()).await.unwrap();
     assert_eq!((change.key.as_str(), change.count, change.lost), ("192.0.2.1", 1, 0));
     assert!(n0.counters().await.unwrap().deltas_in > 0);

@@ -166,7 +166,7 @@ mod tests {
     /// Each node adds to its count. Waits until all nodes read the total.
     async fn count(nodes: &[Node], total: &mut i64) {
         for node in nodes {
-            node.cidr("inbound_cidr").unwrap().add(ADDRESS, 1);
+            node.cidr("inbound_cidr").unwrap().add(ADDRESS, 1).unwrap();
         }
         *total += nodes.len() as i64;
         until("all read what all count", async || {

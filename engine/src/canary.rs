@@ -81,6 +81,8 @@ pub enum Canary {
     UnmarkedLost,
     /// A replica leaves it at other entries than those of a peer that has taken in the same writes.
     DifferenceLeft,
+    /// Rows of other nodes are joined although their keys do not fit within a budget.
+    BudgetIgnored,
 }
 
 #[cfg(not(feature = "canaries"))]
@@ -105,7 +107,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 37] = [
+    pub const ALL: [Canary; 38] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::LowWaterIgnored,
@@ -143,6 +145,7 @@ mod switched {
         Canary::CollectedForgotten,
         Canary::UnmarkedLost,
         Canary::DifferenceLeft,
+        Canary::BudgetIgnored,
     ];
 
     thread_local! {

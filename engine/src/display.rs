@@ -52,6 +52,7 @@ impl fmt::Display for NotHeld {
             Self::Run { structure, actor } => write!(f, "{structure}: no place for the rows of {actor}"),
             Self::Node { node } => write!(f, "no place for {node}"),
             Self::Unsent { structure } => write!(f, "{structure}: the others do not get all that this node counts"),
+            Self::NoRoom { structure } => write!(f, "{structure}: this node's budget has no room for all keys"),
         }
     }
 }

@@ -63,6 +63,7 @@
     )
 )]
 
+mod budget;
 mod cache;
 #[cfg(feature = "canaries")]
 pub mod canary;
@@ -77,6 +78,7 @@ mod keyspace;
 pub mod limiter;
 #[cfg(all(test, loom))]
 mod models;
+mod pause;
 mod primitive;
 mod random;
 pub mod replica;
@@ -86,6 +88,7 @@ mod shape;
 mod time;
 mod wake;
 
+pub use crate::budget::{NodeBudget, Usage};
 pub use crate::cache::handle::{Cache, CacheEntry, CacheError, CacheValue, HeldEntry};
 pub use crate::counter::admission::HoldError;
 pub use crate::counter::gauge_cache::GaugeCache;

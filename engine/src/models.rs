@@ -9,10 +9,12 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use loom::thread;
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureSpec, Version, key};
 
+use crate::budget::{Budget, NodeBudget};
 use crate::counter::structure::Structure;
 use crate::keyspace::cell::{Added, Cell};
 use crate::keyspace::id::CellId;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::quota::Quota;
 use crate::keyspace::totals::Totals;
 use crate::shape::Shape;
 use crate::time::Time;
@@ -46,12 +48,17 @@ fn check(builder: loom::model::Builder, model: impl Fn() + Send + Sync + 'static
     assert!(executions > 2, "{executions} executions");
 }
 
+/// Budgets without bounds.
+fn quota() -> Quota {
+    Quota::new(Arc::new(Budget::new(None)), Arc::new(NodeBudget::new(Default::default())))
+}
+
 /// A table with one cell that has counted, is zero again and is committed. (Loom lets a sequentially consistent load read an
 /// atomic's initial value even after a sequentially consistent store; the memory model does not. So this function stores to
 /// both totals before threads begin. The models of structures do the same.)
 fn keys() -> (Arc<Keys>, CellId) {
-    let keys = Arc::new(Keys::new(Shape::of(Class::OutboundDomains), 1));
-    let id = keys.with_or_new(KEY, |id, _| id);
+    let keys = Arc::new(Keys::new(Shape::of(Class::OutboundDomains), 1, quota()));
+    let id = keys.with_or_new(KEY, |id, _| id).unwrap();
     add(&keys, id, 1);
     add(&keys, id, -1);
     commit(&keys);
@@ -78,7 +85,7 @@ fn commit(keys: &Keys) -> Option<Totals> {
 fn structure(class: Class) -> Arc<Structure> {
     let actor = Actor::new(NodeName::new("us").unwrap(), Incarnation(1));
     let spec = StructureSpec::from(class).with_pace(StructureSpec::MAX_DELAY, 2);
-    Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ())))
+    Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ()), quota()))
 }
 
 /// Asserts that everything is committed and that the count is `count`.
@@ -162,7 +169,7 @@ fn a_cell_that_is_found_is_not_removed() {
         let (keys, id) = keys();
         let adder = thread::spawn({
             let keys = Arc::clone(&keys);
-            move || keys.with_or_new(KEY, |id, _| add(&keys, id, 1))
+            move || keys.with_or_new(KEY, |id, _| add(&keys, id, 1)).unwrap()
         });
         let removed = keys.remove_unused(id);
         adder.join().unwrap();

@@ -64,6 +64,12 @@ impl Shape {
         if self.counts_events() && key::is_cleared(key) { Role::Clears } else { Role::Counts }
     }
 
+    /// Returns whether a row of this node is written whatever its budgets say: rows that divide hard limits between nodes, and
+    /// settings. A limit holds only if what its node gives away is written. There are few, because other bounds apply.
+    pub(crate) fn is_always_written(self, key: &[u8]) -> bool {
+        self.class == Class::Settings || key::is_sharing(self.kind, key)
+    }
+
     /// Checks that bytes from a peer are the key of a row.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tallymesh_engine::CacheError;
 use tallymesh_schemas::admin::{Answer, CacheInfo, CacheItem, GaugeInfo, PAGE_ITEMS, SHOWN_BYTES};
 use tallymesh_schemas::{Actor, NodeName, key};
 
@@ -12,6 +13,14 @@ use crate::admin::wire::{self, To};
 use crate::cache::Cache;
 use crate::command::Command;
 use crate::object::Object;
+
+/// A write that failed. If there is no room for it, that is no mistake of the client.
+fn refused(error: CacheError) -> Refused {
+    match error {
+        CacheError::Budget(over) => Refused::no(over.to_string()),
+        error => Refused::bad(error),
+    }
+}
 
 impl Session {
     pub(super) fn cache_list(&self) -> Answer {
@@ -36,7 +45,7 @@ impl Session {
     }
 
     pub(super) fn cache_set(&self, cache: &str, key: &str, value: &[u8], ttl: Duration) -> Result<(), Refused> {
-        self.cache(cache)?.set(key.as_bytes(), value, ttl).map(drop).map_err(Refused::bad)
+        self.cache(cache)?.set(key.as_bytes(), value, ttl).map(drop).map_err(refused)
     }
 
     pub(super) fn cache_remove(&self, cache: &str, key: &str) -> Result<(), Refused> {
@@ -110,12 +119,12 @@ impl Session {
     pub(super) fn gauge_add(&self, gauge: &str, key: &str, n: i64) -> Result<Answer, Refused> {
         check_step(n).map_err(Refused::bad)?;
         let gauge_cache = self.gauge_cache(gauge)?;
-        gauge_cache.inc(key, n).map_err(Refused::bad)?;
+        gauge_cache.inc(key, n).map_err(Refused::change)?;
         self.gauge_get(gauge, key)
     }
 
     pub(super) fn gauge_remove(&self, gauge: &str, key: &str) -> Result<(), Refused> {
-        match self.gauge_cache(gauge)?.remove(key).map_err(Refused::bad)? {
+        match self.gauge_cache(gauge)?.remove(key).map_err(Refused::change)? {
             true => Ok(()),
             false => Err(Refused::no(format!("there is no \"{key}\""))),
         }

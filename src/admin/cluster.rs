@@ -8,6 +8,7 @@ use tallymesh_schemas::admin::{self, Answer};
 use tallymesh_schemas::{NodeName, bounds};
 use tallymesh_transport::Joining;
 
+use crate::admin::budgets::budgets;
 use crate::admin::session::{Refused, Served, Session};
 use crate::admin::wire::{self, To};
 use crate::command::{ClockStanding, Command, Forgetting, Status};
@@ -53,6 +54,7 @@ impl Session {
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms.0)).collect(),
             clocks: clock_info(&status.clocks),
             counters: counters(self.shared(), &status),
+            budgets: budgets(self.shared()),
         })))
     }
 
@@ -130,6 +132,7 @@ fn verified(found: Verification, shared: &Shared) -> admin::Verified {
         NotHeld::Run { structure, actor } => admin::Unheld::Run { object: structure.to_string(), actor },
         NotHeld::Node { node } => admin::Unheld::Node { node },
         NotHeld::Unsent { structure } => admin::Unheld::Unsent { object: structure.to_string() },
+        NotHeld::NoRoom { structure } => admin::Unheld::NoRoom { object: structure.to_string() },
     };
     admin::Verified {
         outcome,
@@ -204,6 +207,8 @@ fn counters(shared: &Shared, status: &Status) -> Vec<(String, u64)> {
         ("deltas_ahead", engine.ahead),
         ("gauges_below_zero", engine.below_zero),
         ("totals_full", engine.totals_full),
+        ("keys_refused", engine.keys_refused),
+        ("deltas_without_room", engine.deltas_without_room),
         ("clock_steps", engine.clock_steps),
         ("clocks_off", engine.clocks_off),
     ];

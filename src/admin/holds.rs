@@ -24,7 +24,7 @@ impl Session {
     }
 
     fn hold_key(&self, structure: &Arc<Structure>, key: &[u8], limits: &[HoldLimit]) -> Result<Hold, Refused> {
-        let counter = structure.counter(key).map_err(Refused::bad)?;
+        let counter = structure.counter(key).map_err(Refused::change)?;
         let mut least = None;
         for limit in limits {
             match limit {
@@ -64,6 +64,7 @@ fn hold_address(structure: &Arc<Structure>, net: IpNet, limits: &[HoldLimit]) ->
         HoldError::Full { block, count, limit } => {
             Refused::no(format!("no room in {block}: {count} are counted and {limit} are allowed"))
         }
+        HoldError::Key(error) => Refused::change(error),
         error => Refused::bad(error),
     })
 }

@@ -31,11 +31,11 @@ impl Session {
 
     pub(super) fn series_add(&self, wanted: &SeriesRef, key: &str, n: i64) -> Result<(), Refused> {
         check_step(n).map_err(Refused::bad)?;
-        self.keyed(wanted, key, |series, key, _| series.add(key, n).map_err(Refused::bad))
+        self.keyed(wanted, key, |series, key, _| series.add(key, n).map_err(Refused::change))
     }
 
     pub(super) fn series_remove(&self, wanted: &SeriesRef, key: &str) -> Result<(), Refused> {
-        self.keyed(wanted, key, |series, key, _| series.remove(key).map_err(Refused::bad))
+        self.keyed(wanted, key, |series, key, _| series.remove(key).map_err(Refused::change))
     }
 
     pub(super) fn series_count(

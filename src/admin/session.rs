@@ -4,7 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, PAGE_ITEMS, Request};
-use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, bounds, key};
+use tallymesh_schemas::key::{self, KeyError};
+use tallymesh_schemas::{Bound, HoldLimit, Kind, NodeName, bounds};
 use tallymesh_transport::Joining;
 use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -29,6 +30,14 @@ impl Refused {
 
     pub(super) fn bad(error: impl std::fmt::Display) -> Self {
         Self(ErrorKind::BadInput, error.to_string())
+    }
+
+    /// A change that failed. If there is no room for its key, that is no mistake of the client.
+    pub(super) fn change(error: KeyError) -> Self {
+        match error {
+            KeyError::Budget(over) => Self::no(over.to_string()),
+            error => Self::bad(error),
+        }
     }
 
     fn gone() -> Self {
@@ -230,7 +239,7 @@ impl Session {
         let structure = self.counting(object)?;
         let key = key::parse(structure.spec().class, text).map_err(Refused::bad)?;
         check_step(n).map_err(Refused::bad)?;
-        structure.add(&key, n).map_err(Refused::bad)
+        structure.add(&key, n).map_err(Refused::change)
     }
 
     fn load(&self, object: &str, lines: &[(String, i64)], bad_lines: BadLines) -> Result<Answer, Refused> {

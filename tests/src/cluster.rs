@@ -11,6 +11,7 @@ mod traffic;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -147,6 +148,8 @@ pub struct Cluster {
     /// How often nodes save; `None` where they save nothing.
     pub(crate) save_every: Option<Duration>,
     pub(crate) limits: Option<Limits>,
+    /// How many keys some nodes may hold.
+    pub(crate) max_keys: BTreeMap<String, NonZeroU64>,
     pub(crate) admissions: Rc<RefCell<Admissions>>,
     pub(crate) failure: Option<Failure>,
     pub(crate) again: Option<Again>,

@@ -1,7 +1,9 @@
 //! `tally cluster info`, `nodename`, `nodeaddr`: the asked node's report about itself.
 
 use serde_json::{Map, Value, json};
-use tallymesh_schemas::admin::{Answer, BoundInfo, ClockInfo, Info, PeerClock, Request, RolledBack, StateInfo};
+use tallymesh_schemas::admin::{
+    Answer, BoundInfo, BudgetInfo, ClockInfo, Info, PeerClock, Request, RolledBack, StateInfo,
+};
 
 use crate::client::Target;
 use crate::commands::series::moment;
@@ -27,6 +29,9 @@ pub(crate) fn info(target: &Target, format: Format) -> Result<(), Failure> {
     }
     for (name, value) in &info.counters {
         out.line(format!("{name:width$}{value}"))?;
+    }
+    for budget in &info.budgets {
+        out.line(format!("{:width$}{}", "budget", used(budget)))?;
     }
     for bound in &info.bounds {
         out.line(format!("{:width$}{}", "bound reached", reached(bound)))?;
@@ -71,6 +76,13 @@ fn as_json(info: &Info) -> Value {
             })).collect::<Vec<_>>(),
         }),
         "counters": counters,
+        "budgets": info.budgets.iter().map(|budget| json!({
+            "object": budget.object,
+            "keys": budget.keys,
+            "max_keys": budget.max_keys,
+            "bytes": budget.bytes,
+            "max_bytes": budget.max_bytes,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -132,6 +144,18 @@ fn reached(bound: &BoundInfo) -> String {
     let object = object.as_ref().map(|object| format!(" of {object}")).unwrap_or_default();
     let (first, last) = (duration(first.as_secs()), duration(last.as_secs()));
     format!("{name}{object}, {limit}: {times} times, first {first} ago, last {last} ago: {effect}")
+}
+
+/// Formats what an object, or the node, holds, and what it may hold: `inbound_cidr: 12 of 1000 keys`.
+fn used(budget: &BudgetInfo) -> String {
+    let BudgetInfo { object, keys, max_keys, bytes, max_bytes } = budget;
+    let of = |used: u64, max: &Option<u64>, unit: &str| match max {
+        Some(max) => format!("{used} of {max} {unit}"),
+        None => format!("{used} {unit}"),
+    };
+    let object = object.as_deref().unwrap_or("this node");
+    let bytes = bytes.map(|bytes| format!(", {}", of(bytes, max_bytes, "bytes"))).unwrap_or_default();
+    format!("{object}: {}{bytes}", of(*keys, max_keys, "keys"))
 }
 
 /// Formats when the state was saved, or why it was not.
@@ -205,6 +229,14 @@ mod tests {
         assert_eq!(off(&clocks.peers[0]), "n2 is 3600.0 s behind this node");
         assert_eq!(off(&clocks.peers[1]), "n3 is 0.0 s ahead of this node");
         assert_eq!(clock(&ClockInfo::default()), "no peer's clock is known");
+    }
+
+    #[test]
+    fn budgets_are_shown_with_what_is_in_use() {
+        let total = BudgetInfo { object: None, keys: 7, max_keys: Some(9), bytes: Some(30), max_bytes: None };
+        assert_eq!(used(&total), "this node: 7 of 9 keys, 30 bytes");
+        let object = BudgetInfo { object: Some("open".to_owned()), max_keys: None, bytes: None, ..total };
+        assert_eq!(used(&object), "open: 7 keys");
     }
 
     #[test]

@@ -85,6 +85,7 @@ fn csv(out: &mut Out, verified: &Verified) -> Result<(), Failure> {
             }
             Unheld::Node { node } => out.csv(&["", node.as_str(), "", "", "not held", "", ""])?,
             Unheld::Unsent { object } => out.csv(&[object, "", "", "", "not told", "", ""])?,
+            Unheld::NoRoom { object } => out.csv(&[object, "", "", "", "no room", "", ""])?,
         }
     }
     Ok(())
@@ -147,6 +148,7 @@ fn text(verified: &Verified) -> String {
             Unheld::Run { object, actor } => format!("  {object}: this node has no place for the rows of {actor}\n"),
             Unheld::Node { node } => format!("  this node has no place for {node}, and drops its rows\n"),
             Unheld::Unsent { object } => format!("  {object}: other nodes do not receive all rows of this node\n"),
+            Unheld::NoRoom { object } => format!("  {object}: this node's budget has no room for all keys\n"),
         };
     }
     if verified.more_unheld {
@@ -189,6 +191,7 @@ fn as_json(verified: &Verified) -> serde_json::Value {
         }
         Unheld::Node { node } => json!({ "node": node }),
         Unheld::Unsent { object } => json!({ "object": object }),
+        Unheld::NoRoom { object } => json!({ "object": object, "no_room": true }),
     });
     json!({
         "converged": verified.outcome == Outcome::Converged,

@@ -131,7 +131,9 @@ async fn audit(screen: &mut Screen, members: &[Member]) -> Result<(), Failure> {
     )?;
     for (member, host) in members.iter().zip(1_u8..) {
         let audit = member.node.audit();
-        (0..host).for_each(|_| audit.record(Metric::Connect, client(host)));
+        for _ in 0..host {
+            audit.record(Metric::Connect, client(host)).map_err(|error| Failure::Node(error.to_string()))?;
+        }
     }
     let expected: i64 = (1..).take(members.len()).sum();
     for member in members {

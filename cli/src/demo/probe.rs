@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tallymesh::Counter;
+use tallymesh::{Counter, KeyError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -50,7 +50,7 @@ impl Receiver {
 
 impl Probes {
     /// Starts a probe on each node.
-    pub(super) fn start(members: &[Member], truth: &Truth) -> Self {
+    pub(super) fn start(members: &[Member], truth: &Truth) -> Result<Self, KeyError> {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         for (number, member) in members.iter().enumerate() {
@@ -59,13 +59,13 @@ impl Probes {
             let probe = Probe {
                 number,
                 key: addr.to_string(),
-                own: member.inbound.counter(addr),
-                others: others.map(|(_, other)| receiver(other, addr)).collect(),
+                own: member.inbound.counter(addr)?,
+                others: others.map(|(_, other)| receiver(other, addr)).collect::<Result<_, _>>()?,
                 truth: truth.clone(),
             };
             tasks.spawn(probe.run(stopped.clone()));
         }
-        Self { stop, tasks }
+        Ok(Self { stop, tasks })
     }
 
     /// Ends the probes, each after its current change, and returns their samples.
@@ -85,12 +85,12 @@ fn address(number: usize) -> IpAddr {
     Ipv4Addr::new(198, 51, 100, u8::try_from(number + 1).unwrap_or(u8::MAX)).into()
 }
 
-fn receiver(member: &Member, addr: IpAddr) -> Receiver {
+fn receiver(member: &Member, addr: IpAddr) -> Result<Receiver, KeyError> {
     let (sender, changed) = watch::channel(0_u64);
     let wake = Arc::new(move || sender.send_modify(|changes| *changes += 1));
     // A queue of one change is enough, because the probe reads the count and not the queue.
     let watch = member.inbound.structure().watch(1, wake);
-    Receiver { counter: member.inbound.counter(addr), changed, _watch: watch }
+    Ok(Receiver { counter: member.inbound.counter(addr)?, changed, _watch: watch })
 }
 
 struct Probe {

@@ -96,7 +96,7 @@ impl Story {
     /// Act 1: traffic on all nodes.
     async fn count(&mut self, time: Duration) -> Result<Vec<Duration>, Failure> {
         self.screen.act("1. Mail comes in and goes out on every node")?;
-        let probes = Probes::start(&self.members, &self.truth);
+        let probes = Probes::start(&self.members, &self.truth).map_err(|error| Failure::Node(error.to_string()))?;
         let run = self.run_traffic(time, |_| Ok(())).await;
         let samples = probes.stop().await;
         run?;

@@ -91,7 +91,7 @@ impl Traffic {
         for (node, member) in members.iter().enumerate() {
             // The nodes are not equally busy.
             for _ in 0..self.dice.roll(OPENS + node as u64 % 3) {
-                self.receive(node, member);
+                self.receive(node, member)?;
             }
             for _ in 0..self.dice.roll(OPENS) {
                 self.deliver(node, member)?;
@@ -100,10 +100,12 @@ impl Traffic {
         Ok(())
     }
 
-    fn receive(&mut self, node: usize, member: &Member) {
+    fn receive(&mut self, node: usize, member: &Member) -> Result<(), Failure> {
         let weights: Vec<_> = self.senders.iter().map(|sender| sender.2).collect();
-        let Some((addr, key, _)) = self.senders.get(self.dice.weighted(&weights)).copied() else { return };
-        self.open(Open { node, what: What::Inbound, key, _hold: member.inbound.hold(addr) });
+        let Some((addr, key, _)) = self.senders.get(self.dice.weighted(&weights)).copied() else { return Ok(()) };
+        let hold = member.inbound.hold(addr).map_err(|error| Failure::Node(error.to_string()))?;
+        self.open(Open { node, what: What::Inbound, key, _hold: hold });
+        Ok(())
     }
 
     fn deliver(&mut self, node: usize, member: &Member) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod bench;
+mod budgets;
 mod caches;
 mod commands;
 mod demo;

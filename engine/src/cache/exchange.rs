@@ -91,6 +91,11 @@ impl Exchange {
         self.links.get(peer)?.receiver.said()
     }
 
+    /// Whether entries of a peer found no room, and were not taken in since.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.links.values().any(|link| link.crowded.is_some() || link.receiver.is_crowded())
+    }
+
     /// The receiver of a link.
     pub(crate) fn receiver(&self, peer: &NodeName) -> Option<&Receiver> {
         self.links.get(peer).map(|link| &link.receiver)
@@ -194,7 +199,10 @@ impl Exchange {
             let trust = Trust { exchange: self, sender: link.run.as_ref(), peer, writers };
             let marked = if link.question.is_some() { Marked::Gap } else { map.apply_mark(mark, &trust) };
             match marked {
-                Marked::Applied => link.receiver.note_mark(),
+                Marked::Applied => {
+                    link.receiver.note_mark();
+                    link.crowded = None;
+                }
                 Marked::Uncovered if !link.asked.by_us => {
                     let own = (map.seen(), comparable_after(unix_ms));
                     link.question = Some(Question::new(self.questions + 1, mark.clone(), own, &trust));
@@ -281,7 +289,7 @@ impl Exchange {
             if link.question.as_mut().is_some_and(Question::tick) {
                 link.receiver.break_off();
             }
-            if link.receiver.is_broken() || missing == Missing::Ask {
+            if !link.waits_for_room(now.mono) && (link.receiver.is_broken() || missing == Missing::Ask) {
                 if link.needs_relay(peer, writers) {
                     link.receiver.ask_for_all();
                 }

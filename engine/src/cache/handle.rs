@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use tallymesh_schemas::bound;
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec, UnixMs, bounds};
+use tallymesh_schemas::{Actor, Kind, NodeName, OverBudget, StructureId, StructureSpec, UnixMs, bounds};
 
+use crate::budget::NodeBudget;
 use crate::cache::entry::Entry;
 use crate::cache::map::{CacheMap, Refused};
 use crate::counter::watch::{Watch, Watchers};
@@ -122,11 +123,14 @@ pub enum CacheError {
     /// Too many keys.
     #[error("this cache holds as many keys as one may, {max}: bound it with max_size, or use several caches", max = u32::MAX)]
     Full,
+    /// Key and value do not fit within what all objects of the node may hold.
+    #[error(transparent)]
+    Budget(#[from] OverBudget),
 }
 
 impl Cache {
-    pub(crate) fn new(spec: StructureSpec, me: Actor, seed: u64, wake: Wake) -> Self {
-        let mut map = CacheMap::new(me, spec.bounds, seed);
+    pub(crate) fn new(spec: StructureSpec, me: Actor, seed: u64, wake: Wake, budget: Arc<NodeBudget>) -> Self {
+        let mut map = CacheMap::new(me, spec.bounds, seed, budget);
         if !spec.snapshot {
             map.start_in_the_middle();
         }
@@ -415,6 +419,7 @@ impl From<Refused> for CacheError {
             Refused::Closed => Self::Leaving,
             Refused::Ahead(by) => Self::Clock { by },
             Refused::Full => Self::Full,
+            Refused::Budget(over) => Self::Budget(over),
         }
     }
 }

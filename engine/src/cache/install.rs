@@ -3,15 +3,21 @@
 use crate::cache::derived::Derived;
 use crate::cache::entry::{Content, Entry};
 use crate::cache::map::{CacheMap, Write};
+use crate::cache::room::Size;
 use crate::cache::slots::SlotId;
 use tallymesh_schemas::UnixMs;
 
 impl CacheMap {
     /// Makes a write the entry of its key. Returns whether there was room.
     pub(super) fn install(&mut self, write: &Write<'_>) -> bool {
+        let slot = self.slots.find(write.key);
+        let old = slot.and_then(|slot| self.slots.get(slot)).map(Size::of);
+        let new = Size::of_write(write);
+        if !self.take_room(old, new) {
+            return false;
+        }
         let run = self.runs.hold(write.run, write.number);
         let mut entry = Entry { run, ..write.entry() };
-        let slot = self.slots.find(write.key);
         if let Some(slot) = slot {
             let over_own = self.slots.get(slot).is_some_and(|old| self.is_unsent(old));
             entry.over_own = over_own && *write.run != self.me;
@@ -25,6 +31,7 @@ impl CacheMap {
         }
         let Some(slot) = self.slots.insert(entry) else {
             self.runs.release(run);
+            self.give_room_back(new);
             return false;
         };
         self.log_and_add(slot);
@@ -45,6 +52,7 @@ impl CacheMap {
     /// Removes the entry of a slot.
     pub(super) fn uninstall(&mut self, slot: SlotId) {
         let Some(old) = self.slots.remove(slot) else { return };
+        self.give_room_back(Size::of(&old));
         self.subtract(slot, &old);
         self.runs.release(old.run);
         if slot < self.order.built {
@@ -64,6 +72,9 @@ impl CacheMap {
             entry.bytes = old.key().into();
             entry.content = Content::Removed;
             entry.expires_ms = UnixMs::ZERO;
+        }
+        if let Some(size) = self.slots.get(slot).map(Size::of) {
+            self.take_room(Some(Size::of(&old)), size);
         }
         self.add(slot);
     }

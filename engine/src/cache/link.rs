@@ -10,6 +10,7 @@ use crate::cache::map::CacheMap;
 use crate::cache::receiver::{Always, Receiver};
 use crate::cache::sender::Sender;
 use crate::cache::writers::Writers;
+use crate::pause::Pause;
 use crate::time::Time;
 
 /// Intervals for which a replica lacks writes that a peer has, before it asks that peer for them.
@@ -54,6 +55,8 @@ pub(super) struct Link {
     pub(super) behind: Option<Behind>,
     /// For so many intervals the peer has taken in the same writes and held other entries.
     pub(super) differing: u32,
+    /// Entries found no room: the pause before the next session.
+    pub(super) crowded: Option<Pause>,
     /// The number of the peer's last report, and the intervals since then in which it lacked something.
     lacking: ((u64, u64), u32),
 }
@@ -136,6 +139,18 @@ impl Link {
             && theirs != map.derived().fingerprint.after(after_ms);
         self.differing = if differs { self.differing.saturating_add(1) } else { 0 };
         self.differing >= DIFFERENT && self.differing.is_power_of_two()
+    }
+
+    /// Whether entries of this session found no room, and it is too early for the next one.
+    pub(super) fn waits_for_room(&mut self, now: Time) -> bool {
+        if !self.receiver.is_crowded() {
+            return false;
+        }
+        let pause = *self.crowded.get_or_insert(Pause::first(now));
+        if pause.is_over(now) {
+            self.crowded = Some(pause.next(now));
+        }
+        !pause.is_over(now)
     }
 
     /// Whether the peer has had something for a long time that this replica lacks.

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Bounds, NodeName, UnixMs, bounds};
+use tallymesh_schemas::{Actor, Bounds, NodeName, OverBudget, UnixMs, bounds};
 
+use crate::budget::NodeBudget;
 use crate::cache::context::{Context, PLACES};
 use crate::cache::derived::Derived;
 use crate::cache::ending::Ending;
@@ -41,7 +42,7 @@ pub(crate) struct Write<'a> {
 }
 
 /// Why a write of this node failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// The node is leaving.
     Closed,
@@ -49,6 +50,8 @@ pub(crate) enum Refused {
     Ahead(Duration),
     /// There is no room for another key.
     Full,
+    /// Key and value do not fit within what all objects of the node may hold.
+    Budget(OverBudget),
 }
 
 /// What became of a received write.
@@ -58,14 +61,26 @@ pub(crate) enum Joined {
     Wins,
     /// It is here already, or a later one is, or was.
     Loses,
-    /// There is no room for another key.
+    /// There is no room for another key, or for a longer value.
     NoRoom,
+}
+
+/// Whether entries have to fit within the budget of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fit {
+    Checked,
+    /// They are kept in any case: they were saved.
+    Unchecked,
 }
 
 /// A replica of a cache.
 #[derive(Debug)]
 pub(crate) struct CacheMap {
     pub(super) me: Actor,
+    /// What all objects of the node hold together.
+    pub(super) budget: Arc<NodeBudget>,
+    /// Whether entries have to fit within it.
+    pub(super) fit: Fit,
     pub(super) slots: Slots,
     pub(super) log: Log,
     pub(super) runs: RunTable,
@@ -118,9 +133,11 @@ pub(super) struct Order {
 
 impl CacheMap {
     /// An empty cache. `seed` is a secret: see [`Slots`].
-    pub(crate) fn new(me: Actor, bounds: Bounds, seed: u64) -> Self {
+    pub(crate) fn new(me: Actor, bounds: Bounds, seed: u64, budget: Arc<NodeBudget>) -> Self {
         Self {
             me,
+            budget,
+            fit: Fit::Checked,
             slots: Slots::new(seed),
             log: Log::default(),
             runs: RunTable::default(),
@@ -217,7 +234,7 @@ impl CacheMap {
         let stamp = self.clock.next(unix_ms).map_err(Refused::Ahead)?;
         self.received.note(stamp);
         if !self.write_at(key, value, stamp) {
-            return Err(Refused::Full);
+            return Err(self.refuse_write(key, value.map_or(0, |(_, value)| value.len())));
         }
         changed(key);
         for _ in 0..EVICTED {
@@ -262,8 +279,7 @@ impl CacheMap {
         if !write.rank().wins(&self.rank(old)) {
             return Joined::Loses;
         }
-        self.install(write);
-        Joined::Wins
+        if self.install(write) { Joined::Wins } else { Joined::NoRoom }
     }
 
     fn rank<'a>(&'a self, entry: &'a Entry) -> Rank<'a> {

@@ -18,6 +18,7 @@ pub(crate) mod mark;
 mod order;
 mod received;
 pub(crate) mod receiver;
+mod room;
 mod run;
 mod runs;
 pub(crate) mod saving;

@@ -24,6 +24,8 @@ pub(crate) struct Receiver {
     next: u64,
     /// A message of the session is missing, or an entry was refused.
     is_broken: bool,
+    /// An entry of the session found no room.
+    is_crowded: bool,
     /// The peer sends the entries of all writers.
     relays: bool,
     /// A mark of the session was applied.
@@ -70,6 +72,7 @@ impl Receiver {
         self.session = session;
         self.next = 0;
         self.is_broken = false;
+        self.is_crowded = false;
         self.is_marked = false;
         self.reported = Context::default();
     }
@@ -77,6 +80,11 @@ impl Receiver {
     /// Whether another session has to begin.
     pub(crate) fn is_broken(&self) -> bool {
         self.session == 0 || self.is_broken
+    }
+
+    /// Whether an entry of the session found no room.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.is_crowded
     }
 
     /// Notes that the peer does not send everything that this replica lacks.
@@ -206,6 +214,7 @@ impl Receiver {
         let reported = if is_late { &nothing } else { &self.said };
         let joined = join(map, message, (reading, reported), &mut received, changed);
         joined.inspect_err(|_| self.is_broken = true)?;
+        self.is_crowded |= received.no_room;
         if received.ahead.is_some() || received.no_room {
             self.is_broken = true;
         }

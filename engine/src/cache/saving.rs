@@ -10,7 +10,7 @@ use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
 use tallymesh_schemas::{Actor, UnixMs};
 
 use crate::cache::context::Context;
-use crate::cache::map::{CacheMap, Joined, Unsaved, Write};
+use crate::cache::map::{CacheMap, Fit, Joined, Unsaved, Write};
 use crate::cache::slots::SlotId;
 use crate::hlc::Stamp;
 
@@ -135,12 +135,14 @@ impl CacheMap {
     /// Restores an entry. Returns whether there was room. It counts as saved.
     pub(crate) fn restore(&mut self, entry: &SavedEntry) -> bool {
         let unsaved = self.unsaved.take();
+        self.fit = Fit::Unchecked;
         let restored = entry.read(|wire| {
             let (stamp, number, expires_ms) = (Stamp(wire.stamp), wire.number, UnixMs(wire.expires_ms));
             let write = Write { key: wire.key, stamp, run: entry.run(), number, expires_ms, value: wire.value };
             self.join(&write, 0)
         });
         self.unsaved = unsaved;
+        self.fit = Fit::Checked;
         restored.is_some_and(|joined| joined != Joined::NoRoom)
     }
 
@@ -152,7 +154,9 @@ impl CacheMap {
         (run, number): (&Actor, u64),
         (expires_ms, value): (UnixMs, Option<&[u8]>),
     ) {
+        self.fit = Fit::Unchecked;
         self.join(&Write { key, stamp, run, number, expires_ms, value }, 0);
+        self.fit = Fit::Checked;
     }
 
     /// All writes of a run up to a number were taken in.

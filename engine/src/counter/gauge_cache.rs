@@ -68,7 +68,7 @@ impl GaugeCache {
     /// oldest are removed.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a valid key; then nothing is counted.
+    /// [`KeyError`] when `key` is not a valid key, or when there is no room for another one; then nothing is counted.
     pub fn add(&self, key: &[u8], n: i64, now: Time) -> Result<(), KeyError> {
         self.expire(key, now)?;
         self.structure.add(key, n)?;
@@ -82,7 +82,10 @@ impl GaugeCache {
             // The changed entry is as young as any other entry that changed at the same moment.
             let oldest = ages.oldest().map(|(_, oldest)| oldest).find(|oldest| *oldest != key).cloned();
             let Some(oldest) = oldest else { break };
-            self.structure.clear(&oldest)?;
+            // The change is counted. If the removal does not fit, a later change tries again.
+            if self.structure.clear(&oldest).is_err() {
+                break;
+            }
             self.observe(&mut ages, now);
         }
         Ok(())
@@ -100,7 +103,7 @@ impl GaugeCache {
     /// here stay.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a valid key.
+    /// [`KeyError`] when `key` is not a valid key, or when there is no room for the rows that state the removal.
     pub fn remove(&self, key: &[u8], now: Time) -> Result<bool, KeyError> {
         let there = self.get(key, now).is_some();
         self.structure.clear(key)?;
@@ -176,7 +179,7 @@ impl GaugeCache {
         let due = expired.filter(|(changed, key)| changed.age(now) >= self.spec.ttl + self.turn(key));
         let due: Vec<_> = due.map(|(_, key)| key.clone()).collect();
         for key in due {
-            // The key of an existing entry is always valid.
+            // The key of an existing entry is valid. Without room for the removal, the entry stays and is not read.
             let _ = self.structure.clear(&key);
         }
         self.observe(&mut ages, now);
@@ -226,11 +229,11 @@ impl Structure {
         self.ledger.read().marked(actor, version)
     }
 
-    /// Writes a mark: the rows of an actor up to a version changed for the last time before `unix_ms`.
+    /// Writes a mark, if there is room: the rows of an actor up to a version changed for the last time before `unix_ms`.
     fn mark(&self, actor: &Actor, upto: Version, unix_ms: UnixMs) {
         let mut ledger = self.ledger.write();
         let mark = ledger.next_mark(actor);
-        self.raise(&mark, Totals { added: upto.0, removed: unix_ms.0 });
+        self.raise_if_it_fits(&mark, Totals { added: upto.0, removed: unix_ms.0 });
         self.commit_locked(&mut ledger);
     }
 

@@ -14,6 +14,7 @@ use crate::counter::watch::ChangeSink;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
+use crate::keyspace::quota::Reservation;
 use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::{ActorRows, Editions};
 use crate::rows::row::Row;
@@ -37,6 +38,8 @@ pub(crate) enum Applied {
     Part,
     /// A snapshot is complete and has replaced the earlier rows.
     Replaced,
+    /// The delta was refused, because its keys do not fit within a budget. So many more keys would have to fit.
+    NoRoom { keys: u64 },
 }
 
 /// Why a delta was refused.
@@ -73,6 +76,16 @@ pub(crate) enum Source {
     Other,
 }
 
+/// Whether the keys of a delta have to fit within the budgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fit {
+    Checked,
+    /// They are kept in any case: they were saved.
+    Unchecked,
+    /// Rows before the delta wait for room: if the delta does not follow, its retirements are joined.
+    Awaited,
+}
+
 /// A delta's join: the aggregates to change, and the context.
 pub(super) struct Joining<'a, 'b> {
     pub(super) views: &'a mut Views,
@@ -80,6 +93,9 @@ pub(super) struct Joining<'a, 'b> {
     pub(super) actor: &'a Actor,
     pub(super) source: Source,
     pub(super) keys: &'a Keys,
+    pub(super) fit: Fit,
+    /// The room of the delta's keys.
+    pub(super) room: Reservation<'a>,
     sink: &'a mut ChangeSink<'b>,
     /// Keys of changed rows that clear.
     cleared: Vec<CellKey>,
@@ -141,17 +157,25 @@ impl Ledger {
     pub(crate) fn apply(
         &mut self,
         delta: &Delta<'_>,
-        source: Source,
+        (source, fit): (Source, Fit),
         keys: &Keys,
         sink: &mut ChangeSink<'_>,
     ) -> Result<Applied, ApplyError> {
         debug_assert_ne!(delta.actor, self.views.actor, "our rows have one writer, and it is not a peer");
         let Some(copies) = self.actors.copies_mut(&delta.actor) else { return Ok(Applied::Stale) };
-        let (views, editions, actor) = (&mut self.views, &mut self.editions, &delta.actor);
-        let mut joining = Joining { views, editions, actor, source, keys, sink: &mut *sink, cleared: Vec::new() };
-        let applied =
-            if delta.snapshot { joining.apply_snapshot(copies, delta) } else { joining.apply_next(copies, delta) };
-        let cleared = joining.cleared;
+        let (applied, cleared) = {
+            let (views, editions, actor) = (&mut self.views, &mut self.editions, &delta.actor);
+            let (room, cleared) = (keys.quota().unchecked(), Vec::new());
+            let mut joining = Joining { views, editions, actor, source, keys, fit, room, sink: &mut *sink, cleared };
+            let mut applied =
+                if delta.snapshot { joining.apply_snapshot(copies, delta) } else { joining.apply_next(copies, delta) };
+            // Rows of events are not retired.
+            let makes_room = fit == Fit::Awaited && !delta.snapshot && joining.views.shape.counts_gauges();
+            if makes_room && let Ok(Applied::Gap { snapshot: false, .. }) = applied {
+                applied = joining.take_retirements(copies, delta).and(applied);
+            }
+            (applied, joining.cleared)
+        };
         self.views.index.settle();
         self.reclear(cleared, keys, sink);
         applied
@@ -180,6 +204,9 @@ impl Joining<'_, '_> {
         // Other replicas may have rows of an ended run that are missing here, although the applied versions are equal.
         let again = self.views.shape.keeps_runs() && self.source == Source::Other;
         if delta.upto > applied || again {
+            if let Some(keys) = self.make_room(rows, delta)? {
+                return Ok(Applied::NoRoom { keys });
+            }
             if self.source == Source::Other {
                 // No probe answer that is under way covers these rows.
                 rows.doubted = 0;
@@ -279,7 +306,7 @@ impl Joining<'_, '_> {
     }
 
     #[inline]
-    fn join_next(&mut self, actor_rows: &mut ActorRows, row: WireRow<'_>) -> Result<(), ApplyError> {
+    pub(super) fn join_next(&mut self, actor_rows: &mut ActorRows, row: WireRow<'_>) -> Result<(), ApplyError> {
         let old = actor_rows.get(row.slot);
         if row.version > old.row.version || self.decides(&old, &row) {
             self.join_row(actor_rows, &old, row)?;
@@ -320,7 +347,7 @@ impl Joining<'_, '_> {
             Some((None, totals)) => (old.cell, totals),
             Some((Some(key), totals)) => {
                 self.views.shape.check_row(key)?;
-                let id = self.keys.with_or_new(key, |id, _| id);
+                let id = self.keys.with_or_reserved(key, &mut self.room, |id, _| id);
                 self.views.enter(id);
                 (id, totals)
             }

@@ -18,6 +18,7 @@ pub(crate) mod marks;
 mod owed;
 pub(crate) mod persist;
 mod resets;
+mod room;
 pub(crate) mod runs;
 pub(crate) mod series;
 mod staging;

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Kind, NodeName, SeriesSpec, Window};
 
+use crate::budget::{Budget, Usage};
 use crate::counter::listing::Listing;
 use crate::counter::structure::{Count, Entry, Structure};
 use crate::time::{Now, Time};
@@ -25,6 +26,8 @@ use crate::time::{Now, Time};
 /// previous one, up to the number of retained windows minus one.
 pub struct Series {
     spec: SeriesSpec,
+    /// What all windows may hold together.
+    budget: Arc<Budget>,
     ring: ArcSwap<Ring>,
 }
 
@@ -47,8 +50,18 @@ pub enum Scope<'a> {
 }
 
 impl Series {
-    pub(crate) fn new(spec: SeriesSpec, ring: Ring) -> Self {
-        Self { spec, ring: ArcSwap::from_pointee(ring) }
+    pub(crate) fn new(spec: SeriesSpec, budget: Arc<Budget>, ring: Ring) -> Self {
+        Self { spec, budget, ring: ArcSwap::from_pointee(ring) }
+    }
+
+    /// What all windows may hold together.
+    pub(crate) fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    /// Keys in use in all windows together, and the most of them.
+    pub fn usage(&self) -> Usage {
+        self.budget.usage()
     }
 
     pub(crate) fn ring(&self) -> arc_swap::Guard<Arc<Ring>> {
@@ -73,7 +86,8 @@ impl Series {
     /// [`bounds::STEP`](tallymesh_schemas::bounds::STEP). O(1); no allocation for a key that the window has.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the series' kind; then nothing is counted.
+    /// [`KeyError`] when `key` is not a key of the series' kind, or when there is no room for another key; then nothing is
+    /// counted.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
         match self.ring().windows.get(1) {
@@ -135,7 +149,8 @@ impl Series {
     /// Clears a key in all windows, on all nodes: see [`Structure::clear`].
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the series' kind.
+    /// [`KeyError`] when `key` is not a key of the series' kind, or when there is no room for the rows that state the removal.
+    /// Then the key is removed from the windows before that one only.
     pub fn remove(&self, key: &[u8]) -> Result<(), KeyError> {
         key::check(self.spec.kind, key)?;
         self.ring().windows.iter().try_for_each(|window| window.clear(key))

@@ -53,6 +53,13 @@ impl Joining<'_, '_> {
         }
         let mut joined = Ok(());
         if delta.upto > new.applied {
+            if let Some(keys) = self.make_room(new, delta)? {
+                // What has come of the snapshot is of no use, and takes room.
+                if let Some(new) = staging.take() {
+                    self.views.drop_rows(&new, self.keys);
+                }
+                return Ok(Applied::NoRoom { keys });
+            }
             joined = self.join(new, delta);
             new.mix(delta.upto.max(delta.low_water));
         }

@@ -17,6 +17,7 @@ use crate::counter::watch::{Growth, Watch, Watchers};
 use crate::keyspace::cell::{Added, Cell, Flag};
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::keys::Keys;
+use crate::keyspace::quota::Quota;
 use crate::keyspace::totals::Totals;
 use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::shape::Shape;
@@ -72,9 +73,9 @@ pub struct Entry {
 }
 
 impl Structure {
-    pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
+    pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake, quota: Quota) -> Self {
         let shape = Shape::of(spec.class);
-        let keys = Keys::new(shape, seed);
+        let keys = Keys::new(shape, seed, quota);
         let ledger = Ledger::new(shape, actor, Arc::clone(keys.cells()));
         Self {
             debts: Arc::clone(ledger.debts()),
@@ -119,16 +120,14 @@ impl Structure {
     /// an error, so callers that take `n` from outside check it first. O(1); no allocation for an existing key.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, or when this node's total of additions or removals for
-    /// the key is at its bound, [`bounds::TOTAL`](tallymesh_schemas::bounds::TOTAL). Then nothing is counted.
+    /// [`KeyError`] when `key` is not a key of the structure's kind, when there is no room for another key, or when this node's
+    /// total of additions or removals for the key is at its bound, [`bounds::TOTAL`](tallymesh_schemas::bounds::TOTAL). Then
+    /// nothing is counted.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
         let counted = match self.keys.with(key, |id, cell| self.touch(id, cell.add(n))) {
             Some(counted) => counted,
-            None => {
-                key::check(self.kind(), key)?;
-                self.keys.with_or_new(key, |id, cell| self.touch(id, cell.add(n)))
-            }
+            None => self.add_new(key, n)?,
         };
         if !counted {
             self.refused();
@@ -137,24 +136,32 @@ impl Structure {
         Ok(())
     }
 
+    /// Adds to a key that has no cell yet. Returns whether it counted. It is a function of its own, so that additions to the
+    /// other keys do not save the registers that it needs.
+    #[inline(never)]
+    fn add_new(&self, key: &[u8], n: i64) -> Result<bool, KeyError> {
+        key::check(self.kind(), key)?;
+        self.with_or_new(key, |id, cell| self.touch(id, cell.add(n)))
+    }
+
     /// Returns the counter of a key, for keys that are counted often. Adding through it needs no lookup.
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind.
+    /// [`KeyError`] when `key` is not a key of the structure's kind, or when there is no room for another key.
     pub fn counter(self: &Arc<Self>, key: &[u8]) -> Result<Counter, KeyError> {
         key::check(self.kind(), key)?;
-        let id = self.keys.with_or_new(key, |id, cell| {
+        let id = self.with_or_new(key, |id, cell| {
             // Lists the cell although nothing changed, so that a sweep removes it if it never counts.
             self.touch(id, cell.add(0));
             cell.hold();
             id
-        });
+        })?;
         Ok(Counter { structure: Arc::clone(self), id })
     }
 
     /// Handles the result of an addition. Returns whether it counted.
     #[inline]
-    fn touch(&self, id: CellId, added: Added) -> bool {
+    pub(super) fn touch(&self, id: CellId, added: Added) -> bool {
         if added == Added::First {
             // Increments the count before the cell is listed, so a commit never takes more cells off the list than `pending`
             // counts.
@@ -260,8 +267,8 @@ impl Structure {
     /// every node. Counts that happen concurrently and have not reached this node still count. O(actors).
     ///
     /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, or when the structure holds gauges: a gauge ends when
-    /// it is closed.
+    /// [`KeyError`] when `key` is not a key of the structure's kind, when the structure holds gauges (a gauge ends when it is
+    /// closed), or when there is no room for the rows that state the reset. Then nothing is reset.
     pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
         key::check(self.kind(), key)?;
         if !self.shape.counts_events() {
@@ -269,17 +276,14 @@ impl Structure {
         }
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
-        for (actor, row) in ledger.rows_of_key(key, &self.keys) {
-            let note = key::cleared(&actor, key);
-            self.raise(&note, row.totals());
+        let rows = ledger.rows_of_key(key, &self.keys);
+        let notes: Vec<_> = rows.into_iter().map(|(actor, row)| (key::cleared(&actor, key), row.totals())).collect();
+        let mut room = self.reserve(&notes).map_err(|full| self.refuse(full))?;
+        for (note, totals) in notes {
+            self.raise(&note, totals, &mut room);
         }
         self.commit_locked(&mut ledger);
         Ok(())
-    }
-
-    /// Raises this node's totals of a key to at least the given totals.
-    pub(crate) fn raise(&self, key: &[u8], totals: Totals) {
-        self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(totals)));
     }
 
     fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {

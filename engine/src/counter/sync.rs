@@ -10,7 +10,7 @@ use tallymesh_schemas::message::{Delta, DigestEntry};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
 use crate::counter::actors::Copies;
-use crate::counter::join::{Applied, ApplyError, Source};
+use crate::counter::join::{Applied, ApplyError, Fit, Source};
 use crate::counter::journal::Mark;
 use crate::counter::ledger::Ledger;
 use crate::counter::runs::Turn;
@@ -223,10 +223,15 @@ impl Structure {
     }
 
     /// Joins a delta.
-    pub(crate) fn apply(&self, delta: &Delta<'_>, source: Source, now: Time) -> Result<Applied, ApplyError> {
+    pub(crate) fn apply(
+        &self,
+        delta: &Delta<'_>,
+        (source, fit): (Source, Fit),
+        now: Time,
+    ) -> Result<Applied, ApplyError> {
         let applied = self.watchers.with_sink(|changed| {
             let mut ledger = self.ledger.write();
-            let applied = ledger.apply(delta, source, &self.keys, changed);
+            let applied = ledger.apply(delta, (source, fit), &self.keys, changed);
             ledger.note(&delta.actor);
             let current = matches!(applied, Ok(Applied::Advanced | Applied::Stale | Applied::Replaced));
             if current

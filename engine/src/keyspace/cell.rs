@@ -295,6 +295,11 @@ impl Cell {
         self.holders.load(Ordering::Acquire) == 0 && self.rows() == 0 && !self.is_dirty() && self.own() == 0
     }
 
+    /// Returns whether the cell is unused once the one row that it has is removed.
+    pub(crate) fn has_only_a_row(&self) -> bool {
+        self.holders.load(Ordering::Acquire) == 0 && self.rows() == 1 && !self.is_dirty() && self.own() == 0
+    }
+
     /// Resets an unused cell that no thread can find to its state before it had a key.
     pub(crate) fn reset(&self) {
         self.added.store(0, Ordering::Relaxed);

@@ -5,6 +5,7 @@
     reason = "a hash is masked to the number of shards"
 )]
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
@@ -13,6 +14,7 @@ use crate::keyspace::cell::Cell;
 use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::Wanted;
+use crate::keyspace::quota::{Full, Quota, Reservation};
 use crate::keyspace::table::Table;
 use crate::primitive::{Mutex, RwLock};
 use crate::shape::Shape;
@@ -25,6 +27,7 @@ pub(crate) struct Keys {
     hasher: Hasher,
     shards: Box<[Shard; SHARDS]>,
     cells: Arc<Cells>,
+    quota: Quota,
 }
 
 /// A value on two cache lines of its own, so that neighbours do not slow each other down.
@@ -87,8 +90,9 @@ fn fold(a: u64, b: u64) -> u64 {
 
 impl Keys {
     /// The secret `seed` keeps a party that chooses keys from knowing which of them collide.
-    pub(crate) fn new(shape: Shape, seed: u64) -> Self {
+    pub(crate) fn new(shape: Shape, seed: u64, quota: Quota) -> Self {
         Self {
+            quota,
             hasher: Hasher::new(seed),
             shards: Box::new(std::array::from_fn(|_| Shard::default())),
             cells: Arc::new(Cells::new(shape)),
@@ -97,6 +101,11 @@ impl Keys {
 
     pub(crate) fn cells(&self) -> &Arc<Cells> {
         &self.cells
+    }
+
+    /// The budgets that count the keys.
+    pub(crate) fn quota(&self) -> &Quota {
+        &self.quota
     }
 
     /// Calls `f` with the key's cell, if there is one, under its shard's read lock.
@@ -115,14 +124,43 @@ impl Keys {
 
     /// Calls `f` with the key's cell, which is made if needed, under its shard's lock. While `f` runs, the cell is not
     /// removed.
-    pub(crate) fn with_or_new<R>(&self, key: &[u8], f: impl FnOnce(CellId, &Cell) -> R) -> R {
+    ///
+    /// # Errors
+    /// There is no cell, and no room for one.
+    pub(crate) fn with_or_new<R>(&self, key: &[u8], f: impl FnOnce(CellId, &Cell) -> R) -> Result<R, Full> {
+        self.find_or_make(key, || self.quota.take(1), f)
+    }
+
+    /// As [`Keys::with_or_new`]. A new cell uses reserved room.
+    pub(crate) fn with_or_reserved<R>(
+        &self,
+        key: &[u8],
+        room: &mut Reservation<'_>,
+        f: impl FnOnce(CellId, &Cell) -> R,
+    ) -> R {
+        let admit = || {
+            room.draw();
+            Ok::<(), Infallible>(())
+        };
+        let Ok(made) = self.find_or_make(key, admit, f);
+        made
+    }
+
+    /// Calls `f` with the key's cell. Makes it if `admit` allows that.
+    #[inline]
+    fn find_or_make<R, E>(
+        &self,
+        key: &[u8],
+        admit: impl FnOnce() -> Result<(), E>,
+        f: impl FnOnce(CellId, &Cell) -> R,
+    ) -> Result<R, E> {
         let wanted = Wanted::new(key);
         let Hash { shard, hash } = self.hasher.hash(&wanted);
         let shard = &self.shards[shard];
         {
             let numbers = shard.numbers.read();
             if let Some((id, cell)) = numbers.find(hash, |id| self.cells.get_if(id, &wanted)) {
-                return f(id, cell);
+                return Ok(f(id, cell));
             }
         }
         let mut numbers = shard.numbers.write();
@@ -130,12 +168,13 @@ impl Keys {
         let id = match numbers.find(hash, |id| self.cells.get_if(id, &wanted)) {
             Some((id, _)) => id,
             None => {
+                admit()?;
                 let id = self.cells.make(&wanted);
                 numbers.insert(hash, id);
                 id
             }
         };
-        f(id, self.cells.get(id))
+        Ok(f(id, self.cells.get(id)))
     }
 
     /// Removes an unused cell: it has no row, its own part is zero and committed, and no counter pins it. Returns whether it
@@ -147,6 +186,7 @@ impl Keys {
         let removed = self.cells.get(id).is_unused() && numbers.remove(hash, id);
         if removed {
             self.cells.give_back(id);
+            self.quota.give_back(1);
         }
         removed
     }
@@ -175,5 +215,11 @@ impl Keys {
     /// Number of cells.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.numbers.read().len()).sum()
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        self.quota.give_back(self.len() as u64);
     }
 }

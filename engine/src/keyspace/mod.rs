@@ -6,5 +6,6 @@ pub(crate) mod hash;
 pub(crate) mod id;
 pub(crate) mod key;
 pub(crate) mod keys;
+pub(crate) mod quota;
 mod table;
 pub(crate) mod totals;

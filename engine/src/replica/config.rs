@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tallymesh_schemas::{Version, bounds};
+use tallymesh_schemas::{Budget, Version, bounds};
 
 /// The configuration of a replica. The defaults suit clusters of up to 64 nodes.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Config {
     pub tombstone_life: Duration,
     /// The version above which this node renews as a new run, whose versions start at 1 again.
     pub last_version: Version,
+    /// What the objects of the node may hold together. Without it, there is no bound.
+    pub budget: Budget,
     /// The seed of jitter and hash seeds.
     pub seed: u64,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             retention: Duration::from_secs(600),
             tombstone_life: Duration::from_secs(7 * 24 * 3600),
             last_version: bounds::VERSION.before(1 << 32),
+            budget: Budget::default(),
             seed: 0,
         }
     }

@@ -9,6 +9,7 @@
 
 pub(crate) mod caches;
 mod config;
+mod crowded;
 mod events;
 mod held;
 mod input;
@@ -34,12 +35,15 @@ use tallymesh_schemas::{
     Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureName, StructureSpec, bounds,
 };
 
+use crate::budget::{Budget, NodeBudget};
 use crate::cache::handle::Cache;
 use crate::counter::gauge_cache::GaugeCache;
 use crate::counter::structure::Structure;
+use crate::keyspace::quota::Quota;
 use crate::random::Random;
 use crate::replica::caches::held::{Caches, Exchanged};
 pub use crate::replica::config::Config;
+use crate::replica::crowded::Crowded;
 use crate::replica::held::{Held, Structures};
 use crate::replica::output::Output;
 use crate::replica::peer::Peers;
@@ -77,6 +81,10 @@ pub struct Replica {
     relay: Relay,
     /// The bookkeeping of saved state, if saving is on.
     persistence: Option<Box<Persistence>>,
+    /// What the objects hold together.
+    budget: Arc<NodeBudget>,
+    /// Rows of other nodes for which there is no room.
+    crowded: Crowded,
     output: Output,
     timers: Timers,
     random: Random,
@@ -117,7 +125,12 @@ impl Replica {
 
     /// Counters of the work so far.
     pub fn counters(&self) -> Counters {
-        self.output.counters
+        Counters { keys_refused: self.budget.changes_refused(), ..self.output.counters }
+    }
+
+    /// What all objects hold together, and may hold.
+    pub fn budget(&self) -> &Arc<NodeBudget> {
+        &self.budget
     }
 
     /// The number of entries that the replica keeps about its links: cursors, nothing that grows with changes (I7).
@@ -147,6 +160,8 @@ impl Replica {
         timers.set(Timer::Sweep, Time(0));
         timers.set(Timer::Chase, Time(0));
         Self {
+            budget: Arc::new(NodeBudget::new(config.budget)),
+            crowded: Crowded::default(),
             config,
             structures: BTreeMap::new(),
             caches: Caches::default(),
@@ -173,7 +188,8 @@ impl Replica {
             return Err(StructureError::Cache(spec.name));
         }
         let id = self.check_name(&spec.name)?;
-        let structure = Arc::new(Structure::new(spec, self.runs.actor.clone(), self.random.next(), wake));
+        let quota = Quota::new(Arc::new(Budget::new(spec.max_keys)), Arc::clone(&self.budget));
+        let structure = Arc::new(Structure::new(spec, self.runs.actor.clone(), self.random.next(), wake, quota));
         self.structures.insert(id, Held::new(Arc::clone(&structure)));
         // The structures determine when nodes stop counting.
         self.timers.set(Timer::Death, Time(0));
@@ -217,7 +233,7 @@ impl Replica {
 
     fn add_cache(&mut self, spec: StructureSpec, wake: Wake, exchanged: Exchanged) -> Result<Cache, StructureError> {
         self.check_name(&spec.name)?;
-        let cache = Cache::new(spec, self.runs.actor.clone(), self.random.next(), wake);
+        let cache = Cache::new(spec, self.runs.actor.clone(), self.random.next(), wake, Arc::clone(&self.budget));
         self.caches.insert(cache.clone(), exchanged, &self.peers);
         Ok(cache)
     }

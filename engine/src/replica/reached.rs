@@ -1,5 +1,7 @@
 //! The bounds that a replica has reached, and what it does not hold for that reason (I14).
 
+use std::sync::Arc;
+
 use tallymesh_schemas::bound::{self, Bound};
 use tallymesh_schemas::bounds;
 
@@ -24,7 +26,25 @@ impl Replica {
                 }
             }
         }
+        reports.extend(self.budgets_reached());
         reports
+    }
+
+    /// The budgets that were reached: of the node, and of its objects. All windows of a series have one.
+    fn budgets_reached(&self) -> impl Iterator<Item = bound::Report> {
+        let place = |name: &str| Some(name.split_once('@').map_or(name, |(series, _)| series).to_owned());
+        let structures = self.structures.values().filter(|held| !held.structure.is_window());
+        let structures = structures.map(|held| &held.structure);
+        let windows = self.series().filter_map(|series| series.windows().into_iter().next());
+        let objects = structures.cloned().chain(windows).map(move |structure| {
+            let object = Arc::clone(structure.keys.quota().object());
+            (place(structure.spec().name.as_str()), object)
+        });
+        let objects: Vec<_> = objects.collect();
+        let objects = objects.into_iter().map(|(place, budget)| (place, budget.refused(), budget.max()));
+        let node = self.budget.reached().map(|(times, max)| (None, times, max));
+        let reached = objects.chain(node).filter(|(_, times, _)| *times > 0);
+        reached.map(|(place, times, limit)| bound::Report { bound: Bound::Budget, place, limit, times })
     }
 }
 

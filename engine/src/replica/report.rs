@@ -340,6 +340,10 @@ pub struct Counters {
     pub below_zero: u64,
     /// Additions that this node refused because a total was at its bound.
     pub totals_full: u64,
+    /// Changes that this node refused because their keys do not fit within a budget.
+    pub keys_refused: u64,
+    /// Deltas of other nodes that this node refused because their keys do not fit within a budget.
+    pub deltas_without_room: u64,
     /// Steps of more than a minute of this node's wall clock.
     pub clock_steps: u64,
     /// Digests from peers whose clocks were off by more than the bound, not counting the first digest of each such period.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_engine::Structure;
-use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName};
+use tallymesh_engine::{Structure, Usage};
+use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName, UnixMs};
 
 use crate::check::histories::{each_row, is_limited, rows_of_another};
 use crate::check::seen::{EVERYTHING, Right, SeenPart, SeenRow};
@@ -154,7 +154,32 @@ pub(crate) fn changes(process: &mut Process, truth: &Truth, messages: Messages) 
     }
     looked.right = found_right;
     process.looked = looked;
+    within_budget(process)?;
+    if everything {
+        counted(process)?;
+    }
     links(process, parts, truth)
+}
+
+/// The node holds at most as many keys as it may.
+fn within_budget(process: &Process) -> Result<(), String> {
+    let Usage { used, max } = process.replica.budget().keys();
+    match max.filter(|max| used > *max) {
+        Some(max) => Err(format!("{used} keys are in use, more than the budget of {max}")),
+        None => Ok(()),
+    }
+}
+
+/// The keys that the node counts as in use are those that are there.
+fn counted(process: &Process) -> Result<(), String> {
+    let replica = &process.replica;
+    let used = replica.budget().keys().used;
+    let structures: usize = replica.structures().iter().map(|structure| structure.keys()).sum();
+    let caches: usize = replica.caches().iter().map(|cache| cache.len(UnixMs::ZERO)).sum();
+    if used != (structures + caches) as u64 {
+        return Err(format!("{used} keys are in use, and there are {structures} in structures and {caches} in caches"));
+    }
+    Ok(())
 }
 
 fn structure(

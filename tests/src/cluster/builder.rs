@@ -1,7 +1,8 @@
 //! Builds a cluster.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ pub struct Builder {
     new_service: Option<NewService>,
     save_every: Option<Duration>,
     limits: Option<Limits>,
+    max_keys: BTreeMap<String, NonZeroU64>,
 }
 
 /// A configuration for simulations: what takes minutes in a real cluster takes seconds, so a run of a few virtual seconds
@@ -91,6 +93,7 @@ impl Builder {
             new_service: None,
             save_every: None,
             limits: None,
+            max_keys: BTreeMap::new(),
         }
     }
 
@@ -185,6 +188,13 @@ impl Builder {
         self
     }
 
+    /// Sets how many keys one node may hold in all.
+    #[must_use]
+    pub fn max_keys(mut self, label: &str, max: NonZeroU64) -> Self {
+        self.max_keys.insert(label.to_owned(), max);
+        self
+    }
+
     /// Runs a service on every node.
     #[must_use]
     pub fn service<S: Service + 'static>(mut self, new: impl Fn(&NodeName) -> S + 'static) -> Self {
@@ -239,6 +249,7 @@ impl Builder {
                 .map(|limits| Admissions::new(limits, self.drift_ppm, Time(0)))
                 .unwrap_or_default(),
             limits: self.limits,
+            max_keys: self.max_keys,
             failure: None,
             again: None,
             forgotten: BTreeSet::new(),

@@ -77,7 +77,8 @@ impl Cluster {
         let next = |saved: &Saved| next_run(&saved.facts, wall).expect("runs do not end here");
         let later = || saved.as_ref().map_or(Incarnation(wall.0), next);
         let incarnation = incarnation.unwrap_or_else(later);
-        let config = Config { seed, ..self.config.clone() };
+        let mut config = Config { seed, ..self.config.clone() };
+        config.budget.keys = self.max_keys.get(&node.label).copied();
         let mut replica = Replica::new(config, node.name.clone(), incarnation);
         if self.save_every.is_some() {
             replica.keep_state();

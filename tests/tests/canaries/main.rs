@@ -2,7 +2,9 @@
 //!
 //! `cargo test -p tallymesh-harness --features canaries --test canaries -- --nocapture` prints the table.
 
+mod budgets;
 mod caches;
+mod disks;
 // What these show is that their scenarios notice; not all that they offer is needed here.
 #[allow(dead_code)]
 #[path = "../../../engine/tests/late/mod.rs"]
@@ -22,9 +24,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::caches::{
-    an_hour_ahead, both_write, put, removed_before_it_joined, removed_while_away, replaced_before_it_was_sent,
+    an_hour_ahead, both_write, removed_before_it_joined, removed_while_away, replaced_before_it_was_sent,
     sent_without_a_mark, some_have_collected, the_same_message_again, write_behind_a_removal,
 };
+use crate::disks::{a_stale_disk, one_begins_again};
 use crate::wire::Wire;
 use tallymesh_engine::canary::{ALL, Canary, set_broken, set_interleaved};
 use tallymesh_engine::{Config, Now, Replica, Scope, Series, Time};
@@ -292,31 +295,6 @@ fn second_neighbours_crash() -> Option<String> {
     result.err().map(|failure| failure.to_string())
 }
 
-/// A node begins again with what it has saved, and other nodes have received more events from it.
-fn one_begins_again() -> Option<String> {
-    let cluster = Builder::new(1).series([series("logins", Kind::GaugeTable, 10, 6)]);
-    let mut cluster = cluster.saves(Duration::from_secs(1)).start();
-    let result: Result<(), Failure> = (|| {
-        cluster.run_for(Duration::from_secs(1))?;
-        cluster.with("a", |node| node.count_events("logins", b"saved", 5));
-        cluster.run_for(Duration::from_secs(3))?;
-        for key in 0..9 {
-            cluster.with("a", |node| node.count_events("logins", format!("k{key}").as_bytes(), 7));
-        }
-        cluster.run_for(Duration::from_millis(300))?;
-        cluster.script("at 0s reboot a")?;
-        cluster.run_for(Duration::from_millis(100))?;
-        for key in 3..9 {
-            cluster.with("a", |node| node.count_events("logins", format!("k{key}").as_bytes(), 2));
-        }
-        cluster.run_for(Duration::from_secs(3))?;
-        cluster.settle().map(drop)
-    })();
-    let conflicts = cluster.trace().marked("told: conflict");
-    let told = (conflicts > 0).then(|| format!("{conflicts} conflicts, and no other process has begun"));
-    result.err().map(|failure| failure.to_string()).or(told)
-}
-
 /// Plays a case, and says what was noticed.
 type Case = fn() -> Option<String>;
 
@@ -326,26 +304,6 @@ fn full_again() -> Option<String> {
         Ok(all) => (all != [all[0]; 3]).then(|| format!("admitted in all before and behind restarts: {all:?}")),
         Err(failure) => Some(failure.to_string()),
     }
-}
-
-/// While a node's disk is full, an entry's writer is forgotten and the entry removed; then the node begins with what it had
-/// saved before.
-fn a_stale_disk() -> Option<String> {
-    let cluster = Builder::new(1).nodes(["a", "b", "c", "d"]).structures([]).caches([spec("c", Class::Cache)]);
-    let mut cluster = cluster.saves(Duration::from_secs(1)).start();
-    let result: Result<(), Failure> = (|| {
-        cluster.run_for(Duration::from_secs(3))?;
-        put(&mut cluster, "d", b"stale");
-        cluster.run_for(Duration::from_secs(3))?;
-        cluster.script("at 0s full a; at 0s crash d; at 8s forget d at b")?;
-        cluster.run_for(Duration::from_secs(11))?;
-        cluster.with("c", |node| node.remove("c", b"k").map(drop));
-        cluster.run_for(Duration::from_secs(100))?;
-        cluster.fault(&Fault::Reboot(vec!["a".to_owned()]));
-        cluster.run_for(Duration::from_secs(10))
-    })();
-    let read = cluster.cached("a", "c", b"k").map(|_| "what was removed is read again".to_owned());
-    result.err().map(|failure| failure.to_string()).or(read)
 }
 
 /// What finds a broken rule, and how it says it.
@@ -379,6 +337,7 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("begin again", one_begins_again()))
         .or_else(|| named("full again", full_again()))
         .or_else(|| named("stale disk", a_stale_disk()))
+        .or_else(|| named("small node", budgets::a_small_node()))
 }
 
 #[test]
@@ -496,4 +455,5 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(an_hour_ahead(), None);
     assert_eq!(one_begins_again(), None);
     assert_eq!(a_stale_disk(), None);
+    assert_eq!(budgets::a_small_node(), None);
 }

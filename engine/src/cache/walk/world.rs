@@ -1,12 +1,14 @@
 //! A small cluster over the shipped cache: what may happen in it, what must hold at any time, and how it settles.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_schemas::message::Message;
 use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
-use tallymesh_schemas::{Actor, Bounds, Incarnation, NodeName, StructureId, UnixMs};
+use tallymesh_schemas::{Actor, Bounds, Budget, Incarnation, NodeName, StructureId, UnixMs};
 
+use crate::budget::NodeBudget;
 use crate::cache::collect::Round;
 use crate::cache::exchange::Exchange;
 use crate::cache::map::CacheMap;
@@ -98,10 +100,14 @@ fn name(at: usize) -> NodeName {
     NodeName::new(&format!("n{at}")).unwrap()
 }
 
+fn budget() -> Arc<NodeBudget> {
+    Arc::new(NodeBudget::new(Budget::default()))
+}
+
 impl World {
     pub(super) fn new(nodes: usize, apart: Option<(usize, usize)>, trace: Trace) -> Self {
         let map = |at| {
-            let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default(), 7);
+            let mut map = CacheMap::new(Actor::new(name(at), Incarnation(1)), Bounds::default(), 7, budget());
             map.keep_unsaved();
             map
         };
@@ -343,7 +349,7 @@ impl World {
     pub(super) fn restart(&mut self, at: usize, with: Restart) {
         let (from_disk, joins_late) = (with == Restart::Saved, with == Restart::Later);
         let run = self.nodes[at].map.me().incarnation.0 + 1;
-        let mut map = CacheMap::new(Actor::new(name(at), Incarnation(run)), Bounds::default(), 7);
+        let mut map = CacheMap::new(Actor::new(name(at), Incarnation(run)), Bounds::default(), 7, budget());
         map.keep_unsaved();
         if joins_late {
             map.start_in_the_middle();

@@ -6,7 +6,7 @@ use tallymesh_schemas::key::KeyError;
 /// Why a limit cannot be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// The name is not valid.
+    /// The name is not valid, or there is no room for another one.
     #[error(transparent)]
     Name(#[from] KeyError),
     /// A hard limit needs founders to be divided among.

@@ -70,6 +70,11 @@ impl HeldCache {
         self.exchange.receiver(peer)
     }
 
+    /// Whether entries of peers wait for room.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.exchange.is_crowded()
+    }
+
     /// Whether writes wait to be released.
     fn waits(&self) -> bool {
         self.cache.pending() > 0

@@ -74,6 +74,7 @@ impl Replica {
         let name = held_name(caches, id);
         if brought.no_room
             && let Some(held) = caches.get(id)
+            && held.cache.held() >= u32::MAX as usize
         {
             held.cache.shared.tally.reached(tallymesh_schemas::bound::Bound::Rows);
         }

@@ -89,6 +89,9 @@ impl Replica {
             link.behind.remove(&seen.part);
         }
         if position == Position::Level {
+            if seen.is_same() {
+                self.crowded.note_taken(&seen.part);
+            }
             self.note_level(now, seen);
             self.find_parent(peer, &seen.part, &seen.progress);
             self.compare_rows(peer, answers, seen);

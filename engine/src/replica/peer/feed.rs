@@ -3,7 +3,7 @@
 use tallymesh_schemas::message::{Delta, Want};
 use tallymesh_schemas::{NodeName, Version};
 
-use crate::counter::join::{Applied, Source};
+use crate::counter::join::{Applied, Fit, Source};
 use crate::counter::sync::Start;
 use crate::replica::Replica;
 use crate::replica::peer::link::Feed;
@@ -97,14 +97,22 @@ impl Replica {
         let Sent { part, owner, parent } = sent;
         let Some(held) = self.structures.get(&delta.structure) else { return Ok(()) };
         let source = if owner { Source::Owner } else { Source::Other };
-        let applied = held.structure.apply(delta, source, now.mono);
+        let fit = if self.crowded.contains(&part) { Fit::Awaited } else { Fit::Checked };
+        let applied = held.structure.apply(delta, (source, fit), now.mono);
         let applied = applied.map_err(|error| PeerError::Delta { actor: delta.actor.clone(), error })?;
+        if let Applied::NoRoom { keys } = applied {
+            self.refuse_rows(peer, part, keys);
+            return Ok(());
+        }
         if let Some(fingerprint) = delta.fingerprint.filter(|_| !owner && self.runs.lives(&delta.actor)) {
             // A peer that marks its copy as complete has held all rows.
             held.structure.note_complete(&delta.actor, delta.upto, fingerprint);
         }
         self.output.counters.deltas_in += 1;
         self.output.counters.row_bytes_in += delta.rows.len() as u64;
+        if matches!(applied, Applied::Advanced | Applied::Replaced) {
+            self.crowded.note_taken(&part);
+        }
         self.forward(&part);
         self.handle_applied(peer, &part, applied);
         if delta.fingerprint.is_some()
@@ -135,8 +143,18 @@ impl Replica {
                 self.output.counters.replaced += 1;
                 self.event(Event::Replaced { structure, actor: part.1.clone() });
             }
-            Applied::Advanced | Applied::Stale | Applied::Part => {}
+            Applied::Advanced | Applied::Stale | Applied::Part | Applied::NoRoom { .. } => {}
         }
+    }
+
+    /// The rows do not fit within a budget: this node's copy stays as it is, and it asks for them again later.
+    fn refuse_rows(&mut self, peer: &NodeName, part: StreamId, keys: u64) {
+        self.output.counters.deltas_without_room += 1;
+        if let Some(behind) = self.peers.links.get_mut(peer).and_then(|link| link.behind.get_mut(&part)) {
+            // The peer has the rows.
+            behind.tries = 0;
+        }
+        self.crowded.note_refused(part, keys, self.now);
     }
 
     fn unasked(&mut self, peer: &NodeName, part: StreamId) -> Result<(), PeerError> {

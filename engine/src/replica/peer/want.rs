@@ -17,8 +17,12 @@ use crate::time::Time;
 const PATIENCE_WITH_OWNER: u32 = 5;
 
 impl Replica {
-    /// Asks a peer for rows.
+    /// Asks a peer for rows, unless they wait for room.
     pub(crate) fn want(&mut self, peer: &NodeName, part: &StreamId, request: Request) {
+        let room = self.structures.get(&part.0).map_or(0, |held| held.structure.room());
+        if !self.crowded.ask(part, self.now, room) {
+            return;
+        }
         let owner = part.1.node == *peer && self.runs.is_current(&part.1);
         let other_parent = !owner && self.relay.parent(part).is_some_and(|parent| parent != peer);
         if other_parent && !parents_are_replaced() {
@@ -68,7 +72,8 @@ impl Replica {
         let current = self.runs.nodes.iter().filter(|(name, _)| self.peers.is_linked(name));
         let linked: BTreeSet<_> = current.map(|(name, node)| Actor::new(name.clone(), node.incarnation)).collect();
         for (peer, link) in &mut self.peers.links {
-            let structures = &self.structures;
+            let (structures, crowded) = (&self.structures, &self.crowded);
+            let room_of = |part: &StreamId| structures.get(&part.0).map_or(0, |held| held.structure.room());
             link.behind.retain(|part, behind| {
                 let Some(progress) = structures.get(&part.0).and_then(|held| held.structure.progress(&part.1)) else {
                     return false;
@@ -77,6 +82,9 @@ impl Replica {
                     return false;
                 }
                 let other_is_owner = part.1.node != *peer && linked.contains(&part.1);
+                if crowded.contains(part) && (other_is_owner || crowded.waits(part, now, room_of(part))) {
+                    return true;
+                }
                 let patience = if other_is_owner { PATIENCE_WITH_OWNER } else { PATIENCE };
                 if progress != behind.progress {
                     (behind.noticed, behind.progress, behind.tries) = (now, progress, 0);

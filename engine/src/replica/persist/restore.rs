@@ -5,7 +5,7 @@ use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
 use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, UnixMs, Version, Window};
 
 use crate::canary::{self, Canary};
-use crate::counter::join::Source;
+use crate::counter::join::{Fit, Source};
 use crate::counter::persist::PersistedExtent;
 use crate::replica::Replica;
 use crate::replica::persist::error::RestoreError;
@@ -109,8 +109,12 @@ impl Replica {
         Ok(taken)
     }
 
-    /// All saved state was restored.
+    /// All saved state was restored. It is kept beyond the budgets, which is reported: no further keys fit.
     pub fn restored(&mut self, now: Now) {
+        let objects = self.structures.values().filter(|held| !held.structure.is_window());
+        objects.for_each(|held| held.structure.note_overfull());
+        self.series().for_each(|series| series.budget().note_overfull());
+        self.budget.note_overfull();
         self.runs.note_all_changed();
         self.update_life(now);
     }
@@ -172,7 +176,7 @@ impl Replica {
             |piece| {
                 // If a piece has a gap, a peer has already sent later rows of this actor.
                 let delta = as_delta(head, (piece.after, piece.upto), &piece.rows);
-                held.structure.apply(&delta, Source::Other, now.mono).map(drop).map_err(wrong)
+                held.structure.apply(&delta, (Source::Other, Fit::Unchecked), now.mono).map(drop).map_err(wrong)
             },
         )?;
         match held.structure.restored(actor, extent) {

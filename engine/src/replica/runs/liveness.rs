@@ -150,6 +150,7 @@ impl Replica {
     pub(crate) fn forget_streams(&mut self, gone: impl Fn(&StreamId) -> bool) {
         self.peers.forget(&gone);
         self.relay.forget(&gone);
+        self.crowded.forget(&gone);
         self.output.unheld.forget(gone);
     }
 

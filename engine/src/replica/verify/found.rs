@@ -129,4 +129,9 @@ pub enum Unheld {
         /// The structure.
         structure: StructureName,
     },
+    /// This node has no room for all keys of a structure: its budget is used up.
+    NoRoom {
+        /// The structure.
+        structure: StructureName,
+    },
 }

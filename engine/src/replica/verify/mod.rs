@@ -113,6 +113,11 @@ impl Replica {
         let unsent = |held: &&Held| held.structure.tally.times(Bound::Rows) > 0;
         let unsent = self.structures.values().filter(unsent).map(|held| held.structure.spec().name.clone());
         found.unheld.extend(unsent.map(|structure| Unheld::Unsent { structure }));
+        let crowded = self.crowded.structures().into_iter();
+        let crowded = crowded.filter_map(|id| Some(self.structures.get(&id)?.structure.spec().name.clone()));
+        let caches = self.caches.iter().filter(|(_, held)| held.is_crowded());
+        let crowded = crowded.chain(caches.map(|(_, held)| held.cache.spec().name.clone()));
+        found.unheld.extend(crowded.map(|structure| Unheld::NoRoom { structure }));
         found.more_unheld = self.output.unheld.more;
     }
 

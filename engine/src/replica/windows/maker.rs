@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use tallymesh_schemas::{Actor, SeriesSpec, Window};
 
+use crate::budget::{Budget, NodeBudget};
 use crate::counter::series::Ring;
 use crate::counter::structure::Structure;
+use crate::keyspace::quota::Quota;
 use crate::random::Random;
 use crate::replica::held::{Held, Structures};
 use crate::wake::Wake;
@@ -17,12 +19,15 @@ pub(crate) struct Maker<'a> {
     pub(crate) structures: &'a mut Structures,
     pub(crate) actor: &'a Actor,
     pub(crate) random: &'a mut Random,
+    pub(crate) budget: &'a Arc<NodeBudget>,
     pub(crate) leaving: bool,
 }
 
 /// The ring to make.
 pub(crate) struct NewRing<'a> {
     pub(crate) spec: &'a SeriesSpec,
+    /// What all windows may hold together.
+    pub(crate) budget: &'a Arc<Budget>,
     pub(crate) wake: &'a Wake,
     /// The windows that exist. The ring takes those that it needs.
     pub(crate) known: &'a [Arc<Structure>],
@@ -43,7 +48,9 @@ impl Maker<'_> {
         if let Some(known) = new.known.iter().find(|known| known.spec().name == spec.name) {
             return Arc::clone(known);
         }
-        let made = Arc::new(Structure::new(spec, self.actor.clone(), self.random.next(), Arc::clone(new.wake)));
+        let quota = Quota::new(Arc::clone(new.budget), Arc::clone(self.budget));
+        let (seed, wake) = (self.random.next(), Arc::clone(new.wake));
+        let made = Arc::new(Structure::new(spec, self.actor.clone(), seed, wake, quota));
         if self.leaving {
             made.close();
         }

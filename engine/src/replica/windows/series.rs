@@ -79,7 +79,8 @@ impl HeldSeries {
     /// The ring around `current`. It takes the windows of the old ring, and those that were put aside.
     fn next_ring(&self, ring: &Ring, current: Window, maker: &mut Maker<'_>) -> Ring {
         let known: Vec<_> = ring.windows.iter().chain(self.aside.iter().map(|aside| &aside.window)).cloned().collect();
-        maker.ring(current, &NewRing { spec: self.series.spec(), wake: &self.wake, known: &known, spent: &self.spent })
+        let (spec, budget) = (self.series.spec(), self.series.budget());
+        maker.ring(current, &NewRing { spec, budget, wake: &self.wake, known: &known, spent: &self.spent })
     }
 
     /// Drops the windows outside the ring whose time is over.

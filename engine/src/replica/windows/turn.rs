@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tallymesh_schemas::{SeriesName, SeriesSpec, bounds};
 
+use crate::budget::Budget;
 use crate::counter::series::Series;
 use crate::counter::structure::Structure;
 use crate::replica::Replica;
@@ -28,15 +29,17 @@ impl Replica {
             return Err(StructureError::TooManyWindows);
         }
         let current = spec.window_at(self.windows.clock.unix_ms());
-        let new = NewRing { spec: &spec, wake: &wake, known: &[], spent: &VecDeque::new() };
+        let budget = Arc::new(Budget::new(spec.max_keys));
+        let new = NewRing { spec: &spec, budget: &budget, wake: &wake, known: &[], spent: &VecDeque::new() };
         let ring = Maker {
             structures: &mut self.structures,
             actor: &self.runs.actor,
             random: &mut self.random,
+            budget: &self.budget,
             leaving: self.leaving,
         }
         .ring(current, &new);
-        let series = Arc::new(Series::new(spec, ring));
+        let series = Arc::new(Series::new(spec, budget, ring));
         self.windows.add(Arc::clone(&series), wake);
         self.timers.set(Timer::Window, self.windows.next_at());
         Ok(series)
@@ -70,6 +73,7 @@ impl Replica {
             structures: &mut self.structures,
             actor: &self.runs.actor,
             random: &mut self.random,
+            budget: &self.budget,
             leaving: self.leaving,
         };
         let turned = self.windows.turn(now.mono, &mut maker);
@@ -92,6 +96,7 @@ impl Replica {
         self.peers.forget_structures(|id| structures.contains_key(id));
         self.relay.forget(|(id, _)| !structures.contains_key(id));
         self.output.unheld.forget(|(id, _)| !structures.contains_key(id));
+        self.crowded.forget(|(id, _)| !structures.contains_key(id));
     }
 
     fn drop_structure(&mut self, structure: &Arc<Structure>) {
