@@ -1,10 +1,11 @@
 //! Counters: the rows of all actors of a structure, joined, and the aggregates that reads use.
 
-mod actors;
+pub(crate) mod actors;
 pub(crate) mod admission;
 mod ages;
 mod audit;
 pub(crate) mod below;
+pub(crate) mod changed;
 mod clear;
 mod commit;
 mod freshness;

@@ -119,7 +119,7 @@ impl Joining<'_, '_> {
             self.keep_newer(actor_rows, &mut new);
         }
         // Flags of the earlier rows carry over: kept rows count already, received rows do not count yet.
-        (new.counts, new.confirmed, new.inherited) = (actor_rows.counts, actor_rows.confirmed, actor_rows.inherited);
+        new.take_over(actor_rows);
         let old = std::mem::replace(actor_rows, new.of_edition(self.editions.next()));
         // Unchanged rows are no change, so watchers receive nothing for them.
         let row_of = |actor_rows: &ActorRows, id, cells: &Cells| actor_rows.find(id, cells).map(|(_, state)| state.row);

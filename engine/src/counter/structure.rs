@@ -12,13 +12,15 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::counter::below::Debts;
+use crate::counter::changed::{Changed, Changes};
+use crate::counter::freshness::Freshness;
 use crate::counter::ledger::Ledger;
 use crate::counter::watch::{Growth, Watch, Watchers};
 use crate::keyspace::cell::{Added, Cell, Flag};
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::keyspace::totals::Totals;
-use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::primitive::{AtomicBool, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::shape::Shape;
 use crate::time::Time;
 use crate::wake::Wake;
@@ -37,8 +39,9 @@ pub struct Structure {
     pub(crate) pending: AtomicUsize,
     wake: Wake,
     pub(crate) head: AtomicU64,
-    counted: AtomicU32,
-    stalest: AtomicU64,
+    pub(crate) freshness: Freshness,
+    /// What has changed, for digests.
+    pub(crate) changes: Changes,
     /// Whether any key was reset.
     cleared: AtomicBool,
     /// The bounds that this structure has reached.
@@ -72,11 +75,12 @@ pub struct Entry {
 }
 
 impl Structure {
-    pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake) -> Self {
+    /// A structure that lists itself in `changed` when it has changed.
+    pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake, changed: &Arc<Changed>) -> Self {
         let shape = Shape::of(spec.class);
         let keys = Keys::new(shape, seed);
         let ledger = Ledger::new(shape, actor, Arc::clone(keys.cells()));
-        Self {
+        let structure = Self {
             debts: Arc::clone(ledger.debts()),
             ledger: RwLock::new(ledger),
             keys,
@@ -84,14 +88,16 @@ impl Structure {
             pending: AtomicUsize::new(0),
             wake,
             head: AtomicU64::new(0),
-            counted: AtomicU32::new(1),
-            stalest: AtomicU64::new(Time::NEVER.0),
+            freshness: Freshness::new(),
+            changes: Changes::new(changed),
             cleared: AtomicBool::new(false),
             tally: bound::Tally::default(),
             refused: AtomicU64::new(0),
             shape,
             spec,
-        }
+        };
+        structure.publish(&mut structure.ledger.write());
+        structure
     }
 
     /// The configuration of the structure.
@@ -201,14 +207,14 @@ impl Structure {
         self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
         self.watchers.with_sink(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.tally.reached_times(Bound::Rows, ledger.take_rows_without_room());
-        self.note_head(ledger);
+        self.publish(ledger);
         self.cleared.store(ledger.has_resets(), Ordering::Relaxed);
     }
 
     /// Writes the local count of a counter's key into its row, whether or not the key is listed as changed.
     pub(crate) fn commit_cell(&self, ledger: &mut Ledger, counter: &Counter) {
         self.watchers.with_sink(|changed| ledger.commit(&mut vec![counter.id], &self.keys, changed));
-        self.note_head(ledger);
+        self.publish(ledger);
     }
 
     /// Returns the count of a key. O(1).
@@ -283,8 +289,8 @@ impl Structure {
     }
 
     fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {
-        let stalest = Time(self.stalest.load(Ordering::Relaxed));
-        Count { total, local, actors: self.counted.load(Ordering::Relaxed), stalest: now.since(stalest) }
+        let (actors, stalest) = self.freshness(now);
+        Count { total, local, actors, stalest }
     }
 
     /// Returns one node's count for a key: for gauges from its latest run, for events from all of its runs; `None` when this
@@ -359,22 +365,9 @@ impl Structure {
         self.keys.bytes() + self.ledger.read().bytes()
     }
 
-    /// Recomputes the number of counting actors and their freshness for later reads.
-    pub(crate) fn refresh(&self) {
-        let ledger = self.ledger.read();
-        let (mut counted, mut stalest) = (0, Time::NEVER);
-        let mut parts = ledger.actors().iter().peekable();
-        while let Some((actor, actor_rows)) = parts.next() {
-            // An earlier run has ended and adds nothing more, so its rows cannot be stale. The next run of its node follows
-            // it here.
-            let earlier = parts.peek().is_some_and(|(next, _)| next.node == actor.node);
-            counted += u32::from(actor_rows.counts);
-            if actor_rows.counts && !earlier && actor != ledger.actor() {
-                stalest = stalest.min(actor_rows.confirmed);
-            }
-        }
-        self.counted.store(counted, Ordering::Relaxed);
-        self.stalest.store(stalest.0, Ordering::Relaxed);
+    /// Which actors count, or their rows, have changed: what reads show follows.
+    pub(crate) fn refresh(&self, ledger: &Ledger) {
+        self.freshness.expire();
         self.cleared.store(ledger.has_resets(), Ordering::Relaxed);
     }
 }

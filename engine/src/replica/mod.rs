@@ -8,6 +8,7 @@
 //! `wake` that it was made with, and the driver calls [`Replica::handle_changes`].
 
 pub(crate) mod caches;
+mod changed;
 mod config;
 mod events;
 mod held;
@@ -39,6 +40,7 @@ use crate::counter::gauge_cache::GaugeCache;
 use crate::counter::structure::Structure;
 use crate::random::Random;
 use crate::replica::caches::held::{Caches, Exchanged};
+use crate::replica::changed::ChangeOrder;
 pub use crate::replica::config::Config;
 use crate::replica::held::{Held, Structures};
 use crate::replica::output::Output;
@@ -69,6 +71,8 @@ use crate::wake::Wake;
 pub struct Replica {
     config: Config,
     structures: Structures,
+    /// Which structures have changed.
+    changes: ChangeOrder,
     caches: Caches,
     gauge_caches: Vec<Arc<GaugeCache>>,
     windows: Windows,
@@ -149,6 +153,7 @@ impl Replica {
         Self {
             config,
             structures: BTreeMap::new(),
+            changes: ChangeOrder::default(),
             caches: Caches::default(),
             gauge_caches: Vec::new(),
             windows: Windows::default(),
@@ -173,7 +178,8 @@ impl Replica {
             return Err(StructureError::Cache(spec.name));
         }
         let id = self.check_name(&spec.name)?;
-        let structure = Arc::new(Structure::new(spec, self.runs.actor.clone(), self.random.next(), wake));
+        let (actor, seed) = (self.runs.actor.clone(), self.random.next());
+        let structure = Arc::new(Structure::new(spec, actor, seed, wake, self.changes.list()));
         self.structures.insert(id, Held::new(Arc::clone(&structure)));
         // The structures determine when nodes stop counting.
         self.timers.set(Timer::Death, Time(0));

@@ -57,6 +57,7 @@ impl Replica {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
         self.report_faults();
+        self.sweep_unfilled();
         self.follow_clocks(now);
         self.restore_waiting(now);
         self.keep_caches(now);

@@ -109,6 +109,11 @@ impl Caches {
         self.held.iter()
     }
 
+    /// The caches from an id on.
+    pub(crate) fn from(&self, id: StructureId) -> impl Iterator<Item = (&StructureId, &HeldCache)> {
+        self.held.range(id..)
+    }
+
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&StructureId, &mut HeldCache)> {
         self.held.iter_mut()
     }

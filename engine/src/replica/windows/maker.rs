@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tallymesh_schemas::{Actor, SeriesSpec, Window};
 
+use crate::counter::changed::Changed;
 use crate::counter::series::Ring;
 use crate::counter::structure::Structure;
 use crate::random::Random;
@@ -17,6 +18,8 @@ pub(crate) struct Maker<'a> {
     pub(crate) structures: &'a mut Structures,
     pub(crate) actor: &'a Actor,
     pub(crate) random: &'a mut Random,
+    /// Where the windows list themselves when they have changed.
+    pub(crate) changed: &'a Arc<Changed>,
     pub(crate) leaving: bool,
 }
 
@@ -43,7 +46,8 @@ impl Maker<'_> {
         if let Some(known) = new.known.iter().find(|known| known.spec().name == spec.name) {
             return Arc::clone(known);
         }
-        let made = Arc::new(Structure::new(spec, self.actor.clone(), self.random.next(), Arc::clone(new.wake)));
+        let (actor, seed) = (self.actor.clone(), self.random.next());
+        let made = Arc::new(Structure::new(spec, actor, seed, Arc::clone(new.wake), self.changed));
         if self.leaving {
             made.close();
         }

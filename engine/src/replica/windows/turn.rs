@@ -33,6 +33,7 @@ impl Replica {
             structures: &mut self.structures,
             actor: &self.runs.actor,
             random: &mut self.random,
+            changed: self.changes.list(),
             leaving: self.leaving,
         }
         .ring(current, &new);
@@ -70,6 +71,7 @@ impl Replica {
             structures: &mut self.structures,
             actor: &self.runs.actor,
             random: &mut self.random,
+            changed: self.changes.list(),
             leaving: self.leaving,
         };
         let turned = self.windows.turn(now.mono, &mut maker);
@@ -98,6 +100,7 @@ impl Replica {
         let id = structure.id();
         if self.structures.get(&id).is_some_and(|held| Arc::ptr_eq(&held.structure, structure)) {
             self.structures.remove(&id);
+            self.changes.forget(id);
         }
     }
 }
