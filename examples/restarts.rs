@@ -326,7 +326,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     };
     println!("each of three nodes restarts; then, after the last node has stopped, each of two");
-    println!("empty: copies of ended runs that count nothing; ended: copies of ended runs in the gauge cache, with rows");
+    println!(
+        "empty: copies of ended runs that count nothing; ended: copies of ended runs in the gauge cache, with rows"
+    );
     head();
     let mut last = None;
     restart(&mut cluster, restarts, |line, found| {

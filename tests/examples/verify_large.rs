@@ -201,7 +201,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tallymesh_engine::replica::Outcome;
+    use tallymesh_engine::replica::{Fault, Outcome};
 
     #[test]
     fn a_verification_compares_every_copy_once() {
@@ -210,5 +210,49 @@ mod tests {
         assert_eq!(found.outcome(), Outcome::Converged, "{:?}", found.findings);
         // Eleven peers have ten ended runs each.
         assert_eq!((found.actors, found.copies), (12 + 110, 12 * (30 * 12 + 110)));
+    }
+
+    /// A peer's link is replaced in the middle of a pass. What the pass compared over the old link is no evidence about the new
+    /// one.
+    #[test]
+    fn a_member_whose_link_is_replaced_is_compared_again() {
+        let mut asked = Asked::new(12, 30, 100).unwrap();
+        let mut verifier = asked.call(|replica, now| Verifier::new(replica, now, Duration::from_secs(10)));
+        let answer = |asked: &mut Asked, nonce: u64, peer: &Actor, wrong: bool| {
+            for message in asked.answers(peer, nonce).unwrap() {
+                let Ok(Message::Digest(mut digest)) = Message::decode(&message) else { panic!("answers are digests") };
+                if wrong && let Some(part) = digest.structures.first_mut() {
+                    part.entries[0].fingerprint ^= 1;
+                }
+                let mut bytes = Vec::new();
+                Message::Digest(digest).encode(&mut bytes).unwrap();
+                asked.call(|replica, now| replica.handle_message(now, &peer.node, &bytes)).unwrap();
+            }
+        };
+        let nonce = asked.transmit().unwrap();
+        for peer in asked.peers.clone() {
+            answer(&mut asked, nonce, &peer, false);
+        }
+        let poll = |asked: &mut Asked, verifier: &mut Verifier| {
+            asked.now.mono = asked.now.mono.max(verifier.poll_timeout());
+            asked.call(|replica, now| verifier.poll(replica, now, |_| true, Backlog::Empty))
+        };
+        assert_eq!(poll(&mut asked, &mut verifier), None, "there are more copies than one call compares");
+        let replaced = asked.peers[3].clone();
+        asked.call(|replica, now| replica.handle_link_up(now, &replaced.node));
+        answer(&mut asked, nonce, &replaced, true);
+        let found = loop {
+            let found = poll(&mut asked, &mut verifier);
+            if let Some(nonce) = asked.transmit() {
+                for peer in asked.peers.clone() {
+                    answer(&mut asked, nonce, &peer, peer == replaced);
+                }
+            }
+            if let Some(found) = found {
+                break found;
+            }
+        };
+        let wrong: Vec<_> = found.findings.iter().map(|finding| (&finding.member, finding.fault)).collect();
+        assert!(wrong.contains(&(&replaced.node, Fault::Differs)), "{wrong:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! The times of the last changes of the entries of a gauge cache, as far as this node knows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tallymesh_schemas::{Actor, UnixMs, Version};
@@ -27,6 +28,9 @@ impl Moment {
     }
 }
 
+/// How many actors one call of [`Ages::forget_gone`] looks at.
+const LOOKED_AT: usize = 64;
+
 /// The last changes of the entries.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
@@ -36,6 +40,10 @@ pub(super) struct Ages {
     /// last known change before these rows arrived.
     doubtful: BTreeMap<Vec<u8>, Option<Moment>>,
     actors: BTreeMap<Actor, Marked>,
+    /// The actors with rows that no mark covers yet.
+    unmarked: BTreeSet<Actor>,
+    /// The actor at which the last call of [`Ages::forget_gone`] ended.
+    looked_at: Option<Actor>,
 }
 
 /// How far an actor's rows are marked.
@@ -61,7 +69,6 @@ impl Ages {
 
     /// The entries behind a key, or all entries, in order.
     pub(super) fn behind(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&Vec<u8>, Moment)> {
-        use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         self.by_key.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, at)| (key, *at))
     }
@@ -109,6 +116,9 @@ impl Ages {
         if let Some(seen) = self.actors.get_mut(&row.actor).filter(|seen| seen.last < row.version) {
             seen.last = row.version;
             seen.open.get_or_insert(now);
+            if seen.covered < seen.last {
+                self.unmarked.insert(row.actor.clone());
+            }
         }
     }
 
@@ -147,23 +157,37 @@ impl Ages {
         (interval, patience): (Duration, impl Fn(&Actor) -> Duration),
         covered: impl Fn(&Actor, Version) -> bool,
     ) -> Vec<(Actor, Version)> {
-        let mut due = Vec::new();
-        for (actor, seen) in self.actors.iter_mut().filter(|(_, seen)| seen.covered < seen.last) {
+        let (mut due, actors) = (Vec::new(), &mut self.actors);
+        self.unmarked.retain(|actor| {
+            let Some(seen) = actors.get_mut(actor) else { return false };
             if covered(actor, seen.last) {
                 (seen.covered, seen.open) = (seen.last, None);
-                continue;
+                return false;
             }
             let waited = seen.open.is_some_and(|open| now.since(open) >= patience(actor));
-            if waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval) {
+            let is_due = waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval);
+            if is_due {
                 (seen.covered, seen.open, seen.marked) = (seen.last, None, Some(now));
                 due.push((actor.clone(), seen.last));
             }
-        }
+            !is_due
+        });
         due
     }
 
-    /// Removes the actors that no longer have rows.
-    pub(super) fn retain(&mut self, is_there: impl Fn(&Actor) -> bool) {
-        self.actors.retain(|actor, _| is_there(actor));
+    /// Removes actors that no longer have rows. A call looks at those of which rows are not marked, and at a bounded number of
+    /// others.
+    pub(super) fn forget_gone(&mut self, is_there: impl Fn(&Actor) -> bool) {
+        let behind = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<_> =
+            self.actors.range((behind, Bound::Unbounded)).take(LOOKED_AT).map(|(actor, _)| actor.clone()).collect();
+        if some.len() == LOOKED_AT {
+            self.looked_at = some.last().cloned();
+        }
+        let gone: Vec<_> = some.iter().chain(&self.unmarked).filter(|actor| !is_there(actor)).cloned().collect();
+        for actor in gone {
+            self.actors.remove(&actor);
+            self.unmarked.remove(&actor);
+        }
     }
 }

@@ -57,6 +57,15 @@ impl Structure {
         }
     }
 
+    /// Checks that everything that has changed is published.
+    pub(crate) fn audit_changes(&self, ledger: &Ledger) -> Result<(), String> {
+        let published = self.changes.last.load(Ordering::SeqCst);
+        if published == ledger.last_mark() && ledger.has_noted_own() {
+            return Ok(());
+        }
+        Err(format!("changes are published up to {published} of {}", ledger.last_mark()))
+    }
+
     /// The replica has taken the structure off the list. It lists itself again at its next change.
     pub(crate) fn unlist(&self) {
         self.changes.is_listed.store(false, Ordering::SeqCst);

@@ -53,7 +53,8 @@ impl Structure {
     /// copy is complete up to `head`. A copy that arrives in pieces can have a higher applied version and still lack rows from
     /// before the head that have changed since. Such a copy is not current.
     pub(crate) fn note_statement(&self, owner: &Actor, statement: &Statement) {
-        let known = |rows: &ActorRows| rows.stated.as_ref().is_some_and(|known| known.is(&statement.heartbeat, statement.head));
+        let known =
+            |rows: &ActorRows| rows.stated.as_ref().is_some_and(|known| known.is(&statement.heartbeat, statement.head));
         if self.ledger.read().actors().get(owner).is_none_or(known) {
             return;
         }

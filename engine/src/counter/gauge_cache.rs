@@ -5,14 +5,14 @@
 //! [Marks](crate::counter::marks) state the age of rows that arrive late.
 #![allow(clippy::cast_possible_truncation, reason = "the remainder is below the number of nodes")]
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tallymesh_schemas::key::KeyError;
-use tallymesh_schemas::{Actor, GaugeCacheSpec, UnixMs, Version};
+use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, UnixMs, Version};
 
 use crate::counter::ages::{Ages, Moment};
 use crate::counter::marks::RowLeft;
@@ -173,7 +173,8 @@ impl GaugeCache {
             ages.settle(key, &rows, cluster_ms, now);
         }
         let expired = ages.oldest().take_while(|(changed, _)| self.expired(*changed, now));
-        let due = expired.filter(|(changed, key)| changed.age(now) >= self.spec.ttl + self.turn(key));
+        let place = self.structure.place();
+        let due = expired.filter(|(changed, key)| changed.age(now) >= self.spec.ttl + turn(place, key));
         let due: Vec<_> = due.map(|(_, key)| key.clone()).collect();
         for key in due {
             // The key of an existing entry is always valid.
@@ -181,29 +182,28 @@ impl GaugeCache {
         }
         self.observe(&mut ages, now);
         if let Some(cluster_ms) = cluster_ms.filter(|_| !self.spec.ttl.is_zero()) {
-            self.mark(&mut ages, now, cluster_ms);
+            self.mark(&mut ages, now, place.0, cluster_ms);
         }
     }
 
     /// Marks this node's own rows if they have changed, and the rows of actors that no longer write marks.
-    fn mark(&self, ages: &mut Ages, now: Time, cluster_ms: UnixMs) {
+    fn mark(&self, ages: &mut Ages, now: Time, place: usize, cluster_ms: UnixMs) {
         let interval = (self.spec.ttl / MARKS_PER_TTL).max(LEAST_INTERVAL);
-        let (ours, place) = (self.structure.actor(), self.structure.place().0);
+        let ours = self.structure.actor();
         let others = interval * 2 + TURN * u32::try_from(place).unwrap_or(u32::MAX);
         let patience = |actor: &Actor| if *actor == ours { Duration::ZERO } else { others };
-        ages.retain(|actor| self.structure.progress(actor).is_some());
+        ages.forget_gone(|actor| self.structure.holds(actor));
         let covered = |actor: &Actor, version| self.structure.marked(actor, version).is_some();
         for (actor, upto) in ages.unmarked(now, (interval, patience), covered) {
             self.structure.mark(&actor, upto, cluster_ms);
         }
     }
+}
 
-    /// How long after the first node this node clears a key.
-    fn turn(&self, key: &[u8]) -> Duration {
-        let (place, nodes) = self.structure.place();
-        let first = (key_hash(key) % nodes as u64) as usize;
-        TURN * u32::try_from((place + nodes - first) % nodes).unwrap_or(u32::MAX)
-    }
+/// How long after the first node this node clears a key. `place` is that of [`Structure::place`].
+fn turn((place, nodes): (usize, usize), key: &[u8]) -> Duration {
+    let first = (key_hash(key) % nodes as u64) as usize;
+    TURN * u32::try_from((place + nodes - first) % nodes).unwrap_or(u32::MAX)
 }
 
 impl fmt::Debug for GaugeCache {
@@ -234,11 +234,20 @@ impl Structure {
         self.commit_locked(&mut ledger);
     }
 
-    /// This node's position among the nodes of which there are rows, in order of name, and the number of these nodes.
+    /// This node's position among the nodes of which there are rows, in order of name, and the number of these nodes. O(nodes),
+    /// however many runs each of them has had.
     fn place(&self) -> (usize, usize) {
         let ledger = self.ledger.read();
-        let nodes: BTreeSet<_> = ledger.actors().iter().map(|(actor, _)| &actor.node).collect();
-        let place = nodes.iter().position(|node| **node == ledger.actor().node);
-        (place.unwrap_or(0), nodes.len().max(1))
+        let (mut place, mut nodes) = (0, 0);
+        let mut next = ledger.actors().iter().next();
+        while let Some((Actor { node, .. }, _)) = next {
+            if *node == ledger.actor().node {
+                place = nodes;
+            }
+            nodes += 1;
+            let last = Actor::new(node.clone(), Incarnation(u64::MAX));
+            next = ledger.actors().range((Bound::Excluded(last), Bound::Unbounded)).next();
+        }
+        (place, nodes.max(1))
     }
 }

@@ -108,6 +108,12 @@ impl Ledger {
         self.journal.last()
     }
 
+    /// Whether this node's own head is noted.
+    pub(crate) fn has_noted_own(&self) -> bool {
+        let head = |own: &ActorRows| Head { version: own.applied, fingerprint: own.fingerprint() };
+        self.own_rows().is_none_or(|own| head(own) == self.noted)
+    }
+
     /// The mark of the last change.
     pub(crate) fn last_mark(&self) -> Mark {
         self.journal.last()

@@ -357,6 +357,7 @@ impl Structure {
     pub fn audit(&self) -> Result<(), String> {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
+        self.audit_changes(&ledger)?;
         ledger.audit()
     }
 

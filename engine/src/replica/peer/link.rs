@@ -336,7 +336,11 @@ impl Link {
 
     /// The number of entries in all maps.
     pub(crate) fn entries(&self) -> usize {
-        let digests = self.structures.len() + self.digest_marks.len() + self.peer_progress.len() + self.behind.len() + self.compared.len();
+        let digests = self.structures.len()
+            + self.digest_marks.len()
+            + self.peer_progress.len()
+            + self.behind.len()
+            + self.compared.len();
         let fed = self.feeds.len() + self.due.len() + self.wants.len() + self.asked.len();
         fed + self.prunes.len() + self.pruned.len() + digests + self.ahead.len()
     }

@@ -151,5 +151,4 @@ impl Peers {
     pub(crate) fn all_answered(&self, nonce: u64) -> bool {
         self.links.values().all(|link| link.answered >= nonce)
     }
-
 }

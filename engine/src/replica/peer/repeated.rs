@@ -13,12 +13,7 @@ use crate::time::{Now, Time};
 impl Replica {
     /// The entries of a peer about a structure from which something may follow. An entry that repeats the peer's last statement
     /// about a copy that is as current as the statement changes nothing.
-    pub(crate) fn news<'d>(
-        &self,
-        now: Now,
-        peer: &NodeName,
-        part: &'d StructureDigest<'_>,
-    ) -> Vec<&'d DigestEntry> {
+    pub(crate) fn news<'d>(&self, now: Now, peer: &NodeName, part: &'d StructureDigest<'_>) -> Vec<&'d DigestEntry> {
         let all = || part.entries.iter().collect();
         let (Some(held), Some(link)) = (self.structures.get(&part.structure), self.peers.links.get(peer)) else {
             return all();

@@ -12,12 +12,7 @@ use crate::replica::verify::found::{Fault, Finding, Verification};
 
 impl Replica {
     /// Compares this node's copy of a cache, and what the members have said of theirs.
-    pub(super) fn compare_cache(
-        &self,
-        held: &HeldCache,
-        said: &[(&NodeName, &Receiver)],
-        found: &mut Verification,
-    ) {
+    pub(super) fn compare_cache(&self, held: &HeldCache, said: &[(&NodeName, &Receiver)], found: &mut Verification) {
         self.compare_contexts(held, said, found);
         compare_sums(held, said, found);
     }

@@ -5,10 +5,8 @@ pub(crate) mod found;
 pub(crate) mod rounds;
 mod walk;
 
-use std::collections::BTreeSet;
-
-use tallymesh_schemas::NodeName;
 use tallymesh_schemas::bound::Bound;
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId};
 
 use crate::replica::Replica;
 use crate::replica::held::Held;
@@ -57,9 +55,6 @@ impl Replica {
 
     /// The members that have answered, and those that have not, with the reason.
     fn members_of(&self, nonce: u64) -> Verification {
-        let said = self.peers.links.values().flat_map(|link| link.peer_progress.keys());
-        let heard_of: BTreeSet<&NodeName> =
-            said.filter(|(_, actor)| self.runs.is_current(actor)).map(|(_, actor)| &actor.node).collect();
         let mut found = Verification { members: vec![self.runs.actor.node.clone()], ..Verification::default() };
         for (peer, link) in &self.peers.links {
             let list = match (link.answered >= nonce, link.spoke) {
@@ -76,7 +71,7 @@ impl Replica {
                 // Such a name is not a member.
                 _ if node.is_only_heard_of() => continue,
                 Life::Dead => &mut found.dead,
-                Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
+                Life::Alive | Life::Suspect if self.is_heard_of(name, node.incarnation) => &mut found.beyond,
                 Life::Alive | Life::Suspect => &mut found.unlinked,
             };
             list.push(name.clone());
@@ -90,6 +85,17 @@ impl Replica {
         found.mismatched = mismatched.filter_map(|(peer, id)| Some((peer.clone(), spec(id)?.name.clone()))).collect();
         self.note_unheld(&mut found);
         found
+    }
+
+    /// Whether a linked peer reports rows of a run.
+    fn is_heard_of(&self, node: &NodeName, run: Incarnation) -> bool {
+        let mut part = (StructureId(0), Actor::new(node.clone(), run));
+        self.peers.links.values().any(|link| {
+            link.structures.iter().any(|id| {
+                part.0 = *id;
+                link.peer_progress.contains_key(&part)
+            })
+        })
     }
 
     fn note_unheld(&self, found: &mut Verification) {

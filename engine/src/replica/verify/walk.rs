@@ -130,7 +130,9 @@ impl Walk {
         }
         match own.into_iter().next_back() {
             Some((last, _)) => Place::Rows(*id, Some(last)),
-            None => id.0.checked_add(1).map_or(Place::Caches(StructureId(0)), |next| Place::Rows(StructureId(next), None)),
+            None => {
+                id.0.checked_add(1).map_or(Place::Caches(StructureId(0)), |next| Place::Rows(StructureId(next), None))
+            }
         }
     }
 
@@ -169,14 +171,7 @@ impl Walk {
         own
     }
 
-    fn compare(
-        &mut self,
-        replica: &Replica,
-        held: &Held,
-        actor: &Actor,
-        holders: &[Holder],
-        members: &[Member<'_>],
-    ) {
+    fn compare(&mut self, replica: &Replica, held: &Held, actor: &Actor, holders: &[Holder], members: &[Member<'_>]) {
         self.actors.insert(actor.clone());
         let name = |at: &usize| members.get(*at).map(|member| member.name);
         // A run that has ended has no owner to ask.
@@ -238,8 +233,7 @@ impl Walk {
     fn cache(&mut self, replica: &Replica, from: StructureId) -> Place {
         let next = replica.caches.from(from).find(|(id, held)| held.shared && self.is_subject(id));
         let Some((id, held)) = next else { return Place::End };
-        let said: Vec<_> =
-            self.members(replica).filter_map(|(peer, _)| Some((peer, held.receiver(peer)?))).collect();
+        let said: Vec<_> = self.members(replica).filter_map(|(peer, _)| Some((peer, held.receiver(peer)?))).collect();
         replica.compare_cache(held, &said, &mut self.found);
         id.0.checked_add(1).map_or(Place::End, |next| Place::Caches(StructureId(next)))
     }
