@@ -1,49 +1,15 @@
-//! What has changed for digests: in a structure, and which structures of a replica.
+//! What has changed in a structure, for digests.
 
-use std::sync::Arc;
-
+use tallymesh_schemas::Actor;
 use tallymesh_schemas::message::DigestEntry;
-use tallymesh_schemas::{Actor, StructureId};
 
 use crate::counter::journal::Mark;
 use crate::counter::ledger::Ledger;
+use crate::counter::published::Changes;
 use crate::counter::structure::Structure;
 use crate::counter::sync::digest_entry;
-use crate::primitive::{AtomicBool, AtomicU64, Mutex, Ordering};
+use crate::primitive::Ordering;
 use crate::time::Time;
-
-/// The structures of a replica that have changed since the replica last took the list. A structure lists itself once.
-#[derive(Debug, Default)]
-pub(crate) struct Changed(Mutex<Vec<StructureId>>);
-
-impl Changed {
-    fn list(&self, id: StructureId) {
-        self.0.lock().push(id);
-    }
-
-    pub(crate) fn take(&self) -> Vec<StructureId> {
-        std::mem::take(&mut *self.0.lock())
-    }
-}
-
-/// The changes of one structure.
-#[derive(Debug)]
-pub(crate) struct Changes {
-    list: Arc<Changed>,
-    /// The structure is on the list.
-    is_listed: AtomicBool,
-    /// The mark of the last change.
-    last: AtomicU64,
-    /// The highest mark that a reader has reached.
-    read: AtomicU64,
-}
-
-impl Changes {
-    pub(crate) fn new(list: &Arc<Changed>) -> Self {
-        let (is_listed, last, read) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Self { list: Arc::clone(list), is_listed, last, read }
-    }
-}
 
 impl Structure {
     /// Publishes what readers need not take the ledger lock for: this node's head, and that there is something new. Every method

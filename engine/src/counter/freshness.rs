@@ -4,35 +4,15 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Actor, Version};
 
+use crate::counter::published::Freshness;
 use crate::counter::structure::Structure;
-use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::primitive::Ordering;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::heartbeat::Statement;
 use crate::time::Time;
 
 /// For this time, reads show the same stalest actor. Computing it looks at all actors, and reads do not.
 const SHOWN: Duration = Duration::from_millis(100);
-
-/// How many actors count in a structure, and when the stalest of them was last confirmed as current.
-#[derive(Debug)]
-pub(crate) struct Freshness {
-    counted: AtomicU32,
-    stalest: AtomicU64,
-    /// When a read computes it again.
-    again: AtomicU64,
-}
-
-impl Freshness {
-    /// That of a structure with this node's actor only.
-    pub(crate) fn new() -> Self {
-        Self { counted: AtomicU32::new(1), stalest: AtomicU64::new(Time::NEVER.0), again: AtomicU64::new(0) }
-    }
-
-    /// The next read computes it again.
-    pub(crate) fn expire(&self) {
-        self.again.store(0, Ordering::Relaxed);
-    }
-}
 
 impl Structure {
     /// The number of actors that count, and how long ago the stalest of them was last confirmed as current. If it is time to

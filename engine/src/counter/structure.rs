@@ -12,9 +12,8 @@ use tallymesh_schemas::key::{self, KeyError};
 use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::counter::below::Debts;
-use crate::counter::changed::{Changed, Changes};
-use crate::counter::freshness::Freshness;
 use crate::counter::ledger::Ledger;
+use crate::counter::published::{Changed, Changes, Freshness};
 use crate::counter::watch::{Growth, Watch, Watchers};
 use crate::keyspace::cell::{Added, Cell, Flag};
 use crate::keyspace::id::{CellId, KeyOf};

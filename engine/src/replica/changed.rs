@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tallymesh_schemas::StructureId;
 
-use crate::counter::changed::Changed;
 use crate::counter::journal::{Journal, Mark};
+use crate::counter::published::Changed;
 use crate::replica::held::Structures;
 
 /// The structures in the order of their last change.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tallymesh_schemas::{Actor, SeriesSpec, Window};
 
-use crate::counter::changed::Changed;
+use crate::counter::published::Changed;
 use crate::counter::series::Ring;
 use crate::counter::structure::Structure;
 use crate::random::Random;
