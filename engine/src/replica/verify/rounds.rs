@@ -100,7 +100,7 @@ impl Verifier {
             self.deadline = now.mono.after(GRACE);
             return None;
         }
-        if self.walk.is_none() && !self.is_due(replica, now, ended) {
+        if self.walk.is_none() && !self.is_due(replica, now) {
             return None;
         }
         let mut walk = self.walk.take().unwrap_or_else(|| self.begin_pass(replica));
@@ -126,7 +126,8 @@ impl Verifier {
     }
 
     /// Whether to begin the comparison of this round. Begins the next round if it is time.
-    fn is_due(&mut self, replica: &mut Replica, now: Now, ended: bool) -> bool {
+    fn is_due(&mut self, replica: &mut Replica, now: Now) -> bool {
+        let ended = now.mono >= self.deadline;
         let Some(again) = self.again.filter(|_| !ended) else {
             let ends = self.round_began.after(ROUND);
             return ended || now.mono >= ends || replica.all_answered(self.nonce);
