@@ -162,7 +162,13 @@ impl Verifier {
             (found.actors, found.copies) = self.compared;
         }
         self.judge(replica, answered, &mut found);
-        found
+        // The link of a member may have been replaced during the pass. The member has answered over the new link, and its copies
+        // are not compared yet.
+        let is_compared = |member: &NodeName| self.rounds.iter().any(|round| round.contains(member));
+        let (members, open): (Vec<_>, Vec<_>) = found.members.into_iter().partition(is_compared);
+        found.late.extend(open);
+        found.late.sort();
+        Verification { members, ..found }
     }
 
     /// Removes findings about copies that were compared in an earlier round, and adds copies that could not be compared in this
