@@ -72,6 +72,21 @@ impl Structure {
     }
 }
 
+/// The keys of a gauge cache.
+impl Structure {
+    /// At most `most` keys behind a key, in order.
+    pub(crate) fn keys_behind(&self, after: Option<&[u8]>, most: usize) -> Vec<Vec<u8>> {
+        let ledger = self.ledger.read();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        while keys.len() < most {
+            let from = keys.last().map(Vec::as_slice).or(after).map_or(Bound::Unbounded, Bound::Excluded);
+            let Some(id) = ledger.index().seek(from, ledger.cells()) else { break };
+            keys.push(ledger.cells().key_of(id).to_vec());
+        }
+        keys
+    }
+}
+
 /// The rows that divide throttles into shares.
 impl Structure {
     /// The rows of all actors for a key, whether they count or not.

@@ -15,6 +15,7 @@ pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod listing;
 pub(crate) mod marks;
+mod observed;
 mod owed;
 pub(crate) mod persist;
 mod resets;

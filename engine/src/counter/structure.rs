@@ -256,27 +256,6 @@ impl Structure {
         }
     }
 
-    /// Resets a key of events: the counts of all nodes for it, as far as this node knows them, no longer count, here and on
-    /// every node. Counts that happen concurrently and have not reached this node still count. O(actors).
-    ///
-    /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, or when the structure holds gauges: a gauge ends when
-    /// it is closed.
-    pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
-        key::check(self.kind(), key)?;
-        if !self.shape.counts_events() {
-            return Err(KeyError::Gauge);
-        }
-        let mut ledger = self.ledger.write();
-        self.commit_locked(&mut ledger);
-        for (actor, row) in ledger.rows_of_key(key, &self.keys) {
-            let note = key::cleared(&actor, key);
-            self.raise(&note, row.totals());
-        }
-        self.commit_locked(&mut ledger);
-        Ok(())
-    }
-
     /// Raises this node's totals of a key to at least the given totals.
     pub(crate) fn raise(&self, key: &[u8], totals: Totals) {
         self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(totals)));

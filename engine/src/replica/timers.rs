@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Death,
     /// Walks on with comparisons of caches.
     Caches,
+    /// Works on with the upkeep of gauge caches.
+    GaugeCaches,
 }
 
 /// The deadlines that are set, by timer. It does not hold the deadlines of unsent changes: other threads count, so these follow
