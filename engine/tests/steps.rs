@@ -1,12 +1,15 @@
 //! Bounded work: how much one call of a replica does, and how long the longest call takes.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tallymesh_engine::{Config, GaugeCache, Now, Replica, Time};
+use ipnet::IpNet;
+use tallymesh_engine::{Config, Entry, GaugeCache, Now, Replica, Structure, Time};
 use tallymesh_schemas::rows::{RowState, RowWriter, WireRow};
 use tallymesh_schemas::saved::{Extent, Part, Row, Shape};
-use tallymesh_schemas::{Actor, GaugeCacheSpec, Incarnation, NodeName, UnixMs, Version, key};
+use tallymesh_schemas::{Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureSpec, UnixMs, Version, key};
 
 const START: Now = Now { mono: Time(1_000_000), unix_ms: UnixMs(1_700_000_000_000) };
 
@@ -130,8 +133,8 @@ fn a_page_of_entries_passes_over_expired_ones() {
     assert_eq!(keys(Some(&live[2]), 3), live[3..]);
 }
 
-/// A saved part of a gauge cache: rows of one run, each with a key and 1 added.
-fn part(gauge: &GaugeCache, actor: &Actor, keys: impl Iterator<Item = Vec<u8>>) -> Part {
+/// A saved part of a structure: rows of one run, each with a key and 1 added.
+fn part(structure: &Structure, actor: &Actor, keys: impl Iterator<Item = Vec<u8>>) -> Part {
     let rows = keys.zip(0_u32..).map(|(key, slot)| {
         let version = Version(u64::from(slot) + 1);
         let mut writer = RowWriter::new(Version(u64::from(slot)));
@@ -140,7 +143,7 @@ fn part(gauge: &GaugeCache, actor: &Actor, keys: impl Iterator<Item = Vec<u8>>) 
     });
     let rows: Vec<_> = rows.collect();
     let applied = Version(rows.len() as u64);
-    let spec = gauge.structure().spec();
+    let spec = structure.spec();
     Part {
         shape: Shape { name: spec.name.as_str().to_owned(), class: spec.class },
         actor: actor.clone(),
@@ -160,12 +163,16 @@ fn cleared(runs: u64, keys: u64, calls: &mut Longest) -> (Replica, Arc<GaugeCach
     let name = |key: u64| format!("key:{key}").into_bytes();
     for run in 0..runs {
         let first = if run == 0 { keys } else { 0 };
-        let part = part(&gauge, &actor(&format!("n{}", run % 10), 1 + run), (0..first).chain([keys + run]).map(name));
+        let part = part(
+            gauge.structure(),
+            &actor(&format!("n{}", run % 10), 1 + run),
+            (0..first).chain([keys + run]).map(name),
+        );
         replica.restore(START, part).unwrap();
     }
     for node in ["cleaner", "second"] {
         let clearing = (0..keys).map(|key| key::cleared(&actor("n0", 1), &name(key)));
-        let part = part(&gauge, &actor(node, 1), clearing);
+        let part = part(gauge.structure(), &actor(node, 1), clearing);
         calls.of(|| replica.restore(START, part).unwrap());
     }
     (replica, gauge)
@@ -206,6 +213,115 @@ fn measure_clearing_with_many_runs() {
     }
     assert_eq!(gauge.get(b"key:7", now.mono), Some(1));
     gauge.structure().audit().unwrap();
+}
+
+fn address(n: u32) -> Vec<u8> {
+    let (key, len) = key::from_net(IpNet::from(IpAddr::from((n + 0x0a00_0000).to_be_bytes())));
+    key[..len].to_vec()
+}
+
+/// All entries of a listing, in pages.
+fn pages(structure: &Arc<Structure>, from: Option<&NodeName>) -> Vec<Entry> {
+    let (mut listing, mut all) = (structure.list(from).unwrap(), Vec::new());
+    loop {
+        let page = listing.entries(500);
+        if page.is_empty() {
+            return all;
+        }
+        assert!(page.len() <= 500);
+        all.extend(page);
+    }
+}
+
+/// The view of a node with many rows is read by the keys of all nodes, and has just the rows of that node.
+#[test]
+fn the_view_of_a_node_with_many_rows_is_whole() {
+    let (mut replica, gauge) = gauges(0);
+    let structure = gauge.structure();
+    let name = |n: u64| format!("{n:04}").into_bytes();
+    replica.restore(START, part(structure, &actor("n", 1), (0..10_000).step_by(2).map(name))).unwrap();
+    (0..10_000).step_by(3).for_each(|n| structure.add(&name(n), 5).unwrap());
+    let of_node: Vec<_> = (0..10_000).step_by(2).map(|n| Entry { key: name(n), count: 1 }).collect();
+    assert_eq!(pages(structure, Some(&NodeName::new("n").unwrap())), of_node);
+    assert_eq!(pages(structure, None).len(), 5_000 + 1_667);
+}
+
+/// The blocks and sums of a node with many rows are those of the cluster, if no other node counts.
+#[test]
+fn the_blocks_of_a_node_with_many_rows_are_whole() {
+    let us = NodeName::new("a").unwrap();
+    let mut replica = Replica::new(Config::default(), us.clone(), Incarnation(7));
+    let structure = replica.replicate(StructureSpec::from(Class::InboundCidr), Arc::new(|| ())).unwrap();
+    for n in (0..9_000).filter(|n| n % 3 > 0) {
+        structure.add(&address(n), 1).unwrap();
+        // Every fifth counts zero.
+        structure.add(&address(n), if n % 5 == 0 { -1 } else { 2 }).unwrap();
+    }
+    let all = pages(&structure, None);
+    assert_eq!((structure.keys(), all.len()), (6_000, 4_800));
+    assert_eq!(pages(&structure, Some(&us)), all);
+    let blocks = |from: Option<&NodeName>| structure.list(from).unwrap().blocks(usize::MAX);
+    assert_eq!(blocks(Some(&us)), blocks(None));
+    for block in ["10.0.0.0/8", "10.0.1.0/24", "10.0.35.0/25", "10.0.0.4/32", "::/0"] {
+        let block: IpNet = block.parse().unwrap();
+        let inside = all.iter().filter(|entry| block.contains(&key::to_net(&entry.key).unwrap()));
+        let sum = inside.map(|entry| entry.count).sum();
+        assert_eq!(structure.count_net_from(&us, block), Some(sum), "{block}");
+    }
+}
+
+/// Runs `read` while another thread writes, and prints the longest write and the longest read.
+fn beside_writes<R>(what: &str, structure: &Arc<Structure>, mut read: impl FnMut() -> Option<R>) {
+    let done = Arc::new(AtomicBool::new(false));
+    let (stop, written) = (Arc::clone(&done), Arc::clone(structure));
+    let writer = std::thread::spawn(move || {
+        let (mut writes, mut n) = (Longest::default(), 0_u32);
+        while !stop.load(Ordering::Relaxed) {
+            n = (n + 1) % 1000;
+            let key = address(768 + n % 250);
+            // A write, with its commit.
+            writes.of(|| {
+                written.add(&key, 1).unwrap();
+                written.count_net("10.0.3.0/24".parse().unwrap(), Time(1))
+            });
+        }
+        writes
+    });
+    let mut reads = Longest::default();
+    while reads.of(&mut read).is_some() {}
+    done.store(true, Ordering::Relaxed);
+    reads.print(what);
+    writer.join().unwrap().print("    writes meanwhile");
+}
+
+/// Listings of a million keys, in pages, beside writes.
+#[test]
+#[ignore = "prints how long the calls take"]
+fn measure_listings_beside_writes() {
+    let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(7));
+    let spec = StructureSpec::from(Class::InboundCidr);
+    let structure = replica.replicate(spec, Arc::new(|| ())).unwrap();
+    for n in 0..1_000_000_u32 {
+        structure.add(&address(n), 1).unwrap();
+    }
+    replica.handle_changes(START);
+    let us = NodeName::new("a").unwrap();
+    for from in [None, Some(&us)] {
+        let mut listing = None;
+        beside_writes(&format!("entries from {from:?}"), &structure, || {
+            let listing = listing.get_or_insert_with(|| structure.list(from).unwrap());
+            Some(listing.entries(512)).filter(|page| !page.is_empty())
+        });
+        let mut listing = None;
+        beside_writes(&format!("blocks from {from:?}"), &structure, || {
+            let listing = listing.get_or_insert_with(|| structure.list(from).unwrap());
+            Some(listing.blocks(512)).filter(|page| !page.is_empty())
+        });
+    }
+    let mut listing = Some(structure.list(None).unwrap());
+    beside_writes("all entries in one page", &structure, || listing.take().map(|mut all| all.entries(usize::MAX)));
+    let mut net = Some("0.0.0.0/0".parse().unwrap());
+    beside_writes("sum from a", &structure, || net.take().map(|net| structure.count_net_from(&us, net)));
 }
 
 /// A million entries of a gauge cache arrive, and expire in the same second.

@@ -279,19 +279,6 @@ impl Structure {
         Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.views().value(actor, id, &state.row))))
     }
 
-    /// Returns the sum of one node's counts under an address block. O(rows of that node).
-    pub fn count_net_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
-        self.commit();
-        let ledger = self.ledger.read();
-        ledger.latest(node)?;
-        let runs = ledger.counted_runs(node);
-        Some(
-            runs.fold(0, |sum, (actor, actor_rows)| {
-                sum.saturating_add(ledger.views().sum_net_of(actor, actor_rows, net))
-            }),
-        )
-    }
-
     /// Returns the latest run of a node of which this node holds rows.
     pub fn latest(&self, node: &NodeName) -> Option<Actor> {
         self.ledger.read().latest(node).map(|(actor, _)| actor.clone())
