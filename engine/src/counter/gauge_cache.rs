@@ -378,11 +378,6 @@ impl Structure {
         self.ledger.read().actor().clone()
     }
 
-    /// Number of actors with rows.
-    fn actors(&self) -> usize {
-        self.ledger.read().actors().len()
-    }
-
     fn marked(&self, actor: &Actor, version: Version) -> Option<u64> {
         self.ledger.read().marked(actor, version)
     }

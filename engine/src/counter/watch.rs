@@ -28,8 +28,14 @@ impl Watch {
     /// Takes the changes since the last call: the keys in order, and the number of earlier changes that were lost because
     /// the queue was full.
     pub fn take(&self) -> (Vec<Vec<u8>>, u64) {
+        self.take_some(usize::MAX)
+    }
+
+    /// The same, at most `most` keys.
+    pub(crate) fn take_some(&self, most: usize) -> (Vec<Vec<u8>>, u64) {
         let mut queue = self.queue.lock();
-        (queue.keys.drain(..).collect(), std::mem::take(&mut queue.lost))
+        let taken = queue.keys.len().min(most);
+        (queue.keys.drain(..taken).collect(), std::mem::take(&mut queue.lost))
     }
 }
 

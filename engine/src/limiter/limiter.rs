@@ -98,6 +98,8 @@ impl Limiter {
             hard: BTreeMap::new(),
             ground: Arc::clone(&ground),
             rescan_at: now,
+            rescan: None,
+            learns: false,
             look_at: now,
             looked: now,
             tick_at: now,

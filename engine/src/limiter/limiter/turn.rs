@@ -79,7 +79,8 @@ impl Limiter {
         let hard = sharing.hard.values().any(|throttle| throttle.is_wanted()) || !sharing.pools.is_empty();
         let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
         let due = sharing.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
-        sharing.tick_at = next.min(due);
+        let left = if sharing.learns { now.after(BREATH) } else { next };
+        sharing.tick_at = next.min(due).min(left);
     }
 
     /// Subtracts the admissions of other nodes as soon as they arrive: later, the bucket would have been full in the meantime.
