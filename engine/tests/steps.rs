@@ -215,6 +215,31 @@ fn measure_clearing_with_many_runs() {
     gauge.structure().audit().unwrap();
 }
 
+/// Many entries of a cache expire in the same second. One timeout turns a bounded number of them into removals, and collects a
+/// bounded number of these, and the next timeouts follow at once until all is done.
+#[test]
+fn a_timeout_collects_a_bounded_number_of_removals() {
+    const ENTRIES: usize = 20_000;
+    let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(7));
+    let cache = replica.replicate_cache(StructureSpec::from(Class::Cache), Arc::new(|| ())).unwrap();
+    replica.handle_timeout(START);
+    for n in 0..ENTRIES {
+        cache.set(format!("key:{n}").as_bytes(), "v", Duration::from_secs(1), START.unix_ms).unwrap();
+    }
+    let mut now = later(START, Duration::from_secs(130));
+    let mut held = vec![cache.held()];
+    for _ in 0..3 {
+        work(&mut replica, &mut now, |now| {
+            held.push(cache.held());
+            assert_eq!(cache.get(b"key:7", now.unix_ms), None);
+        });
+        now = later(now, Duration::from_secs(1));
+    }
+    assert_eq!(held.last(), Some(&0), "{held:?}");
+    let collected: Vec<_> = held.windows(2).map(|held| held[0] - held[1]).collect();
+    assert!(collected.iter().all(|collected| *collected <= 4096), "{collected:?}");
+}
+
 fn address(n: u32) -> Vec<u8> {
     let (key, len) = key::from_net(IpNet::from(IpAddr::from((n + 0x0a00_0000).to_be_bytes())));
     key[..len].to_vec()

@@ -34,6 +34,9 @@ impl Replica {
             self.timers.stop(&Timer::Caches);
             self.work_on_caches();
         }
+        if self.timers.is_due(&Timer::Collection, now.mono) {
+            self.go_on_collecting(now);
+        }
         if self.timers.is_due(&Timer::GaugeCaches, now.mono) {
             self.work_on_gauge_caches(now);
         }

@@ -24,6 +24,8 @@ pub(crate) enum Timer {
     Death,
     /// Walks on with comparisons of caches.
     Caches,
+    /// Goes on to expire and to collect entries of caches.
+    Collection,
     /// Works on with the upkeep of gauge caches.
     GaugeCaches,
 }
