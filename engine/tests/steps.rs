@@ -1,4 +1,5 @@
-//! Bounded work: how much one call of a replica does, and how long the longest call takes.
+//! Bounded work: how much one call of a replica does, and how long the longest call takes. The ignored tests print times.
+#![allow(clippy::disallowed_methods, reason = "the ignored tests measure time")]
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -144,7 +144,7 @@ impl Collected {
     fn of_many(structure: &Structure, node: &NodeName) -> Self {
         let mut rows = Vec::new();
         let mut at = None;
-        let push = |_: &OfNode<'_>, key: &[u8], count, _: Option<&[u8]>, rows: &mut Vec<Entry>| {
+        let push = |Found { key, count, .. }: Found<'_, OfNode<'_>>, rows: &mut Vec<Entry>| {
             if count != 0 {
                 rows.push(Entry { key: key.to_vec(), count });
             }
@@ -230,7 +230,7 @@ impl Structure {
         // The first key under the block, or a larger block that begins at the same address.
         let mut at = Some(first.0[..first.1 - 1].to_vec());
         let mut sum = vec![0_i128];
-        let add = |_: &OfNode<'_>, key: &[u8], count, _: Option<&[u8]>, sum: &mut Vec<i128>| {
+        let add = |Found { key, count, .. }: Found<'_, OfNode<'_>>, sum: &mut Vec<i128>| {
             if key::to_net(key).is_ok_and(|key| net.contains(&key)) {
                 sum[0] += i128::from(count);
             }
@@ -283,14 +283,23 @@ impl Listing {
     }
 }
 
-/// Reads the next keys behind `at`, `most` at most, and passes each to `visit`, with its count and the key before it. Returns
-/// whether to read on: the page has not reached its limit, and there may be further keys.
+/// A key that a listing has reached.
+struct Found<'a, R> {
+    rows: &'a R,
+    key: &'a [u8],
+    count: i64,
+    /// The key before it.
+    before: Option<&'a [u8]>,
+}
+
+/// Reads the next keys behind `at`, `most` at most, and passes each to `visit`. Returns whether to read on: the page has not
+/// reached its limit, and there may be further keys.
 fn read_slice<R: Ordered, T>(
     rows: &R,
     at: &mut Option<Vec<u8>>,
     (most, limit): (usize, usize),
     page: &mut Vec<T>,
-    mut visit: impl FnMut(&R, &[u8], i64, Option<&[u8]>, &mut Vec<T>),
+    mut visit: impl FnMut(Found<'_, R>, &mut Vec<T>),
 ) -> bool {
     for _ in 0..most {
         if page.len() >= limit {
@@ -299,15 +308,15 @@ fn read_slice<R: Ordered, T>(
         let Some((key, count)) = rows.seek(at.as_deref().map_or(Bound::Unbounded, Bound::Excluded)) else {
             return false;
         };
-        visit(rows, &key, count, at.as_deref(), page);
+        visit(Found { rows, key: &key, count, before: at.as_deref() }, page);
         *at = Some(key.to_vec());
     }
     true
 }
 
 /// Lists a key as an entry, if it counts.
-fn entry_at<R>(kind: Kind) -> impl Fn(&R, &[u8], i64, Option<&[u8]>, &mut Vec<Entry>) {
-    move |_, key, count, _, page| {
+fn entry_at<R>(kind: Kind) -> impl Fn(Found<'_, R>, &mut Vec<Entry>) {
+    move |Found { key, count, .. }, page| {
         if count != 0 && !key::is_sharing(kind, key) {
             page.push(Entry { key: key.to_vec(), count });
         }
@@ -325,7 +334,7 @@ fn common(a: IpNet, b: IpNet) -> Option<u8> {
 }
 
 /// Lists the blocks whose first row is `key`, and then the row itself.
-fn blocks_at<R: Sums>(rows: &R, key: &[u8], _: i64, before: Option<&[u8]>, page: &mut Vec<Block>) {
+fn blocks_at<R: Sums>(Found { rows, key, before, .. }: Found<'_, R>, page: &mut Vec<Block>) {
     let Ok(net) = key::to_net(key) else { return };
     let block = |len: u8| IpNet::new(net.addr(), len).map_or(net, |block| block.trunc());
     // Blocks that also hold the previous row were listed with it, or with an earlier row.

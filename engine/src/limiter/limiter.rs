@@ -105,6 +105,7 @@ impl Limiter {
             tick_at: now,
             ticked: now,
             shard: 0,
+            stale_shards: 0,
             reach: Reach::ALONE,
             levels: None,
         };

@@ -174,26 +174,3 @@ fn a_turn_works_through_a_bounded_number_of_limits() {
     assert_eq!(shares, 0, "the borrowers have asked for all");
     assert_eq!((0..30).map(|_| lender.turn(1000)).sum::<usize>(), 0, "nothing is lent twice");
 }
-
-/// Many limits, and as many parties as there can be seats.
-#[test]
-#[ignore = "prints how long the turns take"]
-fn measure_turns_with_many_limits() {
-    let limits: usize = std::env::var("ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(16_384);
-    let mut lender = Lender::new(limits, 63);
-    let (mut longest, mut loans) = (Duration::ZERO, 0);
-    let begin = std::time::Instant::now();
-    while loans < limits * 63 && begin.elapsed() < Duration::from_secs(60) {
-        let turn = std::time::Instant::now();
-        loans += lender.turn(1000);
-        longest = longest.max(turn.elapsed());
-    }
-    println!("{loans} loans of {limits} limits: longest turn {longest:.1?}, {:.1?} in all", begin.elapsed());
-    let (mut longest, begin) = (Duration::ZERO, std::time::Instant::now());
-    for _ in 0..100 {
-        let turn = std::time::Instant::now();
-        lender.turn(1000);
-        longest = longest.max(turn.elapsed());
-    }
-    println!("idle: longest turn {longest:.1?}, {:.1?} for 100 turns", begin.elapsed());
-}

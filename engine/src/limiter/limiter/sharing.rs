@@ -52,6 +52,8 @@ pub(super) struct Sharing {
     pub(super) tick_at: Time,
     pub(super) ticked: Time,
     pub(super) shard: usize,
+    /// The number of shards whose throttles have to read the rows and the reach again.
+    pub(super) stale_shards: usize,
     pub(super) reach: Reach,
     /// The saved levels of soft throttles, if this node keeps them.
     pub(super) levels: Option<Levels>,
