@@ -16,6 +16,7 @@ pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod listing;
 pub(crate) mod marks;
+mod observed;
 mod owed;
 pub(crate) mod persist;
 pub(crate) mod published;

@@ -261,27 +261,6 @@ impl Structure {
         }
     }
 
-    /// Resets a key of events: the counts of all nodes for it, as far as this node knows them, no longer count, here and on
-    /// every node. Counts that happen concurrently and have not reached this node still count. O(actors).
-    ///
-    /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, or when the structure holds gauges: a gauge ends when
-    /// it is closed.
-    pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
-        key::check(self.kind(), key)?;
-        if !self.shape.counts_events() {
-            return Err(KeyError::Gauge);
-        }
-        let mut ledger = self.ledger.write();
-        self.commit_locked(&mut ledger);
-        for (actor, row) in ledger.rows_of_key(key, &self.keys) {
-            let note = key::cleared(&actor, key);
-            self.raise(&note, row.totals());
-        }
-        self.commit_locked(&mut ledger);
-        Ok(())
-    }
-
     /// Raises this node's totals of a key to at least the given totals.
     pub(crate) fn raise(&self, key: &[u8], totals: Totals) {
         self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(totals)));
@@ -303,19 +282,6 @@ impl Structure {
             .counted_runs(node)
             .filter_map(|(actor, actor_rows)| Some((actor, id?, actor_rows.find(id?, ledger.cells())?.1)));
         Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.views().value(actor, id, &state.row))))
-    }
-
-    /// Returns the sum of one node's counts under an address block. O(rows of that node).
-    pub fn count_net_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
-        self.commit();
-        let ledger = self.ledger.read();
-        ledger.latest(node)?;
-        let runs = ledger.counted_runs(node);
-        Some(
-            runs.fold(0, |sum, (actor, actor_rows)| {
-                sum.saturating_add(ledger.views().sum_net_of(actor, actor_rows, net))
-            }),
-        )
     }
 
     /// Returns the latest run of a node of which this node holds rows.

@@ -267,6 +267,9 @@ impl Structure {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
+        if old.is_empty() {
+            return old;
+        }
         self.watchers.with_sink(|sink| {
             old.iter().for_each(|actor| ledger.drop_actor(actor, &self.keys, sink));
         });
