@@ -25,6 +25,8 @@ pub enum Canary {
     FlagClearedLate,
     /// The run of a forgotten node is accepted again.
     TombstoneIgnored,
+    /// A run that has ended, and of which a structure holds nothing, keeps its place there.
+    EmptyRunsKept,
     /// The owner's fingerprint is not compared (I3).
     FingerprintUnchecked,
     /// A key is left out although the receiver does not know it.
@@ -117,6 +119,7 @@ mod switched {
         Canary::DeadFolded,
         Canary::FlagClearedLate,
         Canary::TombstoneIgnored,
+        Canary::EmptyRunsKept,
         Canary::FingerprintUnchecked,
         Canary::KeyOmitted,
         Canary::SnapshotSwappedEarly,

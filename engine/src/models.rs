@@ -85,7 +85,7 @@ fn commit(keys: &Keys) -> Option<Totals> {
 fn structure(class: Class) -> Arc<Structure> {
     let actor = Actor::new(NodeName::new("us").unwrap(), Incarnation(1));
     let spec = StructureSpec::from(class).with_pace(StructureSpec::MAX_DELAY, 2);
-    Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ()), quota()))
+    Arc::new(Structure::new(spec, actor, 1, Arc::new(|| ()), &Arc::default(), quota()))
 }
 
 /// Asserts that everything is committed and that the count is `count`.

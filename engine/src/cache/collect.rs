@@ -16,7 +16,7 @@ use crate::canary::{self, Canary};
 use crate::hlc::Stamp;
 
 /// The most entries that one step expires, and that it collects.
-const STEP: usize = 1 << 14;
+pub(crate) const STEP: usize = 1 << 12;
 
 /// What every other known node had taken in at one time.
 #[derive(Debug, Clone)]
@@ -45,29 +45,34 @@ impl Round {
 }
 
 impl CacheMap {
-    /// Turns entries that have expired for all nodes into removals. `expiry_ms` is a time that all nodes' clocks have reached,
-    /// but for [`bounds::MAX_DRIFT`].
-    pub(crate) fn expire_until(&mut self, expiry_ms: UnixMs) {
+    /// Turns at most `most` entries that have expired for all nodes into removals. `expiry_ms` is a time that all nodes' clocks
+    /// have reached, but for [`bounds::MAX_DRIFT`]. Returns whether more may be left.
+    pub(crate) fn expire_until(&mut self, expiry_ms: UnixMs, most: usize) -> bool {
         let upto = expiry_ms.before(bounds::MAX_DRIFT);
         let over: Vec<_> =
-            self.derived.by_expiry.range(..=(upto, SlotId::MAX)).map(|(_, slot)| *slot).take(STEP).collect();
+            self.derived.by_expiry.range(..=(upto, SlotId::MAX)).map(|(_, slot)| *slot).take(most).collect();
+        let more = over.len() == most;
         over.into_iter().for_each(|slot| self.expire(slot));
+        more
     }
 
-    /// Collects removals at the end of a round. A removal waits for a minute first, because clocks may differ by that much: no
+    /// Collects at most `most` removals at the end of a round. Returns whether more may be left. A removal waits for a minute first, because clocks may differ by that much: no
     /// later write of the key, by whichever node, may get an earlier stamp.
-    pub(crate) fn collect(&mut self, round: &Round, expiry_ms: UnixMs) {
+    pub(crate) fn collect(&mut self, round: &Round, expiry_ms: UnixMs, most: usize) -> bool {
         let latest = Stamp::at(expiry_ms.before(bounds::MAX_DRIFT));
         let mut stable = Vec::new();
         for (run, id) in self.runs.iter() {
             let upto = round.least.reached(run);
             let of_run = self.derived.removed.range((id, 0, 0)..=(id, upto, SlotId::MAX));
             let old = |slot: &SlotId| self.slots.get(*slot).is_some_and(|entry| entry.stamp < latest);
-            stable.extend(of_run.map(|(_, _, slot)| *slot).filter(old).take(STEP - stable.len()));
+            // As a rule later numbers have later stamps. What stands behind a removal that is not old waits with it.
+            stable.extend(of_run.map(|(_, _, slot)| *slot).take_while(old).take(most - stable.len()));
         }
+        let more = stable.len() == most;
         for slot in stable {
             self.collect_one(slot);
         }
+        more
     }
 
     fn collect_one(&mut self, slot: SlotId) {

@@ -332,21 +332,26 @@ impl Exchange {
         }
     }
 
-    /// Ends a round of collection if it is over, and begins the next one, if all other known nodes have reported.
+    /// Ends a round of collection if it is over, and begins the next one, if all other known nodes have reported. Collects at most
+    /// `most` removals, and returns whether more are left: then the round goes on with the next call.
     pub(crate) fn collect(
         &mut self,
         map: &mut CacheMap,
         next: Option<Round>,
-        expiry_ms: UnixMs,
+        (expiry_ms, most): (UnixMs, usize),
         writers: &impl Writers,
-    ) {
+    ) -> bool {
         if let Some(round) = self.round.take_if(|round| round.is_over(map.seen())) {
-            map.collect(&round, expiry_ms);
+            if map.collect(&round, expiry_ms, most) {
+                self.round = Some(round);
+                return true;
+            }
             map.end_runs(&round, |run| writers.has_ended(run));
         }
         if self.round.is_none() {
             self.round = next;
         }
+        false
     }
 }
 

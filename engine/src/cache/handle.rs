@@ -18,6 +18,9 @@ use crate::primitive::{AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::time::millis;
 use crate::wake::Wake;
 
+/// Entries that a listing reads while it holds the lock.
+const SLICE: usize = 1 << 10;
+
 /// Keys that one step adds to the order of keys while it holds the lock.
 const ORDERED: u32 = 1 << 14;
 
@@ -252,14 +255,27 @@ impl Cache {
         Ok(stamp)
     }
 
-    /// Returns at most `limit` entries behind `after`, in order of key. O(limit), plus the entries skipped. The first call
-    /// sorts the keys; it holds the cache's lock for a few milliseconds at a time.
+    /// Returns at most `limit` entries behind `after`, in order of key. O(limit), plus the entries skipped. It reads in slices,
+    /// and writes wait for at most one of them. The first call sorts the keys, in slices too.
     pub fn entries(&self, after: Option<&[u8]>, limit: usize, unix_ms: UnixMs) -> Vec<CacheEntry> {
         self.order_keys();
         let time = self.time(unix_ms);
-        let map = self.shared.map.read();
-        let behind = map.keys_from(after.map_or(Bound::Unbounded, Bound::Excluded));
-        behind.filter_map(|found| entry(&map, found, time)).take(limit).collect()
+        let mut page = Vec::new();
+        let mut after = after.map(<[u8]>::to_vec);
+        while page.len() < limit {
+            let map = self.shared.map.read();
+            let behind = map.keys_from(after.as_deref().map_or(Bound::Unbounded, Bound::Excluded));
+            let mut last = None;
+            for found in behind.take(SLICE.min(limit - page.len())) {
+                page.extend(entry(&map, found, time));
+                last = Some(found.key().to_vec());
+            }
+            if last.is_none() {
+                break;
+            }
+            after = last;
+        }
+        page
     }
 
     fn order_keys(&self) {

@@ -80,6 +80,11 @@ impl Actors {
         places.filter_map(|(actor, place)| Some((actor, &self.copies.get(*place)?.rows)))
     }
 
+    /// The copies of some actors, in order of actor.
+    pub(crate) fn copies_in(&self, actors: impl RangeBounds<Actor>) -> impl Iterator<Item = (&Actor, &Copies)> {
+        self.places.range(actors).filter_map(|(actor, place)| Some((actor, self.copies.get(*place)?)))
+    }
+
     /// All copies of rows that this replica holds, in order of actor: the rows of each actor, then its staging copy.
     pub(crate) fn all_copies(&self) -> impl Iterator<Item = (&Actor, &Copies)> {
         self.places.iter().filter_map(|(actor, place)| Some((actor, self.copies.get(*place)?)))

@@ -1,11 +1,13 @@
 //! The times of the last changes of the entries of a gauge cache, as far as this node knows them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::time::Duration;
 
 use tallymesh_schemas::{Actor, UnixMs, Version};
 
 use crate::counter::marks::RowLeft;
+use crate::keyspace::hash::{fold, key_hash};
 use crate::time::Time;
 
 /// A moment in microseconds. Unlike [`Time`], it may be before the start of this process.
@@ -27,15 +29,39 @@ impl Moment {
     }
 }
 
+/// How many actors one call of [`Ages::forget_gone`] looks at.
+const LOOKED_AT: usize = 64;
+
+/// What is known of an entry.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    changed: Moment,
+    /// A hash of the entry's rows at that change.
+    rows: u64,
+}
+
+/// A hash of the rows of a key: which runs have rows, and in which versions.
+fn hash_of(rows: &[RowLeft]) -> u64 {
+    let hash = |row: &RowLeft| {
+        let actor = key_hash(row.actor.node.as_str().as_bytes()) ^ row.actor.incarnation.0;
+        fold(actor, row.version.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    };
+    rows.iter().fold(0, |sum, row| sum.wrapping_add(hash(row)))
+}
+
 /// The last changes of the entries.
 #[derive(Debug, Default)]
 pub(super) struct Ages {
-    by_key: BTreeMap<Vec<u8>, Moment>,
+    by_key: BTreeMap<Vec<u8>, Known>,
     by_age: BTreeSet<(Moment, Vec<u8>)>,
     /// Entries of unknown age, because no node has marked their rows yet. Until then they count as new. The value is their
     /// last known change before these rows arrived.
     doubtful: BTreeMap<Vec<u8>, Option<Moment>>,
     actors: BTreeMap<Actor, Marked>,
+    /// The actors with rows that no mark covers yet.
+    unmarked: BTreeSet<Actor>,
+    /// The actor at which the last call of [`Ages::forget_gone`] ended.
+    looked_at: Option<Actor>,
 }
 
 /// How far an actor's rows are marked.
@@ -56,31 +82,40 @@ impl Ages {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<Moment> {
-        self.by_key.get(key).copied()
+        self.by_key.get(key).map(|known| known.changed)
     }
 
     /// The entries behind a key, or all entries, in order.
     pub(super) fn behind(&self, after: Option<&[u8]>) -> impl Iterator<Item = (&Vec<u8>, Moment)> {
-        use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_key.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, at)| (key, *at))
+        self.by_key.range::<[u8], _>((from, Bound::Unbounded)).map(|(key, known)| (key, known.changed))
     }
 
-    /// The entries in order of age, the oldest first.
-    pub(super) fn oldest(&self) -> impl Iterator<Item = (Moment, &Vec<u8>)> {
-        self.by_age.iter().map(|(at, key)| (*at, key))
+    /// The entries in order of age behind a place in that order, the oldest first.
+    pub(super) fn oldest(&self, behind: Option<&(Moment, Vec<u8>)>) -> impl Iterator<Item = &(Moment, Vec<u8>)> {
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        self.by_age.range((from, Bound::Unbounded))
     }
 
-    fn set(&mut self, key: Vec<u8>, changed: Option<Moment>) {
-        let was = match changed {
-            Some(at) => self.by_key.insert(key.clone(), at),
+    fn set(&mut self, key: Vec<u8>, known: Option<Known>) {
+        let was = match known {
+            Some(known) => self.by_key.insert(key.clone(), known),
             None => self.by_key.remove(&key),
         };
+        let entry = |known: Known| (known.changed, key.clone());
         if let Some(was) = was {
-            self.by_age.remove(&(was, key.clone()));
+            self.by_age.remove(&entry(was));
         }
-        if let Some(at) = changed {
-            self.by_age.insert((at, key));
+        if let Some(known) = known {
+            self.by_age.insert(entry(known));
+        }
+    }
+
+    /// Handles a key that may have changed: an entry whose rows are as before keeps its age.
+    pub(super) fn compare(&mut self, key: Vec<u8>, rows: &[RowLeft], now: Time) {
+        let known = self.by_key.get(&key).map(|known| known.rows);
+        if known != (!rows.is_empty()).then(|| hash_of(rows)) {
+            self.note(key, rows, now);
         }
     }
 
@@ -99,7 +134,7 @@ impl Ages {
         } else {
             self.doubtful.remove(&key);
         }
-        self.set(key, Some(now.into()));
+        self.set(key, Some(Known { changed: now.into(), rows: hash_of(rows) }));
     }
 
     fn saw(&mut self, row: &RowLeft, now: Time) {
@@ -109,6 +144,9 @@ impl Ages {
         if let Some(seen) = self.actors.get_mut(&row.actor).filter(|seen| seen.last < row.version) {
             seen.last = row.version;
             seen.open.get_or_insert(now);
+            if seen.covered < seen.last {
+                self.unmarked.insert(row.actor.clone());
+            }
         }
     }
 
@@ -123,9 +161,11 @@ impl Ages {
         all.reduce(|a, b| a.zip(b).map(|(a, b)| a.max(b))).flatten()
     }
 
-    /// Entries of unknown age.
-    pub(super) fn doubtful(&self) -> Vec<Vec<u8>> {
-        self.doubtful.keys().cloned().collect()
+    /// At most `most` entries of unknown age behind a key, in order.
+    pub(super) fn doubtful(&self, after: Option<&[u8]>, most: usize) -> Vec<Vec<u8>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let doubtful = self.doubtful.range::<[u8], _>((from, Bound::Unbounded));
+        doubtful.take(most).map(|(key, _)| key.clone()).collect()
     }
 
     /// Tries again to determine the age of an entry whose age was unknown.
@@ -134,36 +174,54 @@ impl Ages {
             return;
         };
         self.doubtful.remove(&key);
-        let taken = self.get(&key);
-        let dated = before.max(Some(at));
-        self.set(key, taken.min(dated));
+        let Some(known) = self.by_key.get(&key).copied() else { return };
+        let dated = before.map_or(at, |before| before.max(at));
+        self.set(key, Some(Known { changed: known.changed.min(dated), ..known }));
     }
 
-    /// Returns the actors whose rows this node has to mark now, each with the version up to which no mark covers the rows.
-    /// `patience` is how long this node waits for other nodes to write the mark.
+    /// Returns at most `most` actors whose rows this node has to mark now, each with the version up to which no mark covers
+    /// the rows. `patience` is how long this node waits for other nodes to write the mark.
     pub(super) fn unmarked(
         &mut self,
         now: Time,
+        most: usize,
         (interval, patience): (Duration, impl Fn(&Actor) -> Duration),
         covered: impl Fn(&Actor, Version) -> bool,
     ) -> Vec<(Actor, Version)> {
-        let mut due = Vec::new();
-        for (actor, seen) in self.actors.iter_mut().filter(|(_, seen)| seen.covered < seen.last) {
+        let (mut due, actors) = (Vec::new(), &mut self.actors);
+        self.unmarked.retain(|actor| {
+            let Some(seen) = actors.get_mut(actor) else { return false };
             if covered(actor, seen.last) {
                 (seen.covered, seen.open) = (seen.last, None);
-                continue;
+                return false;
+            }
+            if due.len() >= most {
+                return true;
             }
             let waited = seen.open.is_some_and(|open| now.since(open) >= patience(actor));
-            if waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval) {
+            let is_due = waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval);
+            if is_due {
                 (seen.covered, seen.open, seen.marked) = (seen.last, None, Some(now));
                 due.push((actor.clone(), seen.last));
             }
-        }
+            !is_due
+        });
         due
     }
 
-    /// Removes the actors that no longer have rows.
-    pub(super) fn retain(&mut self, is_there: impl Fn(&Actor) -> bool) {
-        self.actors.retain(|actor, _| is_there(actor));
+    /// Removes actors that no longer have rows. A call looks at those of which rows are not marked, and at a bounded number of
+    /// others.
+    pub(super) fn forget_gone(&mut self, is_there: impl Fn(&Actor) -> bool) {
+        let behind = self.looked_at.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let some: Vec<_> =
+            self.actors.range((behind, Bound::Unbounded)).take(LOOKED_AT).map(|(actor, _)| actor.clone()).collect();
+        if some.len() == LOOKED_AT {
+            self.looked_at = some.last().cloned();
+        }
+        let gone: Vec<_> = some.iter().chain(&self.unmarked).filter(|actor| !is_there(actor)).cloned().collect();
+        for actor in gone {
+            self.actors.remove(&actor);
+            self.unmarked.remove(&actor);
+        }
     }
 }

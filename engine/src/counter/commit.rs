@@ -6,11 +6,11 @@ use std::time::Duration;
 use tallymesh_schemas::Version;
 
 use crate::counter::ledger::Ledger;
+use crate::counter::resets::Restated;
 use crate::counter::views::{TOGETHER, Views};
 use crate::counter::watch::ChangeSink;
 use crate::keyspace::cell::Flag;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
-use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::ActorRows;
@@ -24,8 +24,8 @@ struct Commit<'a, 'b> {
     views: &'a mut Views,
     keys: &'a Keys,
     sink: &'a mut ChangeSink<'b>,
-    /// Keys of changed rows that clear.
-    cleared: Vec<CellKey>,
+    /// Changed rows that clear.
+    cleared: Vec<Restated>,
 }
 
 impl Ledger {
@@ -112,7 +112,7 @@ impl Commit<'_, '_> {
         views.enter(id);
         if let Some((old, new)) = own.write(rows, &views.cells, id, totals) {
             if views.clears(id) {
-                cleared.push(views.cells.key_of(id));
+                cleared.push(Restated::new(views.cells.key_of(id), &old, &new));
                 return;
             }
             views.count_own(id, &old, &new);

@@ -1,35 +1,58 @@
-//! The last moment of which a copy is known to hold everything that the owner had.
+//! The last moment of which a copy is known to hold everything that the owner had, and what reads say of it.
+
+use std::time::Duration;
 
 use tallymesh_schemas::{Actor, Version};
 
+use crate::counter::published::Freshness;
 use crate::counter::structure::Structure;
+use crate::primitive::Ordering;
 use crate::rows::actor_rows::ActorRows;
+use crate::rows::heartbeat::Statement;
 use crate::time::Time;
 
+/// For this time, reads show the same stalest actor. Computing it looks at all actors, and reads do not.
+const SHOWN: Duration = Duration::from_millis(100);
+
 impl Structure {
-    /// Records that an actor's owner has just stated that its head is `head`. A copy that arrives in pieces can have a higher
-    /// applied version and still lack rows from before `head` that have changed since. Such a copy is not current.
-    pub(crate) fn confirm(&self, owner: &Actor, head: Version, now: Time) {
-        let mut ledger = self.ledger.write();
-        let Some(actor_rows) = ledger.actors_mut().get_mut(owner).filter(|actor_rows| actor_rows.is_complete_at(head))
-        else {
+    /// The number of actors that count, and how long ago the stalest of them was last confirmed as current. If it is time to
+    /// compute this again, a read that gets the ledger without waiting does so. O(1), and O(actors) for one read in [`SHOWN`].
+    pub(crate) fn freshness(&self, now: Time) -> (u32, Duration) {
+        let Freshness { counted, stalest, again } = &self.freshness;
+        let due = now.0 >= again.load(Ordering::Relaxed);
+        if due && let Some(ledger) = self.ledger.try_read() {
+            again.store(now.after(SHOWN).0, Ordering::Relaxed);
+            let (count, time) = ledger.freshness();
+            counted.store(count, Ordering::Relaxed);
+            stalest.store(time.0, Ordering::Relaxed);
+        }
+        (counted.load(Ordering::Relaxed), now.since(Time(stalest.load(Ordering::Relaxed))))
+    }
+
+    /// Records what an actor's owner has stated. Until it states another head, each of its digests confirms the copy, if the
+    /// copy is complete up to `head`. A copy that arrives in pieces can have a higher applied version and still lack rows from
+    /// before the head that have changed since. Such a copy is not current.
+    pub(crate) fn note_statement(&self, owner: &Actor, statement: &Statement) {
+        let known =
+            |rows: &ActorRows| rows.stated.as_ref().is_some_and(|known| known.is(&statement.heartbeat, statement.head));
+        if self.ledger.read().actors().get(owner).is_none_or(known) {
             return;
-        };
-        actor_rows.confirmed = now;
-        drop(ledger);
-        self.refresh();
+        }
+        if let Some(actor_rows) = self.ledger.write().actors_mut().get_mut(owner) {
+            let confirmed = actor_rows.confirmed();
+            actor_rows.confirm(confirmed);
+            actor_rows.stated = Some(statement.clone());
+        }
     }
 
     /// Records that some replica whose copy was complete knew `head` as an actor's head at the moment `at`.
     pub(crate) fn note_head_at(&self, actor: &Actor, head: Version, at: Time) {
-        self.note_current_at(actor, at, |actor_rows| actor_rows.is_complete_at(head));
-    }
-
-    fn note_current_at(&self, actor: &Actor, at: Time, current: impl Fn(&ActorRows) -> bool) {
-        let mut ledger = self.ledger.write();
-        let actor_rows = ledger.actors_mut().get_mut(actor);
-        if let Some(actor_rows) = actor_rows.filter(|actor_rows| actor_rows.confirmed < at && current(actor_rows)) {
-            actor_rows.confirmed = at;
+        let is_news = |rows: &ActorRows| rows.confirmed() < at && rows.is_complete_at(head);
+        if !self.ledger.read().actors().get(actor).is_some_and(is_news) {
+            return;
+        }
+        if let Some(actor_rows) = self.ledger.write().actors_mut().get_mut(actor).filter(|rows| is_news(rows)) {
+            actor_rows.confirm(at);
         }
     }
 }

@@ -72,6 +72,26 @@ impl Structure {
     }
 }
 
+/// Keys in order, for readers that work in steps.
+impl Structure {
+    /// Number of actors with rows.
+    pub(crate) fn actors(&self) -> usize {
+        self.ledger.read().actors().len()
+    }
+
+    /// At most `most` keys behind a key, in order.
+    pub(crate) fn keys_behind(&self, after: Option<&[u8]>, most: usize) -> Vec<Vec<u8>> {
+        let ledger = self.ledger.read();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        while keys.len() < most {
+            let from = keys.last().map(Vec::as_slice).or(after).map_or(Bound::Unbounded, Bound::Excluded);
+            let Some(id) = ledger.index().seek(from, ledger.cells()) else { break };
+            keys.push(ledger.cells().key_of(id).to_vec());
+        }
+        keys
+    }
+}
+
 /// The rows that divide throttles into shares.
 impl Structure {
     /// The rows of all actors for a key, whether they count or not.
@@ -82,21 +102,8 @@ impl Structure {
             .actors()
             .iter()
             .filter_map(|(actor, actor_rows)| Some((actor, actor_rows.find(id, ledger.cells())?.1.row)));
+        // The cell knows how many rows there are, so the search ends with the last of them.
+        let rows = rows.take(ledger.cells().get(id).rows() as usize);
         rows.map(|(actor, row)| (actor.clone(), row)).collect()
-    }
-
-    /// The keys that begin with `prefix`, in order.
-    pub(crate) fn keys_under(&self, prefix: &[u8]) -> Vec<Vec<u8>> {
-        let ledger = self.ledger.read();
-        let mut keys: Vec<Vec<u8>> = Vec::new();
-        loop {
-            let from = keys.last().map_or(Bound::Included(prefix), |last| Bound::Excluded(last.as_slice()));
-            let Some(id) = ledger.index().seek(from, ledger.cells()) else { return keys };
-            let key = ledger.cells().key_of(id);
-            if !key.starts_with(prefix) {
-                return keys;
-            }
-            keys.push(key.to_vec());
-        }
     }
 }

@@ -9,10 +9,10 @@ use tallymesh_schemas::{Actor, Version};
 use crate::canary::{self, Canary};
 use crate::counter::actors::Copies;
 use crate::counter::ledger::Ledger;
+use crate::counter::resets::Restated;
 use crate::counter::views::{TOGETHER, Views};
 use crate::counter::watch::ChangeSink;
 use crate::keyspace::id::{CellId, KeyOf};
-use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::keyspace::quota::Reservation;
 use crate::keyspace::totals::Totals;
@@ -97,8 +97,16 @@ pub(super) struct Joining<'a, 'b> {
     /// The room of the delta's keys.
     pub(super) room: Reservation<'a>,
     sink: &'a mut ChangeSink<'b>,
-    /// Keys of changed rows that clear.
-    cleared: Vec<CellKey>,
+    /// Changed rows that clear. Those of a staging copy clear nothing yet.
+    cleared: Vec<Restated>,
+    pub(super) into: Into,
+}
+
+/// The copy into which a delta is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Into {
+    Rows,
+    Staging,
 }
 
 /// Rows of known keys, with their slots.
@@ -165,8 +173,9 @@ impl Ledger {
         let Some(copies) = self.actors.copies_mut(&delta.actor) else { return Ok(Applied::Stale) };
         let (applied, cleared) = {
             let (views, editions, actor) = (&mut self.views, &mut self.editions, &delta.actor);
-            let (room, cleared) = (keys.quota().unchecked(), Vec::new());
-            let mut joining = Joining { views, editions, actor, source, keys, fit, room, sink: &mut *sink, cleared };
+            let (room, cleared, into) = (keys.quota().unchecked(), Vec::new(), Into::Rows);
+            let sink = &mut *sink;
+            let mut joining = Joining { views, editions, actor, source, keys, fit, room, sink, cleared, into };
             let mut applied =
                 if delta.snapshot { joining.apply_snapshot(copies, delta) } else { joining.apply_next(copies, delta) };
             // Rows of events are not retired.
@@ -237,7 +246,9 @@ impl Joining<'_, '_> {
     #[inline]
     pub(super) fn count(&mut self, id: CellId, old: &Row, new: &Row, of: &ActorRows) {
         if self.views.clears(id) {
-            self.cleared.push(self.views.cells.key_of(id));
+            if self.into == Into::Rows {
+                self.cleared.push(Restated::new(self.views.cells.key_of(id), old, new));
+            }
         } else if of.counts {
             let by = self.views.change(self.actor, id, old, new);
             self.views.add_others(id, by);

@@ -8,7 +8,7 @@ use tallymesh_schemas::{Actor, Version};
 
 use crate::counter::actors::Actors;
 use crate::counter::below::Debts;
-use crate::counter::journal::{Head, Journal, Mark};
+use crate::counter::journal::{Journal, Mark};
 use crate::counter::views::Views;
 use crate::index::Index;
 use crate::keyspace::cells::Cells;
@@ -17,12 +17,21 @@ use crate::rows::writer::OwnRowWriter;
 use crate::shape::Shape;
 use crate::time::Time;
 
+/// The last version of this node's own rows, and the fingerprint there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Head {
+    version: Version,
+    fingerprint: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(super) own: OwnRowWriter,
     pub(super) actors: Actors,
     pub(super) views: Views,
-    pub(super) journal: Journal,
+    pub(super) journal: Journal<Actor>,
+    /// This node's own head when it was last noted.
+    noted: Head,
     pub(super) editions: Editions,
     /// This node is leaving: its gauges are zero from now on, whatever the cells say.
     pub(super) closed: bool,
@@ -37,6 +46,7 @@ impl Ledger {
             actors,
             views: Views::new(shape, actor, cells),
             journal: Journal::default(),
+            noted: Head::default(),
             editions: Editions::default(),
             closed: false,
         }
@@ -84,13 +94,29 @@ impl Ledger {
         self.views.below.debts()
     }
 
-    /// The journal of changed actors, including this node's own rows.
-    pub(crate) fn journal(&mut self) -> &mut Journal {
+    /// Notes this node's own head, if it has changed. Returns the mark of the last change. `read` is the highest mark that a
+    /// reader has reached. O(1) if no reader has seen the last change of the own rows yet.
+    pub(crate) fn note_own(&mut self, read: Mark) -> Mark {
         if let Some(own) = self.actors.get(&self.views.actor) {
             let head = Head { version: own.applied, fingerprint: own.fingerprint() };
-            self.journal.note_own(&self.views.actor, head);
+            let mark = self.journal.mark(&self.views.actor);
+            if mark.is_none() || (self.noted != head && mark <= Some(read)) {
+                self.journal.note(&self.views.actor);
+            }
+            self.noted = head;
         }
-        &mut self.journal
+        self.journal.last()
+    }
+
+    /// Whether this node's own head is noted.
+    pub(crate) fn has_noted_own(&self) -> bool {
+        let head = |own: &ActorRows| Head { version: own.applied, fingerprint: own.fingerprint() };
+        self.own_rows().is_none_or(|own| head(own) == self.noted)
+    }
+
+    /// The mark of the last change.
+    pub(crate) fn last_mark(&self) -> Mark {
+        self.journal.last()
     }
 
     /// The actors that have changed behind a mark.
@@ -104,7 +130,24 @@ impl Ledger {
         if actor == self.actor() {
             return Some(Duration::ZERO);
         }
-        (rows.confirmed > Time(0) && rows.is_complete()).then(|| now.since(rows.confirmed))
+        let confirmed = rows.confirmed();
+        (confirmed > Time(0) && rows.is_complete()).then(|| now.since(confirmed))
+    }
+
+    /// The number of actors that count, and when the stalest of them was last confirmed as current. O(actors).
+    pub(crate) fn freshness(&self) -> (u32, Time) {
+        let (mut counted, mut stalest) = (0, Time::NEVER);
+        let mut actors = self.actors.iter().peekable();
+        while let Some((actor, rows)) = actors.next() {
+            // An earlier run has ended and adds nothing more, so its rows cannot be stale. The next run of its node follows
+            // it here.
+            let earlier = actors.peek().is_some_and(|(next, _)| next.node == actor.node);
+            counted += u32::from(rows.counts);
+            if rows.counts && !earlier && actor != self.actor() {
+                stalest = stalest.min(rows.confirmed());
+            }
+        }
+        (counted, stalest)
     }
 
     /// The version up to which this copy of an actor's rows has everything that the owner had at one moment.

@@ -1,10 +1,11 @@
 //! Counters: the rows of all actors of a structure, joined, and the aggregates that reads use.
 
-mod actors;
+pub(crate) mod actors;
 pub(crate) mod admission;
 mod ages;
 mod audit;
 pub(crate) mod below;
+mod changed;
 mod clear;
 mod commit;
 mod freshness;
@@ -15,8 +16,10 @@ pub(crate) mod journal;
 pub(crate) mod ledger;
 pub(crate) mod listing;
 pub(crate) mod marks;
+mod observed;
 mod owed;
 pub(crate) mod persist;
+pub(crate) mod published;
 mod resets;
 mod room;
 pub(crate) mod runs;

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use tallymesh_schemas::Actor;
 
+use crate::keyspace::key::CellKey;
 use crate::keyspace::totals::Totals;
+use crate::rows::row::Row;
 
 /// The reset totals of the actors' rows, by key.
 #[derive(Debug, Default)]
@@ -40,6 +42,27 @@ impl Resets {
     pub(super) fn bytes(&self) -> usize {
         let actor = size_of::<(Actor, Totals)>();
         self.by_key.iter().map(|(key, actors)| key.len() + actors.len() * actor).sum()
+    }
+}
+
+/// A row that clears has changed.
+#[derive(Debug)]
+pub(super) struct Restated {
+    pub(super) row: CellKey,
+    /// The totals that it states now, when they have grown. `None` when they have not: the row may be gone, and other rows
+    /// state what holds.
+    pub(super) raised_to: Option<Totals>,
+}
+
+impl Restated {
+    pub(super) fn new(row: CellKey, old: &Row, new: &Row) -> Self {
+        let grown = old.added <= new.added && old.removed <= new.removed;
+        Self { row, raised_to: grown.then(|| new.totals()) }
+    }
+
+    /// A row that is gone.
+    pub(super) fn gone(row: CellKey) -> Self {
+        Self { row, raised_to: None }
     }
 }
 

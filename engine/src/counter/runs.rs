@@ -89,11 +89,13 @@ impl Ledger {
         self.turn(actor, Turn::Off, sink);
         self.journal.forget(actor);
         let Some(Copies { rows, staging, .. }) = self.actors.remove(actor) else { return };
-        self.reclear(self.views.clearing_rows(&rows), keys, sink);
+        let cleared = self.views.clearing_rows(&rows);
         if let Some(staging) = staging {
             self.views.drop_rows(&staging, keys);
         }
+        // A row that no other actor has goes with its cell, so there is nothing to look for.
         self.views.drop_rows(&rows, keys);
+        self.reclear(cleared, keys, sink);
     }
 
     /// Renews this node's run: the open gauges become the new run's, and the old run's rows are dropped here as on every

@@ -5,7 +5,7 @@ use tallymesh_schemas::{Actor, Version};
 
 use crate::canary::{self, Canary};
 use crate::counter::actors::Copies;
-use crate::counter::join::{Applied, ApplyError, Joining, Source, compare};
+use crate::counter::join::{Applied, ApplyError, Into, Joining, Source, compare};
 use crate::counter::ledger::Ledger;
 use crate::keyspace::cells::Cells;
 use crate::keyspace::keys::Keys;
@@ -42,6 +42,7 @@ impl Joining<'_, '_> {
             // No snapshot is needed, or it is no longer needed: treat it as an ordinary delta.
             return self.apply_next(copies, delta);
         }
+        self.into = Into::Staging;
         let Copies { rows, staging, .. } = copies;
         if let Some(old) = staging.take_if(|staging| !staging.follows(delta.low_water)) {
             self.views.drop_rows(&old, self.keys);
@@ -125,8 +126,9 @@ impl Joining<'_, '_> {
         if self.source == Source::Other && !actor_rows.diverged {
             self.keep_newer(actor_rows, &mut new);
         }
+        self.into = Into::Rows;
         // Flags of the earlier rows carry over: kept rows count already, received rows do not count yet.
-        (new.counts, new.confirmed, new.inherited) = (actor_rows.counts, actor_rows.confirmed, actor_rows.inherited);
+        new.take_over(actor_rows);
         let old = std::mem::replace(actor_rows, new.of_edition(self.editions.next()));
         // Unchanged rows are no change, so watchers receive nothing for them.
         let row_of = |actor_rows: &ActorRows, id, cells: &Cells| actor_rows.find(id, cells).map(|(_, state)| state.row);

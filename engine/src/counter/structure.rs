@@ -13,13 +13,14 @@ use tallymesh_schemas::{Actor, Kind, NodeName, StructureId, StructureSpec};
 
 use crate::counter::below::Debts;
 use crate::counter::ledger::Ledger;
+use crate::counter::published::{Changed, Changes, Freshness};
 use crate::counter::watch::{Growth, Watch, Watchers};
 use crate::keyspace::cell::{Added, Cell, Flag};
 use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::keys::Keys;
 use crate::keyspace::quota::Quota;
 use crate::keyspace::totals::Totals;
-use crate::primitive::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::primitive::{AtomicBool, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::shape::Shape;
 use crate::time::Time;
 use crate::wake::Wake;
@@ -38,8 +39,9 @@ pub struct Structure {
     pub(crate) pending: AtomicUsize,
     wake: Wake,
     pub(crate) head: AtomicU64,
-    counted: AtomicU32,
-    stalest: AtomicU64,
+    pub(crate) freshness: Freshness,
+    /// What has changed, for digests.
+    pub(crate) changes: Changes,
     /// Whether any key was reset.
     cleared: AtomicBool,
     /// The bounds that this structure has reached.
@@ -73,11 +75,19 @@ pub struct Entry {
 }
 
 impl Structure {
-    pub(crate) fn new(spec: StructureSpec, actor: Actor, seed: u64, wake: Wake, quota: Quota) -> Self {
+    /// A structure that lists itself in `changed` when it has changed. `quota` counts its keys.
+    pub(crate) fn new(
+        spec: StructureSpec,
+        actor: Actor,
+        seed: u64,
+        wake: Wake,
+        changed: &Arc<Changed>,
+        quota: Quota,
+    ) -> Self {
         let shape = Shape::of(spec.class);
         let keys = Keys::new(shape, seed, quota);
         let ledger = Ledger::new(shape, actor, Arc::clone(keys.cells()));
-        Self {
+        let structure = Self {
             debts: Arc::clone(ledger.debts()),
             ledger: RwLock::new(ledger),
             keys,
@@ -85,14 +95,16 @@ impl Structure {
             pending: AtomicUsize::new(0),
             wake,
             head: AtomicU64::new(0),
-            counted: AtomicU32::new(1),
-            stalest: AtomicU64::new(Time::NEVER.0),
+            freshness: Freshness::new(),
+            changes: Changes::new(changed),
             cleared: AtomicBool::new(false),
             tally: bound::Tally::default(),
             refused: AtomicU64::new(0),
             shape,
             spec,
-        }
+        };
+        structure.publish(&mut structure.ledger.write());
+        structure
     }
 
     /// The configuration of the structure.
@@ -208,14 +220,14 @@ impl Structure {
         self.pending.fetch_sub(dirty.len(), Ordering::SeqCst);
         self.watchers.with_sink(|changed| ledger.commit(&mut dirty, &self.keys, changed));
         self.tally.reached_times(Bound::Rows, ledger.take_rows_without_room());
-        self.note_head(ledger);
+        self.publish(ledger);
         self.cleared.store(ledger.has_resets(), Ordering::Relaxed);
     }
 
     /// Writes the local count of a counter's key into its row, whether or not the key is listed as changed.
     pub(crate) fn commit_cell(&self, ledger: &mut Ledger, counter: &Counter) {
         self.watchers.with_sink(|changed| ledger.commit(&mut vec![counter.id], &self.keys, changed));
-        self.note_head(ledger);
+        self.publish(ledger);
     }
 
     /// Returns the count of a key. O(1).
@@ -263,32 +275,9 @@ impl Structure {
         }
     }
 
-    /// Resets a key of events: the counts of all nodes for it, as far as this node knows them, no longer count, here and on
-    /// every node. Counts that happen concurrently and have not reached this node still count. O(actors).
-    ///
-    /// # Errors
-    /// [`KeyError`] when `key` is not a key of the structure's kind, when the structure holds gauges (a gauge ends when it is
-    /// closed), or when there is no room for the rows that state the reset. Then nothing is reset.
-    pub fn clear(&self, key: &[u8]) -> Result<(), KeyError> {
-        key::check(self.kind(), key)?;
-        if !self.shape.counts_events() {
-            return Err(KeyError::Gauge);
-        }
-        let mut ledger = self.ledger.write();
-        self.commit_locked(&mut ledger);
-        let rows = ledger.rows_of_key(key, &self.keys);
-        let notes: Vec<_> = rows.into_iter().map(|(actor, row)| (key::cleared(&actor, key), row.totals())).collect();
-        let mut room = self.reserve(&notes).map_err(|full| self.refuse(full))?;
-        for (note, totals) in notes {
-            self.raise(&note, totals, &mut room);
-        }
-        self.commit_locked(&mut ledger);
-        Ok(())
-    }
-
     fn with_freshness(&self, total: i64, local: i64, now: Time) -> Count {
-        let stalest = Time(self.stalest.load(Ordering::Relaxed));
-        Count { total, local, actors: self.counted.load(Ordering::Relaxed), stalest: now.since(stalest) }
+        let (actors, stalest) = self.freshness(now);
+        Count { total, local, actors, stalest }
     }
 
     /// Returns one node's count for a key: for gauges from its latest run, for events from all of its runs; `None` when this
@@ -302,19 +291,6 @@ impl Structure {
             .counted_runs(node)
             .filter_map(|(actor, actor_rows)| Some((actor, id?, actor_rows.find(id?, ledger.cells())?.1)));
         Some(rows.fold(0, |sum, (actor, id, state)| sum.saturating_add(ledger.views().value(actor, id, &state.row))))
-    }
-
-    /// Returns the sum of one node's counts under an address block. O(rows of that node).
-    pub fn count_net_from(&self, node: &NodeName, net: IpNet) -> Option<i64> {
-        self.commit();
-        let ledger = self.ledger.read();
-        ledger.latest(node)?;
-        let runs = ledger.counted_runs(node);
-        Some(
-            runs.fold(0, |sum, (actor, actor_rows)| {
-                sum.saturating_add(ledger.views().sum_net_of(actor, actor_rows, net))
-            }),
-        )
     }
 
     /// Returns the latest run of a node of which this node holds rows.
@@ -355,6 +331,7 @@ impl Structure {
     pub fn audit(&self) -> Result<(), String> {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
+        self.audit_changes(&ledger)?;
         ledger.audit()
     }
 
@@ -363,22 +340,9 @@ impl Structure {
         self.keys.bytes() + self.ledger.read().bytes()
     }
 
-    /// Recomputes the number of counting actors and their freshness for later reads.
-    pub(crate) fn refresh(&self) {
-        let ledger = self.ledger.read();
-        let (mut counted, mut stalest) = (0, Time::NEVER);
-        let mut parts = ledger.actors().iter().peekable();
-        while let Some((actor, actor_rows)) = parts.next() {
-            // An earlier run has ended and adds nothing more, so its rows cannot be stale. The next run of its node follows
-            // it here.
-            let earlier = parts.peek().is_some_and(|(next, _)| next.node == actor.node);
-            counted += u32::from(actor_rows.counts);
-            if actor_rows.counts && !earlier && actor != ledger.actor() {
-                stalest = stalest.min(actor_rows.confirmed);
-            }
-        }
-        self.counted.store(counted, Ordering::Relaxed);
-        self.stalest.store(stalest.0, Ordering::Relaxed);
+    /// Which actors count, or their rows, have changed: what reads show follows.
+    pub(crate) fn refresh(&self, ledger: &Ledger) {
+        self.freshness.expire();
         self.cleared.store(ledger.has_resets(), Ordering::Relaxed);
     }
 }

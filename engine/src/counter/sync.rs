@@ -11,7 +11,6 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, Version};
 
 use crate::counter::actors::Copies;
 use crate::counter::join::{Applied, ApplyError, Fit, Source};
-use crate::counter::journal::Mark;
 use crate::counter::ledger::Ledger;
 use crate::counter::runs::Turn;
 use crate::counter::structure::Structure;
@@ -40,7 +39,7 @@ pub(crate) struct Start {
 }
 
 /// Builds the digest entry of an actor. `age` is the time since this copy was last confirmed as current.
-fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) -> DigestEntry {
+pub(crate) fn digest_entry(actor: &Actor, actor_rows: &ActorRows, age: Option<Duration>) -> DigestEntry {
     DigestEntry {
         actor: actor.clone(),
         since: actor_rows.since,
@@ -57,10 +56,6 @@ impl Structure {
         Version(self.head.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn note_head(&self, ledger: &Ledger) {
-        self.head.store(ledger.head().0, Ordering::SeqCst);
-    }
-
     /// Passes the digest entry of each actor behind `after`, in order, to `tell`, until `tell` returns false.
     pub(crate) fn digest(&self, after: Option<&Actor>, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) {
         let ledger = self.ledger.read();
@@ -70,35 +65,6 @@ impl Structure {
                 return;
             }
         }
-    }
-
-    /// The journal mark of a reader that is about to receive a full digest.
-    pub(crate) fn last_change(&self) -> Mark {
-        self.ledger.write().journal().last()
-    }
-
-    /// Passes the digest entry of each actor that changed behind `mark` to `tell`, until `tell` returns false. Returns the
-    /// mark that the reader has reached. O(entries passed).
-    pub(crate) fn changes(&self, mark: Mark, now: Time, tell: &mut dyn FnMut(DigestEntry) -> bool) -> Mark {
-        if self.ledger.write().journal().last() == mark {
-            return mark;
-        }
-        let ledger = self.ledger.read();
-        let mut reached = mark;
-        for (mark, actor) in ledger.changed_behind(mark) {
-            if let Some(actor_rows) = ledger.actors().get(actor)
-                && !tell(digest_entry(actor, actor_rows, ledger.age(actor, actor_rows, now)))
-            {
-                return reached;
-            }
-            reached = mark;
-        }
-        reached
-    }
-
-    /// Lists an actor in the journal again, so that the next digest of changes contains it.
-    pub(crate) fn list_again(&self, actor: &Actor) {
-        self.ledger.write().note(actor);
     }
 
     /// How far this replica's copy of one actor's rows reaches; `None` when this replica holds no rows of the actor.
@@ -139,6 +105,7 @@ impl Structure {
 
     fn admit_to(&self, ledger: &mut Ledger, actor: &Actor, since: Version) -> bool {
         let new = ledger.admit(actor, since);
+        self.publish(ledger);
         if !new && ledger.actors().get(actor).is_none() {
             self.tally.reached(bound::Bound::Actors);
         }
@@ -229,10 +196,11 @@ impl Structure {
         (source, fit): (Source, Fit),
         now: Time,
     ) -> Result<Applied, ApplyError> {
-        let applied = self.watchers.with_sink(|changed| {
+        self.watchers.with_sink(|changed| {
             let mut ledger = self.ledger.write();
             let applied = ledger.apply(delta, (source, fit), &self.keys, changed);
             ledger.note(&delta.actor);
+            self.publish(&mut ledger);
             let current = matches!(applied, Ok(Applied::Advanced | Applied::Stale | Applied::Replaced));
             if current
                 && source == Source::Owner
@@ -240,12 +208,11 @@ impl Structure {
                 && let Some(actor_rows) = ledger.actors_mut().get_mut(&delta.actor)
                 && actor_rows.is_complete_at(delta.upto)
             {
-                actor_rows.confirmed = now;
+                actor_rows.confirm(now);
             }
+            self.refresh(&ledger);
             applied
-        });
-        self.refresh();
-        applied
+        })
     }
 
     /// Returns whether this structure is a window of a series.
@@ -270,9 +237,8 @@ impl Structure {
         self.watchers.with_sink(|sink| {
             changed.iter().for_each(|(actor, turn)| ledger.turn(actor, *turn, sink));
         });
-        drop(ledger);
         if !changed.is_empty() {
-            self.refresh();
+            self.refresh(&ledger);
         }
     }
 
@@ -283,18 +249,37 @@ impl Structure {
         runs.all(|Copies { rows, staging, .. }| rows.applied <= rows.since && staging.is_none())
     }
 
+    /// Returns whether this replica has a copy of an actor's rows, which may be empty.
+    pub(crate) fn holds(&self, actor: &Actor) -> bool {
+        self.ledger.read().actors().get(actor).is_some()
+    }
+
+    /// Some runs of a node, those of which this replica holds nothing, not even a part of a snapshot.
+    pub(crate) fn empty_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>) -> Vec<Actor> {
+        let ledger = self.ledger.read();
+        let is_empty = |actor: &Actor| {
+            let copies = ledger.actors().copies(actor);
+            copies.is_some_and(|Copies { rows, staging, .. }| rows.applied == Version::ZERO && staging.is_none())
+        };
+        let (first, last) = (*runs.start(), *runs.end());
+        let some = Actor::new(node.clone(), first)..=Actor::new(node.clone(), last);
+        ledger.actors().range(some).map(|(actor, _)| actor).filter(|actor| is_empty(actor)).cloned().collect()
+    }
+
     /// Drops some runs of a node and returns the runs that existed: see
     /// [`Ledger::drop_actor`](crate::counter::ledger::Ledger::drop_actor).
     pub(crate) fn drop_runs(&self, node: &NodeName, runs: &RangeInclusive<Incarnation>) -> Vec<Actor> {
         let mut ledger = self.ledger.write();
         let old = ledger.runs(node).map(|(actor, _)| actor).filter(|actor| runs.contains(&actor.incarnation));
         let old: Vec<_> = old.cloned().collect();
+        if old.is_empty() {
+            return old;
+        }
         self.watchers.with_sink(|sink| {
             old.iter().for_each(|actor| ledger.drop_actor(actor, &self.keys, sink));
         });
-        self.note_head(&ledger);
-        drop(ledger);
-        self.refresh();
+        self.publish(&mut ledger);
+        self.refresh(&ledger);
         old
     }
 
@@ -303,9 +288,8 @@ impl Structure {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
         self.watchers.with_sink(|changed| ledger.renew(actor, &self.keys, changed));
-        self.note_head(&ledger);
-        drop(ledger);
-        self.refresh();
+        self.publish(&mut ledger);
+        self.refresh(&ledger);
     }
 
     /// Closes this node's own counting.
@@ -313,7 +297,7 @@ impl Structure {
         let mut ledger = self.ledger.write();
         self.commit_locked(&mut ledger);
         self.watchers.with_sink(|changed| ledger.close(changed));
-        self.note_head(&ledger);
+        self.publish(&mut ledger);
     }
 
     /// Retires idle zero rows. Purges retired rows that all peers have seen or that are older than `retention`.
@@ -323,6 +307,6 @@ impl Structure {
         ledger.sweep(&self.keys, now, idle);
         let acked = acked.min(ledger.head());
         ledger.raise_low_water(acked, now, retention);
-        self.note_head(&ledger);
+        self.publish(&mut ledger);
     }
 }

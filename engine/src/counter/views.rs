@@ -6,13 +6,12 @@ use std::sync::Arc;
 use tallymesh_schemas::{Actor, Kind, key};
 
 use crate::counter::below::Below;
-use crate::counter::resets::{Resets, counts};
+use crate::counter::resets::{Resets, Restated, counts};
 use crate::index::Index;
 use crate::index::nodes::Sum;
 use crate::keyspace::cell::Flag;
 use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, KeyOf};
-use crate::keyspace::key::CellKey;
 use crate::keyspace::keys::Keys;
 use crate::keyspace::totals::Totals;
 use crate::rows::actor_rows::ActorRows;
@@ -92,13 +91,13 @@ impl Views {
         self.resets.of(&self.cells.key_of(id), actor)
     }
 
-    /// The keys of all rows that clear among an actor's rows.
-    pub(super) fn clearing_rows(&self, rows: &ActorRows) -> Vec<CellKey> {
+    /// All rows that clear among an actor's rows that go.
+    pub(super) fn clearing_rows(&self, rows: &ActorRows) -> Vec<Restated> {
         if !self.shape.counts_events() {
             return Vec::new();
         }
         let clearing = rows.live().filter(|(_, state)| self.clears(state.cell));
-        clearing.map(|(_, state)| self.cells.key_of(state.cell)).collect()
+        clearing.map(|(_, state)| Restated::gone(self.cells.key_of(state.cell))).collect()
     }
 
     /// Adds a cell to the index if it is not in it.

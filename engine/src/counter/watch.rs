@@ -1,7 +1,7 @@
 //! Watching a structure: the keys whose counts change, as they change.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ops::Deref;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Bound, Deref};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -28,8 +28,14 @@ impl Watch {
     /// Takes the changes since the last call: the keys in order, and the number of earlier changes that were lost because
     /// the queue was full.
     pub fn take(&self) -> (Vec<Vec<u8>>, u64) {
+        self.take_some(usize::MAX)
+    }
+
+    /// The same, at most `most` keys.
+    pub(crate) fn take_some(&self, most: usize) -> (Vec<Vec<u8>>, u64) {
         let mut queue = self.queue.lock();
-        (queue.keys.drain(..).collect(), std::mem::take(&mut queue.lost))
+        let taken = queue.keys.len().min(most);
+        (queue.keys.drain(..taken).collect(), std::mem::take(&mut queue.lost))
     }
 }
 
@@ -110,6 +116,63 @@ impl Observe for Growth {
     }
 }
 
+/// The keys whose counts have changed since their reader took them, each once. Bounded: beyond `capacity` keys it only records
+/// that some were lost.
+#[derive(Debug)]
+pub(crate) struct ChangedKeys {
+    changed: Mutex<Changed>,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct Changed {
+    keys: BTreeSet<Vec<u8>>,
+    lost: bool,
+}
+
+impl ChangedKeys {
+    /// Number of keys that wait to be taken.
+    pub(crate) fn len(&self) -> usize {
+        self.changed.lock().keys.len()
+    }
+
+    /// Takes one key. Returns whether it has changed.
+    pub(crate) fn take_one(&self, key: &[u8]) -> bool {
+        self.changed.lock().keys.remove(key)
+    }
+
+    /// Takes at most `most` changed keys behind `after`, in order.
+    pub(crate) fn take_behind(&self, after: Option<&[u8]>, most: usize) -> Vec<Vec<u8>> {
+        let mut changed = self.changed.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let taken: Vec<_> = changed.keys.range::<[u8], _>((from, Bound::Unbounded)).take(most).cloned().collect();
+        for key in &taken {
+            changed.keys.remove(key);
+        }
+        taken
+    }
+
+    /// Returns whether changed keys were lost since the last call.
+    pub(crate) fn take_lost(&self) -> bool {
+        std::mem::take(&mut self.changed.lock().lost)
+    }
+}
+
+impl Observe for ChangedKeys {
+    fn push(&self, key: &[u8], _: Option<i64>) -> bool {
+        let mut changed = self.changed.lock();
+        if changed.keys.contains(key) {
+            return false;
+        }
+        if changed.keys.len() < self.capacity {
+            changed.keys.insert(key.to_vec());
+        } else {
+            changed.lost = true;
+        }
+        false
+    }
+}
+
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watch").field("capacity", &self.capacity).finish_non_exhaustive()
@@ -171,6 +234,13 @@ impl Watchers {
         let growth = Arc::new(Growth { sums: Mutex::default(), capacity, except });
         self.observe(Arc::downgrade(&growth) as Weak<dyn Observe>);
         growth
+    }
+
+    /// Collects the keys whose counts change, up to `capacity` keys at a time.
+    pub(crate) fn changed_keys(&self, capacity: usize) -> Arc<ChangedKeys> {
+        let changed = Arc::new(ChangedKeys { changed: Mutex::default(), capacity });
+        self.observe(Arc::downgrade(&changed) as Weak<dyn Observe>);
+        changed
     }
 
     fn observe(&self, observer: Weak<dyn Observe>) {

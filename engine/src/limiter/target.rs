@@ -55,26 +55,47 @@ pub(crate) fn fair(parties: &[Party], quota: Quota, round: u64) -> Vec<u64> {
     target
 }
 
-/// The amount that `lender` should lend `borrower`: every lender lends what it owns beyond its own target, all in the same
-/// proportion.
-pub(crate) fn loan(parties: &[Party], target: &[u64], lender: usize, borrower: usize) -> u64 {
-    let surplus = |i: usize| parties[i].held.saturating_sub(target[i]);
-    let lack = |i: usize| target[i].saturating_sub(parties[i].held);
-    let sum = |f: &dyn Fn(usize) -> u64| (0..parties.len()).map(f).sum::<u64>();
-    let (all_surplus, all_lack) = (sum(&surplus), sum(&lack));
-    if lack(borrower) == 0 || all_surplus == 0 {
-        return 0;
+/// The loans that lead to the targets: every lender lends what it owns beyond its own target, all in the same proportion.
+#[derive(Debug)]
+pub(crate) struct Loans {
+    /// What the parties before each party, and all of them at the end, own beyond their targets.
+    surplus: Vec<u64>,
+    /// What they lack.
+    lack: Vec<u64>,
+}
+
+impl Loans {
+    pub(crate) fn new(parties: &[Party], target: &[u64]) -> Self {
+        let sums = |f: &dyn Fn(usize) -> u64| {
+            let mut sums = vec![0; parties.len() + 1];
+            for i in 0..parties.len() {
+                sums[i + 1] = sums[i] + f(i);
+            }
+            sums
+        };
+        Self {
+            surplus: sums(&|i| parties[i].held.saturating_sub(target[i])),
+            lack: sums(&|i| target[i].saturating_sub(parties[i].held)),
+        }
     }
-    // Rounded so that the parts of all lenders add up to the whole shortage. A lender's parts may exceed its surplus by one
-    // unit per borrower; it lends no more than it has.
-    let part = |upto: u64, n: u64, of: u64| (u128::from(upto) * u128::from(n) / u128::from(of.max(1))) as u64;
-    let of = all_surplus.max(all_lack);
-    if all_lack <= all_surplus {
-        let before: u64 = (0..lender).map(&surplus).sum();
-        part(before + surplus(lender), lack(borrower), of) - part(before, lack(borrower), of)
-    } else {
-        let before: u64 = (0..borrower).map(&lack).sum();
-        part(before + lack(borrower), surplus(lender), of) - part(before, surplus(lender), of)
+
+    /// The amount that `lender` should lend `borrower`. O(1).
+    pub(crate) fn between(&self, lender: usize, borrower: usize) -> u64 {
+        let (all_surplus, all_lack) = (self.surplus[self.surplus.len() - 1], self.lack[self.lack.len() - 1]);
+        let surplus = self.surplus[lender + 1] - self.surplus[lender];
+        let lack = self.lack[borrower + 1] - self.lack[borrower];
+        if lack == 0 || all_surplus == 0 {
+            return 0;
+        }
+        // Rounded so that the parts of all lenders add up to the whole shortage. A lender's parts may exceed its surplus by one
+        // unit per borrower; it lends no more than it has.
+        let part = |upto: u64, n: u64, of: u64| (u128::from(upto) * u128::from(n) / u128::from(of.max(1))) as u64;
+        let of = all_surplus.max(all_lack);
+        if all_lack <= all_surplus {
+            part(self.surplus[lender + 1], lack, of) - part(self.surplus[lender], lack, of)
+        } else {
+            part(self.lack[borrower + 1], surplus, of) - part(self.lack[borrower], surplus, of)
+        }
     }
 }
 
@@ -113,14 +134,15 @@ mod tests {
             let there: u64 = parties.iter().map(|party| party.held).sum();
             let target = fair(&parties, Quota { whole: there, least }, round);
             let n = parties.len();
+            let loans = Loans::new(&parties, &target);
             for lender in 0..n {
-                let lent: u64 = (0..n).map(|borrower| loan(&parties, &target, lender, borrower)).sum();
+                let lent: u64 = (0..n).map(|borrower| loans.between(lender, borrower)).sum();
                 let surplus = parties[lender].held.saturating_sub(target[lender]);
                 prop_assert!(lent <= surplus + n as u64 && (surplus > 0 || lent == 0), "rounding is a unit a borrower");
             }
             for borrower in 0..n {
                 let lack = target[borrower].saturating_sub(parties[borrower].held);
-                let got: u64 = (0..n).map(|lender| loan(&parties, &target, lender, borrower)).sum();
+                let got: u64 = (0..n).map(|lender| loans.between(lender, borrower)).sum();
                 prop_assert_eq!(got, lack, "targets never sum up to more than there is");
             }
         }
@@ -133,7 +155,7 @@ mod tests {
         parties[4].demand = 20;
         let target = fair(&parties, Quota { whole: 1000, least: 1 }, 0);
         assert_eq!((target[3], target[4]), (980, 20));
-        assert_eq!(loan(&parties, &target, 4, 3), 80);
+        assert_eq!(Loans::new(&parties, &target).between(4, 3), 80);
     }
 
     #[test]

@@ -119,6 +119,7 @@ impl Replica {
             }
             now.mono >= held.due() || held.structure.pending() >= held.structure.spec().max_pending
         });
+        self.hurry_gauge_caches(now);
     }
 
     /// Releases the changes in the structures that are `due`, so that all linked peers get them.

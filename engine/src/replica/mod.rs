@@ -8,9 +8,11 @@
 //! `wake` that it was made with, and the driver calls [`Replica::handle_changes`].
 
 pub(crate) mod caches;
+mod changed;
 mod config;
 mod crowded;
 mod events;
+mod gauge_caches;
 mod held;
 mod input;
 mod output;
@@ -31,19 +33,18 @@ mod windows;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_schemas::{
-    Actor, Class, GaugeCacheSpec, Incarnation, NodeName, StructureId, StructureName, StructureSpec, bounds,
-};
+use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec, bounds};
 
 use crate::budget::{Budget, NodeBudget};
 use crate::cache::handle::Cache;
-use crate::counter::gauge_cache::GaugeCache;
 use crate::counter::structure::Structure;
 use crate::keyspace::quota::Quota;
 use crate::random::Random;
 use crate::replica::caches::held::{Caches, Exchanged};
+use crate::replica::changed::ChangeOrder;
 pub use crate::replica::config::Config;
 use crate::replica::crowded::Crowded;
+use crate::replica::gauge_caches::GaugeCaches;
 use crate::replica::held::{Held, Structures};
 use crate::replica::output::Output;
 use crate::replica::peer::Peers;
@@ -73,8 +74,10 @@ use crate::wake::Wake;
 pub struct Replica {
     config: Config,
     structures: Structures,
+    /// Which structures have changed.
+    changes: ChangeOrder,
     caches: Caches,
-    gauge_caches: Vec<Arc<GaugeCache>>,
+    gauge_caches: GaugeCaches,
     windows: Windows,
     runs: Runs,
     peers: Peers,
@@ -164,8 +167,9 @@ impl Replica {
             crowded: Crowded::default(),
             config,
             structures: BTreeMap::new(),
+            changes: ChangeOrder::default(),
             caches: Caches::default(),
-            gauge_caches: Vec::new(),
+            gauge_caches: GaugeCaches::default(),
             windows: Windows::default(),
             runs: Runs::new(Actor::new(node, incarnation)),
             peers: Peers::new(clocks),
@@ -189,7 +193,8 @@ impl Replica {
         }
         let id = self.check_name(&spec.name)?;
         let quota = Quota::new(Arc::new(Budget::new(spec.max_keys)), Arc::clone(&self.budget));
-        let structure = Arc::new(Structure::new(spec, self.runs.actor.clone(), self.random.next(), wake, quota));
+        let (actor, seed) = (self.runs.actor.clone(), self.random.next());
+        let structure = Arc::new(Structure::new(spec, actor, seed, wake, self.changes.list(), quota));
         self.structures.insert(id, Held::new(Arc::clone(&structure)));
         // The structures determine when nodes stop counting.
         self.timers.set(Timer::Death, Time(0));
@@ -256,27 +261,6 @@ impl Replica {
             held.shared = false;
         }
         Ok(structure)
-    }
-
-    /// Makes a gauge cache. `wake` as for [`Replica::replicate`].
-    ///
-    /// # Errors
-    /// As [`Replica::replicate`].
-    pub fn replicate_gauge_cache(
-        &mut self,
-        spec: GaugeCacheSpec,
-        wake: Wake,
-    ) -> Result<Arc<GaugeCache>, StructureError> {
-        let made = spec.structure();
-        let structure = if spec.replicate { self.replicate(made, wake)? } else { self.keep(made, wake)? };
-        let gauge_cache = Arc::new(GaugeCache::new(spec, structure));
-        self.gauge_caches.push(Arc::clone(&gauge_cache));
-        Ok(gauge_cache)
-    }
-
-    /// The gauge caches in the order of their creation.
-    pub fn gauge_caches(&self) -> &[Arc<GaugeCache>] {
-        &self.gauge_caches
     }
 
     /// Leaves: this node's gauges become zero. Once that is sent, each link gets a goodbye. Counting afterwards has no effect.

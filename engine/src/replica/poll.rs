@@ -37,6 +37,7 @@ impl Replica {
         let is_last = !self.caches.has_something(peer);
         let mut transmission = Transmission {
             structures: &self.structures,
+            changes: &mut self.changes,
             runs: &self.runs,
             output: &mut self.output,
             delta_bytes: self.config.delta_bytes,

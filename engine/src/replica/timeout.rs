@@ -34,6 +34,12 @@ impl Replica {
             self.timers.stop(&Timer::Caches);
             self.work_on_caches();
         }
+        if self.timers.is_due(&Timer::Collection, now.mono) {
+            self.go_on_collecting(now);
+        }
+        if self.timers.is_due(&Timer::GaugeCaches, now.mono) {
+            self.work_on_gauge_caches(now);
+        }
         for peer in self.timers.due_digests(now.mono) {
             self.begin_digest(now.mono, &peer);
         }
@@ -57,11 +63,11 @@ impl Replica {
             held.structure.sweep(now.mono, self.config.idle_after, self.acked(*id), self.config.retention);
         }
         self.report_faults();
+        self.sweep_unfilled();
         self.follow_clocks(now);
         self.restore_waiting(now);
         self.keep_caches(now);
-        let cluster_ms = self.peers.clocks.certain_ms(now);
-        self.gauge_caches.iter().for_each(|gauge_cache| gauge_cache.maintain(now, cluster_ms));
+        self.keep_gauge_caches(now);
         if self.structures.values().any(|held| held.structure.head() > self.config.last_version) {
             let no_later = self.renew(now, self.runs.actor.incarnation).is_err();
             if no_later && self.runs.note_last_run() {

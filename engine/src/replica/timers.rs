@@ -24,6 +24,10 @@ pub(crate) enum Timer {
     Death,
     /// Walks on with comparisons of caches.
     Caches,
+    /// Goes on to expire and to collect entries of caches.
+    Collection,
+    /// Works on with the upkeep of gauge caches.
+    GaugeCaches,
 }
 
 /// The deadlines that are set, by timer. It does not hold the deadlines of unsent changes: other threads count, so these follow

@@ -10,6 +10,7 @@ use crate::canary::{self, Canary};
 use crate::keyspace::cells::Cells;
 use crate::keyspace::id::{CellId, EMPTY, KeyOf};
 use crate::rows::change_log::Log;
+use crate::rows::heartbeat::Statement;
 use crate::rows::row::{Row, row_hash};
 use crate::rows::slots::{Slot, Slots, VACANT};
 use crate::rows::span::Span;
@@ -47,8 +48,10 @@ pub(crate) struct ActorRows {
     pub(crate) doubted: u64,
     /// Whether these rows count in the views (I4).
     pub(crate) counts: bool,
-    /// The last known moment of which everything that the owner had is here.
-    pub(crate) confirmed: Time,
+    /// The last known moment of which everything that the owner had is here, apart from what the owner has `stated`.
+    confirmed: Time,
+    /// The owner's last statement.
+    pub(crate) stated: Option<Statement>,
     /// At the owner's head this copy had a different fingerprint. Only a snapshot repairs that.
     pub(crate) diverged: bool,
     /// Changes whenever the rows become anything other than the previous rows plus rows above `applied`. A copy of an older
@@ -174,6 +177,23 @@ impl ActorRows {
     /// Returns whether everything that the owner had when `head` was its head is here, in that state or a later one.
     pub(crate) fn is_complete_at(&self, head: Version) -> bool {
         self.keys_complete.max(self.complete) >= head
+    }
+
+    /// The last known moment of which everything that the owner had is here.
+    pub(crate) fn confirmed(&self) -> Time {
+        let stated = self.stated.as_ref().filter(|stated| self.is_complete_at(stated.head));
+        stated.map_or(self.confirmed, |stated| self.confirmed.max(stated.heartbeat.last()))
+    }
+
+    /// Everything that the owner had at that moment is here.
+    pub(crate) fn confirm(&mut self, at: Time) {
+        self.confirmed = at;
+    }
+
+    /// Takes over from the copy that this one replaces: whether its rows count, and what is known of their age.
+    pub(crate) fn take_over(&mut self, old: &Self) {
+        (self.counts, self.inherited) = (old.counts, old.inherited);
+        (self.confirmed, self.stated) = (old.confirmed(), old.stated.clone());
     }
 
     /// Returns whether this copy may be newer than what the owner states about the same version. The statement can travel

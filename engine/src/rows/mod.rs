@@ -2,6 +2,7 @@
 
 pub(crate) mod actor_rows;
 mod change_log;
+pub(crate) mod heartbeat;
 pub(crate) mod row;
 pub(crate) mod slots;
 pub(crate) mod span;

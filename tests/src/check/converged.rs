@@ -29,6 +29,7 @@ fn look(cluster: &Cluster, most: usize) -> Vec<String> {
     let mut open = Open::new(most);
     unsent(cluster, &mut open);
     structures(cluster, &mut open);
+    ended_runs(cluster, &mut open);
     keepers::pending(cluster, &mut open);
     keepers::pending_gauges(cluster, &mut open);
     caches::pending(cluster, &mut open);
@@ -40,6 +41,26 @@ fn unsent(cluster: &Cluster, open: &mut Open) {
     for (node, process) in running(cluster).filter(|(_, process)| process.leaving.is_none()) {
         for structure in process.replica.structures().iter().filter(|structure| structure.pending() > 0) {
             open.say(|| format!("{} in {}: {} changes wait", node.label, structure.spec().name, structure.pending()));
+        }
+    }
+}
+
+/// Copies of runs that have ended, as their nodes know, and that hold nothing.
+fn ended_runs(cluster: &Cluster, open: &mut Open) {
+    for (node, process) in running(cluster) {
+        let us = (&process.actor.node, process.actor.incarnation);
+        let latest: BTreeMap<_, _> =
+            process.replica.nodes().map(|(name, run, _)| (name, run)).chain(std::iter::once(us)).collect();
+        let ended = |actor: &Actor| latest.get(&actor.node).is_some_and(|run| actor.incarnation < *run);
+        for structure in process.replica.structures() {
+            for held in structure.held() {
+                if held.applied == Version::ZERO && !held.replacing && ended(&held.actor) {
+                    let name = &structure.spec().name;
+                    open.say(|| {
+                        format!("{} in {name}: has an empty copy of {}, which has ended", node.label, held.actor)
+                    });
+                }
+            }
         }
     }
 }

@@ -9,7 +9,7 @@ use tallymesh_schemas::saved::{CacheContexts, SavedEntry};
 use tallymesh_schemas::{Actor, Bounds, Budget, Incarnation, NodeName, StructureId, UnixMs};
 
 use crate::budget::NodeBudget;
-use crate::cache::collect::Round;
+use crate::cache::collect::{Round, STEP};
 use crate::cache::exchange::Exchange;
 use crate::cache::map::CacheMap;
 use crate::cache::walk::ledger::{KEYS, Ledger, Waited};
@@ -305,7 +305,7 @@ impl World {
         let held = map.held();
         let before = KEYS.map(|key| map.get(key).map(|entry| entry.stamp));
         let round = Round::of(map.seen(), others.iter().map(|other| exchange.said(other)));
-        exchange.collect(map, round, UnixMs(self.now_ms), &view);
+        exchange.collect(map, round, (UnixMs(self.now_ms), STEP), &view);
         self.collected += held - map.held();
         for (key, stamp) in KEYS.into_iter().zip(before) {
             if let Some(stamp) = stamp.filter(|_| map.get(key).is_none()) {

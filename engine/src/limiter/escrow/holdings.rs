@@ -83,6 +83,19 @@ impl Escrow {
 
     /// What this node may use of a limit.
     pub fn share(&self, name: &str) -> Share {
+        self.share_of(name, &self.held_claims().collect::<Vec<_>>())
+    }
+
+    /// The same for some limits. O(limits × processes).
+    pub(in crate::limiter) fn shares<'a, T>(
+        &'a self,
+        limits: impl Iterator<Item = (&'a str, T)>,
+    ) -> impl Iterator<Item = (T, Share)> {
+        let held: Vec<_> = self.held_claims().collect();
+        limits.map(move |(name, limit)| (limit, self.share_of(name, &held)))
+    }
+
+    fn share_of(&self, name: &str, held: &[(usize, Time)]) -> Share {
         let now = self.now;
         let mut until = Time::NEVER;
         let mut units = 0_u64;
@@ -92,9 +105,9 @@ impl Escrow {
         if self.gives_way(name, rate) {
             return Share { units, until };
         }
-        for (seat, end) in self.held_claims() {
-            units += self.initial_share(seat, quota.whole);
-            until = until.min(end);
+        for (seat, end) in held {
+            units += self.initial_share(*seat, quota.whole);
+            until = until.min(*end);
         }
         let lent = if lender_stops_first() { self.outstanding(name) } else { 0 };
         units = units.saturating_sub(lent);

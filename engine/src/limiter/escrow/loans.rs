@@ -3,8 +3,6 @@
 //! A loan belongs to a **loan lease** between two processes. While the lender answers the borrower's heartbeats in that lease,
 //! the borrower may use its loans. When the lender has not answered for long enough, the lease is over for both, for the
 //! borrower first.
-#![allow(clippy::indexing_slicing, reason = "indices run over one list of parties")]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +13,7 @@ use crate::limiter::escrow::loan_lease::LoanLease;
 use crate::limiter::escrow::release::{Release, lender_stops_first};
 use crate::limiter::escrow::state::Escrow;
 use crate::limiter::fact::{Fact, Process, Totals};
-use crate::limiter::target::{self, Party};
+use crate::limiter::target::{self, Loans, Party};
 use crate::time::Time;
 
 /// The most loan leases with one borrower at a time: one active lease, and those that expire.
@@ -27,8 +25,9 @@ const ENDED: usize = 1 << 16;
 /// All parties of a limit, including this node.
 struct View {
     processes: Vec<Process>,
-    parties: Vec<Party>,
-    target: Vec<u64>,
+    loans: Loans,
+    /// What this process holds.
+    held: u64,
     us: usize,
     /// The parts are whole tokens, and of no use unless they are complete.
     exact: bool,
@@ -226,32 +225,39 @@ impl Escrow {
         first.is_some_and(|end| self.now.after(self.times.loan_over) < end)
     }
 
-    /// All parties that have a demand for a limit or hold a part of it, and their targets.
-    fn view(&self, name: &str) -> Option<View> {
+    /// All parties that have a demand for a limit or hold a part of it, in order, and their targets. `seats` are the claims that
+    /// this process intends to keep. O(parties).
+    fn view(&self, name: &str, seats: &[usize]) -> Option<View> {
         let named = self.names.get(name)?;
         let whole = named.quota.whole;
-        let mut processes = vec![self.process.clone()];
-        let held: u64 = self.lendable_claims().map(|seat| self.initial_share(seat, whole)).sum();
-        let mut parties = vec![Party { held, demand: if self.leaving { 0 } else { named.demand } }];
-        for (process, other) in self.board.others.iter().filter(|(_, other)| other.is_fresh(self.now, self.times.loan))
-        {
+        let part = |seats: &mut dyn Iterator<Item = usize>| seats.map(|seat| self.initial_share(seat, whole)).sum();
+        let held: u64 = part(&mut seats.iter().copied());
+        let ours = Party { held, demand: if self.leaving { 0 } else { named.demand } };
+        let (mut processes, mut parties, mut us) = (Vec::new(), Vec::new(), None);
+        let fresh = self.board.others.iter().filter(|(_, other)| other.is_fresh(self.now, self.times.loan));
+        for (process, other) in fresh {
+            if us.is_none() && *process > self.process {
+                us = Some(parties.len());
+                processes.push(self.process.clone());
+                parties.push(ours);
+            }
             let holds = other.claims.iter().filter(|(_, (_, stage))| *stage == Stage::Holding);
-            let held: u64 = holds.map(|(seat, _)| self.initial_share(*seat, whole)).sum();
+            let held: u64 = part(&mut holds.map(|(seat, _)| *seat));
             let demand = other.wants(name, named.rate).min(whole);
             if held > 0 || demand > 0 {
                 processes.push(process.clone());
                 parties.push(Party { held, demand });
             }
         }
-        let mut order: Vec<usize> = (0..processes.len()).collect();
-        order.sort_by(|a, b| processes[*a].cmp(&processes[*b]));
-        let us = order.iter().position(|i| *i == 0)?;
-        let processes: Vec<_> = order.iter().map(|i| processes[*i].clone()).collect();
-        let parties: Vec<_> = order.iter().map(|i| parties[*i]).collect();
+        let us = us.unwrap_or_else(|| {
+            processes.push(self.process.clone());
+            parties.push(ours);
+            parties.len() - 1
+        });
         let target = target::fair(&parties, named.quota, named.round);
         let wanting = parties.iter().filter(|party| party.demand > 0).count() as u64;
         let exact = parties.iter().map(|party| party.held).sum::<u64>() < named.quota.least.saturating_mul(wanting);
-        Some(View { processes, parties, target, us, exact })
+        Some(View { processes, loans: Loans::new(&parties, &target), held, us, exact })
     }
 
     /// Returns borrowed amounts beyond this process's target, and everything from leases that are not the latest.
@@ -266,6 +272,7 @@ impl Escrow {
         if lenders.is_empty() {
             return;
         }
+        let (slice, seats) = (self.slice.clone(), self.lendable_claims().collect::<Vec<_>>());
         let mut views: BTreeMap<Arc<str>, Option<View>> = BTreeMap::new();
         for lender in lenders {
             let Some(other) = self.board.others.get(&lender) else { continue };
@@ -275,17 +282,17 @@ impl Escrow {
                 .lendings
                 .iter()
                 .flat_map(|(lease, lending)| {
-                    lending.loans.iter().map(move |(name, loan)| (*lease, name.clone(), *loan))
+                    let loans = lending.loans.range::<str, _>(slice.range()).filter(|(_, loan)| loan.left() > 0);
+                    loans.map(move |(name, loan)| (*lease, name.clone(), *loan))
                 })
-                .filter(|(.., loan)| loan.left() > 0)
                 .collect();
             for (lease, name, loan) in loans {
-                let view = views.entry(name.clone()).or_insert_with(|| self.view(&name));
+                let view = views.entry(name.clone()).or_insert_with(|| self.view(&name, &seats));
                 let exact = view.as_ref().is_some_and(|view| view.exact);
                 let wanted = match view {
                     _ if latest.is_some_and(|(latest, called)| latest > lease || called) || self.leaving => 0,
-                    Some(view) => match view.processes.iter().position(|process| *process == lender) {
-                        Some(at) => target::loan(&view.parties, &view.target, at, view.us),
+                    Some(view) => match view.processes.binary_search(&lender).ok() {
+                        Some(at) => view.loans.between(at, view.us),
                         // The lender was silent recently; its loans end with their lease.
                         None => continue,
                     },
@@ -332,45 +339,48 @@ impl Escrow {
         if !may_lend || self.leaving {
             return;
         }
-        let names: Vec<Arc<str>> = self.names.keys().cloned().collect();
-        for name in names {
+        let seats: Vec<_> = self.lendable_claims().collect();
+        let names = self.names.range::<str, _>(self.slice.range()).map(|(name, _)| name.clone());
+        for name in names.collect::<Vec<_>>() {
             if !self.is_asked_for(&name) {
                 continue;
             }
-            let Some(view) = self.view(&name) else { continue };
+            let Some(view) = self.view(&name, &seats) else { continue };
+            let mut free = view.held.saturating_sub(self.outstanding(&name));
             for (at, process) in view.processes.iter().enumerate().filter(|(at, _)| *at != view.us) {
-                let loan = target::loan(&view.parties, &view.target, view.us, at);
+                let loan = view.loans.between(view.us, at);
                 let has = self.lent.get(process).map_or(0, |leases| leases.iter().map(|lease| lease.left(&name)).sum());
                 let more = loan.saturating_sub(has);
                 if more > 0 && (view.exact || more > loan / 64) {
-                    self.lend_to(process, &name, more, view.parties[view.us].held, release);
+                    free -= self.lend_to(process, &name, more.min(free), release);
                 }
             }
         }
     }
 
-    fn lend_to(&mut self, borrower: &Process, name: &Arc<str>, more: u64, held: u64, release: &mut dyn Release) {
-        let free = held.saturating_sub(self.outstanding(name)).min(more);
-        let Some(heartbeat) = self.board.others.get(borrower).map(|other| other.heartbeat) else { return };
+    /// Lends at most `free`. Returns how much it has lent.
+    fn lend_to(&mut self, borrower: &Process, name: &Arc<str>, free: u64, release: &mut dyn Release) -> u64 {
+        let Some(heartbeat) = self.board.others.get(borrower).map(|other| other.heartbeat) else { return 0 };
         let leases = self.lent.get(borrower).map_or(&[][..], |leases| leases);
         // A lease this old makes room for a new one, so that the rows of names lent only once do not stay for ever.
         let old = |lease: &LoanLease| self.now.since(lease.began) > self.times.loan * 64 && lease.loans.len() > 1;
         let runs = leases.last().filter(|lease| !lease.ending && !old(lease)).map(|lease| lease.id);
         if free == 0 || (runs.is_none() && leases.len() >= LOAN_LEASES) {
-            return;
+            return 0;
         }
         let given = if lender_stops_first() { release.release(name, free).min(free) } else { free };
         if given == 0 {
-            return;
+            return 0;
         }
         let id = runs.unwrap_or_else(|| self.begin_loan_lease(borrower, heartbeat));
         let lease = self.lent.get_mut(borrower).and_then(|leases| leases.iter_mut().find(|lease| lease.id == id));
-        let Some(lease) = lease else { return };
+        let Some(lease) = lease else { return 0 };
         let loan = lease.loans.entry(name.clone()).or_default();
         loan.lent = loan.lent.saturating_add(given);
         lease.used = self.now;
         let total = loan.lent;
         self.rows.write(&Fact::Lent { to: borrower.clone(), lease: id, name: name.clone() }, total);
+        given
     }
 
     fn begin_loan_lease(&mut self, borrower: &Process, acked: u64) -> u64 {

@@ -14,6 +14,7 @@ mod loan_lease;
 mod loans;
 pub(crate) mod release;
 pub(crate) mod rows;
+pub(crate) mod slice;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;

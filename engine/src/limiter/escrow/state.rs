@@ -11,6 +11,7 @@ use crate::limiter::escrow::claim::{Claim, Epoch, Vote};
 use crate::limiter::escrow::founding::{Founding, Times};
 use crate::limiter::escrow::loan_lease::LoanLease;
 use crate::limiter::escrow::rows::Rows;
+use crate::limiter::escrow::slice::Slice;
 use crate::limiter::fact::{Fact, Process};
 use crate::limiter::target::Quota;
 use crate::time::Time;
@@ -57,6 +58,8 @@ pub struct Escrow {
     /// Limits that others ask this founder for and that it does not know.
     pub(super) asked: BTreeMap<Arc<str>, Rate>,
     pub(super) epoch: Epoch,
+    /// The names of this turn.
+    pub(super) slice: Slice,
     /// Founders that an operator has forgotten.
     pub(super) forgotten: Vec<NodeName>,
     pub(super) rows: Rows,
@@ -97,6 +100,7 @@ impl Escrow {
             names: BTreeMap::new(),
             asked: BTreeMap::new(),
             epoch: Epoch::default(),
+            slice: Slice::all(),
             forgotten: Vec::new(),
             rows: Rows::new(config_fingerprint, nonce),
             strangers: 0,

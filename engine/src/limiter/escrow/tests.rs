@@ -112,3 +112,65 @@ fn a_lender_has_back_what_its_borrower_has_ended() {
     says(&mut lender, &Fact::Ended { to, lease }, 1);
     assert_eq!((lender.lent(NAME).len(), lender.share(NAME).units), (0, UNITS));
 }
+
+/// The only founder, with limits, and other nodes that each ask for all of them.
+struct Lender {
+    escrow: Escrow,
+    founding: Founding,
+    borrowers: u64,
+    now: Time,
+}
+
+impl Lender {
+    fn new(limits: usize, borrowers: u64) -> Self {
+        let founding = Founding::new([name("lender")], Duration::from_secs(6)).unwrap();
+        let escrow = Escrow::new(founding.clone(), name("lender"), 1, Time(1));
+        let mut lender = Self { escrow, founding, borrowers, now: Time(1) };
+        for n in 0..limits {
+            lender.escrow.share_out(&format!("campaign {n}"), Quota { whole: UNITS, least: 1 }, None);
+        }
+        for _ in 0..20 {
+            lender.turn(1_000_000);
+            lender.says(&|_| Fact::Heartbeat, lender.now.0);
+        }
+        for n in 0..limits {
+            let name: std::sync::Arc<str> = format!("campaign {n}").into();
+            lender.says(&|_| Fact::Demand { rate: None, name: name.clone() }, UNITS);
+        }
+        lender
+    }
+
+    fn says(&mut self, fact: &dyn Fn(u64) -> Fact, total: u64) {
+        for borrower in 0..self.borrowers {
+            let key = fact::encode(self.founding.config_fingerprint(), borrower, &fact(borrower));
+            self.escrow.learn(self.now, &name(&format!("borrower-{borrower}")), key.as_bytes(), total, 0);
+        }
+    }
+
+    /// One turn. Returns how many loans it made.
+    fn turn(&mut self, micros: u64) -> usize {
+        self.now = Time(self.now.0 + micros);
+        self.escrow.handle_timeout(self.now, &mut ReleaseAll);
+        facts(&mut self.escrow).iter().filter(|(fact, ..)| matches!(fact, Fact::Lent { .. })).count()
+    }
+}
+
+/// One turn lends of a bounded number of limits, and the next turns follow at once until all are served.
+#[test]
+fn a_turn_works_through_a_bounded_number_of_limits() {
+    const LIMITS: usize = 20_000;
+    let mut lender = Lender::new(LIMITS, 3);
+    let (mut loans, mut turns, mut followed) = (0, 0, 0);
+    while loans < LIMITS * 3 {
+        let lent = lender.turn(1000);
+        // Each visit of a limit by one of four parties may be a loan.
+        assert!(lent <= 1 << 12, "{lent} loans in one turn");
+        (loans, turns) = (loans + lent, turns + 1);
+        followed += usize::from(lender.escrow.poll_timeout() <= lender.now);
+        assert!(turns <= 21, "all limits are served in one round");
+    }
+    assert!(followed + 1 >= turns, "turns follow at once until the round is over");
+    let shares: u64 = (0..LIMITS).map(|n| lender.escrow.share(&format!("campaign {n}")).units).sum();
+    assert_eq!(shares, 0, "the borrowers have asked for all");
+    assert_eq!((0..30).map(|_| lender.turn(1000)).sum::<usize>(), 0, "nothing is lent twice");
+}

@@ -1,16 +1,24 @@
 //! One turn of escrow: handles passed time, and publishes heartbeats, demand and the configuration.
 
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::limiter::agreement::END;
 use crate::limiter::escrow::release::Release;
 use crate::limiter::escrow::rows::Write;
+use crate::limiter::escrow::slice::Slice;
 use crate::limiter::escrow::state::{Escrow, Named};
 use crate::limiter::fact::Fact;
 use crate::time::Time;
 
+/// The work of one turn: each of its names costs a visit to each party.
+const VISITS: usize = 1 << 12;
+
+/// The least number of names that a turn works through.
+const LEAST: usize = 32;
+
 impl Escrow {
-    /// Handles passed time and received facts.
+    /// Handles passed time and received facts. Of many limits it publishes the demand, lends and returns for some at a time.
     pub fn handle_timeout(&mut self, now: Time, release: &mut dyn Release) {
         self.now = self.now.max(now);
         self.forget_silent();
@@ -18,6 +26,7 @@ impl Escrow {
         if self.now >= self.heartbeat_at {
             self.publish_heartbeat();
         }
+        self.next_slice();
         self.publish_demand();
         self.lapse();
         self.vote();
@@ -27,14 +36,35 @@ impl Escrow {
         self.note_epoch();
     }
 
+    /// Moves on to the next names.
+    fn next_slice(&mut self) {
+        let after = self.slice.upto.take();
+        let most = (VISITS / (self.board.others.len() + 1)).max(LEAST) - 1;
+        let behind = (after.as_deref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let of_ours = self.names.range::<str, _>(behind).nth(most).map(|(name, _)| name);
+        // A lender may lend of names that are not shared out here.
+        let lendings = self.board.others.values().flat_map(|other| other.lendings.values());
+        let of_loans = lendings.filter_map(|lending| lending.loans.range::<str, _>(behind).nth(most));
+        let upto = of_ours.into_iter().chain(of_loans.map(|(name, _)| name)).min().cloned();
+        self.slice = Slice { after, upto };
+    }
+
+    /// The names that the last turn has worked through. What this process may use of them may have changed.
+    pub(in crate::limiter) fn worked_through(&self) -> &Slice {
+        &self.slice
+    }
+
     /// The next row to write.
     pub fn poll_write(&mut self) -> Option<Write> {
         self.rows.poll()
     }
 
-    /// The latest time to call [`Escrow::handle_timeout`], for heartbeats and expiries; [`Escrow::share`] states when shares
-    /// end.
+    /// The latest time to call [`Escrow::handle_timeout`], for heartbeats, expiries and the names that the last turn left;
+    /// [`Escrow::share`] states when shares end.
     pub fn poll_timeout(&self) -> Time {
+        if self.slice.leaves_some() {
+            return self.now;
+        }
         let ends = self.held_claims().map(|(_, until)| until);
         ends.chain([self.heartbeat_at]).min().unwrap_or(self.heartbeat_at)
     }
@@ -83,7 +113,7 @@ impl Escrow {
             let change = named.demand.abs_diff(named.published);
             change > 0 && (change > named.quota.whole / 64 || named.demand == 0 || named.published == 0)
         };
-        let changed = self.names.iter().filter(|(_, named)| changed(named));
+        let changed = self.names.range::<str, _>(self.slice.range()).filter(|(_, named)| changed(named));
         let changed: Vec<_> = changed.map(|(name, named)| (name.clone(), named.rate, named.demand)).collect();
         for (name, rate, demand) in changed {
             self.rows.write_gauge(&Fact::Demand { rate, name: name.clone() }, demand);

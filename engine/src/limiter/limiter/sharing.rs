@@ -11,6 +11,7 @@ use crate::counter::structure::Structure;
 use crate::counter::watch::{Growth, Watch};
 use crate::difference::Difference;
 use crate::limiter::escrow::release::Release;
+use crate::limiter::escrow::slice::Slice;
 use crate::limiter::escrow::state::Escrow;
 use crate::limiter::heard::Heard;
 use crate::limiter::levels::Levels;
@@ -21,6 +22,9 @@ use crate::time::Time;
 
 /// Time between two measurements of demand.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+/// Number of rows that one turn looks for at most. Each fact may have a row of each actor.
+const LEARNT: usize = 1 << 16;
 
 #[derive(Debug)]
 pub(super) struct Sharing {
@@ -39,11 +43,17 @@ pub(super) struct Sharing {
     pub(super) hard: BTreeMap<Box<str>, Arc<Throttle>>,
     pub(super) ground: Ground,
     pub(super) rescan_at: Time,
+    /// How far all rows are read again; `None` if they are not.
+    pub(super) rescan: Option<Vec<u8>>,
+    /// Rows were left for the next turn.
+    pub(super) learns: bool,
     pub(super) look_at: Time,
     pub(super) looked: Time,
     pub(super) tick_at: Time,
     pub(super) ticked: Time,
     pub(super) shard: usize,
+    /// The number of shards whose throttles have to read the rows and the reach again.
+    pub(super) stale_shards: usize,
     pub(super) reach: Reach,
     /// The saved levels of soft throttles, if this node keeps them.
     pub(super) levels: Option<Levels>,
@@ -54,10 +64,21 @@ impl Sharing {
     pub(super) fn learn(&mut self, structure: &Structure, now: Time, forgotten: &[NodeName]) {
         let Some(escrow) = &mut self.escrow else { return };
         escrow.forget(forgotten.iter().cloned());
-        let (mut keys, lost) = self.watch.as_ref().map(|watch| watch.take()).unwrap_or_default();
+        let most = (LEARNT / structure.actors().max(1)).max(1);
+        let (mut keys, lost) = self.watch.as_ref().map(|watch| watch.take_some(most)).unwrap_or_default();
+        self.learns = keys.len() == most;
         if lost > 0 || now >= self.rescan_at {
-            keys = structure.keys_under(&[key::SHARING]);
+            // All rows are read again, some in each turn.
             self.rescan_at = now.after(escrow.founding().reclaim_after() / 6);
+            self.rescan.get_or_insert_with(|| vec![key::SHARING]);
+        }
+        if let Some(after) = self.rescan.take() {
+            let behind = structure.keys_behind(Some(&after), most);
+            let rescanned = behind.into_iter().take_while(|key| key.first() == Some(&key::SHARING));
+            let before = keys.len();
+            keys.extend(rescanned);
+            self.rescan = keys.last().filter(|_| keys.len() - before == most).cloned();
+            self.learns |= self.rescan.is_some();
         }
         keys.sort();
         keys.dedup();
@@ -84,10 +105,14 @@ impl Sharing {
     /// Lets throttles rest that no node asks for any more.
     fn rest(&mut self, now: Time) {
         let Some(escrow) = &mut self.escrow else { return };
-        self.hard.retain(|name, throttle| {
-            let rests = escrow.rests(name) && throttle.rest(now);
-            !(rests && escrow.retire(name))
-        });
+        let slice = escrow.worked_through().clone();
+        let resting = self.hard.range::<str, _>(slice.range());
+        let resting = resting.filter(|(name, throttle)| escrow.rests(name) && throttle.rest(now));
+        for name in resting.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            if escrow.retire(&name) {
+                self.hard.remove(&name);
+            }
+        }
     }
 
     /// Moves shares, and writes this node's facts.
@@ -106,13 +131,14 @@ impl Sharing {
             (self.looked, self.look_at) = (now, now.after(LOOK));
         }
         escrow.handle_timeout(now, &mut Idle(&self.pools));
-        *self.ground.write() = escrow.base();
-        for (name, throttle) in &self.hard {
-            throttle.set_share(now, escrow.share(name));
-        }
-        for (name, pool) in &self.pools {
-            pool.set_share(now, escrow.share(name));
-        }
+        let base = escrow.base();
+        let epoch = std::mem::replace(&mut *self.ground.write(), base).epoch;
+        // What a turn moves is of the names that it worked through. A claim that begins or ends is of all names.
+        let moved = if epoch == base.epoch { escrow.worked_through().clone() } else { Slice::all() };
+        let hard = self.hard.range::<str, _>(moved.range()).map(|(name, throttle)| (&**name, throttle));
+        escrow.shares(hard).for_each(|(throttle, share)| throttle.set_share(now, share));
+        let pools = self.pools.iter().map(|(name, pool)| (&**name, pool));
+        escrow.shares(pools).for_each(|(pool, share)| pool.set_share(now, share));
         // Write only now: the throttles and pools above no longer use what these rows give away.
         while let Some(write) = escrow.poll_write() {
             let clamp = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
@@ -123,7 +149,7 @@ impl Sharing {
                 }
             }
         }
-        if look {
+        if look || !moved.is_all() {
             self.rest(now);
         }
     }

@@ -20,6 +20,9 @@ const EXCHANGE: Duration = Duration::from_millis(25);
 /// Shortest time between two checks of rows that change continuously.
 const BREATH: Duration = Duration::from_millis(2);
 
+/// Throttles that one turn refreshes, but at least those of one shard.
+const REFRESHED: usize = 1 << 12;
+
 /// The most throttles on this node that exist because other nodes use them. Beyond that, the limiter keeps only a history of a
 /// name.
 const THROTTLES: usize = 1 << 20;
@@ -72,14 +75,16 @@ impl Limiter {
             levels.handle_timeout(used.iter().chain(&heard), clocks);
         }
         if changed || lost {
-            self.throttles().iter().for_each(|throttle| throttle.exchanged(now, reach));
+            sharing.stale_shards = SHARDS;
         }
+        self.refresh_stale(&mut sharing, now);
         let used = !used.is_empty() || !heard.is_empty();
         self.sweep(&mut sharing, now);
         let hard = sharing.hard.values().any(|throttle| throttle.is_wanted()) || !sharing.pools.is_empty();
         let next = now.after(if used || hard { EXCHANGE } else { LOOK * 2 });
         let due = sharing.escrow.as_ref().map_or(next, |escrow| escrow.poll_timeout().max(Time(now.0 + 1000)));
-        sharing.tick_at = next.min(due);
+        let left = if sharing.learns || sharing.stale_shards > 0 { now.after(BREATH) } else { next };
+        sharing.tick_at = next.min(due).min(left);
     }
 
     /// Subtracts the admissions of other nodes as soon as they arrive: later, the bucket would have been full in the meantime.
@@ -108,6 +113,18 @@ impl Limiter {
             }
         }
         (heard, lost)
+    }
+
+    /// Lets throttles read the rows and the reach again, some shards in each turn, after news was lost or the reach has changed.
+    /// Throttles in use have the reach already.
+    fn refresh_stale(&self, sharing: &mut Sharing, now: Time) {
+        let shards = SHARDS * REFRESHED / self.count.load(Ordering::Relaxed).max(REFRESHED);
+        let left = sharing.stale_shards.saturating_sub(shards.max(1));
+        for shard in self.shards.iter().take(sharing.stale_shards).skip(left) {
+            let throttles: Vec<_> = shard.read().iter().cloned().collect();
+            throttles.iter().for_each(|throttle| throttle.exchanged(now, sharing.reach));
+        }
+        sharing.stale_shards = left;
     }
 
     /// Creates the throttles that other nodes ask this founder for, so that it can lend from them.

@@ -21,6 +21,8 @@ pub(crate) struct Caches {
     pub(super) held: BTreeMap<StructureId, HeldCache>,
     pub(super) due: BTreeMap<NodeName, BTreeSet<StructureId>>,
     are_saved: bool,
+    /// The cache of which entries were collected last, beyond the step of an interval.
+    pub(super) collected: Option<StructureId>,
     /// What the wall clock showed at the last input, in milliseconds since 1970.
     pub(crate) unix_ms: UnixMs,
 }
@@ -39,6 +41,8 @@ pub(crate) struct HeldCache {
     pub(super) exchange: Exchange,
     /// Whether the node exchanges it with peers.
     pub(crate) shared: bool,
+    /// Entries that have expired, or removals that could be collected, are left.
+    pub(super) is_behind: bool,
     /// When writes were last released to be sent.
     flushed_at: Option<Time>,
     pub(super) saved: SavedCache,
@@ -92,7 +96,7 @@ impl Caches {
         }
         let (id, shared) = (cache.id(), exchanged == Exchanged::Yes);
         let (exchange, saved) = (Exchange::new(id), SavedCache::default());
-        let mut held = HeldCache { cache, exchange, shared, flushed_at: None, saved };
+        let mut held = HeldCache { cache, exchange, shared, is_behind: false, flushed_at: None, saved };
         if shared {
             for peer in peers.links.keys() {
                 held.exchange.link_up(peer);
@@ -112,6 +116,11 @@ impl Caches {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&StructureId, &HeldCache)> {
         self.held.iter()
+    }
+
+    /// The caches from an id on.
+    pub(crate) fn from(&self, id: StructureId) -> impl Iterator<Item = (&StructureId, &HeldCache)> {
+        self.held.range(id..)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&StructureId, &mut HeldCache)> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallymesh_schemas::bound::Bound;
 use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs, bounds};
 
-use crate::cache::collect::Round;
+use crate::cache::collect::{self, Round};
 use crate::cache::context::Context;
 use crate::replica::Replica;
 use crate::replica::caches::held::{Flush, Known};
@@ -17,7 +17,10 @@ use crate::time::Now;
 /// After so many complete digests without a report about a cache, a peer counts as not having the cache.
 const SILENT: u32 = 2;
 
-/// Time between two steps of a comparison of keys.
+/// The least number of entries of a cache that a step expires, and that it collects.
+const LEAST: usize = 64;
+
+/// Time between two steps of a comparison of keys, and of a collection.
 pub(crate) const STEP: Duration = Duration::from_millis(1);
 
 impl Replica {
@@ -34,11 +37,12 @@ impl Replica {
         let expiry_ms = peers.clocks.expiry_ms(now);
         let known = Known { runs, peers };
         let mut changed = Vec::new();
+        let most = (collect::STEP / caches.iter().count().max(1)).max(LEAST);
         for (id, held) in caches.iter_mut() {
             let time = held.cache.time(now.unix_ms);
             let map = &mut held.cache.shared.map.write();
             let end = map.log_end();
-            map.expire_until(expiry_ms);
+            let expires = map.expire_until(expiry_ms, most);
             if is_certain {
                 map.return_to_present(time);
             }
@@ -48,7 +52,7 @@ impl Replica {
                 true => Round::of(map.seen(), reports),
                 false => Round::of(map.seen(), std::iter::empty()),
             };
-            held.exchange.collect(map, round, expiry_ms, &known);
+            held.is_behind = held.exchange.collect(map, round, (expiry_ms, most), &known) || expires;
             map.note_position();
             held.cache.shared.tally.reached_times(Bound::Actors, map.take_refused_runs());
             if map.log_end() != end {
@@ -56,6 +60,36 @@ impl Replica {
             }
         }
         changed.into_iter().for_each(|id| self.caches.touch(id));
+        self.come_back_for_collection(now);
+    }
+
+    /// Goes on to expire and to collect what the last step has left, a step for one cache after the other.
+    pub(crate) fn go_on_collecting(&mut self, now: Now) {
+        let Self { caches, runs, peers, .. } = self;
+        let (expiry_ms, known) = (peers.clocks.expiry_ms(now), Known { runs, peers });
+        let last = caches.collected;
+        let behind = caches.iter().filter(|(_, held)| held.is_behind).map(|(id, _)| *id);
+        let behind: Vec<_> = behind.collect();
+        let mut changed = None;
+        let next = behind.iter().find(|id| Some(**id) > last).or(behind.first()).copied();
+        caches.collected = next;
+        if let Some(held) = next.and_then(|id| caches.get_mut(id)) {
+            let map = &mut held.cache.shared.map.write();
+            let end = map.log_end();
+            let expires = map.expire_until(expiry_ms, collect::STEP);
+            held.is_behind = held.exchange.collect(map, None, (expiry_ms, collect::STEP), &known) || expires;
+            changed = next.filter(|_| map.log_end() != end);
+        }
+        changed.into_iter().for_each(|id| self.caches.touch(id));
+        self.come_back_for_collection(now);
+    }
+
+    fn come_back_for_collection(&mut self, now: Now) {
+        if self.caches.iter().any(|(_, held)| held.is_behind) {
+            self.timers.set(Timer::Collection, now.mono.after(STEP));
+        } else {
+            self.timers.stop(&Timer::Collection);
+        }
     }
 
     /// An interval between digests has passed: reports to the peers, and asks them for what is missing.

@@ -14,7 +14,7 @@ impl Replica {
     pub(crate) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
         let run = self.runs.actor.clone();
         let sender = Actor::new(peer.clone(), digest.incarnation);
-        let before = self.peers.links.get_mut(peer).and_then(|link| link.incarnation.replace(digest.incarnation));
+        let before = self.peers.links.get_mut(peer).and_then(|link| link.state_run(digest.incarnation));
         let status = match before {
             Some(before) if before >= digest.incarnation => self.note_run(now, &sender, peer),
             _ => self.introduce(now, peer, digest.incarnation),
@@ -29,7 +29,7 @@ impl Replica {
             if !self.has_same_kind(peer, part) {
                 continue;
             }
-            for entry in &part.entries {
+            for entry in self.news(now, peer, part) {
                 self.handle_entry(now, peer, (part.structure, digest.answers), entry);
                 if self.runs.actor != run {
                     // This node is another run now. The remaining entries refer to the old run, and the peer will send them
@@ -38,7 +38,10 @@ impl Replica {
                 }
             }
         }
-        self.confirm(now, &sender);
+        if let Some(link) = self.peers.links.get_mut(peer) {
+            // Copies that are complete up to the heads that the peer has stated are confirmed as current.
+            link.heartbeat.beat(now.mono);
+        }
         if digest.complete {
             self.note_complete_digest(peer, digest.answers);
         }
@@ -61,6 +64,9 @@ impl Replica {
         let spec = structure.map(|held| held.structure.spec()).or(cache.map(|held| held.cache.spec()));
         let Some(spec) = spec else { return false };
         if spec.name.as_str() == part.name && spec.class.kind() == part.kind {
+            if let Some(link) = self.peers.links.get_mut(peer) {
+                link.structures.insert(part.structure);
+            }
             return true;
         }
         if self.peers.links.get_mut(peer).is_some_and(|link| link.mismatched.insert(part.structure)) {
@@ -91,22 +97,12 @@ impl Replica {
         link.hurry();
     }
 
-    /// The owner of these rows has reported all its heads: copies that are complete up to the owner's head are confirmed as
-    /// fresh.
-    fn confirm(&mut self, now: Now, owner: &Actor) {
-        let Some(link) = self.peers.links.get(&owner.node) else { return };
-        for (id, held) in &self.structures {
-            let head = link.peer_applied(*id, owner);
-            held.structure.confirm(owner, head, now.mono);
-        }
-    }
-
     /// A peer has listed everything that it has, in answer to the probe `answers`.
     fn note_complete_digest(&mut self, peer: &NodeName, answers: u64) {
         if let Some(link) = self.peers.links.get_mut(peer) {
             link.answered = link.answered.max(answers);
             link.completes = link.completes.saturating_add(1);
-            for (id, _) in link.peer_progress.keys() {
+            for id in &link.structures {
                 if let Some(held) = self.structures.get_mut(id) {
                     held.joining = false;
                 }

@@ -12,6 +12,7 @@ use crate::replica::peer::link::{Behind, Feed, PeerProgress};
 use crate::replica::peer::request::Request;
 use crate::replica::runs::life::RunStatus;
 use crate::replica::timers::Timer;
+use crate::rows::heartbeat::Statement;
 use crate::time::{Now, Time};
 
 /// A node without links to all live nodes announces a new actor within a digest interval divided by this number.
@@ -35,6 +36,10 @@ impl Replica {
         }
         match self.note_run(now, &entry.actor, peer) {
             status if status >= least => {
+                if self.is_empty_run(id, status, entry) {
+                    // The peer may not know of the later run.
+                    return self.name_latest(peer, id, &entry.actor.node);
+                }
                 if let Some(seen) = self.admit_entry(now, peer, id, status, entry) {
                     self.handle_comparison(now, peer, answers, &seen);
                 }
@@ -65,6 +70,9 @@ impl Replica {
         if new {
             self.runs.note_changed(owner);
             self.spread(now);
+            if status == RunStatus::Earlier {
+                self.runs.unfilled.insert(part.clone());
+            }
         }
         let held = self.structures.get(&id)?;
         let link = self.peers.links.get_mut(peer)?;
@@ -81,6 +89,9 @@ impl Replica {
     }
 
     fn handle_comparison(&mut self, now: Now, peer: &NodeName, answers: u64, seen: &Comparison<'_>) {
+        if seen.from_owner {
+            self.note_statement(peer, seen);
+        }
         let position = seen.position();
         if matches!(position, Position::Behind | Position::BehindBoth) {
             return self.note_behind(now, peer, position, seen);
@@ -95,6 +106,16 @@ impl Replica {
             self.note_level(now, seen);
             self.find_parent(peer, &seen.part, &seen.progress);
             self.compare_rows(peer, answers, seen);
+        }
+    }
+
+    /// The owner states how far its rows reach. Its next digests confirm that, until it states something else.
+    fn note_statement(&self, owner: &NodeName, seen: &Comparison<'_>) {
+        let Comparison { part: (id, actor), entry, .. } = seen;
+        let link = self.peers.links.get(owner).filter(|link| link.incarnation() == Some(actor.incarnation));
+        if let (Some(link), Some(held)) = (link, self.structures.get(id)) {
+            let statement = Statement { heartbeat: link.heartbeat.clone(), head: entry.applied };
+            held.structure.note_statement(actor, &statement);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::counter::sync::{Progress, Start};
 use crate::random::Random;
 use crate::replica::peer::request::Request;
 use crate::replica::stream::StreamId;
+use crate::rows::heartbeat::Heartbeat;
 use crate::time::Time;
 
 /// How far a peer's copy of an actor's rows reaches, as the peer reports.
@@ -22,6 +23,12 @@ pub(crate) struct PeerProgress {
     pub(crate) applied: Version,
     pub(crate) low_water: Version,
     pub(crate) fingerprint: u64,
+}
+
+impl From<Progress> for PeerProgress {
+    fn from(Progress { since, applied, low_water, fingerprint, .. }: Progress) -> Self {
+        Self { since, applied, low_water, fingerprint }
+    }
 }
 
 impl From<&DigestEntry> for PeerProgress {
@@ -104,8 +111,12 @@ pub(crate) struct DigestRun {
 
 #[derive(Debug)]
 pub(crate) struct Link {
+    /// Differs from the numbers of the earlier links to the peer.
+    pub(crate) number: u64,
     /// The run that the peer states.
-    pub(crate) incarnation: Option<Incarnation>,
+    incarnation: Option<Incarnation>,
+    /// When the peer last sent a digest of that run.
+    pub(crate) heartbeat: Heartbeat,
     pub(crate) feeds: BTreeMap<StreamId, Feed>,
     /// Feeds that may have rows to send.
     pub(crate) due: BTreeSet<StreamId>,
@@ -121,8 +132,12 @@ pub(crate) struct Link {
     pub(crate) pruned: BTreeSet<StreamId>,
     /// Rows of other actors that this node asked the peer for.
     pub(crate) asked: BTreeSet<StreamId>,
+    /// How far this node's digests have looked at the structures that have changed.
+    pub(crate) changes_mark: Mark,
     /// How far this node's digests have reported the changes of each structure.
     pub(crate) digest_marks: BTreeMap<StructureId, Mark>,
+    /// The structures that the peer's digests have named.
+    pub(crate) structures: BTreeSet<StructureId>,
     /// What the peer's digests have reported.
     pub(crate) peer_progress: BTreeMap<StreamId, PeerProgress>,
     pub(crate) behind: BTreeMap<StreamId, Behind>,
@@ -157,7 +172,9 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(now: Time, tally: Arc<bound::Tally>) -> Self {
         Self {
+            number: 0,
             incarnation: None,
+            heartbeat: Heartbeat::default(),
             feeds: BTreeMap::new(),
             due: BTreeSet::new(),
             served: None,
@@ -166,7 +183,9 @@ impl Link {
             prunes: BTreeSet::new(),
             pruned: BTreeSet::new(),
             asked: BTreeSet::new(),
+            changes_mark: 0,
             digest_marks: BTreeMap::new(),
+            structures: BTreeSet::new(),
             peer_progress: BTreeMap::new(),
             behind: BTreeMap::new(),
             compared: BTreeMap::new(),
@@ -186,6 +205,21 @@ impl Link {
             spoke: false,
             tally,
         }
+    }
+
+    /// The run that the peer states.
+    pub(crate) fn incarnation(&self) -> Option<Incarnation> {
+        self.incarnation
+    }
+
+    /// The peer states its run. Returns the run that it stated before.
+    pub(crate) fn state_run(&mut self, run: Incarnation) -> Option<Incarnation> {
+        let before = self.incarnation.replace(run);
+        if before != Some(run) {
+            // The digests of a run say nothing of the rows of another.
+            self.heartbeat = Heartbeat::default();
+        }
+        before
     }
 
     /// This node is another run now: everything sent as an earlier run of `node` is void. Feeds of other actors continue.
@@ -302,7 +336,11 @@ impl Link {
 
     /// The number of entries in all maps.
     pub(crate) fn entries(&self) -> usize {
-        let digests = self.digest_marks.len() + self.peer_progress.len() + self.behind.len() + self.compared.len();
+        let digests = self.structures.len()
+            + self.digest_marks.len()
+            + self.peer_progress.len()
+            + self.behind.len()
+            + self.compared.len();
         let fed = self.feeds.len() + self.due.len() + self.wants.len() + self.asked.len();
         fed + self.prunes.len() + self.pruned.len() + digests + self.ahead.len()
     }

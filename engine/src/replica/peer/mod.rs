@@ -9,11 +9,12 @@ pub(crate) mod encode;
 mod entry;
 mod feed;
 pub(crate) mod link;
+mod repeated;
 pub(crate) mod request;
 pub(crate) mod transmit;
 mod want;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use tallymesh_schemas::{Actor, NodeName, StructureId, Version};
 
@@ -30,11 +31,13 @@ pub(crate) struct Peers {
     pub(crate) clocks: Clocks,
     /// The nonce of the last probe; 0 before the first one.
     nonce: u64,
+    /// How many links were added.
+    added: u64,
 }
 
 impl Peers {
     pub(crate) fn new(clocks: Clocks) -> Self {
-        Self { links: BTreeMap::new(), clocks, nonce: 0 }
+        Self { links: BTreeMap::new(), clocks, nonce: 0, added: 0 }
     }
 
     pub(crate) fn is_linked(&self, peer: &NodeName) -> bool {
@@ -43,13 +46,15 @@ impl Peers {
 
     /// The link to a node, and the run that the node states on it.
     pub(crate) fn contact(&self, node: &NodeName) -> Contact {
-        self.links.get(node).map_or(Contact::Unlinked, |link| Contact::Linked(link.incarnation))
+        self.links.get(node).map_or(Contact::Unlinked, |link| Contact::Linked(link.incarnation()))
     }
 
     /// Adds a link, and replaces an earlier one to the same peer.
     pub(crate) fn add(&mut self, peer: &NodeName, mut link: Link) {
         // A verification may be in progress. The probe on the previous link was lost with that link.
         link.probe = (self.nonce > 0).then_some(self.nonce);
+        self.added += 1;
+        link.number = self.added;
         self.clocks.forget(peer);
         self.links.insert(peer.clone(), Box::new(link));
     }
@@ -93,6 +98,7 @@ impl Peers {
         for link in self.links.values_mut() {
             link.forget(|(id, _)| !exists(id));
             link.digest_marks.retain(|id, _| exists(id));
+            link.structures.retain(&exists);
             link.hurry();
         }
     }
@@ -144,10 +150,5 @@ impl Peers {
     /// Whether every peer has answered a probe.
     pub(crate) fn all_answered(&self, nonce: u64) -> bool {
         self.links.values().all(|link| link.answered >= nonce)
-    }
-
-    /// The peers that have answered a probe.
-    pub(crate) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
-        self.links.iter().filter(|(_, link)| link.answered >= nonce).map(|(peer, _)| peer.clone()).collect()
     }
 }

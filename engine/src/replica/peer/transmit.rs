@@ -7,6 +7,7 @@ use tallymesh_schemas::{Actor, StructureId, UnixMs, bounds};
 
 use crate::canary::{self, Canary};
 use crate::counter::structure::Structure;
+use crate::replica::changed::ChangeOrder;
 use crate::replica::held::{Held, Structures};
 use crate::replica::output::Output;
 use crate::replica::peer::encode::send;
@@ -22,6 +23,7 @@ const LARGEST: usize = bounds::DELTA_BYTES - bounds::VALUE_BYTES - bounds::ROW_K
 /// The state from which the messages for one link are cut. Nothing that is sent to one peer depends on the links to the others.
 pub(crate) struct Transmission<'a> {
     pub(crate) structures: &'a Structures,
+    pub(crate) changes: &'a mut ChangeOrder,
     pub(crate) runs: &'a Runs,
     pub(crate) output: &'a mut Output,
     /// Bytes of rows in one delta.
@@ -80,26 +82,35 @@ impl Transmission<'_> {
     }
 }
 
+/// The entries of a digest message.
+struct Listed<'a> {
+    structures: Vec<StructureDigest<'a>>,
+    /// How many more entries fit.
+    left: usize,
+    last: Option<StreamId>,
+}
+
+impl<'a> Listed<'a> {
+    fn add(&mut self, id: StructureId, held: &'a Held, entries: Vec<DigestEntry>) {
+        let Some(entry) = entries.last() else { return };
+        self.last = Some((id, entry.actor.clone()));
+        let name = held.structure.spec().name.as_str();
+        self.structures.push(StructureDigest { structure: id, name, kind: held.structure.kind(), entries });
+    }
+}
+
 /// Digests.
-impl Transmission<'_> {
+impl<'a> Transmission<'a> {
     /// Appends the next message of a digest to `buf`.
     fn digest(&mut self, link: &mut Link, run: DigestRun, buf: &mut Vec<u8>) {
-        let mut left = bounds::DIGEST_ENTRIES;
-        let mut last = run.last.clone();
-        let mut structures = Vec::new();
-        let from = run.last.as_ref().map_or(StructureId(0), |(id, _)| *id);
-        for (id, held) in self.structures.range(from..).filter(|(_, held)| held.shared) {
-            let entries = self.entries(link, &run, (*id, held), &mut left);
-            if let Some(entry) = entries.last() {
-                last = run.full.then(|| (*id, entry.actor.clone()));
-                let name = held.structure.spec().name.as_str();
-                structures.push(StructureDigest { structure: *id, name, kind: held.structure.kind(), entries });
-            }
-            if left == 0 {
-                break;
-            }
+        let mut listed = Listed { structures: Vec::new(), left: bounds::DIGEST_ENTRIES, last: run.last.clone() };
+        if run.full {
+            self.list_all(link, &run, &mut listed);
+        } else {
+            self.changes.update(self.structures);
+            self.list_changes(link, &mut listed);
         }
-        let done = left > 0;
+        let done = listed.left > 0;
         let mut tombstones = Vec::new();
         if done && (run.full || link.new_tombstone) {
             link.new_tombstone = false;
@@ -113,48 +124,64 @@ impl Transmission<'_> {
             clock_ms: self.clock_ms,
             answers: run.answers,
             complete: done && run.full,
-            structures,
+            structures: listed.structures,
             tombstones,
         };
         if !done {
+            let last = listed.last.filter(|_| run.full);
             link.digest = Some(DigestRun { last, ..run });
         }
         self.output.counters.digests_out += 1;
         send(&Message::Digest(digest), buf);
     }
 
-    /// The next entries of a structure, at most `left` of them.
-    fn entries(
-        &self,
-        link: &mut Link,
-        run: &DigestRun,
-        (id, held): (StructureId, &Held),
-        left: &mut usize,
-    ) -> Vec<DigestEntry> {
-        let mut entries = Vec::new();
-        let mut tell = |entry: DigestEntry| {
-            if self.runs.keeps_to_itself(&entry) {
-                return true;
-            }
-            if *left == 0 {
-                return false;
-            }
-            *left -= 1;
-            entries.push(entry);
-            true
-        };
-        if run.full {
-            let after = run.last.as_ref().filter(|(last, _)| *last == id).map(|(_, actor)| actor);
+    /// Lists the next entries of a digest of everything.
+    fn list_all(&self, link: &mut Link, run: &DigestRun, listed: &mut Listed<'a>) {
+        let structures: &'a Structures = self.structures;
+        let from = run.last.as_ref().map_or(StructureId(0), |(id, _)| *id);
+        for (id, held) in structures.range(from..).filter(|(_, held)| held.shared) {
+            let after = run.last.as_ref().filter(|(last, _)| last == id).map(|(_, actor)| actor);
             if after.is_none() {
                 // Changes from now on are reported again.
-                link.digest_marks.insert(id, held.structure.last_change());
+                link.digest_marks.insert(*id, held.structure.last_change());
             }
-            held.structure.digest(after, self.now, &mut tell);
-        } else {
-            let mark = link.digest_marks.entry(id).or_default();
-            *mark = held.structure.changes(*mark, self.now, &mut tell);
+            let mut entries = Vec::new();
+            held.structure.digest(after, self.now, &mut |entry| self.list(entry, &mut listed.left, &mut entries));
+            listed.add(*id, held, entries);
+            if listed.left == 0 {
+                return;
+            }
         }
-        entries
+    }
+
+    /// Lists what has changed since the last digest.
+    fn list_changes(&self, link: &mut Link, listed: &mut Listed<'a>) {
+        let structures: &'a Structures = self.structures;
+        for id in self.changes.behind(link.changes_mark) {
+            let Some(held) = structures.get(&id).filter(|held| held.shared) else { continue };
+            let mark = link.digest_marks.entry(id).or_default();
+            let mut entries = Vec::new();
+            let tell = &mut |entry| self.list(entry, &mut listed.left, &mut entries);
+            *mark = held.structure.changes(*mark, self.now, tell);
+            listed.add(id, held, entries);
+            if listed.left == 0 {
+                return;
+            }
+        }
+        link.changes_mark = self.changes.last();
+    }
+
+    /// Lists an entry, if it is to be told. Returns false if there is no room for it.
+    fn list(&self, entry: DigestEntry, left: &mut usize, entries: &mut Vec<DigestEntry>) -> bool {
+        if self.runs.keeps_to_itself(&entry) {
+            return true;
+        }
+        if *left == 0 {
+            return false;
+        }
+        *left -= 1;
+        entries.push(entry);
+        true
     }
 }
 

@@ -72,7 +72,7 @@ impl Replica {
     /// A peer leaves. The goodbye is of the run that the peer stated on this link; a later run may have begun elsewhere.
     pub(crate) fn handle_goodbye(&mut self, now: Now, peer: &NodeName) {
         let Some(link) = self.peers.links.get_mut(peer) else { return };
-        if link.incarnation.is_some_and(|run| self.runs.is_current(&Actor::new(peer.clone(), run))) {
+        if link.incarnation().is_some_and(|run| self.runs.is_current(&Actor::new(peer.clone(), run))) {
             link.heard_goodbye = true;
             self.set_life(now, peer, Life::Left);
         }
@@ -140,9 +140,9 @@ impl Replica {
         }
         let kept = self.structures.iter().filter(|(_, held)| !forgotten && held.structure.keeps_runs());
         let kept: BTreeSet<StructureId> = kept.map(|(id, _)| *id).collect();
-        let gone =
-            |(id, actor): &StreamId| actor.node == *node && runs.contains(&actor.incarnation) && !kept.contains(id);
-        self.forget_streams(gone);
+        let empty = if forgotten { BTreeSet::new() } else { self.drop_empty_runs(node, runs) };
+        let of_node = |actor: &Actor| actor.node == *node && runs.contains(&actor.incarnation);
+        self.forget_streams(|part| of_node(&part.1) && (!kept.contains(&part.0) || empty.contains(part)));
         self.runs.note_changed(node);
     }
 

@@ -1,6 +1,7 @@
 //! The runs of all nodes: which are alive, which have ended or are forgotten, and which run this node is.
 
 pub(crate) mod contact;
+mod empty;
 mod forget;
 mod identity;
 pub(crate) mod life;
@@ -24,6 +25,7 @@ use crate::replica::runs::life::{Life, RunStatus};
 use crate::replica::runs::node::Node;
 use crate::replica::runs::succession::Succession;
 use crate::replica::runs::tombstone::Received;
+use crate::replica::stream::StreamId;
 use crate::time::{Now, Time};
 
 /// The known nodes and their runs.
@@ -49,6 +51,10 @@ pub(crate) struct Runs {
     unlinked: bool,
     /// The time of the last update of which rows count.
     updated: Time,
+    /// Copies of ended runs that are empty, and that a peer can fill.
+    pub(crate) unfilled: BTreeSet<StreamId>,
+    /// The last of them that a sweep has looked at.
+    unfilled_swept: Option<StreamId>,
 }
 
 /// What a report about a run changes.
@@ -77,6 +83,8 @@ impl Runs {
             changed: BTreeSet::new(),
             unlinked: false,
             updated: Time(0),
+            unfilled: BTreeSet::new(),
+            unfilled_swept: None,
         }
     }
 
@@ -163,11 +171,13 @@ impl Runs {
         named.map(|(name, _)| name)
     }
 
-    /// Whether to leave a run out of digests: only another member reported its node, and no rows of it are here. So an invented
-    /// name spreads no further than to the receivers of the member that invented it.
+    /// Whether to leave a run out of digests. Case 1: only another member reported its node, and no rows of it are here. So an
+    /// invented name spreads no further than to the receivers of the member that invented it. Case 2: the run has ended, and
+    /// there is nothing of it here.
     pub(crate) fn keeps_to_itself(&self, entry: &DigestEntry) -> bool {
         let hearsay = |known: &Node| known.reported_by.is_some();
-        entry.applied <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay)
+        let is_hearsay = entry.applied <= entry.since && self.nodes.get(&entry.actor.node).is_some_and(hearsay);
+        is_hearsay || self.is_about_nothing(entry)
     }
 
     /// Whether the rows of an actor count at a time.

@@ -11,14 +11,10 @@ use crate::replica::caches::held::HeldCache;
 use crate::replica::verify::found::{Fault, Finding, Verification};
 
 impl Replica {
-    /// Compares the caches of all members that have answered `nonce` with each other.
-    pub(crate) fn compare_caches(&self, nonce: u64, found: &mut Verification) {
-        for (_, held) in self.caches.iter().filter(|(_, held)| held.shared) {
-            let answered = self.peers.links.iter().filter(|(_, link)| link.answered >= nonce);
-            let said: Vec<_> = answered.filter_map(|(peer, _)| Some((peer, held.receiver(peer)?))).collect();
-            self.compare_contexts(held, &said, found);
-            compare_sums(held, &said, found);
-        }
+    /// Compares this node's copy of a cache, and what the members have said of theirs.
+    pub(super) fn compare_cache(&self, held: &HeldCache, said: &[(&NodeName, &Receiver)], found: &mut Verification) {
+        self.compare_contexts(held, said, found);
+        compare_sums(held, said, found);
     }
 
     fn compare_contexts(&self, held: &HeldCache, said: &[(&NodeName, &Receiver)], found: &mut Verification) {

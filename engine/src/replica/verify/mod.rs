@@ -3,18 +3,18 @@
 mod caches;
 pub(crate) mod found;
 pub(crate) mod rounds;
-
-use std::collections::{BTreeMap, BTreeSet};
+mod walk;
 
 use tallymesh_schemas::bound::Bound;
-use tallymesh_schemas::{Actor, NodeName, Version};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, StructureId};
 
 use crate::replica::Replica;
 use crate::replica::held::Held;
-use crate::replica::peer::link::{DigestRun, PeerProgress};
+use crate::replica::peer::link::DigestRun;
 use crate::replica::runs::life::Life;
 use crate::replica::stream::StreamId;
-use crate::replica::verify::found::{Fault, Finding, Unheld, Verification};
+use crate::replica::verify::found::{Unheld, Verification};
+use crate::replica::verify::walk::{SLICE, Subject, Walk};
 use crate::time::Now;
 
 impl Replica {
@@ -33,44 +33,28 @@ impl Replica {
     }
 
     /// Whether every linked peer has answered a probe.
-    pub(crate) fn all_answered(&self, nonce: u64) -> bool {
+    fn all_answered(&self, nonce: u64) -> bool {
         self.peers.all_answered(nonce)
     }
 
-    /// The nodes that have answered a probe, including this node.
-    pub(crate) fn answered(&self, nonce: u64) -> BTreeSet<NodeName> {
-        let mut nodes = self.peers.answered(nonce);
-        nodes.insert(self.runs.actor.node.clone());
-        nodes
-    }
-
     /// The result of a probe so far: final once no member is silent or late. Only copies of members that have answered are
-    /// compared, because earlier reports of the others are old.
+    /// compared, because earlier reports of the others are old. It compares everything at once; a [`Verifier`](crate::replica::Verifier) does not.
     pub fn verification(&self, nonce: u64) -> Verification {
-        self.verification_since(nonce, nonce)
+        let mut walk = Walk::new(self, nonce, Subject::All);
+        while !walk.step(self, SLICE) {}
+        self.with_members(nonce, walk.finish())
     }
 
-    /// As [`Replica::verification`]. A node that has answered `first` or a later probe is a member. Its copies are compared
-    /// once it has answered `nonce`.
-    pub(crate) fn verification_since(&self, first: u64, nonce: u64) -> Verification {
-        let mut found = self.members_of(first);
-        found.clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
-        found.structures = self.structures.values().filter(|held| held.is_compared()).count() + self.caches.shared();
-        let copies = self.copies(nonce);
-        let actors: BTreeSet<&Actor> = copies.keys().map(|(_, actor)| actor).collect();
-        found.actors = actors.len();
-        for (part, holders) in &copies {
-            self.compare(part, holders, nonce, &mut found);
-        }
-        self.compare_caches(nonce, &mut found);
-        found
+    /// Adds to what a pass has found: which members have answered the probe `first` or a later one, and their clocks.
+    fn with_members(&self, first: u64, compared: Verification) -> Verification {
+        let Verification { actors, copies, findings, .. } = compared;
+        let clocks = self.clocks().into_iter().filter(|clock| clock.beyond).collect();
+        let structures = self.structures.values().filter(|held| held.is_compared()).count() + self.caches.shared();
+        Verification { clocks, structures, actors, copies, findings, ..self.members_of(first) }
     }
 
     /// The members that have answered, and those that have not, with the reason.
     fn members_of(&self, nonce: u64) -> Verification {
-        let said = self.peers.links.values().flat_map(|link| link.peer_progress.keys());
-        let heard_of: BTreeSet<&NodeName> =
-            said.filter(|(_, actor)| self.runs.is_current(actor)).map(|(_, actor)| &actor.node).collect();
         let mut found = Verification { members: vec![self.runs.actor.node.clone()], ..Verification::default() };
         for (peer, link) in &self.peers.links {
             let list = match (link.answered >= nonce, link.spoke) {
@@ -87,7 +71,7 @@ impl Replica {
                 // Such a name is not a member.
                 _ if node.is_only_heard_of() => continue,
                 Life::Dead => &mut found.dead,
-                Life::Alive | Life::Suspect if heard_of.contains(name) => &mut found.beyond,
+                Life::Alive | Life::Suspect if self.is_heard_of(name, node.incarnation) => &mut found.beyond,
                 Life::Alive | Life::Suspect => &mut found.unlinked,
             };
             list.push(name.clone());
@@ -101,6 +85,17 @@ impl Replica {
         found.mismatched = mismatched.filter_map(|(peer, id)| Some((peer.clone(), spec(id)?.name.clone()))).collect();
         self.note_unheld(&mut found);
         found
+    }
+
+    /// Whether a linked peer reports rows of a run.
+    fn is_heard_of(&self, node: &NodeName, run: Incarnation) -> bool {
+        let mut part = (StructureId(0), Actor::new(node.clone(), run));
+        self.peers.links.values().any(|link| {
+            link.structures.iter().any(|id| {
+                part.0 = *id;
+                link.peer_progress.contains_key(&part)
+            })
+        })
     }
 
     fn note_unheld(&self, found: &mut Verification) {
@@ -119,63 +114,5 @@ impl Replica {
         let crowded = crowded.chain(caches.map(|(_, held)| held.cache.spec().name.clone()));
         found.unheld.extend(crowded.map(|structure| Unheld::NoRoom { structure }));
         found.more_unheld = self.output.unheld.more;
-    }
-
-    /// Every copy of an actor's rows that this node holds, or that a member reported when it answered `nonce`.
-    fn copies(&self, nonce: u64) -> BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> {
-        let mut copies: BTreeMap<StreamId, BTreeMap<NodeName, PeerProgress>> = BTreeMap::new();
-        for (id, held) in self.structures.iter().filter(|(_, held)| held.is_compared()) {
-            held.structure.digest(None, self.now, &mut |entry| {
-                let said = PeerProgress::from(&entry);
-                copies.entry((*id, entry.actor)).or_default().insert(self.runs.actor.node.clone(), said);
-                true
-            });
-        }
-        for (peer, link) in self.peers.links.iter().filter(|(_, link)| link.answered >= nonce) {
-            for (part, said) in &link.peer_progress {
-                if let Some(holders) = copies.get_mut(part) {
-                    holders.insert(peer.clone(), *said);
-                }
-            }
-        }
-        copies
-    }
-
-    fn compare(
-        &self,
-        part: &StreamId,
-        holders: &BTreeMap<NodeName, PeerProgress>,
-        nonce: u64,
-        found: &mut Verification,
-    ) {
-        let Some(held) = self.structures.get(&part.0) else { return };
-        let furthest = holders.values().max_by_key(|said| said.applied);
-        // A run that has ended has no owner to ask.
-        let owner = holders.get(&part.1.node).filter(|_| self.runs.is_current(&part.1));
-        let Some(head) = owner.or(furthest) else { return };
-        let finding = |member: &NodeName, applied, fault| Finding {
-            structure: held.structure.spec().name.clone(),
-            actor: part.1.clone(),
-            member: member.clone(),
-            applied,
-            head: head.applied,
-            fault,
-        };
-        for (member, said) in holders {
-            found.copies += 1;
-            let whole = said.since == Version::ZERO && head.since == Version::ZERO;
-            if said.applied != head.applied {
-                found.findings.push(finding(member, said.applied, Fault::Lags));
-            } else if whole && said.fingerprint != head.fingerprint {
-                found.findings.push(finding(member, said.applied, Fault::Differs));
-            }
-        }
-        // A member that replicates the structure and holds no rows of the actor lags as well.
-        for (peer, link) in self.peers.links.iter().filter(|(_, link)| link.answered >= nonce) {
-            let replicates = link.peer_progress.keys().any(|(id, _)| *id == part.0);
-            if replicates && head.applied > Version::ZERO && !holders.contains_key(peer) {
-                found.findings.push(finding(peer, Version::ZERO, Fault::Lags));
-            }
-        }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tallymesh_schemas::{Actor, SeriesSpec, Window};
 
 use crate::budget::{Budget, NodeBudget};
+use crate::counter::published::Changed;
 use crate::counter::series::Ring;
 use crate::counter::structure::Structure;
 use crate::keyspace::quota::Quota;
@@ -20,6 +21,8 @@ pub(crate) struct Maker<'a> {
     pub(crate) actor: &'a Actor,
     pub(crate) random: &'a mut Random,
     pub(crate) budget: &'a Arc<NodeBudget>,
+    /// Where the windows list themselves when they have changed.
+    pub(crate) changed: &'a Arc<Changed>,
     pub(crate) leaving: bool,
 }
 
@@ -49,8 +52,8 @@ impl Maker<'_> {
             return Arc::clone(known);
         }
         let quota = Quota::new(Arc::clone(new.budget), Arc::clone(self.budget));
-        let (seed, wake) = (self.random.next(), Arc::clone(new.wake));
-        let made = Arc::new(Structure::new(spec, self.actor.clone(), seed, wake, quota));
+        let (actor, seed) = (self.actor.clone(), self.random.next());
+        let made = Arc::new(Structure::new(spec, actor, seed, Arc::clone(new.wake), self.changed, quota));
         if self.leaving {
             made.close();
         }

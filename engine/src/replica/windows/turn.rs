@@ -36,6 +36,7 @@ impl Replica {
             actor: &self.runs.actor,
             random: &mut self.random,
             budget: &self.budget,
+            changed: self.changes.list(),
             leaving: self.leaving,
         }
         .ring(current, &new);
@@ -74,6 +75,7 @@ impl Replica {
             actor: &self.runs.actor,
             random: &mut self.random,
             budget: &self.budget,
+            changed: self.changes.list(),
             leaving: self.leaving,
         };
         let turned = self.windows.turn(now.mono, &mut maker);
@@ -103,6 +105,7 @@ impl Replica {
         let id = structure.id();
         if self.structures.get(&id).is_some_and(|held| Arc::ptr_eq(&held.structure, structure)) {
             self.structures.remove(&id);
+            self.changes.forget(id);
         }
     }
 }
