@@ -315,6 +315,42 @@ fn restored_state_is_kept_beyond_the_budget() {
     assert_eq!(wire.replicas[1].counters().keys_refused, 3);
 }
 
+/// The removal of an entry of a gauge cache needs room for its note. Without room the entry stays, and is not read. It prevents
+/// no removal that fits, and no change.
+#[test]
+fn a_removal_that_does_not_fit_waits() {
+    let mut wire = Wire::with(&["a"], &config(), &spec());
+    let mut make = |spec: GaugeCacheSpec| wire.replicas[0].replicate_gauge_cache(spec, Arc::new(|| ())).unwrap();
+    let ttl = Duration::from_secs(10);
+    let old = make(GaugeCacheSpec::new("old").unwrap().with_ttl(ttl).with_max_keys(most(4)));
+    let many = make(GaugeCacheSpec::new("many").unwrap().with_max_elements(most(1)).with_max_keys(most(2)));
+    let start = wire.now.mono;
+    old.add(b"noted", 1, start).unwrap();
+    assert!(old.remove(b"noted", start).unwrap());
+    old.add(b"x", 1, start).unwrap();
+    old.add(b"y", 1, start).unwrap();
+    // Its note exists, so its next removal fits. It is the youngest entry.
+    old.add(b"noted", 1, start.after(Duration::from_millis(1))).unwrap();
+    wire.run(12);
+    let now = wire.now.mono;
+    assert_eq!((old.entries(None, 9, now), old.len(now)), (Vec::new(), 2));
+    let left: Vec<_> =
+        [&b"noted"[..], b"x", b"y"].into_iter().map(|key| old.structure().count(key, now).total).collect();
+    assert_eq!(left, [0, 1, 1]);
+    assert_eq!((old.get(b"x", now), old.structure().usage().used), (None, 4));
+    assert!(matches!(old.add(b"x", 1, now), Err(KeyError::Budget(_))), "its old count must not return");
+    old.add(b"noted", 5, now).unwrap();
+    assert_eq!(old.get(b"noted", now), Some(5));
+
+    many.add(b"a", 1, now).unwrap();
+    many.add(b"b", 1, now).unwrap();
+    many.add(b"a", 1, now).unwrap();
+    assert_eq!((many.get(b"a", now), many.get(b"b", now)), (Some(2), Some(1)), "the changes are counted");
+    assert_eq!(wire.replicas[0].counters().keys_refused, 1, "one change has failed");
+    let places: Vec<_> = reached(&wire, 0).into_iter().filter_map(|report| report.place).collect();
+    assert_eq!(places, ["gauge:many", "gauge:old"]);
+}
+
 /// The windows of a series share its budget. A window that ends makes room.
 #[test]
 fn windows_share_the_budget_of_their_series() {
