@@ -420,3 +420,26 @@ fn entries_of_a_peer_wait_for_room() {
     assert_eq!(wire.replicas[1].verification(nonce).outcome(), Outcome::Converged);
     assert_eq!(held(&wire).1, caches[1].value_bytes());
 }
+
+/// A peer that holds the same few rows of an owner, because it has no more room either, does not end the wait.
+#[test]
+fn a_peer_with_as_little_room_does_not_end_the_wait() {
+    let mut wire = Wire::with(&["a"], &large(), &spec());
+    wire.add("small", &large(), &spec().with_max_keys(most(10)));
+    wire.add("tiny", &large(), &spec().with_max_keys(most(10)));
+    for (x, y) in [(0, 1), (0, 2), (1, 2)] {
+        wire.up(x, y);
+    }
+    wire.talk();
+    count(&mut wire, 0, 0..5, 1);
+    wire.talk();
+    count(&mut wire, 0, 5..40, 1);
+    wire.run(3);
+    let before = wire.replicas[1].counters();
+    for second in 0..60 {
+        wire.run(1);
+        assert_eq!(verify(&mut wire, 1).unheld, [no_room()], "after {second} s");
+    }
+    let asked = wire.replicas[1].counters().wants_out - before.wants_out;
+    assert!(asked <= 8, "it asks after growing pauses, and not {asked} times");
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Replica};
-use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
+use tallymesh_schemas::message::{DigestEntry, Message};
 use tallymesh_schemas::saved::Change;
 use tallymesh_schemas::{
     Actor, Class, Incarnation, Kind, SeriesName, SeriesSpec, StructureName, StructureSpec, Version,
@@ -105,20 +105,8 @@ fn says(wire: &mut Wire, (from, to): (usize, usize), structure: &str, actor: &Ac
         fingerprint: applied,
         age_ms: None,
     };
-    let digest = Digest {
-        incarnation: wire.replicas[from].actor().incarnation,
-        clock_ms: wire.now.unix_ms,
-        answers: 0,
-        complete: false,
-        structures: vec![StructureDigest {
-            structure: spec.name.id(),
-            name: spec.name.as_str(),
-            kind: spec.class.kind(),
-            entries: vec![entry],
-        }],
-        tombstones: Vec::new(),
-    };
-    wire.give(from, to, &wire::encoded(&Message::Digest(digest))).unwrap();
+    let digest = wire.digest_about(from, &spec, vec![entry]);
+    wire.give(from, to, &digest).unwrap();
 }
 
 #[test]

@@ -200,7 +200,7 @@ fn keys_that_two_have_cleared_count_again_when_both_are_forgotten() {
 
 /// Many runs have ended, and rows that clear arrive and go.
 #[test]
-#[ignore = "prints how long the calls take"]
+#[ignore = "prints how long the calls take: cargo test --release -p tallymesh-engine --test steps -- --ignored --nocapture"]
 fn measure_clearing_with_many_runs() {
     let mut restores = Longest::default();
     let (mut replica, gauge) = cleared(1_000, 100_000, &mut restores);
@@ -322,7 +322,7 @@ fn beside_writes<R>(what: &str, structure: &Arc<Structure>, mut read: impl FnMut
 
 /// Listings of a million keys, in pages, beside writes.
 #[test]
-#[ignore = "prints how long the calls take"]
+#[ignore = "prints how long the calls take: cargo test --release -p tallymesh-engine --test steps -- --ignored --nocapture"]
 fn measure_listings_beside_writes() {
     let mut replica = Replica::new(Config::default(), NodeName::new("a").unwrap(), Incarnation(7));
     let spec = StructureSpec::from(Class::InboundCidr);
@@ -352,7 +352,7 @@ fn measure_listings_beside_writes() {
 
 /// A million entries of a gauge cache arrive, and expire in the same second.
 #[test]
-#[ignore = "prints how long the calls take"]
+#[ignore = "prints how long the calls take: cargo test --release -p tallymesh-engine --test steps -- --ignored --nocapture"]
 fn measure_a_gauge_cache_that_expires_at_once() {
     let n: u64 = std::env::var("ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let (mut replica, gauge) = gauges(10);

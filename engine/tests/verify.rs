@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Backlog, Fault, NotHeld, Outcome, Verification, Verifier};
-use tallymesh_schemas::message::{Digest, DigestEntry, Message, StructureDigest};
+use tallymesh_schemas::message::{DigestEntry, Message};
 use tallymesh_schemas::{Actor, Bound, Incarnation, NodeName, Version, bounds};
 use wire::{Wire, name, spec};
 
@@ -212,22 +212,8 @@ fn names_runs(wire: &mut Wire, at: usize, from: usize, runs: &[Actor]) {
             fingerprint: 1,
             age_ms: None,
         };
-        let digest = Digest {
-            incarnation: wire.replicas[from].actor().incarnation,
-            clock_ms: wire.now.unix_ms,
-            answers: 0,
-            complete: false,
-            structures: vec![StructureDigest {
-                structure: spec.name.id(),
-                name: spec.name.as_str(),
-                kind: spec.class.kind(),
-                entries: runs.iter().map(entry).collect(),
-            }],
-            tombstones: Vec::new(),
-        };
-        let mut bytes = Vec::new();
-        Message::Digest(digest).encode(&mut bytes).unwrap();
-        wire.give(from, at, &bytes).unwrap();
+        let digest = wire.digest_about(from, &spec, runs.iter().map(entry).collect());
+        wire.give(from, at, &digest).unwrap();
     }
 }
 

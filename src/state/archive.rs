@@ -120,7 +120,8 @@ impl Archive {
         Ok(all)
     }
 
-    /// The runs that have written to a cache, with the entries of each.
+    /// The runs that have written to a cache, with the entries of each. A commit may hold entries that were written while it
+    /// was prepared. The context of that commit does not account for them yet, so their run is not complete.
     fn runs_of(&self, shape: &Shape, contexts: &CacheContexts) -> Result<Vec<PartInfo>, StateError> {
         let info = |actor: &Actor| PartInfo {
             shape: shape.clone(),
@@ -135,10 +136,17 @@ impl Archive {
         for (run, number) in &contexts.seen.runs {
             runs.entry(run.clone()).or_insert_with(|| info(run)).applied = Version(*number);
         }
+        let ended: BTreeMap<_, _> = contexts.seen.ended.iter().map(|(node, first)| (node, *first)).collect();
         self.file.each_entry(shape, |entry| -> Result<(), StateError> {
             let run = runs.entry(entry.run().clone()).or_insert_with(|| info(entry.run()));
+            let has_ended = ended.get(&entry.run().node).is_some_and(|first| entry.run().incarnation < *first);
             entry.read(|wire| {
-                run.applied = run.applied.max(Version(wire.number));
+                let number = Version(wire.number);
+                match has_ended {
+                    // All of its writes count as taken in, and its last number is not saved.
+                    true => run.applied = run.applied.max(number),
+                    false => run.complete &= number <= run.applied,
+                }
                 run.bytes += (wire.key.len() + wire.value.map_or(0, <[u8]>::len)) as u64;
             });
             run.rows += 1;

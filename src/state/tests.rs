@@ -144,6 +144,23 @@ fn what_is_written_is_read() {
     assert_eq!(fs::metadata(archive.path()).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
+/// A commit holds an entry that was written while the commit was prepared, and a later write of its key replaces that entry.
+#[test]
+fn a_run_of_a_cache_is_saved_up_to_what_its_context_accounts_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shape, contexts, mut entries) = cache("sessions", 7, 90);
+    entries.extend(cache("sessions", 7, 91).2.pop());
+    let part = |at: &str, entries: Vec<SavedEntry>| {
+        let dir = dir.path().join(at);
+        fill(&dir, &Content { caches: vec![(shape.clone(), contexts.clone(), entries)], ..Content::default() });
+        let parts = Archive::open(&dir).unwrap().parts().unwrap();
+        (parts[0].applied, parts[0].complete)
+    };
+    assert_eq!(part("all", entries.clone()), (Version(90), false));
+    entries.truncate(89);
+    assert_eq!(part("replaced", entries), (Version(90), true));
+}
+
 #[test]
 fn one_process_at_a_time() {
     let dir = tempfile::tempdir().unwrap();

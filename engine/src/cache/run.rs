@@ -101,3 +101,31 @@ impl CacheMap {
 fn unmarked_writes_are_taken_over() -> bool {
     !canary::broken(Canary::UnmarkedLost)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use tallymesh_schemas::{Bounds, Budget, Incarnation, NodeName};
+
+    use super::*;
+    use crate::budget::NodeBudget;
+
+    /// A write of this node that others may have accepted was replaced while the clock was far ahead. What replaced it gets a later
+    /// stamp when the clock is right again.
+    #[test]
+    fn a_present_stamp_is_later_than_the_replaced_write() {
+        let me = Actor::new(NodeName::new("a").unwrap(), Incarnation(1));
+        let budget = Arc::new(NodeBudget::new(Budget::default()));
+        let (mut map, now) = (CacheMap::new(me, Bounds::default(), 1, budget), UnixMs(1_700_000_000_000));
+        let mut write = |ahead| {
+            let unix_ms = now.after(Duration::from_secs(ahead));
+            map.write(b"key", Some((UnixMs::ZERO, b"value")), unix_ms, |_| {}).unwrap()
+        };
+        let (accepted, far_ahead) = (write(50), write(3600));
+        map.return_to_present(now);
+        let stamp = map.get(b"key").unwrap().stamp;
+        assert!(accepted < stamp && stamp < far_ahead, "{accepted:?} < {stamp:?} < {far_ahead:?}");
+    }
+}

@@ -72,7 +72,7 @@ struct Marked {
     covered: Version,
     /// When the first change arrived that no mark covers.
     open: Option<Time>,
-    /// When this node last marked the rows.
+    /// When this node last tried to mark the rows.
     marked: Option<Time>,
 }
 
@@ -180,7 +180,8 @@ impl Ages {
     }
 
     /// Returns at most `most` actors whose rows this node has to mark now, each with the version up to which no mark covers
-    /// the rows. `patience` is how long this node waits for other nodes to write the mark.
+    /// the rows. `patience` is how long this node waits for other nodes to write the mark. An actor is returned again after
+    /// `interval`, unless [`Ages::note_marked`] was called for it.
     pub(super) fn unmarked(
         &mut self,
         now: Time,
@@ -199,14 +200,22 @@ impl Ages {
                 return true;
             }
             let waited = seen.open.is_some_and(|open| now.since(open) >= patience(actor));
-            let is_due = waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval);
-            if is_due {
-                (seen.covered, seen.open, seen.marked) = (seen.last, None, Some(now));
+            if waited && seen.marked.is_none_or(|marked| now.since(marked) >= interval) {
+                seen.marked = Some(now);
                 due.push((actor.clone(), seen.last));
             }
-            !is_due
+            true
         });
         due
+    }
+
+    /// This node has written a mark of an actor's rows up to a version.
+    pub(super) fn note_marked(&mut self, actor: &Actor, upto: Version) {
+        let Some(seen) = self.actors.get_mut(actor) else { return };
+        (seen.covered, seen.open) = (upto.max(seen.covered), None);
+        if seen.covered >= seen.last {
+            self.unmarked.remove(actor);
+        }
     }
 
     /// Removes actors that no longer have rows. A call looks at those of which rows are not marked, and at a bounded number of
@@ -223,5 +232,33 @@ impl Ages {
             self.actors.remove(&actor);
             self.unmarked.remove(&actor);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tallymesh_schemas::{Incarnation, NodeName};
+
+    use super::*;
+
+    /// A mark for which there is no room is written later.
+    #[test]
+    fn an_actor_is_returned_until_it_is_marked() {
+        let actor = Actor::new(NodeName::new("a").unwrap(), Incarnation(1));
+        let row = |version| RowLeft { actor: actor.clone(), version: Version(version), inherited: false, marked: None };
+        let mut ages = Ages::default();
+        let second = |n: u64| Time(n * 1_000_000);
+        let due = |ages: &mut Ages, at| {
+            let due = ages.unmarked(second(at), 10, (Duration::from_secs(5), |_: &Actor| Duration::ZERO), |_, _| false);
+            due.into_iter().map(|(_, upto)| upto.0).collect::<Vec<_>>()
+        };
+        ages.note(b"key".to_vec(), &[row(3)], second(0));
+        assert_eq!(due(&mut ages, 1), [3]);
+        assert!(due(&mut ages, 5).is_empty(), "not before the interval is over");
+        assert_eq!(due(&mut ages, 6), [3], "it was not marked");
+        ages.note_marked(&actor, Version(3));
+        assert!(due(&mut ages, 20).is_empty());
+        ages.note(b"key".to_vec(), &[row(4)], second(21));
+        assert_eq!(due(&mut ages, 22), [4]);
     }
 }

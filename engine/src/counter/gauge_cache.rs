@@ -356,7 +356,9 @@ impl GaugeCache {
         observed.ages.forget_gone(|actor| self.structure.holds(actor));
         let covered = |actor: &Actor, version| self.structure.marked(actor, version).is_some();
         for (actor, upto) in observed.ages.unmarked(now, MARKED, (interval, patience), covered) {
-            self.structure.mark(&actor, upto, cluster_ms);
+            if self.structure.mark(&actor, upto, cluster_ms) {
+                observed.ages.note_marked(&actor, upto);
+            }
         }
     }
 }
@@ -387,12 +389,14 @@ impl Structure {
         self.ledger.read().marked(actor, version)
     }
 
-    /// Writes a mark, if there is room: the rows of an actor up to a version changed for the last time before `unix_ms`.
-    fn mark(&self, actor: &Actor, upto: Version, unix_ms: UnixMs) {
+    /// Writes a mark: the rows of an actor up to a version changed for the last time before `unix_ms`. Returns whether there was
+    /// room.
+    fn mark(&self, actor: &Actor, upto: Version, unix_ms: UnixMs) -> bool {
         let mut ledger = self.ledger.write();
         let mark = ledger.next_mark(actor);
-        self.raise_if_it_fits(&mark, Totals { added: upto.0, removed: unix_ms.0 });
+        let fits = self.raise_if_it_fits(&mark, Totals { added: upto.0, removed: unix_ms.0 });
         self.commit_locked(&mut ledger);
+        fits
     }
 
     /// This node's position among the nodes of which there are rows, in order of name, and the number of these nodes. O(nodes),

@@ -138,11 +138,11 @@ impl Structure {
         self.keys.quota().reserve(new as u64)
     }
 
-    /// Raises this node's totals of a key to at least the given totals, if there is room for the key.
-    pub(crate) fn raise_if_it_fits(&self, key: &[u8], totals: Totals) {
-        if let Err(full) = self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(totals))) {
-            self.keys.quota().note_refused(full);
-        }
+    /// Raises this node's totals of a key to at least the given totals. Returns whether there was room for the key.
+    pub(crate) fn raise_if_it_fits(&self, key: &[u8], totals: Totals) -> bool {
+        let raised = self.keys.with_or_new(key, |id, cell| self.touch(id, cell.raise(totals)));
+        let raised = raised.map_err(|full| self.keys.quota().note_refused(full));
+        raised.is_ok()
     }
 
     pub(super) fn raise(&self, key: &[u8], totals: Totals, room: &mut Reservation<'_>) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tallymesh_schemas::StructureId;
+use tallymesh_schemas::{Actor, StructureId};
 
 use crate::pause::Pause;
 use crate::replica::stream::StreamId;
@@ -48,6 +48,11 @@ impl Crowded {
 
     pub(crate) fn contains(&self, part: &StreamId) -> bool {
         self.0.contains_key(part)
+    }
+
+    /// Whether rows of a stream were refused and were not taken since.
+    pub(crate) fn waits_for_room(&self, id: StructureId, actor: &Actor) -> bool {
+        !self.0.is_empty() && self.contains(&(id, actor.clone()))
     }
 
     /// Whether this node waits before it asks for rows, if `room` more keys fit.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::{Config, Now, PeerError, Replica, Structure, Time};
-use tallymesh_schemas::message::{Delta, Message};
+use tallymesh_schemas::message::{Delta, Digest, DigestEntry, Message, StructureDigest};
 use tallymesh_schemas::{Class, Incarnation, NodeName, StructureId, StructureName, StructureSpec, UnixMs, Version};
 
 pub(crate) const NAME: &str = "outbound_domains";
@@ -116,6 +116,23 @@ impl Wire {
         let peer = self.node(from);
         let now = self.now_at(to);
         self.replicas[to].handle_message(now, &peer, bytes)
+    }
+
+    /// A digest in which a node lists what it has of one structure.
+    pub(crate) fn digest_about(&self, from: usize, spec: &StructureSpec, entries: Vec<DigestEntry>) -> Vec<u8> {
+        encoded(&Message::Digest(Digest {
+            incarnation: self.replicas[from].actor().incarnation,
+            clock_ms: self.now.unix_ms,
+            answers: 0,
+            complete: false,
+            structures: vec![StructureDigest {
+                structure: spec.name.id(),
+                name: spec.name.as_str(),
+                kind: spec.class.kind(),
+                entries,
+            }],
+            tombstones: Vec::new(),
+        }))
     }
 
     /// A delta of a node's rows, of what changed in `(after, upto]`.

@@ -126,6 +126,18 @@ fn nodes_agree_after_messages_were_lost_or_out_of_order() {
     walks(Faults { losses: true, ..CALM });
 }
 
+/// The first reports of both nodes are lost, so neither has anything to ask for.
+#[test]
+fn a_report_is_repeated_to_a_peer_that_is_silent() {
+    let mut world = World::new(2, None, Trace(Some(Vec::new())));
+    world.write(0, KEYS[0], Some(&[1])).unwrap();
+    for (i, j) in [(0, 1), (1, 0)] {
+        assert!(world.send(i, j), "the first report");
+        world.lose(i, j);
+    }
+    assert_eq!(world.settle(), Ok(()), "{}", world.trace.0.unwrap_or_default().join("\n"));
+}
+
 #[test]
 fn nodes_agree_after_restarts() {
     walks(Faults { restarts: true, losses: true, ..CALM });

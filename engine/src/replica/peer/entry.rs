@@ -100,9 +100,7 @@ impl Replica {
             link.behind.remove(&seen.part);
         }
         if position == Position::Level {
-            if seen.is_same() {
-                self.crowded.note_taken(&seen.part);
-            }
+            self.note_complete_copy(seen);
             self.note_level(now, seen);
             self.find_parent(peer, &seen.part, &seen.progress);
             self.compare_rows(peer, answers, seen);
@@ -131,6 +129,18 @@ impl Replica {
         let fed = seen.owner_linked || (self.needs_parent(&part.1) && self.relay.parent(part).is_some());
         if !known && !fed && position == Position::Behind {
             self.want(peer, part, Request::Rows { since: progress.since, after: progress.applied });
+        }
+    }
+
+    /// A peer has the same rows. If no peer has reported more of them, none waits for room here.
+    fn note_complete_copy(&mut self, seen: &Comparison<'_>) {
+        let Comparison { part, progress, .. } = seen;
+        if !seen.is_same() || !self.crowded.contains(part) {
+            return;
+        }
+        let mut reported = self.peers.links.values().map(|link| link.peer_applied(part.0, &part.1));
+        if reported.all(|applied| applied <= progress.applied) {
+            self.crowded.note_taken(part);
         }
     }
 

@@ -35,7 +35,8 @@ impl Replica {
             let said = said.next_if(|((_, of), _)| of == actor).map(|(_, said)| said);
             let repeats = said.is_some_and(|said| *said == PeerProgress::from(*entry));
             let settled = |copy: &Copies| is_same(entry, copy) && self.is_settled(now, (peer, link), entry, &copy.rows);
-            !(repeats && copy.is_some_and(settled) && !link.is_open(id, actor))
+            let is_open = link.is_open(id, actor) || self.crowded.waits_for_room(id, actor);
+            !(repeats && copy.is_some_and(settled) && !is_open)
         };
         part.entries.iter().filter(is_news).collect()
     }

@@ -1,8 +1,8 @@
 //! Ended runs of which this node holds nothing.
 //!
-//! Rows of events outlive their run. A run that has ended, and of which a structure holds nothing, will never count there unless
-//! another node has rows of it, and then that node's digest says so. So this node keeps nothing about such a run: no copy, no
-//! entry in digests, and no bookkeeping.
+//! Rows of events outlive their run. If a run has ended and a structure holds no rows of it, then only another node can have rows
+//! of it. That node lists the run in its digests. So this node keeps nothing about the run: no copy, no entry in digests, and no
+//! bookkeeping.
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, RangeInclusive};
