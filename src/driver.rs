@@ -196,8 +196,7 @@ impl Driver {
 
     /// Logs the settings in which other nodes differ.
     fn compare(&self, now: Now) {
-        let live = self.replica.nodes().filter(|(.., life)| matches!(life, Life::Alive | Life::Suspect));
-        for Difference { node, what, here, there } in self.settings.poll(now.mono, live.map(|(name, ..)| name)) {
+        for Difference { node, what, here, there } in self.settings.poll(now.mono) {
             tracing::warn!(%node, what, here, there, "another node has another configuration: make all nodes alike");
         }
     }

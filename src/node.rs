@@ -229,7 +229,8 @@ impl Node {
     }
 
     /// The differences between this node's configuration and those of other live nodes, in order of node and setting. Empty
-    /// when all are equal. Compared once a second. Includes the throttles and permits that programs have created on both nodes.
+    /// when all are equal. Includes the throttles and permits that programs have created on both nodes. It compares the rows
+    /// that this node has now: O(settings of all nodes).
     pub fn differences(&self) -> Vec<Difference> {
         self.shared.differences()
     }

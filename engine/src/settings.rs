@@ -48,11 +48,7 @@ pub struct Settings {
 struct State {
     /// This node's settings: value by name.
     ours: BTreeMap<String, String>,
-    /// The differences of the last comparison.
-    found: Vec<Difference>,
     reported: BTreeSet<Difference>,
-    /// The nodes of the last comparison.
-    compared: Vec<NodeName>,
     compare_at: Time,
     tally: bound::Tally,
 }
@@ -96,23 +92,18 @@ impl Settings {
         self.changed.store(true, Ordering::Release);
     }
 
-    /// Compares the settings if a row or the set of live nodes has changed and the last comparison is a second ago. `live`
-    /// are the live nodes in order of name. Returns the differences that were not returned before. O(settings of all nodes)
-    /// for a comparison.
-    pub fn poll<'a>(&self, now: Time, live: impl Iterator<Item = &'a NodeName>) -> Vec<Difference> {
+    /// Compares the settings if a row has changed and the last comparison is a second ago. The rows of a node that is gone do
+    /// not count, so they change when it goes and when it comes back. Returns the differences that were not returned before.
+    /// O(settings of all nodes) for a comparison.
+    pub fn poll(&self, now: Time) -> Vec<Difference> {
         let mut state = self.state.lock();
-        if now < state.compare_at {
-            return Vec::new();
-        }
-        let live: Vec<_> = live.filter(|node| **node != self.node).cloned().collect();
-        if !self.changed.swap(false, Ordering::AcqRel) && state.compared == live {
+        if now < state.compare_at || !self.changed.swap(false, Ordering::AcqRel) {
             return Vec::new();
         }
         let _ = self.watch.take();
         state.compare_at = now.after(COMPARE);
-        state.found = self.compare(&state.ours, &live, &state.tally);
-        state.compared = live;
-        let new: Vec<_> = state.found.iter().filter(|found| !state.reported.contains(found)).cloned().collect();
+        let found = self.compare(&state);
+        let new: Vec<_> = found.into_iter().filter(|found| !state.reported.contains(found)).collect();
         if state.reported.len() + new.len() > REPORTED {
             state.reported.clear();
         }
@@ -125,9 +116,9 @@ impl Settings {
         if self.changed.load(Ordering::Acquire) { self.state.lock().compare_at } else { Time::NEVER }
     }
 
-    /// The differences of the last comparison, in order, at most 64.
+    /// Compares the settings now: the differences in order, at most 64. O(settings of all nodes).
     pub fn differences(&self) -> Vec<Difference> {
-        self.state.lock().found.clone()
+        self.compare(&self.state.lock())
     }
 
     /// The bounds that were reached since the start.
@@ -137,17 +128,18 @@ impl Settings {
 
     /// Compares the settings that both this node and another node have. An object that only one of them has is not an error. A
     /// node that writes more rows than settings can have is not compared: its rows must not cost this node time each second.
-    fn compare(&self, ours: &BTreeMap<String, String>, live: &[NodeName], tally: &bound::Tally) -> Vec<Difference> {
-        let mut all = Vec::new();
-        let held = self.structure.held();
-        for node in live {
-            let rows: usize = held.iter().filter(|held| held.actor.node == *node).map(|held| held.rows).sum();
+    fn compare(&self, State { ours, tally, .. }: &State) -> Vec<Difference> {
+        let (mut all, mut rows_of) = (Vec::new(), BTreeMap::new());
+        for held in self.structure.held().into_iter().filter(|held| held.counts && held.actor.node != self.node) {
+            *rows_of.entry(held.actor.node).or_insert(0) += held.rows;
+        }
+        for (node, rows) in rows_of {
             // Of a setting that changes, both rows may be here for a moment.
             if rows > 2 * bounds::SETTINGS {
                 tally.reached(Bound::Settings);
                 continue;
             }
-            let Some(mut listing) = self.structure.list(Some(node)) else { continue };
+            let Some(mut listing) = self.structure.list(Some(&node)) else { continue };
             // While a node changes a setting, the rows of both values may be here. Only the remaining one is a difference.
             let mut theirs: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
             for entry in listing.entries(2 * bounds::SETTINGS) {

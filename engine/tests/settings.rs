@@ -5,8 +5,8 @@ mod wire;
 
 use std::sync::Arc;
 
-use tallymesh_engine::Settings;
-use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_engine::{Life, Settings};
+use tallymesh_schemas::bounds;
 use wire::Wire;
 
 fn nodes(names: &[&str]) -> (Wire, Vec<Settings>) {
@@ -19,11 +19,10 @@ fn nodes(names: &[&str]) -> (Wire, Vec<Settings>) {
     (wire, settings)
 }
 
-/// What a node reports now, of all nodes that it has a link to.
+/// What a node reports now.
 fn reported(wire: &mut Wire, settings: &[Settings], at: usize) -> Vec<String> {
     wire.run(3);
-    let live: Vec<NodeName> = wire.replicas[at].links().cloned().collect();
-    settings[at].poll(wire.now.mono, live.iter()).iter().map(ToString::to_string).collect()
+    settings[at].poll(wire.now.mono).iter().map(ToString::to_string).collect()
 }
 
 /// Both nodes report the difference once, with both values; what only one node has is no difference.
@@ -56,9 +55,32 @@ fn a_difference_ends() {
     assert_eq!(settings[0].differences(), []);
     settings[1].set("founders", "b");
     assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
-    wire.run(3);
-    assert_eq!(settings[0].poll(wire.now.mono, [].iter()), []);
+    wire.down(0, 1);
+    let (now, b) = (wire.now, wire.replicas[1].actor().clone());
+    wire.replicas[0].handle_member(now, &b.node, b.incarnation, Life::Dead);
+    assert_eq!(reported(&mut wire, &settings, 0), [""; 0]);
     assert_eq!(settings[0].differences(), [], "b does not live");
+    let now = wire.now;
+    wire.replicas[0].handle_member(now, &b.node, b.incarnation, Life::Alive);
+    wire.up(0, 1);
+    wire.run(3);
+    assert_eq!(settings[0].differences().len(), 1, "b is back");
+}
+
+/// Rows that arrive within a second of a comparison are compared when somebody asks.
+#[test]
+fn the_answer_contains_what_has_just_arrived() {
+    let (mut wire, settings) = nodes(&["a", "b", "c"]);
+    settings.iter().for_each(|of| of.set("founders", "a,b"));
+    settings[1].set("founders", "b");
+    assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
+    settings[2].set("founders", "c");
+    let now = wire.now;
+    wire.replicas.iter_mut().for_each(|replica| replica.handle_changes(now));
+    wire.talk();
+    assert_eq!(settings[0].poll(wire.now.mono), [], "logs are written once a second");
+    let found: Vec<_> = settings[0].differences().iter().map(ToString::to_string).collect();
+    assert_eq!(found, ["founders is a,b here and b on b", "founders is a,b here and c on c"]);
 }
 
 /// A node states so many settings and no more; that is reported. A value of any length and form can be compared.
