@@ -185,7 +185,7 @@ impl Node {
     /// A throttle that the configuration declares, or that is in use.
     ///
     /// # Errors
-    /// [`ObjectError`] lists the throttles that exist.
+    /// [`ObjectError`] lists the throttles that exist, or says that there is no room for a declared one.
     pub fn throttle(&self, name: &str) -> Result<Throttle, ObjectError> {
         self.shared.throttle(name)
     }

@@ -1,5 +1,7 @@
 //! Why a look-up of an object fails.
 
+use tallymesh_engine::limiter::LimitError;
+
 /// Why there is no handle.
 ///
 /// ```no_run
@@ -31,6 +33,9 @@ pub enum ObjectError {
         /// The names that exist.
         known: Vec<String>,
     },
+    /// A throttle of this name is declared, or its scope has a limit, and there is no room for it.
+    #[error(transparent)]
+    Throttle(#[from] LimitError),
     /// No permits have this name.
     #[error("no permits \"{name}\"; this node has {}", list(known))]
     NoPermits {

@@ -69,6 +69,9 @@ impl Shared {
         let now = self.clock.time();
         let found = self.limiters.values().find_map(|limiter| Some((limiter.resolve(name, now)?, limiter)));
         let (inner, limiter) = found.ok_or_else(|| {
+            if let Some(error) = self.limiters.values().find_map(|limiter| limiter.why_unresolved(name, now)) {
+                return ObjectError::from(error);
+            }
             let known = self.throttles().iter().map(|throttle| throttle.name().to_owned()).collect();
             ObjectError::NoThrottle { name: name.to_owned(), known }
         })?;

@@ -1,11 +1,12 @@
 //! Requests about throttles and limits.
 
-use tallymesh_engine::limiter::{PoolStanding, UNITS};
+use tallymesh_engine::limiter::{LimitError, PoolStanding, UNITS};
 use tallymesh_schemas::admin::{Answer, PermitsInfo, ThrottleInfo};
 
 use crate::admin::session::{Refused, Served, Session};
 use crate::admin::wire::{self, To};
 use crate::decision::Decision;
+use crate::object_error::ObjectError;
 use crate::throttle::{Permits, Throttle};
 
 impl Session {
@@ -15,7 +16,10 @@ impl Session {
     }
 
     fn throttle(&self, name: &str) -> Result<Throttle, Refused> {
-        self.shared().throttle(name).map_err(Refused::bad)
+        self.shared().throttle(name).map_err(|error| match error {
+            ObjectError::Throttle(LimitError::Name(error)) => Refused::change(error),
+            error => Refused::bad(error),
+        })
     }
 
     pub(super) fn throttle_show(&self, name: &str) -> Result<Answer, Refused> {

@@ -44,3 +44,27 @@ fn a_full_object_refuses_further_keys_and_says_so() {
         if info.contains("budget of inbound_cidr, 2: ") { Ok(()) } else { Err(info) }
     });
 }
+
+/// A throttle of a scope is made when its name is first used. The error says that there is no room, and not that the name is
+/// unknown.
+#[test]
+fn a_throttle_for_which_there_is_no_room_says_so() {
+    let mut mesh = Mesh::new(&[SMALL]);
+    let limits = r#"
+cluster {
+  Replicate "OBTM" { max_keys = 1 }
+}
+limits {
+  domain "*" {
+    cluster_outbound_throttle_messages = "100/1h"
+  }
+}
+"#;
+    mesh.edit(SMALL, |text| text + limits);
+    mesh.start(SMALL, &[]);
+    assert_eq!(mesh.ask(SMALL, &["throttle", "take", "domain a.example"]).ok(), "admitted\n");
+    let refused = mesh.ask(SMALL, &["throttle", "take", "domain b.example"]).fails(1);
+    assert!(refused.contains("has 1 keys and may have 1: raise max_keys"), "{refused}");
+    let unknown = mesh.ask(SMALL, &["throttle", "take", "other"]).fails(2);
+    assert!(unknown.contains("no throttle \"other\""), "{unknown}");
+}

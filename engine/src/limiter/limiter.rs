@@ -203,6 +203,12 @@ impl Limiter {
         })
     }
 
+    /// Why [`Limiter::resolve`] does not find a declared throttle, or that of a scope; `None` if the name is neither.
+    pub fn why_unresolved(&self, name: &str, now: Time) -> Option<LimitError> {
+        let spec = self.configured(name)?;
+        self.throttle(name, spec, now).err()
+    }
+
     /// The throttle of a name. Creates it if necessary, and updates it to `spec`: a changed rate keeps the counted tokens.
     /// O(1).
     ///
