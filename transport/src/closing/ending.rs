@@ -16,6 +16,17 @@ pub(crate) enum Failure {
     Proven { peer: NodeName, ending: Ending },
 }
 
+impl Failure {
+    /// Whether the connection led to a peer that is linked, or to this node itself, which is called `us`. Either end may close
+    /// such a connection first, so the end that dialed may see it as a failure.
+    pub(crate) fn has_met(&self, us: &NodeName) -> bool {
+        match self {
+            Self::Unproven(_) => false,
+            Self::Proven { peer, ending } => ending.replaced || (ending.ourselves && peer == us),
+        }
+    }
+}
+
 /// The end of a connection whose peer has not proven that it has a key of the cluster. Anyone may have caused it, so it means
 /// only that the connection failed. The texts and the refusal are for the log and the counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,6 +195,18 @@ mod tests {
             let unproven = Unproven::of(&ConnectionError::ApplicationClosed(close));
             assert_eq!(unproven, Unproven::local("closed before the handshake was over: 17"));
         }
+    }
+
+    /// A node that dials itself closes the connection at both ends. The end that dialed may see that as closed by the peer.
+    #[test]
+    fn a_dial_that_meets_this_node_or_a_linked_peer_has_not_failed() {
+        let name = |text| NodeName::new(text).unwrap();
+        let proven = |code: Code| Failure::Proven { peer: name("a"), ending: Ending::closed_by_peer(code.var(), b"") };
+        assert!(proven(Code::Ourselves).has_met(&name("a")));
+        assert!(!proven(Code::Ourselves).has_met(&name("b")), "another node cannot say so");
+        assert!(proven(Code::Replaced).has_met(&name("b")));
+        assert!(!proven(Code::Closed).has_met(&name("a")));
+        assert!(!Failure::Unproven(Unproven::local("gone")).has_met(&name("a")));
     }
 
     #[test]

@@ -241,15 +241,15 @@ impl Mesh {
     /// A connection did not become a link. Only a statement of a node of the cluster has further effects.
     fn failed(&mut self, origin: &Origin, addr: SocketAddr, failure: &Failure) {
         let dialed = *origin != Origin::Incoming;
+        let has_met = failure.has_met(&self.shared.name);
+        count(&self.shared.tally.dials_failed, usize::from(dialed && !has_met));
         match failure {
             Failure::Unproven(unproven) => {
-                count(&self.shared.tally.dials_failed, usize::from(dialed));
                 self.log_failure(addr, None, unproven.refusal, &unproven.reason);
                 self.plan.trouble(origin, &unproven.reason);
                 self.plan.ended(self.now(), origin, None);
             }
             Failure::Proven { peer, ending } => {
-                count(&self.shared.tally.dials_failed, usize::from(dialed && !ending.replaced));
                 self.log_failure(addr, Some(peer), ending.refusal, &ending.reason);
                 self.plan.trouble(origin, &ending.reason);
                 if let Some(by) = ending.superseded {
@@ -260,9 +260,7 @@ impl Mesh {
                 {
                     self.plan.wrong_name(member);
                 }
-                let ourselves = ending.ourselves && *peer == self.shared.name;
-                let met = ourselves || ending.replaced;
-                self.plan.ended(self.now(), origin, Some(peer).filter(|_| met));
+                self.plan.ended(self.now(), origin, Some(peer).filter(|_| has_met));
             }
         }
     }
