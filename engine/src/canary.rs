@@ -109,7 +109,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 38] = [
+    pub const ALL: [Canary; 39] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::LowWaterIgnored,
