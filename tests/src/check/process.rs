@@ -170,11 +170,16 @@ fn within_budget(process: &Process) -> Result<(), String> {
     }
 }
 
-/// The keys that the node counts as in use are those that are there.
+/// The keys that the node counts as in use are those that are there. A window that the node has dropped is there until this
+/// checker lets go of it, at the next turn of a series.
 fn counted(process: &Process) -> Result<(), String> {
     let replica = &process.replica;
     let used = replica.budget().keys().used;
-    let structures: usize = replica.structures().iter().map(|structure| structure.keys()).sum();
+    let mut there = replica.structures();
+    let is_dropped = |window: &&Arc<Structure>| !there.iter().any(|known| Arc::ptr_eq(known, window));
+    let dropped: Vec<_> = process.windows().iter().filter(is_dropped).cloned().collect();
+    there.extend(dropped);
+    let structures: usize = there.iter().map(|structure| structure.keys()).sum();
     let caches: usize = replica.caches().iter().map(|cache| cache.len(UnixMs::ZERO)).sum();
     if used != (structures + caches) as u64 {
         return Err(format!("{used} keys are in use, and there are {structures} in structures and {caches} in caches"));
