@@ -3,19 +3,15 @@
 mod budgets;
 mod caches;
 mod cluster;
-mod error;
 mod feeds;
 mod holds;
 mod limits;
 mod lookup;
-mod places;
 mod series;
 mod session;
-mod socket;
 mod watch;
 mod wire;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,21 +20,18 @@ use tallymesh_schemas::bounds::{ADMIN_CONNECTIONS, ADMIN_STAYS};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch as signal};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 
-pub use crate::admin::error::AdminError;
 use crate::admin::feeds::Feeds;
-use crate::admin::places::{Place, Places};
 use crate::admin::session::Session;
-use crate::admin::socket::SocketFile;
 use crate::command::Command;
+use crate::places::{Place, Places};
 use crate::shared::Shared;
+use crate::socket::{self, SocketFile};
+use crate::socket_error::SocketError;
+use crate::unaccepted::Unaccepted;
 
-/// Pause after a failed `accept` before the next attempt.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// Time between two log lines about connections that cannot be accepted.
-const REMINDER: Duration = Duration::from_secs(60);
+/// How long a client may be silent before its connection may be closed for another one.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// A bound socket that is not served yet. Dropping it removes its file.
 #[derive(Debug)]
@@ -57,13 +50,13 @@ pub(crate) struct Serving {
 
 impl Admin {
     /// Opens the socket.
-    pub(crate) fn bind(path: &Path) -> Result<Self, AdminError> {
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
         let (listener, file) = socket::bind(path)?;
         let listen = || {
             listener.set_nonblocking(true)?;
             UnixListener::from_std(listener)
         };
-        let listener = listen().map_err(|error| AdminError::Io { path: path.to_owned(), source: error })?;
+        let listener = listen().map_err(|error| SocketError::Io { path: path.to_owned(), source: error })?;
         Ok(Self { _file: file, listener })
     }
 
@@ -72,12 +65,11 @@ impl Admin {
         let server = Server {
             shared,
             commands,
-            places: Places::new(ADMIN_CONNECTIONS),
+            places: Places::new(ADMIN_CONNECTIONS, GRACE),
             long: Arc::new(Semaphore::new(ADMIN_STAYS)),
             feeds: Arc::default(),
             sessions: JoinSet::new(),
-            refused: 0,
-            warned_at: None,
+            unaccepted: Unaccepted::new("admin"),
         };
         let task = tokio::spawn(server.run(self, stopped));
         Serving { stop, task }
@@ -102,9 +94,7 @@ struct Server {
     long: Arc<Semaphore>,
     feeds: Arc<Feeds>,
     sessions: JoinSet<()>,
-    /// Failed attempts to accept.
-    refused: u64,
-    warned_at: Option<Instant>,
+    unaccepted: Unaccepted,
 }
 
 impl Server {
@@ -122,7 +112,7 @@ impl Server {
     async fn next(&mut self, listener: &UnixListener) {
         match listener.accept().await {
             Ok((stream, _)) => self.begin(stream).await,
-            Err(error) => self.cannot_accept(&error).await,
+            Err(error) => self.unaccepted.pause(&error, &self.places).await,
         }
         while self.sessions.try_join_next().is_some() {}
     }
@@ -134,17 +124,5 @@ impl Server {
         let session = Session::new(shared, self.commands.clone(), long, feeds);
         let task = self.sessions.spawn(session.run(stream, place));
         Place::served_by(&self.places, id, task);
-    }
-
-    /// Most likely, no file descriptor is free. Ends a silent connection to free one, and pauses so that others can close
-    /// theirs.
-    async fn cannot_accept(&mut self, error: &io::Error) {
-        self.refused += 1;
-        if self.warned_at.is_none_or(|at| at.elapsed() >= REMINDER) {
-            self.warned_at = Some(Instant::now());
-            tracing::warn!(%error, attempts = self.refused, "admin connections cannot be accepted, others may have to wait");
-        }
-        self.places.end_longest_silent();
-        tokio::time::sleep(PAUSE).await;
     }
 }

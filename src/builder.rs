@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 #[cfg(any(feature = "admin", feature = "state"))]
 use std::path::Path;
-#[cfg(any(feature = "admin", feature = "config", feature = "state"))]
+#[cfg(any(feature = "admin", feature = "state"))]
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::limiter::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
+#[cfg(feature = "http")]
+use tallymesh_schemas::config::HttpAddress;
 #[cfg(feature = "state")]
 use tallymesh_schemas::config::OnFullDisk;
 use tallymesh_schemas::config::{
@@ -25,11 +27,13 @@ use tallymesh_schemas::{
 };
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
-#[cfg(feature = "admin")]
-use crate::admin::AdminError;
 use crate::clock;
 use crate::declared::DeclaredError;
+#[cfg(feature = "http")]
+use crate::http::HttpError;
 use crate::seed::random_seed;
+#[cfg(feature = "admin")]
+use crate::socket_error::SocketError;
 #[cfg(feature = "state")]
 use crate::state::StateError;
 use crate::topology::Bound;
@@ -107,13 +111,17 @@ pub enum StartError {
     /// The admin socket cannot be opened.
     #[cfg(feature = "admin")]
     #[error(transparent)]
-    Admin(#[from] AdminError),
+    Admin(#[from] SocketError),
+    /// The HTTP listener cannot be opened.
+    #[cfg(feature = "http")]
+    #[error(transparent)]
+    Http(#[from] HttpError),
 }
 
 /// Refuses a setting of a feature that this build does not have.
-#[cfg(all(feature = "config", not(all(feature = "admin", feature = "state"))))]
-fn without(path: &Option<PathBuf>, setting: &'static str, feature: &'static str) -> Result<(), StartError> {
-    if path.is_none() { Ok(()) } else { Err(StartError::NotBuilt { setting, feature }) }
+#[cfg(all(feature = "config", not(all(feature = "admin", feature = "http", feature = "state"))))]
+fn without<T>(value: &Option<T>, setting: &'static str, feature: &'static str) -> Result<(), StartError> {
+    if value.is_none() { Ok(()) } else { Err(StartError::NotBuilt { setting, feature }) }
 }
 
 /// The configuration of a node that has not started yet.
@@ -163,6 +171,8 @@ pub struct Builder {
     pub(crate) data_dir: Option<PathBuf>,
     #[cfg(feature = "state")]
     pub(crate) on_full_disk: OnFullDisk,
+    #[cfg(feature = "http")]
+    pub(crate) http: Option<HttpAddress>,
 }
 
 impl Builder {
@@ -183,6 +193,8 @@ impl Builder {
             data_dir: None,
             #[cfg(feature = "state")]
             on_full_disk: OnFullDisk::default(),
+            #[cfg(feature = "http")]
+            http: None,
         }
     }
 
@@ -214,6 +226,10 @@ impl Builder {
         }
         #[cfg(not(feature = "state"))]
         without(&node.data_dir, "data_dir", "state")?;
+        #[cfg(feature = "http")]
+        builder.http.clone_from(&node.http);
+        #[cfg(not(feature = "http"))]
+        without(&node.http, "http", "http")?;
         Ok(builder)
     }
 
@@ -376,6 +392,16 @@ impl Builder {
     #[must_use]
     pub fn admin(mut self, path: impl AsRef<Path>) -> Self {
         self.admin = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Sets where the node serves HTTP: metrics at `/metrics`, health at `/healthz`, readiness at `/readyz`. A TCP address, or
+    /// the path of a Unix socket. Default: nowhere. The listener has no authentication, so listen on a loopback address or on a
+    /// Unix socket.
+    #[cfg(feature = "http")]
+    #[must_use]
+    pub fn http(mut self, address: impl Into<HttpAddress>) -> Self {
+        self.http = Some(address.into());
         self
     }
 

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tallymesh_engine::Life;
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_engine::replica::PeerClock;
 use tallymesh_engine::replica::{Counters, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "http"))]
 use crate::reached;
+#[cfg(feature = "http")]
+use crate::work::Work;
 
 /// A command, with the channel for its answer.
 #[derive(Debug)]
@@ -31,10 +33,13 @@ pub(crate) struct Status {
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
     /// The bounds that were reached.
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "http"))]
     pub(crate) bounds: Vec<reached::Entry>,
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "http"))]
     pub(crate) clocks: ClockStanding,
+    /// What the driver has measured.
+    #[cfg(feature = "http")]
+    pub(crate) work: Work,
 }
 
 /// The result of a request to forget a node.
@@ -48,7 +53,7 @@ pub(crate) enum Forgetting {
 }
 
 /// How this node's clock compares with the clocks of its peers.
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "http"))]
 #[derive(Debug, Clone)]
 pub(crate) struct ClockStanding {
     /// The largest allowed difference between clocks; `None` where nothing depends on it.

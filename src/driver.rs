@@ -12,18 +12,21 @@ use tallymesh_engine::limiter::{Limiter, Reach};
 use tallymesh_engine::replica::{Backlog, Verification, Verifier};
 use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time};
 use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, bounds};
-use tallymesh_transport::{Endpoint, Events, Gate, Link};
+use tallymesh_transport::{Endpoint, Event, Events, Gate, Link};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use crate::admin::Serving;
+use crate::admin;
 use crate::clock::Clock;
 use crate::command::Command;
 use crate::events::{Announcer, NodeEvent};
+use crate::http;
 use crate::reached::Bounds;
 use crate::report::Reports;
 use crate::state::{Outcome, Saving};
 use crate::topology::Topology;
+#[cfg(feature = "http")]
+use crate::work::Work;
 
 /// The most events that the driver handles before it sends the resulting messages.
 const BATCH: usize = 256;
@@ -41,6 +44,15 @@ struct Verifying {
     reply: oneshot::Sender<Verification>,
 }
 
+/// What a step of the loop begins with.
+enum Input {
+    Event(Option<Event>),
+    Command(Option<Command>),
+    Saved(Outcome),
+    /// Handles have changed something, or it is time.
+    Due,
+}
+
 /// Why the loop ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -56,7 +68,8 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     changed: Arc<Notify>,
     clock: Clock,
-    admin: Option<Serving>,
+    admin: Option<admin::Serving>,
+    http: Option<http::Serving>,
     /// The connections to other members.
     links: BTreeMap<NodeName, Link>,
     /// Selects the connections that carry a replication link.
@@ -67,13 +80,15 @@ pub(crate) struct Driver {
     settings: Arc<Settings>,
     /// `None` for a node without saved state.
     saving: Option<Saving>,
-    /// Counts how often handles and the admin socket reached their bounds.
+    /// Counts how often handles, the admin socket and the HTTP listener reached their bounds.
     tally: Arc<bound::Tally>,
     reports: Reports,
     announcer: Announcer,
     bounds: Bounds,
     /// The last batch of events was full, so more may wait.
     behind: bool,
+    #[cfg(feature = "http")]
+    work: Work,
 }
 
 /// What a driver connects.
@@ -86,14 +101,15 @@ pub(crate) struct Parts {
     /// Notified when handles have changed something.
     pub(crate) changed: Arc<Notify>,
     pub(crate) clock: Clock,
-    pub(crate) admin: Option<Serving>,
+    pub(crate) admin: Option<admin::Serving>,
+    pub(crate) http: Option<http::Serving>,
     pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
     pub(crate) settings: Arc<Settings>,
     /// `None` for a node without saved state.
     pub(crate) saving: Option<Saving>,
     pub(crate) topology: Topology,
     pub(crate) announcer: Announcer,
-    /// Counts how often handles and the admin socket reached their bounds.
+    /// Counts how often handles, the admin socket and the HTTP listener reached their bounds.
     pub(crate) tally: Arc<bound::Tally>,
 }
 
@@ -110,6 +126,7 @@ impl Driver {
             changed: parts.changed,
             clock: parts.clock,
             admin: parts.admin,
+            http: parts.http,
             links: BTreeMap::new(),
             topology: parts.topology,
             verifying: Vec::new(),
@@ -120,6 +137,8 @@ impl Driver {
             announcer: parts.announcer,
             bounds: Bounds::new(),
             behind: false,
+            #[cfg(feature = "http")]
+            work: Work::default(),
         }
     }
 
@@ -132,6 +151,9 @@ impl Driver {
         };
         if let Some(admin) = self.admin.take() {
             admin.close().await;
+        }
+        if let Some(http) = self.http.take() {
+            http.close().await;
         }
         match end {
             End::Leave => self.leave().await,
@@ -149,16 +171,22 @@ impl Driver {
     async fn step(&mut self, deadline: Option<Instant>) -> Option<End> {
         let wake = self.clock.instant(self.next_time()).map(Instant::from_std);
         let wake = [wake, deadline].into_iter().flatten().min();
+        let input = tokio::select! {
+            event = self.events.recv() => Input::Event(event),
+            () = self.changed.notified() => Input::Due,
+            command = self.commands.recv() => Input::Command(command),
+            done = saved(&mut self.saving) => Input::Saved(done),
+            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => Input::Due,
+        };
+        #[cfg(feature = "http")]
+        let began = self.clock.time();
         let (mut end, mut outcome) = (None, None);
-        tokio::select! {
-            event = self.events.recv() => match event {
-                Some(event) => self.take_events(event),
-                None => end = Some(End::Abort),
-            },
-            () = self.changed.notified() => {}
-            command = self.commands.recv() => end = self.handle_command(command),
-            done = saved(&mut self.saving) => outcome = Some(done),
-            () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+        match input {
+            Input::Event(Some(event)) => self.take_events(event),
+            Input::Event(None) => end = Some(End::Abort),
+            Input::Command(command) => end = self.handle_command(command),
+            Input::Saved(done) => outcome = Some(done),
+            Input::Due => {}
         }
         let now = self.clock.now();
         self.relink(now);
@@ -173,6 +201,8 @@ impl Driver {
         self.verify(now);
         self.transmit();
         self.report(now);
+        #[cfg(feature = "http")]
+        self.work.note_step(self.clock.time().since(began));
         end
     }
 
@@ -262,6 +292,8 @@ impl Driver {
             let linked = |name: &NodeName| self.topology.links_to(name);
             let backlog = if self.behind { Backlog::Waiting } else { Backlog::Empty };
             if let Some(found) = verifying.verifier.poll(&mut self.replica, now, linked, backlog) {
+                #[cfg(feature = "http")]
+                self.work.verified.note(&found);
                 let _ = verifying.reply.send(found);
                 continue;
             }
@@ -331,11 +363,12 @@ impl Driver {
     }
 }
 
-/// The value of a bound whose use the handles and the admin socket count.
+/// The value of a bound whose use the handles, the admin socket and the HTTP listener count.
 fn shared_limit(bound: Bound) -> u64 {
     let limit = match bound {
         Bound::WatchedChanges => bounds::WATCHED_CHANGES,
         Bound::AdminStays => bounds::ADMIN_STAYS,
+        Bound::HttpConnections => bounds::HTTP_CONNECTIONS,
         _ => 0,
     };
     limit as u64

@@ -159,6 +159,12 @@ pub(crate) fn announcer(seeds: &[String]) -> (Announcer, Announced) {
 }
 
 impl Announcer {
+    /// Whether the node has had a link, or has no seeds.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_joined(&self) -> bool {
+        *self.joined.borrow()
+    }
+
     pub(crate) fn tell(&self, event: NodeEvent) {
         if matches!(event, NodeEvent::Linked { .. }) {
             self.joined.send_if_modified(|joined| !std::mem::replace(joined, true));

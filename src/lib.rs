@@ -34,13 +34,14 @@
 //! happens. [`Node::verify`] tells whether all members hold the same rows.
 //!
 //! # Features
-//! All are on by default. Without them, a program that only counts builds neither a database nor a parser.
+//! Without them, a program that only counts builds neither a database nor a parser.
 //!
-//! | feature | adds |
-//! |---|---|
-//! | `admin` | the admin socket, on which a node serves the `tally` command: [`Builder::admin`] |
-//! | `config` | configuration files: [`Config`], [`Builder::from_config`] |
-//! | `state` | the saved state, which keeps counts over restarts: [`Builder::data_dir`] |
+//! | feature | adds | by default |
+//! |---|---|---|
+//! | `admin` | the admin socket, on which a node serves the `tally` command: [`Builder::admin`] | on |
+//! | `config` | configuration files: [`Config`], [`Builder::from_config`] | on |
+//! | `http` | metrics and health by HTTP: `Builder::http` | off |
+//! | `state` | the saved state, which keeps counts over restarts: [`Builder::data_dir`] | on |
 #![deny(missing_docs)]
 // A library has no panic on a path that input reaches. A file that needs an exception states why it cannot panic.
 #![cfg_attr(
@@ -82,13 +83,22 @@ mod events;
 #[cfg(test)]
 mod fixtures;
 mod gauge;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(not(feature = "http"))]
+#[path = "http/absent.rs"]
+mod http;
 mod limiters;
 mod limits;
 mod member;
+#[cfg(feature = "http")]
+mod metrics;
 mod names;
 mod node;
 mod object;
 mod object_error;
+#[cfg(any(feature = "admin", feature = "http"))]
+mod places;
 mod reached;
 mod report;
 mod scope;
@@ -96,6 +106,10 @@ mod seed;
 mod series;
 mod settings;
 mod shared;
+#[cfg(any(feature = "admin", feature = "http"))]
+mod socket;
+#[cfg(any(feature = "admin", feature = "http"))]
+mod socket_error;
 mod start;
 /// The saved state of a node that does not run: for the `tally` command, and not part of the interface.
 #[cfg(feature = "state")]
@@ -108,6 +122,10 @@ mod state;
 mod surface;
 mod throttle;
 mod topology;
+#[cfg(any(feature = "admin", feature = "http"))]
+mod unaccepted;
+#[cfg(feature = "http")]
+mod work;
 
 // A node and its members.
 pub use builder::{Builder, StartError};
@@ -185,11 +203,15 @@ pub use tallymesh_schemas::config::{
 pub use tallymesh_schemas::{Family, OnPartition, Rate, RateError, Strength, ThrottleSpec};
 pub use throttle::{NeverReady, OpenPermit, Permits, Throttle, ThrottleError};
 
-// The features `admin`, `config` and `state`.
-#[cfg(feature = "admin")]
-pub use admin::AdminError;
+// The features `admin`, `config`, `http` and `state`.
+#[cfg(feature = "http")]
+pub use http::HttpError;
+#[cfg(any(feature = "admin", feature = "http"))]
+pub use socket_error::SocketError;
 #[cfg(feature = "state")]
 pub use state::{RolledBack, StateError, StateStanding};
+#[cfg(feature = "http")]
+pub use tallymesh_schemas::config::HttpAddress;
 #[cfg(feature = "state")]
 pub use tallymesh_schemas::config::OnFullDisk;
 #[cfg(feature = "config")]

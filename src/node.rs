@@ -113,6 +113,13 @@ impl Node {
         self.shared.endpoint.advertised()
     }
 
+    /// The TCP address at which the node serves HTTP; `None` for a node without [`Builder::http`](crate::Builder::http), or with
+    /// a Unix socket.
+    #[cfg(feature = "http")]
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.shared.http
+    }
+
     /// The status of the saved state; `None` for a node without a
     /// [`Builder::data_dir`](crate::Builder::data_dir).
     #[cfg(feature = "state")]

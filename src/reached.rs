@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tallymesh_engine::{Now, Time};
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_schemas::bound::Reached;
 use tallymesh_schemas::bound::{Log, Report};
 use tallymesh_schemas::{Bound, Repeated, Reporter};
@@ -21,7 +21,7 @@ pub(crate) struct Bounds {
 }
 
 /// A bound that was reached, and its object; `None` for a bound of the whole node.
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "http"))]
 pub(crate) type Entry = (Bound, Option<String>, Reached);
 
 impl Bounds {
@@ -58,7 +58,7 @@ impl Bounds {
         }
     }
 
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "http"))]
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.log.iter().map(|(bound, place, reached)| (bound, place.map(str::to_owned), *reached)).collect()
     }

@@ -1,6 +1,8 @@
 //! State that a node's handles and its admin socket share: the structures and the cluster members.
 
 use std::collections::BTreeMap;
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tallymesh_engine::limiter::Limiter;
@@ -43,7 +45,10 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<tallymesh_engine::NodeBudget>,
     /// Whether the node has joined, and the stream of events.
     pub(crate) announced: Announced,
-    /// Counters of the bounds reached on the admin socket.
+    /// Where the node serves HTTP by TCP.
+    #[cfg(feature = "http")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Counters of the bounds reached by handles, on the admin socket and on the HTTP listener.
     pub(crate) tally: Arc<bound::Tally>,
 }
 

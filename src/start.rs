@@ -15,6 +15,9 @@ use crate::clock::Clock;
 use crate::declared;
 use crate::driver::{Driver, Parts};
 use crate::events::announcer;
+#[cfg(feature = "http")]
+use crate::http::Facts;
+use crate::http::Http;
 use crate::limiters;
 use crate::limits::Limits;
 use crate::node::Node;
@@ -62,6 +65,7 @@ impl Builder {
             limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
         }
         let admin = self.bind_admin()?;
+        let http = self.bind_http(&identity)?;
         let gate = self.transport.gate.clone();
         let (announcer, announced) = announcer(&self.transport.seeds);
         let topology = Topology::new(identity.name().clone(), self.bound);
@@ -83,9 +87,12 @@ impl Builder {
             #[cfg(feature = "admin")]
             budget: Arc::clone(replica.budget()),
             announced,
+            #[cfg(feature = "http")]
+            http: http.as_ref().and_then(Http::local_addr),
             tally: Arc::<bound::Tally>::default(),
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
+        let http = http.map(|http| http.serve(Arc::clone(&shared), commands.downgrade()));
         let tally = Arc::clone(&shared.tally);
         let driver = Driver::new(Parts {
             replica,
@@ -96,6 +103,7 @@ impl Builder {
             changed,
             clock,
             admin,
+            http,
             limiters,
             settings,
             saving,
@@ -128,6 +136,23 @@ impl Builder {
 
     #[cfg(not(feature = "admin"))]
     fn bind_admin(&mut self) -> Result<Option<Admin>, StartError> {
+        Ok(None)
+    }
+
+    /// Opens the HTTP listener, if the node has one.
+    #[cfg(feature = "http")]
+    fn bind_http(&mut self, identity: &Identity) -> Result<Option<Http>, StartError> {
+        let Some(address) = self.http.take() else { return Ok(None) };
+        #[cfg(feature = "state")]
+        let needs_disk = self.on_full_disk == tallymesh_schemas::config::OnFullDisk::Refuse;
+        #[cfg(not(feature = "state"))]
+        let needs_disk = false;
+        let facts = Facts { seeds: self.transport.seeds.clone(), needs_disk, valid_until: identity.valid_until() };
+        Ok(Some(Http::bind(&address, facts)?))
+    }
+
+    #[cfg(not(feature = "http"))]
+    fn bind_http(&mut self, _identity: &Identity) -> Result<Option<Http>, StartError> {
         Ok(None)
     }
 }

@@ -92,7 +92,7 @@ pub use crate::budget::{NodeBudget, Usage};
 pub use crate::cache::handle::{Cache, CacheEntry, CacheError, CacheValue, HeldEntry};
 pub use crate::counter::admission::HoldError;
 pub use crate::counter::gauge_cache::GaugeCache;
-pub use crate::counter::inspect::Held;
+pub use crate::counter::inspect::{CopyFigures, Figures, Held};
 pub use crate::counter::join::ApplyError;
 pub use crate::counter::listing::{Block, Listing};
 pub use crate::counter::series::{Scope, Series, SeriesEntry, SeriesListing};

@@ -62,6 +62,8 @@ bounds! {
     WatchedChanges => "watched changes", "a watcher that reads too slowly does not get older changes";
     /// [`bounds::ADMIN_STAYS`].
     AdminStays => "admin holds and watches", "the admin socket refuses further holds and watches";
+    /// [`bounds::HTTP_CONNECTIONS`].
+    HttpConnections => "http connections", "a new HTTP connection ends the one whose client has been silent for the longest time";
     /// Members of the transport.
     Members => "members", "this node does not take further members";
     /// Names that one member introduces to another.

@@ -212,6 +212,22 @@ pub const ADMIN_CONNECTIONS: usize = 64;
 /// Connections to the admin socket that hold or watch; further ones are refused.
 pub const ADMIN_STAYS: usize = 4096;
 
+/// Connections that the HTTP listener serves at one time. A new one takes the place of the one whose client has been silent
+/// for the longest time.
+pub const HTTP_CONNECTIONS: usize = 64;
+
+/// Bytes of the head of an HTTP request.
+pub const HTTP_HEAD_BYTES: usize = 8 << 10;
+
+/// Header fields of an HTTP request.
+pub const HTTP_HEADERS: usize = 64;
+
+/// How long the client of an HTTP connection may take to send the head of its request.
+pub const HTTP_HEAD_TIME: Duration = Duration::from_secs(5);
+
+/// How long an HTTP connection lasts, with its one request.
+pub const HTTP_TIME: Duration = Duration::from_secs(10);
+
 /// Places for which reached bounds are counted separately.
 pub const BOUND_PLACES: usize = 1024;
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tallymesh_schemas::config::{
-    CacheConfig, Config, Metric, MetricsConfig, Monitor, NodeConfig, OnFullDisk, Pace, ThrottleClass, ThrottleConfig,
-    Tls,
+    CacheConfig, Config, HttpAddress, Metric, MetricsConfig, Monitor, NodeConfig, OnFullDisk, Pace, ThrottleClass,
+    ThrottleConfig, Tls,
 };
 use tallymesh_schemas::{Bounds, Budget, Class, Kind, NodeName, OnDead, StructureName, StructureSpec};
 
@@ -115,6 +115,7 @@ fn every_key_of_the_node() {
         seeds: seeds.map(str::to_owned).to_vec(),
         tls,
         admin: Some("relay-0-1.sock".into()),
+        http: Some(HttpAddress::Tcp("127.0.0.1:9180".parse().unwrap())),
         data_dir: Some("/var/lib/tallymesh".into()),
         on_full_disk: OnFullDisk::default(),
         budget: Budget { keys: NonZeroU64::new(5_000_000), bytes: NonZeroU64::new(1_000_000_000) },

@@ -32,6 +32,7 @@ fn every_key_class_and_parameter_is_there() {
         "windows",
         "replicate",
         "on_full_disk",
+        "http",
         "persist",
     ];
     let parameters = ["snapshot", "audit_series", "gauge_cache", "metrics"];

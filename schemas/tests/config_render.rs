@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tallymesh_schemas::config::{Config, Metric, NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
+use tallymesh_schemas::config::{Config, HttpAddress, Metric, NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
 use tallymesh_schemas::{Budget, Class, NodeName, StructureName, StructureSpec};
 
 fn node() -> NodeConfig {
@@ -16,6 +16,7 @@ fn node() -> NodeConfig {
         seeds: vec!["127.0.0.1:4802".to_owned(), "mx.example.net:4803".to_owned()],
         tls,
         admin: Some("relay-0-1.sock".into()),
+        http: None,
         data_dir: None,
         on_full_disk: OnFullDisk::default(),
         budget: Budget::default(),
@@ -41,6 +42,7 @@ fn a_node_with_all_classes_reads_back() {
         listen: "[::]:4801".parse().unwrap(),
         advertise: Some("[2001:db8::1]:4801".parse().unwrap()),
         admin: None,
+        http: Some(HttpAddress::Tcp("[::1]:9180".parse().unwrap())),
         data_dir: Some("state".into()),
         on_full_disk: OnFullDisk::Serve,
         budget: Budget { keys: NonZeroU64::new(7), bytes: NonZeroU64::new(8) },
@@ -52,9 +54,12 @@ fn a_node_with_all_classes_reads_back() {
 #[test]
 fn keys_without_a_value_are_comments() {
     let text = render_node_file(&NodeConfig { admin: None, ..node() }, &Class::ALL);
-    for line in
-        ["  # advertise = \"192.0.2.1:4801\"", "  # admin = \"relay-0-1.sock\"", "  # data_dir = \"relay-0-1.state\""]
-    {
+    for line in [
+        "  # advertise = \"192.0.2.1:4801\"",
+        "  # admin = \"relay-0-1.sock\"",
+        "  # data_dir = \"relay-0-1.state\"",
+        "  # http = \"127.0.0.1:9180\"",
+    ] {
         assert!(text.lines().any(|written| written == line), "{line} in\n{text}");
     }
 }
@@ -79,7 +84,9 @@ proptest! {
     fn any_path_reads_back(paths in proptest::array::uniform5("[^\u{0}]{1,12}")) {
         let [ca, cert, key, admin, data_dir] = paths.map(PathBuf::from);
         let tls = Tls { ca, cert, key };
-        read_back(&NodeConfig { tls, admin: Some(admin), data_dir: Some(data_dir), ..node() }, &[Class::InboundCidr]);
+        let http = Some(HttpAddress::Unix(PathBuf::from("run").join(&admin)));
+        let node = NodeConfig { tls, admin: Some(admin), data_dir: Some(data_dir), http, ..node() };
+        read_back(&node, &[Class::InboundCidr]);
     }
 
     #[test]

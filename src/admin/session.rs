@@ -11,10 +11,10 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::admin::feeds::Feeds;
-use crate::admin::places::Place;
 use crate::admin::wire::{self, From, To};
 use crate::command::{Command, ask};
 use crate::object::Object;
+use crate::places::Place;
 use crate::shared::Shared;
 
 /// Maximum size of an error message, in bytes: a refused key may be as long as a frame.

@@ -11,7 +11,7 @@ use tallymesh_schemas::frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::admin::places::Place;
+use crate::places::Place;
 
 /// How long a client may take to finish a request that it has begun to send.
 const REQUEST: Duration = Duration::from_secs(30);

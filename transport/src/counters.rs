@@ -156,6 +156,25 @@ impl Tally {
     }
 }
 
+/// Frames and their bytes in one direction of a link.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    frames: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Flow {
+    pub(crate) fn count(&self, frames: usize, bytes: usize) {
+        count(&self.frames, frames);
+        count(&self.bytes, bytes);
+    }
+
+    /// The frames and their bytes so far.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.frames.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
 /// Adds to a counter.
 pub(crate) fn count(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);

@@ -3,12 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls::RootCertStore;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use tallymesh_schemas::actor::NodeName;
 
@@ -17,6 +18,9 @@ use crate::wall_clock::WallClock;
 
 /// The server name in a dialer's TLS hello. Nothing depends on it and it is not sent, but TLS requires a name.
 pub(crate) const SERVER_NAME: &str = "node.tallymesh.invalid";
+
+/// Seconds since 1970 after the last moment that a certificate can name, the end of the year 9999.
+const AFTER_ALL: u64 = 253_402_300_800;
 
 /// The cluster's authority, this node's certificate chain and its key.
 ///
@@ -124,6 +128,26 @@ impl Identity {
         &self.name
     }
 
+    /// Until when peers accept the node's certificate: its own expiry, or an earlier one in its chain. `None` when they do not
+    /// accept it now. Searches with the verifier of the peers, so it takes some milliseconds, and no second parser of
+    /// certificates decides anything.
+    pub fn valid_until(&self) -> Option<SystemTime> {
+        let (own, intermediates) = self.chain.split_first()?;
+        let verifier = self.dialer_verifier().ok()?;
+        let at = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let valid = |seconds| verifier.verify_client_cert(own, intermediates, at(seconds)).is_ok();
+        // Valid at the first moment, and not at the second one.
+        let (mut last, mut over) = (WallClock::now().as_secs(), AFTER_ALL);
+        if last >= over || !valid(last) {
+            return None;
+        }
+        while over - last > 1 {
+            let middle = last + (over - last) / 2;
+            *(if valid(middle) { &mut last } else { &mut over }) = middle;
+        }
+        UNIX_EPOCH.checked_add(Duration::from_secs(last))
+    }
+
     /// The verifier for listeners that this node dials.
     pub(crate) fn listener_verifier(&self) -> ListenerVerifier {
         ListenerVerifier { roots: Arc::clone(&self.roots), provider: Arc::clone(&self.provider) }
@@ -164,4 +188,30 @@ fn certificates(text: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'s
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| IdentityError::Pem { what, source })?;
     if certificates.is_empty() { Err(IdentityError::Empty(what)) } else { Ok(certificates) }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_valid_until_its_last_second() {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["n1".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = date_time_ymd(2999, 12, 31);
+        let cert = params.signed_by(&key, &ca).unwrap().pem();
+        let identity =
+            Identity::from_pem(ca.pem().as_bytes(), cert.as_bytes(), key.serialize_pem().as_bytes()).unwrap();
+        // 2999-12-31T00:00:00Z.
+        let expected = UNIX_EPOCH + Duration::from_secs(32_503_593_600);
+        assert_eq!(identity.valid_until(), Some(expected));
+    }
 }

@@ -73,6 +73,11 @@ impl Events {
         }
     }
 
+    /// Number of events that wait in the queue of the links.
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The next event, if one is queued.
     pub fn try_recv(&mut self) -> Option<Event> {
         self.shared.notices.pop().or_else(|| self.queue.try_recv().ok().map(|queued| queued.event))

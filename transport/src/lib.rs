@@ -72,6 +72,6 @@ pub use crate::gate::Gate;
 pub use crate::identity::{Identity, IdentityError};
 pub use crate::inbox::Events;
 pub use crate::link::{Link, LinkId, SendError};
-pub use crate::member::{Joining, Member, MemberState, Traffic};
+pub use crate::member::{FrameTraffic, Joining, Member, MemberState, Traffic};
 pub use crate::tls::TlsError;
 pub use crate::verify::CertificateNameError;

@@ -15,8 +15,9 @@ use crate::bounds::{OUTBOX_HARD, SEND_WINDOW, SEND_WINDOW_MIN};
 use crate::closing::code::Code;
 use crate::closing::ending::Ending;
 use crate::closing::proven::Proven;
+use crate::counters::Flow;
 use crate::hello::Hello;
-use crate::member::Traffic;
+use crate::member::{FrameTraffic, Traffic};
 use crate::outbox::{Outbox, PushError};
 
 /// Identifies a link of one endpoint. Numbers grow and are never used twice.
@@ -67,6 +68,9 @@ struct Inner {
     introduced_as: Incarnation,
     conn: Proven,
     outbox: Outbox,
+    /// What was handed to QUIC.
+    sent: Flow,
+    received: Flow,
     /// How this node ended the link, if it did.
     ending: Mutex<Option<Ending>>,
 }
@@ -74,7 +78,8 @@ struct Inner {
 impl Link {
     pub(crate) fn new(id: LinkId, hello: Hello, version: u8, introduced_as: Incarnation, conn: Proven) -> Self {
         let (outbox, ending) = (Outbox::default(), Mutex::new(None));
-        Self(Arc::new(Inner { id, hello, version, introduced_as, conn, outbox, ending }))
+        let (sent, received) = (Flow::default(), Flow::default());
+        Self(Arc::new(Inner { id, hello, version, introduced_as, conn, outbox, sent, received, ending }))
     }
 
     /// The peer's name, proven by its certificate.
@@ -126,6 +131,22 @@ impl Link {
             datagrams_in: udp_rx.datagrams,
             bytes_in: udp_rx.bytes,
         }
+    }
+
+    /// The frames of the link so far.
+    pub fn frames(&self) -> FrameTraffic {
+        let ((frames_out, bytes_out), (frames_in, bytes_in)) = (self.0.sent.read(), self.0.received.read());
+        FrameTraffic { frames_out, bytes_out, frames_in, bytes_in, queued: self.0.outbox.cost() as u64 }
+    }
+
+    /// Counts frames that were handed to QUIC.
+    pub(crate) fn count_sent(&self, frames: usize, bytes: usize) {
+        self.0.sent.count(frames, bytes);
+    }
+
+    /// Counts a received frame.
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.0.received.count(1, bytes);
     }
 
     /// Whether the queue is below its [high-water mark](crate::bounds::OUTBOX_HIGH). After it returned false,

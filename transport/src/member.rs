@@ -72,6 +72,23 @@ pub struct Member {
     pub rtt: Option<Duration>,
     /// The traffic of the link since it came up.
     pub traffic: Option<Traffic>,
+    /// The frames of the link since it came up.
+    pub frames: Option<FrameTraffic>,
+}
+
+/// The frames of a link: the messages of the replication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct FrameTraffic {
+    /// Frames handed to QUIC.
+    pub frames_out: u64,
+    /// Bytes of their payload.
+    pub bytes_out: u64,
+    /// Frames received.
+    pub frames_in: u64,
+    /// Bytes of their payload.
+    pub bytes_in: u64,
+    /// Bytes that wait to be handed to QUIC, with the cost of their places.
+    pub queued: u64,
 }
 
 /// The traffic of a link at the UDP level: frames, membership, acknowledgements and QUIC's overhead.

@@ -90,6 +90,11 @@ impl Outbox {
         self.state.lock().high = bytes.clamp(OUTBOX_HIGH_MIN, OUTBOX_HIGH);
     }
 
+    /// The cost of the frames that are queued or being written.
+    pub(crate) fn cost(&self) -> usize {
+        self.state.lock().cost
+    }
+
     /// Whether the queue is below its high-water mark. When it is not, [`Outbox::written`] says when to ask again.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.state.lock();

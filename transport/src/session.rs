@@ -82,6 +82,7 @@ async fn read(shared: &Arc<Shared>, link: &Link, frames: &mut FrameReader, inbox
             Ok(Some(payload)) => {
                 count(&shared.tally.frames_in, 1);
                 count(&shared.tally.bytes_in, payload.len());
+                link.count_received(payload.len());
                 let event = Event::Frame { peer: link.peer().clone(), link: link.id(), payload };
                 if let Err(Unread) = inbox.put(event).await {
                     link.end(Code::Closed, Ending::local("this node's events are not read"), "not read");

@@ -106,6 +106,7 @@ impl Shared {
                     linked: link.is_some(),
                     rtt: link.map(Link::rtt),
                     traffic: link.map(Link::traffic),
+                    frames: link.map(Link::frames),
                 }
             })
             .collect()

@@ -32,6 +32,7 @@ pub(crate) async fn write(shared: Arc<Shared>, link: Link, mut stream: SendStrea
         chunks.clear();
         count(&shared.tally.frames_out, frames);
         count(&shared.tally.bytes_out, bytes);
+        link.count_sent(frames, bytes);
         if link.outbox().written(cost) {
             shared.notices.writable(link.peer(), link.id());
         }

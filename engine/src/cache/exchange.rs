@@ -81,6 +81,11 @@ impl Exchange {
         self.links.remove(peer);
     }
 
+    /// The linked peers that exchange the cache and have not sent all that this replica lacks.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = &NodeName> {
+        self.links.iter().filter(|(_, link)| link.is_awaited(SILENT)).map(|(peer, _)| peer)
+    }
+
     /// The number of runs and nodes about which the links keep something.
     pub(crate) fn len(&self) -> usize {
         self.links.values().map(|link| link.sender.len() + link.receiver.len()).sum()

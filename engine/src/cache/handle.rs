@@ -322,6 +322,11 @@ impl Cache {
         self.shared.map.read().held()
     }
 
+    /// Number of entries that this node has removed since its start to keep the cache within its bounds.
+    pub fn evicted(&self) -> u64 {
+        self.shared.map.read().evicted()
+    }
+
     /// The writes that this node has taken in: the runs that have written and are not over, each with the number of its last
     /// write here. O(runs).
     pub fn seen(&self) -> Vec<(Actor, u64)> {

@@ -92,6 +92,14 @@ pub(super) struct InInterval {
 }
 
 impl Link {
+    /// Whether the peer has not sent all that this replica lacks. A peer that reports nothing for `silent` intervals does not
+    /// have the cache.
+    pub(super) fn is_awaited(&self, silent: u32) -> bool {
+        let takes_part = self.receiver.said().is_some() || self.intervals <= silent;
+        let is_done = self.is_marked && !self.receiver.is_broken() && self.question.is_none() && self.behind.is_none();
+        takes_part && !is_done
+    }
+
     /// Begins to answer a question. The peer does not wait for the answer to an earlier one.
     pub(super) fn begin_answer(&mut self, answer: Answer) {
         self.answer = Some(answer);

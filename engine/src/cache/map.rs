@@ -112,6 +112,8 @@ pub(crate) struct CacheMap {
     pub(super) closed: bool,
     /// Runs in marks for which the context had no room, since this was last asked.
     pub(super) refused_runs: u64,
+    /// Entries that this node has removed to keep the cache within its bounds.
+    pub(super) evicted: u64,
 }
 
 /// What has changed since it was saved.
@@ -157,6 +159,7 @@ impl CacheMap {
             may_skip: false,
             closed: false,
             refused_runs: 0,
+            evicted: 0,
         }
     }
 
@@ -245,6 +248,7 @@ impl CacheMap {
             if evicted == key || !self.write_at(&evicted, None, at) {
                 break;
             }
+            self.evicted += 1;
             changed(&evicted);
         }
         Ok(stamp)
@@ -295,6 +299,11 @@ impl CacheMap {
     /// Number of keys that are held, removed ones included.
     pub(crate) fn held(&self) -> usize {
         self.slots.len()
+    }
+
+    /// Entries that this node has removed to keep the cache within its bounds.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// What follows from the entries.

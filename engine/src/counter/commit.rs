@@ -31,6 +31,7 @@ struct Commit<'a, 'b> {
 impl Ledger {
     /// Writes the own rows of the cells that have changed, in order of slot, so that the batch is short on the wire.
     pub(crate) fn commit(&mut self, dirty: &mut Vec<CellId>, keys: &Keys, sink: &mut ChangeSink<'_>) {
+        self.commits += 1;
         let batch = self.batch(dirty);
         let Some((own, rows, views)) = self.own_parts() else { return };
         let mut commit = Commit { own, rows, views, keys, sink, cleared: Vec::new() };

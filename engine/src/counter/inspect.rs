@@ -1,14 +1,16 @@
 //! Inspection of the rows that a replica holds of each actor: for verification, diagnostics and tests.
 
 use std::ops::Bound;
+use std::time::Duration;
 
-use tallymesh_schemas::{Actor, Version};
+use tallymesh_schemas::{Actor, NodeName, Version};
 
 use crate::counter::actors::Copies;
 use crate::counter::structure::Structure;
 use crate::keyspace::id::KeyOf;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::row::Row;
+use crate::time::Time;
 
 /// The state of a structure's copy of one actor's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,58 @@ pub struct Held {
     pub replacing: bool,
 }
 
+/// What a structure holds and has done, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Figures {
+    /// Live rows of all actors, this node's own included.
+    pub rows: usize,
+    /// The version of this run's own rows: the number of their changes.
+    pub changes: u64,
+    /// Commits: how often changed counts became rows.
+    pub commits: u64,
+    /// The copies of other nodes' rows, of the latest run of each node, in order of node.
+    pub copies: Vec<CopyFigures>,
+}
+
+/// How far a copy of a node's rows is behind the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyFigures {
+    /// The node.
+    pub node: NodeName,
+    /// Versions between the copy and the head that the node last stated over a link; 0 where it has no link.
+    pub behind: u64,
+    /// How long ago the copy was last confirmed as current; `None` when it never was.
+    pub stale: Option<Duration>,
+    /// Whether the rows count in the views.
+    pub counts: bool,
+}
+
 impl Structure {
+    /// What the structure holds and has done. O(actors), under the ledger lock for reading.
+    pub fn figures(&self, now: Time) -> Figures {
+        let ledger = self.ledger.read();
+        let mut figures = Figures { commits: ledger.commits, changes: self.head().0, ..Figures::default() };
+        for (actor, rows) in ledger.actors().iter() {
+            figures.rows += rows.len();
+            if actor.node == ledger.actor().node {
+                continue;
+            }
+            let confirmed = rows.confirmed();
+            let copy = CopyFigures {
+                node: actor.node.clone(),
+                behind: rows.stated.as_ref().map_or(0, |stated| stated.head.0.saturating_sub(rows.applied.0)),
+                stale: (confirmed > Time(0)).then(|| now.since(confirmed)),
+                counts: rows.counts,
+            };
+            // The runs of a node follow one another, the latest one last.
+            match figures.copies.last_mut().filter(|last| last.node == copy.node) {
+                Some(last) => *last = copy,
+                None => figures.copies.push(copy),
+            }
+        }
+        figures
+    }
+
     /// Returns the state of each actor's rows, own rows as of the last commit included, in order of actor.
     pub fn held(&self) -> Vec<Held> {
         let ledger = self.ledger.read();

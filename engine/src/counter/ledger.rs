@@ -35,6 +35,8 @@ pub(crate) struct Ledger {
     pub(super) editions: Editions,
     /// This node is leaving: its gauges are zero from now on, whatever the cells say.
     pub(super) closed: bool,
+    /// Commits so far.
+    pub(super) commits: u64,
 }
 
 impl Ledger {
@@ -49,6 +51,7 @@ impl Ledger {
             noted: Head::default(),
             editions: Editions::default(),
             closed: false,
+            commits: 0,
         }
     }
 

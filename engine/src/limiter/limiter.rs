@@ -313,6 +313,22 @@ impl Limiter {
         self.throttles()
     }
 
+    /// The throttles that the configuration names, in order of name. O(names).
+    pub fn declared(&self, now: Time) -> Vec<Arc<Throttle>> {
+        let declared: Vec<Box<str>> = self.declared.read().keys().cloned().collect();
+        declared.iter().filter_map(|name| self.resolve(name, now)).collect()
+    }
+
+    /// Number of existing throttles. O(1).
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Whether there are no throttles.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The pool of a name, if it exists.
     pub fn find_pool(&self, name: &str) -> Option<Arc<Pool>> {
         self.sharing.lock().pools.get(name).cloned()

@@ -109,4 +109,4 @@ pub use crate::limiter::reach::Reach;
 pub use crate::limiter::share::{Base, Share, UNITS};
 pub use crate::limiter::soft::{Others, Soft};
 pub use crate::limiter::target::Quota;
-pub use crate::limiter::throttle::{Standing, Throttle};
+pub use crate::limiter::throttle::{Decisions, Standing, Throttle};

@@ -22,6 +22,16 @@ struct State {
     listed: bool,
     /// Whether the configuration names it. Such a throttle stays when it is idle.
     declared: bool,
+    decisions: Decisions,
+}
+
+/// What a throttle has decided on this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Decisions {
+    /// Requests that it has admitted.
+    pub admitted: u64,
+    /// Requests that it has refused, and uses without a request that were not within the limit.
+    pub refused: u64,
 }
 
 /// Throttles that were used since the last exchange.
@@ -104,7 +114,7 @@ impl Throttle {
         born: Born<'_>,
     ) -> Self {
         let limit = Limit::new(spec, &ground.read(), born.heard, born.past, born.now);
-        let state = State { limit, listed: false, declared: false };
+        let state = State { limit, listed: false, declared: false, decisions: Decisions::default() };
         Self { name, counter, state: Mutex::new(state), list, ground }
     }
 
@@ -164,11 +174,20 @@ impl Throttle {
             state.limit.decide(now, n, request)
         };
         let newly = request == Request::Take && !std::mem::replace(&mut state.listed, true);
+        if request == Request::Take {
+            let Decisions { admitted, refused } = &mut state.decisions;
+            *(if decision.admitted() { admitted } else { refused }) += 1;
+        }
         drop(state);
         if newly && let Some(list) = self.list.upgrade() {
             list.lock().push(Arc::clone(self));
         }
         decision
+    }
+
+    /// What it has decided since it was created. A throttle that the configuration names is created once.
+    pub fn decisions(&self) -> Decisions {
+        self.state.lock().decisions
     }
 
     /// The throttle's status.

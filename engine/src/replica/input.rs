@@ -126,6 +126,7 @@ impl Replica {
     fn release(&mut self, now: Time, due: impl Fn(&mut Held) -> bool) {
         for (id, held) in &mut self.structures {
             if due(held) && held.flush(now) {
+                self.output.counters.flushes += 1;
                 self.peers.touch(&(*id, self.runs.actor.clone()));
             }
         }

@@ -7,6 +7,7 @@
 //! Counting and reading bypass it: callers use the [`Structure`]s that it returns. When a structure changes, it calls the
 //! `wake` that it was made with, and the driver calls [`Replica::handle_changes`].
 
+mod awaited;
 pub(crate) mod caches;
 mod changed;
 mod config;
@@ -40,6 +41,7 @@ use crate::cache::handle::Cache;
 use crate::counter::structure::Structure;
 use crate::keyspace::quota::Quota;
 use crate::random::Random;
+pub use crate::replica::awaited::Awaited;
 use crate::replica::caches::held::{Caches, Exchanged};
 use crate::replica::changed::ChangeOrder;
 pub use crate::replica::config::Config;

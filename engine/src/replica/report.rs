@@ -348,4 +348,6 @@ pub struct Counters {
     pub clock_steps: u64,
     /// Digests from peers whose clocks were off by more than the bound, not counting the first digest of each such period.
     pub clocks_off: u64,
+    /// Flushes: how often changes of a structure were released to be sent.
+    pub flushes: u64,
 }

@@ -16,6 +16,7 @@ mod caches;
 mod file;
 #[cfg(feature = "config")]
 mod gauge;
+mod http;
 #[cfg(feature = "config")]
 mod limits;
 mod metric;
@@ -44,6 +45,7 @@ mod syntax;
 #[cfg(feature = "config")]
 mod value;
 
+pub use crate::config::http::{HttpAddress, HttpAddressError};
 pub use crate::config::metric::Metric;
 #[cfg(feature = "config")]
 pub use crate::config::model::Config;

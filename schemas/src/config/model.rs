@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::actor::NodeName;
 use crate::budget::Budget;
+use crate::config::http::HttpAddress;
 use crate::config::metric::Metric;
 use crate::config::outbound_scope::OutboundScope;
 #[cfg(feature = "config")]
@@ -139,6 +140,8 @@ pub struct NodeConfig {
     pub tls: Tls,
     /// The Unix socket of its console.
     pub admin: Option<PathBuf>,
+    /// Where it serves HTTP: metrics and health.
+    pub http: Option<HttpAddress>,
     /// The folder of the saved state.
     pub data_dir: Option<PathBuf>,
     /// What to do when the disk has no room for it at the start.
@@ -268,9 +271,10 @@ impl Config {
 
     /// Makes relative paths relative to `base`: the folder of the configuration file.
     pub fn resolve_paths(&mut self, base: &Path) {
-        if let Some(NodeConfig { tls, admin, data_dir, .. }) = &mut self.node {
+        if let Some(NodeConfig { tls, admin, data_dir, http, .. }) = &mut self.node {
             let paths = [&mut tls.ca, &mut tls.cert, &mut tls.key];
-            for path in paths.into_iter().chain(admin).chain(data_dir) {
+            for path in paths.into_iter().chain(admin).chain(data_dir).chain(http.as_mut().and_then(HttpAddress::path))
+            {
                 *path = base.join(&*path);
             }
         }

@@ -1,13 +1,14 @@
 //! The `node` block: name, addresses, identity, and the paths of the node's files.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hcl::edit::structure::Block;
 
 use crate::actor::NodeName;
 use crate::bounds;
 use crate::budget::Budget;
+use crate::config::http::HttpAddress;
 use crate::config::limits::word;
 use crate::config::model::{NodeConfig, OnFullDisk, Tls};
 use crate::config::report::{Report, quoted};
@@ -22,6 +23,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let advertise = scope.take("advertise");
     let seeds = scope.take("seeds");
     let admin = scope.take("admin");
+    let http = scope.take("http");
     let data_dir = scope.take("data_dir");
     let on_full_disk = scope.take("on_full_disk");
     let [max_keys, max_bytes] = ["max_keys", "max_bytes"].map(|key| scope.take(key));
@@ -43,6 +45,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let listens = listen.map(|(_, address)| address);
     let seeds = seeds.map_or(Vec::new(), |setting| seed_list(setting, listens, report));
     let admin = admin.and_then(|setting| socket(setting, report));
+    let http = http.and_then(|setting| http_address(setting, report));
     let data_dir = data_dir.and_then(|setting| path(setting, report));
     let on_full_disk = on_full_disk
         .and_then(|setting| word(setting, &[OnFullDisk::Refuse, OnFullDisk::Serve], OnFullDisk::name, report));
@@ -53,7 +56,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     };
     let tls = tls.and_then(|block| tls_files(block, report));
     let (name, listen, tls) = (name?, listen?.1, tls?);
-    Some(NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget })
+    Some(NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget, http })
 }
 
 fn tls_files(block: &Block, report: &mut Report<'_>) -> Option<Tls> {
@@ -84,17 +87,35 @@ fn path(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     Some(PathBuf::from(text.text))
 }
 
-/// The path of a Unix socket, whose length the system bounds. It is relative to this file's folder.
+/// The path of a Unix socket.
 fn socket(setting: Setting<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
     let named = path(setting, report)?;
-    let resolved = report.folder().join(&named);
+    fits_a_socket(setting, &named, report).then_some(named)
+}
+
+/// Where to serve HTTP.
+fn http_address(setting: Setting<'_>, report: &mut Report<'_>) -> Option<HttpAddress> {
+    let text = setting.text(report, "http = \"127.0.0.1:9180\"")?.text;
+    match text.parse() {
+        Ok(HttpAddress::Unix(path)) => fits_a_socket(setting, &path, report).then_some(HttpAddress::Unix(path)),
+        Ok(address) => Some(address),
+        Err(error) => {
+            let message = format!("\"http\" is not an address or a path: {}", quoted(text));
+            report.add(setting.at(), message, error.to_string());
+            None
+        }
+    }
+}
+
+/// Whether the path, which is relative to this file's folder, is as short as the system asks of a Unix socket.
+fn fits_a_socket(setting: Setting<'_>, named: &Path, report: &mut Report<'_>) -> bool {
+    let resolved = report.folder().join(named);
     let bytes = resolved.as_os_str().len();
     if bytes > bounds::SOCKET_PATH_BYTES {
         let message = format!("the path of the socket has {bytes} bytes: {}", quoted(&resolved.to_string_lossy()));
         report.add(setting.at(), message, format!("the system takes {} at most", bounds::SOCKET_PATH_BYTES));
-        return None;
     }
-    Some(named)
+    bytes <= bounds::SOCKET_PATH_BYTES
 }
 
 fn address(setting: Setting<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {

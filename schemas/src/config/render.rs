@@ -48,13 +48,14 @@ inbound_audit {{
 
 /// The head of the file and the `node` block.
 fn node_block(node: &NodeConfig) -> String {
-    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget } = node;
+    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget, http } = node;
     let optional = |key: &str, value: Option<String>, example: &str| match value {
         Some(value) => format!("{key} = {value}"),
         None => format!("# {key} = {example}"),
     };
     let advertise = optional("advertise", advertise.map(|address| quote(&address.to_string())), "\"192.0.2.1:4801\"");
     let admin = optional("admin", admin.as_deref().map(quote_path), &quote(&format!("{name}.sock")));
+    let http = optional("http", http.as_ref().map(|address| quote(&address.to_string())), "\"127.0.0.1:9180\"");
     let data_dir = optional("data_dir", data_dir.as_deref().map(quote_path), &quote(&format!("{name}.state")));
     let on_full_disk = match on_full_disk {
         OnFullDisk::Refuse => "",
@@ -87,6 +88,10 @@ node {{
 
   # The Unix socket that `tally --at` speaks to.
   {admin}
+
+  # Where the node serves metrics and health by HTTP, without authentication: an address of this machine only, or the path of
+  # a Unix socket.
+  {http}
 
   # The folder of the saved state: what the node keeps over a restart.
   {data_dir}{on_full_disk}

@@ -5,6 +5,7 @@ node {
   advertise = "192.0.2.1:4801"
   seeds = ["relay-0-2.example.net:4802", "192.0.2.3:4803", "[2001:db8::4]:4804"]
   admin = "relay-0-1.sock"
+  http = "127.0.0.1:9180"
   data_dir = "/var/lib/tallymesh"
   max_keys = 5000000
   max_bytes = 1000000000

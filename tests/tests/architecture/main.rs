@@ -59,7 +59,7 @@ fn dependencies_point_one_way() {
 fn what_is_sans_io_has_no_runtime_and_no_network() {
     let found = dependencies();
     for package in ["tallymesh-schemas", "tallymesh-engine", "tallymesh-harness"] {
-        for io in ["tokio", "quinn", "quinn-proto", "rustls", "socket2", "mio", "rand", "getrandom", "foca"] {
+        for io in ["tokio", "quinn", "quinn-proto", "rustls", "socket2", "mio", "rand", "getrandom", "foca", "hyper"] {
             assert!(!found[package].contains(io), "{package} depends on {io}");
         }
     }
@@ -74,7 +74,18 @@ fn what_is_sans_io_has_no_runtime_and_no_network() {
     }
 }
 
-/// A program that only counts builds no database, no parser and no admin socket.
+/// Only the node serves HTTP and has metrics.
+#[test]
+fn the_engine_and_the_transport_know_nothing_of_http() {
+    let found = dependencies();
+    for package in ["tallymesh-schemas", "tallymesh-engine", "tallymesh-transport", "tallymesh-harness"] {
+        for name in ["hyper", "hyper-util", "http", "http-body-util", "prometheus-client"] {
+            assert!(!found[package].contains(name), "{package} depends on {name}");
+        }
+    }
+}
+
+/// A program that only counts builds no database, no parser, no admin socket and no HTTP.
 #[test]
 fn a_program_that_only_counts_builds_no_other_parts() {
     let with = |features: &[&str]| {
@@ -92,6 +103,10 @@ fn a_program_that_only_counts_builds_no_other_parts() {
     for package in ["redb", "hcl", "rustix"] {
         assert!(all.contains(package), "{package} is built by default: {all:?}");
         assert!(!least.contains(package), "{package} is built for a program that only counts");
+    }
+    let http = with(&["--features", "http"]);
+    for package in ["hyper", "prometheus_client"] {
+        assert!(http.contains(package) && !all.contains(package), "{package} is built with the feature http only");
     }
     assert!(least.contains("tallymesh_engine") && least.is_subset(&all), "{least:?}");
 }

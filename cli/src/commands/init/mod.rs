@@ -111,6 +111,7 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
         seeds: places.seeds(name),
         tls,
         admin: Some(sock.into()),
+        http: None,
         data_dir: Some(state.into()),
         on_full_disk: OnFullDisk::default(),
         budget: Budget::default(),

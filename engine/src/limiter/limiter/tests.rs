@@ -3,6 +3,7 @@
 use tallymesh_schemas::{Class, Incarnation, StructureName, StructureSpec, UnixMs};
 
 use super::*;
+use crate::limiter::throttle::Decisions;
 use crate::replica::{Config, Replica};
 
 const NAMES: usize = 100_000;
@@ -125,4 +126,23 @@ fn a_throttle_that_becomes_hard_has_no_tokens_before_it_has_a_share() {
         assert_eq!(alone.visited(), 0, "it rests again");
         assert!(throttle.take(alone.now, 10).admitted());
     }
+}
+
+/// What the configuration names is listed, and each throttle counts its decisions: not those of mere checks.
+#[test]
+fn declared_throttles_are_listed_with_their_decisions() {
+    let alone = Alone::new();
+    let spec = ThrottleSpec::new("10/1s".parse().unwrap(), Strength::Soft);
+    let now = alone.now;
+    alone.limiter.declare("named", spec, now).unwrap();
+    assert!(alone.hard(1).take(now, 1).admitted(), "it is not declared");
+    let listed = alone.limiter.declared(now);
+    assert_eq!(listed.iter().map(|throttle| &**throttle.name()).collect::<Vec<_>>(), ["named"]);
+    assert_eq!(alone.limiter.len(), 2);
+    let named = &listed[0];
+    assert!(named.check(now, 1).admitted() && !named.check(now, 100).admitted());
+    assert_eq!(named.decisions(), Decisions::default());
+    assert!(named.take(now, 3).admitted() && named.take(now, 3).admitted() && !named.take(now, 100).admitted());
+    assert!(!named.inc(now, 100), "a use beyond the limit");
+    assert_eq!(named.decisions(), Decisions { admitted: 2, refused: 2 });
 }

@@ -69,6 +69,11 @@ impl Writers for Known<'_> {
 }
 
 impl HeldCache {
+    /// The linked peers that have not sent all that this node lacks.
+    pub(crate) fn awaited(&self) -> impl Iterator<Item = &NodeName> {
+        self.exchange.awaited()
+    }
+
     /// What a peer has said of it.
     pub(crate) fn receiver(&self, peer: &NodeName) -> Option<&Receiver> {
         self.exchange.receiver(peer)

@@ -1,4 +1,4 @@
-//! The file of the admin socket: how a node creates and removes it.
+//! The file of a Unix socket: how a node creates and removes it.
 //!
 //! The node creates the socket in a folder that only its owner can enter, sets the mode there, and then moves the socket into
 //! place. So the socket never has a wider mode than 0600 where other users could reach it. A node removes a file only if it
@@ -17,8 +17,8 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use tallymesh_schemas::bounds::SOCKET_PATH_BYTES;
 
-use crate::admin::error::AdminError;
 use crate::seed::random_seed;
+use crate::socket_error::SocketError;
 
 /// How often a node retries when another process changes the path at the same moment.
 const ATTEMPTS: usize = 4;
@@ -38,9 +38,17 @@ impl FileId {
 
 /// The socket's file in its place. Dropping this removes the file, unless another file has replaced it.
 #[derive(Debug)]
-pub(super) struct SocketFile {
+pub(crate) struct SocketFile {
     path: PathBuf,
     id: FileId,
+}
+
+impl SocketFile {
+    /// The path of the file.
+    #[cfg(feature = "http")]
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Drop for SocketFile {
@@ -49,24 +57,24 @@ impl Drop for SocketFile {
         match fs::symlink_metadata(&self.path) {
             Ok(found) if FileId::of(&found) == self.id => {
                 if let Err(error) = fs::remove_file(&self.path) {
-                    tracing::warn!(%path, %error, "admin socket not removed");
+                    tracing::warn!(%path, %error, "the socket is not removed");
                 }
             }
-            Ok(_) => tracing::warn!(%path, "another file has taken the admin socket's place; it is left there"),
-            Err(error) => tracing::warn!(%path, %error, "the admin socket is gone already"),
+            Ok(_) => tracing::warn!(%path, "another file has taken the socket's place; it is left there"),
+            Err(error) => tracing::warn!(%path, %error, "the socket is gone already"),
         }
     }
 }
 
 /// Opens a socket at a path on which no process listens.
-pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError> {
+pub(crate) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
     let bytes = path.as_os_str().as_bytes().len();
     if bytes > SOCKET_PATH_BYTES {
-        return Err(AdminError::TooLong { path: path.to_owned(), bytes });
+        return Err(SocketError::TooLong { path: path.to_owned(), bytes });
     }
     // Check before anything is created: a path in use is the most common error.
     look(path)?;
-    let io = |error| AdminError::Io { path: path.to_owned(), source: error };
+    let io = |error| SocketError::Io { path: path.to_owned(), source: error };
     let draft = Draft::new(path).map_err(io)?;
     let listener = draft.bind().map_err(io)?;
     let made = draft.socket();
@@ -84,23 +92,23 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, SocketFile), AdminError
             Err(error) => return Err(io(error)),
         }
     }
-    Err(AdminError::InUse(path.to_owned()))
+    Err(SocketError::InUse(path.to_owned()))
 }
 
 /// What the path holds: nothing, or a socket on which no process listens.
-fn look(path: &Path) -> Result<Option<FileId>, AdminError> {
-    let io = |error| AdminError::Io { path: path.to_owned(), source: error };
+fn look(path: &Path) -> Result<Option<FileId>, SocketError> {
+    let io = |error| SocketError::Io { path: path.to_owned(), source: error };
     let found = match fs::symlink_metadata(path) {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(io(error)),
     };
     if !found.file_type().is_socket() {
-        return Err(AdminError::NotASocket(path.to_owned()));
+        return Err(SocketError::NotASocket(path.to_owned()));
     }
     match knock(path) {
         // A full queue refuses this connection for now: a process listens, and is slow.
-        Ok(()) | Err(Errno::AGAIN) => Err(AdminError::InUse(path.to_owned())),
+        Ok(()) | Err(Errno::AGAIN) => Err(SocketError::InUse(path.to_owned())),
         Err(Errno::CONNREFUSED) => Ok(Some(FileId::of(&found))),
         Err(Errno::NOENT) => Ok(None),
         Err(error) => Err(io(error.into())),
@@ -172,7 +180,7 @@ impl Drop for Draft {
         // The folder still holds either the new socket, if it was not moved, or the stale one that it replaced.
         let _ = fs::remove_file(self.socket());
         if let Err(error) = fs::remove_dir(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "a folder of the admin socket is not removed");
+            tracing::warn!(path = %self.0.display(), %error, "a folder of the socket is not removed");
         }
     }
 }
@@ -195,7 +203,7 @@ mod tests {
         let (listener, file) = bind(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(names(dir.path()), ["n.sock"]);
-        assert!(matches!(bind(&path), Err(AdminError::InUse(_))));
+        assert!(matches!(bind(&path), Err(SocketError::InUse(_))));
         drop(file);
         drop(listener);
         assert_eq!(names(dir.path()), Vec::<String>::new());
@@ -212,7 +220,7 @@ mod tests {
         for (name, text) in [("n.sock", "mine"), ("n.sock.new", "mine too")] {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        assert!(matches!(bind(&path), Err(AdminError::NotASocket(_))));
+        assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
         fs::remove_file(&path).unwrap();
         drop(bind(&path).unwrap());
@@ -242,7 +250,7 @@ mod tests {
         let _bound = bind(&longest).unwrap();
         std::os::unix::net::UnixStream::connect(&longest).unwrap();
         assert!(
-            matches!(bind(&of_length(SOCKET_PATH_BYTES + 1)), Err(AdminError::TooLong { bytes, .. }) if bytes == SOCKET_PATH_BYTES + 1)
+            matches!(bind(&of_length(SOCKET_PATH_BYTES + 1)), Err(SocketError::TooLong { bytes, .. }) if bytes == SOCKET_PATH_BYTES + 1)
         );
     }
 }
