@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     #[cfg(feature = "state")]
     pub(crate) saving: Option<SharedStanding>,
     /// What all objects hold together, and may hold.
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "http"))]
     pub(crate) budget: Arc<tallymesh_engine::NodeBudget>,
     /// Whether the node has joined, and the stream of events.
     pub(crate) announced: Announced,

@@ -84,7 +84,7 @@ impl Builder {
             settings: Arc::clone(&settings),
             #[cfg(feature = "state")]
             saving: saving.as_ref().map(crate::state::Saving::standing),
-            #[cfg(feature = "admin")]
+            #[cfg(any(feature = "admin", feature = "http"))]
             budget: Arc::clone(replica.budget()),
             announced,
             #[cfg(feature = "http")]

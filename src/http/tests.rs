@@ -1,11 +1,13 @@
 //! The HTTP listener of real nodes: its routes, clients that do not behave, and what the metrics hold.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 use tallymesh_schemas::config::{CacheConfig, Metric as AuditMetric, Monitor, OutboundScope};
 use tallymesh_schemas::{
-    Bound, Class, GaugeCacheSpec, Kind, NodeName, Rate, SeriesName, SeriesSpec, Strength, StructureName, ThrottleSpec,
+    Bound, Class, GaugeCacheSpec, Kind, NodeName, Rate, SeriesName, SeriesSpec, Strength, StructureName, StructureSpec,
+    ThrottleSpec,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -124,7 +126,7 @@ async fn a_node_is_ready_when_it_has_joined_and_holds_what_its_peers_had() {
     let first = first.seed(second.listen_addr().to_string()).replicate(Class::InboundCidr.into());
     let first = first.cache(StructureName::new("sessions").unwrap()).start().await.unwrap();
     let address: std::net::IpAddr = "192.0.2.1".parse().unwrap();
-    first.cidr("inbound_cidr").unwrap().add(address, 1);
+    first.cidr("inbound_cidr").unwrap().add(address, 1).unwrap();
     for node in [&second, &first] {
         assert_eq!(body(&until(node, "/readyz", |answer| answer.contains(" 200 ")).await, "200"), "ready\n");
     }
@@ -203,7 +205,7 @@ fn everything(builder: Builder) -> Builder {
     let builder = Class::THROTTLES.into_iter().fold(builder, |builder, class| builder.replicate(class.into()));
     builder
         .replicate(Class::InboundCidr.into())
-        .replicate(Class::OutboundDomains.into())
+        .replicate(StructureSpec::from(Class::OutboundDomains).with_max_keys(NonZeroU64::new(500).unwrap()))
         .cache_with(&CacheConfig {
             name: StructureName::new("sessions").unwrap(),
             snapshot: true,
@@ -226,16 +228,17 @@ async fn every_metric_is_shown_and_no_key() {
     const SECRET: &str = "zebra";
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = nodes(["n1", "n2"]);
-    let first = everything(first).data_dir(dir.path()).start().await.unwrap();
+    let many = NonZeroU64::new(1_000_000).unwrap();
+    let first = everything(first).max_keys(many).max_bytes(many).data_dir(dir.path()).start().await.unwrap();
     let second = everything(second).seed(first.listen_addr().to_string()).start().await.unwrap();
     second.joined().await.unwrap();
     for node in [&first, &second] {
-        node.cidr("inbound_cidr").unwrap().add("203.0.113.77".parse::<std::net::IpAddr>().unwrap(), 1);
+        node.cidr("inbound_cidr").unwrap().add("203.0.113.77".parse::<std::net::IpAddr>().unwrap(), 1).unwrap();
         node.domains("outbound_domains").unwrap().add(&format!("{SECRET}.example"), 1).unwrap();
         node.cache("sessions").unwrap().set(SECRET, SECRET, Duration::ZERO).unwrap();
         node.gauge_cache("retries").unwrap().inc(SECRET, 1).unwrap();
         node.series("logins").unwrap().add(SECRET, 1).unwrap();
-        node.audit().record(AuditMetric::Connect, "203.0.113.77".parse().unwrap());
+        node.audit().record(AuditMetric::Connect, "203.0.113.77".parse().unwrap()).unwrap();
         let soft = ThrottleSpec::new("5/1s".parse().unwrap(), Strength::Soft);
         assert!(node.create_throttle(SECRET, soft).unwrap().take(1).admitted());
         assert!(node.throttle(&format!("domain {SECRET}.example")).is_ok(), "the pattern makes one");
@@ -265,6 +268,8 @@ async fn every_metric_is_shown_and_no_key() {
         "tallymesh_throttle_decisions_total{object=\"shared_named_throttles\",throttle=\"campaign\",decision=\"refused\"} 1\n",
         "tallymesh_permits_maximum{permits=\"uploads\"} 20\n",
         "tallymesh_members{state=\"alive\"} 2\n",
+        "tallymesh_keys_maximum 1000000\n",
+        "tallymesh_object_keys_maximum{object=\"outbound_domains\"} 500\n",
         "tallymesh_state_failing 0\n",
     ] {
         assert!(text.contains(line), "{line} in\n{text}");

@@ -70,6 +70,12 @@ metrics! {
             "Settings in which other live nodes differ from this node: tally verify names them.";
         BoundReached: Counter "bound_reached" by ["bound", "object"],
             "How often the node has reached a bound of docs/bounds.md and dropped or refused something; without an object for a bound of the whole node.";
+        Keys: Gauge "keys" by [], "Keys of all objects with the live entries of caches, as the budget of the node counts them.";
+        KeysMaximum: Gauge "keys_maximum" by [], "The most keys that the node may hold; missing without a budget.";
+        Content: Gauge "content" in "bytes" by [], "Bytes of keys and values of all caches.";
+        ContentMaximum: Gauge "content_maximum" in "bytes" by [], "The most of these bytes; missing without a budget.";
+        KeysRefused: Counter "keys_refused" by [], "Changes of this node that failed because a budget had no room.";
+        DeltasRefused: Counter "deltas_without_room" by [], "Deltas of peers that wait because a budget has no room.";
         HttpRequests: Counter "http_requests" by ["route", "code"], "Requests that the HTTP listener has answered.";
         HttpConnections: Gauge "http_connections" by [], "Connections of the HTTP listener, that of this scrape included.";
     }
@@ -111,6 +117,8 @@ metrics! {
     }
     "Objects" {
         ObjectKeys: Gauge "object_keys" by ["object"], "Keys that this node holds, of a series the keys of each window.";
+        ObjectKeysMaximum: Gauge "object_keys_maximum" by ["object"],
+            "The most keys that this node may hold of the object, of a series in all windows; missing without a budget.";
         ObjectRows: Gauge "object_rows" by ["object"], "Rows of all nodes that this node holds.";
         ObjectNodes: Gauge "object_nodes" by ["object"], "Nodes whose rows count, this node included.";
         ObjectMemory: Gauge "object_memory" in "bytes" by ["object"], "Memory, without the overhead of the allocator.";

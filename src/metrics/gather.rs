@@ -60,6 +60,13 @@ fn of_node(figures: &mut Figures, shared: &Shared, sources: &Sources<'_>) {
     for (bound, object, reached) in &status.bounds {
         figures.whole(Metric::BoundReached, &[bound.name(), object.as_deref().unwrap_or("")], reached.times);
     }
+    for (used, most, of) in [
+        (Metric::Keys, Metric::KeysMaximum, shared.budget.keys()),
+        (Metric::Content, Metric::ContentMaximum, shared.budget.bytes()),
+    ] {
+        figures.whole(used, &[], of.used);
+        of.max.into_iter().for_each(|max| figures.whole(most, &[], max));
+    }
     for (route, code, count) in *requests {
         figures.whole(Metric::HttpRequests, &[route, &code.to_string()], *count);
     }
@@ -130,6 +137,8 @@ fn of_replication(figures: &mut Figures, status: &Status) {
         (Metric::EntriesAhead, engine.ahead),
         (Metric::BelowZero, engine.below_zero),
         (Metric::TotalsFull, engine.totals_full),
+        (Metric::KeysRefused, engine.keys_refused),
+        (Metric::DeltasRefused, engine.deltas_without_room),
         (Metric::ClockSteps, engine.clock_steps),
         (Metric::ClocksOff, engine.clocks_off),
     ] {

@@ -1,6 +1,7 @@
 //! The figures of structures, series and caches.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(super) fn gather(figures: &mut Figures, shared: &Shared) -> BTreeMap<NodeNam
         let (changes, commits) = object.add(structure, now, &mut peers);
         let name = structure.spec().name.as_str();
         object.write(figures, name);
+        maximum(figures, name, structure.usage().max);
         figures.whole(Metric::ObjectChanges, &[name], changes);
         figures.whole(Metric::ObjectCommits, &[name], commits);
     }
@@ -50,6 +52,7 @@ pub(super) fn gather(figures: &mut Figures, shared: &Shared) -> BTreeMap<NodeNam
             let _ = object.add(&window, now, &mut peers);
         }
         object.write(figures, &name_of(series));
+        maximum(figures, &name_of(series), series.usage().max);
     }
     shared.caches.iter().for_each(|cache| of_cache(figures, cache));
     peers
@@ -96,11 +99,17 @@ impl Object {
     }
 }
 
+/// The most keys of an object, if there is a bound.
+fn maximum(figures: &mut Figures, name: &str, max: Option<u64>) {
+    max.into_iter().for_each(|max| figures.whole(Metric::ObjectKeysMaximum, &[name], max));
+}
+
 fn of_cache(figures: &mut Figures, cache: &Cache) {
     let engine = cache.engine();
     let of = [engine.spec().name.as_str()];
     let (held, entries) = (engine.held(), cache.len());
     figures.count(Metric::ObjectKeys, &of, held);
+    maximum(figures, of[0], engine.spec().bounds.elements.map(NonZeroU64::get));
     figures.count(Metric::ObjectMemory, &of, engine.bytes());
     figures.count(Metric::ObjectPending, &of, engine.pending());
     figures.count(Metric::CacheEntries, &of, entries);
