@@ -23,7 +23,7 @@ use crate::limits::Limits;
 use crate::node::Node;
 use crate::settings;
 use crate::shared::Shared;
-use crate::state::Earlier;
+use crate::state::{Earlier, Saving};
 use crate::topology::Topology;
 
 /// Commands that may wait for the driver.
@@ -34,6 +34,17 @@ impl Node {
     pub fn builder(name: &str) -> Builder {
         Builder::new(name)
     }
+}
+
+/// Restores the saved state, if the node has one.
+async fn restored(
+    earlier: Option<Earlier>,
+    replica: Replica,
+    clock: Clock,
+) -> Result<(Replica, Option<Saving>), StartError> {
+    let Some(earlier) = earlier else { return Ok((replica, None)) };
+    let (replica, saving) = earlier.restore(replica, clock.now()).await?;
+    Ok((replica, Some(saving)))
 }
 
 impl Builder {
@@ -54,12 +65,7 @@ impl Builder {
             Some(_) => objects.keep_levels(&mut replica, &changed)?,
             None => BTreeMap::new(),
         };
-        let (replica, saving) = match earlier {
-            Some(earlier) => {
-                earlier.restore(replica, clock.now()).await.map(|(replica, saving)| (replica, Some(saving)))?
-            }
-            None => (replica, None),
-        };
+        let (replica, saving) = restored(earlier, replica, clock).await?;
         let limiters = limiters::create(&self.limits, &objects.structures, identity.name(), &changed, clock)?;
         for (id, cache) in levels {
             limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
@@ -83,7 +89,7 @@ impl Builder {
             limiters: limiters.clone(),
             settings: Arc::clone(&settings),
             #[cfg(feature = "state")]
-            saving: saving.as_ref().map(crate::state::Saving::standing),
+            saving: saving.as_ref().map(Saving::standing),
             #[cfg(any(feature = "admin", feature = "http"))]
             budget: Arc::clone(replica.budget()),
             announced,
