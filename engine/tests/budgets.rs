@@ -134,7 +134,8 @@ fn the_total_of_the_node_is_checked_too() {
     assert_eq!(reached(wire, 0), [Report { bound: Bound::Budget, place: None, limit: 3, times: 2 }]);
 }
 
-/// A delta with more keys than fit is refused as a whole. The node says so, others are not affected, and the node asks rarely.
+/// A node refuses a whole delta if its keys do not fit, and reports that it lacks rows. Other nodes apply the delta. The node asks
+/// for the rows again after pauses that grow.
 #[test]
 fn a_peer_pushes_no_node_over_its_budget() {
     for config in [config(), large()] {

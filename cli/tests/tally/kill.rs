@@ -300,7 +300,7 @@ fn a_node_is_killed_while_it_writes() {
 }
 
 #[test]
-#[ignore = "takes some minutes"]
+#[ignore = "takes some minutes: cargo test --release -p tallymesh-cli --test tally hundred_times -- --ignored --nocapture"]
 fn killed_a_hundred_times() {
     storm(100);
 }

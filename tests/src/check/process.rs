@@ -170,8 +170,8 @@ fn within_budget(process: &Process) -> Result<(), String> {
     }
 }
 
-/// The keys that the node counts as in use are those that are there. A window that the node has dropped is there until this
-/// checker lets go of it, at the next turn of a series.
+/// The node counts exactly the keys that are in memory. This checker keeps a window that the node has dropped in memory, until
+/// a series turns next.
 fn counted(process: &Process) -> Result<(), String> {
     let replica = &process.replica;
     let used = replica.budget().keys().used;
