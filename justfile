@@ -48,6 +48,10 @@ bench:
     cargo run --release -p tallymesh-benches --bin compare
     cargo run --release -p tallymesh-benches --bin instructions
 
+# makes every package that is published, and builds each from what is in it
+packages:
+    cargo package --workspace --exclude tallymesh-benches --exclude tallymesh-fuzz --allow-dirty --target-dir target/packages
+
 # checks licences, sources and advisories of dependencies; needs cargo-deny
 deny:
     cargo deny check
