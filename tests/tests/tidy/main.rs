@@ -1,5 +1,6 @@
 //! What every source file keeps: lengths, parameters, calls that are not used, and the words of the glossary.
 
+mod claims;
 mod shape;
 #[path = "../source/mod.rs"]
 mod source;
