@@ -6,8 +6,8 @@ use std::time::Duration;
 use tallymesh_engine::Life;
 #[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_engine::replica::PeerClock;
-use tallymesh_engine::replica::{Counters, Verification};
-use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tallymesh_engine::replica::{Confirmed, Counters, Verification};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, Position};
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(any(feature = "admin", feature = "http"))]
@@ -21,6 +21,10 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
     Forget { node: NodeName, reply: oneshot::Sender<Forgetting> },
     Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    /// Waits until so many other nodes hold this node's changes.
+    Flush { nodes: usize, patience: Duration, reply: oneshot::Sender<Confirmed> },
+    /// Waits until this node holds the changes of a position.
+    Reach { position: Position, patience: Duration, reply: oneshot::Sender<bool> },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),
 }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod events;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin;
 use crate::clock::Clock;
 use crate::command::Command;
+use crate::driver::waits::Waits;
 use crate::events::{Announcer, NodeEvent};
 use crate::http;
 use crate::reached::Bounds;
@@ -75,6 +77,8 @@ pub(crate) struct Driver {
     /// Selects the connections that carry a replication link.
     topology: Topology,
     verifying: Vec<Verifying>,
+    /// Callers who wait for changes to reach other nodes, or this one.
+    waits: Waits,
     incarnation: Incarnation,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
     settings: Arc<Settings>,
@@ -130,6 +134,7 @@ impl Driver {
             links: BTreeMap::new(),
             topology: parts.topology,
             verifying: Vec::new(),
+            waits: Waits::default(),
             limiters: parts.limiters,
             settings: parts.settings,
             saving: parts.saving,
@@ -199,6 +204,7 @@ impl Driver {
         self.save(now, outcome);
         self.compare(now);
         self.verify(now);
+        self.waits.poll(&mut self.replica, now);
         self.transmit();
         self.report(now);
         #[cfg(feature = "http")]
@@ -260,6 +266,7 @@ impl Driver {
         again
             .chain(limits)
             .chain([self.replica.poll_timeout(), self.settings.poll_timeout(), saving, self.topology.due()])
+            .chain([self.waits.due()])
             .min()
             .unwrap_or(Time::NEVER)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Fault, Finding, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_schemas::admin::{self, Answer};
-use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_schemas::{NodeName, Position, bounds};
 use tallymesh_transport::Joining;
 
 use crate::admin::budgets::budgets;
@@ -17,8 +17,8 @@ use crate::shared::Shared;
 #[cfg(feature = "state")]
 use crate::state::{RolledBack, StateStanding};
 
-/// The longest patience that a client may ask for in a verification.
-const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
+/// The longest patience that a client may ask for.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Session {
     pub(super) async fn members(&self) -> Result<Answer, Refused> {
@@ -71,8 +71,23 @@ impl Session {
         }
     }
 
+    pub(super) async fn flush(&self, nodes: u32, patience: Duration) -> Result<Answer, Refused> {
+        let (nodes, patience) = (nodes as usize, patience.min(PATIENCE));
+        let confirmed = self.ask(|reply| Command::Flush { nodes, patience, reply }).await?;
+        Ok(Answer::Flushed { position: confirmed.position.to_string(), holders: confirmed.holders })
+    }
+
+    pub(super) async fn reach(&self, position: &str, patience: Duration) -> Result<(), Refused> {
+        let position: Position = position.parse().map_err(Refused::bad)?;
+        let (node, patience) = (position.actor.node.clone(), patience.min(PATIENCE));
+        if self.ask(|reply| Command::Reach { position, patience, reply }).await? {
+            return Ok(());
+        }
+        Err(Refused::no(format!("this node does not hold these changes of {node} yet: `verify` says who lags")))
+    }
+
     pub(super) async fn verify(&self, patience: Duration, to: &mut To) -> Served {
-        let patience = patience.min(VERIFY_PATIENCE);
+        let patience = patience.min(PATIENCE);
         let found = match self.ask(|reply| Command::Verify { patience, reply }).await {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
