@@ -11,6 +11,8 @@ use tallymesh_schemas::{Actor, Incarnation, NodeName, Position};
 use tokio::sync::{mpsc, oneshot};
 
 #[cfg(any(feature = "admin", feature = "http"))]
+use crate::convergence::Convergence;
+#[cfg(any(feature = "admin", feature = "http"))]
 use crate::reached;
 #[cfg(feature = "http")]
 use crate::work::Work;
@@ -36,6 +38,9 @@ pub(crate) struct Status {
     pub(crate) nodes: Vec<(NodeName, Incarnation, Life)>,
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
+    /// What the verification in the background has found.
+    #[cfg(any(feature = "admin", feature = "http"))]
+    pub(crate) convergence: Convergence,
     /// The bounds that were reached.
     #[cfg(any(feature = "admin", feature = "http"))]
     pub(crate) bounds: Vec<reached::Entry>,

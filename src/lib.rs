@@ -75,6 +75,7 @@ mod cidr;
 mod clock;
 mod command;
 mod conflicts;
+mod convergence;
 mod counter;
 mod decision;
 mod declared;

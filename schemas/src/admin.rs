@@ -19,7 +19,7 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use crate::admin::info::{
-    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, Count, Fault, Finding, GaugeInfo, Info, Member, Object,
+    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, ConvergenceInfo, Count, Fault, Finding, GaugeInfo, Info, Member, Object,
     Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
 };
 

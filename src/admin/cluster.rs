@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tallymesh_engine::Life;
+use tallymesh_engine::{Life, Time};
 use tallymesh_engine::replica::{Fault, Finding, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_schemas::admin::{self, Answer};
 use tallymesh_schemas::{NodeName, Position, bounds};
@@ -12,6 +12,7 @@ use crate::admin::budgets::budgets;
 use crate::admin::session::{Refused, Served, Session};
 use crate::admin::wire::{self, To};
 use crate::command::{ClockStanding, Command, Forgetting, Status};
+use crate::convergence::Convergence;
 use crate::reached;
 use crate::shared::Shared;
 #[cfg(feature = "state")]
@@ -53,6 +54,7 @@ impl Session {
             state: state_info(self.shared()),
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms.0)).collect(),
             clocks: clock_info(&status.clocks),
+            convergence: convergence_info(&status.convergence, self.shared().clock.time()),
             counters: counters(self.shared(), &status),
             budgets: budgets(self.shared()),
         })))
@@ -96,6 +98,21 @@ impl Session {
         let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
         wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
+    }
+}
+
+/// What the verification in the background has found.
+fn convergence_info(convergence: &Convergence, now: Time) -> admin::ConvergenceInfo {
+    let outcome = |outcome| match outcome {
+        Outcome::Converged => admin::Outcome::Converged,
+        Outcome::NotConverged => admin::Outcome::NotConverged,
+        Outcome::NotCompared => admin::Outcome::NotCompared,
+    };
+    let ended = convergence.ended;
+    admin::ConvergenceInfo {
+        converged: convergence.converged.map(|at| now.since(at.mono)),
+        ended: ended.map(|ended| (now.since(ended.at.mono), outcome(ended.outcome))),
+        findings: ended.map_or(0, |ended| u32::try_from(ended.findings).unwrap_or(u32::MAX)),
     }
 }
 

@@ -97,6 +97,8 @@ impl Driver {
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
             #[cfg(any(feature = "admin", feature = "http"))]
+            convergence: *self.background.convergence(),
+            #[cfg(any(feature = "admin", feature = "http"))]
             bounds: self.bounds.entries(),
             #[cfg(any(feature = "admin", feature = "http"))]
             clocks: self.clock_standing(),

@@ -56,6 +56,9 @@ fn of_node(figures: &mut Figures, shared: &Shared, sources: &Sources<'_>) {
     if let Some(since) = valid_until.and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
         figures.time(Metric::CertificateExpiry, &[], since);
     }
+    if let Some(converged) = status.convergence.converged {
+        figures.time(Metric::Converged, &[], Duration::from_millis(converged.unix_ms.0));
+    }
     figures.count(Metric::ConfigurationDifferences, &[], shared.differences().len());
     for (bound, object, reached) in &status.bounds {
         figures.whole(Metric::BoundReached, &[bound.name(), object.as_deref().unwrap_or("")], reached.times);
