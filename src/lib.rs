@@ -75,6 +75,7 @@ mod cidr;
 mod clock;
 mod command;
 mod conflicts;
+#[cfg(any(feature = "admin", feature = "http"))]
 mod convergence;
 mod counter;
 mod decision;

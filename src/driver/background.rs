@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tallymesh_engine::replica::{Backlog, Fault, Finding, Outcome, Verification, Verifier};
+use tallymesh_engine::replica::{Backlog, Fault, Finding, Verification, Verifier};
+#[cfg(any(feature = "admin", feature = "http"))]
+use tallymesh_engine::replica::Outcome;
 use tallymesh_engine::{Now, Replica, Time};
 use tallymesh_schemas::{Actor, NodeName, StructureName};
 
+#[cfg(any(feature = "admin", feature = "http"))]
 use crate::convergence::{Convergence, Ended};
 
 /// The least pause between two verifications.
@@ -29,6 +32,7 @@ pub(super) struct Background {
     due: Time,
     /// The time that the running one has taken.
     took: Duration,
+    #[cfg(any(feature = "admin", feature = "http"))]
     convergence: Convergence,
     /// The copies that differed in the last one. Each is reported once.
     differing: BTreeSet<Copy>,
@@ -37,6 +41,7 @@ pub(super) struct Background {
 /// The result of a verification, and the differences that are new.
 #[derive(Debug)]
 pub(super) struct Found {
+    #[cfg_attr(not(any(test, feature = "http")), expect(dead_code, reason = "the metrics count it"))]
     pub(super) verification: Verification,
     pub(super) differences: Vec<Finding>,
 }
@@ -49,12 +54,14 @@ impl Background {
             running: None,
             due: now.after(PAUSE / 2 + spread),
             took: Duration::ZERO,
+            #[cfg(any(feature = "admin", feature = "http"))]
             convergence: Convergence::default(),
             differing: BTreeSet::new(),
         }
     }
 
     /// What the verifications have found.
+    #[cfg(any(feature = "admin", feature = "http"))]
     pub(super) fn convergence(&self) -> &Convergence {
         &self.convergence
     }
@@ -98,9 +105,13 @@ impl Background {
         self.running = None;
         self.due = now.mono.after(PAUSE.max(self.took * SHARE));
         let outcome = verification.outcome();
-        self.convergence.ended = Some(Ended { at: now, outcome, findings: verification.findings.len() });
-        if outcome == Outcome::Converged {
-            self.convergence.converged = Some(now);
+        tracing::debug!(?outcome, findings = verification.findings.len(), "verified in the background");
+        #[cfg(any(feature = "admin", feature = "http"))]
+        {
+            self.convergence.ended = Some(Ended { at: now, outcome, findings: verification.findings.len() });
+            if outcome == Outcome::Converged {
+                self.convergence.converged = Some(now);
+            }
         }
         let differing: Vec<_> = verification.findings.iter().filter(|of| of.fault == Fault::Differs).cloned().collect();
         let copy = |of: &Finding| (of.structure.clone(), of.actor.clone(), of.member.clone());

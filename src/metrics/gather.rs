@@ -1,7 +1,7 @@
 //! Reads the figures of a node for one scrape.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Fault, Outcome};
