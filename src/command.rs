@@ -6,10 +6,12 @@ use std::time::Duration;
 use tallymesh_engine::Life;
 #[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_engine::replica::PeerClock;
-use tallymesh_engine::replica::{Counters, Verification};
-use tallymesh_schemas::{Actor, Incarnation, NodeName};
+use tallymesh_engine::replica::{Confirmed, Counters, Verification};
+use tallymesh_schemas::{Actor, Incarnation, NodeName, Position};
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(any(feature = "admin", feature = "http"))]
+use crate::convergence::Convergence;
 #[cfg(any(feature = "admin", feature = "http"))]
 use crate::reached;
 #[cfg(feature = "http")]
@@ -21,6 +23,10 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
     Forget { node: NodeName, reply: oneshot::Sender<Forgetting> },
     Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    /// Waits until so many other nodes hold this node's changes.
+    Flush { nodes: usize, patience: Duration, reply: oneshot::Sender<Confirmed> },
+    /// Waits until this node holds the changes of a position.
+    Reach { position: Position, patience: Duration, reply: oneshot::Sender<bool> },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),
 }
@@ -32,6 +38,9 @@ pub(crate) struct Status {
     pub(crate) nodes: Vec<(NodeName, Incarnation, Life)>,
     pub(crate) builds: BTreeMap<NodeName, String>,
     pub(crate) counters: Counters,
+    /// What the verification in the background has found.
+    #[cfg(any(feature = "admin", feature = "http"))]
+    pub(crate) convergence: Convergence,
     /// The bounds that were reached.
     #[cfg(any(feature = "admin", feature = "http"))]
     pub(crate) bounds: Vec<reached::Entry>,

@@ -1,8 +1,10 @@
 //! The driver: the one loop that connects engine and transport. It owns the replication state machine, passes it incoming
 //! messages and the time, and sends the outgoing messages over every link that has room.
 
+mod background;
 mod commands;
 mod events;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::admin;
 use crate::clock::Clock;
 use crate::command::Command;
+use crate::driver::background::Background;
+use crate::driver::waits::Waits;
 use crate::events::{Announcer, NodeEvent};
 use crate::http;
 use crate::reached::Bounds;
@@ -75,6 +79,10 @@ pub(crate) struct Driver {
     /// Selects the connections that carry a replication link.
     topology: Topology,
     verifying: Vec<Verifying>,
+    /// The verification in the background.
+    background: Background,
+    /// Callers who wait for changes to reach other nodes, or this one.
+    waits: Waits,
     incarnation: Incarnation,
     limiters: BTreeMap<StructureId, Arc<Limiter>>,
     settings: Arc<Settings>,
@@ -130,6 +138,8 @@ impl Driver {
             links: BTreeMap::new(),
             topology: parts.topology,
             verifying: Vec::new(),
+            background: Background::new(parts.clock.time(), parts.replica.actor()),
+            waits: Waits::default(),
             limiters: parts.limiters,
             settings: parts.settings,
             saving: parts.saving,
@@ -199,6 +209,7 @@ impl Driver {
         self.save(now, outcome);
         self.compare(now);
         self.verify(now);
+        self.waits.poll(&mut self.replica, now);
         self.transmit();
         self.report(now);
         #[cfg(feature = "http")]
@@ -260,6 +271,7 @@ impl Driver {
         again
             .chain(limits)
             .chain([self.replica.poll_timeout(), self.settings.poll_timeout(), saving, self.topology.due()])
+            .chain([self.waits.due(), self.background.due()])
             .min()
             .unwrap_or(Time::NEVER)
     }
@@ -283,14 +295,15 @@ impl Driver {
 
     fn verify(&mut self, now: Now) {
         // Read waiting events before a verification counts a member as silent.
-        if self.verifying.iter().any(|verifying| verifying.verifier.poll_timeout() <= now.mono)
+        let is_due = |due: Time| due <= now.mono;
+        if (self.verifying.iter().any(|verifying| is_due(verifying.verifier.poll_timeout())) || is_due(self.background.due()))
             && let Some(event) = self.events.try_recv()
         {
             self.take_events(event);
         }
+        let linked = |name: &NodeName| self.topology.links_to(name);
+        let backlog = if self.behind { Backlog::Waiting } else { Backlog::Empty };
         for mut verifying in std::mem::take(&mut self.verifying) {
-            let linked = |name: &NodeName| self.topology.links_to(name);
-            let backlog = if self.behind { Backlog::Waiting } else { Backlog::Empty };
             if let Some(found) = verifying.verifier.poll(&mut self.replica, now, linked, backlog) {
                 #[cfg(feature = "http")]
                 self.work.verified.note(&found);
@@ -298,6 +311,15 @@ impl Driver {
                 continue;
             }
             self.verifying.push(verifying);
+        }
+        let found = self.background.poll((&mut self.replica, now), linked, backlog, || self.clock.time());
+        if let Some(found) = found {
+            #[cfg(feature = "http")]
+            self.work.verified.note(&found.verification);
+            for finding in found.differences {
+                self.reports.difference(&finding);
+                self.announcer.tell(NodeEvent::differs(finding));
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use serde::Serialize;
+use tallymesh_engine::replica::Finding;
 use tallymesh_engine::{Event as EngineEvent, Life};
 use tallymesh_schemas::{Actor, NodeName, StructureName};
 use tokio::sync::{broadcast, watch};
@@ -91,6 +92,17 @@ pub enum NodeEvent {
         /// The actor that owns the rows.
         actor: Actor,
     },
+    /// The verification in the background has found a copy that differs from its owner's rows at the same version.
+    Differs {
+        /// The object.
+        object: StructureName,
+        /// The actor that owns the rows.
+        actor: Actor,
+        /// The node that holds the copy.
+        node: NodeName,
+        /// What repairs it.
+        repair: String,
+    },
     /// Another node has an object with this name but of another kind. The two nodes do not exchange it.
     Mismatch {
         /// The other node.
@@ -114,7 +126,15 @@ pub enum NodeEvent {
     },
 }
 
+/// What repairs a copy that differs.
+pub(crate) const REPAIR: &str = "the nodes compare fingerprints in each digest, and the copy is replaced by what the owner holds";
+
 impl NodeEvent {
+    /// The event for a copy that a verification has found to differ.
+    pub(crate) fn differs(Finding { structure, actor, member, .. }: Finding) -> Self {
+        Self::Differs { object: structure, actor, node: member, repair: REPAIR.to_owned() }
+    }
+
     /// The public form of an engine event; `None` for events that only the log reports.
     pub(crate) fn of(event: &EngineEvent) -> Option<Self> {
         Some(match event {

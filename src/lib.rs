@@ -75,6 +75,8 @@ mod cidr;
 mod clock;
 mod command;
 mod conflicts;
+#[cfg(any(feature = "admin", feature = "http"))]
+mod convergence;
 mod counter;
 mod decision;
 mod declared;
@@ -134,10 +136,10 @@ pub use events::{Events, NodeEvent, NodeGone};
 pub use member::Member;
 pub use node::Node;
 pub use tallymesh_engine::replica::{
-    Counters, Fault, Finding, NotHeld, Outcome, PeerClock, StructureError, Verification,
+    Confirmed, Counters, Fault, Finding, NotHeld, Outcome, PeerClock, StructureError, Verification,
 };
 pub use tallymesh_engine::{Config as EngineConfig, Difference, Life};
-pub use tallymesh_schemas::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Version};
+pub use tallymesh_schemas::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Position, PositionError, Version};
 pub use tallymesh_transport::{
     BindError, CertificateNameError, Gate, Identity, IdentityError, Joining, Timings, TlsError, Traffic,
 };
@@ -149,7 +151,7 @@ pub use counter::Counter;
 pub use gauge::GaugeCache;
 pub use names::{BindingDomains, Domains};
 pub use object_error::ObjectError;
-pub use tallymesh_engine::{Block, Count, Entry, Hold, HoldError, Listing};
+pub use tallymesh_engine::{Block, Count, Entry, Hold, HoldError, Listing, Stale};
 /// The largest step, 2^40, of one addition or removal. `tally add` and `tally load` refuse larger steps; the handles reduce
 /// them to this value.
 pub use tallymesh_schemas::bounds::STEP as MAX_STEP;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tallymesh_engine::replica::{Counters, Verification};
+use tallymesh_engine::replica::{Confirmed, Counters, Verification};
 use tallymesh_engine::{Difference, Structure};
-use tallymesh_schemas::{Actor, Class, NodeName, StructureSpec, ThrottleSpec};
+use tallymesh_schemas::{Actor, Class, NodeName, Position, StructureSpec, ThrottleSpec};
 use tallymesh_transport::Joining;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -303,6 +303,46 @@ impl Node {
     /// [`NodeGone`] when the node has been shut down.
     pub async fn verify(&self, patience: Duration) -> Result<Verification, NodeGone> {
         self.ask(|reply| Command::Verify { patience, reply }).await.ok_or(NodeGone)
+    }
+
+    /// Waits until `nodes` other nodes hold all changes that were made on this node before the call, at most for `patience`.
+    ///
+    /// A change returns at once, and other nodes receive it a moment later. A program that must not lose a change when this node
+    /// dies waits here before it goes on. Only nodes with a link to this node can confirm; in a cluster of more than 64 nodes these
+    /// are ten. A node that does not replicate one of the objects never confirms. With 0 for `nodes` the call returns at once, with
+    /// the position for [`Node::reach`].
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # async fn example(node: tallymesh::Node, other: tallymesh::Node) -> Result<(), Box<dyn std::error::Error>> {
+    /// node.series("logins")?.add("alice", 1)?;
+    /// let confirmed = node.flush_until(2, Duration::from_secs(1)).await?;
+    /// if !confirmed.is_reached() {
+    ///     println!("only {} other nodes hold it", confirmed.holders.len());
+    /// }
+    /// // On another node: read what was written there.
+    /// if other.reach(&confirmed.position, Duration::from_secs(1)).await? {
+    ///     println!("{} logins", other.series("logins")?.count("alice", 0..=9)?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node has been shut down.
+    pub async fn flush_until(&self, nodes: usize, patience: Duration) -> Result<Confirmed, NodeGone> {
+        self.ask(|reply| Command::Flush { nodes, patience, reply }).await.ok_or(NodeGone)
+    }
+
+    /// Waits until this node holds the changes of a position, which another node has returned. Returns whether it holds them
+    /// before `patience` is over. Counts that ended with their run, such as open connections of a node that has restarted, are
+    /// left out, and so are objects that this node does not replicate.
+    ///
+    /// # Errors
+    /// [`NodeGone`] when the node has been shut down.
+    pub async fn reach(&self, position: &Position, patience: Duration) -> Result<bool, NodeGone> {
+        let position = position.clone();
+        self.ask(|reply| Command::Reach { position, patience, reply }).await.ok_or(NodeGone)
     }
 
     /// Forgets a node: removes its counts so far on all nodes, which reject them for seven days. A node that is alive

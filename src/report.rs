@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tallymesh_engine::replica::{EventKind, PeerError};
+use tallymesh_engine::replica::{EventKind, Finding, PeerError};
 use tallymesh_engine::{Event, Life, Now, Time};
 use tallymesh_schemas::{NodeName, Repeated, Reporter, StructureName};
 
 use crate::conflicts::NameConflict;
+use crate::events::REPAIR;
 use crate::report::cuts::{Cuts, News};
 
 /// Lines of one kind about one peer that are logged individually before they are only counted.
@@ -65,6 +66,12 @@ impl Reports {
     /// Another process that uses this node's name is at this address.
     pub(crate) fn met_rival(&mut self, addr: SocketAddr) {
         self.conflict.met(addr);
+    }
+
+    /// A verification in the background has found a copy that differs.
+    pub(crate) fn difference(&self, finding: &Finding) {
+        let Finding { structure, actor, member, head, .. } = finding;
+        tracing::warn!(object = %structure, %actor, node = %member, version = %head, repair = REPAIR, "a copy differs");
     }
 
     /// The node refused a message of a peer and closed the link.

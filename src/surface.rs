@@ -65,6 +65,35 @@ async fn a_node_says_when_it_has_joined_and_what_happens() {
     assert_eq!(soon("there are none", n0.events().next()).await, None);
 }
 
+/// A program waits until another node holds its change, and that node then reads it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_confirmed_by_another_node_and_read_there() {
+    let mut identities = identities(&["n0", "n1"]);
+    let builder = |name: &str, identity| Node::builder(name).identity(identity).replicate(Class::InboundCidr.into());
+    let (second, first) = (identities.pop().unwrap(), identities.pop().unwrap());
+    let n0 = builder("n0", first).start().await.unwrap();
+    let n1 = builder("n1", second).seed(n0.listen_addr().to_string()).start().await.unwrap();
+    soon("n1 joins", n1.joined()).await.unwrap();
+    let nobody = n0.flush_until(3, Duration::ZERO).await.unwrap();
+    assert!(!nobody.is_reached() && nobody.wanted == 3);
+    n0.cidr("inbound_cidr").unwrap().add(ADDRESS, 3).unwrap();
+    let confirmed = n0.flush_until(1, PATIENCE).await.unwrap();
+    assert_eq!((confirmed.holders.clone(), confirmed.is_reached()), (vec![n1.name().clone()], true));
+    let count = n1.cidr("inbound_cidr").unwrap().count(ADDRESS.into());
+    assert_eq!(count.total, 3);
+    assert!(n1.reach(&confirmed.position, Duration::ZERO).await.unwrap());
+    assert_eq!(count.at_least_fresh(PATIENCE).unwrap().total, 3);
+
+    // n1 does not get what n0 counts without a link to it.
+    n1.shutdown().await;
+    n0.cidr("inbound_cidr").unwrap().add(ADDRESS, 1).unwrap();
+    let late = n0.flush_until(1, Duration::from_millis(50)).await.unwrap();
+    assert!(!late.is_reached() && late.holders.is_empty());
+    assert!(n0.reach(&late.position, PATIENCE).await.unwrap(), "a node holds its own changes");
+    n0.shutdown().await;
+    assert_eq!(n0.flush_until(0, PATIENCE).await, Err(NodeGone));
+}
+
 /// A node that finds no other node has not joined. A caller that waits for it receives an error when the node stops.
 #[tokio::test]
 async fn who_waits_for_a_node_that_goes_is_told() {

@@ -42,6 +42,7 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Cluster(command) => commands::cluster::run(command, &target, format),
         Command::Shared(command) => commands::cluster::shared(command, &target, format),
         Command::Add(args) => commands::add::run(args, &target, format),
+        Command::Flush(args) => commands::flush::run(args, &target, format),
         Command::Count(args) => commands::count::run(args, &target, format),
         Command::Load(args) => commands::load::run(&args, &target, format),
         Command::Hold(args) => commands::hold::run(args, &target, format),

@@ -3,8 +3,8 @@
 //! The client sends [`Request`]s and the node sends [`Answer`]s, each in a [`frame`](crate::frame) and encoded with postcard.
 //! One connection serves one request at a time. An answer is a sequence of frames that ends with [`Answer::Done`] or
 //! [`Answer::Error`]. Listings come in pages of a bounded size. When the connection closes, its request ends: the node releases
-//! a [`Request::Hold`] and stops a [`Request::Watch`]. The node closes a connection after it has answered a `Hold`, a `Watch`
-//! or a [`Request::Verify`].
+//! a [`Request::Hold`] and stops a [`Request::Watch`]. The node closes a connection after it has answered one of these two, a
+//! [`Request::Verify`], a [`Request::Flush`] or a [`Request::Reach`].
 
 mod info;
 
@@ -19,7 +19,7 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use crate::admin::info::{
-    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, Count, Fault, Finding, GaugeInfo, Info, Member, Object,
+    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, ConvergenceInfo, Count, Fault, Finding, GaugeInfo, Info, Member, Object,
     Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
 };
 
@@ -96,6 +96,20 @@ pub enum Request {
     /// Compares all members: [`Answer::Verified`] without findings, then pages of [`Answer::Findings`].
     Verify {
         /// How long to wait for members that lag and for members that do not answer.
+        patience: Duration,
+    },
+    /// Waits until other nodes hold all changes of this node so far: [`Answer::Flushed`].
+    Flush {
+        /// How many other nodes.
+        nodes: u32,
+        /// How long to wait.
+        patience: Duration,
+    },
+    /// Waits until this node holds the changes of a position; [`ErrorKind::No`] when it does not in time.
+    Reach {
+        /// The position, in its text form.
+        position: String,
+        /// How long to wait.
         patience: Duration,
     },
     /// Reports every changed key until the connection closes: [`Answer::Changed`].
@@ -304,6 +318,13 @@ pub enum Answer {
     },
     /// The hold is in effect.
     Held,
+    /// Which other nodes hold the changes of this node.
+    Flushed {
+        /// The changes, in the text form of their position.
+        position: String,
+        /// The nodes, in order of name.
+        holders: Vec<NodeName>,
+    },
     /// The summary of a verification.
     Verified(Verified),
     /// Changed keys with their current counts, and how many earlier changes were lost.

@@ -150,6 +150,12 @@ pub const CACHE_PARTS: usize = 1024;
 /// Bytes of a cache's value. A message of the usual size still holds several values.
 pub const VALUE_BYTES: usize = 64 << 10;
 
+/// Bytes of a [`Position`](crate::Position), which has two digits of text for each. It names every object and window of a node.
+pub const POSITION_BYTES: usize = 128 << 10;
+
+/// Callers that a node serves at a time while they wait for changes to reach other nodes, or this one.
+pub const WAITS: usize = 1024;
+
 /// How far ahead of a node's wall clock a stamp may be that the node issues or accepts. A clock that is further ahead decides
 /// nothing.
 pub const MAX_DRIFT: Duration = Duration::from_secs(60);

@@ -2,23 +2,24 @@
 
 use std::time::Duration;
 
-use tallymesh_engine::Life;
+use tallymesh_engine::{Life, Time};
 use tallymesh_engine::replica::{Fault, Finding, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_schemas::admin::{self, Answer};
-use tallymesh_schemas::{NodeName, bounds};
+use tallymesh_schemas::{NodeName, Position, bounds};
 use tallymesh_transport::Joining;
 
 use crate::admin::budgets::budgets;
 use crate::admin::session::{Refused, Served, Session};
 use crate::admin::wire::{self, To};
 use crate::command::{ClockStanding, Command, Forgetting, Status};
+use crate::convergence::Convergence;
 use crate::reached;
 use crate::shared::Shared;
 #[cfg(feature = "state")]
 use crate::state::{RolledBack, StateStanding};
 
-/// The longest patience that a client may ask for in a verification.
-const VERIFY_PATIENCE: Duration = Duration::from_secs(600);
+/// The longest patience that a client may ask for.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 impl Session {
     pub(super) async fn members(&self) -> Result<Answer, Refused> {
@@ -53,6 +54,7 @@ impl Session {
             state: state_info(self.shared()),
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms.0)).collect(),
             clocks: clock_info(&status.clocks),
+            convergence: convergence_info(&status.convergence, self.shared().clock.time()),
             counters: counters(self.shared(), &status),
             budgets: budgets(self.shared()),
         })))
@@ -71,8 +73,23 @@ impl Session {
         }
     }
 
+    pub(super) async fn flush(&self, nodes: u32, patience: Duration) -> Result<Answer, Refused> {
+        let (nodes, patience) = (nodes as usize, patience.min(PATIENCE));
+        let confirmed = self.ask(|reply| Command::Flush { nodes, patience, reply }).await?;
+        Ok(Answer::Flushed { position: confirmed.position.to_string(), holders: confirmed.holders })
+    }
+
+    pub(super) async fn reach(&self, position: &str, patience: Duration) -> Result<(), Refused> {
+        let position: Position = position.parse().map_err(Refused::bad)?;
+        let (node, patience) = (position.actor.node.clone(), patience.min(PATIENCE));
+        if self.ask(|reply| Command::Reach { position, patience, reply }).await? {
+            return Ok(());
+        }
+        Err(Refused::no(format!("this node does not hold these changes of {node} yet: `verify` says who lags")))
+    }
+
     pub(super) async fn verify(&self, patience: Duration, to: &mut To) -> Served {
-        let patience = patience.min(VERIFY_PATIENCE);
+        let patience = patience.min(PATIENCE);
         let found = match self.ask(|reply| Command::Verify { patience, reply }).await {
             Ok(found) => found,
             Err(refused) => return Ok(Err(refused)),
@@ -81,6 +98,21 @@ impl Session {
         let findings = std::mem::take(&mut verified.findings);
         wire::write(to, &Answer::Verified(verified)).await?;
         wire::write_pages(to, findings, Answer::Findings).await.map(Ok)
+    }
+}
+
+/// What the verification in the background has found.
+fn convergence_info(convergence: &Convergence, now: Time) -> admin::ConvergenceInfo {
+    let outcome = |outcome| match outcome {
+        Outcome::Converged => admin::Outcome::Converged,
+        Outcome::NotConverged => admin::Outcome::NotConverged,
+        Outcome::NotCompared => admin::Outcome::NotCompared,
+    };
+    let ended = convergence.ended;
+    admin::ConvergenceInfo {
+        converged: convergence.converged.map(|at| now.since(at.mono)),
+        ended: ended.map(|ended| (now.since(ended.at.mono), outcome(ended.outcome))),
+        findings: ended.map_or(0, |ended| u32::try_from(ended.findings).unwrap_or(u32::MAX)),
     }
 }
 

@@ -51,7 +51,7 @@ pub(super) type Served = io::Result<Result<(), Refused>>;
 pub(super) struct Session {
     shared: Arc<Shared>,
     commands: mpsc::WeakSender<Command>,
-    /// Places for connections that hold, watch or verify.
+    /// Places for connections that hold, watch, verify or wait.
     long: Arc<Semaphore>,
     feeds: Arc<Feeds>,
 }
@@ -97,7 +97,7 @@ impl Session {
         let long = Arc::clone(&self.long).try_acquire_owned();
         long.map_err(|_| {
             self.shared.tally.reached(Bound::AdminStays);
-            Refused(ErrorKind::Failed, "too many connections hold, watch or verify".to_owned())
+            Refused(ErrorKind::Failed, "too many connections hold, watch, verify or wait".to_owned())
         })
     }
 
@@ -133,7 +133,7 @@ impl Session {
     /// Answers a request. For a long-running request, first gives up the connection's place so that other connections can use
     /// it.
     async fn take(&self, request: Request, from: &mut From, to: &mut To) -> io::Result<(Result<(), Refused>, Then)> {
-        if !matches!(request, Request::Hold { .. } | Request::Watch { .. } | Request::Verify { .. }) {
+        if !is_long(&request) {
             return Ok((self.answer(request, from, to).await?, Then::Next));
         }
         let _stays = match self.stay() {
@@ -150,6 +150,8 @@ impl Session {
             Request::Hold { object, key, limits } => return self.hold(&object, &key, &limits, from, to).await,
             Request::Watch { object } => return self.watch(&object, from, to).await,
             Request::Verify { patience } => return self.verify(patience, to).await,
+            Request::Flush { nodes, patience } => self.flush(nodes, patience).await.map(Some),
+            Request::Reach { position, patience } => self.reach(&position, patience).await.map(|()| None),
             Request::ThrottleList => return self.throttle_list(to).await,
             Request::PermitsList => return self.permits_list(to).await,
             Request::ThrottleExplain { name } => return self.throttle_explain(&name, to).await,
@@ -300,6 +302,12 @@ impl Session {
         from.closed().await;
         Ok(Ok(()))
     }
+}
+
+/// Whether a request may take long.
+fn is_long(request: &Request) -> bool {
+    let waits = matches!(request, Request::Verify { .. } | Request::Flush { .. } | Request::Reach { .. });
+    waits || matches!(request, Request::Hold { .. } | Request::Watch { .. })
 }
 
 /// Truncates a message to the size that an answer can carry.

@@ -9,6 +9,7 @@ use tallymesh_transport::Joining;
 #[cfg(any(feature = "admin", feature = "http"))]
 use crate::command::ClockStanding;
 use crate::command::{Command, Forgetting, Status};
+use crate::driver::waits::Request;
 use crate::driver::{Driver, End, Verifying};
 #[cfg(feature = "http")]
 use crate::work::Work;
@@ -35,6 +36,12 @@ impl Driver {
             }
             Some(Command::Forget { node, reply }) => {
                 let _ = reply.send(self.forget(now, &node));
+            }
+            Some(Command::Flush { nodes, patience, reply }) => {
+                self.waits.add(Request::Flush(nodes, reply), now.mono.after(patience));
+            }
+            Some(Command::Reach { position, patience, reply }) => {
+                self.waits.add(Request::Arrival(position, reply), now.mono.after(patience));
             }
             Some(Command::Verify { patience, reply }) => {
                 let verifier = Verifier::new(&mut self.replica, now, patience);
@@ -89,6 +96,8 @@ impl Driver {
             nodes: self.replica.members().map(|(name, incarnation, life)| (name.clone(), incarnation, life)).collect(),
             builds: self.links.iter().map(|(name, link)| (name.clone(), link.build().to_owned())).collect(),
             counters: self.replica.counters(),
+            #[cfg(any(feature = "admin", feature = "http"))]
+            convergence: *self.background.convergence(),
             #[cfg(any(feature = "admin", feature = "http"))]
             bounds: self.bounds.entries(),
             #[cfg(any(feature = "admin", feature = "http"))]

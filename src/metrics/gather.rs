@@ -1,7 +1,7 @@
 //! Reads the figures of a node for one scrape.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Fault, Outcome};
@@ -55,6 +55,9 @@ fn of_node(figures: &mut Figures, shared: &Shared, sources: &Sources<'_>) {
     }
     if let Some(since) = valid_until.and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
         figures.time(Metric::CertificateExpiry, &[], since);
+    }
+    if let Some(converged) = status.convergence.converged {
+        figures.time(Metric::Converged, &[], Duration::from_millis(converged.unix_ms.0));
     }
     figures.count(Metric::ConfigurationDifferences, &[], shared.differences().len());
     for (bound, object, reached) in &status.bounds {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::args::counts::Wait;
+
 /// `tally cache`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cache {
@@ -56,6 +58,9 @@ pub(crate) struct CacheSet {
     /// When it expires: seconds, or minutes or hours as in 5M and 2H; 0 means never
     #[arg(long, default_value = "0", value_parser = tallymesh_schemas::ttl::parse)]
     pub(crate) ttl: Duration,
+    /// Whether to wait for other nodes.
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 /// `tally gauge`.

@@ -1,6 +1,7 @@
 //! `tally add`, `tally count`, `tally load` and `tally watch`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -17,6 +18,25 @@ pub(crate) struct Add {
     /// The number to add; negative to subtract
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     pub(crate) n: i64,
+    /// Whether to wait for other nodes.
+    #[command(flatten)]
+    pub(crate) wait: Wait,
+}
+
+/// The wait for other nodes after a change.
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Wait until so many other nodes hold the change, at most as long as --timeout says; otherwise end with 1
+    #[arg(long = "wait", value_name = "NODES")]
+    pub(crate) nodes: Option<u32>,
+}
+
+/// `tally flush`.
+#[derive(Debug, Args)]
+pub(crate) struct Flush {
+    /// How many other nodes must hold the changes
+    #[arg(default_value_t = 1)]
+    pub(crate) nodes: u32,
 }
 
 /// `tally count`.
@@ -30,6 +50,12 @@ pub(crate) struct Count {
     /// The view.
     #[command(flatten)]
     pub(crate) from: FromNode,
+    /// Wait first until the asked node holds the changes of a position, as `tally flush` prints it
+    #[arg(long, value_name = "POSITION")]
+    pub(crate) after: Option<String>,
+    /// End with 1 if a part of the count was confirmed as current longer ago
+    #[arg(long, value_name = "SECONDS", value_parser = crate::args::seconds)]
+    pub(crate) fresh: Option<Duration>,
 }
 
 /// `tally load`.
@@ -49,6 +75,9 @@ pub(crate) struct Load {
     /// http_req_cnt, gpc0
     #[arg(long, value_name = "NAME")]
     pub(crate) counter: Option<String>,
+    /// Whether to wait for other nodes.
+    #[command(flatten)]
+    pub(crate) wait: Wait,
 }
 
 /// `tally watch`.

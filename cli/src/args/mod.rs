@@ -22,7 +22,7 @@ use clap_complete::Shell;
 
 pub(crate) use crate::args::caches::{Cache, CacheKey, CacheSet, Gauge, GaugeKey};
 pub(crate) use crate::args::cluster::{Cluster, Shared};
-pub(crate) use crate::args::counts::{Add, Count, Load, Watch};
+pub(crate) use crate::args::counts::{Add, Count, Flush, Load, Wait, Watch};
 pub(crate) use crate::args::from_node::{FromNode, node_name};
 pub(crate) use crate::args::hold::{Guarded, Hold, OnLost};
 pub(crate) use crate::args::local::{Bench, Demo};
@@ -140,8 +140,18 @@ Examples:
     #[command(after_help = "\
 Examples:
   tally add inbound_cidr 192.0.2.7
-  tally add outbound_domains example.com -2")]
+  tally add outbound_domains example.com -2
+  tally add outbound_domains example.com --wait 2")]
     Add(Add),
+    /// Wait until other nodes hold all changes of the asked node
+    ///
+    /// Prints the position of the changes: `tally count --after POSITION` on another node waits until that node holds them. Ends
+    /// with 1 if fewer than NODES other nodes hold them within the --timeout.
+    #[command(after_help = "\
+Examples:
+  tally flush 2
+  tally count outbound_domains example.com --after $POSITION")]
+    Flush(Flush),
     /// Show the count of a key, or under an address block
     ///
     /// Shows the count of the cluster, the count of the asked node alone, how many nodes count, and how long ago the stalest of

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use crate::args::counts::Wait;
 use crate::args::from_node::FromNode;
 use crate::failure::Failure;
 
@@ -187,6 +188,9 @@ Examples:
         /// The number to add; negative to subtract
         #[arg(default_value_t = 1, allow_negative_numbers = true)]
         n: i64,
+        /// Whether to wait for other nodes.
+        #[command(flatten)]
+        wait: Wait,
     },
     /// Remove a key from all windows, on all nodes
     #[command(visible_alias = "del", after_help = "Example:\n  tally series remove logins alice")]

@@ -152,7 +152,7 @@ fn add(args: AuditAdd, sign: i64, target: &Target, format: Format) -> Result<(),
 fn count_cidr(args: AuditCount, target: &Target, format: Format) -> Result<(), Failure> {
     let AuditCount { net, metric: name, monitor, start, end, from } = args;
     let request = Request::SeriesCount { series: metric(name, monitor), key: net, start, end, from: from.node()? };
-    count::ask(&request, target, format)
+    count::ask(&request, target, format).map(|_| ())
 }
 
 /// Removes an address.

@@ -8,6 +8,7 @@ use tallymesh_schemas::{bounds, key};
 
 use crate::args::{Cache, CacheKey, CacheSet};
 use crate::client::Target;
+use crate::commands::flush;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
@@ -77,9 +78,10 @@ fn get(at: CacheKey, target: &Target, format: Format) -> Result<(), Failure> {
 
 /// Writes a value.
 fn set(args: CacheSet, target: &Target) -> Result<(), Failure> {
-    let CacheSet { at, value, ttl } = args;
+    let CacheSet { at, value, ttl, wait } = args;
     let value = if value == "-" { from_stdin()? } else { value.into_bytes() };
-    target.connect()?.order(&Request::CacheSet { cache: at.cache, key: at.key, value, ttl })
+    target.connect()?.order(&Request::CacheSet { cache: at.cache, key: at.key, value, ttl })?;
+    flush::wait(&wait, target)
 }
 
 /// Reads a value from stdin, but no more than one byte beyond the bound, so that the node can refuse it.

@@ -1,10 +1,13 @@
 //! `tally count`: a count and how stale it is.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use tallymesh_schemas::admin::{Answer, Count, Request};
 
 use crate::args;
 use crate::client::Target;
+use crate::commands::flush;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
 use crate::style;
@@ -12,11 +15,23 @@ use crate::style;
 /// Asks a node for a count, and writes it.
 pub(crate) fn run(args: args::Count, target: &Target, format: Format) -> Result<(), Failure> {
     let request = Request::Count { object: args.object, key: args.key, from: args.from.node()? };
-    ask(&request, target, format)
+    if let Some(position) = args.after {
+        flush::reach(position, target)?;
+    }
+    let count = ask(&request, target, format)?;
+    let stalest = Duration::from_millis(count.stalest_ms);
+    match args.fresh {
+        Some(allowed) if stalest > allowed => Err(Failure::No(format!(
+            "the stalest part of the count was confirmed as current {:.1} s ago, and {:.1} s are allowed",
+            stalest.as_secs_f64(),
+            allowed.as_secs_f64()
+        ))),
+        _ => Ok(()),
+    }
 }
 
-/// Sends a request whose answer is a count, and writes the count.
-pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<(), Failure> {
+/// Sends a request whose answer is a count, writes the count, and returns it.
+pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<Count, Failure> {
     let count = target.connect()?.one(request, |answer| match answer {
         Answer::Count(count) => Some(count),
         _ => None,
@@ -38,7 +53,8 @@ pub(super) fn ask(request: &Request, target: &Target, format: Format) -> Result<
             out.csv(&fields.each_ref().map(String::as_str))?;
         }
     }
-    out.flush()
+    out.flush()?;
+    Ok(count)
 }
 
 /// A count as JSON shows it.

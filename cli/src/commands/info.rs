@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use tallymesh_schemas::admin::{
-    Answer, BoundInfo, BudgetInfo, ClockInfo, Info, PeerClock, Request, RolledBack, StateInfo,
+    Answer, BoundInfo, BudgetInfo, ClockInfo, ConvergenceInfo, Info, Outcome, PeerClock, Request, RolledBack, StateInfo,
 };
 
 use crate::client::Target;
@@ -75,6 +75,12 @@ fn as_json(info: &Info) -> Value {
                 "beyond": peer.beyond,
             })).collect::<Vec<_>>(),
         }),
+        "convergence": json!({
+            "converged_s": info.convergence.converged.map(|ago| ago.as_secs_f64()),
+            "ended_s": info.convergence.ended.map(|(ago, _)| ago.as_secs_f64()),
+            "outcome": info.convergence.ended.map(|(_, outcome)| outcome.word()),
+            "findings": info.convergence.findings,
+        }),
         "counters": counters,
         "budgets": info.budgets.iter().map(|budget| json!({
             "object": budget.object,
@@ -100,6 +106,7 @@ fn about(info: &Info) -> Vec<(&'static str, String)> {
         ("links", info.links.to_string()),
         ("state", state(info.state.as_ref())),
         ("clock", clock(&info.clocks)),
+        ("convergence", convergence(&info.convergence)),
     ];
     about.extend(
         info.state
@@ -195,6 +202,20 @@ fn clock(clocks: &ClockInfo) -> String {
     text
 }
 
+/// Formats what the verification in the background has found.
+fn convergence(ConvergenceInfo { converged, ended, findings }: &ConvergenceInfo) -> String {
+    let ago = |ago: &std::time::Duration| duration(ago.as_secs());
+    let last = converged.as_ref().map_or("never yet".to_owned(), |at| format!("as of {} ago", ago(at)));
+    match ended {
+        None => "not verified yet: the first time is within two minutes of a link".to_owned(),
+        Some((_, Outcome::Converged)) => format!("converged {last}"),
+        Some((at, outcome)) => {
+            let findings = if *findings == 0 { String::new() } else { format!(", {findings} findings") };
+            format!("{} {} ago{findings}; converged {last}: `tally verify` says more", outcome.word(), ago(at))
+        }
+    }
+}
+
 /// `n2 is 3600.0 s ahead of this node`.
 pub(super) fn off(peer: &PeerClock) -> String {
     let way = if peer.ahead_ms < 0 { "behind" } else { "ahead of" };
@@ -229,6 +250,22 @@ mod tests {
         assert_eq!(off(&clocks.peers[0]), "n2 is 3600.0 s behind this node");
         assert_eq!(off(&clocks.peers[1]), "n3 is 0.0 s ahead of this node");
         assert_eq!(clock(&ClockInfo::default()), "no peer's clock is known");
+    }
+
+    #[test]
+    fn convergence_has_its_time() {
+        let seconds = std::time::Duration::from_secs;
+        let never = ConvergenceInfo { converged: None, ended: None, findings: 0 };
+        assert!(convergence(&never).starts_with("not verified yet"));
+        let now = ConvergenceInfo { converged: Some(seconds(12)), ended: Some((seconds(12), Outcome::Converged)), ..never };
+        assert_eq!(convergence(&now), "converged as of 12 s ago");
+        let lost = ConvergenceInfo { ended: Some((seconds(5), Outcome::NotConverged)), findings: 2, ..now };
+        assert_eq!(
+            convergence(&lost),
+            "not converged 5 s ago, 2 findings; converged as of 12 s ago: `tally verify` says more"
+        );
+        let first = ConvergenceInfo { converged: None, findings: 0, ..lost };
+        assert_eq!(convergence(&first), "not converged 5 s ago; converged never yet: `tally verify` says more");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod completions;
 pub(crate) mod count;
+pub(crate) mod flush;
 pub(crate) mod forget;
 pub(crate) mod gauges;
 pub(crate) mod hold;

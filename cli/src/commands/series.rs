@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use crate::args::{FromNode, Series, SeriesCount, SeriesName};
 use crate::client::Target;
 use crate::commands::count as counting;
+use crate::commands::flush;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
 use crate::style;
@@ -22,7 +23,10 @@ pub(crate) fn run(command: Series, target: &Target, format: Format) -> Result<()
         Series::Show { series, key, from } => show(&series, key, &from, target, format),
         Series::Plot { series, key, from } => plot(&series, key, &from, target, format),
         Series::Count(args) => count(args, target, format),
-        Series::Add { series, key, n } => add(&series, key, n, target, format),
+        Series::Add { series, key, n, wait } => {
+            add(&series, key, n, target, format)?;
+            flush::wait(&wait, target)
+        }
         Series::Remove { series, key } => remove(&series, key, target, format),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tallymesh_schemas::{Actor, Version};
 
 use crate::counter::published::Freshness;
-use crate::counter::structure::Structure;
+use crate::counter::structure::{Count, Structure};
 use crate::primitive::Ordering;
 use crate::rows::actor_rows::ActorRows;
 use crate::rows::heartbeat::Statement;
@@ -13,6 +13,30 @@ use crate::time::Time;
 
 /// For this time, reads show the same stalest actor. Computing it looks at all actors, and reads do not.
 const SHOWN: Duration = Duration::from_millis(100);
+
+/// A count that is not as fresh as it was wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the stalest part of the count was confirmed as current {:.1} s ago, and {:.1} s are allowed: the node may be cut off",
+    count.stalest.as_secs_f64(), allowed.as_secs_f64()
+)]
+pub struct Stale {
+    /// The count.
+    pub count: Count,
+    /// The age that was allowed.
+    pub allowed: Duration,
+}
+
+impl Count {
+    /// This count, if each of its parts was confirmed as current within `age`. A node that knows no other actor has nothing that
+    /// could be stale.
+    ///
+    /// # Errors
+    /// [`Stale`] with the count, if a part is older.
+    pub fn at_least_fresh(self, age: Duration) -> Result<Self, Stale> {
+        if self.stalest <= age { Ok(self) } else { Err(Stale { count: self, allowed: age }) }
+    }
+}
 
 impl Structure {
     /// The number of actors that count, and how long ago the stalest of them was last confirmed as current. If it is time to

@@ -86,6 +86,11 @@ impl Structure {
         self.ledger.read().actors().get(actor).is_some_and(ActorRows::is_complete)
     }
 
+    /// Returns whether this replica holds everything that an actor had when `head` was its head, in that state or a later one.
+    pub(crate) fn is_complete_at(&self, actor: &Actor, head: Version) -> bool {
+        self.ledger.read().actors().get(actor).is_some_and(|rows| rows.is_complete_at(head))
+    }
+
     /// Records that a replica whose copy is complete up to `upto` has this fingerprint there. If this replica has the same
     /// fingerprint at the same version, its copy is complete too.
     pub(crate) fn note_complete(&self, actor: &Actor, upto: Version, fingerprint: u64) {

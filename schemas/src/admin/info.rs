@@ -217,10 +217,23 @@ pub struct Info {
     pub bounds: Vec<BoundInfo>,
     /// How its clock compares with its peers' clocks.
     pub clocks: ClockInfo,
+    /// What the verification in the background has found.
+    pub convergence: ConvergenceInfo,
     /// Named figures of replication and transport since the start.
     pub counters: Vec<(String, u64)>,
     /// What the node and its objects hold, and what they may hold: first the total of the node.
     pub budgets: Vec<BudgetInfo>,
+}
+
+/// What the verification in the background has found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConvergenceInfo {
+    /// How long ago all members held what every owner had; `None` before the first time.
+    pub converged: Option<Duration>,
+    /// How long ago the last verification ended, and its result; `None` before the first one.
+    pub ended: Option<(Duration, Outcome)>,
+    /// Copies that it found to differ or to lag, or that it could not compare.
+    pub findings: u32,
 }
 
 /// What an object, or the node, holds, and what it may hold.
@@ -303,6 +316,17 @@ pub enum Outcome {
     NotConverged,
     /// No error was found, but the time was too short to compare everything.
     NotCompared,
+}
+
+impl Outcome {
+    /// The words for people and programs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Converged => "converged",
+            Self::NotConverged => "not converged",
+            Self::NotCompared => "not compared",
+        }
+    }
 }
 
 /// The details of a verification.

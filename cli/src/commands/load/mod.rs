@@ -14,6 +14,7 @@ use tallymesh_schemas::admin::{Answer, LOAD_LINES, Request};
 
 use crate::args::Load;
 use crate::client::{Client, Target};
+use crate::commands::flush;
 use crate::commands::load::entries::{Entry, Reader};
 use crate::commands::load::lines::Lines;
 use crate::failure::Failure;
@@ -36,7 +37,8 @@ pub(crate) fn run(args: &Load, target: &Target, format: Format) -> Result<(), Fa
     progress.finish_and_clear();
     load.report_bad();
     result?;
-    report(&load, start.elapsed(), format)
+    report(&load, start.elapsed(), format)?;
+    flush::wait(&args.wait, target)
 }
 
 /// The source of the lines.

@@ -18,6 +18,7 @@ use crate::time::Now;
 impl Replica {
     /// A peer reports what it has of a cache.
     pub(crate) fn handle_cache_report(&mut self, now: Now, peer: &NodeName, report: &CacheReport) {
+        self.peers.reported += 1;
         let us = self.runs.actor.node.clone();
         for (run, _) in report.seen.runs.iter().filter(|(run, _)| run.node != us) {
             self.note_run(now, run, peer);

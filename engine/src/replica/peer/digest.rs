@@ -12,6 +12,7 @@ use crate::time::Now;
 impl Replica {
     /// Compares a peer's digest with the state of this node.
     pub(crate) fn handle_digest(&mut self, now: Now, peer: &NodeName, digest: &Digest<'_>) {
+        self.peers.reported += 1;
         let run = self.runs.actor.clone();
         let sender = Actor::new(peer.clone(), digest.incarnation);
         let before = self.peers.links.get_mut(peer).and_then(|link| link.state_run(digest.incarnation));

@@ -33,11 +33,13 @@ pub(crate) struct Peers {
     nonce: u64,
     /// How many links were added.
     added: u64,
+    /// How many reports have arrived: digests, and contexts of caches.
+    pub(crate) reported: u64,
 }
 
 impl Peers {
     pub(crate) fn new(clocks: Clocks) -> Self {
-        Self { links: BTreeMap::new(), clocks, nonce: 0, added: 0 }
+        Self { links: BTreeMap::new(), clocks, nonce: 0, added: 0, reported: 0 }
     }
 
     pub(crate) fn is_linked(&self, peer: &NodeName) -> bool {
@@ -130,6 +132,14 @@ impl Peers {
             link.spoke = false;
         }
         self.nonce
+    }
+
+    /// Asks all peers, if all have answered the last probe. A running verification does not begin anew.
+    pub(crate) fn ask(&mut self) {
+        if self.all_answered(self.nonce) {
+            self.nonce += 1;
+            self.links.values_mut().for_each(|link| link.probe = Some(self.nonce));
+        }
     }
 
     /// Probes one peer.
