@@ -83,6 +83,10 @@ pub enum Canary {
     UnmarkedLost,
     /// A replica leaves it at other entries than those of a peer that has taken in the same writes.
     DifferenceLeft,
+    /// A replica sends no entries to a peer that has taken in the same writes and holds other entries.
+    ValuesLeft,
+    /// A replica does not send on what it holds of a node that is gone and what no mark covers.
+    GoneNotSent,
     /// Rows of other nodes are joined although their keys do not fit within a budget.
     BudgetIgnored,
 }
@@ -109,7 +113,7 @@ mod switched {
     use super::Canary;
 
     /// Every rule that can be broken.
-    pub const ALL: [Canary; 39] = [
+    pub const ALL: [Canary; 41] = [
         Canary::SumForMax,
         Canary::IncarnationIgnored,
         Canary::LowWaterIgnored,
@@ -148,6 +152,8 @@ mod switched {
         Canary::CollectedForgotten,
         Canary::UnmarkedLost,
         Canary::DifferenceLeft,
+        Canary::ValuesLeft,
+        Canary::GoneNotSent,
         Canary::BudgetIgnored,
     ];
 

@@ -4,20 +4,25 @@
 //! its entries, one for each part. In the parts whose sums differ, the peer lists the keys that it holds. The replica drops
 //! what the peer's context covers and the peer does not hold: it was removed.
 //!
+//! Two replicas that have taken in the same writes compare their keys as well if their fingerprints differ. Then each of them also
+//! sends entries to the other ([`Repair`]).
+//!
 //! All of these walk the entries in steps, in order of slot. An entry keeps its slot while its key has an entry, so a walk
 //! passes every key that is there throughout.
 
 use std::collections::BTreeSet;
 
-use tallymesh_schemas::message::{CacheCompare, CacheContext, CacheKeys, CacheMark};
-use tallymesh_schemas::{Actor, Incarnation, UnixMs, bounds};
+use tallymesh_schemas::message::{CacheCompare, CacheContext, CacheEntries, CacheKeys, CacheMark, Message};
+use tallymesh_schemas::{Actor, Incarnation, StructureId, UnixMs, bounds};
 
 use crate::cache::context::Context;
 use crate::cache::entry::Content;
 use crate::cache::fingerprint::Fingerprint;
 use crate::cache::map::CacheMap;
 use crate::cache::mark::Limits;
+use crate::cache::sender::Cut;
 use crate::cache::slots::SlotId;
+use crate::canary::{self, Canary};
 use crate::keyspace::hash::key_hash;
 
 /// Slots that one step passes.
@@ -25,6 +30,9 @@ const STEP: u32 = 1 << 15;
 
 /// Hashes in one message.
 const HASHES: usize = 1 << 14;
+
+/// Bytes of entries after which a message of a repair ends.
+const REPAIR_BYTES: usize = 1 << 17;
 
 /// Intervals without an answer after which a question was in vain.
 const PATIENCE: u32 = 10;
@@ -85,6 +93,17 @@ pub(crate) struct Question {
     dropping: Option<(Vec<bool>, SlotId)>,
     /// Intervals in which the peer has not answered.
     silent: u32,
+    /// What this replica then sends to the peer. No mark waits for the answer.
+    repairs: Option<Repairs>,
+}
+
+/// Which entries of the parts that differ a repair sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repairs {
+    /// Those of keys that the peer does not hold.
+    Unnamed,
+    /// All of them.
+    All,
 }
 
 /// What a question needs next.
@@ -96,6 +115,8 @@ pub(crate) enum Asked {
     Failed,
     /// The replica has dropped what was removed, and the mark applies.
     Answered(CacheMark),
+    /// The replica has dropped what was removed, and now sends entries to the peer.
+    Repairs(Repair),
 }
 
 impl Question {
@@ -119,14 +140,27 @@ impl Question {
     }
 
     /// A question to a peer that has taken in the same writes and holds other entries. No mark waits for the answer.
-    pub(crate) fn about_difference(number: u64, (seen, after_ms): (&Context, UnixMs)) -> Self {
-        Self::about(number, CacheMark::default(), seen.clone(), after_ms)
+    pub(crate) fn about_difference(number: u64, (seen, after_ms): (&Context, UnixMs), repairs: Repairs) -> Self {
+        let question = Self::about(number, CacheMark::default(), seen.clone(), after_ms);
+        Self { repairs: Some(repairs), ..question }
     }
 
     fn about(number: u64, mark: CacheMark, context: Context, after_ms: UnixMs) -> Self {
         let (sums, theirs, unnamed) = (Sums::new(after_ms), Context::default(), BTreeSet::new());
-        let (is_summed, is_sent) = (false, false);
-        Self { number, mark, context, theirs, sums, is_summed, is_sent, unnamed, next: 0, dropping: None, silent: 0 }
+        Self {
+            number,
+            mark,
+            context,
+            theirs,
+            sums,
+            is_summed: false,
+            is_sent: false,
+            unnamed,
+            next: 0,
+            dropping: None,
+            silent: 0,
+            repairs: None,
+        }
     }
 
     /// What covers the writes that arrive meanwhile.
@@ -145,7 +179,7 @@ impl Question {
     }
 
     /// The question itself.
-    pub(crate) fn ask(&mut self, structure: tallymesh_schemas::StructureId) -> CacheCompare {
+    pub(crate) fn ask(&mut self, structure: StructureId) -> CacheCompare {
         self.is_sent = true;
         let (question, after_ms) = (self.number, self.sums.after_ms);
         CacheCompare { structure, question, after_ms, sums: self.sums.sums.clone() }
@@ -212,8 +246,58 @@ impl Question {
             map.uninstall(slot);
         }
         *next = end;
-        if end < map.slots.end() { Asked::Waits } else { Asked::Answered(self.mark.clone()) }
+        if end < map.slots.end() {
+            return Asked::Waits;
+        }
+        match self.repairs.filter(|_| repairs_are_sent()) {
+            None => Asked::Answered(self.mark.clone()),
+            Some(repairs) => {
+                let only = (repairs == Repairs::Unnamed).then(|| std::mem::take(&mut self.unnamed));
+                Asked::Repairs(Repair { parts: std::mem::take(parts), only, next: 0 })
+            }
+        }
     }
+}
+
+/// What a replica sends to a peer that has taken in the same writes and holds other entries: its entries in the parts that
+/// differ. The peer joins them like a message that comes late. So the greater write of a key that both hold wins, and nothing
+/// comes back that was removed. For the other direction the peer asks itself.
+///
+/// Entries are read when they are sent. So behind a report on the same link, no entry follows that is older than the report.
+#[derive(Debug)]
+pub(crate) struct Repair {
+    parts: Vec<bool>,
+    /// The hashes of the keys to which it is limited.
+    only: Option<BTreeSet<u64>>,
+    next: SlotId,
+}
+
+impl Repair {
+    /// Sends the next message. It may have no entries. Returns whether it is the last one.
+    pub(crate) fn next(&mut self, map: &CacheMap, structure: StructureId, send: impl FnOnce(&Message<'_>)) -> bool {
+        let end = map.slots.end().min(self.next.saturating_add(STEP));
+        let mut cut = Cut::default();
+        let mut slot = self.next;
+        while slot < end && !cut.is_full(REPAIR_BYTES) {
+            if let Some(entry) = map.slots.get(slot).filter(|entry| self.has(key_hash(entry.key()))) {
+                cut.push(map, entry);
+            }
+            slot += 1;
+        }
+        self.next = slot;
+        cut.send((structure, CacheEntries::REPAIR, 0), None, send);
+        slot >= map.slots.end()
+    }
+
+    fn has(&self, hash: u64) -> bool {
+        let differs = self.parts.get(part(hash)).is_some_and(|differs| *differs);
+        differs && self.only.as_ref().is_none_or(|only| only.contains(&hash))
+    }
+}
+
+/// Whether a replica sends entries to a peer that has taken in the same writes and holds other entries.
+fn repairs_are_sent() -> bool {
+    !canary::broken(Canary::ValuesLeft)
 }
 
 /// A replica's answer to a peer's question, in progress.

@@ -22,7 +22,8 @@ use crate::cache::writers::Writers;
 use crate::canary::{self, Canary};
 use crate::time::Now;
 
-/// Intervals for which entries of ended runs wait for a mark, before this replica takes them over.
+/// Intervals for which entries wait for a mark of a run that has ended, or of a node that is gone. Then this replica takes them
+/// over, or sends them on.
 const UNMARKED: u32 = 5;
 
 /// Intervals after which a peer that has not reported counts as not having the cache.
@@ -39,8 +40,25 @@ pub(crate) struct Exchange {
     questions: u64,
     /// The current round of collection.
     round: Option<Round>,
-    /// Ended runs of which entries have arrived that no mark has covered, and the intervals since nothing about that changed.
-    unmarked: (Vec<Unmarked>, u32),
+    /// Ended runs of which entries have arrived that no mark has covered.
+    ended: Waiting,
+    /// The same of runs that have not ended, of nodes that are gone.
+    gone: Waiting,
+}
+
+/// Runs of which entries wait for a mark.
+#[derive(Debug, Default)]
+struct Waiting {
+    runs: Vec<Unmarked>,
+    /// Intervals since nothing about them changed.
+    intervals: u32,
+}
+
+impl Waiting {
+    fn note(&mut self, runs: Vec<Unmarked>) {
+        self.intervals = if self.runs == runs { self.intervals.saturating_add(1) } else { 0 };
+        self.runs = runs;
+    }
 }
 
 /// What a message of entries brought.
@@ -56,7 +74,8 @@ pub(crate) struct Brought {
 
 impl Exchange {
     pub(crate) fn new(structure: StructureId) -> Self {
-        Self { structure, links: BTreeMap::new(), sessions: 0, questions: 0, round: None, unmarked: (Vec::new(), 0) }
+        let (ended, gone) = (Waiting::default(), Waiting::default());
+        Self { structure, links: BTreeMap::new(), sessions: 0, questions: 0, round: None, ended, gone }
     }
 
     /// A link to a peer is up. The earlier one, if there was one, is void.
@@ -264,15 +283,20 @@ impl Exchange {
             if let Some(answer) = link.answer.as_mut().filter(|_| link.piece.is_none()) {
                 link.piece = answer.step(map);
             }
-            if let Some(question) = &mut link.question
-                && let Asked::Answered(mark) = question.step(map, &mut changed)
-            {
-                link.question = None;
-                let sender = link.run.as_ref();
-                let trust = Trust { exchange: self, sender, peer: &peer, writers };
-                if map.apply_compared(&mark, &trust) == Marked::Gap {
-                    link.receiver.break_off();
+            match link.question.as_mut().map(|question| question.step(map, &mut changed)) {
+                Some(Asked::Answered(mark)) => {
+                    link.question = None;
+                    let sender = link.run.as_ref();
+                    let trust = Trust { exchange: self, sender, peer: &peer, writers };
+                    if map.apply_compared(&mark, &trust) == Marked::Gap {
+                        link.receiver.break_off();
+                    }
                 }
+                Some(Asked::Repairs(repair)) => {
+                    link.question = None;
+                    link.repair = Some(repair);
+                }
+                Some(Asked::Waits | Asked::Failed) | None => {}
             }
             self.links.insert(peer, link);
         }
@@ -303,9 +327,10 @@ impl Exchange {
                 link.question = None;
                 link.report = Some(Always::Yes);
             }
-            if link.differs(map, now.unix_ms) && link.question.is_none() && differences_are_repaired() {
+            let is_free = link.question.is_none() && link.repair.is_none();
+            if link.differs(map, now.unix_ms) && is_free && differences_are_repaired() {
                 let own = (map.seen(), comparable_after(now.unix_ms));
-                link.question = Some(Question::about_difference(self.questions + 1, own));
+                link.question = Some(Question::about_difference(self.questions + 1, own, link.repairs()));
                 link.asked.by_us = true;
                 self.questions += 1;
             }
@@ -315,17 +340,19 @@ impl Exchange {
             }
             link.report.get_or_insert(Always::No);
         }
-        self.take_over(map, writers);
+        self.spread_unmarked(map, writers);
     }
 
-    /// Takes over the entries of ended runs that wait for a mark in vain.
-    fn take_over(&mut self, map: &mut CacheMap, writers: &impl Writers) {
-        let unmarked = map.unmarked(|run| writers.has_ended(run));
-        let (known, intervals) = &mut self.unmarked;
-        *intervals = if *known == unmarked { intervals.saturating_add(1) } else { 0 };
-        *known = unmarked;
-        if *intervals >= UNMARKED {
-            map.take_over(known);
+    /// Sees to entries that wait for a mark in vain. It takes over those of ended runs. Those of nodes that are gone it sends on as
+    /// they are, because it may be this node that is cut off: what the other nodes have since removed must not get another name.
+    fn spread_unmarked(&mut self, map: &mut CacheMap, writers: &impl Writers) {
+        self.ended.note(map.unmarked(|run| writers.has_ended(run)));
+        if self.ended.intervals >= UNMARKED {
+            map.take_over(&self.ended.runs);
+        }
+        self.gone.note(map.unmarked(|run| !writers.has_ended(run) && !writers.lives(run)));
+        if self.gone.intervals == UNMARKED && !self.gone.runs.is_empty() && unmarked_writes_are_sent_on() {
+            self.links.values_mut().for_each(|link| link.sender.walk_for_unmarked(map));
         }
     }
 
@@ -390,6 +417,12 @@ impl Exchange {
             send(&Message::CacheKeys(keys));
             return true;
         }
+        if let Some(repair) = &mut link.repair {
+            if repair.next(map, structure, send) {
+                link.repair = None;
+            }
+            return true;
+        }
         let sent = link.sender.next(map, structure, budget, send);
         if sent {
             map.note_sent(self.links.values().map(|link| link.sender.sent(map)).min());
@@ -401,4 +434,9 @@ impl Exchange {
 /// Whether a replica compares its keys with a peer that has taken in the same writes and holds other entries.
 fn differences_are_repaired() -> bool {
     !canary::broken(Canary::DifferenceLeft)
+}
+
+/// Whether a replica sends on what it holds of a node that is gone and what no mark covers.
+fn unmarked_writes_are_sent_on() -> bool {
+    !canary::broken(Canary::GoneNotSent)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::{Actor, Incarnation, NodeName, UnixMs};
 
-use crate::cache::compare::{Answer, Piece, Question};
+use crate::cache::compare::{Answer, Piece, Question, Repair, Repairs};
 use crate::cache::context::Context;
 use crate::cache::map::CacheMap;
 use crate::cache::receiver::{Always, Receiver};
@@ -50,6 +50,8 @@ pub(super) struct Link {
     pub(super) doubts: u32,
     /// A piece of the answer that waits to be sent.
     pub(super) piece: Option<Piece>,
+    /// What it sends because the peer has taken in the same writes and holds other entries.
+    pub(super) repair: Option<Repair>,
     /// A report to send.
     pub(super) report: Option<Always>,
     pub(super) behind: Option<Behind>,
@@ -147,6 +149,12 @@ impl Link {
             && theirs != map.derived().fingerprint.after(after_ms);
         self.differing = if differs { self.differing.saturating_add(1) } else { 0 };
         self.differing >= DIFFERENT && self.differing.is_power_of_two()
+    }
+
+    /// What to send to a peer that differs. As a rule one of the two lacks keys, because it has received less of a run that has
+    /// ended in between. Only if they differ for longer, they may hold different writes of one key.
+    pub(super) fn repairs(&self) -> Repairs {
+        if self.differing > DIFFERENT { Repairs::All } else { Repairs::Unnamed }
     }
 
     /// Whether entries of this session found no room, and it is too early for the next one.

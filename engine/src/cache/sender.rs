@@ -54,7 +54,7 @@ pub(crate) struct Sender {
 
 /// The entries of one message.
 #[derive(Debug, Default)]
-struct Cut {
+pub(super) struct Cut {
     runs: Vec<Actor>,
     /// The positions of runs in `runs`.
     places: Vec<(RunId, u32)>,
@@ -89,6 +89,12 @@ impl Sender {
     /// Sends everything that the peer lacks, whichever run wrote it.
     pub(crate) fn walk_again(&mut self) {
         self.cursor = 0;
+        self.caught_up = false;
+    }
+
+    /// Sends what the peer lacks although no mark has stated it, whichever run wrote it.
+    pub(crate) fn walk_for_unmarked(&mut self, map: &CacheMap) {
+        self.cursor = self.cursor.min(map.start_for(&self.assumed));
         self.caught_up = false;
     }
 
@@ -137,17 +143,8 @@ impl Sender {
         if cut.at_end && mark.is_none() && cut.entries.is_empty() {
             return false;
         }
-        let entries = cut.entries.finish();
-        let (session, position) = (self.session, self.messages);
+        cut.send((structure, self.session, self.messages), mark, send);
         self.messages += 1;
-        send(&Message::CacheEntries(CacheEntries {
-            structure,
-            session,
-            position,
-            runs: cut.runs,
-            entries: &entries,
-            mark,
-        }));
         true
     }
 
@@ -159,7 +156,7 @@ impl Sender {
         let mut cut = Cut::default();
         for (passed, (position, slot)) in map.log.behind(self.cursor).enumerate() {
             let Some(entry) = map.slots.get(slot) else { continue };
-            if passed >= PASSED || cut.entries.len() >= budget || cut.runs.len() >= RUNS {
+            if passed >= PASSED || cut.is_full(budget) {
                 return cut;
             }
             let covered = reached.get(entry.run as usize).is_some_and(|reached| entry.number <= *reached);
@@ -203,7 +200,23 @@ fn is_sent_with_own(entry: &Entry) -> bool {
 }
 
 impl Cut {
-    fn push(&mut self, map: &CacheMap, entry: &Entry) {
+    /// Whether it has this many bytes of entries, or names as many runs as one message may.
+    pub(super) fn is_full(&self, bytes: usize) -> bool {
+        self.entries.len() >= bytes || self.runs.len() >= RUNS
+    }
+
+    /// Sends it as a message of a session.
+    pub(super) fn send(
+        self,
+        (structure, session, position): (StructureId, u64, u64),
+        mark: Option<CacheMark>,
+        send: impl FnOnce(&Message<'_>),
+    ) {
+        let (runs, entries) = (self.runs, &*self.entries.finish());
+        send(&Message::CacheEntries(CacheEntries { structure, session, position, runs, entries, mark }));
+    }
+
+    pub(super) fn push(&mut self, map: &CacheMap, entry: &Entry) {
         let known = self.places.iter().rev().find(|(run, _)| *run == entry.run).map(|(_, place)| *place);
         let run = known.unwrap_or_else(|| {
             let place = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tallymesh_engine::Replica;
+use tallymesh_engine::{Life, Replica};
 use tallymesh_schemas::{Incarnation, bounds};
 
 use crate::disk::Disk;
@@ -160,5 +160,36 @@ fn a_clock_that_was_ahead_before_a_restart_does_not_stop_the_node() {
     );
     let entry = cache(&wire, 1).entry(KEY, wire.now.unix_ms).unwrap();
     assert!(entry.stamp.unix_ms() <= wire.now.unix_ms.after(bounds::MAX_DRIFT));
+    assert_agreed(&wire, 0..3);
+}
+
+/// Two nodes hold a removal that no mark covers, because a message before it was lost. Then its writer is gone for good. A third
+/// node, which never had a link to the writer, gets the removal, also while the nodes go on writing.
+#[test]
+fn what_a_node_has_sent_without_a_mark_reaches_all() {
+    let mut wire = cache_wire(&["a", "b", "c"]);
+    let writer = wire.add("d", &cache_config(), &cache_spec());
+    [1, 2].iter().for_each(|at| wire.up(writer, *at));
+    set(&mut wire, 0, KEY, b"of a");
+    wire.run(5);
+    set(&mut wire, writer, b"lost", b"of d");
+    [1, 2].iter().for_each(|at| drop(wire.take(writer, *at)));
+    remove(&mut wire, writer, KEY);
+    for at in [1, 2] {
+        for bytes in wire.take(writer, at) {
+            wire.give(writer, at, &bytes).unwrap();
+        }
+        wire.down(writer, at);
+    }
+    let (now, gone) = (wire.now, wire.replicas[writer].actor().clone());
+    for at in 0..3 {
+        wire.replicas[at].handle_member(now, &gone.node, gone.incarnation, Life::Left);
+    }
+    assert_eq!([0, 1, 2].map(|at| get(&wire, at, KEY).is_some()), [true, false, false]);
+    for second in 0..15_u8 {
+        set(&mut wire, 0, b"busy", &[second]);
+        wire.run(1);
+    }
+    assert_eq!([0, 1, 2].map(|at| get(&wire, at, KEY)), [None, None, None]);
     assert_agreed(&wire, 0..3);
 }

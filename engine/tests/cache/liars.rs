@@ -10,7 +10,7 @@ use crate::away::restart;
 use crate::disk::Disk;
 use crate::late::{KEY, cache, cache_wire, get, remove, set};
 use crate::wire::{Wire, encoded, name, read};
-use crate::{assert_agreed, session};
+use crate::{assert_agreed, entries_of, session};
 
 /// a is honest, c is the one to whom the liar, b, lies. All are linked.
 const A: usize = 0;
@@ -69,6 +69,52 @@ fn a_mark_about_another_node_does_not_silence_it() {
     assert_eq!(get(&wire, C, KEY).as_deref(), Some(&b"of a"[..]));
     let head = cache(&wire, C).seen().into_iter().find(|(run, _)| run.node == name("a")).unwrap().1;
     assert_eq!(head, 1);
+}
+
+/// A member states that c has taken in what a has written without a link to anybody: another value, and a removal. So c counts
+/// these writes and does not take them. When a has a link again, c gets them, and what was removed does not come back.
+#[test]
+fn what_a_lie_took_from_one_node_is_repaired() {
+    let mut wire = cache_wire(&["a", "liar", "c"]);
+    set(&mut wire, A, KEY, b"old");
+    set(&mut wire, A, b"removed", b"old");
+    wire.run(3);
+    let links = [(A, LIAR), (A, C)];
+    links.iter().for_each(|(a, b)| wire.down(*a, *b));
+    set(&mut wire, A, KEY, b"new");
+    remove(&mut wire, A, b"removed");
+    let session = session(&mut wire, C, LIAR);
+    let runs = vec![RunMark { run: wire.replicas[A].actor().clone(), after: 2, upto: 4 }];
+    let lie = mark(&wire, (session, 0), CacheMark { runs, ended: Vec::new(), collected: CacheContext::default() });
+    wire.give(LIAR, C, &lie).unwrap();
+    links.iter().for_each(|(a, b)| wire.up(*a, *b));
+    wire.run(3);
+    assert_eq!(cache(&wire, C).seen(), cache(&wire, A).seen());
+    assert_eq!(get(&wire, C, KEY).as_deref(), Some(&b"old"[..]), "c was told that it has taken in the new one");
+    wire.run(20);
+    assert_agreed(&wire, [A, LIAR, C]);
+    assert_eq!(get(&wire, C, KEY).as_deref(), Some(&b"new"[..]));
+    assert_eq!(get(&wire, C, b"removed"), None);
+}
+
+/// A member sends what was removed and collected as if it repaired a difference, with a mark. It is not read, and the mark moves
+/// nothing.
+#[test]
+fn a_repair_brings_nothing_back() {
+    let mut wire = cache_wire(&["a", "liar", "c"]);
+    set(&mut wire, A, KEY, b"removed");
+    wire.run(3);
+    let (of_a, stamp) = (wire.replicas[A].actor().clone(), cache(&wire, C).entry(KEY, wire.now.unix_ms).unwrap().stamp);
+    remove(&mut wire, A, KEY);
+    wire.run(100);
+    assert_eq!(cache(&wire, C).held(), 0, "the removal is collected");
+    let seen = cache(&wire, C).seen();
+    let repair = entries_of(&wire, of_a.clone(), (CacheEntries::REPAIR, 0), &[(1, stamp, KEY, b"removed")]);
+    wire.give(LIAR, C, &repair).unwrap();
+    let runs = vec![RunMark { run: of_a, after: 2, upto: 9 }];
+    let runs = CacheMark { runs, ended: Vec::new(), collected: CacheContext::default() };
+    wire.give(LIAR, C, &mark(&wire, (CacheEntries::REPAIR, 0), runs)).unwrap();
+    assert_eq!((get(&wire, C, KEY), cache(&wire, C).held(), cache(&wire, C).seen()), (None, 0, seen));
 }
 
 /// The same while c compares its keys with the liar's, which never answers: the question covers the mark's writes, too.

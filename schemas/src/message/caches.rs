@@ -74,6 +74,12 @@ pub struct CacheEntries<'a> {
     pub mark: Option<CacheMark>,
 }
 
+impl CacheEntries<'_> {
+    /// The session of messages that belong to none: the receiver joins their entries, and nothing else follows from them. No
+    /// receiver gives a session this number.
+    pub const REPAIR: u64 = 0;
+}
+
 /// The statement that the receiver of a cache's entries has all that the sender knows of some runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheMark {

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use tallymesh_engine::Config;
+use tallymesh_engine::{Config, Life};
 use tallymesh_harness::{Builder, Cluster, Failure, Fault, quick_config, spec};
 use tallymesh_schemas::Class;
+use tallymesh_schemas::message::{CacheEntries, CacheMark, Message, RunMark};
 
 use crate::late;
-use crate::wire::{Wire, is_entries};
+use crate::wire::{Wire, encoded, is_entries, read};
 
 /// Three nodes with a cache that wait for each other, and what is wrong after a script and what is done in it.
 fn a_cache_under(script: &str, work: impl Fn(&mut Cluster) -> Result<(), Failure>) -> Option<String> {
@@ -139,7 +140,8 @@ pub(crate) fn removed_before_it_joined() -> Option<String> {
     result.err().map(|failure| failure.to_string()).or(read)
 }
 
-/// Messages are lost, and their sender begins another run: others hold writes of the earlier run that no mark covers.
+/// Messages are lost, and their sender begins another run: others hold writes of the earlier run that no mark covers. Meanwhile
+/// another node goes on writing, so no two nodes have taken in the same writes and compare what they hold.
 pub(crate) fn sent_without_a_mark() -> Option<String> {
     (0..8).find_map(|seed| {
         let mut cluster = Builder::new(seed).structures([]).caches([spec("c", Class::Cache)]).start();
@@ -150,11 +152,67 @@ pub(crate) fn sent_without_a_mark() -> Option<String> {
                 cluster.with("b", |node| node.set("c", &[at], b"of b", Duration::ZERO).map(drop)).unwrap().unwrap();
                 cluster.run_for(Duration::from_millis(10))?;
             }
-            cluster.run_for(Duration::from_secs(5))?;
-            cluster.settle().map(drop)
+            for n in 0..1000_u32 {
+                let value = n.to_le_bytes();
+                cluster.with("a", |node| node.set("c", b"busy", &value, Duration::ZERO).map(drop)).unwrap().unwrap();
+                cluster.run_for(Duration::from_millis(10))?;
+            }
+            Ok(())
         })();
-        result.err().map(|failure| failure.to_string())
+        let held = |label| (0..90_u8).map(|at| cluster.cached(label, "c", &[at])).collect::<Vec<_>>();
+        let differ = (held("a") != held("c")).then(|| "a and c hold different entries".to_owned());
+        result.err().map(|failure| failure.to_string()).or(differ)
     })
+}
+
+/// A node is gone. Others hold what it wrote last, and no mark covers that, because a message before it was lost. They go on
+/// writing.
+pub(crate) fn gone_without_a_mark() -> Option<String> {
+    let mut wire = late::cache_wire(&["a", "b", "c"]);
+    wire.down(0, 2);
+    late::set(&mut wire, 2, b"lost", b"of c");
+    drop(wire.take(2, 1));
+    late::set(&mut wire, 2, late::KEY, b"of c");
+    wire.take(2, 1).iter().for_each(|bytes| wire.give(2, 1, bytes).unwrap());
+    wire.down(1, 2);
+    let (now, gone) = (wire.now, wire.replicas[2].actor().clone());
+    (0..2).for_each(|at| wire.replicas[at].handle_member(now, &gone.node, gone.incarnation, Life::Dead));
+    for second in 0..15_u8 {
+        late::set(&mut wire, 0, b"busy", &[second]);
+        wire.run(1);
+    }
+    let read = [0, 1].map(|at| late::get(&wire, at, late::KEY));
+    (read[0] != read[1]).then(|| format!("{read:?} are read"))
+}
+
+/// A member states that another one has taken in a write that was not sent to it.
+pub(crate) fn a_false_mark() -> Option<String> {
+    let mut wire = late::cache_wire(&["a", "b", "c"]);
+    late::set(&mut wire, 0, late::KEY, b"old");
+    wire.run(3);
+    [(0, 1), (0, 2), (1, 2)].iter().for_each(|(a, b)| wire.down(*a, *b));
+    late::set(&mut wire, 0, late::KEY, b"new");
+    wire.up(1, 2);
+    wire.wait_a_little();
+    let reports = wire.take(2, 1);
+    let session = reports.iter().find_map(|bytes| match read(bytes) {
+        Message::CacheReport(report) => Some(report.session),
+        _ => None,
+    });
+    let run = RunMark { run: wire.replicas[0].actor().clone(), after: 1, upto: 2 };
+    let lie = Message::CacheEntries(CacheEntries {
+        structure: late::cache(&wire, 0).id(),
+        session: session.unwrap(),
+        position: 0,
+        runs: Vec::new(),
+        entries: &[],
+        mark: Some(CacheMark { runs: vec![run], ..CacheMark::default() }),
+    });
+    wire.give(1, 2, &encoded(&lie)).unwrap();
+    [(0, 1), (0, 2)].iter().for_each(|(a, b)| wire.up(*a, *b));
+    wire.run(30);
+    let values = [0, 1, 2].map(|at| late::get(&wire, at, late::KEY).unwrap_or_default());
+    (values != [b"new"; 3]).then(|| format!("{values:?} are read"))
 }
 
 /// A node comes back with a write when one of the others has collected a later removal and the other one still waits for it.

@@ -24,8 +24,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::caches::{
-    an_hour_ahead, both_write, removed_before_it_joined, removed_while_away, replaced_before_it_was_sent,
-    sent_without_a_mark, some_have_collected, the_same_message_again, write_behind_a_removal,
+    a_false_mark, an_hour_ahead, both_write, gone_without_a_mark, removed_before_it_joined, removed_while_away,
+    replaced_before_it_was_sent, sent_without_a_mark, some_have_collected, the_same_message_again,
+    write_behind_a_removal,
 };
 use crate::disks::{a_stale_disk, one_begins_again};
 use crate::wire::Wire;
@@ -332,6 +333,8 @@ fn caught() -> Option<(String, String)> {
         .or_else(|| named("joined", removed_before_it_joined()))
         .or_else(|| named("without mark", sent_without_a_mark()))
         .or_else(|| named("some collected", some_have_collected()))
+        .or_else(|| named("a false mark", a_false_mark()))
+        .or_else(|| named("gone", gone_without_a_mark()))
         .or_else(|| named("hour ahead", an_hour_ahead()))
         .or_else(|| named("second neighbours", second_neighbours_crash()))
         .or_else(|| named("begin again", one_begins_again()))
@@ -391,7 +394,7 @@ fn each_rule_of_series_is_noticed_by_its_own_case() {
 /// Nor are those of caches.
 #[test]
 fn each_rule_of_caches_is_noticed_by_its_own_case() {
-    let cases: [(Canary, Case); 10] = [
+    let cases: [(Canary, Case); 12] = [
         (Canary::ArrivalWins, both_write),
         (Canary::RemovalForgotten, removed_while_away),
         (Canary::RoundNotAwaited, write_behind_a_removal),
@@ -402,6 +405,8 @@ fn each_rule_of_caches_is_noticed_by_its_own_case() {
         (Canary::CollectedForgotten, removed_before_it_joined),
         (Canary::UnmarkedLost, sent_without_a_mark),
         (Canary::DifferenceLeft, some_have_collected),
+        (Canary::ValuesLeft, a_false_mark),
+        (Canary::GoneNotSent, gone_without_a_mark),
     ];
     for (canary, case) in cases {
         set_broken(Some(canary));
@@ -451,6 +456,8 @@ fn nothing_is_noticed_when_nothing_is_broken() {
     assert_eq!(removed_before_it_joined(), None);
     assert_eq!(sent_without_a_mark(), None);
     assert_eq!(some_have_collected(), None);
+    assert_eq!(a_false_mark(), None);
+    assert_eq!(gone_without_a_mark(), None);
     assert_eq!(second_neighbours_crash(), None);
     assert_eq!(an_hour_ahead(), None);
     assert_eq!(one_begins_again(), None);

@@ -1,6 +1,6 @@
 //! Random walks of small clusters over the shipped cache: writes, removals, links that break, messages that are lost, late or
 //! double, restarts without memory or from an old disk, nodes that stay away for long, clocks that are ahead, nodes that join
-//! without the earlier content, and members without a link between them. After each walk everything is delivered, and all nodes
+//! without the earlier content, members without a link between them, and nodes that lose a write. After each walk everything is delivered, and all nodes
 //! must agree.
 
 mod ledger;
@@ -26,10 +26,20 @@ struct Faults {
     clocks: bool,
     /// Nodes join without the earlier content.
     late: bool,
+    /// Nodes lose the last write of a key, and count it as taken in.
+    wrong: bool,
 }
 
-const CALM: Faults =
-    Faults { nodes: 3, restarts: false, unlinked: false, losses: false, away: false, clocks: false, late: false };
+const CALM: Faults = Faults {
+    nodes: 3,
+    restarts: false,
+    unlinked: false,
+    losses: false,
+    away: false,
+    clocks: false,
+    late: false,
+    wrong: false,
+};
 
 /// A number below `n`.
 fn below(random: &mut Random, n: usize) -> usize {
@@ -69,6 +79,7 @@ fn step(world: &mut World, random: &mut Random, faults: Faults) -> Result<(), St
         }
         102 if faults.clocks => world.set_clock(i, [0, 0, 130_000][below(random, 3)]),
         103 if faults.late => world.restart(faults.nodes - 1, Restart::Later),
+        104 if faults.wrong => world.lose_last_write(i, key),
         106 | 107 if i != j => world.lose(i, j),
         108 | 109 if i != j => world.delay(i, j),
         110 | 111 if i != j => world.double(i, j),
@@ -161,6 +172,12 @@ fn nodes_agree_after_clocks_were_ahead() {
 #[test]
 fn nodes_agree_with_those_that_joined_later() {
     walks(Faults { late: true, ..CALM });
+}
+
+/// What a fault took from one node comes back from the others, and what was removed does not come back.
+#[test]
+fn nodes_agree_after_some_lost_a_write() {
+    walks(Faults { wrong: true, restarts: true, ..CALM });
 }
 
 /// With each rule broken, some walk finds a counterexample.
@@ -296,7 +313,8 @@ mod canaries {
             world.send(1, 2);
             world.deliver(1, 2);
             world.restart(1, Restart::Saved);
-            world.settle()
+            world.stay_busy(0, KEYS[1], 12)?;
+            world.same_values(0, 2)
         });
     }
 
@@ -321,6 +339,29 @@ mod canaries {
             world.link(1, 2);
             world.exchange_all(&[(2, 0), (0, 2)])?;
             world.settle()
+        });
+    }
+
+    #[test]
+    fn a_value_must_be_repaired() {
+        finds(Canary::ValuesLeft, Faults { wrong: true, ..CALM });
+    }
+
+    #[test]
+    fn what_a_node_that_is_gone_has_sent_without_a_mark_must_be_sent_on() {
+        needs(Canary::GoneNotSent, 3, |world| {
+            // One node receives a write, but not the one before it, so no mark covers it. Then the writer is gone.
+            world.write(2, KEYS[1], Some(&[1]))?;
+            world.send(2, 1);
+            world.lose(2, 1);
+            world.write(2, KEYS[0], Some(&[2]))?;
+            world.send(2, 1);
+            world.deliver(2, 1);
+            world.unlink(0, 2);
+            world.unlink(1, 2);
+            world.give_up(2);
+            world.stay_busy(0, KEYS[1], 12)?;
+            world.same_values(0, 1)
         });
     }
 

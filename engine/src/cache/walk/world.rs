@@ -59,6 +59,8 @@ pub(super) struct World {
     apart: Option<(usize, usize)>,
     /// Some node was away for longer than the others wait for it.
     gave_up: bool,
+    /// Some node has lost the last write of a key.
+    is_wrong: bool,
     now_ms: u64,
     pub(super) collected: usize,
     ledger: Ledger,
@@ -80,6 +82,7 @@ impl Trace {
 struct View {
     linked: BTreeSet<NodeName>,
     current: BTreeMap<NodeName, Incarnation>,
+    dead: BTreeSet<NodeName>,
 }
 
 impl Writers for View {
@@ -92,7 +95,7 @@ impl Writers for View {
     }
 
     fn lives(&self, run: &Actor) -> bool {
-        !self.has_ended(run)
+        !self.has_ended(run) && !self.dead.contains(&run.node)
     }
 }
 
@@ -126,6 +129,7 @@ impl World {
             linked: BTreeMap::new(),
             apart,
             gave_up: false,
+            is_wrong: false,
             now_ms: 1_000_000_000,
             collected: 0,
             ledger: Ledger::default(),
@@ -282,11 +286,24 @@ impl World {
         self.check()
     }
 
+    /// A node goes on writing a key for some intervals, so no two nodes have taken in the same writes and compare what they hold.
+    #[cfg(feature = "canaries")]
+    pub(super) fn stay_busy(&mut self, at: usize, key: &'static [u8], intervals: u8) -> Result<(), String> {
+        for n in 0..intervals {
+            self.write(at, key, Some(&[n]))?;
+            self.exchange_all(&self.directions())?;
+            self.wait(1000);
+            (0..self.nodes.len()).for_each(|at| self.tick(at));
+        }
+        Ok(())
+    }
+
     /// What a node knows of the others.
     fn view(&self, at: usize) -> View {
         let current = self.nodes.iter().map(|node| (node.map.me().node.clone(), node.map.me().incarnation)).collect();
         let linked = self.linked.iter().filter(|((i, j), linked)| **linked && (*i == at || *j == at));
-        View { current, linked: linked.flat_map(|((i, j), _)| [name(*i), name(*j)]).collect() }
+        let dead = (0..self.nodes.len()).filter(|other| self.nodes[*other].dead).map(name).collect();
+        View { current, linked: linked.flat_map(|((i, j), _)| [name(*i), name(*j)]).collect(), dead }
     }
 
     pub(super) fn tick(&mut self, at: usize) {
@@ -345,6 +362,23 @@ impl World {
         self.trace.push(|| format!("n{at} saves"));
     }
 
+    /// A fault: instead of the last write of a key, a node holds the one that it has saved. It counts the last one as taken in.
+    pub(super) fn lose_last_write(&mut self, at: usize, key: &'static [u8]) {
+        let Node { map, disk, read, .. } = &mut self.nodes[at];
+        let Some(saved) = disk.as_ref().and_then(|disk| disk.entries.get(key)) else { return };
+        let Some(slot) = map.slots.find(key) else { return };
+        let saved = SavedEntry::decode(saved).unwrap();
+        map.uninstall(slot);
+        let put_back = saved.read(|wire| {
+            let (stamp, write) = (Stamp(wire.stamp), (saved.run(), wire.number));
+            map.take_in(key, stamp, write, (UnixMs(wire.expires_ms), wire.value));
+            format!("n{at} loses the last write of {key:?} and holds {:?} of {stamp:?}", wire.value)
+        });
+        read.remove(key);
+        self.is_wrong = true;
+        self.trace.push(|| put_back.unwrap());
+    }
+
     /// A process ends and another one begins: with what the earlier one has saved, without it, or without all that was written.
     pub(super) fn restart(&mut self, at: usize, with: Restart) {
         let (from_disk, joins_late) = (with == Restart::Saved, with == Restart::Later);
@@ -383,7 +417,9 @@ impl World {
         self.nodes.iter().for_each(|node| self.ledger.note(&node.map, latest));
         for (at, node) in self.nodes.iter_mut().enumerate() {
             node.map.audit().map_err(|what| format!("n{at}: {what}"))?;
-            self.ledger.check(&node.map, waited).map_err(|what| format!("n{at}: {what}"))?;
+            if !self.is_wrong {
+                self.ledger.check(&node.map, waited).map_err(|what| format!("n{at}: {what}"))?;
+            }
             for key in KEYS {
                 let Some(entry) = node.map.get(key) else { continue };
                 let read = node.read.entry(key).or_default();
@@ -430,12 +466,24 @@ impl World {
         self.compare()
     }
 
+    /// Two nodes hold the same values.
+    #[cfg(feature = "canaries")]
+    pub(super) fn same_values(&self, i: usize, j: usize) -> Result<(), String> {
+        let values = |at: usize| KEYS.map(|key| self.nodes[at].map.get(key).and_then(|entry| entry.value()));
+        let (of_i, of_j) = (values(i), values(j));
+        if of_i == of_j { Ok(()) } else { Err(format!("n{i} holds {of_i:?}, and n{j} {of_j:?}")) }
+    }
+
     /// All nodes have the same. What a node has skipped because it joined later, it need not have.
     fn compare(&self) -> Result<(), String> {
         let live = |node: &Node| {
             KEYS.map(|key| {
                 let live = node.map.get(key).filter(|entry| entry.value().is_some());
-                live.map(|entry| (entry.stamp, node.map.writer(entry).clone(), entry.value().map(<[u8]>::to_vec)))
+                // Equal entries of different writers have no different fingerprints.
+                let writer = |entry| node.map.writer(entry).clone();
+                live.map(|entry| {
+                    (entry.stamp, (!self.is_wrong).then(|| writer(entry)), entry.value().map(<[u8]>::to_vec))
+                })
             })
         };
         let first = &self.nodes[0];
