@@ -52,6 +52,10 @@ bench:
 packages:
     cargo package --workspace --exclude tallymesh-benches --exclude tallymesh-fuzz --allow-dirty --target-dir target/packages
 
+# makes the Debian package; needs cargo-deb and dpkg
+deb:
+    cli/packaging/deb
+
 # checks licences, sources and advisories of dependencies; needs cargo-deny
 deny:
     cargo deny check

@@ -61,5 +61,6 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, format),
         Command::Maelstrom { workload } => maelstrom::run(workload).map_err(|error| Failure::Input(error.to_string())),
         Command::Completions { shell } => commands::completions::run(shell),
+        Command::Man { folder } => commands::man::run(&folder),
     }
 }

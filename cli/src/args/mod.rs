@@ -341,6 +341,15 @@ where tally-pn-counter is a script that runs `tally maelstrom pn-counter`")]
         /// The shell
         shell: Shell,
     },
+    /// Write the manual pages into a folder
+    ///
+    /// Writes a page for each command: tally.1, tally-add.1 and so on. Makes the folder if there is none.
+    #[command(after_help = "Example:\n  tally man ~/.local/share/man/man1")]
+    Man {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// `tally verify`.

@@ -15,6 +15,7 @@ pub(crate) mod info;
 pub(crate) mod init;
 pub(crate) mod list;
 pub(crate) mod load;
+pub(crate) mod man;
 pub(crate) mod membership;
 pub(crate) mod node;
 pub(crate) mod permits;

@@ -16,6 +16,7 @@ mod initial;
 mod kill;
 mod load;
 mod million;
+mod packages;
 mod positions;
 mod process;
 mod readme;
