@@ -62,6 +62,11 @@
 #[doc = include_str!("../README.md")]
 mod readme {}
 
+/// Compiles the examples of the guide.
+#[cfg(all(doctest, feature = "state"))]
+#[doc = include_str!("../docs/embedding.md")]
+mod embedding {}
+
 #[cfg(feature = "admin")]
 mod admin;
 #[cfg(not(feature = "admin"))]
