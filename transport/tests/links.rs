@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Authority, Node, Stranger, framed_as, hello_payload, name, until};
+use common::{Authority, Node, Stranger, framed_as, hello_payload, name, own_addr, until};
 use tallymesh_schemas::bounds::{PROTOCOL_VERSION, PROTOCOL_VERSION_MIN};
 use tallymesh_transport::{Event, MemberState};
 
@@ -84,9 +84,7 @@ async fn simultaneous_dials_leave_one_link() {
     for round in 0..10 {
         let authority = Authority::new();
         // Both addresses have to be known before either node starts.
-        let ports: Vec<_> = (0..2).map(|_| std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let addrs: Vec<_> = ports.iter().map(|port| port.local_addr().unwrap()).collect();
-        drop(ports);
+        let addrs = [1, 2].map(|number| own_addr(2 * round + number));
         let mut a = Node::start_with(&authority, "a", 1, &[addrs[1]], |config| config.listen = addrs[0]);
         let mut b = Node::start_with(&authority, "b", 1, &[addrs[0]], |config| config.listen = addrs[1]);
         a.up("b").await;
@@ -124,9 +122,7 @@ async fn three_nodes_with_one_seed_become_a_full_mesh() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_its_own_seed_is_not_dialed_again() {
     let authority = Authority::new();
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = port.local_addr().unwrap();
-    drop(port);
+    let addr = own_addr(0);
     let mut a = Node::start_with(&authority, "a", 1, &[addr], |config| {
         config.listen = addr;
         config.timings.seed_check = Duration::from_millis(20);

@@ -94,7 +94,7 @@ fn a_node_that_reaches_no_seed_is_ready_and_reports_that_it_is_alone() {
     mesh.logs("relay-0-1", "this node has not joined its cluster");
     let log = mesh.log("relay-0-1");
     let warning = log.lines().find(|line| line.contains("has not joined")).unwrap();
-    assert!(warning.contains("WARN") && warning.contains("tried=\"127.0.0.1:"), "{warning}");
+    assert!(warning.contains("WARN") && warning.contains("tried=\"127."), "{warning}");
     let said = mesh.ask("relay-0-1", &count);
     assert!(said.stderr.contains("warning: the node has no link to another node"), "{said:?}");
     assert_eq!(mesh.count("relay-0-1", "inbound_cidr", "192.0.2.7")["alone"], true);

@@ -18,9 +18,7 @@ fn two_processes_with_one_name_slow_down_and_one_is_counted() {
     let before = ["n2", "n3"].map(lines);
 
     // The same files on another port.
-    let (first, socket) = (mesh.listens("n1"), std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
-    let second = socket.local_addr().unwrap();
-    drop(socket);
+    let (first, second) = (mesh.listens("n1"), mesh.spare());
     let text = fs::read_to_string(mesh.file("n1", "hcl")).unwrap();
     let text = text.replace(&format!("listen = \"{first}\""), &format!("listen = \"{second}\""));
     fs::write(mesh.file("rival", "hcl"), text.replace("n1.sock", "rival.sock")).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -137,9 +137,37 @@ impl Drop for Process {
     }
 }
 
-/// A cluster in a folder of its own, made by `tally init` and moved to free ports.
+/// A loopback address that no other test uses. The system gives its ports to nobody who asks for any free port, so a node that
+/// restarts finds its port free.
+#[derive(Debug)]
+struct Host {
+    address: Ipv4Addr,
+    /// Tells other tests that the address is taken.
+    _taken: UdpSocket,
+}
+
+impl Host {
+    fn take() -> Self {
+        let first = std::process::id() << 6;
+        let take = |number: u32| {
+            let [_, a, b, c] = (first.wrapping_add(number) | 1).to_be_bytes();
+            let address = Ipv4Addr::new(127, a, b, c);
+            let taken = UdpSocket::bind((address, TAKEN)).ok()?;
+            Some(Self { address, _taken: taken })
+        };
+        // 127.0.0.0/16 is left to others.
+        let free = (0..1 << 20).filter(|number| (first.wrapping_add(*number) >> 16) & 0xff != 0);
+        free.into_iter().find_map(take).expect("a loopback address is free")
+    }
+}
+
+/// The port whose use means that an address is taken. It is none that the system gives to those who ask for any.
+const TAKEN: u16 = 4800;
+
+/// A cluster in a folder and on a loopback address of its own, made by `tally init`.
 pub(crate) struct Mesh {
     dir: TempDir,
+    host: Host,
     nodes: Vec<(String, Option<Process>)>,
 }
 
@@ -160,22 +188,21 @@ impl Mesh {
         mesh
     }
 
-    /// The cluster as `init` makes it in the folder `mesh` of the test's own folder, moved to free ports. Nothing runs yet.
+    /// The cluster as `init` makes it in the folder `mesh` of the test's own folder, moved to an address of its own. Nothing runs
+    /// yet.
     pub(crate) fn made_by(names: &[&str], init: impl FnOnce(&Self)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mesh = Self { dir, nodes: names.iter().map(|name| ((*name).to_owned(), None)).collect() };
+        let mesh = Self { dir, host: Host::take(), nodes: names.iter().map(|name| ((*name).to_owned(), None)).collect() };
         init(&mesh);
-        let sockets: Vec<_> = names.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
         for name in names {
-            mesh.edit(name, |mut text| {
-                for (number, socket) in sockets.iter().enumerate() {
-                    let (from, to) = (4801 + number, socket.local_addr().unwrap().port());
-                    text = text.replace(&format!("127.0.0.1:{from}\""), &format!("127.0.0.1:{to}\""));
-                }
-                text
-            });
+            mesh.edit(name, |text| text.replace("\"127.0.0.1:48", &format!("\"{}:48", mesh.host.address)));
         }
         mesh
+    }
+
+    /// An address of this cluster that no node of it uses.
+    pub(crate) fn spare(&self) -> SocketAddr {
+        (self.host.address, 4999).into()
     }
 
     /// Makes the cluster and starts all of it.

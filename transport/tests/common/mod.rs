@@ -1,7 +1,7 @@
 //! Certificates, nodes and waiting, for the tests on real sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,13 @@ pub fn log() {
 
 /// Longer than anything takes that is not measured.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An address that no other process uses: the host is of this process, and the system gives the port to nobody who asks for any
+/// free port.
+pub fn own_addr(number: u16) -> SocketAddr {
+    let [_, a, b, c] = (std::process::id() << 6).to_be_bytes();
+    (Ipv4Addr::new(127, a, b, c | 1), 5801 + number).into()
+}
 
 /// A cluster's authority.
 pub struct Authority(CertifiedIssuer<'static, KeyPair>);
