@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tallymesh_engine::replica::{Confirmation, Confirmed};
-use tallymesh_engine::{Cache, Now};
+use tallymesh_engine::Cache;
 use tallymesh_schemas::{Class, Incarnation, Position, StructureName, StructureSpec, Version};
 use wire::{Wire, is_delta, name};
 
@@ -20,6 +20,10 @@ fn linked(names: &[&str]) -> Wire {
     }
     wire.talk();
     wire
+}
+
+fn talk(wire: &mut Wire) {
+    wire.talk();
 }
 
 /// Confirms on the first node; `step` is what happens between two looks.
@@ -41,7 +45,7 @@ fn confirm(wire: &mut Wire, wanted: usize, mut step: impl FnMut(&mut Wire)) -> (
 fn nodes_that_hold_the_changes_confirm_them_at_once() {
     let mut wire = linked(&["a", "b", "c"]);
     wire.structure(0).add(b"k", 3).unwrap();
-    let (confirmed, took) = confirm(&mut wire, 2, Wire::talk);
+    let (confirmed, took) = confirm(&mut wire, 2, talk);
     assert_eq!((confirmed.holders.clone(), confirmed.is_reached()), (vec![name("b"), name("c")], true));
     assert!(took < Duration::from_millis(20), "{took:?}");
     assert_eq!((wire.total(1, "k"), wire.total(2, "k")), (3, 3));
@@ -92,7 +96,8 @@ fn a_version_without_all_rows_confirms_nothing() {
 
 /// Passes what a node says to another one, and nothing the other way.
 fn report(wire: &mut Wire, from: usize, to: usize) {
-    let now = Now { mono: wire.now.mono.after(Duration::from_secs(2)), ..wire.now };
+    wire.now.mono = wire.now.mono.after(Duration::from_secs(2));
+    let now = wire.now;
     wire.replicas[from].handle_timeout(now);
     wire.take(from, to).iter().for_each(|message| wire.give(from, to, message).unwrap());
 }
@@ -153,6 +158,6 @@ fn writes_of_caches_are_part_of_a_position() {
     let position = wire.replicas[0].position(wire.now);
     assert_eq!(position.versions, [(caches[0].id(), Version(1))]);
     assert!(!wire.replicas[1].has_reached(&position));
-    let (confirmed, _) = confirm(&mut wire, 1, Wire::talk);
+    let (confirmed, _) = confirm(&mut wire, 1, talk);
     assert!(confirmed.is_reached() && wire.replicas[1].has_reached(&position));
 }

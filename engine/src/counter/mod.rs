@@ -8,7 +8,7 @@ pub(crate) mod below;
 mod changed;
 mod clear;
 mod commit;
-mod freshness;
+pub(crate) mod freshness;
 pub(crate) mod gauge_cache;
 pub(crate) mod inspect;
 pub(crate) mod join;

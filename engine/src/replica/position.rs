@@ -80,7 +80,10 @@ impl Replica {
         let part = (id, self.runs.actor.clone());
         let sent_all = link.feeds.get(&part).map(|feed| feed.keys_complete).filter(|complete| *complete >= version);
         let place = (peer.clone(), id);
-        let sent_all = sent.get(&place).copied().or(sent_all.inspect(|at| drop(sent.insert(place, *at))));
+        let sent_all = sent.get(&place).copied().or(sent_all);
+        if let Some(at) = sent_all {
+            sent.entry(place).or_insert(at);
+        }
         let Some(said) = link.peer_progress.get(&part) else { return false };
         let is_equal = said.applied == held.structure.head()
             && held.structure.progress(&part.1).is_some_and(|own| own.fingerprint == said.fingerprint);
