@@ -21,12 +21,26 @@ use crate::work::Work;
 #[derive(Debug)]
 pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
-    Forget { node: NodeName, reply: oneshot::Sender<Forgetting> },
-    Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    Forget {
+        node: NodeName,
+        reply: oneshot::Sender<Forgetting>,
+    },
+    Verify {
+        patience: Duration,
+        reply: oneshot::Sender<Verification>,
+    },
     /// Waits until so many other nodes hold this node's changes.
-    Flush { nodes: usize, patience: Duration, reply: oneshot::Sender<Confirmed> },
+    Flush {
+        nodes: usize,
+        patience: Duration,
+        reply: oneshot::Sender<Confirmed>,
+    },
     /// Waits until this node holds the changes of a position.
-    Reach { position: Position, patience: Duration, reply: oneshot::Sender<bool> },
+    Reach {
+        position: Position,
+        patience: Duration,
+        reply: oneshot::Sender<bool>,
+    },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),
 }

@@ -126,6 +126,7 @@ impl Driver {
         Self {
             incarnation: parts.replica.actor().incarnation,
             reports: Reports::new(parts.endpoint.advertised()),
+            background: Background::new(parts.clock.time(), parts.replica.actor()),
             replica: parts.replica,
             endpoint: parts.endpoint,
             gate: parts.gate,
@@ -138,7 +139,6 @@ impl Driver {
             links: BTreeMap::new(),
             topology: parts.topology,
             verifying: Vec::new(),
-            background: Background::new(parts.clock.time(), parts.replica.actor()),
             waits: Waits::default(),
             limiters: parts.limiters,
             settings: parts.settings,
@@ -296,7 +296,8 @@ impl Driver {
     fn verify(&mut self, now: Now) {
         // Read waiting events before a verification counts a member as silent.
         let is_due = |due: Time| due <= now.mono;
-        if (self.verifying.iter().any(|verifying| is_due(verifying.verifier.poll_timeout())) || is_due(self.background.due()))
+        if (self.verifying.iter().any(|verifying| is_due(verifying.verifier.poll_timeout()))
+            || is_due(self.background.due()))
             && let Some(event) = self.events.try_recv()
         {
             self.take_events(event);

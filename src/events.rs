@@ -127,7 +127,8 @@ pub enum NodeEvent {
 }
 
 /// What repairs a copy that differs.
-pub(crate) const REPAIR: &str = "the nodes compare fingerprints in each digest, and the copy is replaced by what the owner holds";
+pub(crate) const REPAIR: &str =
+    "the nodes compare fingerprints in each digest, and the copy is replaced by what the owner holds";
 
 impl NodeEvent {
     /// The event for a copy that a verification has found to differ.

@@ -6,8 +6,8 @@ mod wire;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::replica::{Confirmation, Confirmed};
 use tallymesh_engine::Cache;
+use tallymesh_engine::replica::{Confirmation, Confirmed};
 use tallymesh_schemas::{Class, Incarnation, Position, StructureName, StructureSpec, Version};
 use wire::{Wire, is_delta, name};
 
@@ -151,9 +151,8 @@ fn a_renewed_node_is_confirmed_in_its_new_run() {
 fn writes_of_caches_are_part_of_a_position() {
     let mut wire = linked(&["a", "b"]);
     let spec = StructureSpec::new(StructureName::new("sessions").unwrap(), Class::Cache);
-    let caches: Vec<Cache> = (0..2)
-        .map(|at| wire.replicas[at].replicate_cache(spec.clone(), Arc::new(|| ())).unwrap())
-        .collect();
+    let caches: Vec<Cache> =
+        (0..2).map(|at| wire.replicas[at].replicate_cache(spec.clone(), Arc::new(|| ())).unwrap()).collect();
     caches[0].set(b"k", b"v", Duration::ZERO, wire.now.unix_ms).unwrap();
     let position = wire.replicas[0].position(wire.now);
     assert_eq!(position.versions, [(caches[0].id(), Version(1))]);

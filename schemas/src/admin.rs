@@ -19,8 +19,9 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use crate::admin::info::{
-    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, ConvergenceInfo, Count, Fault, Finding, GaugeInfo, Info, Member, Object,
-    Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
+    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, ConvergenceInfo, Count, Fault, Finding, GaugeInfo, Info,
+    Member, Object, Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified,
+    Windows,
 };
 
 /// Lines of a [`Request::Load`] in one frame.

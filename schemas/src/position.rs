@@ -29,7 +29,9 @@ pub struct Position {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PositionError {
     /// It is too long, or has half a byte too much.
-    #[error("a position has an even number of digits, {max} at most; this one has {len}: pass it as the node printed it")]
+    #[error(
+        "a position has an even number of digits, {max} at most; this one has {len}: pass it as the node printed it"
+    )]
     Length {
         /// Digits it has.
         len: usize,
@@ -68,7 +70,8 @@ impl FromStr for Position {
             digit.ok_or(PositionError::Digit { at: at + 1 })
         };
         let digits: Vec<u8> = text.bytes().enumerate().map(digit).collect::<Result<_, _>>()?;
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
+        let bytes: Vec<u8> =
+            digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit)).collect();
         let Some((&FORMAT, bytes)) = bytes.split_first() else { return Err(PositionError::Malformed) };
         match postcard::take_from_bytes(bytes) {
             Ok((position, [])) => Ok(position),
@@ -86,7 +89,10 @@ mod tests {
 
     fn position() -> Position {
         let actor = Actor::new(NodeName::new("relay-0-1").unwrap(), Incarnation(7));
-        Position { actor, versions: vec![(StructureId::of("inbound_cidr"), Version(3)), (StructureId(9), Version::MAX)] }
+        Position {
+            actor,
+            versions: vec![(StructureId::of("inbound_cidr"), Version(3)), (StructureId(9), Version::MAX)],
+        }
     }
 
     #[test]
@@ -105,10 +111,10 @@ mod tests {
         assert_eq!(read("01"), PositionError::Malformed);
         assert_eq!(read(&format!("{text}00")), PositionError::Malformed);
         assert_eq!(read(&text.replacen("01", "02", 1)), PositionError::Malformed);
-        assert_eq!(read(&text.replacen("01", "0ü", 1)), PositionError::Length {
-            len: text.len() + 1,
-            max: 2 * bounds::POSITION_BYTES
-        });
+        assert_eq!(
+            read(&text.replacen("01", "0ü", 1)),
+            PositionError::Length { len: text.len() + 1, max: 2 * bounds::POSITION_BYTES }
+        );
         assert_eq!(read("01g0"), PositionError::Digit { at: 3 });
         assert!(matches!(read(&"00".repeat(bounds::POSITION_BYTES + 1)), PositionError::Length { .. }));
     }
@@ -116,7 +122,8 @@ mod tests {
     /// A position of as many objects and windows as a node may have fits.
     #[test]
     fn the_largest_position_fits() {
-        let versions = (0..(bounds::STRUCTURES + bounds::WINDOWS) as u64).map(|at| (StructureId(u64::MAX - at), Version::MAX));
+        let versions =
+            (0..(bounds::STRUCTURES + bounds::WINDOWS) as u64).map(|at| (StructureId(u64::MAX - at), Version::MAX));
         let name = "n".repeat(bounds::NODE_NAME_BYTES);
         let actor = Actor::new(NodeName::new(&name).unwrap(), Incarnation(1 << 52));
         let position = Position { actor, versions: versions.collect() };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tallymesh_engine::{Life, Time};
 use tallymesh_engine::replica::{Fault, Finding, NotHeld, Outcome, PeerClock, Verification};
+use tallymesh_engine::{Life, Time};
 use tallymesh_schemas::admin::{self, Answer};
 use tallymesh_schemas::{NodeName, Position, bounds};
 use tallymesh_transport::Joining;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tallymesh_engine::replica::{Backlog, Fault, Finding, Verification, Verifier};
 #[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_engine::replica::Outcome;
+use tallymesh_engine::replica::{Backlog, Fault, Finding, Verification, Verifier};
 use tallymesh_engine::{Now, Replica, Time};
 use tallymesh_schemas::{Actor, NodeName, StructureName};
 
@@ -154,7 +154,12 @@ mod tests {
     }
 
     /// Runs for some seconds. Returns what was found.
-    fn run(background: &mut Background, (a, b): (&mut Replica, &mut Replica), now: &mut Now, seconds: u64) -> Vec<Found> {
+    fn run(
+        background: &mut Background,
+        (a, b): (&mut Replica, &mut Replica),
+        now: &mut Now,
+        seconds: u64,
+    ) -> Vec<Found> {
         let mut found = Vec::new();
         for _ in 0..seconds * 10 {
             now.mono = now.mono.after(Duration::from_millis(100));
@@ -186,6 +191,7 @@ mod tests {
 
         // b is dead: the last agreement stays the last one.
         a.handle_link_down(&b_name);
+        b.handle_link_down(&a_name);
         a.handle_link_up(now, &NodeName::new("c").unwrap());
         run(&mut background, (&mut a, &mut b), &mut now, 100);
         assert_eq!(background.convergence().converged, Some(converged));

@@ -4,14 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 /// The published packages, in the order of their dependencies.
-const PACKAGES: [&str; 6] = [
-    "tallymesh-schemas",
-    "tallymesh-engine",
-    "tallymesh-transport",
-    "tallymesh",
-    "tallymesh-cli",
-    "tallymesh-harness",
-];
+const PACKAGES: [&str; 6] =
+    ["tallymesh-schemas", "tallymesh-engine", "tallymesh-transport", "tallymesh", "tallymesh-cli", "tallymesh-harness"];
 
 /// Makes all packages without building them: `just packages` also builds each from what is in it.
 #[test]

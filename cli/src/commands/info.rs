@@ -257,7 +257,8 @@ mod tests {
         let seconds = std::time::Duration::from_secs;
         let never = ConvergenceInfo { converged: None, ended: None, findings: 0 };
         assert!(convergence(&never).starts_with("not verified yet"));
-        let now = ConvergenceInfo { converged: Some(seconds(12)), ended: Some((seconds(12), Outcome::Converged)), ..never };
+        let now =
+            ConvergenceInfo { converged: Some(seconds(12)), ended: Some((seconds(12), Outcome::Converged)), ..never };
         assert_eq!(convergence(&now), "converged as of 12 s ago");
         let lost = ConvergenceInfo { ended: Some((seconds(5), Outcome::NotConverged)), findings: 2, ..now };
         assert_eq!(

@@ -208,7 +208,7 @@ fn count(args: SeriesCount, target: &Target, format: Format) -> Result<(), Failu
     let (start, end) = args.windows;
     let request =
         Request::SeriesCount { series: named(&args.series), key: args.key, start, end, from: args.from.node()? };
-    counting::ask(&request, target, format)
+    counting::ask(&request, target, format).map(|_| ())
 }
 
 /// Adds in the current window.

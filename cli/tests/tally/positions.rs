@@ -22,7 +22,8 @@ fn a_change_that_was_waited_for_is_on_the_other_nodes() {
     mesh.ask("relay-0-1", &["series", "add", "logins", "alice", "--wait", "2"]).ok();
     for name in &NAMES[1..] {
         assert_eq!(mesh.ask(name, &["cache", "get", "sessions", "user:7"]).ok(), "Ada");
-        let logins = mesh.ask(name, &["--output", "json", "series", "count", "logins", "alice", "--windows", "0-1"]).ok();
+        let logins =
+            mesh.ask(name, &["--output", "json", "series", "count", "logins", "alice", "--windows", "0-1"]).ok();
         assert!(logins.contains("\"total\":1"), "{logins}");
     }
     mesh.feed("relay-0-2", &["load", "inbound_cidr", "--wait", "2"], "192.0.2.7 3\n192.0.2.9\n").ok();
@@ -77,7 +78,8 @@ fn a_stale_count_is_no_fresh_one() {
     mesh.ask("relay-0-1", &["count", "outbound_domains", DOMAIN, "--fresh", "60"]).ok();
     mesh.kill("relay-0-2");
     let stale = crate::support::eventually("the part of the killed node is stale", crate::support::DEATH, || {
-        let ended = mesh.asking("relay-0-1", &["count", "outbound_domains", DOMAIN, "--fresh", "1.5"]).output().unwrap();
+        let ended =
+            mesh.asking("relay-0-1", &["count", "outbound_domains", DOMAIN, "--fresh", "1.5"]).output().unwrap();
         if ended.status.success() { Err("it is fresh".to_owned()) } else { Ok(ended) }
     });
     assert_eq!(stale.status.code(), Some(1));

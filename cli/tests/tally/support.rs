@@ -192,7 +192,8 @@ impl Mesh {
     /// yet.
     pub(crate) fn made_by(names: &[&str], init: impl FnOnce(&Self)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let mesh = Self { dir, host: Host::take(), nodes: names.iter().map(|name| ((*name).to_owned(), None)).collect() };
+        let mesh =
+            Self { dir, host: Host::take(), nodes: names.iter().map(|name| ((*name).to_owned(), None)).collect() };
         init(&mesh);
         for name in names {
             mesh.edit(name, |text| text.replace("\"127.0.0.1:48", &format!("\"{}:48", mesh.host.address)));
