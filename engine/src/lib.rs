@@ -85,6 +85,7 @@ pub mod replica;
 mod rows;
 mod settings;
 mod shape;
+mod spare;
 mod time;
 mod wake;
 

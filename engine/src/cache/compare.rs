@@ -4,8 +4,8 @@
 //! its entries, one for each part. In the parts whose sums differ, the peer lists the keys that it holds. The replica drops
 //! what the peer's context covers and the peer does not hold: it was removed.
 //!
-//! Two replicas that have taken in the same writes compare their keys as well if their fingerprints differ. Then each of them also
-//! sends entries to the other ([`Repair`]).
+//! Two replicas that have taken in the same writes compare their keys as well if their fingerprints differ. Then each of them
+//! drops values only, and also sends entries to the other ([`Repair`]).
 //!
 //! All of these walk the entries in steps, in order of slot. An entry keeps its slot while its key has an entry, so a walk
 //! passes every key that is there throughout.
@@ -235,7 +235,9 @@ impl Question {
             let hash = key_hash(entry.key());
             let differs = parts.get(part(hash)).is_some_and(|differs| *differs);
             let covers = |context: &Context| context.covers(map.writer(entry), entry.number);
-            if differs && covers(&self.theirs) && covers(&self.context) && self.unnamed.contains(&hash) {
+            // Without a mark, removals wait for a round: what they removed may be on its way from a third node.
+            let may_go = entry.content == Content::Value || self.repairs.is_none();
+            if differs && may_go && covers(&self.theirs) && covers(&self.context) && self.unnamed.contains(&hash) {
                 removed.push(slot);
             }
         }

@@ -143,7 +143,8 @@ impl Link {
     pub(super) fn differs(&mut self, map: &CacheMap, unix_ms: UnixMs) -> bool {
         let (theirs, after_ms) = self.receiver.fingerprint;
         let is_same = |said: &Context| said.is_within(map.seen()) && map.seen().is_within(said);
-        let is_comparable = map.is_whole() && !self.receiver.is_partial && after_ms > unix_ms;
+        let is_whole = map.is_whole() && !self.receiver.is_partial;
+        let is_comparable = is_whole && !self.receiver.is_outdated && after_ms > unix_ms;
         let differs = is_comparable
             && self.receiver.said().is_some_and(is_same)
             && theirs != map.derived().fingerprint.after(after_ms);
@@ -151,8 +152,8 @@ impl Link {
         self.differing >= DIFFERENT && self.differing.is_power_of_two()
     }
 
-    /// What to send to a peer that differs. As a rule one of the two lacks keys, because it has received less of a run that has
-    /// ended in between. Only if they differ for longer, they may hold different writes of one key.
+    /// What to send to a peer that differs: at first only what it does not hold, which is exact. If the two still differ later, they
+    /// may hold different writes of one key.
     pub(super) fn repairs(&self) -> Repairs {
         if self.differing > DIFFERENT { Repairs::All } else { Repairs::Unnamed }
     }

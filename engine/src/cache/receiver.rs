@@ -38,6 +38,8 @@ pub(crate) struct Receiver {
     pub(crate) is_partial: bool,
     /// The fingerprint that the peer has reported, and the time after which its entries expire.
     pub(crate) fingerprint: (u64, UnixMs),
+    /// The peer has stated more in a mark since its last report. Its fingerprint is not that of what it has said.
+    pub(crate) is_outdated: bool,
     /// What this replica has reported in the session.
     reported: Context,
     /// Reports to this peer so far.
@@ -109,6 +111,7 @@ impl Receiver {
 
     /// The peer states its head in a mark.
     pub(crate) fn note_head(&mut self, run: &Actor, head: u64) {
+        self.is_outdated |= !self.said.covers(run, head);
         self.said.admit(run, head, PLACES);
     }
 
@@ -152,6 +155,7 @@ impl Receiver {
         self.said.join_stated(&report.seen);
         self.is_partial = report.partial;
         self.fingerprint = (report.fingerprint, report.after_ms);
+        self.is_outdated = false;
     }
 
     /// The next report to the peer; `None` if nothing has changed since the last one and `always` is not set.

@@ -6,6 +6,7 @@ use foldhash::quality::FixedState;
 use hashbrown::HashTable;
 
 use crate::cache::entry::Entry;
+use crate::spare::{self, Vacant};
 
 /// The number of a slot. An entry keeps its slot while its key has an entry.
 pub(crate) type SlotId = u32;
@@ -17,7 +18,7 @@ const PARTS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Slots {
     entries: Vec<Option<Entry>>,
-    free: Vec<SlotId>,
+    vacant: Vacant,
     /// Each with the lower half of the hash of its key.
     table: Vec<HashTable<(u32, SlotId)>>,
     /// Hashes keys with a secret, so that a party that chooses keys cannot know which of them collide.
@@ -34,7 +35,7 @@ impl Slots {
     /// No entries. `seed` is a secret.
     pub(crate) fn new(seed: u64) -> Self {
         let table = std::iter::repeat_with(HashTable::new).take(PARTS).collect();
-        Self { entries: Vec::new(), free: Vec::new(), table, hasher: FixedState::with_seed(seed), len: 0 }
+        Self { entries: Vec::new(), vacant: Vacant::default(), table, hasher: FixedState::with_seed(seed), len: 0 }
     }
 
     /// Where the table finds a key.
@@ -49,7 +50,7 @@ impl Slots {
         self.len
     }
 
-    /// Number of slots that have ever been in use: slots are numbered below it.
+    /// Slots are numbered below it.
     pub(crate) fn end(&self) -> SlotId {
         SlotId::try_from(self.entries.len()).unwrap_or(SlotId::MAX)
     }
@@ -78,7 +79,9 @@ impl Slots {
     /// Adds an entry of a key that has none. Returns its slot; `None` if all slots are in use.
     pub(crate) fn insert(&mut self, entry: Entry) -> Option<SlotId> {
         let (part, half) = self.place(entry.key());
-        let slot = self.free.pop().unwrap_or(self.end());
+        let entries = &self.entries;
+        let vacant = self.vacant.take(|slot| matches!(entries.get(slot as usize), Some(None)));
+        let slot = vacant.unwrap_or(self.end());
         match self.entries.get_mut(slot as usize) {
             Some(place) => *place = Some(entry),
             None if slot == SlotId::MAX => return None,
@@ -99,28 +102,13 @@ impl Slots {
             if let Ok(found) = part.find_entry(spread(half), |(_, other)| *other == slot) {
                 found.remove();
             }
-            if part.len() * 8 < part.capacity() && part.capacity() > 64 {
-                part.shrink_to(part.len() * 2, |(half, _)| spread(*half));
+            if let Some(kept) = spare::kept(part.len(), part.capacity()) {
+                part.shrink_to(kept, |(half, _)| spread(*half));
             }
         }
         self.len -= 1;
-        self.free.push(slot);
-        self.shrink();
+        self.vacant.give(slot, &mut self.entries, Option::is_none);
         Some(entry)
-    }
-
-    /// Gives up the memory of slots behind the last one in use when few are in use.
-    fn shrink(&mut self) {
-        if self.len * 4 > self.entries.len() || self.entries.len() < 1024 {
-            return;
-        }
-        while self.entries.last().is_some_and(Option::is_none) {
-            self.entries.pop();
-        }
-        let end = self.end();
-        self.free.retain(|slot| *slot < end);
-        self.entries.shrink_to_fit();
-        self.free.shrink_to_fit();
     }
 
     /// All entries in order of slot.
@@ -131,7 +119,7 @@ impl Slots {
     /// Memory in bytes, with the keys and values.
     pub(crate) fn bytes(&self) -> usize {
         let tables: usize = self.table.iter().map(HashTable::allocation_size).sum();
-        self.entries.capacity() * size_of::<Option<Entry>>() + self.free.capacity() * size_of::<SlotId>() + tables
+        self.entries.capacity() * size_of::<Option<Entry>>() + self.vacant.bytes() + tables
     }
 }
 

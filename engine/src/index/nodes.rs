@@ -8,6 +8,7 @@
 )]
 
 use crate::keyspace::id::CellId;
+use crate::spare::Vacant;
 
 const LEAF: u32 = 1 << 31;
 
@@ -100,20 +101,22 @@ impl Sum {
 
 #[derive(Debug)]
 struct Arena<S, const N: usize> {
+    /// One without children is vacant.
     nodes: Vec<Node<S, N>>,
-    free: Vec<u32>,
+    vacant: Vacant,
 }
 
 impl<S, const N: usize> Default for Arena<S, N> {
     fn default() -> Self {
-        Self { nodes: Vec::new(), free: Vec::new() }
+        Self { nodes: Vec::new(), vacant: Vacant::default() }
     }
 }
 
 impl<S: Aggregate, const N: usize> Arena<S, N> {
     fn make(&mut self, depth: u16) -> u32 {
         let node = Node { depth, len: 0, bytes: [0; N], edges: [Edge::default(); N] };
-        match self.free.pop() {
+        let nodes = &self.nodes;
+        match self.vacant.take(|place| nodes.get(place as usize).is_some_and(|node| node.len == 0)) {
             Some(place) => {
                 self.nodes[place as usize] = node;
                 place
@@ -125,8 +128,13 @@ impl<S: Aggregate, const N: usize> Arena<S, N> {
         }
     }
 
+    fn free(&mut self, place: u32) {
+        self.nodes[place as usize].len = 0;
+        self.vacant.give(place, &mut self.nodes, |node| node.len == 0);
+    }
+
     fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node<S, N>>() + self.free.capacity() * 4
+        self.nodes.capacity() * size_of::<Node<S, N>>() + self.vacant.bytes()
     }
 }
 
@@ -261,13 +269,13 @@ impl<S: Aggregate> Nodes<S> {
     }
 
     fn free(&mut self, id: NodeId) {
-        let free = match id.size() {
-            0 => &mut self.tiny.free,
-            1 => &mut self.small.free,
-            2 => &mut self.large.free,
-            _ => &mut self.full.free,
-        };
-        free.push(id.place() as u32);
+        let place = id.place() as u32;
+        match id.size() {
+            0 => self.tiny.free(place),
+            1 => self.small.free(place),
+            2 => self.large.free(place),
+            _ => self.full.free(place),
+        }
     }
 
     /// A new node over two edges.

@@ -19,6 +19,7 @@ use crate::keyspace::id::{CellId, KeyOf};
 use crate::keyspace::key::{CellKey, Wanted};
 use crate::primitive::{Mutex, RwLock};
 use crate::shape::Shape;
+use crate::spare::Vacant;
 
 /// Number of low bits that give a cell's place in its segment. The bits above give the segment; the highest bit is the
 /// index's mark of a leaf.
@@ -58,7 +59,7 @@ struct Numbers {
 #[derive(Debug, Default)]
 struct LongKeys {
     keys: Vec<Option<Arc<[u8]>>>,
-    free: Vec<u64>,
+    vacant: Vacant,
     bytes: usize,
 }
 
@@ -157,18 +158,20 @@ impl KeyOf for Cells {
 impl LongKeys {
     fn put(&mut self, key: &[u8]) -> u64 {
         self.bytes += key.len();
-        let place = self.free.pop().unwrap_or_else(|| {
+        let keys = &self.keys;
+        let place = self.vacant.take(|place| matches!(keys.get(place as usize), Some(None)));
+        let place = place.unwrap_or_else(|| {
             self.keys.push(None);
-            self.keys.len() as u64 - 1
+            self.keys.len() as u32 - 1
         });
         self.keys[place as usize] = Some(key.into());
-        place
+        u64::from(place)
     }
 
     fn take(&mut self, place: u64) {
         if let Some(key) = self.keys.get_mut(place as usize).and_then(Option::take) {
             self.bytes -= key.len();
-            self.free.push(place);
+            self.vacant.give(place as u32, &mut self.keys, Option::is_none);
         }
     }
 
@@ -180,7 +183,7 @@ impl LongKeys {
     fn bytes(&self) -> usize {
         let one = size_of::<Option<Arc<[u8]>>>();
         let counts = self.keys.len() * 2 * size_of::<usize>();
-        self.keys.capacity() * one + self.free.capacity() * size_of::<u64>() + self.bytes + counts
+        self.keys.capacity() * one + self.vacant.bytes() + self.bytes + counts
     }
 }
 

@@ -18,6 +18,7 @@ use crate::keyspace::quota::{Full, Quota, Reservation};
 use crate::keyspace::table::Table;
 use crate::primitive::{Mutex, RwLock};
 use crate::shape::Shape;
+use crate::spare;
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 128 };
 
@@ -199,7 +200,12 @@ impl Keys {
     /// Moves the lists of changed cells into `into`.
     pub(crate) fn drain(&self, into: &mut Vec<CellId>) {
         for shard in &*self.shards {
-            into.append(&mut shard.dirty.lock());
+            let mut dirty = shard.dirty.lock();
+            let listed = dirty.len();
+            into.append(&mut dirty);
+            if let Some(kept) = spare::kept(listed, dirty.capacity()) {
+                dirty.shrink_to(kept);
+            }
         }
     }
 

@@ -2,7 +2,8 @@
 //! line by line.
 //!
 //! A number and its hash share eight bytes, so a search touches one cache line before the cell, and growth reads no keys.
-//! Removal leaves no mark: later entries move up (Knuth, The Art of Computer Programming 3, 6.4, algorithm R).
+//! Removal leaves no mark: later entries move up (Knuth, The Art of Computer Programming 3, 6.4, algorithm R). A table in which few
+//! are left gives memory back.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
@@ -10,6 +11,7 @@
 )]
 
 use crate::keyspace::id::CellId;
+use crate::spare;
 
 /// Number of slots in the smallest table.
 const SMALLEST: usize = 4;
@@ -54,14 +56,15 @@ impl Table {
     pub(crate) fn insert(&mut self, hash: u32, id: CellId) {
         // At most four fifths full: then a search visits three slots on average.
         if (self.len + 1) * 5 > self.slots.len() * 4 {
-            self.grow();
+            self.resize((self.slots.len() * 2).max(SMALLEST));
         }
         self.len += 1;
         self.place(slot_of(hash, id));
     }
 
-    fn grow(&mut self) {
-        let slots = vec![0; (self.slots.len() * 2).max(SMALLEST)].into_boxed_slice();
+    /// `size` is a power of two, and more than the entries.
+    fn resize(&mut self, size: usize) {
+        let slots = vec![0; size].into_boxed_slice();
         let old = std::mem::replace(&mut self.slots, slots);
         old.into_iter().filter(|slot| *slot != 0).for_each(|slot| self.place(slot));
     }
@@ -101,6 +104,9 @@ impl Table {
         }
         self.slots[hole] = 0;
         self.len -= 1;
+        if let Some(kept) = spare::kept(self.len, self.slots.len()) {
+            self.resize(kept.next_power_of_two());
+        }
         true
     }
 

@@ -14,6 +14,7 @@ use crate::rows::heartbeat::Statement;
 use crate::rows::row::{Row, row_hash};
 use crate::rows::slots::{Slot, Slots, VACANT};
 use crate::rows::span::Span;
+use crate::spare;
 use crate::time::Time;
 
 /// One actor's rows as this replica knows them: everything that changed in `(since, applied]`.
@@ -287,9 +288,13 @@ impl ActorRows {
     }
 
     fn unfind(&mut self, slot: u32, id: CellId) {
-        let by_cell = self.by_cell.as_mut();
-        if let Some(Ok(entry)) = by_cell.map(|by_cell| by_cell.find_entry(hash_id(id), |other| *other == slot)) {
+        let Some(by_cell) = &mut self.by_cell else { return };
+        if let Ok(entry) = by_cell.find_entry(hash_id(id), |other| *other == slot) {
             entry.remove();
+        }
+        if let Some(kept) = spare::kept(by_cell.len(), by_cell.capacity()) {
+            let slots = &self.slots;
+            by_cell.shrink_to(kept, |slot| hash_id(slots.get(*slot).cell));
         }
     }
 
@@ -313,8 +318,10 @@ impl ActorRows {
 
     /// Purges vacant slots up to the low-water mark and passes each freed slot to `freed`.
     pub(crate) fn purge(&mut self, low_water: Version, mut freed: impl FnMut(u32)) {
+        let mut gone = 0;
         while let Some((version, slot)) = self.vacated.front().copied().filter(|(version, _)| *version <= low_water) {
             self.vacated.pop_front();
+            gone += 1;
             let state = self.slots.get(slot);
             if state.cell != VACANT || state.row.version != version {
                 continue;
@@ -322,6 +329,11 @@ impl ActorRows {
             self.slots.set(slot, Slot::NONE);
             self.low_water = self.low_water.max(version);
             freed(slot);
+        }
+        spare::trim_queue(&mut self.vacated);
+        if let Some(log) = &mut self.log {
+            let slots = &self.slots;
+            log.sweep_after(gone, slots.len(), |version, slot| slots.version(slot) == version);
         }
     }
 

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 
 use tallymesh_schemas::Version;
 
+use crate::spare;
+
 /// Number of versions that one chunk covers.
 const SPAN: u64 = 4096;
 
@@ -68,7 +70,21 @@ impl Log {
     /// Returns whether a sweep for dead entries is due, given the number of rows.
     #[inline]
     pub(crate) fn is_due(&self, rows: usize) -> bool {
-        self.chunks.back().is_some_and(|last| last.slots.len() == 1) && self.len > 2 * rows + SPAN as usize
+        self.chunks.back().is_some_and(|last| last.slots.len() == 1) && self.is_large(rows)
+    }
+
+    /// Returns whether it has more entries than it should have, given the number of rows.
+    fn is_large(&self, rows: usize) -> bool {
+        self.len > 2 * rows + SPAN as usize
+    }
+
+    /// Makes the sweeps that are due because so many rows are gone.
+    pub(crate) fn sweep_after(&mut self, gone: usize, rows: usize, lives: impl Fn(Version, u32) -> bool) {
+        for _ in 0..=gone / SPAN as usize {
+            if gone > 0 && self.is_large(rows) {
+                self.sweep(&lives);
+            }
+        }
     }
 
     /// Visits some entries and keeps those for which `lives` returns true.
@@ -85,6 +101,7 @@ impl Log {
             }
         }
         self.chunks.retain(|chunk| !chunk.slots.is_empty());
+        spare::trim_queue(&mut self.chunks);
     }
 
     /// The entries above `after` in order of version, dead ones included.

@@ -17,6 +17,7 @@ use tallymesh_schemas::{Version, bounds};
 use crate::keyspace::id::{CellId, EMPTY};
 use crate::keyspace::totals::Totals;
 use crate::rows::row::Row;
+use crate::spare;
 
 const CHUNK: usize = 64;
 
@@ -207,6 +208,22 @@ impl Slots {
             _ => self.aside.insert(slot, new).unwrap_or(NONE),
         };
         self.used = self.used + usize::from(new.cell != EMPTY) - usize::from(old.cell != EMPTY);
+        if new.cell == EMPTY {
+            self.drop_chunk(at);
+        }
+    }
+
+    /// Gives a chunk up if none of its slots is used, and the end of the directory if no chunk is left there.
+    fn drop_chunk(&mut self, at: usize) {
+        let is_empty =
+            |chunk: &Option<Chunk>| chunk.as_ref().is_some_and(|chunk| chunk.iter().all(|slot| slot.cell == EMPTY));
+        let Some(chunk) = self.chunks.get_mut(at).filter(|chunk| is_empty(chunk)) else { return };
+        *chunk = None;
+        self.made -= 1;
+        while self.chunks.last().is_some_and(Option::is_none) {
+            self.chunks.pop();
+        }
+        spare::trim(&mut self.chunks);
     }
 
     /// Returns whether a chunk may be made here: it is within reach, and either a quarter of its slots are used, or four
@@ -330,7 +347,11 @@ mod tests {
                 model.remove(&slot);
                 prop_assert_eq!(slots.get(slot), Slot::NONE);
             }
-            prop_assert!(slots.used().eq(model));
+            prop_assert!(slots.used().eq(model.iter().map(|(slot, state)| (*slot, *state))));
+            for slot in model.keys() {
+                slots.set(*slot, Slot::NONE);
+            }
+            prop_assert!(slots.bytes() <= 256, "{} bytes for none", slots.bytes());
         }
     }
 

@@ -148,6 +148,9 @@ impl OwnRowWriter {
         let low_water = self.version_before(now, retention).unwrap_or_default().max(acked);
         let free = &mut self.free;
         actor_rows.purge(low_water, |slot| free.push(slot));
+        if free.len() == self.next as usize {
+            (*free, self.next) = (Vec::new(), 0);
+        }
         // Marks older than both ages are not needed, except the newest of them.
         while self.marks.get(1).is_some_and(|(at, version)| now.since(*at) > retention && *version <= self.swept) {
             self.marks.pop_front();

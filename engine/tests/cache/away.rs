@@ -186,9 +186,10 @@ fn what_a_node_has_sent_without_a_mark_reaches_all() {
         wire.replicas[at].handle_member(now, &gone.node, gone.incarnation, Life::Left);
     }
     assert_eq!([0, 1, 2].map(|at| get(&wire, at, KEY).is_some()), [true, false, false]);
-    for second in 0..15_u8 {
-        set(&mut wire, 0, b"busy", &[second]);
-        wire.run(1);
+    for tenth in 0..120_u8 {
+        PAIRS.iter().for_each(|(at, _)| set(&mut wire, *at, &[*at as u8], &[tenth]));
+        wire.wait_a_little();
+        wire.talk();
     }
     assert_eq!([0, 1, 2].map(|at| get(&wire, at, KEY)), [None, None, None]);
     assert_agreed(&wire, 0..3);

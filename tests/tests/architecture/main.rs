@@ -138,7 +138,7 @@ fn no_file_uses_a_file_that_uses_it() {
 
 /// The layers of the engine: a module uses only modules of its own layer and of earlier ones.
 const LAYERS: &[&[&str]] = &[
-    &["time", "random", "hlc", "primitive", "canary", "wake", "difference", "shape", "budget", "pause"],
+    &["time", "random", "hlc", "primitive", "canary", "wake", "difference", "shape", "budget", "pause", "spare"],
     &["keyspace"],
     &["rows"],
     &["index"],

@@ -1,7 +1,7 @@
 //! Random walks of small clusters over the shipped cache: writes, removals, links that break, messages that are lost, late or
 //! double, restarts without memory or from an old disk, nodes that stay away for long, clocks that are ahead, nodes that join
-//! without the earlier content, members without a link between them, and nodes that lose a write. After each walk everything is delivered, and all nodes
-//! must agree.
+//! without the earlier content, members without a link between them, and nodes that lose a write. After each walk everything is
+//! delivered, and all nodes must agree.
 
 mod ledger;
 mod world;
