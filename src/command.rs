@@ -7,6 +7,12 @@ use tallymesh_engine::Life;
 #[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_engine::replica::PeerClock;
 use tallymesh_engine::replica::{Counters, Verification};
+#[cfg(feature = "admin")]
+use tallymesh_engine::replica::{LinkPlace, Standings};
+#[cfg(feature = "admin")]
+use tallymesh_schemas::StructureId;
+#[cfg(feature = "admin")]
+use tallymesh_schemas::inspect::{ActorView, LinkView};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,8 +25,31 @@ use crate::work::Work;
 #[derive(Debug)]
 pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
-    Forget { node: NodeName, reply: oneshot::Sender<Forgetting> },
-    Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    Forget {
+        node: NodeName,
+        reply: oneshot::Sender<Forgetting>,
+    },
+    Verify {
+        patience: Duration,
+        reply: oneshot::Sender<Verification>,
+    },
+    /// What the replica knows of the runs.
+    #[cfg(feature = "admin")]
+    Standings(oneshot::Sender<Standings>),
+    /// A page of the actors of an object, behind an actor.
+    #[cfg(feature = "admin")]
+    Actors {
+        id: StructureId,
+        after: Option<Actor>,
+        reply: oneshot::Sender<Vec<ActorView>>,
+    },
+    /// The next link of an object behind a place, and the place behind it.
+    #[cfg(feature = "admin")]
+    Link {
+        id: StructureId,
+        place: LinkPlace,
+        reply: oneshot::Sender<Option<(LinkView, LinkPlace)>>,
+    },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),
 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::actor::{Actor, NodeName};
 use crate::bounds;
+use crate::inspect::{ActorView, EntryView, KeyView, LimitView, LinkView, LogView, Subject, SubjectRef, View};
 use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
@@ -249,6 +250,14 @@ pub enum Request {
     },
     /// The differences between the limits of other nodes and of this node, as text: pages of [`Answer::Lines`].
     Differences,
+    /// A view of replicated state: [`Answer::Subject`], then pages of the view. [`ErrorKind::No`] when the node has nothing to
+    /// show of the key or of the node.
+    Inspect {
+        /// What to inspect.
+        subject: SubjectRef,
+        /// Which view of it.
+        view: View,
+    },
 }
 
 /// Names a series.
@@ -342,6 +351,20 @@ pub enum Answer {
     Findings(Vec<Finding>),
     /// Permits, in order of name.
     Permits(Vec<PermitsInfo>),
+    /// Says what the following views show.
+    Subject(Box<Subject>),
+    /// A page of actors.
+    ActorViews(Vec<ActorView>),
+    /// A page of keys with their rows.
+    KeyViews(Vec<KeyView>),
+    /// A page of entries of a cache.
+    EntryViews(Vec<EntryView>),
+    /// A page of links. A link with many streams comes in several pages, one after the other.
+    LinkViews(Vec<LinkView>),
+    /// A page of a log.
+    LogViews(Vec<LogView>),
+    /// The limits of which a key is a part.
+    LimitViews(Vec<LimitView>),
 }
 
 /// Kinds of errors. They determine the command's exit code.
