@@ -5,10 +5,12 @@ mod caches;
 mod cluster;
 mod feeds;
 mod holds;
+mod inspect;
 mod limits;
 mod lookup;
 mod series;
 mod session;
+mod verdicts;
 mod watch;
 mod wire;
 

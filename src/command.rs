@@ -7,6 +7,12 @@ use tallymesh_engine::Life;
 #[cfg(any(feature = "admin", feature = "http"))]
 use tallymesh_engine::replica::PeerClock;
 use tallymesh_engine::replica::{Confirmed, Counters, Verification};
+#[cfg(feature = "admin")]
+use tallymesh_engine::replica::{LinkPlace, Standings};
+#[cfg(feature = "admin")]
+use tallymesh_schemas::StructureId;
+#[cfg(feature = "admin")]
+use tallymesh_schemas::inspect::{ActorView, LinkView};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Position};
 use tokio::sync::{mpsc, oneshot};
 
@@ -40,6 +46,23 @@ pub(crate) enum Command {
         position: Position,
         patience: Duration,
         reply: oneshot::Sender<bool>,
+    },
+    /// What the replica knows of the runs.
+    #[cfg(feature = "admin")]
+    Standings(oneshot::Sender<Standings>),
+    /// A page of the actors of an object, behind an actor.
+    #[cfg(feature = "admin")]
+    Actors {
+        id: StructureId,
+        after: Option<Actor>,
+        reply: oneshot::Sender<Vec<ActorView>>,
+    },
+    /// The next link of an object behind a place, and the place behind it.
+    #[cfg(feature = "admin")]
+    Link {
+        id: StructureId,
+        place: LinkPlace,
+        reply: oneshot::Sender<Option<(LinkView, LinkPlace)>>,
     },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),

@@ -181,6 +181,12 @@ impl Limits {
         &self.0.scopes.config
     }
 
+    /// The maximum number of open connections of a scope in canonical form.
+    #[cfg(feature = "admin")]
+    pub(crate) fn maximum_of(&self, scope: &OutboundScope) -> Option<u64> {
+        self.0.scopes.of(scope)?.maximum
+    }
+
     /// Opens an outbound connection if every maximum and every connection rate that applies has room. Returns a guard that
     /// counts until it is dropped. A refused connection counts nowhere.
     ///

@@ -90,9 +90,11 @@ mod time;
 mod wake;
 
 pub use crate::budget::{NodeBudget, Usage};
+pub use crate::cache::examine::EntriesPage;
 pub use crate::cache::handle::{Cache, CacheEntry, CacheError, CacheValue, HeldEntry};
 pub use crate::counter::admission::HoldError;
 pub use crate::counter::freshness::Stale;
+pub use crate::counter::examine::KeysPage;
 pub use crate::counter::gauge_cache::GaugeCache;
 pub use crate::counter::inspect::{CopyFigures, Figures, Held};
 pub use crate::counter::join::ApplyError;

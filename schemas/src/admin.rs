@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::actor::{Actor, NodeName};
 use crate::bounds;
+use crate::inspect::{ActorView, EntryView, KeyView, LimitView, LinkView, LogView, Subject, SubjectRef, View};
 use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
@@ -97,20 +98,6 @@ pub enum Request {
     /// Compares all members: [`Answer::Verified`] without findings, then pages of [`Answer::Findings`].
     Verify {
         /// How long to wait for members that lag and for members that do not answer.
-        patience: Duration,
-    },
-    /// Waits until other nodes hold all changes of this node so far: [`Answer::Flushed`].
-    Flush {
-        /// How many other nodes.
-        nodes: u32,
-        /// How long to wait.
-        patience: Duration,
-    },
-    /// Waits until this node holds the changes of a position; [`ErrorKind::No`] when it does not in time.
-    Reach {
-        /// The position, in its text form.
-        position: String,
-        /// How long to wait.
         patience: Duration,
     },
     /// Reports every changed key until the connection closes: [`Answer::Changed`].
@@ -264,6 +251,28 @@ pub enum Request {
     },
     /// The differences between the limits of other nodes and of this node, as text: pages of [`Answer::Lines`].
     Differences,
+    /// A view of replicated state: [`Answer::Subject`], then pages of the view. [`ErrorKind::No`] when the node has nothing to
+    /// show of the key or of the node.
+    Inspect {
+        /// What to inspect.
+        subject: SubjectRef,
+        /// Which view of it.
+        view: View,
+    },
+    /// Waits until other nodes hold all changes of this node so far: [`Answer::Flushed`].
+    Flush {
+        /// How many other nodes.
+        nodes: u32,
+        /// How long to wait.
+        patience: Duration,
+    },
+    /// Waits until this node holds the changes of a position; [`ErrorKind::No`] when it does not in time.
+    Reach {
+        /// The position, in its text form.
+        position: String,
+        /// How long to wait.
+        patience: Duration,
+    },
 }
 
 /// Names a series.
@@ -319,13 +328,6 @@ pub enum Answer {
     },
     /// The hold is in effect.
     Held,
-    /// Which other nodes hold the changes of this node.
-    Flushed {
-        /// The changes, in the text form of their position.
-        position: String,
-        /// The nodes, in order of name.
-        holders: Vec<NodeName>,
-    },
     /// The summary of a verification.
     Verified(Verified),
     /// Changed keys with their current counts, and how many earlier changes were lost.
@@ -364,6 +366,27 @@ pub enum Answer {
     Findings(Vec<Finding>),
     /// Permits, in order of name.
     Permits(Vec<PermitsInfo>),
+    /// Says what the following views show.
+    Subject(Box<Subject>),
+    /// A page of actors.
+    ActorViews(Vec<ActorView>),
+    /// A page of keys with their rows.
+    KeyViews(Vec<KeyView>),
+    /// A page of entries of a cache.
+    EntryViews(Vec<EntryView>),
+    /// A page of links. A link with many streams comes in several pages, one after the other.
+    LinkViews(Vec<LinkView>),
+    /// A page of a log.
+    LogViews(Vec<LogView>),
+    /// The limits of which a key is a part.
+    LimitViews(Vec<LimitView>),
+    /// Which other nodes hold the changes of this node.
+    Flushed {
+        /// The changes, in the text form of their position.
+        position: String,
+        /// The nodes, in order of name.
+        holders: Vec<NodeName>,
+    },
 }
 
 /// Kinds of errors. They determine the command's exit code.

@@ -2,7 +2,7 @@
 //!
 //! This crate contains identities ([`NodeName`], [`Actor`]), keys ([`key`]), structures ([`StructureSpec`]) and series of them
 //! ([`SeriesSpec`]), the replication messages ([`message`]) with their codecs of rows ([`rows`]) and of cache entries ([`entries`]), frames ([`frame`]), the
-//! configuration ([`config`]) and the admin protocol ([`admin`]). It has no I/O, no async code and no clock.
+//! configuration ([`config`]) and the admin protocol ([`admin`]) with the views of replicated state ([`inspect`]). It has no I/O, no async code and no clock.
 //!
 //! Every decoder here accepts arbitrary bytes and returns a value or an error. It never panics and never allocates more than a
 //! bound in [`bounds`] allows.
@@ -31,6 +31,7 @@ pub mod config;
 pub mod entries;
 pub mod frame;
 pub mod gauge;
+pub mod inspect;
 pub mod key;
 pub mod mask;
 pub mod message;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tallymesh_schemas::admin::{self, Answer, ErrorKind, Request};
 use tallymesh_schemas::entries::{EntryWriter, WireEntry};
+use tallymesh_schemas::inspect::{SubjectRef, View};
 use tallymesh_schemas::message::{
     CacheCompare, CacheContext, CacheEnding, CacheEntries, CacheKeys, CacheMark, CacheReport, RunMark,
 };
@@ -186,6 +187,11 @@ fn messages(rows: &[u8]) -> Vec<(&'static str, Message<'_>)> {
     ]
 }
 
+fn inspected(view: View) -> Request {
+    let subject = SubjectRef { name: "logins".to_owned(), audit: false, interval: Some(300), window: 1 };
+    Request::Inspect { subject, view }
+}
+
 fn requests() -> Vec<(&'static str, Request)> {
     let (object, key) = (|| "inbound_cidr".to_owned(), || "10.0.0.1".to_owned());
     let mask = HoldLimit::Mask((24, 30).into());
@@ -203,6 +209,11 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("watch", Request::Watch { object: object() }),
         ("permits-list", Request::PermitsList),
         ("permits-show", Request::PermitsShow { name: "uploads".to_owned() }),
+        ("inspect", inspected(View::Actors)),
+        ("inspect-key", inspected(View::Key("alice".to_owned()))),
+        ("inspect-keys", inspected(View::Keys(Some("alice".to_owned())))),
+        ("inspect-links", inspected(View::Links)),
+        ("inspect-log", inspected(View::Log { of: Some(name("relay-0-1")), after: Version(40) })),
     ]
 }
 

@@ -158,6 +158,7 @@ impl Session {
             Request::Differences => return wire::write_pages(to, self.differences(), Answer::Lines).await.map(Ok),
             Request::Limits => return wire::write_pages(to, self.limits(), Answer::Lines).await.map(Ok),
             Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
+            Request::Inspect { subject, view } => return self.inspect(&subject, view, to).await,
             Request::CacheShow { cache } => return self.cache_show(&cache, to).await,
             Request::GaugeShow { gauge } => return self.gauge_show(&gauge, to).await,
             Request::CacheList => Ok(Some(self.cache_list())),

@@ -34,6 +34,18 @@ impl Driver {
             Some(Command::Status(reply)) => {
                 let _ = reply.send(self.status());
             }
+            #[cfg(feature = "admin")]
+            Some(Command::Standings(reply)) => {
+                let _ = reply.send(self.replica.standings(now.mono));
+            }
+            #[cfg(feature = "admin")]
+            Some(Command::Actors { id, after, reply }) => {
+                let _ = reply.send(self.replica.actor_views(id, after.as_ref(), now.mono));
+            }
+            #[cfg(feature = "admin")]
+            Some(Command::Link { id, place, reply }) => {
+                let _ = reply.send(self.replica.link_view(id, &place, now.mono));
+            }
             Some(Command::Forget { node, reply }) => {
                 let _ = reply.send(self.forget(now, &node));
             }

@@ -5,6 +5,7 @@ mod cluster;
 mod counts;
 mod from_node;
 mod hold;
+mod inspect;
 mod local;
 mod permits;
 mod series;
@@ -25,6 +26,7 @@ pub(crate) use crate::args::cluster::{Cluster, Shared};
 pub(crate) use crate::args::counts::{Add, Count, Flush, Load, Wait, Watch};
 pub(crate) use crate::args::from_node::{FromNode, node_name};
 pub(crate) use crate::args::hold::{Guarded, Hold, OnLost};
+pub(crate) use crate::args::inspect::{Diff, Explain, Inspect};
 pub(crate) use crate::args::local::{Bench, Demo};
 pub(crate) use crate::args::permits::Permits;
 pub(crate) use crate::args::series::{
@@ -213,6 +215,43 @@ Examples:
     /// line stands for several changes.
     #[command(after_help = "Example:\n  tally watch inbound_cidr")]
     Watch(Watch),
+    /// Show replicated state as the asked node holds it
+    ///
+    /// Without KEY: the version vector of the object, that is each actor with its state, applied version, fingerprint, and what the
+    /// peers have reported. With KEY: every actor's row, which of them count, and how the total follows; of a cache the write that
+    /// won; of a throttle or of permits also the node's share, leases and loans. docs/inspect.md explains every column and every
+    /// field of --output json.
+    ///
+    /// With --on, tally asks several nodes over their sockets, which have to be on this machine (`ssh -L` brings a socket here). It
+    /// ends with 1 if they differ, and with 3 if one of them cannot be reached. Without --on it ends with 1 if the node holds
+    /// nothing of the key.
+    #[command(after_help = "\
+Examples:
+  tally inspect inbound_cidr
+  tally inspect inbound_cidr 192.0.2.7
+  tally inspect sessions user:7
+  tally inspect inbound_cidr --links
+  tally inspect inbound_cidr --log 100 --limit 20
+  tally inspect inbound_cidr --rows 192.0.2.7 --limit 20
+  tally inspect inbound_cidr 192.0.2.7 --on all
+  tally inspect logins alice --window 1 --watch")]
+    Inspect(Inspect),
+    /// Explain a count in words
+    ///
+    /// Says who counted what, in which run and when the node last heard of it, which actors do not count and why, and what the
+    /// limits of which the key is a part would decide now. Ends with 1 if the node holds nothing of the key.
+    #[command(after_help = "\
+Examples:
+  tally explain inbound_cidr 192.0.2.7
+  tally explain shared_named_throttles campaign")]
+    Explain(Explain),
+    /// Compare what two nodes hold, row by row
+    ///
+    /// Asks both nodes over their sockets, which have to be on this machine, and prints each row, or each entry of a cache, that
+    /// differs. Ends with 0 if none does, and with 1 otherwise. While nodes count, a difference may be a change that is on its
+    /// way: repeat the command, or ask `tally verify`.
+    #[command(after_help = "Example:\n  tally diff inbound_cidr relay-0-1 relay-0-2")]
+    Diff(Diff),
     /// Query the audit of addresses, as on Momentum's console
     ///
     /// The audit counts connections, receptions and other events by address, in time windows; window 0 is the current one.

@@ -13,6 +13,7 @@ pub(crate) mod gauges;
 pub(crate) mod hold;
 pub(crate) mod info;
 pub(crate) mod init;
+pub(crate) mod inspect;
 pub(crate) mod list;
 pub(crate) mod load;
 pub(crate) mod man;

@@ -13,6 +13,7 @@ mod hold;
 mod init;
 #[path = "../network/initial.rs"]
 mod initial;
+mod inspect;
 mod kill;
 mod load;
 mod million;

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tallymesh_schemas::inspect::CacheLinkView;
 use tallymesh_schemas::message::{CacheCompare, CacheEntries, CacheKeys, CacheReport, Message};
 use tallymesh_schemas::rows::RowsError;
 use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs, bounds};
@@ -118,6 +119,23 @@ impl Exchange {
     /// Whether entries of a peer found no room, and were not taken in since.
     pub(crate) fn is_crowded(&self) -> bool {
         self.links.values().any(|link| link.crowded.is_some() || link.receiver.is_crowded())
+    }
+
+    /// The state of a link, for people.
+    pub(crate) fn link_view(&self, peer: &NodeName, map: &CacheMap) -> Option<CacheLinkView> {
+        let link = self.links.get(peer)?;
+        let (sends_session, cursor, caught_up) = link.sender.place();
+        Some(CacheLinkView {
+            sends_session,
+            cursor,
+            log_end: map.log_end(),
+            caught_up,
+            receives_session: link.receiver.session(),
+            arrived: link.receiver.arrived(),
+            broken: link.receiver.is_broken(),
+            awaited: link.is_awaited(SILENT),
+            comparing: link.question.is_some(),
+        })
     }
 
     /// The receiver of a link.

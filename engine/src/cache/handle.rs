@@ -278,7 +278,7 @@ impl Cache {
         page
     }
 
-    fn order_keys(&self) {
+    pub(crate) fn order_keys(&self) {
         if self.shared.map.read().is_ordered() {
             return;
         }

@@ -199,6 +199,22 @@ impl CacheMap {
         &self.seen
     }
 
+    /// The runs that entries name.
+    pub(crate) fn runs(&self) -> &RunTable {
+        &self.runs
+    }
+
+    /// Up to which write a run's writes were skipped, and up to which its removals were collected.
+    pub(crate) fn passed_over(&self, run: &Actor) -> (u64, u64) {
+        let number = |context: &Context| Some(context.reached(run)).filter(|number| *number < u64::MAX).unwrap_or(0);
+        (number(&self.skipped), number(&self.collected))
+    }
+
+    /// The entries behind a position of the log, in order.
+    pub(crate) fn behind(&self, position: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        self.log.behind(position).filter_map(|(at, slot)| Some((at, self.slots.get(slot)?)))
+    }
+
     /// The entry of a key, removed ones included.
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {

@@ -7,6 +7,7 @@ mod derived;
 mod ended;
 mod ending;
 mod entry;
+pub(crate) mod examine;
 pub(crate) mod exchange;
 mod fingerprint;
 pub(crate) mod handle;

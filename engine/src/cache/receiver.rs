@@ -79,6 +79,11 @@ impl Receiver {
         self.reported = Context::default();
     }
 
+    /// The session; 0 before the first one.
+    pub(crate) fn session(&self) -> u64 {
+        self.session
+    }
+
     /// Whether another session has to begin.
     pub(crate) fn is_broken(&self) -> bool {
         self.session == 0 || self.is_broken

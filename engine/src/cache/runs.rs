@@ -44,6 +44,12 @@ impl RunTable {
         self.named.get(id as usize)?.as_ref().map(|named| &named.run)
     }
 
+    /// The number of entries that name a run, and the highest number of a write in an entry that was received.
+    pub(crate) fn named(&self, run: &Actor) -> (u64, u64) {
+        let named = self.find(run).and_then(|id| self.named.get(id as usize)?.as_ref());
+        named.map_or((0, 0), |named| (named.entries, named.highest))
+    }
+
     /// Another entry names a run. Returns the run's number.
     pub(crate) fn hold(&mut self, run: &Actor, number: u64) -> RunId {
         let id = self.find(run).unwrap_or_else(|| self.add(run));

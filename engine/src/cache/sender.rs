@@ -98,6 +98,11 @@ impl Sender {
         self.caught_up = false;
     }
 
+    /// The session, the position in the log up to which everything was sent, and whether the first walk of the session is over.
+    pub(crate) fn place(&self) -> (u64, u64, bool) {
+        (self.session, self.cursor, self.caught_up)
+    }
+
     /// Up to which own write everything was sent.
     pub(crate) fn sent(&self, map: &CacheMap) -> u64 {
         self.assumed.reached(&map.me)

@@ -188,7 +188,7 @@ impl Sums for Collected {
 }
 
 /// A key behind all keys under a block, and before all other keys that follow the block.
-fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
+pub(crate) fn beyond(net: IpNet) -> [u8; key::ADDRESS_KEY_BYTES] {
     let (mut last, n) = key::from_net(IpNet::from(net.broadcast()));
     last[n - 1] = u8::MAX;
     last

@@ -86,6 +86,11 @@ impl Views {
         counts(totals, self.resets.of(key, &self.actor))
     }
 
+    /// The totals up to which an actor's row of a key was reset.
+    pub(crate) fn reset_of(&self, id: CellId, actor: &Actor) -> Totals {
+        if self.resets.is_empty() { Totals::default() } else { self.cleared_of(id, actor) }
+    }
+
     /// The cleared totals of an actor's row of a key.
     pub(super) fn cleared_of(&self, id: CellId, actor: &Actor) -> Totals {
         self.resets.of(&self.cells.key_of(id), actor)

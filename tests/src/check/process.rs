@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_engine::{Structure, Usage};
+use tallymesh_engine::{Structure, Time, Usage};
 use tallymesh_schemas::{Actor, Cell, Incarnation, NodeName, StructureId, StructureName, UnixMs};
 
 use crate::check::histories::{each_row, is_limited, rows_of_another};
@@ -196,6 +196,7 @@ fn structure(
 ) -> Result<(), String> {
     let name = &structure.spec().name;
     structure.audit().map_err(|what| format!("{name}: {what}"))?;
+    derivations(process, structure)?;
     if is_limited(structure) {
         return Ok(());
     }
@@ -207,6 +208,19 @@ fn structure(
     let held = structure.held();
     let mut others = held.iter().filter(|held| messages == Messages::Intact && held.actor.node != process.actor.node);
     others.try_for_each(|held| rows_of_another(truth, structure, held, right))
+}
+
+/// What people are told of a key adds up to what a read says of it.
+fn derivations(process: &Process, structure: &Structure) -> Result<(), String> {
+    let (now, standings) = (Time(0), process.replica.standings(Time(0)));
+    for view in structure.key_views(None, now, &|actor| standings.of(actor)).keys {
+        let read = structure.count(&view.raw, now).total;
+        if view.total != read {
+            let (name, key, total) = (&structure.spec().name, &view.key, view.total);
+            return Err(format!("{name}: the rows of {key} add up to {total}, and a read says {read}: {view:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn links(process: &Process, parts: usize, truth: &Truth) -> Result<(), String> {

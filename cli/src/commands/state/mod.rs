@@ -12,6 +12,7 @@ use tallymesh_schemas::saved::{CacheContexts, Part, Shape};
 
 use crate::args::State;
 use crate::commands::info::duration;
+use crate::commands::inspect::saved;
 use crate::commands::state::lines::Line;
 use crate::failure::Failure;
 use crate::output::{Format, Out, json};
@@ -20,7 +21,11 @@ use crate::style;
 /// Runs a command of `tally state`.
 pub(crate) fn run(command: State, format: Format) -> Result<(), Failure> {
     match command {
-        State::Inspect { dir } => inspect(&dir, format),
+        State::Inspect { dir, object: None, .. } => inspect(&dir, format),
+        State::Inspect { dir, object: Some(object), key } => {
+            let archive = Archive::open(&dir).map_err(Failure::state)?;
+            saved::run(&archive, &object, key.as_deref(), format)
+        }
         State::Export { dir } => export(&dir, format),
         State::Import { dir } => import::run(&dir, format),
     }

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tallymesh_schemas::inspect::CacheLinkView;
 use tallymesh_schemas::saved::{Change, Shape};
 use tallymesh_schemas::{Actor, NodeName, StructureId, UnixMs};
 
+use crate::cache::context::Context;
 use crate::cache::exchange::Exchange;
 use crate::cache::handle::Cache;
 use crate::cache::receiver::Receiver;
@@ -77,6 +79,16 @@ impl HeldCache {
     /// What a peer has said of it.
     pub(crate) fn receiver(&self, peer: &NodeName) -> Option<&Receiver> {
         self.exchange.receiver(peer)
+    }
+
+    /// What a peer has, as it has reported on its link.
+    pub(crate) fn said(&self, peer: &NodeName) -> Option<&Context> {
+        self.exchange.said(peer)
+    }
+
+    /// The state of the link to a peer, for people.
+    pub(crate) fn link_view(&self, peer: &NodeName) -> Option<CacheLinkView> {
+        self.exchange.link_view(peer, &self.cache.shared.map.read())
     }
 
     /// Whether entries of peers wait for room.

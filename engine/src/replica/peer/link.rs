@@ -281,6 +281,16 @@ impl Link {
         self.wants.contains_key(part)
     }
 
+    /// The request for these rows that is waiting to be sent.
+    pub(crate) fn open_want(&self, part: &StreamId) -> Option<&Want> {
+        self.wants.get(part)
+    }
+
+    /// Number of requests that are waiting to be sent.
+    pub(crate) fn open_wants(&self) -> usize {
+        self.wants.len()
+    }
+
     /// Cancels the request for these rows.
     pub(crate) fn unwant(&mut self, part: &StreamId) {
         self.wants.remove(part);

@@ -54,6 +54,11 @@ impl Node {
         if self.reported.0 == self.incarnation { self.reported.1 } else { Life::Dead }
     }
 
+    /// The time since when its life holds.
+    pub(crate) fn since(&self) -> Time {
+        self.at
+    }
+
     pub(crate) fn set_life(&mut self, life: Life, at: Time) {
         (self.life, self.at) = (life, at);
     }
