@@ -23,9 +23,10 @@ use tallymesh_schemas::{
 pub use builder::{Builder, quick_config, series, spec};
 pub use sent::Sent;
 
+use crate::admissions::Admissions;
 use crate::caches::Writes;
 use crate::fault::Fault;
-use crate::limits::{Admissions, Limits};
+use crate::limits::Limits;
 use crate::network::{Conditions, Fate, Links, Messages};
 use crate::node::Node;
 use crate::random::Random;
@@ -384,6 +385,7 @@ impl Cluster {
             run: process.run,
             random: &mut self.work_random,
         });
+        self.meet_throttles();
         failures.extend(took.iter().filter_map(|(table, name)| self.check_bound(n, table, name).err()));
         for what in failures {
             let label = self.nodes[n].label.clone();

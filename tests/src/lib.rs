@@ -26,6 +26,7 @@
 //! checkers, and [`swarm`] draws runs from seeds.
 #![deny(missing_docs)]
 
+pub mod admissions;
 pub mod caches;
 pub mod check;
 pub mod clock;

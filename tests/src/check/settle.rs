@@ -41,8 +41,8 @@ impl Cluster {
 pub fn always(cluster: &Cluster) -> Result<(), String> {
     for node in &cluster.nodes {
         let Some(running) = &node.process else { continue };
-        process(running, &cluster.truth.borrow(), cluster.messages)
-            .map_err(|what| format!("{}: {what}", node.label))?;
+        let looked = process(running, &cluster.truth.borrow(), cluster.messages);
+        looked.and_then(|()| cluster.check_seen(running)).map_err(|what| format!("{}: {what}", node.label))?;
         for sim in running.caches.values() {
             let unix_ms = node.read_clock(cluster.now()).unix_ms;
             let looked = look(sim, &mut running.cache_seen.clone(), unix_ms);

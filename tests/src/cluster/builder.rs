@@ -12,8 +12,9 @@ use tallymesh_schemas::{
 };
 
 use super::{Cluster, Event, NewService, Sent, Timing};
+use crate::admissions::Admissions;
 use crate::clock::Clock;
-use crate::limits::{Admissions, Limits};
+use crate::limits::Limits;
 use crate::network::{Conditions, Links, Messages};
 use crate::node::Node;
 use crate::random::Random;

@@ -102,7 +102,7 @@ impl Cluster {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
                 self.truth.borrow_mut().clock_off(*by);
-                self.admissions.borrow_mut().jump(*by);
+                self.admissions.borrow_mut().jump(*by, self.now);
                 self.trace.mark("jump");
                 // If the node waited for a moment that has passed now, it wakes up.
                 self.nodes[n].timer_at = self.now;
