@@ -224,6 +224,7 @@ impl Builder {
         let mut links = Links::default();
         nodes.iter().for_each(|_| links.add_node());
         let mut cluster = Cluster {
+            seed: self.seed,
             now: Time(0),
             order: 0,
             queue: BinaryHeap::new(),
@@ -251,6 +252,8 @@ impl Builder {
                 .unwrap_or_default(),
             limits: self.limits,
             max_keys: self.max_keys,
+            observers: Vec::new(),
+            rests: false,
             failure: None,
             again: None,
             forgotten: BTreeSet::new(),
