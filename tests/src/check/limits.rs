@@ -72,8 +72,8 @@ impl Cluster {
     /// No throttle of a process has admitted a request that the checker has not seen.
     pub(crate) fn check_seen(&self, process: &Process) -> Result<(), String> {
         let admissions = self.admissions.borrow();
-        let throttles = process.limiters.values().flat_map(|limiter| limiter.throttles());
-        throttles.map(|throttle| admissions.check_seen(process.run, &throttle)).collect()
+        let mut throttles = process.limiters.values().flat_map(|limiter| limiter.throttles());
+        throttles.try_for_each(|throttle| admissions.check_seen(process.run, &throttle))
     }
 
     /// Checks the bound that a node states for a soft throttle: no other node has admitted more that this node has not received,
