@@ -5,13 +5,16 @@ mod faults;
 mod lies;
 mod membership;
 mod process;
+mod script;
 mod sent;
+mod serving;
 mod traffic;
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::num::NonZeroU64;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,21 +25,26 @@ use tallymesh_schemas::{
 
 pub use builder::{Builder, quick_config, series, spec};
 pub use sent::Sent;
+pub use serving::NoService;
 
+use crate::admissions::Admissions;
 use crate::caches::Writes;
 use crate::fault::Fault;
-use crate::limits::{Admissions, Limits};
+use crate::limits::Limits;
 use crate::network::{Conditions, Fate, Links, Messages};
 use crate::node::Node;
+use crate::panics::text_of;
 use crate::random::Random;
-use crate::service::{Context, Service};
+use crate::service::Service;
 use crate::trace::Trace;
 use crate::truth::Truth;
 
 /// An error that the simulation found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at {}.{:06}: {what}", at.0 / 1_000_000, at.0 % 1_000_000)]
+#[error("seed {seed}, at {}.{:06}: {what}", at.0 / 1_000_000, at.0 % 1_000_000)]
 pub struct Failure {
+    /// The seed of the cluster.
+    pub seed: u64,
     /// The simulation's time of the error.
     pub at: Time,
     /// The error.
@@ -123,8 +131,12 @@ pub(crate) type NewService = Box<dyn Fn(&NodeName) -> Box<dyn Service>>;
 
 type Again = Rc<dyn Fn(Time) -> Cluster>;
 
+/// A checker of a test.
+type Observer = Box<dyn FnMut(&Cluster) -> Result<(), String>>;
+
 /// A simulated cluster. [`Builder`] makes one.
 pub struct Cluster {
+    pub(crate) seed: u64,
     pub(crate) now: Time,
     order: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
@@ -151,6 +163,9 @@ pub struct Cluster {
     /// How many keys some nodes may hold.
     pub(crate) max_keys: BTreeMap<String, NonZeroU64>,
     pub(crate) admissions: Rc<RefCell<Admissions>>,
+    observers: Vec<Observer>,
+    /// Limits and services rest while the cluster settles.
+    rests: bool,
     pub(crate) failure: Option<Failure>,
     pub(crate) again: Option<Again>,
     pub(crate) forgotten: BTreeSet<Actor>,
@@ -211,12 +226,41 @@ impl Cluster {
             Event::Tick => self.tick(),
             Event::Fault(fault) => self.strike(&fault),
         }
+        self.run_observers();
         self.failure.clone().map_or(Ok(()), Err)
     }
 
+    /// Runs a checker after every step of the simulation: every message that arrives, every timer, every turn of a service and
+    /// every fault. Its error becomes the [`Failure`] of the run, and so does its panic.
+    pub fn observe(&mut self, checker: impl FnMut(&Self) -> Result<(), String> + 'static) {
+        self.observers.push(Box::new(checker));
+    }
+
+    fn run_observers(&mut self) {
+        let mut observers = std::mem::take(&mut self.observers);
+        for observer in &mut observers {
+            let seen = catch_unwind(AssertUnwindSafe(|| observer(self)));
+            let seen = seen.unwrap_or_else(|panic| Err(format!("a checker panicked: {}", text_of(&*panic))));
+            if let Err(what) = seen {
+                self.fail(what);
+            }
+        }
+        self.observers = observers;
+    }
+
     pub(crate) fn fail(&mut self, what: String) {
-        let at = self.now;
-        self.failure.get_or_insert(Failure { at, what });
+        let failure = self.failed(what);
+        self.failure.get_or_insert(failure);
+    }
+
+    /// An error at this moment.
+    pub(crate) fn failed(&self, what: String) -> Failure {
+        Failure { seed: self.seed, at: self.now, what }
+    }
+
+    /// The seed that determines the run.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// The simulation's time.
@@ -239,7 +283,7 @@ impl Cluster {
 
     pub(crate) fn find(&self, label: &str) -> usize {
         let found = self.nodes.iter().position(|node| node.label == label);
-        found.unwrap_or_else(|| panic!("there is no node \"{label}\""))
+        found.unwrap_or_else(|| panic!("{}", self.no_node(label)))
     }
 
     /// The nodes whose process runs.
@@ -349,90 +393,6 @@ impl Cluster {
         numbered.filter(|(_, count)| *count != 0).collect()
     }
 
-    /// Runs `work` on a node, as its service would; `None` when the node does not run or is stopped.
-    ///
-    /// # Panics
-    /// When there is no such node.
-    pub fn with<R>(&mut self, label: &str, work: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
-        let n = self.find(label);
-        self.with_node(n, work)
-    }
-
-    pub(crate) fn with_node<R>(&mut self, n: usize, work: impl FnOnce(&mut Context<'_>) -> R) -> Option<R> {
-        let now = self.nodes[n].read_clock(self.now);
-        let node = &self.nodes[n];
-        let process = node.process.as_ref().filter(|_| !node.stopped)?;
-        let (mut failures, mut took) = (Vec::new(), BTreeSet::new());
-        let result = work(&mut Context {
-            now,
-            name: &node.name,
-            structures: &process.structures,
-            replica: &process.replica,
-            limiters: &process.limiters,
-            references: &process.references,
-            limits: self.limits.as_ref(),
-            took: &mut took,
-            caches: &process.caches,
-            gauges: &process.gauges,
-            unsettled: self.messages == Messages::Spoilt
-                || process.leaving.is_some()
-                || self.truth.borrow().contested(&process.actor),
-            admissions: &self.admissions,
-            failures: &mut failures,
-            at: self.now,
-            truth: &self.truth,
-            run: process.run,
-            random: &mut self.work_random,
-        });
-        failures.extend(took.iter().filter_map(|(table, name)| self.check_bound(n, table, name).err()));
-        for what in failures {
-            let label = self.nodes[n].label.clone();
-            self.fail(format!("{label}: {what}"));
-        }
-        self.pump(n);
-        Some(result)
-    }
-
-    /// Runs `work` with the service of a node; `None` when the node does not run, is stopped or has another service.
-    ///
-    /// # Panics
-    /// When there is no such node.
-    pub fn with_service<S: Service + 'static, R>(
-        &mut self,
-        label: &str,
-        work: impl FnOnce(&mut S, &mut Context<'_>) -> R,
-    ) -> Option<R> {
-        let n = self.find(label);
-        if self.nodes[n].stopped {
-            return None;
-        }
-        let mut service = self.nodes[n].process.as_mut()?.service.take()?;
-        let result = match service.as_any().downcast_mut::<S>() {
-            Some(own) => self.with_node(n, |context| work(own, context)),
-            None => None,
-        };
-        if let Some(process) = &mut self.nodes[n].process {
-            process.service = Some(service);
-        }
-        result
-    }
-
-    fn serve(&mut self, n: usize, start: u64) {
-        let node = &mut self.nodes[n];
-        if node.starts != start {
-            return;
-        }
-        let Some(mut service) = node.process.as_mut().and_then(|process| process.service.take()) else { return };
-        self.with_node(n, |context| service.tick(context));
-        let interval = service.interval().max(Duration::from_millis(1));
-        let node = &mut self.nodes[n];
-        let at = node.clock.when(self.now, node.clock.read(self.now).mono.after(interval));
-        if let Some(process) = &mut node.process {
-            process.service = Some(service);
-        }
-        self.schedule(at, Event::Service { node: n, start });
-    }
-
     /// Changes the configuration of a node. The change applies at its next start.
     pub fn configure(&mut self, node: &str, throttle: &str, spec: ThrottleSpec) {
         if let Some(limits) = &mut self.limits {
@@ -456,29 +416,9 @@ impl Cluster {
         self.limits = None;
     }
 
-    /// Applies a fault now.
-    ///
-    /// # Panics
-    /// When the fault names an unknown node, or restores a node and [`Cluster::again`] was not called.
-    pub fn fault(&mut self, fault: &Fault) {
-        self.strike(fault);
-    }
-
     /// Sets how to rebuild this cluster's state at any moment: with the same seed, the same script, the same calls. A restored
     /// process takes its memory from there.
     pub fn again(&mut self, run: impl Fn(Time) -> Self + 'static) {
         self.again = Some(Rc::new(run));
-    }
-
-    /// Runs the steps of a script, at their times, counted from now.
-    ///
-    /// # Errors
-    /// [`Failure`] when the script cannot be parsed.
-    pub fn script(&mut self, text: &str) -> Result<(), Failure> {
-        let steps = crate::fault::script(text).map_err(|e| Failure { at: self.now, what: e.to_string() })?;
-        for step in steps {
-            self.schedule(Time(self.now.0 + step.at.0), Event::Fault(step.fault));
-        }
-        Ok(())
     }
 }

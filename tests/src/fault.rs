@@ -105,6 +105,40 @@ impl Fault {
     }
 }
 
+impl Fault {
+    /// The nodes that it names.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Cut(a, b) | Self::CutOneWay(a, b) => a.iter().chain(b).map(String::as_str).collect(),
+            Self::Crash(names)
+            | Self::Restart(names)
+            | Self::Reuse(names)
+            | Self::Twin(names)
+            | Self::Leave(names)
+            | Self::Stop(names)
+            | Self::Resume(names)
+            | Self::Slow(names)
+            | Self::Renew(names)
+            | Self::Reload(names)
+            | Self::Reboot(names)
+            | Self::Full(names) => names.iter().map(String::as_str).collect(),
+            Self::Forget(a, b) | Self::Lie(a, _, b) => vec![a, b],
+            Self::Restore(a, _) | Self::Rewind(a, _) | Self::Jump(a, _) | Self::Set(a, _) => vec![a],
+            Self::Heal | Self::Lose(_) | Self::Double(_) | Self::Reorder(_) | Self::Truncate(_) | Self::Corrupt(_) => {
+                Vec::new()
+            }
+        }
+    }
+
+    /// The labels of the twins that it starts.
+    pub(crate) fn twins(&self) -> Vec<String> {
+        match self {
+            Self::Twin(names) => names.iter().map(|name| format!("{name}'")).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// A false statement of a member about another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lie {

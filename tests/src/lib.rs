@@ -26,6 +26,7 @@
 //! checkers, and [`swarm`] draws runs from seeds.
 #![deny(missing_docs)]
 
+pub mod admissions;
 pub mod caches;
 pub mod check;
 pub mod clock;
@@ -38,13 +39,15 @@ mod inspect;
 pub mod limits;
 pub mod network;
 pub mod node;
+mod panics;
 pub mod random;
 pub mod service;
 pub mod swarm;
 pub mod trace;
 pub mod truth;
 
-pub use cluster::{Builder, Cluster, Failure, Timing, quick_config, series, spec};
+pub use admissions::{Admissions, SimPermit, Tally};
+pub use cluster::{Builder, Cluster, Failure, NoService, Sent, Timing, quick_config, series, spec};
 pub use fault::{Fault, Lie, Step};
 pub use hold::SimHold;
 pub use inspect::Inspector;
@@ -52,7 +55,19 @@ pub use limits::Limits;
 pub use network::Conditions;
 pub use random::Random;
 pub use service::{Context, Service};
+// The types in the signatures of this crate, so that a test needs no other dependency.
+pub use tallymesh_engine::limiter::{Decision, Founding, LimitError, Limiter, Throttle};
+pub use tallymesh_engine::{
+    Cache, CacheError, CacheValue, Config, Count, HoldError, Now, Replica, Scope, Series, Stamp, Structure, Time,
+};
+pub use tallymesh_schemas::{
+    Class, GaugeCacheSpec, Kind, MaskLimit, NodeName, OnPartition, Rate, SeriesSpec, Strength, StructureName,
+    StructureSpec, ThrottleSpec, UnixMs, Window,
+};
+pub use trace::Trace;
 pub use truth::Truth;
+/// The crate of the engine.
+pub use {tallymesh_engine as engine, tallymesh_schemas as schemas};
 
 /// The key of the `n`th address of 10.0.0.0/8.
 pub fn address(n: u32) -> Vec<u8> {

@@ -8,13 +8,13 @@ use tallymesh_engine::limiter::Limiter;
 use tallymesh_engine::{Life, Now, Replica, Series, Structure, Time};
 use tallymesh_schemas::{Actor, Class, Incarnation, NodeName, Overlay, StructureId, StructureName, Window};
 
+use crate::admissions::References;
 use crate::caches::{SeenWrites, SimCache};
 use crate::check::seen::{Looked, Seen};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::gauges::SimGauge;
 use crate::hold::SimHold;
-use crate::limits::References;
 use crate::network::Fate;
 use crate::service::Service;
 use crate::truth::RunId;

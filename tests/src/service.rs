@@ -7,15 +7,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tallymesh_engine::limiter::{Decision, Limiter};
+use tallymesh_engine::limiter::{Decision, LimitError, Limiter, Throttle};
 use tallymesh_engine::{CacheError, CacheValue, Count, HoldError, Now, Replica, Series, Stamp, Structure, Time};
-use tallymesh_schemas::{MaskLimit, NodeName, StructureName, Window, key};
+use tallymesh_schemas::{MaskLimit, NodeName, StructureName, ThrottleSpec, Window, key};
 
+use crate::admissions::{Admissions, References, SimPermit};
 use crate::caches::{Moment, SimCache};
 use crate::clock::EPOCH_MS;
 use crate::gauges::{Look, SimGauge};
 use crate::hold::SimHold;
-use crate::limits::{Admissions, Limits, References, SimPermit};
+use crate::limits::Limits;
 use crate::random::Random;
 use crate::truth::{RunId, Truth};
 
@@ -56,6 +57,14 @@ pub struct Context<'a> {
     pub(crate) random: &'a mut Random,
 }
 
+fn find<'a>(
+    structures: &'a BTreeMap<StructureName, Arc<Structure>>,
+    name: &str,
+) -> (&'a StructureName, &'a Arc<Structure>) {
+    let found = structures.iter().find(|(structure, _)| structure.as_str() == name);
+    found.unwrap_or_else(|| panic!("the cluster has no structure \"{name}\""))
+}
+
 impl Context<'_> {
     /// The node's clocks.
     pub fn now(&self) -> Now {
@@ -81,8 +90,7 @@ impl Context<'_> {
     }
 
     fn find(&self, name: &str) -> (&StructureName, &Arc<Structure>) {
-        let found = self.structures.iter().find(|(structure, _)| structure.as_str() == name);
-        found.unwrap_or_else(|| panic!("the cluster has no structure \"{name}\""))
+        find(self.structures, name)
     }
 
     /// Adds to this node's own row; a negative `n` removes.
@@ -248,7 +256,8 @@ impl Context<'_> {
         found.map(|(_, limiter)| limiter).unwrap_or_else(|| panic!("the cluster has no limits in \"{structure}\""))
     }
 
-    /// Takes `n` tokens of a throttle, if they are available. The checker records it.
+    /// Takes `n` tokens of a throttle, if they are available. The checker records it. The throttle is declared
+    /// ([`Limits::throttle`], [`Limits::late_throttle`]), has a scope ([`Limits::scope`]), or exists on this node.
     ///
     /// # Panics
     /// When there is no such throttle.
@@ -259,16 +268,36 @@ impl Context<'_> {
             Some(spec) => limiter.throttle(name, spec, now).ok(),
             None => limiter.resolve(name, now),
         };
-        let throttle = throttle.unwrap_or_else(|| panic!("there is no throttle \"{name}\""));
+        let throttle = throttle.unwrap_or_else(|| panic!("there is no throttle \"{name}\" on {}", self.name));
+        self.take_of(structure, &throttle, n)
+    }
+
+    /// Takes `n` tokens of a throttle that this node creates if it does not exist, as a program does. The checker records it,
+    /// and demands the limit with which a node has created the throttle first.
+    ///
+    /// # Errors
+    /// [`LimitError`] when the name is not valid, or when the throttle is hard and there are no founders.
+    ///
+    /// # Panics
+    /// When the structure has no limits.
+    pub fn take_as(&mut self, structure: &str, name: &str, spec: ThrottleSpec, n: u64) -> Result<Decision, LimitError> {
+        let throttle = self.limiter(structure).throttle(name, spec, self.now.mono)?;
+        Ok(self.take_of(structure, &throttle, n))
+    }
+
+    fn take_of(&mut self, structure: &str, throttle: &Arc<Throttle>, n: u64) -> Decision {
+        let (name, now, admissions) = (throttle.name(), self.now.mono, self.admissions);
+        let (table, structure) = find(self.structures, structure);
+        let mut admissions = admissions.borrow_mut();
+        admissions.meet(table, name, throttle.spec(), self.at);
         self.references.learn(self.structures, now);
         let decision = throttle.take(now, n);
         if decision.admitted() {
+            let count = structure.count(name.as_bytes(), now).local;
+            admissions.note_request(self.run, name, self.at, (n, count));
             self.failures.extend(self.references.admitted(name, now, n).err());
-            self.took.insert((self.find(structure).0.clone(), name.to_owned()));
-        }
-        let mut admissions = self.admissions.borrow_mut();
-        if decision.admitted() {
             self.failures.extend(admissions.admit(name, self.at, n).err());
+            self.took.insert((table.clone(), name.to_string()));
         } else {
             admissions.refuse(name);
         }

@@ -5,6 +5,8 @@
 mod differ;
 #[path = "limits/late.rs"]
 mod late;
+#[path = "limits/seen.rs"]
+mod seen;
 
 use std::time::Duration;
 

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use tallymesh_engine::{Life, Replica, Structure};
+use tallymesh_engine::{Life, Replica, Structure, Time};
 use tallymesh_schemas::{Strength, StructureName};
 
 use crate::cluster::Cluster;
 use crate::limits::Limits;
-use crate::node::Node;
+use crate::node::{Node, Process};
 
 /// How much later than assumed a row may arrive on the networks of the swarm.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ impl Cluster {
         let now = self.now();
         for node in self.nodes.iter_mut().filter(|node| node.units.is_none()) {
             let limiters = node.process.as_ref().map(|process| &process.limiters);
-            let units = |(structure, name, _): (&String, &String, u64)| {
+            let units = |(structure, name, _): (&str, &str, u64)| {
                 let limiter = limiters.and_then(|all| all.iter().find(|(of, _)| of.as_str() == structure));
                 limiter.map_or(0, |(_, limiter)| limiter.units(name, node.clock.read(now).mono))
             };
@@ -52,7 +52,32 @@ impl Cluster {
         Ok(())
     }
 
-    /// Checks the bound that a node states for a soft throttle: no other node has admitted more that this node has not received.
+    /// Starts to check the throttles that a node has used first. No other node has admitted anything of them yet.
+    pub(crate) fn meet_throttles(&mut self) {
+        let met = self.admissions.borrow_mut().take_met();
+        for (table, name, spec) in met {
+            for node in &mut self.nodes {
+                node.units = None;
+                let now = node.clock.read(self.now).mono;
+                if let Some(process) = &node.process {
+                    process.references.begin((table.as_str(), &name, spec), &process.structures, now);
+                }
+            }
+            if let Some(limits) = &mut self.limits {
+                limits.meet(&table, name, spec);
+            }
+        }
+    }
+
+    /// No throttle of a process has admitted a request that the checker has not seen.
+    pub(crate) fn check_seen(&self, process: &Process) -> Result<(), String> {
+        let admissions = self.admissions.borrow();
+        let mut throttles = process.limiters.values().flat_map(|limiter| limiter.throttles());
+        throttles.try_for_each(|throttle| admissions.check_seen(process.run, &throttle))
+    }
+
+    /// Checks the bound that a node states for a soft throttle: no other node has admitted more that this node has not received,
+    /// and this node has received what the other node had admitted at the moment up to which it counts as heard.
     pub(crate) fn check_bound(&self, at: usize, table: &StructureName, name: &str) -> Result<(), String> {
         let node = &self.nodes[at];
         let Some(node_process) = &node.process else { return Ok(()) };
@@ -70,7 +95,7 @@ impl Cluster {
             let Some(theirs) = process.structures.get(table) else { continue };
             let Some(known) = heard_of(self, (&node_process.replica, structure), other, name) else { continue };
             let own = theirs.count(name.as_bytes(), now).local;
-            let unheard = u64::try_from(own - known).unwrap_or(0);
+            let unheard = u64::try_from(own.saturating_sub(known)).unwrap_or(0);
             let bound = standing.unheard_at_worst().saturating_add(standing.spec.rate.within(ON_ITS_WAY));
             if unheard > bound {
                 return Err(format!(
@@ -78,8 +103,29 @@ impl Cluster {
                     other.label
                 ));
             }
+            let age = (standing.stalest + ON_ITS_WAY).as_micros() as u64;
+            let Some(heard_at) = self.now().0.checked_sub(age).map(Time) else { continue };
+            let before = self.counted_alone(process, name, heard_at, own);
+            if before > known {
+                return Err(format!(
+                    "{name}: {} had admitted {before} by {heard_at:?}, and counts as heard then with {known}",
+                    other.label
+                ));
+            }
         }
         Ok(())
+    }
+}
+
+impl Cluster {
+    /// What a process had counted of a throttle at a moment; zero if the process was several runs, or shares its run.
+    fn counted_alone(&self, process: &Process, name: &str, at: Time, own: i64) -> i64 {
+        let truth = self.truth.borrow();
+        let actors = truth.actors_of(process.run);
+        if actors.len() > 1 || actors.iter().any(|actor| truth.contested(actor)) {
+            return 0;
+        }
+        self.admissions.borrow().of(name).map_or(0, |tally| tally.counted_at(process.run, at, own))
     }
 }
 

@@ -19,18 +19,23 @@ impl Cluster {
     /// # Errors
     /// [`Failure`] says what does not hold.
     pub fn check(&self) -> Result<(), Failure> {
-        always(self).map_err(|what| Failure { at: self.now, what })
+        always(self).map_err(|what| self.failed(what))
     }
 
     /// Waits until every replica equals the ledger, at most for [`settle_time`]. Then it asserts that all replicas do,
     /// that they stay so, and that only digests flow from then on.
     ///
-    /// All faults must be healed, and nothing may be counted any more.
+    /// All faults must be healed, and nothing may be counted any more. In a cluster with limits, limits and services rest
+    /// meanwhile, because they never stop counting. Afterwards shares of hard limits have run out, and come back as after a
+    /// start.
     ///
     /// # Errors
     /// [`Failure`] names what is pending, or what flows.
     pub fn settle(&mut self) -> Result<Duration, Failure> {
-        settle(self)
+        self.rest();
+        let settled = settle(self);
+        self.wake();
+        settled
     }
 }
 
@@ -41,8 +46,8 @@ impl Cluster {
 pub fn always(cluster: &Cluster) -> Result<(), String> {
     for node in &cluster.nodes {
         let Some(running) = &node.process else { continue };
-        process(running, &cluster.truth.borrow(), cluster.messages)
-            .map_err(|what| format!("{}: {what}", node.label))?;
+        let looked = process(running, &cluster.truth.borrow(), cluster.messages);
+        looked.and_then(|()| cluster.check_seen(running)).map_err(|what| format!("{}: {what}", node.label))?;
         for sim in running.caches.values() {
             let unix_ms = node.read_clock(cluster.now()).unix_ms;
             let looked = look(sim, &mut running.cache_seen.clone(), unix_ms);
@@ -126,10 +131,7 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
     }
     let open = pending(cluster);
     let took = cluster.now().since(from);
-    let fail = |cluster: &Cluster, what: &str, open: &[String]| Failure {
-        at: cluster.now(),
-        what: format!("{what}: {}", open.join("; ")),
-    };
+    let fail = |cluster: &Cluster, what: &str, open: &[String]| cluster.failed(format!("{what}: {}", open.join("; ")));
     if !open.is_empty() {
         return Err(fail(cluster, &format!("pending after {took:?}"), &open));
     }
@@ -178,7 +180,7 @@ pub fn settle(cluster: &mut Cluster) -> Result<Duration, Failure> {
         if before.0 != after.0 || before.1 != after.1 || after.2 <= before.2 && cluster.running().count() > 1 {
             let what =
                 format!("only digests should flow, but (deltas, wants, digests) went from {before:?} to {after:?}");
-            return Err(Failure { at: cluster.now(), what });
+            return Err(cluster.failed(what));
         }
         break;
     }
@@ -195,7 +197,7 @@ fn entries_gone(cluster: &Cluster) -> Result<(), Failure> {
         let gauges = process.replica.gauge_caches().iter().filter(|gauge| !gauge.spec().ttl.is_zero());
         let left = gauges.map(|gauge| gauge.len(node.read_clock(cluster.now()).mono)).sum::<usize>();
         if left > 0 {
-            return Err(Failure { at: cluster.now(), what: format!("{} has {left} expired entries", node.label) });
+            return Err(cluster.failed(format!("{} has {left} expired entries", node.label)));
         }
     }
     Ok(())

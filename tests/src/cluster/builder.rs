@@ -12,8 +12,9 @@ use tallymesh_schemas::{
 };
 
 use super::{Cluster, Event, NewService, Sent, Timing};
+use crate::admissions::Admissions;
 use crate::clock::Clock;
-use crate::limits::{Admissions, Limits};
+use crate::limits::Limits;
 use crate::network::{Conditions, Links, Messages};
 use crate::node::Node;
 use crate::random::Random;
@@ -223,6 +224,7 @@ impl Builder {
         let mut links = Links::default();
         nodes.iter().for_each(|_| links.add_node());
         let mut cluster = Cluster {
+            seed: self.seed,
             now: Time(0),
             order: 0,
             queue: BinaryHeap::new(),
@@ -250,6 +252,8 @@ impl Builder {
                 .unwrap_or_default(),
             limits: self.limits,
             max_keys: self.max_keys,
+            observers: Vec::new(),
+            rests: false,
             failure: None,
             again: None,
             forgotten: BTreeSet::new(),

@@ -18,6 +18,11 @@ enum Ways {
 impl Cluster {
     pub(crate) fn strike(&mut self, fault: &Fault) {
         self.trace.note(self.now, &[b"fault", fault.to_string().as_bytes()], || format!("fault: {fault}"));
+        let lonely = matches!(fault, Fault::Jump(..) | Fault::Set(..) | Fault::Forget(..) | Fault::Lie(..));
+        if lonely && !fault.names().into_iter().all(|name| self.has_node(name)) {
+            // In a shrunk script a twin may not exist.
+            return;
+        }
         match fault {
             Fault::Cut(a, b) => self.cut(a, b, Ways::Both),
             Fault::CutOneWay(a, b) => self.cut(a, b, Ways::One),
@@ -76,8 +81,9 @@ impl Cluster {
     fn strike_disk(&mut self, fault: &Fault) {
         match fault {
             Fault::Restore(name, age) => self.each(std::slice::from_ref(name), |cluster, n| {
-                let again = cluster.again.clone();
-                let again = again.unwrap_or_else(|| panic!("nobody has said how it came to this: see Cluster::again"));
+                let Some(again) = cluster.again.clone() else {
+                    return cluster.fail("restore needs to know how to repeat the run: call Cluster::again".to_owned());
+                };
                 cluster.restore(n, again(Time(cluster.now.0.saturating_sub(age.as_micros() as u64))));
             }),
             Fault::Reboot(names) => self.each(names, |cluster, n| {
@@ -102,7 +108,7 @@ impl Cluster {
                 let n = self.find(name);
                 self.nodes[n].clock.jump(*by);
                 self.truth.borrow_mut().clock_off(*by);
-                self.admissions.borrow_mut().jump(*by);
+                self.admissions.borrow_mut().jump(*by, self.now);
                 self.trace.mark("jump");
                 // If the node waited for a moment that has passed now, it wakes up.
                 self.nodes[n].timer_at = self.now;

@@ -12,11 +12,12 @@ use tallymesh_schemas::saved::{Part, SavedEntry};
 use tallymesh_schemas::{Incarnation, Overlay, StructureName, StructureSpec};
 
 use super::{Cluster, Event};
+use crate::admissions::References;
 use crate::caches::{self, SimCache};
 use crate::check::seen::{Looked, Seen};
 use crate::disk::Saved;
 use crate::gauges::SimGauge;
-use crate::limits::References;
+use crate::limits::Limits;
 use crate::node::{Node, Process, events};
 
 /// Restores a replica from its saved state, and checks the result.
@@ -172,8 +173,8 @@ impl Cluster {
             let series = replica.replicate_series(now, spec.clone(), Arc::clone(wake));
             series.unwrap_or_else(|error| panic!("{}: {error}", spec.name));
         }
-        let limited = self.limits.iter().flat_map(|limits| made.structures.keys().filter(|name| limits.limited(name)));
-        for name in limited.filter(|_| self.save_every.is_some()) {
+        let saves = self.limits.is_some() && self.save_every.is_some();
+        for (name, _) in made.structures.iter().filter(|(_, structure)| saves && Limits::limited(structure)) {
             let cache = replica.keep_cache(StructureSpec::levels(name), Arc::clone(wake));
             made.levels.insert(name.clone(), cache.unwrap_or_else(|error| panic!("no levels of {name}: {error}")));
         }
@@ -217,7 +218,9 @@ impl Cluster {
         contacts.values_mut().for_each(|contact| contact.at = self.now);
         self.end(n);
         self.hang_up(n);
-        process.run = self.truth.borrow_mut().restore(&earlier.truth.borrow(), process.run);
+        let was = process.run;
+        process.run = self.truth.borrow_mut().restore(&earlier.truth.borrow(), was);
+        self.admissions.borrow_mut().restore(&earlier.admissions.borrow(), was, process.run);
         for hold in &mut process.holds {
             (hold.truth, hold.run) = (Rc::clone(&self.truth), process.run);
         }

@@ -42,7 +42,9 @@ impl Cluster {
         let now = self.nodes[n].read_clock(self.now);
         self.nodes[n].units = None;
         let Some(process) = self.nodes[n].process.as_mut() else { return };
-        process.limit(now);
+        if !self.rests {
+            process.limit(now);
+        }
         if process.woken.swap(false, Ordering::Relaxed) {
             process.replica.handle_changes(now);
         }
@@ -82,7 +84,8 @@ impl Cluster {
         }
         let turned = process.note_windows(&mut self.truth.borrow_mut());
         let noted = process.note_actor(&mut self.truth.borrow_mut()).and(turned);
-        let due = process.limits_due().max(Time(now.mono.0 + 1)).min(process.replica.poll_timeout());
+        let limits_due = if self.rests { Time::NEVER } else { process.limits_due().max(Time(now.mono.0 + 1)) };
+        let due = limits_due.min(process.replica.poll_timeout());
         let at = node.clock.when(self.now, due);
         if at != node.timer_at {
             node.timer_at = at;

@@ -1,12 +1,13 @@
 //! Limits in a swarm run: soft and hard throttles and a pool of permits, and a service on every node that uses them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tallymesh_schemas::{NodeName, Strength, ThrottleSpec};
 
+use crate::admissions::SimPermit;
 use crate::fault::{Fault, Step};
-use crate::limits::{Limits, SimPermit};
+use crate::limits::Limits;
 use crate::random::Random;
 use crate::service::{Context, Service};
 
@@ -32,8 +33,10 @@ pub struct Asked {
     pub hot: Option<String>,
     /// How long a permit is used.
     pub use_for: Duration,
-    /// When each node uses the late throttle, and when it pauses, in turn.
-    pub late: BTreeMap<String, Turns>,
+    /// When each node uses the throttles of `paused`, and when it pauses, in turn.
+    pub turns: BTreeMap<String, Turns>,
+    /// Throttles that are idle at times.
+    pub paused: BTreeSet<String>,
 }
 
 /// A node pauses and then sends requests, in turn.
@@ -77,7 +80,7 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
             *by = (*by).min(reclaim_after / 30);
         }
     }
-    let rates = ["2/1s", "50/1s", "200/1s", "30/10s"];
+    let rates = ["2/1s", "50/1s", "200/1s", "30/10s", "100/10m", "300/1d", "20/7d"];
     for (name, strength) in [(SOFT, Strength::Soft), (HARD, Strength::Hard)] {
         let rate = random.pick(&rates).parse().unwrap_or_else(|error| panic!("{error}"));
         if random.chance(7000) || (name == HARD && limits.throttles.is_empty()) {
@@ -93,17 +96,22 @@ pub(super) fn draw(seed: u64, nodes: &[String], script: &mut [Step]) -> Option<A
     let hot = random.chance(4000).then(|| random.pick(nodes).clone());
     let use_for = random.duration(Duration::from_millis(20), Duration::from_secs(2));
     // Each node creates it on its first request, after others have taken tokens, and releases it in pauses.
-    let mut late = BTreeMap::new();
+    let (mut turns, mut paused) = (BTreeMap::new(), BTreeSet::new());
     if random.chance(7000) {
+        paused.insert(LATE.to_owned());
         let slow = random.pick(&["20/2s", "100/10m", "40/10s"]).parse().unwrap_or_else(|error| panic!("{error}"));
         limits = limits.late_throttle(TABLE, LATE, ThrottleSpec::new(slow, Strength::Soft));
         for node in nodes {
             let pause = random.duration(Duration::ZERO, Duration::from_secs(8));
             let ask = random.duration(Duration::from_millis(100), Duration::from_secs(3));
-            late.insert(node.clone(), Turns { pause, ask });
+            turns.insert(node.clone(), Turns { pause, ask });
+        }
+        // Load that is idle on all nodes for some time, and then comes to any of them.
+        if random.chance(4000) {
+            paused.extend([SOFT.to_owned(), HARD.to_owned()]);
         }
     }
-    Some(Asked { limits, rate, hot, use_for, late })
+    Some(Asked { limits, rate, hot, use_for, turns, paused })
 }
 
 /// Requests all limits on one node.
@@ -118,13 +126,13 @@ pub(super) struct Asking {
 impl Asking {
     pub(super) fn new(asked: &Asked, node: &NodeName) -> Self {
         let asks = asked.hot.as_ref().is_none_or(|hot| hot == node.as_str());
-        let turns = asked.late.get(node.as_str()).copied();
+        let turns = asked.turns.get(node.as_str()).copied();
         Self { asked: asked.clone(), asks, turns, turn: 0, open: Vec::new() }
     }
 
     /// Whether it uses a throttle now.
     fn asks_for(&self, name: &str) -> bool {
-        if !self.asked.limits.late.contains(name) {
+        if !self.asked.paused.contains(name) {
             return self.asks;
         }
         self.turns.is_some_and(|Turns { pause, ask }| {

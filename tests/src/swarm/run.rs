@@ -12,6 +12,7 @@ use super::draw::Plan;
 use super::limits::{Asking, TABLE};
 use crate::cluster::{Builder, Cluster, Event, Failure, spec};
 use crate::fault::Fault;
+use crate::panics::text_of;
 
 /// The outcome of a run.
 #[derive(Debug, Clone)]
@@ -77,11 +78,7 @@ pub fn run(plan: &Plan, trace: Detail) -> Outcome {
     let mut cluster = start(plan, trace);
     // A panic of the engine is an error like any other, and is reported with the seed.
     let result = catch_unwind(AssertUnwindSafe(|| phases(&mut cluster, plan)));
-    let result = result.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err(Failure { at: cluster.now(), what: format!("panic: {}", text.unwrap_or_default()) })
-    });
+    let result = result.unwrap_or_else(|panic| Err(cluster.failed(format!("panic: {}", text_of(&*panic)))));
     let operations = cluster.truth().operations();
     let mut marks = cluster.trace().marks().clone();
     marks.extend(cluster.admissions().totals().into_iter().filter(|(_, n)| *n > 0));
@@ -127,7 +124,7 @@ fn phases(cluster: &mut Cluster, plan: &Plan) -> Result<Duration, Failure> {
     let took = cluster.settle()?;
     let diverged = cluster.trace().marked("told: diverged");
     if diverged > 0 && !plan.script.iter().any(|step| may_diverge(&step.fault)) {
-        return Err(Failure { at: cluster.now(), what: format!("{diverged} divergences that no fault explains") });
+        return Err(cluster.failed(format!("{diverged} divergences that no fault explains")));
     }
     Ok(took)
 }

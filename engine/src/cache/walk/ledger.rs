@@ -12,7 +12,7 @@ use crate::hlc::Stamp;
 pub(super) const KEYS: [&[u8]; 2] = [b"a", b"b"];
 
 /// All writes of a walk, and what was collected.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Ledger {
     writes: BTreeMap<(Actor, u64), (&'static [u8], Stamp)>,
     /// Each with what the replica had taken in then.

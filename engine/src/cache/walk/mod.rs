@@ -4,6 +4,7 @@
 //! delivered, and all nodes must agree.
 
 mod ledger;
+mod model;
 mod world;
 
 use crate::cache::walk::ledger::KEYS;

@@ -19,12 +19,13 @@ use crate::time::{Now, Time};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Disk {
     entries: BTreeMap<Vec<u8>, Vec<u8>>,
     contexts: CacheContexts,
 }
 
+#[derive(Debug)]
 struct Node {
     map: CacheMap,
     exchange: Exchange,
@@ -51,6 +52,7 @@ pub(super) enum Restart {
 }
 
 /// The cluster.
+#[derive(Debug)]
 pub(super) struct World {
     nodes: Vec<Node>,
     queues: BTreeMap<(usize, usize), VecDeque<Vec<u8>>>,
@@ -68,7 +70,7 @@ pub(super) struct World {
 }
 
 /// What has happened, if somebody wants to read it.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Trace(pub(super) Option<Vec<String>>);
 
 impl Trace {
@@ -212,6 +214,21 @@ impl World {
         Ok(())
     }
 
+    /// Whether a node holds a value of a key.
+    pub(super) fn holds(&self, at: usize, key: &[u8]) -> bool {
+        self.nodes[at].map.get(key).is_some_and(|entry| entry.value().is_some())
+    }
+
+    /// Whether no node has skipped writes.
+    pub(super) fn is_whole(&self) -> bool {
+        self.nodes.iter().all(|node| node.map.is_whole())
+    }
+
+    /// Messages on their way.
+    pub(super) fn waiting(&self, i: usize, j: usize) -> usize {
+        self.queues.get(&(i, j)).map_or(0, VecDeque::len)
+    }
+
     pub(super) fn send(&mut self, i: usize, j: usize) -> bool {
         let unix_ms = self.clock_of(i);
         let Some(queue) = self.queues.get_mut(&(i, j)) else { return false };
@@ -270,13 +287,11 @@ impl World {
     }
 
     /// All directions.
-    #[cfg(feature = "canaries")]
     pub(super) fn directions(&self) -> Vec<(usize, usize)> {
         self.pairs().into_iter().flat_map(|(i, j)| [(i, j), (j, i)]).collect()
     }
 
     /// Sends and delivers everything in these directions.
-    #[cfg(feature = "canaries")]
     pub(super) fn exchange_all(&mut self, pairs: &[(usize, usize)]) -> Result<(), String> {
         for _ in 0..2 {
             for (i, j) in pairs {
