@@ -7,6 +7,7 @@ mod feeds;
 mod holds;
 mod limits;
 mod lookup;
+mod reload;
 mod series;
 mod session;
 mod watch;

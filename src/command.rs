@@ -10,6 +10,9 @@ use tallymesh_engine::replica::{Counters, Verification};
 use tallymesh_schemas::{Actor, Incarnation, NodeName};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::builder::StartError;
+use crate::configuration::Declared;
+use crate::plan::{ConfigChange, ReloadMode};
 #[cfg(any(feature = "admin", feature = "http"))]
 use crate::reached;
 #[cfg(feature = "http")]
@@ -21,6 +24,7 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
     Forget { node: NodeName, reply: oneshot::Sender<Forgetting> },
     Verify { patience: Duration, reply: oneshot::Sender<Verification> },
+    Reload { wanted: Box<Declared>, mode: ReloadMode, reply: oneshot::Sender<Result<Vec<ConfigChange>, StartError>> },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),
 }

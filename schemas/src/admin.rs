@@ -19,8 +19,9 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use crate::admin::info::{
-    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, Count, Fault, Finding, GaugeInfo, Info, Member, Object,
-    Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified, Windows,
+    BoundInfo, BudgetInfo, CacheInfo, CacheItem, CertificateInfo, ClockInfo, ConfigChange, Count, Fault, Finding,
+    GaugeInfo, Info, Member, Object, Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo,
+    Unheld, Verified, Windows,
 };
 
 /// Lines of a [`Request::Load`] in one frame.
@@ -249,6 +250,11 @@ pub enum Request {
     },
     /// The differences between the limits of other nodes and of this node, as text: pages of [`Answer::Lines`].
     Differences,
+    /// Reads the configuration file of the node again: pages of [`Answer::Changes`].
+    Reload {
+        /// Changes nothing, and says what would change.
+        dry_run: bool,
+    },
 }
 
 /// Names a series.
@@ -342,6 +348,8 @@ pub enum Answer {
     Findings(Vec<Finding>),
     /// Permits, in order of name.
     Permits(Vec<PermitsInfo>),
+    /// Changes of the configuration.
+    Changes(Vec<ConfigChange>),
 }
 
 /// Kinds of errors. They determine the command's exit code.

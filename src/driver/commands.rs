@@ -36,6 +36,9 @@ impl Driver {
             Some(Command::Forget { node, reply }) => {
                 let _ = reply.send(self.forget(now, &node));
             }
+            Some(Command::Reload { wanted, mode, reply }) => {
+                let _ = reply.send(self.reload(*wanted, mode));
+            }
             Some(Command::Verify { patience, reply }) => {
                 let verifier = Verifier::new(&mut self.replica, now, patience);
                 self.verifying.push(Verifying { verifier, reply });
