@@ -8,6 +8,7 @@ mod holds;
 mod inspect;
 mod limits;
 mod lookup;
+mod reload;
 mod series;
 mod session;
 mod verdicts;

@@ -34,7 +34,7 @@ pub struct Audit {
 impl Audit {
     pub(crate) fn new(all: impl Iterator<Item = Series>) -> Self {
         let metric = |series: &Series| {
-            let name = &series.spec().name;
+            let name = series.spec().name;
             Metric::from_name(name.as_str()).filter(|_| name.is_metric())
         };
         Self { series: all.filter_map(|series| Some((metric(&series)?, series))).collect() }

@@ -4,34 +4,36 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 #[cfg(any(feature = "admin", feature = "state"))]
 use std::path::Path;
-#[cfg(any(feature = "admin", feature = "state"))]
+#[cfg(any(feature = "admin", feature = "config", feature = "state"))]
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tallymesh_engine::Config as EngineConfig;
 use tallymesh_engine::limiter::{FoundingError, LimitError};
 use tallymesh_engine::replica::StructureError;
+#[cfg(feature = "config")]
+use tallymesh_schemas::config::ConfigErrors;
 #[cfg(feature = "http")]
 use tallymesh_schemas::config::HttpAddress;
 #[cfg(feature = "state")]
 use tallymesh_schemas::config::OnFullDisk;
 use tallymesh_schemas::config::{
-    CacheConfig, InboundMaximum, LimitsConfig, Metric, Monitor, NamedPermits, NamedThrottle, OutboundLimits,
-    OutboundScope,
+    CacheConfig, InboundMaximum, LimitsConfig, LogLevel, Metric, Monitor, NamedPermits, NamedThrottle, OutboundLimits,
+    OutboundScope, Tls,
 };
-#[cfg(feature = "config")]
-use tallymesh_schemas::config::{Config, ConfigErrors};
 use tallymesh_schemas::{
     Class, Family, GaugeCacheSpec, Incarnation, Kind, NoSuchRun, NodeName, SeriesSpec, StructureName, StructureSpec,
     ThrottleSpec,
 };
 use tallymesh_transport::{Config as TransportConfig, Gate, Identity, IdentityError, Timings};
 
+use crate::certificates::Files;
 use crate::clock;
 use crate::declared::DeclaredError;
 #[cfg(feature = "http")]
 use crate::http::HttpError;
 use crate::seed::random_seed;
+use crate::set_log::SetLog;
 #[cfg(feature = "admin")]
 use crate::socket_error::SocketError;
 #[cfg(feature = "state")]
@@ -118,12 +120,6 @@ pub enum StartError {
     Http(#[from] HttpError),
 }
 
-/// Refuses a setting of a feature that this build does not have.
-#[cfg(all(feature = "config", not(all(feature = "admin", feature = "http", feature = "state"))))]
-fn without<T>(value: &Option<T>, setting: &'static str, feature: &'static str) -> Result<(), StartError> {
-    if value.is_none() { Ok(()) } else { Err(StartError::NotBuilt { setting, feature }) }
-}
-
 /// The configuration of a node that has not started yet.
 ///
 /// ```no_run
@@ -158,9 +154,15 @@ fn without<T>(value: &Option<T>, setting: &'static str, feature: &'static str) -
 pub struct Builder {
     pub(crate) name: String,
     pub(crate) identity: Option<Identity>,
+    /// Where the identity was read from, if it is to be watched.
+    pub(crate) files: Option<Files>,
     pub(crate) transport: TransportConfig,
     pub(crate) engine: EngineConfig,
     pub(crate) bound: Bound,
+    pub(crate) log: Option<LogLevel>,
+    pub(crate) set_log: Option<SetLog>,
+    #[cfg(feature = "config")]
+    pub(crate) source: Option<PathBuf>,
     pub(crate) structures: Vec<StructureSpec>,
     pub(crate) series: Vec<SeriesSpec>,
     pub(crate) gauge_caches: Vec<GaugeCacheSpec>,
@@ -180,9 +182,14 @@ impl Builder {
         Self {
             name: name.to_owned(),
             identity: None,
+            files: None,
             transport: TransportConfig::loopback(clock::first_run()),
             engine: EngineConfig { seed: random_seed(), ..EngineConfig::default() },
             bound: Bound::default(),
+            log: None,
+            set_log: None,
+            #[cfg(feature = "config")]
+            source: None,
             structures: Vec::new(),
             series: Vec::new(),
             gauge_caches: Vec::new(),
@@ -198,46 +205,22 @@ impl Builder {
         }
     }
 
-    #[cfg(feature = "config")]
-    /// Creates a builder from a configuration, and reads the certificate files that it names.
-    ///
-    /// # Errors
-    /// [`StartError`] when the configuration has no node block, or when the certificate is invalid or for another node.
-    pub fn from_config(config: &Config) -> Result<Self, StartError> {
-        let node = config.require_node()?;
-        let identity = Identity::from_files(&node.tls.ca, &node.tls.cert, &node.tls.key)?;
-        let mut builder = Self::new(node.name.as_str()).identity(identity).listen(node.listen);
-        builder.transport.advertise = node.advertise;
-        builder.transport.seeds.clone_from(&node.seeds);
-        builder.structures.clone_from(&config.structures);
-        builder.structures.extend(config.caches.iter().map(CacheConfig::structure));
-        builder.series.clone_from(&config.series);
-        builder.gauge_caches.clone_from(&config.gauge_caches);
-        builder.limits = config.limits.clone().unwrap_or_default();
-        builder.engine.budget = node.budget;
-        #[cfg(feature = "admin")]
-        builder.admin.clone_from(&node.admin);
-        #[cfg(not(feature = "admin"))]
-        without(&node.admin, "admin", "admin")?;
-        #[cfg(feature = "state")]
-        {
-            builder.data_dir.clone_from(&node.data_dir);
-            builder.on_full_disk = node.on_full_disk;
-        }
-        #[cfg(not(feature = "state"))]
-        without(&node.data_dir, "data_dir", "state")?;
-        #[cfg(feature = "http")]
-        builder.http.clone_from(&node.http);
-        #[cfg(not(feature = "http"))]
-        without(&node.http, "http", "http")?;
-        Ok(builder)
-    }
-
     /// Sets the node's certificate and key, and the cluster CA that the node trusts. Required.
     #[must_use]
     pub fn identity(mut self, identity: Identity) -> Self {
-        self.identity = Some(identity);
+        (self.identity, self.files) = (Some(identity), None);
         self
+    }
+
+    /// As [`Builder::identity`], from files in PEM. The node watches them and uses what they hold, also after an orchestrator
+    /// has replaced the folder behind a symbolic link. While they hold nothing usable, the node keeps what it has.
+    ///
+    /// # Errors
+    /// As [`Identity::from_files`].
+    pub fn identity_files(mut self, files: &Tls) -> Result<Self, IdentityError> {
+        let (identity, files) = Files::load(files)?;
+        (self.identity, self.files) = (Some(identity), Some(files));
+        Ok(self)
     }
 
     /// Sets the UDP address to listen on. Default: a free port on the loopback address.

@@ -45,6 +45,7 @@ impl Cidr {
     /// # Errors
     /// [`KeyError::Budget`] when there is no room for another key.
     pub fn counter(&self, addr: impl Into<IpAddr>) -> Result<Counter, KeyError> {
+        self.structure.check(1)?;
         let (key, n) = key::from_net(addr.into().into());
         Ok(Counter::new(self.structure.counter(&key[..n])?, self.clock))
     }
@@ -56,6 +57,7 @@ impl Cidr {
     /// [`KeyError::Budget`] when there is no room for another key, [`KeyError::Total`] when the total of the key is at its
     /// bound. Then nothing is counted.
     pub fn add(&self, net: impl Into<IpNet>, n: i64) -> Result<(), KeyError> {
+        self.structure.check(n)?;
         let (key, len) = key::from_net(net.into());
         self.structure.add(&key[..len], n)
     }
@@ -105,6 +107,7 @@ impl Cidr {
     where
         L: Into<MaskLimit> + Copy,
     {
+        self.structure.check(1)?;
         self.structure.try_hold_within(addr.into(), limits.iter().map(|limit| (*limit).into()))
     }
 

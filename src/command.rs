@@ -16,8 +16,11 @@ use tallymesh_schemas::inspect::{ActorView, LinkView};
 use tallymesh_schemas::{Actor, Incarnation, NodeName, Position};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::builder::StartError;
+use crate::configuration::Declared;
 #[cfg(any(feature = "admin", feature = "http"))]
 use crate::convergence::Convergence;
+use crate::plan::{ConfigChange, ReloadMode};
 #[cfg(any(feature = "admin", feature = "http"))]
 use crate::reached;
 #[cfg(feature = "http")]
@@ -63,6 +66,11 @@ pub(crate) enum Command {
         id: StructureId,
         place: LinkPlace,
         reply: oneshot::Sender<Option<(LinkView, LinkPlace)>>,
+    },
+    Reload {
+        wanted: Box<Declared>,
+        mode: ReloadMode,
+        reply: oneshot::Sender<Result<Vec<ConfigChange>, StartError>>,
     },
     Leave(oneshot::Sender<()>),
     Abort(oneshot::Sender<()>),

@@ -4,6 +4,8 @@
 mod background;
 mod commands;
 mod events;
+mod listener;
+mod reload;
 mod waits;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,21 +14,27 @@ use std::time::Duration;
 
 use tallymesh_engine::limiter::{Limiter, Reach};
 use tallymesh_engine::replica::{Backlog, Verification, Verifier};
-use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time};
+use tallymesh_engine::{Difference, Life, Now, Replica, Settings, Time, Wake};
 use tallymesh_schemas::{Bound, Incarnation, NodeName, StructureId, bound, bounds};
 use tallymesh_transport::{Endpoint, Event, Events, Gate, Link};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::admin;
 use crate::clock::Clock;
 use crate::command::Command;
+use crate::configuration::Declared;
 use crate::driver::background::Background;
 use crate::driver::waits::Waits;
 use crate::events::{Announcer, NodeEvent};
 use crate::http;
+#[cfg(feature = "http")]
+use crate::http::Facts;
 use crate::reached::Bounds;
 use crate::report::Reports;
+use crate::set_log::SetLog;
+use crate::shared::Shared;
 use crate::state::{Outcome, Saving};
 use crate::topology::Topology;
 #[cfg(feature = "http")]
@@ -92,6 +100,17 @@ pub(crate) struct Driver {
     tally: Arc<bound::Tally>,
     reports: Reports,
     announcer: Announcer,
+    /// Watches the files of the certificate.
+    certificates: JoinHandle<()>,
+    shared: Arc<Shared>,
+    /// For the HTTP listener.
+    #[cfg(feature = "http")]
+    sender: mpsc::WeakSender<Command>,
+    #[cfg(feature = "http")]
+    facts: Facts,
+    /// The configuration that the node runs with.
+    running: Declared,
+    set_log: Option<SetLog>,
     bounds: Bounds,
     /// The last batch of events was full, so more may wait.
     behind: bool,
@@ -117,8 +136,23 @@ pub(crate) struct Parts {
     pub(crate) saving: Option<Saving>,
     pub(crate) topology: Topology,
     pub(crate) announcer: Announcer,
+    /// Watches the files of the certificate.
+    pub(crate) certificates: JoinHandle<()>,
     /// Counts how often handles, the admin socket and the HTTP listener reached their bounds.
     pub(crate) tally: Arc<bound::Tally>,
+    pub(crate) shared: Arc<Shared>,
+    #[cfg(feature = "http")]
+    pub(crate) sender: mpsc::WeakSender<Command>,
+    #[cfg(feature = "http")]
+    pub(crate) facts: Facts,
+    pub(crate) running: Declared,
+    pub(crate) set_log: Option<SetLog>,
+}
+
+/// A wake that notifies the driver of changes.
+pub(crate) fn wake(changed: &Arc<Notify>) -> Wake {
+    let changed = Arc::clone(changed);
+    Arc::new(move || changed.notify_one())
 }
 
 impl Driver {
@@ -145,6 +179,14 @@ impl Driver {
             saving: parts.saving,
             tally: parts.tally,
             announcer: parts.announcer,
+            certificates: parts.certificates,
+            shared: parts.shared,
+            #[cfg(feature = "http")]
+            sender: parts.sender,
+            #[cfg(feature = "http")]
+            facts: parts.facts,
+            running: parts.running,
+            set_log: parts.set_log,
             bounds: Bounds::new(),
             behind: false,
             #[cfg(feature = "http")]
@@ -159,6 +201,9 @@ impl Driver {
                 break end;
             }
         };
+        self.certificates.abort();
+        // The only error is that it was aborted.
+        let _ = (&mut self.certificates).await;
         if let Some(admin) = self.admin.take() {
             admin.close().await;
         }

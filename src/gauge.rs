@@ -46,6 +46,7 @@ impl GaugeCache {
     /// # Errors
     /// [`KeyError`] when the key is not valid.
     pub fn inc(&self, key: &str, n: i64) -> Result<(), KeyError> {
+        self.inner.structure().check(n)?;
         self.inner.add(key.as_bytes(), n, self.clock.time())
     }
 

@@ -75,10 +75,12 @@ mod admin;
 mod audit;
 mod builder;
 mod cache;
+mod certificates;
 mod changes;
 mod cidr;
 mod clock;
 mod command;
+mod configuration;
 mod conflicts;
 #[cfg(any(feature = "admin", feature = "http"))]
 mod convergence;
@@ -89,6 +91,8 @@ mod driver;
 mod events;
 #[cfg(test)]
 mod fixtures;
+#[cfg(feature = "config")]
+mod from_config;
 mod gauge;
 #[cfg(feature = "http")]
 mod http;
@@ -104,13 +108,20 @@ mod names;
 mod node;
 mod object;
 mod object_error;
+mod objects;
 #[cfg(any(feature = "admin", feature = "http"))]
 mod places;
+mod plan;
 mod reached;
+mod reload;
+#[cfg(test)]
+mod reloads;
 mod report;
 mod scope;
+mod scopes;
 mod seed;
 mod series;
+mod set_log;
 mod settings;
 mod shared;
 #[cfg(any(feature = "admin", feature = "http"))]
@@ -140,10 +151,16 @@ pub use declared::DeclaredError;
 pub use events::{Events, NodeEvent, NodeGone};
 pub use member::Member;
 pub use node::Node;
+pub use plan::{ConfigChange, Effect, ReloadMode};
+pub use reload::ReloadError;
+#[cfg(feature = "config")]
+pub use reload::{ReadConfigError, read_config};
 pub use tallymesh_engine::replica::{
     Confirmed, Counters, Fault, Finding, NotHeld, Outcome, PeerClock, StructureError, Verification,
 };
 pub use tallymesh_engine::{Config as EngineConfig, Difference, Life};
+pub use tallymesh_schemas::config::LogLevel;
+pub use tallymesh_schemas::config::Tls;
 pub use tallymesh_schemas::{Actor, Incarnation, NameError, NoSuchRun, NodeName, Position, PositionError, Version};
 pub use tallymesh_transport::{
     BindError, CertificateNameError, Gate, Identity, IdentityError, Joining, Timings, TlsError, Traffic,
@@ -223,7 +240,7 @@ pub use tallymesh_schemas::config::HttpAddress;
 pub use tallymesh_schemas::config::OnFullDisk;
 #[cfg(feature = "config")]
 pub use tallymesh_schemas::config::{
-    Config, ConfigError, ConfigErrors, MetricsConfig, NodeConfig, ThrottleClass, ThrottleConfig, Tls,
+    Config, ConfigError, ConfigErrors, MetricsConfig, NodeConfig, ThrottleClass, ThrottleConfig,
 };
 
 /// A key's bytes, as listings return them, in readable form.

@@ -1,21 +1,22 @@
 //! Limits for outbound and inbound traffic: rates and maxima, checked together for all scopes that apply.
 #![allow(clippy::indexing_slicing, reason = "positions are inside a key that this node has encoded")]
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tallymesh_engine::limiter::{Decision, LimitError, Limiter, Throttle};
+use tallymesh_engine::limiter::{Decision, LimitError, Throttle};
 use tallymesh_engine::{Hold, HoldError, Structure};
-use tallymesh_schemas::config::{LimitsConfig, OutboundLimits, OutboundScope};
+use tallymesh_schemas::config::{LimitsConfig, OutboundScope};
 use tallymesh_schemas::key::{self, KeyError};
-use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureId, ThrottleSpec};
+use tallymesh_schemas::{Class, MaskError, MaskLimit, StructureId};
 
 use crate::clock::Clock;
 use crate::decision::{self, Reason};
+use crate::objects::{Current, Objects};
 use crate::scope::Scope;
+use crate::scopes::throttle_of;
 
 /// The limit that refused.
 ///
@@ -129,56 +130,20 @@ pub struct Open {
 #[derive(Clone, Debug)]
 pub struct Limits(Arc<Inner>);
 
-/// The configured limits of each scope.
-#[derive(Debug)]
-struct Scopes {
-    config: LimitsConfig,
-    by_scope: BTreeMap<OutboundScope, usize>,
-}
-
-impl Scopes {
-    /// The limits of a scope: its own, or else those of the wildcard (`*`) scope.
-    fn of(&self, scope: &OutboundScope) -> Option<&OutboundLimits> {
-        let candidates = [scope.clone()].into_iter().chain(alike(scope));
-        candidates.filter_map(|scope| self.by_scope.get(&scope)).next().and_then(|at| self.config.outbound.get(*at))
-    }
-
-    /// The throttle of a scope, by the scope's canonical name.
-    fn throttle(&self, name: &str, class: Class) -> Option<ThrottleSpec> {
-        let scope = OutboundScope::parse(name).filter(|scope| !scope.is_pattern())?;
-        let canonical = scope.canonical().ok().filter(|scope| scope.to_string() == name)?;
-        throttle_of(self.of(&canonical)?, class)
-    }
-}
-
 #[derive(Debug)]
 struct Inner {
-    scopes: Arc<Scopes>,
-    structures: BTreeMap<StructureId, Arc<Structure>>,
-    limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    current: Arc<Current>,
     clock: Clock,
 }
 
 impl Limits {
-    pub(crate) fn new(
-        config: LimitsConfig,
-        structures: BTreeMap<StructureId, Arc<Structure>>,
-        limiters: BTreeMap<StructureId, Arc<Limiter>>,
-        clock: Clock,
-    ) -> Self {
-        let by_scope = config.outbound.iter().enumerate().map(|(at, limits)| (limits.scope.clone(), at)).collect();
-        let scopes = Arc::new(Scopes { config, by_scope });
-        for class in [Class::OutboundMessages, Class::OutboundConnections] {
-            let Some(limiter) = limiters.get(&StructureId::of(class.name())) else { continue };
-            let scopes = Arc::clone(&scopes);
-            limiter.scopes(Box::new(move |name| scopes.throttle(name, class)));
-        }
-        Self(Arc::new(Inner { scopes, structures, limiters, clock }))
+    pub(crate) fn new(current: Arc<Current>, clock: Clock) -> Self {
+        Self(Arc::new(Inner { current, clock }))
     }
 
-    /// The configured limits.
-    pub fn config(&self) -> &LimitsConfig {
-        &self.0.scopes.config
+    /// The configured limits as they are now. A reload may change them.
+    pub fn config(&self) -> Arc<LimitsConfig> {
+        Arc::clone(self.0.current.get().scopes.config())
     }
 
     /// The maximum number of open connections of a scope in canonical form.
@@ -193,11 +158,11 @@ impl Limits {
     /// # Errors
     /// [`Refusal`] names the limit that refused.
     pub fn try_open(&self, scope: &Scope<'_>) -> Result<Open, Refusal> {
-        let inner = &self.0;
+        let inner = At { objects: &self.0.current.get(), clock: self.0.clock };
         let scopes = scopes(scope)?;
         let mut holds = Vec::new();
         for at in &scopes {
-            let maximum = inner.scopes.of(at).and_then(|limits| limits.maximum);
+            let maximum = inner.objects.scopes.of(at).and_then(|limits| limits.maximum);
             holds.extend(inner.hold(at, maximum)?);
         }
         if let (Some(address), Some(structure)) = (scope.address, inner.structure(Class::OutboundCidr)) {
@@ -213,7 +178,8 @@ impl Limits {
     /// # Errors
     /// [`Refusal`] names the limit that refused.
     pub fn try_send(&self, scope: &Scope<'_>, n: u64) -> Result<(), Refusal> {
-        self.0.take(&scopes(scope)?, Class::OutboundMessages, n)
+        let inner = At { objects: &self.0.current.get(), clock: self.0.clock };
+        inner.take(&scopes(scope)?, Class::OutboundMessages, n)
     }
 
     /// Counts an inbound connection if every block that contains its address has room. The check and the count are one atomic
@@ -222,9 +188,9 @@ impl Limits {
     /// # Errors
     /// [`Refusal`] names the block that is full.
     pub fn try_accept(&self, address: IpAddr) -> Result<Open, Refusal> {
-        let inner = &self.0;
+        let inner = At { objects: &self.0.current.get(), clock: self.0.clock };
         let Some(structure) = inner.structure(Class::InboundCidr) else { return Ok(Open { _holds: Vec::new() }) };
-        let limits = inner.scopes.config.inbound.iter().map(|inbound| MaskLimit::from(*inbound));
+        let limits = inner.objects.scopes.config().inbound.iter().map(|inbound| MaskLimit::from(*inbound));
         let hold = match structure.try_hold_within(address, limits) {
             // The node counts addresses of a family without limits, and does not limit them.
             Err(HoldError::NoLimit { .. }) => structure.try_hold_within(address, []),
@@ -247,26 +213,15 @@ fn scopes(scope: &Scope<'_>) -> Result<Vec<OutboundScope>, KeyError> {
     scopes.into_iter().map(OutboundScope::canonical).collect()
 }
 
-/// The wildcard scopes that cover this scope, from the narrower to the wider.
-fn alike(scope: &OutboundScope) -> Vec<OutboundScope> {
-    let star = || "*".to_owned();
-    match scope {
-        OutboundScope::Global => Vec::new(),
-        OutboundScope::Domain(_) => vec![OutboundScope::Domain(star())],
-        OutboundScope::BindingGroup(_) => vec![OutboundScope::BindingGroup(star())],
-        OutboundScope::Binding(_) => vec![OutboundScope::Binding(star())],
-        OutboundScope::BindingDomain(binding, domain) => vec![
-            OutboundScope::BindingDomain(binding.clone(), star()),
-            OutboundScope::BindingDomain(star(), domain.clone()),
-            OutboundScope::BindingDomain(star(), star()),
-        ],
-        OutboundScope::Host(_) => vec![OutboundScope::Host(star())],
-    }
+/// The objects and limits at one moment.
+struct At<'a> {
+    objects: &'a Objects,
+    clock: Clock,
 }
 
-impl Inner {
+impl At<'_> {
     fn structure(&self, class: Class) -> Option<&Arc<Structure>> {
-        self.structures.get(&StructureId::of(class.name()))
+        self.objects.structures.get(&StructureId::of(class.name()))
     }
 
     /// Counts an open connection of this scope, if the maximum has room for it.
@@ -294,11 +249,13 @@ impl Inner {
 
     /// Takes from all throttles that apply, or from none.
     fn take(&self, scopes: &[OutboundScope], class: Class, n: u64) -> Result<(), Refusal> {
-        let Some(limiter) = self.limiters.get(&StructureId::of(class.name())) else { return Ok(()) };
+        let Some(limiter) = self.objects.limiters.get(&StructureId::of(class.name())) else { return Ok(()) };
         let now = self.clock.time();
         let mut taken = Vec::new();
         for scope in scopes {
-            let Some(spec) = self.scopes.of(scope).and_then(|limits| throttle_of(limits, class)) else { continue };
+            let Some(spec) = self.objects.scopes.of(scope).and_then(|limits| throttle_of(limits, class)) else {
+                continue;
+            };
             let name = scope.to_string();
             let throttle = match limiter.throttle(&name, spec, now) {
                 Ok(throttle) => throttle,
@@ -321,22 +278,17 @@ impl Inner {
     }
 }
 
-/// The rate of a scope that the structure of a class counts.
-pub(crate) fn throttle_of(limits: &OutboundLimits, class: Class) -> Option<ThrottleSpec> {
-    match class {
-        Class::OutboundMessages => limits.messages,
-        Class::OutboundConnections => limits.connections,
-        _ => None,
-    }
-}
-
 #[cfg(all(test, feature = "config"))]
 mod tests {
+    use std::collections::BTreeMap;
+
     use tallymesh_engine::Replica;
+    use tallymesh_engine::limiter::Limiter;
     use tallymesh_schemas::config::Config;
     use tallymesh_schemas::{Incarnation, NodeName};
 
     use super::*;
+    use crate::scopes::Scopes;
 
     const FILE: &str = r#"
 cluster {
@@ -378,7 +330,10 @@ limits {
             let limiter = Limiter::new(Arc::clone(structure), None, node.clone(), 1, clock.time(), Arc::new(|| ()));
             limiters.insert(id, Arc::new(limiter));
         }
-        Limits::new(config.limits.unwrap_or_default(), structures, limiters, clock)
+        let scopes = Arc::new(Scopes::new(config.limits.unwrap_or_default()));
+        let (caches, series, gauge_caches) = (Vec::new(), Vec::new(), Vec::new());
+        let objects = Objects { structures, caches, series, gauge_caches, limiters, scopes };
+        Limits::new(Current::new(objects), clock)
     }
 
     fn to(domain: &str) -> Scope<'_> {
@@ -386,7 +341,7 @@ limits {
     }
 
     fn count(limits: &Limits, class: Class, key: &[u8]) -> i64 {
-        limits.0.structure(class).unwrap().count(key, limits.0.clock.time()).total
+        limits.0.current.get().structures[&StructureId::of(class.name())].count(key, limits.0.clock.time()).total
     }
 
     #[test]
@@ -465,7 +420,7 @@ limits {
     #[test]
     fn a_scope_says_what_the_throttle_of_its_name_is() {
         let limits = limits();
-        let limiter = &limits.0.limiters[&StructureId::of(Class::OutboundMessages.name())];
+        let limiter = &limits.0.current.get().limiters[&StructureId::of(Class::OutboundMessages.name())];
         let of =
             |name: &str| limiter.resolve(name, limits.0.clock.time()).map(|throttle| throttle.spec().rate.tokens());
         assert_eq!((of("domain big.example"), of("global")), (Some(4), Some(10)));

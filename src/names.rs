@@ -69,6 +69,7 @@ macro_rules! table {
             /// # Errors
             /// [`KeyError`] when the key is not valid.
             pub fn counter(&self, $($part: &str),+) -> Result<Counter, KeyError> {
+                self.0.structure.check(1)?;
                 Ok(Counter::new(self.0.structure.counter($key($($part),+)?.as_bytes())?, self.0.clock))
             }
 
@@ -78,6 +79,7 @@ macro_rules! table {
             /// # Errors
             /// [`KeyError`] when the key is not valid.
             pub fn add(&self, $($part: &str,)+ n: i64) -> Result<(), KeyError> {
+                self.0.structure.check(n)?;
                 self.0.structure.add($key($($part),+)?.as_bytes(), n)
             }
 

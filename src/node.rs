@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::audit::Audit;
+use crate::builder::Builder;
 use crate::cache::Cache;
 use crate::changes::Changes;
 use crate::cidr::Cidr;
@@ -24,6 +25,8 @@ use crate::member::Member;
 use crate::names::{BindingDomains, Domains};
 use crate::object::Object;
 use crate::object_error::ObjectError;
+use crate::plan::{ConfigChange, ReloadMode};
+use crate::reload::{self, ReloadError};
 use crate::series::Series;
 use crate::settings;
 use crate::shared::Shared;
@@ -117,7 +120,7 @@ impl Node {
     /// a Unix socket.
     #[cfg(feature = "http")]
     pub fn http_addr(&self) -> Option<SocketAddr> {
-        self.shared.http
+        *self.shared.http.lock()
     }
 
     /// The status of the saved state; `None` for a node without a
@@ -186,7 +189,7 @@ impl Node {
     /// The handle of the audit.
     pub fn audit(&self) -> Audit {
         let clock = self.shared.clock;
-        Audit::new(self.shared.series.iter().map(|series| Series::new(Arc::clone(series), clock)))
+        Audit::new(self.shared.current.get().series.iter().map(|series| Series::new(Arc::clone(series), clock)))
     }
 
     /// A throttle that the configuration declares, or that is in use.
@@ -211,7 +214,7 @@ impl Node {
         if !known {
             settings::state_throttle(&self.shared.settings, name, spec);
         }
-        Ok(Throttle::new(throttle, Arc::clone(limiter), self.shared.clock))
+        Ok(Throttle::new(throttle, limiter, self.shared.clock))
     }
 
     /// Permits that the configuration declares, or that the program created: a limit on how many may be open at one time. The
@@ -232,7 +235,7 @@ impl Node {
         let limiter = self.shared.limiter(Class::SharedNamedThrottles)?;
         let pool = limiter.pool(name, maximum, self.shared.clock.time())?;
         settings::state_permits(&self.shared.settings, name, maximum);
-        Ok(Permits::new(pool, Arc::clone(limiter), self.shared.clock))
+        Ok(Permits::new(pool, limiter, self.shared.clock))
     }
 
     /// The differences between this node's configuration and those of other live nodes, in order of node and setting. Empty
@@ -254,6 +257,31 @@ impl Node {
             Object::Structure(structure) if classes.contains(&class) => Ok(structure),
             object => Err(ObjectError::Class { name: object.spec().name.to_string(), class: class.name(), by }),
         }
+    }
+}
+
+/// Another configuration.
+impl Node {
+    /// Gives the node the configuration of a builder for the same node: with other objects, limits, budgets, seeds, another HTTP
+    /// address or another certificate. Makes all changes in one step, or none. Rows stay, and a changed rate or bound keeps what
+    /// was counted. Returns all changes; a change whose effect is [`Effect::Restart`](crate::Effect::Restart) is not made.
+    ///
+    /// Handles of an object that goes count down, and return an error for anything else. When the object comes back in the same
+    /// run, it has the rows that it had.
+    ///
+    /// # Errors
+    /// [`ReloadError`] says why the node keeps the configuration that it has.
+    pub async fn reload(&self, wanted: Builder, mode: ReloadMode) -> Result<Vec<ConfigChange>, ReloadError> {
+        reload::reload(&self.shared, &self.commands, wanted, mode).await
+    }
+
+    /// As [`Node::reload`], from the file of [`Builder::config_file`]: reads it again.
+    ///
+    /// # Errors
+    /// As [`Node::reload`]; [`ReloadError::NoFile`] when the builder did not name a file.
+    #[cfg(feature = "config")]
+    pub async fn reload_file(&self, mode: ReloadMode) -> Result<Vec<ConfigChange>, ReloadError> {
+        reload::reload_file(&self.shared, &self.commands, mode).await
     }
 }
 

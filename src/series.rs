@@ -112,9 +112,11 @@ impl Series {
         Self { windows, clock }
     }
 
-    /// The configuration of the series.
-    pub fn spec(&self) -> &SeriesSpec {
-        self.windows.spec()
+    /// The configuration of the series, with the number of windows that it keeps now.
+    pub fn spec(&self) -> SeriesSpec {
+        let mut spec = self.windows.spec().clone();
+        spec.windows = self.windows.kept();
+        spec
     }
 
     fn kind(&self) -> Kind {

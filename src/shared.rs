@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 #[cfg(feature = "http")]
 use std::net::SocketAddr;
+#[cfg(feature = "config")]
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tallymesh_engine::limiter::Limiter;
-use tallymesh_engine::{Difference, Life, Series, Settings, Structure};
+use tallymesh_engine::{Difference, Life, Series, Settings};
 use tallymesh_schemas::{Actor, Class, NodeName, StructureId, bound};
 use tallymesh_transport::Endpoint;
 
-use crate::cache::Cache;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
 use crate::command::Status;
 use crate::events::Announced;
@@ -19,6 +22,7 @@ use crate::limits::Limits;
 use crate::member::Member;
 use crate::object::Object;
 use crate::object_error::ObjectError;
+use crate::objects::Current;
 #[cfg(feature = "state")]
 use crate::state::SharedStanding;
 use crate::throttle::{Permits, Throttle};
@@ -28,12 +32,7 @@ use crate::throttle::{Permits, Throttle};
 pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) endpoint: Endpoint,
-    pub(crate) structures: BTreeMap<StructureId, Arc<Structure>>,
-    pub(crate) series: Vec<Arc<Series>>,
-    /// The caches in order of name.
-    pub(crate) caches: Vec<Cache>,
-    pub(crate) gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
-    pub(crate) limiters: BTreeMap<StructureId, Arc<Limiter>>,
+    pub(crate) current: Arc<Current>,
     pub(crate) limits: Limits,
     /// This node's configuration, which it compares with other nodes.
     pub(crate) settings: Arc<Settings>,
@@ -45,9 +44,16 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<tallymesh_engine::NodeBudget>,
     /// Whether the node has joined, and the stream of events.
     pub(crate) announced: Announced,
+    /// The certificate in use.
+    pub(crate) certificates: Arc<Certificates>,
+    /// The seeds, as the configuration has them now.
+    pub(crate) seeds: Mutex<Vec<String>>,
+    /// The file that the node was configured from.
+    #[cfg(feature = "config")]
+    pub(crate) source: Option<PathBuf>,
     /// Where the node serves HTTP by TCP.
     #[cfg(feature = "http")]
-    pub(crate) http: Option<SocketAddr>,
+    pub(crate) http: Mutex<Option<SocketAddr>>,
     /// Counters of the bounds reached by handles, on the admin socket and on the HTTP listener.
     pub(crate) tally: Arc<bound::Tally>,
 }
@@ -63,18 +69,24 @@ pub(crate) fn named<'a, T>(name: &str, all: impl Iterator<Item = (String, &'a T)
 }
 
 impl Shared {
-    pub(crate) fn limiter(&self, class: Class) -> Result<&Arc<Limiter>, ObjectError> {
+    /// The limiters, in order of structure.
+    fn limiters(&self) -> Vec<Arc<Limiter>> {
+        self.current.get().limiters.values().cloned().collect()
+    }
+
+    pub(crate) fn limiter(&self, class: Class) -> Result<Arc<Limiter>, ObjectError> {
         let known = || self.objects().iter().map(|object| object.spec().name.to_string()).collect();
-        let found = self.limiters.get(&StructureId::of(class.name()));
+        let found = self.current.get().limiters.get(&StructureId::of(class.name())).cloned();
         found.ok_or_else(|| ObjectError::Unknown { name: class.name().to_owned(), known: known() })
     }
 
     /// The throttle of a name: a named throttle, or the throttle of a message or connection scope.
     pub(crate) fn throttle(&self, name: &str) -> Result<Throttle, ObjectError> {
         let now = self.clock.time();
-        let found = self.limiters.values().find_map(|limiter| Some((limiter.resolve(name, now)?, limiter)));
+        let limiters = self.limiters();
+        let found = limiters.iter().find_map(|limiter| Some((limiter.resolve(name, now)?, limiter)));
         let (inner, limiter) = found.ok_or_else(|| {
-            if let Some(error) = self.limiters.values().find_map(|limiter| limiter.why_unresolved(name, now)) {
+            if let Some(error) = limiters.iter().find_map(|limiter| limiter.why_unresolved(name, now)) {
                 return ObjectError::from(error);
             }
             let known = self.throttles().iter().map(|throttle| throttle.name().to_owned()).collect();
@@ -91,7 +103,7 @@ impl Shared {
             let clock = self.clock;
             limiter.all(now).into_iter().map(move |inner| Throttle::new(inner, Arc::clone(&limiter), clock))
         };
-        self.limiters.values().flat_map(of).collect()
+        self.limiters().iter().flat_map(of).collect()
     }
 
     /// The permits of a name.
@@ -104,8 +116,8 @@ impl Shared {
 
     /// The permits that are declared or in use, in order of name.
     pub(crate) fn permits(&self) -> Vec<Permits> {
-        let pools =
-            self.limiters.values().flat_map(|limiter| limiter.pools().into_iter().map(move |pool| (pool, limiter)));
+        let limiters = self.limiters();
+        let pools = limiters.iter().flat_map(|limiter| limiter.pools().into_iter().map(move |pool| (pool, limiter)));
         pools.map(|(pool, limiter)| Permits::new(pool, Arc::clone(limiter), self.clock)).collect()
     }
 
@@ -115,8 +127,9 @@ impl Shared {
 
     /// The structures and the caches, in order of name.
     pub(crate) fn objects(&self) -> Vec<Object> {
-        let structures = self.structures.values().cloned().map(Object::Structure);
-        let mut list: Vec<_> = structures.chain(self.caches.iter().cloned().map(Object::Cache)).collect();
+        let objects = self.current.get();
+        let structures = objects.structures.values().cloned().map(Object::Structure);
+        let mut list: Vec<_> = structures.chain(objects.caches.iter().cloned().map(Object::Cache)).collect();
         list.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
         list
     }
@@ -128,13 +141,15 @@ impl Shared {
     }
 
     pub(crate) fn gauge_cache(&self, name: &str) -> Result<GaugeCache, ObjectError> {
-        let caches = self.gauge_caches.iter().map(|cache| (cache.spec().name.to_string(), cache));
+        let objects = self.current.get();
+        let caches = objects.gauge_caches.iter().map(|cache| (cache.spec().name.to_string(), cache));
         Ok(GaugeCache::new(Arc::clone(named(name, caches)?), self.clock))
     }
 
     /// The series of a name, if it is not one of the audit.
     pub(crate) fn series_named(&self, name: &str) -> Result<Arc<Series>, ObjectError> {
-        let all = self.series.iter().filter(|series| !series.spec().name.is_metric());
+        let objects = self.current.get();
+        let all = objects.series.iter().filter(|series| !series.spec().name.is_metric());
         named(name, all.map(|series| (series.spec().name.to_string(), series))).cloned()
     }
 
@@ -169,7 +184,8 @@ impl Shared {
     /// The differences between this node's configuration and that of others, in order: of the settings, and those that hard
     /// limits have found.
     pub(crate) fn differences(&self) -> Vec<Difference> {
-        let limits = self.limiters.values().flat_map(|limiter| limiter.differences());
+        let limiters = self.limiters();
+        let limits = limiters.iter().flat_map(|limiter| limiter.differences());
         let mut all: Vec<_> = self.settings.differences().into_iter().chain(limits).collect();
         all.sort();
         all.dedup();

@@ -3,24 +3,29 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tallymesh_engine::{Replica, Series, Settings, Structure, Wake};
-use tallymesh_schemas::{Class, StructureId, StructureSpec, bound};
+use parking_lot::Mutex;
+use tallymesh_engine::{Replica, Series, Settings, Structure};
+use tallymesh_schemas::{Class, NodeName, StructureId, StructureSpec, bound};
 use tallymesh_transport::{Endpoint, Identity};
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::Admin;
 use crate::builder::{Builder, StartError};
 use crate::cache::Cache;
+use crate::certificates::Certificates;
 use crate::clock::Clock;
+use crate::configuration::Declared;
 use crate::declared;
-use crate::driver::{Driver, Parts};
+use crate::driver::{Driver, Parts, wake};
 use crate::events::announcer;
 #[cfg(feature = "http")]
 use crate::http::Facts;
 use crate::http::Http;
-use crate::limiters;
+use crate::limiters::Making;
 use crate::limits::Limits;
 use crate::node::Node;
+use crate::objects::{Current, Objects};
+use crate::scopes::Scopes;
 use crate::settings;
 use crate::shared::Shared;
 use crate::state::{Earlier, Saving};
@@ -36,15 +41,14 @@ impl Node {
     }
 }
 
-/// Restores the saved state, if the node has one.
-async fn restored(
-    earlier: Option<Earlier>,
+/// What a node has before it meets others.
+struct Prepared {
     replica: Replica,
-    clock: Clock,
-) -> Result<(Replica, Option<Saving>), StartError> {
-    let Some(earlier) = earlier else { return Ok((replica, None)) };
-    let (replica, saving) = earlier.restore(replica, clock.now()).await?;
-    Ok((replica, Some(saving)))
+    saving: Option<Saving>,
+    settings: Arc<Settings>,
+    objects: Objects,
+    /// Notified when handles have changed something.
+    changed: Arc<Notify>,
 }
 
 impl Builder {
@@ -57,44 +61,39 @@ impl Builder {
         self.transport.incarnation.checked()?;
         let identity = self.take_identity()?;
         self.limits = declared::checked(self.limits, &self.structures)?;
+        let running = Declared::of(&self);
         let earlier = self.open_state(&identity).await?;
-        let mut replica = Replica::new(self.engine.clone(), identity.name().clone(), self.transport.incarnation);
-        let changed = Arc::new(Notify::new());
-        let objects = Objects::replicate(&mut replica, &self, &changed, clock)?;
-        let levels = match earlier {
-            Some(_) => objects.keep_levels(&mut replica, &changed)?,
-            None => BTreeMap::new(),
-        };
-        let (replica, saving) = restored(earlier, replica, clock).await?;
-        let limiters = limiters::create(&self.limits, &objects.structures, identity.name(), &changed, clock)?;
-        for (id, cache) in levels {
-            limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
-        }
+        let Prepared { replica, saving, settings, objects, changed } =
+            self.prepare(identity.name(), &running, earlier, clock).await?;
         let admin = self.bind_admin()?;
-        let http = self.bind_http(&identity)?;
+        #[cfg(feature = "http")]
+        let facts = self.facts();
+        let http = self.bind_http()?;
+        let (files, valid_until) = (self.files.take(), identity.valid_until());
         let gate = self.transport.gate.clone();
         let (announcer, announced) = announcer(&self.transport.seeds);
         let topology = Topology::new(identity.name().clone(), self.bound);
         let (endpoint, events) = Endpoint::bind(identity, self.transport)?;
         let (commands, received) = mpsc::channel(COMMANDS);
-        let Objects { settings, structures, caches, series, gauge_caches } = objects;
+        let (limiters, current) = (objects.limiters.clone(), Current::new(objects));
+        let certificates = Arc::new(Certificates::new(endpoint.clone(), valid_until, files));
         let shared = Arc::new(Shared {
             clock,
             endpoint: endpoint.clone(),
-            caches,
-            limits: Limits::new(self.limits, structures.clone(), limiters.clone(), clock),
-            structures,
-            series,
-            gauge_caches,
-            limiters: limiters.clone(),
+            limits: Limits::new(Arc::clone(&current), clock),
+            current,
+            seeds: Mutex::new(running.seeds.clone()),
+            #[cfg(feature = "config")]
+            source: self.source,
             settings: Arc::clone(&settings),
             #[cfg(feature = "state")]
             saving: saving.as_ref().map(Saving::standing),
             #[cfg(any(feature = "admin", feature = "http"))]
             budget: Arc::clone(replica.budget()),
             announced,
+            certificates: Arc::clone(&certificates),
             #[cfg(feature = "http")]
-            http: http.as_ref().and_then(Http::local_addr),
+            http: Mutex::new(http.as_ref().and_then(Http::local_addr)),
             tally: Arc::<bound::Tally>::default(),
         });
         let admin = admin.map(|admin| admin.serve(Arc::clone(&shared), commands.downgrade()));
@@ -116,8 +115,47 @@ impl Builder {
             topology,
             announcer,
             tally,
+            certificates: certificates.watch(),
+            shared: Arc::clone(&shared),
+            #[cfg(feature = "http")]
+            sender: commands.downgrade(),
+            #[cfg(feature = "http")]
+            facts,
+            running,
+            set_log: self.set_log,
         });
         Ok(Node::new(shared, commands, tokio::spawn(driver.run())))
+    }
+
+    /// Makes the objects and their limiters, and restores the saved state, if the node has one.
+    async fn prepare(
+        &self,
+        node: &NodeName,
+        running: &Declared,
+        earlier: Option<Earlier>,
+        clock: Clock,
+    ) -> Result<Prepared, StartError> {
+        let mut replica = Replica::new(self.engine.clone(), node.clone(), self.transport.incarnation);
+        let changed = Arc::new(Notify::new());
+        let made = Made::replicate(&mut replica, running, &changed, clock)?;
+        let mut levels = BTreeMap::new();
+        let (replica, saving) = match earlier {
+            Some(earlier) => {
+                levels = made.keep_levels(&mut replica, &changed)?;
+                let (replica, saving) = earlier.restore(replica, clock.now()).await?;
+                (replica, Some(saving))
+            }
+            None => (replica, None),
+        };
+        let making = Making { config: &running.limits, node, changed: &changed, clock };
+        let limiters = making.all(&made.structures)?;
+        for (id, cache) in levels {
+            limiters.get(&id).into_iter().for_each(|limiter| limiter.keep(cache.clone(), clock.now()));
+        }
+        let Made { settings, structures, caches, series, gauge_caches } = made;
+        let scopes = Arc::new(Scopes::new(running.limits.clone()));
+        let objects = Objects { structures, caches, series, gauge_caches, limiters, scopes };
+        Ok(Prepared { replica, saving, settings, objects, changed })
     }
 
     /// Opens the saved state, if the node has one, and takes the incarnation that follows the saved one.
@@ -147,30 +185,29 @@ impl Builder {
 
     /// Opens the HTTP listener, if the node has one.
     #[cfg(feature = "http")]
-    fn bind_http(&mut self, identity: &Identity) -> Result<Option<Http>, StartError> {
-        let Some(address) = self.http.take() else { return Ok(None) };
+    fn bind_http(&mut self) -> Result<Option<Http>, StartError> {
+        let facts = self.facts();
+        Ok(self.http.take().map(|address| Http::bind(&address, facts)).transpose()?)
+    }
+
+    /// What the HTTP listener has to know.
+    #[cfg(feature = "http")]
+    fn facts(&self) -> Facts {
         #[cfg(feature = "state")]
         let needs_disk = self.on_full_disk == tallymesh_schemas::config::OnFullDisk::Refuse;
         #[cfg(not(feature = "state"))]
         let needs_disk = false;
-        let facts = Facts { seeds: self.transport.seeds.clone(), needs_disk, valid_until: identity.valid_until() };
-        Ok(Some(Http::bind(&address, facts)?))
+        Facts { needs_disk }
     }
 
     #[cfg(not(feature = "http"))]
-    fn bind_http(&mut self, _identity: &Identity) -> Result<Option<Http>, StartError> {
+    fn bind_http(&mut self) -> Result<Option<Http>, StartError> {
         Ok(None)
     }
 }
 
-/// A wake that notifies the driver of changes.
-fn wake(changed: &Arc<Notify>) -> Wake {
-    let changed = Arc::clone(changed);
-    Arc::new(move || changed.notify_one())
-}
-
-/// The replicated objects of a node.
-struct Objects {
+/// The replicated objects of a node that starts.
+struct Made {
     settings: Arc<Settings>,
     structures: BTreeMap<StructureId, Arc<Structure>>,
     /// In order of name.
@@ -179,19 +216,18 @@ struct Objects {
     gauge_caches: Vec<Arc<tallymesh_engine::GaugeCache>>,
 }
 
-impl Objects {
+impl Made {
     /// Replicates the configured objects, and publishes their settings.
     fn replicate(
         replica: &mut Replica,
-        builder: &Builder,
+        declared: &Declared,
         changed: &Arc<Notify>,
         clock: Clock,
     ) -> Result<Self, StartError> {
         let settings = Arc::new(Settings::replicate(replica, wake(changed))?);
-        settings::state_objects(&settings, &builder.structures, &builder.series, &builder.gauge_caches);
-        settings::state_limits(&settings, &builder.limits);
+        settings::publish(&settings, &BTreeMap::new(), &settings::stated(declared));
         let mut structures = BTreeMap::new();
-        for spec in &builder.structures {
+        for spec in &declared.structures {
             if spec.class == Class::Cache {
                 replica.replicate_cache(spec.clone(), wake(changed))?;
                 continue;
@@ -201,11 +237,11 @@ impl Objects {
         }
         let caches = replica.caches().into_iter().map(Cache::new).collect();
         let mut series = Vec::new();
-        for spec in &builder.series {
+        for spec in &declared.series {
             series.push(replica.replicate_series(clock.now(), spec.clone(), wake(changed))?);
         }
         let mut gauge_caches = Vec::new();
-        for spec in &builder.gauge_caches {
+        for spec in &declared.gauge_caches {
             let gauge_cache = replica.replicate_gauge_cache(spec.clone(), wake(changed))?;
             structures.insert(gauge_cache.structure().id(), Arc::clone(gauge_cache.structure()));
             gauge_caches.push(gauge_cache);

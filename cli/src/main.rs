@@ -23,6 +23,7 @@ use clap::Parser;
 
 use crate::args::{Cli, Command, Config};
 use crate::client::Target;
+use crate::commands::reload::Mode;
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -39,6 +40,10 @@ fn run(Cli { global, command }: Cli) -> Result<(), Failure> {
         Command::Init(args) => commands::init::run(&args, format),
         Command::Node(args) => commands::node::run(&args, format),
         Command::Config(Config::Check { file }) => commands::check::run(&file, format),
+        Command::Config(Config::Reload { dry_run }) => {
+            commands::reload::run(&target, if dry_run { Mode::DryRun } else { Mode::Apply }, format)
+        }
+        Command::Config(Config::Diff) => commands::reload::diff(&target, format),
         Command::Cluster(command) => commands::cluster::run(command, &target, format),
         Command::Shared(command) => commands::cluster::shared(command, &target, format),
         Command::Add(args) => commands::add::run(args, &target, format),

@@ -25,15 +25,21 @@ pub struct Usage {
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// `u64::MAX` where there is no bound.
-    max: u64,
+    max: AtomicU64,
     used: AtomicU64,
     refused: AtomicU64,
 }
 
 impl Budget {
     pub(crate) fn new(max: Option<NonZeroU64>) -> Self {
-        let max = max.map_or(u64::MAX, NonZeroU64::get);
-        Self { max, used: AtomicU64::new(0), refused: AtomicU64::new(0) }
+        let budget = Self { max: AtomicU64::new(0), used: AtomicU64::new(0), refused: AtomicU64::new(0) };
+        budget.set_max(max);
+        budget
+    }
+
+    /// Changes the most. What is in use stays, also if it is more than fits from now on.
+    pub(crate) fn set_max(&self, max: Option<NonZeroU64>) {
+        self.max.store(max.map_or(u64::MAX, NonZeroU64::get), Ordering::Relaxed);
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -42,16 +48,16 @@ impl Budget {
 
     /// The most; `u64::MAX` where there is no bound.
     pub(crate) fn max(&self) -> u64 {
-        self.max
+        self.max.load(Ordering::Relaxed)
     }
 
     /// How much more fits.
     pub(crate) fn room(&self) -> u64 {
-        self.max.saturating_sub(self.used())
+        self.max().saturating_sub(self.used())
     }
 
     pub(crate) fn usage(&self) -> Usage {
-        Usage { used: self.used(), max: (self.max < u64::MAX).then_some(self.max) }
+        Usage { used: self.used(), max: Some(self.max()).filter(|max| *max < u64::MAX) }
     }
 
     /// How often something did not fit.
@@ -66,14 +72,15 @@ impl Budget {
 
     /// Counts that there is more than fits, if that is so.
     pub(crate) fn note_overfull(&self) {
-        if self.used() > self.max {
+        if self.used() > self.max() {
             self.note_refused();
         }
     }
 
     /// Takes `n`, if it fits. Returns whether it did.
     pub(crate) fn take(&self, n: u64) -> bool {
-        let fits = |used: u64| used.checked_add(n).filter(|used| n == 0 || *used <= self.max);
+        let max = self.max();
+        let fits = |used: u64| used.checked_add(n).filter(|used| n == 0 || *used <= max);
         self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
     }
 
@@ -88,7 +95,7 @@ impl Budget {
 
     /// The error of a change that does not fit.
     pub(crate) fn over(&self, object: Option<&str>, unit: Unit) -> OverBudget {
-        OverBudget { object: object.map(str::to_owned), unit, used: self.used(), max: self.max }
+        OverBudget { object: object.map(str::to_owned), unit, used: self.used(), max: self.max() }
     }
 }
 
@@ -106,9 +113,17 @@ pub struct NodeBudget {
 
 impl NodeBudget {
     pub(crate) fn new(configured: Configured) -> Self {
-        let entries = configured.keys.map(|keys| keys.saturating_mul(TWICE));
-        let [keys, entries, bytes] = [configured.keys, entries, configured.bytes].map(Budget::new);
-        Self { keys, entries, bytes, changes_refused: AtomicU64::new(0) }
+        let [keys, entries, bytes] = [(); 3].map(|()| Budget::new(None));
+        let budget = Self { keys, entries, bytes, changes_refused: AtomicU64::new(0) };
+        budget.configure(configured);
+        budget
+    }
+
+    /// Changes what the objects may hold together. What they hold stays, also if it is more than fits from now on.
+    pub fn configure(&self, configured: Configured) {
+        self.keys.set_max(configured.keys);
+        self.entries.set_max(configured.keys.map(|keys| keys.saturating_mul(TWICE)));
+        self.bytes.set_max(configured.bytes);
     }
 
     /// Keys of all objects, with the live entries of caches.
@@ -132,7 +147,7 @@ impl NodeBudget {
     pub(crate) fn reached(&self) -> Option<(u64, u64)> {
         let all = [&self.keys, &self.entries, &self.bytes];
         let reached = all.iter().find(|budget| budget.refused() > 0)?;
-        Some((all.iter().map(|budget| budget.refused()).sum(), reached.max))
+        Some((all.iter().map(|budget| budget.refused()).sum(), reached.max()))
     }
 
     /// How many changes of this node did not fit within its budgets.
@@ -159,5 +174,10 @@ mod tests {
         budget.give_back(3);
         assert!(budget.take(1) && !budget.take(1));
         assert_eq!(budget.usage(), Usage { used: 3, max: Some(3) });
+        budget.set_max(NonZeroU64::new(2));
+        assert!(!budget.take(1) && budget.take(0) && budget.room() == 0, "what is there stays");
+        budget.set_max(None);
+        assert!(budget.take(1));
+        assert_eq!(budget.usage(), Usage { used: 4, max: None });
     }
 }

@@ -92,6 +92,15 @@ impl Settings {
         self.changed.store(true, Ordering::Release);
     }
 
+    /// Withdraws a setting. O(log settings).
+    pub fn unset(&self, name: &str) {
+        if let Some(before) = self.state.lock().ours.remove(name) {
+            // As in `set`.
+            let _ = self.structure.add(encode(name, &before).as_bytes(), -1);
+            self.changed.store(true, Ordering::Release);
+        }
+    }
+
     /// Compares the settings if a row has changed and the last comparison is a second ago. The rows of a node that is gone do
     /// not count, so they change when it goes and when it comes back. Returns the differences that were not returned before.
     /// O(settings of all nodes) for a comparison.

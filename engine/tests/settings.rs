@@ -67,6 +67,22 @@ fn a_difference_ends() {
     assert_eq!(settings[0].differences().len(), 1, "b is back");
 }
 
+/// A setting that a node withdraws is no difference, and may come back.
+#[test]
+fn a_setting_that_is_withdrawn_is_no_difference() {
+    let (mut wire, settings) = nodes(&["a", "b"]);
+    settings[0].set("object x", "hold");
+    settings[1].set("object x", "drop");
+    assert_eq!(reported(&mut wire, &settings, 0).len(), 1);
+    settings[1].unset("object x");
+    settings[1].unset("object y");
+    wire.run(3);
+    assert_eq!(settings[0].differences(), []);
+    settings[1].set("object x", "drop");
+    wire.run(3);
+    assert_eq!(settings[0].differences().len(), 1);
+}
+
 /// Rows that arrive within a second of a comparison are compared when somebody asks.
 #[test]
 fn the_answer_contains_what_has_just_arrived() {

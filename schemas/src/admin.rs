@@ -20,9 +20,9 @@ use crate::mask::HoldLimit;
 use crate::message::MessageError;
 
 pub use crate::admin::info::{
-    BoundInfo, BudgetInfo, CacheInfo, CacheItem, ClockInfo, ConvergenceInfo, Count, Fault, Finding, GaugeInfo, Info,
-    Member, Object, Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo, StateInfo, ThrottleInfo, Unheld, Verified,
-    Windows,
+    BoundInfo, BudgetInfo, CacheInfo, CacheItem, CertificateInfo, ClockInfo, ConfigChange, ConvergenceInfo, Count,
+    Fault, Finding, GaugeInfo, Info, Member, Object, Outcome, PeerClock, PermitsInfo, RolledBack, SeriesInfo,
+    StateInfo, ThrottleInfo, Unheld, Verified, Windows,
 };
 
 /// Lines of a [`Request::Load`] in one frame.
@@ -273,6 +273,11 @@ pub enum Request {
         /// How long to wait.
         patience: Duration,
     },
+    /// Reads the configuration file of the node again: pages of [`Answer::Changes`].
+    Reload {
+        /// Changes nothing, and says what would change.
+        dry_run: bool,
+    },
 }
 
 /// Names a series.
@@ -387,6 +392,8 @@ pub enum Answer {
         /// The nodes, in order of name.
         holders: Vec<NodeName>,
     },
+    /// Changes of the configuration.
+    Changes(Vec<ConfigChange>),
 }
 
 /// Kinds of errors. They determine the command's exit code.

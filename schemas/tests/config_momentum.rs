@@ -119,6 +119,7 @@ fn every_key_of_the_node() {
         data_dir: Some("/var/lib/tallymesh".into()),
         on_full_disk: OnFullDisk::default(),
         budget: Budget { keys: NonZeroU64::new(5_000_000), bytes: NonZeroU64::new(1_000_000_000) },
+        log: None,
     };
     assert_eq!(whole().require_node(), Ok(&wanted));
 }

@@ -33,6 +33,7 @@ fn every_key_class_and_parameter_is_there() {
         "replicate",
         "on_full_disk",
         "http",
+        "log",
         "persist",
     ];
     let parameters = ["snapshot", "audit_series", "gauge_cache", "metrics"];

@@ -4,7 +4,9 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use tallymesh_schemas::config::{Config, HttpAddress, Metric, NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
+use tallymesh_schemas::config::{
+    Config, HttpAddress, LogLevel, Metric, NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file,
+};
 use tallymesh_schemas::{Budget, Class, NodeName, StructureName, StructureSpec};
 
 fn node() -> NodeConfig {
@@ -20,6 +22,7 @@ fn node() -> NodeConfig {
         data_dir: None,
         on_full_disk: OnFullDisk::default(),
         budget: Budget::default(),
+        log: None,
     }
 }
 
@@ -46,6 +49,7 @@ fn a_node_with_all_classes_reads_back() {
         data_dir: Some("state".into()),
         on_full_disk: OnFullDisk::Serve,
         budget: Budget { keys: NonZeroU64::new(7), bytes: NonZeroU64::new(8) },
+        log: Some(LogLevel::Debug),
         ..node()
     };
     read_back(&everything, &Class::ALL);

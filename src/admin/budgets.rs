@@ -12,14 +12,15 @@ use crate::shared::Shared;
 pub(super) fn budgets(shared: &Shared) -> Vec<BudgetInfo> {
     let (keys, bytes) = (shared.budget.keys(), shared.budget.bytes());
     let total = BudgetInfo { bytes: Some(bytes.used), max_bytes: bytes.max, ..counted(None, keys) };
-    let structures = shared.structures.values();
+    let current = shared.current.get();
+    let structures = current.structures.values();
     let structures = structures.map(|structure| counted(Some(structure.spec().name.to_string()), structure.usage()));
-    let series = shared.series.iter().map(|series| {
+    let series = current.series.iter().map(|series| {
         let window = series.spec().structure(0).name.to_string();
         let name = window.split_once('@').map_or(window.as_str(), |(name, _)| name);
         counted(Some(name.to_owned()), series.usage())
     });
-    let mut objects: Vec<_> = structures.chain(series).chain(shared.caches.iter().map(of_cache)).collect();
+    let mut objects: Vec<_> = structures.chain(series).chain(current.caches.iter().map(of_cache)).collect();
     objects.sort_by(|a, b| a.object.cmp(&b.object));
     objects.insert(0, total);
     objects
@@ -30,12 +31,12 @@ fn counted(object: Option<String>, Usage { used, max }: Usage) -> BudgetInfo {
 }
 
 fn of_cache(cache: &Cache) -> BudgetInfo {
-    let spec = cache.engine().spec();
+    let bounds = cache.engine().bounds();
     BudgetInfo {
-        object: Some(spec.name.to_string()),
+        object: Some(cache.engine().spec().name.to_string()),
         keys: cache.engine().held() as u64,
-        max_keys: spec.bounds.elements.map(NonZeroU64::get),
+        max_keys: bounds.elements.map(NonZeroU64::get),
         bytes: Some(cache.value_bytes()),
-        max_bytes: spec.bounds.bytes.map(NonZeroU64::get),
+        max_bytes: bounds.bytes.map(NonZeroU64::get),
     }
 }

@@ -25,17 +25,17 @@ fn refused(error: CacheError) -> Refused {
 impl Session {
     pub(super) fn cache_list(&self) -> Answer {
         let info = |cache: &Cache| {
-            let spec = cache.engine().spec();
+            let (spec, bounds) = (cache.engine().spec(), cache.engine().bounds());
             CacheInfo {
                 name: spec.name.to_string(),
                 snapshot: spec.snapshot,
                 entries: cache.len() as u64,
                 bytes: cache.value_bytes(),
-                max_size: spec.bounds.elements.map(std::num::NonZeroU64::get),
-                max_bytes: spec.bounds.bytes.map(std::num::NonZeroU64::get),
+                max_size: bounds.elements.map(std::num::NonZeroU64::get),
+                max_bytes: bounds.bytes.map(std::num::NonZeroU64::get),
             }
         };
-        Answer::CacheList(self.shared().caches.iter().map(info).collect())
+        Answer::CacheList(self.shared().current.get().caches.iter().map(info).collect())
     }
 
     pub(super) fn cache_get(&self, cache: &str, key: &str) -> Result<Answer, Refused> {
@@ -108,7 +108,7 @@ impl Session {
                 replicate: spec.replicate,
             }
         };
-        Answer::GaugeList(self.shared().gauge_caches.iter().map(info).collect())
+        Answer::GaugeList(self.shared().current.get().gauge_caches.iter().map(info).collect())
     }
 
     pub(super) fn gauge_get(&self, gauge: &str, key: &str) -> Result<Answer, Refused> {

@@ -1,6 +1,6 @@
 //! Requests about the cluster and the node itself.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tallymesh_engine::replica::{Fault, Finding, NotHeld, Outcome, PeerClock, Verification};
 use tallymesh_engine::{Life, Time};
@@ -11,6 +11,7 @@ use tallymesh_transport::Joining;
 use crate::admin::budgets::budgets;
 use crate::admin::session::{Refused, Served, Session};
 use crate::admin::wire::{self, To};
+use crate::certificates::Certificates;
 use crate::command::{ClockStanding, Command, Forgetting, Status};
 use crate::convergence::Convergence;
 use crate::reached;
@@ -52,6 +53,7 @@ impl Session {
             alive: u32::try_from(alive).unwrap_or(u32::MAX),
             links: u32::try_from(members.iter().filter(|member| member.linked).count()).unwrap_or(u32::MAX),
             state: state_info(self.shared()),
+            certificate: certificate_info(&self.shared().certificates),
             bounds: status.bounds.iter().map(|entry| bound_info(entry, self.shared().clock.now().unix_ms.0)).collect(),
             clocks: clock_info(&status.clocks),
             convergence: convergence_info(&status.convergence, self.shared().clock.time()),
@@ -131,6 +133,16 @@ fn state_info(shared: &Shared) -> Option<admin::StateInfo> {
 #[cfg(not(feature = "state"))]
 fn state_info(_shared: &Shared) -> Option<admin::StateInfo> {
     None
+}
+
+fn certificate_info(certificates: &Certificates) -> admin::CertificateInfo {
+    let until = certificates.valid_until();
+    let since_1970 = until.and_then(|until| until.duration_since(UNIX_EPOCH).ok());
+    admin::CertificateInfo {
+        valid_until_ms: since_1970.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        left: until.and_then(|until| until.duration_since(SystemTime::now()).ok()).unwrap_or_default(),
+        trouble: certificates.trouble(),
+    }
 }
 
 /// Whether this node has others to join and has no link to any of them yet.

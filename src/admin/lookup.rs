@@ -34,19 +34,21 @@ impl Session {
     }
 
     pub(super) fn gauge_cache(&self, name: &str) -> Result<GaugeCache, Refused> {
-        let caches = self.shared().gauge_caches.iter().map(|cache| (cache.spec().name.to_string(), cache));
+        let objects = self.shared().current.get();
+        let caches = objects.gauge_caches.iter().map(|cache| (cache.spec().name.to_string(), cache));
         Ok(GaugeCache::new(Arc::clone(pick(name, caches)?), self.shared().clock))
     }
 
     /// A series of the audit, or a named series. If there are several intervals, the one requested.
     pub(super) fn series(&self, wanted: &SeriesRef) -> Result<Arc<Series>, Refused> {
-        let of_kind = self.shared().series.iter().filter(|series| series.spec().name.is_metric() == wanted.metric);
+        let objects = self.shared().current.get();
+        let of_kind = objects.series.iter().filter(|series| series.spec().name.is_metric() == wanted.metric);
         let candidates =
             of_kind.filter(|series| wanted.interval.is_none_or(|interval| series.spec().interval == interval));
         let found = pick(&wanted.name, candidates.map(|series| (series.spec().name.to_string(), series)))?;
         let spec = found.spec();
-        if let Some(windows) = wanted.windows.filter(|windows| *windows != spec.windows) {
-            let (name, interval, has) = (&spec.name, spec.interval, spec.windows);
+        if let Some(windows) = wanted.windows.filter(|windows| *windows != found.kept()) {
+            let (name, interval, has) = (&spec.name, spec.interval, found.kept());
             let message =
                 format!("\"{name}\" has {has} windows of {interval} s, not {windows}: write {interval},{has}");
             return Err(Refused::bad(message));

@@ -24,7 +24,7 @@ impl Session {
 
     pub(super) fn series_list(&self) -> Answer {
         let (mut audit, named): (Vec<_>, Vec<_>) =
-            self.shared().series.iter().map(|series| info(series)).partition(|info| info.metric);
+            self.shared().current.get().series.iter().map(|series| info(series)).partition(|info| info.metric);
         audit.extend(named);
         Answer::SeriesList(audit)
     }
@@ -78,7 +78,7 @@ impl Session {
                 None => series.counts(scope, self.shared().clock.time()).iter().map(|count| count.total).collect(),
                 Some(node) => {
                     series.count_from(node, scope, 0..=u32::MAX).ok_or_else(|| unknown_node(from))?;
-                    let ages = 0..series.spec().windows;
+                    let ages = 0..series.kept();
                     ages.map(|age| series.count_from(node, scope, age..=age).unwrap_or(0)).collect()
                 }
             };
@@ -100,7 +100,7 @@ impl Session {
         let Some(mut listing) = series.list(from) else { return Ok(Err(unknown_node(from))) };
         wire::write(to, &self.windows(&series, Vec::new())).await?;
         // The size of a row grows with the number of windows.
-        let page = (PAGE_ITEMS / usize::try_from(series.spec().windows.max(1)).unwrap_or(PAGE_ITEMS)).max(1);
+        let page = (PAGE_ITEMS / usize::try_from(series.kept().max(1)).unwrap_or(PAGE_ITEMS)).max(1);
         loop {
             let rows: Vec<_> = listing.entries(page);
             if rows.is_empty() {
@@ -121,7 +121,7 @@ fn info(series: &Series) -> admin::SeriesInfo {
         metric: spec.name.is_metric(),
         kind: spec.kind,
         interval: spec.interval,
-        windows: spec.windows,
+        windows: series.kept(),
         replicate: spec.replicate,
         keys: count(series.windows().iter().map(|window| window.keys()).sum()),
         bytes: count(series.bytes()),

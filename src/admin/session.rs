@@ -15,6 +15,7 @@ use crate::admin::wire::{self, From, To};
 use crate::command::{Command, ask};
 use crate::object::Object;
 use crate::places::Place;
+use crate::plan::ReloadMode;
 use crate::shared::Shared;
 
 /// Maximum size of an error message, in bytes: a refused key may be as long as a frame.
@@ -38,6 +39,11 @@ impl Refused {
             KeyError::Budget(over) => Self::no(over.to_string()),
             error => Self::bad(error),
         }
+    }
+
+    /// Something that the node cannot do.
+    pub(super) fn failed(message: String) -> Self {
+        Self(ErrorKind::Failed, message)
     }
 
     fn gone() -> Self {
@@ -86,6 +92,10 @@ impl Session {
 
     pub(super) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    pub(super) fn commands(&self) -> Result<mpsc::Sender<Command>, Refused> {
+        self.commands.upgrade().ok_or_else(Refused::gone)
     }
 
     pub(super) fn feeds(&self) -> &Feeds {
@@ -156,6 +166,10 @@ impl Session {
             Request::PermitsList => return self.permits_list(to).await,
             Request::ThrottleExplain { name } => return self.throttle_explain(&name, to).await,
             Request::Differences => return wire::write_pages(to, self.differences(), Answer::Lines).await.map(Ok),
+            Request::Reload { dry_run } => {
+                let mode = if dry_run { ReloadMode::DryRun } else { ReloadMode::Apply };
+                return self.reload(mode, to).await;
+            }
             Request::Limits => return wire::write_pages(to, self.limits(), Answer::Lines).await.map(Ok),
             Request::SeriesShow { series, from } => return self.series_show(&series, from.as_ref(), to).await,
             Request::Inspect { subject, view } => return self.inspect(&subject, view, to).await,
@@ -202,8 +216,7 @@ impl Session {
         &self,
         command: impl FnOnce(tokio::sync::oneshot::Sender<T>) -> Command,
     ) -> Result<T, Refused> {
-        let commands = self.commands.upgrade().ok_or_else(Refused::gone)?;
-        ask(&commands, command).await.ok_or_else(Refused::gone)
+        ask(&self.commands()?, command).await.ok_or_else(Refused::gone)
     }
 
     async fn show(&self, object: &str, from: Option<&NodeName>, to: &mut To) -> Served {

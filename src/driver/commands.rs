@@ -55,6 +55,9 @@ impl Driver {
             Some(Command::Reach { position, patience, reply }) => {
                 self.waits.add(Request::Arrival(position, reply), now.mono.after(patience));
             }
+            Some(Command::Reload { wanted, mode, reply }) => {
+                let _ = reply.send(self.reload(*wanted, mode));
+            }
             Some(Command::Verify { patience, reply }) => {
                 let verifier = Verifier::new(&mut self.replica, now, patience);
                 self.verifying.push(Verifying { verifier, reply });

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hyper::body::Bytes;
 use tokio::sync::{Mutex, mpsc};
@@ -51,14 +51,10 @@ impl<T: Clone> Kept<T> {
 pub(super) struct NoAnswer;
 
 /// What the configuration says of the node, for its answers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
-    /// The seeds of the node.
-    pub(crate) seeds: Vec<String>,
     /// Whether the node is ready only while it can save its state.
     pub(crate) needs_disk: bool,
-    /// Until when peers accept the node's certificate.
-    pub(crate) valid_until: Option<SystemTime>,
 }
 
 /// What the listener knows of its own work.
@@ -102,7 +98,7 @@ impl Observer {
 
     fn missing_of(&self, status: &Status) -> Missing {
         let trouble = self.facts.needs_disk.then(|| self.trouble()).flatten();
-        Missing::of(&status.work.start, &self.facts.seeds, trouble)
+        Missing::of(&status.work.start, &self.shared.seeds.lock(), trouble)
     }
 
     #[cfg(feature = "state")]
@@ -130,10 +126,10 @@ impl Observer {
         let conditions = self.missing_of(&status).conditions();
         let commands = self.commands.upgrade().map_or(0, |commands| commands.max_capacity() - commands.capacity());
         let (requests, connections) = (self.own.requests.read(), self.own.places.taken());
-        let (shared, valid_until) = (Arc::clone(&self.shared), self.facts.valid_until);
+        let shared = Arc::clone(&self.shared);
         let reading = tokio::task::spawn_blocking(move || {
             let (status, conditions, requests) = (&*status, &conditions[..], &requests[..]);
-            let sources = Sources { status, conditions, valid_until, commands, requests, connections };
+            let sources = Sources { status, conditions, commands, requests, connections };
             gather(&shared, &sources).text(format)
         });
         match reading.await {

@@ -1,7 +1,7 @@
 //! Reads the figures of a node for one scrape.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use tallymesh_engine::Life;
 use tallymesh_engine::replica::{Fault, Outcome};
@@ -22,8 +22,6 @@ pub(crate) struct Sources<'a> {
     pub(crate) status: &'a Status,
     /// The conditions of readiness, by name.
     pub(crate) conditions: &'a [(&'static str, bool)],
-    /// Until when peers accept the node's certificate.
-    pub(crate) valid_until: Option<SystemTime>,
     /// Commands that wait for the driver.
     pub(crate) commands: usize,
     /// Requests that the HTTP listener has answered: route, code and how many.
@@ -46,14 +44,14 @@ pub(crate) fn gather(shared: &Shared, sources: &Sources<'_>) -> Figures {
 }
 
 fn of_node(figures: &mut Figures, shared: &Shared, sources: &Sources<'_>) {
-    let Sources { status, conditions, valid_until, commands, requests, connections } = sources;
+    let Sources { status, conditions, commands, requests, connections } = sources;
     let protocol = bounds::PROTOCOL_VERSION.to_string();
     figures.info(Metric::Build, &[status.actor.node.as_str(), env!("CARGO_PKG_VERSION"), &protocol]);
     figures.float(Metric::Uptime, &[], shared.clock.time().0 as f64 / 1e6);
     for (condition, holds) in *conditions {
         figures.whole(Metric::Ready, &[condition], u64::from(*holds));
     }
-    if let Some(since) = valid_until.and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
+    if let Some(since) = shared.certificates.valid_until().and_then(|until| until.duration_since(UNIX_EPOCH).ok()) {
         figures.time(Metric::CertificateExpiry, &[], since);
     }
     if let Some(converged) = status.convergence.converged {

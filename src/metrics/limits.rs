@@ -14,7 +14,7 @@ use crate::shared::Shared;
 /// Adds the figures of all limits.
 pub(super) fn gather(figures: &mut Figures, shared: &Shared) {
     let now = shared.clock.time();
-    for limiter in shared.limiters.values() {
+    for limiter in shared.current.get().limiters.values() {
         let object = limiter.structure().spec().name.as_str();
         figures.count(Metric::Throttles, &[object], limiter.len());
         limiter.declared(now).iter().for_each(|throttle| of_throttle(figures, limiter, throttle, now));

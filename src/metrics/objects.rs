@@ -36,7 +36,8 @@ struct Object {
 pub(super) fn gather(figures: &mut Figures, shared: &Shared) -> BTreeMap<NodeName, Behind> {
     let now = shared.clock.time();
     let mut peers = BTreeMap::new();
-    for structure in shared.structures.values() {
+    let current = shared.current.get();
+    for structure in current.structures.values() {
         let mut object = Object::default();
         let (changes, commits) = object.add(structure, now, &mut peers);
         let name = structure.spec().name.as_str();
@@ -45,7 +46,7 @@ pub(super) fn gather(figures: &mut Figures, shared: &Shared) -> BTreeMap<NodeNam
         figures.whole(Metric::ObjectChanges, &[name], changes);
         figures.whole(Metric::ObjectCommits, &[name], commits);
     }
-    for series in &shared.series {
+    for series in &current.series {
         let mut object = Object::default();
         for window in series.windows() {
             // A window goes with its counters, and the sum over windows would fall then.
@@ -54,7 +55,7 @@ pub(super) fn gather(figures: &mut Figures, shared: &Shared) -> BTreeMap<NodeNam
         object.write(figures, &name_of(series));
         maximum(figures, &name_of(series), series.usage().max);
     }
-    shared.caches.iter().for_each(|cache| of_cache(figures, cache));
+    current.caches.iter().for_each(|cache| of_cache(figures, cache));
     peers
 }
 
@@ -109,7 +110,7 @@ fn of_cache(figures: &mut Figures, cache: &Cache) {
     let of = [engine.spec().name.as_str()];
     let (held, entries) = (engine.held(), cache.len());
     figures.count(Metric::ObjectKeys, &of, held);
-    maximum(figures, of[0], engine.spec().bounds.elements.map(NonZeroU64::get));
+    maximum(figures, of[0], engine.bounds().elements.map(NonZeroU64::get));
     figures.count(Metric::ObjectMemory, &of, engine.bytes());
     figures.count(Metric::ObjectPending, &of, engine.pending());
     figures.count(Metric::CacheEntries, &of, entries);

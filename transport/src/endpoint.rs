@@ -68,6 +68,26 @@ pub enum BindError {
     Tls(#[from] TlsError),
 }
 
+/// Why a running endpoint keeps its identity.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UseIdentityError {
+    /// The certificate is for another node.
+    #[error("the certificate is for node {certified} and not for {name}: give each node its own")]
+    Name {
+        /// The name of the node.
+        name: NodeName,
+        /// The name in the certificate.
+        certified: NodeName,
+    },
+    /// TLS refuses the identity.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The endpoint is closed.
+    #[error("the node is shutting down")]
+    Closed,
+}
+
 impl Endpoint {
     /// Starts listening and dialing. Call it from within a tokio runtime.
     ///
@@ -162,6 +182,28 @@ impl Endpoint {
     pub fn renew(&self, incarnation: Incarnation) {
         // An error means that the endpoint is closed.
         let _ = self.commands.send(Command::Renew(incarnation));
+    }
+
+    /// Dials these seeds from now on, each `host:port`, and no others. Links stay.
+    pub fn set_seeds(&self, seeds: Vec<String>) {
+        // An error means that the endpoint is closed.
+        let _ = self.commands.send(Command::SetSeeds(seeds));
+    }
+
+    /// Uses another certificate, key and authorities from now on. Links stay, except those whose peer has shown a certificate
+    /// that the new authorities do not accept: they end, and the nodes connect again.
+    ///
+    /// # Errors
+    /// [`UseIdentityError`] when the certificate is for another node, or when TLS refuses it. Then nothing has changed.
+    pub async fn use_identity(&self, identity: Identity) -> Result<(), UseIdentityError> {
+        if identity.name() != self.name() {
+            let (name, certified) = (self.name().clone(), identity.name().clone());
+            return Err(UseIdentityError::Name { name, certified });
+        }
+        let (done, used) = oneshot::channel();
+        let command = Command::UseIdentity { identity: Box::new(identity), done };
+        self.commands.send(command).map_err(|_| UseIdentityError::Closed)?;
+        Ok(used.await.map_err(|_| UseIdentityError::Closed)??)
     }
 
     /// Stops dialing a member and drops it from the membership. Use it for a dead member that will not return. A member that is

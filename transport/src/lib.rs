@@ -66,7 +66,7 @@ mod writer;
 
 pub use crate::config::{Config, Timings};
 pub use crate::counters::{Counters, Refusal};
-pub use crate::endpoint::{BindError, Endpoint};
+pub use crate::endpoint::{BindError, Endpoint, UseIdentityError};
 pub use crate::event::Event;
 pub use crate::gate::Gate;
 pub use crate::identity::{Identity, IdentityError};

@@ -103,18 +103,21 @@ pub(crate) enum Command {
     ///
     /// Existing files are never overwritten: if one of the files exists, nothing is written.
     ///
-    /// With --add, makes further nodes for the cluster in DIR. Anyone who has ca.key can add nodes: do not keep it on machines
+    /// With --add, makes further nodes for the cluster in DIR. With --renew, makes a new certificate and key for nodes that are
+    /// in DIR, and replaces these two files only. Anyone who has ca.key can add nodes: do not keep it on machines
     /// that run nodes.
     #[command(after_help = "\
 Examples:
   tally init --dir mesh --nodes relay-0-1,relay-0-2,relay-0-3
-  tally init --dir mesh --add relay-0-4")]
+  tally init --dir mesh --add relay-0-4
+  tally init --dir mesh --renew relay-0-1
+  tally init --dir mesh --renew --all")]
     Init(Init),
     /// Run a node, in the foreground
     ///
     /// Prints one line on stdout when it serves, and logs to stderr. On Ctrl-C, SIGTERM or SIGQUIT the node leaves: it sets its
     /// gauges to zero on the other nodes and says goodbye. A second signal ends it at once, with exit code 4. On SIGHUP it
-    /// reloads its configuration; nothing can be reloaded yet. If a service manager sets NOTIFY_SOCKET, the node notifies it
+    /// uses its configuration file as it is then: see `tally config reload`. If a service manager sets NOTIFY_SOCKET, the node notifies it
     /// when it is ready.
     #[command(after_help = "\
 Examples:

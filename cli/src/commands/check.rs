@@ -8,8 +8,10 @@ use serde_json::json;
 use tallymesh_schemas::config::{CacheConfig, Config, ConfigErrors};
 use tallymesh_schemas::{StructureSpec, bounds};
 
+use crate::commands::certificates::{self, Checked};
 use crate::failure::Failure;
 use crate::output::{Format, Out};
+use crate::style;
 
 /// Checks the file, and reports its contents or its mistakes.
 pub(crate) fn run(path: &Path, format: Format) -> Result<(), Failure> {
@@ -17,8 +19,15 @@ pub(crate) fn run(path: &Path, format: Format) -> Result<(), Failure> {
     let text = read(path)?;
     let file = path.display().to_string();
     match (Config::parse(&text, &file), format) {
-        (Ok(config), Format::Json) => json_good(&config),
-        (Ok(config), _) => good(&config, &file),
+        (Ok(mut config), format) => {
+            config.resolve_paths(path.parent().unwrap_or(Path::new("")));
+            let certificate = config.node.as_ref().map(certificates::check).unwrap_or_default();
+            match format {
+                Format::Json => json_good(&config, &certificate)?,
+                _ => good(&config, &file, &certificate)?,
+            }
+            if certificate.faults.is_empty() { Ok(()) } else { Err(Failure::Exit(2)) }
+        }
         (Err(errors), Format::Json) => json_errors(&errors),
         (Err(errors), _) => {
             // ConfigErrors formats the message: file, line, column, what to do.
@@ -54,7 +63,7 @@ fn objects(config: &Config) -> Vec<StructureSpec> {
     config.structures.iter().cloned().chain(config.caches.iter().map(CacheConfig::structure)).collect()
 }
 
-fn good(config: &Config, file: &str) -> Result<(), Failure> {
+fn good(config: &Config, file: &str, certificate: &Checked) -> Result<(), Failure> {
     let node = match &config.node {
         Some(node) => format!("node {} on {}", node.name, node.listen),
         None => "no node".to_owned(),
@@ -63,19 +72,32 @@ fn good(config: &Config, file: &str) -> Result<(), Failure> {
         [] => "no objects".to_owned(),
         specs => specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(", "),
     };
+    certificate.warnings.iter().for_each(|warning| style::complain("warning", warning));
+    certificate.faults.iter().for_each(|fault| style::complain("error", fault));
+    if !certificate.faults.is_empty() {
+        return Ok(());
+    }
     let mut out = Out::open();
     out.line(format!("{file}: good: {node}; {objects}"))?;
     out.flush()
 }
 
-fn json_good(config: &Config) -> Result<(), Failure> {
+fn json_good(config: &Config, certificate: &Checked) -> Result<(), Failure> {
     let objects: Vec<_> = objects(config)
         .iter()
         .map(|spec| json!({ "name": spec.name, "class": spec.class.name(), "kind": spec.class.kind().label() }))
         .collect();
     let node = config.node.as_ref().map(|node| json!({ "name": node.name, "listen": node.listen }));
     let mut out = Out::open();
-    out.json(&json!({ "good": true, "node": node, "objects": objects, "errors": [] }))?;
+    let errors: Vec<_> = certificate.faults.iter().map(|fault| json!({ "message": fault })).collect();
+    out.json(&json!({
+        "good": errors.is_empty(),
+        "node": node,
+        "objects": objects,
+        "certificate_days": certificate.days,
+        "warnings": certificate.warnings,
+        "errors": errors,
+    }))?;
     out.flush()
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 use tallymesh_schemas::admin::{
-    Answer, BoundInfo, BudgetInfo, ClockInfo, ConvergenceInfo, Info, Outcome, PeerClock, Request, RolledBack, StateInfo,
+    Answer, BoundInfo, BudgetInfo, CertificateInfo, ClockInfo, ConvergenceInfo, Info, Outcome, PeerClock, Request,
+    RolledBack, StateInfo,
 };
 
 use crate::client::Target;
@@ -57,6 +58,11 @@ fn as_json(info: &Info) -> Value {
             "trouble": state.trouble,
             "rolled_back": state.rolled_back,
         })),
+        "certificate": json!({
+            "valid_until_ms": info.certificate.valid_until_ms,
+            "days": info.certificate.left.as_secs() / 86_400,
+            "trouble": info.certificate.trouble,
+        }),
         "bounds": info.bounds.iter().map(|bound| json!({
             "name": bound.name,
             "object": bound.object,
@@ -105,6 +111,7 @@ fn about(info: &Info) -> Vec<(&'static str, String)> {
         ("alive", format!("{} nodes", info.alive)),
         ("links", info.links.to_string()),
         ("state", state(info.state.as_ref())),
+        ("certificate", certificate(&info.certificate)),
         ("clock", clock(&info.clocks)),
         ("convergence", convergence(&info.convergence)),
     ];
@@ -174,6 +181,21 @@ fn state(state: Option<&StateInfo>) -> String {
             format!("not saved for {}: {trouble}", duration(age.as_secs()))
         }
     }
+}
+
+/// Formats how long peers accept the certificate, and why the one in the files is not used.
+fn certificate(CertificateInfo { valid_until_ms, left, trouble }: &CertificateInfo) -> String {
+    let mut text = match valid_until_ms {
+        Some(until) if !left.is_zero() => {
+            format!("valid for {} d, until {}", left.as_secs() / 86_400, moment(until / 1000))
+        }
+        Some(until) => format!("expired at {}: peers refuse it", moment(until / 1000)),
+        None => "peers refuse it".to_owned(),
+    };
+    if let Some(trouble) = trouble {
+        text += &format!("; the one in its files is not used: {trouble}");
+    }
+    text
 }
 
 /// Formats the commit that the node started with, and the later commits that it could not read.
@@ -267,6 +289,16 @@ mod tests {
         );
         let first = ConvergenceInfo { converged: None, findings: 0, ..lost };
         assert_eq!(convergence(&first), "not converged 5 s ago; converged never yet: `tally verify` says more");
+    }
+
+    #[test]
+    fn certificates_are_shown_with_what_is_left() {
+        let left = std::time::Duration::from_secs(86_400 * 12 + 5);
+        let mut info = CertificateInfo { valid_until_ms: Some(86_400_000), left, trouble: None };
+        assert!(certificate(&info).starts_with("valid for 12 d, until 1970-01-02"), "{}", certificate(&info));
+        info = CertificateInfo { left: std::time::Duration::ZERO, trouble: Some("no key".to_owned()), ..info };
+        let expired = certificate(&info);
+        assert!(expired.starts_with("expired at 1970-01-02") && expired.ends_with("is not used: no key"), "{expired}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub(crate) mod add;
 pub(crate) mod audit;
 pub(crate) mod caches;
+mod certificates;
 pub(crate) mod check;
 pub(crate) mod cluster;
 pub(crate) mod completions;
@@ -20,6 +21,7 @@ pub(crate) mod man;
 pub(crate) mod membership;
 pub(crate) mod node;
 pub(crate) mod permits;
+pub(crate) mod reload;
 pub(crate) mod series;
 pub(crate) mod show;
 pub(crate) mod state;

@@ -48,7 +48,7 @@ fn managed(mesh: &Mesh, name: &str) -> Command {
 fn signals_without_a_meaning_do_not_end_a_node_and_quit_leaves() {
     let mut mesh = Mesh::running(&["relay-0-1"]);
     let sent = [
-        (Signal::HUP, "nothing can be reloaded"),
+        (Signal::HUP, "the configuration is reloaded"),
         (Signal::USR1, "USR1"),
         (Signal::USR2, "USR2"),
         (Signal::ALARM, "ALRM"),

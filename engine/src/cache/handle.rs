@@ -14,7 +14,7 @@ use crate::cache::entry::Entry;
 use crate::cache::map::{CacheMap, Refused};
 use crate::counter::watch::{Watch, Watchers};
 use crate::hlc::Stamp;
-use crate::primitive::{AtomicU64, AtomicUsize, Ordering, RwLock};
+use crate::primitive::{AtomicBool, AtomicU64, AtomicUsize, Ordering, RwLock};
 use crate::time::millis;
 use crate::wake::Wake;
 
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     /// Writes that wait to be sent.
     pub(crate) pending: AtomicUsize,
     wake: Wake,
+    /// The configuration does not name it any more.
+    pub(crate) detached: AtomicBool,
     /// The bounds that this cache has reached.
     pub(crate) tally: bound::Tally,
     /// How many milliseconds the cluster's time is ahead of this node's wall clock, if that clock is far behind.
@@ -120,6 +122,9 @@ pub enum CacheError {
         /// How far the clock is behind.
         by: Duration,
     },
+    /// The configuration of the node does not name the cache any more.
+    #[error("the configuration of this node does not have this cache any more: nothing is written")]
+    Detached,
     /// This node is leaving.
     #[error("this node is leaving the cluster: write on another one")]
     Leaving,
@@ -144,6 +149,7 @@ impl Cache {
                 watchers: Watchers::default(),
                 pending: AtomicUsize::new(0),
                 wake,
+                detached: AtomicBool::new(false),
                 tally: bound::Tally::default(),
                 lead: AtomicU64::new(0),
                 lead_upto: AtomicU64::new(0),
@@ -238,6 +244,9 @@ impl Cache {
         unix_ms: UnixMs,
         len: usize,
     ) -> Result<Stamp, CacheError> {
+        if self.is_detached() {
+            return Err(CacheError::Detached);
+        }
         key::check(Kind::Cache, key).map_err(|_: KeyError| CacheError::Key { len: key.len() })?;
         let time = self.time(unix_ms);
         let (stamp, before) = {

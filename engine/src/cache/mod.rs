@@ -2,6 +2,7 @@
 
 pub(crate) mod collect;
 pub(crate) mod compare;
+mod configure;
 pub(crate) mod context;
 mod derived;
 mod ended;

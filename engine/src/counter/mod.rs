@@ -8,6 +8,7 @@ pub(crate) mod below;
 mod changed;
 mod clear;
 mod commit;
+mod detach;
 pub(crate) mod examine;
 pub(crate) mod freshness;
 pub(crate) mod gauge_cache;

@@ -6,8 +6,10 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -29,6 +31,10 @@ pub struct Series {
     /// What all windows may hold together.
     budget: Arc<Budget>,
     ring: ArcSwap<Ring>,
+    /// How many windows are kept now.
+    kept: AtomicU32,
+    /// The configuration does not name it any more.
+    detached: AtomicBool,
 }
 
 /// The windows at one moment.
@@ -51,7 +57,32 @@ pub enum Scope<'a> {
 
 impl Series {
     pub(crate) fn new(spec: SeriesSpec, budget: Arc<Budget>, ring: Ring) -> Self {
-        Self { spec, budget, ring: ArcSwap::from_pointee(ring) }
+        let (kept, detached) = (AtomicU32::new(spec.windows), AtomicBool::new(false));
+        Self { spec, budget, ring: ArcSwap::from_pointee(ring), kept, detached }
+    }
+
+    /// How many windows are kept now. A running node may change that.
+    pub fn kept(&self) -> u32 {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn keep(&self, windows: u32) {
+        self.kept.store(windows, Ordering::Relaxed);
+    }
+
+    /// Changes the most keys of all windows together. Keys that are there stay.
+    pub fn limit_keys(&self, max: Option<NonZeroU64>) {
+        self.budget.set_max(max);
+    }
+
+    /// The configuration does not name the series any more: events are refused. Its windows age out as before.
+    pub fn detach(&self) {
+        self.detached.store(true, Ordering::Relaxed);
+    }
+
+    /// The configuration names the series again.
+    pub fn attach(&self) {
+        self.detached.store(false, Ordering::Relaxed);
     }
 
     /// What all windows may hold together.
@@ -72,7 +103,7 @@ impl Series {
         self.ring.store(Arc::new(ring));
     }
 
-    /// The configuration of the series.
+    /// The configuration that the series began with: see [`Series::kept`].
     pub fn spec(&self) -> &SeriesSpec {
         &self.spec
     }
@@ -90,6 +121,9 @@ impl Series {
     /// counted.
     #[inline]
     pub fn add(&self, key: &[u8], n: i64) -> Result<(), KeyError> {
+        if self.detached.load(Ordering::Relaxed) {
+            return Err(KeyError::Detached);
+        }
         match self.ring().windows.get(1) {
             Some(window) => window.add(key, n),
             None => Ok(()),

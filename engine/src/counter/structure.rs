@@ -50,6 +50,8 @@ pub struct Structure {
     refused: AtomicU64,
     /// By how much other actors' gauges are below zero.
     debts: Arc<Debts>,
+    /// The configuration does not name it any more.
+    pub(super) detached: AtomicBool,
 }
 
 /// A cluster-wide count as this node knows it.
@@ -100,6 +102,7 @@ impl Structure {
             cleared: AtomicBool::new(false),
             tally: bound::Tally::default(),
             refused: AtomicU64::new(0),
+            detached: AtomicBool::new(false),
             shape,
             spec,
         };

@@ -194,6 +194,12 @@ impl Limiter {
         Ok(())
     }
 
+    /// The configuration does not name a throttle any more. It goes when it is idle and nobody uses it.
+    pub fn undeclare(&self, name: &str) {
+        self.declared.write().remove(name);
+        self.find(name).into_iter().for_each(|throttle| throttle.undeclare());
+    }
+
     /// The throttle of a name that exists, is declared, or has a scope.
     #[inline]
     pub fn resolve(&self, name: &str, now: Time) -> Option<Arc<Throttle>> {

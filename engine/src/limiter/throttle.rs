@@ -224,6 +224,11 @@ impl Throttle {
         self.state.lock().declared = true;
     }
 
+    /// The configuration does not name it any more.
+    pub(super) fn undeclare(&self) {
+        self.state.lock().declared = false;
+    }
+
     /// Whether the configuration names it, so that the table keeps it while it is idle and unused.
     pub(super) fn is_declared(&self) -> bool {
         self.state.lock().declared

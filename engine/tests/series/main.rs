@@ -10,6 +10,7 @@ use tallymesh_schemas::{Incarnation, Kind, SeriesName, SeriesSpec, Version};
 
 mod clearing;
 mod clocks;
+mod resize;
 mod runs;
 #[allow(dead_code, reason = "each test crate uses its part")]
 #[path = "../wire/mod.rs"]

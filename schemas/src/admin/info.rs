@@ -213,6 +213,8 @@ pub struct Info {
     pub links: u32,
     /// The status of the saved state; `None` where the node saves nothing.
     pub state: Option<StateInfo>,
+    /// Its certificate.
+    pub certificate: CertificateInfo,
     /// The bounds that this node has reached.
     pub bounds: Vec<BoundInfo>,
     /// How its clock compares with its peers' clocks.
@@ -234,6 +236,30 @@ pub struct ConvergenceInfo {
     pub ended: Option<(Duration, Outcome)>,
     /// Copies that it found to differ or to lag, or that it could not compare.
     pub findings: u32,
+}
+
+/// A change of the configuration of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigChange {
+    /// The object, the limit or the setting.
+    pub what: String,
+    /// What it is now; `None` if it is new.
+    pub before: Option<String>,
+    /// What it is to be; `None` if it goes.
+    pub after: Option<String>,
+    /// Whether the change needs a restart, and is not made.
+    pub needs_restart: bool,
+}
+
+/// The certificate of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateInfo {
+    /// Until when peers accept it, in milliseconds since 1970; `None` when they do not accept it.
+    pub valid_until_ms: Option<u64>,
+    /// How long that is from now on.
+    pub left: Duration,
+    /// Why the certificate that is in the files now is not used.
+    pub trouble: Option<String>,
 }
 
 /// What an object, or the node, holds, and what it may hold.

@@ -50,8 +50,8 @@ pub use crate::config::metric::Metric;
 #[cfg(feature = "config")]
 pub use crate::config::model::Config;
 pub use crate::config::model::{
-    CacheConfig, InboundMaximum, LimitsConfig, MetricsConfig, Monitor, NamedPermits, NamedThrottle, NodeConfig,
-    OnFullDisk, OutboundLimits, Pace, ThrottleClass, ThrottleConfig, Tls,
+    CacheConfig, InboundMaximum, LimitsConfig, LogLevel, MetricsConfig, Monitor, NamedPermits, NamedThrottle,
+    NodeConfig, OnFullDisk, OutboundLimits, Pace, ThrottleClass, ThrottleConfig, Tls,
 };
 #[cfg(feature = "config")]
 pub use crate::config::node::dials;

@@ -148,6 +148,42 @@ pub struct NodeConfig {
     pub on_full_disk: OnFullDisk,
     /// What its objects may hold together.
     pub budget: Budget,
+    /// What it logs, unless the command line says otherwise.
+    pub log: Option<LogLevel>,
+}
+
+/// The least important events that a node logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// No events.
+    Off,
+    /// Errors.
+    Error,
+    /// Also warnings.
+    Warn,
+    /// Also what happens in the cluster.
+    Info,
+    /// Also what helps to find faults.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Off, Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
 }
 
 /// What a node does when the disk has no room for its state at the start.

@@ -10,7 +10,7 @@ use crate::bounds;
 use crate::budget::Budget;
 use crate::config::http::HttpAddress;
 use crate::config::limits::word;
-use crate::config::model::{NodeConfig, OnFullDisk, Tls};
+use crate::config::model::{LogLevel, NodeConfig, OnFullDisk, Tls};
 use crate::config::report::{Report, quoted};
 use crate::config::scope::{Scope, no_label};
 use crate::config::value::{Setting, Text};
@@ -24,6 +24,7 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let seeds = scope.take("seeds");
     let admin = scope.take("admin");
     let http = scope.take("http");
+    let log = scope.take("log");
     let data_dir = scope.take("data_dir");
     let on_full_disk = scope.take("on_full_disk");
     let [max_keys, max_bytes] = ["max_keys", "max_bytes"].map(|key| scope.take(key));
@@ -50,13 +51,14 @@ pub(super) fn read(block: &Block, report: &mut Report<'_>) -> Option<NodeConfig>
     let on_full_disk = on_full_disk
         .and_then(|setting| word(setting, &[OnFullDisk::Refuse, OnFullDisk::Serve], OnFullDisk::name, report));
     let on_full_disk = on_full_disk.unwrap_or_default();
+    let log = log.and_then(|setting| word(setting, &LogLevel::ALL, LogLevel::name, report));
     let budget = Budget {
         keys: max_keys.and_then(|setting| setting.bound(report, &bounds::MAX_KEYS)),
         bytes: max_bytes.and_then(|setting| setting.bound(report, &bounds::CACHE_BYTES)),
     };
     let tls = tls.and_then(|block| tls_files(block, report));
     let (name, listen, tls) = (name?, listen?.1, tls?);
-    Some(NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget, http })
+    Some(NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget, http, log })
 }
 
 fn tls_files(block: &Block, report: &mut Report<'_>) -> Option<Tls> {

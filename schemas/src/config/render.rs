@@ -48,7 +48,7 @@ inbound_audit {{
 
 /// The head of the file and the `node` block.
 fn node_block(node: &NodeConfig) -> String {
-    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget, http } = node;
+    let NodeConfig { name, listen, advertise, seeds, tls, admin, data_dir, on_full_disk, budget, http, log } = node;
     let optional = |key: &str, value: Option<String>, example: &str| match value {
         Some(value) => format!("{key} = {value}"),
         None => format!("# {key} = {example}"),
@@ -61,6 +61,7 @@ fn node_block(node: &NodeConfig) -> String {
         OnFullDisk::Refuse => "",
         OnFullDisk::Serve => "\n  on_full_disk = \"serve\"",
     };
+    let log = optional("log", log.map(|level| quote(level.name())), "\"info\"");
     let max_keys = optional("max_keys", budget.keys.map(|keys| keys.to_string()), "10000000");
     let max_bytes = optional("max_bytes", budget.bytes.map(|bytes| bytes.to_string()), "1000000000");
     let listen = quote(&listen.to_string());
@@ -95,6 +96,9 @@ node {{
 
   # The folder of the saved state: what the node keeps over a restart.
   {data_dir}{on_full_disk}
+
+  # What the node logs: off, error, warn, info, debug or trace.
+  {log}
 
   # The most keys of all objects together, and the most bytes of keys and values of all caches. Without them there is no bound.
   {max_keys}

@@ -40,6 +40,9 @@ pub enum KeyError {
     /// The total that one node added to the key, or removed from it, is at its bound.
     #[error("this node has added to this key, or taken off it, as much as it may: nothing is counted")]
     Total,
+    /// The configuration of the node does not name the object any more.
+    #[error("the configuration of this node does not have this object any more: nothing is counted")]
+    Detached,
     /// There is no room for another key: see `max_keys`.
     #[error(transparent)]
     Budget(#[from] OverBudget),

@@ -45,6 +45,10 @@ impl Mesh {
             return;
         }
         let dialed_by = if *origin == Origin::Incoming { DialedBy::Peer } else { DialedBy::Us };
+        if let Err(error) = self.accepts(greeted.conn.conn(), dialed_by) {
+            self.refuse(&greeted, origin, Refusal::Authority, &error.to_string(), "the authorities have changed");
+            return;
+        }
         let candidate = Candidate { incarnation: greeted.hello.incarnation, dialed_by };
         let live = self.state.links.get(&peer).filter(|live| live.link.is_live()).map(|live| live.candidate);
         let (known, met) = match self.shared.members.lock().get(&peer) {

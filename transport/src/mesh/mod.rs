@@ -6,6 +6,7 @@ pub(crate) mod plan;
 mod search;
 mod settle;
 mod shutdown;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::closing::ending::{Ending, Failure};
 use crate::counters::Refusal;
 use crate::counters::count;
 use crate::dial::Dialer;
+use crate::identity::Identity;
 use crate::inbox::Inbox;
 use crate::link::{Link, LinkId};
 use crate::member::Joining;
@@ -34,12 +36,15 @@ use crate::mesh::search::Search;
 use crate::mesh::settle::Candidate;
 use crate::notices::SeenMember;
 use crate::shared::{KnownMember, Shared};
+use crate::tls::TlsError;
 
 /// Commands from the endpoint's handles.
 #[derive(Debug)]
 pub(crate) enum Command {
     Renew(Incarnation),
     Forget(NodeName),
+    SetSeeds(Vec<String>),
+    UseIdentity { identity: Box<Identity>, done: oneshot::Sender<Result<(), TlsError>> },
     Close { within: Duration, done: oneshot::Sender<()> },
 }
 
@@ -90,6 +95,11 @@ impl Mesh {
                 command = self.commands.recv() => match command {
                     Some(Command::Renew(incarnation)) => self.renew(incarnation),
                     Some(Command::Forget(name)) => self.forget(&name),
+                    Some(Command::SetSeeds(seeds)) => self.plan.set_seeds(self.now(), seeds),
+                    Some(Command::UseIdentity { identity, done }) => {
+                        // An error means that the caller no longer waits.
+                        let _ = done.send(self.use_identity(*identity));
+                    }
                     Some(Command::Close { within, done }) => {
                         self.leave(within).await;
                         // An error means that the caller no longer waits.

@@ -104,7 +104,9 @@ pub(crate) struct Plan {
     us: NodeName,
     timings: Timings,
     rng: StdRng,
-    seeds: Vec<Seed>,
+    /// By number: a seed that is configured later gets another number.
+    seeds: BTreeMap<usize, Seed>,
+    next_seed: usize,
     members: BTreeMap<NodeName, Target>,
     /// Addresses of seeds that wait for their dial.
     ready: VecDeque<(usize, SocketAddr)>,
@@ -117,29 +119,41 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(us: NodeName, seeds: Vec<String>, timings: Timings, rng: u64) -> Self {
-        let seed = |host| {
-            let status = Status::Waiting(Time::ZERO);
-            Seed { host, status, attempts: 0, failed: false, tried: false, trouble: None }
-        };
-        Self {
+        let mut plan = Self {
             us,
             timings,
             rng: StdRng::seed_from_u64(rng),
-            seeds: seeds.into_iter().map(seed).collect(),
+            seeds: BTreeMap::new(),
+            next_seed: 0,
             members: BTreeMap::new(),
             ready: VecDeque::new(),
             learned: BTreeMap::new(),
             ours: BTreeSet::new(),
             dialing: 0,
+        };
+        plan.set_seeds(Time::ZERO, seeds);
+        plan
+    }
+
+    /// Dials these seeds from now on, and no others. Known seeds keep their state. Results of dials to others have no effect.
+    pub(crate) fn set_seeds(&mut self, now: Time, seeds: Vec<String>) {
+        self.seeds.retain(|_, known| seeds.contains(&known.host));
+        for host in seeds {
+            if self.seeds.values().all(|known| known.host != host) {
+                let status = Status::Waiting(now);
+                let seed = Seed { host, status, attempts: 0, failed: false, tried: false, trouble: None };
+                self.seeds.insert(self.next_seed, seed);
+                self.next_seed += 1;
+            }
         }
     }
 
     /// The next task that is due now, if any. A dial counts as in progress until [`Plan::ended`].
     pub(crate) fn poll(&mut self, now: Time) -> Option<Task> {
-        for (seed, entry) in self.seeds.iter_mut().enumerate() {
+        for (seed, entry) in &mut self.seeds {
             if matches!(entry.status, Status::Waiting(at) if at <= now) {
                 entry.status = Status::Busy(1);
-                return Some(Task::Resolve { seed, host: entry.host.clone() });
+                return Some(Task::Resolve { seed: *seed, host: entry.host.clone() });
             }
         }
         if self.dialing >= DIALS {
@@ -158,7 +172,7 @@ impl Plan {
 
     /// When the next task is due.
     pub(crate) fn timeout(&self) -> Option<Time> {
-        let seeds = self.seeds.iter().map(|seed| seed.status);
+        let seeds = self.seeds.values().map(|seed| seed.status);
         // At the bound, no new dial starts before another one has ended.
         let members = self.members.values().map(|target| target.status).filter(|_| self.dialing < DIALS);
         seeds.chain(members).filter_map(|status| if let Status::Waiting(at) = status { Some(at) } else { None }).min()
@@ -189,7 +203,7 @@ impl Plan {
             .take(SEED_ADDRESSES)
             .filter(|addr| !self.ours.contains(addr) && !self.is_taken_care_of(addr))
             .collect();
-        let Some(entry) = self.seeds.get_mut(seed) else { return };
+        let Some(entry) = self.seeds.get_mut(&seed) else { return };
         entry.failed = !found;
         entry.status = Status::Busy(wanted.len());
         self.ready.extend(wanted.into_iter().map(|addr| (seed, addr)));
@@ -216,7 +230,7 @@ impl Plan {
                     }
                     _ => {}
                 }
-                let Some(entry) = self.seeds.get_mut(*seed) else { return };
+                let Some(entry) = self.seeds.get_mut(seed) else { return };
                 entry.failed |= met.is_none();
                 if let Status::Busy(under_way) = &mut entry.status {
                     *under_way = under_way.saturating_sub(1);
@@ -245,19 +259,19 @@ impl Plan {
 
     /// Records why a seed did not resolve.
     pub(crate) fn seed_trouble(&mut self, seed: usize, why: &str) {
-        if let Some(entry) = self.seeds.get_mut(seed) {
+        if let Some(entry) = self.seeds.get_mut(&seed) {
             entry.trouble = Some(why.to_owned());
         }
     }
 
     /// Whether every seed has been tried at least once.
     pub(crate) fn has_tried_all(&self) -> bool {
-        self.seeds.iter().all(|seed| seed.tried)
+        self.seeds.values().all(|seed| seed.tried)
     }
 
     /// The seeds whose last try led to no node, and the members without a link: each with the reason.
     pub(crate) fn troubles(&self) -> impl Iterator<Item = (String, &str)> {
-        let seeds = self.seeds.iter().filter(|seed| seed.attempts > 0);
+        let seeds = self.seeds.values().filter(|seed| seed.attempts > 0);
         let seeds = seeds.map(|seed| (seed.host.clone(), &seed.trouble));
         let members = self.members.iter().filter(|(_, target)| target.status != Status::Linked);
         let members = members.map(|(name, target)| (format!("{name} at {}", target.addr), &target.trouble));
@@ -266,7 +280,7 @@ impl Plan {
 
     /// Sets the next time for a seed whose dials have all ended.
     fn conclude(&mut self, now: Time, seed: usize) {
-        let Some(entry) = self.seeds.get_mut(seed).filter(|entry| entry.status == Status::Busy(0)) else { return };
+        let Some(entry) = self.seeds.get_mut(&seed).filter(|entry| entry.status == Status::Busy(0)) else { return };
         entry.tried = true;
         let pause = if entry.failed {
             entry.attempts = entry.attempts.saturating_add(1);
@@ -328,7 +342,7 @@ impl Plan {
             .members
             .values_mut()
             .map(|target| (&mut target.status, &mut target.attempts))
-            .chain(self.seeds.iter_mut().map(|seed| (&mut seed.status, &mut seed.attempts)))
+            .chain(self.seeds.values_mut().map(|seed| (&mut seed.status, &mut seed.attempts)))
         {
             if let (Status::Waiting(at), attempts) = status {
                 *at = now;

@@ -1,4 +1,4 @@
-//! Writes a set of new files: all of them, or none.
+//! Writes a set of files: all of them, or none.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -54,6 +54,26 @@ pub(super) fn write_all(dir: &Path, files: &[NewFile]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Replaces files of the folder. All new files are written before the first one takes the place of an old one, so a full disk
+/// changes nothing. A reader never sees a part of a file.
+pub(super) fn replace_all(dir: &Path, files: &[NewFile]) -> Result<(), Failure> {
+    let mut written = Vec::new();
+    stage(dir, files, &mut written).map_err(|error| {
+        take_back(&written, None);
+        Failure::Input(format!("cannot replace files in {}: {error}", dir.display()))
+    })
+}
+
+fn stage(dir: &Path, files: &[NewFile], written: &mut Vec<PathBuf>) -> io::Result<()> {
+    for file in files {
+        write(&dir.join(format!(".{}.{}.new", file.name, std::process::id())), file, written)?;
+    }
+    for (new, file) in written.iter().zip(files) {
+        std::fs::rename(new, dir.join(&file.name))?;
+    }
+    Ok(())
+}
+
 fn write(path: &Path, file: &NewFile, written: &mut Vec<PathBuf>) -> io::Result<()> {
     // The mode is set when the file is created, and not later.
     let mut open = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
@@ -96,6 +116,18 @@ mod tests {
         write_all(&dir, &files(&["a.key"])).unwrap();
         let mode = std::fs::metadata(dir.join("a.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn files_are_replaced_together() {
+        let temp = tempfile::tempdir().unwrap();
+        write_all(temp.path(), &files(&["a", "b"])).unwrap();
+        let new = [NewFile::secret("a", "new".to_owned()), NewFile::public("no/such/folder", String::new())];
+        assert!(replace_all(temp.path(), &new).is_err());
+        assert_eq!(std::fs::read_to_string(temp.path().join("a")).unwrap(), "text of a");
+        replace_all(temp.path(), &new[..1]).unwrap();
+        assert_eq!(std::fs::read_to_string(temp.path().join("a")).unwrap(), "new");
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 2, "nothing else is left");
     }
 
     #[test]

@@ -1,24 +1,24 @@
-//! `tally init`: makes a cluster, or further nodes for an existing one.
+//! `tally init`: makes a cluster, or further nodes or new certificates for an existing one.
 
 mod files;
+mod issue;
 mod layout;
+mod renew;
 
 use std::path::Path;
 
 use serde_json::json;
-use tallymesh::Identity;
 use tallymesh_schemas::config::{NodeConfig, OnFullDisk, SAMPLES, Tls, render_node_file};
-use tallymesh_schemas::{Budget, Class, NodeName};
+use tallymesh_schemas::{Budget, Class};
 
-use crate::args::{self, node_name};
+use crate::args;
 use crate::authority::{Authority, Issued};
 use crate::commands::init::files::NewFile;
+use crate::commands::init::issue::{CA_CERTIFICATE, CA_KEY, cannot_make, issued, names};
 use crate::commands::init::layout::{Place, Places};
+use crate::commands::init::renew::Which;
 use crate::failure::Failure;
 use crate::output::{Format, Out};
-
-const CA_CERTIFICATE: &str = "ca.pem";
-const CA_KEY: &str = "ca.key";
 
 /// What is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,10 @@ enum Task {
 /// Makes the cluster or the nodes: all files, or none.
 pub(crate) fn run(args: &args::Init, format: Format) -> Result<(), Failure> {
     let format = format.no_csv("init")?;
+    if let Some(named) = &args.renew {
+        let which = if args.all { Which::All } else { Which::Named(named) };
+        return renew::run(&args.dir, which, &stored(&args.dir)?, format);
+    }
     let (task, texts) = match args.add.as_slice() {
         [] => (Task::NewCluster, args.nodes.as_slice()),
         texts => (Task::FurtherNodes, texts),
@@ -53,22 +57,6 @@ pub(crate) fn run(args: &args::Init, format: Format) -> Result<(), Failure> {
     report(&args.dir, &places.new, task, format)
 }
 
-fn names(texts: &[String]) -> Result<Vec<NodeName>, Failure> {
-    let mut names: Vec<NodeName> = Vec::new();
-    for text in texts {
-        let name = node_name(text)?;
-        if names.contains(&name) {
-            return Err(Failure::Input(format!("{name} is named twice: each node needs a name of its own")));
-        }
-        if name.as_str() == "ca" {
-            let why = "a node cannot be named ca here: its files would be those of the authority";
-            return Err(Failure::Input(why.to_owned()));
-        }
-        names.push(name);
-    }
-    Ok(names)
-}
-
 /// A new authority and its files.
 fn fresh() -> Result<(Authority, Vec<NewFile>), Failure> {
     let authority = Authority::new().map_err(|error| cannot_make("the authority", &error))?;
@@ -83,7 +71,7 @@ fn stored(dir: &Path) -> Result<Authority, Failure> {
         let path = dir.join(name);
         std::fs::read_to_string(&path).map_err(|error| {
             let path = path.display();
-            Failure::Input(format!("cannot read {path}: {error}; --add needs the folder where the authority is kept"))
+            Failure::Input(format!("cannot read {path}: {error}; this needs the folder where the authority is kept"))
         })
     };
     let (certificate, key) = (read(CA_CERTIFICATE)?, read(CA_KEY)?);
@@ -94,14 +82,7 @@ fn stored(dir: &Path) -> Result<Authority, Failure> {
 
 fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[NewFile; 3], Failure> {
     let name = &place.name;
-    let Issued { certificate, key } =
-        authority.issue(name).map_err(|error| cannot_make(&format!("the certificate of {name}"), &error))?;
-    Identity::from_pem(authority.certificate.as_bytes(), certificate.as_bytes(), key.as_bytes()).map_err(|error| {
-        let why = format!("the cluster would refuse {name}: {error}");
-        Failure::Input(format!(
-            "{why}; do {CA_CERTIFICATE} and {CA_KEY} belong together, and did tally init make them?"
-        ))
-    })?;
+    let Issued { certificate, key } = issued(name, authority)?;
     let [pem, key_file, sock, state] = ["pem", "key", "sock", "state"].map(|suffix| format!("{name}.{suffix}"));
     let tls = Tls { ca: CA_CERTIFICATE.into(), cert: (&pem).into(), key: (&key_file).into() };
     let config = NodeConfig {
@@ -115,6 +96,7 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
         data_dir: Some(state.into()),
         on_full_disk: OnFullDisk::default(),
         budget: Budget::default(),
+        log: None,
     };
     let text = render_node_file(&config, &Class::ALL) + SAMPLES;
     Ok([
@@ -122,10 +104,6 @@ fn node_files(place: &Place, places: &Places, authority: &Authority) -> Result<[
         NewFile::secret(key_file, key),
         NewFile::public(format!("{name}.hcl"), text),
     ])
-}
-
-fn cannot_make(what: &str, error: &rcgen::Error) -> Failure {
-    Failure::Input(format!("cannot make {what}: {error}"))
 }
 
 fn report(dir: &Path, places: &[Place], task: Task, format: Format) -> Result<(), Failure> {

@@ -10,8 +10,9 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tracing_subscriber::EnvFilter;
+use tallymesh::LogLevel;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::failure::Failure;
 
@@ -23,12 +24,42 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// The log of a node. Dropping it waits until the queue is written, for a second at most.
 #[derive(Debug)]
-pub(super) struct Log(Arc<Queue>);
+pub(super) struct Log {
+    queue: Arc<Queue>,
+    level: Option<Level>,
+}
+
+/// The level of a log that the configuration decides. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Level(Arc<dyn SetFilter>);
+
+/// Changes the filter of the log.
+trait SetFilter: std::fmt::Debug + Send + Sync {
+    fn set(&self, filter: EnvFilter) -> Result<(), reload::Error>;
+}
+
+impl<S: std::fmt::Debug + 'static> SetFilter for reload::Handle<EnvFilter, S> {
+    fn set(&self, filter: EnvFilter) -> Result<(), reload::Error> {
+        self.reload(filter)
+    }
+}
+
+impl Level {
+    /// Logs events of this level and more important ones from now on.
+    pub(super) fn set(&self, level: LogLevel) {
+        if let Err(error) = self.0.set(EnvFilter::new(level.name())) {
+            tracing::error!(%error, "the level of the log does not change");
+        }
+    }
+}
 
 impl Log {
-    /// Starts to log to stderr. The filter is that of the command line or TALLY_LOG, else that of RUST_LOG, else `info`.
+    /// Starts to log to stderr. The filter is that of the command line or TALLY_LOG, else that of RUST_LOG, else that of the
+    /// configuration, else `info`.
     pub(super) fn start(filter: Option<&str>) -> Result<Self, Failure> {
-        let filter = match filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok()) {
+        let given = filter.map(str::to_owned).or_else(|| std::env::var("RUST_LOG").ok());
+        let by_configuration = given.is_none();
+        let filter = match given {
             Some(text) => EnvFilter::try_new(&text).map_err(|error| {
                 Failure::Input(format!("\"{text}\" is not a log filter: {error}; try info or debug"))
             })?,
@@ -45,30 +76,37 @@ impl Log {
             Err(_) => writing.write_to(io::sink()),
         });
         thread.map_err(|error| Failure::Node(format!("cannot start the thread that writes the log: {error}")))?;
-        tracing_subscriber::fmt()
+        let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(Lines(Arc::clone(&queue)))
             .with_ansi(colour)
             .log_internal_errors(false)
-            .init();
+            .with_filter_reloading();
+        let level = by_configuration.then(|| Level(Arc::new(subscriber.reload_handle())));
+        subscriber.init();
         let panics = Arc::clone(&queue);
         // The usual hook writes to stderr itself, and would wait for the reader.
         std::panic::set_hook(Box::new(move |info| {
             let thread = std::thread::current();
             panics.push(format!("thread '{}' {info}\n", thread.name().unwrap_or("unnamed")).into_bytes());
         }));
-        Ok(Self(queue))
+        Ok(Self { queue, level })
+    }
+
+    /// The level, if neither the command line nor the environment decides it.
+    pub(super) fn level(&self) -> Option<Level> {
+        self.level.clone()
     }
 
     /// Queues a message for the user, in order with the log's lines.
     pub(super) fn message(&self, label: &str, message: &str) {
-        self.0.push(format!("{label}: {message}\n").into_bytes());
+        self.queue.push(format!("{label}: {message}\n").into_bytes());
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
-        self.0.flush(FLUSH);
+        self.queue.flush(FLUSH);
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tallymesh::{Builder, Incarnation, Node, StartError, StateStanding};
+use tallymesh::{Builder, Incarnation, Node, ReadConfigError, ReloadMode, StartError, StateStanding, read_config};
 use tallymesh_schemas::config::Config;
 
 use crate::args;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &args::Node, format: Format) -> Result<(), Failure> {
         return Err(Failure::Input("`tally node` writes its one line as text only: leave --output out".to_owned()));
     }
     let log = Log::start(args.log.as_deref())?;
-    let end = run_logged(args);
+    let end = run_logged(args, &log);
     let Err(failure) = end else { return Ok(()) };
     if let Some(message) = failure.message() {
         // Through the log's queue: stderr may have no reader.
@@ -52,11 +52,14 @@ pub(crate) fn run(args: &args::Node, format: Format) -> Result<(), Failure> {
     Err(Failure::Exit(failure.code()))
 }
 
-fn run_logged(args: &args::Node) -> Result<(), Failure> {
+fn run_logged(args: &args::Node, log: &Log) -> Result<(), Failure> {
     let config = configuration(&args.config)?;
+    if let (Some(level), Some(to)) = (log.level(), config.node.as_ref().and_then(|node| node.log)) {
+        level.set(to);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Node(format!("cannot start the runtime: {error}")))?;
-    let end = runtime.block_on(serve(config, args.incarnation.map(Incarnation)));
+    let end = runtime.block_on(serve(config, args, log));
     // A thread that hangs on a disk does not keep the process alive.
     match end {
         Ok(End::Left) => runtime.shutdown_timeout(THREADS),
@@ -70,21 +73,24 @@ fn run_logged(args: &args::Node) -> Result<(), Failure> {
 
 /// The checked configuration, its paths relative to its folder.
 fn configuration(path: &Path) -> Result<Config, Failure> {
-    let file = path.display().to_string();
-    let mut config = Config::parse(&check::read(path)?, &file).map_err(|errors| check::wrong(&errors))?;
-    config.resolve_paths(path.parent().unwrap_or(Path::new("")));
-    Ok(config)
+    read_config(path).map_err(|error| match error {
+        ReadConfigError::Mistakes(errors) => check::wrong(&errors),
+        error => Failure::Input(error.to_string()),
+    })
 }
 
-async fn serve(config: Config, incarnation: Option<Incarnation>) -> Result<End, Failure> {
+async fn serve(config: Config, args: &args::Node, log: &Log) -> Result<End, Failure> {
     raise_descriptors();
     // Before the node serves: a signal that comes early is not lost.
     let mut signals = Signals::new().map_err(|error| Failure::Node(format!("cannot listen for signals: {error}")))?;
     let notify = Notify::from_env();
     let admin = config.node.as_ref().and_then(|node| node.admin.clone());
-    let mut builder = Builder::from_config(&config).map_err(cannot_start)?;
-    if let Some(incarnation) = incarnation {
+    let mut builder = Builder::from_config(&config).map_err(cannot_start)?.config_file(&args.config);
+    if let Some(incarnation) = args.incarnation.map(Incarnation) {
         builder = builder.incarnation(incarnation);
+    }
+    if let Some(level) = log.level() {
+        builder = builder.on_log_level(move |to| level.set(to));
     }
     let node = tokio::select! {
         node = builder.start() => node.map_err(cannot_start)?,
@@ -137,13 +143,25 @@ async fn attend(node: &Node, notify: &Notify, signals: &mut Signals) {
             meaning = signals.next() => match meaning {
                 Meaning::Leave => return,
                 Meaning::Reload => {
-                    tracing::info!("nothing can be reloaded: restart the node to change its configuration");
-                    notify.reloaded();
+                    notify.reloading();
+                    tokio::select! {
+                        () = reload(node) => notify.ready(),
+                        // The file may be on a disk that hangs.
+                        () = signals.leave() => return,
+                        () = &mut manager => {}
+                    }
                 }
                 Meaning::Ignore => {}
             },
             () = &mut manager => {}
         }
+    }
+}
+
+/// Uses the configuration file as it is now. The node goes on with what it has if the file has a mistake.
+async fn reload(node: &Node) {
+    if let Err(error) = node.reload_file(ReloadMode::Apply).await {
+        tracing::error!("the configuration is not reloaded: {error}");
     }
 }
 

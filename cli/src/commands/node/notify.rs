@@ -34,12 +34,11 @@ impl Notify {
         self.send("READY=1");
     }
 
-    /// The node was asked to reload, and has nothing to reload.
-    pub(super) fn reloaded(&self) {
+    /// The node was asked to reload. [`Notify::ready`] follows.
+    pub(super) fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
-        self.ready();
     }
 
     /// The node leaves.

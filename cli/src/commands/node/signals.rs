@@ -11,7 +11,7 @@ use crate::signals::Arrivals;
 pub(super) enum Meaning {
     /// The node leaves the cluster and ends.
     Leave,
-    /// The node reloads its configuration. There is nothing to reload yet.
+    /// The node reads its configuration file again.
     Reload,
     /// The node logs the signal and goes on.
     Ignore,

@@ -17,8 +17,11 @@ impl Replica {
     /// # Errors
     /// The structure has another class now.
     pub fn restore_entry(&mut self, shape: &Shape, entry: &SavedEntry) -> Result<(), RestoreError> {
-        if let Some(cache) = self.saved_cache(shape)? {
-            cache.shared.map.write().restore(entry);
+        match self.saved_cache(shape)? {
+            Some(cache) => {
+                cache.shared.map.write().restore(entry);
+            }
+            None => self.note_unclaimed(shape.id()),
         }
         Ok(())
     }
@@ -28,9 +31,12 @@ impl Replica {
     /// # Errors
     /// The structure has another class now.
     pub fn restore_contexts(&mut self, shape: &Shape, contexts: &CacheContexts) -> Result<(), RestoreError> {
-        let Some(cache) = self.saved_cache(shape)? else { return Ok(()) };
-        cache.shared.map.write().restore_contexts(contexts);
         let id = shape.id();
+        let Some(cache) = self.saved_cache(shape)? else {
+            self.note_unclaimed(id);
+            return Ok(());
+        };
+        cache.shared.map.write().restore_contexts(contexts);
         if let Some(held) = self.caches.get_mut(id) {
             held.saved.restored(contexts.seen.clone());
         }

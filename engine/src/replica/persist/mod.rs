@@ -12,6 +12,7 @@ pub(crate) mod stored;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use tallymesh_schemas::StructureId;
 use tallymesh_schemas::saved::{self, Change, Facts};
 
 use crate::counter::persist::PersistedExtent;
@@ -69,6 +70,8 @@ pub(crate) struct Persistence {
     out: Option<Step>,
     /// Restored rows that cannot be joined yet: they were written ahead of this node's clock, or their window has not come.
     waiting: Vec<saved::Part>,
+    /// Objects with saved state that are not configured.
+    pub(super) unclaimed: BTreeSet<StructureId>,
 }
 
 impl Persistence {

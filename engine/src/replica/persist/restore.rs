@@ -2,7 +2,7 @@
 
 use tallymesh_schemas::message::Delta;
 use tallymesh_schemas::saved::{self, Extent, Facts, Head, Shape};
-use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, UnixMs, Version, Window};
+use tallymesh_schemas::{Actor, Incarnation, NoSuchRun, StructureId, UnixMs, Version, Window};
 
 use crate::canary::{self, Canary};
 use crate::counter::join::{Fit, Source};
@@ -102,7 +102,10 @@ impl Replica {
             }
             Fate::Waits => (saved, Taken::Waits),
             Fate::Over => (saved, Taken::Done),
-            Fate::Stays => return Ok(Taken::Done),
+            Fate::Stays => {
+                self.note_unclaimed(head.shape.id());
+                return Ok(Taken::Done);
+            }
         };
         let part = (head.shape.id(), head.actor.clone());
         self.persistence.get_or_insert_default().note_copy(part, copied);
@@ -130,6 +133,17 @@ impl Replica {
                 Err(error) => self.event(Event::NotRestored(error)),
             }
         }
+    }
+
+    /// There is saved state of an object that is not configured.
+    pub(crate) fn note_unclaimed(&mut self, id: StructureId) {
+        self.persistence.get_or_insert_default().unclaimed.insert(id);
+    }
+
+    /// Whether there is saved state of an object that was not configured when the state was restored. Only a restart can join
+    /// it.
+    pub fn has_unclaimed(&self, id: StructureId) -> bool {
+        self.persistence.as_ref().is_some_and(|persistence| persistence.unclaimed.contains(&id))
     }
 
     fn fate(&self, shape: &Shape) -> Fate {

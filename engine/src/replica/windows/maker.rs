@@ -29,6 +29,8 @@ pub(crate) struct Maker<'a> {
 /// The ring to make.
 pub(crate) struct NewRing<'a> {
     pub(crate) spec: &'a SeriesSpec,
+    /// How many windows it keeps.
+    pub(crate) kept: u32,
     /// What all windows may hold together.
     pub(crate) budget: &'a Arc<Budget>,
     pub(crate) wake: &'a Wake,
@@ -41,7 +43,7 @@ pub(crate) struct NewRing<'a> {
 impl Maker<'_> {
     /// The windows around `current`.
     pub(crate) fn ring(&mut self, current: Window, new: &NewRing<'_>) -> Ring {
-        let oldest = current.saturating_sub(u64::from(new.spec.windows.saturating_sub(1)));
+        let oldest = current.saturating_sub(u64::from(new.kept.saturating_sub(1)));
         let windows = (oldest..=current.saturating_add(1)).rev().map(|window| self.window(window, new));
         Ring { current, windows: windows.collect() }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod maker;
+mod resize;
 pub(crate) mod series;
 mod turn;
 
@@ -35,7 +36,7 @@ impl Windows {
 
     /// The number of windows that all series keep together.
     pub(crate) fn kept(&self) -> u64 {
-        self.series().map(|series| u64::from(series.spec().windows)).sum()
+        self.series().map(|series| u64::from(series.kept())).sum()
     }
 
     pub(crate) fn add(&mut self, series: Arc<Series>, wake: Wake) {
@@ -48,7 +49,7 @@ impl Windows {
         let mut turned = Turned::default();
         for held in &mut self.series {
             let current = held.series.spec().window_at(unix_ms);
-            if current != held.series.current() {
+            if current != held.series.current() || !held.fits() {
                 held.turn(now, current, maker, &mut turned);
             }
             held.drop_expired(now, &mut turned);

@@ -65,7 +65,7 @@ impl HeldSeries {
         let (step, until) = (self.is_step(ring.current, current), now.after(self.life()));
         for (number, window) in gone {
             let counts = window.held().iter().any(|held| held.applied > Version::ZERO) || window.pending() > 0;
-            if step && counts && self.aside.len() <= series.spec().windows as usize {
+            if step && counts && self.aside.len() <= series.kept() as usize {
                 self.aside.push(Aside { number, window: Arc::clone(window), until });
             } else {
                 self.note_dropped(number, window);
@@ -76,11 +76,19 @@ impl HeldSeries {
         turned.stepped |= step;
     }
 
+    /// Whether the ring has as many windows as the series keeps, and the next one.
+    pub(super) fn fits(&self) -> bool {
+        let ring = self.series.ring();
+        // Before the first windows there are none.
+        let kept = u64::from(self.series.kept()).min(ring.current.saturating_add(1));
+        ring.windows.len() as u64 == kept + 1
+    }
+
     /// The ring around `current`. It takes the windows of the old ring, and those that were put aside.
     fn next_ring(&self, ring: &Ring, current: Window, maker: &mut Maker<'_>) -> Ring {
         let known: Vec<_> = ring.windows.iter().chain(self.aside.iter().map(|aside| &aside.window)).cloned().collect();
-        let (spec, budget) = (self.series.spec(), self.series.budget());
-        maker.ring(current, &NewRing { spec, budget, wake: &self.wake, known: &known, spent: &self.spent })
+        let (spec, kept, budget) = (self.series.spec(), self.series.kept(), self.series.budget());
+        maker.ring(current, &NewRing { spec, kept, budget, wake: &self.wake, known: &known, spent: &self.spent })
     }
 
     /// Drops the windows outside the ring whose time is over.
@@ -106,7 +114,7 @@ impl HeldSeries {
     /// How long a window outside the ring is kept.
     fn life(&self) -> Duration {
         let spec = self.series.spec();
-        Duration::from_millis(spec.interval_ms().saturating_mul(u64::from(spec.windows) + 1))
+        Duration::from_millis(spec.interval_ms().saturating_mul(u64::from(self.series.kept()) + 1))
     }
 
     /// Whether the change between two windows may be a clock step that can be reversed. The clock never goes back after a small

@@ -30,7 +30,14 @@ impl Replica {
         }
         let current = spec.window_at(self.windows.clock.unix_ms());
         let budget = Arc::new(Budget::new(spec.max_keys));
-        let new = NewRing { spec: &spec, budget: &budget, wake: &wake, known: &[], spent: &VecDeque::new() };
+        let new = NewRing {
+            spec: &spec,
+            kept: spec.windows,
+            budget: &budget,
+            wake: &wake,
+            known: &[],
+            spent: &VecDeque::new(),
+        };
         let ring = Maker {
             structures: &mut self.structures,
             actor: &self.runs.actor,
