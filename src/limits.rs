@@ -149,7 +149,7 @@ impl Limits {
     /// The maximum number of open connections of a scope in canonical form.
     #[cfg(feature = "admin")]
     pub(crate) fn maximum_of(&self, scope: &OutboundScope) -> Option<u64> {
-        self.0.scopes.of(scope)?.maximum
+        self.0.current.get().scopes.of(scope)?.maximum
     }
 
     /// Opens an outbound connection if every maximum and every connection rate that applies has room. Returns a guard that

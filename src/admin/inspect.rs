@@ -85,7 +85,8 @@ impl Session {
         if let Ok(object) = shared.object(name) {
             return Ok(of(object));
         }
-        let exact = shared.gauge_caches.iter().find(|gauge| gauge.spec().name.as_str() == name);
+        let objects = shared.current.get();
+        let exact = objects.gauge_caches.iter().find(|gauge| gauge.spec().name.as_str() == name);
         if let Some(gauge) = exact {
             let object = Object::Structure(Arc::clone(gauge.structure()));
             return Ok((name.to_owned(), Inspected { object, window: None }));
@@ -170,7 +171,8 @@ impl Session {
 
     /// Whether a key is one of a gauge cache, and its entry has expired.
     fn has_expired(&self, id: StructureId, key: &[u8]) -> bool {
-        let gauge = self.shared().gauge_caches.iter().find(|gauge| gauge.structure().id() == id);
+        let objects = self.shared().current.get();
+        let gauge = objects.gauge_caches.iter().find(|gauge| gauge.structure().id() == id);
         gauge.is_some_and(|gauge| gauge.get(key, self.shared().clock.time()).is_none())
     }
 

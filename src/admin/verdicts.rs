@@ -31,9 +31,10 @@ impl Session {
     /// The limits of the blocks around an address.
     fn inbound(&self, key: &[u8]) -> Vec<LimitView> {
         let shared = self.shared();
-        let structure = shared.structures.get(&StructureId::of(Class::InboundCidr.name()));
+        let objects = shared.current.get();
+        let structure = objects.structures.get(&StructureId::of(Class::InboundCidr.name()));
         let (Some(structure), Ok(net)) = (structure, key::to_net(key)) else { return Vec::new() };
-        let limits = shared.limits.config().inbound.iter().map(|inbound| MaskLimit::from(*inbound));
+        let limits = objects.scopes.config().inbound.iter().map(|inbound| MaskLimit::from(*inbound));
         let around = limits.filter_map(|limit| Some((limit.block(net.addr()).ok()??, limit.limit)));
         let around = around.filter(|(block, _)| block.prefix_len() <= net.prefix_len());
         let verdict = |(block, limit)| maximum(format!("inbound {block}"), structure.taken_net(block), limit);
@@ -50,13 +51,15 @@ impl Session {
             _ => OutboundScope::Domain(name.to_owned()),
         };
         let most = shared.limits.maximum_of(&scope)?;
-        let structure = shared.structures.get(&StructureId::of(class.name()))?;
+        let objects = shared.current.get();
+        let structure = objects.structures.get(&StructureId::of(class.name()))?;
         Some(maximum(scope.to_string(), structure.taken(key), i64::try_from(most).unwrap_or(i64::MAX)))
     }
 
     /// The throttle and the permits of a name.
     fn shared_limits(&self, class: Class, key: &[u8]) -> Vec<LimitView> {
-        let limiter = self.shared().limiters.get(&StructureId::of(class.name()));
+        let objects = self.shared().current.get();
+        let limiter = objects.limiters.get(&StructureId::of(class.name()));
         let (Some(limiter), Ok(name)) = (limiter, std::str::from_utf8(key)) else { return Vec::new() };
         let throttle = limiter.resolve(name, self.shared().clock.time()).map(|throttle| self.rate(limiter, throttle));
         let permits = limiter.find_pool(name).map(|pool| self.permits(limiter, &pool));
