@@ -353,6 +353,7 @@ impl Driver {
             if let Some(found) = verifying.verifier.poll(&mut self.replica, now, linked, backlog) {
                 #[cfg(feature = "http")]
                 self.work.verified.note(&found);
+                self.background.note(now, &found);
                 let _ = verifying.reply.send(found);
                 continue;
             }

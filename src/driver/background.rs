@@ -101,18 +101,27 @@ impl Background {
         self.running = Some(Verifier::new(replica, now, PATIENCE));
     }
 
+    /// A verification has ended: this one, or one that somebody has asked for.
+    pub(super) fn note(&mut self, now: Now, verification: &Verification) {
+        #[cfg(any(feature = "admin", feature = "http"))]
+        {
+            let (outcome, findings) = (verification.outcome(), verification.findings.len());
+            self.convergence.ended = Some(Ended { at: now, outcome, findings });
+            // A node without a link has compared with nobody.
+            if outcome == Outcome::Converged && verification.members.len() > 1 {
+                self.convergence.converged = Some(now);
+            }
+        }
+        #[cfg(not(any(feature = "admin", feature = "http")))]
+        let _ = (now, verification);
+    }
+
     fn end(&mut self, now: Now, verification: Verification) -> Found {
         self.running = None;
         self.due = now.mono.after(PAUSE.max(self.took * SHARE));
         let outcome = verification.outcome();
         tracing::debug!(?outcome, findings = verification.findings.len(), "verified in the background");
-        #[cfg(any(feature = "admin", feature = "http"))]
-        {
-            self.convergence.ended = Some(Ended { at: now, outcome, findings: verification.findings.len() });
-            if outcome == Outcome::Converged {
-                self.convergence.converged = Some(now);
-            }
-        }
+        self.note(now, &verification);
         let differing: Vec<_> = verification.findings.iter().filter(|of| of.fault == Fault::Differs).cloned().collect();
         let copy = |of: &Finding| (of.structure.clone(), of.actor.clone(), of.member.clone());
         let before = std::mem::replace(&mut self.differing, differing.iter().map(copy).collect());

@@ -67,7 +67,7 @@ metrics! {
         CertificateExpiry: Gauge "certificate_expiry_timestamp" in "seconds" by [],
             "Until when peers accept the node's certificate, in seconds since 1970.";
         Converged: Gauge "converged_timestamp" in "seconds" by [],
-            "When a verification in the background last found all members equal, in seconds since 1970; missing before the first time.";
+            "When a verification last found all members equal, in seconds since 1970; missing before the first time.";
         ConfigurationDifferences: Gauge "configuration_differences" by [],
             "Settings in which other live nodes differ from this node: tally verify names them.";
         BoundReached: Counter "bound_reached" by ["bound", "object"],

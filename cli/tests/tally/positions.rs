@@ -7,10 +7,33 @@ use crate::support::Mesh;
 const NAMES: [&str; 3] = ["relay-0-1", "relay-0-2", "relay-0-3"];
 const DOMAIN: &str = "example.com";
 
+/// A cache and a series.
+const MORE: &str = r#"
+Datasource "sessions" {}
+cluster {
+  Replicate "sessions" {
+    type = "cache"
+    parameters = "snapshot"
+  }
+  Replicate "metrics" {
+    parameters = "audit_series"
+  }
+}
+audit_series "logins" {
+  type = "string"
+  interval = 300
+  windows = 6
+}
+"#;
+
 /// After the wait, each other node reads the change at once.
 #[test]
 fn a_change_that_was_waited_for_is_on_the_other_nodes() {
-    let mesh = Mesh::running(&NAMES);
+    let mut mesh = Mesh::new(&NAMES);
+    for name in NAMES {
+        mesh.edit(name, |text| text + MORE);
+        mesh.start(name, &[]);
+    }
     mesh.wait_for_links();
     for n in 1..=5 {
         mesh.ask("relay-0-1", &["add", "outbound_domains", DOMAIN, "--wait", "2"]).ok();

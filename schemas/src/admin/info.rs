@@ -219,7 +219,7 @@ pub struct Info {
     pub bounds: Vec<BoundInfo>,
     /// How its clock compares with its peers' clocks.
     pub clocks: ClockInfo,
-    /// What the verification in the background has found.
+    /// What the verifications of the node have found: those in the background, and those that somebody has asked for.
     pub convergence: ConvergenceInfo,
     /// Named figures of replication and transport since the start.
     pub counters: Vec<(String, u64)>,
@@ -227,7 +227,7 @@ pub struct Info {
     pub budgets: Vec<BudgetInfo>,
 }
 
-/// What the verification in the background has found.
+/// What the verifications of the node have found: those in the background, and those that somebody has asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConvergenceInfo {
     /// How long ago all members held what every owner had; `None` before the first time.
