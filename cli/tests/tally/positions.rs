@@ -15,14 +15,12 @@ cluster {
     type = "cache"
     parameters = "snapshot"
   }
-  Replicate "metrics" {
-    parameters = "audit_series"
-  }
 }
 audit_series "logins" {
   type = "string"
   interval = 300
   windows = 6
+  replicate = "cluster"
 }
 "#;
 
