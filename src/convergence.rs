@@ -14,6 +14,7 @@ pub(crate) struct Convergence {
 
 /// A verification that has ended.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "the admin socket shows it"))]
 pub(crate) struct Ended {
     pub(crate) at: Now,
     pub(crate) outcome: Outcome,

@@ -13,8 +13,9 @@ use crate::http::Http;
 #[cfg(feature = "http")]
 pub(super) type Listening = Option<Option<Http>>;
 
+/// A build without the feature `http` has no listener.
 #[cfg(not(feature = "http"))]
-pub(super) type Listening = ();
+pub(super) struct Listening;
 
 #[cfg(feature = "http")]
 impl Driver {
@@ -40,8 +41,8 @@ impl Driver {
 #[cfg(not(feature = "http"))]
 impl Driver {
     pub(super) fn listen_anew(&self, _: &Declared) -> Result<Listening, StartError> {
-        Ok(())
+        Ok(Listening)
     }
 
-    pub(super) fn serve_anew(&mut self, (): Listening) {}
+    pub(super) fn serve_anew(&mut self, _: Listening) {}
 }

@@ -21,7 +21,7 @@ pub enum NoService {
     /// Its process is leaving and has ended its service.
     #[error("{0} is leaving")]
     Leaving(String),
-    /// [`Builder::service`] was not called, or [`Cluster::settle`] has failed while the services rested.
+    /// [`Builder::service`](crate::Builder::service) was not called, or [`Cluster::settle`] has failed while the services rested.
     #[error("{0} has no service: call Builder::service")]
     None(String),
     /// [`Service::as_any`] returns another type.
