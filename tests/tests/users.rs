@@ -12,7 +12,7 @@ use tallymesh_harness::{
 const SECOND: Duration = Duration::from_secs(1);
 const TABLE: &str = "shared_named_throttles";
 
-/// Takes a token every 50 ms, until it is told to panic.
+/// Takes a token every 50 ms, and panics when the test asks for it.
 #[derive(Default)]
 struct Work {
     taken: u64,

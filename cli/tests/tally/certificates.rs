@@ -62,8 +62,8 @@ fn certificates_and_the_authority_are_replaced_under_load() {
     assert_eq!((&info["certificate"]["days"], &info["certificate"]["trouble"]), (&729.into(), &().into()));
 }
 
-/// An orchestrator replaces the folder behind a symbolic link. A node with files that do not fit together says so and keeps its
-/// certificate.
+/// An orchestrator replaces the folder behind a symbolic link: the node uses the new certificate. When the files do not fit together,
+/// the node reports that and keeps its certificate.
 #[test]
 fn a_folder_behind_a_link_is_replaced_and_files_that_do_not_fit_change_nothing() {
     let mut mesh = Mesh::new(&["relay-0-1"]);

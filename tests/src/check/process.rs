@@ -210,7 +210,7 @@ fn structure(
     others.try_for_each(|held| rows_of_another(truth, structure, held, right))
 }
 
-/// What people are told of a key adds up to what a read says of it.
+/// The total that an inspection derives from the rows of a key equals the count that a read returns.
 fn derivations(process: &Process, structure: &Structure) -> Result<(), String> {
     let (now, standings) = (Time(0), process.replica.standings(Time(0)));
     for view in structure.key_views(None, now, &|actor| standings.of(actor)).keys {

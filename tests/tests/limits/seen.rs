@@ -85,7 +85,7 @@ fn a_throttle_that_a_service_creates_in_a_partition() {
     assert_eq!(overshoot, 0);
 }
 
-/// A service that takes tokens from the limiter itself passes the checker. The checker says so.
+/// A service can take tokens from the limiter directly, so that the checker does not see them. The checker reports that.
 #[test]
 fn admissions_that_no_checker_saw() {
     let mut cluster = start(founded().throttle(TABLE, "t", soft("100/10m")));
